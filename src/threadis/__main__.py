@@ -1,0 +1,5 @@
+"""``python -m threadis``."""
+
+from threadis.cli import main
+
+main()

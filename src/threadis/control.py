@@ -1,0 +1,106 @@
+"""What the supervisor and the proxy tell each other.
+
+A Unix socket pair carries one JSON message a line, both ways. The proxy inherits its end
+(``python -m threadis.proxy FD``) together with the bound listeners; end of file means that the
+other side is gone. Secrets travel here, never in argv or the environment.
+"""
+
+import enum
+import socket
+
+import msgspec
+
+MESSAGE_LIMIT = 16 * 1024 * 1024  # bytes; a longer line is a bug, not a message
+
+
+class State(enum.StrEnum):
+    """What an instance is doing, as the supervisor sees it."""
+
+    STARTING = "starting"  # the process exists, nothing has answered yet
+    LOADING = "loading"  # answers, but reads its data from disk
+    READY = "ready"
+    STOPPED = "stopped"  # alive, but does not answer (SIGSTOP, frozen)
+    RESTARTING = "restarting"  # died; a new process is on its way
+    FAILED = "failed"  # given up
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """A bound socket, inherited by the proxy, which calls ``listen`` on it when it can serve."""
+
+    fd: int
+    address: str  # "127.0.0.1:6379" or "/path/of.sock", as CLIENT LIST shows laddr
+    is_unix: bool
+
+
+class SlotRange(msgspec.Struct, frozen=True):
+    """Slots ``first`` to ``last``, both included, live on ``instance``."""
+
+    first: int
+    last: int
+    instance: int
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """To the proxy, once, first: everything it needs to serve."""
+
+    listeners: list[Listener]
+    workers: list[list[int]]  # one row a worker: the CPUs it may run on
+    slot_map: list[SlotRange]  # covers 0..16383
+    instance_count: int
+    instance_password: str
+    data_dir: str
+    config_file: str | None
+    tcp_port: int
+    databases: int
+    requirepass: str | None
+    protected_mode: bool
+    maxclients: int
+    timeout: int  # seconds; 0: never
+    tcp_keepalive: int  # seconds; 0: off
+    maxmemory: int  # bytes over all instances; 0: no limit
+
+
+class Instance(msgspec.Struct, frozen=True, tag="instance"):
+    """To the proxy: the present state of one instance; sent for each at start and at each change."""
+
+    index: int
+    state: State
+    socket: str  # Unix socket of the present process
+    pid: int
+    cpus: list[int]
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """To the proxy: stop accepting, answer what is running, close every client, exit with 0."""
+
+    grace: float  # seconds
+
+
+class Serving(msgspec.Struct, frozen=True, tag="serving"):
+    """From the proxy: clients are being served; thread ids of the workers, in order."""
+
+    worker_tids: list[int]
+
+
+ToProxy = Start | Instance | Stop
+ToSupervisor = Serving
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a new control channel: the supervisor's, the proxy's."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def encode(message: ToProxy | ToSupervisor) -> bytes:
+    """One message as a line."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_for_proxy(line: bytes) -> ToProxy:
+    """The message a proxy received; raises msgspec.ValidationError."""
+    return msgspec.json.decode(line, type=ToProxy)
+
+
+def decode_for_supervisor(line: bytes) -> ToSupervisor:
+    """The message a supervisor received; raises msgspec.ValidationError."""
+    return msgspec.json.decode(line, type=ToSupervisor)
