@@ -238,6 +238,7 @@ impl Client {
 
 /// One client as CLIENT LIST shows it.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "python", pyo3::pyclass(frozen, get_all))]
 #[allow(missing_docs, reason = "each is the field of that name in CLIENT LIST")]
 pub struct ClientInfo {
     pub id: u64,

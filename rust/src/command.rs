@@ -110,6 +110,9 @@ pub enum Found {
     UnknownSubcommand(usize),
 }
 
+/// A row named `parent|*` stands for every subcommand that has no row of its own.
+const ANY_OTHER: &[u8] = b"*";
+
 /// All rows, found by name.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -151,10 +154,10 @@ impl Table {
         };
         let row = &self.rows[place];
         match sub {
-            Some(sub) if !row.subcommands.is_empty() => match row.subcommands.find(sub) {
-                Some(place) => Found::Row(place),
-                None => Found::UnknownSubcommand(place),
-            },
+            Some(sub) if !row.subcommands.is_empty() => {
+                let found = row.subcommands.find(sub).or_else(|| row.subcommands.find(ANY_OTHER));
+                found.map_or(Found::UnknownSubcommand(place), Found::Row)
+            }
             _ => Found::Row(place),
         }
     }

@@ -111,8 +111,7 @@ impl Worker {
 
     fn select(&mut self, place: usize, args: Args) {
         let Some(index) = parse_i64(args.get(1)).and_then(|index| i32::try_from(index).ok()) else {
-            let text = String::from_utf8_lossy(&self.shared.not_an_index).into_owned();
-            return self.refuse(place, &text);
+            return self.refuse(place, "ERR value is not an integer or out of range");
         };
         match u32::try_from(index) {
             Ok(db) if db < self.shared.databases => {

@@ -26,8 +26,6 @@ pub struct Shared {
     pub instance_password: Vec<u8>,
     /// Databases a client may select.
     pub databases: u32,
-    /// What the server says when SELECT is given no number.
-    pub not_an_index: Vec<u8>,
     /// The reply of HELLO in
     /// RESP2 and RESP3, before and after the client's id.
     pub hello: [(Vec<u8>, Vec<u8>); 2],
