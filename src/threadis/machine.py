@@ -1,4 +1,4 @@
-"""Owns what the kernel says of this machine's CPUs: which we may use, how much, and how they lie."""
+"""Owns what the kernel says of the CPUs: which we may use, how much of them, how they lie."""
 
 import dataclasses
 import math

