@@ -73,12 +73,12 @@ class Config:
     maxmemory: int = _knob(0, values.memory, DATA, "SIZE", "Memory for all instances together, as 100mb or 8gb; 0: no limit.")
     maxmemory_policy: str = _knob("noeviction", values.one_of(*POLICIES), DATA, "POLICY", "What to evict when the memory is full.")
     appendonly: bool = _knob(False, values.yes_or_no, DATA, "yes|no", "Log every write (AOF), so that nothing is lost when a process dies.")
-    save: str | None = _knob(None, values.save_points, DATA, "POINTS", 'Snapshots: pairs of seconds and changes, "3600 1 300 100"; "" for never.  [default: the server\'s]')
+    save: str | None = _knob(None, values.save_points, DATA, "POINTS", 'Snapshots: pairs of seconds and changes, "3600 1 300 100"; "" for never (default: the server\'s own)')
     databases: int = _knob(16, _SOME, DATA, "N", "Databases that SELECT can reach.")
     maxclients: int = _knob(10000, _SOME, LIMITS, "N", "Clients served at the same time.")
     timeout: int = _knob(0, _ANY, LIMITS, "SECONDS", "Close a client that was idle so long; 0: never.")
     tcp_keepalive: int = _knob(300, _ANY, LIMITS, "SECONDS", "Time between probes of an idle client; 0: none.")
-    server: str | None = _knob(None, values.path, SERVER, "PATH", "The redis-server or valkey-server to run.  [default: from PATH, else the one that came along]")
+    server: str | None = _knob(None, values.path, SERVER, "PATH", "The redis-server or valkey-server to run (default: from PATH, else the one that came along)")
     set: Mapping[str, str] = dataclasses.field(default_factory=dict)  # directives passed through
     config_file: str | None = None  # the TOML file this came from
 # fmt: on

@@ -120,6 +120,20 @@ class DataDir:
         )
         _write_atomically(folder / "files", "".join(f"{name}\n" for name in found).encode())
 
+    def check_files(self, index: int) -> None:
+        """Refuse when a persistence file has vanished: the server would start empty, silently."""
+        folder = self.folder(index)
+        try:
+            names = (folder / "files").read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        for name in names:
+            if not (folder / name).is_file():
+                raise DataError(
+                    f"dir: {folder / name} was there at the last stop and is gone; put it back, "
+                    f"or, to start without its data, delete {folder / 'files'}"
+                )
+
     # -- opening --
 
     def _check_socket_path(self, instances: int) -> None:
@@ -215,20 +229,7 @@ class DataDir:
                     f"dir: {folder} belongs elsewhere (its id is {found}, not {identity}); "
                     "directories were swapped or mixed, put them back"
                 )
-            self._check_files(folder)
-
-    def _check_files(self, folder: Path) -> None:
-        """Refuse when a persistence file has vanished: the server would start empty, silently."""
-        try:
-            names = (folder / "files").read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            return
-        for name in names:
-            if not (folder / name).is_file():
-                raise DataError(
-                    f"dir: {folder / name} was there at the last stop and is gone; put it back, "
-                    f"or, to start without its data, delete {folder / 'files'}"
-                )
+            self.check_files(index)
 
     def _clear_sockets(self) -> None:
         """Remove what a killed start left; the lock proves that nobody uses it."""

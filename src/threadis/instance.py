@@ -6,11 +6,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from threadis import control, health, instance_config
 from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
+from threadis.errors import DataError
 from threadis.process import Backoff, Child, describe_status, wrong_affinity
 from threadis.server import Server
 
@@ -29,7 +31,7 @@ REFUSALS = ("can't exit", "trying to shut down the server")
 class Instance:
     """One stock server of the plan, through all its processes."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         index: int,
         cpus: list[int],
@@ -47,7 +49,9 @@ class Instance:
         self._password, self._instances = password, instances
         self._on_change = on_change
         self._backoff = Backoff()
+        self.ending = ""  # what became of the last process, for people
         self._starts = 0
+        self._fruitless = 0  # processes in a row that were never ready
         self._log_start = 0  # bytes of server.log that earlier processes wrote
         self._child: Child | None = None
         self._socket = ""
@@ -56,26 +60,20 @@ class Instance:
         """Keep it running, until cancelled."""
         while True:
             started = time.monotonic()
-            status: int | None = None
+            self._fruitless += 1
             try:
                 self._child = self._spawn()
                 status = await self._watch(self._child)
-            except OSError as error:  # no memory, no process to be had
-                log.error("instance %d does not start: %s", self.index, error)
-            reached = self.state not in (State.STARTING, State.RESTARTING, State.FAILED)
-            if reached:
-                self._backoff.failures = min(self._backoff.failures, HOPELESS - 1)
+                self.ending = f"died ({describe_status(status)})"
+                if status > 0 or self._fruitless:
+                    self.ending += f"; its log ends: {self._log_end()}"
+            except (OSError, DataError) as error:  # no process to be had; files have vanished
+                self.ending = f"cannot start: {error}"
             pause = self._backoff.after(time.monotonic() - started)
-            hopeless = self._backoff.failures >= HOPELESS and not reached
-            self._become(State.FAILED if hopeless else State.RESTARTING)
-            if status is not None:
-                log.warning(
-                    "instance %d died (%s), restarting in %.0f ms%s",
-                    self.index,
-                    describe_status(status),
-                    pause * 1000,
-                    f"; its log ends: {self.log_end()}" if status > 0 or not reached else "",
-                )
+            self._become(State.FAILED if self._fruitless >= HOPELESS else State.RESTARTING)
+            log.warning(
+                "instance %d %s; restarting in %.0f ms", self.index, self.ending, pause * 1000
+            )
             self.settled.set()
             await asyncio.sleep(pause)
 
@@ -84,7 +82,7 @@ class Instance:
         pid = self._child.pid if self._child else 0
         return control.Instance(self.index, self.state, self._socket, pid, self.cpus)
 
-    def log_end(self, lines: int = 3) -> str:
+    def _log_end(self, lines: int = 3) -> str:
         """The last lines that the present process, or the last one, wrote to server.log."""
         text = self._new_log()[-LOG_TAIL:]
         found = [line.strip() for line in text.splitlines() if line.strip()]
@@ -129,7 +127,7 @@ class Instance:
                 "instance %d ended with %s; its log ends: %s",
                 self.index,
                 describe_status(status),
-                self.log_end(),
+                self._log_end(),
             )
             return False
         child.send(signal.SIGKILL)
@@ -147,6 +145,7 @@ class Instance:
         self._starts += 1
         self._socket = self._data.socket_path(self.index, self._starts)
         self._log_start = self._log_size()
+        self._data.check_files(self.index)
         folder = self._data.folder(self.index)
         text = instance_config.text(
             self._config,
@@ -178,6 +177,8 @@ class Instance:
         before, self.state = self.state, state
         if state is before and state is not State.STARTING:
             return
+        if state is State.READY:
+            self._fruitless = 0
         if state in (State.READY, State.LOADING) and before is State.STARTING:
             self._came_up()
         elif state is State.STOPPED:
@@ -247,7 +248,7 @@ async def _first(exited: asyncio.Future[int], fast: asyncio.Event, seconds: floa
     """Wait until the process has ended, or somebody is in a hurry, or the time is up."""
     hurry = asyncio.ensure_future(fast.wait())
     try:
-        waits: list[asyncio.Future[int] | asyncio.Future[bool]] = [exited, hurry]
+        waits: list[asyncio.Future[Any]] = [exited, hurry]
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         hurry.cancel()
