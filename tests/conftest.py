@@ -34,9 +34,9 @@ def stock_server(request: pytest.FixtureRequest) -> server.Server:
 class Threadis:
     """A running ``threadis serve``."""
 
-    def __init__(self, folder: Path, arguments: list[str]) -> None:
+    def __init__(self, folder: Path, log_path: Path, arguments: list[str]) -> None:
         self.folder = folder
-        self.log_path = folder.with_suffix(".log")
+        self.log_path = log_path
         self._log = self.log_path.open("wb")
         command = [sys.executable, "-m", "threadis", "serve", "--port", "0", "--dir", str(folder)]
         self.process = subprocess.Popen(
@@ -115,7 +115,9 @@ def threadis(tmp_path: Path) -> Iterator[Callable[..., Threadis]]:
     started: list[Threadis] = []
 
     def start(*arguments: str, folder: Path | None = None, wait: bool = True) -> Threadis:
-        running = Threadis(folder or tmp_path / f"data-{len(started)}", list(arguments))
+        number = len(started)
+        log_path = tmp_path / f"serve-{number}.log"
+        running = Threadis(folder or tmp_path / f"data-{number}", log_path, list(arguments))
         started.append(running)
         return running.wait_until_serving() if wait else running
 

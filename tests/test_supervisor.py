@@ -63,8 +63,8 @@ def test_the_kernel_agrees_with_the_plan(threadis: Start) -> None:
     cpus = sorted(os.sched_getaffinity(0))
     running = threadis("--instances", "2", "--workers", "2")
     for pid in running.instance_pids():
-        assert {len(os.sched_getaffinity(int(t.name))) for t in Path(f"/proc/{pid}/task").iterdir()} \
-            == {1}  # fmt: skip
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        assert {len(os.sched_getaffinity(int(task.name))) for task in tasks} == {1}
     names = {
         (task / "comm").read_text().strip(): os.sched_getaffinity(int(task.name))
         for task in Path(f"/proc/{running.proxy_pid()}/task").iterdir()
@@ -121,13 +121,13 @@ def test_a_killed_proxy_comes_back_on_the_same_port(threadis: Start) -> None:
     assert running.stop() == 0
 
 
-def test_a_second_start_fails_at_once_and_changes_nothing(threadis: Start, tmp_path: Path) -> None:
+def test_a_second_start_fails_at_once_and_changes_nothing(threadis: Start) -> None:
     first = threadis("--instances", "2")
     names = {str(path) for path in first.folder.rglob("*")}
     pids = first.instance_pids()
-    second = threadis("--instances", "2", folder=first.folder.parent / "." / first.folder.name,
-                      wait=False)  # fmt: skip
+    second = threadis("--instances", "2", folder=first.folder, wait=False)
     assert second.process.wait(20) == 1
+    assert f"is in use by another threadis (process {first.process.pid})" in second.log()
     with first.client() as client:
         fill(client)
         check(client)
@@ -190,7 +190,7 @@ def test_a_stop_saves_and_leaves_nothing(threadis: Start, number: signal.Signals
 def test_a_stop_during_the_start_leaves_nothing(threadis: Start) -> None:
     running = threadis("--instances", "2", wait=False)
     until(lambda: "data     " in running.log(), "the start has begun")
-    assert running.stop() == 0
+    assert running.stop() == 0, running.log()
     assert not (running.folder / "sockets").exists()
 
 

@@ -12,6 +12,7 @@ Nothing is written before the lock is held; only DIR itself is made first, when 
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -25,6 +26,8 @@ import msgspec
 from threadis.control import SlotRange
 from threadis.errors import DataError
 from threadis.process import activity
+
+log = logging.getLogger("threadis")
 
 FORMAT = 1
 SLOTS = 16384
@@ -90,6 +93,9 @@ class DataDir:
             self.layout = layout
             self._check_instances(instances)
             self._clear_sockets()
+        except OSError as error:
+            self.close()
+            raise DataError(f"dir: cannot write to {self.path}: {error.strerror}") from None
         except BaseException:
             self.close()
             raise
@@ -118,7 +124,12 @@ class DataDir:
             for path in [folder / dump_name, *folder.glob("*/*.manifest")]
             if path.is_file()
         )
-        _write_atomically(folder / "files", "".join(f"{name}\n" for name in found).encode())
+        content = "".join(f"{name}\n" for name in found).encode()
+        try:
+            if not (folder / "files").exists() or (folder / "files").read_bytes() != content:
+                _write_atomically(folder / "files", content)
+        except OSError as error:  # a full disk: the old record, which asks for less, stays
+            log.warning("cannot write %s: %s", folder / "files", error.strerror)
 
     def check_files(self, index: int) -> None:
         """Refuse when a persistence file has vanished: the server would start empty, silently."""
@@ -170,9 +181,10 @@ class DataDir:
                 f"dir: {self.path} is in use by another threadis (process {holder}); "
                 "stop that one, or choose another --dir"
             )
-        os.truncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self.lock_fd = fd
+        with contextlib.suppress(OSError):  # a full disk; the name of the holder is a courtesy
+            os.truncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
     def _check_unused(self) -> None:
         """Refuse a directory that holds something else."""
@@ -282,11 +294,15 @@ def _write_atomically(path: Path, content: bytes) -> None:
     """The old file or the new one, whatever happens; on disk when this returns."""
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(fd)
-    new.rename(path)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        new.rename(path)
+    except OSError:
+        new.unlink()
+        raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

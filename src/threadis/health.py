@@ -31,6 +31,7 @@ class Health:
         self._path, self._password, self._pid = path, password, pid
         self._become = become
         self._connection: Connection | None = None
+        self._has_answered = False
 
     async def watch(self) -> None:
         """Tell of every change, for ever."""
@@ -39,7 +40,7 @@ class Health:
                 self._connection = await Connection.open(self._path, self._pid)
                 await self._ask_on(self._connection)
             except (OSError, EOFError, HealthError, ValueError):
-                await asyncio.sleep(CONNECT_RETRY)  # starting, or ending
+                await asyncio.sleep(PING_INTERVAL if self._has_answered else CONNECT_RETRY)
             finally:
                 self.close()
 
@@ -53,6 +54,7 @@ class Health:
         reply = await self._answered(connection.ask("AUTH", self._password))
         while reply.startswith(b"+OK"):
             pong = await self._answered(connection.ask("PING"))
+            self._has_answered = True
             self._become(State.LOADING if pong.startswith(b"-LOADING") else State.READY)
             await asyncio.sleep(PING_INTERVAL)
         raise HealthError(reply.decode("utf-8", "replace"))

@@ -120,6 +120,8 @@ class Instance:
         """Make sure that the process is gone; whether it went by itself."""
         if child.exited.done():
             status = child.exited.result()
+            if status == -signal.SIGTERM and self.state is State.STARTING:
+                return True  # before it could catch the signal; it has not had anything to lose
             if status == 0:
                 self._data.record_files(self.index, instance_config.dump_name(self._config))
                 return True

@@ -6,7 +6,8 @@ from pathlib import Path
 from threadis.config import Config
 from threadis.server import Server
 
-TEXT_LIMIT = 60_000  # bytes; a pipe holds 65536, and must hold it all before the server starts
+# Connections an instance accepts: few clients may still need many lanes, and the supervisor asks
+LEAST_LANES, SPARE_LANES = 10_000, 32
 REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
 DUMP_NAME = "dump.rdb"  # the servers' default
 
@@ -29,7 +30,7 @@ def text(
         "enable-module-command no",
         "enable-protected-configs no",
         f"databases {config.databases}",
-        f"maxclients {config.maxclients}",
+        f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
         "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
         "tcp-backlog 511",
         f"shutdown-timeout {REPLICA_WAIT}",

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import io
 import os
 import random
@@ -105,7 +106,7 @@ def _filled_pipe(content: bytes) -> Iterator[int]:
         try:
             os.set_blocking(writer, False)
             if content and os.write(writer, content) < len(content):
-                raise ValueError("the child's input is longer than a pipe holds")
+                raise OSError(errno.E2BIG, "its configuration is longer than a pipe holds")
         finally:
             os.close(writer)
         yield reader

@@ -37,16 +37,14 @@ class ProxyProcess:
         """Keep it running, until cancelled; one that never served is an error."""
         while True:
             started = time.monotonic()
-            status = await self._live()
+            try:
+                ending = f"died ({describe_status(await self._live())})"
+            except OSError as error:  # no process to be had
+                ending = f"cannot start: {error}"
             if not self.serving.is_set():
-                raise ServerError(
-                    f"the proxy ended before it served ({describe_status(status)}); "
-                    "what it printed above says why"
-                )
+                raise ServerError(f"the proxy {ending} before it served; see what it printed above")
             pause = self._backoff.after(time.monotonic() - started)
-            log.warning(
-                "proxy died (%s); restarting in %.0f ms", describe_status(status), pause * 1000
-            )
+            log.warning("proxy %s; restarting in %.0f ms", ending, pause * 1000)
             await asyncio.sleep(pause)
 
     def tell(self, message: control.ToProxy) -> None:
@@ -79,12 +77,12 @@ class ProxyProcess:
         ours, theirs = control.pair()
         fds = [listener.fd for listener in self._start.listeners]
         with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours, limit=control.MESSAGE_LIMIT)
+            self._writer = writer
             self._child = child = Child(
                 [sys.executable, "-m", "threadis.proxy", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *fds],
             )
-        reader, writer = await asyncio.open_connection(sock=ours, limit=control.MESSAGE_LIMIT)
-        self._writer = writer
         self.tell(self._start)
         for message in self._instances():
             self.tell(message)

@@ -203,14 +203,16 @@ class Supervisor:
 
     async def _stop(self) -> bool:
         """Proxy first, then all instances at once; whether everything went well."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._listeners.close()
-        clean = True
-        if self._proxy:
-            clean = await self._proxy.stop(GRACE, self._fast)
-            self._proxy.close()
-        ends = await asyncio.gather(*(one.stop(self._fast) for one in self._instances))
-        self._data.close()
-        return clean and all(ends)
+        try:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._listeners.close()
+            clean = True
+            if self._proxy:
+                clean = await self._proxy.stop(GRACE, self._fast)
+                self._proxy.close()
+            ends = await asyncio.gather(*(one.stop(self._fast) for one in self._instances))
+            return clean and all(ends)
+        finally:
+            self._data.close()
