@@ -1,1 +1,5 @@
 //! The data path of thREaDIS.
+
+pub mod load;
+#[cfg(feature = "python")]
+mod python;
