@@ -83,7 +83,7 @@ pub fn preload(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport>
     let report = spread(&config, stop, true)?;
     let whole = report.commands_total == u64::from(config.key_count);
     match report.examples.first() {
-        Some(example) => Err(io::Error::other(format!("preloading: {example}"))),
+        Some(example) => Err(io::Error::other(example.clone())),
         None if whole || stop.load(Ordering::Relaxed) => Ok(report),
         None => Err(io::ErrorKind::TimedOut.into()),
     }

@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 
 use super::request::Expected;
-use super::value::Stamp;
+use super::value::{PRELOADER, Stamp};
 
 const EXAMPLES: usize = 5; // of faults, as text; more are only counted
 const LATENCY_FLOOR: u64 = 100; // ns

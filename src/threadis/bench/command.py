@@ -9,12 +9,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from threadis.bench.errors import BenchError
-from threadis.bench.idle import allow_connections, measure_idle
+from threadis.bench.idle import IdleCost, allow_connections, measure_idle, render_idle
 from threadis.bench.load import ZIPF_EXPONENT, Load
 from threadis.bench.machine import Machine
 from threadis.bench.measure import BASELINE, Elsewhere, Workload, alternate, started
@@ -116,6 +117,8 @@ def bench(
         console = Console(width=WIDTH)
     names = [BASELINE, *(["threadis"] if against is None else []), *(with_ or [])]
     try:
+        if json is not None:
+            json.touch()  # a wrong path is told before the measurement, not after
         if unknown := [name for name in with_ or [] if name != "twemproxy"]:
             raise BenchError(f"--with {unknown[0]}: only twemproxy is known")
         workloads = [
@@ -146,7 +149,10 @@ def bench(
         )
         with _stopped_by_sigterm():
             if idle is not None:
-                _idle(names, setup, elsewhere, idle, console)
+                costs = _idle(names, setup, elsewhere, idle)
+                render_idle(costs, console)
+                if json is not None:
+                    json.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2))
                 return
             report = _run(names, setup, elsewhere, workloads, repeats, load)
     except (BenchError, OSError, ValueError) as error:
@@ -194,17 +200,11 @@ def _run(
 
 
 def _idle(
-    names: list[str], setup: Setup, elsewhere: Elsewhere | None, count: int, console: Console
-) -> None:
+    names: list[str], setup: Setup, elsewhere: Elsewhere | None, count: int
+) -> list[IdleCost]:
     allow_connections(count)
     with started(names, setup, elsewhere) as targets:
-        for target in targets:
-            for cost in measure_idle(target, count):
-                console.print(
-                    f"{cost.target} {cost.part}: {cost.rss_before / 1e6:.1f} MB, with {count} idle "
-                    f"connections {cost.rss_after / 1e6:.1f} MB: "
-                    f"{cost.per_connection:.0f} bytes a connection"
-                )
+        return [cost for target in targets for cost in measure_idle(target, count)]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import psutil
 import redis
+from rich.console import Console
 
 from threadis.bench.errors import BenchError
 from threadis.bench.targets import Target
@@ -56,6 +57,16 @@ def measure_idle(target: Target, count: int) -> list[IdleCost]:
     return [IdleCost(target.name, part, count, before[part], after[part]) for part in before]
 
 
+def render_idle(costs: Sequence[IdleCost], console: Console) -> None:
+    """The memory of each part, for people."""
+    for cost in costs:
+        before, after = cost.rss_before / 1e6, cost.rss_after / 1e6
+        console.print(
+            f"{cost.target} {cost.part}: {before:.1f} MB, with {cost.connections} idle connections "
+            f"{after:.1f} MB: {cost.per_connection:.0f} bytes each"
+        )
+
+
 def _rss(target: Target) -> dict[str, int]:
     return {
         part: sum(psutil.Process(pid).memory_info().rss for pid in pids)
@@ -80,15 +91,14 @@ def _connections(address: str, count: int) -> Iterator[None]:
 def _await_pongs(clients: Sequence[socket.socket]) -> None:
     deadline = time.monotonic() + TIMEOUT
     with selectors.DefaultSelector() as selector:
-        for client in clients:
-            selector.register(client, selectors.EVENT_READ)
+        for one in clients:
+            selector.register(one, selectors.EVENT_READ, one)
         while selector.get_map():
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise BenchError(f"{len(selector.get_map())} connections were not answered")
             for key, _ in ready:
-                client = key.fileobj
-                assert isinstance(client, socket.socket)
+                client: socket.socket = key.data
                 if (answer := client.recv(len(PONG))) != PONG:
                     raise BenchError(f"PING was answered by {answer!r}")
                 selector.unregister(client)

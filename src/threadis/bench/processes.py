@@ -94,22 +94,25 @@ def running(
 ) -> Iterator[Child]:
     """Run a command in a session of its own, so that a Ctrl-C is ours to pass on."""
     log = directory / f"{name}.log"
-    with log.open("wb") as output, confined(cpus):
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            env={**os.environ, **environment},
-            start_new_session=True,
-        )
-    child = Child(process, log)
-    try:
+    with contextlib.ExitStack() as stack:
+        with _signals_later(), log.open("wb") as output, confined(cpus):
+            process = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=directory,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+            child = Child(process, log)
+            stack.callback(_stop, child)
         yield child
-    finally:
-        with _uninterrupted():
-            child.stop()
+
+
+def _stop(child: Child) -> None:
+    with _signals_later():
+        child.stop()
 
 
 @contextlib.contextmanager
@@ -120,13 +123,20 @@ def scratch() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not keep servers alive."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signal.SIG_IGN)
+def _signals_later() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM: no server may start unnoticed, or outlive its stop.
+
+    Not by ignoring or blocking them, which the children would inherit.
+    """
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    for missed in caught[:1]:
+        signal.raise_signal(missed)

@@ -128,7 +128,7 @@ def render(report: Report, console: Console) -> None:
     console.print(
         f"servers on CPU {setup.cpus or 'any'}, load on CPU {load.cpus or 'any'}; "
         f"{load.connections} connections, {load.value_size} byte values, {keys}; "
-        f"medians of {report.repeats} repeats of {load.seconds} s, [low high] of the ratios"
+        f"medians of {report.repeats} repeats of {load.seconds} s, ratios with \\[lowest highest]"
     )
     if setup.preload_jemalloc:
         console.print("LD_PRELOAD gives jemalloc to every server and all its child processes")
@@ -166,7 +166,7 @@ def _table(rows: Iterable[Row]) -> Table:
             f"{row.p50_us:.0f}",
             f"{row.p99_us:.0f}",
             f"{row.p999_us:.0f}",
-            "–" if total is None else f"{total:.2f}",
+            "-" if total is None else f"{total:.2f}",
             _ratio(row.cpu_ratio),
             _ratio(row.throughput_ratio),
             "  ".join(f"{part} {used:.2f}" for part, used in parts.items())

@@ -4,6 +4,7 @@ import contextlib
 import ctypes.util
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import msgspec
 import psutil
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from threadis.bench import cpu
 from threadis.bench.errors import BenchError
@@ -104,10 +107,18 @@ def twemproxy(setup: Setup) -> Iterator[Target]:
         lines += ["  distribution: modula", "  preconnect: true", "  servers:", *servers]
         config = directory / "nutcracker.yml"
         config.write_text("\n".join(lines) + "\n")
-        command = [binary, "-c", config, "-s", str(free_port()), "-a", "127.0.0.1"]
+        command: list[str | Path] = [
+            binary,
+            "-c",
+            config,
+            "-s",
+            str(free_port()),
+            "-a",
+            "127.0.0.1",
+        ]
         command += ["-o", directory / "nutcracker.messages"]
         child = stack.enter_context(running("nutcracker", command, directory, setup.cpus))
-        child.wait_until("nutcracker", lambda: _accepts(port))
+        child.wait_until("nutcracker", lambda: _serves_get(port))
         pids = [instance.pid for instance in instances]
         parts = {"proxy": [child.pid], "instances": pids}
         yield _describe(
@@ -176,10 +187,11 @@ def _has_jemalloc(pid: int) -> bool:
 
 
 def _client(address: str, password: str | None) -> redis.Redis:
+    once = Retry(NoBackoff(), 0)  # whoever waits for a server asks again without a back-off
     if "/" in address:
-        return redis.Redis(unix_socket_path=address, password=password)
+        return redis.Redis(unix_socket_path=address, password=password, retry=once)
     host, _, port = address.rpartition(":")
-    return redis.Redis(host, int(port), password=password)
+    return redis.Redis(host, int(port), password=password, retry=once)
 
 
 def _answers(address: str) -> bool:
@@ -188,10 +200,14 @@ def _answers(address: str) -> bool:
     return False
 
 
-def _accepts(port: int) -> bool:
-    with contextlib.suppress(redis.RedisError), redis.Redis("127.0.0.1", port) as client:
-        client.get("ready")  # twemproxy has no PING of its own
-        return True
+def _serves_get(port: int) -> bool:
+    """Of twemproxy, which knows no PING and hangs up on what client libraries say first."""
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=1) as client,
+    ):
+        client.sendall(b"*2\r\n$3\r\nGET\r\n$5\r\nready\r\n")
+        return client.recv(64) == b"$-1\r\n"
     return False
 
 
