@@ -10,7 +10,8 @@
 //! ```
 //! `worker` owns all of it and runs the turn; `forward` is the way out, `deliver` the way back,
 //! `session` answers what needs no instance, `clients` lets clients come and go. `shared` is what
-//! threads share. Python is only in `python`.
+//! threads share. `load` is the other side: a generator that checks what it gets. Python is only
+//! in `python` and `load::python`.
 
 pub mod client;
 mod clients;
@@ -21,6 +22,7 @@ mod inline;
 pub mod instance;
 pub mod keys;
 pub mod lane;
+pub mod load;
 pub mod merge;
 pub mod net;
 pub mod number;

@@ -30,6 +30,8 @@ mod _core {
     use super::{ClientList, Command, Proxy, Stopped, build_profile, slot};
     #[pymodule_export]
     use crate::client::ClientInfo;
+    #[pymodule_export]
+    use crate::load::python::{preload_keys, run_load};
 }
 
 /// "release" or "debug": benchmarks refuse to measure the latter.

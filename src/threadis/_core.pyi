@@ -1,7 +1,7 @@
 """The Rust data path; this file is the whole boundary, and stubtest checks it."""
 
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 class KeyRow(Protocol):
     """Where keys are; see ``threadis.commands.KeySpec``."""
@@ -199,3 +199,9 @@ def build_profile() -> str:
 
 def slot(key: bytes) -> int:
     """Compute the slot of a key."""
+
+def run_load(config: object) -> dict[str, Any]:
+    """Run one load; reads the attributes of ``threadis.bench.load.Load``; raises OSError."""
+
+def preload_keys(config: object) -> dict[str, Any]:
+    """Write a valid value to every key; raises OSError if one is not taken."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from threadis import __version__, config
+from threadis.bench.command import bench
 from threadis.errors import ThreadisError
 
 app = typer.Typer(
@@ -109,7 +110,7 @@ def plan(settings: config.Config) -> None:
 
 app.command()(_with_flags(serve))
 app.command()(_with_flags(plan))
-# The load generator joins here: app.command()(bench)
+app.command()(bench)
 
 
 def _say(line: str) -> None:

@@ -19,7 +19,6 @@ from threadis.resp import encode
 
 # Client buffers may take this share of the memory this process may use.
 CLIENT_MEMORY_SHARE = 0.25
-BACKLOG = 511  # connections waiting to be accepted, as Redis's tcp-backlog
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ def core_config(start: control.Start, facts: ServerFacts) -> CoreConfig:
     """Put together what the workers need."""
     return CoreConfig(
         listeners=[(one.fd, one.address, one.is_unix) for one in start.listeners],
-        backlog=BACKLOG,
+        backlog=start.tcp_backlog,
         workers=start.workers,
         slot_map=[(one.first, one.last, one.instance) for one in start.slot_map],
         instance_count=start.instance_count,

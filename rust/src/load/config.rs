@@ -1,0 +1,216 @@
+//! What to send, where, for how long. No defaults here: they are Python's (`threadis.bench.load`).
+
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::value::HEADER;
+
+const VALUE_LIMIT: usize = 64 * 1024 * 1024; // bytes; a mistyped size must not fill the memory
+const BATCH_LIMIT: usize = 1 << 20; // keys owed to one client at once
+
+/// Where the server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`
+    Tcp(String),
+    /// Path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = io::Error;
+
+    /// A text with a slash is a path, one that ends in `:port` is TCP.
+    fn from_str(text: &str) -> io::Result<Self> {
+        if text.contains('/') {
+            return Ok(Self::Unix(text.into()));
+        }
+        let port = text
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse::<u16>().ok());
+        port.map(|_| Self::Tcp(text.to_owned()))
+            .ok_or_else(|| invalid(format!("address: '{text}' is neither host:port nor a path")))
+    }
+}
+
+/// Which commands are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mix {
+    /// Only GET.
+    Get,
+    /// Only SET.
+    Set,
+    /// SET with the given probability, GET otherwise.
+    Mixed {
+        /// 0.0 to 1.0
+        set_ratio: f64,
+    },
+    /// Only MGET.
+    Mget {
+        /// Keys per command.
+        keys: usize,
+    },
+}
+
+impl FromStr for Mix {
+    type Err = io::Error;
+
+    /// `get`, `set`, `mixed:0.1` (one in ten is a SET), `mget:10` (ten keys a command).
+    fn from_str(text: &str) -> io::Result<Self> {
+        let wrong = || {
+            invalid(format!(
+                "mix: '{text}' is not get, set, mixed:RATIO or mget:KEYS"
+            ))
+        };
+        match text.split_once(':') {
+            None if text == "get" => Ok(Self::Get),
+            None if text == "set" => Ok(Self::Set),
+            Some(("mixed", ratio)) => Ok(Self::Mixed {
+                set_ratio: ratio.parse().map_err(|_| wrong())?,
+            }),
+            Some(("mget", keys)) => Ok(Self::Mget {
+                keys: keys.parse().map_err(|_| wrong())?,
+            }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// How keys are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Keys {
+    /// Each as often as any other.
+    Uniform,
+    /// Key `k` in proportion to `1 / (k + 1)^exponent`.
+    Zipf(f64),
+}
+
+/// One load.
+#[derive(Clone, Debug)]
+pub struct LoadConfig {
+    /// Where to.
+    pub address: Address,
+    /// Clients, spread evenly over the threads.
+    pub connections: usize,
+    /// Commands a client sends at once; it waits for all their replies before it sends more.
+    pub pipeline: usize,
+    /// Bytes, at least 16 ([`value`](super::value) says why).
+    pub value_size: usize,
+    /// Which commands.
+    pub mix: Mix,
+    /// How many keys there are.
+    pub key_count: u32,
+    /// How they are chosen.
+    pub keys: Keys,
+    /// How long replies are counted.
+    pub seconds: f64,
+    /// How long the load runs before that.
+    pub warmup: f64,
+    /// Load threads.
+    pub threads: usize,
+    /// For AUTH, sent once a connection.
+    pub password: Option<String>,
+    /// Equal seeds choose equal keys.
+    pub seed: u64,
+    /// Thread `i` runs on `cpus[i % len]`; empty: wherever the kernel likes.
+    pub cpus: Vec<usize>,
+    /// Give each client its own share of the keys: what it reads must be exactly what it last wrote.
+    pub private_keys: bool,
+    /// Every key has a value, so a nil is an error.
+    pub preloaded: bool,
+}
+
+impl LoadConfig {
+    /// Keys that a client chooses from.
+    pub(super) fn keys_per_client(&self) -> u32 {
+        let clients = u32::try_from(self.connections).unwrap_or(u32::MAX);
+        if self.private_keys {
+            self.key_count / clients
+        } else {
+            self.key_count
+        }
+    }
+
+    /// Keys that one command names.
+    pub(super) fn keys_per_command(&self) -> usize {
+        if let Mix::Mget { keys } = self.mix {
+            keys
+        } else {
+            1
+        }
+    }
+
+    /// Refuses what cannot be run, naming the field and the fix.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let batch = self.pipeline.saturating_mul(self.keys_per_command());
+        let bytes = batch.saturating_mul(self.value_size);
+        let faults = [
+            (self.connections == 0, "connections: at least 1"),
+            (self.connections > 1_000_000, "connections: at most 1000000"),
+            (
+                self.threads == 0 || self.threads > self.connections,
+                "threads: 1 to connections",
+            ),
+            (batch == 0, "pipeline and keys of mget: at least 1"),
+            (
+                batch > BATCH_LIMIT,
+                "pipeline times keys of mget: at most 1048576",
+            ),
+            (
+                self.value_size < HEADER,
+                "value_size: at least 16, for the check of ownership",
+            ),
+            (self.value_size > VALUE_LIMIT, "value_size: at most 64 MB"),
+            (
+                bytes > 16 * VALUE_LIMIT,
+                "pipeline times value_size: at most 1 GB a connection",
+            ),
+            (
+                self.keys_per_client() == 0,
+                "key_count: at least 1; with private_keys, 1 a client",
+            ),
+            (
+                !(0.0..=86_400.0).contains(&self.seconds),
+                "seconds: 0 to 86400",
+            ),
+            (
+                !(0.0..=86_400.0).contains(&self.warmup),
+                "warmup: 0 to 86400 seconds",
+            ),
+            (
+                matches!(self.mix, Mix::Mixed { set_ratio } if !(0.0..=1.0).contains(&set_ratio)),
+                "mix: the ratio of SET is 0 to 1",
+            ),
+            (
+                matches!(self.keys, Keys::Zipf(exponent) if !(0.0..=10.0).contains(&exponent)),
+                "zipf: the exponent is 0 to 10",
+            ),
+        ];
+        match faults.iter().find(|(wrong, _)| *wrong) {
+            Some((_, fix)) => Err(invalid((*fix).to_owned())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_and_wrong_ones_named() {
+        let address = |text: &str| text.parse::<Address>().expect("an address");
+        assert_eq!(address("::1:6379"), Address::Tcp("::1:6379".into()));
+        assert_eq!(address("/tmp/a.sock"), Address::Unix("/tmp/a.sock".into()));
+        assert!("localhost".parse::<Address>().is_err());
+        let mix = |text: &str| text.parse::<Mix>().ok();
+        assert_eq!(mix("mixed:0.1"), Some(Mix::Mixed { set_ratio: 0.1 }));
+        assert_eq!(mix("mget:10"), Some(Mix::Mget { keys: 10 }));
+        assert_eq!((mix("mget"), mix("get:1"), mix("del")), (None, None, None));
+    }
+}

@@ -1,0 +1,165 @@
+//! A load generator that checks what it gets.
+//!
+//! ```text
+//!   run ── thread 0 ── client 0 ─┐         request.rs  which command, which key, what is owed
+//!     │            └── client 2 ─┤ epoll   client.rs   one batch out, its replies in
+//!     └─── thread 1 ── client 1 ─┘         reply.rs    cuts them        value.rs  whose value is it
+//! ```
+//!
+//! Every value says for which key, by which client and as which of its writes it was written
+//! ([`value`]). A GET must bring a value of the key it asked for; with `private_keys` exactly the
+//! one this client wrote last. So a reply that reaches the wrong client, or the right one out of
+//! order, is counted as an error: keys in one pipeline differ, save by chance, and two commands for
+//! the same key have interchangeable replies. A SET must bring `+OK`.
+//!
+//! The loop is closed: a client sends `pipeline` commands in one write, waits for all their replies
+//! and sends the next batch, as `redis-benchmark` does. Latency runs from that write to the moment
+//! when a reply is cut.
+
+mod client;
+mod config;
+#[cfg(feature = "python")]
+pub mod python;
+pub mod reply;
+mod request;
+mod tally;
+mod thread;
+pub mod value;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread as os_thread;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+pub use config::{Address, Keys, LoadConfig, Mix};
+pub use tally::{Fault, LoadReport};
+
+use client::{Client, connect};
+use request::{ANY, Author, Requests};
+use thread::LoadThread;
+use value::PRELOADER;
+
+const PRELOAD_CLIENTS: usize = 4; // enough to keep a server busy
+const PRELOAD_PIPELINE: usize = 64;
+const PRELOAD_BATCH: usize = 1024 * 1024; // bytes of values a client sends at once, or one value
+const PRELOAD_LIMIT: f64 = 600.0; // seconds; then it gives up
+
+/// Runs one load to its end.
+///
+/// # Errors
+/// When the configuration makes no sense, or no connection can be made. What goes wrong later is
+/// counted in the report.
+pub fn run(config: &LoadConfig) -> io::Result<LoadReport> {
+    run_until(config, &AtomicBool::new(false))
+}
+
+/// As [`run`], but ends early, within some 50 ms, when `stop` is set.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport> {
+    config.check()?;
+    spread(config, stop, false)
+}
+
+/// Writes a valid value to every key, and checks that each was taken.
+///
+/// # Errors
+/// As [`run`]; also when any reply was not `+OK`.
+pub fn preload(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport> {
+    let config = LoadConfig {
+        connections: PRELOAD_CLIENTS,
+        pipeline: (PRELOAD_BATCH / config.value_size.max(1)).clamp(1, PRELOAD_PIPELINE),
+        mix: Mix::Set,
+        keys: Keys::Uniform,
+        threads: 1,
+        seconds: PRELOAD_LIMIT,
+        warmup: 0.0,
+        private_keys: false,
+        ..config.clone()
+    };
+    config.check()?;
+    let report = spread(&config, stop, true)?;
+    let whole = report.commands_total == u64::from(config.key_count);
+    match report.examples.first() {
+        Some(example) => Err(io::Error::other(example.clone())),
+        None if whole || stop.load(Ordering::Relaxed) => Ok(report),
+        None => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Connects all clients, then runs the threads side by side and adds up what they report.
+fn spread(config: &LoadConfig, stop: &AtomicBool, preloads: bool) -> io::Result<LoadReport> {
+    let mut shares: Vec<Vec<Client>> = (0..config.threads).map(|_| Vec::new()).collect();
+    for number in 0..config.connections {
+        shares[number % config.threads].push(client(config, number, preloads)?);
+    }
+    let mut total = LoadReport::new(config.preloaded);
+    os_thread::scope(|scope| {
+        let start = |(index, clients)| {
+            let run = move || {
+                pin(&config.cpus, index)?;
+                let requests = if preloads {
+                    Requests::each(config)
+                } else {
+                    Requests::new(config, config.seed.wrapping_add(index as u64))
+                };
+                LoadThread::new(clients, requests, config, stop)?.run()
+            };
+            os_thread::Builder::new()
+                .name(format!("load-{index}"))
+                .spawn_scoped(scope, run)
+        };
+        let threads = shares
+            .into_iter()
+            .enumerate()
+            .map(start)
+            .collect::<io::Result<Vec<_>>>()?;
+        for thread in threads {
+            let panicked = |_| Err(io::Error::other("a load thread panicked"));
+            total.add(&thread.join().unwrap_or_else(panicked)?);
+        }
+        Ok(total)
+    })
+}
+
+fn client(config: &LoadConfig, number: usize, preloads: bool) -> io::Result<Client> {
+    let socket = connect(&config.address, config.password.as_deref())?;
+    let number = u32::try_from(number).unwrap_or(u32::MAX);
+    let share = config.keys_per_client();
+    let (first_key, private) = if config.private_keys {
+        (number * share, share)
+    } else {
+        (0, 0)
+    };
+    let author = Author {
+        client: if preloads { PRELOADER } else { number },
+        sequence: 0,
+        first_key,
+        last_writes: vec![ANY; private as usize],
+    };
+    Ok(Client::new(socket, author, config.keys_per_command()))
+}
+
+/// Binds the calling thread to its CPU.
+fn pin(cpus: &[usize], thread: usize) -> io::Result<()> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let cpu = cpus[thread % cpus.len()];
+    let mut set = CpuSet::new();
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("cpus: no CPU {cpu}"),
+        ));
+    }
+    set.set(cpu);
+    sched_setaffinity(None, &set).map_err(|error| {
+        io::Error::new(
+            io::Error::from(error).kind(),
+            format!("cpus: CPU {cpu}: {error}"),
+        )
+    })
+}

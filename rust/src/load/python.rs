@@ -1,0 +1,132 @@
+//! The load generator as Python sees it: two functions that take an object with the fields of
+//! [`LoadConfig`] as attributes (`threadis.bench.load.Load`) and return a dict.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::{Fault, Keys, LoadConfig, LoadReport, preload, run_until};
+
+const SIGNAL_CHECK: Duration = Duration::from_millis(50); // how soon Ctrl-C is noticed
+
+/// The attributes that are read; the texts are explained at `Address` and `Mix`.
+#[derive(FromPyObject)]
+pub struct PyLoad {
+    address: String,
+    connections: usize,
+    pipeline: usize,
+    value_size: usize,
+    mix: String,
+    key_count: u32,
+    zipf: Option<f64>,
+    seconds: f64,
+    warmup: f64,
+    threads: usize,
+    password: Option<String>,
+    seed: u64,
+    cpus: Vec<usize>,
+    private_keys: bool,
+    preloaded: bool,
+}
+
+impl TryFrom<PyLoad> for LoadConfig {
+    type Error = PyErr;
+
+    fn try_from(load: PyLoad) -> PyResult<Self> {
+        Ok(Self {
+            address: load.address.parse()?,
+            connections: load.connections,
+            pipeline: load.pipeline,
+            value_size: load.value_size,
+            mix: load.mix.parse()?,
+            key_count: load.key_count,
+            keys: load.zipf.map_or(Keys::Uniform, Keys::Zipf),
+            seconds: load.seconds,
+            warmup: load.warmup,
+            threads: load.threads,
+            password: load.password,
+            seed: load.seed,
+            cpus: load.cpus,
+            private_keys: load.private_keys,
+            preloaded: load.preloaded,
+        })
+    }
+}
+
+/// Runs one load; raises `OSError` if it cannot begin. Ctrl-C ends it.
+///
+/// # Errors
+/// As [`super::run`]; also what a Python signal handler raises.
+#[pyfunction]
+pub fn run_load(py: Python<'_>, config: PyLoad) -> PyResult<Bound<'_, PyDict>> {
+    detached(py, config, run_until)
+}
+
+/// Writes a valid value to every key; raises `OSError` if one was not taken.
+///
+/// # Errors
+/// As [`super::preload`]; also what a Python signal handler raises.
+#[pyfunction]
+pub fn preload_keys(py: Python<'_>, config: PyLoad) -> PyResult<Bound<'_, PyDict>> {
+    detached(py, config, preload)
+}
+
+type Work = fn(&LoadConfig, &AtomicBool) -> std::io::Result<LoadReport>;
+
+/// Works on a thread of its own, so that this one can see signals.
+fn detached(py: Python<'_>, config: PyLoad, work: Work) -> PyResult<Bound<'_, PyDict>> {
+    let config = LoadConfig::try_from(config)?;
+    let stop = AtomicBool::new(false);
+    let report = thread::scope(|scope| {
+        let (done, mut finished) = channel();
+        let (config, stop) = (&config, &stop);
+        scope.spawn(move || drop(done.send(work(config, stop)))); // we wait for it below
+        loop {
+            let outcome;
+            (finished, outcome) = py.detach(move || {
+                let outcome = finished.recv_timeout(SIGNAL_CHECK);
+                (finished, outcome)
+            });
+            match outcome {
+                Ok(report) => return Ok(report?),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(PyRuntimeError::new_err("the load generator panicked"));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    py.check_signals()
+                        .inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+                }
+            }
+        }
+    })?;
+    describe(py, &report)
+}
+
+fn describe<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("commands", report.commands)?;
+    dict.set_item("commands_total", report.commands_total)?;
+    dict.set_item("seconds", report.seconds)?;
+    dict.set_item("throughput", report.throughput())?;
+    dict.set_item("p50_us", report.latency_us(0.5))?;
+    dict.set_item("p99_us", report.latency_us(0.99))?;
+    dict.set_item("p999_us", report.latency_us(0.999))?;
+    dict.set_item("max_us", report.latency_us(1.0))?;
+    dict.set_item("bytes_in", report.bytes_in)?;
+    dict.set_item("bytes_out", report.bytes_out)?;
+    dict.set_item("load_cpu_seconds", report.cpu_seconds)?;
+    dict.set_item("errors", report.errors())?;
+    dict.set_item("ownership_errors", report.count(Fault::Ownership))?;
+    dict.set_item("order_errors", report.count(Fault::Order))?;
+    dict.set_item("missing_errors", report.count(Fault::Missing))?;
+    dict.set_item("protocol_errors", report.count(Fault::Protocol))?;
+    dict.set_item("server_errors", report.count(Fault::Server))?;
+    dict.set_item("unanswered", report.count(Fault::Unanswered))?;
+    dict.set_item("examples", &report.examples)?;
+    Ok(dict)
+}

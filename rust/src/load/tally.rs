@@ -1,0 +1,166 @@
+//! What is counted: per thread while a load runs, then added up into the report.
+
+use hdrhistogram::Histogram;
+
+use super::request::Expected;
+use super::value::{PRELOADER, Stamp};
+
+const EXAMPLES: usize = 5; // of faults, as text; more are only counted
+const LATENCY_FLOOR: u64 = 100; // ns
+const LATENCY_CEILING: u64 = 600_000_000_000; // ns
+const LATENCY_DIGITS: u8 = 3;
+
+/// What can be wrong with a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A value of another key, of another client's private key, or no value of ours at all.
+    Ownership,
+    /// The reply to another command of the same client's pipeline, or an older write than its last.
+    Order,
+    /// Nil for a key that was loaded.
+    Missing,
+    /// Not RESP, a reply of the wrong type, one that nothing asked for, a closed connection.
+    Protocol,
+    /// `-ERR` and the like.
+    Server,
+    /// No reply by the end, and for some seconds more.
+    Unanswered,
+}
+
+/// How many kinds of [`Fault`] there are.
+const FAULTS: usize = Fault::Unanswered as usize + 1;
+
+/// What a load did and what it got.
+#[derive(Clone, Debug)]
+pub struct LoadReport {
+    /// Replies within `seconds`.
+    pub commands: u64,
+    /// Replies in all: also those of the warm-up and of the end.
+    pub commands_total: u64,
+    /// How long replies were counted.
+    pub seconds: f64,
+    /// Bytes received, in all.
+    pub bytes_in: u64,
+    /// Bytes sent, in all.
+    pub bytes_out: u64,
+    /// CPU of the load threads, in all.
+    pub cpu_seconds: f64,
+    /// The first few faults.
+    pub examples: Vec<String>,
+    /// Every key was loaded.
+    pub(super) nil_is_fault: bool,
+    faults: [u64; FAULTS],
+    latency: Histogram<u64>, // ns, from writing a command to cutting its reply
+}
+
+impl LoadReport {
+    pub(super) fn new(nil_is_fault: bool) -> Self {
+        Self {
+            nil_is_fault,
+            commands: 0,
+            commands_total: 0,
+            seconds: 0.0,
+            bytes_in: 0,
+            bytes_out: 0,
+            cpu_seconds: 0.0,
+            examples: Vec::new(),
+            faults: [0; FAULTS],
+            latency: Histogram::new_with_bounds(LATENCY_FLOOR, LATENCY_CEILING, LATENCY_DIGITS)
+                .expect("the bounds are constants, valid ones"),
+        }
+    }
+
+    /// Replies a second.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // 2^53 commands take centuries
+    pub fn throughput(&self) -> f64 {
+        if self.seconds > 0.0 {
+            self.commands as f64 / self.seconds
+        } else {
+            0.0
+        }
+    }
+
+    /// How often `fault` was seen.
+    #[must_use]
+    pub fn count(&self, fault: Fault) -> u64 {
+        self.faults[fault as usize]
+    }
+
+    /// Faults of all kinds.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.faults.iter().sum()
+    }
+
+    /// Latency in µs that the given share of commands (0.99: all but 1 %) did not exceed.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // nanoseconds
+    pub fn latency_us(&self, share: f64) -> f64 {
+        self.latency.value_at_quantile(share) as f64 / 1000.0
+    }
+
+    /// Counts `commands` replies that took `latency` ns, within the measured time or not.
+    #[inline]
+    pub(super) fn settle(&mut self, commands: u64, latency: u64, measured: bool) {
+        self.commands_total += commands;
+        if measured {
+            self.commands += commands;
+            self.latency.saturating_record_n(latency, commands);
+        }
+    }
+
+    #[cold]
+    pub(super) fn fault(&mut self, fault: Fault, times: u64, client: u32, text: &str) {
+        self.faults[fault as usize] += times;
+        if times > 0 && self.examples.len() < EXAMPLES {
+            self.examples
+                .push(format!("{fault:?}, client {client}: {text}"));
+        }
+    }
+
+    /// A value that does not answer `asked`: was it meant for another command of this pipeline?
+    #[cold]
+    pub(super) fn wrong_value(
+        &mut self,
+        client: u32,
+        asked: Expected,
+        stamp: Option<Stamp>,
+        value: &[u8],
+        pipeline: &[Expected],
+    ) {
+        let key = asked.key;
+        let Some(stamp) = stamp else {
+            let head = value[..value.len().min(48)].escape_ascii();
+            let text = format!("asked for key {key}, got no value of ours: {head}");
+            return self.fault(Fault::Ownership, 1, client, &text);
+        };
+        let own = stamp.key == key && stamp.client == client;
+        let sibling = stamp.key != key && pipeline.iter().any(|other| other.key == stamp.key);
+        let fault = if own || sibling {
+            Fault::Order
+        } else {
+            Fault::Ownership
+        };
+        let text = format!("asked for key {key}, write {}, got {stamp}", asked.sequence);
+        self.fault(fault, 1, client, &text);
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.commands += other.commands;
+        self.commands_total += other.commands_total;
+        self.seconds = self.seconds.max(other.seconds);
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.cpu_seconds += other.cpu_seconds;
+        let room = EXAMPLES.saturating_sub(self.examples.len());
+        self.examples
+            .extend(other.examples.iter().take(room).cloned());
+        for (mine, theirs) in self.faults.iter_mut().zip(other.faults) {
+            *mine += theirs;
+        }
+        self.latency
+            .add(&other.latency)
+            .expect("both have the same bounds");
+    }
+}

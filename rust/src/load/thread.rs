@@ -1,0 +1,217 @@
+//! One load thread: an event loop that owns its clients.
+//!
+//! A turn: wait; read each ready client once and judge its replies; give each client that has all
+//! of them its next batch, in one write.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::client::Client;
+use super::config::LoadConfig;
+use super::request::Requests;
+use super::tally::{Fault, LoadReport};
+
+const EVENTS: usize = 1024; // a turn
+const TICK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+}; // how soon a stop is noticed
+const GRACE: u64 = 5_000_000_000; // ns to wait for replies after the end
+
+/// Clients, and what they share.
+pub struct LoadThread<'a> {
+    clients: Vec<Option<Client>>, // None: closed after a fault
+    requests: Requests,
+    pipeline: usize,
+    begin: u64, // ns from the start: the warm-up is over, replies count
+    end: u64,   // ns from the start: nothing more is sent
+    stop: &'a AtomicBool,
+    report: LoadReport,
+    scratch: Vec<u8>,
+    epoll: OwnedFd,
+    busy: usize, // clients with a batch under way
+    clock: Instant,
+}
+
+impl<'a> LoadThread<'a> {
+    /// Takes over connected `clients`; nothing is sent yet.
+    pub fn new(
+        clients: Vec<Client>,
+        requests: Requests,
+        config: &LoadConfig,
+        stop: &'a AtomicBool,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        for (token, client) in clients.iter().enumerate() {
+            epoll::add(
+                &epoll,
+                &client.socket,
+                EventData::new_u64(token as u64),
+                EventFlags::IN,
+            )?;
+        }
+        Ok(Self {
+            clients: clients.into_iter().map(Some).collect(),
+            requests,
+            pipeline: config.pipeline,
+            begin: nanoseconds(config.warmup),
+            end: nanoseconds(config.warmup + config.seconds),
+            stop,
+            report: LoadReport::new(config.preloaded),
+            scratch: Vec::new(),
+            epoll,
+            busy: 0,
+            clock: Instant::now(),
+        })
+    }
+
+    /// Loads until the period is over, or `stop`, or nothing is left to send.
+    pub fn run(mut self) -> io::Result<LoadReport> {
+        let cpu_before = thread_cpu();
+        self.clock = Instant::now();
+        for token in 0..self.clients.len() {
+            self.send(token);
+        }
+        let mut events = Vec::<Event>::with_capacity(EVENTS);
+        let mut now = elapsed(self.clock);
+        while self.busy > 0 && now < self.end.saturating_add(GRACE) {
+            events.clear();
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&TICK)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            for event in &events {
+                let token = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
+                let flags = event.flags;
+                self.serve(token, flags);
+            }
+            now = elapsed(self.clock);
+        }
+        self.give_up();
+        let counted = now.min(self.end).saturating_sub(self.begin);
+        self.report.seconds = Duration::from_nanos(counted).as_secs_f64();
+        self.report.cpu_seconds = thread_cpu().saturating_sub(cpu_before).as_secs_f64();
+        Ok(self.report)
+    }
+
+    /// What one event asks for.
+    fn serve(&mut self, token: usize, flags: EventFlags) {
+        if flags.contains(EventFlags::OUT) {
+            self.flush(token);
+        }
+        if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            return;
+        }
+        let Some(client) = self.clients[token].as_mut() else {
+            return;
+        };
+        match client.receive(&mut self.scratch, self.requests.values(), &mut self.report) {
+            Ok(0) => {}
+            Ok(settled) => {
+                let done = client.outstanding() == 0;
+                let now = elapsed(self.clock);
+                let measured = now >= self.begin && now < self.end;
+                self.report.settle(settled, client.age(now), measured);
+                if done {
+                    self.busy -= 1;
+                    self.send(token);
+                }
+            }
+            Err(error) => self.close(token, &error),
+        }
+    }
+
+    /// The next batch, unless the time is over or all is sent.
+    fn send(&mut self, token: usize) {
+        let now = elapsed(self.clock);
+        let Some(client) = self.clients[token].as_mut() else {
+            return;
+        };
+        if now >= self.end {
+            return;
+        }
+        client.fill(&mut self.requests, self.pipeline, now);
+        if client.outstanding() > 0 {
+            self.busy += 1;
+            self.flush(token);
+        }
+    }
+
+    /// Writes; asks for OUT only while the socket is full.
+    fn flush(&mut self, token: usize) {
+        let Some(client) = self.clients[token].as_mut() else {
+            return;
+        };
+        let result = client.flush(&mut self.report).and_then(|done| {
+            if client.waits_to_write == done {
+                client.waits_to_write = !done;
+                let wanted = if done {
+                    EventFlags::IN
+                } else {
+                    EventFlags::IN | EventFlags::OUT
+                };
+                let data = EventData::new_u64(token as u64);
+                epoll::modify(&self.epoll, &client.socket, data, wanted)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = result {
+            self.close(token, &error);
+        }
+    }
+
+    /// The one place where a connection ends early.
+    fn close(&mut self, token: usize, error: &io::Error) {
+        let Some(client) = self.clients[token].take() else {
+            return;
+        };
+        let (number, lost) = (client.author.client, client.outstanding());
+        if lost > 0 {
+            self.busy -= 1;
+        }
+        let text = format!("connection closed: {error}");
+        self.report.fault(Fault::Protocol, 1, number, &text);
+        self.report
+            .fault(Fault::Unanswered, lost, number, "lost with the connection");
+    }
+
+    /// Counts what never came.
+    fn give_up(&mut self) {
+        if self.stop.load(Ordering::Relaxed) {
+            return; // we did not wait for it
+        }
+        for client in self.clients.iter().flatten() {
+            let lost = client.outstanding();
+            let text = format!("{lost} replies never came");
+            self.report
+                .fault(Fault::Unanswered, lost, client.author.client, &text);
+        }
+    }
+}
+
+#[inline]
+#[allow(clippy::cast_possible_truncation)] // wraps after 584 years
+fn elapsed(clock: Instant) -> u64 {
+    clock.elapsed().as_nanos() as u64
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked: 0 to a day
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}

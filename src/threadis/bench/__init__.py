@@ -1,0 +1,1 @@
+"""``threadis bench``: what thREaDIS costs, beside the same stock server without it."""

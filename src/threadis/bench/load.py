@@ -1,0 +1,66 @@
+"""The load generator's knobs and results; the generator itself is Rust (``rust/src/load``)."""
+
+from typing import Self
+
+import msgspec
+
+from threadis import _core
+
+ZIPF_EXPONENT = 0.99  # as YCSB has it: a few keys take most of the load
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """One load. Names and meaning are those of ``LoadConfig`` in Rust; the defaults are here."""
+
+    address: str  # "host:port", or the path of a Unix socket
+    connections: int = 50
+    pipeline: int = 16  # commands a client sends at once, before it waits for all their replies
+    value_size: int = 16  # bytes, at least 16
+    mix: str = "get"  # get, set, mixed:0.1 (one in ten is a SET), mget:10 (ten keys a command)
+    key_count: int = 100_000
+    zipf: float | None = None  # exponent; None: every key as often as any other
+    seconds: float = 2.0
+    warmup: float = 0.3  # seconds before replies are counted
+    threads: int = 1
+    password: str | None = None
+    seed: int = 1
+    cpus: list[int] = []  # thread i runs on cpus[i % len]; empty: anywhere
+    private_keys: bool = False  # each client reads exactly what it last wrote itself
+    preloaded: bool = True  # every key has a value, so a nil is an error
+
+    def preload(self) -> "LoadResult":
+        """Write a valid value to every key; raises OSError if one is not taken."""
+        return LoadResult.from_core(_core.preload_keys(self))
+
+    def run(self) -> "LoadResult":
+        """Run to the end; raises OSError if it cannot begin."""
+        return LoadResult.from_core(_core.run_load(self))
+
+
+class LoadResult(msgspec.Struct, frozen=True):
+    """What a load did and what it got."""
+
+    commands: int  # replies within the measured time
+    commands_total: int  # also those of the warm-up and of the end: what the CPU was spent on
+    seconds: float
+    throughput: float  # commands a second
+    p50_us: float  # from the write of a command to the cut of its reply
+    p99_us: float
+    p999_us: float
+    max_us: float
+    bytes_in: int
+    bytes_out: int
+    load_cpu_seconds: float
+    errors: int  # the sum of the following
+    ownership_errors: int  # a value of another key or client
+    order_errors: int  # the reply to another command of the pipeline, or an older write
+    missing_errors: int  # nil for a key that was loaded
+    protocol_errors: int
+    server_errors: int  # -ERR and the like
+    unanswered: int
+    examples: list[str]
+
+    @classmethod
+    def from_core(cls, result: dict[str, object]) -> Self:
+        """From the dict that Rust returns."""
+        return msgspec.convert(result, cls)

@@ -1,0 +1,142 @@
+"""Servers as child processes: confined to CPUs, in a directory of their own, gone at the end."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from threadis.bench.errors import BenchError
+
+T = TypeVar("T")
+
+READY_TIMEOUT = 30.0  # seconds; Python, and several servers, on one busy core
+STOP_TIMEOUT = 20.0  # seconds until SIGKILL
+POLL = 0.02  # seconds
+LOG_TAIL = 2000  # characters of a failed server's log that are shown
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def confined(cpus: Sequence[int]) -> Iterator[None]:
+    """Children started inside inherit this affinity, as with ``taskset``; no CPUs: no change."""
+    before = os.sched_getaffinity(0)
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class Child:
+    """One running process and what it printed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._log = log
+
+    def output(self) -> str:
+        """What it printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait_until(self, what: str, probe: Callable[[], T | None]) -> T:
+        """What ``probe`` returns, once it returns something true; raises if the process ends."""
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not (found := probe()):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                end = "ended" if self._process.poll() is not None else "did not get ready"
+                tail = self.output()[-LOG_TAIL:].strip()
+                raise BenchError(f"{what} {end}; it printed:\n{tail}")
+            time.sleep(POLL)
+        return found
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL, also to what it leaves behind."""
+        family: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.pid).children(recursive=True)
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        _, alive = psutil.wait_procs(family, timeout=1)
+        for orphan in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                orphan.kill()
+
+
+@contextlib.contextmanager
+def running(
+    name: str,
+    command: Sequence[str | Path],
+    directory: Path,
+    cpus: Sequence[int],
+    environment: Mapping[str, str] = {},
+) -> Iterator[Child]:
+    """Run a command in a session of its own, so that a Ctrl-C is ours to pass on."""
+    log = directory / f"{name}.log"
+    with contextlib.ExitStack() as stack:
+        with _signals_later(), log.open("wb") as output, confined(cpus):
+            process = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=directory,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+            child = Child(process, log)
+            stack.callback(_stop, child)
+        yield child
+
+
+def _stop(child: Child) -> None:
+    with _signals_later():
+        child.stop()
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary directory, short enough for the path of a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        yield Path(directory)
+
+
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM: no server may start unnoticed, or outlive its stop.
+
+    Not by ignoring or blocking them, which the children would inherit.
+    """
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for missed in caught[:1]:
+        signal.raise_signal(missed)

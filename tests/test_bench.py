@@ -1,0 +1,252 @@
+"""The load generator and ``threadis bench`` against real servers."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from threadis.bench import cpu, processes
+from threadis.bench.command import find_server
+from threadis.bench.errors import BenchError
+from threadis.bench.idle import allow_connections, measure_idle
+from threadis.bench.load import Load
+from threadis.bench.measure import Workload, alternate, started
+from threadis.bench.report import rows
+from threadis.bench.targets import Setup, Target, bare, find_port
+
+BENCH = "import typer; from threadis.bench.command import bench; typer.run(bench)"
+ANYWHERE = ["--server-cpu", "", "--load-cpu", ""]  # the machine may have one CPU
+SHORT = ["--seconds", "0.1", "--repeats", "1", "--keys", "500", "--connections", "4"]
+
+SETUP = Setup(server=find_server())
+LOAD = Load(address="", connections=5, key_count=500, seconds=0.1, warmup=0.02)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BENCH, *ANYWHERE, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[Target]:
+    with bare(SETUP) as target:
+        yield target
+
+
+def aimed(target: Target, **changes: object) -> Load:
+    return msgspec.structs.replace(LOAD, address=target.address, **changes)
+
+
+@pytest.mark.parametrize("mix", ["get", "set", "mixed:0.3", "mget:10"])
+@pytest.mark.parametrize("changes", [{}, {"private_keys": True, "zipf": 0.99, "value_size": 2000}])
+def test_a_load_is_clean_on_a_real_server(
+    server: Target, mix: str, changes: dict[str, object]
+) -> None:
+    load = aimed(server, mix=mix, threads=2, **changes)
+    assert load.preload().commands_total == LOAD.key_count
+    result = load.run()
+    assert (result.errors, result.examples) == (0, [])
+    assert result.commands_total >= result.commands > 0
+    assert 0 < result.p50_us <= result.p99_us <= result.p999_us <= result.max_us
+    assert result.load_cpu_seconds > 0
+
+
+def test_a_load_that_makes_no_sense_is_refused(server: Target) -> None:
+    with pytest.raises(OSError, match="value_size: at least 16"):
+        aimed(server, value_size=15).run()
+    with pytest.raises(OSError, match="mix: 'del' is not get"):
+        aimed(server, mix="del").run()
+    with pytest.raises(OSError, match="neither host:port nor a path"):
+        Load(address="nowhere").run()
+
+
+def test_ctrl_c_ends_a_load(server: Target) -> None:
+    load = aimed(server, preloaded=False, seconds=40.0)
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        load.run()
+    timer.join()
+    assert time.monotonic() - begin < 10
+
+
+def test_cpu_time_agrees_with_schedstat_and_outlives_threads() -> None:
+    def burn() -> None:
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+
+    def schedstat() -> float:
+        tasks = Path(f"/proc/{os.getpid()}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks) * 1e-9
+
+    meter = cpu.CpuMeter({"me": [os.getpid()]})
+    before = schedstat()
+    burn()
+    burnt = meter.us_per_command(1)["total"] * 1e-6
+    assert burnt == pytest.approx(schedstat() - before, abs=0.02)
+    thread = threading.Thread(target=burn)
+    thread.start()
+    thread.join()
+    assert meter.us_per_command(1)["total"] * 1e-6 >= burnt + 0.05
+
+
+def test_a_server_that_died_gives_no_figure() -> None:
+    with (
+        processes.scratch() as directory,
+        processes.running("sleep", ["sleep", "30"], directory, []) as child,
+    ):
+        meter = cpu.CpuMeter({"server": [child.pid]})
+        child.stop()
+        with pytest.raises(BenchError, match="ended while it was measured"):
+            meter.us_per_command(1)
+
+
+def test_children_are_confined_and_the_parent_is_not() -> None:
+    usable = os.sched_getaffinity(0)
+    one = sorted(usable)[:1]
+    with (
+        processes.scratch() as directory,
+        processes.running("sleep", ["sleep", "30"], directory, one) as child,
+    ):
+        assert os.sched_getaffinity(child.pid) == set(one)
+        assert os.sched_getaffinity(0) == usable
+    assert not psutil.pid_exists(child.pid)
+
+
+def test_a_server_that_fails_says_why() -> None:
+    with pytest.raises(BenchError, match=r"false ended"), bare(Setup(server="false")):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("printed", "port"),
+    [
+        ("plan     worker 0 on CPU 1\n", None),
+        ("serving  127.0.0.1:40123   (redis-cli -p 40123)\n", 40123),
+        ("listening on port 7000\n", 7000),
+        ("port 0 asked for\nserving  127.0.0.1:7001\n", 7001),
+    ],
+)
+def test_the_port_is_found_in_what_serve_prints(printed: str, port: int | None) -> None:
+    assert find_port(printed) == port
+
+
+def test_targets_alternate_and_ratios_are_of_one_repeat() -> None:
+    with started(["bare", "twemproxy"], SETUP) as targets:
+        samples = list(alternate(targets, [Workload("mixed:0.5", 8)], 3, LOAD))
+    order = [sample.target for sample in samples]
+    assert order == ["bare", "twemproxy", "twemproxy", "bare", "bare", "twemproxy"]
+    assert [sample.result.examples for sample in samples] == [[]] * 6
+    base, proxy = rows(samples)
+    assert base.cpu_ratio is None
+    assert proxy.cpu_ratio is not None
+    assert proxy.cpu_ratio.low <= proxy.cpu_ratio.median <= proxy.cpu_ratio.high
+    assert set(proxy.cpu_us) == {"proxy", "instances", "total"}
+    pairs = zip(samples[1::2], samples[::2], strict=True)
+    assert all(one.repeat == other.repeat for one, other in pairs)
+
+
+def test_idle_connections_have_a_price(server: Target) -> None:
+    allow_connections(500)
+    (cost,) = measure_idle(server, 500)
+    assert (cost.part, cost.connections) == ("server", 500)
+    assert 500 < cost.per_connection < 100_000
+
+
+def test_the_command_prints_and_saves(server: Target, tmp_path: Path) -> None:
+    saved = tmp_path / "figures.json"
+    arguments = ["--against", server.address, "--pid", str(server.parts["server"][0])]
+    done = bench(*SHORT, *arguments, "--pipeline", "1,16", "--json", str(saved))
+    assert done.returncode == 0, done.stderr
+    assert "get P=16" in done.stdout
+    figures = json.loads(saved.read_text())
+    assert len(figures["rows"]) == 8
+    assert figures["machine"]["cpus"]
+    assert figures["targets"][0]["allocator"] != "unknown"
+    assert all(row["cpu_us"]["total"] > 0 for row in figures["rows"])
+
+
+def test_wrong_replies_fail_the_command(server: Target) -> None:
+    stop = threading.Event()
+
+    def meddle() -> None:
+        stranger = aimed(server, mix="set", connections=1, preloaded=False)
+        while not stop.is_set():
+            stranger.run()
+
+    thread = threading.Thread(target=meddle)
+    thread.start()
+    mixed = ["--mix", "mixed:0.5", "--private-keys", "--pipeline", "16"]
+    done = bench(*SHORT, "--against", server.address, *mixed)
+    stop.set()
+    thread.join()
+    assert done.returncode == 1
+    assert "WRONG REPLIES" in done.stdout
+    assert "Ownership, client" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--server-cpu", "4000"], "CPU 4000 is not ours"),
+        (["--pipeline", "1;2"], "numbers with commas between"),
+        (["--with", "envoy"], "only twemproxy is known"),
+        (["--server", "/nowhere/redis-server"], "No such file"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: list[str], message: str) -> None:
+    done = bench(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_bench_leaves_nothing(
+    server: Target, number: signal.Signals, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", BENCH, *ANYWHERE, "--against", server.address]
+    process = subprocess.Popen(
+        [*command, "--with", "twemproxy", "--seconds", "30"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 20
+    family: list[psutil.Process] = []
+    while len(family) < 4 and time.monotonic() < deadline:  # bare, two instances, nutcracker
+        time.sleep(0.05)
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    assert process.wait(20) != 0
+    assert len(family) == 4
+    assert [child for child in family if child.is_running()] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("threadis.proxy") is None, reason="thREaDIS cannot serve yet"
+)
+def test_threadis_is_measured_beside_the_bare_server(tmp_path: Path) -> None:
+    saved = tmp_path / "figures.json"
+    done = bench(*SHORT, "--pipeline", "16", "--mix", "get,mixed:0.5,mget:5", "--json", str(saved))
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(saved.read_text())
+    parts = {row["target"]: row["cpu_us"] for row in figures["rows"]}["threadis"]
+    assert set(parts) == {"proxy", "instances", "supervisor", "total"}
+    assert parts["proxy"] > 0
