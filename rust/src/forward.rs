@@ -180,8 +180,7 @@ impl Worker {
         };
         let row = shared.table.row(found);
         let taken = if !row.takes(args.len()) {
-            let name = String::from_utf8_lossy(&row.name);
-            self.refuse(place, &format!("ERR wrong number of arguments for '{name}' command"));
+            self.wrong_arity(place, row);
             Taken::Yes
         } else if !self.clients[place].session.authenticated && !row.no_auth {
             self.refuse(place, "NOAUTH Authentication required.");
@@ -300,7 +299,8 @@ impl Worker {
         };
         let end = span.last + span.step;
         if end > args.len() {
-            return self.to_any(place, args); // a value is missing; the server says so
+            self.wrong_arity(place, row); // a value is missing
+            return Taken::Yes;
         }
         let mut owners = std::mem::take(&mut self.owners);
         owners.clear();
@@ -526,6 +526,11 @@ impl Worker {
         }
         self.answer_error(place, &unknown_command(args));
         Taken::Yes
+    }
+
+    fn wrong_arity(&mut self, place: usize, row: &Row) {
+        let name = String::from_utf8_lossy(&row.name);
+        self.refuse(place, &format!("ERR wrong number of arguments for '{name}' command"));
     }
 
     /// Answers `-<message>`.

@@ -86,7 +86,12 @@ impl KeySpec {
                 Span { first, last: first + count.checked_sub(1)?.checked_mul(step)?, step }
             }
         };
-        (span.first <= span.last && span.last < args.len()).then_some(span)
+        if span.first > span.last || span.last >= args.len() {
+            return None;
+        }
+        // The server counts to the last argument; the last key may stand before it (MSET).
+        let last = span.last - (span.last - span.first) % span.step;
+        Some(Span { last, ..span })
     }
 
     /// The argument that says how many keys there are, if one does.
@@ -119,7 +124,7 @@ impl KeySpec {
 impl Span {
     /// The arguments that are keys.
     pub fn indices(self) -> impl Iterator<Item = usize> {
-        (self.first..=self.last).step_by(self.step.max(1))
+        (self.first..=self.last).step_by(self.step)
     }
 }
 
@@ -139,6 +144,14 @@ mod tests {
 
     fn range(index: usize, last: i64, step: usize, limit: usize) -> KeySpec {
         KeySpec { begin: Begin::Index(index), find: Find::Range { last, step, limit } }
+    }
+
+    #[test]
+    fn the_last_key_is_a_key() {
+        let mut request = Request::default();
+        assert!(matches!(request.cut(b"MSET a 1 b 2\n", true), Ok(Cut::Complete(_))));
+        let span = range(1, -1, 2, 0).span(request.args(b"MSET a 1 b 2\n"));
+        assert_eq!(span, Some(Span { first: 1, last: 3, step: 2 }));
     }
 
     #[test]
