@@ -44,7 +44,7 @@ class Instance:
     ) -> None:
         self.index, self.cpus = index, cpus
         self.state = State.STARTING
-        self.settled = asyncio.Event()  # the first process has answered or died
+        self.settled = asyncio.Event()  # the first process is ready, or has died
         self._config, self._server, self._data = config, server, data
         self._password, self._instances = password, instances
         self._on_change = on_change
@@ -181,6 +181,7 @@ class Instance:
             return
         if state is State.READY:
             self._fruitless = 0
+            self.settled.set()
         if state in (State.READY, State.LOADING) and before is State.STARTING:
             self._came_up()
         elif state is State.STOPPED:
@@ -201,7 +202,6 @@ class Instance:
         if self._starts > 1:
             log.info("instance %d is back, process %d", self.index, self.message().pid)
         self._data.record_files(self.index, instance_config.dump_name(self._config))
-        self.settled.set()
 
     # -- its end --
 
