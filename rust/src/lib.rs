@@ -1,5 +1,38 @@
-//! The data path of thREaDIS.
+//! The data path of thREaDIS: what a byte of an ordinary command passes through.
+//!
+//! In reading order, which is the order in which a command meets them:
+//!
+//! ```text
+//! client ─► net ─► request ─► command ─► keys ─► slot ─► lane ─► instance
+//!                  (cut)      (look up)  (find)  (route) (append)    │
+//! client ◄─ net ◄─ client ◄──────── merge, scan ◄──────── reply ◄────┘
+//!                  (settle)         (put together)        (cut)
+//! ```
+//! `worker` owns all of it and runs the turn; `forward` is the way out, `deliver` the way back,
+//! `session` answers what needs no instance, `clients` lets clients come and go. `shared` is what
+//! threads share. `load` is the other side: a generator that checks what it gets. Python is only
+//! in `python` and `load::python`.
 
+pub mod client;
+mod clients;
+pub mod command;
+mod deliver;
+mod forward;
+mod inline;
+pub mod instance;
+pub mod keys;
+pub mod lane;
 pub mod load;
+pub mod merge;
+pub mod net;
+pub mod number;
 #[cfg(feature = "python")]
 mod python;
+pub mod reply;
+pub mod request;
+pub mod scan;
+pub mod session;
+pub mod shared;
+pub mod slot;
+pub mod stats;
+pub mod worker;

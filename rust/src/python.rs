@@ -1,9 +1,403 @@
-//! The module `threadis._core`.
+//! The module `threadis._core`: all the Python there is on this side.
+//!
+//! One configuration goes in; letters, numbers and replies come and go. Nothing here is called
+//! for an ordinary command.
 
+use crate::client::ClientInfo;
+use crate::command::{Route, Row, Table, Verb};
+use crate::instance::InstanceState;
+use crate::keys::{Begin, Find, KeySpec};
+use crate::merge::Merge;
+use crate::net::Listener;
+use crate::session::hello_reply;
+use crate::shared::{ClientKey, Door, Mail, Mailbox, Settings, Shared, ToCoordinator};
+use crate::slot::SlotMap;
+use crate::stats::Stats;
+use crate::worker::Worker;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use rustix::thread::{CpuSet, gettid, sched_setaffinity};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+/// The module.
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use super::{ClientList, Command, Proxy, Stopped, build_profile, slot};
+    #[pymodule_export]
+    use crate::client::ClientInfo;
+    #[pymodule_export]
     use crate::load::python::{preload_keys, run_load};
+}
+
+/// "release" or "debug": benchmarks refuse to measure the latter.
+#[pyfunction]
+fn build_profile() -> &'static str {
+    if cfg!(debug_assertions) { "debug" } else { "release" }
+}
+
+/// The slot of a key.
+#[pyfunction]
+fn slot(key: &[u8]) -> usize {
+    crate::slot::slot(key)
+}
+
+/// What `threadis.proxy` hands over; see `_core.pyi`.
+#[derive(FromPyObject)]
+struct Config {
+    listeners: Vec<(i32, String, bool)>,
+    backlog: i32,
+    workers: Vec<Vec<usize>>,
+    slot_map: Vec<(usize, usize, u16)>,
+    instance_count: usize,
+    instance_password: Vec<u8>,
+    databases: u32,
+    client_memory: usize,
+    requirepass: Option<Vec<u8>>,
+    protected_mode: bool,
+    maxclients: usize,
+    timeout: u64,
+    tcp_keepalive: u64,
+    hello2: Vec<(Vec<u8>, Vec<u8>)>,
+    hello3: Vec<(Vec<u8>, Vec<u8>)>,
+    commands: Vec<CommandRow>,
+}
+
+/// One row of the command table, as `threadis.commands` derives it.
+#[derive(FromPyObject)]
+struct CommandRow {
+    name: String,
+    arity: i64,
+    no_auth: bool,
+    route: String,
+    detail: String,
+    keys: Vec<KeyRow>,
+    refused_words: Vec<String>,
+    words_until: String,
+    refusal: String,
+}
+
+/// One key specification.
+#[derive(FromPyObject)]
+struct KeyRow {
+    index: usize,
+    keyword: String,
+    start_from: i64,
+    last: i64,
+    step: usize,
+    limit: usize,
+    is_count: bool,
+    number: usize,
+    first: usize,
+}
+
+impl KeyRow {
+    fn into_spec(self) -> KeySpec {
+        let begin = if self.keyword.is_empty() {
+            Begin::Index(self.index)
+        } else {
+            Begin::Keyword { word: self.keyword.into_bytes(), from: self.start_from }
+        };
+        let find = if self.is_count {
+            Find::Count { number: self.number, first: self.first, step: self.step.max(1) }
+        } else {
+            Find::Range { last: self.last, step: self.step.max(1), limit: self.limit }
+        };
+        KeySpec { begin, find }
+    }
+}
+
+fn merge(name: &str) -> Result<Merge, String> {
+    Ok(match name {
+        "sum" => Merge::Sum,
+        "min" => Merge::Min,
+        "max" => Merge::Max,
+        "and" => Merge::And,
+        "or" => Merge::Or,
+        "all_succeeded" => Merge::AllSucceeded,
+        "one_succeeded" => Merge::OneSucceeded,
+        "concat" => Merge::Concat,
+        "keyed" => Merge::Keyed,
+        _ => return Err(format!("unknown merge {name:?}")),
+    })
+}
+
+fn verb(name: &str) -> Result<Verb, String> {
+    Ok(match name {
+        "ping" => Verb::Ping,
+        "echo" => Verb::Echo,
+        "quit" => Verb::Quit,
+        "reset" => Verb::Reset,
+        "hello" => Verb::Hello,
+        "auth" => Verb::Auth,
+        "select" => Verb::Select,
+        "client|id" => Verb::ClientId,
+        "client|getname" => Verb::ClientGetname,
+        "client|setname" => Verb::ClientSetname,
+        "client|setinfo" => Verb::ClientSetinfo,
+        "client|no-evict" => Verb::ClientNoEvict,
+        "client|no-touch" => Verb::ClientNoTouch,
+        _ => return Err(format!("no worker answers {name:?}")),
+    })
+}
+
+impl CommandRow {
+    fn into_row(self) -> Result<Row, String> {
+        let route = match self.route.as_str() {
+            "keys" => Route::Keys,
+            "split" => Route::Split(merge(&self.detail)?),
+            "all" => Route::All(merge(&self.detail)?),
+            "any" => Route::Any,
+            "scan" => Route::Scan,
+            "session" => Route::Session(verb(&self.detail)?),
+            "coordinator" => Route::Coordinator,
+            "refuse" => Route::Refuse,
+            other => return Err(format!("{}: unknown route {other:?}", self.name)),
+        };
+        let keys = self.keys.into_iter().map(KeyRow::into_spec).collect();
+        let mut row = Row::new(self.name.into_bytes(), self.arity, route, keys);
+        row.no_auth = self.no_auth;
+        row.refused_words = self.refused_words.into_iter().map(String::into_bytes).collect();
+        row.words_until = self.words_until.into_bytes();
+        row.refusal = self.refusal.into_bytes();
+        Ok(row)
+    }
+}
+
+/// A command for the coordinator.
+#[pyclass(frozen, get_all)]
+struct Command {
+    worker: usize,
+    place: usize,
+    generation: u32,
+    info: Py<ClientInfo>,
+    args: Vec<Vec<u8>>,
+}
+
+/// A worker's clients.
+#[pyclass(frozen, get_all)]
+struct ClientList {
+    request: u64,
+    clients: Vec<Py<ClientInfo>>,
+}
+
+/// A worker's thread has ended.
+#[pyclass(frozen, get_all)]
+struct Stopped {
+    worker: usize,
+}
+
+/// The workers, from the coordinator's side.
+#[pyclass(frozen)]
+struct Proxy {
+    shared: Arc<Shared>,
+    waiting: Mutex<Option<Waiting>>,
+}
+
+/// What `start` needs, once.
+struct Waiting {
+    listeners: Vec<Listener>,
+    workers: Vec<Vec<usize>>,
+    backlog: i32,
+}
+
+#[pymethods]
+impl Proxy {
+    /// Checks the configuration; nothing runs yet. The listeners' descriptors are ours from here.
+    #[new]
+    fn new(config: Config) -> PyResult<Self> {
+        let bad = PyValueError::new_err::<String>;
+        let rows = config.commands.into_iter().map(CommandRow::into_row);
+        let rows = rows.collect::<Result<Vec<_>, _>>().map_err(bad)?;
+        let doors = config.workers.iter().map(|_| {
+            let mailbox = Mailbox::new()?;
+            Ok(Door { mailbox, stats: Stats::default(), clients: AtomicUsize::new(0) })
+        });
+        let doors = doors.collect::<Result<Vec<_>, _>>().map_err(os_error)?;
+        let shared = Shared {
+            table: Table::new(rows).map_err(bad)?,
+            slot_map: SlotMap::new(&config.slot_map, config.instance_count).map_err(bad)?,
+            instances: config.instance_count,
+            instance_password: config.instance_password,
+            databases: config.databases,
+            hello: [hello_reply(&config.hello2, false), hello_reply(&config.hello3, true)],
+            client_memory: config.client_memory / config.workers.len().max(1),
+            settings: Settings {
+                requirepass: Mutex::new(config.requirepass),
+                protected_mode: AtomicBool::new(config.protected_mode),
+                maxclients: AtomicUsize::new(config.maxclients),
+                timeout: AtomicU64::new(config.timeout),
+                tcp_keepalive: AtomicU64::new(config.tcp_keepalive),
+            },
+            last_client_id: AtomicU64::new(0),
+            connected: AtomicUsize::new(0),
+            doors,
+            coordinator: Mailbox::new().map_err(os_error)?,
+        };
+        let listeners = config.listeners.into_iter().map(|(fd, address, is_unix)| Listener {
+            fd: own(fd),
+            address,
+            is_unix,
+        });
+        let waiting = Waiting {
+            listeners: listeners.collect(),
+            workers: config.workers,
+            backlog: config.backlog,
+        };
+        Ok(Self { shared: Arc::new(shared), waiting: Mutex::new(Some(waiting)) })
+    }
+
+    /// Listens and starts the workers; their thread ids, in order.
+    fn start(&self) -> PyResult<Vec<i32>> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let waiting = waiting.ok_or_else(|| PyValueError::new_err("already started"))?;
+        for listener in &waiting.listeners {
+            rustix::io::ioctl_fionbio(&listener.fd, true).map_err(os_error)?;
+            rustix::net::listen(&listener.fd, waiting.backlog).map_err(os_error)?;
+        }
+        let mut listeners = waiting.listeners;
+        let mut threads = Vec::new();
+        for (index, cpus) in waiting.workers.into_iter().enumerate() {
+            let down = InstanceState::Down("starting".into());
+            let instances = vec![down; self.shared.instances];
+            let shared = Arc::clone(&self.shared);
+            // Only the first worker accepts; it hands connections on.
+            let listeners = std::mem::take(&mut listeners);
+            let worker = Worker::new(index, shared, listeners, instances).map_err(os_error)?;
+            threads.push(start_thread(worker, &cpus)?);
+        }
+        Ok(threads)
+    }
+
+    /// A descriptor that is readable while `take` has something.
+    fn bell(&self) -> i32 {
+        self.shared.coordinator.bell().as_raw_fd()
+    }
+
+    /// What workers ask and tell.
+    fn take(&self, py: Python) -> PyResult<Vec<Py<PyAny>>> {
+        let letters = self.shared.coordinator.take().into_iter();
+        letters.map(|letter| letter_to_python(py, letter)).collect()
+    }
+
+    /// Answers a command.
+    fn reply(&self, worker: usize, place: usize, generation: u32, data: Vec<u8>) {
+        if let Some(door) = self.shared.doors.get(worker) {
+            door.mailbox.post(Mail::Reply(ClientKey { worker, place, generation }, data));
+        }
+    }
+
+    /// Says where an instance listens, or (without a socket) why it cannot be reached.
+    fn set_instance(&self, index: usize, socket: Option<String>, why: String) -> PyResult<()> {
+        if index >= self.shared.instances {
+            return Err(PyValueError::new_err(format!("no instance {index}")));
+        }
+        let state = match socket {
+            Some(socket) => InstanceState::Ready(socket),
+            None if why == "loading" => InstanceState::Loading,
+            None => InstanceState::Down(why),
+        };
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Instance(index, state.clone()));
+        }
+        Ok(())
+    }
+
+    /// Changes the default user's password.
+    fn set_requirepass(&self, password: Option<Vec<u8>>) {
+        *self.shared.settings.password() = password;
+    }
+
+    /// Changes a number that clients are judged by.
+    fn set_limit(&self, name: &str, value: u64) -> PyResult<()> {
+        let settings = &self.shared.settings;
+        match name {
+            "maxclients" => {
+                settings.maxclients.store(usize::try_from(value).unwrap_or(usize::MAX), Relaxed);
+            }
+            "timeout" => settings.timeout.store(value, Relaxed),
+            "tcp-keepalive" => settings.tcp_keepalive.store(value, Relaxed),
+            "protected-mode" => settings.protected_mode.store(value != 0, Relaxed),
+            _ => return Err(PyValueError::new_err(format!("no limit {name:?}"))),
+        }
+        Ok(())
+    }
+
+    /// Counters of each worker.
+    fn stats(&self) -> Vec<HashMap<&'static str, u64>> {
+        self.shared.doors.iter().map(|door| door.stats.read().into_iter().collect()).collect()
+    }
+
+    /// How many clients are connected.
+    fn connected(&self) -> usize {
+        self.shared.connected.load(Relaxed)
+    }
+
+    /// Asks every worker for its clients; each answers with a `ClientList` of this number.
+    fn list_clients(&self, request: u64) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::ListClients(request));
+        }
+    }
+
+    /// Stops accepting; each worker answers what runs, for at most `grace` milliseconds, and
+    /// ends with a `Stopped`.
+    fn stop(&self, grace: u64) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Stop(grace));
+        }
+    }
+}
+
+fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py<PyAny>> {
+    Ok(match letter {
+        ToCoordinator::Command { key, info, args } => {
+            let info = Py::new(py, *info)?;
+            let (worker, place, generation) = (key.worker, key.place, key.generation);
+            Py::new(py, Command { worker, place, generation, info, args })?.into_any()
+        }
+        ToCoordinator::Clients { request, clients } => {
+            let clients = clients.into_iter().map(|client| Py::new(py, client));
+            Py::new(py, ClientList { request, clients: clients.collect::<PyResult<_>>()? })?
+                .into_any()
+        }
+        ToCoordinator::Stopped(worker) => Py::new(py, Stopped { worker })?.into_any(),
+    })
+}
+
+/// Starts a worker's thread on its CPUs and waits for its id.
+fn start_thread(worker: Worker, cpus: &[usize]) -> PyResult<i32> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        if cpu >= CpuSet::MAX_CPU {
+            return Err(PyValueError::new_err(format!("no CPU {cpu}")));
+        }
+        set.set(cpu);
+    }
+    let (send, receive) = mpsc::channel();
+    std::thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
+        let pinned = if set.count() > 0 { sched_setaffinity(None, &set) } else { Ok(()) };
+        let told = send.send(pinned.map(|()| gettid().as_raw_nonzero().get()));
+        if told.is_ok() {
+            worker.run();
+        }
+    })?;
+    let id = receive.recv().map_err(|_| PyOSError::new_err("a worker died at start"))?;
+    id.map_err(os_error)
+}
+
+/// Takes a descriptor over.
+#[allow(unsafe_code)]
+fn own(fd: i32) -> OwnedFd {
+    // SAFETY: `threadis.proxy` inherits these descriptors from the supervisor, names each one
+    // here once, and never uses it again. This is the only unsafe line of the crate.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn os_error(error: rustix::io::Errno) -> PyErr {
+    std::io::Error::from(error).into()
 }

@@ -58,10 +58,11 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     timeout: int  # seconds; 0: never
     tcp_keepalive: int  # seconds; 0: off
     maxmemory: int  # bytes over all instances; 0: no limit
+    tcp_backlog: int = 511  # connections that may wait to be accepted
 
 
 class Instance(msgspec.Struct, frozen=True, tag="instance"):
-    """To the proxy: the present state of one instance; sent for each at start and at each change."""
+    """To the proxy: the state of one instance; sent for each at start and at each change."""
 
     index: int
     state: State
@@ -98,7 +99,8 @@ def encode(message: ToProxy | ToSupervisor) -> bytes:
 
 def decode_for_proxy(line: bytes) -> ToProxy:
     """The message a proxy received; raises msgspec.ValidationError."""
-    return msgspec.json.decode(line, type=ToProxy)
+    message: ToProxy = msgspec.json.decode(line, type=ToProxy)
+    return message
 
 
 def decode_for_supervisor(line: bytes) -> ToSupervisor:

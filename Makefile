@@ -1,0 +1,66 @@
+# The one entry point. `make help` explains it; CI calls the same targets.
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+ARGS    ?=
+PYTEST  ?=
+SOURCES := $(shell find rust/src src/threadis -name '*.rs') rust/Cargo.toml rust/Cargo.lock pyproject.toml
+export CARGO_TARGET_DIR ?= $(CURDIR)/rust/target
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test build lint types rust python format debian torture bench fuzz clean
+
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.built ## build what is missing and serve on 127.0.0.1:6379 (ARGS="--port 7000 --instances 4")
+	@exec $(BIN)/threadis serve $(ARGS)
+
+test: debian lint types rust python ## build what is missing and pass everything (PYTEST="-k name" for some of the Python tests)
+
+build: $(VENV)/.built ## the virtual environment with threadis in it, editable
+
+$(VENV)/.built: $(SOURCES)
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@echo 'building threadis (a minute or two the first time) ...'
+	@$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+lint: $(VENV)/.built ## ruff, rustfmt, clippy
+	@$(BIN)/ruff check src tests
+	@$(BIN)/ruff format --check --quiet src tests
+	@cd rust && cargo fmt --check
+	@cd rust && cargo clippy --quiet --all-targets --features python -- -D warnings
+
+types: $(VENV)/.built ## mypy, and the stub of the Rust module against the module
+	@$(BIN)/mypy
+	@$(BIN)/python -m mypy.stubtest threadis._core --allowlist stubtest.allow
+
+rust: ## the Rust tests
+	@cd rust && cargo test --quiet
+
+python: $(VENV)/.built debian ## the Python tests, on real servers
+	@$(BIN)/pytest $(PYTEST)
+
+torture: $(VENV)/.built debian ## the long tests in full; results go to benchmarks/results
+	@THREADIS_TORTURE=full $(BIN)/pytest -m torture --timeout 1800 $(PYTEST)
+
+bench: $(VENV)/.built debian ## the figures of the README; results go to benchmarks/results (ARGS passes on)
+	@$(BIN)/threadis bench $(ARGS)
+
+fuzz: ## fuzz the parsers for a minute each (needs a nightly toolchain and cargo-fuzz)
+	@cd rust && for target in request reply; do \
+	  cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+
+debian: ## install what the tests need from Debian: redis-server, nutcracker, wamerican
+	@sh tests/install-debian.sh
+
+format: $(VENV)/.built ## rewrite the sources in the one style
+	@$(BIN)/ruff check --fix --quiet src tests
+	@$(BIN)/ruff format --quiet src tests
+	@cd rust && cargo fmt
+
+clean: ## remove everything that was built
+	rm -rf $(VENV) rust/target .mypy_cache .ruff_cache .pytest_cache src/threadis/*.so

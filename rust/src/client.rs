@@ -1,0 +1,267 @@
+//! A client: its socket, its session, and the replies it is owed.
+//!
+//! ```text
+//!            front                          owed: one entry a command, oldest first
+//!              │
+//! out ◄── [ Waiting | Ready | Held | Waiting ]  ◄── commands forwarded
+//! ```
+//! Invariant: a reply moves to `out` only from the front. So whatever order instances answer in,
+//! the client reads its answers in the order of its commands.
+
+use crate::lane::Lanes;
+use crate::merge::Merging;
+use crate::net::Peer;
+use crate::request::Request;
+use rustix::fd::OwnedFd;
+use std::collections::VecDeque;
+
+/// Commands a client may have in flight; above it we stop reading the client.
+pub const OWED_LIMIT: usize = 4096;
+/// Bytes waiting for a client above which we stop reading it.
+pub const OUT_SOFT_LIMIT: usize = 256 * 1024;
+/// Bytes waiting for a client above which we close it: room for two of the largest values.
+pub const OUT_HARD_LIMIT: usize = 1024 * 1024 * 1024 + 1024 * 1024;
+
+/// Why a client's commands are not being taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// They are.
+    Open,
+    /// The next command must wait until all before it are answered.
+    Drain,
+    /// The coordinator has the last one.
+    Coordinator,
+    /// The next command's lane is full.
+    Lane,
+    /// The client does not read its replies, or has too many commands in flight.
+    Output,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// It does not.
+    No,
+    /// Once everything it is owed has been written.
+    AfterReplies,
+    /// We said goodbye; what still comes in is thrown away until this second, so that the
+    /// kernel does not destroy our last words with a reset.
+    Lingering(u64),
+    /// At the end of this turn.
+    Now,
+}
+
+/// The reply to one command.
+#[derive(Debug)]
+pub enum Owed {
+    /// Nothing has come yet.
+    Waiting,
+    /// In a lane's receive buffer, for this turn only.
+    Ready {
+        /// The lane's place.
+        lane: usize,
+        /// Where the reply begins.
+        start: u32,
+        /// Its length.
+        length: u32,
+    },
+    /// Here.
+    Held(Vec<u8>),
+    /// A large reply of which the beginning has moved to `out` already.
+    Streaming,
+    /// Parts of several instances.
+    Merging(Box<Merging>),
+    /// SCAN's, whose cursor must be rewritten; the instance it went to.
+    Scanning(u16),
+}
+
+/// What a client said about itself, and what we count of it.
+#[derive(Debug)]
+pub struct Session {
+    /// Unique since the proxy started.
+    pub id: u64,
+    /// Both ends.
+    pub peer: Peer,
+    /// May run commands.
+    pub authenticated: bool,
+    /// CLIENT SETNAME.
+    pub name: Vec<u8>,
+    /// CLIENT SETINFO LIB-NAME.
+    pub lib_name: Vec<u8>,
+    /// CLIENT SETINFO LIB-VER.
+    pub lib_version: Vec<u8>,
+    /// CLIENT NO-EVICT.
+    pub no_evict: bool,
+    /// Monotonic seconds when it came.
+    pub created: u64,
+    /// Monotonic seconds when it last sent something.
+    pub last_active: u64,
+    /// The last command's row; `usize::MAX` before the first.
+    pub last_command: usize,
+    /// Commands so far.
+    pub commands: u64,
+    /// Bytes read so far.
+    pub input_bytes: u64,
+    /// Bytes written so far.
+    pub output_bytes: u64,
+}
+
+/// One connection of an application.
+#[derive(Debug)]
+pub struct Client {
+    /// Its socket.
+    pub fd: OwnedFd,
+    /// Tells it from others that had the same place.
+    pub generation: u32,
+    /// Bytes read and not yet forwarded: part of a command, or commands behind a gate.
+    pub rx: Vec<u8>,
+    /// How far the command at the front of `rx` has been cut, when it is a long one.
+    pub request: Option<Box<Request>>,
+    /// Bytes for the client.
+    pub out: Vec<u8>,
+    /// How many of them are written.
+    pub sent: usize,
+    /// Replies it is owed, oldest first.
+    pub owed: VecDeque<Owed>,
+    /// Sequence number of the oldest.
+    pub front: u32,
+    /// Its lanes: database, protocol, flags.
+    pub lane_set: u32,
+    /// Whether its commands are taken.
+    pub gate: Gate,
+    /// Whether it is ending.
+    pub closing: Closing,
+    /// The socket may have more to read.
+    pub readable: bool,
+    /// The other side has ended its half; no further edge will say so.
+    pub hung_up: bool,
+    /// We wait for room in the socket.
+    pub wants_write: bool,
+    /// In the worker's list of clients to write to.
+    pub is_dirty: bool,
+    /// In the worker's list of clients to read.
+    pub is_ready: bool,
+    /// Its replies wait a moment for the rest of its pipeline.
+    pub is_held: bool,
+    /// Bytes counted for it in the worker's total.
+    pub accounted: usize,
+    /// The rest, apart so that the hot part is small.
+    pub session: Box<Session>,
+}
+
+impl Client {
+    /// A new connection in database 0, RESP2.
+    #[must_use]
+    pub fn new(fd: OwnedFd, generation: u32, lane_set: u32, session: Session) -> Self {
+        Self {
+            fd,
+            generation,
+            rx: Vec::new(),
+            request: None,
+            out: Vec::new(),
+            sent: 0,
+            owed: VecDeque::new(),
+            front: 0,
+            lane_set,
+            gate: Gate::Open,
+            closing: Closing::No,
+            readable: true,
+            hung_up: false,
+            wants_write: false,
+            is_dirty: false,
+            is_ready: false,
+            is_held: false,
+            accounted: 0,
+            session: Box::new(session),
+        }
+    }
+
+    /// Adds a reply that is still to come; its sequence number.
+    pub fn owe(&mut self, owed: Owed) -> u32 {
+        let sequence = self.front.wrapping_add(u32::try_from(self.owed.len()).unwrap_or(u32::MAX));
+        self.owed.push_back(owed);
+        sequence
+    }
+
+    /// Answers a command right away, behind what is owed before it.
+    pub fn answer(&mut self, reply: &[u8]) {
+        if self.owed.is_empty() {
+            self.out.extend_from_slice(reply);
+        } else {
+            self.owe(Owed::Held(reply.to_vec()));
+        }
+    }
+
+    /// The entry with this sequence number.
+    pub fn owed_at(&mut self, sequence: u32) -> Option<&mut Owed> {
+        self.owed.get_mut(sequence.wrapping_sub(self.front) as usize)
+    }
+
+    /// True if this is the oldest reply owed.
+    #[must_use]
+    pub fn is_front(&self, sequence: u32) -> bool {
+        sequence == self.front
+    }
+
+    /// Takes the oldest entry off, its reply having been written to `out`.
+    pub fn pop_front(&mut self) {
+        self.owed.pop_front();
+        self.front = self.front.wrapping_add(1);
+    }
+
+    /// Moves every reply that is there and next in order to `out`.
+    pub fn settle(&mut self, lanes: &Lanes) {
+        while let Some(owed) = self.owed.front() {
+            match owed {
+                Owed::Ready { lane, start, length } => {
+                    self.out.extend_from_slice(lanes.received(*lane, *start, *length));
+                }
+                Owed::Held(reply) => self.out.extend_from_slice(reply),
+                _ => break,
+            }
+            self.pop_front();
+        }
+    }
+
+    /// Bytes not yet written.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.out.len() - self.sent
+    }
+
+    /// True while it should not be read for its own sake.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.pending() >= OUT_SOFT_LIMIT || self.owed.len() >= OWED_LIMIT
+    }
+}
+
+/// One client as CLIENT LIST shows it.
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "python", pyo3::pyclass(frozen, get_all))]
+#[allow(missing_docs, reason = "each is the field of that name in CLIENT LIST")]
+pub struct ClientInfo {
+    pub id: u64,
+    pub address: String,
+    pub local_address: String,
+    pub fd: i32,
+    pub name: Vec<u8>,
+    pub lib_name: Vec<u8>,
+    pub lib_version: Vec<u8>,
+    pub age: u64,
+    pub idle: u64,
+    pub is_unix: bool,
+    pub is_closing: bool,
+    pub no_evict: bool,
+    pub no_touch: bool,
+    pub db: u32,
+    pub resp: u8,
+    pub query_bytes: usize,
+    pub output_bytes: usize,
+    pub output_replies: usize,
+    pub wants_write: bool,
+    pub command: String,
+    pub total_input: u64,
+    pub total_output: u64,
+    pub total_commands: u64,
+}

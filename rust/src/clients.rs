@@ -1,0 +1,274 @@
+//! Clients come and go: accepting, handing over, closing the idle, stopping.
+
+use crate::client::{Client, ClientInfo, Closing, Owed, Session};
+use crate::instance::InstanceState;
+use crate::lane::State;
+use crate::net::{self, Io, Peer};
+use crate::shared::{ClientKey, Mail, ToCoordinator};
+use crate::worker::{Worker, client_data, seconds};
+use rustix::event::epoll;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::io::Errno;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Connections accepted in one turn, so that a storm of them does not starve those who are here.
+const ACCEPT_BATCH: usize = 64;
+/// Seconds a client that was told goodbye may take to hear it.
+const LINGER_SECONDS: u64 = 1;
+
+const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
+const PROTECTED: &[u8] = b"-DENIED thREaDIS is running in protected mode: no password is set, so \
+    only this machine is served. Set requirepass, or start with --protected-mode no.\r\n";
+
+impl Worker {
+    /// Takes what waits at the listeners.
+    pub(crate) fn accept(&mut self) {
+        if !std::mem::take(&mut self.accept_waiting) {
+            return;
+        }
+        let keepalive = self.shared.settings.tcp_keepalive.load(Relaxed);
+        for place in 0..self.listeners.len() {
+            for _ in 0..ACCEPT_BATCH {
+                match self.listeners[place].accept(keepalive) {
+                    Ok((fd, peer)) => self.welcome(fd, peer),
+                    // Out of descriptors or memory: those who are here go on, the next tick
+                    // tries again (the listener stays readable, so pause watching it).
+                    Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                        self.watch_listener(place, epoll::EventFlags::empty());
+                        break;
+                    }
+                    Err(Errno::AGAIN) => {
+                        self.watch_listener(place, epoll::EventFlags::IN);
+                        break;
+                    }
+                    Err(_) => {} // that connection died on the way; the next may be well
+                }
+            }
+        }
+    }
+
+    fn watch_listener(&self, place: usize, flags: epoll::EventFlags) {
+        let data = epoll::EventData::new_u64(2 << 62 | place as u64);
+        let _ = epoll::modify(&self.epoll, &self.listeners[place].fd, data, flags);
+    }
+
+    /// Gives a new connection to the worker with the fewest clients.
+    fn welcome(&mut self, fd: OwnedFd, peer: Peer) {
+        let settings = &self.shared.settings;
+        if self.shared.connected.load(Relaxed) >= settings.maxclients.load(Relaxed) {
+            self.counters.rejected_connections += 1;
+            net::write(&fd, TOO_MANY);
+            return;
+        }
+        let is_protected = settings.protected_mode.load(Relaxed) && settings.password().is_none();
+        if is_protected && !peer.is_local {
+            self.counters.rejected_connections += 1;
+            net::write(&fd, PROTECTED);
+            return;
+        }
+        self.counters.connections += 1;
+        self.shared.connected.fetch_add(1, Relaxed);
+        let doors = &self.shared.doors;
+        let fewest = (0..doors.len()).min_by_key(|&index| doors[index].clients.load(Relaxed));
+        let chosen = fewest.unwrap_or(self.index);
+        doors[chosen].clients.fetch_add(1, Relaxed);
+        if chosen == self.index {
+            self.add_client(fd, peer);
+        } else {
+            doors[chosen].mailbox.post(Mail::Accepted(fd, peer));
+        }
+    }
+
+    fn add_client(&mut self, fd: OwnedFd, peer: Peer) {
+        let instances = self.shared.instances;
+        let lane_set = self.lanes.set(State::default(), instances);
+        self.last_generation = self.last_generation.wrapping_add(1);
+        let now = seconds(self.now);
+        let session = Session {
+            id: self.shared.last_client_id.fetch_add(1, Relaxed) + 1,
+            peer,
+            authenticated: self.shared.settings.password().is_none(),
+            name: Vec::new(),
+            lib_name: Vec::new(),
+            lib_version: Vec::new(),
+            no_evict: false,
+            created: now,
+            last_active: now,
+            last_command: usize::MAX,
+            commands: 0,
+            input_bytes: 0,
+            output_bytes: 0,
+        };
+        let place = self.clients.insert(Client::new(fd, self.last_generation, lane_set, session));
+        let client = &self.clients[place];
+        if epoll::add(&self.epoll, &client.fd, client_data(place), net::READ).is_err() {
+            self.end_client(place);
+        }
+    }
+
+    /// Closes a client's socket and forgets it. What it was owed is dropped when it comes.
+    pub(crate) fn remove_client(&mut self, place: usize) {
+        self.release(place);
+        let client = self.clients.remove(place);
+        self.buffered -= client.accounted;
+        self.shared.connected.fetch_sub(1, Relaxed);
+        self.shared.doors[self.index].clients.fetch_sub(1, Relaxed);
+    }
+
+    /// Reads the mail of other threads.
+    pub(crate) fn read_mail(&mut self) {
+        if !std::mem::take(&mut self.mail_rang) {
+            return;
+        }
+        for letter in self.shared.clone().doors[self.index].mailbox.take() {
+            match letter {
+                Mail::Accepted(fd, peer) => self.add_client(fd, peer),
+                Mail::Reply(key, reply) => self.coordinator_reply(key, reply),
+                Mail::Instance(index, state) => self.instance_changed(index, state),
+                Mail::ListClients(request) => {
+                    let clients =
+                        self.clients.iter().map(|(place, _)| self.describe(place)).collect();
+                    self.shared.coordinator.post(ToCoordinator::Clients { request, clients });
+                }
+                Mail::Stop(grace) => self.stop(grace),
+            }
+        }
+    }
+
+    fn coordinator_reply(&mut self, key: ClientKey, reply: Vec<u8>) {
+        let Some(client) = self.clients.get_mut(key.place) else {
+            return;
+        };
+        if client.generation != key.generation {
+            return;
+        }
+        if let Some(owed @ Owed::Waiting) = client.owed.front_mut() {
+            *owed = Owed::Held(reply);
+            client.settle(&self.lanes);
+            self.open_gate(key.place);
+            self.mark_dirty(key.place);
+        }
+    }
+
+    fn instance_changed(&mut self, index: usize, state: InstanceState) {
+        if self.instances[index] == state {
+            return;
+        }
+        self.instances[index] = state;
+        // Also a Ready at another socket: these lanes lead to a process that is no more.
+        for place in self.lanes.of_instance(index) {
+            self.break_lane(place);
+        }
+    }
+
+    /// A client as CLIENT LIST shows it.
+    pub(crate) fn describe(&self, place: usize) -> ClientInfo {
+        let client = &self.clients[place];
+        let session = &client.session;
+        let state = self.lanes.state(client.lane_set);
+        let now = seconds(self.now);
+        let command = match session.last_command {
+            usize::MAX => "NULL".into(),
+            row => String::from_utf8_lossy(&self.shared.table.row(row).name).into_owned(),
+        };
+        ClientInfo {
+            id: session.id,
+            address: session.peer.address.clone(),
+            local_address: session.peer.local_address.clone(),
+            fd: client.fd.as_raw_fd(),
+            name: session.name.clone(),
+            lib_name: session.lib_name.clone(),
+            lib_version: session.lib_version.clone(),
+            age: now - session.created,
+            idle: now - session.last_active,
+            is_unix: session.peer.is_unix,
+            is_closing: client.closing != Closing::No,
+            no_evict: session.no_evict,
+            no_touch: state.no_touch,
+            db: state.db,
+            resp: if state.resp3 { 3 } else { 2 },
+            query_bytes: client.rx.len(),
+            output_bytes: client.pending(),
+            output_replies: client.owed.len(),
+            wants_write: client.wants_write,
+            command,
+            total_input: session.input_bytes,
+            total_output: session.output_bytes,
+            total_commands: session.commands,
+        }
+    }
+
+    /// Names a client of this worker to the coordinator.
+    pub(crate) fn key(&self, place: usize) -> ClientKey {
+        let generation = self.clients[place].generation;
+        ClientKey { worker: self.index, place, generation }
+    }
+
+    /// Ends those who said nothing for `timeout` seconds, and those who were told goodbye.
+    pub(crate) fn end_idle_clients(&mut self) {
+        let timeout = self.shared.settings.timeout.load(Relaxed);
+        let now = seconds(self.now);
+        let is_over = self.stop_at.is_some_and(|at| self.now >= at);
+        let mut ending = Vec::new();
+        for (place, client) in &self.clients {
+            let idle = now - client.session.last_active;
+            let is_idle = timeout > 0 && idle > timeout && client.owed.is_empty();
+            let has_lingered = matches!(client.closing, Closing::Lingering(until) if now >= until);
+            if is_idle || has_lingered || is_over {
+                ending.push(place);
+            }
+        }
+        for place in ending {
+            self.end_client(place);
+        }
+    }
+
+    /// A client that has everything it will get: half-closes, and waits for the other half only
+    /// if the client may still be sending.
+    pub(crate) fn say_goodbye(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if !client.readable {
+            self.end_client(place);
+            return;
+        }
+        if rustix::net::shutdown(&client.fd, rustix::net::Shutdown::Write).is_err() {
+            self.end_client(place);
+            return;
+        }
+        client.closing = Closing::Lingering(seconds(self.now) + LINGER_SECONDS + 1);
+        self.mark_ready(place);
+    }
+
+    /// Throws away what a client sends that was told goodbye.
+    pub(crate) fn discard_input(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        self.scratch.clear();
+        match net::read(&client.fd, &mut self.scratch, crate::worker::CLIENT_READ) {
+            Io::Gone => self.end_client(place),
+            Io::Later => client.readable = false,
+            Io::Moved(_) => self.mark_ready(place),
+        }
+    }
+
+    /// Ends a client once it has been written everything it is owed; takes nothing more from it.
+    pub(crate) fn end_after_replies(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if client.closing == Closing::No {
+            client.closing = Closing::AfterReplies;
+            client.rx = Vec::new();
+            client.request = None;
+            self.mark_dirty(place);
+        }
+    }
+
+    fn stop(&mut self, grace_milliseconds: u64) {
+        self.listeners.clear();
+        self.accept_waiting = false;
+        self.stop_at = Some(self.now + grace_milliseconds * 1_000_000);
+        self.next_tick = self.next_tick.min(self.now + grace_milliseconds * 1_000_000);
+        let places: Vec<usize> = self.clients.iter().map(|(place, _)| place).collect();
+        for place in places {
+            self.end_after_replies(place);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The command table: name → row. Every row comes from Python, which derives it from the server.
+
+use crate::keys::KeySpec;
+use crate::merge::Merge;
+
+/// How a command reaches the instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// To the instance of its keys; refused if they live on several.
+    Keys,
+    /// One command to each instance that has some of its keys, replies merged.
+    Split(Merge),
+    /// To every instance, replies merged.
+    All(Merge),
+    /// To any one instance: the answer is the same everywhere.
+    Any,
+    /// SCAN: instance after instance, the cursor says which.
+    Scan,
+    /// Answered by the worker, which owns the session.
+    Session(Verb),
+    /// Run by the coordinator, in Python.
+    Coordinator,
+    /// Not supported; `Row::refusal` says so.
+    Refuse,
+}
+
+/// What a worker answers by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the command of that name")]
+pub enum Verb {
+    Ping,
+    Echo,
+    Quit,
+    Reset,
+    Hello,
+    Auth,
+    Select,
+    ClientId,
+    ClientGetname,
+    ClientSetname,
+    ClientSetinfo,
+    ClientNoEvict,
+    ClientNoTouch,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Lower case; a subcommand as `parent|name`.
+    pub name: Vec<u8>,
+    /// Arguments, name included; negative: at least that many.
+    pub arity: i64,
+    /// May run before authentication.
+    pub no_auth: bool,
+    /// Where it goes.
+    pub route: Route,
+    /// Where its keys are.
+    pub keys: Vec<KeySpec>,
+    /// The one key's argument, when the specification is that simple (most are); else 0.
+    pub only_key: usize,
+    /// Options that make the command one we refuse.
+    pub refused_words: Vec<Vec<u8>>,
+    /// Options end at this word (XREAD's STREAMS), behind which anything may be a key.
+    pub words_until: Vec<u8>,
+    /// The error for `Route::Refuse` and for a refused word.
+    pub refusal: Vec<u8>,
+    /// Names of the subcommands; empty for most commands.
+    subcommands: Index,
+}
+
+impl Row {
+    /// A row without subcommands; `Table::new` links those.
+    #[must_use]
+    pub fn new(name: Vec<u8>, arity: i64, route: Route, keys: Vec<KeySpec>) -> Self {
+        use crate::keys::{Begin, Find};
+        let only_key = match keys.as_slice() {
+            [KeySpec { begin: Begin::Index(at), find: Find::Range { last: 0, .. } }] => *at,
+            _ => 0,
+        };
+        Self {
+            name,
+            arity,
+            no_auth: false,
+            route,
+            keys,
+            only_key,
+            refused_words: Vec::new(),
+            words_until: Vec::new(),
+            refusal: Vec::new(),
+            subcommands: Index::default(),
+        }
+    }
+
+    /// True if `count` arguments, name included, are allowed.
+    #[must_use]
+    pub fn takes(&self, count: usize) -> bool {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        if self.arity < 0 { count >= -self.arity } else { count == self.arity }
+    }
+}
+
+/// What a name stands for.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Found {
+    /// A row, by its place in the table.
+    Row(usize),
+    /// No such command.
+    UnknownCommand,
+    /// A container without that subcommand; the container's place.
+    UnknownSubcommand(usize),
+}
+
+/// A row named `parent|*` stands for every subcommand that has no row of its own.
+const ANY_OTHER: &[u8] = b"*";
+
+/// All rows, found by name.
+#[derive(Debug, Default)]
+pub struct Table {
+    rows: Vec<Row>,
+    commands: Index,
+}
+
+impl Table {
+    /// Links rows by their names; a `parent|name` row needs its parent's.
+    ///
+    /// # Errors
+    /// A sentence that names the row that cannot be linked.
+    pub fn new(rows: Vec<Row>) -> Result<Self, String> {
+        let mut table = Self { commands: Index::default(), rows };
+        for place in 0..table.rows.len() {
+            let name = table.rows[place].name.clone();
+            if !name.contains(&b'|') {
+                table.commands.insert(name, place);
+            }
+        }
+        for place in 0..table.rows.len() {
+            let name = table.rows[place].name.clone();
+            if let Some(bar) = name.iter().position(|&byte| byte == b'|') {
+                let parent = table
+                    .commands
+                    .find(&name[..bar])
+                    .ok_or_else(|| format!("no row for {}", String::from_utf8_lossy(&name)))?;
+                table.rows[parent].subcommands.insert(name[bar + 1..].to_vec(), place);
+            }
+        }
+        Ok(table)
+    }
+
+    /// Looks a command up; `sub` is its first argument, if any.
+    #[must_use]
+    pub fn find(&self, name: &[u8], sub: Option<&[u8]>) -> Found {
+        let Some(place) = self.commands.find(name) else {
+            return Found::UnknownCommand;
+        };
+        let row = &self.rows[place];
+        match sub {
+            Some(sub) if !row.subcommands.is_empty() => {
+                let found = row.subcommands.find(sub).or_else(|| row.subcommands.find(ANY_OTHER));
+                found.map_or(Found::UnknownSubcommand(place), Found::Row)
+            }
+            _ => Found::Row(place),
+        }
+    }
+
+    /// The row at a place that `find` gave.
+    #[must_use]
+    pub fn row(&self, place: usize) -> &Row {
+        &self.rows[place]
+    }
+}
+
+/// Names without regard to case, in one open-addressed array: a look-up costs a hash and,
+/// nearly always, one comparison.
+#[derive(Debug, Clone, Default)]
+struct Index {
+    names: Vec<(Vec<u8>, usize)>,
+    /// Place in `names` plus one; 0 is free. A power of two long, at most a quarter full.
+    buckets: Vec<u16>,
+}
+
+impl Index {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    fn insert(&mut self, name: Vec<u8>, place: usize) {
+        self.names.push((name, place));
+        if self.names.len() * 4 > self.buckets.len() {
+            self.buckets = vec![0; (self.names.len() * 8).next_power_of_two()];
+            for index in 0..self.names.len() {
+                self.link(index);
+            }
+        } else {
+            self.link(self.names.len() - 1);
+        }
+    }
+
+    fn link(&mut self, index: usize) {
+        let mask = self.buckets.len() - 1;
+        let mut bucket = hash(&self.names[index].0) & mask;
+        while self.buckets[bucket] != 0 {
+            bucket = (bucket + 1) & mask;
+        }
+        self.buckets[bucket] = u16::try_from(index + 1).expect("fewer than 65,535 commands");
+    }
+
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        let mask = self.buckets.len().checked_sub(1)?;
+        let mut bucket = hash(name) & mask;
+        loop {
+            let index = usize::from(self.buckets[bucket]).checked_sub(1)?;
+            let (known, place) = &self.names[index];
+            if known.eq_ignore_ascii_case(name) {
+                return Some(*place);
+            }
+            bucket = (bucket + 1) & mask;
+        }
+    }
+}
+
+/// FNV-1a with the case bit forced, so that GET and get meet.
+fn hash(name: &[u8]) -> usize {
+    let mut hash: u32 = 0x811c_9dc5;
+    for &byte in name {
+        hash = (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193);
+    }
+    (hash ^ (hash >> 15)) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let row = |name: &str, arity| Row::new(name.into(), arity, Route::Any, Vec::new());
+        Table::new(vec![row("client|id", 2), row("get", 2), row("client", -2)]).expect("links")
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        let table = table();
+        assert_eq!(table.find(b"GeT", Some(b"k")), Found::Row(1));
+        assert_eq!(table.find(b"CLIENT", Some(b"Id")), Found::Row(0));
+        assert_eq!(table.find(b"client", None), Found::Row(2));
+        assert_eq!(table.find(b"client", Some(b"nope")), Found::UnknownSubcommand(2));
+        assert_eq!(table.find(b"client|id", None), Found::UnknownCommand);
+        assert_eq!(table.find(b"", None), Found::UnknownCommand);
+    }
+
+    #[test]
+    fn arity_counts_the_name() {
+        let table = table();
+        assert!(table.row(1).takes(2) && !table.row(1).takes(3));
+        assert!(table.row(2).takes(5) && !table.row(2).takes(1));
+    }
+
+    #[test]
+    fn a_subcommand_needs_its_container() {
+        let orphan = Row::new(b"a|b".to_vec(), 2, Route::Any, Vec::new());
+        assert!(Table::new(vec![orphan]).is_err());
+    }
+}

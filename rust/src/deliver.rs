@@ -1,0 +1,302 @@
+//! From the lanes back to the clients: cut replies, hand each to whom it is owed, write once.
+
+use crate::client::{Closing, Gate, OUT_HARD_LIMIT, Owed};
+use crate::instance;
+use crate::lane::Expect;
+use crate::net::{self, Io};
+use crate::reply::push_error;
+use crate::scan;
+use crate::worker::Worker;
+
+/// A reply this long moves on to its client while the rest is still coming.
+const STREAM_AT_LEAST: usize = 64 * 1024;
+/// Bytes for a client that are not worth holding back any longer.
+const HOLD_MOST: usize = 16 * 1024;
+/// An emptied buffer larger than this goes to the pool: an idle client keeps next to nothing.
+const OUT_KEEP: usize = 4 * 1024;
+/// Buffers in the pool, and their largest size.
+const POOL_BUFFERS: usize = 64;
+const POOL_LARGEST: usize = 1024 * 1024;
+
+impl Worker {
+    /// Reads every ready lane once, and hands out the replies.
+    pub(crate) fn read_lanes(&mut self) {
+        let mut lanes = std::mem::take(&mut self.ready_lanes);
+        lanes.retain(|&place| {
+            self.lanes.get(place).is_some_and(|lane| lane.readable && !lane.is_broken)
+        });
+        for &place in &lanes {
+            match self.lanes.fill(place) {
+                Io::Later => {}
+                Io::Gone => self.break_lane(place),
+                Io::Moved(_) => self.cut_replies(place),
+            }
+        }
+        self.filled = lanes;
+    }
+
+    fn cut_replies(&mut self, place: usize) {
+        loop {
+            match self.lanes.next_reply(place) {
+                Ok(Some((start, length, expect))) => self.deliver(place, start, length, expect),
+                Ok(None) => break,
+                Err(_) => {
+                    self.break_lane(place);
+                    return;
+                }
+            }
+        }
+        self.stream(place);
+        // The opening may just have been answered: what waited for it can go.
+        if self.lanes.get(place).is_some_and(|lane| lane.can_write() && !lane.wants_write) {
+            self.mark_lane_dirty(place);
+        }
+        if self.lanes.get(place).is_some_and(|lane| lane.readable) {
+            self.ready_lanes.push(place);
+        }
+    }
+
+    fn deliver(&mut self, lane: usize, start: u32, length: u32, expect: Expect) {
+        let place = expect.client as usize;
+        let Some(client) = self.clients.get_mut(place) else {
+            return;
+        };
+        if client.generation != expect.generation {
+            return;
+        }
+        let is_front = client.is_front(expect.sequence);
+        if is_front && client.out.capacity() == 0 {
+            client.out = self.pool.pop().unwrap_or_default();
+        }
+        let reply = self.lanes.received(lane, start, length);
+        let instances = self.instances.len();
+        match client.owed_at(expect.sequence) {
+            Some(Owed::Waiting | Owed::Streaming) if is_front => {
+                client.out.extend_from_slice(reply);
+                client.pop_front();
+                client.settle(&self.lanes);
+            }
+            Some(owed @ Owed::Waiting) => {
+                *owed = Owed::Ready { lane, start, length };
+                self.early.push((place, expect.sequence));
+            }
+            Some(owed @ Owed::Scanning(_)) => {
+                let Owed::Scanning(instance) = *owed else { return };
+                *owed = Owed::Held(scan::rewrite(reply, usize::from(instance), instances));
+                client.settle(&self.lanes);
+            }
+            Some(owed @ Owed::Merging(_)) => {
+                let Owed::Merging(merging) = owed else { return };
+                let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
+                let Some(whole) = merging.add(instance, reply) else { return };
+                *owed = Owed::Held(whole);
+                client.settle(&self.lanes);
+            }
+            // Paired wrongly: impossible, and if not, no reply is better than another's.
+            _ => return self.end_client(place),
+        }
+        self.after_delivery(place);
+    }
+
+    fn after_delivery(&mut self, place: usize) {
+        self.mark_dirty(place);
+        let client = &self.clients[place];
+        if client.gate == Gate::Drain && client.owed.is_empty() {
+            self.open_gate(place);
+        }
+    }
+
+    /// Moves the beginning of a large reply to its client, if it is that client's turn.
+    fn stream(&mut self, lane: usize) {
+        let Some((start, length, expect)) = self.lanes.partial(lane, STREAM_AT_LEAST) else {
+            return;
+        };
+        let place = expect.client as usize;
+        if let Some(client) = self.clients.get_mut(place)
+            && client.generation == expect.generation
+        {
+            let is_front = client.is_front(expect.sequence);
+            match client.owed_at(expect.sequence) {
+                Some(owed @ (Owed::Waiting | Owed::Streaming)) if is_front => {
+                    *owed = Owed::Streaming;
+                    client.out.extend_from_slice(self.lanes.received(lane, start, length));
+                    self.mark_dirty(place);
+                }
+                _ => return,
+            }
+        }
+        self.lanes.take_partial(lane);
+    }
+
+    /// What came out of order and still waits for its turn gets memory of its own; then the
+    /// receive buffers are free again.
+    pub(crate) fn keep_early_replies(&mut self) {
+        for (place, sequence) in std::mem::take(&mut self.early) {
+            let Some(client) = self.clients.get_mut(place) else {
+                continue;
+            };
+            // The client may have read it by now: then this number is of the past.
+            if let Some(owed) = client.owed_at(sequence)
+                && let Owed::Ready { lane, start, length } = *owed
+            {
+                *owed = Owed::Held(self.lanes.received(lane, start, length).to_vec());
+            }
+        }
+        for place in std::mem::take(&mut self.filled) {
+            if self.lanes.get(place).is_some() {
+                self.lanes.compact(place);
+            }
+        }
+    }
+
+    /// Everyone who waits for this lane gets an error that says whether the command was sent.
+    pub(crate) fn fail_owed(&mut self, lane: usize) {
+        let Some(known) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        let instance = known.instance;
+        let expects = std::mem::take(&mut known.expects);
+        let sent: Vec<(Expect, bool)> =
+            expects.into_iter().map(|expect| (expect, known.was_sent(&expect))).collect();
+        for (expect, was_sent) in sent {
+            let place = expect.client as usize;
+            let Some(client) = self.clients.get_mut(place) else {
+                continue;
+            };
+            if client.generation != expect.generation {
+                continue;
+            }
+            let mut error = Vec::new();
+            push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
+            match client.owed_at(expect.sequence) {
+                Some(owed @ (Owed::Waiting | Owed::Scanning(_))) => *owed = Owed::Held(error),
+                Some(owed @ Owed::Merging(_)) => {
+                    let Owed::Merging(merging) = owed else { continue };
+                    let Some(whole) = merging.add(instance, &error) else { continue };
+                    *owed = Owed::Held(whole);
+                }
+                // Half of the reply is written: nothing we could add would be true.
+                _ => {
+                    self.end_client(place);
+                    continue;
+                }
+            }
+            client.settle(&self.lanes);
+            self.after_delivery(place);
+        }
+    }
+
+    /// Writes to every client that has replies, once.
+    pub(crate) fn write_clients(&mut self) {
+        if !self.held.is_empty() && self.now >= self.held_until {
+            for place in std::mem::take(&mut self.held) {
+                if self.clients.get(place).is_some_and(|client| client.is_held) {
+                    self.write_client(place);
+                }
+            }
+        }
+        for place in std::mem::take(&mut self.dirty) {
+            let Some(client) = self.clients.get_mut(place) else {
+                continue;
+            };
+            client.is_dirty = false;
+            if client.closing == Closing::Now || client.is_held && self.may_hold(place) {
+                continue;
+            }
+            if self.may_hold(place) {
+                self.hold(place);
+            } else {
+                self.write_client(place);
+            }
+        }
+        if self.buffered > self.shared.client_memory {
+            self.evict();
+        }
+    }
+
+    /// True if the rest of this client's pipeline is about to be answered.
+    fn may_hold(&self, place: usize) -> bool {
+        let client = &self.clients[place];
+        !client.owed.is_empty()
+            && client.gate == Gate::Open
+            && client.closing == Closing::No
+            && client.pending() < HOLD_MOST
+            && !matches!(client.owed.front(), Some(Owed::Streaming))
+    }
+
+    fn write_client(&mut self, place: usize) {
+        self.release(place);
+        let client = &mut self.clients[place];
+        if client.pending() > 0 && !client.wants_write {
+            match net::write(&client.fd, &client.out[client.sent..]) {
+                Io::Gone => return self.end_client(place),
+                Io::Later => {}
+                Io::Moved(written) => {
+                    client.sent += written;
+                    client.session.output_bytes += written as u64;
+                    self.counters.net_output_bytes += written as u64;
+                }
+            }
+            if client.pending() > 0 {
+                client.wants_write = true;
+                if self.watch_client(place).is_err() {
+                    return self.end_client(place);
+                }
+            }
+        }
+        self.trim(place);
+        self.account(place);
+        let client = &self.clients[place];
+        if client.pending() > OUT_HARD_LIMIT {
+            self.counters.clients_evicted += 1;
+            self.end_client(place);
+        } else if client.gate == Gate::Output && !client.is_behind() {
+            self.open_gate(place);
+        } else if client.closing == Closing::AfterReplies
+            && client.owed.is_empty()
+            && client.pending() == 0
+        {
+            self.say_goodbye(place);
+        }
+    }
+
+    /// Gives back what a client's buffers no longer need.
+    fn trim(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if client.sent == client.out.len() {
+            client.sent = 0;
+            client.out.clear();
+            if client.out.capacity() > OUT_KEEP {
+                let buffer = std::mem::take(&mut client.out);
+                if self.pool.len() < POOL_BUFFERS && buffer.capacity() <= POOL_LARGEST {
+                    self.pool.push(buffer);
+                }
+            }
+        } else if client.sent > POOL_LARGEST {
+            client.out.drain(..client.sent);
+            client.sent = 0;
+        }
+        if client.owed.is_empty() && client.owed.capacity() > 128 {
+            client.owed = std::collections::VecDeque::new();
+        }
+    }
+
+    /// Keeps the total of what clients have buffered.
+    pub(crate) fn account(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        let bytes = client.pending() + client.rx.len();
+        self.buffered = self.buffered - client.accounted + bytes;
+        client.accounted = bytes;
+    }
+
+    /// Over the budget: the client with the most buffered pays.
+    fn evict(&mut self) {
+        let greediest = self.clients.iter().max_by_key(|(_, client)| {
+            (client.closing != Closing::Now && !client.session.no_evict, client.accounted)
+        });
+        if let Some((place, _)) = greediest {
+            self.counters.clients_evicted += 1;
+            self.end_client(place);
+        }
+    }
+}

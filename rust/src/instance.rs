@@ -1,0 +1,43 @@
+//! What a worker knows of an instance: where it is, or why its keys cannot be had now.
+
+/// What the supervisor last said of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstanceState {
+    /// Listening on this Unix socket.
+    Ready(String),
+    /// Reads its data from disk.
+    Loading,
+    /// Not to be reached: `starting`, `stopped`, `restarting`, `failed`.
+    Down(String),
+}
+
+impl InstanceState {
+    /// The error for a command that was not sent because of this state. `LOADING` and `TRYAGAIN`
+    /// are codes that client libraries know as temporary.
+    #[must_use]
+    pub fn refusal(&self, index: usize) -> String {
+        match self {
+            Self::Ready(_) => {
+                format!("TRYAGAIN instance {index} cannot be reached; the command was not run")
+            }
+            Self::Loading => format!(
+                "LOADING instance {index} is loading its data into memory; the command was not run"
+            ),
+            Self::Down(why) => {
+                format!("TRYAGAIN instance {index} is {why}; the command was not run")
+            }
+        }
+    }
+}
+
+/// The error for a command whose lane was lost before its reply.
+#[must_use]
+pub fn lost(index: usize, was_sent: bool) -> String {
+    if was_sent {
+        format!(
+            "ERR instance {index} was lost before it answered; the command may or may not have run"
+        )
+    } else {
+        format!("TRYAGAIN instance {index} was lost; the command was not run")
+    }
+}

@@ -1,0 +1,266 @@
+//! Cuts a client's bytes into commands: strict, incremental, without copying.
+//!
+//! ```text
+//! *2\r\n$3\r\nGET\r\n$1\r\nk\r\n  ->  args = [GET, k] as ranges of the buffer
+//! GET k\r\n                       ->  the same, split as Redis splits an inline line
+//! ```
+//! Only canonical framing is accepted (`DESIGN` promise 3), so the bytes of a multibulk command
+//! that was cut here may be sent on as they are: an instance will frame them the same way.
+
+use crate::inline;
+use crate::number::parse_i64;
+use memchr::memchr;
+
+/// Bytes of one inline line, and of one length line (Redis's `PROTO_INLINE_MAX_SIZE`).
+pub const INLINE_LIMIT: usize = 64 * 1024;
+/// Arguments of one command.
+pub const ARGS_LIMIT: i64 = 1024 * 1024;
+/// Bytes of one argument (Redis's default `proto-max-bulk-len`).
+pub const BULK_LIMIT: i64 = 512 * 1024 * 1024;
+/// Bytes of one command (Redis's default `client-query-buffer-limit`).
+pub const REQUEST_LIMIT: usize = 1024 * 1024 * 1024;
+/// Arguments of one command before authentication, as in Redis.
+const UNAUTHENTICATED_ARGS: i64 = 10;
+/// Bytes of one argument before authentication, as in Redis.
+const UNAUTHENTICATED_BULK: i64 = 16_384;
+
+/// What `Request::cut` found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The command is not all there yet; call again with more bytes behind the same ones.
+    Incomplete,
+    /// A command of `Request::args`, this many bytes long. No arguments: nothing to answer.
+    Complete(usize),
+}
+
+/// Why a client must be told and closed; the text behind `-ERR Protocol error: `.
+pub type ProtocolError = String;
+
+/// One command being cut. Keeps its place, so a command that arrives in pieces is scanned once.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// Where each argument lies, counted from the first byte of the command.
+    args: Vec<(u32, u32)>,
+    /// Arguments of an inline command, which had to be unquoted.
+    inline: Option<Vec<Vec<u8>>>,
+    at: usize,
+    /// Arguments still to come; `None` before the header is read.
+    missing: Option<i64>,
+}
+
+/// A complete command, borrowed from the client's buffer.
+#[derive(Clone, Copy)]
+pub struct Args<'a> {
+    /// The command's bytes exactly as they came; canonical unless `is_inline`.
+    pub raw: &'a [u8],
+    request: &'a Request,
+}
+
+impl<'a> Args<'a> {
+    /// How many arguments, the name included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.request.inline.as_ref().map_or(self.request.args.len(), Vec::len)
+    }
+
+    /// True for an empty line or `*0`.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Came as an inline line: `raw` is not what an instance may see.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        self.request.inline.is_some()
+    }
+
+    /// Argument `index`; panics past the end.
+    #[must_use]
+    pub fn get(&self, index: usize) -> &'a [u8] {
+        if let Some(inline) = &self.request.inline {
+            return &inline[index];
+        }
+        let (start, end) = self.request.args[index];
+        &self.raw[start as usize..end as usize]
+    }
+
+    /// All arguments, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        let this = *self;
+        (0..this.len()).map(move |index| this.get(index))
+    }
+}
+
+impl Request {
+    /// Cuts one command off the front of `buffer`. After `Complete`, read it with `args`, then
+    /// `reset` before the next.
+    ///
+    /// # Errors
+    /// The text of the protocol error, in Redis's own words where Redis has one.
+    pub fn cut(&mut self, buffer: &[u8], authenticated: bool) -> Result<Cut, ProtocolError> {
+        match buffer.first() {
+            None => Ok(Cut::Incomplete),
+            Some(b'*') => self.cut_multibulk(buffer, authenticated),
+            Some(_) => self.cut_inline(buffer),
+        }
+    }
+
+    /// The command that `cut` completed; `raw` is its bytes.
+    #[must_use]
+    pub fn args<'a>(&'a self, raw: &'a [u8]) -> Args<'a> {
+        Args { raw, request: self }
+    }
+
+    /// Forgets the command, keeps the memory.
+    pub fn reset(&mut self) {
+        self.args.clear();
+        self.inline = None;
+        self.at = 0;
+        self.missing = None;
+    }
+
+    /// True while a command is half read.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.missing.is_some()
+    }
+
+    fn cut_multibulk(&mut self, buffer: &[u8], authenticated: bool) -> Result<Cut, ProtocolError> {
+        let mut missing = if let Some(missing) = self.missing {
+            missing
+        } else {
+            let Some((count, next)) = length_line(buffer, 0, "multibulk", "mbulk")? else {
+                return Ok(Cut::Incomplete);
+            };
+            if count > ARGS_LIMIT {
+                return Err("invalid multibulk length".into());
+            }
+            if count > UNAUTHENTICATED_ARGS && !authenticated {
+                return Err("unauthenticated multibulk length".into());
+            }
+            self.at = next;
+            count
+        };
+        while missing > 0 {
+            if !self.cut_bulk(buffer, authenticated)? {
+                self.missing = Some(missing);
+                return Ok(Cut::Incomplete);
+            }
+            missing -= 1;
+        }
+        Ok(Cut::Complete(self.at))
+    }
+
+    /// Takes one `$n\r\n…\r\n`; false when it is not all there.
+    fn cut_bulk(&mut self, buffer: &[u8], authenticated: bool) -> Result<bool, ProtocolError> {
+        match buffer.get(self.at) {
+            None => return Ok(false),
+            Some(b'$') => {}
+            Some(&other) => {
+                return Err(format!("expected '$', got '{}'", char::from(other)));
+            }
+        }
+        let Some((length, start)) = length_line(buffer, self.at, "bulk", "bulk")? else {
+            return Ok(false);
+        };
+        if !(0..=BULK_LIMIT).contains(&length) {
+            return Err("invalid bulk length".into());
+        }
+        if length > UNAUTHENTICATED_BULK && !authenticated {
+            return Err("unauthenticated bulk length".into());
+        }
+        let end = start + usize::try_from(length).map_err(|_| "invalid bulk length")?;
+        if end + 2 > REQUEST_LIMIT {
+            return Err("command longer than 1 GB".into());
+        }
+        match buffer.get(end..end + 2) {
+            None => return Ok(false),
+            Some(b"\r\n") => {}
+            Some(_) => return Err("invalid CRLF in request".into()),
+        }
+        let place = |offset: usize| u32::try_from(offset).map_err(|_| "command longer than 1 GB");
+        self.args.push((place(start)?, place(end)?));
+        self.at = end + 2;
+        Ok(true)
+    }
+
+    fn cut_inline(&mut self, buffer: &[u8]) -> Result<Cut, ProtocolError> {
+        let searched = self.at.min(buffer.len());
+        let Some(found) = memchr(b'\n', &buffer[searched..]) else {
+            if buffer.len() > INLINE_LIMIT {
+                return Err("too big inline request".into());
+            }
+            self.at = buffer.len();
+            return Ok(Cut::Incomplete);
+        };
+        let newline = searched + found;
+        if newline > INLINE_LIMIT {
+            return Err("too big inline request".into());
+        }
+        let line = &buffer[..newline];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        self.inline = Some(inline::split(line).ok_or("unbalanced quotes in request")?);
+        Ok(Cut::Complete(newline + 1))
+    }
+}
+
+/// Reads `<type><number>\r\n` at `at`: the number and where the next byte is, or `None` if the
+/// line is not all there. `what` and `too_big` word the errors as Redis does.
+fn length_line(
+    buffer: &[u8],
+    at: usize,
+    what: &str,
+    too_big: &str,
+) -> Result<Option<(i64, usize)>, ProtocolError> {
+    let line = &buffer[at + 1..];
+    // Nearly every length has one or two digits: look before searching.
+    if let [digit, b'\r', b'\n', ..] = line
+        && digit.is_ascii_digit()
+    {
+        return Ok(Some((i64::from(digit - b'0'), at + 4)));
+    }
+    let Some(end) = memchr(b'\r', &line[..line.len().min(INLINE_LIMIT)]) else {
+        if line.len() > INLINE_LIMIT {
+            return Err(format!("too big {too_big} count string"));
+        }
+        return Ok(None);
+    };
+    match line.get(end + 1) {
+        None => return Ok(None),
+        Some(b'\n') => {}
+        Some(_) => return Err("invalid CRLF in request".into()),
+    }
+    let number = parse_i64(&line[..end]).ok_or_else(|| format!("invalid {what} length"))?;
+    Ok(Some((number, at + 1 + end + 2)))
+}
+
+/// Appends `*n\r\n`.
+pub fn push_array(out: &mut Vec<u8>, count: usize) {
+    push_header(out, b'*', count);
+}
+
+/// Appends `$n\r\n<bytes>\r\n`.
+pub fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    push_header(out, b'$', bytes.len());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_header(out: &mut Vec<u8>, kind: u8, count: usize) {
+    out.push(kind);
+    crate::number::push_u64(out, count as u64);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a command in canonical form.
+pub fn push_command<'a>(out: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+    push_array(out, args.len());
+    for arg in args {
+        push_bulk(out, arg);
+    }
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -1,0 +1,276 @@
+//! What a worker answers by itself, because it owns the session: PING, HELLO, SELECT, CLIENT ….
+
+use crate::command::Verb;
+use crate::forward::Taken;
+use crate::lane::State;
+use crate::number::{parse_i64, push_u64};
+use crate::request::{Args, push_array, push_bulk};
+use crate::worker::Worker;
+
+const OK: &[u8] = b"+OK\r\n";
+const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password configured for \
+    the default user. Are you sure your configuration is correct?";
+const HELLO_NEEDS_AUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
+    otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
+    and select the RESP protocol version at the same time";
+
+impl Worker {
+    /// Runs a command of the session.
+    pub(crate) fn session(&mut self, place: usize, verb: Verb, args: Args) -> Taken {
+        // Whatever changes the lane set waits for what was sent on the old lanes.
+        let changes_lanes =
+            matches!(verb, Verb::Select | Verb::Hello | Verb::Reset | Verb::ClientNoTouch);
+        if changes_lanes && self.must_drain(place) {
+            return Taken::NotYet;
+        }
+        match verb {
+            Verb::Ping => self.ping(place, args),
+            Verb::Echo => self.answer_bulk(place, args.get(1)),
+            Verb::Quit => {
+                self.answer(place, OK);
+                self.end_after_replies(place);
+            }
+            Verb::Reset => self.reset(place),
+            Verb::Hello => self.hello(place, args),
+            Verb::Auth => self.auth(place, args),
+            Verb::Select => self.select(place, args),
+            Verb::ClientId => {
+                let mut reply = b":".to_vec();
+                push_u64(&mut reply, self.clients[place].session.id);
+                reply.extend_from_slice(b"\r\n");
+                self.answer(place, &reply);
+            }
+            Verb::ClientGetname => self.client_name(place),
+            Verb::ClientSetname => {
+                if is_plain(args.get(2)) {
+                    self.clients[place].session.name = args.get(2).to_vec();
+                    self.answer(place, OK);
+                } else {
+                    self.refuse(place, BAD_NAME);
+                }
+            }
+            Verb::ClientSetinfo => self.client_setinfo(place, args),
+            Verb::ClientNoEvict => {
+                if let Some(on) = self.on_or_off(place, args.get(2)) {
+                    self.clients[place].session.no_evict = on;
+                    self.answer(place, OK);
+                }
+            }
+            Verb::ClientNoTouch => {
+                if let Some(no_touch) = self.on_or_off(place, args.get(2)) {
+                    self.change_state(place, |state| state.no_touch = no_touch);
+                    self.answer(place, OK);
+                }
+            }
+        }
+        Taken::Yes
+    }
+
+    fn ping(&mut self, place: usize, args: Args) {
+        match args.len() {
+            1 => self.answer(place, b"+PONG\r\n"),
+            2 => self.answer_bulk(place, args.get(1)),
+            _ => self.refuse(place, "ERR wrong number of arguments for 'ping' command"),
+        }
+    }
+
+    fn reset(&mut self, place: usize) {
+        self.change_state(place, |state| *state = State::default());
+        let authenticated = self.shared.settings.password().is_none();
+        let session = &mut self.clients[place].session;
+        session.name.clear();
+        session.authenticated = authenticated;
+        self.answer(place, b"+RESET\r\n");
+    }
+
+    fn auth(&mut self, place: usize, args: Args) {
+        match args.len() {
+            2 if self.shared.settings.password().is_none() => self.refuse(place, NO_PASSWORD_SET),
+            2 => self.authenticate(place, b"default", args.get(1)),
+            3 => self.authenticate(place, args.get(1), args.get(2)),
+            _ => self.refuse(place, "ERR syntax error"),
+        }
+    }
+
+    fn authenticate(&mut self, place: usize, user: &[u8], password: &[u8]) {
+        if self.is_right(user, password) {
+            self.clients[place].session.authenticated = true;
+            self.answer(place, OK);
+        } else {
+            self.refuse(place, WRONG_PASSWORD);
+        }
+    }
+
+    /// Only the default user exists yet. Without a password, any will do, as in Redis.
+    fn is_right(&self, user: &[u8], password: &[u8]) -> bool {
+        let known = self.shared.settings.password();
+        user == b"default" && known.as_deref().is_none_or(|known| is_same(known, password))
+    }
+
+    fn select(&mut self, place: usize, args: Args) {
+        let Some(index) = parse_i64(args.get(1)).and_then(|index| i32::try_from(index).ok()) else {
+            return self.refuse(place, "ERR value is not an integer or out of range");
+        };
+        match u32::try_from(index) {
+            Ok(db) if db < self.shared.databases => {
+                self.change_state(place, |state| state.db = db);
+                self.answer(place, OK);
+            }
+            _ => self.refuse(place, "ERR DB index is out of range"),
+        }
+    }
+
+    /// HELLO [version [AUTH user password] [SETNAME name]]: nothing changes unless all is right.
+    fn hello(&mut self, place: usize, args: Args) {
+        let mut resp3 = self.state_of(place).resp3;
+        if args.len() > 1 {
+            match parse_i64(args.get(1)) {
+                Some(2) => resp3 = false,
+                Some(3) => resp3 = true,
+                Some(_) => return self.refuse(place, "NOPROTO unsupported protocol version"),
+                None => {
+                    let text = "ERR Protocol version is not an integer or out of range";
+                    return self.refuse(place, text);
+                }
+            }
+        }
+        let mut credentials = None;
+        let mut name = None;
+        let mut at = 2;
+        while at < args.len() {
+            let more = args.len() - at - 1;
+            let option = args.get(at);
+            if option.eq_ignore_ascii_case(b"AUTH") && more >= 2 {
+                credentials = Some((args.get(at + 1), args.get(at + 2)));
+                at += 3;
+            } else if option.eq_ignore_ascii_case(b"SETNAME") && more >= 1 {
+                if !is_plain(args.get(at + 1)) {
+                    return self.refuse(place, BAD_NAME);
+                }
+                name = Some(args.get(at + 1));
+                at += 2;
+            } else {
+                let option = String::from_utf8_lossy(option).into_owned();
+                return self
+                    .refuse(place, &format!("ERR Syntax error in HELLO option '{option}'"));
+            }
+        }
+        if let Some((user, password)) = credentials {
+            if !self.is_right(user, password) {
+                return self.refuse(place, WRONG_PASSWORD);
+            }
+            self.clients[place].session.authenticated = true;
+        }
+        if !self.clients[place].session.authenticated {
+            return self.refuse(place, HELLO_NEEDS_AUTH);
+        }
+        if let Some(name) = name {
+            self.clients[place].session.name = name.to_vec();
+        }
+        self.change_state(place, |state| state.resp3 = resp3);
+        let (before, after) = &self.shared.hello[usize::from(resp3)];
+        let mut reply = before.clone();
+        reply.push(b':');
+        push_u64(&mut reply, self.clients[place].session.id);
+        reply.extend_from_slice(b"\r\n");
+        reply.extend_from_slice(after);
+        self.answer(place, &reply);
+    }
+
+    fn client_name(&mut self, place: usize) {
+        let name = self.clients[place].session.name.clone();
+        if !name.is_empty() {
+            self.answer_bulk(place, &name);
+        } else if self.state_of(place).resp3 {
+            self.answer(place, b"_\r\n");
+        } else {
+            self.answer(place, b"$-1\r\n");
+        }
+    }
+
+    fn client_setinfo(&mut self, place: usize, args: Args) {
+        let (option, value) = (args.get(2), args.get(3));
+        let is_name = option.eq_ignore_ascii_case(b"LIB-NAME");
+        if !is_name && !option.eq_ignore_ascii_case(b"LIB-VER") {
+            let option = String::from_utf8_lossy(option).into_owned();
+            return self.refuse(place, &format!("ERR Unrecognized option '{option}'"));
+        }
+        if !is_plain(value) {
+            let option = if is_name { "lib-name" } else { "lib-ver" };
+            let text = "cannot contain spaces, newlines or special characters.";
+            return self.refuse(place, &format!("ERR {option} {text}"));
+        }
+        let session = &mut self.clients[place].session;
+        let field = if is_name { &mut session.lib_name } else { &mut session.lib_version };
+        *field = value.to_vec();
+        self.answer(place, OK);
+    }
+
+    fn on_or_off(&mut self, place: usize, word: &[u8]) -> Option<bool> {
+        if word.eq_ignore_ascii_case(b"on") {
+            Some(true)
+        } else if word.eq_ignore_ascii_case(b"off") {
+            Some(false)
+        } else {
+            self.refuse(place, "ERR syntax error");
+            None
+        }
+    }
+
+    fn state_of(&self, place: usize) -> State {
+        self.lanes.state(self.clients[place].lane_set)
+    }
+
+    fn change_state(&mut self, place: usize, change: impl FnOnce(&mut State)) {
+        let mut state = self.state_of(place);
+        change(&mut state);
+        let instances = self.shared.instances;
+        self.clients[place].lane_set = self.lanes.set(state, instances);
+    }
+
+    fn answer_bulk(&mut self, place: usize, bytes: &[u8]) {
+        let mut reply = Vec::with_capacity(bytes.len() + 16);
+        push_bulk(&mut reply, bytes);
+        self.answer(place, &reply);
+    }
+}
+
+/// Redis's rule for client names: printable, no space.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+/// Compares in a time that tells nothing but the lengths.
+fn is_same(known: &[u8], given: &[u8]) -> bool {
+    known.len() == given.len()
+        && known.iter().zip(given).fold(0u8, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// The reply of HELLO before and after the client's id, from its other fields, whose values are
+/// RESP already.
+#[must_use]
+pub fn hello_reply(fields: &[(Vec<u8>, Vec<u8>)], resp3: bool) -> (Vec<u8>, Vec<u8>) {
+    let mut halves = [Vec::new(), Vec::new()];
+    if resp3 {
+        halves[0].push(b'%');
+        push_u64(&mut halves[0], fields.len() as u64);
+        halves[0].extend_from_slice(b"\r\n");
+    } else {
+        push_array(&mut halves[0], fields.len() * 2);
+    }
+    let mut half = 0;
+    for (name, value) in fields {
+        push_bulk(&mut halves[half], name);
+        match name.as_slice() {
+            b"id" => half = 1,
+            b"proto" => {
+                halves[half].extend_from_slice(if resp3 { b":3\r\n" } else { b":2\r\n" });
+            }
+            _ => halves[half].extend_from_slice(value),
+        }
+    }
+    let [before, after] = halves;
+    (before, after)
+}

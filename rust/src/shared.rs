@@ -1,0 +1,167 @@
+//! What every worker and the coordinator share: fixed facts, a few settings, and mailboxes.
+//!
+//! Nothing here is touched for an ordinary command, except facts that never change.
+
+use crate::client::ClientInfo;
+use crate::command::Table;
+use crate::instance::InstanceState;
+use crate::net::Peer;
+use crate::slot::SlotMap;
+use crate::stats::Stats;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Facts that hold as long as the proxy runs, and the doors between its threads.
+#[derive(Debug)]
+pub struct Shared {
+    /// All commands.
+    pub table: Table,
+    /// Key → instance.
+    pub slot_map: SlotMap,
+    /// How many instances.
+    pub instances: usize,
+    /// What lanes authenticate with.
+    pub instance_password: Vec<u8>,
+    /// Databases a client may select.
+    pub databases: u32,
+    /// The reply of HELLO in
+    /// RESP2 and RESP3, before and after the client's id.
+    pub hello: [(Vec<u8>, Vec<u8>); 2],
+    /// Bytes of client buffers a worker may hold before it closes the greediest client.
+    pub client_memory: usize,
+    /// What CONFIG SET may change.
+    pub settings: Settings,
+    /// The next client's id is one more.
+    pub last_client_id: AtomicU64,
+    /// Clients of all workers.
+    pub connected: AtomicUsize,
+    /// One door a worker.
+    pub doors: Vec<Door>,
+    /// To the coordinator.
+    pub coordinator: Mailbox<ToCoordinator>,
+}
+
+/// What CONFIG SET may change while clients are served.
+#[derive(Debug)]
+pub struct Settings {
+    /// The default user's password.
+    pub requirepass: Mutex<Option<Vec<u8>>>,
+    /// Without a password, serve only this machine.
+    pub protected_mode: AtomicBool,
+    /// Clients served at once.
+    pub maxclients: AtomicUsize,
+    /// Seconds after which an idle client is closed; 0: never.
+    pub timeout: AtomicU64,
+    /// Seconds between keep-alive probes; 0: off.
+    pub tcp_keepalive: AtomicU64,
+}
+
+impl Settings {
+    /// The default user's password, locked.
+    pub fn password(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.requirepass.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How others reach a worker.
+#[derive(Debug)]
+pub struct Door {
+    /// Letters to it.
+    pub mailbox: Mailbox<Mail>,
+    /// Its counters.
+    pub stats: Stats,
+    /// Clients it has, or will have once it reads its mail.
+    pub clients: AtomicUsize,
+}
+
+/// A letter to a worker.
+#[derive(Debug)]
+pub enum Mail {
+    /// An accepted connection, now yours.
+    Accepted(OwnedFd, Peer),
+    /// The coordinator's answer to a client.
+    Reply(ClientKey, Vec<u8>),
+    /// An instance changed.
+    Instance(usize, InstanceState),
+    /// Describe your clients to the coordinator; the number is its own.
+    ListClients(u64),
+    /// Serve what runs, then end; milliseconds of grace.
+    Stop(u64),
+}
+
+/// A letter to the coordinator.
+#[derive(Debug)]
+pub enum ToCoordinator {
+    /// Run this command; answer with `Mail::Reply`.
+    Command {
+        /// Who asked.
+        key: ClientKey,
+        /// Its session.
+        info: Box<ClientInfo>,
+        /// The command.
+        args: Vec<Vec<u8>>,
+    },
+    /// A worker's answer to `Mail::ListClients`.
+    Clients {
+        /// The number in the question.
+        request: u64,
+        /// Its clients.
+        clients: Vec<ClientInfo>,
+    },
+    /// This worker's thread has ended.
+    Stopped(usize),
+}
+
+/// Names a client for as long as it lives; places are reused, generations are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientKey {
+    /// Its worker.
+    pub worker: usize,
+    /// Its place there.
+    pub place: usize,
+    /// Which client had that place.
+    pub generation: u32,
+}
+
+/// A queue with a bell: an event file descriptor that is readable while letters wait.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    letters: Mutex<Vec<T>>,
+    bell: OwnedFd,
+}
+
+impl<T> Mailbox<T> {
+    /// An empty mailbox.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptor left.
+    pub fn new() -> rustix::io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Self { letters: Mutex::new(Vec::new()), bell })
+    }
+
+    /// Leaves a letter; rings if the box was empty.
+    pub fn post(&self, letter: T) {
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        letters.push(letter);
+        if letters.len() == 1 {
+            // Fails only if 2^64 rings went unheard.
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// All letters, oldest first; silences the bell.
+    pub fn take(&self) -> Vec<T> {
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        // Would block when nobody rang, which is fine.
+        let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
+        std::mem::take(&mut *letters)
+    }
+
+    /// The bell, to wait on.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}

@@ -1,0 +1,55 @@
+//! A worker's counters: plain numbers of its own, published once a turn for others to read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counts since the worker began.
+        #[derive(Debug, Default, Clone, Copy)]
+        pub struct Counters { $($(#[$doc])* pub $name: u64),* }
+
+        /// The last published counts.
+        #[derive(Debug, Default)]
+        pub struct Stats { $($name: AtomicU64),* }
+
+        impl Stats {
+            /// For the worker that owns the counts.
+            pub fn publish(&self, counters: &Counters) {
+                $(self.$name.store(counters.$name, Ordering::Relaxed);)*
+            }
+
+            /// Name and value of each, for readers.
+            #[must_use]
+            pub fn read(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed))),*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Commands taken from clients.
+    commands,
+    /// Connections accepted.
+    connections,
+    /// Connections refused: over `maxclients`, protected mode.
+    rejected_connections,
+    /// Bytes read from clients.
+    net_input_bytes,
+    /// Bytes written to clients.
+    net_output_bytes,
+    /// Turns of the loop.
+    turns,
+    /// Writes to instances; commands divided by this is the batch depth.
+    lane_writes,
+    /// Commands written to instances.
+    lane_commands,
+    /// Lanes open now.
+    lanes,
+    /// Lanes closed because they could not be trusted any more.
+    lanes_broken,
+    /// Clients closed because their buffers were too large.
+    clients_evicted,
+    /// Clients closed for not speaking the protocol.
+    protocol_errors,
+}

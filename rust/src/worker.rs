@@ -1,0 +1,429 @@
+//! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
+
+use crate::client::{Client, Closing, Gate};
+use crate::instance::InstanceState;
+use crate::lane::Lanes;
+use crate::net::{self, Io, Listener};
+use crate::request::Request;
+use crate::shared::{Shared, ToCoordinator};
+use crate::stats::Counters;
+use rustix::event::{Timespec, epoll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+use slab::Slab;
+use std::sync::Arc;
+
+/// Events taken from the kernel in one turn.
+const EVENTS: usize = 1024;
+/// Bytes a client is read by, once a turn.
+pub const CLIENT_READ: usize = 64 * 1024;
+/// Nanoseconds for which a client's replies may wait for the rest of its pipeline: one write of
+/// everything instead of one for each instance's share.
+const HOLD_NANOSECONDS: u64 = 100_000;
+/// A wait never lasts longer: idle clients and lanes are looked at this often.
+const TICK_NANOSECONDS: u64 = 1_000_000_000;
+
+/// What an event is about; the rest of the 64 bits is a place.
+const KIND_SHIFT: u32 = 62;
+const KIND_CLIENT: u64 = 0;
+const KIND_LANE: u64 = 1;
+const KIND_LISTENER: u64 = 2;
+const KIND_MAIL: u64 = 3;
+
+/// The other side will send nothing more.
+const HANG_UP: epoll::EventFlags =
+    epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP).union(epoll::EventFlags::ERR);
+
+/// A worker's whole state.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number.
+    pub index: usize,
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    pub(crate) epoll: OwnedFd,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) clients: Slab<Client>,
+    pub(crate) lanes: Lanes,
+    pub(crate) instances: Vec<InstanceState>,
+    pub(crate) counters: Counters,
+    pub(crate) last_generation: u32,
+
+    /// Clients to read this turn, and in the next.
+    pub(crate) ready: Vec<usize>,
+    /// Lanes with commands to write.
+    pub(crate) dirty_lanes: Vec<usize>,
+    /// Lanes to read this turn.
+    pub(crate) ready_lanes: Vec<usize>,
+    /// Clients with replies to write.
+    pub(crate) dirty: Vec<usize>,
+    /// Replies that came out of order this turn: client and sequence number.
+    pub(crate) early: Vec<(usize, u32)>,
+    /// Lanes that were read this turn.
+    pub(crate) filled: Vec<usize>,
+    /// Buffers for replies, used again and again.
+    pub(crate) pool: Vec<Vec<u8>>,
+    /// Clients whose replies are held back, and until when.
+    pub(crate) held: Vec<usize>,
+    pub(crate) held_until: u64,
+    /// How many of `held` still are: the list also has those that were answered meanwhile.
+    held_count: usize,
+    /// Clients to look at when the turn ends.
+    pub(crate) ending: Vec<usize>,
+    /// Lanes to close when the turn ends.
+    pub(crate) broken: Vec<usize>,
+
+    /// Bytes just read from a client; its own buffer only keeps what cannot be forwarded yet.
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) request: Request,
+    /// Instance of each key of the command at hand.
+    pub(crate) owners: Vec<u16>,
+    /// Bytes buffered for all clients.
+    pub(crate) buffered: usize,
+    pub(crate) mail_rang: bool,
+    pub(crate) accept_waiting: bool,
+    /// Monotonic nanoseconds at the beginning of the turn.
+    pub(crate) now: u64,
+    pub(crate) next_tick: u64,
+    /// When to close whoever is left, once asked to stop.
+    pub(crate) stop_at: Option<u64>,
+}
+
+impl Worker {
+    /// A worker that watches its mailbox and `listeners` (which only the first worker has).
+    ///
+    /// # Errors
+    /// When the kernel refuses a descriptor.
+    pub fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        listeners: Vec<Listener>,
+        instances: Vec<InstanceState>,
+    ) -> Result<Self, Errno> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let watch = |fd: rustix::fd::BorrowedFd, kind: u64, place: usize| {
+            let data = epoll::EventData::new_u64(kind << KIND_SHIFT | place as u64);
+            epoll::add(&epoll, fd, data, epoll::EventFlags::IN)
+        };
+        watch(shared.doors[index].mailbox.bell(), KIND_MAIL, 0)?;
+        for (place, listener) in listeners.iter().enumerate() {
+            watch(listener.fd.as_fd(), KIND_LISTENER, place)?;
+        }
+        Ok(Self {
+            index,
+            shared,
+            epoll,
+            listeners,
+            clients: Slab::new(),
+            lanes: Lanes::default(),
+            instances,
+            counters: Counters::default(),
+            last_generation: 0,
+            ready: Vec::new(),
+            dirty_lanes: Vec::new(),
+            ready_lanes: Vec::new(),
+            dirty: Vec::new(),
+            early: Vec::new(),
+            filled: Vec::new(),
+            pool: Vec::new(),
+            held: Vec::new(),
+            held_until: 0,
+            held_count: 0,
+            ending: Vec::new(),
+            broken: Vec::new(),
+            scratch: Vec::with_capacity(CLIENT_READ),
+            request: Request::default(),
+            owners: Vec::new(),
+            buffered: 0,
+            mail_rang: false,
+            accept_waiting: false,
+            now: monotonic(),
+            next_tick: 0,
+            stop_at: None,
+        })
+    }
+
+    /// Turns until told to stop and nobody is left.
+    pub fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS);
+        while !self.is_finished() {
+            self.wait(&mut events);
+            self.read_mail();
+            self.accept();
+            self.read_clients();
+            self.write_lanes();
+            self.read_lanes();
+            self.keep_early_replies();
+            self.tick();
+            self.write_clients();
+            self.close();
+            self.publish();
+        }
+        self.shared.coordinator.post(ToCoordinator::Stopped(self.index));
+    }
+
+    /// Sleeps until something happens, and notes what.
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) {
+        let is_busy = !self.ready.is_empty()
+            || !self.ready_lanes.is_empty()
+            || !self.dirty_lanes.is_empty();
+        let until = if is_busy {
+            0
+        } else if self.held.is_empty() {
+            self.next_tick
+        } else {
+            self.held_until.min(self.next_tick)
+        };
+        let timeout = until.saturating_sub(self.now).min(TICK_NANOSECONDS);
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout / 1_000_000_000).unwrap_or(1),
+            tv_nsec: i64::try_from(timeout % 1_000_000_000).unwrap_or(0),
+        };
+        events.clear();
+        // Fails only when interrupted: then nothing has happened.
+        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout));
+        self.now = monotonic();
+        for event in events.iter() {
+            let data = event.data.u64();
+            let place = usize::try_from(data & !(3 << KIND_SHIFT)).unwrap_or(usize::MAX);
+            match data >> KIND_SHIFT {
+                KIND_CLIENT => self.client_event(place, event.flags),
+                KIND_LANE => self.lane_event(place, event.flags),
+                KIND_LISTENER => self.accept_waiting = true,
+                _ => self.mail_rang = true,
+            }
+        }
+    }
+
+    fn client_event(&mut self, place: usize, flags: epoll::EventFlags) {
+        let Some(client) = self.clients.get_mut(place) else {
+            return;
+        };
+        if flags.intersects(epoll::EventFlags::OUT) {
+            client.wants_write = false;
+            let _ = self.watch_client(place);
+            self.mark_dirty(place);
+        }
+        if flags.intersects(!epoll::EventFlags::OUT) {
+            let client = &mut self.clients[place];
+            client.readable = true;
+            client.hung_up |= flags.intersects(HANG_UP);
+            self.mark_ready(place);
+        }
+    }
+
+    fn lane_event(&mut self, place: usize, flags: epoll::EventFlags) {
+        let Some(lane) = self.lanes.get_mut(place) else {
+            return;
+        };
+        if flags.intersects(epoll::EventFlags::OUT) {
+            lane.wants_write = false;
+            let _ = self.watch_lane(place);
+            self.mark_lane_dirty(place);
+        }
+        if flags.intersects(!epoll::EventFlags::OUT)
+            && let Some(lane) = self.lanes.get_mut(place)
+        {
+            lane.readable = true;
+            lane.hung_up |= flags.intersects(HANG_UP);
+            self.ready_lanes.push(place);
+        }
+    }
+
+    /// Puts a client on the list of those to read.
+    pub(crate) fn mark_ready(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if !client.is_ready {
+            client.is_ready = true;
+            self.ready.push(place);
+        }
+    }
+
+    /// Puts a client on the list of those to write to.
+    pub(crate) fn mark_dirty(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if !client.is_dirty {
+            client.is_dirty = true;
+            self.dirty.push(place);
+        }
+    }
+
+    /// Puts a lane on the list of those to write to.
+    pub(crate) fn mark_lane_dirty(&mut self, place: usize) {
+        if let Some(lane) = self.lanes.get_mut(place)
+            && !lane.is_dirty
+        {
+            lane.is_dirty = true;
+            self.dirty_lanes.push(place);
+        }
+    }
+
+    /// Ends a client at the end of this turn.
+    pub(crate) fn end_client(&mut self, place: usize) {
+        self.clients[place].closing = Closing::Now;
+        self.ending.push(place);
+    }
+
+    /// Lets a client's commands be taken again, from the next turn on.
+    pub(crate) fn open_gate(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        client.gate = Gate::Open;
+        if client.readable || !client.rx.is_empty() {
+            self.mark_ready(place);
+        }
+    }
+
+    /// Asks the kernel for what this client needs now.
+    pub(crate) fn watch_client(&self, place: usize) -> Result<(), Errno> {
+        let client = &self.clients[place];
+        let flags = if client.wants_write { net::READ_WRITE } else { net::READ };
+        epoll::modify(&self.epoll, &client.fd, client_data(place), flags)
+    }
+
+    /// Asks the kernel for what this lane needs now.
+    pub(crate) fn watch_lane(&self, place: usize) -> Result<(), Errno> {
+        let Some(lane) = self.lanes.get(place) else {
+            return Ok(());
+        };
+        let flags = if lane.wants_write { net::READ_WRITE } else { net::READ };
+        epoll::modify(&self.epoll, &lane.fd, lane_data(place), flags)
+    }
+
+    /// Writes every lane that has commands, once.
+    fn write_lanes(&mut self) {
+        for place in std::mem::take(&mut self.dirty_lanes) {
+            let Some(lane) = self.lanes.get_mut(place) else {
+                continue;
+            };
+            lane.is_dirty = false;
+            if lane.is_broken || lane.wants_write || !lane.can_write() {
+                continue;
+            }
+            self.counters.lane_writes += 1;
+            match lane.flush() {
+                Io::Gone => self.break_lane(place),
+                Io::Later | Io::Moved(_) => {
+                    if lane.can_write() {
+                        lane.wants_write = true;
+                        let _ = self.watch_lane(place);
+                    }
+                    self.wake_lane_waiters(place);
+                }
+            }
+        }
+    }
+
+    /// Clients behind a full lane go on once it has room.
+    fn wake_lane_waiters(&mut self, place: usize) {
+        let Some(lane) = self.lanes.get_mut(place) else {
+            return;
+        };
+        if lane.waiting.is_empty() || (lane.is_full() && !lane.is_broken) {
+            return;
+        }
+        for (client, generation) in std::mem::take(&mut lane.waiting) {
+            let client = client as usize;
+            if self.clients.get(client).is_some_and(|known| {
+                known.generation == generation && known.gate == Gate::Lane
+            }) {
+                self.open_gate(client);
+            }
+        }
+    }
+
+    /// Takes a lane out of service: what it owes will not come.
+    pub(crate) fn break_lane(&mut self, place: usize) {
+        let Some(lane) = self.lanes.get(place) else {
+            return;
+        };
+        if lane.is_broken {
+            return;
+        }
+        self.counters.lanes_broken += 1;
+        self.lanes.retire(place);
+        self.broken.push(place);
+        self.fail_owed(place);
+        self.wake_lane_waiters(place);
+    }
+
+    /// Closes what has ended. The only place where clients and lanes are removed.
+    fn close(&mut self) {
+        for place in std::mem::take(&mut self.broken) {
+            self.lanes.close(place);
+        }
+        for place in std::mem::take(&mut self.ending) {
+            if self.clients.get(place).is_some_and(|client| client.closing == Closing::Now) {
+                self.remove_client(place);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.counters.turns += 1;
+        self.counters.lanes = self.lanes.len() as u64;
+        self.shared.doors[self.index].stats.publish(&self.counters);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stop_at.is_some() && self.clients.is_empty()
+    }
+
+    /// Once a second: who has been idle for too long?
+    fn tick(&mut self) {
+        if self.now < self.next_tick && self.stop_at.is_none_or(|at| self.now < at) {
+            return;
+        }
+        self.next_tick = self.now + TICK_NANOSECONDS;
+        self.end_idle_clients();
+        for place in self.lanes.idle(seconds(self.now)) {
+            self.lanes.close(place);
+        }
+        if !self.listeners.is_empty() {
+            self.accept_waiting = true; // a pause after running out of descriptors ends here
+        }
+    }
+
+    /// Begins a hold, or joins the one that runs.
+    pub(crate) fn hold(&mut self, place: usize) {
+        if self.held.is_empty() {
+            self.held_until = self.now + HOLD_NANOSECONDS;
+        }
+        self.clients[place].is_held = true;
+        self.held.push(place);
+        self.held_count += 1;
+    }
+
+    /// Ends the hold of a client; nobody is woken for a hold that holds no one.
+    pub(crate) fn release(&mut self, place: usize) {
+        if std::mem::take(&mut self.clients[place].is_held) {
+            self.held_count -= 1;
+            if self.held_count == 0 {
+                self.held.clear();
+            }
+        }
+    }
+}
+
+/// Event data of a client.
+pub(crate) fn client_data(place: usize) -> epoll::EventData {
+    epoll::EventData::new_u64(KIND_CLIENT << KIND_SHIFT | place as u64)
+}
+
+/// Event data of a lane.
+pub(crate) fn lane_data(place: usize) -> epoll::EventData {
+    epoll::EventData::new_u64(KIND_LANE << KIND_SHIFT | place as u64)
+}
+
+/// Nanoseconds of a clock that never jumps.
+#[must_use]
+pub fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// Whole seconds of it.
+#[must_use]
+pub fn seconds(nanoseconds: u64) -> u64 {
+    nanoseconds / 1_000_000_000
+}

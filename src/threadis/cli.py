@@ -1,0 +1,148 @@
+"""Owns the command line: arguments become one Config, then one call. No logic."""
+
+import asyncio
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from threadis import __version__, config
+from threadis.bench.command import bench
+from threadis.errors import ThreadisError
+
+app = typer.Typer(
+    name="threadis",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DIRECTIVES_HELP = "Pass a directive through to every instance, as --set hz=50; may be repeated."
+
+
+def _flag(name: str, default: Any, knob: config.Knob) -> inspect.Parameter:  # noqa: ANN401
+    """A knob as a parameter that typer turns into a flag."""
+    option = typer.Option(
+        "--" + name.replace("_", "-"),
+        metavar=knob.metavar,
+        help=knob.help + _default_text(default, knob),
+        rich_help_panel=knob.panel,
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def _default_text(default: Any, knob: config.Knob) -> str:  # noqa: ANN401
+    """The default as the user would write it."""
+    if isinstance(default, bool):
+        return f" (default: {'yes' if default else 'no'})"
+    if default is None:
+        return " (default: auto)" if "auto" in knob.metavar else ""
+    return f" (default: {default})"
+
+
+def _with_flags(command: Callable[[config.Config], None]) -> Callable[..., None]:
+    """The command with a flag for every knob, ``--set`` and ``--config``."""
+
+    def run(**given: Any) -> None:  # noqa: ANN401
+        directives, file = given.pop("set_") or [], given.pop("config_")
+        command(config.load(given, directives, file))
+
+    set_option = typer.Option(
+        "--set", metavar="NAME=VALUE", help=DIRECTIVES_HELP, rich_help_panel=config.SERVER
+    )
+    file_option = typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML file with the same names as the flags, which beat it.",
+    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(
+            "config_", keyword, default=None, annotation=Annotated[str | None, file_option]
+        ),
+        *(_flag(name, default, knob) for name, default, knob in config.knobs() if knob.is_flag),
+        inspect.Parameter(
+            "set_", keyword, default=None, annotation=Annotated[list[str] | None, set_option]
+        ),
+    ]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+def serve(settings: config.Config) -> None:
+    """Serve one port with every core: stock servers behind one proxy.
+
+    Examples:
+
+      threadis serve                                    # 127.0.0.1:6379, all cores
+
+      threadis serve --port 7000 --instances 4 --appendonly yes
+
+      threadis serve --maxmemory 8gb --maxmemory-policy allkeys-lru --save ""
+
+      threadis serve --config threadis.toml --set hz=50
+    """
+    from threadis.supervisor import Supervisor
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+
+    async def run() -> int:
+        return await Supervisor(settings, _say).run()
+
+    raise typer.Exit(asyncio.run(run()))
+
+
+def plan(settings: config.Config) -> None:
+    """Print which worker and instance would run on which core, and start nothing."""
+    from threadis.supervisor import make_plan
+
+    for line in make_plan(settings).render():
+        _say(line)
+
+
+app.command()(_with_flags(serve))
+app.command()(_with_flags(plan))
+app.command()(bench)
+
+
+def _say(line: str) -> None:
+    """A line for people on standard output; nobody has to be there to read it."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        logging.getLogger("threadis").debug("nobody reads standard output")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _say(f"threadis {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """One ordinary Redis that uses every core: stock servers behind one smart proxy."""
+
+
+def main() -> None:
+    """The console command ``threadis``."""
+    try:
+        app()
+    except ThreadisError as error:
+        print(f"threadis: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)

@@ -1,0 +1,264 @@
+"""The command table: derived from the server's own COMMAND, plus a few rows that it cannot know.
+
+Every server version and module describes its commands (arity, flags, key specifications, tips);
+``derive`` turns that into rows for the workers. ``OVERRIDES`` says what metadata cannot: the tips
+speak of cluster mode, our instances are standalone. A command that no rule places is refused.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """Where keys are, in the server's own terms; argument 0 is the command's name."""
+
+    index: int = 0  # begin at this argument, unless there is a keyword
+    keyword: str = ""  # begin behind this word …
+    start_from: int = 1  # … searched from here; negative: backwards from the end
+    is_count: bool = False  # the number of keys is an argument
+    last: int = 0  # range: the last key, from the beginning, or from the end if negative
+    step: int = 1
+    limit: int = 0  # range: only this fraction of the rest is keys
+    number: int = 0  # count: where the number is, from the beginning
+    first: int = 0  # count: where the first key is
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the workers need to know of one command."""
+
+    name: str  # lower case; a subcommand as "parent|name", "parent|*" for all others
+    arity: int
+    route: str  # keys, split, all, any, scan, session, coordinator, refuse
+    detail: str = ""  # the merge of split and all; the verb of session
+    keys: tuple[KeySpec, ...] = ()
+    no_auth: bool = False
+    refused_words: tuple[str, ...] = ()  # options with which the command is refused
+    words_until: str = ""  # options end at this word
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """How a command is done, where the server's metadata does not say it."""
+
+    route: str
+    why: str
+    detail: str = ""
+    refused_words: tuple[str, ...] = field(default=())
+    words_until: str = ""
+
+
+SESSION: Final = "the worker owns the session"
+SAME: Final = "the answer is the same on every instance"
+MERGED: Final = "merged by hand"
+
+OVERRIDES: Final[dict[str, Override]] = {
+    # The session is the worker's.
+    "ping": Override("session", SESSION, "ping"),
+    "echo": Override("session", SESSION, "echo"),
+    "quit": Override("session", SESSION, "quit"),
+    "reset": Override("session", SESSION, "reset"),
+    "hello": Override("session", SESSION, "hello"),
+    "auth": Override("session", SESSION, "auth"),
+    "select": Override("session", SESSION, "select"),
+    "client|id": Override("session", SESSION, "client|id"),
+    "client|getname": Override("session", SESSION, "client|getname"),
+    "client|setname": Override("session", SESSION, "client|setname"),
+    "client|setinfo": Override("session", SESSION, "client|setinfo"),
+    "client|no-evict": Override("session", SESSION, "client|no-evict"),
+    "client|no-touch": Override("session", SESSION, "client|no-touch"),
+    # Python knows better.
+    "client|list": Override("coordinator", "clients are ours, not the instances'"),
+    "client|info": Override("coordinator", "clients are ours, not the instances'"),
+    "info": Override("coordinator", MERGED),
+    "config|get": Override("coordinator", "some directives are ours"),
+    "config|set": Override("coordinator", "on all instances or none; some directives are ours"),
+    "config|resetstat": Override("coordinator", "our own counters too"),
+    "config|rewrite": Override("refuse", "the instances' files are written by the supervisor"),
+    "randomkey": Override("coordinator", "every key should be as likely: weighted by size"),
+    # Any instance knows.
+    "time": Override("any", "one clock"),
+    "lolwut": Override("any", SAME),
+    "command": Override("any", SAME),
+    "role": Override("any", "a primary without replicas"),
+    "acl|cat": Override("any", SAME),
+    "acl|genpass": Override("any", "random anyway"),
+    "acl|whoami": Override("any", "everyone is the default user until there are ACLs"),
+    "readonly": Override("any", "refused by every standalone server, in its words"),
+    "readwrite": Override("any", "refused by every standalone server, in its words"),
+    "asking": Override("any", "refused by every standalone server, in its words"),
+    "cluster": Override("any", "refused by every standalone server, in its words"),
+    # One instance after the other.
+    "scan": Override("scan", "the cursor carries the instance"),
+    # Metadata that says too little.
+    "sort": Override("keys", "BY, GET and STORE name keys", refused_words=("BY", "GET", "STORE")),
+    "sort_ro": Override("keys", "BY and GET name keys", refused_words=("BY", "GET")),
+    "xread": Override("keys", "blocks", refused_words=("BLOCK",), words_until="STREAMS"),
+    "xreadgroup": Override("keys", "blocks", refused_words=("BLOCK",), words_until="STREAMS"),
+    "msetex": Override(
+        "split", "NX and XX ask all keys at once", "all_succeeded", refused_words=("NX", "XX")
+    ),
+    "watch": Override("refuse", "needs a lane of its own"),
+    "migrate": Override("refuse", "keys that the server itself cannot name"),
+    # The tips mean cluster mode, where lanes and scripts are nobody else's.
+    "slowlog|get": Override("refuse", "entries need one order and unique ids"),
+    "commandlog|get": Override("refuse", "entries need one order and unique ids"),
+    "wait": Override("refuse", "speaks of the writes of one connection"),
+    "waitaof": Override("refuse", "speaks of the writes of one connection"),
+}
+
+# One override for all subcommands.
+WHOLE_FAMILIES: Final = ("command", "cluster")
+# Refused as a whole until their issue is done; single subcommands may have a row above.
+REFUSED_FAMILIES: Final = ("acl", "script", "function", "module", "latency")
+REFUSED_FLAGS: Final = ("blocking", "pubsub")
+REFUSED_CATEGORIES: Final = ("@scripting",)
+HELPFUL: Final = ("latency|reset",)
+
+MERGES: Final = {
+    "agg_sum": "sum",
+    "agg_min": "min",
+    "agg_max": "max",
+    "agg_logical_and": "and",
+    "agg_logical_or": "or",
+    "all_succeeded": "all_succeeded",
+    "one_succeeded": "one_succeeded",
+}
+
+
+def derive(entries: list[Any]) -> list[Row]:
+    """Build the table from the reply of COMMAND (RESP2, as hiredis reads it)."""
+    rows: list[Row] = []
+    for entry in entries:
+        rows.append(_row(entry, parent=""))
+        name = rows[-1].name
+        subcommands = entry[9] if len(entry) > 9 else []
+        rows.extend(_row(sub, parent=name) for sub in subcommands)
+    return _with_missing(rows)
+
+
+def _with_missing(rows: list[Row]) -> list[Row]:
+    """Add what Redis 7.0 does not list although it knows it."""
+    names = {row.name for row in rows}
+    if "quit" not in names:
+        rows.append(Row("quit", -1, "session", "quit", no_auth=True))
+    if "debug" in names:
+        # Stock servers list DEBUG without its subcommands.
+        rows.append(Row("debug|object", -2, "keys", keys=(KeySpec(index=2),)))
+        rows.append(Row("debug|*", -2, "refuse", refusal=_refusal("debug")))
+    return rows
+
+
+def _row(entry: list[Any], parent: str) -> Row:
+    name = entry[0].decode().lower()
+    if parent and "|" not in name:
+        name = f"{parent}|{name}"
+    flags = {flag.decode() for flag in entry[2]}
+    route, detail, override = _route(name, entry, flags)
+    specs = _key_specs(entry) if route in ("keys", "split") else ()
+    return Row(
+        name=name,
+        arity=entry[1],
+        route=route,
+        detail=detail,
+        keys=specs,
+        no_auth="no_auth" in flags,
+        refused_words=override.refused_words if override else (),
+        words_until=override.words_until if override else "",
+        refusal=_refusal(name, override),
+    )
+
+
+def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Override | None]:
+    """Say how a command is done; unplaced commands are refused."""
+    family = name.split("|")[0]
+    override = OVERRIDES.get(name if family not in WHOLE_FAMILIES else family)
+    if override:
+        return override.route, override.detail, override
+    if name.endswith("|help"):
+        return "any", "", None
+    categories = {category.decode() for category in entry[6]}
+    if (
+        (family in REFUSED_FAMILIES and name not in HELPFUL)
+        or flags.intersection(REFUSED_FLAGS)
+        or categories.intersection(REFUSED_CATEGORIES)
+    ):
+        return "refuse", "", None
+    tips = dict(
+        tip.decode().split(":", 1) for tip in (entry[7] if len(entry) > 7 else []) if b":" in tip
+    )
+    return *_route_by_tips(entry, tips), None
+
+
+def _route_by_tips(entry: list[Any], tips: dict[str, str]) -> tuple[str, str]:
+    policy = tips.get("request_policy")
+    response = tips.get("response_policy")
+    merge = MERGES.get(response or "")
+    if policy == "multi_shard" and (merge or not response):
+        return "split", merge or "keyed"
+    if policy in ("all_shards", "all_nodes") and (merge or not response):
+        return "all", merge or "concat"
+    if policy is None and _key_specs(entry) and not _is_vague(entry):
+        return "keys", ""
+    return "refuse", ""
+
+
+def _refusal(name: str, override: Override | None = None) -> str:
+    shown = name.replace("|", " ").upper()
+    if override and override.refused_words:
+        words = ", ".join(override.refused_words)
+        return f"ERR threadis: {shown} with {words} is not supported yet"
+    return f"ERR threadis: {shown} is not supported yet"
+
+
+def _is_vague(entry: list[Any]) -> bool:
+    """Whether the server itself cannot name all keys of the command."""
+    specs = [_pairs(spec) for spec in (entry[8] if len(entry) > 8 else [])]
+    return any(
+        b"incomplete" in spec[b"flags"]
+        or _pairs(spec[b"begin_search"])[b"type"] == b"unknown"
+        or _pairs(spec[b"find_keys"])[b"type"] == b"unknown"
+        for spec in specs
+    )
+
+
+def _key_specs(entry: list[Any]) -> tuple[KeySpec, ...]:
+    specs = entry[8] if len(entry) > 8 else []
+    if not specs and entry[3] > 0:  # a module without key specifications
+        return (KeySpec(index=entry[3], last=_relative(entry), step=max(entry[5], 1)),)
+    found = (_key_spec(_pairs(spec)) for spec in specs)
+    return tuple(spec for spec in found if spec is not None)
+
+
+def _relative(entry: list[Any]) -> int:
+    """The last key as key specifications count it: from the first, unless from the end."""
+    last: int = entry[4]
+    return last if last < 0 else last - int(entry[3])
+
+
+def _key_spec(spec: dict[bytes, Any]) -> KeySpec | None:
+    begin = _pairs(spec[b"begin_search"])
+    find = _pairs(spec[b"find_keys"])
+    if b"unknown" in (begin[b"type"], find[b"type"]):
+        return None
+    where = _pairs(begin[b"spec"])
+    how = _pairs(find[b"spec"])
+    is_count = find[b"type"] == b"keynum"
+    return KeySpec(
+        index=where.get(b"index", 0),
+        keyword=where.get(b"keyword", b"").decode(),
+        start_from=where.get(b"startfrom", 1),
+        is_count=is_count,
+        last=how.get(b"lastkey", 0),
+        step=how[b"keystep"],
+        limit=how.get(b"limit", 0),
+        number=how.get(b"keynumidx", 0),
+        first=how.get(b"firstkey", 0),
+    )
+
+
+def _pairs(flat: list[Any]) -> dict[bytes, Any]:
+    """A RESP2 map, which is a flat array."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

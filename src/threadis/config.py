@@ -1,0 +1,152 @@
+"""Owns the configuration: every knob once, with its default, its unit and how it is read.
+
+The command line and the TOML file are both made from this list: a knob ``maxmemory_policy`` is the
+flag ``--maxmemory-policy`` and the TOML key ``maxmemory-policy``. Flags beat the file.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from threadis import directives, values
+from threadis.errors import ConfigError
+
+MAX_INSTANCES = 256
+MAX_WORKERS = 128
+POLICIES = (
+    "noeviction",
+    *(f"{keys}-{how}" for keys in ("allkeys", "volatile") for how in ("lru", "lfu", "random")),
+    "volatile-ttl",
+)
+
+# The groups of ``--help``
+LISTEN, CORES, DATA, LIMITS, SERVER = "Listening", "Cores", "Data", "Clients", "Stock server"
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """What the command line and the TOML file need to know of a field."""
+
+    read: values.Reader[Any]
+    panel: str
+    metavar: str
+    help: str
+    is_flag: bool = True  # False: the TOML file only, because argv is public
+
+
+def _knob(
+    default: Any,  # noqa: ANN401
+    read: values.Reader[Any],
+    panel: str,
+    metavar: str,
+    text: str,
+    *,
+    is_flag: bool = True,
+) -> Any:  # noqa: ANN401
+    knob = Knob(read, panel, metavar, text, is_flag)
+    return dataclasses.field(default=default, metadata={"knob": knob})
+
+
+_PORT, _ANY = values.number(0, 65535), values.number(0, 2**31 - 1)
+_SOME = values.number(1, 2**31 - 1)
+
+
+# One knob a line, as in a table.
+# fmt: off
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All that ``threadis serve`` was told, checked."""
+
+    host: str = _knob("127.0.0.1", values.addresses, LISTEN, "ADDRESSES", "Addresses to listen on, separated by spaces; * is every interface.")
+    port: int = _knob(6379, _PORT, LISTEN, "PORT", "TCP port; 0 takes a free one and prints it.")
+    unixsocket: str | None = _knob(None, values.path, LISTEN, "PATH", "Also listen on this Unix socket.")
+    tcp_backlog: int = _knob(511, _SOME, LISTEN, "N", "Connections that may wait to be accepted.")
+    protected_mode: bool = _knob(True, values.yes_or_no, LISTEN, "yes|no", "Without a password, serve only clients of this machine.")
+    requirepass: str | None = _knob(None, values.text, LISTEN, "PASSWORD", "Password that clients must give.", is_flag=False)
+    requirepass_file: str | None = _knob(None, values.path, LISTEN, "FILE", "File with the password that clients must give (never in argv).")
+    instances: int | None = _knob(None, values.count(MAX_INSTANCES), CORES, "N|auto", "Stock servers, each on its own core; auto: from the CPUs, or as the data says.")
+    workers: int | None = _knob(None, values.count(MAX_WORKERS), CORES, "N|auto", "Proxy threads, each on its own core; auto: from the CPUs.")
+    dir: str = _knob("threadis-data", values.path, DATA, "DIR", "Data directory; made when missing.")
+    maxmemory: int = _knob(0, values.memory, DATA, "SIZE", "Memory for all instances together, as 100mb or 8gb; 0: no limit.")
+    maxmemory_policy: str = _knob("noeviction", values.one_of(*POLICIES), DATA, "POLICY", "What to evict when the memory is full.")
+    appendonly: bool = _knob(False, values.yes_or_no, DATA, "yes|no", "Log every write (AOF), so that nothing is lost when a process dies.")
+    save: str | None = _knob(None, values.save_points, DATA, "POINTS", 'Snapshots: pairs of seconds and changes, "3600 1 300 100"; "" for never (default: the server\'s own)')
+    databases: int = _knob(16, _SOME, DATA, "N", "Databases that SELECT can reach.")
+    maxclients: int = _knob(10000, _SOME, LIMITS, "N", "Clients served at the same time.")
+    timeout: int = _knob(0, _ANY, LIMITS, "SECONDS", "Close a client that was idle so long; 0: never.")
+    tcp_keepalive: int = _knob(300, _ANY, LIMITS, "SECONDS", "Time between probes of an idle client; 0: none.")
+    server: str | None = _knob(None, values.path, SERVER, "PATH", "The redis-server or valkey-server to run (default: from PATH, else the one that came along)")
+    set: Mapping[str, str] = dataclasses.field(default_factory=dict)  # directives passed through
+    config_file: str | None = None  # the TOML file this came from
+# fmt: on
+
+
+def knobs() -> list[tuple[str, Any, Knob]]:
+    """Each knob: the field's name, its default, and what is known of it."""
+    fields = dataclasses.fields(Config)
+    return [(f.name, f.default, f.metadata["knob"]) for f in fields if "knob" in f.metadata]
+
+
+def load(
+    flags: Mapping[str, str | None], directive_flags: list[str], file: str | None = None
+) -> Config:
+    """The configuration from flags (field name to text, None when not given) over a TOML file."""
+    table = _read_toml(file) if file else {}
+    found: dict[str, Any] = {}
+    for name, _, knob in knobs():
+        key = name.replace("_", "-")
+        given = flags.get(name)
+        if given is not None:
+            found[name] = knob.read(f"--{key}", given)
+        elif key in table:
+            found[name] = knob.read(key, table[key])
+    found["set"] = _toml_directives(table.get("set", {})) | dict(
+        directives.parse(pair) for pair in directive_flags
+    )
+    if found.get("requirepass_file"):
+        found["requirepass"] = _read_password(found["requirepass_file"])
+    if found.get("requirepass") == "":
+        raise ConfigError("requirepass: the password is empty; write one, or leave requirepass out")
+    return Config(**found, config_file=str(Path(file).absolute()) if file else None)
+
+
+def _read_toml(file: str) -> dict[str, object]:
+    """The file's table, its names checked."""
+    try:
+        table = tomllib.loads(Path(file).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config: cannot read {file}: {error.strerror}; check --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config: {file} is not TOML: {error}") from None
+    known = [name.replace("_", "-") for name, _, _ in knobs()] + ["set"]
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key.replace("_", "-").lower(), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
+            raise ConfigError(f"config: {file} has the unknown key {key!r}; {hint}")
+    return table
+
+
+def _toml_directives(table: object) -> dict[str, str]:
+    """The ``[set]`` table: NAME = VALUE, the value a text, a number, or true and false."""
+    if not isinstance(table, dict):
+        raise ConfigError("set: is a table in TOML; write [set] and a line NAME = VALUE below it")
+    found: dict[str, str] = {}
+    for name, raw in table.items():
+        if not isinstance(raw, str | int):
+            raise ConfigError(f"set {name}: {raw!r} is not text; put it in quotes")
+        value = ("no", "yes")[raw] if isinstance(raw, bool) else str(raw)
+        found.update([directives.check(name, value)])
+    return found
+
+
+def _read_password(file: str) -> str:
+    """The password in a file, without the line break at its end."""
+    try:
+        password = Path(file).read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"requirepass-file: cannot read {file}: {error}") from None
+    return values.text("requirepass-file", password)

@@ -1,0 +1,84 @@
+"""The coordinator: runs the commands that are rare or need judgement, one coroutine each.
+
+A worker hands over a command once everything its client sent before is answered, and takes
+nothing more from that client until ``Proxy.reply``. So a coroutine may take its time: it delays
+nobody else.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from threadis import _core, control, resp
+from threadis.coordinator import keyspace
+from threadis.coordinator.clients import Clients
+from threadis.coordinator.configuration import Configuration
+from threadis.coordinator.information import Information
+from threadis.coordinator.links import LinkError, Links
+
+__all__ = ["Coordinator"]
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[_core.Command], Awaitable[bytes]]
+
+
+class Coordinator:
+    """Finds the coroutine for a command, and sends its reply back."""
+
+    def __init__(
+        self,
+        start: control.Start,
+        core: _core.Proxy,
+        links: Links,
+        client_fields: list[str],
+    ) -> None:
+        self._core = core
+        self._links = links
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.clients = Clients(core, client_fields, len(start.workers))
+        self._configuration = Configuration(start, core, links)
+        information = Information(start, core, links, self._configuration)
+        self._handlers: dict[str, Handler] = {
+            "info": information.info,
+            "config|get": self._configuration.get,
+            "config|set": self._configuration.set,
+            "config|resetstat": information.reset,
+            "client|list": self.clients.list,
+            "client|info": self.clients.info,
+            "randomkey": lambda command: keyspace.random_key(command, links),
+        }
+
+    def run(self, command: _core.Command) -> None:
+        """Begin a command; its reply goes to the client when it is there."""
+        task = asyncio.create_task(self._run(command))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, command: _core.Command) -> None:
+        name = command.info.command
+        sub = command.args[0].decode(errors="replace").lower()
+        try:
+            reply = await self._handlers[_name(command)](command)
+        except LinkError as error:
+            reply = resp.error(str(error))
+        except Exception:  # one command's bug must not become another client's silence
+            log.exception("%s %s failed", name, sub)
+            reply = resp.error("ERR threadis: internal error, see the log")
+        self._core.reply(command.worker, command.place, command.generation, reply)
+
+    async def instance_changed(self, instance: control.Instance) -> None:
+        """Tell the workers; an instance that came back is first told what CONFIG SET changed."""
+        if instance.state is control.State.READY:
+            await self._configuration.replay(instance.index)
+            self._core.set_instance(instance.index, instance.socket, "")
+        else:
+            self._core.set_instance(instance.index, None, instance.state.value)
+
+
+def _name(command: _core.Command) -> str:
+    """The row's name, from the command's first words."""
+    first = command.args[0].decode().lower()
+    if first in ("config", "client"):
+        return f"{first}|{command.args[1].decode().lower()}"
+    return first

@@ -1,0 +1,205 @@
+"""CONFIG GET and SET: one configuration over many instances.
+
+Three kinds of directives: ours (the clients' side: answered and changed here), fixed (ours, but
+only at start), and the instances' (the same on all: set on all or on none, told again to an
+instance that was restarted).
+"""
+
+import asyncio
+from typing import Final
+
+import hiredis
+
+from threadis import _core, control, resp
+from threadis.coordinator.links import LinkError, Links
+
+UNITS: Final = {
+    "": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3,
+}  # fmt: skip
+
+# The supervisor's and the proxy's; changing one under them would break a promise.
+FIXED: Final = frozenset(
+    {
+        "port",
+        "bind",
+        "bind-source-addr",
+        "unixsocket",
+        "unixsocketperm",
+        "dir",
+        "dbfilename",
+        "databases",
+        "logfile",
+        "pidfile",
+        "daemonize",
+        "supervised",
+        "aclfile",
+        "appenddirname",
+        "appendfilename",
+        "cluster-enabled",
+        "replicaof",
+        "slaveof",
+        "masterauth",
+        "primaryauth",
+        "masteruser",
+        "primaryuser",
+        "io-threads",
+        "tls-port",
+        "tcp-backlog",
+        "server-cpulist",
+        "server_cpulist",
+        "bio-cpulist",
+        "bio_cpulist",
+        "maxmemory-clients",
+        "client-output-buffer-limit",
+        "enable-debug-command",
+        "enable-module-command",
+        "enable-protected-configs",
+    }
+)
+
+
+class Configuration:
+    """What CONFIG shows and changes."""
+
+    def __init__(self, start: control.Start, core: _core.Proxy, links: Links) -> None:
+        self._core = core
+        self._links = links
+        self._changed: dict[bytes, bytes] = {}
+        self._lock = asyncio.Lock()
+        unix = [one.address for one in start.listeners if one.is_unix]
+        hosts = [one.address.rsplit(":", 1)[0] for one in start.listeners if not one.is_unix]
+        self._values: dict[str, str] = {
+            "port": str(start.tcp_port),
+            "bind": " ".join(host.strip("[]") for host in hosts),
+            "unixsocket": unix[0] if unix else "",
+            "dir": start.data_dir,
+            "logfile": "",
+            "pidfile": "",
+            "requirepass": start.requirepass or "",
+            "protected-mode": "yes" if start.protected_mode else "no",
+            "maxclients": str(start.maxclients),
+            "timeout": str(start.timeout),
+            "tcp-keepalive": str(start.tcp_keepalive),
+            "maxmemory": str(start.maxmemory),
+        }
+
+    def value(self, name: str) -> str:
+        """Return a directive of ours as CONFIG GET shows it."""
+        return self._values[name]
+
+    async def get(self, command: _core.Command) -> bytes:
+        """CONFIG GET pattern …; the server matches the patterns, we put our values in."""
+        ready = self._links.ready()
+        if not ready:
+            raise LinkError("TRYAGAIN no instance is ready; the command was not run")
+        reply = await self._links.call(ready[0], *command.args)
+        if isinstance(reply, hiredis.ReplyError):
+            return resp.error(str(reply))
+        names, values = reply[::2], reply[1::2]
+        items = [
+            (name, self._values.get(name.decode(), value.decode()).encode())
+            for name, value in zip(names, values, strict=True)
+        ]
+        return resp.pairs(items, command.info.resp)
+
+    async def set(self, command: _core.Command) -> bytes:
+        """CONFIG SET name value …: everything, everywhere, or nothing."""
+        words = command.args[2:]
+        if len(words) % 2:
+            return resp.error("ERR wrong number of arguments for 'config|set' command")
+        wanted = list(zip(words[::2], words[1::2], strict=True))
+        names = [name.decode(errors="replace").lower() for name, _ in wanted]
+        for name in names:
+            if names.count(name) > 1:
+                return _failed(name, "duplicate parameter")
+            if name in FIXED:
+                return _failed(name, "threadis sets this directive itself; change it at start")
+        async with self._lock:
+            return await self._set(dict(zip(names, (value for _, value in wanted), strict=True)))
+
+    async def _set(self, wanted: dict[str, bytes]) -> bytes:
+        try:
+            ours = {n: _checked(n, v.decode()) for n, v in wanted.items() if n in self._values}
+        except ValueError as error:
+            return _failed(str(error.args[0]), str(error.args[1]))
+        theirs = {n.encode(): v for n, v in wanted.items() if n not in self._values}
+        if "maxmemory" in ours:
+            share = int(ours["maxmemory"]) // self._links.count
+            theirs[b"maxmemory"] = str(share).encode()
+        refusal = await self._set_everywhere(theirs)
+        if refusal is not None:
+            return resp.error(refusal)
+        for name, value in ours.items():
+            self._values[name] = value
+            self._apply(name, value)
+        return resp.OK
+
+    def _apply(self, name: str, value: str) -> None:
+        if name == "requirepass":
+            self._core.set_requirepass(value.encode() or None)
+        elif name == "protected-mode":
+            self._core.set_limit(name, value == "yes")
+        elif name != "maxmemory":
+            self._core.set_limit(name, int(value))
+
+    async def _set_everywhere(self, theirs: dict[bytes, bytes]) -> str | None:
+        """Set on every instance; the reason if one refused, after all were set back."""
+        if not theirs:
+            return None
+        flat = [part for item in theirs.items() for part in item]
+        before = [
+            await self._links.call(index, b"CONFIG", b"GET", *theirs)
+            for index in range(self._links.count)
+        ]
+        for index in range(self._links.count):
+            try:
+                reply = await self._links.call(index, b"CONFIG", b"SET", *flat)
+            except LinkError:
+                await self._set_back(before[:index])
+                raise
+            if isinstance(reply, hiredis.ReplyError):
+                await self._set_back(before[:index])
+                return str(reply)
+        self._changed.update(theirs)
+        return None
+
+    async def _set_back(self, before: list[list[bytes]]) -> None:
+        for index, values in enumerate(before):
+            await self._links.call(index, b"CONFIG", b"SET", *values)
+
+    async def replay(self, index: int) -> None:
+        """Tell an instance that was restarted what has changed since the start."""
+        if self._changed:
+            flat = [part for item in self._changed.items() for part in item]
+            await self._links.call(index, b"CONFIG", b"SET", *flat)
+
+
+def _failed(name: str, why: str) -> bytes:
+    return resp.error(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
+
+
+def _checked(name: str, value: str) -> str:
+    """Bring a value of ours into the form that CONFIG GET shows; ValueError(name, why)."""
+    match name:
+        case "requirepass":
+            return value
+        case "protected-mode":
+            if value.lower() not in ("yes", "no"):
+                raise ValueError(name, "argument must be 'yes' or 'no'")
+            return value.lower()
+        case "maxmemory":
+            return str(_bytes(name, value))
+        case "maxclients" | "timeout" | "tcp-keepalive":
+            least = 1 if name == "maxclients" else 0
+            if not value.isascii() or not value.isdigit() or not least <= int(value) < 2**31:
+                raise ValueError(name, f"argument must be between {least} and 2147483647 inclusive")
+            return value
+    raise ValueError(name, "threadis sets this directive itself; change it at start")
+
+
+def _bytes(name: str, value: str) -> int:
+    digits = value.rstrip("bkmgBKMG")
+    unit = value[len(digits) :].lower()
+    if not digits.isascii() or not digits.isdigit() or unit not in UNITS:
+        raise ValueError(name, "argument must be a memory value")
+    return int(digits) * UNITS[unit]

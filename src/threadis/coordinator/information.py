@@ -1,0 +1,139 @@
+"""INFO: many instances shown as the one server a client believes in, and a section of our own."""
+
+import asyncio
+import os
+import time
+from typing import Final
+
+from threadis import __version__, _core, control, resp
+from threadis.coordinator import merging
+from threadis.coordinator.configuration import Configuration
+from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.merging import Sections
+
+OURS: Final = "threadis"
+WHOLE: Final = (b"default", b"all", b"everything")  # arguments that include our section
+NEEDED: Final = (b"memory", b"stats", b"keyspace")  # what our section is made of
+
+
+class Information:
+    """Builds INFO, and remembers where CONFIG RESETSTAT set our counters to zero."""
+
+    def __init__(
+        self, start: control.Start, core: _core.Proxy, links: Links, configuration: Configuration
+    ) -> None:
+        self._start = start
+        self._core = core
+        self._links = links
+        self._configuration = configuration
+        self._started = time.monotonic()
+        self._zero: dict[str, int] = {}
+
+    async def info(self, command: _core.Command) -> bytes:
+        """INFO [section …]."""
+        wanted = [arg.lower() for arg in command.args[1:]]
+        asked = [section for section in wanted if section != OURS.encode()]
+        text = ""
+        if asked or not wanted:
+            answers = await self._ask(asked)
+            if not answers:
+                raise LinkError("TRYAGAIN no instance is ready; the command was not run")
+            merged = merging.merge(list(answers.values()))
+            self._put_ours_in(merged)
+            text = merging.render(merged)
+        if not wanted or OURS.encode() in wanted or any(word in WHOLE for word in wanted):
+            text += ("\r\n" if text else "") + await self._own_section()
+        return resp.text(text.encode(), command.info.resp)
+
+    async def reset(self, command: _core.Command) -> bytes:
+        """CONFIG RESETSTAT: the instances' counters and ours."""
+        indices = range(self._links.count)
+        await asyncio.gather(*(self._links.call(index, *command.args) for index in indices))
+        self._zero = self._totals()
+        return resp.OK
+
+    async def _ask(self, sections: list[bytes]) -> dict[int, Sections]:
+        """Ask every instance that can be asked; those that fail are left out."""
+        ready = self._links.ready()
+        answers = await asyncio.gather(
+            *(self._links.call(index, b"INFO", *sections) for index in ready),
+            return_exceptions=True,
+        )
+        parsed = {}
+        for index, answer in zip(ready, answers, strict=True):
+            if isinstance(answer, bytes):
+                parsed[index] = merging.parse(answer.decode(errors="replace"))
+            elif not isinstance(answer, LinkError):
+                raise RuntimeError(f"INFO of instance {index}: {answer!r}")
+        return parsed
+
+    def _totals(self) -> dict[str, int]:
+        totals: dict[str, int] = {}
+        for worker in self._core.stats():
+            for name, value in worker.items():
+                totals[name] = totals.get(name, 0) + value
+        return totals
+
+    def _put_ours_in(self, merged: Sections) -> None:
+        """Replace what instances say of clients, and of themselves, by what is true of us."""
+        counts = {name: value - self._zero.get(name, 0) for name, value in self._totals().items()}
+        uptime = int(time.monotonic() - self._started)
+        ours = {
+            "process_id": os.getpid(),
+            "tcp_port": self._start.tcp_port,
+            "uptime_in_seconds": uptime,
+            "uptime_in_days": uptime // 86400,
+            "config_file": self._start.config_file or "",
+            "connected_clients": self._core.connected(),
+            "maxclients": self._configuration.value("maxclients"),
+            "maxmemory": self._configuration.value("maxmemory"),
+            "maxmemory_human": merging.human(int(self._configuration.value("maxmemory"))),
+            "total_connections_received": counts["connections"],
+            "total_commands_processed": counts["commands"],
+            "total_net_input_bytes": counts["net_input_bytes"],
+            "total_net_output_bytes": counts["net_output_bytes"],
+            "rejected_connections": counts["rejected_connections"],
+            "evicted_clients": counts["clients_evicted"],
+        }
+        for fields in merged.values():
+            for name, value in ours.items():
+                if name in fields:
+                    fields[name] = str(value)
+            for listener in [name for name in fields if name.startswith("listener")]:
+                del fields[listener]
+
+    async def _own_section(self) -> str:
+        """Render `# Threadis`: the version, the sizes, and a line for each instance."""
+        answers = await self._ask(list(NEEDED))
+        totals = self._totals()
+        fields = {
+            "threadis_version": __version__,
+            "threadis_instances": str(self._links.count),
+            "threadis_workers": str(len(self._start.workers)),
+            "threadis_lanes": str(totals["lanes"]),
+            "threadis_lanes_broken": str(totals["lanes_broken"]),
+            "threadis_lane_writes": str(totals["lane_writes"]),
+            "threadis_lane_commands": str(totals["lane_commands"]),
+            "threadis_protocol_errors": str(totals["protocol_errors"]),
+        }
+        for index in range(self._links.count):
+            fields[f"instance{index}"] = self._line(index, answers.get(index, {}))
+        return merging.render({"Threadis": fields})
+
+    def _line(self, index: int, sections: Sections) -> str:
+        known = self._links.instance(index)
+        memory, stats = sections.get("Memory", {}), sections.get("Stats", {})
+        keys = sum(
+            int(merging.counts(value)["keys"]) for value in sections.get("Keyspace", {}).values()
+        )
+        shown = {
+            "state": known.state.value,
+            "pid": known.pid,
+            "cpu": "+".join(map(str, known.cpus)),
+            "socket": known.socket,
+            "used_memory": memory.get("used_memory", 0),
+            "mem_fragmentation_ratio": memory.get("mem_fragmentation_ratio", 0),
+            "instantaneous_ops_per_sec": stats.get("instantaneous_ops_per_sec", 0),
+            "keys": keys,
+        }
+        return ",".join(f"{name}={value}" for name, value in shown.items())

@@ -1,0 +1,310 @@
+"""Owns the data directory: its lock, its layout on disk, the refusal to start on the wrong data.
+
+    DIR/threadis.lock        flock, held by the supervisor and by every instance
+    DIR/threadis.json        the number of instances, their ids, the slot map
+    DIR/sockets/             Unix sockets of the running instances
+    DIR/instance-N/id        says which instance this directory belongs to
+    DIR/instance-N/files     persistence files that were there at the last stop, one a line
+    DIR/instance-N/...       the stock server's own files, and server.log
+
+Nothing is written before the lock is held; only DIR itself is made first, when it is missing.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from threadis.control import SlotRange
+from threadis.errors import DataError
+from threadis.process import activity
+
+log = logging.getLogger("threadis")
+
+FORMAT = 1
+SLOTS = 16384
+PLACEMENT = "crc16-hashtag"  # how a key gets its slot; changing it is a reshard
+SOCKET_PATH_LIMIT = 107  # bytes; the kernel's sun_path, less its closing NUL
+ORPHANS_END = 5.0  # seconds; the kernel kills a dead supervisor's instances within milliseconds
+LAYOUT, LOCK, SOCKETS = "threadis.json", "threadis.lock", "sockets"
+
+
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``threadis.json`` records."""
+
+    format: int
+    placement: str
+    instances: int
+    ids: list[str]
+    slot_map: list[SlotRange]
+
+
+def even_slot_map(instances: int) -> list[SlotRange]:
+    """The slots in equal shares, in order."""
+    edges = [i * SLOTS // instances for i in range(instances + 1)]
+    return [SlotRange(edges[i], edges[i + 1] - 1, i) for i in range(instances)]
+
+
+def read_layout(folder: Path) -> Layout | None:
+    """The recorded layout; None when there is none yet. Reads only."""
+    path = folder / LAYOUT
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(f"dir: cannot read {path}: {error.strerror}") from None
+    try:
+        layout = msgspec.json.decode(content, type=Layout)
+    except msgspec.DecodeError as error:
+        raise DataError(f"dir: {path} is damaged ({error}); restore it from a backup") from None
+    if (layout.format, layout.placement) != (FORMAT, PLACEMENT) or not 0 < layout.instances == len(
+        layout.ids
+    ):
+        raise DataError(f"dir: {path} was written by another version of threadis; use that one")
+    return layout
+
+
+class DataDir:
+    """A locked data directory, fit for its instances."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path).absolute()
+        self.lock_fd = -1
+        self.layout = Layout(FORMAT, PLACEMENT, 0, [], [])
+        self._start_id = secrets.token_hex(4)
+
+    def open(self, instances: int) -> None:
+        """Lock it and make it fit for so many instances, or refuse and change nothing."""
+        self._check_socket_path(instances)
+        self._lock()
+        try:
+            layout = read_layout(self.path)
+            if layout is None:
+                layout = self._create(instances)
+            self.layout = layout
+            self._check_instances(instances)
+            self._clear_sockets()
+        except OSError as error:
+            self.close()
+            raise DataError(f"dir: cannot write to {self.path}: {error.strerror}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove the sockets, let go of the lock (which any child that lives still holds)."""
+        if self.lock_fd >= 0:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(self.path / SOCKETS)
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+
+    def folder(self, index: int) -> Path:
+        """Where an instance keeps its files."""
+        return self.path / f"instance-{index}"
+
+    def socket_path(self, index: int, start: int) -> str:
+        """A name used by one process only: a late-dying server unlinks its socket by name."""
+        return str(self.path / SOCKETS / f"i{index}-{self._start_id}-{start}.sock")
+
+    def record_files(self, index: int, dump_name: str) -> None:
+        """Remember which persistence files an instance has, to notice when they vanish."""
+        folder = self.folder(index)
+        found = sorted(
+            str(path.relative_to(folder))
+            for path in [folder / dump_name, *folder.glob("*/*.manifest")]
+            if path.is_file()
+        )
+        content = "".join(f"{name}\n" for name in found).encode()
+        try:
+            if not (folder / "files").exists() or (folder / "files").read_bytes() != content:
+                _write_atomically(folder / "files", content)
+        except OSError as error:  # a full disk: the old record, which asks for less, stays
+            log.warning("cannot write %s: %s", folder / "files", error.strerror)
+
+    def check_files(self, index: int) -> None:
+        """Refuse when a persistence file has vanished: the server would start empty, silently."""
+        folder = self.folder(index)
+        try:
+            names = (folder / "files").read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        for name in names:
+            if not (folder / name).is_file():
+                raise DataError(
+                    f"dir: {folder / name} was there at the last stop and is gone; put it back, "
+                    f"or, to start without its data, delete {folder / 'files'}"
+                )
+
+    # -- opening --
+
+    def _check_socket_path(self, instances: int) -> None:
+        """Refuse a path that the kernel would, before anything is written."""
+        longest = os.fsencode(self.socket_path(instances - 1, 999_999_999))
+        if len(longest) > SOCKET_PATH_LIMIT:
+            over = len(longest) - SOCKET_PATH_LIMIT
+            raise DataError(
+                f"dir: {self.path} is {over} bytes too long for the Unix sockets in it; "
+                "choose a shorter --dir"
+            )
+
+    def _lock(self) -> None:
+        """Hold ``threadis.lock``; the directory is made when nothing is there."""
+        with contextlib.suppress(FileExistsError):
+            try:
+                self.path.mkdir(mode=0o700)
+            except FileNotFoundError:
+                raise DataError(f"dir: {self.path.parent} does not exist; make it first") from None
+            except PermissionError:
+                raise DataError(f"dir: cannot make {self.path}: permission denied") from None
+        _check_folder(self.path)
+        path = self.path / LOCK
+        if not path.exists():
+            self._check_unused()
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise DataError(f"dir: cannot open {path}: {error.strerror}") from None
+        if not _flock(fd):
+            holder = _holder(fd)
+            os.close(fd)
+            raise DataError(
+                f"dir: {self.path} is in use by another threadis (process {holder}); "
+                "stop that one, or choose another --dir"
+            )
+        self.lock_fd = fd
+        with contextlib.suppress(OSError):  # a full disk; the name of the holder is a courtesy
+            os.truncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+    def _check_unused(self) -> None:
+        """Refuse a directory that holds something else."""
+        for path in self._entries():
+            raise DataError(
+                f"dir: {self.path} holds {path.name} but no data of threadis; "
+                "choose another --dir, or a new one"
+            )
+
+    def _entries(self) -> Iterator[Path]:
+        """What lies in the directory that is not ours."""
+        ours = (LOCK, LAYOUT, LAYOUT + ".new", SOCKETS, "lost+found")
+        for path in sorted(self.path.iterdir()):
+            if path.name not in ours and not self._is_fresh(path):
+                yield path
+
+    def _is_fresh(self, path: Path) -> bool:
+        """Whether it is an instance's directory of a first start that was cut short."""
+        if not path.name.startswith("instance-") or not path.is_dir():
+            return False
+        return all(inside.name in ("id", "id.new") for inside in path.iterdir())
+
+    def _create(self, instances: int) -> Layout:
+        """First start: the instances' directories, then, as the last step, the layout."""
+        self._check_unused()
+        ids = [secrets.token_hex(8) for _ in range(instances)]
+        for index, identity in enumerate(ids):
+            self.folder(index).mkdir(mode=0o700, exist_ok=True)
+            _write_atomically(self.folder(index) / "id", f"{identity}\n".encode())
+        layout = Layout(FORMAT, PLACEMENT, instances, ids, even_slot_map(instances))
+        content = msgspec.json.format(msgspec.json.encode(layout), indent=1)
+        _write_atomically(self.path / LAYOUT, content + b"\n")
+        return layout
+
+    def _check_instances(self, instances: int) -> None:
+        """Refuse another number of instances, and directories that are missing or swapped."""
+        recorded = self.layout.instances
+        if instances != recorded:
+            raise DataError(
+                f"instances: {self.path} holds the data of {recorded} instances, not {instances}; "
+                f"start with --instances {recorded}, or choose a new --dir "
+                "(resharding is not available yet)"
+            )
+        for index, identity in enumerate(self.layout.ids):
+            folder = self.folder(index)
+            try:
+                found = (folder / "id").read_text("ascii").strip()
+            except (OSError, UnicodeDecodeError):
+                raise DataError(
+                    f"dir: {folder} is missing, or has lost its file id; restore it from a backup"
+                ) from None
+            if found != identity:
+                raise DataError(
+                    f"dir: {folder} belongs elsewhere (its id is {found}, not {identity}); "
+                    "directories were swapped or mixed, put them back"
+                )
+            self.check_files(index)
+
+    def _clear_sockets(self) -> None:
+        """Remove what a killed start left; the lock proves that nobody uses it."""
+        folder = self.path / SOCKETS
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
+
+
+def _flock(fd: int) -> bool:
+    """Take the lock at once; wait only for the instances of a supervisor that was just killed."""
+    deadline = time.monotonic() + ORPHANS_END
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(fd)
+            if not holder.isdecimal() or activity(int(holder)).state != "Z":
+                return False
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def _holder(fd: int) -> str:
+    """The process id that the lock's holder wrote into it."""
+    return os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse what is no directory of ours, or what others may write to."""
+    found = path.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise DataError(f"dir: {path} is not a directory; choose another --dir")
+    owners = {found.st_uid, path.lstat().st_uid}
+    if owners - {os.geteuid(), 0} or found.st_uid != os.geteuid():
+        raise DataError(
+            f"dir: {path} belongs to user {found.st_uid}, but threadis runs as {os.geteuid()}; "
+            "choose another --dir, or change its owner"
+        )
+    if found.st_mode & stat.S_IWOTH:
+        raise DataError(f"dir: everybody may write to {path}; run: chmod 700 {path}")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise DataError(f"dir: {path} is not writable; run: chmod 700 {path}")
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """The old file or the new one, whatever happens; on disk when this returns."""
+    new = path.with_name(path.name + ".new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        new.rename(path)
+    except OSError:
+        new.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

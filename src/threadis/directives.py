@@ -1,0 +1,88 @@
+"""Owns ``--set``: which of the stock server's directives may be passed through to the instances."""
+
+import re
+
+from threadis.errors import ConfigError
+
+# Directives with a flag of ours, which says what they mean over several instances.
+FLAG_INSTEAD = {
+    "appendonly": "--appendonly",
+    "bind": "--host",
+    "databases": "--databases",
+    "dir": "--dir",
+    "maxclients": "--maxclients",
+    "maxmemory": "--maxmemory",
+    "maxmemory-policy": "--maxmemory-policy",
+    "port": "--port",
+    "protected-mode": "--protected-mode",
+    "requirepass": "--requirepass-file",
+    "save": "--save",
+    "tcp-backlog": "--tcp-backlog",
+    "tcp-keepalive": "--tcp-keepalive",
+    "timeout": "--timeout",
+    "unixsocket": "--unixsocket",
+}
+
+# Directives that would take an instance out of our hands, with the reason.
+OURS = {
+    "aclfile": "users are kept alike on all instances by threadis",
+    "bio_cpulist": "threadis pins the instances",
+    "aof_rewrite_cpulist": "threadis pins the instances",
+    "bgsave_cpulist": "threadis pins the instances",
+    "daemonize": "instances stay children of the supervisor",
+    "include": "name each directive with a --set of its own",
+    "logfile": "each instance writes to server.log in its own directory",
+    "masterauth": "instances do not replicate",
+    "masteruser": "instances do not replicate",
+    "pidfile": "instances stay children of the supervisor",
+    "primaryauth": "instances do not replicate",
+    "primaryuser": "instances do not replicate",
+    "rename-command": "the proxy relies on the commands' own names",
+    "replicaof": "instances do not replicate",
+    "server_cpulist": "threadis pins the instances",
+    "server-cpulist": "threadis pins the instances",
+    "slaveof": "instances do not replicate",
+    "supervised": "instances stay children of the supervisor",
+    "syslog-enabled": "each instance writes to server.log in its own directory",
+    "unixsocketgroup": "only threadis connects to the instances",
+    "unixsocketperm": "only threadis connects to the instances",
+    "user": "users are kept alike on all instances by threadis",
+}
+OUR_PREFIXES = {
+    "cluster-": "instances run without cluster mode; threadis keeps the slot map",
+    "tls-": "instances listen on Unix sockets only",
+}
+# ``local`` would mean everybody: through the proxy every client looks local to an instance.
+NEVER_LOCAL = ("enable-debug-command", "enable-module-command", "enable-protected-configs")
+
+
+def check(name: str, value: str) -> tuple[str, str]:
+    """A directive that an instance may be given, its name in lower case."""
+    lower = name.lower()
+    if not re.fullmatch(r"[a-z0-9_.-]+", lower):
+        raise ConfigError(f"set: {name!r} is not a directive's name; write --set NAME=VALUE")
+    if not value.strip() or re.search(r"[\r\n\0]", value):
+        raise ConfigError(
+            f"set {lower}: the value must be one line that is not empty; "
+            f"write '{lower}=\"\"' for an empty one"
+        )
+    if lower in FLAG_INSTEAD:
+        raise ConfigError(f"set {lower}: threadis decides this; use {FLAG_INSTEAD[lower]} instead")
+    reason = OURS.get(lower) or next(
+        (why for prefix, why in OUR_PREFIXES.items() if lower.startswith(prefix)), None
+    )
+    if reason:
+        raise ConfigError(f"set {lower}: not possible, {reason}; leave it out")
+    if lower in NEVER_LOCAL and value.strip().strip("\"'").lower() not in ("yes", "no"):
+        raise ConfigError(
+            f"set {lower}: use yes or no, because every client looks local to the instances"
+        )
+    return lower, value.strip()
+
+
+def parse(pair: str) -> tuple[str, str]:
+    """``NAME=VALUE`` as typed after ``--set``."""
+    name, equals, value = pair.partition("=")
+    if not equals:
+        raise ConfigError(f"set: {pair!r} has no '='; write --set NAME=VALUE")
+    return check(name.strip(), value)

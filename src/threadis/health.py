@@ -1,0 +1,128 @@
+"""Owns the supervisor's own connection to an instance: is it there, is it ours, does it answer?
+
+Any answer means alive. Only a server that loads says so in an error's text; no client can write
+that text on this connection.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable, Coroutine
+
+from threadis.control import State
+from threadis.process import Activity, activity
+
+CONNECT_RETRY = 0.01  # seconds between tries while the server starts
+PING_INTERVAL = 0.25  # seconds between questions
+DEADLINE = 1.0  # seconds for an answer; then the kernel is asked what the process is doing
+LOOK_INTERVAL = 0.25  # seconds between looks while no answer comes
+REPLY_LIMIT = 1024 * 1024  # bytes; INFO is a few thousand
+
+
+class HealthError(Exception):
+    """The connection is not usable; another one is tried."""
+
+
+class Health:
+    """Asks one instance process how it is, until the process ends."""
+
+    def __init__(self, path: str, password: str, pid: int, become: Callable[[State], None]) -> None:
+        self._path, self._password, self._pid = path, password, pid
+        self._become = become
+        self._connection: Connection | None = None
+        self._has_answered = False
+
+    async def watch(self) -> None:
+        """Tell of every change, for ever."""
+        while True:
+            try:
+                self._connection = await Connection.open(self._path, self._pid)
+                await self._ask_on(self._connection)
+            except (OSError, EOFError, HealthError, ValueError):
+                await asyncio.sleep(PING_INTERVAL if self._has_answered else CONNECT_RETRY)
+            finally:
+                self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    async def _ask_on(self, connection: "Connection") -> None:
+        reply = await self._answered(connection.ask("AUTH", self._password))
+        while reply.startswith(b"+OK"):
+            pong = await self._answered(connection.ask("PING"))
+            self._has_answered = True
+            self._become(State.LOADING if pong.startswith(b"-LOADING") else State.READY)
+            await asyncio.sleep(PING_INTERVAL)
+        raise HealthError(reply.decode("utf-8", "replace"))
+
+    async def _answered(self, question: Coroutine[None, None, bytes]) -> bytes:
+        """The answer, however late; in the meantime a stopped process is told of."""
+        answer = asyncio.ensure_future(question)
+        try:
+            before: Activity = activity(self._pid)
+            await asyncio.wait([answer], timeout=DEADLINE)
+            while not answer.done():
+                now = activity(self._pid)
+                if now.is_stopped(before):
+                    self._become(State.STOPPED)
+                before = now
+                await asyncio.wait([answer], timeout=LOOK_INTERVAL)
+            return answer.result()
+        finally:
+            answer.cancel()
+
+
+class Connection:
+    """A connection to a process that we started, proved by the kernel."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def open(cls, path: str, pid: int) -> "Connection":
+        """Connect; refuse a server that is not process ``pid``."""
+        reader, writer = await asyncio.open_unix_connection(path, limit=REPLY_LIMIT)
+        peer = writer.get_extra_info("socket").getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+        )
+        found: int = struct.unpack("3i", peer)[0]
+        if found != pid:
+            writer.close()
+            raise HealthError(f"{path} belongs to process {found}, not to {pid}")
+        return cls(reader, writer)
+
+    async def ask(self, *words: str) -> bytes:
+        """One command, one reply: a line, or the content of a bulk string."""
+        parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+        self._writer.write(f"*{len(words)}\r\n{''.join(parts)}".encode())
+        await self._writer.drain()
+        line = await self._reader.readline()
+        if not line.endswith(b"\r\n"):
+            raise EOFError
+        if line.startswith(b"$") and (length := int(line[1:])) >= 0:
+            return (await self._reader.readexactly(length + 2))[:-2]
+        return line
+
+    def close(self) -> None:
+        """Close it."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
+
+
+async def ask(path: str, password: str, pid: int, words: list[str], seconds: float) -> bytes | None:
+    """One answer on a connection of its own; None when none comes in time."""
+    connection = None
+    try:
+        async with asyncio.timeout(seconds):
+            connection = await Connection.open(path, pid)
+            await connection.ask("AUTH", password)
+            return await connection.ask(*words)
+    except (OSError, EOFError, HealthError, ValueError):  # TimeoutError is an OSError
+        return None
+    finally:
+        if connection:
+            connection.close()

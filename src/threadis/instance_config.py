@@ -1,0 +1,61 @@
+"""Owns the configuration text of an instance, which it reads from its standard input."""
+
+import re
+from pathlib import Path
+
+from threadis.config import Config
+from threadis.server import Server
+
+# Connections an instance accepts: few clients may still need many lanes, and the supervisor asks
+LEAST_LANES, SPARE_LANES = 10_000, 32
+REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
+DUMP_NAME = "dump.rdb"  # the servers' default
+
+
+def text(
+    config: Config, server: Server, *, instances: int, folder: Path, socket: str, password: str
+) -> bytes:
+    """The directives of one instance; ``--set`` comes last and so has the last word."""
+    lines = [
+        "port 0",
+        f"unixsocket {quote(socket)}",
+        "unixsocketperm 700",
+        f"dir {quote(str(folder))}",
+        f"logfile {quote(str(folder / 'server.log'))}",
+        "daemonize no",
+        f"requirepass {password}",
+        "protected-mode yes",
+        # Through the proxy every client looks local, so "local" would mean everybody
+        "enable-debug-command no",
+        "enable-module-command no",
+        "enable-protected-configs no",
+        f"databases {config.databases}",
+        f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
+        "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
+        "tcp-backlog 511",
+        f"shutdown-timeout {REPLICA_WAIT}",
+        f"maxmemory {share(config.maxmemory, instances)}",
+        f"maxmemory-policy {config.maxmemory_policy}",
+        f"appendonly {'yes' if config.appendonly else 'no'}",
+    ]
+    if config.save is not None:
+        lines.append(f"save {config.save or quote('')}")
+    if server.hides_user_data:
+        lines.append("hide-user-data-from-log yes")
+    lines.extend(f"{name} {value}" for name, value in config.set.items())
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def share(maxmemory: int, instances: int) -> int:
+    """An instance's part of the memory, in bytes; never 0, which would mean no limit."""
+    return max(1, maxmemory // instances) if maxmemory else 0
+
+
+def quote(value: str) -> str:
+    """A value as the servers' configuration files quote it."""
+    return '"' + re.sub(r'[\\"]', r"\\\g<0>", value) + '"'
+
+
+def dump_name(config: Config) -> str:
+    """The name of the snapshot file."""
+    return config.set.get("dbfilename", DUMP_NAME).strip("\"'")

@@ -1,0 +1,115 @@
+"""Owns what the kernel says of the CPUs: which we may use, how much of them, how they lie."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cpu:
+    """One logical CPU."""
+
+    index: int
+    node: int = 0  # NUMA node
+    sibling_rank: int = 0  # 0: the first thread of its physical core, 1: the second ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """The CPUs that this process may use."""
+
+    cpus: tuple[Cpu, ...]
+    quota: float | None = None  # CPUs' worth of time the cgroup grants; None: no limit
+
+
+def read(root: Path = ROOT, allowed: set[int] | None = None) -> Machine:
+    """The machine as the kernel shows it below ``root`` (another root serves the tests)."""
+    usable = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
+    nodes = _nodes(root)
+    cpus = tuple(
+        Cpu(index, nodes.get(index, 0), _sibling_rank(root, index, usable)) for index in usable
+    )
+    return Machine(cpus, _quota(root))
+
+
+def parse_cpu_list(text: str) -> list[int]:
+    """The kernel's lists, "0-3,8,10-11"."""
+    found: list[int] = []
+    for part in text.strip().split(","):
+        if part:
+            first, _, last = part.partition("-")
+            found.extend(range(int(first), int(last or first) + 1))
+    return found
+
+
+def _text(path: Path) -> str | None:
+    """A small kernel file; None when this kernel does not have it."""
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _nodes(root: Path) -> dict[int, int]:
+    """CPU to NUMA node."""
+    found = {}
+    for path in (root / "sys/devices/system/node").glob("node[0-9]*/cpulist"):
+        for cpu in parse_cpu_list(_text(path) or ""):
+            found[cpu] = int(path.parent.name.removeprefix("node"))
+    return found
+
+
+def _sibling_rank(root: Path, cpu: int, usable: list[int]) -> int:
+    """How many usable threads of the same physical core come before this one."""
+    topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+    siblings = parse_cpu_list(_text(topology / "thread_siblings_list") or str(cpu))
+    return sum(1 for other in siblings if other in usable and other < cpu)
+
+
+def _quota(root: Path) -> float | None:
+    """The tightest CPU quota of our own cgroup and its ancestors, in CPUs; None: no limit."""
+    quotas: list[float] = []
+    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            for folder in _upwards(root / "sys/fs/cgroup", path):
+                quotas.extend(_quota_v2(folder))
+        elif "cpu" in controllers.split(","):
+            for folder in _upwards(root / "sys/fs/cgroup" / controllers, path):
+                quotas.extend(_quota_v1(folder))
+    return min(quotas, default=None)
+
+
+def _upwards(mount: Path, path: str) -> Iterator[Path]:
+    """The cgroup's folder, then each ancestor's up to the mount; in a container some are hidden."""
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    for length in range(len(parts), -1, -1):
+        yield mount.joinpath(*parts[:length])
+
+
+def _quota_v2(folder: Path) -> list[float]:
+    """From ``cpu.max``: "max 100000", or microseconds of CPU time in each period."""
+    words = (_text(folder / "cpu.max") or "").split()
+    if len(words) != 2 or words[0] == "max":
+        return []
+    return [int(words[0]) / int(words[1])]
+
+
+def _quota_v1(folder: Path) -> list[float]:
+    """From ``cpu.cfs_quota_us``: -1, or microseconds of CPU time in each period."""
+    quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+    if not quota or not period or int(quota) <= 0:
+        return []
+    return [int(quota) / int(period)]
+
+
+def usable_cpus(machine: Machine) -> list[Cpu]:
+    """The CPUs worth counting: physical cores first, a node at a time, no more than the quota."""
+    ordered = sorted(machine.cpus, key=lambda cpu: (cpu.sibling_rank, cpu.node, cpu.index))
+    if machine.quota is None:
+        return ordered
+    return ordered[: max(1, math.ceil(machine.quota))]

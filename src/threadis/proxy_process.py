@@ -1,0 +1,138 @@
+"""Owns the proxy as a child process: starts it, tells it of the instances, starts it again."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from threadis import control
+from threadis.errors import ServerError
+from threadis.process import Backoff, Child, describe_status, wrong_affinity
+
+log = logging.getLogger("threadis")
+
+EXIT_MARGIN = 2.0  # seconds beyond the grace for the proxy to end
+
+
+class ProxyProcess:
+    """The proxy of this supervisor, through all its processes."""
+
+    def __init__(
+        self, start: control.Start, instances: Callable[[], list[control.Instance]]
+    ) -> None:
+        self.serving = asyncio.Event()  # clients have been served at least once
+        self._start, self._instances = start, instances
+        self._backoff = Backoff()
+        self._child: Child | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def run(self) -> None:
+        """Keep it running, until cancelled; one that never served is an error."""
+        while True:
+            started = time.monotonic()
+            try:
+                ending = f"died ({describe_status(await self._live())})"
+            except OSError as error:  # no process to be had
+                ending = f"cannot start: {error}"
+            if not self.serving.is_set():
+                raise ServerError(f"the proxy {ending} before it served; see what it printed above")
+            pause = self._backoff.after(time.monotonic() - started)
+            log.warning("proxy %s; restarting in %.0f ms", ending, pause * 1000)
+            await asyncio.sleep(pause)
+
+    def tell(self, message: control.ToProxy) -> None:
+        """Send a message to the present process, if there is one."""
+        if self._writer and not self._writer.is_closing():
+            self._writer.write(control.encode(message))
+
+    async def stop(self, grace: float, fast: asyncio.Event) -> bool:
+        """Let it answer what is running and end; whether it went by itself."""
+        child = self._child
+        if child is None or child.exited.done():
+            return True
+        self.tell(control.Stop(grace))
+        hurry = asyncio.create_task(fast.wait())
+        waits: list[asyncio.Future[int] | asyncio.Task[bool]] = [child.exited]
+        await asyncio.wait(
+            [*waits, hurry], timeout=grace + EXIT_MARGIN, return_when=asyncio.FIRST_COMPLETED
+        )
+        hurry.cancel()
+        if not child.exited.done():
+            log.warning("the proxy did not end in time and is killed")
+            child.send(signal.SIGKILL)
+        status = await child.exited
+        if status != 0:
+            log.warning("the proxy ended with %s", describe_status(status))
+        return status == 0
+
+    async def _live(self) -> int:
+        """One process, from its start to its end."""
+        ours, theirs = control.pair()
+        fds = [listener.fd for listener in self._start.listeners]
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours, limit=control.MESSAGE_LIMIT)
+            self._writer = writer
+            self._child = child = Child(
+                [sys.executable, "-m", "threadis.proxy", str(theirs.fileno())],
+                pass_fds=[theirs.fileno(), *fds],
+            )
+        self.tell(self._start)
+        for message in self._instances():
+            self.tell(message)
+        listening = asyncio.create_task(self._listen(reader, child))
+        cancelled = False
+        try:
+            return await asyncio.shield(child.exited)
+        except asyncio.CancelledError:
+            cancelled = True  # the channel stays open for ``stop``
+            raise
+        finally:
+            listening.cancel()
+            if not cancelled:
+                writer.close()
+
+    async def _listen(self, reader: asyncio.StreamReader, child: Child) -> None:
+        """Take in what it says."""
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                try:
+                    message = control.decode_for_supervisor(line)
+                except msgspec.DecodeError as error:
+                    log.error("the proxy said what is no message: %s", error)
+                    continue
+                self._check_workers(child.pid, message.worker_tids)
+                self.serving.set()
+
+    def _check_workers(self, pid: int, tids: list[int]) -> None:
+        """Ask the kernel whether each worker runs where it was planned, under its name."""
+        if len(tids) != len(self._start.workers):
+            log.warning("%d workers were planned, %d run", len(self._start.workers), len(tids))
+        for index, (tid, cpus) in enumerate(zip(tids, self._start.workers, strict=False)):
+            if wrong := wrong_affinity(pid, cpus, [tid]):
+                log.warning(
+                    "worker %d should run on CPU %s, but the kernel lets it run on %s",
+                    index,
+                    cpus,
+                    sorted(wrong),
+                )
+            with contextlib.suppress(OSError):
+                name = Path(f"/proc/{pid}/task/{tid}/comm").read_text("utf-8").strip()
+                if name != f"worker-{index}":
+                    log.warning("worker %d runs under the name %s", index, name)
+
+    def close(self) -> None:
+        """Close the channel; a proxy that still lives takes this as the end."""
+        if self._writer:
+            self._writer.close()
+
+
+def file_limit(maxclients: int, lanes: int) -> int:
+    """Files the proxy may need: clients, lanes, and what any process has open."""
+    return maxclients + lanes + 2 * len(os.sched_getaffinity(0)) + 64

@@ -1,0 +1,56 @@
+"""Replies in the client's protocol: Python values → RESP2 or RESP3."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import hiredis
+
+OK = b"+OK\r\n"
+
+
+def error(message: str) -> bytes:
+    """An error; line breaks in the text are made harmless."""
+    return f"-{message}".replace("\r", " ").replace("\n", " ").encode() + b"\r\n"
+
+
+def bulk(data: bytes) -> bytes:
+    """A bulk string."""
+    return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+def text(data: bytes, resp: int) -> bytes:
+    """A text for people: a verbatim string in RESP3, as INFO and CLIENT LIST answer."""
+    return b"=%d\r\ntxt:%s\r\n" % (len(data) + 4, data) if resp == 3 else bulk(data)
+
+
+def null(resp: int) -> bytes:
+    """No value."""
+    return b"_\r\n" if resp == 3 else b"$-1\r\n"
+
+
+def pairs(items: Iterable[tuple[bytes, bytes]], resp: int) -> bytes:
+    """A map of bulk strings; a flat array in RESP2."""
+    flat = [bulk(part) for item in items for part in item]
+    head = b"%%%d\r\n" % (len(flat) // 2) if resp == 3 else b"*%d\r\n" % len(flat)
+    return head + b"".join(flat)
+
+
+def encode(value: Any) -> bytes:
+    """What hiredis read, as it was written; strings become bulk strings."""
+    match value:
+        case None:
+            return b"$-1\r\n"
+        case bool():
+            return b"#t\r\n" if value else b"#f\r\n"
+        case int():
+            return b":%d\r\n" % value
+        case bytes():
+            return bulk(value)
+        case hiredis.ReplyError():
+            return error(str(value))
+        case dict():
+            parts = [encode(part) for item in value.items() for part in item]
+            return b"%%%d\r\n" % len(value) + b"".join(parts)
+        case list():
+            return b"*%d\r\n" % len(value) + b"".join(map(encode, value))
+    raise TypeError(f"no reply for {type(value).__name__}")

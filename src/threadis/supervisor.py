@@ -1,0 +1,218 @@
+"""Owns the order of things: plan, bind, lock, start the instances, start the proxy, watch, stop.
+
+    supervisor ── instance 0 .. N-1    started and stopped together, each watched by its own task
+               └─ proxy                started when the instances have answered, stopped first
+
+All children are started from the main thread, and die with it.
+"""
+
+import asyncio
+import logging
+import secrets
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from threadis import __version__, control, data_dir, listeners, machine, plan, server
+from threadis.config import Config
+from threadis.control import State
+from threadis.data_dir import DataDir
+from threadis.errors import ServerError
+from threadis.instance import Instance
+from threadis.process import raise_file_limit
+from threadis.proxy_process import ProxyProcess, file_limit
+
+log = logging.getLogger("threadis")
+
+SETTLE_LIMIT = 30.0  # seconds for the instances to answer or die; then we go on without
+SERVING_LIMIT = 30.0  # seconds for the proxy to serve
+GRACE = 5.0  # seconds for running commands to be answered at the end
+LANES = 2048  # connections from the workers to the instances that the file limit leaves room for
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def make_plan(config: Config) -> plan.Plan:
+    """The plan for this machine; data that exists decides the number of instances."""
+    instances = config.instances
+    if instances is None and (layout := data_dir.read_layout(Path(config.dir))):
+        instances = layout.instances
+    return plan.make(machine.read(), instances, config.workers)
+
+
+class Supervisor:
+    """One ``threadis serve``, from its start to its end."""
+
+    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
+        self._config, self._say = config, say
+        self._listeners = listeners.Listeners()
+        self._data = DataDir(config.dir)
+        self._instances: list[Instance] = []
+        self._proxy: ProxyProcess | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._fast = asyncio.Event()  # somebody asked twice to stop
+
+    async def run(self) -> int:
+        """Serve until told to stop; the exit status."""
+        self._catch_signals()
+        try:
+            await self._start()
+            await asyncio.gather(*self._tasks)  # for ever, unless one of them fails
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+        finally:
+            clean = await self._stop()
+        self._say("stopped")
+        return 0 if clean else 1
+
+    def _catch_signals(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def on_signal(number: signal.Signals) -> None:
+            if self._stopping:
+                log.warning("%s again: stopping at once", number.name)
+                self._fast.set()
+            elif task:
+                log.info("%s: stopping", number.name)
+                self._stopping = True
+                task.cancel()
+
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                loop.add_signal_handler(number, on_signal, number)
+
+    # -- the start --
+
+    async def _start(self) -> None:
+        config = self._config
+        chosen = server.find(config.server)
+        planned = make_plan(config)
+        self._listeners.bind_tcp(config.host, config.port)
+        if config.unixsocket:
+            listeners.check_unix(config.unixsocket)
+        self._data.open(len(planned.instance_cpus))
+        if config.unixsocket:
+            self._listeners.bind_unix(config.unixsocket)
+        self._describe(chosen, planned)
+        self._raise_file_limit()
+        password = secrets.token_hex(32)
+        await self._start_instances(chosen, planned, password)
+        await self._start_proxy(planned, password)
+        self._tell_where()
+
+    async def _start_instances(
+        self, chosen: server.Server, planned: plan.Plan, password: str
+    ) -> None:
+        count = len(planned.instance_cpus)
+        for index, cpus in enumerate(planned.instance_cpus):
+            instance = Instance(
+                index, cpus, self._config, chosen, self._data, password, count, self._changed
+            )
+            self._instances.append(instance)
+            self._tasks.append(asyncio.create_task(instance.run()))
+        settled = [asyncio.create_task(one.settled.wait()) for one in self._instances]
+        try:
+            await asyncio.wait(settled, timeout=SETTLE_LIMIT)
+        finally:
+            for task in settled:
+                task.cancel()
+        if all(one.state in (State.RESTARTING, State.FAILED) for one in self._instances):
+            first = self._instances[0]
+            raise ServerError(f"no instance starts; instance 0 {first.ending}")
+
+    async def _start_proxy(self, planned: plan.Plan, password: str) -> None:
+        start = self._start_message(planned, password)
+        self._proxy = ProxyProcess(start, lambda: [one.message() for one in self._instances])
+        running = asyncio.create_task(self._proxy.run())
+        self._tasks.append(running)
+        serving = asyncio.create_task(self._proxy.serving.wait())
+        try:
+            await asyncio.wait(
+                [running, serving],
+                timeout=SERVING_LIMIT,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            serving.cancel()
+        if running.done():
+            running.result()
+        if not self._proxy.serving.is_set():
+            raise ServerError(f"the proxy does not serve after {SERVING_LIMIT:.0f} s")
+
+    def _start_message(self, planned: plan.Plan, password: str) -> control.Start:
+        config = self._config
+        return control.Start(
+            listeners=self._listeners.listeners,
+            workers=planned.worker_cpus,
+            slot_map=self._data.layout.slot_map,
+            instance_count=len(planned.instance_cpus),
+            instance_password=password,
+            data_dir=str(self._data.path),
+            config_file=config.config_file,
+            tcp_port=self._listeners.tcp_port,
+            databases=config.databases,
+            requirepass=config.requirepass,
+            protected_mode=config.protected_mode,
+            maxclients=config.maxclients,
+            timeout=config.timeout,
+            tcp_keepalive=config.tcp_keepalive,
+            maxmemory=config.maxmemory,
+            tcp_backlog=config.tcp_backlog,
+        )
+
+    def _raise_file_limit(self) -> None:
+        wanted = file_limit(self._config.maxclients, LANES)
+        granted = raise_file_limit(wanted)
+        if granted < wanted:
+            log.warning(
+                "maxclients: %d clients need %d open files, the system grants %d; "
+                "raise the limit (ulimit -n), or lower --maxclients",
+                self._config.maxclients,
+                wanted,
+                granted,
+            )
+
+    # -- while it runs --
+
+    def _changed(self, instance: Instance) -> None:
+        """An instance has another state."""
+        if self._proxy:
+            self._proxy.tell(instance.message())
+
+    # -- what the user reads --
+
+    def _describe(self, chosen: server.Server, planned: plan.Plan) -> None:
+        self._say(f"threadis {__version__}")
+        self._say(f"server   {chosen.describe()}")
+        for warning in chosen.warnings():
+            self._say(f"warning: {warning}")
+        self._say(f"data     {self._data.path}")
+        for line in planned.render():
+            self._say(f"plan     {line}")
+
+    def _tell_where(self) -> None:
+        for listener in self._listeners.listeners:
+            how = f"-s {listener.address}" if listener.is_unix else f"-p {self._listeners.tcp_port}"
+            self._say(f"serving  {listener.address}   (redis-cli {how})")
+        for one in self._instances:
+            if one.state is not State.READY:
+                log.warning("instance %d is not ready yet: %s", one.index, one.state)
+
+    # -- the end --
+
+    async def _stop(self) -> bool:
+        """Proxy first, then all instances at once; whether everything went well."""
+        try:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._listeners.close()
+            clean = True
+            if self._proxy:
+                clean = await self._proxy.stop(GRACE, self._fast)
+                self._proxy.close()
+            ends = await asyncio.gather(*(one.stop(self._fast) for one in self._instances))
+            return clean and all(ends)
+        finally:
+            self._data.close()

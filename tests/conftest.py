@@ -1,0 +1,145 @@
+"""Fixtures with real parts: stock servers, and thREaDIS itself as a user starts it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from threadis import server
+from waiting import alive, children, command_line, until
+
+START_LIMIT = 30.0  # seconds for a start on a busy machine
+STOP_LIMIT = 30.0  # seconds for a stop on a busy machine
+
+
+@pytest.fixture(params=["redis-server", "valkey-server"])
+def stock_server(request: pytest.FixtureRequest) -> server.Server:
+    """Debian's Redis, and Valkey: the one on PATH, or the one that came along."""
+    if path := shutil.which(request.param):
+        return server.judge(path)
+    if request.param == "redis-server":
+        pytest.skip("redis-server is not installed")
+    return server.find()
+
+
+class Threadis:
+    """A running ``threadis serve``."""
+
+    def __init__(self, folder: Path, log_path: Path, arguments: list[str]) -> None:
+        self.folder = folder
+        self.log_path = log_path
+        self._log = self.log_path.open("wb")
+        command = [sys.executable, "-m", "threadis", "serve", "--port", "0", "--dir", str(folder)]
+        self.process = subprocess.Popen(
+            [*command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        self._family: set[int] = set()
+
+    def log(self) -> str:
+        """What it has printed so far."""
+        return self.log_path.read_text()
+
+    def wait_until_serving(self) -> "Threadis":
+        """Wait for the line that tells the port."""
+        until(
+            lambda: "serving " in self.log() or self.process.poll() is not None,
+            "serving",
+            START_LIMIT,
+        )
+        assert self.process.poll() is None, self.log()
+        self._family.update(children(self.process.pid))
+        return self
+
+    @property
+    def port(self) -> int:
+        """The TCP port it printed."""
+        found = re.search(r"redis-cli -p (\d+)", self.log())
+        assert found, self.log()
+        return int(found[1])
+
+    def client(self, **options: Any) -> "redis.Redis":
+        """A plain client that does not try again on its own."""
+        return redis.Redis(port=self.port, socket_timeout=5, retry=Retry(NoBackoff(), 0), **options)
+
+    def instance_pids(self) -> list[int]:
+        """The stock servers, by number of the instance."""
+        found = {}
+        for pid in children(self.process.pid):
+            if match := re.search(r"/i(\d+)-[0-9a-f]+-\d+\.sock", command_line(pid)):
+                found[int(match[1])] = pid
+        self._family.update(found.values())
+        return [found[index] for index in sorted(found)]
+
+    def proxy_pid(self) -> int:
+        """The proxy process."""
+        found = [p for p in children(self.process.pid) if "threadis.proxy" in command_line(p)]
+        self._family.update(found)
+        assert len(found) == 1, self.log()
+        return found[0]
+
+    def family(self) -> list[int]:
+        """Its processes that still run."""
+        return [pid for pid in [self.process.pid, *self._family] if alive(pid)]
+
+    def stop(self) -> int:
+        """Ask it to stop; its exit status."""
+        self._family.update(children(self.process.pid))
+        self.process.terminate()
+        return self.process.wait(STOP_LIMIT)
+
+    def close(self) -> None:
+        """End it, whatever its state."""
+        self._family.update(children(self.process.pid))
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        until(lambda: not self.family(), "no process is left behind")
+        self._log.close()
+
+
+@pytest.fixture
+def threadis(tmp_path: Path) -> Iterator[Callable[..., Threadis]]:
+    """Starts thREaDIS with the given flags, in a fresh directory unless one is named."""
+    started: list[Threadis] = []
+
+    def start(*arguments: str, folder: Path | None = None, wait: bool = True) -> Threadis:
+        number = len(started)
+        log_path = tmp_path / f"serve-{number}.log"
+        running = Threadis(folder or tmp_path / f"data-{number}", log_path, list(arguments))
+        started.append(running)
+        return running.wait_until_serving() if wait else running
+
+    yield start
+    for running in started:
+        running.close()
+
+
+@pytest.fixture
+def run_threadis(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs a ``threadis`` command to its end, wide enough that no line is broken."""
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "threadis", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_LIMIT,
+            check=False,
+        )
+
+    return run

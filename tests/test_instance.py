@@ -1,0 +1,216 @@
+"""One instance on real servers: its configuration, its states, its restarts, its end."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from threadis import config, health, instance_config
+from threadis.control import State
+from threadis.data_dir import DataDir
+from threadis.instance import Instance
+from threadis.server import Server
+from waiting import alive, until_async
+
+PASSWORD = "f" * 64
+# A script that keeps its server busy for 2.5 s
+BUSY = """
+    local function now() local t = redis.call('TIME'); return t[1] + t[2] / 1e6 end
+    local deadline = now() + 2.5
+    while now() < deadline do end
+    return 'done'
+"""
+
+
+class Stage:
+    """An instance in a data directory of its own, and what it told."""
+
+    def __init__(
+        self, folder: Path, server: Server, flags: dict[str, str], sets: list[str]
+    ) -> None:
+        self.data = DataDir(str(folder))
+        self.data.open(1)
+        self.states: list[State] = []
+        self.cpu = min(os.sched_getaffinity(0))
+        self.instance = Instance(
+            0,
+            [self.cpu],
+            config.load(flags, sets),
+            server,
+            self.data,
+            PASSWORD,
+            1,
+            lambda one: self.states.append(one.state),
+        )
+        self.task = asyncio.create_task(self.instance.run())
+        self.fast = asyncio.Event()
+
+    async def ask(self, *words: str) -> bytes:
+        message = self.instance.message()
+        reply = await health.ask(message.socket, PASSWORD, message.pid, list(words), 5.0)
+        assert reply is not None
+        return reply
+
+    async def ready(self) -> None:
+        await until_async(lambda: self.instance.state is State.READY, "ready")
+
+    async def stop(self) -> bool:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        clean = await self.instance.stop(self.fast)
+        self.data.close()
+        return clean
+
+
+def play(
+    folder: Path,
+    server: Server,
+    scene: Callable[[Stage], Awaitable[None]],
+    flags: dict[str, str] | None = None,
+    sets: list[str] | None = None,
+) -> bool:
+    """Run a scene with an instance; whether it stopped well. No process survives."""
+
+    async def run() -> bool:
+        stage = Stage(folder, server, flags or {}, sets or [])
+        try:
+            await scene(stage)
+        finally:
+            clean = await stage.stop()
+        assert not alive(stage.instance.message().pid)
+        return clean
+
+    return asyncio.run(run())
+
+
+def test_it_is_what_was_planned(tmp_path: Path, stock_server: Server) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.ready()
+        message = stage.instance.message()
+        assert os.sched_getaffinity(message.pid) == {stage.cpu}
+        assert Path(message.socket).stat().st_mode & 0o777 == 0o700
+        arguments = Path(f"/proc/{message.pid}/cmdline").read_bytes()
+        environment = Path(f"/proc/{message.pid}/environ").read_bytes()
+        assert PASSWORD.encode() not in arguments + environment
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(message.socket)
+            stranger.sendall(b"PING\r\n")
+            assert stranger.recv(100).startswith(b"-NOAUTH")
+        info = (await stage.ask("INFO")).decode()
+        for line in ("tcp_port:0", "maxmemory:1048576", "aof_enabled:1", "hz:37"):
+            assert line in info
+        assert "maxmemory_policy:allkeys-lru" in info
+        assert (await stage.ask("DEBUG", "JMAP")).startswith(b"-ERR DEBUG command not allowed")
+
+    flags = {"maxmemory": "1mb", "maxmemory_policy": "allkeys-lru", "appendonly": "yes"}
+    assert play(tmp_path / "data", stock_server, scene, flags, ["hz=37"])
+
+
+def test_a_killed_one_comes_back_with_its_keys(tmp_path: Path, stock_server: Server) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.ready()
+        first = stage.instance.message()
+        assert await stage.ask("SET", "key", "value") == b"+OK\r\n"
+        os.kill(first.pid, signal.SIGKILL)
+        await until_async(lambda: State.RESTARTING in stage.states, "its death is told")
+        await until_async(lambda: stage.states[-1] is State.READY, "it is back")
+        second = stage.instance.message()
+        assert (second.pid != first.pid, second.socket != first.socket) == (True, True)
+        assert await stage.ask("GET", "key") == b"value"
+
+    flags = {"appendonly": "yes"}
+    assert play(tmp_path / "data", stock_server, scene, flags, ["appendfsync=always"])
+
+
+def test_a_stopped_one_is_told_and_saves_at_the_end(tmp_path: Path, stock_server: Server) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.ready()
+        await stage.ask("SET", "key", "value")
+        os.kill(stage.instance.message().pid, signal.SIGSTOP)
+        await until_async(lambda: stage.states[-1] is State.STOPPED, "it is told")
+        os.kill(stage.instance.message().pid, signal.SIGCONT)
+        await until_async(lambda: stage.states[-1] is State.READY, "it answers again")
+        os.kill(stage.instance.message().pid, signal.SIGSTOP)
+
+    assert play(tmp_path / "data", stock_server, scene)
+    assert (tmp_path / "data" / "instance-0" / "dump.rdb").exists()
+
+
+def test_a_busy_one_is_left_alone(tmp_path: Path, stock_server: Server) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.ready()
+        seen = len(stage.states)
+        assert await stage.ask("EVAL", BUSY, "0") == b"done"
+        assert stage.states[seen:] == []
+
+    assert play(tmp_path / "data", stock_server, scene)
+
+
+def test_one_that_never_comes_up_is_called_failed(tmp_path: Path, stock_server: Server) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.instance.settled.wait()
+        assert stage.instance.state is State.RESTARTING
+        assert "no-such-directive" in stage.instance.ending
+        await until_async(lambda: stage.instance.state is State.FAILED, "it is given up")
+
+    play(tmp_path / "data", stock_server, scene, sets=["no-such-directive=1"])
+
+
+def test_it_is_not_started_without_its_data(tmp_path: Path, stock_server: Server) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.ready()
+        folder = stage.data.folder(0) / "appendonlydir"
+        folder.rename(tmp_path / "aside")
+        os.kill(stage.instance.message().pid, signal.SIGKILL)
+        await until_async(lambda: "is gone" in stage.instance.ending, "it is refused")
+        (tmp_path / "aside").rename(folder)
+        await stage.ready()
+
+    assert play(tmp_path / "data", stock_server, scene, {"appendonly": "yes"})
+
+
+def test_one_that_cannot_save_is_not_killed_in_silence(
+    tmp_path: Path,
+    stock_server: Server,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("threadis.instance.REFUSAL_LIMIT", 2.0)
+
+    async def scene(stage: Stage) -> None:
+        await stage.ready()
+        await stage.ask("SET", "key", "value")
+        (stage.data.folder(0) / "dump.rdb").mkdir()  # the snapshot cannot take this name
+
+    assert not play(tmp_path / "data", stock_server, scene)
+    assert "instance 0 refuses to stop, it cannot save" in caplog.text
+    assert "free disk space" in caplog.text
+    assert "instance 0 was killed; what it had not written to disk is lost" in caplog.text
+
+
+def test_one_that_can_save_again_stops_well(
+    tmp_path: Path, stock_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> bool:
+        stage = Stage(tmp_path / "data", stock_server, {}, [])
+        await stage.ready()
+        await stage.ask("SET", "key", "value")
+        obstacle = stage.data.folder(0) / "dump.rdb"
+        obstacle.mkdir()
+        stopping = asyncio.create_task(stage.stop())
+        await until_async(lambda: "refuses to stop" in caplog.text, "the refusal is told")
+        obstacle.rmdir()
+        return await stopping
+
+    assert asyncio.run(run())
+    assert (tmp_path / "data" / "instance-0" / "dump.rdb").is_file()
+
+
+def test_the_share_of_the_memory() -> None:
+    assert instance_config.share(0, 4) == 0
+    assert instance_config.share(1000, 3) == 333
+    assert instance_config.share(1, 4) == 1

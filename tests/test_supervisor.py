@@ -1,0 +1,238 @@
+"""thREaDIS as a whole: start, faults, stop. Real servers, the real proxy, real signals."""
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from conftest import Threadis
+from threadis.server import Server
+from waiting import alive, until
+
+Start = Callable[..., Threadis]
+KEYS = [f"key:{number}" for number in range(64)]  # enough to lie on every instance
+
+
+def answers(client: "redis.Redis", key: str) -> bool:
+    """Whether a key's instance answers."""
+    try:
+        client.get(key)
+    except redis.RedisError:
+        return False
+    return True
+
+
+def fill(client: "redis.Redis") -> None:
+    for key in KEYS:
+        assert client.set(key, f"value of {key}")
+
+
+def check(client: "redis.Redis") -> None:
+    assert [client.get(key) for key in KEYS] == [f"value of {key}".encode() for key in KEYS]
+
+
+def test_it_says_what_it_runs_and_where(
+    threadis: Start, stock_server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.sock"
+    running = threadis(
+        "--server", stock_server.path, "--instances", "2", "--workers", "1",
+        "--unixsocket", str(path),
+    )  # fmt: skip
+    log = running.log()
+    assert f"server   {stock_server.describe()}" in log
+    for words in ("worker 0", "instance 0", "instance 1"):
+        assert re.search(rf"^plan     CPU .*{words}", log, re.MULTILINE), log
+    assert f"serving  127.0.0.1:{running.port}   (redis-cli -p {running.port})" in log
+    with running.client() as client:
+        fill(client)
+        check(client)
+    with redis.Redis(unix_socket_path=str(path)) as client:
+        check(client)
+    assert running.stop() == 0
+    assert not path.exists()
+
+
+def test_the_kernel_agrees_with_the_plan(threadis: Start) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    running = threadis("--instances", "2", "--workers", "2")
+    for pid in running.instance_pids():
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        assert {len(os.sched_getaffinity(int(task.name))) for task in tasks} == {1}
+    names = {
+        (task / "comm").read_text().strip(): os.sched_getaffinity(int(task.name))
+        for task in Path(f"/proc/{running.proxy_pid()}/task").iterdir()
+    }
+    assert {len(names["worker-0"]), len(names["worker-1"])} == {1}
+    assert names["worker-0"] | names["worker-1"] <= set(cpus)
+    assert "but the kernel lets it" not in running.log()
+
+
+def test_a_killed_instance_costs_only_its_own_keys(threadis: Start, stock_server: Server) -> None:
+    running = threadis(
+        "--server", stock_server.path, "--instances", "2",
+        "--appendonly", "yes", "--set", "appendfsync=always",
+    )  # fmt: skip
+    with running.client() as client:
+        fill(client)
+        before = running.instance_pids()
+        os.kill(before[1], signal.SIGKILL)
+        until(lambda: running.instance_pids()[1:] not in ([], before[1:]), "a new process")
+        until(lambda: all(answers(client, key) for key in KEYS), "all keys answer")
+        check(client)
+    assert running.instance_pids()[0] == before[0]
+    assert "instance 1 died (signal 9, SIGKILL); restarting in" in running.log()
+    assert running.stop() == 0
+
+
+def test_a_stopped_instance_is_noticed_and_the_others_answer(threadis: Start) -> None:
+    running = threadis("--instances", "2")
+    with running.client() as client:
+        fill(client)
+        os.kill(running.instance_pids()[0], signal.SIGSTOP)
+        until(lambda: "instance 0 does not answer: it is stopped" in running.log(), "the notice")
+        before = time.monotonic()
+        working = [key for key in KEYS if answers(client, key)]
+        assert 0 < len(working) < len(KEYS)
+        assert time.monotonic() - before < 2.0  # the others fail fast
+        os.kill(running.instance_pids()[0], signal.SIGCONT)
+        until(lambda: all(answers(client, key) for key in KEYS), "all keys answer")
+        check(client)
+    assert running.stop() == 0
+
+
+def test_a_killed_proxy_comes_back_on_the_same_port(threadis: Start) -> None:
+    running = threadis("--instances", "2")
+    with running.client() as client:
+        fill(client)
+    before = running.proxy_pid()
+    os.kill(before, signal.SIGKILL)
+    until(lambda: not alive(before), "the proxy dies")
+    with running.client() as client:
+        until(lambda: answers(client, KEYS[0]), "the next one answers")
+        check(client)
+    assert running.proxy_pid() != before
+    assert running.stop() == 0
+
+
+def test_a_second_start_fails_at_once_and_changes_nothing(threadis: Start) -> None:
+    first = threadis("--instances", "2")
+    names = {str(path) for path in first.folder.rglob("*")}
+    pids = first.instance_pids()
+    second = threadis("--instances", "2", folder=first.folder, wait=False)
+    assert second.process.wait(20) == 1
+    assert f"is in use by another threadis (process {first.process.pid})" in second.log()
+    with first.client() as client:
+        fill(client)
+        check(client)
+    assert first.instance_pids() == pids
+    assert {str(path) for path in first.folder.rglob("*")} == names
+    assert first.stop() == 0
+
+
+def test_a_port_in_use_is_refused_before_anything_is_made(threadis: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        running = threadis("--port", str(port), folder=tmp_path / "new", wait=False)
+        assert running.process.wait(20) == 1
+    assert f"threadis: port: {port} is in use on 127.0.0.1; choose another --port" in running.log()
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_number_of_instances_is_refused(threadis: Start) -> None:
+    first = threadis("--instances", "3")
+    assert first.stop() == 0
+    second = threadis("--instances", "2", folder=first.folder, wait=False)
+    assert second.process.wait(20) == 1
+    assert "start with --instances 3, or choose a new --dir" in second.log()
+    third = threadis(folder=first.folder)  # auto: as the data says
+    assert len(third.instance_pids()) == 3
+
+
+def test_a_killed_supervisor_leaves_no_process(threadis: Start) -> None:
+    running = threadis("--instances", "2", "--appendonly", "yes", "--set", "appendfsync=always")
+    with running.client() as client:
+        fill(client)
+    pids = [*running.instance_pids(), running.proxy_pid()]
+    running.process.kill()
+    running.process.wait()
+    until(lambda: not any(alive(pid) for pid in pids), "no process is left")
+    again = threadis("--appendonly", "yes", folder=running.folder)
+    with again.client() as client:
+        check(client)
+    assert again.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_saves_and_leaves_nothing(threadis: Start, number: signal.Signals) -> None:
+    running = threadis("--instances", "2")
+    with running.client() as client:
+        fill(client)
+    port, pids = running.port, [*running.instance_pids(), running.proxy_pid()]
+    running.process.send_signal(number)
+    assert running.process.wait(30) == 0
+    assert not any(alive(pid) for pid in pids)
+    assert not (running.folder / "sockets").exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port)).close()
+    again = threadis(folder=running.folder)
+    with again.client() as client:
+        check(client)
+    assert again.stop() == 0
+
+
+def test_a_stop_during_the_start_leaves_nothing(threadis: Start) -> None:
+    running = threadis("--instances", "2", wait=False)
+    until(lambda: "data     " in running.log(), "the start has begun")
+    assert running.stop() == 0, running.log()
+    assert not (running.folder / "sockets").exists()
+
+
+def test_servers_that_do_not_start_are_an_error_with_their_words(threadis: Start) -> None:
+    running = threadis("--instances", "2", "--set", "no-such-directive=1", wait=False)
+    assert running.process.wait(20) == 1
+    last = running.log().splitlines()[-1]
+    assert last.startswith("threadis: no instance starts; instance 0 died (exit status 1)")
+    assert "no-such-directive" in last
+
+
+def test_damaged_data_of_one_instance_costs_only_its_own_keys(threadis: Start) -> None:
+    first = threadis("--instances", "2", "--appendonly", "yes")
+    with first.client() as client:
+        fill(client)
+    assert first.stop() == 0
+    manifest = first.folder / "instance-1" / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.write_bytes(b"")
+    second = threadis("--appendonly", "yes", folder=first.folder)
+    with second.client() as client:
+        working = [key for key in KEYS if answers(client, key)]
+    assert 0 < len(working) < len(KEYS)
+    assert "instance 1 died (exit status 1)" in second.log()
+
+
+def test_vanished_data_is_refused(threadis: Start) -> None:
+    first = threadis("--instances", "2", "--appendonly", "yes")
+    assert first.stop() == 0
+    (first.folder / "instance-0" / "appendonlydir" / "appendonly.aof.manifest").unlink()
+    second = threadis("--appendonly", "yes", folder=first.folder, wait=False)
+    assert second.process.wait(20) == 1
+    assert "was there at the last stop and is gone; put it back" in second.log()
+
+
+def test_one_that_cannot_save_is_told_and_a_second_signal_ends_it(threadis: Start) -> None:
+    running = threadis("--instances", "2")
+    with running.client() as client:
+        fill(client)
+    (running.folder / "instance-0" / "dump.rdb").mkdir()
+    running.process.terminate()
+    until(lambda: "instance 0 refuses to stop, it cannot save" in running.log(), "the refusal")
+    running.process.terminate()
+    assert running.process.wait(20) == 1
+    assert "SIGTERM again: stopping at once" in running.log()
+    assert "instance 0 was killed; what it had not written to disk is lost" in running.log()
