@@ -35,6 +35,8 @@ pub struct Client {
     pub author: Author,
     /// Whether the loop is to tell when the socket takes more.
     pub waits_to_write: bool,
+    /// Whether a batch is under way, as the loop sees it.
+    pub busy: bool,
     out: Vec<u8>,
     written: usize,
     owed: Vec<Expected>,
@@ -51,6 +53,7 @@ impl Client {
             socket,
             author,
             waits_to_write: false,
+            busy: false,
             out: Vec::new(),
             written: 0,
             owed: Vec::new(),

@@ -114,8 +114,11 @@ impl LoadReport {
     pub(super) fn fault(&mut self, fault: Fault, times: u64, client: u32, text: &str) {
         self.faults[fault as usize] += times;
         if times > 0 && self.examples.len() < EXAMPLES {
-            self.examples
-                .push(format!("{fault:?}, client {client}: {text}"));
+            let who = match client {
+                PRELOADER => "preloading".to_owned(),
+                number => format!("client {number}"),
+            };
+            self.examples.push(format!("{fault:?}, {who}: {text}"));
         }
     }
 

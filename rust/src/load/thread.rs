@@ -124,6 +124,7 @@ impl<'a> LoadThread<'a> {
                 let measured = now >= self.begin && now < self.end;
                 self.report.settle(settled, client.age(now), measured);
                 if done {
+                    client.busy = false;
                     self.busy -= 1;
                     self.send(token);
                 }
@@ -143,6 +144,7 @@ impl<'a> LoadThread<'a> {
         }
         client.fill(&mut self.requests, self.pipeline, now);
         if client.outstanding() > 0 {
+            client.busy = true;
             self.busy += 1;
             self.flush(token);
         }
@@ -177,7 +179,7 @@ impl<'a> LoadThread<'a> {
             return;
         };
         let (number, lost) = (client.author.client, client.outstanding());
-        if lost > 0 {
+        if client.busy {
             self.busy -= 1;
         }
         let text = format!("connection closed: {error}");
