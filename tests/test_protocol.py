@@ -114,7 +114,7 @@ def test_a_long_stream_in_pieces_of_all_sizes(address: Address) -> None:
 
 # P2, P3, P5, P7, P8: what is sent, and the words of the error.
 MULTIBULK, BULK, CRLF = "invalid multibulk length", "invalid bulk length", "invalid CRLF in request"
-MALFORMED = {
+MALFORMED: dict[str, tuple[bytes, str | bytes]] = {
     **{
         f"count {count}": (f"*{count}\r\n".encode(), MULTIBULK)
         for count in ("+1", "01", " 1", "1 ", "", "1e3", "0x1", "-", "--1", "1048577")
