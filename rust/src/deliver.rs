@@ -136,10 +136,8 @@ impl Worker {
                 continue;
             };
             // The client may have read it by now: then this number is of the past.
-            if let Some(owed) = client.owed_at(sequence)
-                && let Owed::Ready { lane, start, length } = *owed
-            {
-                *owed = Owed::Held(self.lanes.received(lane, start, length).to_vec());
+            if let Some(&mut Owed::Ready { lane, start, length }) = client.owed_at(sequence) {
+                client.park(sequence, self.lanes.received(lane, start, length));
             }
         }
         for place in std::mem::take(&mut self.filled) {

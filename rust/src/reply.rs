@@ -108,12 +108,18 @@ enum Element {
     Body { start: usize, length: usize },
 }
 
+/// Where the `\r` is: nearly always within a few bytes, so look before searching.
+#[inline]
+fn line_end(line: &[u8]) -> Option<usize> {
+    line.iter().take(6).position(|&byte| byte == b'\r').or_else(|| memchr(b'\r', line))
+}
+
 fn element(buffer: &[u8], at: usize) -> Result<Element, Broken> {
     let Some(&kind) = buffer.get(at) else {
         return Ok(Element::Unfinished);
     };
     let line = &buffer[at + 1..];
-    let Some(end) = memchr(b'\r', line) else {
+    let Some(end) = line_end(line) else {
         if line.len() > LINE_LIMIT {
             return Err(Broken("endless line"));
         }

@@ -83,8 +83,9 @@ pub struct Worker {
     pub(crate) buffered: usize,
     pub(crate) mail_rang: bool,
     pub(crate) accept_waiting: bool,
-    /// Monotonic nanoseconds at the beginning of the turn.
+    /// Monotonic nanoseconds, and whole seconds, at the beginning of the turn.
     pub(crate) now: u64,
+    pub(crate) now_seconds: u64,
     pub(crate) next_tick: u64,
     /// When to close whoever is left, once asked to stop.
     pub(crate) stop_at: Option<u64>,
@@ -139,6 +140,7 @@ impl Worker {
             mail_rang: false,
             accept_waiting: false,
             now: monotonic(),
+            now_seconds: seconds(monotonic()),
             next_tick: 0,
             stop_at: None,
         })
@@ -183,6 +185,7 @@ impl Worker {
         // Fails only when interrupted: then nothing has happened.
         let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout));
         self.now = monotonic();
+        self.now_seconds = seconds(self.now);
         for event in events.iter() {
             let data = event.data.u64();
             let place = usize::try_from(data & !(3 << KIND_SHIFT)).unwrap_or(usize::MAX);
@@ -377,7 +380,7 @@ impl Worker {
         }
         self.next_tick = self.now + TICK_NANOSECONDS;
         self.end_idle_clients();
-        for place in self.lanes.idle(seconds(self.now)) {
+        for place in self.lanes.idle(self.now_seconds) {
             self.lanes.close(place);
         }
         if !self.listeners.is_empty() {
@@ -424,7 +427,6 @@ pub fn monotonic() -> u64 {
 }
 
 /// Whole seconds of it.
-#[must_use]
-pub fn seconds(nanoseconds: u64) -> u64 {
+fn seconds(nanoseconds: u64) -> u64 {
     nanoseconds / 1_000_000_000
 }
