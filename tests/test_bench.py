@@ -1,5 +1,6 @@
 """The load generator and ``threadis bench`` against real servers."""
 
+import contextlib
 import json
 import os
 import signal
@@ -222,20 +223,27 @@ def test_an_interrupted_bench_leaves_nothing(
 ) -> None:
     command = [sys.executable, "-c", BENCH, *ANYWHERE, "--against", server.address]
     process = subprocess.Popen(
-        [*command, "--with", "twemproxy", "--seconds", "30"],
+        [*command, "--with", "twemproxy", "--seconds", "8"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 20
     family: list[psutil.Process] = []
-    while len(family) < 4 and time.monotonic() < deadline:  # bare, two instances, nutcracker
-        time.sleep(0.05)
-        family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(number)
-    assert process.wait(20) != 0
-    assert len(family) == 4
-    assert [child for child in family if child.is_running()] == []
-    assert list(tmp_path.iterdir()) == []
+    try:
+        deadline = time.monotonic() + 20
+        while len(family) < 4 and time.monotonic() < deadline:  # bare, two instances, nutcracker
+            time.sleep(0.05)
+            family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        assert process.wait(20) != 0
+        assert len(family) == 4
+        assert [child for child in family if child.is_running()] == []
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
+        for survivor in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                survivor.kill()
 
 
 def test_threadis_is_measured_beside_the_bare_server(tmp_path: Path) -> None:

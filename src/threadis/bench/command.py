@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Self
 
 import msgspec
 import typer
@@ -148,14 +148,14 @@ def bench(
             cpus=_cpus("--load-cpu", load_cpu),
             private_keys=private_keys,
         )
-        with _stopped_by_sigterm():
+        with _Interruption() as interruption:
             if idle is not None:
                 costs = _idle(names, setup, elsewhere, idle)
                 render_idle(costs, console)
                 if json is not None:
                     json.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2))
                 return
-            report = _run(names, setup, elsewhere, workloads, repeats, load)
+            report = _run(names, setup, elsewhere, workloads, repeats, load, interruption)
     except (ThreadisError, OSError, ValueError) as error:
         typer.echo(f"threadis bench: {error}", err=True)
         raise typer.Exit(1) from None
@@ -173,11 +173,12 @@ def _run(
     workloads: list[Workload],
     repeats: int,
     load: Load,
+    interruption: "_Interruption",
 ) -> Report:
     machine = Machine.here()
     with started(names, setup, elsewhere) as targets:
         steps = len(targets) * (1 + repeats * len(workloads))
-        with _progress(steps) as progress:
+        with _progress(steps, interruption) as progress:
             samples = list(alternate(targets, workloads, repeats, load, progress))
     return Report(
         machine=machine,
@@ -199,7 +200,7 @@ def _idle(
 
 
 @contextlib.contextmanager
-def _progress(steps: int) -> Iterator[Callable[[str], None]]:
+def _progress(steps: int, interruption: "_Interruption") -> Iterator[Callable[[str], None]]:
     """A bar on standard error; each call is the beginning of the next step."""
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)
@@ -209,24 +210,40 @@ def _progress(steps: int) -> Iterator[Callable[[str], None]]:
 
         def step(description: str) -> None:
             nonlocal done
+            interruption.check()
             done += 1
             progress.update(task, completed=done, description=description)
 
         yield step
 
 
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends a benchmark as Ctrl-C does: with its servers."""
+class _Interruption:
+    """Ctrl-C and SIGTERM end a benchmark, with its servers.
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    Python drops a KeyboardInterrupt that strikes in a destructor or in a callback of the garbage
+    collector, so the signal is also remembered, and looked for before each step.
+    """
+
+    def __init__(self) -> None:
+        self._caught = False
+
+    def __enter__(self) -> Self:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._catch) for number in numbers}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise what Python dropped."""
+        if self._caught:
+            raise KeyboardInterrupt
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self._caught = True
         raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _words(text: str) -> list[str]:
