@@ -262,7 +262,10 @@ impl Worker {
     }
 
     fn stop(&mut self, grace_milliseconds: u64) {
-        self.listeners.clear();
+        // The supervisor shares these sockets: closing ours alone would not end the events.
+        for listener in self.listeners.drain(..) {
+            let _ = epoll::delete(&self.epoll, &listener.fd);
+        }
         self.accept_waiting = false;
         self.stop_at = Some(self.now + grace_milliseconds * 1_000_000);
         self.next_tick = self.next_tick.min(self.now + grace_milliseconds * 1_000_000);

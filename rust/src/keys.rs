@@ -86,7 +86,12 @@ impl KeySpec {
                 Span { first, last: first + count.checked_sub(1)?.checked_mul(step)?, step }
             }
         };
-        (span.first <= span.last && span.last < args.len()).then_some(span)
+        if span.first > span.last || span.last >= args.len() {
+            return None;
+        }
+        // The server counts to the last argument; the last key may stand before it (MSET).
+        let last = span.last - (span.last - span.first) % span.step;
+        Some(Span { last, ..span })
     }
 
     /// The argument that says how many keys there are, if one does.
@@ -103,12 +108,11 @@ impl KeySpec {
             Begin::Index(index) => (*index < args.len()).then_some(*index),
             Begin::Keyword { word, from } => {
                 let is_word = |&index: &usize| args.get(index).eq_ignore_ascii_case(word);
-                let found = match usize::try_from(*from) {
-                    Ok(from) => (from..args.len()).find(is_word),
-                    Err(_) => {
-                        let back = usize::try_from(-from).ok()?;
-                        (1..=args.len().checked_sub(back)?).rev().find(is_word)
-                    }
+                let found = if let Ok(from) = usize::try_from(*from) {
+                    (from..args.len()).find(is_word)
+                } else {
+                    let back = usize::try_from(-from).ok()?;
+                    (1..=args.len().checked_sub(back)?).rev().find(is_word)
                 };
                 found.map(|index| index + 1).filter(|&index| index < args.len())
             }
@@ -119,7 +123,7 @@ impl KeySpec {
 impl Span {
     /// The arguments that are keys.
     pub fn indices(self) -> impl Iterator<Item = usize> {
-        (self.first..=self.last).step_by(self.step.max(1))
+        (self.first..=self.last).step_by(self.step)
     }
 }
 
@@ -142,16 +146,22 @@ mod tests {
     }
 
     #[test]
+    fn the_last_key_is_a_key() {
+        let mut request = Request::default();
+        assert!(matches!(request.cut(b"MSET a 1 b 2\n", true), Ok(Cut::Complete(_))));
+        let span = range(1, -1, 2, 0).span(request.args(b"MSET a 1 b 2\n"));
+        assert_eq!(span, Some(Span { first: 1, last: 3, step: 2 }));
+    }
+
+    #[test]
     fn keys_are_where_the_server_says() {
         assert_eq!(found(&range(1, 0, 1, 0), "GET a"), ["a"]);
         assert_eq!(found(&range(1, -1, 1, 0), "MGET a b c"), ["a", "b", "c"]);
         assert_eq!(found(&range(1, -1, 2, 0), "MSET a 1 b 2"), ["a", "b"]);
         assert_eq!(found(&range(1, -2, 1, 0), "BLPOP a b 0"), ["a", "b"]);
         assert_eq!(found(&range(2, 0, 1, 0), "OBJECT HELP"), [""; 0]);
-        let count = KeySpec {
-            begin: Begin::Index(1),
-            find: Find::Count { number: 0, first: 1, step: 1 },
-        };
+        let count =
+            KeySpec { begin: Begin::Index(1), find: Find::Count { number: 0, first: 1, step: 1 } };
         assert_eq!(found(&count, "ZUNION 2 a b WEIGHTS 1 2"), ["a", "b"]);
         assert_eq!(found(&count, "ZUNION 3 a b"), [""; 0]);
         assert_eq!(found(&count, "ZUNION 0 a b"), [""; 0]);

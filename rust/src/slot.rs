@@ -8,6 +8,7 @@ pub const SLOTS: usize = 16_384;
 /// CRC16/XMODEM of every byte, and of every byte followed by one zero byte: two bytes a step.
 const TABLES: [[u16; 256]; 2] = tables();
 
+#[allow(clippy::cast_possible_truncation, reason = "a constant loop to 255")]
 const fn tables() -> [[u16; 256]; 2] {
     let mut tables = [[0u16; 256]; 2];
     let mut byte = 0;

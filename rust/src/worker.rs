@@ -165,9 +165,8 @@ impl Worker {
 
     /// Sleeps until something happens, and notes what.
     fn wait(&mut self, events: &mut Vec<epoll::Event>) {
-        let is_busy = !self.ready.is_empty()
-            || !self.ready_lanes.is_empty()
-            || !self.dirty_lanes.is_empty();
+        let is_busy =
+            !self.ready.is_empty() || !self.ready_lanes.is_empty() || !self.dirty_lanes.is_empty();
         let until = if is_busy {
             0
         } else if self.held.is_empty() {
@@ -324,9 +323,11 @@ impl Worker {
         }
         for (client, generation) in std::mem::take(&mut lane.waiting) {
             let client = client as usize;
-            if self.clients.get(client).is_some_and(|known| {
-                known.generation == generation && known.gate == Gate::Lane
-            }) {
+            if self
+                .clients
+                .get(client)
+                .is_some_and(|known| known.generation == generation && known.gate == Gate::Lane)
+            {
                 self.open_gate(client);
             }
         }

@@ -62,7 +62,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 
 
 class Instance(msgspec.Struct, frozen=True, tag="instance"):
-    """To the proxy: the state of one instance; sent for each at start and at each change."""
+    """To the proxy: the state of one instance; for each at start, and at each change."""
 
     index: int
     state: State

@@ -6,14 +6,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from threadis import control, health, instance_config
 from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
 from threadis.errors import DataError
-from threadis.process import Backoff, Child, describe_status, wrong_affinity
+from threadis.process import Backoff, Child, describe_status, first, wrong_affinity
 from threadis.server import Server
 
 log = logging.getLogger("threadis")
@@ -44,7 +43,7 @@ class Instance:
     ) -> None:
         self.index, self.cpus = index, cpus
         self.state = State.STARTING
-        self.settled = asyncio.Event()  # the first process has answered or died
+        self.settled = asyncio.Event()  # the first process is ready, or has died
         self._config, self._server, self._data = config, server, data
         self._password, self._instances = password, instances
         self._on_change = on_change
@@ -102,7 +101,7 @@ class Instance:
         while not child.exited.done():
             if fast.is_set() or time.monotonic() > deadline:
                 break
-            await _first(child.exited, fast, REFUSAL_RETRY)
+            await first(child.exited, fast, REFUSAL_RETRY)
             if not child.exited.done() and not refused and (refused := self._refusal()):
                 deadline = time.monotonic() + REFUSAL_LIMIT
                 log.error(
@@ -181,6 +180,7 @@ class Instance:
             return
         if state is State.READY:
             self._fruitless = 0
+            self.settled.set()
         if state in (State.READY, State.LOADING) and before is State.STARTING:
             self._came_up()
         elif state is State.STOPPED:
@@ -201,7 +201,6 @@ class Instance:
         if self._starts > 1:
             log.info("instance %d is back, process %d", self.index, self.message().pid)
         self._data.record_files(self.index, instance_config.dump_name(self._config))
-        self.settled.set()
 
     # -- its end --
 
@@ -244,13 +243,3 @@ class Instance:
                 return file.read().decode("utf-8", "replace")
         except OSError:
             return ""
-
-
-async def _first(exited: asyncio.Future[int], fast: asyncio.Event, seconds: float) -> None:
-    """Wait until the process has ended, or somebody is in a hurry, or the time is up."""
-    hurry = asyncio.ensure_future(fast.wait())
-    try:
-        waits: list[asyncio.Future[Any]] = [exited, hurry]
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        hurry.cancel()

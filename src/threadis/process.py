@@ -13,6 +13,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: the child of a fork must not load things
@@ -75,6 +76,16 @@ class Child:
         os.close(self._pidfd)
         if not self.exited.done():
             self.exited.set_result(status)
+
+
+async def first(exited: asyncio.Future[int], fast: asyncio.Event, seconds: float) -> None:
+    """Wait until the process has ended, or somebody is in a hurry, or the time is up."""
+    hurry = asyncio.ensure_future(fast.wait())
+    try:
+        waits: list[asyncio.Future[Any]] = [exited, hurry]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        hurry.cancel()
 
 
 def describe_status(status: int) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from threadis import control
 from threadis.errors import ServerError
-from threadis.process import Backoff, Child, describe_status, wrong_affinity
+from threadis.process import Backoff, Child, describe_status, first, wrong_affinity
 
 log = logging.getLogger("threadis")
 
@@ -32,6 +32,7 @@ class ProxyProcess:
         self._backoff = Backoff()
         self._child: Child | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._is_serving = False  # the present process
 
     async def run(self) -> None:
         """Keep it running, until cancelled; one that never served is an error."""
@@ -57,13 +58,12 @@ class ProxyProcess:
         child = self._child
         if child is None or child.exited.done():
             return True
+        if not self._is_serving:  # it has no client yet, and may not hear us yet
+            child.send(signal.SIGKILL)
+            await child.exited
+            return True
         self.tell(control.Stop(grace))
-        hurry = asyncio.create_task(fast.wait())
-        waits: list[asyncio.Future[int] | asyncio.Task[bool]] = [child.exited]
-        await asyncio.wait(
-            [*waits, hurry], timeout=grace + EXIT_MARGIN, return_when=asyncio.FIRST_COMPLETED
-        )
-        hurry.cancel()
+        await first(child.exited, fast, grace + EXIT_MARGIN)
         if not child.exited.done():
             log.warning("the proxy did not end in time and is killed")
             child.send(signal.SIGKILL)
@@ -74,6 +74,7 @@ class ProxyProcess:
 
     async def _live(self) -> int:
         """One process, from its start to its end."""
+        self._is_serving = False
         ours, theirs = control.pair()
         fds = [listener.fd for listener in self._start.listeners]
         with theirs:
@@ -108,6 +109,7 @@ class ProxyProcess:
                     log.error("the proxy said what is no message: %s", error)
                     continue
                 self._check_workers(child.pid, message.worker_tids)
+                self._is_serving = True
                 self.serving.set()
 
     def _check_workers(self, pid: int, tids: list[int]) -> None:

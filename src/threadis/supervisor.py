@@ -24,7 +24,7 @@ from threadis.proxy_process import ProxyProcess, file_limit
 
 log = logging.getLogger("threadis")
 
-SETTLE_LIMIT = 30.0  # seconds for the instances to answer or die; then we go on without
+SETTLE_LIMIT = 10.0  # seconds for the instances to be ready; then we serve what there is
 SERVING_LIMIT = 30.0  # seconds for the proxy to serve
 GRACE = 5.0  # seconds for running commands to be answered at the end
 LANES = 2048  # connections from the workers to the instances that the file limit leaves room for
