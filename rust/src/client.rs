@@ -65,7 +65,7 @@ pub enum Owed {
     /// In a lane's receive buffer, for this turn only.
     Ready {
         /// The lane's place.
-        lane: usize,
+        lane: u32,
         /// Where the reply begins.
         start: u32,
         /// Its length.
@@ -78,8 +78,8 @@ pub enum Owed {
         /// Its length.
         length: u32,
     },
-    /// Here.
-    Held(Vec<u8>),
+    /// Here. Boxed, like the next: a client owes thousands of these entries.
+    Held(Box<Vec<u8>>),
     /// A large reply of which the beginning has moved to `out` already.
     Streaming,
     /// Parts of several instances.
@@ -207,7 +207,7 @@ impl Client {
         if self.owed.is_empty() {
             self.out.extend_from_slice(reply);
         } else {
-            self.owe(Owed::Held(reply.to_vec()));
+            self.owe(Owed::Held(Box::new(reply.to_vec())));
         }
     }
 
@@ -223,6 +223,7 @@ impl Client {
     }
 
     /// Takes the oldest entry off, its reply having been written to `out`.
+    #[inline]
     pub fn pop_front(&mut self) {
         self.owed.pop_front();
         self.front = self.front.wrapping_add(1);
@@ -233,7 +234,7 @@ impl Client {
         while let Some(owed) = self.owed.front() {
             match owed {
                 Owed::Ready { lane, start, length } => {
-                    self.out.extend_from_slice(lanes.received(*lane, *start, *length));
+                    self.out.extend_from_slice(lanes.received(*lane as usize, *start, *length));
                 }
                 Owed::Parked { start, length } => {
                     let reply = &self.parked[*start as usize..][..*length as usize];
@@ -263,7 +264,7 @@ impl Client {
                 self.parked_count += 1;
                 Owed::Parked { start, length }
             }
-            _ => Owed::Held(reply.to_vec()),
+            _ => Owed::Held(Box::new(reply.to_vec())),
         };
         if let Some(owed) = self.owed_at(sequence) {
             *owed = parked;

@@ -143,7 +143,7 @@ impl Worker {
             return;
         }
         if let Some(owed @ Owed::Waiting) = client.owed.front_mut() {
-            *owed = Owed::Held(reply);
+            *owed = Owed::Held(Box::new(reply));
             client.settle(&self.lanes);
             self.open_gate(key.place);
             self.mark_dirty(key.place);

@@ -53,7 +53,25 @@ pub fn slot(key: &[u8]) -> usize {
     usize::from(crc16(tag(key))) % SLOTS
 }
 
+#[inline]
 fn tag(key: &[u8]) -> &[u8] {
+    if has_brace(key) { tag_of_braced(key) } else { key }
+}
+
+/// Whether there is a `{`: eight bytes at a time, since most keys are short and have none.
+#[inline]
+fn has_brace(key: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let (eights, rest) = key.as_chunks::<8>();
+    let in_eights = eights.iter().any(|eight| {
+        let zero_where_brace = u64::from_ne_bytes(*eight) ^ (ONES * u64::from(b'{'));
+        zero_where_brace.wrapping_sub(ONES) & !zero_where_brace & HIGHS != 0
+    });
+    in_eights || rest.contains(&b'{')
+}
+
+fn tag_of_braced(key: &[u8]) -> &[u8] {
     let Some(open) = memchr(b'{', key) else {
         return key;
     };
@@ -63,9 +81,18 @@ fn tag(key: &[u8]) -> &[u8] {
     }
 }
 
+/// Slots that are looked up together.
+const BLOCK: usize = 64;
+/// The slots of this block do not all live on one instance.
+const MIXED: u16 = u16::MAX;
+
 /// Which instance each slot lives on.
 #[derive(Debug, Clone)]
-pub struct SlotMap(Box<[u16]>);
+pub struct SlotMap {
+    /// By block: small enough to stay in the first cache, unlike the whole map.
+    blocks: Box<[u16; SLOTS / BLOCK]>,
+    slots: Box<[u16]>,
+}
 
 impl SlotMap {
     /// Builds the map from `(first, last, instance)` ranges.
@@ -87,15 +114,30 @@ impl SlotMap {
         }
         match map.iter().position(|&owner| owner == NOBODY) {
             Some(slot) => Err(format!("slot {slot} is on no instance")),
-            None => Ok(Self(map)),
+            None => Ok(Self { blocks: Box::new(blocks(&map)), slots: map }),
         }
     }
 
     /// The instance a key lives on.
     #[must_use]
+    #[inline]
     pub fn instance(&self, key: &[u8]) -> u16 {
-        self.0[slot(key)]
+        let slot = slot(key);
+        match self.blocks[slot / BLOCK] {
+            MIXED => self.slots[slot],
+            instance => instance,
+        }
     }
+}
+
+fn blocks(slots: &[u16]) -> [u16; SLOTS / BLOCK] {
+    let mut blocks = [MIXED; SLOTS / BLOCK];
+    for (block, slots) in blocks.iter_mut().zip(slots.chunks_exact(BLOCK)) {
+        if slots.iter().all(|&instance| instance == slots[0]) {
+            *block = slots[0];
+        }
+    }
+    blocks
 }
 
 #[cfg(test)]
@@ -128,6 +170,16 @@ mod tests {
             ("foo{bar}{zap}", 5061),
         ] {
             assert_eq!(slot(key.as_bytes()), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn blocks_say_what_the_map_says() {
+        let map = SlotMap::new(&[(0, 5460, 0), (5461, 10922, 1), (10923, 16383, 2)], 3);
+        let map = map.expect("covers all");
+        for number in 0..50_000 {
+            let key = format!("key:{number}");
+            assert_eq!(map.instance(key.as_bytes()), map.slots[slot(key.as_bytes())]);
         }
     }
 
