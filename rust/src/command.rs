@@ -162,6 +162,23 @@ impl Table {
         }
     }
 
+    /// The same, remembering the last name: pipelines repeat themselves.
+    #[inline]
+    pub fn find_again(&self, recent: &mut Recent, name: &[u8], sub: Option<&[u8]>) -> Found {
+        if recent.name.bytes() == name && !name.is_empty() {
+            return Found::Row(recent.place);
+        }
+        let found = self.find(name, sub);
+        if let Found::Row(place) = found
+            && name.len() <= SHORT_NAME
+            && self.commands.find(name) == Some(place)
+            && self.rows[place].subcommands.is_empty()
+        {
+            *recent = Recent { name: Name::new(name), place };
+        }
+        found
+    }
+
     /// The row at a place that `find` gave.
     #[must_use]
     pub fn row(&self, place: usize) -> &Row {
@@ -181,6 +198,13 @@ struct Index {
 /// A name beside its place, so that a look-up touches one cache line.
 #[derive(Debug, Clone, Default)]
 struct Bucket {
+    name: Name,
+    place: usize,
+}
+
+/// The last command that was looked up, as it was spelled; never one with subcommands.
+#[derive(Debug, Default)]
+pub struct Recent {
     name: Name,
     place: usize,
 }
@@ -291,6 +315,23 @@ mod tests {
         assert_eq!(table.find(b"client", Some(b"nope")), Found::UnknownSubcommand(2));
         assert_eq!(table.find(b"client|id", None), Found::UnknownCommand);
         assert_eq!(table.find(b"", None), Found::UnknownCommand);
+    }
+
+    #[test]
+    fn a_remembered_name_is_found_as_any_other() {
+        let table = table();
+        let mut recent = Recent::default();
+        assert_eq!(table.find_again(&mut recent, b"", None), Found::UnknownCommand);
+        for _ in 0..2 {
+            assert_eq!(table.find_again(&mut recent, b"GET", Some(b"k")), Found::Row(1));
+            assert_eq!(table.find_again(&mut recent, b"gEt", None), Found::Row(1));
+            assert_eq!(table.find_again(&mut recent, b"CLIENT", Some(b"ID")), Found::Row(0));
+            assert_eq!(
+                table.find_again(&mut recent, b"CLIENT", Some(b"x")),
+                Found::UnknownSubcommand(2)
+            );
+            assert_eq!(table.find_again(&mut recent, b"ge", None), Found::UnknownCommand);
+        }
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Worker {
             return Taken::Yes;
         }
         let sub = (args.len() > 1).then(|| args.get(1));
-        let found = match shared.table.find(args.get(0), sub) {
+        let found = match shared.table.find_again(&mut self.recent, args.get(0), sub) {
             Found::Row(found) => found,
             Found::UnknownCommand => return self.unknown_command(place, args),
             Found::UnknownSubcommand(parent) => {

@@ -1,6 +1,7 @@
 //! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
 
 use crate::client::{Client, Closing, Gate};
+use crate::command::Recent;
 use crate::instance::InstanceState;
 use crate::lane::Lanes;
 use crate::net::{self, Io, Listener};
@@ -77,6 +78,8 @@ pub struct Worker {
     /// Bytes just read from a client; its own buffer only keeps what cannot be forwarded yet.
     pub(crate) scratch: Vec<u8>,
     pub(crate) request: Request,
+    /// The command looked up last.
+    pub(crate) recent: Recent,
     /// Instance of each key of the command at hand.
     pub(crate) owners: Vec<u16>,
     /// Bytes buffered for all clients.
@@ -135,6 +138,7 @@ impl Worker {
             broken: Vec::new(),
             scratch: Vec::with_capacity(CLIENT_READ),
             request: Request::default(),
+            recent: Recent::default(),
             owners: Vec::new(),
             buffered: 0,
             mail_rang: false,
