@@ -5,7 +5,8 @@ use crate::command::{Found, Row};
 use crate::net::{self, Io};
 use crate::reply::push_error;
 use crate::request::{Args, Cut, REQUEST_LIMIT};
-use crate::worker::{CLIENT_READ, Worker, seconds};
+use crate::shared::Shared;
+use crate::worker::{CLIENT_READ, Worker};
 use std::sync::Arc;
 
 /// A partial command longer than this keeps its place between reads; a shorter one is cut anew.
@@ -82,7 +83,7 @@ impl Worker {
         // After a short read the socket is empty: the next byte raises a new edge. After a
         // hang-up there will be none, so read on to the end.
         client.readable = read >= chunk || (client.hung_up && io != Io::Later);
-        client.session.last_active = seconds(self.now);
+        client.session.last_active = self.now_seconds;
         client.session.input_bytes += read as u64;
         self.counters.net_input_bytes += read as u64;
     }
@@ -102,6 +103,7 @@ impl Worker {
             Some(request) => *request,
             None => std::mem::take(&mut self.request),
         };
+        let shared = Arc::clone(&self.shared);
         let mut used = 0;
         loop {
             let client = &mut self.clients[place];
@@ -115,7 +117,7 @@ impl Worker {
             match request.cut(&bytes[used..], client.session.authenticated) {
                 Ok(Cut::Complete(length)) => {
                     let args = request.args(&bytes[used..used + length]);
-                    if self.take(place, args) == Taken::NotYet {
+                    if self.take(place, args, &shared) == Taken::NotYet {
                         break;
                     }
                     request.reset();
@@ -142,13 +144,12 @@ impl Worker {
     }
 
     /// Takes one command.
-    fn take(&mut self, place: usize, args: Args) -> Taken {
+    fn take(&mut self, place: usize, args: Args, shared: &Shared) -> Taken {
         if args.is_empty() {
             return Taken::Yes;
         }
-        let shared = Arc::clone(&self.shared);
         let sub = (args.len() > 1).then(|| args.get(1));
-        let found = match shared.table.find(args.get(0), sub) {
+        let found = match shared.table.find_again(&mut self.recent, args.get(0), sub) {
             Found::Row(found) => found,
             Found::UnknownCommand => return self.unknown_command(place, args),
             Found::UnknownSubcommand(parent) => {
@@ -165,7 +166,7 @@ impl Worker {
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
         } else {
-            self.route(place, row, args, &shared)
+            self.route(place, row, args, shared)
         };
         if taken == Taken::Yes {
             self.count_command(place, found);

@@ -131,6 +131,12 @@ impl Lanes {
         self.sets[set as usize].lanes[instance].map(|place| place as usize)
     }
 
+    /// The same, to change it.
+    pub fn open_lane_mut(&mut self, set: u32, instance: usize) -> Option<(usize, &mut Lane)> {
+        let place = self.open_lane(set, instance)?;
+        self.open.get_mut(place).map(|lane| (place, lane))
+    }
+
     /// The lane at a place.
     #[must_use]
     pub fn get(&self, place: usize) -> Option<&Lane> {

@@ -11,7 +11,7 @@ use crate::number::push_u64;
 use crate::request::{Args, push_array, push_bulk, push_command};
 use crate::scan;
 use crate::shared::{Shared, ToCoordinator};
-use crate::worker::{Worker, lane_data, seconds};
+use crate::worker::{Worker, lane_data};
 use rustix::event::epoll;
 
 /// Where the keys of a command are.
@@ -76,13 +76,33 @@ impl Worker {
         }
     }
 
-    /// Sends a command as it is to one instance.
+    /// Sends a command as it is to one instance. The path of nearly every command: the lane is
+    /// open and has room.
     fn route_to_instance(&mut self, place: usize, instance: usize, args: Args) -> Taken {
+        let client = &mut self.clients[place];
+        let Some((lane, known)) = self.lanes.open_lane_mut(client.lane_set, instance) else {
+            return self.route_to_closed(place, instance, args);
+        };
+        if known.is_full() {
+            return self.wait_for_lane(place, lane);
+        }
+        let begin = known.out.len();
+        push_args(&mut known.out, args);
+        let length = known.out.len() - begin;
+        let sequence = client.owe(Owed::Waiting);
+        known.expect(place, client.generation, sequence, length, self.now_seconds);
+        if !known.is_dirty {
+            known.is_dirty = true;
+            self.dirty_lanes.push(lane);
+        }
+        self.counters.lane_commands += 1;
+        Taken::Yes
+    }
+
+    /// The same, when the lane must be opened first.
+    fn route_to_closed(&mut self, place: usize, instance: usize, args: Args) -> Taken {
         match self.reach(place, instance) {
-            Reach::Lane(lane) => {
-                self.append(place, lane, Owed::Waiting, |out| push_args(out, args));
-                Taken::Yes
-            }
+            Reach::Lane(_) => self.route_to_instance(place, instance, args),
             Reach::Full(lane) => self.wait_for_lane(place, lane),
             Reach::Down => self.instance_down(place, instance),
         }
@@ -281,7 +301,7 @@ impl Worker {
             return Reach::Down;
         };
         let password = &self.shared.instance_password;
-        let Ok(lane) = self.lanes.open(set, instance, socket, password, seconds(self.now)) else {
+        let Ok(lane) = self.lanes.open(set, instance, socket, password, self.now_seconds) else {
             return Reach::Down;
         };
         let watched = self.lanes.get(lane).is_some_and(|known| {
@@ -335,7 +355,7 @@ impl Worker {
 
     fn expect(&mut self, place: usize, lane: usize, sequence: u32, length: usize) {
         let generation = self.clients[place].generation;
-        let now = seconds(self.now);
+        let now = self.now_seconds;
         if let Some(known) = self.lanes.get_mut(lane) {
             known.expect(place, generation, sequence, length, now);
             self.counters.lane_commands += 1;
