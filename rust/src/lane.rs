@@ -27,6 +27,9 @@ const LANES_LIMIT: usize = 512;
 /// Seconds after which an unused lane is closed.
 const IDLE_SECONDS: u64 = 60;
 
+/// What instances know lanes by: the coordinator waits until those of a stopped instance are gone.
+const NAME: &[u8] = b"threadis-lane";
+
 /// What a lane's connection has been told, once, before the first command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct State {
@@ -413,9 +416,10 @@ fn opening(state: State, password: &[u8]) -> (Vec<u8>, usize) {
         count += 1;
     };
     if state.resp3 {
-        command(&[b"HELLO", b"3", b"AUTH", b"default", password]);
+        command(&[b"HELLO", b"3", b"AUTH", b"default", password, b"SETNAME", NAME]);
     } else {
         command(&[b"AUTH", password]);
+        command(&[b"CLIENT", b"SETNAME", NAME]);
     }
     if state.db != 0 {
         command(&[b"SELECT", state.db.to_string().as_bytes()]);
