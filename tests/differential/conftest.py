@@ -39,7 +39,7 @@ def pair(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
         until(lambda: socket.exists() or bare.poll() is not None, "the bare server listens")
         assert bare.poll() is None, (folder / "bare.log").read_text()
         running.wait_until_serving()
-        yield Pair(str(socket), running, stock_server)
+        yield Pair.of(str(socket), running, stock_server)
     finally:
         if running:
             running.close()

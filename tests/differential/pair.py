@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+import hiredis
+
 from conftest import Threadis
 from differential.wire import Connection, Reply, Word, differs, split
+from threadis import commands
 from threadis.server import Server
 
 
@@ -14,10 +17,27 @@ class Pair:
     bare: str
     threadis: Threadis
     server: Server
+    tips: dict[bytes, str]  # how replies to a command may differ
+    rows: list[commands.Row]  # the command table
+
+    @classmethod
+    def of(cls, bare: str, threadis: Threadis, server: Server) -> "Pair":
+        """A pair, and what the bare server says of its commands."""
+        connection = Connection(bare)
+        listing = connection.ask("COMMAND")
+        connection.close()
+        reader = hiredis.Reader()
+        reader.feed(listing.raw)
+        rows = commands.derive(reader.gets())
+        return cls(bare, threadis, server, how_by_command(listing), rows)
+
+    def supported(self) -> list[commands.Row]:
+        """The commands that thREaDIS does not refuse."""
+        return [row for row in self.rows if row.route != "refuse"]
 
     def both(self, protocol: int = 2) -> "Both":
         """A fresh connection to each."""
-        return Both(Connection(self.bare), self.ours(), protocol)
+        return Both(Connection(self.bare), self.ours(), protocol, self.tips)
 
     def ours(self) -> Connection:
         """A fresh connection to thREaDIS."""
@@ -32,12 +52,13 @@ class Pair:
 class Both:
     """A connection to each server, in one protocol, in step."""
 
-    def __init__(self, bare: Connection, ours: Connection, protocol: int) -> None:
-        self.bare, self.ours = bare, ours
+    def __init__(
+        self, bare: Connection, ours: Connection, protocol: int, tips: dict[bytes, str]
+    ) -> None:
+        self.bare, self.ours, self.tips = bare, ours, tips
         if protocol == 3:
             for side in (bare, ours):
                 assert side.ask("HELLO", 3).kind == "%"
-        self.tips = how_by_command(bare.ask("COMMAND"))
 
     def __enter__(self) -> "Both":
         return self
@@ -58,10 +79,15 @@ class Both:
 
     def same_all(self, commands: list[list[bytes]], how: str | None = None) -> list[Reply]:
         """Send a pipeline to both."""
+        return self.same_marked([(how, command) for command in commands])
+
+    def same_marked(self, marked: list[tuple[str | None, list[bytes]]]) -> list[Reply]:
+        """Send a pipeline to both; each command with how to compare its replies."""
+        commands = [command for _, command in marked]
         bare, ours = self.bare.ask_all(commands), self.ours.ask_all(commands)
         wrong = [
-            f"{command!r}\n  {mode} expected {theirs.raw[:300]!r}\n  got {got.raw[:300]!r}"
-            for command, theirs, got in zip(commands, bare, ours, strict=True)
+            f"{command!r}\n  {mode} expected {theirs.raw[:400]!r}\n  got {got.raw[:400]!r}"
+            for (how, command), theirs, got in zip(marked, bare, ours, strict=True)
             for mode in [how or self.how(command)]
             if differs(mode, self.name(command), theirs, got)
         ]
@@ -108,5 +134,3 @@ def how_by_command(listing: Reply) -> dict[bytes, str]:
         found[entry.elements[0].text.lower()] = how
         found.update(how_by_command(entry.elements[9]))
     return found
-
-
