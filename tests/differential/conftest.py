@@ -91,7 +91,8 @@ def owner(key: bytes) -> int:
 
 def scan(connection: Connection, *options: bytes) -> list[bytes]:
     """All keys that SCAN shows, in its order."""
-    found, cursor = [], b"0"
+    found: list[bytes] = []
+    cursor = b"0"
     while True:
         reply = connection.ask("SCAN", cursor, "COUNT", 1000, *options)
         cursor = reply.elements[0].text

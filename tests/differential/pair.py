@@ -73,7 +73,7 @@ class Both:
         return self.same_all([parts], how)[0]
 
     def same_line(self, line: str) -> Reply:
-        """Send a line to both; a first word ``=``, ``unordered`` or ``shape`` says how to compare."""
+        """Send a line to both; its first word may say how to compare."""
         how, words = marked(line)
         return self.same(*words, how=how)
 

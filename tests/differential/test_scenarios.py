@@ -90,7 +90,7 @@ def test_every_supported_command_is_used_with_success(pair: Pair) -> None:
         used = set(ELSEWHERE)
         with pair.both() as both:
             for scenario in SCENARIOS.values():
-                for line in lines(scenario):
+                for line in ["FLUSHALL", *lines(scenario)]:
                     _, words = marked(line)
                     if not bare.ask(*words).is_error:
                         used.add(both.name(words))
