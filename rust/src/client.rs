@@ -22,6 +22,12 @@ pub const OUT_SOFT_LIMIT: usize = 256 * 1024;
 /// Bytes waiting for a client above which we close it: room for two of the largest values.
 pub const OUT_HARD_LIMIT: usize = 1024 * 1024 * 1024 + 1024 * 1024;
 
+/// Bytes of early replies kept one behind the other; more get memory of their own, because this
+/// memory is only free again when all of them are.
+const PARKED_LIMIT: usize = 64 * 1024;
+/// Emptied, this much is kept for the next.
+const PARKED_KEEP: usize = 4 * 1024;
+
 /// Why a client's commands are not being taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
@@ -59,14 +65,21 @@ pub enum Owed {
     /// In a lane's receive buffer, for this turn only.
     Ready {
         /// The lane's place.
-        lane: usize,
+        lane: u32,
         /// Where the reply begins.
         start: u32,
         /// Its length.
         length: u32,
     },
-    /// Here.
-    Held(Vec<u8>),
+    /// In the client's `parked` bytes, until its turn comes.
+    Parked {
+        /// Where the reply begins.
+        start: u32,
+        /// Its length.
+        length: u32,
+    },
+    /// Here. Boxed, like the next: a client owes thousands of these entries.
+    Held(Box<Vec<u8>>),
     /// A large reply of which the beginning has moved to `out` already.
     Streaming,
     /// Parts of several instances.
@@ -123,6 +136,9 @@ pub struct Client {
     pub sent: usize,
     /// Replies it is owed, oldest first.
     pub owed: VecDeque<Owed>,
+    /// Replies that came early, one behind the other; emptied when none is left in `owed`.
+    parked: Vec<u8>,
+    parked_count: usize,
     /// Sequence number of the oldest.
     pub front: u32,
     /// Its lanes: database, protocol, flags.
@@ -161,6 +177,8 @@ impl Client {
             out: Vec::new(),
             sent: 0,
             owed: VecDeque::new(),
+            parked: Vec::new(),
+            parked_count: 0,
             front: 0,
             lane_set,
             gate: Gate::Open,
@@ -177,6 +195,7 @@ impl Client {
     }
 
     /// Adds a reply that is still to come; its sequence number.
+    #[inline]
     pub fn owe(&mut self, owed: Owed) -> u32 {
         let sequence = self.front.wrapping_add(u32::try_from(self.owed.len()).unwrap_or(u32::MAX));
         self.owed.push_back(owed);
@@ -188,7 +207,7 @@ impl Client {
         if self.owed.is_empty() {
             self.out.extend_from_slice(reply);
         } else {
-            self.owe(Owed::Held(reply.to_vec()));
+            self.owe(Owed::Held(Box::new(reply.to_vec())));
         }
     }
 
@@ -204,6 +223,7 @@ impl Client {
     }
 
     /// Takes the oldest entry off, its reply having been written to `out`.
+    #[inline]
     pub fn pop_front(&mut self) {
         self.owed.pop_front();
         self.front = self.front.wrapping_add(1);
@@ -214,12 +234,40 @@ impl Client {
         while let Some(owed) = self.owed.front() {
             match owed {
                 Owed::Ready { lane, start, length } => {
-                    self.out.extend_from_slice(lanes.received(*lane, *start, *length));
+                    self.out.extend_from_slice(lanes.received(*lane as usize, *start, *length));
+                }
+                Owed::Parked { start, length } => {
+                    let reply = &self.parked[*start as usize..][..*length as usize];
+                    self.out.extend_from_slice(reply);
+                    self.parked_count -= 1;
                 }
                 Owed::Held(reply) => self.out.extend_from_slice(reply),
                 _ => break,
             }
             self.pop_front();
+        }
+        if self.parked_count == 0 && !self.parked.is_empty() {
+            if self.parked.capacity() > PARKED_KEEP {
+                self.parked = Vec::new();
+            } else {
+                self.parked.clear();
+            }
+        }
+    }
+
+    /// Copies a reply that came early and still waits for its turn.
+    pub fn park(&mut self, sequence: u32, reply: &[u8]) {
+        let place = (u32::try_from(self.parked.len()), u32::try_from(reply.len()));
+        let parked = match place {
+            (Ok(start), Ok(length)) if self.parked.len() + reply.len() < PARKED_LIMIT => {
+                self.parked.extend_from_slice(reply);
+                self.parked_count += 1;
+                Owed::Parked { start, length }
+            }
+            _ => Owed::Held(Box::new(reply.to_vec())),
+        };
+        if let Some(owed) = self.owed_at(sequence) {
+            *owed = parked;
         }
     }
 

@@ -5,7 +5,7 @@ use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::net::{self, Io, Peer};
 use crate::shared::{ClientKey, Mail, ToCoordinator};
-use crate::worker::{Worker, client_data, seconds};
+use crate::worker::{Worker, client_data};
 use rustix::event::epoll;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -83,7 +83,7 @@ impl Worker {
         let instances = self.shared.instances;
         let lane_set = self.lanes.set(State::default(), instances);
         self.last_generation = self.last_generation.wrapping_add(1);
-        let now = seconds(self.now);
+        let now = self.now_seconds;
         let session = Session {
             id: self.shared.last_client_id.fetch_add(1, Relaxed) + 1,
             peer,
@@ -143,7 +143,7 @@ impl Worker {
             return;
         }
         if let Some(owed @ Owed::Waiting) = client.owed.front_mut() {
-            *owed = Owed::Held(reply);
+            *owed = Owed::Held(Box::new(reply));
             client.settle(&self.lanes);
             self.open_gate(key.place);
             self.mark_dirty(key.place);
@@ -166,7 +166,7 @@ impl Worker {
         let client = &self.clients[place];
         let session = &client.session;
         let state = self.lanes.state(client.lane_set);
-        let now = seconds(self.now);
+        let now = self.now_seconds;
         let command = match session.last_command {
             usize::MAX => "NULL".into(),
             row => String::from_utf8_lossy(&self.shared.table.row(row).name).into_owned(),
@@ -207,7 +207,7 @@ impl Worker {
     /// Ends those who said nothing for `timeout` seconds, and those who were told goodbye.
     pub(crate) fn end_idle_clients(&mut self) {
         let timeout = self.shared.settings.timeout.load(Relaxed);
-        let now = seconds(self.now);
+        let now = self.now_seconds;
         let is_over = self.stop_at.is_some_and(|at| self.now >= at);
         let mut ending = Vec::new();
         for (place, client) in &self.clients {
@@ -235,7 +235,7 @@ impl Worker {
             self.end_client(place);
             return;
         }
-        client.closing = Closing::Lingering(seconds(self.now) + LINGER_SECONDS + 1);
+        client.closing = Closing::Lingering(self.now_seconds + LINGER_SECONDS + 1);
         self.mark_ready(place);
     }
 
@@ -262,7 +262,10 @@ impl Worker {
     }
 
     fn stop(&mut self, grace_milliseconds: u64) {
-        self.listeners.clear();
+        // The supervisor shares these sockets: closing ours alone would not end the events.
+        for listener in self.listeners.drain(..) {
+            let _ = epoll::delete(&self.epoll, &listener.fd);
+        }
         self.accept_waiting = false;
         self.stop_at = Some(self.now + grace_milliseconds * 1_000_000);
         self.next_tick = self.next_tick.min(self.now + grace_milliseconds * 1_000_000);

@@ -130,7 +130,7 @@ impl Table {
         for place in 0..table.rows.len() {
             let name = table.rows[place].name.clone();
             if !name.contains(&b'|') {
-                table.commands.insert(name, place);
+                table.commands.insert(&name, place);
             }
         }
         for place in 0..table.rows.len() {
@@ -140,7 +140,7 @@ impl Table {
                     .commands
                     .find(&name[..bar])
                     .ok_or_else(|| format!("no row for {}", String::from_utf8_lossy(&name)))?;
-                table.rows[parent].subcommands.insert(name[bar + 1..].to_vec(), place);
+                table.rows[parent].subcommands.insert(&name[bar + 1..], place);
             }
         }
         Ok(table)
@@ -162,6 +162,23 @@ impl Table {
         }
     }
 
+    /// The same, remembering the last name: pipelines repeat themselves.
+    #[inline]
+    pub fn find_again(&self, recent: &mut Recent, name: &[u8], sub: Option<&[u8]>) -> Found {
+        if recent.name.bytes() == name && !name.is_empty() {
+            return Found::Row(recent.place);
+        }
+        let found = self.find(name, sub);
+        if let Found::Row(place) = found
+            && name.len() <= SHORT_NAME
+            && self.commands.find(name) == Some(place)
+            && self.rows[place].subcommands.is_empty()
+        {
+            *recent = Recent { name: Name::new(name), place };
+        }
+        found
+    }
+
     /// The row at a place that `find` gave.
     #[must_use]
     pub fn row(&self, place: usize) -> &Row {
@@ -169,51 +186,104 @@ impl Table {
     }
 }
 
-/// Names without regard to case, in one open-addressed array: a look-up costs a hash and,
-/// nearly always, one comparison.
+/// Names without regard to case, in one open-addressed array: a look-up costs a hash and, nearly
+/// always, one comparison.
 #[derive(Debug, Clone, Default)]
 struct Index {
-    names: Vec<(Vec<u8>, usize)>,
-    /// Place in `names` plus one; 0 is free. A power of two long, at most a quarter full.
-    buckets: Vec<u16>,
+    /// A power of two long, at most a quarter full.
+    buckets: Vec<Bucket>,
+    count: usize,
+}
+
+/// A name beside its place, so that a look-up touches one cache line.
+#[derive(Debug, Clone, Default)]
+struct Bucket {
+    name: Name,
+    place: usize,
+}
+
+/// The last command that was looked up, as it was spelled; never one with subcommands.
+#[derive(Debug, Default)]
+pub struct Recent {
+    name: Name,
+    place: usize,
+}
+
+/// The longest name of a stock command has 20 bytes; those of modules may be longer.
+#[derive(Debug, Clone, Default)]
+enum Name {
+    #[default]
+    Free,
+    Short {
+        length: u8,
+        bytes: [u8; SHORT_NAME],
+    },
+    Long(Box<[u8]>),
+}
+
+const SHORT_NAME: usize = 22;
+
+impl Name {
+    fn new(name: &[u8]) -> Self {
+        match u8::try_from(name.len()) {
+            Ok(length) if name.len() <= SHORT_NAME => {
+                let mut bytes = [0; SHORT_NAME];
+                bytes[..name.len()].copy_from_slice(name);
+                Self::Short { length, bytes }
+            }
+            _ => Self::Long(name.into()),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Free => &[],
+            Self::Short { length, bytes } => &bytes[..usize::from(*length)],
+            Self::Long(bytes) => bytes,
+        }
+    }
 }
 
 impl Index {
     fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.count == 0
     }
 
-    fn insert(&mut self, name: Vec<u8>, place: usize) {
-        self.names.push((name, place));
-        if self.names.len() * 4 > self.buckets.len() {
-            self.buckets = vec![0; (self.names.len() * 8).next_power_of_two()];
-            for index in 0..self.names.len() {
-                self.link(index);
+    fn insert(&mut self, name: &[u8], place: usize) {
+        self.count += 1;
+        if self.count * 4 > self.buckets.len() {
+            let larger = vec![Bucket::default(); (self.count * 8).next_power_of_two()];
+            for bucket in std::mem::replace(&mut self.buckets, larger) {
+                if !matches!(bucket.name, Name::Free) {
+                    self.link(bucket);
+                }
             }
-        } else {
-            self.link(self.names.len() - 1);
         }
+        self.link(Bucket { name: Name::new(name), place });
     }
 
-    fn link(&mut self, index: usize) {
+    fn link(&mut self, bucket: Bucket) {
         let mask = self.buckets.len() - 1;
-        let mut bucket = hash(&self.names[index].0) & mask;
-        while self.buckets[bucket] != 0 {
-            bucket = (bucket + 1) & mask;
+        let mut at = hash(bucket.name.bytes()) & mask;
+        while !matches!(self.buckets[at].name, Name::Free) {
+            at = (at + 1) & mask;
         }
-        self.buckets[bucket] = u16::try_from(index + 1).expect("fewer than 65,535 commands");
+        self.buckets[at] = bucket;
     }
 
+    #[inline]
     fn find(&self, name: &[u8]) -> Option<usize> {
         let mask = self.buckets.len().checked_sub(1)?;
-        let mut bucket = hash(name) & mask;
+        let mut at = hash(name) & mask;
         loop {
-            let index = usize::from(self.buckets[bucket]).checked_sub(1)?;
-            let (known, place) = &self.names[index];
-            if known.eq_ignore_ascii_case(name) {
-                return Some(*place);
+            let bucket = &self.buckets[at];
+            if matches!(bucket.name, Name::Free) {
+                return None;
             }
-            bucket = (bucket + 1) & mask;
+            if bucket.name.bytes().eq_ignore_ascii_case(name) {
+                return Some(bucket.place);
+            }
+            at = (at + 1) & mask;
         }
     }
 }
@@ -245,6 +315,23 @@ mod tests {
         assert_eq!(table.find(b"client", Some(b"nope")), Found::UnknownSubcommand(2));
         assert_eq!(table.find(b"client|id", None), Found::UnknownCommand);
         assert_eq!(table.find(b"", None), Found::UnknownCommand);
+    }
+
+    #[test]
+    fn a_remembered_name_is_found_as_any_other() {
+        let table = table();
+        let mut recent = Recent::default();
+        assert_eq!(table.find_again(&mut recent, b"", None), Found::UnknownCommand);
+        for _ in 0..2 {
+            assert_eq!(table.find_again(&mut recent, b"GET", Some(b"k")), Found::Row(1));
+            assert_eq!(table.find_again(&mut recent, b"gEt", None), Found::Row(1));
+            assert_eq!(table.find_again(&mut recent, b"CLIENT", Some(b"ID")), Found::Row(0));
+            assert_eq!(
+                table.find_again(&mut recent, b"CLIENT", Some(b"x")),
+                Found::UnknownSubcommand(2)
+            );
+            assert_eq!(table.find_again(&mut recent, b"ge", None), Found::UnknownCommand);
+        }
     }
 
     #[test]

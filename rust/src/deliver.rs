@@ -69,7 +69,6 @@ impl Worker {
             client.out = self.pool.pop().unwrap_or_default();
         }
         let reply = self.lanes.received(lane, start, length);
-        let instances = self.instances.len();
         match client.owed_at(expect.sequence) {
             Some(Owed::Waiting | Owed::Streaming) if is_front => {
                 client.out.extend_from_slice(reply);
@@ -77,30 +76,32 @@ impl Worker {
                 client.settle(&self.lanes);
             }
             Some(owed @ Owed::Waiting) => {
+                let Ok(lane) = u32::try_from(lane) else { return };
                 *owed = Owed::Ready { lane, start, length };
                 self.early.push((place, expect.sequence));
+                return; // nothing to write yet
             }
             Some(owed @ Owed::Scanning(_)) => {
                 let Owed::Scanning(instance) = *owed else { return };
-                *owed = Owed::Held(scan::rewrite(reply, usize::from(instance), instances));
+                let count = self.instances.len();
+                let rewritten = scan::rewrite(reply, usize::from(instance), count);
+                *owed = Owed::Held(Box::new(rewritten));
                 client.settle(&self.lanes);
             }
             Some(owed @ Owed::Merging(_)) => {
                 let Owed::Merging(merging) = owed else { return };
                 let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
                 let Some(whole) = merging.add(instance, reply) else { return };
-                *owed = Owed::Held(whole);
+                *owed = Owed::Held(Box::new(whole));
                 client.settle(&self.lanes);
             }
             // Paired wrongly: impossible, and if not, no reply is better than another's.
             _ => return self.end_client(place),
         }
-        self.after_delivery(place);
-    }
-
-    fn after_delivery(&mut self, place: usize) {
-        self.mark_dirty(place);
-        let client = &self.clients[place];
+        if !client.is_dirty {
+            client.is_dirty = true;
+            self.dirty.push(place);
+        }
         if client.gate == Gate::Drain && client.owed.is_empty() {
             self.open_gate(place);
         }
@@ -136,10 +137,8 @@ impl Worker {
                 continue;
             };
             // The client may have read it by now: then this number is of the past.
-            if let Some(owed) = client.owed_at(sequence)
-                && let Owed::Ready { lane, start, length } = *owed
-            {
-                *owed = Owed::Held(self.lanes.received(lane, start, length).to_vec());
+            if let Some(&mut Owed::Ready { lane, start, length }) = client.owed_at(sequence) {
+                client.park(sequence, self.lanes.received(lane as usize, start, length));
             }
         }
         for place in std::mem::take(&mut self.filled) {
@@ -169,11 +168,13 @@ impl Worker {
             let mut error = Vec::new();
             push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
             match client.owed_at(expect.sequence) {
-                Some(owed @ (Owed::Waiting | Owed::Scanning(_))) => *owed = Owed::Held(error),
+                Some(owed @ (Owed::Waiting | Owed::Scanning(_))) => {
+                    *owed = Owed::Held(Box::new(error));
+                }
                 Some(owed @ Owed::Merging(_)) => {
                     let Owed::Merging(merging) = owed else { continue };
                     let Some(whole) = merging.add(instance, &error) else { continue };
-                    *owed = Owed::Held(whole);
+                    *owed = Owed::Held(Box::new(whole));
                 }
                 // Half of the reply is written: nothing we could add would be true.
                 _ => {
@@ -182,7 +183,10 @@ impl Worker {
                 }
             }
             client.settle(&self.lanes);
-            self.after_delivery(place);
+            if client.gate == Gate::Drain && client.owed.is_empty() {
+                self.open_gate(place);
+            }
+            self.mark_dirty(place);
         }
     }
 

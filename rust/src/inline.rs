@@ -120,13 +120,11 @@ fn hex(digit: u8) -> u8 {
 mod tests {
     use super::split;
 
-    fn words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
-        split(line)
-    }
+    type Words = Option<&'static [&'static [u8]]>;
 
     #[test]
     fn splits_as_redis_does() {
-        let cases: [(&[u8], Option<&[&[u8]]>); 11] = [
+        let cases: [(&[u8], Words); 11] = [
             (b"", Some(&[])),
             (b"  \t ", Some(&[])),
             (b"set k v", Some(&[b"set", b"k", b"v"])),
@@ -141,7 +139,7 @@ mod tests {
         ];
         for (line, expected) in cases {
             let expected = expected.map(|words| words.iter().map(|w| w.to_vec()).collect());
-            assert_eq!(words(line), expected, "{line:?}");
+            assert_eq!(split(line), expected, "{line:?}");
         }
     }
 }

@@ -108,12 +108,11 @@ impl KeySpec {
             Begin::Index(index) => (*index < args.len()).then_some(*index),
             Begin::Keyword { word, from } => {
                 let is_word = |&index: &usize| args.get(index).eq_ignore_ascii_case(word);
-                let found = match usize::try_from(*from) {
-                    Ok(from) => (from..args.len()).find(is_word),
-                    Err(_) => {
-                        let back = usize::try_from(-from).ok()?;
-                        (1..=args.len().checked_sub(back)?).rev().find(is_word)
-                    }
+                let found = if let Ok(from) = usize::try_from(*from) {
+                    (from..args.len()).find(is_word)
+                } else {
+                    let back = usize::try_from(-from).ok()?;
+                    (1..=args.len().checked_sub(back)?).rev().find(is_word)
                 };
                 found.map(|index| index + 1).filter(|&index| index < args.len())
             }
@@ -161,10 +160,8 @@ mod tests {
         assert_eq!(found(&range(1, -1, 2, 0), "MSET a 1 b 2"), ["a", "b"]);
         assert_eq!(found(&range(1, -2, 1, 0), "BLPOP a b 0"), ["a", "b"]);
         assert_eq!(found(&range(2, 0, 1, 0), "OBJECT HELP"), [""; 0]);
-        let count = KeySpec {
-            begin: Begin::Index(1),
-            find: Find::Count { number: 0, first: 1, step: 1 },
-        };
+        let count =
+            KeySpec { begin: Begin::Index(1), find: Find::Count { number: 0, first: 1, step: 1 } };
         assert_eq!(found(&count, "ZUNION 2 a b WEIGHTS 1 2"), ["a", "b"]);
         assert_eq!(found(&count, "ZUNION 3 a b"), [""; 0]);
         assert_eq!(found(&count, "ZUNION 0 a b"), [""; 0]);

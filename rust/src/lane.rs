@@ -92,8 +92,8 @@ pub struct Lane {
 /// All lanes of a worker.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    lanes: Slab<Lane>,
-    /// What each lane has received, by place: apart from `lanes`, so that replies can be read
+    open: Slab<Lane>,
+    /// What each lane has received, by place: apart from `open`, so that replies can be read
     /// here while lanes change.
     received: Vec<Vec<u8>>,
     sets: Vec<Set>,
@@ -109,6 +109,9 @@ struct Set {
 
 impl Lanes {
     /// The set for a state; made if new.
+    ///
+    /// # Panics
+    /// Never: databases are limited to far fewer than 2^32.
     pub fn set(&mut self, state: State, instances: usize) -> u32 {
         *self.set_places.entry(state).or_insert_with(|| {
             self.sets.push(Set { state, lanes: vec![None; instances] });
@@ -128,27 +131,33 @@ impl Lanes {
         self.sets[set as usize].lanes[instance].map(|place| place as usize)
     }
 
+    /// The same, to change it.
+    pub fn open_lane_mut(&mut self, set: u32, instance: usize) -> Option<(usize, &mut Lane)> {
+        let place = self.open_lane(set, instance)?;
+        self.open.get_mut(place).map(|lane| (place, lane))
+    }
+
     /// The lane at a place.
     #[must_use]
     pub fn get(&self, place: usize) -> Option<&Lane> {
-        self.lanes.get(place)
+        self.open.get(place)
     }
 
     /// The lane at a place.
     pub fn get_mut(&mut self, place: usize) -> Option<&mut Lane> {
-        self.lanes.get_mut(place)
+        self.open.get_mut(place)
     }
 
     /// How many lanes are open.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lanes.len()
+        self.open.len()
     }
 
     /// True if none is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.open.is_empty()
     }
 
     /// Places of the lanes to an instance.
@@ -164,11 +173,11 @@ impl Lanes {
     }
 
     fn places(&self, wanted: impl Fn(&Lane) -> bool) -> Vec<usize> {
-        self.lanes.iter().filter(|(_, lane)| wanted(lane)).map(|(place, _)| place).collect()
+        self.open.iter().filter(|(_, lane)| wanted(lane)).map(|(place, _)| place).collect()
     }
 
     fn least_used(&self) -> Option<usize> {
-        let idle = self.lanes.iter().filter(|(_, lane)| lane.is_idle());
+        let idle = self.open.iter().filter(|(_, lane)| lane.is_idle());
         idle.min_by_key(|(_, lane)| lane.last_used).map(|(place, _)| place)
     }
 
@@ -184,7 +193,7 @@ impl Lanes {
         password: &[u8],
         now: u64,
     ) -> Result<usize, Errno> {
-        if self.lanes.len() >= LANES_LIMIT {
+        if self.open.len() >= LANES_LIMIT {
             let unused = self.least_used().ok_or(Errno::MFILE)?;
             self.close(unused);
         }
@@ -194,7 +203,7 @@ impl Lanes {
         if net::write(&fd, &hello) != Io::Moved(hello.len()) {
             return Err(Errno::CONNRESET);
         }
-        let place = self.lanes.insert(Lane {
+        let place = self.open.insert(Lane {
             fd,
             instance,
             set,
@@ -223,7 +232,7 @@ impl Lanes {
 
     /// Forgets a lane that was taken out of service; the socket closes.
     pub fn close(&mut self, place: usize) {
-        let lane = self.lanes.remove(place);
+        let lane = self.open.remove(place);
         self.received[place] = Vec::new();
         let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
         if *current == u32::try_from(place).ok() {
@@ -233,7 +242,7 @@ impl Lanes {
 
     /// Takes a lane out of service at once: no new command will find it.
     pub fn retire(&mut self, place: usize) {
-        let lane = &mut self.lanes[place];
+        let lane = &mut self.open[place];
         lane.is_broken = true;
         let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
         if *current == u32::try_from(place).ok() {
@@ -249,7 +258,7 @@ impl Lanes {
 
     /// Reads a lane once.
     pub fn fill(&mut self, place: usize) -> Io {
-        let lane = &mut self.lanes[place];
+        let lane = &mut self.open[place];
         let buffer = &mut self.received[place];
         let io = net::read(&lane.fd, buffer, READ_CHUNK);
         // A short read has emptied the socket; the next byte will raise a new edge.
@@ -265,7 +274,7 @@ impl Lanes {
     /// `Broken` for anything but a reply that somebody waits for.
     pub fn next_reply(&mut self, place: usize) -> Result<Option<(u32, u32, Expect)>, Broken> {
         loop {
-            let lane = &mut self.lanes[place];
+            let lane = &mut self.open[place];
             let buffer = &self.received[place][lane.start..];
             if buffer.is_empty() {
                 return Ok(None);
@@ -286,7 +295,8 @@ impl Lanes {
                 continue;
             }
             let expect = lane.expects.pop_front().ok_or(Broken("stray reply"))?;
-            let place = |offset: usize| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
+            let place =
+                |offset: usize| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
             return Ok(Some((place(start)?, place(length)?, expect)));
         }
     }
@@ -294,7 +304,7 @@ impl Lanes {
     /// The beginning of a large reply that is not complete yet, and whose it is.
     #[must_use]
     pub fn partial(&self, place: usize, at_least: usize) -> Option<(u32, u32, Expect)> {
-        let lane = &self.lanes[place];
+        let lane = &self.open[place];
         let length = lane.cutter.passed();
         if lane.opening > 0 || length < at_least {
             return None;
@@ -305,14 +315,14 @@ impl Lanes {
 
     /// The bytes of `partial` have been handed on.
     pub fn take_partial(&mut self, place: usize) {
-        let lane = &mut self.lanes[place];
+        let lane = &mut self.open[place];
         lane.start += lane.cutter.passed();
         lane.cutter.forget_passed();
     }
 
     /// Drops what was cut; called once at the end of a turn, when no `Owed::Ready` is left.
     pub fn compact(&mut self, place: usize) {
-        let lane = &mut self.lanes[place];
+        let lane = &mut self.open[place];
         let buffer = &mut self.received[place];
         if lane.start == buffer.len() {
             if buffer.capacity() > BUFFER_KEEP {
@@ -340,7 +350,17 @@ impl Lane {
     }
 
     /// Registers that the bytes now at the end of `out`, `length` of them, are one command.
-    pub fn expect(&mut self, client: usize, generation: u32, sequence: u32, length: usize, now: u64) {
+    ///
+    /// # Panics
+    /// Never: places are fewer than descriptors.
+    pub fn expect(
+        &mut self,
+        client: usize,
+        generation: u32,
+        sequence: u32,
+        length: usize,
+        now: u64,
+    ) {
         self.appended = self.appended.wrapping_add(u32::try_from(length).unwrap_or(u32::MAX));
         let client = u32::try_from(client).expect("descriptors fit");
         self.expects.push_back(Expect { client, generation, sequence, end: self.appended });

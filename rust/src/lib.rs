@@ -8,7 +8,8 @@
 //! client ◄─ net ◄─ client ◄──────── merge, scan ◄──────── reply ◄────┘
 //!                  (settle)         (put together)        (cut)
 //! ```
-//! `worker` owns all of it and runs the turn; `forward` is the way out, `deliver` the way back,
+//! `worker` owns all of it and runs the turn; `forward` and `route` are the way out, `deliver` the
+//! way back,
 //! `session` answers what needs no instance, `clients` lets clients come and go. `shared` is what
 //! threads share. `load` is the other side: a generator that checks what it gets. Python is only
 //! in `python` and `load::python`.
@@ -30,6 +31,7 @@ pub mod number;
 mod python;
 pub mod reply;
 pub mod request;
+mod route;
 pub mod scan;
 pub mod session;
 pub mod shared;

@@ -60,10 +60,11 @@ impl Merging {
             self.parts.iter().map(Vec::as_slice).filter(|part| !part.is_empty()).collect();
         let error = parts.iter().find(|part| is_error(part));
         if self.merge == Merge::OneSucceeded {
-            return parts.iter().find(|part| !is_error(part)).or(error).map_or_else(
-                || MISMATCH.to_vec(),
-                |part| part.to_vec(),
-            );
+            return parts
+                .iter()
+                .find(|part| !is_error(part))
+                .or(error)
+                .map_or_else(|| MISMATCH.to_vec(), |part| part.to_vec());
         }
         if let Some(error) = error {
             return error.to_vec();

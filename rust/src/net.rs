@@ -4,8 +4,7 @@ use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
-    sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -88,10 +87,8 @@ impl Listener {
         keep_alive(&fd, keepalive_seconds)?;
         let address = address.ok_or(Errno::CONNRESET)?;
         let remote = SocketAddr::try_from(address).map_err(|_| Errno::AFNOSUPPORT)?;
-        let local = SocketAddrAny::try_from(rustix::net::getsockname(&fd)?)
-            .ok()
-            .and_then(|address| SocketAddr::try_from(address).ok())
-            .ok_or(Errno::AFNOSUPPORT)?;
+        let local =
+            SocketAddr::try_from(rustix::net::getsockname(&fd)?).map_err(|_| Errno::AFNOSUPPORT)?;
         let is_local = match remote.ip() {
             IpAddr::V4(ip) => ip.is_loopback(),
             IpAddr::V6(ip) => {

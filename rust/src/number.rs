@@ -9,9 +9,8 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
         _ => (false, text),
     };
     match digits {
-        [] => return None,
         [b'0'] => return (!negative).then_some(0),
-        [b'0', ..] => return None,
+        [] | [b'0', ..] => return None,
         _ => {}
     }
     let mut value: i64 = 0;

@@ -33,7 +33,17 @@ impl Cutter {
     ///
     /// # Errors
     /// `Broken` if this cannot be a reply.
+    #[inline]
     pub fn cut(&mut self, buffer: &[u8]) -> Result<Option<usize>, Broken> {
+        if self.missing == 0
+            && let Some(length) = plain(buffer)
+        {
+            return Ok(Some(length));
+        }
+        self.cut_any(buffer)
+    }
+
+    fn cut_any(&mut self, buffer: &[u8]) -> Result<Option<usize>, Broken> {
         if self.missing == 0 {
             if buffer.first() == Some(&b'>') {
                 return Err(Broken("unexpected push"));
@@ -98,6 +108,24 @@ impl Cutter {
     }
 }
 
+/// The length of a whole short reply that is no aggregate: what nearly all are.
+#[inline]
+fn plain(buffer: &[u8]) -> Option<usize> {
+    let (end, body) = match buffer {
+        [b'$', ones @ b'0'..=b'9', b'\r', b'\n', ..] => (4, usize::from(ones - b'0')),
+        [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            (5, usize::from(tens - b'0') * 10 + usize::from(ones - b'0'))
+        }
+        [b':', b'0'..=b'9', b'\r', b'\n', ..] => return Some(4),
+        [b'+', b'O', b'K', b'\r', b'\n', ..] | [b'$', b'-', b'1', b'\r', b'\n', ..] => {
+            return Some(5);
+        }
+        _ => return None,
+    };
+    let end = end + body;
+    (buffer.get(end..end + 2)? == b"\r\n").then_some(end + 2)
+}
+
 /// One step through a reply.
 enum Element {
     /// Its end is not there yet.
@@ -108,12 +136,18 @@ enum Element {
     Body { start: usize, length: usize },
 }
 
+/// Where the `\r` is: nearly always within a few bytes, so look before searching.
+#[inline]
+fn line_end(line: &[u8]) -> Option<usize> {
+    line.iter().take(6).position(|&byte| byte == b'\r').or_else(|| memchr(b'\r', line))
+}
+
 fn element(buffer: &[u8], at: usize) -> Result<Element, Broken> {
     let Some(&kind) = buffer.get(at) else {
         return Ok(Element::Unfinished);
     };
     let line = &buffer[at + 1..];
-    let Some(end) = memchr(b'\r', line) else {
+    let Some(end) = line_end(line) else {
         if line.len() > LINE_LIMIT {
             return Err(Broken("endless line"));
         }

@@ -86,6 +86,7 @@ impl<'a> Args<'a> {
     }
 
     /// All arguments, in order.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let this = *self;
         (0..this.len()).map(move |index| this.get(index))
@@ -207,6 +208,7 @@ impl Request {
 
 /// Reads `<type><number>\r\n` at `at`: the number and where the next byte is, or `None` if the
 /// line is not all there. `what` and `too_big` word the errors as Redis does.
+#[inline]
 fn length_line(
     buffer: &[u8],
     at: usize,
@@ -215,11 +217,24 @@ fn length_line(
 ) -> Result<Option<(i64, usize)>, ProtocolError> {
     let line = &buffer[at + 1..];
     // Nearly every length has one or two digits: look before searching.
-    if let [digit, b'\r', b'\n', ..] = line
-        && digit.is_ascii_digit()
-    {
-        return Ok(Some((i64::from(digit - b'0'), at + 4)));
+    match line {
+        [digit @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((i64::from(digit - b'0'), at + 4))),
+        [tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            let number = i64::from(tens - b'0') * 10 + i64::from(ones - b'0');
+            Ok(Some((number, at + 5)))
+        }
+        _ => long_length_line(buffer, at, what, too_big),
     }
+}
+
+/// Any other line.
+fn long_length_line(
+    buffer: &[u8],
+    at: usize,
+    what: &str,
+    too_big: &str,
+) -> Result<Option<(i64, usize)>, ProtocolError> {
+    let line = &buffer[at + 1..];
     let Some(end) = memchr(b'\r', &line[..line.len().min(INLINE_LIMIT)]) else {
         if line.len() > INLINE_LIMIT {
             return Err(format!("too big {too_big} count string"));

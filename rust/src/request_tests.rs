@@ -15,7 +15,8 @@ fn cut_all(stream: &[u8]) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
 
 #[test]
 fn a_pipeline_is_cut_into_its_commands() {
-    let commands = cut_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\n*0\r\n*-1\r\n\r\n*1\r\n$0\r\n\r\n");
+    let commands =
+        cut_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\n*0\r\n*-1\r\n\r\n*1\r\n$0\r\n\r\n");
     let expected: Vec<Vec<&[u8]>> =
         vec![vec![b"GET", b"k"], vec![b"PING"], vec![], vec![], vec![], vec![b""]];
     let expected: Vec<Vec<Vec<u8>>> =

@@ -153,8 +153,7 @@ impl Worker {
                 at += 2;
             } else {
                 let option = String::from_utf8_lossy(option).into_owned();
-                return self
-                    .refuse(place, &format!("ERR Syntax error in HELLO option '{option}'"));
+                return self.refuse(place, &format!("ERR Syntax error in HELLO option '{option}'"));
             }
         }
         if let Some((user, password)) = credentials {

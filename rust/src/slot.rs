@@ -5,23 +5,26 @@ use memchr::memchr;
 /// Slots of the whole key space.
 pub const SLOTS: usize = 16_384;
 
-/// CRC16/XMODEM of every byte, and of every byte followed by one zero byte: two bytes a step.
-const TABLES: [[u16; 256]; 2] = tables();
+/// `TABLES[n][b]` is the CRC16/XMODEM of byte `b` followed by `n` zero bytes, so that eight bytes
+/// are looked up independently of each other instead of one after the other.
+const TABLES: [[u16; 256]; 8] = tables();
 
-const fn tables() -> [[u16; 256]; 2] {
-    let mut tables = [[0u16; 256]; 2];
+#[allow(clippy::cast_possible_truncation, reason = "a constant loop to 255")]
+const fn tables() -> [[u16; 256]; 8] {
+    let mut tables = [[0u16; 256]; 8];
     let mut byte = 0;
     while byte < 256 {
         let mut crc = (byte as u16) << 8;
-        let mut bit = 0;
-        while bit < 16 {
-            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
-            bit += 1;
-            if bit == 8 {
-                tables[0][byte] = crc;
+        let mut zeros = 0;
+        while zeros < 8 {
+            let mut bit = 0;
+            while bit < 8 {
+                crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+                bit += 1;
             }
+            tables[zeros][byte] = crc;
+            zeros += 1;
         }
-        tables[1][byte] = crc;
         byte += 1;
     }
     tables
@@ -29,12 +32,15 @@ const fn tables() -> [[u16; 256]; 2] {
 
 fn crc16(bytes: &[u8]) -> u16 {
     let mut crc = 0u16;
-    let mut pairs = bytes.chunks_exact(2);
-    for pair in &mut pairs {
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for eight in eights {
         let [high, low] = crc.to_be_bytes();
-        crc = TABLES[1][usize::from(high ^ pair[0])] ^ TABLES[0][usize::from(low ^ pair[1])];
+        crc = TABLES[7][usize::from(eight[0] ^ high)] ^ TABLES[6][usize::from(eight[1] ^ low)];
+        for at in 2..8 {
+            crc ^= TABLES[7 - at][usize::from(eight[at])];
+        }
     }
-    for &byte in pairs.remainder() {
+    for &byte in rest {
         crc = (crc << 8) ^ TABLES[0][usize::from(crc.to_be_bytes()[0] ^ byte)];
     }
     crc
@@ -42,11 +48,30 @@ fn crc16(bytes: &[u8]) -> u16 {
 
 /// The slot of a key: CRC16 of the first non-empty `{…}`, else of the whole key.
 #[must_use]
+#[inline]
 pub fn slot(key: &[u8]) -> usize {
     usize::from(crc16(tag(key))) % SLOTS
 }
 
+#[inline]
 fn tag(key: &[u8]) -> &[u8] {
+    if has_brace(key) { tag_of_braced(key) } else { key }
+}
+
+/// Whether there is a `{`: eight bytes at a time, since most keys are short and have none.
+#[inline]
+fn has_brace(key: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let (eights, rest) = key.as_chunks::<8>();
+    let in_eights = eights.iter().any(|eight| {
+        let zero_where_brace = u64::from_ne_bytes(*eight) ^ (ONES * u64::from(b'{'));
+        zero_where_brace.wrapping_sub(ONES) & !zero_where_brace & HIGHS != 0
+    });
+    in_eights || rest.contains(&b'{')
+}
+
+fn tag_of_braced(key: &[u8]) -> &[u8] {
     let Some(open) = memchr(b'{', key) else {
         return key;
     };
@@ -56,9 +81,18 @@ fn tag(key: &[u8]) -> &[u8] {
     }
 }
 
+/// Slots that are looked up together.
+const BLOCK: usize = 64;
+/// The slots of this block do not all live on one instance.
+const MIXED: u16 = u16::MAX;
+
 /// Which instance each slot lives on.
 #[derive(Debug, Clone)]
-pub struct SlotMap(Box<[u16]>);
+pub struct SlotMap {
+    /// By block: small enough to stay in the first cache, unlike the whole map.
+    blocks: Box<[u16; SLOTS / BLOCK]>,
+    slots: Box<[u16]>,
+}
 
 impl SlotMap {
     /// Builds the map from `(first, last, instance)` ranges.
@@ -80,15 +114,30 @@ impl SlotMap {
         }
         match map.iter().position(|&owner| owner == NOBODY) {
             Some(slot) => Err(format!("slot {slot} is on no instance")),
-            None => Ok(Self(map)),
+            None => Ok(Self { blocks: Box::new(blocks(&map)), slots: map }),
         }
     }
 
     /// The instance a key lives on.
     #[must_use]
+    #[inline]
     pub fn instance(&self, key: &[u8]) -> u16 {
-        self.0[slot(key)]
+        let slot = slot(key);
+        match self.blocks[slot / BLOCK] {
+            MIXED => self.slots[slot],
+            instance => instance,
+        }
     }
+}
+
+fn blocks(slots: &[u16]) -> [u16; SLOTS / BLOCK] {
+    let mut blocks = [MIXED; SLOTS / BLOCK];
+    for (block, slots) in blocks.iter_mut().zip(slots.chunks_exact(BLOCK)) {
+        if slots.iter().all(|&instance| instance == slots[0]) {
+            *block = slots[0];
+        }
+    }
+    blocks
 }
 
 #[cfg(test)]
@@ -100,6 +149,16 @@ mod tests {
         // The first is the check value of the Redis Cluster specification; the rest were
         // answered by CLUSTER KEYSLOT of a stock server.
         assert_eq!(crc16(b"123456789"), 0x31C3);
+        // Long enough for every table, against the definition.
+        let key: Vec<u8> = (0..61u8).map(|n| n.wrapping_mul(37)).collect();
+        let mut crc = 0u16;
+        for byte in &key {
+            crc ^= u16::from(*byte) << 8;
+            for _ in 0..8 {
+                crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            }
+        }
+        assert_eq!(crc16(&key), crc);
         for (key, expected) in [
             ("foo", 12182),
             ("bar", 5061),
@@ -111,6 +170,16 @@ mod tests {
             ("foo{bar}{zap}", 5061),
         ] {
             assert_eq!(slot(key.as_bytes()), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn blocks_say_what_the_map_says() {
+        let map = SlotMap::new(&[(0, 5460, 0), (5461, 10922, 1), (10923, 16383, 2)], 3);
+        let map = map.expect("covers all");
+        for number in 0..50_000 {
+            let key = format!("key:{number}");
+            assert_eq!(map.instance(key.as_bytes()), map.slots[slot(key.as_bytes())]);
         }
     }
 

@@ -1,6 +1,7 @@
 //! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
 
 use crate::client::{Client, Closing, Gate};
+use crate::command::Recent;
 use crate::instance::InstanceState;
 use crate::lane::Lanes;
 use crate::net::{self, Io, Listener};
@@ -77,14 +78,17 @@ pub struct Worker {
     /// Bytes just read from a client; its own buffer only keeps what cannot be forwarded yet.
     pub(crate) scratch: Vec<u8>,
     pub(crate) request: Request,
+    /// The command looked up last.
+    pub(crate) recent: Recent,
     /// Instance of each key of the command at hand.
     pub(crate) owners: Vec<u16>,
     /// Bytes buffered for all clients.
     pub(crate) buffered: usize,
     pub(crate) mail_rang: bool,
     pub(crate) accept_waiting: bool,
-    /// Monotonic nanoseconds at the beginning of the turn.
+    /// Monotonic nanoseconds, and whole seconds, at the beginning of the turn.
     pub(crate) now: u64,
+    pub(crate) now_seconds: u64,
     pub(crate) next_tick: u64,
     /// When to close whoever is left, once asked to stop.
     pub(crate) stop_at: Option<u64>,
@@ -134,11 +138,13 @@ impl Worker {
             broken: Vec::new(),
             scratch: Vec::with_capacity(CLIENT_READ),
             request: Request::default(),
+            recent: Recent::default(),
             owners: Vec::new(),
             buffered: 0,
             mail_rang: false,
             accept_waiting: false,
             now: monotonic(),
+            now_seconds: seconds(monotonic()),
             next_tick: 0,
             stop_at: None,
         })
@@ -165,9 +171,8 @@ impl Worker {
 
     /// Sleeps until something happens, and notes what.
     fn wait(&mut self, events: &mut Vec<epoll::Event>) {
-        let is_busy = !self.ready.is_empty()
-            || !self.ready_lanes.is_empty()
-            || !self.dirty_lanes.is_empty();
+        let is_busy =
+            !self.ready.is_empty() || !self.ready_lanes.is_empty() || !self.dirty_lanes.is_empty();
         let until = if is_busy {
             0
         } else if self.held.is_empty() {
@@ -184,6 +189,7 @@ impl Worker {
         // Fails only when interrupted: then nothing has happened.
         let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout));
         self.now = monotonic();
+        self.now_seconds = seconds(self.now);
         for event in events.iter() {
             let data = event.data.u64();
             let place = usize::try_from(data & !(3 << KIND_SHIFT)).unwrap_or(usize::MAX);
@@ -324,9 +330,11 @@ impl Worker {
         }
         for (client, generation) in std::mem::take(&mut lane.waiting) {
             let client = client as usize;
-            if self.clients.get(client).is_some_and(|known| {
-                known.generation == generation && known.gate == Gate::Lane
-            }) {
+            if self
+                .clients
+                .get(client)
+                .is_some_and(|known| known.generation == generation && known.gate == Gate::Lane)
+            {
                 self.open_gate(client);
             }
         }
@@ -376,7 +384,7 @@ impl Worker {
         }
         self.next_tick = self.now + TICK_NANOSECONDS;
         self.end_idle_clients();
-        for place in self.lanes.idle(seconds(self.now)) {
+        for place in self.lanes.idle(self.now_seconds) {
             self.lanes.close(place);
         }
         if !self.listeners.is_empty() {
@@ -423,7 +431,6 @@ pub fn monotonic() -> u64 {
 }
 
 /// Whole seconds of it.
-#[must_use]
-pub fn seconds(nanoseconds: u64) -> u64 {
+fn seconds(nanoseconds: u64) -> u64 {
     nanoseconds / 1_000_000_000
 }

@@ -29,14 +29,7 @@ impl Server {
             .expect("a free port")
             .port();
         let started = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-            ])
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--unixsocket", "server.sock", "--dir"])
             .arg(&directory)
             .current_dir(&directory)
@@ -46,11 +39,7 @@ impl Server {
             let _ = writeln!(std::io::stderr(), "SKIPPED {name}: no redis-server");
             return None;
         };
-        let server = Self {
-            process,
-            directory,
-            port,
-        };
+        let server = Self { process, directory, port };
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < deadline, "redis-server did not start");
@@ -109,27 +98,15 @@ fn every_mix_is_clean_on_a_real_server() {
         return;
     };
     for (address, value_size) in [(server.tcp(), 16), (server.unix(), 3000)] {
-        let base = LoadConfig {
-            value_size,
-            ..config(address)
-        };
+        let base = LoadConfig { value_size, ..config(address) };
         let report = preload(&base, &NEVER).expect("a preload");
         assert_eq!(report.commands_total, 1000);
         let mixed = Mix::Mixed { set_ratio: 0.3 };
         for mix in [Mix::Get, Mix::Set, mixed, Mix::Mget { keys: 10 }] {
             for keys in [Keys::Uniform, Keys::Zipf(0.99)] {
-                let load = LoadConfig {
-                    mix,
-                    keys,
-                    threads: 2,
-                    ..base.clone()
-                };
+                let load = LoadConfig { mix, keys, threads: 2, ..base.clone() };
                 assert_clean(&run(&load).expect("a run"));
-                let load = LoadConfig {
-                    private_keys: true,
-                    pipeline: 64,
-                    ..load
-                };
+                let load = LoadConfig { private_keys: true, pipeline: 64, ..load };
                 assert_clean(&run(&load).expect("a run"));
             }
         }
@@ -141,20 +118,10 @@ fn values_larger_than_a_read_are_clean() {
     let Some(server) = Server::start("large") else {
         return;
     };
-    let base = LoadConfig {
-        value_size: 300_000,
-        key_count: 20,
-        ..config(server.tcp())
-    };
+    let base = LoadConfig { value_size: 300_000, key_count: 20, ..config(server.tcp()) };
     preload(&base, &NEVER).expect("a preload");
     for mix in [Mix::Mixed { set_ratio: 0.5 }, Mix::Mget { keys: 3 }] {
-        assert_clean(
-            &run(&LoadConfig {
-                mix,
-                ..base.clone()
-            })
-            .expect("a run"),
-        );
+        assert_clean(&run(&LoadConfig { mix, ..base.clone() }).expect("a run"));
     }
 }
 
@@ -164,17 +131,10 @@ fn a_write_by_someone_else_is_found() {
         return;
     };
     let base = config(server.tcp());
-    let mine = LoadConfig {
-        mix: Mix::Mixed { set_ratio: 0.5 },
-        private_keys: true,
-        ..base.clone()
-    };
+    let mine =
+        LoadConfig { mix: Mix::Mixed { set_ratio: 0.5 }, private_keys: true, ..base.clone() };
     preload(&base, &NEVER).expect("a preload");
-    let stranger = LoadConfig {
-        mix: Mix::Set,
-        connections: 1,
-        ..base
-    };
+    let stranger = LoadConfig { mix: Mix::Set, connections: 1, ..base };
     let report = thread::scope(|scope| {
         scope.spawn(|| run(&stranger));
         run(&mine).expect("a run")
@@ -188,11 +148,7 @@ fn nil_is_an_error_only_once_loaded() {
         return;
     };
     let base = config(server.tcp());
-    let report = run(&LoadConfig {
-        preloaded: false,
-        ..base.clone()
-    })
-    .expect("a run");
+    let report = run(&LoadConfig { preloaded: false, ..base.clone() }).expect("a run");
     assert_clean(&report);
     let report = run(&base).expect("a run");
     assert!(report.count(Fault::Missing) > 0 && report.errors() == report.count(Fault::Missing));
@@ -204,14 +160,9 @@ fn errors_of_the_server_are_counted_and_the_load_goes_on() {
         return;
     };
     let mut control = TcpStream::connect(("127.0.0.1", server.port)).expect("a connection");
-    control
-        .write_all(b"CONFIG SET maxmemory 1\r\n")
-        .expect("a command");
+    control.write_all(b"CONFIG SET maxmemory 1\r\n").expect("a command");
     control.read_exact(&mut [0; 5]).expect("a reply");
-    let load = LoadConfig {
-        mix: Mix::Set,
-        ..config(server.tcp())
-    };
+    let load = LoadConfig { mix: Mix::Set, ..config(server.tcp()) };
     let report = run(&load).expect("a run");
     assert_eq!(report.count(Fault::Server), report.commands_total);
     assert!(report.examples[0].contains("OOM"), "{:?}", report.examples);
@@ -224,9 +175,7 @@ fn a_password_is_given() {
         return;
     };
     let mut control = TcpStream::connect(("127.0.0.1", server.port)).expect("a connection");
-    control
-        .write_all(b"CONFIG SET requirepass secret\r\n")
-        .expect("a command");
+    control.write_all(b"CONFIG SET requirepass secret\r\n").expect("a command");
     control.read_exact(&mut [0; 5]).expect("a reply");
     let with = |password: &str| LoadConfig {
         password: Some(password.to_owned()),
@@ -242,11 +191,7 @@ fn a_run_stops_when_told() {
     let Some(server) = Server::start("stop") else {
         return;
     };
-    let load = LoadConfig {
-        seconds: 60.0,
-        preloaded: false,
-        ..config(server.unix())
-    };
+    let load = LoadConfig { seconds: 60.0, preloaded: false, ..config(server.unix()) };
     let stop = AtomicBool::new(false);
     let begin = Instant::now();
     let report = thread::scope(|scope| {
@@ -267,54 +212,11 @@ fn what_makes_no_sense_is_refused() {
         let error = run(&load).expect_err(field).to_string();
         assert!(error.starts_with(field), "{error}");
     };
-    refused(
-        LoadConfig {
-            value_size: 15,
-            ..base.clone()
-        },
-        "value_size",
-    );
-    refused(
-        LoadConfig {
-            connections: 0,
-            ..base.clone()
-        },
-        "connections",
-    );
-    refused(
-        LoadConfig {
-            threads: 6,
-            ..base.clone()
-        },
-        "threads",
-    );
-    refused(
-        LoadConfig {
-            key_count: 4,
-            private_keys: true,
-            ..base.clone()
-        },
-        "key_count",
-    );
-    refused(
-        LoadConfig {
-            mix: Mix::Mixed { set_ratio: 2.0 },
-            ..base.clone()
-        },
-        "mix",
-    );
-    refused(
-        LoadConfig {
-            keys: Keys::Zipf(f64::NAN),
-            ..base.clone()
-        },
-        "zipf",
-    );
-    refused(
-        LoadConfig {
-            seconds: f64::INFINITY,
-            ..base
-        },
-        "seconds",
-    );
+    refused(LoadConfig { value_size: 15, ..base.clone() }, "value_size");
+    refused(LoadConfig { connections: 0, ..base.clone() }, "connections");
+    refused(LoadConfig { threads: 6, ..base.clone() }, "threads");
+    refused(LoadConfig { key_count: 4, private_keys: true, ..base.clone() }, "key_count");
+    refused(LoadConfig { mix: Mix::Mixed { set_ratio: 2.0 }, ..base.clone() }, "mix");
+    refused(LoadConfig { keys: Keys::Zipf(f64::NAN), ..base.clone() }, "zipf");
+    refused(LoadConfig { seconds: f64::INFINITY, ..base }, "seconds");
 }

@@ -28,11 +28,7 @@ fn honest(request: &[u8]) -> Vec<u8> {
     let key = std::str::from_utf8(&request[REQUEST - 14..REQUEST - 2]).expect("digits");
     let key = key.parse().expect("a number");
     let mut reply = b"$16\r\n".to_vec();
-    let stamp = Stamp {
-        key,
-        client: 9,
-        sequence: 1,
-    };
+    let stamp = Stamp { key, client: 9, sequence: 1 };
     Values::new(16).append(stamp, &mut reply);
     reply.extend_from_slice(b"\r\n");
     reply
@@ -67,33 +63,19 @@ fn each_lie_has_its_name() {
 
     let foreign = lied_to(|both| {
         let mut other = both.to_vec();
-        other[REQUEST - 3] = if other[REQUEST - 3] == b'9' {
-            b'0'
-        } else {
-            other[REQUEST - 3] + 1
-        };
+        other[REQUEST - 3] = if other[REQUEST - 3] == b'9' { b'0' } else { other[REQUEST - 3] + 1 };
         [honest(&other), honest(&both[REQUEST..])].concat()
     });
     assert_eq!(foreign.count(Fault::Ownership), 1, "{:?}", foreign.examples);
 
     let garbled = lied_to(|both| [b"$16\r\n0123456789abcdef\r\n".to_vec(), honest(both)].concat());
-    assert!(
-        garbled.count(Fault::Ownership) >= 1,
-        "{:?}",
-        garbled.examples
-    );
+    assert!(garbled.count(Fault::Ownership) >= 1, "{:?}", garbled.examples);
 
     let typed = lied_to(|both| [b"+OK\r\n".to_vec(), honest(&both[REQUEST..])].concat());
     assert_eq!(typed.count(Fault::Protocol), 1, "{:?}", typed.examples);
 
     let broken = lied_to(|_| b"hello\r\n".to_vec());
-    assert_eq!(
-        (
-            broken.count(Fault::Protocol),
-            broken.count(Fault::Unanswered)
-        ),
-        (1, 2)
-    );
+    assert_eq!((broken.count(Fault::Protocol), broken.count(Fault::Unanswered)), (1, 2));
 
     let extra =
         lied_to(|both| [honest(both), honest(&both[REQUEST..]), b"+OK\r\n".to_vec()].concat());

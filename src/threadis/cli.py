@@ -24,7 +24,7 @@ app = typer.Typer(
 DIRECTIVES_HELP = "Pass a directive through to every instance, as --set hz=50; may be repeated."
 
 
-def _flag(name: str, default: Any, knob: config.Knob) -> inspect.Parameter:  # noqa: ANN401
+def _flag(name: str, default: Any, knob: config.Knob) -> inspect.Parameter:
     """A knob as a parameter that typer turns into a flag."""
     option = typer.Option(
         "--" + name.replace("_", "-"),
@@ -37,7 +37,7 @@ def _flag(name: str, default: Any, knob: config.Knob) -> inspect.Parameter:  # n
     )
 
 
-def _default_text(default: Any, knob: config.Knob) -> str:  # noqa: ANN401
+def _default_text(default: Any, knob: config.Knob) -> str:
     """The default as the user would write it."""
     if isinstance(default, bool):
         return f" (default: {'yes' if default else 'no'})"
@@ -49,7 +49,7 @@ def _default_text(default: Any, knob: config.Knob) -> str:  # noqa: ANN401
 def _with_flags(command: Callable[[config.Config], None]) -> Callable[..., None]:
     """The command with a flag for every knob, ``--set`` and ``--config``."""
 
-    def run(**given: Any) -> None:  # noqa: ANN401
+    def run(**given: Any) -> None:
         directives, file = given.pop("set_") or [], given.pop("config_")
         command(config.load(given, directives, file))
 

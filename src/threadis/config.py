@@ -38,14 +38,14 @@ class Knob:
 
 
 def _knob(
-    default: Any,  # noqa: ANN401
+    default: Any,
     read: values.Reader[Any],
     panel: str,
     metavar: str,
     text: str,
     *,
     is_flag: bool = True,
-) -> Any:  # noqa: ANN401
+) -> Any:
     knob = Knob(read, panel, metavar, text, is_flag)
     return dataclasses.field(default=default, metadata={"knob": knob})
 

@@ -87,7 +87,7 @@ class Server:
         self._core = _core.Proxy(core_config(start, facts))
         self._coordinator = Coordinator(start, self._core, self._links, facts.client_fields)
         for message in known.values():
-            await self._coordinator.instance_changed(message)
+            self._coordinator.instance_changed(message)
         tids = self._core.start()
         self._running = set(range(len(tids)))
         loop = asyncio.get_running_loop()
@@ -126,7 +126,7 @@ class Server:
             match control.decode_for_proxy(line):
                 case control.Instance() as instance:
                     self._links.update(instance)
-                    await self._coordinator.instance_changed(instance)
+                    self._coordinator.instance_changed(instance)
                 case control.Stop(grace):
                     self._core.stop(int(grace * 1000))
                 case control.Start():

@@ -242,9 +242,6 @@ fn authenticate(mut stream: impl Read + Write, password: Option<&str>) -> io::Re
     if reply == b"+OK\r\n" {
         return Ok(());
     }
-    let text = format!(
-        "AUTH was answered by {}",
-        reply.trim_ascii_end().escape_ascii()
-    );
+    let text = format!("AUTH was answered by {}", reply.trim_ascii_end().escape_ascii());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }

@@ -26,9 +26,7 @@ impl FromStr for Address {
         if text.contains('/') {
             return Ok(Self::Unix(text.into()));
         }
-        let port = text
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse::<u16>().ok());
+        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         port.map(|_| Self::Tcp(text.to_owned()))
             .ok_or_else(|| invalid(format!("address: '{text}' is neither host:port nor a path")))
     }
@@ -58,20 +56,14 @@ impl FromStr for Mix {
 
     /// `get`, `set`, `mixed:0.1` (one in ten is a SET), `mget:10` (ten keys a command).
     fn from_str(text: &str) -> io::Result<Self> {
-        let wrong = || {
-            invalid(format!(
-                "mix: '{text}' is not get, set, mixed:RATIO or mget:KEYS"
-            ))
-        };
+        let wrong = || invalid(format!("mix: '{text}' is not get, set, mixed:RATIO or mget:KEYS"));
         match text.split_once(':') {
             None if text == "get" => Ok(Self::Get),
             None if text == "set" => Ok(Self::Set),
-            Some(("mixed", ratio)) => Ok(Self::Mixed {
-                set_ratio: ratio.parse().map_err(|_| wrong())?,
-            }),
-            Some(("mget", keys)) => Ok(Self::Mget {
-                keys: keys.parse().map_err(|_| wrong())?,
-            }),
+            Some(("mixed", ratio)) => {
+                Ok(Self::Mixed { set_ratio: ratio.parse().map_err(|_| wrong())? })
+            }
+            Some(("mget", keys)) => Ok(Self::Mget { keys: keys.parse().map_err(|_| wrong())? }),
             _ => Err(wrong()),
         }
     }
@@ -125,20 +117,12 @@ impl LoadConfig {
     /// Keys that a client chooses from.
     pub(super) fn keys_per_client(&self) -> u32 {
         let clients = u32::try_from(self.connections).unwrap_or(u32::MAX);
-        if self.private_keys {
-            self.key_count / clients
-        } else {
-            self.key_count
-        }
+        if self.private_keys { self.key_count / clients } else { self.key_count }
     }
 
     /// Keys that one command names.
     pub(super) fn keys_per_command(&self) -> usize {
-        if let Mix::Mget { keys } = self.mix {
-            keys
-        } else {
-            1
-        }
+        if let Mix::Mget { keys } = self.mix { keys } else { 1 }
     }
 
     /// Refuses what cannot be run, naming the field and the fix.
@@ -148,36 +132,15 @@ impl LoadConfig {
         let faults = [
             (self.connections == 0, "connections: at least 1"),
             (self.connections > 1_000_000, "connections: at most 1000000"),
-            (
-                self.threads == 0 || self.threads > self.connections,
-                "threads: 1 to connections",
-            ),
+            (self.threads == 0 || self.threads > self.connections, "threads: 1 to connections"),
             (batch == 0, "pipeline and keys of mget: at least 1"),
-            (
-                batch > BATCH_LIMIT,
-                "pipeline times keys of mget: at most 1048576",
-            ),
-            (
-                self.value_size < HEADER,
-                "value_size: at least 16, for the check of ownership",
-            ),
+            (batch > BATCH_LIMIT, "pipeline times keys of mget: at most 1048576"),
+            (self.value_size < HEADER, "value_size: at least 16, for the check of ownership"),
             (self.value_size > VALUE_LIMIT, "value_size: at most 64 MB"),
-            (
-                bytes > 16 * VALUE_LIMIT,
-                "pipeline times value_size: at most 1 GB a connection",
-            ),
-            (
-                self.keys_per_client() == 0,
-                "key_count: at least 1; with private_keys, 1 a client",
-            ),
-            (
-                !(0.0..=86_400.0).contains(&self.seconds),
-                "seconds: 0 to 86400",
-            ),
-            (
-                !(0.0..=86_400.0).contains(&self.warmup),
-                "warmup: 0 to 86400 seconds",
-            ),
+            (bytes > 16 * VALUE_LIMIT, "pipeline times value_size: at most 1 GB a connection"),
+            (self.keys_per_client() == 0, "key_count: at least 1; with private_keys, 1 a client"),
+            (!(0.0..=86_400.0).contains(&self.seconds), "seconds: 0 to 86400"),
+            (!(0.0..=86_400.0).contains(&self.warmup), "warmup: 0 to 86400 seconds"),
             (
                 matches!(self.mix, Mix::Mixed { set_ratio } if !(0.0..=1.0).contains(&set_ratio)),
                 "mix: the ratio of SET is 0 to 1",

@@ -107,15 +107,9 @@ fn spread(config: &LoadConfig, stop: &AtomicBool, preloads: bool) -> io::Result<
                 };
                 LoadThread::new(clients, requests, config, stop)?.run()
             };
-            os_thread::Builder::new()
-                .name(format!("load-{index}"))
-                .spawn_scoped(scope, run)
+            os_thread::Builder::new().name(format!("load-{index}")).spawn_scoped(scope, run)
         };
-        let threads = shares
-            .into_iter()
-            .enumerate()
-            .map(start)
-            .collect::<io::Result<Vec<_>>>()?;
+        let threads = shares.into_iter().enumerate().map(start).collect::<io::Result<Vec<_>>>()?;
         for thread in threads {
             let panicked = |_| Err(io::Error::other("a load thread panicked"));
             total.add(&thread.join().unwrap_or_else(panicked)?);
@@ -128,11 +122,7 @@ fn client(config: &LoadConfig, number: usize, preloads: bool) -> io::Result<Clie
     let socket = connect(&config.address, config.password.as_deref())?;
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     let share = config.keys_per_client();
-    let (first_key, private) = if config.private_keys {
-        (number * share, share)
-    } else {
-        (0, 0)
-    };
+    let (first_key, private) = if config.private_keys { (number * share, share) } else { (0, 0) };
     let author = Author {
         client: if preloads { PRELOADER } else { number },
         sequence: 0,
@@ -150,16 +140,10 @@ fn pin(cpus: &[usize], thread: usize) -> io::Result<()> {
     let cpu = cpus[thread % cpus.len()];
     let mut set = CpuSet::new();
     if cpu >= CpuSet::MAX_CPU {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("cpus: no CPU {cpu}"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("cpus: no CPU {cpu}")));
     }
     set.set(cpu);
     sched_setaffinity(None, &set).map_err(|error| {
-        io::Error::new(
-            io::Error::from(error).kind(),
-            format!("cpus: CPU {cpu}: {error}"),
-        )
+        io::Error::new(io::Error::from(error).kind(), format!("cpus: CPU {cpu}: {error}"))
     })
 }

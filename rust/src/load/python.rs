@@ -98,8 +98,7 @@ fn detached(py: Python<'_>, config: PyLoad, work: Work) -> PyResult<Bound<'_, Py
                     return Err(PyRuntimeError::new_err("the load generator panicked"));
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    py.check_signals()
-                        .inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+                    py.check_signals().inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
                 }
             }
         }

@@ -31,11 +31,7 @@ pub struct Malformed(pub &'static str);
 /// When `bytes` cannot be the beginning of a reply.
 #[inline]
 pub fn cut(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, Malformed> {
-    if let [b'*', ..] = bytes {
-        cut_array(bytes)
-    } else {
-        cut_flat(bytes)
-    }
+    if let [b'*', ..] = bytes { cut_array(bytes) } else { cut_flat(bytes) }
 }
 
 #[inline]

@@ -92,15 +92,8 @@ impl Requests {
 
     /// One SET for each key, for preloading.
     pub fn each(config: &LoadConfig) -> Self {
-        let picker = Picker::Each {
-            next: 0,
-            end: config.key_count,
-        };
-        Self {
-            picker,
-            mix: Mix::Set,
-            ..Self::new(config, 0)
-        }
+        let picker = Picker::Each { next: 0, end: config.key_count };
+        Self { picker, mix: Mix::Set, ..Self::new(config, 0) }
     }
 
     /// Reads values of the size that is written.
@@ -127,11 +120,7 @@ impl Requests {
                         return false;
                     };
                     append_key(key, out);
-                    owed.push(Expected {
-                        key,
-                        sequence: author.last_write(key),
-                        is_set: false,
-                    });
+                    owed.push(Expected { key, sequence: author.last_write(key), is_set: false });
                 }
                 return true;
             }
@@ -144,11 +133,7 @@ impl Requests {
             out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
             append_key(key, out);
             out.extend_from_slice(&self.set_size);
-            let stamp = Stamp {
-                key,
-                client: author.client,
-                sequence: author.sequence,
-            };
+            let stamp = Stamp { key, client: author.client, sequence: author.sequence };
             self.values.append(stamp, out);
             out.extend_from_slice(b"\r\n");
             author.note_write(key, author.sequence);
@@ -156,11 +141,7 @@ impl Requests {
             out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
             append_key(key, out);
         }
-        owed.push(Expected {
-            key,
-            sequence: author.last_write(key),
-            is_set,
-        });
+        owed.push(Expected { key, sequence: author.last_write(key), is_set });
         true
     }
 
@@ -202,27 +183,17 @@ mod tests {
         for key in [0, 7, 10, 99_999, u32::MAX] {
             let mut out = Vec::new();
             append_key(key, &mut out);
-            assert_eq!(
-                String::from_utf8_lossy(&out),
-                format!("$16\r\nkey:{key:012}\r\n")
-            );
+            assert_eq!(String::from_utf8_lossy(&out), format!("$16\r\nkey:{key:012}\r\n"));
         }
     }
 
     #[test]
     fn an_author_remembers_only_private_keys() {
-        let mut author = Author {
-            client: 1,
-            sequence: 0,
-            first_key: 10,
-            last_writes: vec![ANY; 5],
-        };
+        let mut author =
+            Author { client: 1, sequence: 0, first_key: 10, last_writes: vec![ANY; 5] };
         author.note_write(12, 3);
         author.note_write(9, 4);
         author.note_write(15, 5);
-        assert_eq!(
-            [9, 10, 12, 15].map(|key| author.last_write(key)),
-            [ANY, ANY, 3, ANY]
-        );
+        assert_eq!([9, 10, 12, 15].map(|key| author.last_write(key)), [ANY, ANY, 3, ANY]);
     }
 }

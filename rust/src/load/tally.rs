@@ -74,11 +74,7 @@ impl LoadReport {
     #[must_use]
     #[allow(clippy::cast_precision_loss)] // 2^53 commands take centuries
     pub fn throughput(&self) -> f64 {
-        if self.seconds > 0.0 {
-            self.commands as f64 / self.seconds
-        } else {
-            0.0
-        }
+        if self.seconds > 0.0 { self.commands as f64 / self.seconds } else { 0.0 }
     }
 
     /// How often `fault` was seen.
@@ -140,11 +136,7 @@ impl LoadReport {
         };
         let own = stamp.key == key && stamp.client == client;
         let sibling = stamp.key != key && pipeline.iter().any(|other| other.key == stamp.key);
-        let fault = if own || sibling {
-            Fault::Order
-        } else {
-            Fault::Ownership
-        };
+        let fault = if own || sibling { Fault::Order } else { Fault::Ownership };
         let text = format!("asked for key {key}, write {}, got {stamp}", asked.sequence);
         self.fault(fault, 1, client, &text);
     }
@@ -157,13 +149,10 @@ impl LoadReport {
         self.bytes_out += other.bytes_out;
         self.cpu_seconds += other.cpu_seconds;
         let room = EXAMPLES.saturating_sub(self.examples.len());
-        self.examples
-            .extend(other.examples.iter().take(room).cloned());
+        self.examples.extend(other.examples.iter().take(room).cloned());
         for (mine, theirs) in self.faults.iter_mut().zip(other.faults) {
             *mine += theirs;
         }
-        self.latency
-            .add(&other.latency)
-            .expect("both have the same bounds");
+        self.latency.add(&other.latency).expect("both have the same bounds");
     }
 }

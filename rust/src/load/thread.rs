@@ -20,10 +20,7 @@ use super::request::Requests;
 use super::tally::{Fault, LoadReport};
 
 const EVENTS: usize = 1024; // a turn
-const TICK: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-}; // how soon a stop is noticed
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 }; // how soon a stop is noticed
 const GRACE: u64 = 5_000_000_000; // ns to wait for replies after the end
 
 /// Clients, and what they share.
@@ -51,12 +48,7 @@ impl<'a> LoadThread<'a> {
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         for (token, client) in clients.iter().enumerate() {
-            epoll::add(
-                &epoll,
-                &client.socket,
-                EventData::new_u64(token as u64),
-                EventFlags::IN,
-            )?;
+            epoll::add(&epoll, &client.socket, EventData::new_u64(token as u64), EventFlags::IN)?;
         }
         Ok(Self {
             clients: clients.into_iter().map(Some).collect(),
@@ -158,11 +150,7 @@ impl<'a> LoadThread<'a> {
         let result = client.flush(&mut self.report).and_then(|done| {
             if client.waits_to_write == done {
                 client.waits_to_write = !done;
-                let wanted = if done {
-                    EventFlags::IN
-                } else {
-                    EventFlags::IN | EventFlags::OUT
-                };
+                let wanted = if done { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
                 let data = EventData::new_u64(token as u64);
                 epoll::modify(&self.epoll, &client.socket, data, wanted)?;
             }
@@ -184,8 +172,7 @@ impl<'a> LoadThread<'a> {
         }
         let text = format!("connection closed: {error}");
         self.report.fault(Fault::Protocol, 1, number, &text);
-        self.report
-            .fault(Fault::Unanswered, lost, number, "lost with the connection");
+        self.report.fault(Fault::Unanswered, lost, number, "lost with the connection");
     }
 
     /// Counts what never came.
@@ -196,8 +183,7 @@ impl<'a> LoadThread<'a> {
         for client in self.clients.iter().flatten() {
             let lost = client.outstanding();
             let text = format!("{lost} replies never came");
-            self.report
-                .fault(Fault::Unanswered, lost, client.author.client, &text);
+            self.report.fault(Fault::Unanswered, lost, client.author.client, &text);
         }
     }
 }

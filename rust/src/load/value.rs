@@ -33,11 +33,7 @@ pub struct Stamp {
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            key,
-            client,
-            sequence,
-        } = self;
+        let Self { key, client, sequence } = self;
         match *client {
             PRELOADER => write!(f, "key {key} as preloaded"),
             _ => write!(f, "key {key} by client {client} as its write {sequence}"),
@@ -58,10 +54,7 @@ impl Values {
     pub fn new(size: usize) -> Self {
         // Fibonacci hashing: the top byte of a product.
         let mixed = |i: usize| i.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0];
-        Self {
-            size,
-            pattern: (0..size - HEADER + WINDOWS).map(mixed).collect(),
-        }
+        Self { size, pattern: (0..size - HEADER + WINDOWS).map(mixed).collect() }
     }
 
     /// Appends the value that `stamp` describes.
@@ -83,19 +76,11 @@ impl Values {
             return None;
         }
         let (fields, padding) = value.split_first_chunk::<HEADER>()?;
-        let field = |at| {
-            fields[at..]
-                .first_chunk()
-                .map(|bytes| u32::from_le_bytes(*bytes))
-        };
+        let field = |at| fields[at..].first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
         let checksum = field(12)?;
         let genuine =
             checksum == crc32fast::hash(&fields[..12]) && padding == self.padding(checksum);
-        genuine.then_some(Stamp {
-            key: field(0)?,
-            client: field(4)?,
-            sequence: field(8)?,
-        })
+        genuine.then_some(Stamp { key: field(0)?, client: field(4)?, sequence: field(8)? })
     }
 
     fn padding(&self, checksum: u32) -> &[u8] {
@@ -108,11 +93,7 @@ impl Values {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp = Stamp {
-        key: 7,
-        client: 3,
-        sequence: 1_000_000,
-    };
+    const STAMP: Stamp = Stamp { key: 7, client: 3, sequence: 1_000_000 };
 
     #[test]
     fn a_value_reads_back_at_every_size() {

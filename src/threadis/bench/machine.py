@@ -35,7 +35,7 @@ class Machine(msgspec.Struct, frozen=True):
             load_average=round(os.getloadavg()[0], 2),
             python=platform.python_version(),
             threadis=version("threadis"),
-            build_profile=str(getattr(_core, "build_profile", "unknown")),
+            build_profile=_core.build_profile(),
         )
 
 

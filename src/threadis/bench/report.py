@@ -130,6 +130,8 @@ def render(report: Report, console: Console) -> None:
         f"{load.connections} connections, {load.value_size} byte values, {keys}; "
         f"medians of {report.repeats} repeats of {load.seconds} s, ratios with \\[lowest highest]"
     )
+    if machine.build_profile != "release":
+        console.print("this is no release build: its figures mean nothing", style="bold yellow")
     if setup.preload_jemalloc:
         console.print("LD_PRELOAD gives jemalloc to every server and all its child processes")
     for target in report.targets:
@@ -152,7 +154,7 @@ def _table(rows: Iterable[Row]) -> Table:
     names = ["k/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs", "CPU ÷ bare", "k/s ÷ bare"]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("CPU µs by part")
+    table.add_column("CPU µs by part", no_wrap=True)
     workload = None
     for row in rows:
         if workload not in (None, row.workload):

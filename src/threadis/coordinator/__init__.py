@@ -20,6 +20,8 @@ __all__ = ["Coordinator"]
 
 log = logging.getLogger(__name__)
 
+RETRY = 0.1  # seconds between attempts to configure an instance that came back
+
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 
 
@@ -51,29 +53,44 @@ class Coordinator:
 
     def run(self, command: _core.Command) -> None:
         """Begin a command; its reply goes to the client when it is there."""
-        task = asyncio.create_task(self._run(command))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(asyncio.create_task(self._run(command)))
 
     async def _run(self, command: _core.Command) -> None:
-        name = command.info.command
-        sub = command.args[0].decode(errors="replace").lower()
+        name = _name(command)
         try:
-            reply = await self._handlers[_name(command)](command)
+            reply = await self._handlers[name](command)
         except LinkError as error:
             reply = resp.error(str(error))
         except Exception:  # one command's bug must not become another client's silence
-            log.exception("%s %s failed", name, sub)
+            log.exception("%s failed", name)
             reply = resp.error("ERR threadis: internal error, see the log")
         self._core.reply(command.worker, command.place, command.generation, reply)
 
-    async def instance_changed(self, instance: control.Instance) -> None:
+    def instance_changed(self, instance: control.Instance) -> None:
         """Tell the workers; an instance that came back is first told what CONFIG SET changed."""
-        if instance.state is control.State.READY:
-            await self._configuration.replay(instance.index)
-            self._core.set_instance(instance.index, instance.socket, "")
-        else:
+        if instance.state is not control.State.READY:
             self._core.set_instance(instance.index, None, instance.state.value)
+        elif self._configuration.is_changed:
+            self._keep(asyncio.create_task(self._make_ready(instance)))
+        else:
+            self._core.set_instance(instance.index, instance.socket, "")
+
+    async def _make_ready(self, instance: control.Instance) -> None:
+        while self._links.instance(instance.index) is instance:
+            try:
+                await self._configuration.replay(instance.index)
+            except LinkError as error:
+                log.warning("instance %d cannot be configured yet: %s", instance.index, error)
+                await asyncio.sleep(RETRY)
+                continue
+            if self._links.instance(instance.index) is instance:  # else there is newer news
+                self._core.set_instance(instance.index, instance.socket, "")
+            return
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to a task until it is done; asyncio itself does not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _name(command: _core.Command) -> str:

@@ -83,6 +83,11 @@ class Configuration:
             "maxmemory": str(start.maxmemory),
         }
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether CONFIG SET has changed anything that instances must be told again."""
+        return bool(self._changed)
+
     def value(self, name: str) -> str:
         """Return a directive of ours as CONFIG GET shows it."""
         return self._values[name]
@@ -169,9 +174,10 @@ class Configuration:
 
     async def replay(self, index: int) -> None:
         """Tell an instance that was restarted what has changed since the start."""
-        if self._changed:
-            flat = [part for item in self._changed.items() for part in item]
-            await self._links.call(index, b"CONFIG", b"SET", *flat)
+        async with self._lock:
+            if self._changed:
+                flat = [part for item in self._changed.items() for part in item]
+                await self._links.call(index, b"CONFIG", b"SET", *flat)
 
 
 def _failed(name: str, why: str) -> bytes:

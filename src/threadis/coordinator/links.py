@@ -107,7 +107,7 @@ class Links:
 
 
 async def _ask(link: _Link, *args: bytes) -> Any:
-    link.writer.write(hiredis.pack_command(args))
+    link.writer.write(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub: one only
     while (reply := link.parser.gets()) is False:
         data = await link.reader.read(65536)
         if not data:
