@@ -89,10 +89,16 @@ class Both:
             f"{command!r}\n  {mode} expected {theirs.raw[:400]!r}\n  got {got.raw[:400]!r}"
             for (how, command), theirs, got in zip(marked, bare, ours, strict=True)
             for mode in [how or self.how(command)]
-            if differs(mode, self.name(command), theirs, got)
+            if self.differ(command, theirs, got, mode)
         ]
         assert not wrong, f"{len(wrong)} of {len(commands)} differ:\n" + "\n".join(wrong[:20])
         return ours
+
+    def differ(
+        self, command: list[bytes], bare: Reply, ours: Reply, how: str | None = None
+    ) -> bool:
+        """Whether the replies to a command are not the same."""
+        return differs(how or self.how(command), self.name(command), bare, ours)
 
     def same_bytes(self, data: bytes, replies: int) -> list[Reply]:
         """Send bytes to both as they are, and compare so many replies."""
