@@ -1,7 +1,7 @@
 //! What a worker answers by itself, because it owns the session: PING, HELLO, SELECT, CLIENT ….
 
 use crate::command::Verb;
-use crate::forward::Taken;
+use crate::forward::{Taken, printable};
 use crate::lane::State;
 use crate::number::{parse_i64, push_u64};
 use crate::request::{Args, push_array, push_bulk};
@@ -152,8 +152,9 @@ impl Worker {
                 name = Some(args.get(at + 1));
                 at += 2;
             } else {
-                let option = String::from_utf8_lossy(option).into_owned();
-                return self.refuse(place, &format!("ERR Syntax error in HELLO option '{option}'"));
+                let option = printable(option, option.len());
+                let text = [b"ERR Syntax error in HELLO option '", option, b"'"].concat();
+                return self.answer_error(place, &text);
             }
         }
         if let Some((user, password)) = credentials {
@@ -193,8 +194,9 @@ impl Worker {
         let (option, value) = (args.get(2), args.get(3));
         let is_name = option.eq_ignore_ascii_case(b"LIB-NAME");
         if !is_name && !option.eq_ignore_ascii_case(b"LIB-VER") {
-            let option = String::from_utf8_lossy(option).into_owned();
-            return self.refuse(place, &format!("ERR Unrecognized option '{option}'"));
+            let option = printable(option, option.len());
+            let text = [b"ERR Unrecognized option '", option, b"'"].concat();
+            return self.answer_error(place, &text);
         }
         if !is_plain(value) {
             let option = if is_name { "lib-name" } else { "lib-ver" };
