@@ -9,6 +9,7 @@ use crate::worker::Worker;
 
 const OK: &[u8] = b"+OK\r\n";
 const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+const NO_INT: &str = "ERR value is out of range, value must between -2147483648 and 2147483647";
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password configured for \
     the default user. Are you sure your configuration is correct?";
@@ -110,8 +111,11 @@ impl Worker {
     }
 
     fn select(&mut self, place: usize, args: Args) {
-        let Some(index) = parse_i64(args.get(1)).and_then(|index| i32::try_from(index).ok()) else {
+        let Some(index) = parse_i64(args.get(1)) else {
             return self.refuse(place, "ERR value is not an integer or out of range");
+        };
+        let Ok(index) = i32::try_from(index) else {
+            return self.refuse(place, NO_INT);
         };
         match u32::try_from(index) {
             Ok(db) if db < self.shared.databases => {
