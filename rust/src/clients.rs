@@ -29,22 +29,22 @@ impl Worker {
         }
         let keepalive = self.shared.settings.tcp_keepalive.load(Relaxed);
         for place in 0..self.listeners.len() {
+            // Still readable after a whole batch: another event will say so.
+            let mut next = epoll::EventFlags::IN;
             for _ in 0..ACCEPT_BATCH {
                 match self.listeners[place].accept(keepalive) {
                     Ok((fd, peer)) => self.welcome(fd, peer),
                     // Out of descriptors or memory: those who are here go on, the next tick
                     // tries again (the listener stays readable, so pause watching it).
                     Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        self.watch_listener(place, epoll::EventFlags::empty());
+                        next = epoll::EventFlags::empty();
                         break;
                     }
-                    Err(Errno::AGAIN) => {
-                        self.watch_listener(place, epoll::EventFlags::IN);
-                        break;
-                    }
+                    Err(Errno::AGAIN) => break,
                     Err(_) => {} // that connection died on the way; the next may be well
                 }
             }
+            self.watch_listener(place, next);
         }
     }
 
