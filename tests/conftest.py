@@ -21,7 +21,7 @@ START_LIMIT = 30.0  # seconds for a start on a busy machine
 STOP_LIMIT = 30.0  # seconds for a stop on a busy machine
 
 
-@pytest.fixture(params=["redis-server", "valkey-server"])
+@pytest.fixture(scope="session", params=["redis-server", "valkey-server"])
 def stock_server(request: pytest.FixtureRequest) -> server.Server:
     """Debian's Redis, and Valkey: the one on PATH, or the one that came along."""
     if path := shutil.which(request.param):

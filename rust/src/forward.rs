@@ -154,7 +154,7 @@ impl Worker {
             Found::UnknownCommand => return self.unknown_command(place, args),
             Found::UnknownSubcommand(parent) => {
                 self.count_command(place, parent);
-                self.refuse(place, &unknown_subcommand(&shared.table.row(parent).name, args));
+                self.answer_error(place, &unknown_subcommand(&shared.table.row(parent).name, args));
                 return Taken::Yes;
             }
         };
@@ -238,14 +238,14 @@ fn unknown_command(args: Args) -> Vec<u8> {
     message
 }
 
-fn unknown_subcommand(parent: &[u8], args: Args) -> String {
-    let sub = String::from_utf8_lossy(printable(args.get(1), 128));
-    let parent = String::from_utf8_lossy(parent).to_ascii_uppercase();
-    format!("ERR unknown subcommand '{sub}'. Try {parent} HELP.")
+fn unknown_subcommand(parent: &[u8], args: Args) -> Vec<u8> {
+    let parent = parent.to_ascii_uppercase();
+    [b"ERR unknown subcommand '", printable(args.get(1), 128), b"'. Try ", &parent, b" HELP."]
+        .concat()
 }
 
 /// What C's `%.*s` would print.
-fn printable(text: &[u8], most: usize) -> &[u8] {
+pub(crate) fn printable(text: &[u8], most: usize) -> &[u8] {
     let text = &text[..text.len().min(most)];
     memchr::memchr(0, text).map_or(text, |nul| &text[..nul])
 }

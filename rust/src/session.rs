@@ -1,7 +1,7 @@
 //! What a worker answers by itself, because it owns the session: PING, HELLO, SELECT, CLIENT ….
 
 use crate::command::Verb;
-use crate::forward::Taken;
+use crate::forward::{Taken, printable};
 use crate::lane::State;
 use crate::number::{parse_i64, push_u64};
 use crate::request::{Args, push_array, push_bulk};
@@ -9,6 +9,7 @@ use crate::worker::Worker;
 
 const OK: &[u8] = b"+OK\r\n";
 const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+const NO_INT: &str = "ERR value is out of range, value must between -2147483648 and 2147483647";
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password configured for \
     the default user. Are you sure your configuration is correct?";
@@ -110,8 +111,11 @@ impl Worker {
     }
 
     fn select(&mut self, place: usize, args: Args) {
-        let Some(index) = parse_i64(args.get(1)).and_then(|index| i32::try_from(index).ok()) else {
+        let Some(index) = parse_i64(args.get(1)) else {
             return self.refuse(place, "ERR value is not an integer or out of range");
+        };
+        let Ok(index) = i32::try_from(index) else {
+            return self.refuse(place, NO_INT);
         };
         match u32::try_from(index) {
             Ok(db) if db < self.shared.databases => {
@@ -152,8 +156,9 @@ impl Worker {
                 name = Some(args.get(at + 1));
                 at += 2;
             } else {
-                let option = String::from_utf8_lossy(option).into_owned();
-                return self.refuse(place, &format!("ERR Syntax error in HELLO option '{option}'"));
+                let option = printable(option, option.len());
+                let text = [b"ERR Syntax error in HELLO option '", option, b"'"].concat();
+                return self.answer_error(place, &text);
             }
         }
         if let Some((user, password)) = credentials {
@@ -193,8 +198,9 @@ impl Worker {
         let (option, value) = (args.get(2), args.get(3));
         let is_name = option.eq_ignore_ascii_case(b"LIB-NAME");
         if !is_name && !option.eq_ignore_ascii_case(b"LIB-VER") {
-            let option = String::from_utf8_lossy(option).into_owned();
-            return self.refuse(place, &format!("ERR Unrecognized option '{option}'"));
+            let option = printable(option, option.len());
+            let text = [b"ERR Unrecognized option '", option, b"'"].concat();
+            return self.answer_error(place, &text);
         }
         if !is_plain(value) {
             let option = if is_name { "lib-name" } else { "lib-ver" };

@@ -100,6 +100,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "msetex": Override(
         "split", "NX and XX ask all keys at once", "all_succeeded", refused_words=("NX", "XX")
     ),
+    "msetnx": Override("keys", "asks all keys at once; Redis 7.0 says that it may be split"),
     "watch": Override("refuse", "needs a lane of its own"),
     "migrate": Override("refuse", "keys that the server itself cannot name"),
     # The tips mean cluster mode, where lanes and scripts are nobody else's.

@@ -1,0 +1,1 @@
+"""thREaDIS beside a bare stock server of the same binary: every reply is compared."""

@@ -1,0 +1,110 @@
+"""A bare stock server and thREaDIS over four instances of the same binary, side by side."""
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Threadis
+from differential.pair import Pair
+from differential.wire import Connection
+from threadis import _core
+from threadis.server import Server
+from waiting import until
+
+INSTANCES = 4
+SLOTS = 16384
+DATABASES = 16
+
+
+@pytest.fixture(scope="session")
+def pair(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Both servers, for all tests with this binary."""
+    folder = tmp_path_factory.mktemp("pair")
+    socket = folder / "bare.sock"
+    bare = subprocess.Popen(
+        [
+            stock_server.path, "--port", "0", "--unixsocket", str(socket), "--save", "",
+            "--dir", str(folder), "--logfile", str(folder / "bare.log"),
+        ],
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    running = None
+    try:
+        flags = ["--server", stock_server.path, "--instances", str(INSTANCES), "--workers", "2"]
+        running = Threadis(folder / "data", folder / "serve.log", [*flags, "--save", ""])
+        until(lambda: socket.exists() or bare.poll() is not None, "the bare server listens")
+        assert bare.poll() is None, (folder / "bare.log").read_text()
+        running.wait_until_serving()
+        yield Pair.of(str(socket), running, stock_server)
+    finally:
+        if running:
+            running.close()
+        bare.terminate()
+        bare.wait()
+
+
+@pytest.fixture(params=[2, 3], ids=["RESP2", "RESP3"])
+def protocol(request: pytest.FixtureRequest) -> int:
+    """Both protocols."""
+    number: int = request.param
+    return number
+
+
+@pytest.fixture(autouse=True)
+def empty(pair: Pair) -> Iterator[None]:
+    """Each test begins with nothing, and ends with every key where it belongs."""
+    pair.flush()
+    yield
+    check_placement(pair.threadis)
+
+
+def check_placement(running: Threadis) -> None:
+    """Count the keys that SCAN shows by the instance that should own them, and ask INFO."""
+    connection = Connection(("127.0.0.1", running.port))
+    try:
+        owners: Counter[int] = Counter()
+        for db in range(DATABASES):
+            connection.ask("SELECT", db)
+            keys = scan(connection)
+            owners.update(owner(key) for key in keys)
+            for at in range(0, len(keys), 1000):  # EXISTS asks the owner, SCAN asked everybody
+                part = keys[at : at + 1000]
+                assert connection.ask("EXISTS", *part).number == len(part), f"lost: {part}"
+        info = connection.ask("INFO", "threadis").text.decode()
+    finally:
+        connection.close()
+    counted = re.findall(r"^instance(\d+):.*,keys=(\d+)\r?$", info, re.MULTILINE)
+    assert len(counted) == INSTANCES, info
+    assert {int(index): int(keys) for index, keys in counted} == {
+        index: owners[index] for index in range(INSTANCES)
+    }
+
+
+def owner(key: bytes) -> int:
+    """The instance that should have a key: the slots are split evenly."""
+    return _core.slot(key) * INSTANCES // SLOTS
+
+
+def scan(connection: Connection, *options: bytes) -> list[bytes]:
+    """All keys that SCAN shows, in its order."""
+    found: list[bytes] = []
+    cursor = b"0"
+    while True:
+        reply = connection.ask("SCAN", cursor, "COUNT", 1000, *options)
+        cursor = reply.elements[0].text
+        found.extend(key.text for key in reply.elements[1].elements)
+        if cursor == b"0":
+            return found
+
+
+@pytest.fixture
+def words() -> list[bytes]:
+    """The words of a real dictionary, from the package wamerican."""
+    path = Path("/usr/share/dict/american-english")
+    if not path.exists():
+        pytest.skip("the dictionary of the Debian package wamerican is not installed")
+    return path.read_bytes().split()

@@ -1,0 +1,379 @@
+"""What users do with strings, bits, counters, sketches and with keys of any type."""
+
+SCENARIOS = {
+    "strings": r"""
+SET s hello
+GET s
+GET nothing
+STRLEN s
+STRLEN nothing
+APPEND s " world"
+GETRANGE s 0 4
+GETRANGE s -5 -1
+GETRANGE s 5 1
+SUBSTR s 0 3
+SETRANGE s 6 Redis
+SETRANGE s -1 x
+SETRANGE pad 5 x
+GET pad
+GETSET s new
+GETSET fresh first
+SETNX s again
+SETNX nx first
+SETEX ex 1000 value
+SETEX ex 0 value
+SETEX ex x value
+PSETEX px 1000000 value
+PSETEX px -1 value
+= TTL nothing
+= TTL s
+TTL ex
+PTTL px
+= PTTL nothing
+GETEX ex PERSIST
+= TTL ex
+GETEX ex EX 500
+GETEX ex PX 500000
+GETEX ex EXAT 99999999999
+EXPIRETIME ex
+GETEX ex PXAT 99999999999000
+PEXPIRETIME ex
+GETEX ex EX 0
+GETEX ex EX 10 PX 10
+GETEX ex WHAT
+GETEX nothing EX 10
+GETDEL ex
+GETDEL ex
+SET opt v NX
+SET opt w NX
+SET opt w XX
+SET missing w XX
+SET opt x GET
+SET opt y XX GET
+SET opt z NX GET
+SET none z NX GET
+SET opt v EX 100
+SET opt w KEEPTTL
+TTL opt
+SET opt w EXAT 99999999999
+EXPIRETIME opt
+SET opt w PXAT 99999999999000
+PEXPIRETIME opt
+SET opt w PX 0
+SET opt w EX -5
+SET opt w EX ten
+SET opt w EX
+SET opt w EX 5 PX 5
+SET opt w NX XX
+SET opt w KEEPTTL EX 5
+SET opt w WHAT
+SET opt new IFEQ w
+GET opt
+SET opt newer IFEQ other
+DELIFEQ opt other
+DELIFEQ opt new
+DELIFEQ opt w
+"SET" "" "empty key"
+GET ""
+SET bin "\x00\r\n\xff$1\r\n"
+GET bin
+STRLEN bin
+SET n 10
+INCR n
+INCRBY n 5
+INCRBY n -3
+DECR n
+DECRBY n 4
+DECRBY n x
+INCRBY n 9223372036854775807
+INCR text
+SET text abc
+INCR text
+INCRBYFLOAT n 0.5
+INCRBYFLOAT n -1e2
+INCRBYFLOAT n abc
+INCRBYFLOAT n inf
+INCRBYFLOAT text 1
+MGET s nothing n s text
+MSET a 1 b 2 c 3 a 4
+MGET a b c
+MGET {t}x {t}y {t}x
+MSETNX {m}a 1 {m}b 2
+MSETNX {m}b 3 {m}c 4
+MGET {m}a {m}b {m}c
+MSETEX 2 {m}a 5 {m}d 6 EX 1000
+MSETEX 2 {m}a 7 {m}e 8 NX
+MSETEX 2 {m}a 7 {m}d 8 XX KEEPTTL
+MSETEX 2 a 7 b 8 PX 1000000
+MSETEX 0 a 7
+MSETEX x a 7
+MGET {m}a {m}d {m}e a b
+SET {l}1 ohmytext
+SET {l}2 mynewtext
+LCS {l}1 {l}2
+LCS {l}1 {l}2 LEN
+LCS {l}1 {l}2 IDX
+LCS {l}1 {l}2 IDX MINMATCHLEN 4 WITHMATCHLEN
+LCS {l}1 {l}2 IDX LEN
+LCS {l}1 {l}none
+""",
+    "bits": r"""
+SETBIT b 7 1
+SETBIT b 100 1
+SETBIT b -1 1
+SETBIT b 4294967296 1
+SETBIT b 1 2
+GETBIT b 7
+GETBIT b 8
+GETBIT none 8
+BITCOUNT b
+BITCOUNT b 0 0
+BITCOUNT b 5 30 BIT
+BITCOUNT b 0
+BITCOUNT none
+BITPOS b 1
+BITPOS b 0 2
+BITPOS b 1 8 -1 BIT
+BITPOS b 2
+BITFIELD b SET u8 0 255 GET u4 4 INCRBY i5 100 1
+BITFIELD b OVERFLOW SAT INCRBY u2 102 3 OVERFLOW FAIL INCRBY u2 102 3 OVERFLOW WRAP INCRBY u2 102 3
+BITFIELD b GET u64 0
+BITFIELD b
+BITFIELD_RO b GET u8 0
+BITFIELD_RO b SET u8 0 1
+SET {b}1 abc
+SET {b}2 abd
+BITOP AND {b}and {b}1 {b}2
+BITOP OR {b}or {b}1 {b}2
+BITOP XOR {b}xor {b}1 {b}2
+BITOP NOT {b}not {b}1
+BITOP NOT {b}not {b}1 {b}2
+BITOP WHAT {b}not {b}1
+BITOP AND {b}gone {b}x {b}y
+MGET {b}and {b}or {b}xor {b}not {b}gone
+LPUSH list 1
+GETBIT list 1
+BITCOUNT list
+""",
+    "sketches": r"""
+PFADD h a b c
+PFADD h a
+PFADD empty
+PFCOUNT h
+PFCOUNT none
+PFADD {h}1 a b c
+PFADD {h}2 c d e
+PFCOUNT {h}1 {h}2
+PFMERGE {h}3 {h}1 {h}2
+PFCOUNT {h}3
+PFMERGE {h}4
+GET h
+PFDEBUG ENCODING h
+PFDEBUG GETREG nothing
+PFDEBUG DECODE h
+PFDEBUG NOPE h
+SET s notsketch
+PFADD s a
+PFCOUNT s
+PFMERGE {h}1 {h}none
+""",
+    "keys of any type": r"""
+SET s 1
+RPUSH l a b
+SADD set a
+ZADD z 1 a
+HSET h f v
+XADD x 1-1 f v
+TYPE s
+TYPE l
+TYPE set
+TYPE z
+TYPE h
+TYPE x
+TYPE none
+EXISTS s l set z h x none s
+TOUCH s l none
+= OBJECT ENCODING s
+= OBJECT ENCODING l
+= OBJECT ENCODING set
+= OBJECT ENCODING z
+= OBJECT ENCODING h
+= OBJECT ENCODING x
+= OBJECT ENCODING none
+= OBJECT REFCOUNT l
+OBJECT IDLETIME l
+= OBJECT IDLETIME none
+OBJECT FREQ l
+OBJECT WHAT l
+OBJECT
+OBJECT HELP
+MEMORY USAGE s
+MEMORY USAGE l
+MEMORY USAGE h SAMPLES 0
+MEMORY USAGE none
+MEMORY USAGE h SAMPLES x
+MEMORY USAGE h WHAT
+MEMORY PURGE
+DEBUG OBJECT s
+EXPIRE s 100
+EXPIRE s 50 GT
+EXPIRE s 500 GT
+EXPIRE s 50 LT
+EXPIRE s 5 NX
+EXPIRE l 500 NX
+EXPIRE l 500 XX
+EXPIRE l 500 GT LT
+EXPIRE l 500 WHAT
+EXPIRE l x
+EXPIRE l 9223372036854775807
+EXPIRE none 100
+PEXPIRE s 100000
+EXPIREAT s 99999999999
+EXPIRETIME s
+PEXPIREAT s 99999999999123
+PEXPIRETIME s
+EXPIRETIME s
+= EXPIRETIME none
+= PEXPIRETIME set
+PERSIST s
+PERSIST s
+= TTL s
+EXPIRE set -1
+EXISTS set
+EXPIREAT z 1
+EXISTS z
+PEXPIREAT h 1
+EXISTS h
+PEXPIRE x -5
+EXISTS x
+RENAME s s
+RENAME {r}none {r}other
+SET {r}a 1
+SET {r}b 2
+RENAME {r}a {r}b
+GET {r}b
+RENAMENX {r}b {r}c
+SET {r}b 3
+RENAMENX {r}b {r}c
+RENAMENX {r}none {r}c
+COPY {r}b {r}d
+COPY {r}b {r}c
+COPY {r}b {r}c REPLACE
+COPY {r}none {r}c
+COPY {r}b {r}b
+COPY {r}b {r}b DB 3
+COPY {r}b {r}e DB 99
+COPY {r}b {r}e WHAT
+MGET {r}b {r}c {r}d
+MOVE {r}d 2
+MOVE {r}d 2
+MOVE none 2
+MOVE {r}b 0
+MOVE {r}b 99
+MOVE {r}b x
+SELECT 2
+GET {r}d
+DBSIZE
+SELECT 3
+GET {r}b
+SELECT 0
+SET d dumped
+= DUMP d
+= DUMP none
+= DUMP l
+RESTORE bad 0 "\x00\x06dumped\x0b\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+RESTORE bad x y
+RESTORE-ASKING bad 0 y
+RESTORE l 0 y
+SORT none
+RPUSH nums 3 1 2 10
+SORT nums
+SORT nums DESC
+SORT nums ALPHA LIMIT 1 2
+SORT_RO nums LIMIT 0 2
+SORT nums LIMIT x 2
+RPUSH texts b a c
+SORT texts
+SORT texts ALPHA
+SORT_RO texts ALPHA DESC
+UNLINK nums texts none nums
+DEL l s d none
+unordered KEYS *
+KEYS none*
+DBSIZE
+FLUSHDB ASYNC
+FLUSHALL SYNC
+FLUSHALL WHAT
+FLUSHDB WHAT
+DBSIZE
+""",
+    "the server": r"""
+PING
+PING hello
+PING a b
+ECHO hello
+ECHO
+ECHO a b
+TIME
+TIME x
+shape LOLWUT
+shape LOLWUT VERSION 5 1 1 1
+ROLE
+READONLY
+READWRITE
+ASKING
+CLUSTER INFO
+CLUSTER KEYSLOT foo
+CLUSTER NOPE
+CLUSTER
+CLUSTER HELP
+ACL WHOAMI
+unordered ACL CAT
+unordered ACL CAT string
+ACL CAT nope
+shape ACL GENPASS
+ACL GENPASS x
+ACL HELP
+SLOWLOG LEN
+SLOWLOG RESET
+SLOWLOG HELP
+COMMANDLOG LEN slow
+COMMANDLOG RESET slow
+COMMANDLOG HELP
+LATENCY RESET
+LATENCY RESET command
+LATENCY HELP
+CONFIG GET maxmemory-policy
+CONFIG GET nope
+unordered CONFIG GET hash-max-listpack-* lazyfree-*
+CONFIG RESETSTAT
+CONFIG HELP
+CLIENT HELP
+MEMORY HELP
+XINFO HELP
+XGROUP HELP
+MODULE HELP
+SCRIPT HELP
+FUNCTION HELP
+PUBSUB HELP
+COMMAND COUNT
+unordered COMMAND
+unordered COMMAND LIST
+unordered COMMAND LIST FILTERBY PATTERN x*
+unordered COMMAND LIST FILTERBY ACLCAT hyperloglog
+COMMAND LIST FILTERBY NOPE x
+= COMMAND INFO get mset nope client|id
+unordered COMMAND INFO
+= COMMAND DOCS get
+unordered COMMAND DOCS
+COMMAND GETKEYS MSET a b c d
+COMMAND GETKEYS GET
+COMMAND GETKEYS NOPE a
+COMMAND GETKEYSANDFLAGS SET a b
+COMMAND NOPE
+COMMAND HELP
+shape RANDOMKEY
+SET only one
+= RANDOMKEY
+""",
+}
