@@ -8,7 +8,7 @@
 //! Invariant: a reply moves to `out` only from the front. So whatever order instances answer in,
 //! the client reads its answers in the order of its commands.
 
-use crate::lane::Lanes;
+use crate::lanes::Lanes;
 use crate::merge::Merging;
 use crate::net::Peer;
 use crate::request::Request;

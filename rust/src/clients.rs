@@ -1,11 +1,12 @@
 //! Clients come and go: accepting, handing over, closing the idle, stopping.
 
 use crate::client::{Client, ClientInfo, Closing, Owed, Session};
+use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::net::{self, Io, Peer};
 use crate::shared::{ClientKey, Mail, ToCoordinator};
-use crate::worker::{Worker, client_data};
+use crate::worker::Worker;
 use rustix::event::epoll;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -28,27 +29,27 @@ impl Worker {
         }
         let keepalive = self.shared.settings.tcp_keepalive.load(Relaxed);
         for place in 0..self.listeners.len() {
+            // Still readable after a whole batch: another event will say so.
+            let mut next = epoll::EventFlags::IN;
             for _ in 0..ACCEPT_BATCH {
                 match self.listeners[place].accept(keepalive) {
                     Ok((fd, peer)) => self.welcome(fd, peer),
                     // Out of descriptors or memory: those who are here go on, the next tick
                     // tries again (the listener stays readable, so pause watching it).
                     Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        self.watch_listener(place, epoll::EventFlags::empty());
+                        next = epoll::EventFlags::empty();
                         break;
                     }
-                    Err(Errno::AGAIN) => {
-                        self.watch_listener(place, epoll::EventFlags::IN);
-                        break;
-                    }
+                    Err(Errno::AGAIN) => break,
                     Err(_) => {} // that connection died on the way; the next may be well
                 }
             }
+            self.watch_listener(place, next);
         }
     }
 
     fn watch_listener(&self, place: usize, flags: epoll::EventFlags) {
-        let data = epoll::EventData::new_u64(2 << 62 | place as u64);
+        let data = event_data(KIND_LISTENER, place);
         let _ = epoll::modify(&self.epoll, &self.listeners[place].fd, data, flags);
     }
 
@@ -101,7 +102,7 @@ impl Worker {
         };
         let place = self.clients.insert(Client::new(fd, self.last_generation, lane_set, session));
         let client = &self.clients[place];
-        if epoll::add(&self.epoll, &client.fd, client_data(place), net::READ).is_err() {
+        if epoll::add(&self.epoll, &client.fd, event_data(KIND_CLIENT, place), net::READ).is_err() {
             self.end_client(place);
         }
     }

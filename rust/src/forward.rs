@@ -131,7 +131,7 @@ impl Worker {
                 }
                 Err(error) => {
                     self.counters.protocol_errors += 1;
-                    self.refuse(place, &format!("ERR Protocol error: {error}"));
+                    self.answer_error(place, &[b"ERR Protocol error: ", error.as_slice()].concat());
                     self.end_after_replies(place);
                     used = bytes.len();
                     break;

@@ -9,23 +9,18 @@
 //! reply, and a lane that shows anything else is closed, never reused.
 
 use crate::net::{self, Io};
-use crate::reply::{Broken, Cutter, is_error};
+use crate::reply::Cutter;
 use crate::request::{push_array, push_bulk};
 use rustix::fd::OwnedFd;
-use rustix::io::Errno;
-use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Unsent bytes above which clients that need this lane are not read.
 pub const OUT_LIMIT: usize = 1024 * 1024;
-/// Bytes a lane is read by; large, because values of 1 KB come in bulk.
-const READ_CHUNK: usize = 128 * 1024;
 /// An emptied buffer larger than this is given back.
-const BUFFER_KEEP: usize = 1024 * 1024;
-/// Lanes of one worker; instances allow 10,000 connections.
-const LANES_LIMIT: usize = 512;
-/// Seconds after which an unused lane is closed.
-const IDLE_SECONDS: u64 = 60;
+pub(crate) const BUFFER_KEEP: usize = 1024 * 1024;
+
+/// What instances know lanes by: the coordinator waits until those of a stopped instance are gone.
+const NAME: &[u8] = b"threadis-lane";
 
 /// What a lane's connection has been told, once, before the first command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -59,7 +54,7 @@ pub struct Lane {
     /// The instance.
     pub instance: usize,
     /// The set it belongs to.
-    set: u32,
+    pub(crate) set: u32,
     /// Commands to write.
     pub out: Vec<u8>,
     /// How many bytes of them are written.
@@ -70,10 +65,10 @@ pub struct Lane {
     /// Whose replies are to come, in order.
     pub expects: VecDeque<Expect>,
     /// Replies of the opening still to come; commands wait until they are all good.
-    opening: usize,
-    cutter: Cutter,
+    pub(crate) opening: usize,
+    pub(crate) cutter: Cutter,
     /// Replies were cut up to here.
-    start: usize,
+    pub(crate) start: usize,
     /// The socket may have more to read.
     pub readable: bool,
     /// The instance has hung up; no further edge will say so.
@@ -86,124 +81,14 @@ pub struct Lane {
     pub is_broken: bool,
     /// Clients behind this lane's full buffer.
     pub waiting: Vec<(u32, u32)>,
-    last_used: u64,
+    pub(crate) last_used: u64,
 }
 
-/// All lanes of a worker.
-#[derive(Debug, Default)]
-pub struct Lanes {
-    open: Slab<Lane>,
-    /// What each lane has received, by place: apart from `open`, so that replies can be read
-    /// here while lanes change.
-    received: Vec<Vec<u8>>,
-    sets: Vec<Set>,
-    set_places: HashMap<State, u32>,
-}
-
-/// The lanes of one state, by instance.
-#[derive(Debug)]
-struct Set {
-    state: State,
-    lanes: Vec<Option<u32>>,
-}
-
-impl Lanes {
-    /// The set for a state; made if new.
-    ///
-    /// # Panics
-    /// Never: databases are limited to far fewer than 2^32.
-    pub fn set(&mut self, state: State, instances: usize) -> u32 {
-        *self.set_places.entry(state).or_insert_with(|| {
-            self.sets.push(Set { state, lanes: vec![None; instances] });
-            u32::try_from(self.sets.len() - 1).expect("databases are limited")
-        })
-    }
-
-    /// The state of a set.
+impl Lane {
+    /// A lane whose opening is on its way and has `opening` replies.
     #[must_use]
-    pub fn state(&self, set: u32) -> State {
-        self.sets[set as usize].state
-    }
-
-    /// The open lane of a set to an instance.
-    #[must_use]
-    pub fn open_lane(&self, set: u32, instance: usize) -> Option<usize> {
-        self.sets[set as usize].lanes[instance].map(|place| place as usize)
-    }
-
-    /// The same, to change it.
-    pub fn open_lane_mut(&mut self, set: u32, instance: usize) -> Option<(usize, &mut Lane)> {
-        let place = self.open_lane(set, instance)?;
-        self.open.get_mut(place).map(|lane| (place, lane))
-    }
-
-    /// The lane at a place.
-    #[must_use]
-    pub fn get(&self, place: usize) -> Option<&Lane> {
-        self.open.get(place)
-    }
-
-    /// The lane at a place.
-    pub fn get_mut(&mut self, place: usize) -> Option<&mut Lane> {
-        self.open.get_mut(place)
-    }
-
-    /// How many lanes are open.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.open.len()
-    }
-
-    /// True if none is open.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    /// Places of the lanes to an instance.
-    #[must_use]
-    pub fn of_instance(&self, instance: usize) -> Vec<usize> {
-        self.places(|lane| lane.instance == instance)
-    }
-
-    /// Places of the lanes that nobody has used for a while.
-    #[must_use]
-    pub fn idle(&self, now: u64) -> Vec<usize> {
-        self.places(|lane| lane.is_idle() && now > lane.last_used + IDLE_SECONDS)
-    }
-
-    fn places(&self, wanted: impl Fn(&Lane) -> bool) -> Vec<usize> {
-        self.open.iter().filter(|(_, lane)| wanted(lane)).map(|(place, _)| place).collect()
-    }
-
-    fn least_used(&self) -> Option<usize> {
-        let idle = self.open.iter().filter(|(_, lane)| lane.is_idle());
-        idle.min_by_key(|(_, lane)| lane.last_used).map(|(place, _)| place)
-    }
-
-    /// Connects to an instance and sends the opening.
-    ///
-    /// # Errors
-    /// When it cannot be reached, or too many lanes are open.
-    pub fn open(
-        &mut self,
-        set: u32,
-        instance: usize,
-        socket: &str,
-        password: &[u8],
-        now: u64,
-    ) -> Result<usize, Errno> {
-        if self.open.len() >= LANES_LIMIT {
-            let unused = self.least_used().ok_or(Errno::MFILE)?;
-            self.close(unused);
-        }
-        let fd = net::connect_unix(socket)?;
-        let (hello, opening) = opening(self.state(set), password);
-        // A new socket has room for so few bytes, or is not usable.
-        if net::write(&fd, &hello) != Io::Moved(hello.len()) {
-            return Err(Errno::CONNRESET);
-        }
-        let place = self.open.insert(Lane {
+    pub fn new(fd: OwnedFd, instance: usize, set: u32, opening: usize, now: u64) -> Self {
+        Self {
             fd,
             instance,
             set,
@@ -222,124 +107,11 @@ impl Lanes {
             is_broken: false,
             waiting: Vec::new(),
             last_used: now,
-        });
-        if self.received.len() <= place {
-            self.received.resize_with(place + 1, Vec::new);
-        }
-        self.sets[set as usize].lanes[instance] = u32::try_from(place).ok();
-        Ok(place)
-    }
-
-    /// Forgets a lane that was taken out of service; the socket closes.
-    pub fn close(&mut self, place: usize) {
-        let lane = self.open.remove(place);
-        self.received[place] = Vec::new();
-        let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
-        if *current == u32::try_from(place).ok() {
-            *current = None;
         }
     }
 
-    /// Takes a lane out of service at once: no new command will find it.
-    pub fn retire(&mut self, place: usize) {
-        let lane = &mut self.open[place];
-        lane.is_broken = true;
-        let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
-        if *current == u32::try_from(place).ok() {
-            *current = None;
-        }
-    }
-
-    /// Bytes received by a lane this turn.
-    #[must_use]
-    pub fn received(&self, place: usize, start: u32, length: u32) -> &[u8] {
-        &self.received[place][start as usize..][..length as usize]
-    }
-
-    /// Reads a lane once.
-    pub fn fill(&mut self, place: usize) -> Io {
-        let lane = &mut self.open[place];
-        let buffer = &mut self.received[place];
-        let io = net::read(&lane.fd, buffer, READ_CHUNK);
-        // A short read has emptied the socket; the next byte will raise a new edge.
-        // After a hang-up there is none: read on to the end.
-        lane.readable = matches!(io, Io::Moved(read) if read >= READ_CHUNK || lane.hung_up);
-        io
-    }
-
-    /// Cuts the next reply: where it lies in `received`, and whose it is. Replies of the opening
-    /// are checked here and not shown.
-    ///
-    /// # Errors
-    /// `Broken` for anything but a reply that somebody waits for.
-    pub fn next_reply(&mut self, place: usize) -> Result<Option<(u32, u32, Expect)>, Broken> {
-        loop {
-            let lane = &mut self.open[place];
-            let buffer = &self.received[place][lane.start..];
-            if buffer.is_empty() {
-                return Ok(None);
-            }
-            if lane.expects.is_empty() && lane.opening == 0 {
-                return Err(Broken("stray reply"));
-            }
-            let Some(length) = lane.cutter.cut(buffer)? else {
-                return Ok(None);
-            };
-            let start = lane.start;
-            lane.start += length;
-            if lane.opening > 0 {
-                if is_error(buffer) {
-                    return Err(Broken("opening refused"));
-                }
-                lane.opening -= 1;
-                continue;
-            }
-            let expect = lane.expects.pop_front().ok_or(Broken("stray reply"))?;
-            let place =
-                |offset: usize| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
-            return Ok(Some((place(start)?, place(length)?, expect)));
-        }
-    }
-
-    /// The beginning of a large reply that is not complete yet, and whose it is.
-    #[must_use]
-    pub fn partial(&self, place: usize, at_least: usize) -> Option<(u32, u32, Expect)> {
-        let lane = &self.open[place];
-        let length = lane.cutter.passed();
-        if lane.opening > 0 || length < at_least {
-            return None;
-        }
-        let number = |offset: usize| u32::try_from(offset).ok();
-        Some((number(lane.start)?, number(length)?, *lane.expects.front()?))
-    }
-
-    /// The bytes of `partial` have been handed on.
-    pub fn take_partial(&mut self, place: usize) {
-        let lane = &mut self.open[place];
-        lane.start += lane.cutter.passed();
-        lane.cutter.forget_passed();
-    }
-
-    /// Drops what was cut; called once at the end of a turn, when no `Owed::Ready` is left.
-    pub fn compact(&mut self, place: usize) {
-        let lane = &mut self.open[place];
-        let buffer = &mut self.received[place];
-        if lane.start == buffer.len() {
-            if buffer.capacity() > BUFFER_KEEP {
-                *buffer = Vec::new();
-            } else {
-                buffer.clear();
-            }
-        } else {
-            buffer.drain(..lane.start);
-        }
-        lane.start = 0;
-    }
-}
-
-impl Lane {
     /// True while nobody waits for anything here.
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.expects.is_empty() && self.opening == 0 && !self.is_dirty && !self.is_broken
     }
 
@@ -402,7 +174,7 @@ impl Lane {
 }
 
 /// The commands that put a new connection into a state, and how many replies they have.
-fn opening(state: State, password: &[u8]) -> (Vec<u8>, usize) {
+pub(crate) fn opening(state: State, password: &[u8]) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut count = 0;
     let mut command = |args: &[&[u8]]| {
@@ -413,9 +185,10 @@ fn opening(state: State, password: &[u8]) -> (Vec<u8>, usize) {
         count += 1;
     };
     if state.resp3 {
-        command(&[b"HELLO", b"3", b"AUTH", b"default", password]);
+        command(&[b"HELLO", b"3", b"AUTH", b"default", password, b"SETNAME", NAME]);
     } else {
         command(&[b"AUTH", password]);
+        command(&[b"CLIENT", b"SETNAME", NAME]);
     }
     if state.db != 0 {
         command(&[b"SELECT", state.db.to_string().as_bytes()]);

@@ -34,7 +34,7 @@ pub enum Cut {
 }
 
 /// Why a client must be told and closed; the text behind `-ERR Protocol error: `.
-pub type ProtocolError = String;
+pub type ProtocolError = Vec<u8>;
 
 /// One command being cut. Keeps its place, so a command that arrives in pieces is scanned once.
 #[derive(Debug, Default)]
@@ -159,7 +159,7 @@ impl Request {
             None => return Ok(false),
             Some(b'$') => {}
             Some(&other) => {
-                return Err(format!("expected '$', got '{}'", char::from(other)));
+                return Err([b"expected '$', got '", &[other][..], b"'"].concat());
             }
         }
         let Some((length, start)) = length_line(buffer, self.at, "bulk", "bulk")? else {
@@ -237,7 +237,7 @@ fn long_length_line(
     let line = &buffer[at + 1..];
     let Some(end) = memchr(b'\r', &line[..line.len().min(INLINE_LIMIT)]) else {
         if line.len() > INLINE_LIMIT {
-            return Err(format!("too big {too_big} count string"));
+            return Err(format!("too big {too_big} count string").into());
         }
         return Ok(None);
     };
@@ -246,7 +246,8 @@ fn long_length_line(
         Some(b'\n') => {}
         Some(_) => return Err("invalid CRLF in request".into()),
     }
-    let number = parse_i64(&line[..end]).ok_or_else(|| format!("invalid {what} length"))?;
+    let number =
+        parse_i64(&line[..end]).ok_or_else(|| format!("invalid {what} length").into_bytes())?;
     Ok(Some((number, at + 1 + end + 2)))
 }
 

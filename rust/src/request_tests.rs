@@ -58,6 +58,7 @@ fn malformed_input_is_refused_in_redis_words() {
         (b"*1\r\n$536870913\r\n", "invalid bulk length"),
         (b"*1\r\n$9223372036854775808\r\n", "invalid bulk length"),
         (b"*1\r\n*1\r\n", "expected '$', got '*'"),
+        (b"*1\r\n\x01", "expected '$', got '\x01'"),
         (b"*1\rX", "invalid CRLF in request"),
         (b"*1\r\n$3\rXfoo\r\n", "invalid CRLF in request"),
         (b"*1\r\n$3\r\nfooXX", "invalid CRLF in request"),

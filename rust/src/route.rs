@@ -2,6 +2,7 @@
 
 use crate::client::{Gate, Owed};
 use crate::command::{Route, Row};
+use crate::events::{KIND_LANE, event_data};
 use crate::forward::Taken;
 use crate::instance::InstanceState;
 use crate::keys::Span;
@@ -11,7 +12,7 @@ use crate::number::push_u64;
 use crate::request::{Args, push_array, push_bulk, push_command};
 use crate::scan;
 use crate::shared::{Shared, ToCoordinator};
-use crate::worker::{Worker, lane_data};
+use crate::worker::Worker;
 use rustix::event::epoll;
 
 /// Where the keys of a command are.
@@ -305,7 +306,7 @@ impl Worker {
             return Reach::Down;
         };
         let watched = self.lanes.get(lane).is_some_and(|known| {
-            epoll::add(&self.epoll, &known.fd, lane_data(lane), net::READ).is_ok()
+            epoll::add(&self.epoll, &known.fd, event_data(KIND_LANE, lane), net::READ).is_ok()
         });
         if watched {
             Reach::Lane(lane)

@@ -2,39 +2,27 @@
 
 use crate::client::{Client, Closing, Gate};
 use crate::command::Recent;
+use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
-use crate::lane::Lanes;
-use crate::net::{self, Io, Listener};
+use crate::lanes::Lanes;
+use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
 use crate::stats::Counters;
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 use std::sync::Arc;
 
-/// Events taken from the kernel in one turn.
-const EVENTS: usize = 1024;
 /// Bytes a client is read by, once a turn.
 pub const CLIENT_READ: usize = 64 * 1024;
 /// Nanoseconds for which a client's replies may wait for the rest of its pipeline: one write of
 /// everything instead of one for each instance's share.
 const HOLD_NANOSECONDS: u64 = 100_000;
 /// A wait never lasts longer: idle clients and lanes are looked at this often.
-const TICK_NANOSECONDS: u64 = 1_000_000_000;
-
-/// What an event is about; the rest of the 64 bits is a place.
-const KIND_SHIFT: u32 = 62;
-const KIND_CLIENT: u64 = 0;
-const KIND_LANE: u64 = 1;
-const KIND_LISTENER: u64 = 2;
-const KIND_MAIL: u64 = 3;
-
-/// The other side will send nothing more.
-const HANG_UP: epoll::EventFlags =
-    epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP).union(epoll::EventFlags::ERR);
+pub(crate) const TICK_NANOSECONDS: u64 = 1_000_000_000;
 
 /// A worker's whole state.
 #[derive(Debug)]
@@ -107,8 +95,7 @@ impl Worker {
     ) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let watch = |fd: rustix::fd::BorrowedFd, kind: u64, place: usize| {
-            let data = epoll::EventData::new_u64(kind << KIND_SHIFT | place as u64);
-            epoll::add(&epoll, fd, data, epoll::EventFlags::IN)
+            epoll::add(&epoll, fd, event_data(kind, place), epoll::EventFlags::IN)
         };
         watch(shared.doors[index].mailbox.bell(), KIND_MAIL, 0)?;
         for (place, listener) in listeners.iter().enumerate() {
@@ -169,74 +156,6 @@ impl Worker {
         self.shared.coordinator.post(ToCoordinator::Stopped(self.index));
     }
 
-    /// Sleeps until something happens, and notes what.
-    fn wait(&mut self, events: &mut Vec<epoll::Event>) {
-        let is_busy =
-            !self.ready.is_empty() || !self.ready_lanes.is_empty() || !self.dirty_lanes.is_empty();
-        let until = if is_busy {
-            0
-        } else if self.held.is_empty() {
-            self.next_tick
-        } else {
-            self.held_until.min(self.next_tick)
-        };
-        let timeout = until.saturating_sub(self.now).min(TICK_NANOSECONDS);
-        let timeout = Timespec {
-            tv_sec: i64::try_from(timeout / 1_000_000_000).unwrap_or(1),
-            tv_nsec: i64::try_from(timeout % 1_000_000_000).unwrap_or(0),
-        };
-        events.clear();
-        // Fails only when interrupted: then nothing has happened.
-        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout));
-        self.now = monotonic();
-        self.now_seconds = seconds(self.now);
-        for event in events.iter() {
-            let data = event.data.u64();
-            let place = usize::try_from(data & !(3 << KIND_SHIFT)).unwrap_or(usize::MAX);
-            match data >> KIND_SHIFT {
-                KIND_CLIENT => self.client_event(place, event.flags),
-                KIND_LANE => self.lane_event(place, event.flags),
-                KIND_LISTENER => self.accept_waiting = true,
-                _ => self.mail_rang = true,
-            }
-        }
-    }
-
-    fn client_event(&mut self, place: usize, flags: epoll::EventFlags) {
-        let Some(client) = self.clients.get_mut(place) else {
-            return;
-        };
-        if flags.intersects(epoll::EventFlags::OUT) {
-            client.wants_write = false;
-            let _ = self.watch_client(place);
-            self.mark_dirty(place);
-        }
-        if flags.intersects(!epoll::EventFlags::OUT) {
-            let client = &mut self.clients[place];
-            client.readable = true;
-            client.hung_up |= flags.intersects(HANG_UP);
-            self.mark_ready(place);
-        }
-    }
-
-    fn lane_event(&mut self, place: usize, flags: epoll::EventFlags) {
-        let Some(lane) = self.lanes.get_mut(place) else {
-            return;
-        };
-        if flags.intersects(epoll::EventFlags::OUT) {
-            lane.wants_write = false;
-            let _ = self.watch_lane(place);
-            self.mark_lane_dirty(place);
-        }
-        if flags.intersects(!epoll::EventFlags::OUT)
-            && let Some(lane) = self.lanes.get_mut(place)
-        {
-            lane.readable = true;
-            lane.hung_up |= flags.intersects(HANG_UP);
-            self.ready_lanes.push(place);
-        }
-    }
-
     /// Puts a client on the list of those to read.
     pub(crate) fn mark_ready(&mut self, place: usize) {
         let client = &mut self.clients[place];
@@ -278,22 +197,6 @@ impl Worker {
         if client.readable || !client.rx.is_empty() {
             self.mark_ready(place);
         }
-    }
-
-    /// Asks the kernel for what this client needs now.
-    pub(crate) fn watch_client(&self, place: usize) -> Result<(), Errno> {
-        let client = &self.clients[place];
-        let flags = if client.wants_write { net::READ_WRITE } else { net::READ };
-        epoll::modify(&self.epoll, &client.fd, client_data(place), flags)
-    }
-
-    /// Asks the kernel for what this lane needs now.
-    pub(crate) fn watch_lane(&self, place: usize) -> Result<(), Errno> {
-        let Some(lane) = self.lanes.get(place) else {
-            return Ok(());
-        };
-        let flags = if lane.wants_write { net::READ_WRITE } else { net::READ };
-        epoll::modify(&self.epoll, &lane.fd, lane_data(place), flags)
     }
 
     /// Writes every lane that has commands, once.
@@ -413,16 +316,6 @@ impl Worker {
     }
 }
 
-/// Event data of a client.
-pub(crate) fn client_data(place: usize) -> epoll::EventData {
-    epoll::EventData::new_u64(KIND_CLIENT << KIND_SHIFT | place as u64)
-}
-
-/// Event data of a lane.
-pub(crate) fn lane_data(place: usize) -> epoll::EventData {
-    epoll::EventData::new_u64(KIND_LANE << KIND_SHIFT | place as u64)
-}
-
 /// Nanoseconds of a clock that never jumps.
 #[must_use]
 pub fn monotonic() -> u64 {
@@ -431,6 +324,6 @@ pub fn monotonic() -> u64 {
 }
 
 /// Whole seconds of it.
-fn seconds(nanoseconds: u64) -> u64 {
+pub(crate) fn seconds(nanoseconds: u64) -> u64 {
     nanoseconds / 1_000_000_000
 }

@@ -87,7 +87,10 @@ class Server:
         self._core = _core.Proxy(core_config(start, facts))
         self._coordinator = Coordinator(start, self._core, self._links, facts.client_fields)
         for message in known.values():
-            self._coordinator.instance_changed(message)
+            is_ready = message.state is control.State.READY
+            self._core.set_instance(
+                message.index, message.socket if is_ready else None, message.state.value
+            )
         tids = self._core.start()
         self._running = set(range(len(tids)))
         loop = asyncio.get_running_loop()

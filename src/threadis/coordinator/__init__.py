@@ -20,7 +20,8 @@ __all__ = ["Coordinator"]
 
 log = logging.getLogger(__name__)
 
-RETRY = 0.1  # seconds between attempts to configure an instance that came back
+RETRY = 0.05  # seconds between attempts to make an instance ready
+LANE_NAME = b" name=threadis-lane "  # as CLIENT LIST shows the workers' connections
 
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 
@@ -67,25 +68,29 @@ class Coordinator:
         self._core.reply(command.worker, command.place, command.generation, reply)
 
     def instance_changed(self, instance: control.Instance) -> None:
-        """Tell the workers; an instance that came back is first told what CONFIG SET changed."""
-        if instance.state is not control.State.READY:
-            self._core.set_instance(instance.index, None, instance.state.value)
-        elif self._configuration.is_changed:
+        """Tell the workers; an instance that came back is first made ready."""
+        if instance.state is control.State.READY:
             self._keep(asyncio.create_task(self._make_ready(instance)))
         else:
-            self._core.set_instance(instance.index, instance.socket, "")
+            self._core.set_instance(instance.index, None, instance.state.value)
 
     async def _make_ready(self, instance: control.Instance) -> None:
+        """Let lanes be opened, once it has what CONFIG SET changed, and old lanes are gone.
+
+        A server that was stopped still runs, when it wakes, what it had been sent before; nothing
+        newer may overtake that.
+        """
         while self._links.instance(instance.index) is instance:
             try:
                 await self._configuration.replay(instance.index)
+                known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:
-                log.warning("instance %d cannot be configured yet: %s", instance.index, error)
-                await asyncio.sleep(RETRY)
-                continue
-            if self._links.instance(instance.index) is instance:  # else there is newer news
-                self._core.set_instance(instance.index, instance.socket, "")
-            return
+                log.warning("instance %d cannot be asked yet: %s", instance.index, error)
+            else:
+                if LANE_NAME not in known and self._links.instance(instance.index) is instance:
+                    self._core.set_instance(instance.index, instance.socket, "")
+                    return
+            await asyncio.sleep(RETRY)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         """Hold on to a task until it is done; asyncio itself does not."""

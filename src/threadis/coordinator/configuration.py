@@ -83,11 +83,6 @@ class Configuration:
             "maxmemory": str(start.maxmemory),
         }
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether CONFIG SET has changed anything that instances must be told again."""
-        return bool(self._changed)
-
     def value(self, name: str) -> str:
         """Return a directive of ours as CONFIG GET shows it."""
         return self._values[name]

@@ -1,0 +1,111 @@
+//! What a worker waits for, and what it notes when that happens.
+
+use crate::net;
+use crate::worker::{TICK_NANOSECONDS, Worker, monotonic, seconds};
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+/// Events taken from the kernel in one turn.
+pub(crate) const EVENTS: usize = 1024;
+
+/// What an event is about; the rest of the 64 bits is a place.
+const KIND_SHIFT: u32 = 62;
+pub(crate) const KIND_CLIENT: u64 = 0;
+pub(crate) const KIND_LANE: u64 = 1;
+pub(crate) const KIND_LISTENER: u64 = 2;
+pub(crate) const KIND_MAIL: u64 = 3;
+
+/// The other side will send nothing more.
+const HANG_UP: epoll::EventFlags =
+    epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP).union(epoll::EventFlags::ERR);
+
+impl Worker {
+    /// Sleeps until something happens, and notes what.
+    pub(crate) fn wait(&mut self, events: &mut Vec<epoll::Event>) {
+        let is_busy =
+            !self.ready.is_empty() || !self.ready_lanes.is_empty() || !self.dirty_lanes.is_empty();
+        let until = if is_busy {
+            0
+        } else if self.held.is_empty() {
+            self.next_tick
+        } else {
+            self.held_until.min(self.next_tick)
+        };
+        let timeout = until.saturating_sub(self.now).min(TICK_NANOSECONDS);
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout / 1_000_000_000).unwrap_or(1),
+            tv_nsec: i64::try_from(timeout % 1_000_000_000).unwrap_or(0),
+        };
+        events.clear();
+        // Fails only when interrupted: then nothing has happened.
+        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout));
+        self.now = monotonic();
+        self.now_seconds = seconds(self.now);
+        for event in events.iter() {
+            let data = event.data.u64();
+            let place = usize::try_from(data & !(3 << KIND_SHIFT)).unwrap_or(usize::MAX);
+            match data >> KIND_SHIFT {
+                KIND_CLIENT => self.client_event(place, event.flags),
+                KIND_LANE => self.lane_event(place, event.flags),
+                KIND_LISTENER => self.accept_waiting = true,
+                _ => self.mail_rang = true,
+            }
+        }
+    }
+
+    fn client_event(&mut self, place: usize, flags: epoll::EventFlags) {
+        let Some(client) = self.clients.get_mut(place) else {
+            return;
+        };
+        if flags.intersects(epoll::EventFlags::OUT) {
+            client.wants_write = false;
+            let _ = self.watch_client(place);
+            self.mark_dirty(place);
+        }
+        if flags.intersects(!epoll::EventFlags::OUT) {
+            let client = &mut self.clients[place];
+            client.readable = true;
+            client.hung_up |= flags.intersects(HANG_UP);
+            self.mark_ready(place);
+        }
+    }
+
+    fn lane_event(&mut self, place: usize, flags: epoll::EventFlags) {
+        let Some(lane) = self.lanes.get_mut(place) else {
+            return;
+        };
+        if flags.intersects(epoll::EventFlags::OUT) {
+            lane.wants_write = false;
+            let _ = self.watch_lane(place);
+            self.mark_lane_dirty(place);
+        }
+        if flags.intersects(!epoll::EventFlags::OUT)
+            && let Some(lane) = self.lanes.get_mut(place)
+        {
+            lane.readable = true;
+            lane.hung_up |= flags.intersects(HANG_UP);
+            self.ready_lanes.push(place);
+        }
+    }
+
+    /// Asks the kernel for what this client needs now.
+    pub(crate) fn watch_client(&self, place: usize) -> Result<(), Errno> {
+        let client = &self.clients[place];
+        let flags = if client.wants_write { net::READ_WRITE } else { net::READ };
+        epoll::modify(&self.epoll, &client.fd, event_data(KIND_CLIENT, place), flags)
+    }
+
+    /// Asks the kernel for what this lane needs now.
+    pub(crate) fn watch_lane(&self, place: usize) -> Result<(), Errno> {
+        let Some(lane) = self.lanes.get(place) else {
+            return Ok(());
+        };
+        let flags = if lane.wants_write { net::READ_WRITE } else { net::READ };
+        epoll::modify(&self.epoll, &lane.fd, event_data(KIND_LANE, place), flags)
+    }
+}
+
+/// What an event of this kind and place carries.
+pub(crate) fn event_data(kind: u64, place: usize) -> epoll::EventData {
+    epoll::EventData::new_u64(kind << KIND_SHIFT | place as u64)
+}

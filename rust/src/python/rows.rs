@@ -1,0 +1,107 @@
+//! Rows of the command table, as they come from Python.
+
+use crate::command::{Route, Row, Verb};
+use crate::keys::{Begin, Find, KeySpec};
+use crate::merge::Merge;
+use pyo3::prelude::*;
+
+/// One row of the command table, as `threadis.commands` derives it.
+#[derive(FromPyObject)]
+pub(super) struct CommandRow {
+    name: String,
+    arity: i64,
+    no_auth: bool,
+    route: String,
+    detail: String,
+    keys: Vec<KeyRow>,
+    refused_words: Vec<String>,
+    words_until: String,
+    refusal: String,
+}
+
+/// One key specification.
+#[derive(FromPyObject)]
+struct KeyRow {
+    index: usize,
+    keyword: String,
+    start_from: i64,
+    last: i64,
+    step: usize,
+    limit: usize,
+    is_count: bool,
+    number: usize,
+    first: usize,
+}
+
+impl KeyRow {
+    fn into_spec(self) -> KeySpec {
+        let begin = if self.keyword.is_empty() {
+            Begin::Index(self.index)
+        } else {
+            Begin::Keyword { word: self.keyword.into_bytes(), from: self.start_from }
+        };
+        let find = if self.is_count {
+            Find::Count { number: self.number, first: self.first, step: self.step.max(1) }
+        } else {
+            Find::Range { last: self.last, step: self.step.max(1), limit: self.limit }
+        };
+        KeySpec { begin, find }
+    }
+}
+
+fn merge(name: &str) -> Result<Merge, String> {
+    Ok(match name {
+        "sum" => Merge::Sum,
+        "min" => Merge::Min,
+        "max" => Merge::Max,
+        "and" => Merge::And,
+        "or" => Merge::Or,
+        "all_succeeded" => Merge::AllSucceeded,
+        "one_succeeded" => Merge::OneSucceeded,
+        "concat" => Merge::Concat,
+        "keyed" => Merge::Keyed,
+        _ => return Err(format!("unknown merge {name:?}")),
+    })
+}
+
+fn verb(name: &str) -> Result<Verb, String> {
+    Ok(match name {
+        "ping" => Verb::Ping,
+        "echo" => Verb::Echo,
+        "quit" => Verb::Quit,
+        "reset" => Verb::Reset,
+        "hello" => Verb::Hello,
+        "auth" => Verb::Auth,
+        "select" => Verb::Select,
+        "client|id" => Verb::ClientId,
+        "client|getname" => Verb::ClientGetname,
+        "client|setname" => Verb::ClientSetname,
+        "client|setinfo" => Verb::ClientSetinfo,
+        "client|no-evict" => Verb::ClientNoEvict,
+        "client|no-touch" => Verb::ClientNoTouch,
+        _ => return Err(format!("no worker answers {name:?}")),
+    })
+}
+
+impl CommandRow {
+    pub(super) fn into_row(self) -> Result<Row, String> {
+        let route = match self.route.as_str() {
+            "keys" => Route::Keys,
+            "split" => Route::Split(merge(&self.detail)?),
+            "all" => Route::All(merge(&self.detail)?),
+            "any" => Route::Any,
+            "scan" => Route::Scan,
+            "session" => Route::Session(verb(&self.detail)?),
+            "coordinator" => Route::Coordinator,
+            "refuse" => Route::Refuse,
+            other => return Err(format!("{}: unknown route {other:?}", self.name)),
+        };
+        let keys = self.keys.into_iter().map(KeyRow::into_spec).collect();
+        let mut row = Row::new(self.name.into_bytes(), self.arity, route, keys);
+        row.no_auth = self.no_auth;
+        row.refused_words = self.refused_words.into_iter().map(String::into_bytes).collect();
+        row.words_until = self.words_until.into_bytes();
+        row.refusal = self.refusal.into_bytes();
+        Ok(row)
+    }
+}
