@@ -159,6 +159,7 @@ impl Worker {
             }
         };
         let row = shared.table.row(found);
+        self.clients[place].session.last_command = found; // CLIENT INFO shows itself
         let taken = if !row.takes(args.len()) {
             self.wrong_arity(place, row);
             Taken::Yes

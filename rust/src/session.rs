@@ -203,9 +203,8 @@ impl Worker {
             return self.answer_error(place, &text);
         }
         if !is_plain(value) {
-            let option = if is_name { "lib-name" } else { "lib-ver" };
-            let text = "cannot contain spaces, newlines or special characters.";
-            return self.refuse(place, &format!("ERR {option} {text}"));
+            let why = b" cannot contain spaces, newlines or special characters.";
+            return self.answer_error(place, &[b"ERR ", option, why].concat());
         }
         let session = &mut self.clients[place].session;
         let field = if is_name { &mut session.lib_name } else { &mut session.lib_version };
