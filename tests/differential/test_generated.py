@@ -21,6 +21,8 @@ DIFFERENCES = {
     b"-ERR threadis: SORT with BY, GET, STORE is not supported yet": "may need other instances",
     b"-ERR threadis: SORT_RO with BY, GET is not supported yet": "may need other instances",
     b"-ERR threadis: XREAD with BLOCK is not supported yet": "blocks",
+    b"-ERR Client names cannot contain": "Valkey takes a NUL, which CLIENT LIST cannot show",
+    b"-ERR LIB-NAME cannot contain": "the same",
     b"-ERR threadis: XREADGROUP with BLOCK is not supported yet": "blocks",
 }
 SEVERAL = b"with keys of several instances is not supported yet; give the keys a common {hash tag}"

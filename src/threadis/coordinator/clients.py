@@ -1,10 +1,12 @@
 """CLIENT LIST and CLIENT INFO: the clients are the workers', the format is the server's."""
 
 import asyncio
+import re
 
 from threadis import _core, resp
 
 SYNTAX_ERROR = "ERR syntax error"
+INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
 class Clients:
@@ -72,7 +74,8 @@ class Clients:
 
 
 def _client_id(word: str) -> int:
-    if not word.isascii() or not word.isdigit() or int(word) == 0:
+    """An integer as the server reads it: 0 and less are numbers, of no client."""
+    if not INTEGER.fullmatch(word) or not -(2**63) <= int(word) < 2**63:
         raise ValueError(word)
     return int(word)
 

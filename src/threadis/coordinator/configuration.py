@@ -6,6 +6,7 @@ instance that was restarted).
 """
 
 import asyncio
+import re
 from typing import Final
 
 import hiredis
@@ -191,9 +192,11 @@ def _checked(name: str, value: str) -> str:
         case "maxmemory":
             return str(_bytes(name, value))
         case "maxclients" | "timeout" | "tcp-keepalive":
-            least = 1 if name == "maxclients" else 0
-            if not value.isascii() or not value.isdigit() or not least <= int(value) < 2**31:
-                raise ValueError(name, f"argument must be between {least} and 2147483647 inclusive")
+            least, most = (1, 2**32 - 1) if name == "maxclients" else (0, 2**31 - 1)
+            if not re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value):
+                raise ValueError(name, "argument couldn't be parsed into an integer")
+            if not least <= int(value) <= most:
+                raise ValueError(name, f"argument must be between {least} and {most} inclusive")
             return value
     raise ValueError(name, "threadis sets this directive itself; change it at start")
 
