@@ -135,6 +135,8 @@ pub struct Client {
     /// Replies that came early, one behind the other; emptied when none is left in `owed`.
     parked: Vec<u8>,
     parked_count: usize,
+    /// Bytes of replies, and parts of replies, that came early: all `Owed::Held` and `Merging`.
+    pub held: usize,
     /// Sequence number of the oldest.
     pub front: u32,
     /// Its lanes: database, protocol, flags.
@@ -185,6 +187,7 @@ impl Client {
             owed: VecDeque::new(),
             parked: Vec::new(),
             parked_count: 0,
+            held: 0,
             front: 0,
             lane_set,
             authenticated,
@@ -215,6 +218,7 @@ impl Client {
         if self.owed.is_empty() {
             self.out.extend_from_slice(reply);
         } else {
+            self.held += reply.len();
             self.owe(Owed::Held(Box::new(reply.to_vec())));
         }
     }
@@ -249,7 +253,10 @@ impl Client {
                     self.out.extend_from_slice(reply);
                     self.parked_count -= 1;
                 }
-                Owed::Held(reply) => self.out.extend_from_slice(reply),
+                Owed::Held(reply) => {
+                    self.held -= reply.len();
+                    self.out.extend_from_slice(reply);
+                }
                 _ => break,
             }
             self.pop_front();
@@ -263,20 +270,38 @@ impl Client {
         }
     }
 
-    /// Copies a reply that came early and still waits for its turn.
-    pub fn park(&mut self, sequence: u32, reply: &[u8]) {
-        let place = (u32::try_from(self.parked.len()), u32::try_from(reply.len()));
-        let parked = match place {
-            (Ok(start), Ok(length)) if self.parked.len() + reply.len() < PARKED_LIMIT => {
-                self.parked.extend_from_slice(reply);
-                self.parked_count += 1;
-                Owed::Parked { start, length }
-            }
-            _ => Owed::Held(Box::new(reply.to_vec())),
-        };
+    /// Puts a reply where it is owed, in memory of its own.
+    pub fn hold(&mut self, sequence: u32, reply: Vec<u8>) {
+        self.held += reply.len();
         if let Some(owed) = self.owed_at(sequence) {
-            *owed = parked;
+            *owed = Owed::Held(Box::new(reply));
         }
+    }
+
+    /// Copies a reply that came early and still waits for its turn; true if that made this client
+    /// much larger, so that someone should look at its size.
+    pub fn park(&mut self, sequence: u32, reply: &[u8]) -> bool {
+        let place = (u32::try_from(self.parked.len()), u32::try_from(reply.len()));
+        let (Ok(start), Ok(length)) = place else {
+            self.hold(sequence, reply.to_vec());
+            return true;
+        };
+        if self.parked.len() + reply.len() >= PARKED_LIMIT {
+            self.hold(sequence, reply.to_vec());
+            return true;
+        }
+        self.parked.extend_from_slice(reply);
+        self.parked_count += 1;
+        if let Some(owed) = self.owed_at(sequence) {
+            *owed = Owed::Parked { start, length };
+        }
+        false
+    }
+
+    /// Bytes buffered for it in either direction.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.pending() + self.held + self.parked.len() + self.rx.len()
     }
 
     /// Bytes not yet written.

@@ -143,8 +143,8 @@ impl Worker {
         if client.generation != key.generation {
             return;
         }
-        if let Some(owed @ Owed::Waiting) = client.owed.front_mut() {
-            *owed = Owed::Held(Box::new(reply));
+        if let Some(Owed::Waiting) = client.owed.front() {
+            client.hold(client.front, reply);
             client.settle(&self.lanes);
             self.open_gate(key.place);
             self.mark_dirty(key.place);

@@ -83,18 +83,25 @@ impl Worker {
                 self.early.push((place, expect.sequence));
                 return; // nothing to write yet
             }
-            Some(owed @ Owed::Scanning(_)) => {
-                let Owed::Scanning(instance) = *owed else { return };
+            Some(Owed::Scanning(instance)) => {
+                let instance = *instance;
                 let count = self.instances.len();
                 let rewritten = scan::rewrite(reply, usize::from(instance), count);
-                *owed = Owed::Held(Box::new(rewritten));
+                client.hold(expect.sequence, rewritten);
                 client.settle(&self.lanes);
             }
-            Some(owed @ Owed::Merging(_)) => {
-                let Owed::Merging(merging) = owed else { return };
+            Some(Owed::Merging(merging)) => {
                 let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
-                let Some(whole) = merging.add(instance, reply) else { return };
-                *owed = Owed::Held(Box::new(whole));
+                let before = merging.size();
+                if let Some(whole) = merging.add(instance, reply) {
+                    client.held -= before;
+                    client.hold(expect.sequence, whole);
+                } else {
+                    client.held += reply.len();
+                    if reply.len() < HOLD_MOST {
+                        return; // nothing to write yet, and no size to look at
+                    }
+                }
                 client.settle(&self.lanes);
             }
             // Paired wrongly: impossible, and if not, no reply is better than another's.
@@ -140,7 +147,10 @@ impl Worker {
             };
             // The client may have read it by now: then this number is of the past.
             if let Some(&mut Owed::Ready { lane, start, length }) = client.owed_at(sequence) {
-                client.park(sequence, self.lanes.received(lane as usize, start, length));
+                let reply = self.lanes.received(lane as usize, start, length);
+                if client.park(sequence, reply) {
+                    self.mark_dirty(place); // its size is looked at where it is written to
+                }
             }
         }
         for place in std::mem::take(&mut self.filled) {
@@ -170,13 +180,15 @@ impl Worker {
             let mut error = Vec::new();
             push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
             match client.owed_at(expect.sequence) {
-                Some(owed @ (Owed::Waiting | Owed::Scanning(_))) => {
-                    *owed = Owed::Held(Box::new(error));
-                }
-                Some(owed @ Owed::Merging(_)) => {
-                    let Owed::Merging(merging) = owed else { continue };
-                    let Some(whole) = merging.add(instance, &error) else { continue };
-                    *owed = Owed::Held(Box::new(whole));
+                Some(Owed::Waiting | Owed::Scanning(_)) => client.hold(expect.sequence, error),
+                Some(Owed::Merging(merging)) => {
+                    let before = merging.size();
+                    let Some(whole) = merging.add(instance, &error) else {
+                        client.held += error.len();
+                        continue;
+                    };
+                    client.held -= before;
+                    client.hold(expect.sequence, whole);
                 }
                 // Half of the reply is written: nothing we could add would be true.
                 _ => {
@@ -253,7 +265,7 @@ impl Worker {
         self.trim(place);
         self.account(place);
         let client = &self.clients[place];
-        if client.pending() > OUT_HARD_LIMIT {
+        if client.pending() + client.held > OUT_HARD_LIMIT {
             self.counters.clients_evicted += 1;
             self.end_client(place);
         } else if client.gate == Gate::Output && !client.is_behind() {
@@ -290,7 +302,7 @@ impl Worker {
     /// Keeps the total of what clients have buffered.
     pub(crate) fn account(&mut self, place: usize) {
         let client = &mut self.clients[place];
-        let bytes = client.pending() + client.rx.len();
+        let bytes = client.buffered();
         self.buffered = self.buffered - client.accounted + bytes;
         client.accounted = bytes;
     }

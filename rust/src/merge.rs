@@ -55,6 +55,12 @@ impl Merging {
         (self.missing == 0).then(|| self.finish())
     }
 
+    /// Bytes of the parts that have come.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.parts.iter().map(Vec::len).sum()
+    }
+
     fn finish(&mut self) -> Vec<u8> {
         let parts: Vec<&[u8]> =
             self.parts.iter().map(Vec::as_slice).filter(|part| !part.is_empty()).collect();

@@ -20,6 +20,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Bytes that the worker may buffer for its clients.
+pub const CLIENT_MEMORY: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an instance does on one connection.
@@ -221,7 +223,7 @@ fn shared(instances: usize) -> Shared {
         instance_password: b"secret".to_vec(),
         databases: 16,
         hello: [hello_reply(&[], false), hello_reply(&[], true)],
-        client_memory: 1 << 30,
+        client_memory: CLIENT_MEMORY,
         settings: Settings {
             requirepass: Mutex::new(None),
             protected_mode: AtomicBool::new(true),
@@ -266,10 +268,19 @@ impl Connection {
         assert_eq!(found.to_string(), bytes.to_string(), "{what}");
     }
 
+    /// Sends as often; false when the worker has hung up.
+    pub fn send_often(&mut self, args: &[&[u8]], times: usize) -> bool {
+        let mut out = Vec::new();
+        push_command(&mut out, args.iter().copied());
+        (0..times).all(|_| self.stream.write_all(&out).is_ok())
+    }
+
     /// What comes before the end of the stream.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        let _ = self.stream.read_to_end(&mut rest);
+        if let Err(error) = self.stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the stream has an end");
+        }
         rest
     }
 }

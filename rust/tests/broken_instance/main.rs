@@ -5,7 +5,7 @@
 
 mod harness;
 
-use harness::{Proxy, Script};
+use harness::{CLIENT_MEMORY, Proxy, Script};
 use std::sync::atomic::Ordering::SeqCst;
 
 const LOST: &[u8] =
@@ -188,5 +188,32 @@ fn a_merged_reply_is_whole_or_an_error() {
         let mut after = proxy.client();
         after.send(&mget);
         after.expect(&whole, "a fresh lane");
+    }
+}
+
+#[test]
+fn replies_that_wait_behind_a_slow_one_count_against_their_client() {
+    let key_of = |instance: usize, length: usize| {
+        let tag = (0..100)
+            .map(|number| format!("{{{number}}}"))
+            .find(|tag| _core::slot::slot(tag.as_bytes()) * 2 / _core::slot::SLOTS == instance);
+        let mut key = tag.expect("half of all").into_bytes();
+        key.resize(length, b'x');
+        key
+    };
+    let (slow, large, small) = (key_of(0, 10), key_of(1, 100_000), key_of(1, 10));
+    for command in [vec![b"GET".as_slice(), &large], vec![b"MGET".as_slice(), &large, &slow]] {
+        let never = Script { after: usize::MAX, ..Script::writes(b"") };
+        let proxy = Proxy::start(vec![vec![never], Vec::new()]);
+        let (mut greedy, mut other) = (proxy.client(), proxy.client());
+        greedy.send(&[b"GET", &slow]);
+        let times = 3 * CLIENT_MEMORY / large.len();
+        if greedy.send_often(&command, times) {
+            assert_eq!(greedy.rest(), b"", "it is closed, not kept waiting");
+        }
+        other.send(&[b"GET", &small]);
+        let mut reply = Vec::new();
+        _core::request::push_bulk(&mut reply, &small);
+        other.expect(&reply, "the others go on");
     }
 }
