@@ -120,7 +120,7 @@ class Information:
         for index, worker in enumerate(self._core.stats()):
             cpus = "+".join(map(str, self._start.workers[index]))
             counts = {name: worker[name] for name in ("clients", "commands", "turns")}
-            fields[f"worker{index}"] = _joined({"cpu": cpus} | counts)
+            fields[f"worker{index}"] = _joined({"cpu": cpus, **counts})
         for index in range(self._links.count):
             fields[f"instance{index}"] = self._line(index, answers.get(index, {}))
         return merging.render({"Threadis": fields})
