@@ -95,8 +95,6 @@ pub struct Session {
     pub id: u64,
     /// Both ends.
     pub peer: Peer,
-    /// May run commands.
-    pub authenticated: bool,
     /// CLIENT SETNAME.
     pub name: Vec<u8>,
     /// CLIENT SETINFO LIB-NAME.
@@ -109,8 +107,6 @@ pub struct Session {
     pub created: u64,
     /// Monotonic seconds when it last sent something.
     pub last_active: u64,
-    /// The last command's row; `usize::MAX` before the first.
-    pub last_command: usize,
     /// Commands so far.
     pub commands: u64,
     /// Bytes read so far.
@@ -143,6 +139,10 @@ pub struct Client {
     pub front: u32,
     /// Its lanes: database, protocol, flags.
     pub lane_set: u32,
+    /// May run commands.
+    pub authenticated: bool,
+    /// The last command's row; `usize::MAX` before the first.
+    pub last_command: usize,
     /// Whether its commands are taken.
     pub gate: Gate,
     /// Whether it is ending.
@@ -168,7 +168,13 @@ pub struct Client {
 impl Client {
     /// A new connection in database 0, RESP2.
     #[must_use]
-    pub fn new(fd: OwnedFd, generation: u32, lane_set: u32, session: Session) -> Self {
+    pub fn new(
+        fd: OwnedFd,
+        generation: u32,
+        lane_set: u32,
+        authenticated: bool,
+        session: Session,
+    ) -> Self {
         Self {
             fd,
             generation,
@@ -181,6 +187,8 @@ impl Client {
             parked_count: 0,
             front: 0,
             lane_set,
+            authenticated,
+            last_command: usize::MAX,
             gate: Gate::Open,
             closing: Closing::No,
             readable: true,

@@ -88,19 +88,19 @@ impl Worker {
         let session = Session {
             id: self.shared.last_client_id.fetch_add(1, Relaxed) + 1,
             peer,
-            authenticated: self.shared.settings.password().is_none(),
             name: Vec::new(),
             lib_name: Vec::new(),
             lib_version: Vec::new(),
             no_evict: false,
             created: now,
             last_active: now,
-            last_command: usize::MAX,
             commands: 0,
             input_bytes: 0,
             output_bytes: 0,
         };
-        let place = self.clients.insert(Client::new(fd, self.last_generation, lane_set, session));
+        let authenticated = self.shared.settings.password().is_none();
+        let client = Client::new(fd, self.last_generation, lane_set, authenticated, session);
+        let place = self.clients.insert(client);
         let client = &self.clients[place];
         if epoll::add(&self.epoll, &client.fd, event_data(KIND_CLIENT, place), net::READ).is_err() {
             self.end_client(place);
@@ -168,7 +168,7 @@ impl Worker {
         let session = &client.session;
         let state = self.lanes.state(client.lane_set);
         let now = self.now_seconds;
-        let command = match session.last_command {
+        let command = match client.last_command {
             usize::MAX => "NULL".into(),
             row => String::from_utf8_lossy(&self.shared.table.row(row).name).into_owned(),
         };

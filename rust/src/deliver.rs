@@ -73,7 +73,9 @@ impl Worker {
             Some(Owed::Waiting | Owed::Streaming) if is_front => {
                 client.out.extend_from_slice(reply);
                 client.pop_front();
-                client.settle(&self.lanes);
+                if !client.owed.is_empty() {
+                    client.settle(&self.lanes);
+                }
             }
             Some(owed @ Owed::Waiting) => {
                 let Ok(lane) = u32::try_from(lane) else { return };

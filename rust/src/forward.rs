@@ -104,7 +104,7 @@ impl Worker {
             None => std::mem::take(&mut self.request),
         };
         let shared = Arc::clone(&self.shared);
-        let mut used = 0;
+        let (mut used, mut taken) = (0, 0);
         loop {
             let client = &mut self.clients[place];
             if client.gate != Gate::Open || client.closing != Closing::No {
@@ -114,12 +114,13 @@ impl Worker {
                 client.gate = Gate::Output;
                 break;
             }
-            match request.cut(&bytes[used..], client.session.authenticated) {
+            match request.cut(&bytes[used..], client.authenticated) {
                 Ok(Cut::Complete(length)) => {
                     let args = request.args(&bytes[used..used + length]);
                     if self.take(place, args, &shared) == Taken::NotYet {
                         break;
                     }
+                    taken += u64::from(!args.is_empty());
                     request.reset();
                     used += length;
                 }
@@ -140,6 +141,8 @@ impl Worker {
         }
         request.reset();
         self.request = request;
+        self.counters.commands += taken;
+        self.clients[place].session.commands += taken;
         used
     }
 
@@ -153,39 +156,27 @@ impl Worker {
             Found::Row(found) => found,
             Found::UnknownCommand => return self.unknown_command(place, args),
             Found::UnknownSubcommand(parent) => {
-                self.count_command(place, parent);
+                self.clients[place].last_command = parent;
                 self.answer_error(place, &unknown_subcommand(&shared.table.row(parent).name, args));
                 return Taken::Yes;
             }
         };
         let row = shared.table.row(found);
-        self.clients[place].session.last_command = found; // CLIENT INFO shows itself
-        let taken = if !row.takes(args.len()) {
+        let client = &mut self.clients[place];
+        client.last_command = found; // before it runs: CLIENT INFO shows itself
+        if !row.takes(args.len()) {
             self.wrong_arity(place, row);
             Taken::Yes
-        } else if !self.clients[place].session.authenticated && !row.no_auth {
+        } else if !client.authenticated && !row.no_auth {
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
         } else {
             self.route(place, row, args, shared)
-        };
-        if taken == Taken::Yes {
-            self.count_command(place, found);
         }
-        taken
-    }
-
-    fn count_command(&mut self, place: usize, row: usize) {
-        self.counters.commands += 1;
-        let session = &mut self.clients[place].session;
-        session.commands += 1;
-        session.last_command = row;
     }
 
     fn unknown_command(&mut self, place: usize, args: Args) -> Taken {
         let name = args.get(0);
-        self.counters.commands += 1;
-        self.clients[place].session.commands += 1;
         // A browser was tricked into talking to us: Redis hangs up here, and so do we, but not
         // before earlier commands are answered.
         if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {

@@ -2,7 +2,7 @@
 
 use crate::lane::{BUFFER_KEEP, Expect, Lane, State, opening};
 use crate::net::{self, Io};
-use crate::reply::{Broken, is_error};
+use crate::reply::Broken;
 use rustix::io::Errno;
 use slab::Slab;
 use std::collections::HashMap;
@@ -194,7 +194,8 @@ impl Lanes {
             let start = lane.start;
             lane.start += length;
             if lane.opening > 0 {
-                if is_error(buffer) {
+                // +OK, or the map of HELLO
+                if !matches!(buffer[0], b'+' | b'%') {
                     return Err(Broken("opening refused"));
                 }
                 lane.opening -= 1;

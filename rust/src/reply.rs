@@ -11,6 +11,12 @@ use memchr::memchr;
 const LINE_LIMIT: usize = 1024 * 1024;
 /// No server sends more elements in one reply; a larger number is a broken stream.
 const ELEMENTS_LIMIT: u64 = 1 << 40;
+/// No server sends a longer body (its strings end at 512 MB); a larger number is a broken stream,
+/// and waiting for its end would never end.
+const BODY_LIMIT: usize = 1 << 32;
+
+/// How replies begin.
+const TYPES: &[u8] = b"+-:_#,(*~>%|$=!";
 
 /// The bytes are no reply (or one that nobody asked for): the lane must be closed.
 #[derive(Debug, PartialEq, Eq)]
@@ -151,6 +157,9 @@ fn element(buffer: &[u8], at: usize) -> Result<Element, Broken> {
         if line.len() > LINE_LIMIT {
             return Err(Broken("endless line"));
         }
+        if !TYPES.contains(&kind) {
+            return Err(Broken("unknown type")); // perhaps nothing more will ever come
+        }
         return Ok(Element::Unfinished);
     };
     match line.get(end + 1) {
@@ -171,6 +180,9 @@ fn element(buffer: &[u8], at: usize) -> Result<Element, Broken> {
             -1 => 0,
             length => {
                 let length = usize::try_from(length).map_err(|_| Broken("bad length"))?;
+                if length > BODY_LIMIT {
+                    return Err(Broken("body longer than 4 GB"));
+                }
                 return Ok(Element::Body { start: next, length });
             }
         },
@@ -263,9 +275,11 @@ mod tests {
             b">2\r\n+a\r\n+b\r\n".as_slice(),
             b"$x\r\n",
             b"$-2\r\n",
+            b"$4294967297\r\n",
             b"$1\r\nabc\r\n",
             b"*01\r\n",
-            b"?\r\n",
+            b"?",
+            b"\r\n",
             b"+a\rb\r\n",
             b"*9223372036854775807\r\n",
         ] {

@@ -80,9 +80,9 @@ impl Worker {
     fn reset(&mut self, place: usize) {
         self.change_state(place, |state| *state = State::default());
         let authenticated = self.shared.settings.password().is_none();
-        let session = &mut self.clients[place].session;
-        session.name.clear();
-        session.authenticated = authenticated;
+        let client = &mut self.clients[place];
+        client.session.name.clear();
+        client.authenticated = authenticated;
         self.answer(place, b"+RESET\r\n");
     }
 
@@ -97,7 +97,7 @@ impl Worker {
 
     fn authenticate(&mut self, place: usize, user: &[u8], password: &[u8]) {
         if self.is_right(user, password) {
-            self.clients[place].session.authenticated = true;
+            self.clients[place].authenticated = true;
             self.answer(place, OK);
         } else {
             self.refuse(place, WRONG_PASSWORD);
@@ -165,9 +165,9 @@ impl Worker {
             if !self.is_right(user, password) {
                 return self.refuse(place, WRONG_PASSWORD);
             }
-            self.clients[place].session.authenticated = true;
+            self.clients[place].authenticated = true;
         }
-        if !self.clients[place].session.authenticated {
+        if !self.clients[place].authenticated {
             return self.refuse(place, HELLO_NEEDS_AUTH);
         }
         if let Some(name) = name {

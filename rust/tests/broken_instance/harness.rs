@@ -1,0 +1,275 @@
+//! A worker between real sockets and instances that do as they are told.
+
+use _core::command::{Route, Row, Table, Verb};
+use _core::instance::InstanceState;
+use _core::keys::{Begin, Find, KeySpec};
+use _core::merge::Merge;
+use _core::net::Listener;
+use _core::request::{Cut, Request, push_bulk, push_command};
+use _core::session::hello_reply;
+use _core::shared::{Door, Mail, Mailbox, Settings, Shared};
+use _core::slot::{SLOTS, SlotMap};
+use _core::stats::Stats;
+use _core::worker::Worker;
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What an instance does on one connection.
+#[derive(Clone)]
+pub struct Script {
+    /// Its answer to the lane's AUTH.
+    pub opening: Vec<u8>,
+    /// How many commands it waits for.
+    pub after: usize,
+    /// What it then writes, in these pieces.
+    pub pieces: Vec<Vec<u8>>,
+    /// Whether it then hangs up; else it goes on as a good one.
+    pub hangs_up: bool,
+}
+
+impl Script {
+    /// Writes `bytes` after two commands.
+    pub fn writes(bytes: &[u8]) -> Self {
+        let pieces = vec![bytes.to_vec()];
+        Self { opening: b"+OK\r\n".to_vec(), after: 2, pieces, hangs_up: false }
+    }
+}
+
+/// A fake instance: connections follow the scripts, one after the other; then it is a good one,
+/// which answers each GET with the key.
+pub struct Instance {
+    path: PathBuf,
+    scripts: Mutex<VecDeque<Script>>,
+    /// Commands received on all connections.
+    received: Mutex<usize>,
+    arrival: Condvar,
+    pub connections: AtomicUsize,
+}
+
+impl Instance {
+    fn start(path: PathBuf, scripts: Vec<Script>) -> Arc<Self> {
+        let listener = UnixListener::bind(&path).expect("a fresh path");
+        let instance = Arc::new(Self {
+            path,
+            scripts: Mutex::new(scripts.into()),
+            received: Mutex::new(0),
+            arrival: Condvar::new(),
+            connections: AtomicUsize::new(0),
+        });
+        let this = Arc::clone(&instance);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (this, stream) = (Arc::clone(&this), stream.expect("a connection"));
+                this.connections.fetch_add(1, Ordering::SeqCst);
+                let script = this.scripts.lock().expect("no panic").pop_front();
+                std::thread::spawn(move || this.serve(stream, script));
+            }
+        });
+        instance
+    }
+
+    /// Waits until it has received so many commands.
+    pub fn wait_for(&self, commands: usize) {
+        let received = self.received.lock().expect("no panic");
+        let (received, _) = self
+            .arrival
+            .wait_timeout_while(received, PATIENCE, |received| *received < commands)
+            .expect("no panic");
+        assert!(*received >= commands, "the instance received {received} commands of {commands}");
+    }
+
+    fn serve(&self, mut stream: UnixStream, mut script: Option<Script>) {
+        let (mut buffer, mut request, mut keys) = (Vec::new(), Request::default(), Vec::new());
+        loop {
+            let mut chunk = [0; 4096];
+            let Ok(read @ 1..) = stream.read(&mut chunk) else { return };
+            buffer.extend_from_slice(&chunk[..read]);
+            while let Ok(Cut::Complete(length)) = request.cut(&buffer, true) {
+                let raw: Vec<u8> = buffer.drain(..length).collect();
+                let args: Vec<_> = request.args(&raw).iter().map(<[u8]>::to_vec).collect();
+                request.reset();
+                if args[0] != b"GET" && args[0] != b"MGET" {
+                    let script = script.as_ref().filter(|_| args[0] == b"AUTH");
+                    let opening = script.map_or(&b"+OK\r\n"[..], |script| &script.opening);
+                    if stream.write_all(opening).is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                keys.push(args);
+                *self.received.lock().expect("no panic") += 1;
+                self.arrival.notify_all();
+                if script.is_none() {
+                    answer(&mut stream, &mut keys);
+                }
+            }
+            if script.as_ref().is_some_and(|script| keys.len() >= script.after) {
+                let script = script.take().expect("just seen");
+                for piece in &script.pieces {
+                    if stream.write_all(piece).is_err() {
+                        return;
+                    }
+                }
+                if script.hangs_up {
+                    return;
+                }
+                keys.clear();
+            }
+        }
+    }
+}
+
+/// As a good instance would.
+fn answer(stream: &mut UnixStream, commands: &mut Vec<Vec<Vec<u8>>>) {
+    for args in commands.drain(..) {
+        let mut reply = Vec::new();
+        if args[0] == b"MGET" {
+            reply.extend_from_slice(format!("*{}\r\n", args.len() - 1).as_bytes());
+        }
+        for key in &args[1..] {
+            push_bulk(&mut reply, key);
+        }
+        let _ = stream.write_all(&reply);
+    }
+}
+
+/// A worker on a thread of its own, with a listener and its instances.
+pub struct Proxy {
+    pub instances: Vec<Arc<Instance>>,
+    folder: PathBuf,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// One instance a list of scripts; instance i owns an equal share of the slots.
+    pub fn start(scripts: Vec<Vec<Script>>) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        let folder = std::env::temp_dir().join(format!("broken-{}-{number}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a fresh directory");
+        let instances: Vec<_> = scripts
+            .into_iter()
+            .enumerate()
+            .map(|(index, scripts)| Instance::start(folder.join(format!("i{index}")), scripts))
+            .collect();
+        let listener = UnixListener::bind(folder.join("c")).expect("a fresh path");
+        listener.set_nonblocking(true).expect("a socket");
+        let listener = Listener { fd: listener.into(), address: "c".into(), is_unix: true };
+        let shared = Arc::new(shared(instances.len()));
+        let states = instances
+            .iter()
+            .map(|one| InstanceState::Ready(one.path.display().to_string()))
+            .collect();
+        let worker =
+            Worker::new(0, Arc::clone(&shared), vec![listener], states).expect("descriptors");
+        let thread = Some(std::thread::spawn(move || worker.run()));
+        Self { instances, folder, shared, thread }
+    }
+
+    pub fn client(&self) -> Connection {
+        let stream = UnixStream::connect(self.folder.join("c")).expect("the worker listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        Connection { stream }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.doors[0].mailbox.post(Mail::Stop(0));
+        let ended = self.thread.take().map(JoinHandle::join);
+        let _ = std::fs::remove_dir_all(&self.folder);
+        assert!(std::thread::panicking() || ended.is_some_and(|ended| ended.is_ok()));
+    }
+}
+
+fn shared(instances: usize) -> Shared {
+    let range = |last| {
+        let find = Find::Range { last, step: 1, limit: 0 };
+        vec![KeySpec { begin: Begin::Index(1), find }]
+    };
+    let mut ping = Row::new(b"ping".to_vec(), -1, Route::Session(Verb::Ping), Vec::new());
+    ping.no_auth = true;
+    let rows = vec![
+        Row::new(b"get".to_vec(), 2, Route::Keys, range(0)),
+        Row::new(b"mget".to_vec(), -2, Route::Split(Merge::Keyed), range(-1)),
+        ping,
+    ];
+    let edges: Vec<_> = (0..=instances).map(|index| index * SLOTS / instances).collect();
+    let ranges: Vec<_> = (0..instances)
+        .map(|index| {
+            (edges[index], edges[index + 1] - 1, u16::try_from(index).expect("a few instances"))
+        })
+        .collect();
+    let door = Door {
+        mailbox: Mailbox::new().expect("a descriptor"),
+        stats: Stats::default(),
+        clients: AtomicUsize::new(0),
+    };
+    Shared {
+        table: Table::new(rows).expect("a table"),
+        slot_map: SlotMap::new(&ranges, instances).expect("a slot map"),
+        instances,
+        instance_password: b"secret".to_vec(),
+        databases: 16,
+        hello: [hello_reply(&[], false), hello_reply(&[], true)],
+        client_memory: 1 << 30,
+        settings: Settings {
+            requirepass: Mutex::new(None),
+            protected_mode: AtomicBool::new(true),
+            maxclients: AtomicUsize::new(100),
+            timeout: AtomicU64::new(0),
+            tcp_keepalive: AtomicU64::new(0),
+        },
+        last_client_id: AtomicU64::new(0),
+        connected: AtomicUsize::new(0),
+        doors: vec![door],
+        coordinator: Mailbox::new().expect("a descriptor"),
+    }
+}
+
+/// A client.
+pub struct Connection {
+    stream: UnixStream,
+}
+
+impl Connection {
+    pub fn send(&mut self, args: &[&[u8]]) {
+        let mut out = Vec::new();
+        push_command(&mut out, args.iter().copied());
+        self.stream.write_all(&out).expect("the worker reads");
+    }
+
+    /// Exactly these bytes come next.
+    pub fn expect(&mut self, bytes: &[u8], what: &str) {
+        let mut found = vec![0; bytes.len()];
+        let mut at = 0;
+        while at < found.len() {
+            match self.stream.read(&mut found[at..]) {
+                Ok(0) => break,
+                Ok(read) => at += read,
+                Err(error) => panic!("{what}: {error} after {}", found[..at].escape_ascii()),
+            }
+            if found[..at] != bytes[..at] {
+                break;
+            }
+        }
+        let (found, bytes) = (found[..at].escape_ascii(), bytes.escape_ascii());
+        assert_eq!(found.to_string(), bytes.to_string(), "{what}");
+    }
+
+    /// What comes before the end of the stream.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+        rest
+    }
+}
