@@ -52,7 +52,8 @@ bench: $(VENV)/.built debian ## the figures of the README; results go to benchma
 
 fuzz: ## fuzz the parsers for a minute each (needs a nightly toolchain and cargo-fuzz)
 	@cd rust && for target in request reply; do \
-	  cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+	  mkdir -p fuzz/target/corpus/$$target && cargo +nightly fuzz run $$target \
+	    fuzz/target/corpus/$$target fuzz/corpus/$$target -- -max_total_time=60 || exit 1; done
 
 debian: ## install what the tests need from Debian: redis-server, nutcracker, wamerican
 	@sh tests/install-debian.sh

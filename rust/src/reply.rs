@@ -67,7 +67,7 @@ impl Cutter {
                 Element::Unfinished => return Ok(None),
                 Element::Line { next, more } => {
                     self.at = next;
-                    self.missing = self.missing - 1 + more;
+                    self.missing = (self.missing - 1).saturating_add(more);
                 }
                 Element::Body { start, length } => {
                     self.at = start;
@@ -157,13 +157,10 @@ fn element(buffer: &[u8], at: usize) -> Result<Element, Broken> {
         if line.len() > LINE_LIMIT {
             return Err(Broken("endless line"));
         }
-        if !TYPES.contains(&kind) {
-            return Err(Broken("unknown type")); // perhaps nothing more will ever come
-        }
-        return Ok(Element::Unfinished);
+        return unfinished(kind);
     };
     match line.get(end + 1) {
-        None => return Ok(Element::Unfinished),
+        None => return unfinished(kind),
         Some(b'\n') => {}
         Some(_) => return Err(Broken("CR without LF")),
     }
@@ -189,6 +186,11 @@ fn element(buffer: &[u8], at: usize) -> Result<Element, Broken> {
         _ => return Err(Broken("unknown type")),
     };
     Ok(Element::Line { next, more })
+}
+
+/// No reply begins like this, or its line goes on: nothing more may ever come of the former.
+fn unfinished(kind: u8) -> Result<Element, Broken> {
+    if TYPES.contains(&kind) { Ok(Element::Unfinished) } else { Err(Broken("unknown type")) }
 }
 
 /// The integer of a `:n` reply.
@@ -282,6 +284,8 @@ mod tests {
             b"\r\n",
             b"+a\rb\r\n",
             b"*9223372036854775807\r\n",
+            b"*5\r\n%9223372036854775807\r\n",
+            b"|9223372036854775807\r\n",
         ] {
             assert!(Cutter::default().cut(bytes).is_err(), "{bytes:?}");
         }
