@@ -30,6 +30,8 @@ macro_rules! counters {
 counters! {
     /// Commands taken from clients.
     commands,
+    /// Clients connected now.
+    clients,
     /// Connections accepted.
     connections,
     /// Connections refused: over `maxclients`, protected mode.

@@ -273,6 +273,7 @@ impl Worker {
     fn publish(&mut self) {
         self.counters.turns += 1;
         self.counters.lanes = self.lanes.len() as u64;
+        self.counters.clients = self.clients.len() as u64;
         self.shared.doors[self.index].stats.publish(&self.counters);
     }
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from threadis import __version__, _core, control, resp
@@ -116,6 +117,10 @@ class Information:
             "threadis_lane_commands": str(totals["lane_commands"]),
             "threadis_protocol_errors": str(totals["protocol_errors"]),
         }
+        for index, worker in enumerate(self._core.stats()):
+            cpus = "+".join(map(str, self._start.workers[index]))
+            counts = {name: worker[name] for name in ("clients", "commands", "turns")}
+            fields[f"worker{index}"] = _joined({"cpu": cpus, **counts})
         for index in range(self._links.count):
             fields[f"instance{index}"] = self._line(index, answers.get(index, {}))
         return merging.render({"Threadis": fields})
@@ -136,4 +141,9 @@ class Information:
             "instantaneous_ops_per_sec": stats.get("instantaneous_ops_per_sec", 0),
             "keys": keys,
         }
-        return ",".join(f"{name}={value}" for name, value in shown.items())
+        return _joined(shown)
+
+
+def _joined(values: Mapping[str, object]) -> str:
+    """A field of several values, as INFO writes it."""
+    return ",".join(f"{name}={value}" for name, value in values.items())

@@ -1,0 +1,54 @@
+"""The rules of CONTRIBUTING that a machine can check."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LINES = 400
+SOURCES = sorted([*ROOT.glob("rust/src/**/*.rs"), *ROOT.glob("src/threadis/**/*.py")])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LINES
+
+
+def test_python_is_met_in_few_rust_files() -> None:
+    allowed = {"python.rs", "python/rows.rs", "load/python.rs", "client.rs"}
+    rust = ROOT / "rust/src"
+    found = {
+        str(path.relative_to(rust)) for path in rust.rglob("*.rs") if "pyo3" in path.read_text()
+    }
+    assert found == allowed
+
+
+def test_unsafe_is_one_line() -> None:
+    unsafe = re.compile(r"\bunsafe\s*(\{|fn|impl)")
+    found = [
+        (path.name, line.strip())
+        for path in (ROOT / "rust/src").rglob("*.rs")
+        for line in path.read_text().splitlines()
+        if unsafe.search(line)
+    ]
+    assert found == [("python.rs", "unsafe { OwnedFd::from_raw_fd(fd) }")]
+
+
+def test_only_the_proxy_process_and_the_bench_know_the_core() -> None:
+    core = re.compile(
+        r"^(from threadis import .*\b_core\b|from threadis\._core|import threadis\._core)", re.M
+    )
+    package = ROOT / "src/threadis"
+    found = {
+        path.relative_to(package).parts[0]
+        for path in package.rglob("*.py")
+        if core.search(path.read_text())
+    }
+    assert found == {"proxy.py", "coordinator", "bench"}
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    version = re.search(r'^version = "(.+)"', (ROOT / "rust/Cargo.toml").read_text(), re.M)
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert version and newest and newest[1] == version[1]
