@@ -313,7 +313,7 @@ impl Client {
     /// True while it should not be read for its own sake.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.pending() >= OUT_SOFT_LIMIT || self.owed.len() >= OWED_LIMIT
+        self.pending() + self.held >= OUT_SOFT_LIMIT || self.owed.len() >= OWED_LIMIT
     }
 }
 
