@@ -16,7 +16,7 @@ use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
 /// Commands a client may have in flight; above it we stop reading the client.
-pub const OWED_LIMIT: usize = 4096;
+pub const OWED_LIMIT: usize = 1024;
 /// Bytes waiting for a client above which we stop reading it.
 pub const OUT_SOFT_LIMIT: usize = 256 * 1024;
 /// Bytes waiting for a client above which we close it: room for two of the largest values.

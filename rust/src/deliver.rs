@@ -307,7 +307,8 @@ impl Worker {
         client.accounted = bytes;
     }
 
-    /// Over the budget: the client with the most buffered pays.
+    /// Over the budget: the client with the most buffered pays; one with NO-EVICT only if all have
+    /// it, because memory must not grow without end.
     fn evict(&mut self) {
         let greediest = self.clients.iter().max_by_key(|(_, client)| {
             (client.closing != Closing::Now && !client.session.no_evict, client.accounted)
