@@ -268,11 +268,12 @@ impl Connection {
         assert_eq!(found.to_string(), bytes.to_string(), "{what}");
     }
 
-    /// Sends as often; false when the worker has hung up.
-    pub fn send_often(&mut self, args: &[&[u8]], times: usize) -> bool {
+    /// Sends as often as the worker takes it within a second; how often that was.
+    pub fn send_often(&mut self, args: &[&[u8]], times: usize) -> usize {
         let mut out = Vec::new();
         push_command(&mut out, args.iter().copied());
-        (0..times).all(|_| self.stream.write_all(&out).is_ok())
+        self.stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a socket");
+        (0..times).take_while(|_| self.stream.write_all(&out).is_ok()).count()
     }
 
     /// What comes before the end of the stream.
