@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Self
 
 import msgspec
@@ -62,9 +63,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return sum(sample.result.errors for sample in self.samples)
 
     def to_json(self) -> bytes:
-        """Readable JSON, without secrets."""
+        """Readable JSON, without secrets and without paths of this machine."""
         hidden = msgspec.structs.replace(
             self,
+            setup=msgspec.structs.replace(self.setup, server=Path(self.setup.server).name),
             targets=[msgspec.structs.replace(target, password=None) for target in self.targets],
         )
         return msgspec.json.format(msgspec.json.encode(hidden), indent=2) + b"\n"
