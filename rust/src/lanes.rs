@@ -101,8 +101,10 @@ impl Lanes {
         self.open.iter().filter(|(_, lane)| wanted(lane)).map(|(place, _)| place).collect()
     }
 
-    fn least_used(&self) -> Option<usize> {
-        let idle = self.open.iter().filter(|(_, lane)| lane.is_idle());
+    /// The lane to give up for a new one of `set`; never one of that set: a command for several
+    /// instances may just have reached it, and its place would then be another lane's.
+    fn least_used(&self, set: u32) -> Option<usize> {
+        let idle = self.open.iter().filter(|(_, lane)| lane.is_idle() && lane.set != set);
         idle.min_by_key(|(_, lane)| lane.last_used).map(|(place, _)| place)
     }
 
@@ -119,7 +121,7 @@ impl Lanes {
         now: u64,
     ) -> Result<usize, Errno> {
         if self.open.len() >= LANES_LIMIT {
-            let unused = self.least_used().ok_or(Errno::MFILE)?;
+            let unused = self.least_used(set).ok_or(Errno::MFILE)?;
             self.close(unused);
         }
         let fd = net::connect_unix(socket)?;
