@@ -8,7 +8,7 @@
 //! client ◄─ net ◄─ client ◄──────── merge, scan ◄──────── reply ◄────┘
 //!                  (settle)         (put together)        (cut)
 //! ```
-//! `worker` owns all of it and runs the turn; `forward` and `route` are the way out, `deliver` the
+//! `worker` owns all of it and runs the turn; `forward`, `route`, `split` and `reach` are the way out, `deliver` the
 //! way back,
 //! `session` answers what needs no instance, `clients` lets clients come and go. `shared` is what
 //! threads share. `load` is the other side: a generator that checks what it gets. Python is only
@@ -31,6 +31,7 @@ pub mod net;
 pub mod number;
 #[cfg(feature = "python")]
 mod python;
+mod reach;
 pub mod reply;
 pub mod request;
 mod route;
@@ -38,5 +39,6 @@ pub mod scan;
 pub mod session;
 pub mod shared;
 pub mod slot;
+mod split;
 pub mod stats;
 pub mod worker;

@@ -21,15 +21,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+mod replies;
 mod rows;
 
+use replies::{Replies, elements};
 use rows::CommandRow;
 
 /// The module.
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::{ClientList, Command, Proxy, Stopped, build_profile, slot};
+    use super::{ClientList, Command, Proxy, Replies, Stopped, build_profile, elements, slot};
     #[pymodule_export]
     use crate::client::ClientInfo;
     #[pymodule_export]

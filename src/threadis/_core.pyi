@@ -194,6 +194,19 @@ class Proxy:
     def stop(self, grace: int) -> None:
         """Stop accepting, answer what runs for at most ``grace`` milliseconds, end."""
 
+@final
+class Replies:
+    """What a connection to an instance has received, reply by reply."""
+
+    def __new__(cls) -> Replies: ...
+    def feed(self, data: bytes) -> None:
+        """Add what was read."""
+    def next(self) -> bytes | None:
+        """Take the next complete reply, as it came; raises ValueError if it cannot be one."""
+
+def elements(reply: bytes) -> list[bytes]:
+    """Split an array, set or map into its elements, as they came; raises ValueError."""
+
 def build_profile() -> str:
     """Say "release" or "debug"."""
 

@@ -1,4 +1,4 @@
-"""The coordinator's own connections to the instances: one call at a time on each, RESP2.
+"""The coordinator's own connections to the instances: one batch of commands at a time on each.
 
 A connection that saw a timeout, an error of the transport or a cancelled call is closed, never
 used again: its next reply would answer the wrong question.
@@ -6,27 +6,79 @@ used again: its next reply would answer the wrong question.
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import hiredis
 
-from threadis import control
+from threadis import _core, control
 
 TIMEOUT = 5.0  # seconds; a call that takes longer is told as such
-KEEP = 4  # idle connections to each instance
+KEEP = 16  # idle connections to each instance, of each kind
+
+Words = Sequence[bytes]  # one command
 
 
 class LinkError(Exception):
     """An instance could not be asked, or did not answer; the text says which."""
 
 
+class UnknownOutcomeError(LinkError):
+    """What was sent may or may not have run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a connection was told when it was opened."""
+
+    resp: int = 2
+    user: bytes = b"default"
+
+
 @dataclass(slots=True)
-class _Link:
+class Link:
+    """One connection; ``Links.lease`` lends it."""
+
+    index: int
+    kind: Kind
+    socket: str
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    parser: hiredis.Reader
+    replies: _core.Replies = field(default_factory=_core.Replies)
     db: int = 0
+    is_spoilt: bool = False  # never to be used again
+
+    async def ask(self, *commands: Words, wait: float | None = TIMEOUT) -> list[bytes]:
+        """Send commands, return their replies as they came; ``wait`` None waits for ever.
+
+        Raises UnknownOutcomeError, and spoils the connection, if not all are answered.
+        """
+        try:
+            async with asyncio.timeout(wait):
+                self.writer.write(b"".join(map(pack, commands)))
+                return [await self.next_reply() for _ in commands]
+        except BaseException as error:
+            self.is_spoilt = True
+            if isinstance(error, (OSError, TimeoutError, EOFError, ValueError)):
+                what = "did not answer; the command may or may not have run"
+                raise UnknownOutcomeError(f"ERR instance {self.index} {what}") from error
+            raise
+
+    async def next_reply(self) -> bytes:
+        """Wait for one reply; EOFError, OSError or ValueError if there is none to come."""
+        while (reply := self.replies.next()) is None:
+            data = await self.reader.read(65536)
+            if not data:
+                raise EOFError("the instance hung up")
+            self.replies.feed(data)
+        return reply
+
+    async def select(self, db: int) -> None:
+        """Make this database the current one."""
+        if self.db != db:
+            await self.ask([b"SELECT", b"%d" % db])
+            self.db = db
 
 
 class Links:
@@ -36,14 +88,16 @@ class Links:
         self.count = count
         self._password = password
         self._instances: list[control.Instance | None] = [None] * count
-        self._idle: list[list[_Link]] = [[] for _ in range(count)]
+        self._idle: dict[tuple[int, Kind], list[Link]] = {}
 
     def update(self, instance: control.Instance) -> None:
         """Take note of where an instance is; forget connections to where it was."""
         self._instances[instance.index] = instance
-        for link in self._idle[instance.index]:
-            link.writer.close()
-        self._idle[instance.index].clear()
+        for (index, _), idle in self._idle.items():
+            if index == instance.index:
+                for link in idle:
+                    link.writer.close()
+                idle.clear()
 
     def instance(self, index: int) -> control.Instance:
         """Return what is known of an instance."""
@@ -60,36 +114,57 @@ class Links:
             if known and known.state is control.State.READY
         ]
 
+    def everyone(self) -> range:
+        """Return the numbers of all instances."""
+        return range(self.count)
+
     async def call(self, index: int, *args: bytes, db: int = 0) -> Any:
         """Ask one instance; errors come back as hiredis.ReplyError values.
 
         Raises LinkError if there is no answer.
         """
+        return value((await self.raw(index, [args], db=db))[0])
+
+    async def call_all(self, *args: bytes, db: int = 0) -> list[Any]:
+        """Ask every instance at once; raises LinkError if one does not answer."""
+        return await asyncio.gather(*(self.call(index, *args, db=db) for index in self.everyone()))
+
+    async def raw(
+        self,
+        index: int,
+        commands: Iterable[Words],
+        *,
+        db: int = 0,
+        kind: Kind = Kind(),
+        wait: float | None = TIMEOUT,
+    ) -> list[bytes]:
+        """Send commands to one instance in one batch; their replies as they came."""
+        async with self.lease(index, kind) as link:
+            await link.select(db)
+            return await link.ask(*commands, wait=wait)
+
+    @contextlib.asynccontextmanager
+    async def lease(self, index: int, kind: Kind = Kind()) -> AsyncIterator[Link]:
+        """Lend a connection; spoil it (``is_spoilt``) if its state is not what it was."""
         known = self.instance(index)
         if known.state not in (control.State.READY, control.State.LOADING):
             raise LinkError(f"TRYAGAIN instance {index} is {known.state}; the command was not run")
-        idle = self._idle[index]
-        link = idle.pop() if idle else await self._connect(known)
+        idle = self._idle.setdefault((index, kind), [])
+        link = idle.pop() if idle else await self._connect(known, kind)
         try:
-            async with asyncio.timeout(TIMEOUT):
-                if link.db != db:
-                    await _ask(link, b"SELECT", str(db).encode())
-                    link.db = db
-                reply = await _ask(link, *args)
-        except BaseException as error:
-            link.writer.close()
-            if isinstance(error, (OSError, TimeoutError, EOFError, hiredis.ProtocolError)):
-                what = "did not answer; the command may or may not have run"
-                raise LinkError(f"ERR instance {index} {what}") from error
+            yield link
+        except BaseException:
+            link.is_spoilt = True
             raise
-        # The instance may have moved meanwhile; then this connection leads nowhere.
-        if known.socket == self.instance(index).socket and len(idle) < KEEP:
-            idle.append(link)
-        else:
-            link.writer.close()
-        return reply
+        finally:
+            # The instance may have moved meanwhile; then this connection leads nowhere.
+            is_here = known.socket == self.instance(index).socket
+            if is_here and not link.is_spoilt and len(idle) < KEEP:
+                idle.append(link)
+            else:
+                link.writer.close()
 
-    async def _connect(self, known: control.Instance) -> _Link:
+    async def _connect(self, known: control.Instance, kind: Kind) -> Link:
         try:
             async with asyncio.timeout(TIMEOUT):
                 reader, writer = await asyncio.open_unix_connection(known.socket)
@@ -97,20 +172,23 @@ class Links:
             raise LinkError(
                 f"TRYAGAIN instance {known.index} cannot be reached; the command was not run"
             ) from error
-        link = _Link(reader, writer, hiredis.Reader())
-        with contextlib.suppress(OSError, TimeoutError, EOFError):
-            async with asyncio.timeout(TIMEOUT):
-                if await _ask(link, b"AUTH", self._password) == b"OK":
-                    return link
+        link = Link(known.index, kind, known.socket, reader, writer)
+        with contextlib.suppress(LinkError):
+            hello = [b"HELLO", b"%d" % kind.resp, b"AUTH", kind.user, self._password]
+            if not (await link.ask(hello))[0].startswith(b"-"):
+                return link
         writer.close()
         raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
 
 
-async def _ask(link: _Link, *args: bytes) -> Any:
-    link.writer.write(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub: one only
-    while (reply := link.parser.gets()) is False:
-        data = await link.reader.read(65536)
-        if not data:
-            raise EOFError("the instance hung up")
-        link.parser.feed(data)
-    return reply
+def pack(command: Words) -> bytes:
+    """One command in canonical form."""
+    packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+    return packed
+
+
+def value(reply: bytes) -> Any:
+    """What a reply says; errors are hiredis.ReplyError values."""
+    reader = hiredis.Reader()
+    reader.feed(reply)
+    return reader.gets()

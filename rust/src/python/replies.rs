@@ -1,0 +1,69 @@
+//! Replies of instances for the coordinator: cut as the workers cut them, so that what goes on to
+//! a client is byte for byte what the instance said.
+
+use crate::reply::{Broken, Cutter};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+/// What a connection has received, reply by reply.
+#[pyclass]
+#[derive(Default)]
+pub(super) struct Replies {
+    buffer: Vec<u8>,
+    start: usize,
+    cutter: Cutter,
+}
+
+#[pymethods]
+impl Replies {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds what was read.
+    fn feed(&mut self, data: &[u8]) {
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(data);
+    }
+
+    /// The next complete reply, as it came.
+    fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let rest = &self.buffer[self.start..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let Some(length) = self.cutter.cut(rest).map_err(broken)? else {
+            return Ok(None);
+        };
+        self.start += length;
+        Ok(Some(PyBytes::new(py, &rest[..length])))
+    }
+}
+
+/// The elements of an array, set, map or push, as they came; an empty list for anything else.
+#[pyfunction]
+pub(super) fn elements<'py>(py: Python<'py>, reply: &[u8]) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    if !matches!(reply.first(), Some(b'*' | b'%' | b'~' | b'>')) {
+        return Ok(Vec::new());
+    }
+    let head = memchr::memchr(b'\n', reply).map_or(reply.len(), |end| end + 1);
+    let mut rest = &reply[head..];
+    let mut found = Vec::new();
+    let mut cutter = Cutter::default();
+    while !rest.is_empty() {
+        let length = cutter.cut(rest).map_err(broken)?;
+        let length = length.ok_or_else(|| PyValueError::new_err("an unfinished reply"))?;
+        found.push(PyBytes::new(py, &rest[..length]));
+        rest = &rest[length..];
+    }
+    Ok(found)
+}
+
+fn broken(Broken(why): Broken) -> PyErr {
+    PyValueError::new_err(why)
+}

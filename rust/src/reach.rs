@@ -1,0 +1,115 @@
+//! The way to an instance: the lane for a client's commands, and what to do when there is none.
+
+use crate::client::{Gate, Owed};
+use crate::events::{KIND_LANE, event_data};
+use crate::forward::Taken;
+use crate::instance::InstanceState;
+use crate::net;
+use crate::worker::Worker;
+use rustix::event::epoll;
+
+/// A way to an instance.
+pub(crate) enum Reach {
+    Lane(usize),
+    Full(usize),
+    Down,
+}
+
+impl Worker {
+    /// The lanes to several instances, or what to do because one cannot be had. Nothing is sent
+    /// unless all can be.
+    pub(crate) fn reach_all(
+        &mut self,
+        place: usize,
+        instances: &[usize],
+    ) -> Result<Vec<usize>, Taken> {
+        let mut lanes = Vec::with_capacity(instances.len());
+        for &instance in instances {
+            match self.reach(place, instance) {
+                Reach::Lane(lane) => lanes.push(lane),
+                Reach::Full(lane) => return Err(self.wait_for_lane(place, lane)),
+                Reach::Down => return Err(self.instance_down(place, instance)),
+            }
+        }
+        Ok(lanes)
+    }
+
+    /// The lane for a client's commands to an instance; opened if there is none.
+    pub(crate) fn reach(&mut self, place: usize, instance: usize) -> Reach {
+        let set = self.clients[place].lane_set;
+        if let Some(lane) = self.lanes.open_lane(set, instance) {
+            let is_full = self.lanes.get(lane).is_some_and(crate::lane::Lane::is_full);
+            return if is_full { Reach::Full(lane) } else { Reach::Lane(lane) };
+        }
+        let InstanceState::Ready(socket) = &self.instances[instance] else {
+            return Reach::Down;
+        };
+        let password = &self.shared.instance_password;
+        let Ok(lane) = self.lanes.open(set, instance, socket, password, self.now_seconds) else {
+            return Reach::Down;
+        };
+        let watched = self.lanes.get(lane).is_some_and(|known| {
+            epoll::add(&self.epoll, &known.fd, event_data(KIND_LANE, lane), net::READ).is_ok()
+        });
+        if watched {
+            Reach::Lane(lane)
+        } else {
+            self.lanes.close(lane);
+            Reach::Down
+        }
+    }
+
+    pub(crate) fn wait_for_lane(&mut self, place: usize, lane: usize) -> Taken {
+        let client = &mut self.clients[place];
+        client.gate = Gate::Lane;
+        let waiter = (u32::try_from(place).expect("descriptors fit"), client.generation);
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.waiting.push(waiter);
+        }
+        Taken::NotYet
+    }
+
+    pub(crate) fn instance_down(&mut self, place: usize, instance: usize) -> Taken {
+        let refusal = self.instances[instance].refusal(instance);
+        self.refuse(place, &refusal);
+        Taken::Yes
+    }
+
+    /// Appends a command of a client to a lane, and its reply to what the client is owed.
+    pub(crate) fn append(
+        &mut self,
+        place: usize,
+        lane: usize,
+        owed: Owed,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let sequence = self.clients[place].owe(owed);
+        self.append_part(place, lane, sequence, write);
+    }
+
+    pub(crate) fn append_part(
+        &mut self,
+        place: usize,
+        lane: usize,
+        sequence: u32,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(known) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        let begin = known.out.len();
+        write(&mut known.out);
+        let length = known.out.len() - begin;
+        self.expect(place, lane, sequence, length);
+    }
+
+    pub(crate) fn expect(&mut self, place: usize, lane: usize, sequence: u32, length: usize) {
+        let generation = self.clients[place].generation;
+        let now = self.now_seconds;
+        if let Some(known) = self.lanes.get_mut(lane) {
+            known.expect(place, generation, sequence, length, now);
+            self.counters.lane_commands += 1;
+            self.mark_lane_dirty(lane);
+        }
+    }
+}
