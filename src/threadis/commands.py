@@ -77,6 +77,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "config|set": Override("coordinator", "on all instances or none; some directives are ours"),
     "config|resetstat": Override("coordinator", "our own counters too"),
     "config|rewrite": Override("refuse", "the instances' files are written by the supervisor"),
+    "debug": Override("coordinator", "listed without its subcommands"),
     "randomkey": Override("coordinator", "every key should be as likely: weighted by size"),
     # Any instance knows.
     "time": Override("any", "one clock"),
@@ -145,10 +146,6 @@ def _with_missing(rows: list[Row]) -> list[Row]:
     names = {row.name for row in rows}
     if "quit" not in names:
         rows.append(Row("quit", -1, "session", "quit", no_auth=True))
-    if "debug" in names:
-        # Stock servers list DEBUG without its subcommands.
-        rows.append(Row("debug|object", -2, "keys", keys=(KeySpec(index=2),)))
-        rows.append(Row("debug|*", -2, "refuse", refusal=_refusal("debug")))
     return rows
 
 

@@ -13,6 +13,7 @@ from threadis import _core, control, resp
 from threadis.coordinator import keyspace
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.configuration import Configuration
+from threadis.coordinator.debug import Debug
 from threadis.coordinator.information import Information
 from threadis.coordinator.links import LinkError, Links
 
@@ -49,6 +50,7 @@ class Coordinator:
             "config|resetstat": information.reset,
             "client|list": self.clients.list,
             "client|info": self.clients.info,
+            "debug": Debug(start, links).run,
             "randomkey": lambda command: keyspace.random_key(command, links),
         }
 
