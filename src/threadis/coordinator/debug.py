@@ -24,7 +24,7 @@ ENDINGS: Final = frozenset(
 OURS: Final = frozenset(("client-eviction", "config-rewrite-force-all"))
 BATCH: Final = 2000  # keys of POPULATE that are written at once
 KEY_LENGTH: Final = 127  # bytes of a key of POPULATE, as the server cuts it
-# Bytes of PROTOCOL PUSH's answer in RESP3: a push and a reply, Redis and Valkey differ in the order.
+# Bytes of PROTOCOL PUSH's answer in RESP3: a push and a reply, in an order of the server's own.
 PUSH_LENGTH: Final = 79
 EMPTY: Final = bytes(20)
 
