@@ -26,7 +26,9 @@ pub mod keys;
 pub mod lane;
 pub mod lanes;
 pub mod load;
+pub mod locks;
 pub mod merge;
+pub mod multi;
 pub mod net;
 pub mod number;
 #[cfg(feature = "python")]

@@ -8,6 +8,7 @@ from threadis.server import Server
 
 # Connections an instance accepts: few clients may still need many lanes, and the supervisor asks
 LEAST_LANES, SPARE_LANES = 10_000, 32
+HIDDEN_DATABASES = 2  # records of writes over several instances; copies of borrowed keys
 REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
 DUMP_NAME = "dump.rdb"  # the servers' default
 
@@ -29,7 +30,7 @@ def text(
         f"enable-debug-command {yes_if_any(config.enable_debug_command)}",
         f"enable-module-command {yes_if_any(config.enable_module_command)}",
         f"enable-protected-configs {yes_if_any(config.enable_protected_configs)}",
-        f"databases {config.databases}",
+        f"databases {config.databases + HIDDEN_DATABASES}",
         f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
         "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
         "tcp-backlog 511",

@@ -20,6 +20,7 @@ MOST_NOTED: Final = 1024  # commands of the coordinator between two looks at the
 WORDS, WORD = 32, 128  # of an entry: words, and bytes of each
 LANE: Final = b"threadis-lane"
 OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT"))  # of a lane
+UNLOGGED: Final = frozenset((b"exec", b"wait"))  # waiting is not slowness
 DEFAULT_COUNT: Final = 10
 LENGTHS: Final = {
     b"slow": b"slowlog-max-len",
@@ -97,6 +98,8 @@ class Logs:
 
     async def note(self, command: _core.Command, began: float) -> None:
         """Log a command that the coordinator ran since ``began``, if it was slow."""
+        if command.args[0].lower() in UNLOGGED:
+            return
         took = int((time.monotonic() - began) * 1_000_000)
         if self._threshold is None and (ready := self._links.ready()):
             reply = await self._links.call(ready[0], b"CONFIG", b"GET", b"slowlog-log-slower-than")
