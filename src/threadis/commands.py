@@ -148,9 +148,9 @@ SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall",
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
 # Refused as a whole until their issue is done; single subcommands may have a row above.
-REFUSED_FAMILIES: Final = ("acl", "script", "function", "module", "latency")
+REFUSED_FAMILIES: Final = ("acl", "module", "latency")
+COORDINATED_FAMILIES: Final = ("script", "function")
 REFUSED_FLAGS: Final = ("blocking", "pubsub")
-REFUSED_CATEGORIES: Final = ("@scripting",)
 
 ACCESSES: Final = ("RO", "RW", "OW", "RM")
 MERGES: Final = {
@@ -192,13 +192,12 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         name = f"{parent}|{name}"
     flags = {flag.decode() for flag in entry[2]}
     route, detail, override = _route(name, entry, flags)
-    specs = _key_specs(entry) if route in ("keys", "split") else ()
     return Row(
         name=name,
         arity=entry[1],
         route=route,
         detail=detail,
-        keys=specs,
+        keys=_key_specs(entry),
         no_auth="no_auth" in flags,
         writes="write" in flags,
         multi_refusal=_multi_refusal(name, flags, words_it),
@@ -225,12 +224,9 @@ def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Over
         return override.route, override.detail, override
     if name.endswith("|help"):
         return "any", "", None
-    categories = {category.decode() for category in entry[6]}
-    if (
-        family in REFUSED_FAMILIES
-        or flags.intersection(REFUSED_FLAGS)
-        or categories.intersection(REFUSED_CATEGORIES)
-    ):
+    if family in SCRIPTS or (family in COORDINATED_FAMILIES and "|" in name):
+        return "refuse" if name == "script|debug" else "coordinator", "", None
+    if family in REFUSED_FAMILIES or flags.intersection(REFUSED_FLAGS):
         return "refuse", "", None
     tips = dict(
         tip.decode().split(":", 1) for tip in (entry[7] if len(entry) > 7 else []) if b":" in tip

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from threadis import _core, control, resp
-from threadis.commands import Row
+from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.borrowing import Borrowing
@@ -24,8 +24,10 @@ from threadis.coordinator.everywhere import Everywhere
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.information import Information
 from threadis.coordinator.latency import Latency
+from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.transactions import Transactions
@@ -63,6 +65,8 @@ class Coordinator:
         borrowing = Borrowing(links, self._table, start.databases)
         self._execution = Execution(links, self.locks, self._table, self._commits, borrowing)
         self._transactions = Transactions(self._execution, core)
+        self._library = Library(links, self.locks)
+        scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
         information = Information(start, core, links, self._configuration)
         self._logs = Logs(links)
@@ -81,6 +85,8 @@ class Coordinator:
             "unwatch": self._transactions.unwatch,
             "discard": self._transactions.unwatch,
             "exec": self._transactions.exec,
+            **dict.fromkeys(SCRIPTS, scripts.run),
+            **self._library.handlers(),
             "flushall": whole.run,
             "flushdb": whole.run,
             "swapdb": whole.swap,
@@ -137,6 +143,7 @@ class Coordinator:
         while self._links.instance(instance.index) is instance:
             try:
                 await self._configuration.replay(instance.index)
+                await self._library.replay(instance.index)
                 await self._commits.recover(instance.index)
                 known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:

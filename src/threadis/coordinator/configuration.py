@@ -13,6 +13,7 @@ import hiredis
 
 from threadis import _core, control, resp
 from threadis.coordinator.links import LinkError, Links
+from threadis.instance_config import share
 
 UNITS: Final = {
     "": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3,
@@ -119,8 +120,7 @@ class Configuration:
             return _failed(str(error.args[0]), str(error.args[1]))
         theirs = {n.encode(): v for n, v in wanted.items() if n not in OURS}
         if "maxmemory" in ours:
-            share = int(ours["maxmemory"]) // self._links.count
-            theirs[b"maxmemory"] = str(share).encode()
+            theirs[b"maxmemory"] = b"%d" % share(int(ours["maxmemory"]), self._links.count)
         refusal = await self._set_everywhere(theirs)
         if refusal is not None:
             return resp.error(refusal)

@@ -103,7 +103,8 @@ class Logs:
         took = int((time.monotonic() - began) * 1_000_000)
         if self._threshold is None and (ready := self._links.ready()):
             reply = await self._links.call(ready[0], b"CONFIG", b"GET", b"slowlog-log-slower-than")
-            self._threshold = int(reply[1])
+            if isinstance(reply, list):  # else it is busy: asked again at the next command
+                self._threshold = int(reply[1])
         if self._threshold is not None and 0 <= self._threshold <= took:
             who = [command.info.address.encode(), command.info.name]
             self._logs[b"slow"].note([int(time.time()), took, shortened(command.args), *who])
