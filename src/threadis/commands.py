@@ -86,7 +86,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "config|get": Override("coordinator", "some directives are ours"),
     "config|set": Override("coordinator", "on all instances or none; some directives are ours"),
     "config|resetstat": Override("coordinator", "our own counters too"),
-    "config|rewrite": Override("refuse", "the instances' files are written by the supervisor"),
+    "config|rewrite": Override("coordinator", "the instances have no files of their own"),
     "debug": Override("coordinator", "listed without its subcommands"),
     "randomkey": Override("coordinator", "every key should be as likely: weighted by size"),
     # Any instance knows.

@@ -74,6 +74,7 @@ class Coordinator:
             "info": information.info,
             "config|get": self._configuration.get,
             "config|set": self._configuration.set,
+            "config|rewrite": self._configuration.rewrite,
             "config|resetstat": information.reset,
             "client|list": self.clients.list,
             "client|info": self.clients.info,

@@ -18,6 +18,7 @@ from threadis.instance_config import share
 UNITS: Final = {
     "": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3,
 }  # fmt: skip
+MEMORY_OR_PERCENT: Final = re.compile(rb"[0-9]+([bkmg]|[kmg]b|%)?", re.IGNORECASE)
 
 # Changed here, each in its own way.
 OURS: Final = frozenset(
@@ -41,10 +42,6 @@ FIXED: Final = frozenset(
         "dbfilename",
         "replicaof",
         "slaveof",
-        "masterauth",
-        "primaryauth",
-        "masteruser",
-        "primaryuser",
         "tls-port",
         "maxmemory-clients",
         "client-output-buffer-limit",
@@ -60,6 +57,7 @@ class Configuration:
         self._links = links
         self._changed: dict[bytes, bytes] = {}
         self._lock = asyncio.Lock()
+        self._has_file = start.config_file is not None
         unix = [one.address for one in start.listeners if one.is_unix]
         hosts = [one.address.rsplit(":", 1)[0] for one in start.listeners if not one.is_unix]
         self._values: dict[str, str] = {
@@ -108,10 +106,27 @@ class Configuration:
         for name in names:
             if names.count(name) > 1:
                 return _failed(name, "duplicate parameter")
-            if name in FIXED:
-                return _failed(name, "threadis sets this directive itself; change it at start")
+        found = dict(zip(names, (value for _, value in wanted), strict=True))
+        for name in FIXED.intersection(names):
+            if found[name] != await self._shown(name):
+                return _failed(name, _why_fixed(name, found[name]))
+            del found[name]  # it is what it should be
         async with self._lock:
-            return await self._set(dict(zip(names, (value for _, value in wanted), strict=True)))
+            return await self._set(found)
+
+    async def rewrite(self, command: _core.Command) -> bytes:
+        """CONFIG REWRITE: our file is the user's, in TOML, and is left as it is."""
+        if self._has_file:
+            return resp.error("ERR threadis: CONFIG REWRITE is not supported yet")
+        return resp.error("ERR The server is running without a config file")
+
+    async def _shown(self, name: str) -> bytes | None:
+        """A directive as CONFIG GET shows it."""
+        if name in self._values:
+            return self._values[name].encode()
+        ready = self._links.ready()
+        reply = await self._links.call(ready[0], b"CONFIG", b"GET", name.encode()) if ready else []
+        return reply[1] if len(reply) > 1 else None
 
     async def _set(self, wanted: dict[str, bytes]) -> bytes:
         try:
@@ -172,6 +187,17 @@ class Configuration:
 
 def _failed(name: str, why: str) -> bytes:
     return resp.error(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
+
+
+def _why_fixed(name: str, value: bytes) -> str:
+    """Why a directive of the supervisor's or the proxy's keeps its value."""
+    if name == "port":
+        return "Unable to listen on this port; threadis listens where it was told at start"
+    if name == "maxmemory-clients" and not re.fullmatch(
+        rb"[0-9]+([bkmg]|[kmg]b|%)?", value.lower()
+    ):
+        return "argument must be a memory or percent value"
+    return "threadis sets this directive itself; change it at start"
 
 
 def _checked(name: str, value: str) -> str:
