@@ -85,10 +85,10 @@ class Library:
 
     async def kill(self, command: _core.Command) -> bytes:
         """SCRIPT KILL, FUNCTION KILL: wherever one runs."""
-        replies = await asyncio.gather(
+        answers = await asyncio.gather(
             *(self._links.raw(index, [command.args]) for index in self._links.everyone())
         )
-        replies = [reply for (reply,) in replies]
+        replies = [reply for (reply,) in answers]
         killed = [reply for reply in replies if not reply.startswith(b"-")]
         stubborn = [reply for reply in replies if reply.startswith(b"-UNKILLABLE")]
         return (killed or stubborn or replies)[0]
