@@ -83,10 +83,7 @@ class Configuration:
 
     async def get(self, command: _core.Command) -> bytes:
         """CONFIG GET pattern …; the server matches the patterns, we put our values in."""
-        ready = self._links.ready()
-        if not ready:
-            raise LinkError("TRYAGAIN no instance is ready; the command was not run")
-        reply = await self._links.call(ready[0], *command.args)
+        reply = await self._links.call(self._links.any_ready(), *command.args)
         if isinstance(reply, hiredis.ReplyError):
             return resp.error(str(reply))
         names, values = reply[::2], reply[1::2]
@@ -124,8 +121,8 @@ class Configuration:
         """A directive as CONFIG GET shows it."""
         if name in self._values:
             return self._values[name].encode()
-        ready = self._links.ready()
-        reply = await self._links.call(ready[0], b"CONFIG", b"GET", name.encode()) if ready else []
+        names = [b"CONFIG", b"GET", name.encode()]
+        reply = await self._links.call(self._links.any_ready(), *names)
         return reply[1] if len(reply) > 1 else None
 
     async def _set(self, wanted: dict[str, bytes]) -> bytes:

@@ -79,7 +79,7 @@ class Library:
 
     async def ask(self, command: _core.Command) -> bytes:
         """Ask an instance what all of them know."""
-        index = self._links.ready()[0]
+        index = self._links.any_ready()
         async with self._links.lease(index, Kind(resp=command.info.resp)) as link:
             return (await link.ask_fenced(command.args))[0]
 

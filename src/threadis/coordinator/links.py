@@ -157,6 +157,13 @@ class Links:
             if known and known.state is control.State.READY
         ]
 
+    def any_ready(self) -> int:
+        """Return an instance that can be asked; raises LinkError if there is none."""
+        ready = self.ready()
+        if not ready:
+            raise LinkError("TRYAGAIN no instance is ready; the command was not run")
+        return ready[0]
+
     def login(self) -> Words:
         """Return the command that makes a connection ours again."""
         return [b"AUTH", b"default", self._password]

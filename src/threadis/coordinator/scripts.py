@@ -71,7 +71,7 @@ class Scripts:
         family = args[0].lower()
         if keys is None:
             # The numbers are wrong, as any server will say before it looks at the script.
-            index = self._links.ready()[0]
+            index = self._links.any_ready()
             return (await self._links.raw(index, [args], db=info.db, kind=kind))[0]
         name, words = args[1], list(args)
         if family in (b"eval", b"eval_ro"):
@@ -89,7 +89,7 @@ class Scripts:
         known = self._remember(call.name)
         owners = {self._table.owner(key) for key in call.keys}
         if len(owners) <= 1 and (known.declares or self._links.count == 1):
-            index = owners.pop() if owners else self._links.ready()[0]
+            index = owners.pop() if owners else self._links.any_ready()
             reply, refusals = await self._directly(call, index)
             if not refusals.keys:
                 return reply
@@ -153,7 +153,7 @@ class Scripts:
             elif len({self._table.owner(key) for key in keys}) <= 1 and keys == call.keys:
                 # Everything it needs is on one instance: there it may do all it wants.
                 known.declares = True
-                index = self._table.owner(keys[0]) if keys else self._links.ready()[0]
+                index = self._table.owner(keys[0]) if keys else self._links.any_ready()
                 reply, refused = await self._directly(call, index)
                 return reply if not refused else _refuse(refused.keys | refused.commands)
             elif refusals.commands <= {b"publish", b"spublish"}:
@@ -166,7 +166,7 @@ class Scripts:
         self, call: Call, keys: Sequence[bytes], accesses: list[Access], denied: Collection[bytes]
     ) -> tuple[Outcome, Refusals]:
         copies = await self._execution.borrowing.fetch(accesses, call.db)
-        index = self._table.owner(keys[0]) if keys else self._links.ready()[0]
+        index = self._table.owner(keys[0]) if keys else self._links.any_ready()
         written = keys if call.writes else []
         async with self._links.lease(index, call.kind) as link:
             guard = self._guard(link)
