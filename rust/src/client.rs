@@ -10,7 +10,7 @@
 
 use crate::lanes::Lanes;
 use crate::merge::Merging;
-use crate::multi::Multi;
+use crate::multi::{Block, Multi};
 use crate::net::Peer;
 use crate::request::Request;
 use rustix::fd::OwnedFd;
@@ -63,8 +63,8 @@ pub enum Closing {
 /// The reply to one command.
 #[derive(Debug)]
 pub enum Owed {
-    /// Nothing has come yet.
-    Waiting,
+    /// Nothing has come yet; the command's row.
+    Waiting(u32),
     /// In a lane's receive buffer, for this turn only.
     Ready {
         /// The lane's place.
@@ -83,14 +83,26 @@ pub enum Owed {
     },
     /// Here. Boxed, like the next: a client owes thousands of these entries.
     Held(Box<Vec<u8>>),
-    /// A block from MULTI to EXEC: replies that come before the one of EXEC.
-    Block(usize),
+    /// A block from MULTI to EXEC, on its way.
+    Block(Box<Block>),
     /// A large reply of which the beginning has moved to `out` already.
     Streaming,
-    /// Parts of several instances.
-    Merging(Box<Merging>),
-    /// SCAN's, whose cursor must be rewritten; the instance it went to.
-    Scanning(u16),
+    /// Parts of several instances; the command's row.
+    Merging(Box<Merging>, u32),
+    /// SCAN's, whose cursor must be rewritten; the instance it went to, and the command's row.
+    Scanning(u16, u32),
+}
+
+impl Owed {
+    /// The row of a command that waits for an instance.
+    #[must_use]
+    pub fn row(&self) -> u32 {
+        match self {
+            Self::Waiting(row) | Self::Merging(_, row) | Self::Scanning(_, row) => *row,
+            Self::Block(block) => block.exec,
+            _ => u32::MAX,
+        }
+    }
 }
 
 /// A transaction that the worker runs command by command.
@@ -117,6 +129,8 @@ pub struct Session {
     pub lib_version: Vec<u8>,
     /// CLIENT NO-EVICT.
     pub no_evict: bool,
+    /// Rows of the commands of the transaction that the coordinator has.
+    pub queued_rows: Vec<u32>,
     /// Monotonic seconds when it came.
     pub created: u64,
     /// Monotonic seconds when it last sent something.
@@ -229,6 +243,13 @@ impl Client {
             accounted: 0,
             session: Box::new(session),
         }
+    }
+
+    /// The row of the command that was looked up last.
+    #[inline]
+    #[must_use]
+    pub fn last_row(&self) -> u32 {
+        u32::try_from(self.last_command).unwrap_or(u32::MAX)
     }
 
     /// Adds a reply that is still to come; its sequence number.

@@ -26,7 +26,7 @@ mod letters;
 mod replies;
 mod rows;
 
-use letters::{ClientList, Command, Left, Locked, Ran, Stopped, letter_to_python};
+use letters::{ClientList, Command, Left, Locked, Ran, Stopped, Tally, letter_to_python};
 use replies::{Replies, elements};
 use rows::CommandRow;
 
@@ -35,8 +35,8 @@ use rows::CommandRow;
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, build_profile, elements,
-        slot,
+        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, Tally, build_profile,
+        elements, slot,
     };
     #[pymodule_export]
     use crate::client::ClientInfo;
@@ -285,6 +285,14 @@ impl Proxy {
     fn list_clients(&self, request: u64) {
         for door in &self.shared.doors {
             door.mailbox.post(Mail::ListClients(request));
+        }
+    }
+
+    /// Asks every worker for what it has counted; each answers with a `Tally` of this number, and
+    /// may begin from zero again.
+    fn tally(&self, request: u64, reset: bool) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Tally(request, reset));
         }
     }
 

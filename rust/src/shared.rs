@@ -9,6 +9,7 @@ use crate::locks::Lock;
 use crate::net::Peer;
 use crate::slot::SlotMap;
 use crate::stats::Stats;
+use crate::tally::Report;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -94,6 +95,8 @@ pub enum Mail {
     Instance(usize, InstanceState),
     /// Describe your clients to the coordinator; the number is its own.
     ListClients(u64),
+    /// Report your tally to the coordinator, and maybe begin a new one; the number is its own.
+    Tally(u64, bool),
     /// Serve what runs, then end; milliseconds of grace.
     Stop(u64),
 }
@@ -133,6 +136,13 @@ pub enum ToCoordinator {
         request: u64,
         /// Its clients.
         clients: Vec<ClientInfo>,
+    },
+    /// A worker's answer to `Mail::Tally`.
+    Tally {
+        /// The number in the question.
+        request: u64,
+        /// What it has counted.
+        report: Report,
     },
     /// This worker's thread has ended.
     Stopped(usize),

@@ -10,6 +10,7 @@ use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
 use crate::stats::Counters;
+use crate::tally::Tally;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -39,6 +40,7 @@ pub struct Worker {
     pub(crate) locks: Locks,
     pub(crate) instances: Vec<InstanceState>,
     pub(crate) counters: Counters,
+    pub(crate) tally: Tally,
     pub(crate) last_generation: u32,
 
     /// Clients to read this turn, and in the next.
@@ -105,6 +107,7 @@ impl Worker {
         }
         Ok(Self {
             index,
+            tally: Tally::new(&shared.table),
             shared,
             epoll,
             listeners,

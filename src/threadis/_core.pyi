@@ -206,6 +206,19 @@ class Locked:
     def worker(self) -> int: ...
 
 @final
+class Tally:
+    """A worker's answer to ``Proxy.tally``."""
+
+    @property
+    def request(self) -> int: ...
+    @property
+    def commands(self) -> list[tuple[str, int, int, int]]:
+        """By row name: calls, rejected, failed."""
+    @property
+    def errors(self) -> list[tuple[bytes, int]]:
+        """By kind."""
+
+@final
 class Stopped:
     """A worker's thread has ended."""
 
@@ -222,7 +235,7 @@ class Proxy:
         """Listen and start the workers; their thread ids."""
     def bell(self) -> int:
         """A descriptor that is readable while ``take`` has something."""
-    def take(self) -> list[Command | ClientList | Left | Locked | Ran | Stopped]:
+    def take(self) -> list[Command | ClientList | Left | Locked | Ran | Stopped | Tally]:
         """What workers ask and tell, oldest first."""
     def reply(
         self, command: Command, data: bytes, db: int | None = None, watching: bool | None = None
@@ -256,6 +269,8 @@ class Proxy:
         """How many clients are connected."""
     def list_clients(self, request: int) -> None:
         """Ask each worker for a ``ClientList`` of this number."""
+    def tally(self, request: int, reset: bool) -> None:
+        """Ask each worker for a ``Tally`` of this number, and maybe to begin a new one."""
     def stop(self, grace: int) -> None:
         """Stop accepting, answer what runs for at most ``grace`` milliseconds, end."""
 

@@ -150,6 +150,8 @@ class Server:
                     self._coordinator.locks.locked(letter)
                 case _core.ClientList():
                     self._coordinator.clients.arrived(letter)
+                case _core.Tally():
+                    self._coordinator.tallies.arrived(letter)
                 case _core.Stopped():
                     self._running.discard(letter.worker)
                     if not self._running:

@@ -30,6 +30,7 @@ from threadis.coordinator.locks import Locks
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
+from threadis.coordinator.tallies import Tallies
 from threadis.coordinator.transactions import Transactions
 from threadis.coordinator.whole import Whole
 
@@ -68,7 +69,8 @@ class Coordinator:
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
-        information = Information(start, core, links, self._configuration)
+        self.tallies = Tallies(core, len(start.workers))
+        information = Information(start, core, links, self._configuration, self.tallies)
         self._logs = Logs(links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
@@ -80,7 +82,7 @@ class Coordinator:
             "client|info": self.clients.info,
             "debug": Debug(start, links).run,
             **Everywhere(links, self.clients).handlers(),
-            **Latency(links).handlers(),
+            **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),
             "watch": self._transactions.watch,
             "unwatch": self._transactions.unwatch,

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from threadis import __version__, _core, control, resp
-from threadis.coordinator import merging
+from threadis.coordinator import counting, merging
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
+from threadis.coordinator.tallies import Tallies, Tally
 
 OURS: Final = "threadis"
 WHOLE: Final = (b"default", b"all", b"everything")  # arguments that include our section
@@ -21,12 +22,18 @@ class Information:
     """Builds INFO, and remembers where CONFIG RESETSTAT set our counters to zero."""
 
     def __init__(
-        self, start: control.Start, core: _core.Proxy, links: Links, configuration: Configuration
+        self,
+        start: control.Start,
+        core: _core.Proxy,
+        links: Links,
+        configuration: Configuration,
+        tallies: Tallies,
     ) -> None:
         self._start = start
         self._core = core
         self._links = links
         self._configuration = configuration
+        self._tallies = tallies
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
 
@@ -40,7 +47,7 @@ class Information:
             if not answers:
                 raise LinkError("TRYAGAIN no instance is ready; the command was not run")
             merged = merging.merge(list(answers.values()))
-            self._put_ours_in(merged)
+            self._put_ours_in(merged, await self._tallies.read())
             text = merging.render(merged)
         if not wanted or OURS.encode() in wanted or any(word in WHOLE for word in wanted):
             text += ("\r\n" if text else "") + await self._own_section()
@@ -50,6 +57,7 @@ class Information:
         """CONFIG RESETSTAT: the instances' counters and ours."""
         indices = range(self._links.count)
         await asyncio.gather(*(self._links.call(index, *command.args) for index in indices))
+        await self._tallies.read(reset=True)
         self._zero = self._totals()
         return resp.OK
 
@@ -75,7 +83,7 @@ class Information:
                 totals[name] = totals.get(name, 0) + value
         return totals
 
-    def _put_ours_in(self, merged: Sections) -> None:
+    def _put_ours_in(self, merged: Sections, tally: Tally) -> None:
         """Replace what instances say of clients, and of themselves, by what is true of us."""
         counts = {name: value - self._zero.get(name, 0) for name, value in self._totals().items()}
         uptime = int(time.monotonic() - self._started)
@@ -90,18 +98,30 @@ class Information:
             "maxmemory": self._configuration.value("maxmemory"),
             "maxmemory_human": merging.human(int(self._configuration.value("maxmemory"))),
             "total_connections_received": counts["connections"],
-            "total_commands_processed": counts["commands"],
+            "total_commands_processed": tally.calls,
+            "total_error_replies": tally.errors.total(),
             "total_net_input_bytes": counts["net_input_bytes"],
             "total_net_output_bytes": counts["net_output_bytes"],
             "rejected_connections": counts["rejected_connections"],
             "evicted_clients": counts["clients_evicted"],
         }
+        counting.put_in(merged, tally)
+        if "Keyspace" in merged:
+            merged["Keyspace"] = self._visible(merged["Keyspace"])
         for fields in merged.values():
             for name, value in ours.items():
                 if name in fields:
                     fields[name] = str(value)
             for listener in [name for name in fields if name.startswith("listener")]:
                 del fields[listener]
+
+    def _visible(self, keyspace: Mapping[str, str]) -> dict[str, str]:
+        """Leave out the databases that are ours."""
+        return {
+            name: value
+            for name, value in keyspace.items()
+            if int(name.removeprefix("db")) < self._start.databases
+        }
 
     async def _own_section(self) -> str:
         """Render `# Threadis`: the version, the sizes, and a line for each instance."""
@@ -129,7 +149,8 @@ class Information:
         known = self._links.instance(index)
         memory, stats = sections.get("Memory", {}), sections.get("Stats", {})
         keys = sum(
-            int(merging.counts(value)["keys"]) for value in sections.get("Keyspace", {}).values()
+            int(merging.counts(value)["keys"])
+            for value in self._visible(sections.get("Keyspace", {})).values()
         )
         shown = {
             "state": known.state.value,
