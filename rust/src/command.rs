@@ -41,6 +41,8 @@ pub enum Verb {
     ClientSetinfo,
     ClientNoEvict,
     ClientNoTouch,
+    ClientReply,
+    ClientCapa,
 }
 
 /// One row of the table.
@@ -52,6 +54,8 @@ pub struct Row {
     pub arity: i64,
     /// May run before authentication.
     pub no_auth: bool,
+    /// Writes, or is replicated: waits while CLIENT PAUSE holds writes back.
+    pub may_replicate: bool,
     /// Where it goes.
     pub route: Route,
     /// Where its keys are.
@@ -81,6 +85,7 @@ impl Row {
             name,
             arity,
             no_auth: false,
+            may_replicate: false,
             route,
             keys,
             only_key,

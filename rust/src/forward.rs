@@ -3,11 +3,13 @@
 use crate::client::{Closing, Gate};
 use crate::command::{Found, Row};
 use crate::net::{self, Io};
+use crate::pause;
 use crate::reply::push_error;
 use crate::request::{Args, Cut, REQUEST_LIMIT};
 use crate::shared::Shared;
 use crate::worker::{CLIENT_READ, Worker};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A partial command longer than this keeps its place between reads; a shorter one is cut anew.
 const KEEP_PLACE: usize = 1024;
@@ -170,6 +172,9 @@ impl Worker {
         } else if !client.authenticated && !row.no_auth {
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
+        } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)
+        {
+            Taken::NotYet
         } else {
             self.route(place, row, args, shared)
         }

@@ -29,8 +29,10 @@ pub mod load;
 pub mod merge;
 pub mod net;
 pub mod number;
+pub mod pause;
 #[cfg(feature = "python")]
 mod python;
+pub mod quiet;
 mod reach;
 pub mod reply;
 pub mod request;

@@ -34,6 +34,7 @@ class Row:
     detail: str = ""  # the merge of split and all; the verb of session
     keys: tuple[KeySpec, ...] = ()
     no_auth: bool = False
+    may_replicate: bool = False  # CLIENT PAUSE WRITE holds it back
     refused_words: tuple[str, ...] = ()  # options with which the command is refused
     words_until: str = ""  # options end at this word
     refusal: str = ""
@@ -69,7 +70,14 @@ OVERRIDES: Final[dict[str, Override]] = {
     "client|setinfo": Override("session", SESSION, "client|setinfo"),
     "client|no-evict": Override("session", SESSION, "client|no-evict"),
     "client|no-touch": Override("session", SESSION, "client|no-touch"),
+    "client|reply": Override("session", SESSION, "client|reply"),
+    "client|capa": Override("session", SESSION, "client|capa"),
     # Python knows better.
+    "client|kill": Override("coordinator", "clients are ours, not the instances'"),
+    "client|pause": Override("coordinator", "clients are ours, not the instances'"),
+    "client|unpause": Override("coordinator", "clients are ours, not the instances'"),
+    "client|unblock": Override("coordinator", "clients are ours, not the instances'"),
+    "client|import-source": Override("coordinator", "no lane may change its state"),
     "client|list": Override("coordinator", "clients are ours, not the instances'"),
     "client|info": Override("coordinator", "clients are ours, not the instances'"),
     "info": Override("coordinator", MERGED),
@@ -166,6 +174,7 @@ def _row(entry: list[Any], parent: str) -> Row:
         detail=detail,
         keys=specs,
         no_auth="no_auth" in flags,
+        may_replicate=not flags.isdisjoint(("write", "may_replicate")),
         refused_words=override.refused_words if override else (),
         words_until=override.words_until if override else "",
         refusal=_refusal(name, override),

@@ -13,6 +13,11 @@ def error(message: str) -> bytes:
     return f"-{message}".replace("\r", " ").replace("\n", " ").encode() + b"\r\n"
 
 
+def integer(number: int) -> bytes:
+    """A number."""
+    return b":%d\r\n" % number
+
+
 def bulk(data: bytes) -> bytes:
     """A bulk string."""
     return b"$%d\r\n%s\r\n" % (len(data), data)

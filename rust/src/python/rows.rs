@@ -11,6 +11,7 @@ pub(super) struct CommandRow {
     name: String,
     arity: i64,
     no_auth: bool,
+    may_replicate: bool,
     route: String,
     detail: String,
     keys: Vec<KeyRow>,
@@ -79,6 +80,8 @@ fn verb(name: &str) -> Result<Verb, String> {
         "client|setinfo" => Verb::ClientSetinfo,
         "client|no-evict" => Verb::ClientNoEvict,
         "client|no-touch" => Verb::ClientNoTouch,
+        "client|reply" => Verb::ClientReply,
+        "client|capa" => Verb::ClientCapa,
         _ => return Err(format!("no worker answers {name:?}")),
     })
 }
@@ -99,6 +102,7 @@ impl CommandRow {
         let keys = self.keys.into_iter().map(KeyRow::into_spec).collect();
         let mut row = Row::new(self.name.into_bytes(), self.arity, route, keys);
         row.no_auth = self.no_auth;
+        row.may_replicate = self.may_replicate;
         row.refused_words = self.refused_words.into_iter().map(String::into_bytes).collect();
         row.words_until = self.words_until.into_bytes();
         row.refusal = self.refusal.into_bytes();

@@ -15,6 +15,7 @@ from threadis.coordinator.clients import Clients
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.information import Information
 from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.pause import Pause
 
 __all__ = ["Coordinator"]
 
@@ -39,9 +40,10 @@ class Coordinator:
         self._core = core
         self._links = links
         self._tasks: set[asyncio.Task[None]] = set()
-        self.clients = Clients(core, client_fields, len(start.workers))
+        self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
+        pause = Pause(core)
         self._configuration = Configuration(start, core, links)
-        information = Information(start, core, links, self._configuration)
+        information = Information(start, core, links, self._configuration, pause)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
             "config|get": self._configuration.get,
@@ -49,6 +51,11 @@ class Coordinator:
             "config|resetstat": information.reset,
             "client|list": self.clients.list,
             "client|info": self.clients.info,
+            "client|kill": self.clients.kill,
+            "client|unblock": self.clients.unblock,
+            "client|import-source": self.clients.import_source,
+            "client|pause": pause.pause,
+            "client|unpause": pause.unpause,
             "randomkey": lambda command: keyspace.random_key(command, links),
         }
 
