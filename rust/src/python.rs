@@ -257,6 +257,7 @@ impl Proxy {
     }
 
     /// Closes clients, by id; at once, or after what they are owed.
+    #[expect(clippy::needless_pass_by_value, reason = "Python's list is copied anyway")]
     fn kill_clients(&self, ids: Vec<u64>, after_replies: bool) {
         for door in &self.shared.doors {
             door.mailbox.post(Mail::Kill(ids.clone(), after_replies));

@@ -41,7 +41,7 @@ class Coordinator:
         self._links = links
         self._tasks: set[asyncio.Task[None]] = set()
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
-        pause = Pause(core)
+        pause = Pause(core, takes_more=self.clients.dialect.is_valkey)
         self._configuration = Configuration(start, core, links)
         information = Information(start, core, links, self._configuration, pause)
         self._handlers: dict[str, Handler] = {

@@ -36,7 +36,7 @@ class Clients:
         self._links = links
         self._names = names  # fields of CLIENT INFO
         self._workers = workers
-        self._dialect = client_filters.Dialect.of(names, databases)
+        self.dialect = client_filters.Dialect.of(names, databases)
         self._last_request = 0
         self._arrived: dict[int, list[_core.ClientList]] = {}
         self._answers: dict[int, asyncio.Future[list[_core.ClientInfo]]] = {}
@@ -68,7 +68,7 @@ class Clients:
     async def list(self, command: _core.Command) -> bytes:
         """CLIENT LIST [filter …]."""
         try:
-            filters = client_filters.parse_list(command.args[2:], self._dialect, self._has_user)
+            filters = client_filters.parse_list(command.args[2:], self.dialect, self._has_user)
         except client_filters.FilterError as error:
             return resp.error(str(error))
         asking = command.info.id
@@ -84,7 +84,7 @@ class Clients:
             if len(words) == 1:
                 filters = client_filters.address(words[0])
             else:
-                filters = client_filters.parse_kill(words, self._dialect, self._has_user)
+                filters = client_filters.parse_kill(words, self.dialect, self._has_user)
         except client_filters.FilterError as error:
             return resp.error(str(error))
         asking = command.info.id
@@ -107,7 +107,9 @@ class Clients:
 
     async def unblock(self, command: _core.Command) -> bytes:
         """CLIENT UNBLOCK id [TIMEOUT|ERROR]."""
-        reason = command.args[3].lower() if len(command.args) > 3 else b"timeout"
+        if len(command.args) > 4 and not self.dialect.is_valkey:
+            return resp.wrong_subcommand(command.args)
+        reason = command.args[3].lower() if len(command.args) == 4 else b"timeout"
         if reason not in (b"timeout", b"error"):
             return resp.error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
         number = integer(command.args[2])

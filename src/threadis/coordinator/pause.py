@@ -15,16 +15,17 @@ NEVER: Final = 2**63 - 1  # milliseconds
 class Pause:
     """The one pause of all clients."""
 
-    def __init__(self, core: _core.Proxy) -> None:
+    def __init__(self, core: _core.Proxy, *, takes_more: bool) -> None:
         self._core = core
+        self._takes_more = takes_more  # Valkey ignores the mode if more arguments follow
         self._what = NOTHING
         self._end = 0.0  # monotonic seconds
         self._timer: asyncio.TimerHandle | None = None
 
     async def pause(self, command: _core.Command) -> bytes:
         """CLIENT PAUSE milliseconds [WRITE|ALL]; a stricter or longer pause is never eased."""
-        if len(command.args) > 4:
-            return resp.error("ERR syntax error")
+        if len(command.args) > 4 and not self._takes_more:
+            return resp.wrong_subcommand(command.args)
         what = MODES[b"all"]
         if len(command.args) == 4:
             if command.args[3].lower() not in MODES:
