@@ -10,6 +10,7 @@
 
 use crate::lanes::Lanes;
 use crate::merge::Merging;
+use crate::multi::Multi;
 use crate::net::Peer;
 use crate::quiet::Quiet;
 use crate::request::Request;
@@ -40,6 +41,8 @@ pub enum Gate {
     Coordinator,
     /// CLIENT PAUSE holds the next one back.
     Pause,
+    /// A key of the next command is locked.
+    Lock,
     /// The next command's lane is full.
     Lane,
     /// The client does not read its replies, or has too many commands in flight.
@@ -83,12 +86,23 @@ pub enum Owed {
     },
     /// Here. Boxed, like the next: a client owes thousands of these entries.
     Held(Box<Vec<u8>>),
+    /// A block from MULTI to EXEC: replies that come before the one of EXEC.
+    Block(usize),
     /// A large reply of which the beginning has moved to `out` already.
     Streaming,
     /// Parts of several instances.
     Merging(Box<Merging>),
     /// SCAN's, whose cursor must be rewritten; the instance it went to.
     Scanning(u16),
+}
+
+/// A transaction that the worker runs command by command.
+#[derive(Debug, Clone, Copy)]
+pub struct Executing {
+    /// Commands still to be taken.
+    pub left: usize,
+    /// The lock it runs under.
+    pub token: u64,
 }
 
 /// What a client said about itself, and what we count of it.
@@ -166,6 +180,14 @@ pub struct Client {
     pub is_ready: bool,
     /// Its replies wait a moment for the rest of its pipeline.
     pub is_held: bool,
+    /// Between MULTI and EXEC.
+    pub multi: Option<Box<Multi>>,
+    /// Runs what EXEC was given, one command after the other.
+    pub executing: Option<Executing>,
+    /// The coordinator watches keys for it.
+    pub is_watching: bool,
+    /// The coordinator has heard of it, and wants to hear when it goes.
+    pub is_known: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
     /// Replies that it does not want, if there are any.
@@ -207,6 +229,10 @@ impl Client {
             is_dirty: false,
             is_ready: false,
             is_held: false,
+            multi: None,
+            executing: None,
+            is_watching: false,
+            is_known: false,
             accounted: 0,
             quiet: None,
             session: Box::new(session),
@@ -343,7 +369,8 @@ impl Client {
     /// Bytes buffered for it in either direction.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        self.pending() + self.held + self.parked.len() + self.rx.len()
+        let queued = self.multi.as_ref().map_or(0, |multi| multi.size());
+        self.pending() + self.held + self.parked.len() + self.rx.len() + queued
     }
 
     /// Bytes not yet written.
@@ -357,37 +384,4 @@ impl Client {
     pub fn is_behind(&self) -> bool {
         self.pending() + self.held >= OUT_SOFT_LIMIT || self.owed.len() >= OWED_LIMIT
     }
-}
-
-/// One client as CLIENT LIST shows it.
-#[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "python", pyo3::pyclass(frozen, get_all))]
-#[allow(missing_docs, reason = "each is the field of that name in CLIENT LIST")]
-pub struct ClientInfo {
-    pub id: u64,
-    pub address: String,
-    pub local_address: String,
-    pub fd: i32,
-    pub name: Vec<u8>,
-    pub user: Vec<u8>,
-    pub lib_name: Vec<u8>,
-    pub lib_version: Vec<u8>,
-    pub age: u64,
-    pub idle: u64,
-    pub is_unix: bool,
-    pub is_closing: bool,
-    pub no_evict: bool,
-    pub no_touch: bool,
-    pub is_blocked: bool,
-    pub can_redirect: bool,
-    pub db: u32,
-    pub resp: u8,
-    pub query_bytes: usize,
-    pub output_bytes: usize,
-    pub output_replies: usize,
-    pub wants_write: bool,
-    pub command: String,
-    pub total_input: u64,
-    pub total_output: u64,
-    pub total_commands: u64,
 }

@@ -1,11 +1,12 @@
 //! Clients come and go: accepting, handing over, closing the idle, stopping.
 
-use crate::client::{Client, ClientInfo, Closing, Gate, Owed, Session};
+use crate::client::{Client, Closing, Gate, Owed, Session};
+use crate::client_info::ClientInfo;
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::net::{self, Io, Peer};
-use crate::shared::{ClientKey, Mail, ToCoordinator};
+use crate::shared::{Change, ClientKey, Mail, ToCoordinator};
 use crate::worker::Worker;
 use rustix::event::epoll;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -111,9 +112,13 @@ impl Worker {
     /// Closes a client's socket and forgets it. What it was owed is dropped when it comes.
     pub(crate) fn remove_client(&mut self, place: usize) {
         self.release(place);
+        let key = self.key(place);
         let client = self.clients.remove(place);
         if client.gate == Gate::Pause {
             self.counters.clients_paused -= 1;
+        }
+        if client.is_known {
+            self.shared.coordinator.post(ToCoordinator::Gone(key));
         }
         self.buffered -= client.accounted;
         self.shared.connected.fetch_sub(1, Relaxed);
@@ -128,7 +133,10 @@ impl Worker {
         for letter in self.shared.clone().doors[self.index].mailbox.take() {
             match letter {
                 Mail::Accepted(fd, peer) => self.add_client(fd, peer),
-                Mail::Reply(key, reply) => self.coordinator_reply(key, reply),
+                Mail::Reply(key, reply, change) => self.coordinator_reply(key, reply, change),
+                Mail::Run(key, commands, token) => self.run_queued(key, &commands, token),
+                Mail::Lock(lock) => self.lock(lock),
+                Mail::Unlock(token) => self.unlock(token),
                 Mail::Instance(index, state) => self.instance_changed(index, state),
                 Mail::ListClients(request) => {
                     let clients =
@@ -142,13 +150,20 @@ impl Worker {
         }
     }
 
-    fn coordinator_reply(&mut self, key: ClientKey, reply: Vec<u8>) {
+    fn coordinator_reply(&mut self, key: ClientKey, reply: Vec<u8>, change: Change) {
         let Some(client) = self.clients.get_mut(key.place) else {
             return;
         };
         if client.generation != key.generation {
             return;
         }
+        if let Some(watching) = change.watching {
+            client.is_watching = watching;
+        }
+        if let Some(db) = change.db {
+            self.change_state(key.place, |state| state.db = db);
+        }
+        let client = &mut self.clients[key.place];
         if let Some(Owed::Waiting) = client.owed.front() {
             client.hold(client.front, reply);
             client.settle(&self.lanes);

@@ -15,6 +15,7 @@
 //! in `python` and `load::python`.
 
 pub mod client;
+pub mod client_info;
 mod clients;
 pub mod command;
 mod deliver;
@@ -26,7 +27,9 @@ pub mod keys;
 pub mod lane;
 pub mod lanes;
 pub mod load;
+pub mod locks;
 pub mod merge;
+pub mod multi;
 pub mod net;
 pub mod number;
 pub mod pause;

@@ -1,7 +1,7 @@
 //! CLIENT PAUSE: clients whose commands wait here until the coordinator says that they may go on.
 
 use crate::client::Gate;
-use crate::command::Row;
+use crate::command::{Route, Row, Verb};
 use crate::worker::Worker;
 use std::sync::atomic::Ordering::Acquire;
 
@@ -15,11 +15,16 @@ pub const ALL: u8 = 2;
 impl Worker {
     /// True, and the gate is shut, if this command must wait for the end of a pause.
     pub(crate) fn must_pause(&mut self, place: usize, row: &Row) -> bool {
+        let client = &mut self.clients[place];
+        let is_exec = row.route == Route::Session(Verb::Exec);
+        let in_block = client.multi.as_ref().is_some_and(|multi| multi.may_replicate);
+        let may_replicate = row.may_replicate || is_exec && in_block;
         let pause = self.shared.settings.pause.load(Acquire);
-        if pause != ALL && !(pause == WRITES && row.may_replicate) {
+        // What EXEC runs belongs to an EXEC that has begun.
+        if client.executing.is_some() || pause != ALL && !(pause == WRITES && may_replicate) {
             return false;
         }
-        self.clients[place].gate = Gate::Pause;
+        client.gate = Gate::Pause;
         self.counters.clients_paused += 1;
         true
     }

@@ -5,6 +5,7 @@ use crate::command::Recent;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
 use crate::lanes::Lanes;
+use crate::locks::Locks;
 use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
@@ -35,6 +36,7 @@ pub struct Worker {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) clients: Slab<Client>,
     pub(crate) lanes: Lanes,
+    pub(crate) locks: Locks,
     pub(crate) instances: Vec<InstanceState>,
     pub(crate) counters: Counters,
     pub(crate) last_generation: u32,
@@ -108,6 +110,7 @@ impl Worker {
             listeners,
             clients: Slab::new(),
             lanes: Lanes::default(),
+            locks: Locks::default(),
             instances,
             counters: Counters::default(),
             last_generation: 0,
@@ -145,9 +148,11 @@ impl Worker {
             self.read_mail();
             self.accept();
             self.read_clients();
+            self.begin_locks();
             self.write_lanes();
             self.read_lanes();
             self.keep_early_replies();
+            self.settle_locks();
             self.tick();
             self.write_clients();
             self.close();

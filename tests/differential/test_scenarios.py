@@ -8,7 +8,9 @@ from differential.wire import Connection
 
 SCENARIOS = scenarios_keys.SCENARIOS | scenarios_collections.SCENARIOS
 # Commands that no scenario runs, with the test that does.
+IN_TRANSACTIONS = (b"multi", b"exec", b"discard", b"watch", b"unwatch", b"swapdb")
 ELSEWHERE = {
+    **dict.fromkeys(IN_TRANSACTIONS, "test_transactions"),
     b"auth": "test_session",
     b"client|getname": "test_session",
     b"client|id": "test_session",
