@@ -1,6 +1,6 @@
 """Replies in the client's protocol: Python values → RESP2 or RESP3."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hiredis
@@ -24,6 +24,16 @@ def wrong_subcommand(args: list[bytes]) -> bytes:
 def integer(number: int) -> bytes:
     """A number."""
     return b":%d\r\n" % number
+
+
+def simple(text: str) -> bytes:
+    """A status."""
+    return f"+{text}\r\n".encode()
+
+
+def array(elements: Sequence[bytes]) -> bytes:
+    """An array of finished replies."""
+    return b"*%d\r\n%s" % (len(elements), b"".join(elements))
 
 
 def bulk(data: bytes) -> bytes:

@@ -158,6 +158,11 @@ class Supervisor:
             timeout=config.timeout,
             tcp_keepalive=config.tcp_keepalive,
             maxmemory=config.maxmemory,
+            allowed={
+                "enable-debug-command": config.enable_debug_command,
+                "enable-module-command": config.enable_module_command,
+                "enable-protected-configs": config.enable_protected_configs,
+            },
             tcp_backlog=config.tcp_backlog,
         )
 
