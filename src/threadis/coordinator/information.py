@@ -11,6 +11,7 @@ from threadis.coordinator import merging
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
+from threadis.coordinator.pause import Pause
 
 OURS: Final = "threadis"
 WHOLE: Final = (b"default", b"all", b"everything")  # arguments that include our section
@@ -21,12 +22,18 @@ class Information:
     """Builds INFO, and remembers where CONFIG RESETSTAT set our counters to zero."""
 
     def __init__(
-        self, start: control.Start, core: _core.Proxy, links: Links, configuration: Configuration
+        self,
+        start: control.Start,
+        core: _core.Proxy,
+        links: Links,
+        configuration: Configuration,
+        pause: Pause,
     ) -> None:
         self._start = start
         self._core = core
         self._links = links
         self._configuration = configuration
+        self._pause = pause
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
 
@@ -95,6 +102,8 @@ class Information:
             "total_net_output_bytes": counts["net_output_bytes"],
             "rejected_connections": counts["rejected_connections"],
             "evicted_clients": counts["clients_evicted"],
+            "blocked_clients": self._totals()["clients_paused"],
+            **self._pause.describe(),
         }
         for fields in merged.values():
             for name, value in ours.items():
