@@ -74,7 +74,9 @@ impl Worker {
                 if let (Owed::Waiting(row), true) = (owed, is_error(reply)) {
                     self.tally.failed(*row as usize, reply);
                 }
-                client.out.extend_from_slice(reply);
+                if !client.drops(expect.sequence) {
+                    client.out.extend_from_slice(reply);
+                }
                 client.pop_front();
                 if !client.owed.is_empty() {
                     client.settle(&self.lanes);
@@ -147,8 +149,10 @@ impl Worker {
             match client.owed_at(expect.sequence) {
                 Some(owed) if is_front && self.tally.may_stream(owed) => {
                     *owed = Owed::Streaming;
-                    client.out.extend_from_slice(self.lanes.received(lane, start, length));
-                    self.mark_dirty(place);
+                    if !client.drops(expect.sequence) {
+                        client.out.extend_from_slice(self.lanes.received(lane, start, length));
+                        self.mark_dirty(place);
+                    }
                 }
                 _ => return,
             }

@@ -34,6 +34,8 @@ pub struct Multi {
     is_spoilt: bool,
     /// Database, key, whether it is written: what EXEC must not run into a lock with.
     keys: Vec<(u32, Vec<u8>, bool)>,
+    /// A command waits while CLIENT PAUSE holds writes back, and so will EXEC.
+    pub(crate) may_replicate: bool,
 }
 
 /// A transaction on its way to one instance.
@@ -122,6 +124,7 @@ impl Worker {
         }
         multi.count += 1;
         multi.rows.push(last_row);
+        multi.may_replicate |= row.may_replicate;
         push_args(&mut multi.commands, args);
         self.answer(place, b"+QUEUED\r\n");
     }

@@ -4,7 +4,7 @@
 //! A command that ran is a *call*, also one that *failed*; one that was refused before it ran is
 //! *rejected*. Like the servers, we judge by the error that was answered meanwhile.
 
-use crate::client::Owed;
+use crate::client::{Client, Gate, Owed};
 use crate::command::{Route, Row, Table};
 use crate::forward::Taken;
 use crate::reply::{aggregate, is_error, split_first};
@@ -183,6 +183,27 @@ impl Tally {
     }
 }
 
+impl Owed {
+    /// The row of a command that waits for an instance.
+    #[must_use]
+    pub fn row(&self) -> u32 {
+        match self {
+            Self::Waiting(row) | Self::Merging(_, row) | Self::Scanning(_, row) => *row,
+            Self::Block(block) => block.exec,
+            _ => u32::MAX,
+        }
+    }
+}
+
+impl Client {
+    /// The row of the command that was looked up last.
+    #[inline]
+    #[must_use]
+    pub fn last_row(&self) -> u32 {
+        u32::try_from(self.last_command).unwrap_or(u32::MAX)
+    }
+}
+
 impl Worker {
     /// Takes a command through `run`, and counts it by what becomes of it. The coordinator's
     /// count when they are answered.
@@ -206,7 +227,7 @@ impl Worker {
     }
 
     fn waits_for_coordinator(&self, place: usize) -> bool {
-        self.clients[place].gate == crate::client::Gate::Coordinator
+        self.clients[place].gate == Gate::Coordinator
     }
 
     #[cold]

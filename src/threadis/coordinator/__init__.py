@@ -27,6 +27,7 @@ from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.pause import Pause
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
@@ -58,7 +59,8 @@ class Coordinator:
         self._core = core
         self._links = links
         self._tasks: set[asyncio.Task[None]] = set()
-        self.clients = Clients(core, client_fields, len(start.workers))
+        self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
+        pause = Pause(core, takes_more=self.clients.dialect.is_valkey)
         self._configuration = Configuration(start, core, links)
         self.locks = Locks(core, len(start.workers), links.count)
         self._table = Table(core, rows)
@@ -70,7 +72,7 @@ class Coordinator:
         scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
         self.tallies = Tallies(core, len(start.workers))
-        information = Information(start, core, links, self._configuration, self.tallies)
+        information = Information(start, core, links, self._configuration, pause, self.tallies)
         self._logs = Logs(links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
@@ -80,6 +82,11 @@ class Coordinator:
             "config|resetstat": information.reset,
             "client|list": self.clients.list,
             "client|info": self.clients.info,
+            "client|kill": self.clients.kill,
+            "client|unblock": self.clients.unblock,
+            "client|import-source": self.clients.import_source,
+            "client|pause": pause.pause,
+            "client|unpause": pause.unpause,
             "debug": Debug(start, links).run,
             **Everywhere(links, self.clients).handlers(),
             **Latency(links, self.tallies).handlers(),

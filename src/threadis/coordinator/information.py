@@ -11,6 +11,7 @@ from threadis.coordinator import counting, merging
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
+from threadis.coordinator.pause import Pause
 from threadis.coordinator.tallies import Tallies, Tally
 
 OURS: Final = "threadis"
@@ -27,12 +28,14 @@ class Information:
         core: _core.Proxy,
         links: Links,
         configuration: Configuration,
+        pause: Pause,
         tallies: Tallies,
     ) -> None:
         self._start = start
         self._core = core
         self._links = links
         self._configuration = configuration
+        self._pause = pause
         self._tallies = tallies
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
@@ -104,6 +107,8 @@ class Information:
             "total_net_output_bytes": counts["net_output_bytes"],
             "rejected_connections": counts["rejected_connections"],
             "evicted_clients": counts["clients_evicted"],
+            "blocked_clients": self._totals()["clients_paused"],
+            **self._pause.describe(),
         }
         counting.put_in(merged, tally)
         if "Keyspace" in merged:
