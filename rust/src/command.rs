@@ -58,6 +58,8 @@ pub struct Row {
     pub no_auth: bool,
     /// May change keys.
     pub writes: bool,
+    /// A client that waits for its keys may get something.
+    pub feeds: bool,
     /// Why it is refused between MULTI and EXEC; empty if it is not.
     pub multi_refusal: Vec<u8>,
     /// Between MULTI and EXEC, needs the coordinator although it names keys of one instance.
@@ -95,6 +97,7 @@ impl Row {
             no_auth: false,
             writes: true,
             multi_refusal: Vec::new(),
+            feeds: false,
             needs_coordinator: false,
             ends_multi: false,
             route,

@@ -190,6 +190,8 @@ impl Worker {
             Taken::Yes
         } else if client.executing.is_none() && self.must_wait_for_lock(place, row, args) {
             Taken::NotYet
+        } else if row.feeds && self.ends_a_wait(place, row, args) {
+            self.route_to_coordinator(place, args)
         } else {
             self.route(place, row, args, shared)
         }

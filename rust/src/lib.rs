@@ -43,4 +43,5 @@ pub mod shared;
 pub mod slot;
 mod split;
 pub mod stats;
+mod waited;
 pub mod worker;

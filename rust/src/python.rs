@@ -211,6 +211,20 @@ impl Proxy {
         }
     }
 
+    /// Tells every worker that someone waits for a key.
+    fn wait_for(&self, db: u32, key: &[u8]) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Wait(db, key.to_vec()));
+        }
+    }
+
+    /// Tells every worker that nobody does any more.
+    fn unwait(&self, db: u32, key: &[u8]) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Unwait(db, key.to_vec()));
+        }
+    }
+
     /// Looks a command up: its row's name, and for each of its key specifications the arguments
     /// that are keys.
     fn find(&self, args: Vec<Vec<u8>>) -> Option<(String, Vec<Vec<usize>>)> {

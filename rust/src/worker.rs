@@ -10,6 +10,7 @@ use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
 use crate::stats::Counters;
+use crate::waited::Waited;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -37,6 +38,7 @@ pub struct Worker {
     pub(crate) clients: Slab<Client>,
     pub(crate) lanes: Lanes,
     pub(crate) locks: Locks,
+    pub(crate) waited: Waited,
     pub(crate) instances: Vec<InstanceState>,
     pub(crate) counters: Counters,
     pub(crate) last_generation: u32,
@@ -111,6 +113,7 @@ impl Worker {
             clients: Slab::new(),
             lanes: Lanes::default(),
             locks: Locks::default(),
+            waited: Waited::default(),
             instances,
             counters: Counters::default(),
             last_generation: 0,

@@ -36,6 +36,7 @@ class Row:
     keys: tuple[KeySpec, ...] = ()
     no_auth: bool = False
     writes: bool = False  # may change keys
+    feeds: bool = False  # … so that a client that waits for them gets something
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
     ends_multi: bool = False  # runs at once between MULTI and EXEC
@@ -147,6 +148,8 @@ ENDS_MULTI: Final = frozenset({"multi", "exec", "discard", "watch", "quit", "res
 SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
+# They write, but nothing that a client waits for; consumers of a stream use them all the time.
+FEEDS_NOBODY: Final = frozenset({"xack", "xclaim", "xautoclaim", "xreadgroup", "xdel", "xtrim"})
 # Refused as a whole until their issue is done; single subcommands may have a row above.
 REFUSED_FAMILIES: Final = ("acl", "script", "function", "module", "latency")
 REFUSED_FLAGS: Final = ("blocking", "pubsub")
@@ -192,7 +195,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         name = f"{parent}|{name}"
     flags = {flag.decode() for flag in entry[2]}
     route, detail, override = _route(name, entry, flags)
-    specs = _key_specs(entry) if route in ("keys", "split") else ()
+    specs = _key_specs(entry) if route in ("keys", "split", "coordinator") else ()
     return Row(
         name=name,
         arity=entry[1],
@@ -201,6 +204,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         keys=specs,
         no_auth="no_auth" in flags,
         writes="write" in flags,
+        feeds="write" in flags and name not in FEEDS_NOBODY,
         multi_refusal=_multi_refusal(name, flags, words_it),
         needs_coordinator="noscript" in flags or family in SCRIPTS,
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,

@@ -12,6 +12,7 @@ pub(super) struct CommandRow {
     arity: i64,
     no_auth: bool,
     writes: bool,
+    feeds: bool,
     multi_refusal: String,
     needs_coordinator: bool,
     ends_multi: bool,
@@ -109,6 +110,7 @@ impl CommandRow {
         row.no_auth = self.no_auth;
         row.writes = self.writes;
         row.multi_refusal = self.multi_refusal.into_bytes();
+        row.feeds = self.feeds;
         row.needs_coordinator = self.needs_coordinator;
         row.ends_multi = self.ends_multi;
         row.special_words = self.special_words.into_iter().map(String::into_bytes).collect();

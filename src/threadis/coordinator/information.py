@@ -8,6 +8,7 @@ from typing import Final
 
 from threadis import __version__, _core, control, resp
 from threadis.coordinator import merging
+from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
@@ -21,12 +22,18 @@ class Information:
     """Builds INFO, and remembers where CONFIG RESETSTAT set our counters to zero."""
 
     def __init__(
-        self, start: control.Start, core: _core.Proxy, links: Links, configuration: Configuration
+        self,
+        start: control.Start,
+        core: _core.Proxy,
+        links: Links,
+        configuration: Configuration,
+        blocking: Blocking,
     ) -> None:
         self._start = start
         self._core = core
         self._links = links
         self._configuration = configuration
+        self._blocking = blocking
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
 
@@ -86,6 +93,9 @@ class Information:
             "uptime_in_days": uptime // 86400,
             "config_file": self._start.config_file or "",
             "connected_clients": self._core.connected(),
+            "blocked_clients": self._blocking.count(),
+            "total_blocking_keys": self._blocking.count_keys(),
+            "total_blocking_keys_on_nokey": self._blocking.count_keys(only_groups=True),
             "maxclients": self._configuration.value("maxclients"),
             "maxmemory": self._configuration.value("maxmemory"),
             "maxmemory_human": merging.human(int(self._configuration.value("maxmemory"))),
@@ -115,6 +125,7 @@ class Information:
             "threadis_lanes_broken": str(totals["lanes_broken"]),
             "threadis_lane_writes": str(totals["lane_writes"]),
             "threadis_lane_commands": str(totals["lane_commands"]),
+            "threadis_armed_keys": str(self._blocking.count_armed()),
             "threadis_protocol_errors": str(totals["protocol_errors"]),
         }
         for index, worker in enumerate(self._core.stats()):
