@@ -87,7 +87,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "config|get": Override("coordinator", "some directives are ours"),
     "config|set": Override("coordinator", "on all instances or none; some directives are ours"),
     "config|resetstat": Override("coordinator", "our own counters too"),
-    "config|rewrite": Override("refuse", "the instances' files are written by the supervisor"),
+    "config|rewrite": Override("coordinator", "the instances have no files of their own"),
     "debug": Override("coordinator", "listed without its subcommands"),
     "randomkey": Override("coordinator", "every key should be as likely: weighted by size"),
     # Any instance knows.
@@ -151,9 +151,9 @@ WHOLE_FAMILIES: Final = ("command", "cluster")
 # They write, but nothing that a client waits for; consumers of a stream use them all the time.
 FEEDS_NOBODY: Final = frozenset({"xack", "xclaim", "xautoclaim", "xreadgroup", "xdel", "xtrim"})
 # Refused as a whole until their issue is done; single subcommands may have a row above.
-REFUSED_FAMILIES: Final = ("acl", "script", "function", "module", "latency")
+REFUSED_FAMILIES: Final = ("acl", "module", "latency")
+COORDINATED_FAMILIES: Final = ("script", "function")
 REFUSED_FLAGS: Final = ("blocking", "pubsub")
-REFUSED_CATEGORIES: Final = ("@scripting",)
 
 ACCESSES: Final = ("RO", "RW", "OW", "RM")
 MERGES: Final = {
@@ -195,13 +195,12 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         name = f"{parent}|{name}"
     flags = {flag.decode() for flag in entry[2]}
     route, detail, override = _route(name, entry, flags)
-    specs = _key_specs(entry) if route in ("keys", "split", "coordinator") else ()
     return Row(
         name=name,
         arity=entry[1],
         route=route,
         detail=detail,
-        keys=specs,
+        keys=_key_specs(entry),
         no_auth="no_auth" in flags,
         writes="write" in flags,
         feeds="write" in flags and name not in FEEDS_NOBODY,
@@ -229,12 +228,11 @@ def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Over
         return override.route, override.detail, override
     if name.endswith("|help"):
         return "any", "", None
-    categories = {category.decode() for category in entry[6]}
-    if (
-        family in REFUSED_FAMILIES
-        or flags.intersection(REFUSED_FLAGS)
-        or categories.intersection(REFUSED_CATEGORIES)
-    ):
+    if family in SCRIPTS or (family in COORDINATED_FAMILIES and "|" in name):
+        return "refuse" if name == "script|debug" else "coordinator", "", None
+    if "blocking" in flags and _key_specs(entry):
+        return "coordinator", "", None
+    if family in REFUSED_FAMILIES or flags.intersection(REFUSED_FLAGS):
         return "refuse", "", None
     tips = dict(
         tip.decode().split(":", 1) for tip in (entry[7] if len(entry) > 7 else []) if b":" in tip

@@ -31,7 +31,11 @@ def test_set_and_get(pair: Pair, protocol: int) -> None:
             "CONFIG SET timeout 100", "CONFIG GET timeout", "CONFIG SET timeout -1",
             "CONFIG SET timeout 0", "CONFIG SET tcp-keepalive 60", "CONFIG GET tcp-keepalive",
             "CONFIG SET tcp-keepalive 300", "CONFIG GET", "CONFIG GET nope", "CONFIG NOPE",
-            "CONFIG GET databases", "CONFIG GET requirepass", "CONFIG RESETSTAT",
+            "CONFIG GET databases", "CONFIG GET requirepass", "CONFIG RESETSTAT", "CONFIG REWRITE",
+            "CONFIG SET maxmemory-clients x", "CONFIG SET maxmemory-clients 0",
+            "CONFIG SET databases 3", "CONFIG SET unixsocket x",
+            "CONFIG SET enable-debug-command no",
+            "CONFIG SET timeout 7 daemonize yes", "CONFIG GET timeout",
         ):  # fmt: skip
             both.same_line(line)
 

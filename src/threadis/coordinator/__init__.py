@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from threadis import _core, control, resp
-from threadis.commands import Row
+from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
@@ -25,8 +25,10 @@ from threadis.coordinator.everywhere import Everywhere
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.information import Information
 from threadis.coordinator.latency import Latency
+from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.transactions import Transactions
@@ -68,6 +70,8 @@ class Coordinator:
         # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, runs_again=runs_again)
+        self._library = Library(links, self.locks)
+        scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
         information = Information(start, core, links, self._configuration, self._blocking)
         self._logs = Logs(links)
@@ -75,6 +79,7 @@ class Coordinator:
             "info": information.info,
             "config|get": self._configuration.get,
             "config|set": self._configuration.set,
+            "config|rewrite": self._configuration.rewrite,
             "config|resetstat": information.reset,
             "client|list": self.clients.list,
             "client|info": self.clients.info,
@@ -86,6 +91,8 @@ class Coordinator:
             "unwatch": self._transactions.unwatch,
             "discard": self._transactions.unwatch,
             "exec": self._transactions.exec,
+            **dict.fromkeys(SCRIPTS, scripts.run),
+            **self._library.handlers(),
             "flushall": whole.run,
             "flushdb": whole.run,
             "swapdb": whole.swap,
@@ -150,6 +157,7 @@ class Coordinator:
         while self._links.instance(instance.index) is instance:
             try:
                 await self._configuration.replay(instance.index)
+                await self._library.replay(instance.index)
                 await self._commits.recover(instance.index)
                 known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:

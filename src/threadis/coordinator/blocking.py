@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from threadis import _core, resp
+from threadis.commands import SCRIPTS
 from threadis.coordinator import streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.execution import Execution, lock_names
@@ -147,7 +148,8 @@ class Blocking:
 
     def _written(self, parsed: Parsed, db: int) -> list[Place]:
         """The places that a command may have changed."""
-        places = [(db, access.key) for access in parsed.keys if access.writes]
+        is_script = parsed.row.name in SCRIPTS
+        places = [(db, access.key) for access in parsed.keys if access.writes or is_script]
         places += [(other, key) for other, key, _ in other_databases(parsed, db)]
         if parsed.row.name == "move" and parsed.args[2].isdigit():
             places.append((int(parsed.args[2]), parsed.args[1]))

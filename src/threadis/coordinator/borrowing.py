@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from threadis import _core
 from threadis.coordinator.commits import Part, RefusedError
-from threadis.coordinator.links import Kind, LinkError, Links, Words, value
+from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, value
 from threadis.coordinator.table import Access, Table
 
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
@@ -108,18 +108,30 @@ class Borrowing:
         kind: Kind,
     ) -> Outcome:
         """Run commands on copies at an instance; RefusedError if the server would not."""
+        async with self._links.lease(index, kind) as link:
+            return await self.evaluate_on(link, commands, copies, written)
+
+    async def evaluate_on(
+        self,
+        link: Link,
+        commands: Sequence[Words],
+        copies: dict[bytes, Copy],
+        written: Sequence[bytes],
+    ) -> Outcome:
+        """The same on a connection of one's own."""
         dumps: list[Words] = [[b"DUMP", key] for key in written]
         ends: list[Words] = [[b"PEXPIRETIME", key] for key in written]
         restores = [copy.restore(key) for key, copy in copies.items()]
         names = list(dict.fromkeys([*copies, *written]))
         clear: list[Words] = [[b"DEL", *names]] if names else []
         batch = [*restores, *dumps, *commands, *dumps, *ends, *clear]
-        replies = await self._links.raw(
-            index, [[b"MULTI"], *batch, [b"EXEC"]], db=self.scratch, kind=kind, wait=None
-        )
+        await link.select(self.scratch)
+        replies = await link.ask_fenced([b"MULTI"], *batch, [b"EXEC"])
         results = replies[-1]
-        if not results.startswith(b"*") or len(replies) != len(batch) + 2:
+        if not results.startswith(b"*"):
             raise RefusedError(next((r for r in replies[1:-1] if r.startswith(b"-")), results))
+        if link.is_spoilt:
+            raise RefusedError(_malformed(results, len(restores) + len(dumps), len(commands)))
         parts = iter(_core.elements(results))
 
         def take(count: int) -> list[bytes]:
@@ -151,3 +163,13 @@ class Borrowing:
             command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
             parts[self._table.owner(key)].append(command)
         return dict(parts)
+
+
+def _malformed(results: bytes, start: int, count: int) -> bytes:
+    """The first error among the commands' replies, of which one was more than one reply."""
+    try:
+        inside = _core.elements(results)[start : start + count]
+    except ValueError:
+        inside = []
+    errors = (reply for reply in inside if reply.startswith(b"-"))
+    return next(errors, b"-ERR threadis: the script's reply was malformed\r\n")

@@ -13,10 +13,12 @@ import hiredis
 
 from threadis import _core, control, resp
 from threadis.coordinator.links import LinkError, Links
+from threadis.instance_config import share
 
 UNITS: Final = {
     "": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3,
 }  # fmt: skip
+MEMORY_OR_PERCENT: Final = re.compile(rb"[0-9]+([bkmg]|[kmg]b|%)?", re.IGNORECASE)
 
 # Changed here, each in its own way.
 OURS: Final = frozenset(
@@ -40,10 +42,6 @@ FIXED: Final = frozenset(
         "dbfilename",
         "replicaof",
         "slaveof",
-        "masterauth",
-        "primaryauth",
-        "masteruser",
-        "primaryuser",
         "tls-port",
         "maxmemory-clients",
         "client-output-buffer-limit",
@@ -59,6 +57,7 @@ class Configuration:
         self._links = links
         self._changed: dict[bytes, bytes] = {}
         self._lock = asyncio.Lock()
+        self._has_file = start.config_file is not None
         unix = [one.address for one in start.listeners if one.is_unix]
         hosts = [one.address.rsplit(":", 1)[0] for one in start.listeners if not one.is_unix]
         self._values: dict[str, str] = {
@@ -84,10 +83,7 @@ class Configuration:
 
     async def get(self, command: _core.Command) -> bytes:
         """CONFIG GET pattern …; the server matches the patterns, we put our values in."""
-        ready = self._links.ready()
-        if not ready:
-            raise LinkError("TRYAGAIN no instance is ready; the command was not run")
-        reply = await self._links.call(ready[0], *command.args)
+        reply = await self._links.call(self._links.any_ready(), *command.args)
         if isinstance(reply, hiredis.ReplyError):
             return resp.error(str(reply))
         names, values = reply[::2], reply[1::2]
@@ -107,10 +103,27 @@ class Configuration:
         for name in names:
             if names.count(name) > 1:
                 return _failed(name, "duplicate parameter")
-            if name in FIXED:
-                return _failed(name, "threadis sets this directive itself; change it at start")
+        found = dict(zip(names, (value for _, value in wanted), strict=True))
+        for name in FIXED.intersection(names):
+            if found[name] != await self._shown(name):
+                return _failed(name, _why_fixed(name, found[name]))
+            del found[name]  # it is what it should be
         async with self._lock:
-            return await self._set(dict(zip(names, (value for _, value in wanted), strict=True)))
+            return await self._set(found)
+
+    async def rewrite(self, command: _core.Command) -> bytes:
+        """CONFIG REWRITE: our file is the user's, in TOML, and is left as it is."""
+        if self._has_file:
+            return resp.error("ERR threadis: CONFIG REWRITE is not supported yet")
+        return resp.error("ERR The server is running without a config file")
+
+    async def _shown(self, name: str) -> bytes | None:
+        """A directive as CONFIG GET shows it."""
+        if name in self._values:
+            return self._values[name].encode()
+        names = [b"CONFIG", b"GET", name.encode()]
+        reply = await self._links.call(self._links.any_ready(), *names)
+        return reply[1] if len(reply) > 1 else None
 
     async def _set(self, wanted: dict[str, bytes]) -> bytes:
         try:
@@ -119,8 +132,7 @@ class Configuration:
             return _failed(str(error.args[0]), str(error.args[1]))
         theirs = {n.encode(): v for n, v in wanted.items() if n not in OURS}
         if "maxmemory" in ours:
-            share = int(ours["maxmemory"]) // self._links.count
-            theirs[b"maxmemory"] = str(share).encode()
+            theirs[b"maxmemory"] = b"%d" % share(int(ours["maxmemory"]), self._links.count)
         refusal = await self._set_everywhere(theirs)
         if refusal is not None:
             return resp.error(refusal)
@@ -172,6 +184,17 @@ class Configuration:
 
 def _failed(name: str, why: str) -> bytes:
     return resp.error(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
+
+
+def _why_fixed(name: str, value: bytes) -> str:
+    """Why a directive of the supervisor's or the proxy's keeps its value."""
+    if name == "port":
+        return "Unable to listen on this port; threadis listens where it was told at start"
+    if name == "maxmemory-clients" and not re.fullmatch(
+        rb"[0-9]+([bkmg]|[kmg]b|%)?", value.lower()
+    ):
+        return "argument must be a memory or percent value"
+    return "threadis sets this directive itself; change it at start"
 
 
 def _checked(name: str, value: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from threadis import _core, control, resp
 from threadis.coordinator.allowed import is_allowed, refusal
-from threadis.coordinator.links import Kind, LinkError, Links, Words, pack, value
+from threadis.coordinator.links import Kind, Links, Words, pack, value
 from threadis.coordinator.slots import Slots
 
 OPTION: Final = "enable-debug-command"
@@ -56,7 +56,7 @@ class Debug:
         if word in KEYED and len(command.args) > 2:
             return await self._ask(self._slots.owner(command.args[2]), command)
         if word in ANYWHERE:
-            return await self._ask(self._any(), command)
+            return await self._ask(self._links.any_ready(), command)
         replies = await asyncio.gather(
             *(self._ask(index, command) for index in self._links.everyone())
         )
@@ -69,12 +69,6 @@ class Debug:
         if len(set(replies)) > 1:
             return resp.error(f"ERR threadis: DEBUG {word.upper()} differs between the instances")
         return replies[0]
-
-    def _any(self) -> int:
-        ready = self._links.ready()
-        if not ready:
-            raise LinkError("TRYAGAIN no instance is ready; the command was not run")
-        return ready[0]
 
     async def _ask(self, index: int, command: _core.Command) -> bytes:
         """One instance's answer, however late: SLEEP and RELOAD take as long as they take."""
@@ -89,7 +83,7 @@ class Debug:
         is another one, which is still the same for the same data.
         """
         if len(command.args) != 2:
-            return await self._ask(self._any(), command)
+            return await self._ask(self._links.any_ready(), command)
         sizes = [keyspace(text) for text in await self._links.call_all(b"INFO", b"keyspace")]
         digests = await self._links.call_all(*command.args)
         dbs = sorted(set().union(*sizes))
@@ -118,18 +112,18 @@ class Debug:
     async def _protocol(self, command: _core.Command) -> bytes:
         is_push = [word.lower() for word in command.args[2:]] == [b"push"]
         if command.info.resp == 3 and is_push:
-            async with self._links.lease(self._any(), Kind(3)) as link:
+            async with self._links.lease(self._links.any_ready(), Kind(3)) as link:
                 link.is_spoilt = True  # it has seen a push; nobody else should
                 link.writer.write(pack(command.args))
                 return await link.reader.readexactly(PUSH_LENGTH)
-        return await self._ask(self._any(), command)
+        return await self._ask(self._links.any_ready(), command)
 
     async def _populate(self, command: _core.Command) -> bytes:
         """POPULATE count [prefix [size]]: each key on its own instance."""
         words = command.args[2:]
         numbers = [words[at] for at in (0, 2) if at < len(words)]
         if not 1 <= len(words) <= 3 or not all(map(is_number, numbers)):
-            return await self._ask(self._any(), command)  # which says what is wrong
+            return await self._ask(self._links.any_ready(), command)  # which says what is wrong
         prefix = words[1] if len(words) > 1 else b"key"
         size = int(words[2]) if len(words) > 2 else 0
         count = int(words[0])

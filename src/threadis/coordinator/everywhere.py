@@ -68,7 +68,7 @@ class Everywhere:
         replicas, timeout = command.args[1:]
         if not WHOLE.fullmatch(replicas) or not WHOLE.fullmatch(timeout) or int(timeout) < 0:
             # An instance says what is wrong
-            return (await self._links.raw(self._links.ready()[0], [command.args]))[0]
+            return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
         end = time.monotonic() + int(timeout) / 1000 if int(timeout) else float("inf")
         while int(replicas) > 0 and (left := end - time.monotonic()) > 0:
             await asyncio.sleep(min(left, LOOK))

@@ -45,7 +45,7 @@ class Execution:
         owners = {self.table.owner(access.key) for access in keys}
         if len(owners) <= 1 and not plans.other_databases(parsed, db):
             # One server can do it; without keys it will say what is wrong.
-            index = owners.pop() if owners else self.links.ready()[0]
+            index = owners.pop() if owners else self.links.any_ready()
             return (await self.links.raw(index, [args], db=db, kind=kind))[0]
         plan = plans.PLANS.get(parsed.row.name)
         extra = plans.other_databases(parsed, db)

@@ -6,6 +6,7 @@ used again: its next reply would answer the wrong question.
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,7 @@ class Link:
     replies: _core.Replies = field(default_factory=_core.Replies)
     db: int = 0
     is_spoilt: bool = False  # never to be used again
+    guard: Any = None  # its user for scripts, see ``guard.Guard``
 
     async def ask(self, *commands: Words, wait: float | None = TIMEOUT) -> list[bytes]:
         """Send commands, return their replies as they came; ``wait`` None waits for ever.
@@ -64,6 +66,47 @@ class Link:
                 what = "did not answer; the command may or may not have run"
                 raise UnknownOutcomeError(f"ERR instance {self.index} {what}") from error
             raise
+
+    async def ask_fenced(self, *commands: Words) -> list[bytes]:
+        """The same for commands that may write more or less than one reply.
+
+        Everything up to the fence is theirs; if that is not one reply each, the connection is
+        spoilt, and what can be read of them is returned.
+        """
+        nonce = os.urandom(16).hex().encode()
+        fence = b"$32\r\n" + nonce + b"\r\n"
+        received = bytearray()
+        replies = _core.Replies()
+        found: list[bytes] = []
+        try:
+            self.writer.write(b"".join(map(pack, [*commands, [b"ECHO", nonce]])))
+            while not received.endswith(fence) and not _is_busy(found, len(commands)):
+                data = await self.reader.read(65536)
+                if not data:
+                    raise EOFError("the instance hung up")
+                received += data
+                found += self._cut(replies, data)
+        except BaseException as error:
+            self.is_spoilt = True
+            if isinstance(error, (OSError, EOFError)):
+                raise UnknownOutcomeError(
+                    f"ERR instance {self.index} was lost; the command may or may not have run"
+                ) from error
+            raise
+        if len(found) != len(commands) + 1 or found[-1] != fence:
+            self.is_spoilt = True
+        return found[: len(commands)]
+
+    def _cut(self, replies: _core.Replies, data: bytes) -> list[bytes]:
+        """Cut what has come as far as it makes sense."""
+        found: list[bytes] = []
+        replies.feed(data)
+        try:
+            while (reply := replies.next()) is not None:
+                found.append(reply)
+        except ValueError:
+            self.is_spoilt = True
+        return found
 
     async def next_reply(self) -> bytes:
         """Wait for one reply; EOFError, OSError or ValueError if there is none to come."""
@@ -113,6 +156,17 @@ class Links:
             for index, known in enumerate(self._instances)
             if known and known.state is control.State.READY
         ]
+
+    def any_ready(self) -> int:
+        """Return an instance that can be asked; raises LinkError if there is none."""
+        ready = self.ready()
+        if not ready:
+            raise LinkError("TRYAGAIN no instance is ready; the command was not run")
+        return ready[0]
+
+    def login(self) -> Words:
+        """Return the command that makes a connection ours again."""
+        return [b"AUTH", b"default", self._password]
 
     def everyone(self) -> range:
         """Return the numbers of all instances."""
@@ -179,6 +233,11 @@ class Links:
                 return link
         writer.close()
         raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
+
+
+def _is_busy(found: list[bytes], count: int) -> bool:
+    """Whether the fence was refused because a script of someone else runs."""
+    return len(found) == count + 1 and found[-1].startswith(b"-BUSY")
 
 
 def pack(command: Words) -> bytes:

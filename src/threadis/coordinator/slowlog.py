@@ -6,6 +6,7 @@ that are not lanes is our own traffic and is not shown; commands of clients that
 are noted here, with their clients. What a worker answers by itself (PING) takes no time.
 """
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -40,6 +41,7 @@ class Log:
         self._seen: dict[tuple[int, int], int] = {}  # instance and process: last id seen there
         self._last_id = -1
         self._noted: deque[Entry] = deque(maxlen=MOST_NOTED)
+        self._lock = asyncio.Lock()  # two readers at once would number an entry twice
 
     def note(self, entry: Entry) -> None:
         """Add a command that the coordinator ran."""
@@ -47,28 +49,35 @@ class Log:
 
     async def read(self) -> list[tuple[int, Entry]]:
         """Everything, newest first."""
+        async with self._lock:
+            return await self._read()
+
+    async def _read(self) -> list[tuple[int, Entry]]:
+        names = [b"CONFIG", b"GET", self._length]
+        most = int((await self._links.call(self._links.any_ready(), *names))[1])
+        ready = self._links.ready()
+        answers = await asyncio.gather(*(self._links.call(index, *self._get) for index in ready))
+        if refusal := next((one for one in answers if isinstance(one, hiredis.ReplyError)), None):
+            raise LinkError(str(refusal))
+        # All have answered: from here on nothing is lost half way
         new: list[Entry] = list(self._noted)
         self._noted.clear()
-        for index in self._links.ready():
+        for index, found in zip(ready, answers, strict=True):
             process = (index, self._links.instance(index).pid)
             seen = self._seen.get(process, -1)
-            found = await self._links.call(index, *self._get)
-            if isinstance(found, hiredis.ReplyError):
-                raise LinkError(str(found))
             new += [[*row[1:4], b"", b""] for row in found if row[0] > seen and is_clients(row)]
             self._seen[process] = max([seen, *(row[0] for row in found)])
         for entry in sorted(new, key=lambda entry: int(entry[0])):
             self._last_id += 1
             self._entries.append((self._last_id, entry))
-        names = [b"CONFIG", b"GET", self._length]
-        most = int((await self._links.call(self._links.ready()[0], *names))[1])
         self._entries = self._entries[-most:] if most else []
         return self._entries[::-1]
 
     async def clear(self) -> None:
         """Forget everything; ids go on."""
-        await self.read()
-        self._entries.clear()
+        async with self._lock:
+            await self._read()
+            self._entries.clear()
 
 
 class Logs:
@@ -103,7 +112,8 @@ class Logs:
         took = int((time.monotonic() - began) * 1_000_000)
         if self._threshold is None and (ready := self._links.ready()):
             reply = await self._links.call(ready[0], b"CONFIG", b"GET", b"slowlog-log-slower-than")
-            self._threshold = int(reply[1])
+            if isinstance(reply, list):  # else it is busy: asked again at the next command
+                self._threshold = int(reply[1])
         if self._threshold is not None and 0 <= self._threshold <= took:
             who = [command.info.address.encode(), command.info.name]
             self._logs[b"slow"].note([int(time.time()), took, shortened(command.args), *who])
@@ -112,7 +122,7 @@ class Logs:
 
     async def _checked(self, command: _core.Command) -> bytes | None:
         """The server's own complaint, if there is one."""
-        reply = (await self._links.raw(self._links.ready()[0], [command.args]))[0]
+        reply = (await self._links.raw(self._links.any_ready(), [command.args]))[0]
         return reply if reply.startswith(b"-") else None
 
     def _log(self, command: _core.Command) -> Log:

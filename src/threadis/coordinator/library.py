@@ -1,0 +1,117 @@
+"""SCRIPT and FUNCTION: the same scripts and functions on every instance, whoever restarts."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import hiredis
+
+from threadis import _core
+from threadis.coordinator.links import Kind, LinkError, Links, Words, value
+from threadis.coordinator.locks import Locks
+
+SCRIPTS_LIMIT = 10_000  # bodies kept for instances that restart
+
+
+class Library:
+    """What has been loaded, and telling it to every instance."""
+
+    def __init__(self, links: Links, locks: Locks) -> None:
+        self._links = links
+        self._locks = locks
+        self._bodies: OrderedDict[bytes, bytes] = OrderedDict()  # SHA1 → script
+
+    def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
+        """Return what runs each command."""
+        return {
+            "script|exists": self.ask,
+            "script|load": self.change,
+            "script|flush": self.change,
+            "script|kill": self.kill,
+            "function|list": self.ask,
+            "function|dump": self.ask,
+            "function|load": self.change,
+            "function|delete": self.change,
+            "function|flush": self.change,
+            "function|restore": self.change,
+            "function|kill": self.kill,
+            "function|stats": self.stats,
+        }
+
+    async def prepare(self, family: bytes, name: bytes, script: bytes) -> None:
+        """Make a script of EVAL known to all instances, so that EVALSHA finds it on any."""
+        if family not in (b"eval", b"eval_ro") or name in self._bodies:
+            return
+        replies = await self._everywhere([b"SCRIPT", b"LOAD", script])
+        if not any(reply.startswith(b"-") for reply in replies):
+            self._keep(name, script)
+
+    def _keep(self, name: bytes, script: bytes) -> None:
+        self._bodies[name] = script
+        if len(self._bodies) > SCRIPTS_LIMIT:
+            self._bodies.popitem(last=False)
+
+    async def _everywhere(self, words: Words, kind: Kind | None = None) -> list[bytes]:
+        """Run on every instance, fenced; the replies."""
+
+        async def one(index: int) -> bytes:
+            async with self._links.lease(index, kind or Kind()) as link:
+                return (await link.ask_fenced(words))[0]
+
+        return await asyncio.gather(*map(one, self._links.everyone()))
+
+    async def change(self, command: _core.Command) -> bytes:
+        """Change what every instance has: all or, if one refuses, none."""
+        async with self._locks.hold_everything(command.token):
+            before = await self._links.call(0, b"FUNCTION", b"DUMP")
+            replies = await self._everywhere(command.args, Kind(resp=command.info.resp))
+            refused = next((reply for reply in replies if reply.startswith(b"-")), None)
+            if refused is not None:
+                if any(not reply.startswith(b"-") for reply in replies):
+                    await self._everywhere([b"FUNCTION", b"RESTORE", before, b"FLUSH"])
+                return refused
+        name = command.args[1].upper()
+        if command.args[0].upper() == b"SCRIPT" and name == b"FLUSH":
+            self._bodies.clear()
+        elif command.args[0].upper() == b"SCRIPT" and name == b"LOAD":
+            self._keep(value(replies[0]), command.args[2])
+        return replies[0]
+
+    async def ask(self, command: _core.Command) -> bytes:
+        """Ask an instance what all of them know."""
+        index = self._links.any_ready()
+        async with self._links.lease(index, Kind(resp=command.info.resp)) as link:
+            return (await link.ask_fenced(command.args))[0]
+
+    async def kill(self, command: _core.Command) -> bytes:
+        """SCRIPT KILL, FUNCTION KILL: wherever one runs."""
+        answers = await asyncio.gather(
+            *(self._links.raw(index, [command.args]) for index in self._links.everyone())
+        )
+        replies = [reply for (reply,) in answers]
+        killed = [reply for reply in replies if not reply.startswith(b"-")]
+        stubborn = [reply for reply in replies if reply.startswith(b"-UNKILLABLE")]
+        return (killed or stubborn or replies)[0]
+
+    async def stats(self, command: _core.Command) -> bytes:
+        """FUNCTION STATS: of the instance that runs one, else of any."""
+        replies = await self._everywhere(command.args, Kind(resp=command.info.resp))
+        return next((r for r in replies if _is_running(r)), replies[0])
+
+    async def replay(self, index: int) -> None:
+        """Tell an instance that was restarted what it has missed."""
+        scripts: list[Words] = [[b"SCRIPT", b"LOAD", body] for body in self._bodies.values()]
+        if scripts:
+            await self._links.raw(index, scripts)
+        others = [other for other in self._links.ready() if other != index]
+        if not others:
+            return
+        dump = await self._links.call(others[0], b"FUNCTION", b"DUMP")
+        reply = await self._links.call(index, b"FUNCTION", b"RESTORE", dump, b"FLUSH")
+        if isinstance(reply, hiredis.ReplyError):
+            raise LinkError(f"ERR instance {index} refuses the functions: {reply}")
+
+
+def _is_running(reply: bytes) -> bool:
+    parts = _core.elements(reply)
+    return len(parts) > 1 and parts[1] not in (b"$-1\r\n", b"_\r\n", b"*-1\r\n")

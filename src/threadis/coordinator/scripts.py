@@ -1,0 +1,209 @@
+"""EVAL, EVALSHA, FCALL and their read-only forms.
+
+A script runs in one of two ways::
+
+    directly    on the instance of all its keys, guarded: it can touch only what it declared
+    on copies   of its keys, borrowed from several instances, guarded too; what it touched without
+                declaring is borrowed as well and the script run again, from a clean state
+
+A script that nobody has seen yet runs on copies first: so whatever it does, nothing has happened
+when we find that it needs a key of another instance. From then on it runs directly. Every script
+has the connection to itself, and is fenced: an ECHO of something nobody can guess must be exactly
+the next reply, so a script that forges replies forges only its own client's.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from threadis import _core, resp
+from threadis.coordinator.borrowing import Outcome
+from threadis.coordinator.commits import RefusedError
+from threadis.coordinator.execution import Execution
+from threadis.coordinator.guard import NOT_ON_COPIES, WHOLE_KEYSPACE, Guard, Refusals
+from threadis.coordinator.library import Library
+from threadis.coordinator.links import Kind, Link, Words
+from threadis.coordinator.locks import Lock
+from threadis.coordinator.table import Access
+
+KNOWN_LIMIT = 10_000  # scripts we remember something about
+RERUNS = 100  # a script that touches more keys than that without declaring them is refused
+ALONE = frozenset(WHOLE_KEYSPACE)
+
+
+@dataclass(slots=True)
+class Known:
+    """What earlier runs of a script have shown."""
+
+    declares: bool = False  # it touched nothing but what it declared
+    touches: list[bytes] = field(default_factory=list)  # what the last run did not declare
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One script to run."""
+
+    name: bytes  # SHA1 or function
+    words: Words
+    keys: list[bytes]
+    db: int
+    kind: Kind
+    writes: bool
+    within: int | None
+
+
+class Scripts:
+    """Runs scripts and functions."""
+
+    def __init__(self, execution: Execution, library: Library) -> None:
+        self._execution = execution
+        self._links = execution.links
+        self._table = execution.table
+        self._library = library
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
+
+    async def run(self, command: _core.Command) -> bytes:
+        """Run EVAL, EVALSHA, FCALL …"""
+        args, info = command.args, command.info
+        keys = _declared(args)
+        kind = Kind(resp=info.resp)
+        family = args[0].lower()
+        if keys is None:
+            # The numbers are wrong, as any server will say before it looks at the script.
+            index = self._links.any_ready()
+            return (await self._links.raw(index, [args], db=info.db, kind=kind))[0]
+        name, words = args[1], list(args)
+        if family in (b"eval", b"eval_ro"):
+            name = hashlib.sha1(args[1], usedforsecurity=False).hexdigest().encode()
+        elif family in (b"evalsha", b"evalsha_ro"):
+            name = args[1].lower()
+        call = Call(name, words, keys, info.db, kind, not family.endswith(b"_ro"), command.token)
+        await self._library.prepare(family, name, args[1])
+        try:
+            return await self._run(call)
+        except RefusedError as error:
+            return error.reply
+
+    async def _run(self, call: Call) -> bytes:
+        known = self._remember(call.name)
+        owners = {self._table.owner(key) for key in call.keys}
+        if len(owners) <= 1 and (known.declares or self._links.count == 1):
+            index = owners.pop() if owners else self._links.any_ready()
+            reply, refusals = await self._directly(call, index)
+            if not refusals.keys:
+                return reply
+            known.declares = False
+            if call.writes:
+                key = next(iter(refusals.keys))
+                return resp.error(
+                    f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
+                    "without declaring it in KEYS, after it may have written; declare its keys"
+                )
+        return await self._on_copies(call, known)
+
+    def _remember(self, name: bytes) -> Known:
+        known = self._known.setdefault(name, Known())
+        self._known.move_to_end(name)
+        if len(self._known) > KNOWN_LIMIT:
+            self._known.popitem(last=False)
+        return known
+
+    async def _directly(self, call: Call, index: int) -> tuple[bytes, Refusals]:
+        """Run on the real keys; what the guard refused besides the whole keyspace."""
+        async with self._links.lease(index, call.kind) as link:
+            await link.select(call.db)
+            guard = self._guard(link)
+            before = guard.before(call.keys, WHOLE_KEYSPACE)
+            replies = await link.ask_fenced(
+                *before, guard.login(), call.words, self._links.login(), [b"ACL", b"LOG", b"128"]
+            )
+            reply = replies[len(before) + 1] if len(replies) > len(before) + 1 else _MALFORMED
+            if replies[0].startswith(b"-"):  # another script runs there
+                guard.name = b""
+                return replies[0], Refusals()
+            if link.is_spoilt:
+                return reply, Refusals()
+            link.db = -1 if b"select" in call.words[1].lower() else link.db
+            refusals = guard.refusals(replies[-1])
+            if refusals:
+                await guard.retire(link)
+            if refusals.commands & ALONE:
+                return _refuse(refusals.commands & ALONE), Refusals()
+            return reply, refusals
+
+    async def _on_copies(self, call: Call, known: Known) -> bytes:
+        """Run on borrowed keys until nothing undeclared is left, then write what has changed."""
+        keys = list(dict.fromkeys([*call.keys, *known.touches]))
+        denied: Collection[bytes] = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
+        for _ in range(RERUNS):
+            accesses = [Access(key, reads=True, writes=call.writes) for key in keys]
+            names = [(call.db, key, call.writes) for key in keys]
+            async with self._execution.hold(names, call.within) as lock:
+                outcome, refusals = await self._try(call, keys, accesses, denied)
+                if not refusals:
+                    await self._write(call, outcome, lock)
+                    known.touches = [key for key in keys if key not in call.keys]
+                    known.declares = not known.touches
+                    return outcome.replies[0]
+            if refusals.keys - set(keys):
+                keys += sorted(refusals.keys - set(keys))
+            elif refusals.commands & ALONE:
+                return _refuse(refusals.commands & ALONE)
+            elif len({self._table.owner(key) for key in keys}) <= 1 and keys == call.keys:
+                # Everything it needs is on one instance: there it may do all it wants.
+                known.declares = True
+                index = self._table.owner(keys[0]) if keys else self._links.any_ready()
+                reply, refused = await self._directly(call, index)
+                return reply if not refused else _refuse(refused.keys | refused.commands)
+            elif refusals.commands <= {b"publish", b"spublish"}:
+                denied = [name for name in denied if b"publish" not in name]
+            else:
+                return _refuse(refusals.commands)
+        return resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
+
+    async def _try(
+        self, call: Call, keys: Sequence[bytes], accesses: list[Access], denied: Collection[bytes]
+    ) -> tuple[Outcome, Refusals]:
+        copies = await self._execution.borrowing.fetch(accesses, call.db)
+        index = self._table.owner(keys[0]) if keys else self._links.any_ready()
+        written = keys if call.writes else []
+        async with self._links.lease(index, call.kind) as link:
+            guard = self._guard(link)
+            replies = await link.ask(*guard.before(keys, denied))
+            if replies[0].startswith(b"-"):  # another script runs there
+                guard.name = b""
+                raise RefusedError(replies[0])
+            script: list[Words] = [guard.login(), call.words, self._links.login()]
+            outcome = await self._execution.borrowing.evaluate_on(link, script, copies, written)
+            log = (await link.ask([b"ACL", b"LOG", b"128"]))[0]
+            refusals = guard.refusals(log)
+            if refusals:
+                await guard.retire(link)
+        return Outcome([outcome.replies[1]], outcome.changes), refusals
+
+    async def _write(self, call: Call, outcome: Outcome, lock: Lock) -> None:
+        if outcome.changes:
+            parts = self._execution.borrowing.writes(outcome.changes)
+            await self._execution.commit(parts, lock, call.db)
+
+    def _guard(self, link: Link) -> Guard:
+        guard: Guard = link.guard or Guard()
+        link.guard = guard
+        return guard
+
+
+_MALFORMED = b"-ERR threadis: the script's reply was malformed\r\n"
+
+
+def _refuse(what: Collection[bytes]) -> bytes:
+    names = ", ".join(sorted(name.decode(errors="replace").upper() for name in what))
+    return resp.error(f"ERR threadis: {names} inside a script would see one instance only")
+
+
+def _declared(args: Sequence[bytes]) -> list[bytes] | None:
+    """KEYS of a script; None if the numbers are wrong."""
+    if len(args) < 3 or not args[2].isdigit():
+        return None
+    count = int(args[2])
+    return list(args[3 : 3 + count]) if count <= len(args) - 3 else None
