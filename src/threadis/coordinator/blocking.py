@@ -70,7 +70,7 @@ class Blocking:
             return refusal
         parsed = self._table.parse(args)
         wish = request(parsed.row.name, args, [access.key for access in parsed.keys])
-        if wish is None:
+        if wish is None or not parsed.keys:
             return await self._refusal(parsed, kind)
         if token is None and self._must_wait(wish, db):
             return self._wait(command, wish, began)
