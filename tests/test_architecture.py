@@ -22,7 +22,7 @@ def test_python_is_met_in_few_rust_files() -> None:
         "python/replies.rs",
         "python/rows.rs",
         "load/python.rs",
-        "client.rs",
+        "client_info.rs",
     }
     rust = ROOT / "rust/src"
     found = {

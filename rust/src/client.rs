@@ -12,6 +12,7 @@ use crate::lanes::Lanes;
 use crate::merge::Merging;
 use crate::multi::Multi;
 use crate::net::Peer;
+use crate::quiet::Quiet;
 use crate::request::Request;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -38,6 +39,8 @@ pub enum Gate {
     Drain,
     /// The coordinator has the last one.
     Coordinator,
+    /// CLIENT PAUSE holds the next one back.
+    Pause,
     /// A key of the next command is locked.
     Lock,
     /// The next command's lane is full.
@@ -117,6 +120,8 @@ pub struct Session {
     pub lib_version: Vec<u8>,
     /// CLIENT NO-EVICT.
     pub no_evict: bool,
+    /// CLIENT CAPA REDIRECT.
+    pub can_redirect: bool,
     /// Monotonic seconds when it came.
     pub created: u64,
     /// Monotonic seconds when it last sent something.
@@ -185,6 +190,8 @@ pub struct Client {
     pub is_known: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
+    /// Replies that it does not want, if there are any.
+    pub quiet: Option<Box<Quiet>>,
     /// The rest, apart so that the hot part is small.
     pub session: Box<Session>,
 }
@@ -227,21 +234,49 @@ impl Client {
             is_watching: false,
             is_known: false,
             accounted: 0,
+            quiet: None,
             session: Box::new(session),
+        }
+    }
+
+    /// The number of the next reply.
+    #[inline]
+    #[must_use]
+    pub fn next_sequence(&self) -> u32 {
+        self.front.wrapping_add(u32::try_from(self.owed.len()).unwrap_or(u32::MAX))
+    }
+
+    /// True if the reply with this number is not wanted.
+    #[inline]
+    #[must_use]
+    pub fn drops(&self, sequence: u32) -> bool {
+        self.quiet.as_ref().is_some_and(|quiet| quiet.drops(sequence))
+    }
+
+    /// Once every reply is wanted again, there is nothing to look at any more.
+    fn forget_quiet(&mut self) {
+        if self.quiet.as_mut().is_some_and(|quiet| quiet.is_over(self.front)) {
+            self.quiet = None;
         }
     }
 
     /// Adds a reply that is still to come; its sequence number.
     #[inline]
     pub fn owe(&mut self, owed: Owed) -> u32 {
-        let sequence = self.front.wrapping_add(u32::try_from(self.owed.len()).unwrap_or(u32::MAX));
+        let sequence = self.next_sequence();
         self.owed.push_back(owed);
         sequence
     }
 
     /// Answers a command right away, behind what is owed before it.
     pub fn answer(&mut self, reply: &[u8]) {
-        if self.owed.is_empty() {
+        let next = self.next_sequence();
+        if self.quiet.is_some() && self.drops(next) {
+            if let Some(quiet) = &mut self.quiet {
+                quiet.answered(next);
+            }
+            self.forget_quiet();
+        } else if self.owed.is_empty() {
             self.out.extend_from_slice(reply);
         } else {
             self.held += reply.len();
@@ -265,11 +300,15 @@ impl Client {
     pub fn pop_front(&mut self) {
         self.owed.pop_front();
         self.front = self.front.wrapping_add(1);
+        if self.quiet.is_some() {
+            self.forget_quiet();
+        }
     }
 
     /// Moves every reply that is there and next in order to `out`.
     pub fn settle(&mut self, lanes: &Lanes) {
         while let Some(owed) = self.owed.front() {
+            let before = self.out.len();
             match owed {
                 Owed::Ready { lane, start, length } => {
                     self.out.extend_from_slice(lanes.received(*lane as usize, *start, *length));
@@ -284,6 +323,9 @@ impl Client {
                     self.out.extend_from_slice(reply);
                 }
                 _ => break,
+            }
+            if self.drops(self.front) {
+                self.out.truncate(before);
             }
             self.pop_front();
         }
@@ -342,34 +384,4 @@ impl Client {
     pub fn is_behind(&self) -> bool {
         self.pending() + self.held >= OUT_SOFT_LIMIT || self.owed.len() >= OWED_LIMIT
     }
-}
-
-/// One client as CLIENT LIST shows it.
-#[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "python", pyo3::pyclass(frozen, get_all))]
-#[allow(missing_docs, reason = "each is the field of that name in CLIENT LIST")]
-pub struct ClientInfo {
-    pub id: u64,
-    pub address: String,
-    pub local_address: String,
-    pub fd: i32,
-    pub name: Vec<u8>,
-    pub lib_name: Vec<u8>,
-    pub lib_version: Vec<u8>,
-    pub age: u64,
-    pub idle: u64,
-    pub is_unix: bool,
-    pub is_closing: bool,
-    pub no_evict: bool,
-    pub no_touch: bool,
-    pub db: u32,
-    pub resp: u8,
-    pub query_bytes: usize,
-    pub output_bytes: usize,
-    pub output_replies: usize,
-    pub wants_write: bool,
-    pub command: String,
-    pub total_input: u64,
-    pub total_output: u64,
-    pub total_commands: u64,
 }

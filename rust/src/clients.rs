@@ -1,6 +1,7 @@
 //! Clients come and go: accepting, handing over, closing the idle, stopping.
 
-use crate::client::{Client, ClientInfo, Closing, Owed, Session};
+use crate::client::{Client, Closing, Gate, Owed, Session};
+use crate::client_info::ClientInfo;
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
 use crate::lane::State;
@@ -92,6 +93,7 @@ impl Worker {
             lib_name: Vec::new(),
             lib_version: Vec::new(),
             no_evict: false,
+            can_redirect: false,
             created: now,
             last_active: now,
             commands: 0,
@@ -112,6 +114,9 @@ impl Worker {
         self.release(place);
         let key = self.key(place);
         let client = self.clients.remove(place);
+        if client.gate == Gate::Pause {
+            self.counters.clients_paused -= 1;
+        }
         if client.is_known {
             self.shared.coordinator.post(ToCoordinator::Gone(key));
         }
@@ -140,6 +145,8 @@ impl Worker {
                         self.clients.iter().map(|(place, _)| self.describe(place)).collect();
                     self.shared.coordinator.post(ToCoordinator::Clients { request, clients });
                 }
+                Mail::EndPause => self.end_pause(),
+                Mail::Kill(ids, after_replies) => self.kill(&ids, after_replies),
                 Mail::Stop(grace) => self.stop(grace),
             }
         }
@@ -194,6 +201,7 @@ impl Worker {
             local_address: session.peer.local_address.clone(),
             fd: client.fd.as_raw_fd(),
             name: session.name.clone(),
+            user: b"default".to_vec(),
             lib_name: session.lib_name.clone(),
             lib_version: session.lib_version.clone(),
             age: now - session.created,
@@ -202,6 +210,8 @@ impl Worker {
             is_closing: client.closing != Closing::No,
             no_evict: session.no_evict,
             no_touch: state.no_touch,
+            is_blocked: client.gate == Gate::Pause,
+            can_redirect: session.can_redirect,
             db: state.db,
             resp: if state.resp3 { 3 } else { 2 },
             query_bytes: client.rx.len(),
@@ -212,6 +222,18 @@ impl Worker {
             total_input: session.input_bytes,
             total_output: session.output_bytes,
             total_commands: session.commands,
+        }
+    }
+
+    fn kill(&mut self, ids: &[u64], after_replies: bool) {
+        let wanted = self.clients.iter().filter(|(_, client)| ids.contains(&client.session.id));
+        let places: Vec<usize> = wanted.map(|(place, _)| place).collect();
+        for place in places {
+            if after_replies {
+                self.end_after_replies(place);
+            } else {
+                self.end_client(place);
+            }
         }
     }
 

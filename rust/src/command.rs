@@ -41,6 +41,8 @@ pub enum Verb {
     ClientSetinfo,
     ClientNoEvict,
     ClientNoTouch,
+    ClientReply,
+    ClientCapa,
     Multi,
     Exec,
     Discard,
@@ -56,6 +58,8 @@ pub struct Row {
     pub arity: i64,
     /// May run before authentication.
     pub no_auth: bool,
+    /// Writes, or is replicated: waits while CLIENT PAUSE holds writes back.
+    pub may_replicate: bool,
     /// May change keys.
     pub writes: bool,
     /// A client that waits for its keys may get something.
@@ -95,6 +99,7 @@ impl Row {
             name,
             arity,
             no_auth: false,
+            may_replicate: false,
             writes: true,
             multi_refusal: Vec::new(),
             feeds: false,

@@ -71,7 +71,9 @@ impl Worker {
         let reply = self.lanes.received(lane, start, length);
         match client.owed_at(expect.sequence) {
             Some(Owed::Waiting | Owed::Streaming) if is_front => {
-                client.out.extend_from_slice(reply);
+                if !client.drops(expect.sequence) {
+                    client.out.extend_from_slice(reply);
+                }
                 client.pop_front();
                 if !client.owed.is_empty() {
                     client.settle(&self.lanes);
@@ -138,8 +140,10 @@ impl Worker {
             match client.owed_at(expect.sequence) {
                 Some(owed @ (Owed::Waiting | Owed::Streaming)) if is_front => {
                     *owed = Owed::Streaming;
-                    client.out.extend_from_slice(self.lanes.received(lane, start, length));
-                    self.mark_dirty(place);
+                    if !client.drops(expect.sequence) {
+                        client.out.extend_from_slice(self.lanes.received(lane, start, length));
+                        self.mark_dirty(place);
+                    }
                 }
                 _ => return,
             }

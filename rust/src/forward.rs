@@ -3,11 +3,13 @@
 use crate::client::{Closing, Gate};
 use crate::command::{Found, Route, Row, Verb};
 use crate::net::{self, Io};
+use crate::pause;
 use crate::reply::push_error;
 use crate::request::{Args, Cut, REQUEST_LIMIT};
 use crate::shared::Shared;
 use crate::worker::{CLIENT_READ, Worker};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A partial command longer than this keeps its place between reads; a shorter one is cut anew.
 const KEEP_PLACE: usize = 1024;
@@ -185,10 +187,15 @@ impl Worker {
         } else if !client.authenticated && !row.no_auth {
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
-        } else if client.multi.is_some() && !row.ends_multi {
+        } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)
+        {
+            Taken::NotYet
+        } else if self.clients[place].multi.is_some() && !row.ends_multi {
             self.queue(place, row, args, shared);
             Taken::Yes
-        } else if client.executing.is_none() && self.must_wait_for_lock(place, row, args) {
+        } else if self.clients[place].executing.is_none()
+            && self.must_wait_for_lock(place, row, args)
+        {
             Taken::NotYet
         } else if row.feeds && self.ends_a_wait(place, row, args) {
             self.route_to_coordinator(place, args)

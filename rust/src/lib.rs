@@ -15,6 +15,7 @@
 //! in `python` and `load::python`.
 
 pub mod client;
+pub mod client_info;
 mod clients;
 pub mod command;
 mod deliver;
@@ -31,8 +32,10 @@ pub mod merge;
 pub mod multi;
 pub mod net;
 pub mod number;
+pub mod pause;
 #[cfg(feature = "python")]
 mod python;
+pub mod quiet;
 mod reach;
 pub mod reply;
 pub mod request;

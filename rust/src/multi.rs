@@ -32,6 +32,8 @@ pub struct Multi {
     is_spoilt: bool,
     /// Database, key, whether it is written: what EXEC must not run into a lock with.
     keys: Vec<(u32, Vec<u8>, bool)>,
+    /// A command waits while CLIENT PAUSE holds writes back, and so will EXEC.
+    pub(crate) may_replicate: bool,
 }
 
 impl Multi {
@@ -105,6 +107,7 @@ impl Worker {
             multi.keys.extend(keys);
         }
         multi.count += 1;
+        multi.may_replicate |= row.may_replicate;
         push_args(&mut multi.commands, args);
         self.answer(place, b"+QUEUED\r\n");
     }

@@ -18,8 +18,8 @@ use pyo3::prelude::*;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 mod letters;
@@ -39,7 +39,7 @@ mod _core {
         slot,
     };
     #[pymodule_export]
-    use crate::client::ClientInfo;
+    use crate::client_info::ClientInfo;
     #[pymodule_export]
     use crate::load::python::{preload_keys, run_load};
 }
@@ -118,6 +118,7 @@ impl Proxy {
                 maxclients: AtomicUsize::new(config.maxclients),
                 timeout: AtomicU64::new(config.timeout),
                 tcp_keepalive: AtomicU64::new(config.tcp_keepalive),
+                pause: AtomicU8::new(0),
             },
             last_client_id: AtomicU64::new(0),
             connected: AtomicUsize::new(0),
@@ -299,6 +300,22 @@ impl Proxy {
     fn list_clients(&self, request: u64) {
         for door in &self.shared.doors {
             door.mailbox.post(Mail::ListClients(request));
+        }
+    }
+
+    /// CLIENT PAUSE: 0 nothing, 1 writes, 2 everything; who waits already tries again.
+    fn set_pause(&self, what: u8) {
+        self.shared.settings.pause.store(what, Release);
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::EndPause);
+        }
+    }
+
+    /// Closes clients, by id; at once, or after what they are owed.
+    #[expect(clippy::needless_pass_by_value, reason = "Python's list is copied anyway")]
+    fn kill_clients(&self, ids: Vec<u64>, after_replies: bool) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Kill(ids.clone(), after_replies));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Where a command goes: to the instance of its keys, to several, to all, to the coordinator.
 
 use crate::client::{Gate, Owed};
+use crate::client_info::ClientInfo;
 use crate::command::{Route, Row};
 use crate::forward::Taken;
 use crate::instance::InstanceState;
@@ -161,7 +162,7 @@ impl Worker {
     ) {
         let letter = ToCoordinator::Command {
             key: self.key(place),
-            info: Box::new(self.describe(place)),
+            info: Box::new(ClientInfo { query_bytes: args.raw.len(), ..self.describe(place) }),
             args: args.iter().map(<[u8]>::to_vec).collect(),
             queued,
             token: self.clients[place].executing.map(|executing| executing.token),

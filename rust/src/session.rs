@@ -67,6 +67,13 @@ impl Worker {
                     self.answer(place, OK);
                 }
             }
+            Verb::ClientReply => self.client_reply(place, args),
+            Verb::ClientCapa => {
+                if args.iter().skip(2).any(|capa| capa.eq_ignore_ascii_case(b"redirect")) {
+                    self.clients[place].session.can_redirect = true;
+                }
+                self.answer(place, OK);
+            }
             Verb::ClientNoTouch => {
                 if let Some(no_touch) = self.on_or_off(place, args.get(2)) {
                     self.change_state(place, |state| state.no_touch = no_touch);
@@ -89,6 +96,7 @@ impl Worker {
         self.change_state(place, |state| *state = State::default());
         let authenticated = self.shared.settings.password().is_none();
         let client = &mut self.clients[place];
+        client.quiet = None; // everything before it is answered
         client.session.name.clear();
         client.multi = None;
         if std::mem::take(&mut client.is_watching) {
@@ -223,6 +231,23 @@ impl Worker {
         let field = if is_name { &mut session.lib_name } else { &mut session.lib_version };
         *field = value.to_vec();
         self.answer(place, OK);
+    }
+
+    fn client_reply(&mut self, place: usize, args: Args) {
+        let word = args.get(2).to_ascii_lowercase();
+        let client = &mut self.clients[place];
+        let next = client.next_sequence();
+        match word.as_slice() {
+            b"on" => {
+                if let Some(quiet) = &mut client.quiet {
+                    quiet.switch_on(next);
+                }
+                self.answer(place, OK);
+            }
+            b"off" => client.quiet.get_or_insert_default().switch_off(next),
+            b"skip" => client.quiet.get_or_insert_default().skip(next),
+            _ => self.refuse(place, "ERR syntax error"),
+        }
     }
 
     fn on_or_off(&mut self, place: usize, word: &[u8]) -> Option<bool> {

@@ -2,7 +2,7 @@
 //!
 //! Nothing here is touched for an ordinary command, except facts that never change.
 
-use crate::client::ClientInfo;
+use crate::client_info::ClientInfo;
 use crate::command::Table;
 use crate::instance::InstanceState;
 use crate::locks::Lock;
@@ -11,7 +11,7 @@ use crate::slot::SlotMap;
 use crate::stats::Stats;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Facts that hold as long as the proxy runs, and the doors between its threads.
@@ -57,6 +57,8 @@ pub struct Settings {
     pub timeout: AtomicU64,
     /// Seconds between keep-alive probes; 0: off.
     pub tcp_keepalive: AtomicU64,
+    /// What CLIENT PAUSE holds back; see `pause`.
+    pub pause: AtomicU8,
 }
 
 impl Settings {
@@ -98,6 +100,10 @@ pub enum Mail {
     Instance(usize, InstanceState),
     /// Describe your clients to the coordinator; the number is its own.
     ListClients(u64),
+    /// Who waits for the end of a CLIENT PAUSE tries again.
+    EndPause,
+    /// Close the clients with these ids; if `true`, after what they are owed.
+    Kill(Vec<u64>, bool),
     /// Serve what runs, then end; milliseconds of grace.
     Stop(u64),
 }

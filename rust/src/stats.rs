@@ -52,6 +52,8 @@ counters! {
     lanes_broken,
     /// Clients closed because their buffers were too large.
     clients_evicted,
+    /// Clients whose command waits for the end of a CLIENT PAUSE.
+    clients_paused,
     /// Clients closed for not speaking the protocol.
     protocol_errors,
 }

@@ -35,6 +35,7 @@ class Row:
     detail: str = ""  # the merge of split and all; the verb of session
     keys: tuple[KeySpec, ...] = ()
     no_auth: bool = False
+    may_replicate: bool = False  # CLIENT PAUSE WRITE holds it back
     writes: bool = False  # may change keys
     feeds: bool = False  # … so that a client that waits for them gets something
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
@@ -80,7 +81,14 @@ OVERRIDES: Final[dict[str, Override]] = {
     "client|setinfo": Override("session", SESSION, "client|setinfo"),
     "client|no-evict": Override("session", SESSION, "client|no-evict"),
     "client|no-touch": Override("session", SESSION, "client|no-touch"),
+    "client|reply": Override("session", SESSION, "client|reply"),
+    "client|capa": Override("session", SESSION, "client|capa"),
     # Python knows better.
+    "client|kill": Override("coordinator", "clients are ours, not the instances'"),
+    "client|pause": Override("coordinator", "clients are ours, not the instances'"),
+    "client|unpause": Override("coordinator", "clients are ours, not the instances'"),
+    "client|unblock": Override("coordinator", "clients are ours, not the instances'"),
+    "client|import-source": Override("coordinator", "no lane may change its state"),
     "client|list": Override("coordinator", "clients are ours, not the instances'"),
     "client|info": Override("coordinator", "clients are ours, not the instances'"),
     "info": Override("coordinator", MERGED),
@@ -202,6 +210,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         detail=detail,
         keys=_key_specs(entry),
         no_auth="no_auth" in flags,
+        may_replicate=not flags.isdisjoint(("write", "may_replicate")),
         writes="write" in flags,
         feeds="write" in flags and name not in FEEDS_NOBODY,
         multi_refusal=_multi_refusal(name, flags, words_it),

@@ -14,6 +14,19 @@ def error(message: str) -> bytes:
     return f"-{message}".replace("\r", " ").replace("\n", " ").encode() + b"\r\n"
 
 
+def wrong_subcommand(args: list[bytes]) -> bytes:
+    """What a family of commands says of arguments that none of its members takes."""
+    name, sub = (word.decode(errors="replace") for word in args[:2])
+    return error(
+        f"ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {name.upper()} HELP."
+    )
+
+
+def integer(number: int) -> bytes:
+    """A number."""
+    return b":%d\r\n" % number
+
+
 def simple(text: str) -> bytes:
     """A status."""
     return f"+{text}\r\n".encode()

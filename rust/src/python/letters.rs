@@ -1,6 +1,6 @@
 //! Letters of the workers, as the coordinator reads them; `_core.pyi` explains each.
 
-use crate::client::ClientInfo;
+use crate::client_info::ClientInfo;
 use crate::shared::{ClientKey, ToCoordinator};
 use pyo3::prelude::*;
 

@@ -11,6 +11,7 @@ pub(super) struct CommandRow {
     name: String,
     arity: i64,
     no_auth: bool,
+    may_replicate: bool,
     writes: bool,
     feeds: bool,
     multi_refusal: String,
@@ -84,6 +85,8 @@ fn verb(name: &str) -> Result<Verb, String> {
         "client|setinfo" => Verb::ClientSetinfo,
         "client|no-evict" => Verb::ClientNoEvict,
         "client|no-touch" => Verb::ClientNoTouch,
+        "client|reply" => Verb::ClientReply,
+        "client|capa" => Verb::ClientCapa,
         "multi" => Verb::Multi,
         "exec" => Verb::Exec,
         "watch" => Verb::Watch,
@@ -108,6 +111,7 @@ impl CommandRow {
         let keys = self.keys.into_iter().map(KeyRow::into_spec).collect();
         let mut row = Row::new(self.name.into_bytes(), self.arity, route, keys);
         row.no_auth = self.no_auth;
+        row.may_replicate = self.may_replicate;
         row.writes = self.writes;
         row.multi_refusal = self.multi_refusal.into_bytes();
         row.feeds = self.feeds;

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -230,6 +230,7 @@ fn shared(instances: usize) -> Shared {
             maxclients: AtomicUsize::new(100),
             timeout: AtomicU64::new(0),
             tcp_keepalive: AtomicU64::new(0),
+            pause: AtomicU8::new(0),
         },
         last_client_id: AtomicU64::new(0),
         connected: AtomicUsize::new(0),

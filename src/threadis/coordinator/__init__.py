@@ -28,6 +28,7 @@ from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.pause import Pause
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
@@ -59,7 +60,8 @@ class Coordinator:
         self._core = core
         self._links = links
         self._tasks: set[asyncio.Task[None]] = set()
-        self.clients = Clients(core, client_fields, len(start.workers))
+        self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
+        pause = Pause(core, takes_more=self.clients.dialect.is_valkey)
         self._configuration = Configuration(start, core, links)
         self.locks = Locks(core, len(start.workers), links.count)
         self._table = Table(core, rows)
@@ -70,10 +72,11 @@ class Coordinator:
         # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, runs_again=runs_again)
+        self.clients.waiting = self._blocking
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
-        information = Information(start, core, links, self._configuration, self._blocking)
+        information = Information(start, core, links, self._configuration, self._blocking, pause)
         self._logs = Logs(links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
@@ -83,6 +86,11 @@ class Coordinator:
             "config|resetstat": information.reset,
             "client|list": self.clients.list,
             "client|info": self.clients.info,
+            "client|kill": self.clients.kill,
+            "client|unblock": self.clients.unblock,
+            "client|import-source": self.clients.import_source,
+            "client|pause": pause.pause,
+            "client|unpause": pause.unpause,
             "debug": Debug(start, links).run,
             **Everywhere(links, self.clients).handlers(),
             **Latency(links).handlers(),

@@ -1,39 +1,61 @@
-"""CLIENT LIST and CLIENT INFO: the clients are the workers', the format is the server's."""
+"""CLIENT LIST, INFO, KILL and UNBLOCK: the clients are the workers', the words the server's."""
 
 import asyncio
-import re
+from collections.abc import Sequence
+from typing import Protocol
 
 from threadis import _core, resp
+from threadis.coordinator import client_filters
+from threadis.coordinator.client_fields import line
+from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.numbers import integer
 
-SYNTAX_ERROR = "ERR syntax error"
-INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+
+class Waiting(Protocol):
+    """Clients in a blocking command."""
+
+    def unblock(self, client_id: int, *, with_error: bool) -> bool:
+        """Let a client go, as by a timeout or with an error; False if it does not wait."""
+
+
+class NobodyWaits:
+    """No command blocks yet."""
+
+    def unblock(self, client_id: int, *, with_error: bool) -> bool:
+        """Nobody to let go."""
+        return False
 
 
 class Clients:
     """Asks the workers for their clients."""
 
-    def __init__(self, core: _core.Proxy, fields: list[str], workers: int) -> None:
+    def __init__(
+        self, core: _core.Proxy, links: Links, names: list[str], workers: int, databases: int
+    ) -> None:
         self._core = core
-        self._fields = fields
+        self._links = links
+        self._names = names  # fields of CLIENT INFO
         self._workers = workers
+        self.dialect = client_filters.Dialect.of(names, databases)
         self._last_request = 0
-        self._waiting: dict[int, list[_core.ClientList]] = {}
+        self._arrived: dict[int, list[_core.ClientList]] = {}
         self._answers: dict[int, asyncio.Future[list[_core.ClientInfo]]] = {}
+        self.waiting: Waiting = NobodyWaits()
 
     def arrived(self, answer: _core.ClientList) -> None:
         """Take a worker's answer; the last one completes the list."""
-        parts = self._waiting[answer.request]
+        parts = self._arrived[answer.request]
         parts.append(answer)
         if len(parts) == self._workers:
             clients = [client for part in parts for client in part.clients]
-            del self._waiting[answer.request]
+            del self._arrived[answer.request]
             self._answers.pop(answer.request).set_result(clients)
 
     async def all(self) -> list[_core.ClientInfo]:
         """Every client, by id."""
         self._last_request += 1
         request = self._last_request
-        self._waiting[request] = []
+        self._arrived[request] = []
         answer = asyncio.get_running_loop().create_future()
         self._answers[request] = answer
         self._core.list_clients(request)
@@ -41,82 +63,76 @@ class Clients:
 
     async def info(self, command: _core.Command) -> bytes:
         """CLIENT INFO."""
-        return resp.text(f"{self._line(command.info)}\n".encode(), command.info.resp)
+        return resp.text(f"{self.line(command.info)}\n".encode(), command.info.resp)
 
     async def list(self, command: _core.Command) -> bytes:
-        """CLIENT LIST [TYPE type] [ID id …]; other filters are refused."""
-        words = [arg.decode(errors="replace").lower() for arg in command.args[2:]]
-        clients = await self.all()
-        match words:
-            case []:
-                pass
-            case ["type", kind]:
-                if kind not in ("normal", "master", "replica", "slave", "pubsub", "primary"):
-                    given = command.args[3].decode(errors="replace")
-                    return resp.error(f"ERR Unknown client type '{given}'")
-                clients = clients if kind == "normal" else []
-            case ["id", _, *_]:
-                try:
-                    wanted = {_client_id(word) for word in words[1:]}
-                except ValueError:
-                    return resp.error("ERR Invalid client ID")
-                clients = [client for client in clients if client.id in wanted]
-            case [("type" | "id"), *_]:
-                return resp.error(SYNTAX_ERROR)
-            case _:
-                return resp.error("ERR threadis: CLIENT LIST takes only TYPE or ID yet")
-        lines = "".join(f"{self._line(client)}\n" for client in clients)
-        return resp.text(lines.encode(), command.info.resp)
+        """CLIENT LIST [filter …]."""
+        try:
+            filters = client_filters.parse_list(command.args[2:], self.dialect, self._has_user)
+        except client_filters.FilterError as error:
+            return resp.error(str(error))
+        asking = command.info.id
+        clients = [one for one in await self.all() if filters.takes(one, asking)]
+        # The client's own line is as of this command.
+        lines = [self.line(command.info if one.id == asking else one) for one in clients]
+        return resp.text("".join(f"{one}\n" for one in lines).encode(), command.info.resp)
 
-    def _line(self, client: _core.ClientInfo) -> str:
-        known = _fields(client)
-        return " ".join(f"{name}={known.get(name, '0')}" for name in self._fields)
+    async def kill(self, command: _core.Command) -> bytes:
+        """CLIENT KILL address, or filter …."""
+        words = command.args[2:]
+        try:
+            if len(words) == 1:
+                filters = client_filters.address(words[0])
+            else:
+                filters = client_filters.parse_kill(words, self.dialect, self._has_user)
+        except client_filters.FilterError as error:
+            return resp.error(str(error))
+        asking = command.info.id
+        found = [one.id for one in await self.all() if filters.takes(one, asking)]
+        await self.end([one for one in found if one != asking])
+        if asking in found:
+            self._core.kill_clients([asking], after_replies=True)
+        if len(words) == 1:
+            return resp.OK if found else resp.error("ERR No such client")
+        return resp.integer(len(found))
 
+    async def end(self, ids: Sequence[int]) -> None:
+        """Close these clients at once; when this returns, they are gone."""
+        if ids:
+            self._core.kill_clients(ids, after_replies=False)
+            # A worker removes clients at the end of a turn, and answers in a turn: the second
+            # answer comes after the end of the turn that closed them.
+            await self.all()
+            await self.all()
 
-def _client_id(word: str) -> int:
-    """An integer as the server reads it: 0 and less are numbers, of no client."""
-    if not INTEGER.fullmatch(word) or not -(2**63) <= int(word) < 2**63:
-        raise ValueError(word)
-    return int(word)
+    async def unblock(self, command: _core.Command) -> bytes:
+        """CLIENT UNBLOCK id [TIMEOUT|ERROR]."""
+        if len(command.args) > 4 and not self.dialect.is_valkey:
+            return resp.wrong_subcommand(command.args)
+        reason = command.args[3].lower() if len(command.args) == 4 else b"timeout"
+        if reason not in (b"timeout", b"error"):
+            return resp.error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+        number = integer(command.args[2])
+        if number is None:
+            return resp.error("ERR value is not an integer or out of range")
+        done = self.waiting.unblock(number, with_error=reason == b"error")
+        return resp.integer(int(done))
 
+    async def import_source(self, command: _core.Command) -> bytes:
+        """CLIENT IMPORT-SOURCE: a lane is shared, so none may become one."""
+        ready = self._links.ready()
+        if not ready:
+            raise LinkError("TRYAGAIN no instance is ready; the command was not run")
+        async with self._links.lease(ready[0]) as link:
+            reply = (await link.ask(command.args))[0]
+            link.is_spoilt = True  # whatever it said, this connection may be one now
+        if command.args[2].lower() == b"on" and reply == resp.OK:
+            return resp.error("ERR threadis: CLIENT IMPORT-SOURCE ON is not supported")
+        return reply
 
-def _fields(client: _core.ClientInfo) -> dict[str, str]:
-    """What we know, by the server's names; all else is 0."""
-    flags = "".join(
-        letter
-        for letter, is_set in (
-            ("U", client.is_unix),
-            ("A", client.is_closing),
-            ("e", client.no_evict),
-            ("T", client.no_touch),
-        )
-        if is_set
-    )
-    return {
-        "id": str(client.id),
-        "addr": client.address,
-        "laddr": client.local_address,
-        "fd": str(client.fd),
-        "name": client.name.decode(),
-        "age": str(client.age),
-        "idle": str(client.idle),
-        "flags": flags or "N",
-        "capa": "",
-        "db": str(client.db),
-        "multi": "-1",
-        "qbuf": str(client.query_bytes),
-        "obl": str(client.output_bytes),
-        "oll": str(client.output_replies),
-        "omem": str(client.output_bytes),
-        "tot-mem": str(client.query_bytes + client.output_bytes),
-        "events": "rw" if client.wants_write else "r",
-        "cmd": client.command,
-        "user": "default",
-        "redir": "-1",
-        "resp": str(client.resp),
-        "lib-name": client.lib_name.decode(),
-        "lib-ver": client.lib_version.decode(),
-        "tot-net-in": str(client.total_input),
-        "tot-net-out": str(client.total_output),
-        "tot-cmds": str(client.total_commands),
-    }
+    def line(self, client: _core.ClientInfo) -> str:
+        """A client as CLIENT LIST writes it."""
+        return line(client, self._names)
+
+    def _has_user(self, name: str) -> bool:
+        return name == "default"

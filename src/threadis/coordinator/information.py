@@ -12,6 +12,7 @@ from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
+from threadis.coordinator.pause import Pause
 
 OURS: Final = "threadis"
 WHOLE: Final = (b"default", b"all", b"everything")  # arguments that include our section
@@ -28,12 +29,14 @@ class Information:
         links: Links,
         configuration: Configuration,
         blocking: Blocking,
+        pause: Pause,
     ) -> None:
         self._start = start
         self._core = core
         self._links = links
         self._configuration = configuration
         self._blocking = blocking
+        self._pause = pause
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
 
@@ -93,7 +96,6 @@ class Information:
             "uptime_in_days": uptime // 86400,
             "config_file": self._start.config_file or "",
             "connected_clients": self._core.connected(),
-            "blocked_clients": self._blocking.count(),
             "total_blocking_keys": self._blocking.count_keys(),
             "total_blocking_keys_on_nokey": self._blocking.count_keys(only_groups=True),
             "maxclients": self._configuration.value("maxclients"),
@@ -105,6 +107,8 @@ class Information:
             "total_net_output_bytes": counts["net_output_bytes"],
             "rejected_connections": counts["rejected_connections"],
             "evicted_clients": counts["clients_evicted"],
+            "blocked_clients": self._blocking.count() + self._totals()["clients_paused"],
+            **self._pause.describe(),
         }
         for fields in merged.values():
             for name, value in ours.items():

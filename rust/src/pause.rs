@@ -1,0 +1,41 @@
+//! CLIENT PAUSE: clients whose commands wait here until the coordinator says that they may go on.
+
+use crate::client::Gate;
+use crate::command::{Route, Row, Verb};
+use crate::worker::Worker;
+use std::sync::atomic::Ordering::Acquire;
+
+/// Nothing waits.
+pub const NONE: u8 = 0;
+/// What writes, or may be replicated, waits.
+pub const WRITES: u8 = 1;
+/// Every command waits.
+pub const ALL: u8 = 2;
+
+impl Worker {
+    /// True, and the gate is shut, if this command must wait for the end of a pause.
+    pub(crate) fn must_pause(&mut self, place: usize, row: &Row) -> bool {
+        let client = &mut self.clients[place];
+        let is_exec = row.route == Route::Session(Verb::Exec);
+        let in_block = client.multi.as_ref().is_some_and(|multi| multi.may_replicate);
+        let may_replicate = row.may_replicate || is_exec && in_block;
+        let pause = self.shared.settings.pause.load(Acquire);
+        // What EXEC runs belongs to an EXEC that has begun.
+        if client.executing.is_some() || pause != ALL && !(pause == WRITES && may_replicate) {
+            return false;
+        }
+        client.gate = Gate::Pause;
+        self.counters.clients_paused += 1;
+        true
+    }
+
+    /// Everyone who waits tries again: the pause is over, or another one.
+    pub(crate) fn end_pause(&mut self) {
+        let paused = self.clients.iter().filter(|(_, client)| client.gate == Gate::Pause);
+        let places: Vec<usize> = paused.map(|(place, _)| place).collect();
+        for place in places {
+            self.open_gate(place);
+        }
+        self.counters.clients_paused = 0;
+    }
+}

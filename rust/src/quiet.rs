@@ -1,0 +1,89 @@
+//! CLIENT REPLY OFF and SKIP: which of a client's replies it does not want.
+//!
+//! Its commands run and are owed as always, so that order and gates hold; a reply that nobody
+//! wants is dropped where it would move to the client's bytes.
+
+use std::collections::VecDeque;
+
+/// The replies a client does not want, by sequence number.
+#[derive(Debug, Default)]
+pub struct Quiet {
+    /// From the first number up to the second, which is still wanted; oldest first.
+    ranges: VecDeque<(u32, u32)>,
+    /// Everything from here on.
+    off_from: Option<u32>,
+}
+
+impl Quiet {
+    /// Nothing from `sequence` on is wanted.
+    pub fn switch_off(&mut self, sequence: u32) {
+        self.off_from.get_or_insert(sequence);
+    }
+
+    /// Everything from `sequence` on is wanted.
+    pub fn switch_on(&mut self, sequence: u32) {
+        if let Some(from) = self.off_from.take()
+            && from != sequence
+        {
+            self.ranges.push_back((from, sequence));
+        }
+        // A reply to be skipped that no command has asked for yet is wanted again.
+        self.ranges.retain(|&(from, _)| from != sequence);
+    }
+
+    /// The one at `sequence` is not wanted.
+    pub fn skip(&mut self, sequence: u32) {
+        if self.off_from.is_none() {
+            self.ranges.retain(|&(from, _)| from != sequence);
+            self.ranges.push_back((sequence, sequence.wrapping_add(1)));
+        }
+    }
+
+    /// The reply at `sequence` was answered without being owed: the next takes its number.
+    pub fn answered(&mut self, sequence: u32) {
+        self.ranges.retain(|&(from, _)| from != sequence);
+    }
+
+    /// True if the reply at `sequence` is not wanted.
+    #[must_use]
+    pub fn drops(&self, sequence: u32) -> bool {
+        let is_from = |from: u32| sequence.wrapping_sub(from) < u32::MAX / 2;
+        self.off_from.is_some_and(is_from)
+            || self.ranges.iter().any(|&(from, to)| is_from(from) && !is_from(to))
+    }
+
+    /// Forgets what was before `front`; true if everything is wanted again.
+    pub fn is_over(&mut self, front: u32) -> bool {
+        let is_past = |to: u32| front.wrapping_sub(to) < u32::MAX / 2;
+        while self.ranges.front().is_some_and(|&(_, to)| is_past(to)) {
+            self.ranges.pop_front();
+        }
+        self.ranges.is_empty() && self.off_from.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn off_and_on_across_the_end_of_the_numbers() {
+        let mut quiet = Quiet::default();
+        quiet.switch_off(u32::MAX);
+        assert!(quiet.drops(u32::MAX) && quiet.drops(1) && !quiet.drops(u32::MAX - 1));
+        quiet.switch_on(2);
+        assert!(quiet.drops(1) && !quiet.drops(2));
+        assert!(!quiet.is_over(1));
+        assert!(quiet.is_over(2));
+    }
+
+    #[test]
+    fn skip_is_for_one_reply_and_on_takes_it_back() {
+        let mut quiet = Quiet::default();
+        quiet.skip(7);
+        quiet.skip(7);
+        assert!(!quiet.drops(6) && quiet.drops(7) && !quiet.drops(8));
+        quiet.switch_on(7);
+        assert!(!quiet.drops(7) && quiet.is_over(7));
+    }
+}

@@ -1,0 +1,57 @@
+"""A client as CLIENT LIST writes it."""
+
+from threadis import _core
+
+
+def line(client: _core.ClientInfo, names: list[str]) -> str:
+    """The fields that the server at hand has, in its order; what we do not know is 0."""
+    known = fields(client)
+    return " ".join(f"{name}={known.get(name, '0')}" for name in names)
+
+
+def kind_of(client: _core.ClientInfo) -> str:
+    """Its type; replicas and primaries never speak to us."""
+    return "pubsub" if "P" in fields(client)["flags"] else "normal"
+
+
+def fields(client: _core.ClientInfo) -> dict[str, str]:
+    """What we know, by the server's names."""
+    flags = "".join(
+        letter
+        for letter, is_set in (
+            ("b", client.is_blocked),
+            ("U", client.is_unix),
+            ("A", client.is_closing),
+            ("e", client.no_evict),
+            ("T", client.no_touch),
+        )
+        if is_set
+    )
+    return {
+        "id": str(client.id),
+        "addr": client.address,
+        "laddr": client.local_address,
+        "fd": str(client.fd),
+        "name": client.name.decode(),
+        "age": str(client.age),
+        "idle": str(client.idle),
+        "flags": flags or "N",
+        "capa": "r" if client.can_redirect else "",
+        "db": str(client.db),
+        "multi": "-1",
+        "qbuf": str(client.query_bytes),
+        "obl": str(client.output_bytes),
+        "oll": str(client.output_replies),
+        "omem": str(client.output_bytes),
+        "tot-mem": str(client.query_bytes + client.output_bytes),
+        "events": "rw" if client.wants_write else "r",
+        "cmd": client.command,
+        "user": client.user.decode(errors="replace"),
+        "redir": "-1",
+        "resp": str(client.resp),
+        "lib-name": client.lib_name.decode(),
+        "lib-ver": client.lib_version.decode(),
+        "tot-net-in": str(client.total_input),
+        "tot-net-out": str(client.total_output),
+        "tot-cmds": str(client.total_commands),
+    }

@@ -1,0 +1,156 @@
+"""CLIENT commands: who is listed and killed, who waits for a pause, who is not answered."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from differential.pair import Both, Pair
+from differential.wire import Connection, pack
+from waiting import until
+
+REFUSED = [
+    "CLIENT KILL", "CLIENT KILL id 10 wrong", "CLIENT KILL id 0", "CLIENT KILL id -1",
+    "CLIENT KILL type what", "CLIENT KILL user nobody", "CLIENT KILL skipme maybe",
+    "CLIENT KILL skipme yes skipme", "CLIENT KILL 1.2.3.4:5", "CLIENT KILL id", "CLIENT KILL addr",
+    "CLIENT KILL addr 1.2.3.4:5", "CLIENT KILL laddr 1.2.3.4:5", "CLIENT KILL id 999999",
+    "CLIENT KILL foo bar", "CLIENT KILL maxage x", "CLIENT KILL maxage 0", "CLIENT KILL name x",
+    "CLIENT KILL not-id 0", "CLIENT LIST skipme x", "CLIENT LIST maxage x", "CLIENT LIST maxage 0",
+    "CLIENT LIST flags Z", "CLIENT LIST not-flags Z", "CLIENT LIST idle x", "CLIENT LIST idle -1",
+    "CLIENT LIST db x", "CLIENT LIST not-db x", "CLIENT LIST db 99", "CLIENT LIST capa x",
+    "CLIENT LIST not-capa x", "CLIENT LIST ip 1.2.3.4", "CLIENT LIST foo", "CLIENT LIST addr",
+    "CLIENT LIST id 1 foo 2", "CLIENT LIST not-maxage 3", "CLIENT LIST not-user nobody",
+    "CLIENT LIST user nobody", "CLIENT LIST type pubsub", "CLIENT LIST id 3x",
+    "CLIENT PAUSE", "CLIENT PAUSE x", "CLIENT PAUSE -1", "CLIENT PAUSE 1 x",
+    "CLIENT PAUSE 99999999999999999999", "CLIENT UNPAUSE",
+    "CLIENT PAUSE 0", "CLIENT UNPAUSE x", "CLIENT UNBLOCK", "CLIENT UNBLOCK x",
+    "CLIENT UNBLOCK 1 x", "CLIENT UNBLOCK 999999", "CLIENT UNBLOCK 999999 error",
+    "CLIENT REPLY x", "CLIENT REPLY", "CLIENT CAPA x", "CLIENT CAPA", "CLIENT IMPORT-SOURCE on",
+    "CLIENT IMPORT-SOURCE off", "CLIENT HELP", "CLIENT NOPE",
+]  # fmt: skip
+
+
+def test_words(pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as both:
+        for line in REFUSED:
+            both.same_line(f"= {line}")
+
+
+def test_kill_and_list(pair: Pair) -> None:
+    mine, other, third = pair.ours(), pair.ours(), pair.ours()
+    numbers = [one.ask("CLIENT", "ID").number for one in (mine, other, third)]
+    address = "{}:{}".format(*other.socket.getsockname())
+    assert mine.ask("CLIENT", "KILL", address).raw == b"+OK\r\n"
+    assert other.read_to_end() == b""
+    assert mine.ask("CLIENT", "LIST", "ID", numbers[1]).text == b""
+    assert mine.ask("CLIENT", "KILL", "ID", numbers[2]).number == 1
+    assert third.read_to_end() == b""
+    assert mine.ask("CLIENT", "KILL", "ID", numbers[0]).number == 0
+    mine.send(pack("CLIENT", "KILL", "ID", numbers[0], "SKIPME", "no") + pack("PING"))
+    assert mine.read().number == 1
+    assert mine.read_to_end() == b""
+    for one in (mine, other, third):
+        one.close()
+
+
+def test_kill_everyone_counts_them(pair: Pair) -> None:
+    others = [pair.ours() for _ in range(5)]
+    for one in others:
+        one.ask("PING")
+    mine = pair.ours()
+    assert mine.ask("CLIENT", "KILL", "SKIPME", "yes").number >= len(others)
+    assert b"connected_clients:1\r\n" in mine.ask("INFO", "clients").text
+    assert mine.ask("CLIENT", "LIST").text.count(b"\n") == 1
+    for one in (mine, *others):
+        one.close()
+
+
+REPLIES = [
+    "PING 1;CLIENT REPLY SKIP;PING 2;PING 3",
+    "CLIENT REPLY OFF;PING 1;SET k v;GET k;CLIENT REPLY ON;PING 2;GET k",
+    "CLIENT REPLY SKIP;CLIENT REPLY ON;PING",
+    "CLIENT REPLY SKIP;CLIENT REPLY SKIP;PING 1;PING 2",
+    "SET a 1;CLIENT REPLY SKIP;GET a;GET a;CLIENT REPLY SKIP;MGET a b c d;MGET a b c d",
+    "CLIENT REPLY OFF;CLIENT REPLY SKIP;CLIENT REPLY ON;PING",
+    "CLIENT REPLY OFF;INFO;DBSIZE;SELECT 1;NOPE;GET;CLIENT LIST;CLIENT REPLY ON;PING",
+    "CLIENT REPLY OFF;SET k v;RESET;GET k",
+    "GET a;CLIENT REPLY SKIP;INFO;CLIENT REPLY SKIP;GET;PING 3;MGET a b",
+    "CLIENT REPLY SKIP;CLIENT REPLY x;PING 4",
+]
+
+
+@pytest.mark.parametrize("line", REPLIES)
+def test_replies_that_are_not_wanted(pair: Pair, protocol: int, line: str) -> None:
+    commands = [one.split(" ") for one in line.split(";")] + [["ECHO", "end"], ["QUIT"]]
+    for at_once in (True, False):
+        with pair.both(protocol) as both:
+            for side in (both.bare, both.ours):
+                packed = [pack(*words) for words in commands]
+                for data in [b"".join(packed)] if at_once else packed:
+                    side.send(data)
+            assert both.ours.read_to_end() == both.bare.read_to_end()
+
+
+@pytest.fixture
+def admin(pair: Pair) -> Iterator[Both]:
+    """A connection to each, and no pause left behind."""
+    with pair.both() as both:
+        yield both
+        both.same("CLIENT", "UNPAUSE")
+
+
+def paused(connection: Connection) -> int:
+    """How many clients wait."""
+    info = connection.ask("INFO", "clients").text.decode()
+    return int(info.split("blocked_clients:")[1].split("\r\n")[0])
+
+
+def test_a_pause_holds_writes_back(pair: Pair, admin: Both) -> None:
+    admin.same("CLIENT", "PAUSE", 100000, "WRITE")
+    waiting = [pair.both() for _ in range(4)]
+    try:
+        for number, both in enumerate(waiting):
+            for side in (both.bare, both.ours):
+                side.send(pack("GET", "k") + pack("INCR", f"count:{number}") + pack("GET", "k"))
+                assert side.read().raw == b"$-1\r\n"
+        until(lambda: paused(admin.ours) == len(waiting), "all wait")
+        with pair.both() as both:
+            both.same("GET", "count:0")
+            both.same("SET")
+        admin.same("CLIENT", "PAUSE", 1, "WRITE")  # no shorter than the first
+        assert paused(admin.ours) == len(waiting)
+        admin.same("CLIENT", "UNPAUSE")
+        for both in waiting:
+            for _ in range(2):
+                assert both.ours.read() == both.bare.read()
+    finally:
+        for both in waiting:
+            both.bare.close()
+            both.ours.close()
+
+
+def test_a_pause_ends(pair: Pair, admin: Both) -> None:
+    admin.same("CLIENT", "PAUSE", 100000, "WRITE")
+    with pair.both() as both:
+        for side in (both.bare, both.ours):
+            side.send(pack("SET", "k", "v") + pack("GET", "k"))
+        until(lambda: paused(admin.ours) == 1, "it waits")
+        line = admin.ours.ask("CLIENT", "LIST").text.decode()
+        assert "flags=b " in line
+        admin.same("CLIENT", "UNPAUSE")
+        assert both.ours.read() == both.bare.read()
+        assert both.ours.read() == both.bare.read()
+        assert paused(admin.ours) == 0
+        admin.same("CLIENT", "PAUSE", 200, "ALL")
+        both.same("PING")  # after 200 ms
+        both.same("SET", "k", "w")
+
+
+def test_a_paused_client_may_go(pair: Pair, admin: Both) -> None:
+    admin.same("CLIENT", "PAUSE", 100000, "WRITE")
+    with pair.both() as both:
+        number = both.ours.ask("CLIENT", "ID").number
+        both.ours.send(pack("SET", "k", "v"))
+        until(lambda: paused(admin.ours) == 1, "it waits")
+        assert admin.ours.ask("CLIENT", "KILL", "ID", number).number == 1
+        until(lambda: paused(admin.ours) == 0, "nobody waits")
+        admin.same("GET", "k")
