@@ -11,7 +11,9 @@
 use crate::lanes::Lanes;
 use crate::merge::Merging;
 use crate::net::Peer;
+use crate::push::Pushes;
 use crate::request::Request;
+use crate::subscriptions::Subscriptions;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
@@ -113,6 +115,8 @@ pub struct Session {
     pub input_bytes: u64,
     /// Bytes written so far.
     pub output_bytes: u64,
+    /// Monotonic seconds when it went over its soft limit, if it is.
+    pub over_since: Option<u64>,
 }
 
 /// One connection of an application.
@@ -143,6 +147,8 @@ pub struct Client {
     pub lane_set: u32,
     /// May run commands.
     pub authenticated: bool,
+    /// In RESP2 with subscriptions: few commands are allowed.
+    pub confined: bool,
     /// The last command's row; `usize::MAX` before the first.
     pub last_command: usize,
     /// Whether its commands are taken.
@@ -161,6 +167,10 @@ pub struct Client {
     pub is_ready: bool,
     /// Its replies wait a moment for the rest of its pipeline.
     pub is_held: bool,
+    /// What may only be pushed behind replies that are still to come.
+    pub(crate) pushes: Pushes,
+    /// What it is subscribed to, if anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
     /// The rest, apart so that the hot part is small.
@@ -191,6 +201,7 @@ impl Client {
             front: 0,
             lane_set,
             authenticated,
+            confined: false,
             last_command: usize::MAX,
             gate: Gate::Open,
             closing: Closing::No,
@@ -200,6 +211,8 @@ impl Client {
             is_dirty: false,
             is_ready: false,
             is_held: false,
+            pushes: Pushes::new(),
+            subscriptions: None,
             accounted: 0,
             session: Box::new(session),
         }
@@ -239,6 +252,9 @@ impl Client {
     pub fn pop_front(&mut self) {
         self.owed.pop_front();
         self.front = self.front.wrapping_add(1);
+        if !self.pushes.is_empty() {
+            self.release_pushes();
+        }
     }
 
     /// Moves every reply that is there and next in order to `out`.
@@ -345,4 +361,7 @@ pub struct ClientInfo {
     pub total_input: u64,
     pub total_output: u64,
     pub total_commands: u64,
+    pub sub: usize,
+    pub psub: usize,
+    pub ssub: usize,
 }

@@ -170,6 +170,9 @@ impl Worker {
         } else if !client.authenticated && !row.no_auth {
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
+        } else if client.confined && !row.is_for_subscribers() {
+            self.refuse_while_subscribed(place, &row.name);
+            Taken::Yes
         } else {
             self.route(place, row, args, shared)
         }

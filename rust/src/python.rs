@@ -7,10 +7,12 @@ use crate::client::ClientInfo;
 use crate::command::Table;
 use crate::instance::InstanceState;
 use crate::net::Listener;
+use crate::output_limits::OutputLimits;
 use crate::session::hello_reply;
 use crate::shared::{ClientKey, Door, Mail, Mailbox, Settings, Shared, ToCoordinator};
 use crate::slot::SlotMap;
 use crate::stats::Stats;
+use crate::subscriptions::{KINDS, Registry};
 use crate::worker::Worker;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -21,9 +23,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+mod feed;
 mod replies;
 mod rows;
 
+use feed::{Feed, Interest, Subscribe, Subscribed};
 use replies::{Replies, elements};
 use rows::CommandRow;
 
@@ -32,6 +36,8 @@ use rows::CommandRow;
 mod _core {
     #[pymodule_export]
     use super::{ClientList, Command, Proxy, Replies, Stopped, build_profile, elements, slot};
+    #[pymodule_export]
+    use super::{Feed, Interest, Subscribe, Subscribed};
     #[pymodule_export]
     use crate::client::ClientInfo;
     #[pymodule_export]
@@ -66,6 +72,8 @@ struct Config {
     maxclients: usize,
     timeout: u64,
     tcp_keepalive: u64,
+    pushes_follow_replies: bool,
+    unsubscribing_needs_subscription: bool,
     hello2: Vec<(Vec<u8>, Vec<u8>)>,
     hello3: Vec<(Vec<u8>, Vec<u8>)>,
     commands: Vec<CommandRow>,
@@ -118,7 +126,8 @@ impl Proxy {
         let rows = rows.collect::<Result<Vec<_>, _>>().map_err(bad)?;
         let doors = config.workers.iter().map(|_| {
             let mailbox = Mailbox::new()?;
-            Ok(Door { mailbox, stats: Stats::default(), clients: AtomicUsize::new(0) })
+            let (messages, stats) = (Mailbox::new()?, Stats::default());
+            Ok(Door { mailbox, messages, stats, clients: AtomicUsize::new(0) })
         });
         let doors = doors.collect::<Result<Vec<_>, _>>().map_err(os_error)?;
         let shared = Shared {
@@ -129,7 +138,11 @@ impl Proxy {
             databases: config.databases,
             hello: [hello_reply(&config.hello2, false), hello_reply(&config.hello3, true)],
             client_memory: config.client_memory / config.workers.len().max(1),
+            pushes_follow_replies: config.pushes_follow_replies,
+            unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
+            registry: Registry::default(),
             settings: Settings {
+                output_limits: OutputLimits::default(),
                 requirepass: Mutex::new(config.requirepass),
                 protected_mode: AtomicBool::new(config.protected_mode),
                 maxclients: AtomicUsize::new(config.maxclients),
@@ -192,6 +205,30 @@ impl Proxy {
         if let Some(door) = self.shared.doors.get(worker) {
             door.mailbox.post(Mail::Reply(ClientKey { worker, place, generation }, data));
         }
+    }
+
+    /// Subscribes a client, now that the instances are subscribed; answers with `Subscribed`.
+    fn subscribe(&self, request: &Subscribe, ticket: u64) {
+        let (worker, place, generation) = (request.worker, request.place, request.generation);
+        let key = ClientKey { worker, place, generation };
+        let (kind, names) = (KINDS[request.kind], request.names.clone());
+        self.shared.doors[worker].mailbox.post(Mail::Subscribe { key, kind, names, ticket });
+    }
+
+    /// How many channels, patterns and sharded channels have subscribers.
+    fn subscriptions(&self) -> [usize; 3] {
+        KINDS.map(|kind| self.shared.registry.len(kind))
+    }
+
+    /// Changes what may wait for a client that does not read.
+    fn set_output_limit(&self, class_: &str, hard: u64, soft: u64, seconds: u64) -> PyResult<()> {
+        let limits = &self.shared.settings.output_limits;
+        match class_ {
+            "normal" => limits.normal.set(hard, soft, seconds),
+            "pubsub" => limits.pubsub.set(hard, soft, seconds),
+            _ => return Err(PyValueError::new_err(format!("no class {class_:?}"))),
+        }
+        Ok(())
     }
 
     /// Says where an instance listens, or (without a socket) why it cannot be reached.
@@ -267,6 +304,15 @@ fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py<PyAny>> {
             let clients = clients.into_iter().map(|client| Py::new(py, client));
             Py::new(py, ClientList { request, clients: clients.collect::<PyResult<_>>()? })?
                 .into_any()
+        }
+        ToCoordinator::Subscribe { key, kind, names } => {
+            let (worker, place, generation) = (key.worker, key.place, key.generation);
+            let kind = kind as usize;
+            Py::new(py, Subscribe { worker, place, generation, kind, names })?.into_any()
+        }
+        ToCoordinator::Subscribed(ticket) => Py::new(py, Subscribed { ticket })?.into_any(),
+        ToCoordinator::Interest { kind, name, is_wanted } => {
+            Py::new(py, Interest { kind: kind as usize, name, is_wanted })?.into_any()
         }
         ToCoordinator::Stopped(worker) => Py::new(py, Stopped { worker })?.into_any(),
     })

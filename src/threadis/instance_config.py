@@ -9,6 +9,8 @@ from threadis.server import Server
 # Connections an instance accepts: few clients may still need many lanes, and the supervisor asks
 LEAST_LANES, SPARE_LANES = 10_000, 32
 REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
+# Directives about clients, which the proxy has
+OF_CLIENTS = ("client-output-buffer-limit",)
 DUMP_NAME = "dump.rdb"  # the servers' default
 
 
@@ -33,6 +35,7 @@ def text(
         f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
         "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
         "tcp-backlog 511",
+        "client-output-buffer-limit pubsub 0 0 0",  # one connection hears for all subscribers
         f"shutdown-timeout {REPLICA_WAIT}",
         f"maxmemory {share(config.maxmemory, instances)}",
         f"maxmemory-policy {config.maxmemory_policy}",
@@ -42,7 +45,7 @@ def text(
         lines.append(f"save {config.save or quote('')}")
     if server.hides_user_data:
         lines.append("hide-user-data-from-log yes")
-    lines.extend(f"{name} {value}" for name, value in config.set.items())
+    lines.extend(f"{name} {value}" for name, value in config.set.items() if name not in OF_CLIENTS)
     return "".join(f"{line}\n" for line in lines).encode()
 
 

@@ -158,6 +158,7 @@ class Supervisor:
             timeout=config.timeout,
             tcp_keepalive=config.tcp_keepalive,
             maxmemory=config.maxmemory,
+            output_limits=config.set.get("client-output-buffer-limit", ""),
             tcp_backlog=config.tcp_backlog,
         )
 

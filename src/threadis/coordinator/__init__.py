@@ -15,6 +15,7 @@ from threadis.coordinator.clients import Clients
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.information import Information
 from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.pubsub import Pubsub
 
 __all__ = ["Coordinator"]
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 RETRY = 0.05  # seconds between attempts to make an instance ready
 LANE_NAME = b" name=threadis-lane "  # as CLIENT LIST shows the workers' connections
 
+SubscriptionLetter = _core.Subscribe | _core.Subscribed | _core.Interest
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 
 
@@ -41,7 +43,8 @@ class Coordinator:
         self._tasks: set[asyncio.Task[None]] = set()
         self.clients = Clients(core, client_fields, len(start.workers))
         self._configuration = Configuration(start, core, links)
-        information = Information(start, core, links, self._configuration)
+        self._pubsub = Pubsub(core, links)
+        information = Information(start, core, links, self._configuration, self._pubsub)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
             "config|get": self._configuration.get,
@@ -67,6 +70,16 @@ class Coordinator:
             reply = resp.error("ERR threadis: internal error, see the log")
         self._core.reply(command.worker, command.place, command.generation, reply)
 
+    def subscriptions(self, letter: SubscriptionLetter) -> None:
+        """Hear what a worker says about subscriptions."""
+        match letter:
+            case _core.Subscribe():
+                self._keep(asyncio.create_task(self._pubsub.subscribe(letter)))
+            case _core.Subscribed():
+                self._pubsub.subscribed(letter)
+            case _core.Interest():
+                self._pubsub.interest(letter)
+
     def instance_changed(self, instance: control.Instance) -> None:
         """Tell the workers; an instance that came back is first made ready."""
         if instance.state is control.State.READY:
@@ -83,6 +96,7 @@ class Coordinator:
         while self._links.instance(instance.index) is instance:
             try:
                 await self._configuration.replay(instance.index)
+                await self._pubsub.renew(instance.index)
                 known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:
                 log.warning("instance %d cannot be asked yet: %s", instance.index, error)

@@ -54,7 +54,8 @@ class Clients:
                 if kind not in ("normal", "master", "replica", "slave", "pubsub", "primary"):
                     given = command.args[3].decode(errors="replace")
                     return resp.error(f"ERR Unknown client type '{given}'")
-                clients = clients if kind == "normal" else []
+                is_kind = {"pubsub": _is_subscribed, "normal": lambda one: not _is_subscribed(one)}
+                clients = [client for client in clients if is_kind.get(kind, _nobody)(client)]
             case ["id", _, *_]:
                 try:
                     wanted = {_client_id(word) for word in words[1:]}
@@ -73,6 +74,14 @@ class Clients:
         return " ".join(f"{name}={known.get(name, '0')}" for name in self._fields)
 
 
+def _is_subscribed(client: _core.ClientInfo) -> bool:
+    return bool(client.sub or client.psub or client.ssub)
+
+
+def _nobody(client: _core.ClientInfo) -> bool:
+    return False
+
+
 def _client_id(word: str) -> int:
     """An integer as the server reads it: 0 and less are numbers, of no client."""
     if not INTEGER.fullmatch(word) or not -(2**63) <= int(word) < 2**63:
@@ -86,6 +95,7 @@ def _fields(client: _core.ClientInfo) -> dict[str, str]:
         letter
         for letter, is_set in (
             ("U", client.is_unix),
+            ("P", _is_subscribed(client)),
             ("A", client.is_closing),
             ("e", client.no_evict),
             ("T", client.no_touch),
@@ -103,6 +113,9 @@ def _fields(client: _core.ClientInfo) -> dict[str, str]:
         "flags": flags or "N",
         "capa": "",
         "db": str(client.db),
+        "sub": str(client.sub),
+        "psub": str(client.psub),
+        "ssub": str(client.ssub),
         "multi": "-1",
         "qbuf": str(client.query_bytes),
         "obl": str(client.output_bytes),

@@ -12,11 +12,9 @@ from typing import Final
 import hiredis
 
 from threadis import _core, control, resp
+from threadis.coordinator import output_limits
 from threadis.coordinator.links import LinkError, Links
-
-UNITS: Final = {
-    "": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3,
-}  # fmt: skip
+from threadis.coordinator.output_limits import UNITS, OutputLimits
 
 # The supervisor's and the proxy's; changing one under them would break a promise.
 FIXED: Final = frozenset(
@@ -51,7 +49,6 @@ FIXED: Final = frozenset(
         "bio-cpulist",
         "bio_cpulist",
         "maxmemory-clients",
-        "client-output-buffer-limit",
         "enable-debug-command",
         "enable-module-command",
         "enable-protected-configs",
@@ -65,6 +62,7 @@ class Configuration:
     def __init__(self, start: control.Start, core: _core.Proxy, links: Links) -> None:
         self._core = core
         self._links = links
+        self._output_limits = OutputLimits(core, start.output_limits)
         self._changed: dict[bytes, bytes] = {}
         self._lock = asyncio.Lock()
         unix = [one.address for one in start.listeners if one.is_unix]
@@ -98,10 +96,15 @@ class Configuration:
             return resp.error(str(reply))
         names, values = reply[::2], reply[1::2]
         items = [
-            (name, self._values.get(name.decode(), value.decode()).encode())
+            (name, self._shown(name.decode(), value.decode()).encode())
             for name, value in zip(names, values, strict=True)
         ]
         return resp.pairs(items, command.info.resp)
+
+    def _shown(self, name: str, instance_says: str) -> str:
+        if name == output_limits.NAME:
+            return self._output_limits.shown(instance_says)
+        return self._values.get(name, instance_says)
 
     async def set(self, command: _core.Command) -> bytes:
         """CONFIG SET name value …: everything, everywhere, or nothing."""
@@ -123,6 +126,11 @@ class Configuration:
             ours = {n: _checked(n, v.decode()) for n, v in wanted.items() if n in self._values}
         except ValueError as error:
             return _failed(str(error.args[0]), str(error.args[1]))
+        limits = wanted.pop(output_limits.NAME, b"").decode(errors="replace")
+        try:
+            output_limits.parse(limits)
+        except ValueError as error:
+            return _failed(output_limits.NAME, str(error))
         theirs = {n.encode(): v for n, v in wanted.items() if n not in self._values}
         if "maxmemory" in ours:
             share = int(ours["maxmemory"]) // self._links.count
@@ -133,6 +141,7 @@ class Configuration:
         for name, value in ours.items():
             self._values[name] = value
             self._apply(name, value)
+        self._output_limits.set(limits)
         return resp.OK
 
     def _apply(self, name: str, value: str) -> None:
