@@ -1,7 +1,7 @@
 //! SUBSCRIBE, PUBLISH, PUBSUB and their kin, and messages on their way to a worker's clients.
 
 use crate::client::{Closing, Gate, Owed};
-use crate::forward::Taken;
+use crate::forward::{Taken, printable};
 use crate::number::push_u64;
 use crate::request::{Args, push_array, push_bulk};
 use crate::shared::{ClientKey, ToCoordinator};
@@ -63,6 +63,11 @@ impl Worker {
             Verb::Subscribe(kind) => self.subscribe(place, kind, args),
             Verb::Unsubscribe(kind) => self.unsubscribe(place, kind, args),
             Verb::Publish(kind) => self.publish_message(place, kind, args.get(1), args.get(2)),
+            Verb::Names(_) if args.len() > 3 => {
+                let name = printable(args.get(1), 128);
+                let why = b"ERR unknown subcommand or wrong number of arguments for '";
+                self.answer_error(place, &[why, name, b"'. Try PUBSUB HELP."].concat());
+            }
             Verb::Names(kind) => {
                 let pattern = (args.len() > 2).then(|| args.get(2));
                 let names = self.shared.registry.names(kind, pattern);

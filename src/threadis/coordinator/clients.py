@@ -54,8 +54,7 @@ class Clients:
                 if kind not in ("normal", "master", "replica", "slave", "pubsub", "primary"):
                     given = command.args[3].decode(errors="replace")
                     return resp.error(f"ERR Unknown client type '{given}'")
-                is_kind = {"pubsub": _is_subscribed, "normal": lambda one: not _is_subscribed(one)}
-                clients = [client for client in clients if is_kind.get(kind, _nobody)(client)]
+                clients = [client for client in clients if _kind(client) == kind]
             case ["id", _, *_]:
                 try:
                     wanted = {_client_id(word) for word in words[1:]}
@@ -78,8 +77,8 @@ def _is_subscribed(client: _core.ClientInfo) -> bool:
     return bool(client.sub or client.psub or client.ssub)
 
 
-def _nobody(client: _core.ClientInfo) -> bool:
-    return False
+def _kind(client: _core.ClientInfo) -> str:
+    return "pubsub" if _is_subscribed(client) else "normal"
 
 
 def _client_id(word: str) -> int:
@@ -94,9 +93,9 @@ def _fields(client: _core.ClientInfo) -> dict[str, str]:
     flags = "".join(
         letter
         for letter, is_set in (
-            ("U", client.is_unix),
             ("P", _is_subscribed(client)),
             ("A", client.is_closing),
+            ("U", client.is_unix),
             ("e", client.no_evict),
             ("T", client.no_touch),
         )
