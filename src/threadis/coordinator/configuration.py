@@ -11,7 +11,7 @@ from typing import Final
 
 import hiredis
 
-from threadis import _core, control, resp
+from threadis import _core, control, instance_config, resp
 from threadis.coordinator import output_limits
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.output_limits import UNITS, OutputLimits
@@ -133,7 +133,7 @@ class Configuration:
             return _failed(output_limits.NAME, str(error))
         theirs = {n.encode(): v for n, v in wanted.items() if n not in self._values}
         if "maxmemory" in ours:
-            share = int(ours["maxmemory"]) // self._links.count
+            share = instance_config.share(int(ours["maxmemory"]), self._links.count)
             theirs[b"maxmemory"] = str(share).encode()
         refusal = await self._set_everywhere(theirs)
         if refusal is not None:
