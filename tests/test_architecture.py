@@ -19,6 +19,7 @@ def test_python_is_met_in_few_rust_files() -> None:
     allowed = {
         "python.rs",
         "python/feed.rs",
+        "python/letters.rs",
         "python/replies.rs",
         "python/rows.rs",
         "load/python.rs",

@@ -10,6 +10,7 @@
 
 use crate::lanes::Lanes;
 use crate::merge::Merging;
+use crate::multi::Multi;
 use crate::net::Peer;
 use crate::push::Pushes;
 use crate::request::Request;
@@ -39,6 +40,8 @@ pub enum Gate {
     Drain,
     /// The coordinator has the last one.
     Coordinator,
+    /// A key of the next command is locked.
+    Lock,
     /// The next command's lane is full.
     Lane,
     /// The client does not read its replies, or has too many commands in flight.
@@ -82,12 +85,23 @@ pub enum Owed {
     },
     /// Here. Boxed, like the next: a client owes thousands of these entries.
     Held(Box<Vec<u8>>),
+    /// A block from MULTI to EXEC: replies that come before the one of EXEC.
+    Block(usize),
     /// A large reply of which the beginning has moved to `out` already.
     Streaming,
     /// Parts of several instances.
     Merging(Box<Merging>),
     /// SCAN's, whose cursor must be rewritten; the instance it went to.
     Scanning(u16),
+}
+
+/// A transaction that the worker runs command by command.
+#[derive(Debug, Clone, Copy)]
+pub struct Executing {
+    /// Commands still to be taken.
+    pub left: usize,
+    /// The lock it runs under.
+    pub token: u64,
 }
 
 /// What a client said about itself, and what we count of it.
@@ -171,6 +185,14 @@ pub struct Client {
     pub(crate) pushes: Pushes,
     /// What it is subscribed to, if anything.
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// Between MULTI and EXEC.
+    pub multi: Option<Box<Multi>>,
+    /// Runs what EXEC was given, one command after the other.
+    pub executing: Option<Executing>,
+    /// The coordinator watches keys for it.
+    pub is_watching: bool,
+    /// The coordinator has heard of it, and wants to hear when it goes.
+    pub is_known: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
     /// The rest, apart so that the hot part is small.
@@ -213,6 +235,10 @@ impl Client {
             is_held: false,
             pushes: Pushes::new(),
             subscriptions: None,
+            multi: None,
+            executing: None,
+            is_watching: false,
+            is_known: false,
             accounted: 0,
             session: Box::new(session),
         }
@@ -317,7 +343,8 @@ impl Client {
     /// Bytes buffered for it in either direction.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        self.pending() + self.held + self.parked.len() + self.rx.len()
+        let queued = self.multi.as_ref().map_or(0, |multi| multi.size());
+        self.pending() + self.held + self.parked.len() + self.rx.len() + queued
     }
 
     /// Bytes not yet written.

@@ -5,7 +5,7 @@ use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::net::{self, Io, Peer};
-use crate::shared::{ClientKey, Mail, ToCoordinator};
+use crate::shared::{Change, ClientKey, Mail, ToCoordinator};
 use crate::subscriptions::Kind;
 use crate::worker::Worker;
 use rustix::event::epoll;
@@ -113,7 +113,11 @@ impl Worker {
     pub(crate) fn remove_client(&mut self, place: usize) {
         self.release(place);
         self.unsubscribe_all(place);
+        let key = self.key(place);
         let client = self.clients.remove(place);
+        if client.is_known {
+            self.shared.coordinator.post(ToCoordinator::Gone(key));
+        }
         self.buffered -= client.accounted;
         self.shared.connected.fetch_sub(1, Relaxed);
         self.shared.doors[self.index].clients.fetch_sub(1, Relaxed);
@@ -127,7 +131,10 @@ impl Worker {
         for letter in self.shared.clone().doors[self.index].mailbox.take() {
             match letter {
                 Mail::Accepted(fd, peer) => self.add_client(fd, peer),
-                Mail::Reply(key, reply) => self.coordinator_reply(key, reply),
+                Mail::Reply(key, reply, change) => self.coordinator_reply(key, reply, change),
+                Mail::Run(key, commands, token) => self.run_queued(key, &commands, token),
+                Mail::Lock(lock) => self.lock(lock),
+                Mail::Unlock(token) => self.unlock(token),
                 Mail::Instance(index, state) => self.instance_changed(index, state),
                 Mail::ListClients(request) => {
                     let clients =
@@ -143,13 +150,20 @@ impl Worker {
         self.read_messages();
     }
 
-    fn coordinator_reply(&mut self, key: ClientKey, reply: Vec<u8>) {
+    fn coordinator_reply(&mut self, key: ClientKey, reply: Vec<u8>, change: Change) {
         let Some(client) = self.clients.get_mut(key.place) else {
             return;
         };
         if client.generation != key.generation {
             return;
         }
+        if let Some(watching) = change.watching {
+            client.is_watching = watching;
+        }
+        if let Some(db) = change.db {
+            self.change_state(key.place, |state| state.db = db);
+        }
+        let client = &mut self.clients[key.place];
         if let Some(Owed::Waiting) = client.owed.front() {
             client.hold(client.front, reply);
             client.settle(&self.lanes);

@@ -44,6 +44,10 @@ pub enum Verb {
     ClientSetinfo,
     ClientNoEvict,
     ClientNoTouch,
+    Multi,
+    Exec,
+    Discard,
+    Watch,
 }
 
 /// One row of the table.
@@ -55,6 +59,14 @@ pub struct Row {
     pub arity: i64,
     /// May run before authentication.
     pub no_auth: bool,
+    /// May change keys.
+    pub writes: bool,
+    /// Why it is refused between MULTI and EXEC; empty if it is not.
+    pub multi_refusal: Vec<u8>,
+    /// Between MULTI and EXEC, needs the coordinator although it names keys of one instance.
+    pub needs_coordinator: bool,
+    /// Runs at once between MULTI and EXEC.
+    pub ends_multi: bool,
     /// Where it goes.
     pub route: Route,
     /// Where its keys are.
@@ -62,7 +74,7 @@ pub struct Row {
     /// The one key's argument, when the specification is that simple (most are); else 0.
     pub only_key: usize,
     /// Options that make the command one we refuse.
-    pub refused_words: Vec<Vec<u8>>,
+    pub special_words: Vec<Vec<u8>>,
     /// Options end at this word (XREAD's STREAMS), behind which anything may be a key.
     pub words_until: Vec<u8>,
     /// The error for `Route::Refuse` and for a refused word.
@@ -84,10 +96,14 @@ impl Row {
             name,
             arity,
             no_auth: false,
+            writes: true,
+            multi_refusal: Vec::new(),
+            needs_coordinator: false,
+            ends_multi: false,
             route,
             keys,
             only_key,
-            refused_words: Vec::new(),
+            special_words: Vec::new(),
             words_until: Vec::new(),
             refusal: Vec::new(),
             subcommands: Index::default(),

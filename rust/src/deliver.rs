@@ -83,6 +83,15 @@ impl Worker {
                 self.early.push((place, expect.sequence));
                 return; // nothing to write yet
             }
+            Some(owed @ Owed::Block(_)) => {
+                if let Owed::Block(before) = owed {
+                    *before -= 1;
+                    if *before == 0 {
+                        *owed = Owed::Waiting;
+                    }
+                }
+                return; // EXEC's reply is still to come
+            }
             Some(Owed::Scanning(instance)) => {
                 let instance = *instance;
                 let count = self.instances.len();
@@ -180,7 +189,11 @@ impl Worker {
             let mut error = Vec::new();
             push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
             match client.owed_at(expect.sequence) {
-                Some(Owed::Waiting | Owed::Scanning(_)) => client.hold(expect.sequence, error),
+                // Each reply of a block would come here; the first stands for all.
+                Some(Owed::Block(_) | Owed::Waiting | Owed::Scanning(_)) => {
+                    client.hold(expect.sequence, error);
+                }
+                Some(Owed::Held(_)) => {}
                 Some(Owed::Merging(merging)) => {
                     let before = merging.size();
                     let Some(whole) = merging.add(instance, &error) else {

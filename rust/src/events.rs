@@ -1,6 +1,8 @@
 //! What a worker waits for, and what it notes when that happens.
 
+use crate::client::Gate;
 use crate::net;
+use crate::shared::ToCoordinator;
 use crate::worker::{TICK_NANOSECONDS, Worker, monotonic, seconds};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -66,6 +68,9 @@ impl Worker {
             let client = &mut self.clients[place];
             client.readable = true;
             client.hung_up |= flags.intersects(HANG_UP);
+            if client.hung_up && client.gate == Gate::Coordinator {
+                self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
+            }
             self.mark_ready(place);
         }
     }

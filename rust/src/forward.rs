@@ -1,7 +1,7 @@
 //! From a client's bytes to the lanes: cut, look up, find the instance, append.
 
 use crate::client::{Closing, Gate};
-use crate::command::{Found, Row};
+use crate::command::{Found, Route, Row, Verb};
 use crate::net::{self, Io};
 use crate::reply::push_error;
 use crate::request::{Args, Cut, REQUEST_LIMIT};
@@ -110,15 +110,26 @@ impl Worker {
             if client.gate != Gate::Open || client.closing != Closing::No {
                 break;
             }
-            if client.is_behind() {
+            if client.executing.is_some() {
+                if self.has_executed(place) {
+                    continue;
+                }
+                if self.clients[place].gate != Gate::Open {
+                    break;
+                }
+            } else if client.is_behind() {
                 client.gate = Gate::Output;
                 break;
             }
+            let client = &mut self.clients[place];
             match request.cut(&bytes[used..], client.authenticated) {
                 Ok(Cut::Complete(length)) => {
                     let args = request.args(&bytes[used..used + length]);
                     if self.take(place, args, &shared) == Taken::NotYet {
                         break;
+                    }
+                    if let Some(executing) = &mut self.clients[place].executing {
+                        executing.left -= 1;
                     }
                     taken += u64::from(!args.is_empty());
                     request.reset();
@@ -158,21 +169,30 @@ impl Worker {
             Found::UnknownSubcommand(parent) => {
                 self.clients[place].last_command = parent;
                 self.answer_error(place, &unknown_subcommand(&shared.table.row(parent).name, args));
+                self.spoil_multi(place);
                 return Taken::Yes;
             }
         };
         let row = shared.table.row(found);
         let client = &mut self.clients[place];
         client.last_command = found; // before it runs: CLIENT INFO shows itself
-        if !row.takes(args.len()) {
+        if !row.takes(args.len()) && row.route == Route::Session(Verb::Exec) {
+            self.exec_refused(place, row, args)
+        } else if !row.takes(args.len()) {
             self.wrong_arity(place, row);
+            self.spoil_multi(place);
             Taken::Yes
         } else if !client.authenticated && !row.no_auth {
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
-        } else if client.confined && !row.is_for_subscribers() {
+        } else if client.confined && client.executing.is_none() && !row.is_for_subscribers() {
             self.refuse_while_subscribed(place, &row.name);
             Taken::Yes
+        } else if client.multi.is_some() && !row.ends_multi {
+            self.queue(place, row, args, shared);
+            Taken::Yes
+        } else if client.executing.is_none() && self.must_wait_for_lock(place, row, args) {
+            Taken::NotYet
         } else {
             self.route(place, row, args, shared)
         }
@@ -188,6 +208,7 @@ impl Worker {
             return Taken::Yes;
         }
         self.answer_error(place, &unknown_command(args));
+        self.spoil_multi(place);
         Taken::Yes
     }
 

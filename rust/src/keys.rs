@@ -120,6 +120,11 @@ impl KeySpec {
     }
 }
 
+/// Every argument that is a key.
+pub fn all<'a>(specs: &'a [KeySpec], args: Args<'a>) -> impl Iterator<Item = usize> + 'a {
+    specs.iter().filter_map(move |spec| spec.span(args)).flat_map(Span::indices)
+}
+
 impl Span {
     /// The arguments that are keys.
     pub fn indices(self) -> impl Iterator<Item = usize> {

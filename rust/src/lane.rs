@@ -62,6 +62,10 @@ pub struct Lane {
     /// Bytes of commands appended and written since the lane opened, modulo 2^32.
     appended: u32,
     written: u32,
+    /// Tells it from others that had the same place.
+    pub serial: u64,
+    /// Replies handed out since it opened.
+    pub answered: u64,
     /// Whose replies are to come, in order.
     pub expects: VecDeque<Expect>,
     /// Replies of the opening still to come; commands wait until they are all good.
@@ -96,6 +100,8 @@ impl Lane {
             sent: 0,
             appended: 0,
             written: 0,
+            serial: 0,
+            answered: 0,
             expects: VecDeque::new(),
             opening,
             cutter: Cutter::default(),

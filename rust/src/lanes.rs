@@ -23,6 +23,7 @@ pub struct Lanes {
     received: Vec<Vec<u8>>,
     sets: Vec<Set>,
     set_places: HashMap<State, u32>,
+    last_serial: u64,
 }
 
 /// The lanes of one state, by instance.
@@ -130,7 +131,10 @@ impl Lanes {
         if net::write(&fd, &hello) != Io::Moved(hello.len()) {
             return Err(Errno::CONNRESET);
         }
-        let place = self.open.insert(Lane::new(fd, instance, set, opening, now));
+        self.last_serial += 1;
+        let mut lane = Lane::new(fd, instance, set, opening, now);
+        lane.serial = self.last_serial;
+        let place = self.open.insert(lane);
         if self.received.len() <= place {
             self.received.resize_with(place + 1, Vec::new);
         }
@@ -204,6 +208,7 @@ impl Lanes {
                 continue;
             }
             let expect = lane.expects.pop_front().ok_or(Broken("stray reply"))?;
+            lane.answered += 1;
             let place =
                 |offset: usize| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
             return Ok(Some((place(start)?, place(length)?, expect)));

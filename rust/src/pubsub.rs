@@ -105,7 +105,10 @@ impl Worker {
             self.answer_number(place, receivers);
             self.read_messages();
         } else {
+            // Those servers push it at once, be it into the middle of EXEC's reply.
+            let executing = self.clients[place].executing.take();
             self.read_messages();
+            self.clients[place].executing = executing;
             self.answer_number(place, receivers);
         }
     }
@@ -310,6 +313,7 @@ impl Worker {
                  / RESET are allowed in this context"
             ),
         );
+        self.spoil_multi(place);
     }
 }
 

@@ -3,13 +3,14 @@
 //! One configuration goes in; letters, numbers and replies come and go. Nothing here is called
 //! for an ordinary command.
 
-use crate::client::ClientInfo;
-use crate::command::Table;
+use crate::command::{Found, Table};
 use crate::instance::InstanceState;
+use crate::locks::Lock;
 use crate::net::Listener;
 use crate::output_limits::OutputLimits;
+use crate::request::{Cut, Request, push_array, push_bulk};
 use crate::session::hello_reply;
-use crate::shared::{ClientKey, Door, Mail, Mailbox, Settings, Shared, ToCoordinator};
+use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
 use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
@@ -24,10 +25,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 mod feed;
+mod letters;
 mod replies;
 mod rows;
 
 use feed::{Feed, Interest, Subscribe, Subscribed};
+use letters::{ClientList, Command, Left, Locked, Ran, Stopped, letter_to_python};
 use replies::{Replies, elements};
 use rows::CommandRow;
 
@@ -35,7 +38,10 @@ use rows::CommandRow;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::{ClientList, Command, Proxy, Replies, Stopped, build_profile, elements, slot};
+    use super::{
+        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, build_profile, elements,
+        slot,
+    };
     #[pymodule_export]
     use super::{Feed, Interest, Subscribe, Subscribed};
     #[pymodule_export]
@@ -77,29 +83,6 @@ struct Config {
     hello2: Vec<(Vec<u8>, Vec<u8>)>,
     hello3: Vec<(Vec<u8>, Vec<u8>)>,
     commands: Vec<CommandRow>,
-}
-
-/// A command for the coordinator.
-#[pyclass(frozen, get_all)]
-struct Command {
-    worker: usize,
-    place: usize,
-    generation: u32,
-    info: Py<ClientInfo>,
-    args: Vec<Vec<u8>>,
-}
-
-/// A worker's clients.
-#[pyclass(frozen, get_all)]
-struct ClientList {
-    request: u64,
-    clients: Vec<Py<ClientInfo>>,
-}
-
-/// A worker's thread has ended.
-#[pyclass(frozen, get_all)]
-struct Stopped {
-    worker: usize,
 }
 
 /// The workers, from the coordinator's side.
@@ -200,10 +183,13 @@ impl Proxy {
         letters.map(|letter| letter_to_python(py, letter)).collect()
     }
 
-    /// Answers a command.
-    fn reply(&self, worker: usize, place: usize, generation: u32, data: Vec<u8>) {
+    /// Answers a command, and changes the client's session.
+    #[pyo3(signature = (command, data, db=None, watching=None))]
+    fn reply(&self, command: &Command, data: Vec<u8>, db: Option<u32>, watching: Option<bool>) {
+        let (worker, place, generation) = (command.worker, command.place, command.generation);
         if let Some(door) = self.shared.doors.get(worker) {
-            door.mailbox.post(Mail::Reply(ClientKey { worker, place, generation }, data));
+            let key = ClientKey { worker, place, generation };
+            door.mailbox.post(Mail::Reply(key, data, Change { db, watching }));
         }
     }
 
@@ -229,6 +215,61 @@ impl Proxy {
             _ => return Err(PyValueError::new_err(format!("no class {class_:?}"))),
         }
         Ok(())
+    }
+
+    /// Answers EXEC: the worker runs these commands under a lock, then says `Ran`.
+    fn run_queued(&self, command: &Command, queued: Vec<Vec<Vec<u8>>>, token: u64) {
+        let (worker, place, generation) = (command.worker, command.place, command.generation);
+        if let Some(door) = self.shared.doors.get(worker) {
+            let key = ClientKey { worker, place, generation };
+            door.mailbox.post(Mail::Run(key, queued, token));
+        }
+    }
+
+    /// Tells every worker to let its clients wait for these keys (database, key, exclusive); each
+    /// answers with a `Locked` once nothing is in flight to these instances that could miss it.
+    fn lock(
+        &self,
+        token: u64,
+        keys: Vec<(u32, Vec<u8>, bool)>,
+        everything: bool,
+        instances: Vec<usize>,
+    ) {
+        let lock = Arc::new(Lock { token, keys, everything, instances });
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Lock(Arc::clone(&lock)));
+        }
+    }
+
+    /// Ends a lock.
+    fn unlock(&self, token: u64) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Unlock(token));
+        }
+    }
+
+    /// Looks a command up: its row's name, and for each of its key specifications the arguments
+    /// that are keys.
+    fn find(&self, args: Vec<Vec<u8>>) -> Option<(String, Vec<Vec<usize>>)> {
+        let mut raw = Vec::new();
+        push_array(&mut raw, args.len());
+        for arg in args {
+            push_bulk(&mut raw, &arg);
+        }
+        let mut request = Request::default();
+        let Ok(Cut::Complete(_)) = request.cut(&raw, true) else { return None };
+        let args = request.args(&raw);
+        let sub = (args.len() > 1).then(|| args.get(1));
+        let Found::Row(place) = self.shared.table.find(args.get(0), sub) else { return None };
+        let row = self.shared.table.row(place);
+        let spans = row.keys.iter().map(|spec| spec.span(args));
+        let keys = spans.map(|span| span.map_or(Vec::new(), |span| span.indices().collect()));
+        Some((String::from_utf8_lossy(&row.name).into_owned(), keys.collect()))
+    }
+
+    /// The instance of a key.
+    fn instance_of(&self, key: &[u8]) -> usize {
+        usize::from(self.shared.slot_map.instance(key))
     }
 
     /// Says where an instance listens, or (without a socket) why it cannot be reached.
@@ -291,31 +332,6 @@ impl Proxy {
             door.mailbox.post(Mail::Stop(grace));
         }
     }
-}
-
-fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py<PyAny>> {
-    Ok(match letter {
-        ToCoordinator::Command { key, info, args } => {
-            let info = Py::new(py, *info)?;
-            let (worker, place, generation) = (key.worker, key.place, key.generation);
-            Py::new(py, Command { worker, place, generation, info, args })?.into_any()
-        }
-        ToCoordinator::Clients { request, clients } => {
-            let clients = clients.into_iter().map(|client| Py::new(py, client));
-            Py::new(py, ClientList { request, clients: clients.collect::<PyResult<_>>()? })?
-                .into_any()
-        }
-        ToCoordinator::Subscribe { key, kind, names } => {
-            let (worker, place, generation) = (key.worker, key.place, key.generation);
-            let kind = kind as usize;
-            Py::new(py, Subscribe { worker, place, generation, kind, names })?.into_any()
-        }
-        ToCoordinator::Subscribed(ticket) => Py::new(py, Subscribed { ticket })?.into_any(),
-        ToCoordinator::Interest { kind, name, is_wanted } => {
-            Py::new(py, Interest { kind: kind as usize, name, is_wanted })?.into_any()
-        }
-        ToCoordinator::Stopped(worker) => Py::new(py, Stopped { worker })?.into_any(),
-    })
 }
 
 /// Starts a worker's thread on its CPUs and waits for its id.

@@ -13,7 +13,7 @@ use crate::shared::{Shared, ToCoordinator};
 use crate::worker::Worker;
 
 /// Where the keys of a command are.
-enum Owner {
+pub(crate) enum Owner {
     /// It has none, as far as its syntax tells.
     Nobody,
     One(usize),
@@ -41,9 +41,8 @@ impl Worker {
 
     /// One instance has all keys, or the command is refused.
     fn route_to_owner(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) -> Taken {
-        if !row.refused_words.is_empty() && has_refused_word(row, args) {
-            self.answer_error(place, &row.refusal);
-            return Taken::Yes;
+        if !row.special_words.is_empty() && has_special_word(row, args) {
+            return self.route_to_coordinator(place, args);
         }
         let owner = if row.only_key > 0 && row.only_key < args.len() {
             Owner::One(usize::from(shared.slot_map.instance(args.get(row.only_key))))
@@ -54,17 +53,7 @@ impl Worker {
             Owner::One(instance) => self.route_to_instance(place, instance, args),
             // No keys where the server expects some: any instance will say what is wrong.
             Owner::Nobody => self.route_to_any(place, args),
-            Owner::Several => {
-                let name = String::from_utf8_lossy(&row.name).to_ascii_uppercase();
-                self.refuse(
-                    place,
-                    &format!(
-                        "ERR threadis: {name} with keys of several instances is not supported \
-                         yet; give the keys a common {{hash tag}}"
-                    ),
-                );
-                Taken::Yes
-            }
+            Owner::Several => self.route_to_coordinator(place, args),
         }
     }
 
@@ -101,12 +90,17 @@ impl Worker {
     }
 
     pub(crate) fn route_to_any(&mut self, place: usize, args: Args) -> Taken {
+        let instance = self.any_instance(place);
+        self.route_to_instance(place, instance, args)
+    }
+
+    /// An instance that can be asked. Spread by client, and always the same for one client while
+    /// all is well.
+    pub(crate) fn any_instance(&self, place: usize) -> usize {
         let count = self.instances.len();
-        // Spread by client, and always the same for one client while all is well.
         let first = usize::try_from(self.clients[place].session.id).unwrap_or(0) % count;
         let is_ready = |index: &usize| matches!(self.instances[*index], InstanceState::Ready(_));
-        let instance = (0..count).map(|step| (first + step) % count).find(is_ready);
-        self.route_to_instance(place, instance.unwrap_or(first), args)
+        (0..count).map(|step| (first + step) % count).find(is_ready).unwrap_or(first)
     }
 
     /// To every instance. Everything before it is answered first: it touches the whole keyspace.
@@ -151,20 +145,37 @@ impl Worker {
         }
     }
 
-    fn route_to_coordinator(&mut self, place: usize, args: Args) -> Taken {
+    pub(crate) fn route_to_coordinator(&mut self, place: usize, args: Args) -> Taken {
         if self.must_drain(place) {
             return Taken::NotYet;
         }
+        self.send_to_coordinator(place, args, None);
+        Taken::Yes
+    }
+
+    /// Gives a command to the coordinator; nothing more is taken from this client until it answers.
+    pub(crate) fn send_to_coordinator(
+        &mut self,
+        place: usize,
+        args: Args,
+        queued: Option<Vec<Vec<Vec<u8>>>>,
+    ) {
         let letter = ToCoordinator::Command {
             key: self.key(place),
             info: Box::new(self.describe(place)),
             args: args.iter().map(<[u8]>::to_vec).collect(),
+            queued,
+            token: self.clients[place].executing.map(|executing| executing.token),
         };
         let client = &mut self.clients[place];
         client.owe(Owed::Waiting);
         client.gate = Gate::Coordinator;
+        client.is_known = true;
+        let hung_up = client.hung_up;
         self.shared.coordinator.post(letter);
-        Taken::Yes
+        if hung_up {
+            self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
+        }
     }
 
     /// True, and the gate is shut, while earlier commands of this client are not answered.
@@ -180,7 +191,7 @@ impl Worker {
 
 /// A command as an instance may see it: our own framing if it came inline, else as it came,
 /// which is canonical because the parser takes nothing else.
-fn push_args(out: &mut Vec<u8>, args: Args) {
+pub(crate) fn push_args(out: &mut Vec<u8>, args: Args) {
     if args.is_inline() {
         push_command(out, args.iter());
     } else {
@@ -188,7 +199,7 @@ fn push_args(out: &mut Vec<u8>, args: Args) {
     }
 }
 
-fn owner(row: &Row, args: Args, shared: &Shared) -> Owner {
+pub(crate) fn owner(row: &Row, args: Args, shared: &Shared) -> Owner {
     let mut first = None;
     for span in row.keys.iter().filter_map(|spec| spec.span(args)) {
         for index in span.indices() {
@@ -201,13 +212,13 @@ fn owner(row: &Row, args: Args, shared: &Shared) -> Owner {
     first.map_or(Owner::Nobody, Owner::One)
 }
 
-fn has_refused_word(row: &Row, args: Args) -> bool {
+pub(crate) fn has_special_word(row: &Row, args: Args) -> bool {
     args.iter()
         .skip(1)
         .take_while(|arg| row.words_until.is_empty() || !arg.eq_ignore_ascii_case(&row.words_until))
-        .any(|arg| is_word(&row.refused_words, arg))
+        .any(|arg| is_word(&row.special_words, arg))
 }
 
-pub(crate) fn is_word(words: &[Vec<u8>], arg: &[u8]) -> bool {
+fn is_word(words: &[Vec<u8>], arg: &[u8]) -> bool {
     words.iter().any(|word| word.eq_ignore_ascii_case(arg))
 }

@@ -5,6 +5,7 @@ use crate::forward::{Taken, printable};
 use crate::lane::State;
 use crate::number::{parse_i64, push_u64};
 use crate::request::{Args, push_array, push_bulk};
+use crate::shared::ToCoordinator;
 use crate::worker::Worker;
 
 const OK: &[u8] = b"+OK\r\n";
@@ -27,6 +28,13 @@ impl Worker {
             return Taken::NotYet;
         }
         match verb {
+            Verb::Multi => self.multi(place),
+            Verb::Watch if self.clients[place].multi.is_some() => {
+                self.refuse(place, "ERR WATCH inside MULTI is not allowed");
+            }
+            Verb::Watch => return self.route_to_coordinator(place, args),
+            Verb::Exec => return self.exec(place, args),
+            Verb::Discard => return self.discard(place, args),
             Verb::Ping => self.ping(place, args),
             Verb::Echo => self.answer_bulk(place, args.get(1)),
             Verb::Quit => {
@@ -88,6 +96,11 @@ impl Worker {
         let authenticated = self.shared.settings.password().is_none();
         let client = &mut self.clients[place];
         client.session.name.clear();
+        client.multi = None;
+        if std::mem::take(&mut client.is_watching) {
+            self.shared.coordinator.post(ToCoordinator::Gone(self.key(place)));
+        }
+        let client = &mut self.clients[place];
         client.authenticated = authenticated;
         self.answer(place, b"+RESET\r\n");
     }
@@ -233,7 +246,7 @@ impl Worker {
         self.lanes.state(self.clients[place].lane_set)
     }
 
-    fn change_state(&mut self, place: usize, change: impl FnOnce(&mut State)) {
+    pub(crate) fn change_state(&mut self, place: usize, change: impl FnOnce(&mut State)) {
         let mut state = self.state_of(place);
         change(&mut state);
         let instances = self.shared.instances;

@@ -5,6 +5,7 @@
 use crate::client::ClientInfo;
 use crate::command::Table;
 use crate::instance::InstanceState;
+use crate::locks::Lock;
 use crate::net::Peer;
 use crate::output_limits::OutputLimits;
 use crate::slot::SlotMap;
@@ -13,7 +14,7 @@ use crate::subscriptions::{Kind, Message, Registry};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Facts that hold as long as the proxy runs, and the doors between its threads.
 #[derive(Debug)]
@@ -93,8 +94,14 @@ pub struct Door {
 pub enum Mail {
     /// An accepted connection, now yours.
     Accepted(OwnedFd, Peer),
-    /// The coordinator's answer to a client.
-    Reply(ClientKey, Vec<u8>),
+    /// The coordinator's answer to a client, and what it changes of its session.
+    Reply(ClientKey, Vec<u8>, Change),
+    /// Answer EXEC: run these commands of the client as if they came now, under this lock.
+    Run(ClientKey, Vec<Vec<Vec<u8>>>, u64),
+    /// Keys that your clients must wait for.
+    Lock(Arc<Lock>),
+    /// They need not wait any more.
+    Unlock(u64),
     /// An instance changed.
     Instance(usize, InstanceState),
     /// Describe your clients to the coordinator; the number is its own.
@@ -126,6 +133,23 @@ pub enum ToCoordinator {
         info: Box<ClientInfo>,
         /// The command.
         args: Vec<Vec<u8>>,
+        /// EXEC: what was queued; `None` if that was refused.
+        queued: Option<Vec<Vec<Vec<u8>>>>,
+        /// The lock under which it runs, inside EXEC.
+        token: Option<u64>,
+    },
+    /// A client has run what `Mail::Run` brought.
+    Ran(ClientKey),
+    /// A client whose command the coordinator runs has ended its side.
+    HungUp(ClientKey),
+    /// A client that the coordinator knows is gone.
+    Gone(ClientKey),
+    /// Nothing is in flight at this worker that could miss a lock.
+    Locked {
+        /// The lock.
+        token: u64,
+        /// Whose.
+        worker: usize,
     },
     /// A worker's answer to `Mail::ListClients`.
     Clients {
@@ -156,6 +180,15 @@ pub enum ToCoordinator {
     },
     /// This worker's thread has ended.
     Stopped(usize),
+}
+
+/// What the coordinator's answer changes of a client's session.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change {
+    /// The database, as after SELECT.
+    pub db: Option<u32>,
+    /// Whether keys are watched for it.
+    pub watching: Option<bool>,
 }
 
 /// Names a client for as long as it lives; places are reused, generations are not.

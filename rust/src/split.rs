@@ -7,7 +7,6 @@ use crate::keys::Span;
 use crate::merge::{Merge, Merging};
 use crate::number::push_u64;
 use crate::request::{Args, push_array, push_bulk};
-use crate::route::is_word;
 use crate::shared::Shared;
 use crate::worker::Worker;
 
@@ -33,9 +32,6 @@ impl Worker {
         owners.extend(span.indices().map(|index| shared.slot_map.instance(args.get(index))));
         let taken = if owners.iter().all(|&owner| owner == owners[0]) {
             self.route_to_instance(place, usize::from(owners[0]), args)
-        } else if (end..args.len()).any(|index| is_word(&row.refused_words, args.get(index))) {
-            self.answer_error(place, &row.refusal);
-            Taken::Yes
         } else {
             self.split(place, row, merge, args, span, &owners)
         };

@@ -5,6 +5,7 @@ use crate::command::Recent;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
 use crate::lanes::Lanes;
+use crate::locks::Locks;
 use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
@@ -36,6 +37,7 @@ pub struct Worker {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) clients: Slab<Client>,
     pub(crate) lanes: Lanes,
+    pub(crate) locks: Locks,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
@@ -112,6 +114,7 @@ impl Worker {
             listeners,
             clients: Slab::new(),
             lanes: Lanes::default(),
+            locks: Locks::default(),
             instances,
             audience: Audience::default(),
             counters: Counters::default(),
@@ -150,9 +153,11 @@ impl Worker {
             self.read_mail();
             self.accept();
             self.read_clients();
+            self.begin_locks();
             self.write_lanes();
             self.read_lanes();
             self.keep_early_replies();
+            self.settle_locks();
             self.tick();
             self.write_clients();
             self.close();

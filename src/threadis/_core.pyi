@@ -35,13 +35,21 @@ class CommandRow(Protocol):
     @property
     def no_auth(self) -> bool: ...
     @property
+    def writes(self) -> bool: ...
+    @property
+    def multi_refusal(self) -> str: ...
+    @property
+    def needs_coordinator(self) -> bool: ...
+    @property
+    def ends_multi(self) -> bool: ...
+    @property
     def route(self) -> str: ...
     @property
     def detail(self) -> str: ...
     @property
     def keys(self) -> Sequence[KeyRow]: ...
     @property
-    def refused_words(self) -> Sequence[str]: ...
+    def special_words(self) -> Sequence[str]: ...
     @property
     def words_until(self) -> str: ...
     @property
@@ -158,6 +166,12 @@ class Command:
     def info(self) -> ClientInfo: ...
     @property
     def args(self) -> list[bytes]: ...
+    @property
+    def queued(self) -> list[list[bytes]] | None:
+        """EXEC: what was queued; None if something was refused."""
+    @property
+    def token(self) -> int | None:
+        """The lock on everything under which it runs, inside EXEC."""
 
 @final
 class ClientList:
@@ -167,6 +181,39 @@ class ClientList:
     def request(self) -> int: ...
     @property
     def clients(self) -> list[ClientInfo]: ...
+
+@final
+class Left:
+    """A client that the coordinator knows has ended its side, or is gone altogether."""
+
+    @property
+    def worker(self) -> int: ...
+    @property
+    def place(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def is_gone(self) -> bool: ...
+
+@final
+class Ran:
+    """A client has run what ``Proxy.run_queued`` gave it."""
+
+    @property
+    def worker(self) -> int: ...
+    @property
+    def place(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+
+@final
+class Locked:
+    """A lock holds at a worker: nothing is in flight there that could miss it."""
+
+    @property
+    def token(self) -> int: ...
+    @property
+    def worker(self) -> int: ...
 
 @final
 class Subscribe:
@@ -220,10 +267,30 @@ class Proxy:
         """A descriptor that is readable while ``take`` has something."""
     def take(
         self,
-    ) -> list[Command | ClientList | Subscribe | Subscribed | Interest | Stopped]:
+    ) -> list[
+        Command | ClientList | Left | Locked | Ran | Subscribe | Subscribed | Interest | Stopped
+    ]:
         """What workers ask and tell, oldest first."""
-    def reply(self, worker: int, place: int, generation: int, data: bytes) -> None:
-        """Answer a command with one reply in the client's protocol."""
+    def reply(
+        self, command: Command, data: bytes, db: int | None = None, watching: bool | None = None
+    ) -> None:
+        """Answer a command with one reply in the client's protocol; change its session."""
+    def run_queued(self, command: Command, queued: Sequence[Sequence[bytes]], token: int) -> None:
+        """Answer EXEC: the worker runs these as if they came now, then says ``Ran``."""
+    def lock(
+        self,
+        token: int,
+        keys: Sequence[tuple[int, bytes, bool]],
+        everything: bool,
+        instances: Sequence[int],
+    ) -> None:
+        """Let clients wait for keys (database, key, exclusive); each worker says ``Locked``."""
+    def unlock(self, token: int) -> None:
+        """End a lock."""
+    def find(self, args: Sequence[bytes]) -> tuple[str, list[list[int]]] | None:
+        """Look a command up: row name; for each key specification, the arguments that are keys."""
+    def instance_of(self, key: bytes) -> int:
+        """Tell the instance of a key."""
     def subscribe(self, request: Subscribe, ticket: int) -> None:
         """Subscribe the client that asked; a ``Subscribed`` with this ticket follows."""
     def subscriptions(self) -> list[int]:

@@ -22,6 +22,7 @@ class KeySpec:
     limit: int = 0  # range: only this fraction of the rest is keys
     number: int = 0  # count: where the number is, from the beginning
     first: int = 0  # count: where the first key is
+    access: str = "RW"  # RO, RW, OW (overwrites), RM (removes): what happens to the value
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,11 @@ class Row:
     detail: str = ""  # the merge of split and all; the verb of session and pubsub
     keys: tuple[KeySpec, ...] = ()
     no_auth: bool = False
-    refused_words: tuple[str, ...] = ()  # options with which the command is refused
+    writes: bool = False  # may change keys
+    multi_refusal: str = ""  # why it is refused between MULTI and EXEC
+    needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
+    ends_multi: bool = False  # runs at once between MULTI and EXEC
+    special_words: tuple[str, ...] = ()  # options with which the coordinator runs it
     words_until: str = ""  # options end at this word
     refusal: str = ""
 
@@ -46,7 +51,7 @@ class Override:
     route: str
     why: str
     detail: str = ""
-    refused_words: tuple[str, ...] = field(default=())
+    special_words: tuple[str, ...] = field(default=())
     words_until: str = ""
 
 
@@ -64,6 +69,11 @@ OVERRIDES: Final[dict[str, Override]] = {
     "hello": Override("session", SESSION, "hello"),
     "auth": Override("session", SESSION, "auth"),
     "select": Override("session", SESSION, "select"),
+    "multi": Override("session", SESSION, "multi"),
+    "exec": Override("session", SESSION, "exec"),
+    "discard": Override("session", SESSION, "discard"),
+    "watch": Override("session", SESSION, "watch"),
+    "unwatch": Override("coordinator", "it watches"),
     "client|id": Override("session", SESSION, "client|id"),
     "client|getname": Override("session", SESSION, "client|getname"),
     "client|setname": Override("session", SESSION, "client|setname"),
@@ -109,15 +119,18 @@ OVERRIDES: Final[dict[str, Override]] = {
     # One instance after the other.
     "scan": Override("scan", "the cursor carries the instance"),
     # Metadata that says too little.
-    "sort": Override("keys", "BY, GET and STORE name keys", refused_words=("BY", "GET", "STORE")),
-    "sort_ro": Override("keys", "BY and GET name keys", refused_words=("BY", "GET")),
-    "xread": Override("keys", "blocks", refused_words=("BLOCK",), words_until="STREAMS"),
-    "xreadgroup": Override("keys", "blocks", refused_words=("BLOCK",), words_until="STREAMS"),
-    "msetex": Override(
-        "split", "NX and XX ask all keys at once", "all_succeeded", refused_words=("NX", "XX")
-    ),
+    "sort": Override("keys", "BY, GET and STORE name keys", special_words=("BY", "GET", "STORE")),
+    "sort_ro": Override("keys", "BY and GET name keys", special_words=("BY", "GET")),
+    "xread": Override("keys", "blocks", special_words=("BLOCK",), words_until="STREAMS"),
+    "xreadgroup": Override("keys", "blocks", special_words=("BLOCK",), words_until="STREAMS"),
+    "msetex": Override("keys", "all or nothing"),
     "msetnx": Override("keys", "asks all keys at once; Redis 7.0 says that it may be split"),
-    "watch": Override("refuse", "needs a lane of its own"),
+    "mset": Override("keys", "all or nothing"),
+    "del": Override("keys", "all or nothing"),
+    "unlink": Override("keys", "all or nothing"),
+    "flushall": Override("coordinator", "alone with the whole keyspace"),
+    "flushdb": Override("coordinator", "alone with the whole keyspace"),
+    "swapdb": Override("coordinator", "alone with the whole keyspace"),
     "migrate": Override("refuse", "keys that the server itself cannot name"),
     # The tips mean cluster mode, where lanes and scripts are nobody else's.
     "slowlog|get": Override("refuse", "entries need one order and unique ids"),
@@ -126,6 +139,9 @@ OVERRIDES: Final[dict[str, Override]] = {
     "waitaof": Override("refuse", "speaks of the writes of one connection"),
 }
 
+# Run at once between MULTI and EXEC.
+ENDS_MULTI: Final = frozenset({"multi", "exec", "discard", "watch", "quit", "reset"})
+SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
 # Refused as a whole until their issue is done; single subcommands may have a row above.
@@ -134,6 +150,7 @@ REFUSED_FLAGS: Final = ("blocking", "pubsub")
 REFUSED_CATEGORIES: Final = ("@scripting",)
 HELPFUL: Final = ("latency|reset",)
 
+ACCESSES: Final = ("RO", "RW", "OW", "RM")
 MERGES: Final = {
     "agg_sum": "sum",
     "agg_min": "min",
@@ -147,12 +164,14 @@ MERGES: Final = {
 
 def derive(entries: list[Any]) -> list[Row]:
     """Build the table from the reply of COMMAND (RESP2, as hiredis reads it)."""
+    # Valkey 9 refuses MULTI inside MULTI like any other, and names the command.
+    words_it = any(entry[0] == b"multi" and b"no_multi" in entry[2] for entry in entries)
     rows: list[Row] = []
     for entry in entries:
-        rows.append(_row(entry, parent=""))
+        rows.append(_row(entry, "", words_it))
         name = rows[-1].name
         subcommands = entry[9] if len(entry) > 9 else []
-        rows.extend(_row(sub, parent=name) for sub in subcommands)
+        rows.extend(_row(sub, name, words_it) for sub in subcommands)
     return _with_missing(rows)
 
 
@@ -160,7 +179,7 @@ def _with_missing(rows: list[Row]) -> list[Row]:
     """Add what Redis 7.0 does not list although it knows it."""
     names = {row.name for row in rows}
     if "quit" not in names:
-        rows.append(Row("quit", -1, "session", "quit", no_auth=True))
+        rows.append(Row("quit", -1, "session", "quit", no_auth=True, ends_multi=True))
     if "debug" in names:
         # Stock servers list DEBUG without its subcommands.
         rows.append(Row("debug|object", -2, "keys", keys=(KeySpec(index=2),)))
@@ -168,8 +187,9 @@ def _with_missing(rows: list[Row]) -> list[Row]:
     return rows
 
 
-def _row(entry: list[Any], parent: str) -> Row:
+def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
     name = entry[0].decode().lower()
+    family = parent or name
     if parent and "|" not in name:
         name = f"{parent}|{name}"
     flags = {flag.decode() for flag in entry[2]}
@@ -182,10 +202,21 @@ def _row(entry: list[Any], parent: str) -> Row:
         detail=detail,
         keys=specs,
         no_auth="no_auth" in flags,
-        refused_words=override.refused_words if override else (),
+        writes="write" in flags,
+        multi_refusal=_multi_refusal(name, flags, words_it),
+        needs_coordinator="noscript" in flags or family in SCRIPTS,
+        ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
+        special_words=override.special_words if override else (),
         words_until=override.words_until if override else "",
         refusal=_refusal(name, override),
     )
+
+
+def _multi_refusal(name: str, flags: set[str], words_it: bool) -> str:
+    if "no_multi" not in flags:
+        return ""
+    which = f"Command '{name}'" if words_it else "Command"
+    return f"ERR {which} not allowed inside a transaction"
 
 
 def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Override | None]:
@@ -224,8 +255,8 @@ def _route_by_tips(entry: list[Any], tips: dict[str, str]) -> tuple[str, str]:
 
 def _refusal(name: str, override: Override | None = None) -> str:
     shown = name.replace("|", " ").upper()
-    if override and override.refused_words:
-        words = ", ".join(override.refused_words)
+    if override and override.special_words:
+        words = ", ".join(override.special_words)
         return f"ERR threadis: {shown} with {words} is not supported yet"
     return f"ERR threadis: {shown} is not supported yet"
 
@@ -273,6 +304,7 @@ def _key_spec(spec: dict[bytes, Any]) -> KeySpec | None:
         limit=how.get(b"limit", 0),
         number=how.get(b"keynumidx", 0),
         first=how.get(b"firstkey", 0),
+        access=next((flag for flag in ACCESSES if flag.encode() in spec[b"flags"]), "RW"),
     )
 
 

@@ -8,6 +8,7 @@ from threadis.server import Server
 
 # Connections an instance accepts: few clients may still need many lanes, and the supervisor asks
 LEAST_LANES, SPARE_LANES = 10_000, 32
+HIDDEN_DATABASES = 2  # records of writes over several instances; copies of borrowed keys
 REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
 # Directives about clients, which the proxy has
 OF_CLIENTS = ("client-output-buffer-limit",)
@@ -31,7 +32,7 @@ def text(
         "enable-debug-command no",
         "enable-module-command no",
         "enable-protected-configs no",
-        f"databases {config.databases}",
+        f"databases {config.databases + HIDDEN_DATABASES}",
         f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
         "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
         "tcp-backlog 511",

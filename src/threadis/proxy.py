@@ -92,7 +92,10 @@ class Server:
                 self._links.update(message)
         facts = await self._ask_server()
         self._core = _core.Proxy(core_config(start, facts))
-        self._coordinator = Coordinator(start, self._core, self._links, facts.client_fields)
+        self._coordinator = Coordinator(
+            start, self._core, self._links, facts.client_fields, facts.commands
+        )
+        await self._coordinator.recover()
         for message in known.values():
             is_ready = message.state is control.State.READY
             self._core.set_instance(
@@ -152,6 +155,10 @@ class Server:
             match letter:
                 case _core.Command():
                     self._coordinator.run(letter)
+                case _core.Left() | _core.Ran():
+                    self._coordinator.left(letter)
+                case _core.Locked():
+                    self._coordinator.locks.locked(letter)
                 case _core.ClientList():
                     self._coordinator.clients.arrived(letter)
                 case _core.Subscribe() | _core.Subscribed() | _core.Interest():

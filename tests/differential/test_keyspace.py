@@ -10,7 +10,6 @@ from differential.pair import Pair
 from differential.wire import Word
 
 MANY = [b"key:%d" % number for number in range(10_000)]
-REFUSED = b"with keys of several instances is not supported yet; give the keys a common {hash tag}"
 
 
 def spread(prefix: str, each: int = 2) -> list[str]:
@@ -88,40 +87,11 @@ def test_msetex(pair: Pair, protocol: int) -> None:
         both.same("MSETEX", 2, *flat[:4], "EX")
         both.same("MSETEX", 2, *flat[:4], "WHAT")
         both.same("MSETEX", 2, *flat[:3])
-        refused = both.ours.ask("MSETEX", 2, *flat[:4], "NX")
-        assert refused.raw == b"-ERR threadis: MSETEX with NX, XX is not supported yet\r\n"
+        both.same("MSETEX", 2, *flat[:4], "NX")
+        both.same("MSETEX", 2, *flat[:4], "XX")
+        both.same("MSETEX", 2, *flat[:2], "new", "value", "NX")
+        both.same("MSETEX", 2, *flat[:2], "new", "value", "XX")
         both.same("MGET", *keys)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("MSETNX", 0, "v", 1, "v"),
-        ("RENAME", 0, 1),
-        ("RENAMENX", 0, 1),
-        ("COPY", 0, 1),
-        ("SINTERSTORE", 0, 1, 2),
-        ("SUNION", 0, 1),
-        ("SINTERCARD", "2", 0, 1),
-        ("ZUNION", "2", 0, 1),
-        ("LMOVE", 0, 1, "LEFT", "LEFT"),
-        ("LMPOP", "2", 0, 1, "LEFT"),
-        ("PFCOUNT", 0, 1),
-        ("BITOP", "OR", 0, 1),
-        ("XREAD", "STREAMS", 0, 1, "0", "0"),
-        ("GEORADIUS", 0, "1", "1", "1", "km", "STORE", 1),
-        ("LCS", 0, 1),
-    ],
-    ids=lambda words: words[0],
-)
-def test_what_needs_several_instances_is_refused_whole(
-    pair: Pair, words: tuple[str | int, ...]
-) -> None:
-    keys = spread("a")
-    with pair.both() as both:
-        reply = both.ours.ask(*(keys[word] if isinstance(word, int) else word for word in words))
-        assert reply.raw == b"-ERR threadis: %s %s\r\n" % (str(words[0]).encode(), REFUSED)
-        assert both.same("DBSIZE").number == 0
 
 
 def test_hash_tags(pair: Pair, protocol: int) -> None:

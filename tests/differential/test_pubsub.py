@@ -116,6 +116,18 @@ def test_changing_the_protocol_while_subscribed(pair: Pair) -> None:
         listener.same("PING")
 
 
+def test_in_transactions(pair: Pair, protocol: int) -> None:
+    with two(pair, protocol) as (client, listener):
+        same_count(listener, 1, "SUBSCRIBE", "c")
+        for line in ("MULTI", "SET a 1", "PUBLISH c one", "SPUBLISH c no", "GET a", "EXEC"):
+            client.same_line(line)
+        read_same(listener)
+        for line in ("MULTI", "SUBSCRIBE d", "PUBLISH d x", "EXEC"):
+            client.same_line(line)
+        if protocol == 2:
+            client.same("GET", "a")
+
+
 def test_a_pipeline_is_answered_in_order(pair: Pair, protocol: int) -> None:
     with pair.both(protocol) as both:
         lines = ["SET a 1", "GET a", "SUBSCRIBE c", "PING x", "UNSUBSCRIBE c", "GET a", "PING"]

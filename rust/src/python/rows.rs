@@ -12,10 +12,14 @@ pub(super) struct CommandRow {
     name: String,
     arity: i64,
     no_auth: bool,
+    writes: bool,
+    multi_refusal: String,
+    needs_coordinator: bool,
+    ends_multi: bool,
     route: String,
     detail: String,
     keys: Vec<KeyRow>,
-    refused_words: Vec<String>,
+    special_words: Vec<String>,
     words_until: String,
     refusal: String,
 }
@@ -80,6 +84,10 @@ fn verb(name: &str) -> Result<Verb, String> {
         "client|setinfo" => Verb::ClientSetinfo,
         "client|no-evict" => Verb::ClientNoEvict,
         "client|no-touch" => Verb::ClientNoTouch,
+        "multi" => Verb::Multi,
+        "exec" => Verb::Exec,
+        "watch" => Verb::Watch,
+        "discard" => Verb::Discard,
         _ => return Err(format!("no worker answers {name:?}")),
     })
 }
@@ -104,7 +112,11 @@ impl CommandRow {
         let keys = self.keys.into_iter().map(KeyRow::into_spec).collect();
         let mut row = Row::new(self.name.into_bytes(), self.arity, route, keys);
         row.no_auth = self.no_auth;
-        row.refused_words = self.refused_words.into_iter().map(String::into_bytes).collect();
+        row.writes = self.writes;
+        row.multi_refusal = self.multi_refusal.into_bytes();
+        row.needs_coordinator = self.needs_coordinator;
+        row.ends_multi = self.ends_multi;
+        row.special_words = self.special_words.into_iter().map(String::into_bytes).collect();
         row.words_until = self.words_until.into_bytes();
         row.refusal = self.refusal.into_bytes();
         Ok(row)

@@ -6,16 +6,26 @@ nobody else.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
 from threadis import _core, control, resp
+from threadis.commands import Row
 from threadis.coordinator import keyspace
+from threadis.coordinator.answer import Answer
+from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.clients import Clients
+from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
+from threadis.coordinator.execution import Execution
 from threadis.coordinator.information import Information
 from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.locks import Locks
 from threadis.coordinator.pubsub import Pubsub
+from threadis.coordinator.table import Table
+from threadis.coordinator.transactions import Transactions
+from threadis.coordinator.whole import Whole
 
 __all__ = ["Coordinator"]
 
@@ -25,7 +35,7 @@ RETRY = 0.05  # seconds between attempts to make an instance ready
 LANE_NAME = b" name=threadis-lane "  # as CLIENT LIST shows the workers' connections
 
 SubscriptionLetter = _core.Subscribe | _core.Subscribed | _core.Interest
-Handler = Callable[[_core.Command], Awaitable[bytes]]
+Handler = Callable[[_core.Command], Awaitable[bytes | Answer | None]]
 
 
 class Coordinator:
@@ -37,6 +47,7 @@ class Coordinator:
         core: _core.Proxy,
         links: Links,
         client_fields: list[str],
+        rows: list[Row],
     ) -> None:
         self._core = core
         self._links = links
@@ -44,6 +55,13 @@ class Coordinator:
         self.clients = Clients(core, client_fields, len(start.workers))
         self._configuration = Configuration(start, core, links)
         self._pubsub = Pubsub(core, links)
+        self.locks = Locks(core, len(start.workers), links.count)
+        self._table = Table(core, rows)
+        self._commits = Commits(links, self.locks, start.databases)
+        borrowing = Borrowing(links, self._table, start.databases)
+        self._execution = Execution(links, self.locks, self._table, self._commits, borrowing)
+        self._transactions = Transactions(self._execution, core)
+        whole = Whole(links, self.locks, start.databases)
         information = Information(start, core, links, self._configuration, self._pubsub)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
@@ -52,6 +70,13 @@ class Coordinator:
             "config|resetstat": information.reset,
             "client|list": self.clients.list,
             "client|info": self.clients.info,
+            "watch": self._transactions.watch,
+            "unwatch": self._transactions.unwatch,
+            "discard": self._transactions.unwatch,
+            "exec": self._transactions.exec,
+            "flushall": whole.run,
+            "flushdb": whole.run,
+            "swapdb": whole.swap,
             "randomkey": lambda command: keyspace.random_key(command, links),
         }
 
@@ -62,13 +87,30 @@ class Coordinator:
     async def _run(self, command: _core.Command) -> None:
         name = _name(command)
         try:
-            reply = await self._handlers[name](command)
+            reply = await self._handlers.get(name, self._execution.run)(command)
         except LinkError as error:
             reply = resp.error(str(error))
         except Exception:  # one command's bug must not become another client's silence
             log.exception("%s failed", name)
             reply = resp.error("ERR threadis: internal error, see the log")
-        self._core.reply(command.worker, command.place, command.generation, reply)
+        if isinstance(reply, Answer):
+            self._core.reply(command, reply.data, reply.db, reply.watching)
+        elif reply is not None:
+            self._core.reply(command, reply)
+
+    def left(self, letter: _core.Left | _core.Ran) -> None:
+        """Take note that a client is gone, or has run its transaction."""
+        client = (letter.worker, letter.place, letter.generation)
+        if isinstance(letter, _core.Ran):
+            self._keep(asyncio.create_task(self._transactions.finished(client)))
+        elif letter.is_gone:
+            self._keep(asyncio.create_task(self._transactions.gone(client)))
+
+    async def recover(self) -> None:
+        """Settle what a crash left open; before the first client comes."""
+        for index in self._links.ready():
+            with contextlib.suppress(LinkError):  # gone again: the supervisor will say so
+                await self._commits.recover(index)
 
     def subscriptions(self, letter: SubscriptionLetter) -> None:
         """Hear what a worker says about subscriptions."""
@@ -96,6 +138,7 @@ class Coordinator:
         while self._links.instance(instance.index) is instance:
             try:
                 await self._configuration.replay(instance.index)
+                await self._commits.recover(instance.index)
                 await self._pubsub.renew(instance.index)
                 known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:

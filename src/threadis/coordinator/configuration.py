@@ -71,6 +71,7 @@ class Configuration:
             "port": str(start.tcp_port),
             "bind": " ".join(host.strip("[]") for host in hosts),
             "unixsocket": unix[0] if unix else "",
+            "databases": str(start.databases),
             "dir": start.data_dir,
             "logfile": "",
             "pidfile": "",

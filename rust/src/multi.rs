@@ -1,0 +1,235 @@
+//! MULTI … EXEC: commands are checked and kept here, then leave as one block.
+//!
+//! ```text
+//! all keys on one instance, nothing special  ─►  lane: MULTI, commands, EXEC   (here)
+//! anything else                              ─►  the coordinator
+//! ```
+
+use crate::client::{Executing, Owed};
+use crate::command::{Route, Row};
+use crate::forward::Taken;
+use crate::keys;
+use crate::reach::Reach;
+use crate::request::{Args, Cut, Request, push_array, push_command};
+use crate::route::{Owner, has_special_word, owner, push_args};
+use crate::shared::{ClientKey, Shared, ToCoordinator};
+use crate::worker::Worker;
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+/// Commands between MULTI and EXEC.
+#[derive(Debug, Default)]
+pub struct Multi {
+    /// In canonical form, one behind the other.
+    commands: Vec<u8>,
+    count: usize,
+    /// The instance of every key so far.
+    instance: Option<usize>,
+    /// Keys of several instances, or a command that no instance can do alone.
+    needs_coordinator: bool,
+    /// A command was refused: EXEC will refuse the whole.
+    is_spoilt: bool,
+    /// Database, key, whether it is written: what EXEC must not run into a lock with.
+    keys: Vec<(u32, Vec<u8>, bool)>,
+}
+
+impl Multi {
+    /// Bytes kept.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.commands.len()
+    }
+}
+
+impl Worker {
+    /// MULTI.
+    pub(crate) fn multi(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if client.multi.is_some() {
+            return self.refuse(place, "ERR MULTI calls can not be nested");
+        }
+        client.multi = Some(Box::default());
+        self.answer(place, b"+OK\r\n");
+    }
+
+    /// DISCARD; the coordinator must hear of it if keys are watched.
+    pub(crate) fn discard(&mut self, place: usize, args: Args) -> Taken {
+        if self.clients[place].multi.is_none() {
+            self.refuse(place, "ERR DISCARD without MULTI");
+        } else if self.clients[place].is_watching {
+            let taken = self.route_to_coordinator(place, args);
+            if taken == Taken::Yes {
+                self.clients[place].multi = None;
+            }
+            return taken;
+        } else {
+            self.clients[place].multi = None;
+            self.answer(place, b"+OK\r\n");
+        }
+        Taken::Yes
+    }
+
+    /// A command that was refused while others wait for EXEC.
+    pub(crate) fn spoil_multi(&mut self, place: usize) {
+        if let Some(multi) = &mut self.clients[place].multi {
+            multi.is_spoilt = true;
+        }
+    }
+
+    /// Keeps a command for EXEC.
+    pub(crate) fn queue(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) {
+        if !row.multi_refusal.is_empty() {
+            self.answer_error(place, &row.multi_refusal);
+            return self.spoil_multi(place);
+        }
+        if row.route == Route::Refuse {
+            self.answer_error(place, &row.refusal);
+            return self.spoil_multi(place);
+        }
+        let db = self.lanes.state(self.clients[place].lane_set).db;
+        let is_plain = matches!(row.route, Route::Keys | Route::Split(_) | Route::Any)
+            && !row.needs_coordinator
+            && (row.special_words.is_empty() || !has_special_word(row, args));
+        let owner = if is_plain { owner(row, args, shared) } else { Owner::Several };
+        let Some(multi) = &mut self.clients[place].multi else {
+            return;
+        };
+        match owner {
+            Owner::Nobody => {}
+            Owner::One(instance) if *multi.instance.get_or_insert(instance) == instance => {}
+            Owner::One(_) | Owner::Several => multi.needs_coordinator = true,
+        }
+        if !multi.needs_coordinator {
+            let keys = keys::all(&row.keys, args).map(|at| (db, args.get(at).to_vec(), row.writes));
+            multi.keys.extend(keys);
+        }
+        multi.count += 1;
+        push_args(&mut multi.commands, args);
+        self.answer(place, b"+QUEUED\r\n");
+    }
+
+    /// EXEC with arguments: the transaction is over, too.
+    pub(crate) fn exec_refused(&mut self, place: usize, row: &Row, args: Args) -> Taken {
+        if self.clients[place].is_watching {
+            self.spoil_multi(place);
+            return self.exec(place, args);
+        }
+        self.clients[place].multi = None;
+        let name = String::from_utf8_lossy(&row.name);
+        let why = format!("wrong number of arguments for '{name}' command");
+        self.refuse(place, &format!("EXECABORT Transaction discarded because of: {why}"));
+        Taken::Yes
+    }
+
+    /// EXEC.
+    pub(crate) fn exec(&mut self, place: usize, args: Args) -> Taken {
+        let client = &mut self.clients[place];
+        let Some(multi) = client.multi.take() else {
+            self.refuse(place, "ERR EXEC without MULTI");
+            return Taken::Yes;
+        };
+        if client.is_watching || (multi.needs_coordinator && !multi.is_spoilt) {
+            if self.must_drain(place) {
+                self.clients[place].multi = Some(multi);
+                return Taken::NotYet;
+            }
+            let queued = if multi.is_spoilt { None } else { Some(split(&multi)) };
+            self.send_to_coordinator(place, args, queued);
+            return Taken::Yes;
+        }
+        if multi.is_spoilt {
+            self.refuse(place, "EXECABORT Transaction discarded because of previous errors.");
+            return Taken::Yes;
+        }
+        if multi.count == 0 {
+            self.answer(place, b"*0\r\n");
+            return Taken::Yes;
+        }
+        let taken = self.exec_on_one(place, &multi);
+        if taken == Taken::NotYet {
+            self.clients[place].multi = Some(multi);
+        }
+        taken
+    }
+
+    /// Puts the commands of a transaction before what else the client has sent.
+    pub(crate) fn run_queued(&mut self, key: ClientKey, commands: &[Vec<Vec<u8>>], token: u64) {
+        let Some(client) = self.clients.get_mut(key.place) else {
+            return;
+        };
+        if client.generation != key.generation
+            || !matches!(client.owed.front(), Some(Owed::Waiting))
+        {
+            return;
+        }
+        let mut header = Vec::new();
+        push_array(&mut header, commands.len());
+        client.hold(client.front, header);
+        client.settle(&self.lanes);
+        let mut rx = Vec::new();
+        for command in commands {
+            push_command(&mut rx, command.iter().map(Vec::as_slice));
+        }
+        rx.append(&mut client.rx);
+        client.rx = rx;
+        client.executing = Some(Executing { left: commands.len(), token });
+        client.is_watching = false;
+        self.open_gate(key.place);
+        self.mark_dirty(key.place);
+    }
+
+    /// True, and the coordinator hears of it, once everything of a transaction is answered.
+    pub(crate) fn has_executed(&mut self, place: usize) -> bool {
+        let is_last = self.clients[place].executing.is_some_and(|executing| executing.left == 0);
+        if !is_last || self.must_drain(place) {
+            return false;
+        }
+        self.clients[place].executing = None;
+        self.clients[place].release_pushes();
+        self.mark_dirty(place);
+        self.shared.coordinator.post(ToCoordinator::Ran(self.key(place)));
+        true
+    }
+
+    fn exec_on_one(&mut self, place: usize, multi: &Multi) -> Taken {
+        if self.transaction_must_wait(place, &multi.keys) {
+            return Taken::NotYet;
+        }
+        let instance = multi.instance.unwrap_or_else(|| self.any_instance(place));
+        let lane = match self.reach(place, instance) {
+            Reach::Lane(lane) => lane,
+            Reach::Full(lane) => return self.wait_for_lane(place, lane),
+            Reach::Down => return self.instance_down(place, instance),
+        };
+        // MULTI and every command have a reply of their own, which says no more than QUEUED.
+        let sequence = self.clients[place].owe(Owed::Block(multi.count + 1));
+        self.append_part(place, lane, sequence, |out| {
+            out.reserve(MULTI.len() + multi.commands.len() + EXEC.len());
+            out.extend_from_slice(MULTI);
+            out.extend_from_slice(&multi.commands);
+            out.extend_from_slice(EXEC);
+        });
+        for _ in 0..=multi.count {
+            self.append_part(place, lane, sequence, |_| {});
+        }
+        Taken::Yes
+    }
+}
+
+/// The commands apart, for the coordinator.
+fn split(multi: &Multi) -> Vec<Vec<Vec<u8>>> {
+    let mut commands = Vec::with_capacity(multi.count);
+    let mut request = Request::default();
+    let mut rest = multi.commands.as_slice();
+    while let Ok(Cut::Complete(length)) = request.cut(rest, true) {
+        let args = request.args(&rest[..length]);
+        commands.push(args.iter().map(<[u8]>::to_vec).collect());
+        request.reset();
+        rest = &rest[length..];
+        if rest.is_empty() {
+            break;
+        }
+    }
+    commands
+}

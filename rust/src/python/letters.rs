@@ -1,0 +1,95 @@
+//! Letters of the workers, as the coordinator reads them; `_core.pyi` explains each.
+
+use super::feed::{Interest, Subscribe, Subscribed};
+use crate::client::ClientInfo;
+use crate::shared::{ClientKey, ToCoordinator};
+use pyo3::prelude::*;
+
+/// A command for the coordinator.
+#[pyclass(frozen, get_all)]
+pub(super) struct Command {
+    pub(super) worker: usize,
+    pub(super) place: usize,
+    pub(super) generation: u32,
+    pub(super) info: Py<ClientInfo>,
+    pub(super) args: Vec<Vec<u8>>,
+    pub(super) queued: Option<Vec<Vec<Vec<u8>>>>,
+    pub(super) token: Option<u64>,
+}
+
+/// A client that the coordinator knows has ended its side, or is gone.
+#[pyclass(frozen, get_all)]
+pub(super) struct Left {
+    pub(super) worker: usize,
+    pub(super) place: usize,
+    pub(super) generation: u32,
+    pub(super) is_gone: bool,
+}
+
+/// A client has run its transaction.
+#[pyclass(frozen, get_all)]
+pub(super) struct Ran {
+    pub(super) worker: usize,
+    pub(super) place: usize,
+    pub(super) generation: u32,
+}
+
+/// A lock holds at a worker.
+#[pyclass(frozen, get_all)]
+pub(super) struct Locked {
+    pub(super) token: u64,
+    pub(super) worker: usize,
+}
+
+/// A worker's clients.
+#[pyclass(frozen, get_all)]
+pub(super) struct ClientList {
+    pub(super) request: u64,
+    pub(super) clients: Vec<Py<ClientInfo>>,
+}
+
+/// A worker's thread has ended.
+#[pyclass(frozen, get_all)]
+pub(super) struct Stopped {
+    pub(super) worker: usize,
+}
+
+pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py<PyAny>> {
+    Ok(match letter {
+        ToCoordinator::HungUp(key) => left_to_python(py, key, false)?,
+        ToCoordinator::Gone(key) => left_to_python(py, key, true)?,
+        ToCoordinator::Locked { token, worker } => {
+            Py::new(py, Locked { token, worker })?.into_any()
+        }
+        ToCoordinator::Ran(key) => {
+            let (worker, place, generation) = (key.worker, key.place, key.generation);
+            Py::new(py, Ran { worker, place, generation })?.into_any()
+        }
+        ToCoordinator::Command { key, info, args, queued, token } => {
+            let info = Py::new(py, *info)?;
+            let (worker, place, generation) = (key.worker, key.place, key.generation);
+            Py::new(py, Command { worker, place, generation, info, args, queued, token })?
+                .into_any()
+        }
+        ToCoordinator::Clients { request, clients } => {
+            let clients = clients.into_iter().map(|client| Py::new(py, client));
+            Py::new(py, ClientList { request, clients: clients.collect::<PyResult<_>>()? })?
+                .into_any()
+        }
+        ToCoordinator::Subscribe { key, kind, names } => {
+            let (worker, place, generation) = (key.worker, key.place, key.generation);
+            let kind = kind as usize;
+            Py::new(py, Subscribe { worker, place, generation, kind, names })?.into_any()
+        }
+        ToCoordinator::Subscribed(ticket) => Py::new(py, Subscribed { ticket })?.into_any(),
+        ToCoordinator::Interest { kind, name, is_wanted } => {
+            Py::new(py, Interest { kind: kind as usize, name, is_wanted })?.into_any()
+        }
+        ToCoordinator::Stopped(worker) => Py::new(py, Stopped { worker })?.into_any(),
+    })
+}
+
+fn left_to_python(py: Python, key: ClientKey, is_gone: bool) -> PyResult<Py<PyAny>> {
+    let (worker, place, generation) = (key.worker, key.place, key.generation);
+    Ok(Py::new(py, Left { worker, place, generation, is_gone })?.into_any())
+}

@@ -1,0 +1,153 @@
+"""Borrowing: what only a server can compute, computed on one that was lent the keys.
+
+The copies live in a database that clients cannot see, for the length of one MULTI … EXEC::
+
+    each owner:  PEXPIRETIME, DUMP                     (under key locks)
+    one server:  MULTI, RESTORE copies, DUMP what may change,
+                 the commands, DUMP and PEXPIRETIME again, DEL copies, EXEC
+    each owner:  RESTORE or DEL what changed           (one write, see commits)
+
+So a command that fails, a script that is refused, a killed process leave every key as it was.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from threadis import _core
+from threadis.coordinator.commits import Part, RefusedError
+from threadis.coordinator.links import Kind, LinkError, Links, Words, value
+from threadis.coordinator.table import Access, Table
+
+BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
+# Hidden databases, counted from the first that clients cannot select.
+SCRATCH = 1
+NO_EXPIRY, GONE = -1, -2  # PEXPIRETIME
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A key's value as DUMP gives it, and when it expires (ms since 1970, or NO_EXPIRY)."""
+
+    dump: bytes
+    expires: int
+    is_placeholder: bool = False  # exists, but its value does not matter: it will be overwritten
+
+    def restore(self, key: bytes, *options: bytes) -> Words:
+        """Build the command that makes the key this value."""
+        if self.is_placeholder:
+            return [b"SET", key, b""]
+        if self.expires == NO_EXPIRY:
+            return [b"RESTORE", key, b"0", self.dump, *options]
+        return [b"RESTORE", key, b"%d" % self.expires, self.dump, b"ABSTTL", *options]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What borrowed commands answered, and what has changed (None: the key is gone)."""
+
+    replies: list[bytes]
+    changes: dict[bytes, Copy | None]
+
+
+class TooLargeError(LinkError):
+    """The keys are larger than what one command may borrow."""
+
+
+class Borrowing:
+    """Runs commands on copies. The caller holds locks on all keys."""
+
+    def __init__(self, links: Links, table: Table, databases: int) -> None:
+        self.databases = databases  # that clients may select
+        self._links = links
+        self._table = table
+        self.scratch = databases + SCRATCH  # without keys between two commands
+
+    async def fetch(self, keys: Iterable[Access], db: int) -> dict[bytes, Copy]:
+        """Copy the keys that exist from their owners; of those never read, only that they do."""
+        wanted: dict[bytes, bool] = {}
+        for access in keys:
+            wanted[access.key] = wanted.get(access.key, False) or access.reads
+        by_owner: dict[int, dict[bytes, bool]] = defaultdict(dict)
+        for key, reads in wanted.items():
+            by_owner[self._table.owner(key)][key] = reads
+        found = await asyncio.gather(
+            *(self._fetch_from(index, names, db) for index, names in by_owner.items())
+        )
+        copies = {key: copy for part in found for key, copy in part.items()}
+        total = sum(len(copy.dump) for copy in copies.values())
+        if total > BORROW_LIMIT:
+            raise TooLargeError(
+                f"ERR threadis: this command needs {total} bytes of other instances; the limit is "
+                f"{BORROW_LIMIT}. Give its keys a common {{hash tag}}"
+            )
+        return copies
+
+    async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
+        questions: list[Words] = []
+        for key, reads in keys.items():
+            questions.append([b"PEXPIRETIME", key])
+            if reads:
+                questions.append([b"DUMP", key])
+        replies = iter(await self._links.raw(index, questions, db=db))
+        found = {}
+        for key, reads in keys.items():
+            expires = int(value(next(replies)))
+            dump = value(next(replies)) if reads else b""
+            if expires != GONE and isinstance(dump, bytes):
+                found[key] = Copy(dump, expires, is_placeholder=not reads)
+        return found
+
+    async def evaluate(
+        self,
+        index: int,
+        commands: Sequence[Words],
+        copies: dict[bytes, Copy],
+        written: Sequence[bytes],
+        kind: Kind,
+    ) -> Outcome:
+        """Run commands on copies at an instance; RefusedError if the server would not."""
+        dumps: list[Words] = [[b"DUMP", key] for key in written]
+        ends: list[Words] = [[b"PEXPIRETIME", key] for key in written]
+        restores = [copy.restore(key) for key, copy in copies.items()]
+        names = list(dict.fromkeys([*copies, *written]))
+        clear: list[Words] = [[b"DEL", *names]] if names else []
+        batch = [*restores, *dumps, *commands, *dumps, *ends, *clear]
+        replies = await self._links.raw(
+            index, [[b"MULTI"], *batch, [b"EXEC"]], db=self.scratch, kind=kind, wait=None
+        )
+        results = replies[-1]
+        if not results.startswith(b"*") or len(replies) != len(batch) + 2:
+            raise RefusedError(next((r for r in replies[1:-1] if r.startswith(b"-")), results))
+        parts = iter(_core.elements(results))
+
+        def take(count: int) -> list[bytes]:
+            return [next(parts) for _ in range(count)]
+
+        refused = next((reply for reply in take(len(restores)) if reply.startswith(b"-")), None)
+        if refused is not None:
+            raise RefusedError(refused)
+        before = [value(reply) for reply in take(len(written))]
+        answers = take(len(commands))
+        after = [value(reply) for reply in take(len(written))]
+        expires = [int(value(reply)) for reply in take(len(written))]
+        changes: dict[bytes, Copy | None] = {}
+        for key, old, new, when in zip(written, before, after, expires, strict=True):
+            known = copies[key].expires if key in copies else GONE
+            if key in copies and copies[key].is_placeholder:
+                known = NO_EXPIRY
+            if new is None:
+                if old is not None:
+                    changes[key] = None
+            elif new != old or when != known:
+                changes[key] = Copy(new, when)
+        return Outcome(answers, changes)
+
+    def writes(self, changes: dict[bytes, Copy | None]) -> dict[int, Part]:
+        """Turn changes into one part for each owner."""
+        parts: dict[int, list[Words]] = defaultdict(list)
+        for key, copy in changes.items():
+            command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
+            parts[self._table.owner(key)].append(command)
+        return dict(parts)

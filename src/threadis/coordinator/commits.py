@@ -1,0 +1,255 @@
+"""One write over several instances: all of it or nothing, whoever is killed meanwhile.
+
+Two-phase commit with stock commands. The parts' records live in a database that clients cannot
+see (``records``)::
+
+    every part:   MULTI, commands …            all must say QUEUED, else DISCARD everywhere
+    the others:   SET prepared:ID  (before)    what they would do, and who decides
+    the first:    … SET decided:ID, EXEC       this is the moment it has happened
+    the others:   … DEL prepared:ID, EXEC
+    the first:    DEL decided:ID
+
+After a crash, whoever still has ``prepared:ID`` asks the first: decided means do it now, else
+forget it. Until then the keys stay locked.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from threadis import _core
+from threadis.coordinator.links import Kind, Link, LinkError, Links, UnknownOutcomeError, Words
+from threadis.coordinator.locks import Lock, Locks
+
+log = logging.getLogger(__name__)
+
+PREPARED, DECIDED = b"threadis:prepared:", b"threadis:decided:"
+RECORDS = 0  # a hidden database, counted from the first that clients cannot select
+RETRY = 0.05  # seconds between attempts to settle what a crash left open
+
+Part = Sequence[Words]
+
+
+class RefusedError(Exception):
+    """A server refused a part, so nothing was done; ``reply`` is what it said."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(reply.decode(errors="replace"))
+        self.reply = reply
+
+
+class Prepared(msgspec.Struct, array_like=True, frozen=True):
+    """What one part would do; the payload of ``prepared:ID``."""
+
+    first: int  # the instance that decides
+    db: int
+    keys: list[tuple[int, bytes, bool]]  # what stays locked until it is settled
+    commands: list[list[bytes]]
+
+
+class Commits:
+    """Writes over several instances, and what crashes left of them."""
+
+    def __init__(self, links: Links, locks: Locks, databases: int) -> None:
+        self._links = links
+        self._locks = locks
+        self._records = databases + RECORDS
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self, parts: Mapping[int, Part], lock: Lock, *, db: int, kind: Kind
+    ) -> dict[int, list[bytes]]:
+        """Run each part on its instance as one block; the replies of the commands.
+
+        The caller holds ``lock`` on all keys. Raises RefusedError if nothing was done, LinkError
+        if that is not known yet; then the lock is kept until it is.
+        """
+        first, *others = sorted(parts, key=lambda index: (-len(parts[index]), index))
+        if not others:
+            return {first: await self._run_one(first, parts[first], db, kind)}
+        name = os.urandom(12).hex().encode()
+        async with AsyncExitStack() as stack:
+            links = {}
+            for index in (first, *others):
+                links[index] = await stack.enter_async_context(self._links.lease(index, kind))
+                await links[index].select(db)
+            await self._queue(links, parts, first, name, lock, db)
+            try:
+                replies = await self._decide(links, parts, first, name)
+            except LinkError:
+                self._keep(lock, name, first, others)
+                raise
+            failed = [
+                index
+                for index, outcome in zip(
+                    others,
+                    await asyncio.gather(*(_exec(links[index]) for index in others)),
+                    strict=True,
+                )
+                if outcome is None or not replies.setdefault(index, outcome[: len(parts[index])])
+            ]
+        if failed:
+            self._keep(lock, name, first, others)
+            raise UnknownOutcomeError(
+                f"ERR instance {failed[0]} was lost during a write to several instances; "
+                "it will be completed when it is back"
+            )
+        self._spawn(self._forget(first, name))
+        return replies
+
+    async def _run_one(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
+        commands = [[b"MULTI"], *part, [b"EXEC"]]
+        replies = await self._links.raw(index, commands, db=db, kind=kind)
+        return _results(replies[1:-1], replies[-1])
+
+    async def _queue(
+        self,
+        links: dict[int, Link],
+        parts: Mapping[int, Part],
+        first: int,
+        name: bytes,
+        lock: Lock,
+        db: int,
+    ) -> None:
+        """Let every instance look at its part; raises RefusedError if one does not want it."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
+        jobs = []
+        for index, link in links.items():
+            part = [list(command) for command in parts[index]]
+            if index == first:
+                payload = msgspec.json.encode([other for other in links if other != first])
+                end = [hidden, [b"SET", DECIDED + name, payload], back]
+                begin: list[list[bytes]] = []
+            else:
+                record = Prepared(first, db, lock.keys, part)
+                end = [hidden, [b"DEL", PREPARED + name], back]
+                begin = [hidden, [b"SET", PREPARED + name, msgspec.msgpack.encode(record)], back]
+            jobs.append(link.ask(*begin, [b"MULTI"], *part, *end))
+        answers = await asyncio.gather(*jobs, return_exceptions=True)
+        refusal = None
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                for link in links.values():
+                    link.is_spoilt = True
+                raise answer
+            refusal = refusal or next((one for one in answer if one.startswith(b"-")), None)
+        if refusal is not None:
+            await self._withdraw(links, first, name)
+            raise RefusedError(refusal)
+
+    async def _withdraw(self, links: dict[int, Link], first: int, name: bytes) -> None:
+        for index, link in links.items():
+            await link.ask([b"DISCARD"])
+            if index != first:
+                await self._links.call(index, b"DEL", PREPARED + name, db=self._records)
+
+    async def _decide(
+        self, links: dict[int, Link], parts: Mapping[int, Part], first: int, name: bytes
+    ) -> dict[int, list[bytes]]:
+        """EXEC on the first; RefusedError if the server would not."""
+        results = (await links[first].ask([b"EXEC"]))[0]
+        if not results.startswith(b"*"):
+            await self._withdraw({i: link for i, link in links.items() if i != first}, first, name)
+            raise RefusedError(results)
+        return {first: _core.elements(results)[: len(parts[first])]}
+
+    def _keep(self, lock: Lock, name: bytes, first: int, others: list[int]) -> None:
+        """Hold on to the lock until it is known what has happened."""
+        lock.is_kept = True
+        self._spawn(self._settle_later(lock, name, first, others))
+
+    async def _settle_later(self, lock: Lock, name: bytes, first: int, others: list[int]) -> None:
+        while True:
+            await asyncio.sleep(RETRY)
+            try:
+                for index in others:
+                    await self._settle(index, PREPARED + name)
+                await self._forget(first, name)
+            except LinkError:
+                continue
+            self._locks.release(lock)
+            return
+
+    async def _settle(self, index: int, key: bytes) -> None:
+        """Do or forget what an instance has prepared; LinkError if that cannot be known yet."""
+        payload = await self._links.call(index, b"GET", key, db=self._records)
+        if not isinstance(payload, bytes):
+            return
+        record = msgspec.msgpack.decode(payload, type=Prepared)
+        name = key.removeprefix(PREPARED)
+        decided = await self._links.call(record.first, b"EXISTS", DECIDED + name, db=self._records)
+        if decided:
+            hidden = [b"SELECT", b"%d" % self._records]
+            part = [*record.commands, hidden, [b"DEL", key], [b"SELECT", b"%d" % record.db]]
+            await self._run_one(index, part, record.db, Kind())
+            log.warning("instance %d: completed a write to several instances", index)
+        else:
+            await self._links.call(index, b"DEL", key, db=self._records)
+
+    async def recover(self, index: int) -> None:
+        """Settle what an instance that came (back) has prepared; before clients may use it.
+
+        Where the instance that decides is not there, the keys are locked until it is.
+        """
+        for key in await self._links.call(index, b"KEYS", PREPARED + b"*", db=self._records):
+            try:
+                await self._settle(index, key)
+            except (LinkError, RefusedError):
+                payload = await self._links.call(index, b"GET", key, db=self._records)
+                record = msgspec.msgpack.decode(payload, type=Prepared)
+                self._spawn(self._recover_later(index, key, record))
+        for key in await self._links.call(index, b"KEYS", DECIDED + b"*", db=self._records):
+            payload = await self._links.call(index, b"GET", key, db=self._records)
+            others = msgspec.json.decode(payload, type=list[int])
+            self._spawn(self._forget_later(index, key.removeprefix(DECIDED), others))
+
+    async def _recover_later(self, index: int, key: bytes, record: Prepared) -> None:
+        async with self._locks.hold(record.keys, [index]):
+            await _retry(lambda: self._settle(index, key))
+
+    async def _forget_later(self, first: int, name: bytes, others: list[int]) -> None:
+        for index in others:
+            await _retry(lambda index=index: self._settle(index, PREPARED + name))  # type: ignore[misc]
+        await _retry(lambda: self._forget(first, name))
+
+    async def _forget(self, first: int, name: bytes) -> None:
+        await self._links.call(first, b"DEL", DECIDED + name, db=self._records)
+
+    def _spawn(self, job: Awaitable[None]) -> None:
+        async def run() -> None:
+            try:
+                await job
+            except LinkError as error:
+                log.warning("a record of a finished write stays behind: %s", error)
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _retry(job: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            return await job()
+        except (LinkError, RefusedError):
+            await asyncio.sleep(RETRY)
+
+
+async def _exec(link: Link) -> list[bytes] | None:
+    """EXEC; None if it was refused or the answer did not come."""
+    try:
+        reply = (await link.ask([b"EXEC"]))[0]
+    except LinkError:
+        return None
+    return _core.elements(reply) if reply.startswith(b"*") else None
+
+
+def _results(queued: list[bytes], reply: bytes) -> list[bytes]:
+    """The replies inside EXEC's; RefusedError if there are none."""
+    if reply.startswith(b"*") and not reply.startswith(b"*-1"):
+        return _core.elements(reply)
+    raise RefusedError(next((one for one in queued if one.startswith(b"-")), reply))

@@ -1,0 +1,104 @@
+"""Commands whose keys live on several instances.
+
+``PLANS`` (in ``plans``) has those that are a few ordinary commands on each side; for all others
+the keys are borrowed by one instance.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from threadis import _core
+from threadis.coordinator import plans
+from threadis.coordinator.borrowing import Borrowing
+from threadis.coordinator.commits import Commits, Part, RefusedError
+from threadis.coordinator.links import Kind, Links
+from threadis.coordinator.locks import Key, Lock, Locks
+from threadis.coordinator.sorting import sort_keys
+from threadis.coordinator.table import Access, Table
+
+
+class Execution:
+    """Runs one command over several instances, alone with its keys."""
+
+    def __init__(
+        self, links: Links, locks: Locks, table: Table, commits: Commits, borrowing: Borrowing
+    ) -> None:
+        self.links = links
+        self.locks = locks
+        self.table = table
+        self.commits = commits
+        self.borrowing = borrowing
+
+    async def run(self, command: _core.Command) -> bytes:
+        """Run a client's command."""
+        kind = Kind(resp=command.info.resp)
+        return await self.execute(command.args, command.info.db, kind, command.token)
+
+    async def execute(
+        self, args: Sequence[bytes], db: int, kind: Kind, within: int | None = None
+    ) -> bytes:
+        """Run a command in a database; the reply in the protocol of ``kind``."""
+        parsed = self.table.parse(args)
+        keys = list(parsed.keys)
+        if parsed.row.name in ("sort", "sort_ro"):
+            keys = await sort_keys(self, parsed, db)
+        owners = {self.table.owner(access.key) for access in keys}
+        if len(owners) <= 1 and not plans.other_databases(parsed, db):
+            # One server can do it; without keys it will say what is wrong.
+            index = owners.pop() if owners else self.links.ready()[0]
+            return (await self.links.raw(index, [args], db=db, kind=kind))[0]
+        plan = plans.PLANS.get(parsed.row.name)
+        extra = plans.other_databases(parsed, db)
+        async with self.hold([*lock_names(keys, db), *extra], within) as lock:
+            try:
+                if plan:
+                    return await plan(plans.Job(self, parsed, db, kind, lock))
+                return await self.borrow([args], keys, db, kind, lock)
+            except RefusedError as error:
+                return error.reply
+
+    def hold(
+        self, names: list[Key], within: int | None = None
+    ) -> AbstractAsyncContextManager[Lock]:
+        """Lock keys, with nothing in flight to their instances."""
+        instances = {self.table.owner(key) for _, key, _ in names}
+        return self.locks.hold(names, instances, within)
+
+    async def borrow(
+        self,
+        commands: Sequence[Sequence[bytes]],
+        keys: Sequence[Access],
+        db: int,
+        kind: Kind,
+        lock: Lock,
+    ) -> bytes:
+        """Run a command on borrowed keys and write back what has changed."""
+        return (await self.borrow_all(commands, keys, db, kind, lock))[0]
+
+    async def borrow_all(
+        self,
+        commands: Sequence[Sequence[bytes]],
+        keys: Sequence[Access],
+        db: int,
+        kind: Kind,
+        lock: Lock,
+    ) -> list[bytes]:
+        """Run several as one; their replies."""
+        copies = await self.borrowing.fetch(keys, db)
+        written = list(dict.fromkeys(access.key for access in keys if access.writes))
+        home = self.table.owner(keys[0].key)
+        outcome = await self.borrowing.evaluate(home, commands, copies, written, kind)
+        if outcome.changes:
+            await self.commit(self.borrowing.writes(outcome.changes), lock, db)
+        return outcome.replies
+
+    async def commit(
+        self, parts: dict[int, Part], lock: Lock, db: int, kind: Kind | None = None
+    ) -> dict[int, list[bytes]]:
+        """Write on several instances, all or nothing."""
+        return await self.commits.run(parts, lock, db=db, kind=kind or Kind())
+
+
+def lock_names(keys: Iterable[Access], db: int) -> list[Key]:
+    """Build the names to lock."""
+    return [(db, access.key, access.writes) for access in keys]

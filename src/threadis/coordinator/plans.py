@@ -1,0 +1,286 @@
+"""Commands over several instances that are a few ordinary commands on each side: cheaper than
+borrowing, and with the keyspace events that one server would send.
+
+Each plan runs alone with its keys. It looks first, answers what one server would answer when
+there is nothing to do, and then writes everything at once.
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from threadis import resp
+from threadis.coordinator.commits import RefusedError
+from threadis.coordinator.links import Kind, Words, value
+from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.table import Access, Parsed
+
+if TYPE_CHECKING:
+    from threadis.coordinator.execution import Execution
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One command, and what it needs to run."""
+
+    execution: "Execution"
+    parsed: Parsed
+    db: int
+    kind: Kind
+    lock: Lock
+
+    @property
+    def args(self) -> Sequence[bytes]:
+        """The client's words."""
+        return self.parsed.args
+
+    def owner(self, key: bytes) -> int:
+        """Return the instance of a key."""
+        return self.execution.table.owner(key)
+
+    async def ask(self, key: bytes, *words: bytes, db: int | None = None) -> Any:
+        """Ask a key's instance; RefusedError if it answers with an error."""
+        where = self.db if db is None else db
+        reply = (await self.raw(key, [words], where))[0]
+        found = value(reply)
+        if isinstance(found, hiredis.ReplyError):
+            raise RefusedError(reply)
+        return found
+
+    async def raw(self, key: bytes, commands: list[Words], db: int | None = None) -> list[bytes]:
+        """Send commands to a key's instance; the replies as they came."""
+        where = self.db if db is None else db
+        links = self.execution.links
+        return await links.raw(self.owner(key), commands, db=where, kind=self.kind)
+
+    async def refusal(self) -> bytes:
+        """Say what is wrong with a command's syntax, in the server's words.
+
+        Run where there is no key, in case it finds nothing wrong.
+        """
+        links, scratch = self.execution.links, self.execution.borrowing.scratch
+        index = self.owner(self.parsed.keys[0].key) if self.parsed.keys else 0
+        return (await links.raw(index, [self.args], db=scratch, kind=self.kind))[0]
+
+    async def write(self, commands: Sequence[tuple[bytes, Words]]) -> list[bytes]:
+        """Write everything at once: pairs of a key and a command for its instance."""
+        parts: dict[int, list[Words]] = defaultdict(list)
+        places = []
+        for key, words in commands:
+            index = self.owner(key)
+            places.append((index, len(parts[index])))
+            parts[index].append(words)
+        replies = await self.execution.commit(dict(parts), self.lock, self.db, self.kind)
+        return [replies[index][at] for index, at in places]
+
+
+def _by_owner(job: Job, keys: Sequence[bytes]) -> dict[int, list[bytes]]:
+    found: dict[int, list[bytes]] = defaultdict(list)
+    for key in keys:
+        found[job.owner(key)].append(key)
+    return found
+
+
+async def _delete(job: Job) -> bytes:
+    """DEL, UNLINK."""
+    groups = _by_owner(job, job.args[1:])
+    replies = await job.write([(keys[0], [job.args[0], *keys]) for keys in groups.values()])
+    return b":%d\r\n" % sum(int(value(reply)) for reply in replies)
+
+
+def _pairs(job: Job, first: int, last: int) -> list[list[bytes]]:
+    """Keys with their values, one list for each instance."""
+    groups: dict[int, list[bytes]] = defaultdict(list)
+    for at in range(first, last, 2):
+        groups[job.owner(job.args[at])].extend(job.args[at : at + 2])
+    return list(groups.values())
+
+
+async def _mset(job: Job) -> bytes:
+    if len(job.args) % 2 == 0:
+        return await job.refusal()
+    groups = _pairs(job, 1, len(job.args))
+    return (await job.write([(pairs[0], [b"MSET", *pairs]) for pairs in groups]))[0]
+
+
+async def _exist(job: Job, keys: Sequence[bytes]) -> int:
+    """Count how many of the keys exist."""
+    groups = _by_owner(job, keys)
+    counts = [await job.ask(names[0], b"EXISTS", *names) for names in groups.values()]
+    return sum(int(count) for count in counts)
+
+
+async def _msetnx(job: Job) -> bytes:
+    if len(job.args) % 2 == 0:
+        return await job.refusal()
+    if await _exist(job, job.args[1::2]):
+        return b":0\r\n"
+    groups = _pairs(job, 1, len(job.args))
+    await job.write([(pairs[0], [b"MSET", *pairs]) for pairs in groups])
+    return b":1\r\n"
+
+
+async def _msetex(job: Job) -> bytes:
+    """MSETEX numkeys key value … [NX|XX] [EX …]."""
+    keys = [access.key for access in job.parsed.keys]
+    end = 2 + 2 * len(keys)
+    if end > len(job.args):
+        return await job.refusal()
+    options = [word for word in job.args[end:] if word.upper() not in (b"NX", b"XX")]
+    conditions = {word.upper() for word in job.args[end:]} & {b"NX", b"XX"}
+    if len(conditions) == 2:
+        return await job.refusal()
+    if conditions:
+        existing = await _exist(job, list(dict.fromkeys(keys)))
+        wanted = 0 if b"NX" in conditions else len(set(keys))
+        if existing != wanted:
+            return b":0\r\n"
+    groups = _pairs(job, 2, end)
+    commands: list[tuple[bytes, Words]] = [
+        (pairs[0], [job.args[0], b"%d" % (len(pairs) // 2), *pairs, *options]) for pairs in groups
+    ]
+    return (await job.write(commands))[0]
+
+
+async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool) -> bool | None:
+    """RENAME's work: None if the source is not there, False if the target is in the way."""
+    copies = await job.execution.borrowing.fetch([Access(source, True, True)], job.db)
+    copy = copies.get(source)
+    if copy is None:
+        return None
+    if only_new and await job.ask(target, b"EXISTS", target):
+        return False
+    options = [b"REPLACE", *await _age(job, source)]
+    await job.write([(source, [b"DEL", source]), (target, copy.restore(target, *options))])
+    return True
+
+
+async def _age(job: Job, key: bytes) -> list[bytes]:
+    """The options of RESTORE that keep what eviction knows of a key."""
+    idle = value((await job.raw(key, [[b"OBJECT", b"IDLETIME", key]]))[0])
+    if isinstance(idle, int):
+        return [b"IDLETIME", b"%d" % idle]
+    freq = value((await job.raw(key, [[b"OBJECT", b"FREQ", key]]))[0])
+    return [b"FREQ", b"%d" % freq] if isinstance(freq, int) else []
+
+
+async def _rename(job: Job) -> bytes:
+    moved = await _move_value(job, job.args[1], job.args[2], only_new=False)
+    return resp.OK if moved else b"-ERR no such key\r\n"
+
+
+async def _renamenx(job: Job) -> bytes:
+    moved = await _move_value(job, job.args[1], job.args[2], only_new=True)
+    return b"-ERR no such key\r\n" if moved is None else b":%d\r\n" % moved
+
+
+def _copy_options(args: Sequence[bytes], db: int) -> tuple[int, bool] | None:
+    """COPY's database and REPLACE; None if the syntax is wrong."""
+    target, replace, at = db, False, 3
+    while at < len(args):
+        word = args[at].upper()
+        if word == b"REPLACE":
+            replace = True
+            at += 1
+        elif word == b"DB" and at + 1 < len(args) and args[at + 1].isdigit():
+            target = int(args[at + 1])
+            at += 2
+        else:
+            return None
+    return target, replace
+
+
+async def _copy(job: Job) -> bytes:
+    source, target = job.args[1], job.args[2]
+    options = _copy_options(job.args, job.db)
+    if options is None:
+        return await job.refusal()
+    if options[0] >= job.execution.borrowing.databases:
+        return b"-ERR DB index is out of range\r\n"
+    db, replace = options
+    copies = await job.execution.borrowing.fetch([Access(source, True, False)], job.db)
+    if source not in copies:
+        return b":0\r\n"
+    if not replace and await job.ask(target, b"EXISTS", target, db=db):
+        return b":0\r\n"
+    restore = copies[source].restore(target, b"REPLACE")
+    await job.execution.commit({job.owner(target): [restore]}, job.lock, db, job.kind)
+    return b":1\r\n"
+
+
+async def _move_element(job: Job) -> bytes:
+    """LMOVE, RPOPLPUSH."""
+    source, target = job.args[1], job.args[2]
+    ends = [word.upper() for word in job.args[3:5]] or [b"RIGHT", b"LEFT"]
+    if not set(ends) <= {b"LEFT", b"RIGHT"}:
+        return await job.refusal()
+    at = b"0" if ends[0] == b"LEFT" else b"-1"
+    found = await job.ask(source, b"LRANGE", source, at, at)
+    if not found:
+        return resp.null(job.kind.resp)
+    await job.ask(target, b"LLEN", target)  # of the right type?
+    pop = b"LPOP" if ends[0] == b"LEFT" else b"RPOP"
+    push = b"LPUSH" if ends[1] == b"LEFT" else b"RPUSH"
+    await job.write([(target, [push, target, found[0]]), (source, [pop, source])])
+    return resp.bulk(found[0])
+
+
+async def _move_member(job: Job) -> bytes:
+    """SMOVE."""
+    source, target, member = job.args[1:4]
+    if not await job.ask(source, b"EXISTS", source):
+        return b":0\r\n"
+    is_member = await job.ask(source, b"SISMEMBER", source, member)
+    await job.ask(target, b"SCARD", target)  # of the right type?
+    if not is_member:
+        return b":0\r\n"
+    await job.write([(source, [b"SREM", source, member]), (target, [b"SADD", target, member])])
+    return b":1\r\n"
+
+
+async def _pop_first(job: Job) -> bytes:
+    """LMPOP, ZMPOP: the first key that has something."""
+    keys = [access.key for access in job.parsed.keys]
+    name, options = job.args[0], job.args[2 + len(keys) :]
+    reply = b""
+    for key in keys:
+        reply = (await job.raw(key, [[name, b"1", key, *options]]))[0]
+        if reply not in (b"*-1\r\n", b"_\r\n", b"$-1\r\n"):
+            break
+    return reply
+
+
+Plan = Callable[[Job], Awaitable[bytes]]
+
+PLANS: dict[str, Plan] = {
+    "del": _delete,
+    "unlink": _delete,
+    "mset": _mset,
+    "msetnx": _msetnx,
+    "msetex": _msetex,
+    "rename": _rename,
+    "renamenx": _renamenx,
+    "copy": _copy,
+    "lmove": _move_element,
+    "rpoplpush": _move_element,
+    "smove": _move_member,
+    "lmpop": _pop_first,
+    "zmpop": _pop_first,
+}
+
+
+def reaches_other_databases(parsed: Parsed) -> bool:
+    """Whether a command may write in a database other than the current one."""
+    return parsed.row.name == "move" or (parsed.row.name == "copy" and len(parsed.args) > 4)
+
+
+def other_databases(parsed: Parsed, db: int) -> list[Key]:
+    """Keys that a command names in a database other than its own."""
+    if parsed.row.name == "copy":
+        options = _copy_options(parsed.args, db)
+        if options and options[0] != db:
+            return [(options[0], parsed.args[2], True)]
+    return []

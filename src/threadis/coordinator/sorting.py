@@ -1,0 +1,62 @@
+"""SORT's keys: BY and GET patterns name one for each element."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from threadis.coordinator.table import Access, Parsed
+
+if TYPE_CHECKING:
+    from threadis.coordinator.execution import Execution
+
+
+def patterns(args: Sequence[bytes]) -> list[bytes]:
+    """Return the patterns of SORT that name keys."""
+    found, at = [], 2
+    while at < len(args):
+        word = args[at].upper()
+        if word in (b"BY", b"GET") and at + 1 < len(args):
+            if b"*" in args[at + 1]:
+                found.append(args[at + 1])
+            at += 2
+        else:
+            at += {b"LIMIT": 3, b"STORE": 2}.get(word, 1)
+    return found
+
+
+def target(args: Sequence[bytes]) -> bytes | None:
+    """Return the key behind STORE; the last one counts."""
+    found, at = None, 2
+    while at < len(args):
+        word = args[at].upper()
+        if word == b"STORE" and at + 1 < len(args):
+            found = args[at + 1]
+        at += {b"LIMIT": 3, b"STORE": 2, b"BY": 2, b"GET": 2}.get(word, 1)
+    return found
+
+
+def key_of(pattern: bytes, element: bytes) -> bytes:
+    """Put an element into a pattern: ``weight_*->field`` and ``1`` give ``weight_1``."""
+    star = pattern.index(b"*")
+    arrow = pattern.find(b"->", star + 1)
+    is_field = arrow >= 0 and arrow + 2 < len(pattern)
+    end = arrow if is_field else len(pattern)
+    return pattern[:star] + element + pattern[star + 1 : end]
+
+
+async def sort_keys(execution: "Execution", parsed: Parsed, db: int) -> list[Access]:
+    """Return every key that SORT will look at, as of now."""
+    source = parsed.args[1]
+    keys = [Access(source, reads=True, writes=False)]
+    store = target(parsed.args) if parsed.row.name == "sort" else None
+    if store is not None:
+        # Written first in the list: the result lives there.
+        keys.append(Access(store, reads=False, writes=True))
+    wanted = patterns(parsed.args)
+    if wanted:
+        elements = await execution.links.call(
+            execution.table.owner(source), b"SORT", source, b"BY", b"nosort", db=db
+        )
+        if isinstance(elements, list):
+            names = {key_of(pattern, element) for pattern in wanted for element in elements}
+            keys.extend(Access(name, reads=True, writes=False) for name in sorted(names))
+    return keys

@@ -1,0 +1,59 @@
+"""The command table from the coordinator's side: which keys a command names, and what for."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from threadis import _core
+from threadis.commands import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A key of a command."""
+
+    key: bytes
+    reads: bool  # its value matters
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A command with its row and its keys; no keys if its syntax is wrong."""
+
+    row: Row
+    args: Sequence[bytes]
+    keys: list[Access]
+
+
+class Table:
+    """Looks commands up; the workers' table, so both sides agree."""
+
+    def __init__(self, core: _core.Proxy, rows: Iterable[Row]) -> None:
+        self._core = core
+        self._rows = {row.name: row for row in rows}
+
+    def parse(self, args: Sequence[bytes]) -> Parsed:
+        """Find a command's row and keys; KeyError if there is no such command."""
+        found = self._core.find(args)
+        if found is None:
+            raise KeyError(args[0])
+        name, positions = found
+        row = self._rows[name]
+        keys = [
+            Access(
+                args[at],
+                reads=spec.access in ("RO", "RW"),
+                writes=row.writes and spec.access != "RO",
+            )
+            for spec, spans in zip(row.keys, positions, strict=True)
+            for at in spans
+        ]
+        return Parsed(row, args, keys)
+
+    def owner(self, key: bytes) -> int:
+        """Return the instance of a key."""
+        return self._core.instance_of(key)
+
+    def owners(self, parsed: Parsed) -> set[int]:
+        """Return the instances of a command's keys."""
+        return {self.owner(access.key) for access in parsed.keys}

@@ -1,0 +1,215 @@
+"""WATCH and EXEC, where one block on one instance is not enough.
+
+A watch is an exclusive connection to each instance with watched keys; whether it is still good is
+asked by an empty MULTI … EXEC there, under key locks. EXEC then goes one of four ways::
+
+    everything on one instance, watched or not  one block there, on the watching connection
+    ordinary commands on several instances      one block on each, all or nothing (commits)
+    a command that spans instances itself       the whole on borrowed keys (borrowing)
+    SELECT, PUBLISH, INFO, EVAL …               the worker runs them in order, nobody else may
+"""
+
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from threadis import _core, resp
+from threadis.coordinator.answer import Answer
+from threadis.coordinator.commits import RefusedError
+from threadis.coordinator.execution import Execution, lock_names
+from threadis.coordinator.links import Kind, Link, LinkError, Words
+from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.plans import reaches_other_databases
+from threadis.coordinator.table import Access, Parsed
+
+ClientKey = tuple[int, int, int]  # worker, place, generation
+ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+CLEAN = b"*0\r\n"  # an empty transaction of which no watched key has changed
+
+PLAIN_ROUTES = frozenset({"keys", "split"})
+# Run by the worker without a look at the keyspace: they need no lock of their own.
+HARMLESS_ROUTES = frozenset({"session", "any", "pubsub"})
+
+
+@dataclass(slots=True)
+class Watch:
+    """What a client watches."""
+
+    kind: Kind
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    links: dict[int, Link] = field(default_factory=dict)
+    keys: list[tuple[int, bytes]] = field(default_factory=list)
+
+
+class Transactions:
+    """The clients' watches, and EXEC."""
+
+    def __init__(self, execution: Execution, core: _core.Proxy) -> None:
+        self._execution = execution
+        self._core = core
+        self._watches: dict[ClientKey, Watch] = {}
+        self._running: dict[ClientKey, AsyncExitStack] = {}
+
+    def count(self) -> int:
+        """Return how many clients watch keys."""
+        return len(self._watches)
+
+    async def watch(self, command: _core.Command) -> Answer:
+        """WATCH key …"""
+        client = _client(command)
+        watch = self._watches.setdefault(client, Watch(Kind(resp=command.info.resp)))
+        by_owner: dict[int, list[bytes]] = defaultdict(list)
+        for key in command.args[1:]:
+            by_owner[self._execution.table.owner(key)].append(key)
+            watch.keys.append((command.info.db, key))
+        for index, keys in by_owner.items():
+            link = watch.links.get(index)
+            if link is None:
+                lease = self._execution.links.lease(index, watch.kind)
+                link = watch.links[index] = await watch.stack.enter_async_context(lease)
+            await link.select(command.info.db)
+            reply = (await link.ask([b"WATCH", *keys]))[0]
+            if reply != resp.OK:
+                return Answer(reply, watching=True)
+        return Answer(resp.OK, watching=True)
+
+    async def unwatch(self, command: _core.Command) -> Answer:
+        """UNWATCH, and DISCARD of a client that watches."""
+        await self.forget(_client(command))
+        return Answer(resp.OK, watching=False)
+
+    async def forget(self, client: ClientKey) -> None:
+        """End what a client had: it is gone, or does not watch any more."""
+        watch = self._watches.pop(client, None)
+        if watch:
+            for link in watch.links.values():
+                try:
+                    await link.ask([b"UNWATCH"])
+                except LinkError:
+                    link.is_spoilt = True
+            await watch.stack.aclose()
+
+    async def gone(self, client: ClientKey) -> None:
+        """Take note that a client is gone."""
+        await self.forget(client)
+        await self.finished(client)
+
+    async def exec(self, command: _core.Command) -> Answer | None:
+        """EXEC; None if the worker will answer."""
+        client = _client(command)
+        if command.queued is None:
+            await self.forget(client)
+            return Answer(ABORTED, watching=False)
+        try:
+            reply = await self._exec(command, client, self._watches.get(client))
+        except RefusedError as error:
+            reply = error.reply
+        finally:
+            await self.forget(client)
+        return None if reply is None else Answer(reply, watching=False)
+
+    async def _exec(
+        self, command: _core.Command, client: ClientKey, watch: Watch | None
+    ) -> bytes | None:
+        queued = [self._execution.table.parse(args) for args in command.queued or []]
+        kind, db = Kind(resp=command.info.resp), command.info.db
+        owners = [self._execution.table.owners(parsed) for parsed in queued]
+        instances = set().union(*owners)
+        is_plain = all(self._is_plain(parsed) for parsed in queued)
+        if is_plain and watch and len(instances | set(watch.links)) == 1 and watch.kind == kind:
+            link = next(iter(watch.links.values()))
+            await link.select(db)
+            commands: list[Words] = [[b"MULTI"], *(parsed.args for parsed in queued), [b"EXEC"]]
+            replies = await link.ask(*commands, wait=None)
+            return replies[-1]
+        if is_plain:
+            keys = [access for parsed in queued for access in parsed.keys]
+            names = [*lock_names(keys, db), *_watched(watch)]
+            async with self._execution.hold(names) as lock:
+                if watch and not await _is_clean(watch):
+                    return _null(command)
+                if not queued:
+                    return b"*0\r\n"
+                if all(len(found) <= 1 for found in owners):
+                    parts = await self._parts(queued, lock, db, kind)
+                else:
+                    commands = [parsed.args for parsed in queued]
+                    parts = await self._execution.borrow_all(commands, keys, db, kind, lock)
+                return b"*%d\r\n%s" % (len(parts), b"".join(parts))
+        return await self._run_in_order(command, client, watch, queued)
+
+    def _is_plain(self, parsed: Parsed) -> bool:
+        row = parsed.row
+        return (
+            row.route in PLAIN_ROUTES
+            and bool(parsed.keys)
+            and not row.needs_coordinator
+            and not row.special_words
+            and not reaches_other_databases(parsed)
+        )
+
+    async def _parts(self, queued: list[Parsed], lock: Lock, db: int, kind: Kind) -> list[bytes]:
+        """One block on each instance; the replies in the client's order."""
+        parts: dict[int, list[Words]] = defaultdict(list)
+        places = []
+        for parsed in queued:
+            index = next(iter(self._execution.table.owners(parsed)))
+            places.append((index, len(parts[index])))
+            parts[index].append(parsed.args)
+        replies = await self._execution.commit(dict(parts), lock, db, kind)
+        return [replies[index][at] for index, at in places]
+
+    async def _run_in_order(
+        self,
+        command: _core.Command,
+        client: ClientKey,
+        watch: Watch | None,
+        queued: list[Parsed],
+    ) -> bytes | None:
+        """Let the worker run the commands as if they came now, while nobody else may."""
+        stack = AsyncExitStack()
+        db = command.info.db
+        if all(
+            self._is_plain(parsed) or parsed.row.route in HARMLESS_ROUTES for parsed in queued
+        ) and not any(parsed.row.name == "select" for parsed in queued):
+            keys: list[Access] = [access for parsed in queued for access in parsed.keys]
+            names: list[Key] = [*lock_names(keys, db), *_watched(watch)]
+            lock = await stack.enter_async_context(self._execution.hold(names))
+        else:
+            lock = await stack.enter_async_context(self._execution.locks.hold_everything())
+        if watch and not await _is_clean(watch):
+            await stack.aclose()
+            return _null(command)
+        self._running[client] = stack
+        self._core.run_queued(command, [list(parsed.args) for parsed in queued], lock.token)
+        return None
+
+    async def finished(self, client: ClientKey) -> None:
+        """Take note that a worker has run what it was told to."""
+        stack = self._running.pop(client, None)
+        if stack:
+            await stack.aclose()
+
+
+def _client(command: _core.Command) -> ClientKey:
+    return (command.worker, command.place, command.generation)
+
+
+def _watched(watch: Watch | None) -> list[Key]:
+    return [(db, key, False) for db, key in watch.keys] if watch else []
+
+
+async def _is_clean(watch: Watch) -> bool:
+    """Ask every watching connection; one that is lost may have missed something."""
+    for link in watch.links.values():
+        try:
+            replies = await link.ask([b"MULTI"], [b"EXEC"])
+        except LinkError:
+            return False
+        if replies[1] != CLEAN:
+            return False
+    return True
+
+
+def _null(command: _core.Command) -> bytes:
+    return b"_\r\n" if command.info.resp == 3 else b"*-1\r\n"
