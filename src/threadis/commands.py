@@ -103,10 +103,12 @@ OVERRIDES: Final[dict[str, Override]] = {
     "config|set": Override("coordinator", "on all instances or none; some directives are ours"),
     "config|resetstat": Override("coordinator", "our own counters too"),
     "config|rewrite": Override("refuse", "the instances' files are written by the supervisor"),
+    "debug": Override("coordinator", "listed without its subcommands"),
     "randomkey": Override("coordinator", "every key should be as likely: weighted by size"),
     # Any instance knows.
     "time": Override("any", "one clock"),
     "lolwut": Override("any", SAME),
+    "module|list": Override("any", SAME),
     "command": Override("any", SAME),
     "role": Override("any", "a primary without replicas"),
     "acl|cat": Override("any", SAME),
@@ -133,9 +135,26 @@ OVERRIDES: Final[dict[str, Override]] = {
     "swapdb": Override("coordinator", "alone with the whole keyspace"),
     "migrate": Override("refuse", "keys that the server itself cannot name"),
     # The tips mean cluster mode, where lanes and scripts are nobody else's.
-    "slowlog|get": Override("refuse", "entries need one order and unique ids"),
-    "commandlog|get": Override("refuse", "entries need one order and unique ids"),
-    "wait": Override("refuse", "speaks of the writes of one connection"),
+    **dict.fromkeys(
+        (f"{log}|{name}" for log in ("slowlog", "commandlog") for name in ("get", "len", "reset")),
+        Override("coordinator", "entries need one order and unique ids"),
+    ),
+    **dict.fromkeys(
+        ("latency|history", "latency|latest", "latency|histogram", "latency|reset"),
+        Override("coordinator", MERGED),
+    ),
+    **dict.fromkeys(
+        ("latency|doctor", "memory|doctor", "memory|malloc-stats"),
+        Override("coordinator", "a text about each instance"),
+    ),
+    **dict.fromkeys(
+        ("save", "bgsave", "bgrewriteaof", "memory|purge"),
+        Override("coordinator", "on all instances, however long it takes"),
+    ),
+    "lastsave": Override("coordinator", "the oldest"),
+    "wait": Override("coordinator", "there are no replicas"),
+    "replicaof": Override("coordinator", "a primary stays one"),
+    "slaveof": Override("coordinator", "a primary stays one"),
     "waitaof": Override("refuse", "speaks of the writes of one connection"),
 }
 
@@ -148,7 +167,6 @@ WHOLE_FAMILIES: Final = ("command", "cluster")
 REFUSED_FAMILIES: Final = ("acl", "script", "function", "module", "latency")
 REFUSED_FLAGS: Final = ("blocking", "pubsub")
 REFUSED_CATEGORIES: Final = ("@scripting",)
-HELPFUL: Final = ("latency|reset",)
 
 ACCESSES: Final = ("RO", "RW", "OW", "RM")
 MERGES: Final = {
@@ -180,10 +198,6 @@ def _with_missing(rows: list[Row]) -> list[Row]:
     names = {row.name for row in rows}
     if "quit" not in names:
         rows.append(Row("quit", -1, "session", "quit", no_auth=True, ends_multi=True))
-    if "debug" in names:
-        # Stock servers list DEBUG without its subcommands.
-        rows.append(Row("debug|object", -2, "keys", keys=(KeySpec(index=2),)))
-        rows.append(Row("debug|*", -2, "refuse", refusal=_refusal("debug")))
     return rows
 
 
@@ -229,7 +243,7 @@ def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Over
         return "any", "", None
     categories = {category.decode() for category in entry[6]}
     if (
-        (family in REFUSED_FAMILIES and name not in HELPFUL)
+        family in REFUSED_FAMILIES
         or flags.intersection(REFUSED_FLAGS)
         or categories.intersection(REFUSED_CATEGORIES)
     ):

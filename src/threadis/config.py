@@ -21,6 +21,7 @@ POLICIES = (
     *(f"{keys}-{how}" for keys in ("allkeys", "volatile") for how in ("lru", "lfu", "random")),
     "volatile-ttl",
 )
+ALLOWED = ("no", "yes", "local")  # to nobody, to everybody, to clients of this machine
 
 # The groups of ``--help``
 LISTEN, CORES, DATA, LIMITS, SERVER = "Listening", "Cores", "Data", "Clients", "Stock server"
@@ -79,6 +80,9 @@ class Config:
     timeout: int = _knob(0, _ANY, LIMITS, "SECONDS", "Close a client that was idle so long; 0: never.")
     tcp_keepalive: int = _knob(300, _ANY, LIMITS, "SECONDS", "Time between probes of an idle client; 0: none.")
     server: str | None = _knob(None, values.path, SERVER, "PATH", "The redis-server or valkey-server to run (default: from PATH, else the one that came along)")
+    enable_debug_command: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow DEBUG; local: to clients of this machine.")
+    enable_protected_configs: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow CONFIG SET of protected directives.")
+    enable_module_command: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow MODULE LOAD and UNLOAD.")
     set: Mapping[str, str] = dataclasses.field(default_factory=dict)  # directives passed through
     config_file: str | None = None  # the TOML file this came from
 # fmt: on

@@ -10,6 +10,9 @@ FLAG_INSTEAD = {
     "bind": "--host",
     "databases": "--databases",
     "dir": "--dir",
+    "enable-debug-command": "--enable-debug-command",
+    "enable-module-command": "--enable-module-command",
+    "enable-protected-configs": "--enable-protected-configs",
     "maxclients": "--maxclients",
     "maxmemory": "--maxmemory",
     "maxmemory-policy": "--maxmemory-policy",
@@ -52,8 +55,6 @@ OUR_PREFIXES = {
     "cluster-": "instances run without cluster mode; threadis keeps the slot map",
     "tls-": "instances listen on Unix sockets only",
 }
-# ``local`` would mean everybody: through the proxy every client looks local to an instance.
-NEVER_LOCAL = ("enable-debug-command", "enable-module-command", "enable-protected-configs")
 
 
 def check(name: str, value: str) -> tuple[str, str]:
@@ -73,10 +74,6 @@ def check(name: str, value: str) -> tuple[str, str]:
     )
     if reason:
         raise ConfigError(f"set {lower}: not possible, {reason}; leave it out")
-    if lower in NEVER_LOCAL and value.strip().strip("\"'").lower() not in ("yes", "no"):
-        raise ConfigError(
-            f"set {lower}: use yes or no, because every client looks local to the instances"
-        )
     return lower, value.strip()
 
 

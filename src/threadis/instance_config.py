@@ -28,10 +28,10 @@ def text(
         "daemonize no",
         f"requirepass {password}",
         "protected-mode yes",
-        # Through the proxy every client looks local, so "local" would mean everybody
-        "enable-debug-command no",
-        "enable-module-command no",
-        "enable-protected-configs no",
+        # Through the proxy every client looks local: "local" is judged there
+        f"enable-debug-command {yes_if_any(config.enable_debug_command)}",
+        f"enable-module-command {yes_if_any(config.enable_module_command)}",
+        f"enable-protected-configs {yes_if_any(config.enable_protected_configs)}",
         f"databases {config.databases + HIDDEN_DATABASES}",
         f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
         "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
@@ -48,6 +48,11 @@ def text(
         lines.append("hide-user-data-from-log yes")
     lines.extend(f"{name} {value}" for name, value in config.set.items() if name not in OF_CLIENTS)
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def yes_if_any(allowed: str) -> str:
+    """What an instance is told of an option that we grant to everybody, to some, or to nobody."""
+    return "no" if allowed == "no" else "yes"
 
 
 def share(maxmemory: int, instances: int) -> int:

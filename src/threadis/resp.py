@@ -1,6 +1,6 @@
 """Replies in the client's protocol: Python values → RESP2 or RESP3."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hiredis
@@ -11,6 +11,16 @@ OK = b"+OK\r\n"
 def error(message: str) -> bytes:
     """An error; line breaks in the text are made harmless."""
     return f"-{message}".replace("\r", " ").replace("\n", " ").encode() + b"\r\n"
+
+
+def simple(text: str) -> bytes:
+    """A status."""
+    return f"+{text}\r\n".encode()
+
+
+def array(elements: Sequence[bytes]) -> bytes:
+    """An array of finished replies."""
+    return b"*%d\r\n%s" % (len(elements), b"".join(elements))
 
 
 def bulk(data: bytes) -> bytes:

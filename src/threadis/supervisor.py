@@ -159,6 +159,11 @@ class Supervisor:
             tcp_keepalive=config.tcp_keepalive,
             maxmemory=config.maxmemory,
             output_limits=config.set.get("client-output-buffer-limit", ""),
+            allowed={
+                "enable-debug-command": config.enable_debug_command,
+                "enable-module-command": config.enable_module_command,
+                "enable-protected-configs": config.enable_protected_configs,
+            },
             tcp_backlog=config.tcp_backlog,
         )
 

@@ -15,6 +15,12 @@ from threadis.commands import Row
 # Each is tested by hand elsewhere in this folder.
 BY_HAND = {"quit", "reset", "hello", "auth", "select", "config|set", "client|list", "client|info"}
 BY_HAND |= {"client|id", "info", "scan", "cluster", "lolwut", "randomkey", "acl|cat", "acl|genpass"}
+# Tested in test_administration.py and test_debug.py; calls of them change the server.
+BY_HAND |= {
+    f"{log}|{name}" for log in ("slowlog", "commandlog") for name in ("get", "len", "reset")
+}
+BY_HAND |= {"save", "bgsave", "bgrewriteaof", "lastsave", "replicaof", "slaveof", "wait", "debug"}
+BY_HAND |= {"memory|doctor", "memory|malloc-stats", "latency|doctor", "latency|histogram"}
 
 # Replies that differ from the bare server's on purpose: beginning of ours, and the reason.
 DIFFERENCES = {

@@ -8,6 +8,7 @@ nobody else.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from threadis import _core, control, resp
@@ -18,11 +19,15 @@ from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
+from threadis.coordinator.debug import Debug
+from threadis.coordinator.everywhere import Everywhere
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.information import Information
+from threadis.coordinator.latency import Latency
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.pubsub import Pubsub
+from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.transactions import Transactions
 from threadis.coordinator.whole import Whole
@@ -63,6 +68,7 @@ class Coordinator:
         self._transactions = Transactions(self._execution, core)
         whole = Whole(links, self.locks, start.databases)
         information = Information(start, core, links, self._configuration, self._pubsub)
+        self._logs = Logs(links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
             "config|get": self._configuration.get,
@@ -70,6 +76,10 @@ class Coordinator:
             "config|resetstat": information.reset,
             "client|list": self.clients.list,
             "client|info": self.clients.info,
+            "debug": Debug(start, links).run,
+            **Everywhere(links, self.clients).handlers(),
+            **Latency(links).handlers(),
+            **self._logs.handlers(),
             "watch": self._transactions.watch,
             "unwatch": self._transactions.unwatch,
             "discard": self._transactions.unwatch,
@@ -85,9 +95,11 @@ class Coordinator:
         self._keep(asyncio.create_task(self._run(command)))
 
     async def _run(self, command: _core.Command) -> None:
-        name = _name(command)
+        name = self._name(command)
+        began = time.monotonic()
         try:
             reply = await self._handlers.get(name, self._execution.run)(command)
+            await self._logs.note(command, began)
         except LinkError as error:
             reply = resp.error(str(error))
         except Exception:  # one command's bug must not become another client's silence
@@ -149,15 +161,12 @@ class Coordinator:
                     return
             await asyncio.sleep(RETRY)
 
+    def _name(self, command: _core.Command) -> str:
+        """The row's name, from the command's first words."""
+        words = [word.decode(errors="replace").lower() for word in command.args[:2]]
+        return "|".join(words) if "|".join(words) in self._handlers else words[0]
+
     def _keep(self, task: asyncio.Task[None]) -> None:
         """Hold on to a task until it is done; asyncio itself does not."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _name(command: _core.Command) -> str:
-    """The row's name, from the command's first words."""
-    first = command.args[0].decode().lower()
-    if first in ("config", "client"):
-        return f"{first}|{command.args[1].decode().lower()}"
-    return first

@@ -16,42 +16,34 @@ from threadis.coordinator import output_limits
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.output_limits import UNITS, OutputLimits
 
-# The supervisor's and the proxy's; changing one under them would break a promise.
+# Changed here, each in its own way.
+OURS: Final = frozenset(
+    (
+        "requirepass",
+        "protected-mode",
+        "maxmemory",
+        "maxclients",
+        "timeout",
+        "tcp-keepalive",
+    )
+)
+# The supervisor's and the proxy's; changing one under them would break a promise. What the server
+# itself calls immutable is not here: an instance refuses that in its own words.
 FIXED: Final = frozenset(
     {
         "port",
         "bind",
         "bind-source-addr",
-        "unixsocket",
-        "unixsocketperm",
         "dir",
         "dbfilename",
-        "databases",
-        "logfile",
-        "pidfile",
-        "daemonize",
-        "supervised",
-        "aclfile",
-        "appenddirname",
-        "appendfilename",
-        "cluster-enabled",
         "replicaof",
         "slaveof",
         "masterauth",
         "primaryauth",
         "masteruser",
         "primaryuser",
-        "io-threads",
         "tls-port",
-        "tcp-backlog",
-        "server-cpulist",
-        "server_cpulist",
-        "bio-cpulist",
-        "bio_cpulist",
         "maxmemory-clients",
-        "enable-debug-command",
-        "enable-module-command",
-        "enable-protected-configs",
     }
 )
 
@@ -81,6 +73,7 @@ class Configuration:
             "timeout": str(start.timeout),
             "tcp-keepalive": str(start.tcp_keepalive),
             "maxmemory": str(start.maxmemory),
+            **start.allowed,
         }
 
     def value(self, name: str) -> str:
@@ -124,7 +117,7 @@ class Configuration:
 
     async def _set(self, wanted: dict[str, bytes]) -> bytes:
         try:
-            ours = {n: _checked(n, v.decode()) for n, v in wanted.items() if n in self._values}
+            ours = {n: _checked(n, v.decode()) for n, v in wanted.items() if n in OURS}
         except ValueError as error:
             return _failed(str(error.args[0]), str(error.args[1]))
         limits = wanted.pop(output_limits.NAME, b"").decode(errors="replace")
@@ -132,7 +125,7 @@ class Configuration:
             output_limits.parse(limits)
         except ValueError as error:
             return _failed(output_limits.NAME, str(error))
-        theirs = {n.encode(): v for n, v in wanted.items() if n not in self._values}
+        theirs = {n.encode(): v for n, v in wanted.items() if n not in OURS}
         if "maxmemory" in ours:
             share = instance_config.share(int(ours["maxmemory"]), self._links.count)
             theirs[b"maxmemory"] = str(share).encode()

@@ -1,0 +1,83 @@
+"""Commands about the server as such: told to every instance, or answered as a lone primary would.
+
+SAVE and its like succeed if they do on all instances; the first refusal is the answer otherwise.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from threadis import _core, resp
+from threadis.coordinator.clients import Clients
+from threadis.coordinator.links import Kind, Links, value
+
+Handler = Callable[[_core.Command], Awaitable[bytes]]
+LOOK: Final = 0.5  # seconds between looks whether a waiting client is still there
+WHOLE: Final = re.compile(rb"0|-?[1-9][0-9]{0,17}")
+
+
+class Everywhere:
+    """Persistence, the allocators, and what a primary without replicas says of these."""
+
+    def __init__(self, links: Links, clients: Clients) -> None:
+        self._links, self._clients = links, clients
+
+    def handlers(self) -> dict[str, Handler]:
+        """Each command by its row's name."""
+        told = ("save", "bgsave", "bgrewriteaof", "memory|purge")
+        texts = ("memory|doctor", "memory|malloc-stats", "latency|doctor")
+        return {
+            **dict.fromkeys(told, self._tell),
+            **dict.fromkeys(texts, self._texts),
+            "lastsave": self._last_save,
+            "wait": self._wait,
+            "replicaof": self._replica_of,
+            "slaveof": self._replica_of,
+        }
+
+    async def _all(self, command: _core.Command) -> list[bytes]:
+        """What every instance says, however long that takes: SAVE takes as long as the disk."""
+        kind, everyone = Kind(command.info.resp), self._links.everyone()
+        asked = (self._links.raw(i, [command.args], kind=kind, wait=None) for i in everyone)
+        return [reply for [reply] in await asyncio.gather(*asked)]
+
+    async def _tell(self, command: _core.Command) -> bytes:
+        replies = await self._all(command)
+        return next((reply for reply in replies if reply.startswith(b"-")), replies[0])
+
+    async def _texts(self, command: _core.Command) -> bytes:
+        """The texts for people, under each other if they are not all the same."""
+        replies = await self._all(command)
+        failed = next((reply for reply in replies if reply.startswith(b"-")), None)
+        if failed is not None or len(set(replies)) == 1:
+            return failed or replies[0]
+        found = [value(reply) for reply in replies]
+        texts = [text if isinstance(text, str) else text.decode() for text in found]
+        shown = "".join(f"Instance {i}:\n{text.rstrip()}\n" for i, text in enumerate(texts))
+        return resp.text(shown.encode(), command.info.resp)
+
+    async def _last_save(self, command: _core.Command) -> bytes:
+        """LASTSAVE: the oldest, since only then all was saved."""
+        times: list[int] = await self._links.call_all(*command.args)
+        return resp.encode(min(times))
+
+    async def _wait(self, command: _core.Command) -> bytes:
+        """WAIT: there are no replicas, so one that is wanted does not come in time."""
+        replicas, timeout = command.args[1:]
+        if not WHOLE.fullmatch(replicas) or not WHOLE.fullmatch(timeout) or int(timeout) < 0:
+            # An instance says what is wrong
+            return (await self._links.raw(self._links.ready()[0], [command.args]))[0]
+        end = time.monotonic() + int(timeout) / 1000 if int(timeout) else float("inf")
+        while int(replicas) > 0 and (left := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, LOOK))
+            if command.info.id not in {one.id for one in await self._clients.all()}:
+                break
+        return resp.encode(0)
+
+    async def _replica_of(self, command: _core.Command) -> bytes:
+        """REPLICAOF NO ONE changes nothing on a primary; nothing else is possible."""
+        if [word.lower() for word in command.args[1:]] == [b"no", b"one"]:
+            return resp.OK
+        return resp.error("ERR threadis: a replica of another server is not supported")

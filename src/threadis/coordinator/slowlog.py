@@ -1,0 +1,164 @@
+"""SLOWLOG and COMMANDLOG: the entries of all instances as one log, with ids of its own.
+
+Entries are numbered when they are first looked at, oldest first. Which client of a shared lane an
+entry is from, an instance cannot know: its address and name are empty. What came over connections
+that are not lanes is our own traffic and is not shown; commands of clients that the coordinator ran
+are noted here, with their clients. What a worker answers by itself (PING) takes no time.
+"""
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import hiredis
+
+from threadis import _core, resp
+from threadis.coordinator.links import LinkError, Links
+
+MOST_NOTED: Final = 1024  # commands of the coordinator between two looks at the log
+WORDS, WORD = 32, 128  # of an entry: words, and bytes of each
+LANE: Final = b"threadis-lane"
+OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT"))  # of a lane
+UNLOGGED: Final = frozenset((b"exec", b"wait"))  # waiting is not slowness
+DEFAULT_COUNT: Final = 10
+LENGTHS: Final = {
+    b"slow": b"slowlog-max-len",
+    b"large-request": b"commandlog-large-request-max-len",
+    b"large-reply": b"commandlog-large-reply-max-len",
+}
+
+Entry = list[Any]  # time, amount, arguments, address, name
+
+
+class Log:
+    """One kind of log over all instances."""
+
+    def __init__(self, links: Links, get: list[bytes], length: bytes) -> None:
+        self._links, self._get, self._length = links, get, length
+        self._entries: list[tuple[int, Entry]] = []  # with their ids, oldest first
+        self._seen: dict[tuple[int, int], int] = {}  # instance and process: last id seen there
+        self._last_id = -1
+        self._noted: deque[Entry] = deque(maxlen=MOST_NOTED)
+
+    def note(self, entry: Entry) -> None:
+        """Add a command that the coordinator ran."""
+        self._noted.append(entry)
+
+    async def read(self) -> list[tuple[int, Entry]]:
+        """Everything, newest first."""
+        new: list[Entry] = list(self._noted)
+        self._noted.clear()
+        for index in self._links.ready():
+            process = (index, self._links.instance(index).pid)
+            seen = self._seen.get(process, -1)
+            found = await self._links.call(index, *self._get)
+            if isinstance(found, hiredis.ReplyError):
+                raise LinkError(str(found))
+            new += [[*row[1:4], b"", b""] for row in found if row[0] > seen and is_clients(row)]
+            self._seen[process] = max([seen, *(row[0] for row in found)])
+        for entry in sorted(new, key=lambda entry: int(entry[0])):
+            self._last_id += 1
+            self._entries.append((self._last_id, entry))
+        names = [b"CONFIG", b"GET", self._length]
+        most = int((await self._links.call(self._links.ready()[0], *names))[1])
+        self._entries = self._entries[-most:] if most else []
+        return self._entries[::-1]
+
+    async def clear(self) -> None:
+        """Forget everything; ids go on."""
+        await self.read()
+        self._entries.clear()
+
+
+class Logs:
+    """Answers SLOWLOG and COMMANDLOG."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._threshold: int | None = None  # microseconds; None: to be asked for
+        self._logs = {
+            kind: Log(
+                links,
+                [b"SLOWLOG", b"GET", b"-1"]
+                if kind == b"slow"
+                else [b"COMMANDLOG", b"GET", b"-1", kind],
+                length,
+            )
+            for kind, length in LENGTHS.items()
+        }
+
+    def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
+        """Each command by its row's name."""
+        return {
+            f"{family}|{name}": handler
+            for family in ("slowlog", "commandlog")
+            for name, handler in (("get", self._get), ("len", self._len), ("reset", self._reset))
+        }
+
+    async def note(self, command: _core.Command, began: float) -> None:
+        """Log a command that the coordinator ran since ``began``, if it was slow."""
+        if command.args[0].lower() in UNLOGGED:
+            return
+        took = int((time.monotonic() - began) * 1_000_000)
+        if self._threshold is None and (ready := self._links.ready()):
+            reply = await self._links.call(ready[0], b"CONFIG", b"GET", b"slowlog-log-slower-than")
+            self._threshold = int(reply[1])
+        if self._threshold is not None and 0 <= self._threshold <= took:
+            who = [command.info.address.encode(), command.info.name]
+            self._logs[b"slow"].note([int(time.time()), took, shortened(command.args), *who])
+        if command.args[0].lower() == b"config":
+            self._threshold = None
+
+    async def _checked(self, command: _core.Command) -> bytes | None:
+        """The server's own complaint, if there is one."""
+        reply = (await self._links.raw(self._links.ready()[0], [command.args]))[0]
+        return reply if reply.startswith(b"-") else None
+
+    def _log(self, command: _core.Command) -> Log:
+        is_slow = command.args[0].lower() == b"slowlog"
+        return self._logs[b"slow" if is_slow else command.args[-1].lower()]
+
+    async def _get(self, command: _core.Command) -> bytes:
+        if refusal := await self._checked(command):
+            return refusal
+        count = int(command.args[2]) if len(command.args) > 2 else DEFAULT_COUNT
+        entries = await self._log(command).read()
+        shown = entries if count == -1 else entries[:count]
+        return resp.encode([[number, *entry] for number, entry in shown])
+
+    async def _len(self, command: _core.Command) -> bytes:
+        if refusal := await self._checked(command):
+            return refusal
+        return resp.encode(len(await self._log(command).read()))
+
+    async def _reset(self, command: _core.Command) -> bytes:
+        await self._log(command).clear()
+        replies = [await self._links.raw(i, [command.args]) for i in self._links.everyone()]
+        return replies[0][0]
+
+
+def is_clients(row: list[Any]) -> bool:
+    """Whether an entry is a client's command: it came over a lane, behind its opening."""
+    words: list[bytes] = row[3]
+    return row[5] == LANE and words[0].upper() not in OPENING
+
+
+def shortened(words: list[bytes]) -> list[bytes]:
+    """A command as the server logs it: no secrets, not everything of long ones."""
+    first = words[0].lower()
+    if first in (b"acl", b"config") and len(words) > 2:
+        shown = [*words[:2], *[b"(redacted)"] * (len(words) - 2)]
+        words = words if first == b"config" and not is_secret(words) else shown
+    if len(words) > WORDS:
+        more = len(words) - WORDS + 1
+        words = [*words[: WORDS - 1], b"... (%d more arguments)" % more]
+    return [
+        word if len(word) <= WORD else word[:WORD] + b"... (%d more bytes)" % (len(word) - WORD)
+        for word in words
+    ]
+
+
+def is_secret(words: list[bytes]) -> bool:
+    """Whether a CONFIG SET has a password in it."""
+    return any(word.lower().endswith((b"pass", b"auth")) for word in words[2::2])

@@ -1,0 +1,97 @@
+"""SLOWLOG, LATENCY, SAVE, WAIT and more: one server's, although there are four."""
+
+import time
+
+import pytest
+
+from differential.pair import Pair
+
+
+def test_slowlog(pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as both:
+        for line in ("SLOWLOG GET x", "SLOWLOG GET -2", "SLOWLOG GET 1 2", "SLOWLOG NOPE"):
+            both.same_line(line)
+        both.same("CONFIG", "SET", "slowlog-log-slower-than", 0, "slowlog-max-len", 50)
+        try:
+            both.same("SLOWLOG", "RESET")
+            for number in range(20):
+                both.same("SET", f"k:{number}", "v" * 200)
+            both.ours.ask("CONFIG", "SET", "slowlog-log-slower-than", 1_000_000)
+            entries = both.ours.ask("SLOWLOG", "GET", -1).elements
+            ids = [entry.elements[0].number for entry in entries]
+            assert ids == sorted(set(ids), reverse=True)
+            times = [entry.elements[1].number for entry in entries]
+            assert times == sorted(times, reverse=True)
+            words = [[word.text for word in entry.elements[3].elements] for entry in entries]
+            assert {word[0].upper() for word in words} <= {b"SET", b"SLOWLOG", b"CONFIG"}, words
+            sets = [word for word in words if word[0] == b"SET"]
+            assert {word[1] for word in sets} == {b"k:%d" % number for number in range(20)}
+            assert all(word[2] == b"v" * 128 + b"... (72 more bytes)" for word in sets)
+            assert both.ours.ask("SLOWLOG", "LEN").number == len(entries)
+            again = both.ours.ask("SLOWLOG", "GET", -1).elements
+            assert [entry.elements[0].number for entry in again] == ids
+            assert len(both.ours.ask("SLOWLOG", "GET").elements) == 10
+            both.ours.ask("CONFIG", "SET", "slowlog-max-len", 3)
+            assert both.ours.ask("SLOWLOG", "LEN").number == 3
+            assert both.ours.ask("SLOWLOG", "RESET").raw == b"+OK\r\n"
+            assert both.ours.ask("SLOWLOG", "LEN").number == 0
+        finally:
+            both.same("CONFIG", "SET", "slowlog-log-slower-than", 10000, "slowlog-max-len", 128)
+
+
+def test_commandlog(pair: Pair) -> None:
+    if pair.server.kind != "valkey":
+        pytest.skip("Redis has none")
+    with pair.both() as both:
+        both.same("COMMANDLOG", "GET", 1, "nope")
+        both.same("CONFIG", "SET", "commandlog-request-larger-than", 1000)
+        both.same("COMMANDLOG", "RESET", "large-request")
+        for number in range(8):
+            both.same("SET", f"k:{number}", "v" * 2000)
+        both.same("COMMANDLOG", "LEN", "large-request")
+        both.same("COMMANDLOG", "RESET", "large-request")
+        both.same("COMMANDLOG", "LEN", "large-request")
+        both.same("CONFIG", "SET", "commandlog-request-larger-than", 1048576)
+
+
+def test_latency(pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as both:
+        for line in (
+            "LATENCY RESET", "LATENCY LATEST", "LATENCY HISTORY command", "LATENCY RESET nope",
+            "LATENCY HISTOGRAM nope", "LATENCY NOPE", "LATENCY HISTORY",
+        ):  # fmt: skip
+            both.same_line(line)
+        both.same("CONFIG", "RESETSTAT")
+        for number in range(40):
+            both.same("SET", f"k:{number}", "v")
+        found = both.ours.ask("LATENCY", "HISTOGRAM", "set").elements
+        bare = both.bare.ask("LATENCY", "HISTOGRAM", "set").elements
+        assert [part.text for part in found[::2]] == [part.text for part in bare[::2]]
+        assert found[1].elements[1].number == bare[1].elements[1].number == 40
+        assert found[1].elements[3].elements[-1].number == 40
+
+
+def test_persistence(pair: Pair) -> None:
+    with pair.both() as both:
+        both.same("SET", "k", "v")
+        before = int(time.time())
+        both.same("SAVE")
+        assert both.ours.ask("LASTSAVE").number >= before
+        assert both.ours.ask("BGSAVE").raw == both.bare.ask("BGSAVE").raw
+        both.same("SAVE", "x")
+        both.same("LASTSAVE", "x")
+
+
+def test_wait_and_replication(pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as both:
+        for line in (
+            "WAIT 0 0", "WAIT x 0", "WAIT 0 x", "WAIT 0 -1", "WAIT 1 50", "REPLICAOF NO ONE",
+            "SLAVEOF no one", "REPLICAOF", "shape ROLE", "MEMORY PURGE", "MODULE LIST",
+        ):  # fmt: skip
+            both.same_line(line)
+        began = time.monotonic()
+        assert both.ours.ask("WAIT", 1, 200).number == 0
+        assert 0.2 <= time.monotonic() - began < 2
+        for line in ("REPLICAOF 127.0.0.1 1", "SYNC", "PSYNC ? -1"):
+            assert both.ours.ask(*line.split()).is_error
+        both.same("PING")
