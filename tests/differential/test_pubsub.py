@@ -128,6 +128,17 @@ def test_in_transactions(pair: Pair, protocol: int) -> None:
             client.same("GET", "a")
 
 
+def test_publishing_to_oneself_in_a_transaction(pair: Pair) -> None:
+    with pair.both(3) as both:
+        for words in (["PUBLISH foo x"] * 2, ["UNSUBSCRIBE foo", "PUBLISH foo x"]):
+            same_count(both, 1, "SUBSCRIBE", "foo")
+            for line in ("MULTI", "PING abc", *words, "PING def"):
+                both.same_line(line)
+            messages = 0 if "UNSUBSCRIBE foo" in words else 2
+            same_count(both, 1 + messages, "EXEC")  # old servers push into EXEC's own reply
+        both.same("PING")
+
+
 def test_a_pipeline_is_answered_in_order(pair: Pair, protocol: int) -> None:
     with pair.both(protocol) as both:
         lines = ["SET a 1", "GET a", "SUBSCRIBE c", "PING x", "UNSUBSCRIBE c", "GET a", "PING"]
