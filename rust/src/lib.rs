@@ -9,7 +9,7 @@
 //!                  (settle)         (put together)        (cut)
 //! ```
 //! `worker` owns all of it and runs the turn; `forward`, `route`, `split` and `reach` are the way out, `deliver` the
-//! way back,
+//! way back, `pubsub`, `subscriptions` and `push` deliver messages,
 //! `session` answers what needs no instance, `clients` lets clients come and go. `shared` is what
 //! threads share. `load` is the other side: a generator that checks what it gets. Python is only
 //! in `python` and `load::python`.
