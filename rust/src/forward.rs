@@ -187,6 +187,9 @@ impl Worker {
         } else if !client.authenticated && !row.no_auth {
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
+        } else if client.confined && client.executing.is_none() && !row.is_for_subscribers() {
+            self.refuse_while_subscribed(place, &row.name);
+            Taken::Yes
         } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)
         {
             Taken::NotYet

@@ -5,7 +5,7 @@
 //! anything else                              ─►  the coordinator
 //! ```
 
-use crate::client::{Executing, Owed};
+use crate::client::Owed;
 use crate::command::{Route, Row};
 use crate::forward::Taken;
 use crate::keys;
@@ -34,6 +34,15 @@ pub struct Multi {
     keys: Vec<(u32, Vec<u8>, bool)>,
     /// A command waits while CLIENT PAUSE holds writes back, and so will EXEC.
     pub(crate) may_replicate: bool,
+}
+
+/// A transaction that the worker runs command by command.
+#[derive(Debug, Clone, Copy)]
+pub struct Executing {
+    /// Commands still to be taken.
+    pub left: usize,
+    /// The lock it runs under.
+    pub token: u64,
 }
 
 impl Multi {
@@ -191,6 +200,8 @@ impl Worker {
             return false;
         }
         self.clients[place].executing = None;
+        self.clients[place].release_pushes();
+        self.mark_dirty(place);
         self.shared.coordinator.post(ToCoordinator::Ran(self.key(place)));
         true
     }

@@ -7,11 +7,13 @@ use crate::command::{Found, Table};
 use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Listener;
+use crate::output_limits::OutputLimits;
 use crate::request::{Cut, Request, push_array, push_bulk};
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
 use crate::slot::SlotMap;
 use crate::stats::Stats;
+use crate::subscriptions::{KINDS, Registry};
 use crate::worker::Worker;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -22,10 +24,12 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+mod feed;
 mod letters;
 mod replies;
 mod rows;
 
+use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Ran, Stopped, letter_to_python};
 use replies::{Replies, elements};
 use rows::CommandRow;
@@ -38,6 +42,8 @@ mod _core {
         ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, build_profile, elements,
         slot,
     };
+    #[pymodule_export]
+    use super::{Feed, Interest, Subscribe, Subscribed};
     #[pymodule_export]
     use crate::client_info::ClientInfo;
     #[pymodule_export]
@@ -72,6 +78,8 @@ struct Config {
     maxclients: usize,
     timeout: u64,
     tcp_keepalive: u64,
+    pushes_follow_replies: bool,
+    unsubscribing_needs_subscription: bool,
     hello2: Vec<(Vec<u8>, Vec<u8>)>,
     hello3: Vec<(Vec<u8>, Vec<u8>)>,
     commands: Vec<CommandRow>,
@@ -101,7 +109,8 @@ impl Proxy {
         let rows = rows.collect::<Result<Vec<_>, _>>().map_err(bad)?;
         let doors = config.workers.iter().map(|_| {
             let mailbox = Mailbox::new()?;
-            Ok(Door { mailbox, stats: Stats::default(), clients: AtomicUsize::new(0) })
+            let (messages, stats) = (Mailbox::new()?, Stats::default());
+            Ok(Door { mailbox, messages, stats, clients: AtomicUsize::new(0) })
         });
         let doors = doors.collect::<Result<Vec<_>, _>>().map_err(os_error)?;
         let shared = Shared {
@@ -112,7 +121,11 @@ impl Proxy {
             databases: config.databases,
             hello: [hello_reply(&config.hello2, false), hello_reply(&config.hello3, true)],
             client_memory: config.client_memory / config.workers.len().max(1),
+            pushes_follow_replies: config.pushes_follow_replies,
+            unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
+            registry: Registry::default(),
             settings: Settings {
+                output_limits: OutputLimits::default(),
                 requirepass: Mutex::new(config.requirepass),
                 protected_mode: AtomicBool::new(config.protected_mode),
                 maxclients: AtomicUsize::new(config.maxclients),
@@ -179,6 +192,30 @@ impl Proxy {
             let key = ClientKey { worker, place, generation };
             door.mailbox.post(Mail::Reply(key, data, Change { db, watching }));
         }
+    }
+
+    /// Subscribes a client, now that the instances are subscribed; answers with `Subscribed`.
+    fn subscribe(&self, request: &Subscribe, ticket: u64) {
+        let (worker, place, generation) = (request.worker, request.place, request.generation);
+        let key = ClientKey { worker, place, generation };
+        let (kind, names) = (KINDS[request.kind], request.names.clone());
+        self.shared.doors[worker].mailbox.post(Mail::Subscribe { key, kind, names, ticket });
+    }
+
+    /// How many channels, patterns and sharded channels have subscribers.
+    fn subscriptions(&self) -> [usize; 3] {
+        KINDS.map(|kind| self.shared.registry.len(kind))
+    }
+
+    /// Changes what may wait for a client that does not read.
+    fn set_output_limit(&self, class_: &str, hard: u64, soft: u64, seconds: u64) -> PyResult<()> {
+        let limits = &self.shared.settings.output_limits;
+        match class_ {
+            "normal" => limits.normal.set(hard, soft, seconds),
+            "pubsub" => limits.pubsub.set(hard, soft, seconds),
+            _ => return Err(PyValueError::new_err(format!("no class {class_:?}"))),
+        }
+        Ok(())
     }
 
     /// Answers EXEC: the worker runs these commands under a lock, then says `Ran`.

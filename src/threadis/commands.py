@@ -31,8 +31,8 @@ class Row:
 
     name: str  # lower case; a subcommand as "parent|name", "parent|*" for all others
     arity: int
-    route: str  # keys, split, all, any, scan, session, coordinator, refuse
-    detail: str = ""  # the merge of split and all; the verb of session
+    route: str  # keys, split, all, any, scan, session, pubsub, coordinator, refuse
+    detail: str = ""  # the merge of split and all; the verb of session and pubsub
     keys: tuple[KeySpec, ...] = ()
     no_auth: bool = False
     may_replicate: bool = False  # CLIENT PAUSE WRITE holds it back
@@ -59,6 +59,7 @@ class Override:
 
 SESSION: Final = "the worker owns the session"
 SAME: Final = "the answer is the same on every instance"
+MESSAGES: Final = "workers know who is subscribed, and deliver"
 MERGED: Final = "merged by hand"
 
 OVERRIDES: Final[dict[str, Override]] = {
@@ -83,6 +84,21 @@ OVERRIDES: Final[dict[str, Override]] = {
     "client|no-touch": Override("session", SESSION, "client|no-touch"),
     "client|reply": Override("session", SESSION, "client|reply"),
     "client|capa": Override("session", SESSION, "client|capa"),
+    # Workers deliver messages.
+    "subscribe": Override("pubsub", MESSAGES, "subscribe"),
+    "psubscribe": Override("pubsub", MESSAGES, "psubscribe"),
+    "ssubscribe": Override("pubsub", MESSAGES, "ssubscribe"),
+    "unsubscribe": Override("pubsub", MESSAGES, "unsubscribe"),
+    "punsubscribe": Override("pubsub", MESSAGES, "punsubscribe"),
+    "sunsubscribe": Override("pubsub", MESSAGES, "sunsubscribe"),
+    "publish": Override("pubsub", MESSAGES, "publish"),
+    "spublish": Override("pubsub", MESSAGES, "spublish"),
+    "pubsub|channels": Override("pubsub", MESSAGES, "channels"),
+    "pubsub|shardchannels": Override("pubsub", MESSAGES, "shardchannels"),
+    "pubsub|numsub": Override("pubsub", MESSAGES, "numsub"),
+    "pubsub|shardnumsub": Override("pubsub", MESSAGES, "shardnumsub"),
+    "pubsub|numpat": Override("pubsub", MESSAGES, "numpat"),
+    "pubsub": Override("any", "the server says what is wrong with it"),
     # Python knows better.
     "client|kill": Override("coordinator", "clients are ours, not the instances'"),
     "client|pause": Override("coordinator", "clients are ours, not the instances'"),

@@ -1,5 +1,6 @@
 //! Letters of the workers, as the coordinator reads them; `_core.pyi` explains each.
 
+use super::feed::{Interest, Subscribe, Subscribed};
 use crate::client_info::ClientInfo;
 use crate::shared::{ClientKey, ToCoordinator};
 use pyo3::prelude::*;
@@ -74,6 +75,15 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
             let clients = clients.into_iter().map(|client| Py::new(py, client));
             Py::new(py, ClientList { request, clients: clients.collect::<PyResult<_>>()? })?
                 .into_any()
+        }
+        ToCoordinator::Subscribe { key, kind, names } => {
+            let (worker, place, generation) = (key.worker, key.place, key.generation);
+            let kind = kind as usize;
+            Py::new(py, Subscribe { worker, place, generation, kind, names })?.into_any()
+        }
+        ToCoordinator::Subscribed(ticket) => Py::new(py, Subscribed { ticket })?.into_any(),
+        ToCoordinator::Interest { kind, name, is_wanted } => {
+            Py::new(py, Interest { kind: kind as usize, name, is_wanted })?.into_any()
         }
         ToCoordinator::Stopped(worker) => Py::new(py, Stopped { worker })?.into_any(),
     })

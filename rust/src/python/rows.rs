@@ -3,6 +3,7 @@
 use crate::command::{Route, Row, Verb};
 use crate::keys::{Begin, Find, KeySpec};
 use crate::merge::Merge;
+use crate::pubsub;
 use pyo3::prelude::*;
 
 /// One row of the command table, as `threadis.commands` derives it.
@@ -104,6 +105,10 @@ impl CommandRow {
             "any" => Route::Any,
             "scan" => Route::Scan,
             "session" => Route::Session(verb(&self.detail)?),
+            "pubsub" => Route::Pubsub(
+                pubsub::Verb::from_name(&self.detail)
+                    .ok_or_else(|| format!("no subscriptions for {:?}", self.detail))?,
+            ),
             "coordinator" => Route::Coordinator,
             "refuse" => Route::Refuse,
             other => return Err(format!("{}: unknown route {other:?}", self.name)),

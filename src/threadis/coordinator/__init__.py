@@ -29,6 +29,7 @@ from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.pause import Pause
+from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 RETRY = 0.05  # seconds between attempts to make an instance ready
 LANE_NAME = b" name=threadis-lane "  # as CLIENT LIST shows the workers' connections
 
+SubscriptionLetter = _core.Subscribe | _core.Subscribed | _core.Interest
 Handler = Callable[[_core.Command], Awaitable[bytes | Answer | None]]
 
 
@@ -63,6 +65,7 @@ class Coordinator:
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         pause = Pause(core, takes_more=self.clients.dialect.is_valkey)
         self._configuration = Configuration(start, core, links)
+        self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, len(start.workers), links.count)
         self._table = Table(core, rows)
         self._commits = Commits(links, self.locks, start.databases)
@@ -76,7 +79,9 @@ class Coordinator:
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
-        information = Information(start, core, links, self._configuration, self._blocking, pause)
+        information = Information(
+            start, core, links, self._configuration, self._blocking, pause, self._pubsub
+        )
         self._logs = Logs(links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
@@ -149,6 +154,16 @@ class Coordinator:
             with contextlib.suppress(LinkError):  # gone again: the supervisor will say so
                 await self._commits.recover(index)
 
+    def subscriptions(self, letter: SubscriptionLetter) -> None:
+        """Hear what a worker says about subscriptions."""
+        match letter:
+            case _core.Subscribe():
+                self._keep(asyncio.create_task(self._pubsub.subscribe(letter)))
+            case _core.Subscribed():
+                self._pubsub.subscribed(letter)
+            case _core.Interest():
+                self._pubsub.interest(letter)
+
     def instance_changed(self, instance: control.Instance) -> None:
         """Tell the workers; an instance that came back is first made ready."""
         if instance.state is control.State.READY:
@@ -167,6 +182,7 @@ class Coordinator:
                 await self._configuration.replay(instance.index)
                 await self._library.replay(instance.index)
                 await self._commits.recover(instance.index)
+                await self._pubsub.renew(instance.index)
                 known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:
                 log.warning("instance %d cannot be asked yet: %s", instance.index, error)

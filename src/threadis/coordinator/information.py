@@ -13,6 +13,7 @@ from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
 from threadis.coordinator.pause import Pause
+from threadis.coordinator.pubsub import Pubsub
 
 OURS: Final = "threadis"
 WHOLE: Final = (b"default", b"all", b"everything")  # arguments that include our section
@@ -30,7 +31,9 @@ class Information:
         configuration: Configuration,
         blocking: Blocking,
         pause: Pause,
+        pubsub: Pubsub,
     ) -> None:
+        self._pubsub = pubsub
         self._start = start
         self._core = core
         self._links = links
@@ -89,7 +92,12 @@ class Information:
         """Replace what instances say of clients, and of themselves, by what is true of us."""
         counts = {name: value - self._zero.get(name, 0) for name, value in self._totals().items()}
         uptime = int(time.monotonic() - self._started)
+        channels, patterns, shards = self._core.subscriptions()
         ours = {
+            "pubsub_clients": sum(worker["subscribers"] for worker in self._core.stats()),
+            "pubsub_channels": channels,
+            "pubsub_patterns": patterns,
+            "pubsubshard_channels": shards,
             "process_id": os.getpid(),
             "tcp_port": self._start.tcp_port,
             "uptime_in_seconds": uptime,
@@ -130,6 +138,7 @@ class Information:
             "threadis_lane_writes": str(totals["lane_writes"]),
             "threadis_lane_commands": str(totals["lane_commands"]),
             "threadis_armed_keys": str(self._blocking.count_armed()),
+            "threadis_upstream_subscriptions": str(self._pubsub.count()),
             "threadis_protocol_errors": str(totals["protocol_errors"]),
         }
         for index, worker in enumerate(self._core.stats()):
