@@ -10,10 +10,12 @@
 
 use crate::lanes::Lanes;
 use crate::merge::Merging;
-use crate::multi::{Block, Multi};
+use crate::multi::{Block, Executing, Multi};
 use crate::net::Peer;
+use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
+use crate::subscriptions::Subscriptions;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
@@ -96,15 +98,6 @@ pub enum Owed {
     Scanning(u16, u32),
 }
 
-/// A transaction that the worker runs command by command.
-#[derive(Debug, Clone, Copy)]
-pub struct Executing {
-    /// Commands still to be taken.
-    pub left: usize,
-    /// The lock it runs under.
-    pub token: u64,
-}
-
 /// What a client said about itself, and what we count of it.
 #[derive(Debug)]
 pub struct Session {
@@ -134,6 +127,8 @@ pub struct Session {
     pub input_bytes: u64,
     /// Bytes written so far.
     pub output_bytes: u64,
+    /// Monotonic seconds when it went over its soft limit, if it is.
+    pub over_since: Option<u64>,
 }
 
 /// One connection of an application.
@@ -164,6 +159,8 @@ pub struct Client {
     pub lane_set: u32,
     /// May run commands.
     pub authenticated: bool,
+    /// In RESP2 with subscriptions: few commands are allowed.
+    pub confined: bool,
     /// The last command's row; `usize::MAX` before the first.
     pub last_command: usize,
     /// Whether its commands are taken.
@@ -182,6 +179,10 @@ pub struct Client {
     pub is_ready: bool,
     /// Its replies wait a moment for the rest of its pipeline.
     pub is_held: bool,
+    /// What may only be pushed behind replies that are still to come.
+    pub(crate) pushes: Pushes,
+    /// What it is subscribed to, if anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
     /// Between MULTI and EXEC.
     pub multi: Option<Box<Multi>>,
     /// Runs what EXEC was given, one command after the other.
@@ -222,6 +223,7 @@ impl Client {
             front: 0,
             lane_set,
             authenticated,
+            confined: false,
             last_command: usize::MAX,
             gate: Gate::Open,
             closing: Closing::No,
@@ -231,6 +233,8 @@ impl Client {
             is_dirty: false,
             is_ready: false,
             is_held: false,
+            pushes: Pushes::new(),
+            subscriptions: None,
             multi: None,
             executing: None,
             is_watching: false,
@@ -304,6 +308,9 @@ impl Client {
         self.front = self.front.wrapping_add(1);
         if self.quiet.is_some() {
             self.forget_quiet();
+        }
+        if !self.pushes.is_empty() {
+            self.release_pushes();
         }
     }
 

@@ -31,4 +31,7 @@ pub struct ClientInfo {
     pub total_input: u64,
     pub total_output: u64,
     pub total_commands: u64,
+    pub sub: usize,
+    pub psub: usize,
+    pub ssub: usize,
 }

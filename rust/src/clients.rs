@@ -7,6 +7,7 @@ use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::net::{self, Io, Peer};
 use crate::shared::{Change, ClientKey, Mail, ToCoordinator};
+use crate::subscriptions::Kind;
 use crate::worker::Worker;
 use rustix::event::epoll;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -100,6 +101,7 @@ impl Worker {
             commands: 0,
             input_bytes: 0,
             output_bytes: 0,
+            over_since: None,
         };
         let authenticated = self.shared.settings.password().is_none();
         let client = Client::new(fd, self.last_generation, lane_set, authenticated, session);
@@ -113,6 +115,7 @@ impl Worker {
     /// Closes a client's socket and forgets it. What it was owed is dropped when it comes.
     pub(crate) fn remove_client(&mut self, place: usize) {
         self.release(place);
+        self.unsubscribe_all(place);
         let key = self.key(place);
         let client = self.clients.remove(place);
         if client.gate == Gate::Pause {
@@ -138,6 +141,8 @@ impl Worker {
                 Mail::Run(key, commands, token) => self.run_queued(key, &commands, token),
                 Mail::Lock(lock) => self.lock(lock),
                 Mail::Unlock(token) => self.unlock(token),
+                Mail::Wait(db, key) => self.waited.add(db, key),
+                Mail::Unwait(db, key) => self.waited.remove(db, &key),
                 Mail::Instance(index, state) => self.instance_changed(index, state),
                 Mail::ListClients(request) => {
                     let clients =
@@ -150,9 +155,13 @@ impl Worker {
                 }
                 Mail::EndPause => self.end_pause(),
                 Mail::Kill(ids, after_replies) => self.kill(&ids, after_replies),
+                Mail::Subscribe { key, kind, names, ticket } => {
+                    self.subscribe_to(key, kind, names, ticket);
+                }
                 Mail::Stop(grace) => self.stop(grace),
             }
         }
+        self.read_messages();
     }
 
     fn coordinator_reply(&mut self, key: ClientKey, reply: Vec<u8>, change: Change) {
@@ -196,6 +205,8 @@ impl Worker {
         let session = &client.session;
         let state = self.lanes.state(client.lane_set);
         let now = self.now_seconds;
+        let subscribed =
+            |kind| client.subscriptions.as_ref().map_or(0, |known| known.names(kind).len());
         let command = match client.last_command {
             usize::MAX => "NULL".into(),
             row => String::from_utf8_lossy(&self.shared.table.row(row).name).into_owned(),
@@ -227,6 +238,9 @@ impl Worker {
             total_input: session.input_bytes,
             total_output: session.output_bytes,
             total_commands: session.commands,
+            sub: subscribed(Kind::Channel),
+            psub: subscribed(Kind::Pattern),
+            ssub: subscribed(Kind::Shard),
         }
     }
 
@@ -254,11 +268,15 @@ impl Worker {
         let now = self.now_seconds;
         let is_over = self.stop_at.is_some_and(|at| self.now >= at);
         let mut ending = Vec::new();
-        for (place, client) in &self.clients {
+        for (place, client) in &mut self.clients {
             let idle = now - client.session.last_active;
-            let is_idle = timeout > 0 && idle > timeout && client.owed.is_empty();
+            let is_idle = timeout > 0
+                && idle > timeout
+                && client.owed.is_empty()
+                && client.subscriptions.is_none();
+            let is_over_limit = self.shared.settings.output_limits.is_over(client, now);
             let has_lingered = matches!(client.closing, Closing::Lingering(until) if now >= until);
-            if is_idle || has_lingered || is_over {
+            if is_idle || has_lingered || is_over || is_over_limit {
                 ending.push(place);
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::keys::KeySpec;
 use crate::merge::Merge;
+use crate::pubsub;
 
 /// How a command reaches the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Route {
     Scan,
     /// Answered by the worker, which owns the session.
     Session(Verb),
+    /// Subscriptions and messages: done by the worker.
+    Pubsub(pubsub::Verb),
     /// Run by the coordinator, in Python.
     Coordinator,
     /// Not supported; `Row::refusal` says so.
@@ -62,6 +65,8 @@ pub struct Row {
     pub may_replicate: bool,
     /// May change keys.
     pub writes: bool,
+    /// A client that waits for its keys may get something.
+    pub feeds: bool,
     /// Why it is refused between MULTI and EXEC; empty if it is not.
     pub multi_refusal: Vec<u8>,
     /// Between MULTI and EXEC, needs the coordinator although it names keys of one instance.
@@ -100,6 +105,7 @@ impl Row {
             may_replicate: false,
             writes: true,
             multi_refusal: Vec::new(),
+            feeds: false,
             needs_coordinator: false,
             ends_multi: false,
             route,
@@ -110,6 +116,16 @@ impl Row {
             refusal: Vec::new(),
             subcommands: Index::default(),
         }
+    }
+
+    /// True if a client of RESP2 with subscriptions may use it.
+    #[must_use]
+    pub fn is_for_subscribers(&self) -> bool {
+        matches!(
+            self.route,
+            Route::Session(Verb::Ping | Verb::Quit | Verb::Reset)
+                | Route::Pubsub(pubsub::Verb::Subscribe(_) | pubsub::Verb::Unsubscribe(_))
+        )
     }
 
     /// True if `count` arguments, name included, are allowed.

@@ -271,7 +271,7 @@ impl Worker {
             && !matches!(client.owed.front(), Some(Owed::Streaming))
     }
 
-    fn write_client(&mut self, place: usize) {
+    pub(crate) fn write_client(&mut self, place: usize) {
         self.release(place);
         let client = &mut self.clients[place];
         if client.pending() > 0 && !client.wants_write {
@@ -293,8 +293,10 @@ impl Worker {
         }
         self.trim(place);
         self.account(place);
-        let client = &self.clients[place];
-        if client.pending() + client.held > OUT_HARD_LIMIT {
+        let client = &mut self.clients[place];
+        let is_over = client.pending() > 0
+            && self.shared.settings.output_limits.is_over(client, self.now_seconds);
+        if is_over || client.pending() + client.held > OUT_HARD_LIMIT {
             self.counters.clients_evicted += 1;
             self.end_client(place);
         } else if client.gate == Gate::Output && !client.is_behind() {

@@ -189,6 +189,9 @@ impl Worker {
             self.tally.rejected(found);
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
+        } else if client.confined && client.executing.is_none() && !row.is_for_subscribers() {
+            self.refuse_while_subscribed(place, &row.name);
+            Taken::Yes
         } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)
         {
             Taken::NotYet
@@ -199,6 +202,8 @@ impl Worker {
             && self.must_wait_for_lock(place, row, args)
         {
             Taken::NotYet
+        } else if row.feeds && self.ends_a_wait(place, row, args) {
+            self.route_to_coordinator(place, args)
         } else {
             self.counted(place, (found, row), |worker| worker.route(place, row, args, shared))
         }

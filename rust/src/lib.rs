@@ -9,7 +9,7 @@
 //!                  (settle)         (put together)        (cut)
 //! ```
 //! `worker` owns all of it and runs the turn; `forward`, `route`, `split` and `reach` are the way out, `deliver` the
-//! way back,
+//! way back, `pubsub`, `subscriptions` and `push` deliver messages,
 //! `session` answers what needs no instance, `clients` lets clients come and go. `shared` is what
 //! threads share. `load` is the other side: a generator that checks what it gets. Python is only
 //! in `python` and `load::python`.
@@ -21,6 +21,7 @@ pub mod command;
 mod deliver;
 mod events;
 mod forward;
+pub mod glob;
 mod inline;
 pub mod instance;
 pub mod keys;
@@ -32,7 +33,10 @@ pub mod merge;
 pub mod multi;
 pub mod net;
 pub mod number;
+pub mod output_limits;
 pub mod pause;
+pub mod pubsub;
+mod push;
 #[cfg(feature = "python")]
 mod python;
 pub mod quiet;
@@ -46,5 +50,7 @@ pub mod shared;
 pub mod slot;
 mod split;
 pub mod stats;
+pub mod subscriptions;
 pub mod tally;
+mod waited;
 pub mod worker;

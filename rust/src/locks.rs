@@ -109,7 +109,7 @@ impl Worker {
             // It would see the half of what someone is writing.
             Route::All(_) => true,
             Route::Scan | Route::Any => self.locks.everything > 0,
-            Route::Session(_) | Route::Coordinator | Route::Refuse => false,
+            Route::Session(_) | Route::Pubsub(_) | Route::Coordinator | Route::Refuse => false,
         };
         is_locked && self.wait_for_unlock(place)
     }

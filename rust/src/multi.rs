@@ -5,7 +5,7 @@
 //! anything else                              ─►  the coordinator
 //! ```
 
-use crate::client::{Executing, Owed};
+use crate::client::Owed;
 use crate::command::{Route, Row};
 use crate::forward::Taken;
 use crate::keys;
@@ -47,6 +47,15 @@ pub struct Block {
     pub rows: Vec<u32>,
     /// The row of EXEC.
     pub exec: u32,
+}
+
+/// A transaction that the worker runs command by command.
+#[derive(Debug, Clone, Copy)]
+pub struct Executing {
+    /// Commands still to be taken.
+    pub left: usize,
+    /// The lock it runs under.
+    pub token: u64,
 }
 
 impl Multi {
@@ -150,7 +159,9 @@ impl Worker {
             self.refuse(place, "ERR EXEC without MULTI");
             return Taken::Yes;
         };
-        if client.is_watching || (multi.needs_coordinator && !multi.is_spoilt) {
+        let needs_coordinator = multi.needs_coordinator || self.waited.any(&multi.keys);
+        let client = &self.clients[place];
+        if client.is_watching || (needs_coordinator && !multi.is_spoilt) {
             if self.must_drain(place) {
                 self.clients[place].multi = Some(multi);
                 return Taken::NotYet;
@@ -206,6 +217,8 @@ impl Worker {
             return false;
         }
         self.clients[place].executing = None;
+        self.clients[place].release_pushes();
+        self.mark_dirty(place);
         self.shared.coordinator.post(ToCoordinator::Ran(self.key(place)));
         true
     }

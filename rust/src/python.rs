@@ -7,28 +7,33 @@ use crate::command::{Found, Table};
 use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Listener;
+use crate::output_limits::OutputLimits;
 use crate::request::{Cut, Request, push_array, push_bulk};
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
 use crate::slot::SlotMap;
 use crate::stats::Stats;
+use crate::subscriptions::{KINDS, Registry};
 use crate::worker::Worker;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
-use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 
+mod feed;
 mod letters;
 mod replies;
 mod rows;
+mod thread;
 
+use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Ran, Stopped, Tally, letter_to_python};
 use replies::{Replies, elements};
 use rows::CommandRow;
+use thread::start_thread;
 
 /// The module.
 #[pymodule]
@@ -38,6 +43,8 @@ mod _core {
         ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, Tally, build_profile,
         elements, slot,
     };
+    #[pymodule_export]
+    use super::{Feed, Interest, Subscribe, Subscribed};
     #[pymodule_export]
     use crate::client_info::ClientInfo;
     #[pymodule_export]
@@ -72,6 +79,8 @@ struct Config {
     maxclients: usize,
     timeout: u64,
     tcp_keepalive: u64,
+    pushes_follow_replies: bool,
+    unsubscribing_needs_subscription: bool,
     hello2: Vec<(Vec<u8>, Vec<u8>)>,
     hello3: Vec<(Vec<u8>, Vec<u8>)>,
     commands: Vec<CommandRow>,
@@ -101,7 +110,8 @@ impl Proxy {
         let rows = rows.collect::<Result<Vec<_>, _>>().map_err(bad)?;
         let doors = config.workers.iter().map(|_| {
             let mailbox = Mailbox::new()?;
-            Ok(Door { mailbox, stats: Stats::default(), clients: AtomicUsize::new(0) })
+            let (messages, stats) = (Mailbox::new()?, Stats::default());
+            Ok(Door { mailbox, messages, stats, clients: AtomicUsize::new(0) })
         });
         let doors = doors.collect::<Result<Vec<_>, _>>().map_err(os_error)?;
         let shared = Shared {
@@ -112,7 +122,11 @@ impl Proxy {
             databases: config.databases,
             hello: [hello_reply(&config.hello2, false), hello_reply(&config.hello3, true)],
             client_memory: config.client_memory / config.workers.len().max(1),
+            pushes_follow_replies: config.pushes_follow_replies,
+            unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
+            registry: Registry::default(),
             settings: Settings {
+                output_limits: OutputLimits::default(),
                 requirepass: Mutex::new(config.requirepass),
                 protected_mode: AtomicBool::new(config.protected_mode),
                 maxclients: AtomicUsize::new(config.maxclients),
@@ -181,6 +195,30 @@ impl Proxy {
         }
     }
 
+    /// Subscribes a client, now that the instances are subscribed; answers with `Subscribed`.
+    fn subscribe(&self, request: &Subscribe, ticket: u64) {
+        let (worker, place, generation) = (request.worker, request.place, request.generation);
+        let key = ClientKey { worker, place, generation };
+        let (kind, names) = (KINDS[request.kind], request.names.clone());
+        self.shared.doors[worker].mailbox.post(Mail::Subscribe { key, kind, names, ticket });
+    }
+
+    /// How many channels, patterns and sharded channels have subscribers.
+    fn subscriptions(&self) -> [usize; 3] {
+        KINDS.map(|kind| self.shared.registry.len(kind))
+    }
+
+    /// Changes what may wait for a client that does not read.
+    fn set_output_limit(&self, class_: &str, hard: u64, soft: u64, seconds: u64) -> PyResult<()> {
+        let limits = &self.shared.settings.output_limits;
+        match class_ {
+            "normal" => limits.normal.set(hard, soft, seconds),
+            "pubsub" => limits.pubsub.set(hard, soft, seconds),
+            _ => return Err(PyValueError::new_err(format!("no class {class_:?}"))),
+        }
+        Ok(())
+    }
+
     /// Answers EXEC: the worker runs these commands under a lock, then says `Ran`.
     fn run_queued(&self, command: &Command, queued: Vec<Vec<Vec<u8>>>, token: u64) {
         let (worker, place, generation) = (command.worker, command.place, command.generation);
@@ -209,6 +247,20 @@ impl Proxy {
     fn unlock(&self, token: u64) {
         for door in &self.shared.doors {
             door.mailbox.post(Mail::Unlock(token));
+        }
+    }
+
+    /// Tells every worker that someone waits for a key.
+    fn wait_for(&self, db: u32, key: &[u8]) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Wait(db, key.to_vec()));
+        }
+    }
+
+    /// Tells every worker that nobody does any more.
+    fn unwait(&self, db: u32, key: &[u8]) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Unwait(db, key.to_vec()));
         }
     }
 
@@ -320,27 +372,6 @@ impl Proxy {
             door.mailbox.post(Mail::Stop(grace));
         }
     }
-}
-
-/// Starts a worker's thread on its CPUs and waits for its id.
-fn start_thread(worker: Worker, cpus: &[usize]) -> PyResult<i32> {
-    let mut set = CpuSet::new();
-    for &cpu in cpus {
-        if cpu >= CpuSet::MAX_CPU {
-            return Err(PyValueError::new_err(format!("no CPU {cpu}")));
-        }
-        set.set(cpu);
-    }
-    let (send, receive) = mpsc::channel();
-    std::thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
-        let pinned = if set.count() > 0 { sched_setaffinity(None, &set) } else { Ok(()) };
-        let told = send.send(pinned.map(|()| gettid().as_raw_nonzero().get()));
-        if told.is_ok() {
-            worker.run();
-        }
-    })?;
-    let id = receive.recv().map_err(|_| PyOSError::new_err("a worker died at start"))?;
-    id.map_err(os_error)
 }
 
 /// Takes a descriptor over.

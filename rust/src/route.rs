@@ -31,6 +31,7 @@ impl Worker {
             Route::Any => self.route_to_any(place, args),
             Route::Scan => self.route_scan(place, args),
             Route::Session(verb) => self.session(place, verb, args),
+            Route::Pubsub(verb) => self.pubsub(place, verb, args),
             Route::Coordinator => self.route_to_coordinator(place, args),
             Route::Refuse => {
                 self.answer_error(place, &row.refusal);

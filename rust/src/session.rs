@@ -86,6 +86,11 @@ impl Worker {
 
     fn ping(&mut self, place: usize, args: Args) {
         match args.len() {
+            1 | 2 if self.clients[place].confined => {
+                let mut reply = b"*2\r\n$4\r\npong\r\n".to_vec();
+                push_bulk(&mut reply, if args.len() > 1 { args.get(1) } else { b"" });
+                self.answer(place, &reply);
+            }
             1 => self.answer(place, b"+PONG\r\n"),
             2 => self.answer_bulk(place, args.get(1)),
             _ => self.refuse(place, "ERR wrong number of arguments for 'ping' command"),
@@ -93,6 +98,7 @@ impl Worker {
     }
 
     fn reset(&mut self, place: usize) {
+        self.unsubscribe_all(place);
         self.change_state(place, |state| *state = State::default());
         let authenticated = self.shared.settings.password().is_none();
         let client = &mut self.clients[place];
@@ -269,7 +275,9 @@ impl Worker {
         let mut state = self.state_of(place);
         change(&mut state);
         let instances = self.shared.instances;
-        self.clients[place].lane_set = self.lanes.set(state, instances);
+        let client = &mut self.clients[place];
+        client.lane_set = self.lanes.set(state, instances);
+        client.confined = client.subscriptions.is_some() && !state.resp3;
     }
 
     fn answer_bulk(&mut self, place: usize, bytes: &[u8]) {

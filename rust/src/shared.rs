@@ -7,8 +7,10 @@ use crate::command::Table;
 use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Peer;
+use crate::output_limits::OutputLimits;
 use crate::slot::SlotMap;
 use crate::stats::Stats;
+use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +35,12 @@ pub struct Shared {
     pub hello: [(Vec<u8>, Vec<u8>); 2],
     /// Bytes of client buffers a worker may hold before it closes the greediest client.
     pub client_memory: usize,
+    /// What a client pushes to itself comes behind the reply, as in newer servers.
+    pub pushes_follow_replies: bool,
+    /// UNSUBSCRIBE without subscriptions is an error, as in newer servers.
+    pub unsubscribing_needs_subscription: bool,
+    /// Who is subscribed to what.
+    pub registry: Registry,
     /// What CONFIG SET may change.
     pub settings: Settings,
     /// The next client's id is one more.
@@ -52,6 +60,8 @@ pub struct Settings {
     pub requirepass: Mutex<Option<Vec<u8>>>,
     /// Without a password, serve only this machine.
     pub protected_mode: AtomicBool,
+    /// What may wait for a client that does not read.
+    pub output_limits: OutputLimits,
     /// Clients served at once.
     pub maxclients: AtomicUsize,
     /// Seconds after which an idle client is closed; 0: never.
@@ -74,6 +84,8 @@ impl Settings {
 pub struct Door {
     /// Letters to it.
     pub mailbox: Mailbox<Mail>,
+    /// Messages for its clients.
+    pub messages: Mailbox<Message>,
     /// Its counters.
     pub stats: Stats,
     /// Clients it has, or will have once it reads its mail.
@@ -93,6 +105,10 @@ pub enum Mail {
     Lock(Arc<Lock>),
     /// They need not wait any more.
     Unlock(u64),
+    /// A client waits for this key (database, name): what writes it goes to the coordinator.
+    Wait(u32, Vec<u8>),
+    /// Nobody waits for it any more.
+    Unwait(u32, Vec<u8>),
     /// An instance changed.
     Instance(usize, InstanceState),
     /// Describe your clients to the coordinator; the number is its own.
@@ -103,6 +119,18 @@ pub enum Mail {
     EndPause,
     /// Close the clients with these ids; if `true`, after what they are owed.
     Kill(Vec<u64>, bool),
+    /// The instances are subscribed to these names: now subscribe the client, and hand the ticket
+    /// back.
+    Subscribe {
+        /// Who asked.
+        key: ClientKey,
+        /// What the names are.
+        kind: Kind,
+        /// As the client gave them.
+        names: Vec<Vec<u8>>,
+        /// The coordinator's own number.
+        ticket: u64,
+    },
     /// Serve what runs, then end; milliseconds of grace.
     Stop(u64),
 }
@@ -149,6 +177,26 @@ pub enum ToCoordinator {
         request: u64,
         /// What it has counted.
         report: Report,
+    },
+    /// Subscribe the instances to these names; answer with `Mail::Subscribe`.
+    Subscribe {
+        /// Who asked.
+        key: ClientKey,
+        /// What the names are.
+        kind: Kind,
+        /// As the client gave them.
+        names: Vec<Vec<u8>>,
+    },
+    /// A `Mail::Subscribe` was done.
+    Subscribed(u64),
+    /// A name has its first subscriber, or none any more.
+    Interest {
+        /// What the name is.
+        kind: Kind,
+        /// The name.
+        name: Vec<u8>,
+        /// Someone is subscribed.
+        is_wanted: bool,
     },
     /// This worker's thread has ended.
     Stopped(usize),
@@ -204,8 +252,9 @@ impl<T> Mailbox<T> {
     /// All letters, oldest first; silences the bell.
     pub fn take(&self) -> Vec<T> {
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        // Would block when nobody rang, which is fine.
-        let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
+        if !letters.is_empty() {
+            let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
+        }
         std::mem::take(&mut *letters)
     }
 

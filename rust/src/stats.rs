@@ -32,6 +32,8 @@ counters! {
     commands,
     /// Clients connected now.
     clients,
+    /// Clients with subscriptions.
+    subscribers,
     /// Connections accepted.
     connections,
     /// Connections refused: over `maxclients`, protected mode.

@@ -10,7 +10,9 @@ use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
 use crate::stats::Counters;
+use crate::subscriptions::Audience;
 use crate::tally::Tally;
+use crate::waited::Waited;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -38,7 +40,10 @@ pub struct Worker {
     pub(crate) clients: Slab<Client>,
     pub(crate) lanes: Lanes,
     pub(crate) locks: Locks,
+    pub(crate) waited: Waited,
     pub(crate) instances: Vec<InstanceState>,
+    /// Subscribers among its clients.
+    pub(crate) audience: Audience,
     pub(crate) counters: Counters,
     pub(crate) tally: Tally,
     pub(crate) last_generation: u32,
@@ -102,6 +107,7 @@ impl Worker {
             epoll::add(&epoll, fd, event_data(kind, place), epoll::EventFlags::IN)
         };
         watch(shared.doors[index].mailbox.bell(), KIND_MAIL, 0)?;
+        watch(shared.doors[index].messages.bell(), KIND_MAIL, 1)?;
         for (place, listener) in listeners.iter().enumerate() {
             watch(listener.fd.as_fd(), KIND_LISTENER, place)?;
         }
@@ -114,7 +120,9 @@ impl Worker {
             clients: Slab::new(),
             lanes: Lanes::default(),
             locks: Locks::default(),
+            waited: Waited::default(),
             instances,
+            audience: Audience::default(),
             counters: Counters::default(),
             last_generation: 0,
             ready: Vec::new(),
@@ -282,6 +290,7 @@ impl Worker {
         self.counters.turns += 1;
         self.counters.lanes = self.lanes.len() as u64;
         self.counters.clients = self.clients.len() as u64;
+        self.counters.subscribers = self.audience.clients as u64;
         self.shared.doors[self.index].stats.publish(&self.counters);
     }
 

@@ -39,6 +39,8 @@ class CommandRow(Protocol):
     @property
     def writes(self) -> bool: ...
     @property
+    def feeds(self) -> bool: ...
+    @property
     def multi_refusal(self) -> str: ...
     @property
     def needs_coordinator(self) -> bool: ...
@@ -86,6 +88,10 @@ class ProxyConfig(Protocol):
     def timeout(self) -> int: ...
     @property
     def tcp_keepalive(self) -> int: ...
+    @property
+    def pushes_follow_replies(self) -> bool: ...
+    @property
+    def unsubscribing_needs_subscription(self) -> bool: ...
     @property
     def hello2(self) -> Sequence[tuple[bytes, bytes]]: ...
     @property
@@ -149,6 +155,12 @@ class ClientInfo:
     def total_output(self) -> int: ...
     @property
     def total_commands(self) -> int: ...
+    @property
+    def sub(self) -> int: ...
+    @property
+    def psub(self) -> int: ...
+    @property
+    def ssub(self) -> int: ...
 
 @final
 class Command:
@@ -227,6 +239,39 @@ class Tally:
         """By kind."""
 
 @final
+class Subscribe:
+    """A client subscribes to names; ``Proxy.subscribe`` goes on once the instances know them."""
+
+    @property
+    def worker(self) -> int: ...
+    @property
+    def place(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def kind(self) -> int: ...
+    @property
+    def names(self) -> list[bytes]: ...
+
+@final
+class Subscribed:
+    """A ``Proxy.subscribe`` was done, or the client is gone."""
+
+    @property
+    def ticket(self) -> int: ...
+
+@final
+class Interest:
+    """A name got its first subscriber, or lost its last one."""
+
+    @property
+    def kind(self) -> int: ...
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def is_wanted(self) -> bool: ...
+
+@final
 class Stopped:
     """A worker's thread has ended."""
 
@@ -243,7 +288,20 @@ class Proxy:
         """Listen and start the workers; their thread ids."""
     def bell(self) -> int:
         """A descriptor that is readable while ``take`` has something."""
-    def take(self) -> list[Command | ClientList | Left | Locked | Ran | Stopped | Tally]:
+    def take(
+        self,
+    ) -> list[
+        Command
+        | ClientList
+        | Left
+        | Locked
+        | Ran
+        | Subscribe
+        | Subscribed
+        | Interest
+        | Stopped
+        | Tally
+    ]:
         """What workers ask and tell, oldest first."""
     def reply(
         self, command: Command, data: bytes, db: int | None = None, watching: bool | None = None
@@ -261,10 +319,20 @@ class Proxy:
         """Let clients wait for keys (database, key, exclusive); each worker says ``Locked``."""
     def unlock(self, token: int) -> None:
         """End a lock."""
+    def wait_for(self, db: int, key: bytes) -> None:
+        """Take note that someone waits for a key: what writes it comes to the coordinator."""
+    def unwait(self, db: int, key: bytes) -> None:
+        """Take note that nobody does any more."""
     def find(self, args: Sequence[bytes]) -> tuple[str, list[list[int]]] | None:
         """Look a command up: row name; for each key specification, the arguments that are keys."""
     def instance_of(self, key: bytes) -> int:
         """Tell the instance of a key."""
+    def subscribe(self, request: Subscribe, ticket: int) -> None:
+        """Subscribe the client that asked; a ``Subscribed`` with this ticket follows."""
+    def subscriptions(self) -> list[int]:
+        """How many channels, patterns and sharded channels have subscribers."""
+    def set_output_limit(self, class_: str, hard: int, soft: int, seconds: int) -> None:
+        """Change client-output-buffer-limit of "normal" or "pubsub"; raises ValueError."""
     def set_instance(self, index: int, socket: str | None, why: str) -> None:
         """Say where an instance listens, or (without a socket) why it cannot be reached."""
     def set_requirepass(self, password: bytes | None) -> None:
@@ -295,6 +363,14 @@ class Replies:
         """Add what was read."""
     def next(self) -> bytes | None:
         """Take the next complete reply, as it came; raises ValueError if it cannot be one."""
+
+@final
+class Feed:
+    """What an instance sends to a connection of RESP2 that has subscriptions."""
+
+    def __new__(cls, proxy: Proxy) -> Feed: ...
+    def feed(self, data: bytes) -> list[bytes]:
+        """Pass messages on to their subscribers and return the rest; raises ValueError."""
 
 def elements(reply: bytes) -> list[bytes]:
     """Split an array, set or map into its elements, as they came; raises ValueError."""

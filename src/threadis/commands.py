@@ -31,12 +31,13 @@ class Row:
 
     name: str  # lower case; a subcommand as "parent|name", "parent|*" for all others
     arity: int
-    route: str  # keys, split, all, any, scan, session, coordinator, refuse
-    detail: str = ""  # the merge of split and all; the verb of session
+    route: str  # keys, split, all, any, scan, session, pubsub, coordinator, refuse
+    detail: str = ""  # the merge of split and all; the verb of session and pubsub
     keys: tuple[KeySpec, ...] = ()
     no_auth: bool = False
     may_replicate: bool = False  # CLIENT PAUSE WRITE holds it back
     writes: bool = False  # may change keys
+    feeds: bool = False  # … so that a client that waits for them gets something
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
     ends_multi: bool = False  # runs at once between MULTI and EXEC
@@ -58,6 +59,7 @@ class Override:
 
 SESSION: Final = "the worker owns the session"
 SAME: Final = "the answer is the same on every instance"
+MESSAGES: Final = "workers know who is subscribed, and deliver"
 MERGED: Final = "merged by hand"
 
 OVERRIDES: Final[dict[str, Override]] = {
@@ -82,6 +84,21 @@ OVERRIDES: Final[dict[str, Override]] = {
     "client|no-touch": Override("session", SESSION, "client|no-touch"),
     "client|reply": Override("session", SESSION, "client|reply"),
     "client|capa": Override("session", SESSION, "client|capa"),
+    # Workers deliver messages.
+    "subscribe": Override("pubsub", MESSAGES, "subscribe"),
+    "psubscribe": Override("pubsub", MESSAGES, "psubscribe"),
+    "ssubscribe": Override("pubsub", MESSAGES, "ssubscribe"),
+    "unsubscribe": Override("pubsub", MESSAGES, "unsubscribe"),
+    "punsubscribe": Override("pubsub", MESSAGES, "punsubscribe"),
+    "sunsubscribe": Override("pubsub", MESSAGES, "sunsubscribe"),
+    "publish": Override("pubsub", MESSAGES, "publish"),
+    "spublish": Override("pubsub", MESSAGES, "spublish"),
+    "pubsub|channels": Override("pubsub", MESSAGES, "channels"),
+    "pubsub|shardchannels": Override("pubsub", MESSAGES, "shardchannels"),
+    "pubsub|numsub": Override("pubsub", MESSAGES, "numsub"),
+    "pubsub|shardnumsub": Override("pubsub", MESSAGES, "shardnumsub"),
+    "pubsub|numpat": Override("pubsub", MESSAGES, "numpat"),
+    "pubsub": Override("any", "the server says what is wrong with it"),
     # Python knows better.
     "client|kill": Override("coordinator", "clients are ours, not the instances'"),
     "client|pause": Override("coordinator", "clients are ours, not the instances'"),
@@ -155,6 +172,8 @@ ENDS_MULTI: Final = frozenset({"multi", "exec", "discard", "watch", "quit", "res
 SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
+# They write, but nothing that a client waits for; consumers of a stream use them all the time.
+FEEDS_NOBODY: Final = frozenset({"xack", "xclaim", "xautoclaim", "xreadgroup", "xdel", "xtrim"})
 # Refused as a whole until their issue is done; single subcommands may have a row above.
 REFUSED_FAMILIES: Final = ("acl", "module", "latency")
 COORDINATED_FAMILIES: Final = ("script", "function")
@@ -209,6 +228,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         no_auth="no_auth" in flags,
         may_replicate=not flags.isdisjoint(("write", "may_replicate")),
         writes="write" in flags,
+        feeds="write" in flags and name not in FEEDS_NOBODY,
         multi_refusal=_multi_refusal(name, flags, words_it),
         needs_coordinator="noscript" in flags or family in SCRIPTS,
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
@@ -235,6 +255,8 @@ def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Over
         return "any", "", None
     if family in SCRIPTS or (family in COORDINATED_FAMILIES and "|" in name):
         return "refuse" if name == "script|debug" else "coordinator", "", None
+    if "blocking" in flags and _key_specs(entry):
+        return "coordinator", "", None
     if family in REFUSED_FAMILIES or flags.intersection(REFUSED_FLAGS):
         return "refuse", "", None
     tips = dict(

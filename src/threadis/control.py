@@ -59,6 +59,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     tcp_keepalive: int  # seconds; 0: off
     maxmemory: int  # bytes over all instances; 0: no limit
     allowed: dict[str, str]  # enable-debug-command and its like: no, yes or local
+    output_limits: str = ""  # client-output-buffer-limit, as far as it is not the default
     tcp_backlog: int = 511  # connections that may wait to be accepted
 
 

@@ -10,6 +10,8 @@ from threadis.server import Server
 LEAST_LANES, SPARE_LANES = 10_000, 32
 HIDDEN_DATABASES = 2  # records of writes over several instances; copies of borrowed keys
 REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
+# Directives about clients, which the proxy has
+OF_CLIENTS = ("client-output-buffer-limit",)
 DUMP_NAME = "dump.rdb"  # the servers' default
 
 
@@ -34,6 +36,7 @@ def text(
         f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
         "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
         "tcp-backlog 511",
+        "client-output-buffer-limit pubsub 0 0 0",  # one connection hears for all subscribers
         f"shutdown-timeout {REPLICA_WAIT}",
         f"maxmemory {share(config.maxmemory, instances)}",
         f"maxmemory-policy {config.maxmemory_policy}",
@@ -43,7 +46,7 @@ def text(
         lines.append(f"save {config.save or quote('')}")
     if server.hides_user_data:
         lines.append("hide-user-data-from-log yes")
-    lines.extend(f"{name} {value}" for name, value in config.set.items())
+    lines.extend(f"{name} {value}" for name, value in config.set.items() if name not in OF_CLIENTS)
     return "".join(f"{line}\n" for line in lines).encode()
 
 

@@ -11,6 +11,9 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from typing import Any
+
+import hiredis
 
 from threadis import _core, commands, control
 from threadis.coordinator import Coordinator
@@ -38,6 +41,8 @@ class CoreConfig:
     maxclients: int
     timeout: int
     tcp_keepalive: int
+    pushes_follow_replies: bool
+    unsubscribing_needs_subscription: bool
     hello2: list[tuple[bytes, bytes]]  # fields of HELLO's reply, values as RESP
     hello3: list[tuple[bytes, bytes]]
     commands: list[commands.Row]
@@ -50,6 +55,8 @@ class ServerFacts:
     commands: list[commands.Row]
     hello2: list[tuple[bytes, bytes]]
     hello3: list[tuple[bytes, bytes]]
+    pushes_follow_replies: bool  # what a client publishes to itself comes behind the reply
+    unsubscribing_needs_subscription: bool  # UNSUBSCRIBE without subscriptions is an error
     client_fields: list[str]  # names of the fields of CLIENT INFO, in order
 
 
@@ -119,10 +126,14 @@ class Server:
         hello3 = await self._links.call(index, b"HELLO", b"3")
         await self._links.call(index, b"HELLO", b"2")
         own = await self._links.call(index, b"CLIENT", b"INFO")
+        unsubscribed = await self._links.call(index, b"UNSUBSCRIBE")
+        says = dict(zip(hello2[::2], hello2[1::2], strict=True))
         return ServerFacts(
             commands=commands.derive(entries),
             hello2=[(hello2[at], encode(hello2[at + 1])) for at in range(0, len(hello2), 2)],
             hello3=[(name, encode(value)) for name, value in hello3.items()],
+            pushes_follow_replies=pushes_follow_replies(says),
+            unsubscribing_needs_subscription=isinstance(unsubscribed, hiredis.ReplyError),
             client_fields=[field.split("=")[0] for field in own.decode().split()],
         )
 
@@ -152,10 +163,18 @@ class Server:
                     self._coordinator.clients.arrived(letter)
                 case _core.Tally():
                     self._coordinator.tallies.arrived(letter)
+                case _core.Subscribe() | _core.Subscribed() | _core.Interest():
+                    self._coordinator.subscriptions(letter)
                 case _core.Stopped():
                     self._running.discard(letter.worker)
                     if not self._running:
                         self._finished.set()
+
+
+def pushes_follow_replies(hello: dict[bytes, Any]) -> bool:
+    """Whether a client that publishes to itself reads the reply first: since Redis 7.2."""
+    version = [int(part) for part in hello[b"version"].split(b".")[:2]]
+    return hello[b"server"] != b"redis" or version >= [7, 2]
 
 
 def core_config(start: control.Start, facts: ServerFacts) -> CoreConfig:
@@ -174,6 +193,8 @@ def core_config(start: control.Start, facts: ServerFacts) -> CoreConfig:
         maxclients=start.maxclients,
         timeout=start.timeout,
         tcp_keepalive=start.tcp_keepalive,
+        pushes_follow_replies=facts.pushes_follow_replies,
+        unsubscribing_needs_subscription=facts.unsubscribing_needs_subscription,
         hello2=facts.hello2,
         hello3=facts.hello3,
         commands=facts.commands,

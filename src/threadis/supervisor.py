@@ -158,6 +158,7 @@ class Supervisor:
             timeout=config.timeout,
             tcp_keepalive=config.tcp_keepalive,
             maxmemory=config.maxmemory,
+            output_limits=config.set.get("client-output-buffer-limit", ""),
             allowed={
                 "enable-debug-command": config.enable_debug_command,
                 "enable-module-command": config.enable_module_command,

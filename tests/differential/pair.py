@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import hiredis
 
 from conftest import Threadis
-from differential.wire import Connection, Reply, Word, differs, split
+from differential.wire import Connection, Reply, Word, differs, pack, split
 from threadis import commands
 from threadis.server import Server
 
@@ -66,6 +66,11 @@ class Both:
     def __exit__(self, *_: object) -> None:
         self.bare.close()
         self.ours.close()
+
+    @staticmethod
+    def packed(*words: Word) -> bytes:
+        """A command in the wire's form."""
+        return pack(*words)
 
     def same(self, *words: Word, how: str | None = None) -> Reply:
         """Send a command to both; the reply of ours, which is that of the bare server."""

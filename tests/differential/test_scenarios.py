@@ -9,8 +9,14 @@ from differential.wire import Connection
 SCENARIOS = scenarios_keys.SCENARIOS | scenarios_collections.SCENARIOS
 # Commands that no scenario runs, with the test that does.
 IN_TRANSACTIONS = (b"multi", b"exec", b"discard", b"watch", b"unwatch", b"swapdb")
+SUBSCRIPTIONS = (
+    b"subscribe", b"psubscribe", b"ssubscribe", b"unsubscribe", b"punsubscribe", b"sunsubscribe",
+    b"publish", b"spublish", b"pubsub", b"pubsub|channels", b"pubsub|numsub", b"pubsub|numpat",
+    b"pubsub|shardchannels", b"pubsub|shardnumsub", b"pubsub|help",
+)  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(IN_TRANSACTIONS, "test_transactions"),
+    **dict.fromkeys(SUBSCRIPTIONS, "test_pubsub"),
     b"auth": "test_session",
     b"client|getname": "test_session",
     b"client|id": "test_session",

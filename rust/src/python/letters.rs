@@ -1,5 +1,6 @@
 //! Letters of the workers, as the coordinator reads them; `_core.pyi` explains each.
 
+use super::feed::{Interest, Subscribe, Subscribed};
 use crate::client_info::ClientInfo;
 use crate::shared::{ClientKey, ToCoordinator};
 use pyo3::prelude::*;
@@ -88,6 +89,15 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
             let commands = commands.map(|(name, of)| (name, of.calls, of.rejected, of.failed));
             let (commands, errors) = (commands.collect(), report.errors);
             Py::new(py, Tally { request, commands, errors })?.into_any()
+        }
+        ToCoordinator::Subscribe { key, kind, names } => {
+            let (worker, place, generation) = (key.worker, key.place, key.generation);
+            let kind = kind as usize;
+            Py::new(py, Subscribe { worker, place, generation, kind, names })?.into_any()
+        }
+        ToCoordinator::Subscribed(ticket) => Py::new(py, Subscribed { ticket })?.into_any(),
+        ToCoordinator::Interest { kind, name, is_wanted } => {
+            Py::new(py, Interest { kind: kind as usize, name, is_wanted })?.into_any()
         }
         ToCoordinator::Stopped(worker) => Py::new(py, Stopped { worker })?.into_any(),
     })

@@ -3,6 +3,7 @@
 use crate::command::{Route, Row, Verb};
 use crate::keys::{Begin, Find, KeySpec};
 use crate::merge::Merge;
+use crate::pubsub;
 use pyo3::prelude::*;
 
 /// One row of the command table, as `threadis.commands` derives it.
@@ -13,6 +14,7 @@ pub(super) struct CommandRow {
     no_auth: bool,
     may_replicate: bool,
     writes: bool,
+    feeds: bool,
     multi_refusal: String,
     needs_coordinator: bool,
     ends_multi: bool,
@@ -103,6 +105,10 @@ impl CommandRow {
             "any" => Route::Any,
             "scan" => Route::Scan,
             "session" => Route::Session(verb(&self.detail)?),
+            "pubsub" => Route::Pubsub(
+                pubsub::Verb::from_name(&self.detail)
+                    .ok_or_else(|| format!("no subscriptions for {:?}", self.detail))?,
+            ),
             "coordinator" => Route::Coordinator,
             "refuse" => Route::Refuse,
             other => return Err(format!("{}: unknown route {other:?}", self.name)),
@@ -113,6 +119,7 @@ impl CommandRow {
         row.may_replicate = self.may_replicate;
         row.writes = self.writes;
         row.multi_refusal = self.multi_refusal.into_bytes();
+        row.feeds = self.feeds;
         row.needs_coordinator = self.needs_coordinator;
         row.ends_multi = self.ends_multi;
         row.special_words = self.special_words.into_iter().map(String::into_bytes).collect();

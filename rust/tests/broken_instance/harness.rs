@@ -5,11 +5,13 @@ use _core::instance::InstanceState;
 use _core::keys::{Begin, Find, KeySpec};
 use _core::merge::Merge;
 use _core::net::Listener;
+use _core::output_limits::OutputLimits;
 use _core::request::{Cut, Request, push_bulk, push_command};
 use _core::session::hello_reply;
 use _core::shared::{Door, Mail, Mailbox, Settings, Shared};
 use _core::slot::{SLOTS, SlotMap};
 use _core::stats::Stats;
+use _core::subscriptions::Registry;
 use _core::worker::Worker;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -213,6 +215,7 @@ fn shared(instances: usize) -> Shared {
         .collect();
     let door = Door {
         mailbox: Mailbox::new().expect("a descriptor"),
+        messages: Mailbox::new().expect("a descriptor"),
         stats: Stats::default(),
         clients: AtomicUsize::new(0),
     };
@@ -224,7 +227,11 @@ fn shared(instances: usize) -> Shared {
         databases: 16,
         hello: [hello_reply(&[], false), hello_reply(&[], true)],
         client_memory: CLIENT_MEMORY,
+        pushes_follow_replies: true,
+        unsubscribing_needs_subscription: true,
+        registry: Registry::default(),
         settings: Settings {
+            output_limits: OutputLimits::default(),
             requirepass: Mutex::new(None),
             protected_mode: AtomicBool::new(true),
             maxclients: AtomicUsize::new(100),

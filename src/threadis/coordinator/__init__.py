@@ -15,6 +15,7 @@ from threadis import _core, control, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace
 from threadis.coordinator.answer import Answer
+from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import Commits
@@ -28,11 +29,13 @@ from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.pause import Pause
+from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.tallies import Tallies
 from threadis.coordinator.transactions import Transactions
+from threadis.coordinator.waiters import TYPES
 from threadis.coordinator.whole import Whole
 
 __all__ = ["Coordinator"]
@@ -42,6 +45,7 @@ log = logging.getLogger(__name__)
 RETRY = 0.05  # seconds between attempts to make an instance ready
 LANE_NAME = b" name=threadis-lane "  # as CLIENT LIST shows the workers' connections
 
+SubscriptionLetter = _core.Subscribe | _core.Subscribed | _core.Interest
 Handler = Callable[[_core.Command], Awaitable[bytes | Answer | None]]
 
 
@@ -62,17 +66,31 @@ class Coordinator:
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         pause = Pause(core, takes_more=self.clients.dialect.is_valkey)
         self._configuration = Configuration(start, core, links)
+        self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, len(start.workers), links.count)
         self._table = Table(core, rows)
         self._commits = Commits(links, self.locks, start.databases)
         borrowing = Borrowing(links, self._table, start.databases)
         self._execution = Execution(links, self.locks, self._table, self._commits, borrowing)
         self._transactions = Transactions(self._execution, core)
+        # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
+        runs_again = any(row.name == "client|no-touch" for row in rows)
+        self._blocking = Blocking(self._execution, core, runs_again=runs_again)
+        self.clients.waiting = self._blocking
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
         self.tallies = Tallies(core, len(start.workers))
-        information = Information(start, core, links, self._configuration, pause, self.tallies)
+        information = Information(
+            start,
+            core,
+            links,
+            self._configuration,
+            self._blocking,
+            pause,
+            self._pubsub,
+            self.tallies,
+        )
         self._logs = Logs(links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
@@ -100,6 +118,7 @@ class Coordinator:
             "flushall": whole.run,
             "flushdb": whole.run,
             "swapdb": whole.swap,
+            **dict.fromkeys(TYPES, self._blocking.run),
             "randomkey": lambda command: keyspace.random_key(command, links),
         }
 
@@ -111,7 +130,12 @@ class Coordinator:
         name = self._name(command)
         began = time.monotonic()
         try:
-            reply = await self._handlers.get(name, self._execution.run)(command)
+            handler = self._handlers.get(name)
+            if handler:
+                reply = await handler(command)
+                await self._blocking.settle_after(command)
+            else:
+                reply = await self._blocking.write(command)
             await self._logs.note(command, began)
         except LinkError as error:
             reply = resp.error(str(error))
@@ -128,7 +152,9 @@ class Coordinator:
         client = (letter.worker, letter.place, letter.generation)
         if isinstance(letter, _core.Ran):
             self._keep(asyncio.create_task(self._transactions.finished(client)))
-        elif letter.is_gone:
+            return
+        self._blocking.left(client, is_gone=letter.is_gone)
+        if letter.is_gone:
             self._keep(asyncio.create_task(self._transactions.gone(client)))
 
     async def recover(self) -> None:
@@ -136,6 +162,16 @@ class Coordinator:
         for index in self._links.ready():
             with contextlib.suppress(LinkError):  # gone again: the supervisor will say so
                 await self._commits.recover(index)
+
+    def subscriptions(self, letter: SubscriptionLetter) -> None:
+        """Hear what a worker says about subscriptions."""
+        match letter:
+            case _core.Subscribe():
+                self._keep(asyncio.create_task(self._pubsub.subscribe(letter)))
+            case _core.Subscribed():
+                self._pubsub.subscribed(letter)
+            case _core.Interest():
+                self._pubsub.interest(letter)
 
     def instance_changed(self, instance: control.Instance) -> None:
         """Tell the workers; an instance that came back is first made ready."""
@@ -155,6 +191,7 @@ class Coordinator:
                 await self._configuration.replay(instance.index)
                 await self._library.replay(instance.index)
                 await self._commits.recover(instance.index)
+                await self._pubsub.renew(instance.index)
                 known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:
                 log.warning("instance %d cannot be asked yet: %s", instance.index, error)

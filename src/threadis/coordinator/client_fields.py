@@ -19,6 +19,7 @@ def fields(client: _core.ClientInfo) -> dict[str, str]:
     flags = "".join(
         letter
         for letter, is_set in (
+            ("P", client.sub or client.psub or client.ssub),
             ("b", client.is_blocked),
             ("U", client.is_unix),
             ("A", client.is_closing),
@@ -38,6 +39,9 @@ def fields(client: _core.ClientInfo) -> dict[str, str]:
         "flags": flags or "N",
         "capa": "r" if client.can_redirect else "",
         "db": str(client.db),
+        "sub": str(client.sub),
+        "psub": str(client.psub),
+        "ssub": str(client.ssub),
         "multi": "-1",
         "qbuf": str(client.query_bytes),
         "obl": str(client.output_bytes),

@@ -12,12 +12,11 @@ from typing import Final
 import hiredis
 
 from threadis import _core, control, resp
+from threadis.coordinator import output_limits
 from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.output_limits import UNITS, OutputLimits
 from threadis.instance_config import share
 
-UNITS: Final = {
-    "": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3,
-}  # fmt: skip
 MEMORY_OR_PERCENT: Final = re.compile(rb"[0-9]+([bkmg]|[kmg]b|%)?", re.IGNORECASE)
 
 # Changed here, each in its own way.
@@ -44,7 +43,6 @@ FIXED: Final = frozenset(
         "slaveof",
         "tls-port",
         "maxmemory-clients",
-        "client-output-buffer-limit",
     }
 )
 
@@ -55,6 +53,7 @@ class Configuration:
     def __init__(self, start: control.Start, core: _core.Proxy, links: Links) -> None:
         self._core = core
         self._links = links
+        self._output_limits = OutputLimits(core, start.output_limits)
         self._changed: dict[bytes, bytes] = {}
         self._lock = asyncio.Lock()
         self._has_file = start.config_file is not None
@@ -88,10 +87,15 @@ class Configuration:
             return resp.error(str(reply))
         names, values = reply[::2], reply[1::2]
         items = [
-            (name, self._values.get(name.decode(), value.decode()).encode())
+            (name, self._shown(name.decode(), value.decode()).encode())
             for name, value in zip(names, values, strict=True)
         ]
         return resp.pairs(items, command.info.resp)
+
+    def _shown(self, name: str, instance_says: str) -> str:
+        if name == output_limits.NAME:
+            return self._output_limits.shown(instance_says)
+        return self._values.get(name, instance_says)
 
     async def set(self, command: _core.Command) -> bytes:
         """CONFIG SET name value …: everything, everywhere, or nothing."""
@@ -105,7 +109,7 @@ class Configuration:
                 return _failed(name, "duplicate parameter")
         found = dict(zip(names, (value for _, value in wanted), strict=True))
         for name in FIXED.intersection(names):
-            if found[name] != await self._shown(name):
+            if found[name] != await self._present(name):
                 return _failed(name, _why_fixed(name, found[name]))
             del found[name]  # it is what it should be
         async with self._lock:
@@ -117,7 +121,7 @@ class Configuration:
             return resp.error("ERR threadis: CONFIG REWRITE is not supported yet")
         return resp.error("ERR The server is running without a config file")
 
-    async def _shown(self, name: str) -> bytes | None:
+    async def _present(self, name: str) -> bytes | None:
         """A directive as CONFIG GET shows it."""
         if name in self._values:
             return self._values[name].encode()
@@ -130,6 +134,11 @@ class Configuration:
             ours = {n: _checked(n, v.decode()) for n, v in wanted.items() if n in OURS}
         except ValueError as error:
             return _failed(str(error.args[0]), str(error.args[1]))
+        limits = wanted.pop(output_limits.NAME, b"").decode(errors="replace")
+        try:
+            output_limits.parse(limits)
+        except ValueError as error:
+            return _failed(output_limits.NAME, str(error))
         theirs = {n.encode(): v for n, v in wanted.items() if n not in OURS}
         if "maxmemory" in ours:
             theirs[b"maxmemory"] = b"%d" % share(int(ours["maxmemory"]), self._links.count)
@@ -139,6 +148,7 @@ class Configuration:
         for name, value in ours.items():
             self._values[name] = value
             self._apply(name, value)
+        self._output_limits.set(limits)
         return resp.OK
 
     def _apply(self, name: str, value: str) -> None:

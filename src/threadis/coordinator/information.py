@@ -8,10 +8,12 @@ from typing import Final
 
 from threadis import __version__, _core, control, resp
 from threadis.coordinator import counting, merging
+from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
 from threadis.coordinator.pause import Pause
+from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.tallies import Tallies, Tally
 
 OURS: Final = "threadis"
@@ -28,13 +30,17 @@ class Information:
         core: _core.Proxy,
         links: Links,
         configuration: Configuration,
+        blocking: Blocking,
         pause: Pause,
+        pubsub: Pubsub,
         tallies: Tallies,
     ) -> None:
+        self._pubsub = pubsub
         self._start = start
         self._core = core
         self._links = links
         self._configuration = configuration
+        self._blocking = blocking
         self._pause = pause
         self._tallies = tallies
         self._started = time.monotonic()
@@ -90,13 +96,20 @@ class Information:
         """Replace what instances say of clients, and of themselves, by what is true of us."""
         counts = {name: value - self._zero.get(name, 0) for name, value in self._totals().items()}
         uptime = int(time.monotonic() - self._started)
+        channels, patterns, shards = self._core.subscriptions()
         ours = {
+            "pubsub_clients": sum(worker["subscribers"] for worker in self._core.stats()),
+            "pubsub_channels": channels,
+            "pubsub_patterns": patterns,
+            "pubsubshard_channels": shards,
             "process_id": os.getpid(),
             "tcp_port": self._start.tcp_port,
             "uptime_in_seconds": uptime,
             "uptime_in_days": uptime // 86400,
             "config_file": self._start.config_file or "",
             "connected_clients": self._core.connected(),
+            "total_blocking_keys": self._blocking.count_keys(),
+            "total_blocking_keys_on_nokey": self._blocking.count_keys(only_groups=True),
             "maxclients": self._configuration.value("maxclients"),
             "maxmemory": self._configuration.value("maxmemory"),
             "maxmemory_human": merging.human(int(self._configuration.value("maxmemory"))),
@@ -107,7 +120,7 @@ class Information:
             "total_net_output_bytes": counts["net_output_bytes"],
             "rejected_connections": counts["rejected_connections"],
             "evicted_clients": counts["clients_evicted"],
-            "blocked_clients": self._totals()["clients_paused"],
+            "blocked_clients": self._blocking.count() + self._totals()["clients_paused"],
             **self._pause.describe(),
         }
         counting.put_in(merged, tally)
@@ -140,6 +153,8 @@ class Information:
             "threadis_lanes_broken": str(totals["lanes_broken"]),
             "threadis_lane_writes": str(totals["lane_writes"]),
             "threadis_lane_commands": str(totals["lane_commands"]),
+            "threadis_armed_keys": str(self._blocking.count_armed()),
+            "threadis_upstream_subscriptions": str(self._pubsub.count()),
             "threadis_protocol_errors": str(totals["protocol_errors"]),
         }
         for index, worker in enumerate(self._core.stats()):

@@ -197,12 +197,14 @@ class Links:
             await link.select(db)
             return await link.ask(*commands, wait=wait)
 
+    async def connect(self, index: int, kind: Kind = Kind()) -> Link:
+        """Open a connection that is the caller's own, to read and to close."""
+        return await self._connect(self._reachable(index), kind)
+
     @contextlib.asynccontextmanager
     async def lease(self, index: int, kind: Kind = Kind()) -> AsyncIterator[Link]:
         """Lend a connection; spoil it (``is_spoilt``) if its state is not what it was."""
-        known = self.instance(index)
-        if known.state not in (control.State.READY, control.State.LOADING):
-            raise LinkError(f"TRYAGAIN instance {index} is {known.state}; the command was not run")
+        known = self._reachable(index)
         idle = self._idle.setdefault((index, kind), [])
         link = idle.pop() if idle else await self._connect(known, kind)
         try:
@@ -217,6 +219,12 @@ class Links:
                 idle.append(link)
             else:
                 link.writer.close()
+
+    def _reachable(self, index: int) -> control.Instance:
+        known = self.instance(index)
+        if known.state not in (control.State.READY, control.State.LOADING):
+            raise LinkError(f"TRYAGAIN instance {index} is {known.state}; the command was not run")
+        return known
 
     async def _connect(self, known: control.Instance, kind: Kind) -> Link:
         try:

@@ -28,7 +28,7 @@ CLEAN = b"*0\r\n"  # an empty transaction of which no watched key has changed
 
 PLAIN_ROUTES = frozenset({"keys", "split"})
 # Run by the worker without a look at the keyspace: they need no lock of their own.
-HARMLESS_ROUTES = frozenset({"session", "any"})
+HARMLESS_ROUTES = frozenset({"session", "any", "pubsub"})
 
 
 @dataclass(slots=True)

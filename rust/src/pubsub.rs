@@ -1,0 +1,352 @@
+//! SUBSCRIBE, PUBLISH, PUBSUB and their kin, and messages on their way to a worker's clients.
+
+use crate::client::{Closing, Gate, Owed};
+use crate::forward::{Taken, printable};
+use crate::number::push_u64;
+use crate::request::{Args, push_array, push_bulk};
+use crate::shared::{ClientKey, ToCoordinator};
+use crate::subscriptions::{Change, KINDS, Kind, Message, Name};
+use crate::worker::Worker;
+use std::collections::HashSet;
+
+/// What a worker does about subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// SUBSCRIBE and its kin.
+    Subscribe(Kind),
+    /// UNSUBSCRIBE and its kin.
+    Unsubscribe(Kind),
+    /// PUBLISH, SPUBLISH.
+    Publish(Kind),
+    /// PUBSUB CHANNELS, SHARDCHANNELS.
+    Names(Kind),
+    /// PUBSUB NUMSUB, SHARDNUMSUB.
+    Count(Kind),
+    /// PUBSUB NUMPAT.
+    Patterns,
+}
+
+impl Verb {
+    /// What the command table calls it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "subscribe" => Self::Subscribe(Kind::Channel),
+            "psubscribe" => Self::Subscribe(Kind::Pattern),
+            "ssubscribe" => Self::Subscribe(Kind::Shard),
+            "unsubscribe" => Self::Unsubscribe(Kind::Channel),
+            "punsubscribe" => Self::Unsubscribe(Kind::Pattern),
+            "sunsubscribe" => Self::Unsubscribe(Kind::Shard),
+            "publish" => Self::Publish(Kind::Channel),
+            "spublish" => Self::Publish(Kind::Shard),
+            "channels" => Self::Names(Kind::Channel),
+            "shardchannels" => Self::Names(Kind::Shard),
+            "numsub" => Self::Count(Kind::Channel),
+            "shardnumsub" => Self::Count(Kind::Shard),
+            "numpat" => Self::Patterns,
+            _ => return None,
+        })
+    }
+}
+
+impl Worker {
+    /// Runs a command about subscriptions.
+    pub(crate) fn pubsub(&mut self, place: usize, verb: Verb, args: Args) -> Taken {
+        // A message, or a confirmation, must not overtake replies to what was sent before; and a
+        // message tells others of writes that must have happened.
+        let is_ordered =
+            matches!(verb, Verb::Subscribe(_) | Verb::Unsubscribe(_) | Verb::Publish(_));
+        if is_ordered && self.must_drain(place) {
+            return Taken::NotYet;
+        }
+        match verb {
+            Verb::Subscribe(kind) => self.subscribe(place, kind, args),
+            Verb::Unsubscribe(kind) => self.unsubscribe(place, kind, args),
+            Verb::Publish(kind) => self.publish_message(place, kind, args.get(1), args.get(2)),
+            Verb::Names(_) if args.len() > 3 => {
+                let name = printable(args.get(1), 128);
+                let why = b"ERR unknown subcommand or wrong number of arguments for '";
+                self.answer_error(place, &[why, name, b"'. Try PUBSUB HELP."].concat());
+            }
+            Verb::Names(kind) => {
+                let pattern = (args.len() > 2).then(|| args.get(2));
+                let names = self.shared.registry.names(kind, pattern);
+                let mut reply = Vec::new();
+                push_array(&mut reply, names.len());
+                for name in names {
+                    push_bulk(&mut reply, &name);
+                }
+                self.answer(place, &reply);
+            }
+            Verb::Count(kind) => {
+                let mut reply = Vec::new();
+                push_array(&mut reply, (args.len() - 2) * 2);
+                for name in args.iter().skip(2) {
+                    push_bulk(&mut reply, name);
+                    push_number(&mut reply, self.shared.registry.subscribers(kind, name));
+                }
+                self.answer(place, &reply);
+            }
+            Verb::Patterns => self.answer_number(place, self.shared.registry.len(Kind::Pattern)),
+        }
+        Taken::Yes
+    }
+
+    fn answer_number(&mut self, place: usize, number: usize) {
+        let mut reply = Vec::new();
+        push_number(&mut reply, number);
+        self.answer(place, &reply);
+    }
+
+    fn publish_message(&mut self, place: usize, kind: Kind, channel: &[u8], payload: &[u8]) {
+        let shared = self.shared.clone();
+        let receivers = shared.registry.publish(kind, channel, payload, &shared.doors);
+        if shared.pushes_follow_replies {
+            self.answer_number(place, receivers);
+            self.read_messages();
+        } else {
+            // Those servers push it at once, be it into the middle of EXEC's reply.
+            let executing = self.clients[place].executing.take();
+            self.read_messages();
+            self.clients[place].executing = executing;
+            self.answer_number(place, receivers);
+        }
+    }
+
+    /// Subscribes at once to names that have subscribers: the instances are subscribed to them
+    /// already. Others go by way of the coordinator, which comes back with `subscribe_to`.
+    fn subscribe(&mut self, place: usize, kind: Kind, args: Args) {
+        let names: Vec<Name> = args.iter().skip(1).map(Name::from).collect();
+        let fresh = self.fresh(place, kind, &names);
+        let shared = self.shared.clone();
+        let inbox = &shared.doors[self.index].messages;
+        if let Some(messages) = shared.registry.join_known(kind, &fresh, self.index, inbox) {
+            self.deliver_messages(messages);
+            self.confirm(place, kind, &names);
+            return;
+        }
+        let names = names.iter().map(|name| name.to_vec()).collect();
+        let letter = ToCoordinator::Subscribe { key: self.key(place), kind, names };
+        let client = &mut self.clients[place];
+        client.owe(Owed::Waiting(client.last_row()));
+        client.gate = Gate::Coordinator;
+        shared.coordinator.post(letter);
+    }
+
+    /// The instances are subscribed: now the client is, too.
+    pub(crate) fn subscribe_to(
+        &mut self,
+        key: ClientKey,
+        kind: Kind,
+        names: Vec<Vec<u8>>,
+        ticket: u64,
+    ) {
+        let place = key.place;
+        let is_here = self.clients.get(place).is_some_and(|client| {
+            client.generation == key.generation && client.closing != Closing::Now
+        });
+        if is_here && matches!(self.clients[place].owed.front(), Some(Owed::Waiting(_))) {
+            let names: Vec<Name> = names.into_iter().map(Name::from).collect();
+            let fresh = self.fresh(place, kind, &names);
+            self.change_registry(Change::Join, kind, &fresh);
+            self.count_answered(place, b"");
+            self.clients[place].pop_front();
+            self.confirm(place, kind, &names);
+            self.open_gate(place);
+        }
+        // Also for one who is gone: the coordinator waits for this to count again.
+        self.shared.coordinator.post(ToCoordinator::Subscribed(ticket));
+    }
+
+    /// The names that a client is not subscribed to, each once.
+    fn fresh(&self, place: usize, kind: Kind, names: &[Name]) -> Vec<Name> {
+        let known = self.clients[place].subscriptions.as_ref();
+        let is_known = |name: &Name| known.is_some_and(|known| known.names(kind).contains(name));
+        let mut seen = HashSet::new();
+        names.iter().filter(|name| !is_known(name) && seen.insert(*name)).cloned().collect()
+    }
+
+    /// Counts in or out; what was posted before reaches those who were subscribed then.
+    fn change_registry(&mut self, change: Change, kind: Kind, names: &[Name]) {
+        let shared = self.shared.clone();
+        let messages = shared.registry.change(
+            change,
+            kind,
+            names,
+            self.index,
+            &shared.doors,
+            &shared.coordinator,
+        );
+        self.deliver_messages(messages);
+    }
+
+    /// Enters a client, which the registry counts already, into the audience, and tells it.
+    fn confirm(&mut self, place: usize, kind: Kind, names: &[Name]) {
+        let resp3 = self.is_resp3(place);
+        let client = &mut self.clients[place];
+        if client.subscriptions.is_none() {
+            self.audience.clients += 1;
+        }
+        let known = client.subscriptions.get_or_insert_default();
+        for name in names {
+            if known.names_mut(kind).insert(name.clone()) {
+                self.audience.add(kind, name, place);
+            }
+            let word = word(kind, Change::Join);
+            push_confirmation(&mut client.out, resp3, word, Some(name), known.shown(kind));
+        }
+        client.confined = !resp3;
+        self.mark_dirty(place);
+    }
+
+    fn unsubscribe(&mut self, place: usize, kind: Kind, args: Args) {
+        if self.shared.unsubscribing_needs_subscription
+            && self.clients[place].subscriptions.is_none()
+        {
+            let name = word(kind, Change::Leave);
+            let name = String::from_utf8_lossy(name);
+            return self
+                .refuse(place, &format!("NOSUB '{name}' command executed not in subscribed mode"));
+        }
+        let resp3 = self.is_resp3(place);
+        let names: Vec<Name> = if args.len() > 1 {
+            args.iter().skip(1).map(Name::from).collect()
+        } else {
+            let known = self.clients[place].subscriptions.as_ref();
+            known.map_or_else(Vec::new, |known| known.names(kind).iter().cloned().collect())
+        };
+        if names.is_empty() {
+            let client = &mut self.clients[place];
+            let left = client.subscriptions.as_ref().map_or(0, |known| known.shown(kind));
+            push_confirmation(&mut client.out, resp3, word(kind, Change::Leave), None, left);
+        }
+        for name in names {
+            let known = self.clients[place].subscriptions.as_deref();
+            if known.is_some_and(|known| known.names(kind).contains(&name)) {
+                self.leave(place, kind, &name);
+            }
+            let client = &mut self.clients[place];
+            let left = client.subscriptions.as_ref().map_or(0, |known| known.shown(kind));
+            push_confirmation(&mut client.out, resp3, word(kind, Change::Leave), Some(&name), left);
+        }
+        self.forget_subscriber(place);
+        self.mark_dirty(place);
+    }
+
+    fn leave(&mut self, place: usize, kind: Kind, name: &Name) {
+        self.change_registry(Change::Leave, kind, std::slice::from_ref(name));
+        self.audience.remove(kind, name, place);
+        if let Some(known) = &mut self.clients[place].subscriptions {
+            known.names_mut(kind).remove(name);
+        }
+    }
+
+    fn forget_subscriber(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if client.subscriptions.as_ref().is_some_and(|known| known.is_empty()) {
+            client.subscriptions = None;
+            client.confined = false;
+            self.audience.clients -= 1;
+        }
+    }
+
+    /// Ends all subscriptions of a client that resets or leaves.
+    pub(crate) fn unsubscribe_all(&mut self, place: usize) {
+        for kind in KINDS {
+            let Some(known) = &self.clients[place].subscriptions else {
+                return;
+            };
+            let names: Vec<Name> = known.names(kind).iter().cloned().collect();
+            for name in names {
+                self.leave(place, kind, &name);
+            }
+        }
+        self.forget_subscriber(place);
+    }
+
+    /// Hands out the messages that were posted to this worker.
+    pub(crate) fn read_messages(&mut self) {
+        let messages = self.shared.doors[self.index].messages.take();
+        self.deliver_messages(messages);
+    }
+
+    fn deliver_messages(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let limit = self.shared.settings.output_limits.pubsub.hard();
+            let mut over = Vec::new();
+            for &place in self.audience.of(message.kind, &message.name) {
+                let client = &mut self.clients[place];
+                if client.closing == Closing::Now {
+                    continue;
+                }
+                if client.out.capacity() == 0 {
+                    client.out = self.pool.pop().unwrap_or_default();
+                }
+                let resp3 = self.lanes.state(client.lane_set).resp3;
+                client.push(if resp3 { b'>' } else { b'*' }, &message.frame);
+                if client.pending() > limit {
+                    over.push(place);
+                }
+                if !client.is_dirty {
+                    client.is_dirty = true;
+                    self.dirty.push(place);
+                }
+            }
+            // Perhaps it does read, and only this turn was long.
+            for place in over {
+                self.write_client(place);
+            }
+        }
+    }
+
+    /// The client's protocol.
+    pub(crate) fn is_resp3(&self, place: usize) -> bool {
+        self.lanes.state(self.clients[place].lane_set).resp3
+    }
+
+    /// The error for a command that a subscribed client of RESP2 may not use.
+    pub(crate) fn refuse_while_subscribed(&mut self, place: usize, name: &[u8]) {
+        let name = String::from_utf8_lossy(name);
+        self.refuse(
+            place,
+            &format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT \
+                 / RESET are allowed in this context"
+            ),
+        );
+        self.spoil_multi(place);
+    }
+}
+
+fn word(kind: Kind, change: Change) -> &'static [u8] {
+    match (kind, change) {
+        (Kind::Channel, Change::Join) => b"subscribe",
+        (Kind::Pattern, Change::Join) => b"psubscribe",
+        (Kind::Shard, Change::Join) => b"ssubscribe",
+        (Kind::Channel, Change::Leave) => b"unsubscribe",
+        (Kind::Pattern, Change::Leave) => b"punsubscribe",
+        (Kind::Shard, Change::Leave) => b"sunsubscribe",
+    }
+}
+
+fn push_confirmation(
+    out: &mut Vec<u8>,
+    resp3: bool,
+    word: &[u8],
+    name: Option<&[u8]>,
+    count: usize,
+) {
+    out.extend_from_slice(if resp3 { b">3\r\n" } else { b"*3\r\n" });
+    push_bulk(out, word);
+    match name {
+        Some(name) => push_bulk(out, name),
+        None => out.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" }),
+    }
+    push_number(out, count);
+}
+
+fn push_number(out: &mut Vec<u8>, number: usize) {
+    out.push(b':');
+    push_u64(out, number as u64);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,53 @@
+//! What is pushed to a client between its replies: messages, invalidations.
+//!
+//! A push never lands inside a reply of which the beginning is written already, be it a large one
+//! or that of EXEC, and never before the reply that it must follow.
+
+use crate::client::{Client, Owed};
+use std::collections::VecDeque;
+
+/// Pushes that wait for replies, oldest first.
+pub type Pushes = VecDeque<Push>;
+
+/// One of them.
+#[derive(Debug)]
+pub struct Push {
+    /// It follows the reply with this sequence number.
+    after: u32,
+    bytes: Vec<u8>,
+}
+
+impl Client {
+    /// Pushes a message as soon as may be: its first byte, and the rest, which many share.
+    pub fn push(&mut self, first: u8, rest: &[u8]) {
+        let is_inside_a_reply = matches!(self.owed.front(), Some(Owed::Streaming));
+        if self.pushes.is_empty() && !is_inside_a_reply && self.executing.is_none() {
+            self.out.push(first);
+            self.out.extend_from_slice(rest);
+        } else {
+            let after = self.front.wrapping_sub(u32::from(!is_inside_a_reply));
+            self.wait_to_push(after, [&[first], rest].concat());
+        }
+    }
+
+    fn wait_to_push(&mut self, after: u32, bytes: Vec<u8>) {
+        self.held += bytes.len();
+        self.pushes.push_back(Push { after, bytes });
+    }
+
+    /// The oldest reply has just been written: so may be what waited for it.
+    pub(crate) fn release_pushes(&mut self) {
+        if self.executing.is_some() {
+            return; // the replies that come now are elements of EXEC's
+        }
+        while let Some(push) = self.pushes.front() {
+            // How far the next reply is behind that one, modulo 2^32.
+            if self.front.wrapping_sub(push.after).wrapping_sub(1) > u32::MAX / 2 {
+                break;
+            }
+            self.held -= push.bytes.len();
+            self.out.extend_from_slice(&push.bytes);
+            self.pushes.pop_front();
+        }
+    }
+}
