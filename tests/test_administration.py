@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
@@ -51,3 +52,58 @@ def test_with_no_instance_to_ask_the_client_is_told_to_try_again(threadis: Start
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
+
+
+def test_shutdown_ends_everything_in_order(threadis: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    running = threadis("--instances", "2", "--save", "", folder=folder)
+    with running.client() as client, running.client() as other:
+        for number in range(20):
+            client.set(f"k:{number}", number)
+        for wrong in ("SHUTDOWN NOPE", "SHUTDOWN SAVE NOSAVE", "SHUTDOWN ABORT NOW"):
+            with pytest.raises(redis.exceptions.ResponseError, match="syntax error"):
+                client.execute_command(*wrong.split())
+        with pytest.raises(redis.exceptions.ResponseError, match="No shutdown in progress"):
+            client.execute_command("SHUTDOWN", "ABORT")
+        assert other.ping()
+        with pytest.raises(redis.exceptions.ConnectionError):
+            client.execute_command("SHUTDOWN", "SAVE", "NOW")
+    assert running.process.wait(30) == 0
+    assert not running.family()
+    again = threadis("--instances", "2", "--save", "3600 1", folder=folder)
+    with again.client() as client:
+        assert client.dbsize() == 20
+        client.delete("k:1")
+        with pytest.raises(redis.exceptions.ConnectionError):
+            client.execute_command("SHUTDOWN", "NOSAVE")
+    assert again.process.wait(30) == 0
+    with threadis("--instances", "2", folder=folder).client() as client:
+        assert client.dbsize() == 20
+
+
+def test_modules_and_protected_directives_in_the_servers_words(threadis: Start) -> None:
+    running = threadis("--instances", "2", "--save", "")
+    with running.client() as client:
+        for line in ("MODULE LOAD /x", "MODULE UNLOAD x", "MODULE LOADEX /x"):
+            with pytest.raises(redis.exceptions.ResponseError, match="MODULE command not allowed"):
+                client.execute_command(*line.split())
+        for name in ("dir", "dbfilename"):
+            with pytest.raises(redis.exceptions.ResponseError, match="can't set protected config"):
+                client.config_set(name, "x")
+    flags = ("--enable-module-command", "local", "--enable-protected-configs", "local")
+    with threadis("--instances", "2", "--save", "", *flags).client() as client:
+        with pytest.raises(redis.exceptions.ResponseError, match="--set loadmodule="):
+            client.execute_command("MODULE", "LOAD", "/x")
+        with pytest.raises(redis.exceptions.ResponseError, match="change it at start"):
+            client.config_set("dir", "x")
+
+
+def test_memory_stats_are_sums(threadis: Start) -> None:
+    with threadis("--instances", "3", "--save", "").client() as client:
+        for number in range(300):
+            client.set(f"k:{number}", "v" * 100)
+        stats = client.memory_stats()
+        assert stats["keys.count"] == 300
+        assert stats["total.allocated"] > 300 * 100
+        assert 0 < float(stats["dataset.percentage"]) <= 100
+        assert [name for name in stats if name.startswith("db.")] == ["db.0"]

@@ -114,7 +114,15 @@ OVERRIDES: Final[dict[str, Override]] = {
     "config|rewrite": Override("coordinator", "the instances have no files of their own"),
     "debug": Override("coordinator", "listed without its subcommands"),
     "randomkey": Override("coordinator", "every key should be as likely: weighted by size"),
+    "memory|stats": Override("coordinator", MERGED),
+    "latency|graph": Override("coordinator", MERGED),
+    "shutdown": Override("coordinator", "all of thREaDIS stops"),
+    **dict.fromkeys(
+        ("module|load", "module|loadex", "module|unload"),
+        Override("coordinator", "only at the start"),
+    ),
     # Any instance knows.
+    "failover": Override("any", "a primary without replicas"),
     "time": Override("any", "one clock"),
     "lolwut": Override("any", SAME),
     "module|list": Override("any", SAME),
@@ -167,6 +175,8 @@ OVERRIDES: Final[dict[str, Override]] = {
     "waitaof": Override("refuse", "speaks of the writes of one connection"),
 }
 
+# A replica, or redis-cli with --rdb or --replica, would get one instance's data.
+REPLICATION: Final = frozenset({"sync", "psync", "replconf"})
 # Run at once between MULTI and EXEC.
 ENDS_MULTI: Final = frozenset({"multi", "exec", "discard", "watch", "quit", "reset"})
 SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
@@ -280,6 +290,11 @@ def _route_by_tips(entry: list[Any], tips: dict[str, str]) -> tuple[str, str]:
 
 def _refusal(name: str, override: Override | None = None) -> str:
     shown = name.replace("|", " ").upper()
+    if name in REPLICATION:
+        return (
+            f"ERR threadis: {shown} is not possible: no single stream has the data of all "
+            "instances; their dumps are in the data directory"
+        )
     if override and override.special_words:
         words = ", ".join(override.special_words)
         return f"ERR threadis: {shown} with {words} is not supported yet"

@@ -85,8 +85,12 @@ class Serving(msgspec.Struct, frozen=True, tag="serving"):
     worker_tids: list[int]
 
 
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    """From the proxy: a client asked for the end of everything, and may."""
+
+
 ToProxy = Start | Instance | Stop
-ToSupervisor = Serving
+ToSupervisor = Serving | Shutdown
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -107,4 +111,5 @@ def decode_for_proxy(line: bytes) -> ToProxy:
 
 def decode_for_supervisor(line: bytes) -> ToSupervisor:
     """The message a supervisor received; raises msgspec.ValidationError."""
-    return msgspec.json.decode(line, type=ToSupervisor)
+    message: ToSupervisor = msgspec.json.decode(line, type=ToSupervisor)
+    return message

@@ -93,7 +93,7 @@ class Server:
         facts = await self._ask_server()
         self._core = _core.Proxy(core_config(start, facts))
         self._coordinator = Coordinator(
-            start, self._core, self._links, facts.client_fields, facts.commands
+            start, self._core, self._links, facts.client_fields, facts.commands, self._tell
         )
         await self._coordinator.recover()
         for message in known.values():
@@ -106,11 +106,14 @@ class Server:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._core.bell(), self._read_letters)
         loop.add_signal_handler(signal.SIGTERM, self._core.stop, 5000)
-        self._writer.write(control.encode(control.Serving(tids)))
+        self._tell(control.Serving(tids))
         listening = asyncio.create_task(self._listen(reader))
         await self._finished.wait()
         listening.cancel()
         return 0
+
+    def _tell(self, message: control.ToSupervisor) -> None:
+        self._writer.write(control.encode(message))
 
     async def _ask_server(self) -> ServerFacts:
         """Ask the first instance that answers."""

@@ -25,10 +25,13 @@ class ProxyProcess:
     """The proxy of this supervisor, through all its processes."""
 
     def __init__(
-        self, start: control.Start, instances: Callable[[], list[control.Instance]]
+        self,
+        start: control.Start,
+        instances: Callable[[], list[control.Instance]],
+        shut_down: Callable[[], None],
     ) -> None:
         self.serving = asyncio.Event()  # clients have been served at least once
-        self._start, self._instances = start, instances
+        self._start, self._instances, self._shut_down = start, instances, shut_down
         self._backoff = Backoff()
         self._child: Child | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -107,6 +110,9 @@ class ProxyProcess:
                     message = control.decode_for_supervisor(line)
                 except msgspec.DecodeError as error:
                     log.error("the proxy said what is no message: %s", error)
+                    continue
+                if isinstance(message, control.Shutdown):
+                    self._shut_down()
                     continue
                 self._check_workers(child.pid, message.worker_tids)
                 self._is_serving = True

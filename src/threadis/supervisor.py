@@ -50,6 +50,7 @@ class Supervisor:
         self._proxy: ProxyProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._running: asyncio.Task[int] | None = None  # this one's ``run``
         self._fast = asyncio.Event()  # somebody asked twice to stop
 
     async def run(self) -> int:
@@ -67,20 +68,24 @@ class Supervisor:
         return 0 if clean else 1
 
     def _catch_signals(self) -> None:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop, self._running = asyncio.get_running_loop(), asyncio.current_task()
 
         def on_signal(number: signal.Signals) -> None:
             if self._stopping:
                 log.warning("%s again: stopping at once", number.name)
                 self._fast.set()
-            elif task:
-                log.info("%s: stopping", number.name)
-                self._stopping = True
-                task.cancel()
+            else:
+                self._begin_to_stop(number.name)
 
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 loop.add_signal_handler(number, on_signal, number)
+
+    def _begin_to_stop(self, why: str) -> None:
+        if self._running and not self._stopping:
+            log.info("%s: stopping", why)
+            self._stopping = True
+            self._running.cancel()
 
     # -- the start --
 
@@ -123,7 +128,11 @@ class Supervisor:
 
     async def _start_proxy(self, planned: plan.Plan, password: str) -> None:
         start = self._start_message(planned, password)
-        self._proxy = ProxyProcess(start, lambda: [one.message() for one in self._instances])
+        self._proxy = ProxyProcess(
+            start,
+            lambda: [one.message() for one in self._instances],
+            lambda: self._begin_to_stop("SHUTDOWN"),
+        )
         running = asyncio.create_task(self._proxy.run())
         self._tasks.append(running)
         serving = asyncio.create_task(self._proxy.serving.wait())

@@ -95,3 +95,33 @@ def test_wait_and_replication(pair: Pair, protocol: int) -> None:
         for line in ("REPLICAOF 127.0.0.1 1", "SYNC", "PSYNC ? -1"):
             assert both.ours.ask(*line.split()).is_error
         both.same("PING")
+
+
+def test_what_a_primary_without_replicas_refuses(pair: Pair) -> None:
+    with pair.both() as both:
+        for line in (
+            "FAILOVER", "FAILOVER ABORT", "FAILOVER TO h 1", "FAILOVER NOPE", "SHUTDOWN NOPE",
+            "SHUTDOWN ABORT", "SHUTDOWN SAVE NOSAVE", "SHUTDOWN ABORT ABORT", "MODULE LOAD",
+            "MODULE LOAD /x", "MODULE UNLOAD x", "MODULE LIST", "LATENCY GRAPH", "LATENCY GRAPH x",
+            "CONFIG SET dir /", "CONFIG SET dbfilename x", "MULTI", "SHUTDOWN", "DISCARD",
+        ):  # fmt: skip
+            both.same_line(line)
+        for line in ("SYNC", "PSYNC ? -1", "REPLCONF capa eof"):
+            assert both.ours.ask(*line.split()).text.startswith(b"ERR threadis: "), line
+
+
+def test_memory_stats_look_the_same(pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as both:
+        for number in range(100):
+            both.same("SET", f"k:{number}", "v")
+        bare, ours = both.bare.ask("MEMORY", "STATS"), both.ours.ask("MEMORY", "STATS")
+        # Valkey shows every database that it has ever used
+        kinds = [
+            {
+                name.text: value.kind
+                for name, value in zip(reply.elements[::2], reply.elements[1::2], strict=True)
+                if not name.text.startswith(b"db.")
+            }
+            for reply in (bare, ours)
+        ]
+        assert kinds[0] == kinds[1]

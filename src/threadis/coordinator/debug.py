@@ -10,6 +10,7 @@ from typing import Final
 from threadis import _core, control, resp
 from threadis.coordinator.allowed import is_allowed, refusal
 from threadis.coordinator.links import Kind, Links, Words, pack, value
+from threadis.coordinator.locks import Locks
 from threadis.coordinator.slots import Slots
 
 OPTION: Final = "enable-debug-command"
@@ -22,6 +23,8 @@ ENDINGS: Final = frozenset(
     ("segfault", "panic", "restart", "crash-and-recover", "oom", "assert", "close-client")
 )
 OURS: Final = frozenset(("client-eviction", "config-rewrite-force-all"))
+# Nobody else may see the keyspace half way.
+ALONE: Final = frozenset(("reload", "loadaof", "populate"))
 BATCH: Final = 2000  # keys of POPULATE that are written at once
 KEY_LENGTH: Final = 127  # bytes of a key of POPULATE, as the server cuts it
 # Bytes of PROTOCOL PUSH's answer in RESP3: a push and a reply, in an order of the server's own.
@@ -32,7 +35,8 @@ EMPTY: Final = bytes(20)
 class Debug:
     """Runs DEBUG subcommands."""
 
-    def __init__(self, start: control.Start, links: Links) -> None:
+    def __init__(self, start: control.Start, links: Links, locks: Locks) -> None:
+        self._locks = locks
         self._granted = start.allowed[OPTION]
         self._slots = Slots(start.slot_map)
         self._links = links
@@ -51,6 +55,12 @@ class Debug:
         if word in ENDINGS or word in OURS:
             what = "ends one instance" if word in ENDINGS else "is about an instance's clients"
             return resp.error(f"ERR threadis: DEBUG {word.upper()} {what}; it is not supported")
+        if word in ALONE:
+            async with self._locks.hold_everything(command.token):
+                return await self._run(word, command)
+        return await self._run(word, command)
+
+    async def _run(self, word: str, command: _core.Command) -> bytes:
         if word in self._own:
             return await self._own[word](command)
         if word in KEYED and len(command.args) > 2:

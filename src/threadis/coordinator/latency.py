@@ -1,12 +1,13 @@
 """LATENCY: the samples of all instances as those of one server."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import hiredis
 
 from threadis import _core, resp
-from threadis.coordinator.links import Links
+from threadis.coordinator.links import Kind, Links, value
 from threadis.coordinator.tallies import Tallies
 
 SAMPLES: Final = 160  # a server keeps so many of an event
@@ -23,6 +24,7 @@ class Latency:
         return {
             "latency|history": self._history,
             "latency|latest": self._latest,
+            "latency|graph": self._graph,
             "latency|histogram": self._histogram,
             "latency|reset": self._reset,
         }
@@ -46,6 +48,21 @@ class Latency:
                     sums = [a + b for a, b in zip(known[4:], row[4:], strict=True)]
                     events[row[0]] = [*newest[:3], max(known[3], row[3]), *sums]
         return resp.encode(list(events.values()))
+
+    async def _graph(self, command: _core.Command) -> bytes:
+        """The picture of the instance that had the event, or one below the other."""
+        kind = Kind(command.info.resp)
+        asked = (self._links.raw(i, [command.args], kind=kind) for i in self._links.everyone())
+        replies = [reply for [reply] in await asyncio.gather(*asked)]
+        drawn = {i: reply for i, reply in enumerate(replies) if not reply.startswith(b"-")}
+        if len(drawn) <= 1:
+            return next(iter(drawn.values()), replies[0])
+        texts = {i: value(reply) for i, reply in drawn.items()}
+        shown = "".join(
+            f"Instance {i}:\n{text if isinstance(text, str) else text.decode()}\n"
+            for i, text in texts.items()
+        )
+        return resp.text(shown.encode(), command.info.resp)
 
     async def _reset(self, command: _core.Command) -> bytes:
         """How many events were reset: one that several instances had is one."""
@@ -81,7 +98,10 @@ def _cumulated(counts: dict[int, int]) -> dict[bytes, Any]:
 
 
 def encoded(found: Any, protocol: int) -> bytes:
-    """Maps within maps, which are flat arrays in RESP2."""
+    """Maps within maps, which are flat arrays in RESP2; numbers with a point, texts there."""
+    if isinstance(found, float):
+        shown = b"%.17g" % found
+        return b",%s\r\n" % shown if protocol == 3 else resp.bulk(shown)
     if not isinstance(found, dict):
         return resp.encode(found)
     head = b"%%%d\r\n" % len(found) if protocol == 3 else b"*%d\r\n" % (2 * len(found))
