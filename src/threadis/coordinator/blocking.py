@@ -19,7 +19,7 @@ from threadis.coordinator import streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, LinkError, Words, value
-from threadis.coordinator.locks import Key
+from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.serving import Held, Serving
 from threadis.coordinator.table import Parsed
@@ -99,13 +99,20 @@ class Blocking:
             reply = await self._execution.run(command)
             await self.settle(written)
             return reply
-        closure = self._serving.closure(written)
-        names: list[Key] = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
-        names += [(where, key, True) for where, key in closure]
-        async with self._execution.hold(names) as lock:
+        names = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
+        async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
             reply = await self._execution.execute(command.args, db, kind, lock.token)
-            await self._serving.serve(written, Held(lock, closure))
+            await self.serve(written, lock)
         return reply
+
+    def also_lock(self, places: Iterable[Place]) -> list[Key]:
+        """What must be locked, besides, by who writes these and will serve those who wait."""
+        return [(db, key, True) for db, key in self._serving.closure(places)]
+
+    async def serve(self, places: Iterable[Place], lock: Lock) -> None:
+        """Serve who waits for what was just written under a lock, in the order of the places."""
+        covered = {(db, key) for db, key, exclusive in lock.keys if exclusive}
+        await self._serving.serve(list(dict.fromkeys(places)), Held(lock, covered))
 
     async def settle_after(self, command: _core.Command) -> None:
         """Serve who waits for what a command may have written, before its client hears of it."""
