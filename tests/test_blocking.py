@@ -14,7 +14,7 @@ from conftest import Threadis
 from differential.wire import Connection, pack
 from waiting import until
 
-MANY = 10_000
+MANY = 1_000
 OPENED: list[Connection] = []  # closed after each test
 Start = Callable[..., Threadis]
 
@@ -138,7 +138,7 @@ def own_section(running: Threadis) -> str:
     return text
 
 
-def test_ten_thousand_wait(running: Threadis) -> None:
+def test_many_wait(running: Threadis) -> None:
     count = min(MANY, (descriptors() - 500) // 2)
     lanes = info(running, "threadis_lanes")
     clients = [connect(running) for _ in range(count)]
