@@ -3,6 +3,7 @@
 use crate::keys::KeySpec;
 use crate::merge::Merge;
 use crate::pubsub;
+use crate::request::Args;
 
 /// How a command reaches the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,10 @@ pub struct Row {
     pub needs_coordinator: bool,
     /// Runs at once between MULTI and EXEC.
     pub ends_multi: bool,
+    /// Monitors see it.
+    pub is_shown: bool,
+    /// Reads or writes keys, so that a monitor may not use it.
+    pub touches_keys: bool,
     /// Where it goes.
     pub route: Route,
     /// Where its keys are.
@@ -105,6 +110,8 @@ impl Row {
             multi_refusal: Vec::new(),
             needs_coordinator: false,
             ends_multi: false,
+            is_shown: true,
+            touches_keys: true,
             route,
             keys,
             only_key,
@@ -211,6 +218,15 @@ impl Table {
             *recent = Recent { name: Name::new(name), place };
         }
         found
+    }
+
+    /// The row of a whole command.
+    #[must_use]
+    pub fn row_of(&self, args: Args) -> Option<&Row> {
+        match self.find(args.get(0), (args.len() > 1).then(|| args.get(1))) {
+            Found::Row(place) => Some(self.row(place)),
+            _ => None,
+        }
     }
 
     /// The row at a place that `find` gave.

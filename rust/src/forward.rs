@@ -193,6 +193,8 @@ impl Worker {
         } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)
         {
             Taken::NotYet
+        } else if self.is_monitored() && self.refuse_to_monitor(place, row) {
+            Taken::Yes
         } else if self.clients[place].multi.is_some() && !row.ends_multi {
             self.queue(place, row, args, shared);
             Taken::Yes
@@ -201,7 +203,11 @@ impl Worker {
         {
             Taken::NotYet
         } else {
-            self.route(place, row, args, shared)
+            let taken = self.route(place, row, args, shared);
+            if taken == Taken::Yes && self.is_monitored() {
+                self.show(place, row, args);
+            }
+            taken
         }
     }
 

@@ -30,6 +30,7 @@ pub mod lanes;
 pub mod load;
 pub mod locks;
 pub mod merge;
+pub mod monitor;
 pub mod multi;
 pub mod net;
 pub mod number;

@@ -147,6 +147,9 @@ impl Worker {
                 return Taken::NotYet;
             }
             let queued = if multi.is_spoilt { None } else { Some(split(&multi)) };
+            if queued.is_some() && self.is_monitored() {
+                self.show_queued_later(place, &multi.commands);
+            }
             self.send_to_coordinator(place, args, queued);
             return Taken::Yes;
         }
@@ -198,6 +201,7 @@ impl Worker {
             return false;
         }
         self.clients[place].executing = None;
+        self.show_kept(place, false);
         self.clients[place].release_pushes();
         self.mark_dirty(place);
         self.shared.coordinator.post(ToCoordinator::Ran(self.key(place)));
@@ -214,6 +218,9 @@ impl Worker {
             Reach::Full(lane) => return self.wait_for_lane(place, lane),
             Reach::Down => return self.instance_down(place, instance),
         };
+        if self.is_monitored() {
+            self.show_queued(place, &multi.commands);
+        }
         // MULTI and every command have a reply of their own, which says no more than QUEUED.
         let sequence = self.clients[place].owe(Owed::Block(multi.count + 1));
         self.append_part(place, lane, sequence, |out| {

@@ -41,6 +41,9 @@ pub struct Worker {
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
+    /// Clients in MONITOR, and lines for all monitors.
+    pub(crate) monitors: Vec<usize>,
+    pub(crate) lines: Vec<u8>,
     pub(crate) counters: Counters,
     pub(crate) last_generation: u32,
 
@@ -117,6 +120,8 @@ impl Worker {
             locks: Locks::default(),
             instances,
             audience: Audience::default(),
+            monitors: Vec::new(),
+            lines: Vec::new(),
             counters: Counters::default(),
             last_generation: 0,
             ready: Vec::new(),
@@ -153,6 +158,7 @@ impl Worker {
             self.read_mail();
             self.accept();
             self.read_clients();
+            self.post_lines();
             self.begin_locks();
             self.write_lanes();
             self.read_lanes();
