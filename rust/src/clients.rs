@@ -143,6 +143,8 @@ impl Worker {
                 Mail::Run(key, commands, token) => self.run_queued(key, &commands, token),
                 Mail::Lock(lock) => self.lock(lock),
                 Mail::Unlock(token) => self.unlock(token),
+                Mail::Wait(db, key) => self.waited.add(db, key),
+                Mail::Unwait(db, key) => self.waited.remove(db, &key),
                 Mail::Instance(index, state) => self.instance_changed(index, state),
                 Mail::ListClients(request) => {
                     let clients =

@@ -202,6 +202,8 @@ impl Worker {
             && self.must_wait_for_lock(place, row, args)
         {
             Taken::NotYet
+        } else if row.feeds && self.ends_a_wait(place, row, args) {
+            self.route_to_coordinator(place, args)
         } else {
             let taken = self.route(place, row, args, shared);
             if taken == Taken::Yes && self.is_monitored() {

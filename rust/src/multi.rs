@@ -141,7 +141,9 @@ impl Worker {
             self.refuse(place, "ERR EXEC without MULTI");
             return Taken::Yes;
         };
-        if client.is_watching || (multi.needs_coordinator && !multi.is_spoilt) {
+        let needs_coordinator = multi.needs_coordinator || self.waited.any(&multi.keys);
+        let client = &self.clients[place];
+        if client.is_watching || (needs_coordinator && !multi.is_spoilt) {
             if self.must_drain(place) {
                 self.clients[place].multi = Some(multi);
                 return Taken::NotYet;

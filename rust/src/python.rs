@@ -24,12 +24,14 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+mod config;
 mod feed;
 mod letters;
 mod lines;
 mod replies;
 mod rows;
 
+use config::Config;
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Ran, Stopped, letter_to_python};
 use lines::Lines;
@@ -62,29 +64,6 @@ fn build_profile() -> &'static str {
 #[pyfunction]
 fn slot(key: &[u8]) -> usize {
     crate::slot::slot(key)
-}
-
-/// What `threadis.proxy` hands over; see `_core.pyi`.
-#[derive(FromPyObject)]
-struct Config {
-    listeners: Vec<(i32, String, bool)>,
-    backlog: i32,
-    workers: Vec<Vec<usize>>,
-    slot_map: Vec<(usize, usize, u16)>,
-    instance_count: usize,
-    instance_password: Vec<u8>,
-    databases: u32,
-    client_memory: usize,
-    requirepass: Option<Vec<u8>>,
-    protected_mode: bool,
-    maxclients: usize,
-    timeout: u64,
-    tcp_keepalive: u64,
-    pushes_follow_replies: bool,
-    unsubscribing_needs_subscription: bool,
-    hello2: Vec<(Vec<u8>, Vec<u8>)>,
-    hello3: Vec<(Vec<u8>, Vec<u8>)>,
-    commands: Vec<CommandRow>,
 }
 
 /// The workers, from the coordinator's side.
@@ -256,6 +235,20 @@ impl Proxy {
     fn unlock(&self, token: u64) {
         for door in &self.shared.doors {
             door.mailbox.post(Mail::Unlock(token));
+        }
+    }
+
+    /// Tells every worker that someone waits for a key.
+    fn wait_for(&self, db: u32, key: &[u8]) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Wait(db, key.to_vec()));
+        }
+    }
+
+    /// Tells every worker that nobody does any more.
+    fn unwait(&self, db: u32, key: &[u8]) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Unwait(db, key.to_vec()));
         }
     }
 

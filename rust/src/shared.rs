@@ -106,6 +106,10 @@ pub enum Mail {
     Lock(Arc<Lock>),
     /// They need not wait any more.
     Unlock(u64),
+    /// A client waits for this key (database, name): what writes it goes to the coordinator.
+    Wait(u32, Vec<u8>),
+    /// Nobody waits for it any more.
+    Unwait(u32, Vec<u8>),
     /// An instance changed.
     Instance(usize, InstanceState),
     /// Describe your clients to the coordinator; the number is its own.

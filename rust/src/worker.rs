@@ -1,16 +1,17 @@
 //! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
 
 use crate::client::{Client, Closing, Gate};
-use crate::command::Recent;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
 use crate::lanes::Lanes;
 use crate::locks::Locks;
+use crate::names::Recent;
 use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
 use crate::stats::Counters;
 use crate::subscriptions::Audience;
+use crate::waited::Waited;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -38,6 +39,7 @@ pub struct Worker {
     pub(crate) clients: Slab<Client>,
     pub(crate) lanes: Lanes,
     pub(crate) locks: Locks,
+    pub(crate) waited: Waited,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
@@ -118,6 +120,7 @@ impl Worker {
             clients: Slab::new(),
             lanes: Lanes::default(),
             locks: Locks::default(),
+            waited: Waited::default(),
             instances,
             audience: Audience::default(),
             monitors: Vec::new(),

@@ -39,6 +39,8 @@ class CommandRow(Protocol):
     @property
     def writes(self) -> bool: ...
     @property
+    def feeds(self) -> bool: ...
+    @property
     def multi_refusal(self) -> str: ...
     @property
     def needs_coordinator(self) -> bool: ...
@@ -306,6 +308,10 @@ class Proxy:
         """Let clients wait for keys (database, key, exclusive); each worker says ``Locked``."""
     def unlock(self, token: int) -> None:
         """End a lock."""
+    def wait_for(self, db: int, key: bytes) -> None:
+        """Take note that someone waits for a key: what writes it comes to the coordinator."""
+    def unwait(self, db: int, key: bytes) -> None:
+        """Take note that nobody does any more."""
     def find(self, args: Sequence[bytes]) -> tuple[str, list[list[int]]] | None:
         """Look a command up: row name; for each key specification, the arguments that are keys."""
     def instance_of(self, key: bytes) -> int:

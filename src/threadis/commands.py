@@ -37,6 +37,7 @@ class Row:
     no_auth: bool = False
     may_replicate: bool = False  # CLIENT PAUSE WRITE holds it back
     writes: bool = False  # may change keys
+    feeds: bool = False  # … so that a client that waits for them gets something
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
     ends_multi: bool = False  # runs at once between MULTI and EXEC
@@ -176,6 +177,8 @@ SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall",
 MAY_REPLICATE: Final = frozenset({"eval", "evalsha", "fcall", "pfcount", "publish", "spublish"})
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
+# They write, but nothing that a client waits for; consumers of a stream use them all the time.
+FEEDS_NOBODY: Final = frozenset({"xack", "xclaim", "xautoclaim", "xreadgroup", "xdel", "xtrim"})
 # Refused as a whole until their issue is done; single subcommands may have a row above.
 REFUSED_FAMILIES: Final = ("acl", "module", "latency")
 COORDINATED_FAMILIES: Final = ("script", "function")
@@ -210,7 +213,9 @@ def _with_missing(rows: list[Row]) -> list[Row]:
     """Add what Redis 7.0 does not list although it knows it."""
     names = {row.name for row in rows}
     if "quit" not in names:
-        rows.append(Row("quit", -1, "session", "quit", no_auth=True, ends_multi=True, is_shown=False))
+        rows.append(
+            Row("quit", -1, "session", "quit", no_auth=True, ends_multi=True, is_shown=False)
+        )
     return rows
 
 
@@ -230,6 +235,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         no_auth="no_auth" in flags,
         may_replicate="write" in flags or name in MAY_REPLICATE,
         writes="write" in flags,
+        feeds="write" in flags and name not in FEEDS_NOBODY,
         multi_refusal=_multi_refusal(name, flags, words_it),
         needs_coordinator="noscript" in flags or family in SCRIPTS,
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
@@ -258,6 +264,8 @@ def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Over
         return "any", "", None
     if family in SCRIPTS or (family in COORDINATED_FAMILIES and "|" in name):
         return "refuse" if name == "script|debug" else "coordinator", "", None
+    if "blocking" in flags and _key_specs(entry):
+        return "coordinator", "", None
     if family in REFUSED_FAMILIES or flags.intersection(REFUSED_FLAGS):
         return "refuse", "", None
     tips = dict(

@@ -6,6 +6,7 @@ from typing import Any
 import hiredis
 
 OK = b"+OK\r\n"
+NULLS = (b"*-1\r\n", b"_\r\n", b"$-1\r\n")  # every way to say that there is nothing
 
 
 def error(message: str) -> bytes:
@@ -49,6 +50,11 @@ def text(data: bytes, resp: int) -> bytes:
 def null(resp: int) -> bytes:
     """No value."""
     return b"_\r\n" if resp == 3 else b"$-1\r\n"
+
+
+def null_array(resp: int) -> bytes:
+    """No value, where an array would be."""
+    return b"_\r\n" if resp == 3 else b"*-1\r\n"
 
 
 def pairs(items: Iterable[tuple[bytes, bytes]], resp: int) -> bytes:

@@ -14,6 +14,7 @@ pub(super) struct CommandRow {
     no_auth: bool,
     may_replicate: bool,
     writes: bool,
+    feeds: bool,
     multi_refusal: String,
     needs_coordinator: bool,
     ends_multi: bool,
@@ -120,6 +121,7 @@ impl CommandRow {
         row.may_replicate = self.may_replicate;
         row.writes = self.writes;
         row.multi_refusal = self.multi_refusal.into_bytes();
+        row.feeds = self.feeds;
         row.needs_coordinator = self.needs_coordinator;
         row.ends_multi = self.ends_multi;
         row.is_shown = self.is_shown;

@@ -16,6 +16,7 @@ from threadis import _core, control, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace
 from threadis.coordinator.answer import Answer
+from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import Commits
@@ -35,6 +36,7 @@ from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.transactions import Transactions
+from threadis.coordinator.waiters import TYPES
 from threadis.coordinator.whole import Whole
 
 __all__ = ["Coordinator"]
@@ -72,10 +74,16 @@ class Coordinator:
         borrowing = Borrowing(links, self._table, start.databases)
         self._execution = Execution(links, self.locks, self._table, self._commits, borrowing)
         self._transactions = Transactions(self._execution, core)
+        # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
+        runs_again = any(row.name == "client|no-touch" for row in rows)
+        self._blocking = Blocking(self._execution, core, runs_again=runs_again)
+        self.clients.waiting = self._blocking
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
-        information = Information(start, core, links, self._configuration, pause, self._pubsub)
+        information = Information(
+            start, core, links, self._configuration, self._blocking, pause, self._pubsub
+        )
         self._logs = Logs(links)
         self._monitoring = Monitoring(core, links)
         self._handlers: dict[str, Handler] = {
@@ -105,6 +113,7 @@ class Coordinator:
             "flushall": whole.run,
             "flushdb": whole.run,
             "swapdb": whole.swap,
+            **dict.fromkeys(TYPES, self._blocking.run),
             "randomkey": lambda command: keyspace.random_key(command, links),
         }
 
@@ -116,7 +125,12 @@ class Coordinator:
         name = self._name(command)
         began = time.monotonic()
         try:
-            reply = await self._handlers.get(name, self._execution.run)(command)
+            handler = self._handlers.get(name)
+            if handler:
+                reply = await handler(command)
+                await self._blocking.settle_after(command)
+            else:
+                reply = await self._blocking.write(command)
             await self._logs.note(command, began)
         except LinkError as error:
             reply = resp.error(str(error))
@@ -133,7 +147,9 @@ class Coordinator:
         client = (letter.worker, letter.place, letter.generation)
         if isinstance(letter, _core.Ran):
             self._keep(asyncio.create_task(self._transactions.finished(client)))
-        elif letter.is_gone:
+            return
+        self._blocking.left(client, is_gone=letter.is_gone)
+        if letter.is_gone:
             self._monitoring.gone(client)
             self._keep(asyncio.create_task(self._transactions.gone(client)))
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from threadis import __version__, _core, control, resp
 from threadis.coordinator import merging
+from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
@@ -28,6 +29,7 @@ class Information:
         core: _core.Proxy,
         links: Links,
         configuration: Configuration,
+        blocking: Blocking,
         pause: Pause,
         pubsub: Pubsub,
     ) -> None:
@@ -36,6 +38,7 @@ class Information:
         self._core = core
         self._links = links
         self._configuration = configuration
+        self._blocking = blocking
         self._pause = pause
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
@@ -101,6 +104,8 @@ class Information:
             "uptime_in_days": uptime // 86400,
             "config_file": self._start.config_file or "",
             "connected_clients": self._core.connected(),
+            "total_blocking_keys": self._blocking.count_keys(),
+            "total_blocking_keys_on_nokey": self._blocking.count_keys(only_groups=True),
             "maxclients": self._configuration.value("maxclients"),
             "maxmemory": self._configuration.value("maxmemory"),
             "maxmemory_human": merging.human(int(self._configuration.value("maxmemory"))),
@@ -110,7 +115,7 @@ class Information:
             "total_net_output_bytes": counts["net_output_bytes"],
             "rejected_connections": counts["rejected_connections"],
             "evicted_clients": counts["clients_evicted"],
-            "blocked_clients": self._totals()["clients_paused"],
+            "blocked_clients": self._blocking.count() + self._totals()["clients_paused"],
             **self._pause.describe(),
         }
         for fields in merged.values():
@@ -132,6 +137,7 @@ class Information:
             "threadis_lanes_broken": str(totals["lanes_broken"]),
             "threadis_lane_writes": str(totals["lane_writes"]),
             "threadis_lane_commands": str(totals["lane_commands"]),
+            "threadis_armed_keys": str(self._blocking.count_armed()),
             "threadis_upstream_subscriptions": str(self._pubsub.count()),
             "threadis_protocol_errors": str(totals["protocol_errors"]),
         }

@@ -16,6 +16,7 @@ from threadis import resp
 from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.links import Kind, Words, value
 from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.streams import read_groups, read_streams
 from threadis.coordinator.table import Access, Parsed
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ async def _pop_first(job: Job) -> bytes:
     reply = b""
     for key in keys:
         reply = (await job.raw(key, [[name, b"1", key, *options]]))[0]
-        if reply not in (b"*-1\r\n", b"_\r\n", b"$-1\r\n"):
+        if reply not in resp.NULLS:
             break
     return reply
 
@@ -269,6 +270,8 @@ PLANS: dict[str, Plan] = {
     "smove": _move_member,
     "lmpop": _pop_first,
     "zmpop": _pop_first,
+    "xread": read_streams,
+    "xreadgroup": read_groups,
 }
 
 

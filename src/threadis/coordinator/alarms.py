@@ -1,0 +1,174 @@
+"""Alarms: how we hear that a key has changed that a client waits for.
+
+One connection to each instance with CLIENT TRACKING. It reads a key (that arms the alarm), and the
+server says so, once, when anything changes that key: a client, a script, a module, RENAME,
+expiry. Nobody else can see that, and it costs an instance nothing for other keys. The database
+does not matter to the server, so a change in another one is a false alarm.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
+
+from threadis import resp
+from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, pack, value
+
+RETRY: Final = 0.05  # seconds between attempts to reach an instance again
+STALE_LIMIT: Final = 10_000  # armed keys of an instance for which nobody waits any more
+
+Place = tuple[int, bytes]  # database, key
+
+
+class Alarms:
+    """The alarms of one instance."""
+
+    def __init__(
+        self,
+        index: int,
+        links: Links,
+        scratch: int,
+        wanted: Callable[[bytes | None], list[Place]],
+        changed: Callable[[list[Place]], None],
+    ) -> None:
+        self._index = index
+        self._links = links
+        self._scratch = scratch  # a database where a write changes no client's key
+        self._wanted = wanted  # the places of a key (None: of any) for which someone waits
+        self._changed = changed  # told once the places are armed again
+        self._link: Link | None = None
+        self._opening = asyncio.Lock()
+        self._armed: dict[bytes, set[int]] = {}  # the databases in which the key was not there
+        self._stale: dict[bytes, None] = {}
+        self._asked: deque[tuple[Place, asyncio.Future[None]] | None] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def count(self) -> int:
+        """Return how many keys are armed."""
+        return len(self._armed)
+
+    def is_armed(self, key: bytes) -> bool:
+        """Whether we shall hear of the next change."""
+        return key in self._armed
+
+    def is_absent(self, place: Place) -> bool:
+        """Whether the key did not exist when we last heard of it."""
+        return place[0] in self._armed.get(place[1], ())
+
+    async def arm(self, places: Collection[Place]) -> list[Place]:
+        """Hear of the next change; returns those that exist. LinkError if that cannot be."""
+        link = await self._open()
+        answers = [self._ask(link, place) for place in places]
+        await asyncio.gather(*answers)
+        return [place for place in places if not self.is_absent(place)]
+
+    def forget(self, key: bytes) -> None:
+        """Take note that nobody waits for a key any more. The server cannot disarm one key."""
+        if key in self._armed:
+            self._stale[key] = None
+            if len(self._stale) > STALE_LIMIT:
+                stale, self._stale = list(self._stale), {}
+                self._spawn(self._trip(stale))
+
+    async def _trip(self, keys: list[bytes]) -> None:
+        """Make alarms go off, so that the server forgets them."""
+        for at in range(0, len(keys), 1000):
+            part = [key for key in keys[at : at + 1000] if key in self._armed]
+            if part:
+                sets: list[Words] = [[b"SET", key, b""] for key in part]
+                block: list[Words] = [[b"MULTI"], *sets, [b"DEL", *part], [b"EXEC"]]
+                await self._links.raw(self._index, block, db=self._scratch)
+
+    async def _open(self) -> Link:
+        async with self._opening:
+            if self._link is None:
+                opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+                self._spawn(self._listen(opened))
+                self._link = await opened
+            return self._link
+
+    def _ask(self, link: Link, place: Place) -> asyncio.Future[None]:
+        """Read a key: MEMORY USAGE counts as no hit or miss, and does not touch it."""
+        db, key = place
+        if link.db != db:
+            link.db = db
+            link.writer.write(pack([b"SELECT", b"%d" % db]))
+            self._asked.append(None)
+        link.writer.write(pack([b"MEMORY", b"USAGE", key, b"SAMPLES", b"1"]))
+        answer = asyncio.get_running_loop().create_future()
+        self._asked.append((place, answer))
+        self._stale.pop(key, None)
+        return answer
+
+    async def _listen(self, opened: asyncio.Future[Link]) -> None:
+        """Read what the instance says, until the connection ends; then begin again."""
+        try:
+            async with self._links.lease(self._index, Kind(resp=3)) as link:
+                link.is_spoilt = True  # it tracks
+                await link.ask([b"CLIENT", b"TRACKING", b"ON"])
+                opened.set_result(link)
+                while True:
+                    self._hear(await link.next_reply())
+        except (LinkError, OSError, EOFError, ValueError) as error:
+            lost = LinkError(f"TRYAGAIN instance {self._index} was lost: {error}")
+            if not opened.done():
+                opened.set_exception(lost)
+                return
+            self._link = None
+            self._armed.clear()
+            self._stale.clear()
+            asked, self._asked = self._asked, deque()
+            for item in asked:
+                if item:
+                    item[1].set_exception(lost)
+            self._spawn(self._renew())
+
+    def _hear(self, reply: bytes) -> None:
+        if reply.startswith(b">"):
+            _, names = value(reply)
+            self._went_off(names)
+        elif item := self._asked.popleft():
+            (db, key), answer = item
+            if reply.startswith(b"-"):
+                answer.set_exception(LinkError(reply[1:-2].decode(errors="replace")))
+                return
+            absent = self._armed.setdefault(key, set())
+            (absent.add if reply in resp.NULLS else absent.discard)(db)
+            answer.set_result(None)
+
+    def _went_off(self, names: list[bytes] | None) -> None:
+        """These keys have changed; None: everything, which disarms everything."""
+        for name in names or list(self._armed):
+            self._armed.pop(name, None)
+            self._stale.pop(name, None)
+        if names is None:
+            places = self._wanted(None)
+        else:
+            places = [place for name in names for place in self._wanted(name)]
+        if places:
+            self._spawn(self._again(places))
+
+    async def _again(self, places: list[Place]) -> None:
+        await self.arm(places)  # if the connection is lost, _renew does it
+        self._changed(places)
+
+    async def _renew(self) -> None:
+        """Arm everything again, as soon as the instance can be reached."""
+        while places := self._wanted(None):
+            try:
+                await self._again(places)
+            except LinkError:
+                await asyncio.sleep(RETRY)
+            else:
+                return
+
+    def _spawn(self, job: Awaitable[None]) -> None:
+        async def run() -> None:
+            try:
+                await job
+            except LinkError:
+                return  # the connection's end is dealt with where it is read
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

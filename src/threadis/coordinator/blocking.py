@@ -1,0 +1,220 @@
+"""Commands that wait: BLPOP and its kin, XREAD and XREADGROUP with BLOCK.
+
+A client waits here, not on an instance::
+
+    run     try the command where it cannot block; nothing there: stand in a queue for each key
+    write   a command that changes a key for which someone waits: alone with it, then serve
+    settle  another handler has changed such keys: serve before its reply
+            an alarm goes off (a script, a module): see serving
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Final
+
+from threadis import _core, resp
+from threadis.commands import SCRIPTS
+from threadis.coordinator import streams
+from threadis.coordinator.alarms import Place
+from threadis.coordinator.execution import Execution, lock_names
+from threadis.coordinator.links import Kind, LinkError, Words, value
+from threadis.coordinator.locks import Key
+from threadis.coordinator.plans import other_databases
+from threadis.coordinator.serving import Held, Serving
+from threadis.coordinator.table import Parsed
+from threadis.coordinator.waiters import ClientKey, Request, Waiter, client_key, request
+
+UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
+SWAPS: Final = frozenset({"swapdb", "flushall", "flushdb"})
+
+
+class Blocking:
+    """Runs the commands that wait, and those that end a wait."""
+
+    def __init__(self, execution: Execution, core: _core.Proxy, *, runs_again: bool) -> None:
+        self._execution = execution
+        self._table = execution.table
+        self._serving = Serving(execution, core, runs_again=runs_again)
+        self._waiters = self._serving.waiters
+        self._hung_up: set[ClientKey] = set()
+
+    def count(self) -> int:
+        """Return how many clients wait."""
+        return len(self._waiters)
+
+    def count_keys(self, *, only_groups: bool = False) -> int:
+        """Return for how many keys they wait; or consumers of groups do."""
+        places = self._waiters.places()
+        if only_groups:
+            return sum(
+                any(waiter.request.needs_key for waiter in self._waiters.queue(place))
+                for place in places
+            )
+        return len(places)
+
+    def count_armed(self) -> int:
+        """Return for how many keys instances would tell us of a change."""
+        return self._serving.count_armed()
+
+    def ids(self) -> set[int]:
+        """Return the ids of the clients that wait."""
+        return self._waiters.ids()
+
+    async def run(self, command: _core.Command) -> bytes | None:
+        """A command that may wait; None if it does."""
+        began = asyncio.get_running_loop().time()
+        db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
+        args, refusal = await self._resolve(command.args, db)
+        if refusal:
+            return refusal
+        parsed = self._table.parse(args)
+        wish = request(parsed.row.name, args, [access.key for access in parsed.keys])
+        if wish is None or not parsed.keys:
+            return await self._refusal(parsed, kind)
+        if token is None and self._must_wait(wish, db):
+            return self._wait(command, wish, began)
+        if len(self._table.owners(parsed)) > 1:
+            reply = await self._refusal(parsed, kind)
+            if reply.startswith(b"-") and not reply.startswith(b"-NOGROUP"):
+                return reply
+        names = [(db, access.key) for access in parsed.keys]
+        async with self._serving.hold(names, token) as held:
+            if token is None:
+                await self._serving.serve(names, held)
+            reply = await self._try(parsed, wish, db, kind, held)
+        if token is not None or not wish.blocks or reply not in resp.NULLS:
+            return reply
+        return self._wait(command, wish, began)
+
+    async def write(self, command: _core.Command) -> bytes:
+        """Any other command: if someone waits for its keys, they are served before its reply."""
+        if command.token is not None or not self._waiters:
+            return await self._execution.run(command)
+        db, kind = command.info.db, Kind(resp=command.info.resp)
+        parsed = self._table.parse(command.args)
+        written = self._written(parsed, db)
+        # What SORT reads besides is known, and locked, only when it runs.
+        if parsed.row.name == "sort" or not any(place in self._waiters for place in written):
+            reply = await self._execution.run(command)
+            await self.settle(written)
+            return reply
+        closure = self._serving.closure(written)
+        names: list[Key] = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
+        names += [(where, key, True) for where, key in closure]
+        async with self._execution.hold(names) as lock:
+            reply = await self._execution.execute(command.args, db, kind, lock.token)
+            await self._serving.serve(written, Held(lock, closure))
+        return reply
+
+    async def settle_after(self, command: _core.Command) -> None:
+        """Serve who waits for what a command may have written, before its client hears of it."""
+        if not self._waiters or command.token is not None:
+            return
+        places: list[Place] = []
+        for args in command.queued or [command.args]:
+            parsed = self._table.parse(args)
+            if parsed.row.name in SWAPS:
+                places = self._waiters.places()
+                break
+            places += self._written(parsed, command.info.db)
+        await self.settle(places)
+
+    async def settle(self, places: Iterable[Place]) -> None:
+        """Serve who waits for keys that have just been written."""
+        for place in dict.fromkeys(places):
+            if place in self._waiters:
+                with contextlib.suppress(LinkError):  # its alarm will tell
+                    async with self._serving.hold([place]) as held:
+                        await self._serving.serve([place], held)
+
+    def left(self, client: ClientKey, *, is_gone: bool) -> None:
+        """A client has hung up, or is gone: nothing is popped for it any more."""
+        if is_gone:
+            self._hung_up.discard(client)
+        else:
+            self._hung_up.add(client)
+        waiter = self._waiters.of_client(client)
+        if waiter:
+            self._serving.give_up(waiter, b"")
+
+    def unblock(self, client_id: int, *, with_error: bool) -> bool:
+        """CLIENT UNBLOCK; False if the client does not wait."""
+        waiter = self._waiters.of_id(client_id)
+        if waiter is None or waiter.verdict is not None:
+            return False
+        self._serving.give_up(waiter, UNBLOCKED if with_error else waiter.nothing)
+        return True
+
+    def _written(self, parsed: Parsed, db: int) -> list[Place]:
+        """The places that a command may have changed."""
+        is_script = parsed.row.name in SCRIPTS
+        places = [(db, access.key) for access in parsed.keys if access.writes or is_script]
+        places += [(other, key) for other, key, _ in other_databases(parsed, db)]
+        if parsed.row.name == "move" and parsed.args[2].isdigit():
+            places.append((int(parsed.args[2]), parsed.args[1]))
+        return places
+
+    def _must_wait(self, wish: Request, db: int) -> bool:
+        """Whether others wait for all its keys already, and none of these is there."""
+        return wish.is_faultless and all(
+            (db, key) in self._waiters and self._serving.alarms(key).is_absent((db, key))
+            for key in wish.keys
+        )
+
+    def _wait(self, command: _core.Command, wish: Request, began: float) -> bytes | None:
+        if client_key(command) in self._hung_up:
+            return b""
+        waiter = Waiter(command, wish)
+        if wish.timeout:
+            loop = asyncio.get_running_loop()
+            waiter.timer = loop.call_at(
+                began + wish.timeout, self._serving.give_up, waiter, waiter.nothing
+            )
+        self._serving.add(waiter)
+        return None
+
+    async def _try(self, parsed: Parsed, wish: Request, db: int, kind: Kind, held: Held) -> bytes:
+        """Try a command for all its keys."""
+        execution, token = self._execution, held.lock.token
+        owners = self._table.owners(parsed)
+        if len(owners) <= 1:
+            block = self._serving.block(owners.pop(), parsed.args, wish.keys[0], db, kind)
+            return (await block)[1]
+        if wish.target is not None:
+            return await execution.execute(wish.move(), db, kind, token)
+        if wish.streams:
+            return await execution.execute(wish.without_block(), db, kind, token)
+        reply = resp.null_array(kind.resp)
+        for key in wish.keys:
+            owner = self._table.owner(key)
+            _, reply = await self._serving.block(owner, wish.only(key), key, db, kind)
+            if reply not in resp.NULLS:
+                break
+        return reply
+
+    async def _refusal(self, parsed: Parsed, kind: Kind) -> bytes:
+        """What is wrong with a command's syntax, in the server's words; where no key is."""
+        index = self._table.owner(parsed.keys[0].key) if parsed.keys else 0
+        scratch = self._execution.borrowing.scratch
+        return (await self._serving.block(index, parsed.args, b"", scratch, kind))[1]
+
+    async def _resolve(self, args: Words, db: int) -> tuple[Words, bytes | None]:
+        """Put the last entry of now for each $ of XREAD; or what is wrong with a key."""
+        if args[0].upper() != b"XREAD" or streams.NEW not in args:
+            return args, None
+        read = streams.parse(args)
+        if read is None:
+            return args, None
+        ids = list(read.ids)
+        for at, key in enumerate(read.keys):
+            if ids[at] == streams.NEW:
+                index = self._table.owner(key)
+                question: list[Words] = [[b"XINFO", b"STREAM", key]]
+                reply = (await self._serving.raw(index, question, db, Kind()))[0]
+                if reply.startswith(b"-WRONGTYPE"):
+                    return args, reply
+                info = value(reply)
+                is_there = isinstance(info, list)
+                ids[at] = info[info.index(b"last-generated-id") + 1] if is_there else b"0-0"
+        return [*args[: len(args) - len(ids)], *ids], None

@@ -1,0 +1,256 @@
+"""Serving clients that wait: for one key, whoever has waited longest is tried first.
+
+Each is served by its own command, restricted to the key that has changed, inside MULTI … EXEC,
+where a server never blocks; so errors, replies and events are the server's.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from threadis import _core, resp
+from threadis.coordinator.alarms import Alarms, Place
+from threadis.coordinator.execution import Execution
+from threadis.coordinator.links import Kind, LinkError, UnknownOutcomeError, Words, value
+from threadis.coordinator.locks import Lock
+from threadis.coordinator.waiters import Request, Waiter, Waiters
+
+RETRY: Final = 0.1  # seconds before keys of an instance that does not answer are tried again
+AT_ONCE: Final = 8  # commands of waiting clients that an instance is asked at the same time
+MOVES_AT_ONCE: Final = 64  # waiting moves whose targets are locked with their source
+# What Redis 7.0 says to XREADGROUP; later servers run the command again.
+NO_STREAM: Final = b"-UNBLOCKED the stream key no longer exists\r\n"
+NO_GROUP: Final = b"-NOGROUP the consumer group this client was blocked on no longer exists\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lock, and the places it covers."""
+
+    lock: Lock
+    places: set[Place]
+
+
+class Serving:
+    """Knows who waits, hears of changes, and gives what is there to whoever is next."""
+
+    def __init__(self, execution: Execution, core: _core.Proxy, *, runs_again: bool) -> None:
+        self._execution = execution
+        self._core = core
+        self._runs_again = runs_again  # the server runs a blocked command again: 7.2 and later
+        self._links = execution.links
+        self.waiters = Waiters()
+        self._alarms = [
+            Alarms(
+                index,
+                self._links,
+                execution.borrowing.scratch,
+                Wanted(index, self.waiters, execution),
+                self.changed,
+            )
+            for index in self._links.everyone()
+        ]
+        self._turns = [asyncio.Semaphore(AT_ONCE) for _ in self._links.everyone()]
+        self._again: dict[Place, bool] = {}  # being served; whether it must be looked at again
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def alarms(self, key: bytes) -> Alarms:
+        """Return the alarms of a key's instance."""
+        return self._alarms[self._execution.table.owner(key)]
+
+    def count_armed(self) -> int:
+        """Return how many alarms are armed."""
+        return sum(alarms.count() for alarms in self._alarms)
+
+    def add(self, waiter: Waiter) -> None:
+        """Let a client wait."""
+        for db, key in self.waiters.add(waiter):
+            self._core.wait_for(db, key)
+        for place in waiter.places:
+            if not self.alarms(place[1]).is_armed(place[1]):
+                self._spawn(self._arm(place))
+
+    async def _arm(self, place: Place) -> None:
+        """Arm an alarm, as soon as the instance can be reached; serve what is there meanwhile."""
+        while place in self.waiters:
+            try:
+                self.changed(await self.alarms(place[1]).arm([place]))
+            except LinkError:
+                await asyncio.sleep(RETRY)
+            else:
+                break
+
+    def give_up(self, waiter: Waiter, reply: bytes) -> None:
+        """End a wait, unless its command is just being tried; then if that finds nothing."""
+        if waiter.is_busy:
+            waiter.verdict = waiter.verdict or reply
+        else:
+            self._finish(waiter, reply)
+
+    def _finish(self, waiter: Waiter, reply: bytes) -> None:
+        if waiter.is_over:
+            return
+        waiter.is_over = True
+        if waiter.timer:
+            waiter.timer.cancel()
+        for db, key in self.waiters.remove(waiter):
+            self._core.unwait(db, key)
+            if not self.waiters.of_key(key):
+                self.alarms(key).forget(key)
+        self._core.reply(waiter.command, reply)
+
+    def changed(self, places: Collection[Place]) -> None:
+        """Serve keys soon: something has changed there."""
+        for place in places:
+            is_served = place in self._again
+            self._again[place] = True
+            if not is_served:
+                self._spawn(self._serve_soon(place))
+
+    async def _serve_soon(self, place: Place) -> None:
+        try:
+            while self._again[place] and place in self.waiters:
+                self._again[place] = False
+                try:
+                    async with self.hold([place]) as held:
+                        await self.serve([place], held)
+                except LinkError:
+                    self._again[place] = True
+                    await asyncio.sleep(RETRY)
+        finally:
+            del self._again[place]
+
+    def closure(self, places: Iterable[Place]) -> set[Place]:
+        """These places, and where waiting moves would carry what appears there."""
+        found = set(places)
+        todo = list(found)
+        while todo:
+            for waiter in self.waiters.queue(todo.pop())[:MOVES_AT_ONCE]:
+                if waiter.request.target is not None:
+                    target = (waiter.db, waiter.request.target)
+                    if target not in found:
+                        found.add(target)
+                        todo.append(target)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def hold(self, places: list[Place], within: int | None = None) -> AsyncIterator[Held]:
+        """Lock places and what hangs on them; only against other holders, if one instance is."""
+        closure = self.closure(places)
+        manager: contextlib.AbstractAsyncContextManager[Lock]
+        if len({self._execution.table.owner(key) for _, key in closure}) <= 1:
+            manager = self._execution.locks.stand_in_line(closure, within)
+        else:
+            manager = self._execution.hold([(db, key, True) for db, key in closure], within)
+        async with manager as lock:
+            yield Held(lock, closure)
+
+    async def serve(self, places: Collection[Place], held: Held) -> None:
+        """Give what is there to those who wait for it."""
+        todo = deque(places)
+        while todo:
+            place = todo.popleft()
+            if place in self.waiters:
+                todo.extend(await self._serve_place(place, held))
+
+    async def _serve_place(self, place: Place, held: Held) -> list[Place]:
+        """Serve one queue; returns the places where its moves have put something."""
+        db, key = place
+        targets = []
+        found = await self.type(place)
+        for waiter in self.waiters.queue(place):
+            wish = waiter.request
+            if waiter.is_over or (wish.type != found and not wish.needs_key):
+                continue
+            target = None if wish.target is None else (db, wish.target)
+            if target and target not in held.places:
+                self.changed([place])
+                break
+            reply = await self._attempt(waiter, key, held)
+            if reply in resp.NULLS:
+                if wish.streams is None:
+                    break  # nothing left
+            elif target and not reply.startswith(b"-"):
+                targets.append(target)
+        return targets
+
+    async def type(self, place: Place) -> bytes:
+        """Ask for a key's type."""
+        db, key = place
+        index = self._execution.table.owner(key)
+        found = value((await self.raw(index, [[b"TYPE", key]], db, Kind()))[0])
+        return found if isinstance(found, bytes) else b""
+
+    async def raw(self, index: int, commands: list[Words], db: int, kind: Kind) -> list[bytes]:
+        """Ask an instance; few at the same time, so that ten thousand clients can wait."""
+        async with self._turns[index]:
+            return await self._links.raw(index, commands, db=db, kind=kind)
+
+    async def _attempt(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
+        """Try a waiting client's command for one key; it ends its wait unless it finds nothing."""
+        wish = waiter.request
+        waiter.is_busy = True
+        reply = resp.null_array(waiter.kind.resp)
+        try:
+            index = self._execution.table.owner(key)
+            if wish.target is not None and self._execution.table.owner(wish.target) != index:
+                if await self.type((waiter.db, key)) == wish.type:
+                    reply = await self._execution.execute(
+                        wish.move(), waiter.db, waiter.kind, held.lock.token
+                    )
+            else:
+                found, reply = await self.block(index, wish.only(key), key, waiter.db, waiter.kind)
+                if found != wish.type:
+                    reply = self._key_is_gone(wish, reply)
+                elif wish.needs_key and reply.startswith(b"-NOGROUP") and not self._runs_again:
+                    reply = NO_GROUP
+        except UnknownOutcomeError as error:
+            reply = resp.error(str(error))
+        finally:
+            waiter.is_busy = False
+            if reply not in resp.NULLS:
+                self._finish(waiter, reply)
+            elif waiter.verdict is not None:
+                self._finish(waiter, waiter.verdict)
+        return reply
+
+    def _key_is_gone(self, wish: Request, reply: bytes) -> bytes:
+        """What a client hears whose key is not there, or of another type."""
+        if wish.needs_key:
+            return reply if self._runs_again else NO_STREAM
+        return resp.null_array(2)  # it goes on waiting
+
+    async def block(
+        self, index: int, words: Words, key: bytes, db: int, kind: Kind
+    ) -> tuple[bytes, bytes]:
+        """Run a command where it cannot block; the type of a key before it, and the reply."""
+        block: list[Words] = [[b"MULTI"], [b"TYPE", key], words, [b"EXEC"]]
+        replies = await self.raw(index, block, db, kind)
+        if not replies[-1].startswith(b"*"):
+            return b"", replies[2] if replies[2].startswith(b"-") else replies[-1]
+        found, reply = _core.elements(replies[-1])
+        return value(found), reply
+
+    def _spawn(self, job: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The places at one instance for which someone waits."""
+
+    index: int
+    waiters: Waiters
+    execution: Execution
+
+    def __call__(self, key: bytes | None) -> list[Place]:
+        """Those of a key; None: all."""
+        if key is not None:
+            return self.waiters.of_key(key)
+        owner = self.execution.table.owner
+        return [place for place in self.waiters.places() if owner(place[1]) == self.index]

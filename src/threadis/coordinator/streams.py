@@ -1,0 +1,135 @@
+"""XREAD and XREADGROUP over several instances: one command on each, merged as the client asked."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from threadis import _core, resp
+from threadis.coordinator.links import Words, value
+
+if TYPE_CHECKING:
+    from threadis.coordinator.plans import Job
+
+ID: Final = re.compile(rb"\d{1,19}(-\d{1,19})?|>")
+NEW: Final = b"$"  # what comes after the last entry of now
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRead:
+    """The words of an XREAD or XREADGROUP."""
+
+    head: list[bytes]  # all before STREAMS, except BLOCK
+    block: bytes | None  # milliseconds
+    keys: list[bytes]
+    ids: list[bytes]
+
+    def words(self, keys: Sequence[bytes], ids: Sequence[bytes]) -> Words:
+        """Build the command for some of the streams; it does not block."""
+        return [*self.head, b"STREAMS", *keys, *ids]
+
+    def only(self, key: bytes) -> Words:
+        """Build the command for one of the streams."""
+        return self.words([key], [self.ids[self.keys.index(key)]])
+
+
+def parse(args: Sequence[bytes]) -> StreamRead | None:
+    """Take a command apart; None if its syntax is wrong."""
+    head, block, at = [args[0]], None, 1
+    while at < len(args):
+        word = args[at].upper()
+        if word == b"STREAMS":
+            rest = args[at + 1 :]
+            half = len(rest) // 2
+            if not rest or len(rest) % 2:
+                return None
+            return StreamRead(head, block, list(rest[:half]), list(rest[half:]))
+        length = {b"BLOCK": 2, b"COUNT": 2, b"GROUP": 3, b"NOACK": 1}.get(word)
+        if length is None or at + length > len(args):
+            return None
+        if word == b"BLOCK":
+            block = args[at + 1]
+        else:
+            head.extend(args[at : at + length])
+        at += length
+    return None
+
+
+async def read_streams(job: "Job") -> bytes:
+    """XREAD: asks every owner; the first stream with an error speaks for all."""
+    read = parse(job.args)
+    if read is None:
+        return await job.refusal()
+    groups = _by_owner(job, read)
+    replies = {}
+    for index, (keys, ids) in groups.items():
+        replies[index] = (await job.raw(keys[0], [read.words(keys, ids)]))[0]
+    if any(reply.startswith(b"-") for reply in replies.values()):
+        for key in read.keys:
+            reply = (await job.raw(key, [read.only(key)]))[0]
+            if reply.startswith(b"-"):
+                return reply
+    return _merge(job, read, replies)
+
+
+async def read_groups(job: "Job") -> bytes:
+    """XREADGROUP: looks whether every stream has the group, then delivers everywhere or nowhere."""
+    read = parse(job.args)
+    if read is None:
+        return await job.refusal()
+    words = [word.upper() for word in read.head]
+    group = read.head[words.index(b"GROUP") + 1] if b"GROUP" in words else b""
+    for key, entry in zip(read.keys, read.ids, strict=True):
+        groups = value((await job.raw(key, [[b"XINFO", b"GROUPS", key]]))[0])
+        names = [_field(info, b"name") for info in groups] if isinstance(groups, list) else []
+        if group not in names or not ID.fullmatch(entry):
+            # Never delivers: it is an error, in the server's words.
+            reply = (await job.raw(key, [read.only(key)]))[0]
+            if reply.startswith(b"-"):
+                return reply
+    parts = _by_owner(job, read)
+    commands = [(keys[0], read.words(keys, ids)) for keys, ids in parts.values()]
+    replies = await job.write(commands)
+    refused = next((reply for reply in replies if reply.startswith(b"-")), None)
+    return refused or _merge(job, read, dict(zip(parts, replies, strict=True)))
+
+
+def _field(info: object, name: bytes) -> object:
+    """One field of XINFO's reply, in either protocol."""
+    if isinstance(info, dict):
+        return info[name]
+    return info[info.index(name) + 1] if isinstance(info, list) else None
+
+
+def _by_owner(job: "Job", read: StreamRead) -> dict[int, tuple[list[bytes], list[bytes]]]:
+    groups: dict[int, tuple[list[bytes], list[bytes]]] = defaultdict(lambda: ([], []))
+    for key, entry in zip(read.keys, read.ids, strict=True):
+        keys, ids = groups[job.owner(key)]
+        keys.append(key)
+        ids.append(entry)
+    return dict(groups)
+
+
+def _merge(job: "Job", read: StreamRead, replies: dict[int, bytes]) -> bytes:
+    """Put the streams in the client's order; those without entries are not there."""
+    found: dict[int, list[tuple[bytes, bytes]]] = {}
+    for index, reply in replies.items():
+        if reply in resp.NULLS:
+            found[index] = []
+            continue
+        parts = _core.elements(reply)
+        if reply.startswith(b"%"):
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            found[index] = [(value(name), name + entries) for name, entries in pairs]
+        else:
+            found[index] = [(value(pair)[0], pair) for pair in parts]
+    merged = []
+    for key in read.keys:
+        rest = found[job.owner(key)]
+        if rest and rest[0][0] == key:
+            merged.append(rest.pop(0)[1])
+    if not merged:
+        return resp.null_array(job.kind.resp)
+    head = b"%%%d\r\n" if job.kind.resp == 3 else b"*%d\r\n"
+    return head % len(merged) + b"".join(merged)

@@ -1,0 +1,207 @@
+"""Clients that wait for keys: one queue a key, longest waiting first."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from threadis import _core, resp
+from threadis.coordinator.alarms import Place
+from threadis.coordinator.links import Kind, Words
+from threadis.coordinator.streams import StreamRead
+from threadis.coordinator.streams import parse as parse_streams
+
+LIST: Final = b"list"
+TYPES: Final = {  # of the value a command waits for
+    "blpop": LIST,
+    "brpop": LIST,
+    "blmove": LIST,
+    "brpoplpush": LIST,
+    "blmpop": LIST,
+    "bzpopmin": b"zset",
+    "bzpopmax": b"zset",
+    "bzmpop": b"zset",
+    "xread": b"stream",
+    "xreadgroup": b"stream",
+}
+MOVES: Final = ("blmove", "brpoplpush")
+POPS: Final = ("blpop", "brpop", "bzpopmin", "bzpopmax")
+COUNTED: Final = ("blmpop", "bzmpop")
+
+ClientKey = tuple[int, int, int]  # worker, place, generation
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A blocking command that the server has found no fault with."""
+
+    name: str
+    args: Sequence[bytes]
+    keys: list[bytes]  # for which it waits, in the client's order
+    timeout: float  # seconds; 0: for ever
+    target: bytes | None = None  # where an element goes
+    streams: StreamRead | None = None
+
+    @property
+    def type(self) -> bytes:
+        """The type of the value it waits for."""
+        return TYPES[self.name]
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether it ends when its key does: a consumer group goes with its stream."""
+        return self.name == "xreadgroup"
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it waits if there is nothing."""
+        return self.streams is None or self.streams.block is not None
+
+    @property
+    def is_faultless(self) -> bool:
+        """Whether its only fault could be its number, and that is none."""
+        return self.name in POPS and self.args[-1].isdigit() and len(self.args[-1]) < 10
+
+    def only(self, key: bytes) -> Words:
+        """Build the same command for one of its keys."""
+        if self.streams:
+            return self.streams.only(key)
+        if self.target is not None:
+            return self.args
+        if self.name in COUNTED:
+            return [self.args[0], self.args[1], b"1", key, *self.args[3 + len(self.keys) :]]
+        return [self.args[0], key, self.args[-1]]
+
+    def without_block(self) -> Words:
+        """Build an XREAD or XREADGROUP that does not wait."""
+        assert self.streams
+        return self.streams.words(self.streams.keys, self.streams.ids)
+
+    def move(self) -> Words:
+        """Build the command that moves an element, if there is one."""
+        ends = [b"RIGHT", b"LEFT"] if self.name == "brpoplpush" else list(self.args[3:5])
+        return [b"LMOVE", *self.args[1:3], *ends]
+
+
+def request(name: str, args: Sequence[bytes], keys: list[bytes]) -> Request | None:
+    """Read a command; None if its syntax is wrong."""
+    if name in ("xread", "xreadgroup"):
+        read = parse_streams(args)
+        if read is None:
+            return None
+        timeout = _number(read.block or b"0") / 1000
+        return None if timeout < 0 else Request(name, args, read.keys, timeout, None, read)
+    timeout = _number(args[1] if name in COUNTED else args[-1])
+    if timeout < 0 or not keys:
+        return None
+    if name in MOVES:
+        return Request(name, args, keys[:1], timeout, keys[1])
+    return Request(name, args, keys, timeout)
+
+
+def _number(word: bytes) -> float:
+    """Seconds as C's strtold reads them; negative if it is none."""
+    try:
+        is_hex = b"x" in word.lower()
+        return float.fromhex(word.decode()) if is_hex else float(word)
+    except (ValueError, OverflowError):
+        return -1
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """A client that waits."""
+
+    command: _core.Command
+    request: Request
+    timer: asyncio.TimerHandle | None = None
+    is_busy: bool = False  # its command is being tried
+    verdict: bytes | None = None  # what ends its wait, should that find nothing
+    is_over: bool = False
+    places: list[Place] = field(default_factory=list)
+
+    @property
+    def db(self) -> int:
+        """Its database."""
+        return self.command.info.db
+
+    @property
+    def kind(self) -> Kind:
+        """The connection its commands need."""
+        return Kind(resp=self.command.info.resp)
+
+    @property
+    def nothing(self) -> bytes:
+        """What it hears when its time is over."""
+        return resp.null_array(self.command.info.resp)
+
+
+class Waiters:
+    """All clients that wait."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Place, dict[Waiter, None]] = {}
+        self._databases: dict[bytes, set[int]] = {}  # of each key, where someone waits for it
+        self._by_client: dict[ClientKey, Waiter] = {}
+
+    def __contains__(self, place: Place) -> bool:
+        return place in self._queues
+
+    def __len__(self) -> int:
+        return len(self._by_client)
+
+    def add(self, waiter: Waiter) -> list[Place]:
+        """Put a client at the end of its queues; those that are new."""
+        waiter.places = [(waiter.db, key) for key in dict.fromkeys(waiter.request.keys)]
+        new = [place for place in waiter.places if place not in self._queues]
+        for place in waiter.places:
+            self._queues.setdefault(place, {})[waiter] = None
+            self._databases.setdefault(place[1], set()).add(place[0])
+        self._by_client[client_key(waiter.command)] = waiter
+        return new
+
+    def remove(self, waiter: Waiter) -> list[Place]:
+        """Take a client out; the queues that have ended."""
+        del self._by_client[client_key(waiter.command)]
+        ended = []
+        for place in waiter.places:
+            queue = self._queues[place]
+            del queue[waiter]
+            if not queue:
+                del self._queues[place]
+                db, key = place
+                self._databases[key].discard(db)
+                if not self._databases[key]:
+                    del self._databases[key]
+                ended.append(place)
+        return ended
+
+    def queue(self, place: Place) -> list[Waiter]:
+        """Who waits for a key, longest first."""
+        return list(self._queues.get(place, ()))
+
+    def of_key(self, key: bytes) -> list[Place]:
+        """The places of a key's name for which someone waits."""
+        return [(db, key) for db in self._databases.get(key, ())]
+
+    def places(self) -> list[Place]:
+        """Everything for which someone waits."""
+        return list(self._queues)
+
+    def of_client(self, client: ClientKey) -> Waiter | None:
+        """Find a client's wait."""
+        return self._by_client.get(client)
+
+    def of_id(self, client_id: int) -> Waiter | None:
+        """The same by the id that clients know."""
+        waiters = self._by_client.values()
+        return next((one for one in waiters if one.command.info.id == client_id), None)
+
+    def ids(self) -> set[int]:
+        """The ids of all clients that wait."""
+        return {waiter.command.info.id for waiter in self._by_client.values()}
+
+
+def client_key(command: _core.Command) -> ClientKey:
+    """Name a command's client."""
+    return (command.worker, command.place, command.generation)
