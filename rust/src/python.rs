@@ -15,14 +15,13 @@ use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
 use crate::worker::Worker;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
-use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 
 mod config;
 mod feed;
@@ -30,21 +29,23 @@ mod letters;
 mod lines;
 mod replies;
 mod rows;
+mod thread;
 
 use config::Config;
 use feed::{Feed, Interest, Subscribe, Subscribed};
-use letters::{ClientList, Command, Left, Locked, Ran, Stopped, letter_to_python};
+use letters::{ClientList, Command, Left, Locked, Ran, Stopped, Tally, letter_to_python};
 use lines::Lines;
 use replies::{Replies, elements};
 use rows::CommandRow;
+use thread::start_thread;
 
 /// The module.
 #[pymodule]
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, build_profile, elements,
-        slot,
+        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, Tally, build_profile,
+        elements, slot,
     };
     #[pymodule_export]
     use super::{Feed, Interest, Lines, Subscribe, Subscribed};
@@ -327,6 +328,14 @@ impl Proxy {
         }
     }
 
+    /// Asks every worker for what it has counted; each answers with a `Tally` of this number, and
+    /// may begin from zero again.
+    fn tally(&self, request: u64, reset: bool) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Tally(request, reset));
+        }
+    }
+
     /// CLIENT PAUSE: 0 nothing, 1 writes, 2 everything; who waits already tries again.
     fn set_pause(&self, what: u8) {
         self.shared.settings.pause.store(what, Release);
@@ -350,27 +359,6 @@ impl Proxy {
             door.mailbox.post(Mail::Stop(grace));
         }
     }
-}
-
-/// Starts a worker's thread on its CPUs and waits for its id.
-fn start_thread(worker: Worker, cpus: &[usize]) -> PyResult<i32> {
-    let mut set = CpuSet::new();
-    for &cpu in cpus {
-        if cpu >= CpuSet::MAX_CPU {
-            return Err(PyValueError::new_err(format!("no CPU {cpu}")));
-        }
-        set.set(cpu);
-    }
-    let (send, receive) = mpsc::channel();
-    std::thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
-        let pinned = if set.count() > 0 { sched_setaffinity(None, &set) } else { Ok(()) };
-        let told = send.send(pinned.map(|()| gettid().as_raw_nonzero().get()));
-        if told.is_ok() {
-            worker.run();
-        }
-    })?;
-    let id = receive.recv().map_err(|_| PyOSError::new_err("a worker died at start"))?;
-    id.map_err(os_error)
 }
 
 /// Takes a descriptor over.

@@ -11,6 +11,7 @@ use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
 use crate::stats::Counters;
 use crate::subscriptions::Audience;
+use crate::tally::Tally;
 use crate::waited::Waited;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
@@ -47,6 +48,7 @@ pub struct Worker {
     pub(crate) monitors: Vec<usize>,
     pub(crate) lines: Vec<u8>,
     pub(crate) counters: Counters,
+    pub(crate) tally: Tally,
     pub(crate) last_generation: u32,
 
     /// Clients to read this turn, and in the next.
@@ -114,6 +116,7 @@ impl Worker {
         }
         Ok(Self {
             index,
+            tally: Tally::new(&shared.table),
             shared,
             epoll,
             listeners,

@@ -35,6 +35,7 @@ from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
+from threadis.coordinator.tallies import Tallies
 from threadis.coordinator.transactions import Transactions
 from threadis.coordinator.waiters import TYPES
 from threadis.coordinator.whole import Whole
@@ -81,8 +82,16 @@ class Coordinator:
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
+        self.tallies = Tallies(core, len(start.workers))
         information = Information(
-            start, core, links, self._configuration, self._blocking, pause, self._pubsub
+            start,
+            core,
+            links,
+            self._configuration,
+            self._blocking,
+            pause,
+            self._pubsub,
+            self.tallies,
         )
         self._logs = Logs(links)
         self._monitoring = Monitoring(core, links)
@@ -101,7 +110,7 @@ class Coordinator:
             "client|unpause": pause.unpause,
             "debug": Debug(start, links).run,
             **Everywhere(links, self.clients).handlers(),
-            **Latency(links).handlers(),
+            **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),
             "monitor": self._monitoring.monitor,
             "watch": self._transactions.watch,
