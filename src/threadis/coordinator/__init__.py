@@ -74,11 +74,11 @@ class Coordinator:
         self._commits = Commits(links, self.locks, start.databases)
         borrowing = Borrowing(links, self._table, start.databases)
         self._execution = Execution(links, self.locks, self._table, self._commits, borrowing)
-        self._transactions = Transactions(self._execution, core)
         # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, runs_again=runs_again)
         self.clients.waiting = self._blocking
+        self._transactions = Transactions(self._execution, core, self._blocking)
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
