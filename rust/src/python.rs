@@ -15,24 +15,25 @@ use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
 use crate::worker::Worker;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
-use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 
 mod feed;
 mod letters;
 mod replies;
 mod rows;
+mod thread;
 
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Ran, Stopped, letter_to_python};
 use replies::{Replies, elements};
 use rows::CommandRow;
+use thread::start_thread;
 
 /// The module.
 #[pymodule]
@@ -129,6 +130,7 @@ impl Proxy {
                 requirepass: Mutex::new(config.requirepass),
                 protected_mode: AtomicBool::new(config.protected_mode),
                 maxclients: AtomicUsize::new(config.maxclients),
+                busy: AtomicUsize::new(usize::MAX),
                 timeout: AtomicU64::new(config.timeout),
                 tcp_keepalive: AtomicU64::new(config.tcp_keepalive),
                 pause: AtomicU8::new(0),
@@ -308,6 +310,11 @@ impl Proxy {
         *self.shared.settings.password() = password;
     }
 
+    /// Says where a script runs too long.
+    fn set_busy(&self, instance: Option<usize>) {
+        self.shared.settings.busy.store(instance.unwrap_or(usize::MAX), Relaxed);
+    }
+
     /// Changes a number that clients are judged by.
     fn set_limit(&self, name: &str, value: u64) -> PyResult<()> {
         let settings = &self.shared.settings;
@@ -363,27 +370,6 @@ impl Proxy {
             door.mailbox.post(Mail::Stop(grace));
         }
     }
-}
-
-/// Starts a worker's thread on its CPUs and waits for its id.
-fn start_thread(worker: Worker, cpus: &[usize]) -> PyResult<i32> {
-    let mut set = CpuSet::new();
-    for &cpu in cpus {
-        if cpu >= CpuSet::MAX_CPU {
-            return Err(PyValueError::new_err(format!("no CPU {cpu}")));
-        }
-        set.set(cpu);
-    }
-    let (send, receive) = mpsc::channel();
-    std::thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
-        let pinned = if set.count() > 0 { sched_setaffinity(None, &set) } else { Ok(()) };
-        let told = send.send(pinned.map(|()| gettid().as_raw_nonzero().get()));
-        if told.is_ok() {
-            worker.run();
-        }
-    })?;
-    let id = receive.recv().map_err(|_| PyOSError::new_err("a worker died at start"))?;
-    id.map_err(os_error)
 }
 
 /// Takes a descriptor over.

@@ -17,6 +17,7 @@ from threadis.coordinator import keyspace
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
+from threadis.coordinator.busy import Busy
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
@@ -76,8 +77,9 @@ class Coordinator:
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, runs_again=runs_again)
         self.clients.waiting = self._blocking
+        self._busy = Busy(core, links, self.locks)
         self._library = Library(links, self.locks)
-        scripts = Scripts(self._execution, self._library)
+        scripts = Scripts(self._execution, self._library, self._busy)
         whole = Whole(links, self.locks, start.databases)
         information = Information(
             start, core, links, self._configuration, self._blocking, pause, self._pubsub
@@ -133,6 +135,8 @@ class Coordinator:
         except Exception:  # one command's bug must not become another client's silence
             log.exception("%s failed", name)
             reply = resp.error("ERR threadis: internal error, see the log")
+        if name == "config|set":
+            self._busy.forget()
         if isinstance(reply, Answer):
             self._core.reply(command, reply.data, reply.db, reply.watching)
         elif reply is not None:
