@@ -10,7 +10,7 @@
 
 use crate::lanes::Lanes;
 use crate::merge::Merging;
-use crate::multi::{Executing, Multi};
+use crate::multi::{Block, Executing, Multi};
 use crate::net::Peer;
 use crate::push::Pushes;
 use crate::quiet::Quiet;
@@ -68,8 +68,8 @@ pub enum Closing {
 /// The reply to one command.
 #[derive(Debug)]
 pub enum Owed {
-    /// Nothing has come yet.
-    Waiting,
+    /// Nothing has come yet; the command's row.
+    Waiting(u32),
     /// In a lane's receive buffer, for this turn only.
     Ready {
         /// The lane's place.
@@ -88,14 +88,14 @@ pub enum Owed {
     },
     /// Here. Boxed, like the next: a client owes thousands of these entries.
     Held(Box<Vec<u8>>),
-    /// A block from MULTI to EXEC: replies that come before the one of EXEC.
-    Block(usize),
+    /// A block from MULTI to EXEC, on its way.
+    Block(Box<Block>),
     /// A large reply of which the beginning has moved to `out` already.
     Streaming,
-    /// Parts of several instances.
-    Merging(Box<Merging>),
-    /// SCAN's, whose cursor must be rewritten; the instance it went to.
-    Scanning(u16),
+    /// Parts of several instances; the command's row.
+    Merging(Box<Merging>, u32),
+    /// SCAN's, whose cursor must be rewritten; the instance it went to, and the command's row.
+    Scanning(u16, u32),
 }
 
 /// What a client said about itself, and what we count of it.
@@ -113,6 +113,8 @@ pub struct Session {
     pub lib_version: Vec<u8>,
     /// CLIENT NO-EVICT.
     pub no_evict: bool,
+    /// Rows of the commands of the transaction that the coordinator has.
+    pub queued_rows: Vec<u32>,
     /// CLIENT CAPA REDIRECT.
     pub can_redirect: bool,
     /// Monotonic seconds when it came.

@@ -51,5 +51,6 @@ pub mod slot;
 mod split;
 pub mod stats;
 pub mod subscriptions;
+pub mod tally;
 mod waited;
 pub mod worker;

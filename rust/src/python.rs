@@ -30,7 +30,7 @@ mod rows;
 mod thread;
 
 use feed::{Feed, Interest, Subscribe, Subscribed};
-use letters::{ClientList, Command, Left, Locked, Ran, Stopped, letter_to_python};
+use letters::{ClientList, Command, Left, Locked, Ran, Stopped, Tally, letter_to_python};
 use replies::{Replies, elements};
 use rows::CommandRow;
 use thread::start_thread;
@@ -40,8 +40,8 @@ use thread::start_thread;
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, build_profile, elements,
-        slot,
+        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, Tally, build_profile,
+        elements, slot,
     };
     #[pymodule_export]
     use super::{Feed, Interest, Subscribe, Subscribed};
@@ -344,6 +344,14 @@ impl Proxy {
     fn list_clients(&self, request: u64) {
         for door in &self.shared.doors {
             door.mailbox.post(Mail::ListClients(request));
+        }
+    }
+
+    /// Asks every worker for what it has counted; each answers with a `Tally` of this number, and
+    /// may begin from zero again.
+    fn tally(&self, request: u64, reset: bool) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Tally(request, reset));
         }
     }
 

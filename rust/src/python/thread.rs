@@ -1,4 +1,4 @@
-//! The workers' threads.
+//! A worker's thread.
 
 use super::os_error;
 use crate::worker::Worker;
