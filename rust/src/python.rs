@@ -112,6 +112,7 @@ impl Proxy {
                 requirepass: Mutex::new(config.requirepass),
                 protected_mode: AtomicBool::new(config.protected_mode),
                 maxclients: AtomicUsize::new(config.maxclients),
+                busy: AtomicUsize::new(usize::MAX),
                 timeout: AtomicU64::new(config.timeout),
                 tcp_keepalive: AtomicU64::new(config.tcp_keepalive),
                 pause: AtomicU8::new(0),
@@ -294,6 +295,11 @@ impl Proxy {
     /// Changes the default user's password.
     fn set_requirepass(&self, password: Option<Vec<u8>>) {
         *self.shared.settings.password() = password;
+    }
+
+    /// Says where a script runs too long.
+    fn set_busy(&self, instance: Option<usize>) {
+        self.shared.settings.busy.store(instance.unwrap_or(usize::MAX), Relaxed);
     }
 
     /// Changes a number that clients are judged by.

@@ -35,7 +35,10 @@ impl Worker {
             Verb::Watch => return self.route_to_coordinator(place, args),
             Verb::Exec => return self.exec(place, args),
             Verb::Discard => return self.discard(place, args),
-            Verb::Ping => self.ping(place, args),
+            Verb::Ping => match self.shared.settings.busy() {
+                Some(instance) => return self.route_to_instance(place, instance, args),
+                None => self.ping(place, args),
+            },
             Verb::Echo => self.answer_bulk(place, args.get(1)),
             Verb::Quit => {
                 self.answer(place, OK);

@@ -14,6 +14,7 @@ use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -68,6 +69,8 @@ pub struct Settings {
     pub maxclients: AtomicUsize,
     /// Seconds after which an idle client is closed; 0: never.
     pub timeout: AtomicU64,
+    /// The instance where a script runs too long; the highest number: nowhere.
+    pub busy: AtomicUsize,
     /// Seconds between keep-alive probes; 0: off.
     pub tcp_keepalive: AtomicU64,
     /// What CLIENT PAUSE holds back; see `pause`.
@@ -75,6 +78,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The instance where a script runs too long: it shall answer PING.
+    #[must_use]
+    pub fn busy(&self) -> Option<usize> {
+        Some(self.busy.load(Relaxed)).filter(|&instance| instance != usize::MAX)
+    }
+
     /// The default user's password, locked.
     pub fn password(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
         self.requirepass.lock().unwrap_or_else(PoisonError::into_inner)

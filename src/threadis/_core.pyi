@@ -348,6 +348,8 @@ class Proxy:
         """Say where an instance listens, or (without a socket) why it cannot be reached."""
     def set_requirepass(self, password: bytes | None) -> None:
         """Change the default user's password."""
+    def set_busy(self, instance: int | None) -> None:
+        """Tell where a script runs too long: that instance answers PING."""
     def set_limit(self, name: str, value: int) -> None:
         """Change maxclients, timeout, tcp-keepalive or protected-mode; raises ValueError."""
     def stats(self) -> list[dict[str, int]]:

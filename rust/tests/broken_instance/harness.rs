@@ -236,6 +236,7 @@ fn shared(instances: usize) -> Shared {
             requirepass: Mutex::new(None),
             protected_mode: AtomicBool::new(true),
             maxclients: AtomicUsize::new(100),
+            busy: AtomicUsize::new(usize::MAX),
             timeout: AtomicU64::new(0),
             tcp_keepalive: AtomicU64::new(0),
             pause: AtomicU8::new(0),

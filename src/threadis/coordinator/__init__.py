@@ -18,6 +18,7 @@ from threadis.coordinator import keyspace
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
+from threadis.coordinator.busy import Busy
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
@@ -78,9 +79,10 @@ class Coordinator:
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, runs_again=runs_again)
         self.clients.waiting = self._blocking
+        self._busy = Busy(core, links, self.locks)
         self._transactions = Transactions(self._execution, core, self._blocking)
         self._library = Library(links, self.locks)
-        scripts = Scripts(self._execution, self._library)
+        scripts = Scripts(self._execution, self._library, self._busy)
         whole = Whole(links, self.locks, start.databases)
         self.tallies = Tallies(core, len(start.workers))
         information = Information(
@@ -146,6 +148,8 @@ class Coordinator:
         except Exception:  # one command's bug must not become another client's silence
             log.exception("%s failed", name)
             reply = resp.error("ERR threadis: internal error, see the log")
+        if name == "config|set":
+            self._busy.forget()
         if isinstance(reply, Answer):
             self._core.reply(command, *astuple(reply))
         elif reply is not None:
