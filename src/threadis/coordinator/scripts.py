@@ -121,7 +121,7 @@ class Scripts:
         ):
             await link.select(call.db)
             guard = self._guard(link)
-            before = guard.before(call.keys, WHOLE_KEYSPACE)
+            before = guard.before(call.keys, WHOLE_KEYSPACE, on_copies=False)
             async with self._busy.watch(index):
                 replies = await link.ask_fenced(
                     *before, guard.login(), call.words, self._links.login(), ACL_LOG
@@ -177,7 +177,7 @@ class Scripts:
         written = keys if call.writes else []
         async with self._links.lease(index, call.kind) as link:
             guard = self._guard(link)
-            replies = await link.ask(*guard.before(keys, denied))
+            replies = await link.ask(*guard.before(keys, denied, on_copies=True))
             if replies[0].startswith(b"-"):  # another script runs there
                 guard.name = b""
                 raise RefusedError(replies[0])
