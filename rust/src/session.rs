@@ -35,7 +35,10 @@ impl Worker {
             Verb::Watch => return self.route_to_coordinator(place, args),
             Verb::Exec => return self.exec(place, args),
             Verb::Discard => return self.discard(place, args),
-            Verb::Ping => self.ping(place, args),
+            Verb::Ping => match self.shared.settings.busy() {
+                Some(instance) => return self.route_to_instance(place, instance, args),
+                None => self.ping(place, args),
+            },
             Verb::Echo => self.answer_bulk(place, args.get(1)),
             Verb::Quit => {
                 self.answer(place, OK);
@@ -99,6 +102,7 @@ impl Worker {
 
     fn reset(&mut self, place: usize) {
         self.unsubscribe_all(place);
+        self.end_monitoring(place);
         self.change_state(place, |state| *state = State::default());
         let authenticated = self.shared.settings.password().is_none();
         let client = &mut self.clients[place];

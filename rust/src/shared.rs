@@ -14,6 +14,7 @@ use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,6 +42,8 @@ pub struct Shared {
     pub unsubscribing_needs_subscription: bool,
     /// Who is subscribed to what.
     pub registry: Registry,
+    /// Clients in MONITOR, of all workers.
+    pub monitors: AtomicUsize,
     /// What CONFIG SET may change.
     pub settings: Settings,
     /// The next client's id is one more.
@@ -66,6 +69,8 @@ pub struct Settings {
     pub maxclients: AtomicUsize,
     /// Seconds after which an idle client is closed; 0: never.
     pub timeout: AtomicU64,
+    /// The instance where a script runs too long; the highest number: nowhere.
+    pub busy: AtomicUsize,
     /// Seconds between keep-alive probes; 0: off.
     pub tcp_keepalive: AtomicU64,
     /// What CLIENT PAUSE holds back; see `pause`.
@@ -73,6 +78,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The instance where a script runs too long: it shall answer PING.
+    #[must_use]
+    pub fn busy(&self) -> Option<usize> {
+        Some(self.busy.load(Relaxed)).filter(|&instance| instance != usize::MAX)
+    }
+
     /// The default user's password, locked.
     pub fn password(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
         self.requirepass.lock().unwrap_or_else(PoisonError::into_inner)
@@ -131,6 +142,8 @@ pub enum Mail {
         /// The coordinator's own number.
         ticket: u64,
     },
+    /// For your monitors.
+    Lines(Arc<[u8]>),
     /// Serve what runs, then end; milliseconds of grace.
     Stop(u64),
 }
@@ -209,6 +222,8 @@ pub struct Change {
     pub db: Option<u32>,
     /// Whether keys are watched for it.
     pub watching: Option<bool>,
+    /// It sees every command from now on.
+    pub monitoring: bool,
 }
 
 /// Names a client for as long as it lives; places are reused, generations are not.

@@ -230,11 +230,13 @@ fn shared(instances: usize) -> Shared {
         pushes_follow_replies: true,
         unsubscribing_needs_subscription: true,
         registry: Registry::default(),
+        monitors: AtomicUsize::new(0),
         settings: Settings {
             output_limits: OutputLimits::default(),
             requirepass: Mutex::new(None),
             protected_mode: AtomicBool::new(true),
             maxclients: AtomicUsize::new(100),
+            busy: AtomicUsize::new(usize::MAX),
             timeout: AtomicU64::new(0),
             tcp_keepalive: AtomicU64::new(0),
             pause: AtomicU8::new(0),

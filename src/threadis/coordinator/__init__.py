@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import astuple
 
 from threadis import _core, control, resp
 from threadis.commands import SCRIPTS, Row
@@ -17,6 +18,7 @@ from threadis.coordinator import keyspace
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
+from threadis.coordinator.busy import Busy
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
@@ -31,6 +33,7 @@ from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.memory import Memory
 from threadis.coordinator.modules import Modules
+from threadis.coordinator.monitoring import Monitoring
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.scripts import Scripts
@@ -80,9 +83,10 @@ class Coordinator:
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, runs_again=runs_again)
         self.clients.waiting = self._blocking
+        self._busy = Busy(core, links, self.locks)
         self._transactions = Transactions(self._execution, core, self._blocking)
         self._library = Library(links, self.locks)
-        scripts = Scripts(self._execution, self._library)
+        scripts = Scripts(self._execution, self._library, self._busy)
         whole = Whole(links, self.locks, start.databases)
         self.tallies = Tallies(core, len(start.workers))
         information = Information(
@@ -96,6 +100,7 @@ class Coordinator:
             self.tallies,
         )
         self._logs = Logs(links)
+        self._monitoring = Monitoring(core, links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
             "config|get": self._configuration.get,
@@ -116,6 +121,7 @@ class Coordinator:
             **Everywhere(links, self.clients).handlers(),
             **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),
+            "monitor": self._monitoring.monitor,
             "watch": self._transactions.watch,
             "unwatch": self._transactions.unwatch,
             "discard": self._transactions.unwatch,
@@ -149,8 +155,10 @@ class Coordinator:
         except Exception:  # one command's bug must not become another client's silence
             log.exception("%s failed", name)
             reply = resp.error("ERR threadis: internal error, see the log")
+        if name == "config|set":
+            self._busy.forget()
         if isinstance(reply, Answer):
-            self._core.reply(command, reply.data, reply.db, reply.watching)
+            self._core.reply(command, *astuple(reply))
         elif reply is not None:
             self._core.reply(command, reply)
 
@@ -162,6 +170,7 @@ class Coordinator:
             return
         self._blocking.left(client, is_gone=letter.is_gone)
         if letter.is_gone:
+            self._monitoring.gone(client)
             self._keep(asyncio.create_task(self._transactions.gone(client)))
 
     async def recover(self) -> None:
@@ -199,6 +208,7 @@ class Coordinator:
                 await self._library.replay(instance.index)
                 await self._commits.recover(instance.index)
                 await self._pubsub.renew(instance.index)
+                await self._monitoring.renew(instance.index)
                 known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:
                 log.warning("instance %d cannot be asked yet: %s", instance.index, error)

@@ -8,7 +8,7 @@ ACL LOG says of it belongs to one run.
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import hiredis
@@ -62,9 +62,18 @@ class Guard:
         self._password = os.urandom(16).hex().encode()
         self._denied: Collection[bytes] = ()
 
-    def before(self, keys: Iterable[bytes], denied: Collection[bytes]) -> list[Words]:
-        """Build the commands that set the guard up for these keys; the first to run."""
-        allowed = [b"~" + found for key in keys for found in (pattern(key), *local_patterns(key))]
+    def before(
+        self, keys: Collection[bytes], denied: Collection[bytes], *, on_copies: bool
+    ) -> list[Words]:
+        """Build the commands that set the guard up for these keys; the first to run.
+
+        Where the real keys are, those that must be there too are allowed; on copies they are not,
+        because nobody would notice them.
+        """
+        patterns = [pattern(key) for key in keys]
+        if not on_copies:
+            patterns += [local for key in keys for local in local_patterns(key)]
+        allowed = [b"~" + found for found in patterns]
         if not self.name:
             self.name = PREFIX + os.urandom(8).hex().encode()
             rules = [b"reset", b"on", b">" + self._password, b"&*", b"+@all"]

@@ -13,8 +13,18 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, field
 
 from threadis import _core
+from threadis.coordinator.links import LinkError
 
 Key = tuple[int, bytes, bool]  # database, key, exclusive
+
+
+class BusyError(LinkError):
+    """A script runs too long; whoever would wait for it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -26,7 +36,7 @@ class Lock:
     everything: bool
     instances: list[int]
     is_told: bool = True  # workers hold their clients' commands back
-    granted: asyncio.Event = field(default_factory=asyncio.Event)
+    granted: asyncio.Future[None] = field(default_factory=asyncio.Future)
     waiting_for: int = 0  # workers that have not said Locked
     is_kept: bool = False
 
@@ -38,6 +48,7 @@ class Locks:
         self._core = core
         self._workers = workers
         self._instances = instances
+        self._is_busy = False  # a script runs too long
         self._tokens = itertools.count(1)
         self._queue: list[Lock] = []  # not granted yet, oldest first
         self._held: dict[int, Lock] = {}
@@ -96,7 +107,9 @@ class Locks:
         self._queue.append(lock)
         try:
             self._grant()
-            await lock.granted.wait()
+            if self._is_busy and not lock.granted.done():
+                raise BusyError
+            await lock.granted
             yield lock
         finally:
             if not lock.is_kept:
@@ -116,13 +129,20 @@ class Locks:
                     del counter[db, key]
         self._grant()
 
+    def set_busy(self, busy: bool) -> None:
+        """While a script runs too long, nobody waits for a lock: it may be the script's."""
+        self._is_busy = busy
+        for lock in self._queue if busy else []:
+            if not lock.granted.done():
+                lock.granted.set_exception(BusyError())
+
     def locked(self, letter: _core.Locked) -> None:
         """Take note that a lock holds at a worker."""
         lock = self._held.get(letter.token)
         if lock:
             lock.waiting_for -= 1
             if not lock.waiting_for:
-                lock.granted.set()
+                _set(lock.granted)
 
     def _grant(self) -> None:
         """Grant what conflicts with nothing held and with nothing older that waits."""
@@ -163,7 +183,12 @@ class Locks:
         for db, key, exclusive in lock.keys:
             (self._exclusive if exclusive else self._shared)[db, key] += 1
         if not lock.is_told:
-            lock.granted.set()
+            _set(lock.granted)
             return
         lock.waiting_for = self._workers
         self._core.lock(lock.token, lock.keys, lock.everything, lock.instances)
+
+
+def _set(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from threadis import _core, resp
 from threadis.coordinator.borrowing import Outcome
+from threadis.coordinator.busy import Busy
 from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import NOT_ON_COPIES, WHOLE_KEYSPACE, Guard, Refusals
@@ -29,6 +30,7 @@ from threadis.coordinator.table import Access
 
 KNOWN_LIMIT = 10_000  # scripts we remember something about
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
+ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 ALONE = frozenset(WHOLE_KEYSPACE)
 
 
@@ -56,7 +58,8 @@ class Call:
 class Scripts:
     """Runs scripts and functions."""
 
-    def __init__(self, execution: Execution, library: Library) -> None:
+    def __init__(self, execution: Execution, library: Library, busy: Busy) -> None:
+        self._busy = busy
         self._execution = execution
         self._links = execution.links
         self._table = execution.table
@@ -111,20 +114,24 @@ class Scripts:
 
     async def _directly(self, call: Call, index: int) -> tuple[bytes, Refusals]:
         """Run on the real keys; what the guard refused besides the whole keyspace."""
-        async with self._links.lease(index, call.kind) as link:
+        names = [(call.db, key) for key in call.keys]
+        async with (
+            self._execution.locks.stand_in_line(names, call.within),
+            self._links.lease(index, call.kind) as link,
+        ):
             await link.select(call.db)
             guard = self._guard(link)
-            before = guard.before(call.keys, WHOLE_KEYSPACE)
-            replies = await link.ask_fenced(
-                *before, guard.login(), call.words, self._links.login(), [b"ACL", b"LOG", b"128"]
-            )
+            before = guard.before(call.keys, WHOLE_KEYSPACE, on_copies=False)
+            async with self._busy.watch(index):
+                replies = await link.ask_fenced(
+                    *before, guard.login(), call.words, self._links.login(), ACL_LOG
+                )
             reply = replies[len(before) + 1] if len(replies) > len(before) + 1 else _MALFORMED
             if replies[0].startswith(b"-"):  # another script runs there
                 guard.name = b""
                 return replies[0], Refusals()
             if link.is_spoilt:
                 return reply, Refusals()
-            link.db = -1 if b"select" in call.words[1].lower() else link.db
             refusals = guard.refusals(replies[-1])
             if refusals:
                 await guard.retire(link)
@@ -170,13 +177,15 @@ class Scripts:
         written = keys if call.writes else []
         async with self._links.lease(index, call.kind) as link:
             guard = self._guard(link)
-            replies = await link.ask(*guard.before(keys, denied))
+            replies = await link.ask(*guard.before(keys, denied, on_copies=True))
             if replies[0].startswith(b"-"):  # another script runs there
                 guard.name = b""
                 raise RefusedError(replies[0])
             script: list[Words] = [guard.login(), call.words, self._links.login()]
-            outcome = await self._execution.borrowing.evaluate_on(link, script, copies, written)
-            log = (await link.ask([b"ACL", b"LOG", b"128"]))[0]
+            async with self._busy.watch(index):
+                borrowing = self._execution.borrowing
+                outcome = await borrowing.evaluate_on(link, script, copies, written)
+            log = (await link.ask(ACL_LOG))[0]
             refusals = guard.refusals(log)
             if refusals:
                 await guard.retire(link)

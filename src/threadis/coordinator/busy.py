@@ -1,0 +1,69 @@
+"""Scripts that run too long: what everyone else is told.
+
+A server answers BUSY to all commands while a script has run longer than ``busy-reply-threshold``.
+Commands for its instance get that from the instance itself. Those that wait for the script's keys
+are told by us; and PING is answered by that instance, so whoever asks how we are learns of it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from threadis import _core
+from threadis.coordinator.links import LinkError, Links, value
+from threadis.coordinator.locks import Locks
+
+NAMES = (b"busy-reply-threshold", b"lua-time-limit")  # of Redis 7 and before
+DEFAULT = 5000  # milliseconds
+
+
+class Busy:
+    """Watches scripts."""
+
+    def __init__(self, core: _core.Proxy, links: Links, locks: Locks) -> None:
+        self._core = core
+        self._links = links
+        self._locks = locks
+        self._threshold: int | None = None  # milliseconds; None: ask again
+        self._running: list[int] = []  # instances with a script over the threshold
+
+    def forget(self) -> None:
+        """CONFIG SET may have changed the threshold."""
+        self._threshold = None
+
+    @contextlib.asynccontextmanager
+    async def watch(self, index: int) -> AsyncIterator[None]:
+        """Watch one script at an instance."""
+        limit = await self._limit()
+        loop = asyncio.get_running_loop()
+        is_over = False
+
+        def over() -> None:
+            nonlocal is_over
+            is_over = True
+            self._running.append(index)
+            self._tell()
+
+        timer = loop.call_later(limit / 1000, over) if limit > 0 else None
+        try:
+            yield
+        finally:
+            if timer:
+                timer.cancel()
+            if is_over:
+                self._running.remove(index)
+                self._tell()
+
+    def _tell(self) -> None:
+        self._core.set_busy(self._running[-1] if self._running else None)
+        self._locks.set_busy(bool(self._running))
+
+    async def _limit(self) -> int:
+        if self._threshold is None:
+            self._threshold = DEFAULT
+            with contextlib.suppress(LinkError):
+                index = self._links.any_ready()
+                reply = value((await self._links.raw(index, [[b"CONFIG", b"GET", *NAMES]]))[0])
+                if isinstance(reply, list) and len(reply) > 1:
+                    self._threshold = int(reply[1])
+        return self._threshold

@@ -1,0 +1,160 @@
+"""EVAL, EVALSHA, SCRIPT, FCALL, FUNCTION: keys on one instance, on several, and undeclared."""
+
+from typing import Final
+
+import pytest
+
+from differential.pair import Pair
+from differential.test_keyspace import spread
+
+KEYS: Final = spread("s", each=1)
+A, B, C, D = KEYS
+Line = tuple[str | int, ...]
+
+LIBRARY = """#!lua name=lib
+redis.register_function('put', function(keys, args) return redis.call('SET', keys[1], args[1]) end)
+redis.register_function{function_name='look', flags={'no-writes'},
+    callback=function(keys, args) return redis.call('MGET', unpack(keys)) end}
+"""
+
+PROGRAMS: Final[dict[str, list[Line]]] = {
+    "values": [
+        ("EVAL", "return 1", 0),
+        ("EVAL", "return {1, 2, {3, 'x'}, false, true}", 0),
+        ("EVAL", "return {KEYS[1], ARGV[1]}", 1, A, "x"),
+        ("EVAL", "return redis.status_reply('FINE')", 0),
+        ("EVAL", "return redis.error_reply('OOM made here')", 0),
+        ("EVAL", "return 3.99", 0),
+        ("EVAL", "redis.setresp(3); return {double=3.5}", 0),
+        ("EVAL", "nonsense here", 0),
+        ("EVAL", "return 1", 2, A),
+        ("EVAL", "return 1", "x"),
+        ("EVAL", "return 1", -1),
+        ("EVAL", "return 1"),
+    ],
+    "one instance": [
+        ("EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", 1, A, "v"),
+        ("EVAL", "return redis.call('GET', KEYS[1])", 1, A),
+        ("EVAL", "return redis.call('GET', KEYS[1])", 1, A),
+        ("EVAL", "return redis.call('INCR', KEYS[1])", 1, A),
+        ("EVAL", "return redis.pcall('INCR', KEYS[1])", 1, A),
+        ("EVAL_RO", "return redis.call('GET', KEYS[1])", 1, A),
+        ("EVAL_RO", "return redis.call('SET', KEYS[1], 1)", 1, A),
+        ("EVAL", "redis.call('SELECT', 3); return redis.call('SET', KEYS[1], 1)", 1, A),
+        ("GET", A),
+        ("SELECT", 3),
+        ("GET", A),
+    ],
+    "several instances": [
+        ("MSET", A, 1, B, 2, C, 3),
+        ("EVAL", "return redis.call('MGET', unpack(KEYS))", 4, *KEYS),
+        ("EVAL", "redis.call('SET', KEYS[1], 'a') return redis.call('DEL', KEYS[2])", 2, A, B),
+        ("MGET", *KEYS),
+        ("EVAL", "redis.call('RENAME', KEYS[1], KEYS[2])", 2, A, D),
+        ("MGET", *KEYS),
+        ("EVAL", "redis.call('SET', KEYS[1], 'x'); error('stop')", 2, A, B),
+        ("EVAL", "redis.call('SET', KEYS[1], 5, 'EX', 100) return redis.call('TTL', KEYS[1])",
+         2, A, B),
+        ("TTL", A),
+    ],
+    "undeclared": [
+        ("EVAL", f"redis.call('SET', '{A}', 1) return redis.call('GET', '{A}')", 0),
+        ("EVAL", f"redis.call('SET', '{A}', 1) redis.call('SET', '{B}', 2)"
+         f" return redis.call('MGET', '{A}', '{B}', '{C}')", 0),
+        ("MGET", *KEYS),
+        ("EVAL", f"redis.call('INCR', KEYS[1]) return redis.call('INCR', '{B}')", 1, A),
+        ("EVAL", f"redis.call('INCR', KEYS[1]) return redis.call('INCR', '{B}')", 1, A),
+        ("EVAL", f"redis.pcall('INCR', '{C}') return redis.pcall('LPUSH', '{C}', 1)", 0),
+        ("EVAL", "for i = 1, 20 do redis.call('SET', 'many:' .. i, i) end return 'done'", 0),
+        ("MGET", "many:1", "many:7", "many:20", *KEYS),
+        ("DBSIZE",),
+    ],
+    "strange names": [
+        ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "with space"),
+        ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "star*[a-z]?\\"),
+        ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "nul\0nul"),
+        ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "tab\tline\n"),
+        ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, ""),
+        ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "é"),
+        ("EVAL", "return redis.call('SET', KEYS[1], 1)", 2, "{t}^a", "{t}-b"),
+        ("EVAL", "return redis.call('SET', '{t}c', 1)", 2, "{t}^a", "{t}-b"),
+        ("DBSIZE",),
+    ],
+    "SHA1": [
+        ("SCRIPT", "LOAD", "return redis.call('INCRBY', KEYS[1], 7)"),
+        ("EVALSHA", "3a5cbeed6ea9ff5ef0ba2be0a0a0fbc2b6f6f7dd", 1, A),
+        ("EVALSHA", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", 0),
+        ("EVAL", "return 'cached'", 0),
+        ("SCRIPT", "EXISTS", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "x"),
+        ("SCRIPT", "FLUSH"),
+        ("SCRIPT", "FLUSH", "NEVER"),
+        ("SCRIPT", "KILL"),
+    ],
+    "functions": [
+        ("FUNCTION", "FLUSH"),
+        ("FUNCTION", "LOAD", LIBRARY),
+        ("FUNCTION", "LOAD", LIBRARY),
+        ("FUNCTION", "LOAD", "REPLACE", LIBRARY),
+        ("FUNCTION", "LOAD", "nonsense"),
+        ("FCALL", "put", 1, A, "x"),
+        ("FCALL", "put", 1, B, "y"),
+        ("FCALL_RO", "look", 3, A, B, C),
+        ("FCALL_RO", "put", 1, A, "z"),
+        ("FCALL", "nosuch", 1, A),
+        ("FUNCTION", "DELETE", "lib"),
+        ("FUNCTION", "DELETE", "lib"),
+        ("FUNCTION", "KILL"),
+        ("FUNCTION", "STATS"),
+        ("FCALL", "put", 1, A, "x"),
+        ("MGET", *KEYS),
+    ],
+    "in transactions": [
+        ("MULTI",),
+        ("SET", A, 1),
+        ("EVAL", "return redis.call('INCR', KEYS[1])", 1, A),
+        ("EVAL", f"return redis.call('MGET', '{A}', '{B}')", 0),
+        ("EXEC",),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(PROGRAMS))
+def test_program(pair: Pair, protocol: int, name: str) -> None:
+    with pair.both(protocol) as both:
+        for words in PROGRAMS[name]:
+            both.same(*words)
+        both.same("SCRIPT", "FLUSH")
+        both.same("FUNCTION", "FLUSH")
+
+
+FORGING: Final = [
+    '#!lua flags="a\\r\\n+FORGED\\r\\n"\nreturn 1',
+    '#!lua "b\\r\\n$100\\r\\n"=x\nreturn 1',
+    '#!"c\\r\\n*3\\r\\n"\nreturn 1',
+    "error('d\\r\\n+FORGED\\r\\n')",
+    "error({err='e\\r\\n+FORGED\\r\\n'})",
+    "return {err='f\\r\\n$100000\\r\\n'}",
+    "return {1, {err='g\\r\\n$100000\\r\\n'}, 2}",
+    "return redis.error_reply('h\\r\\n*5\\r\\n')",
+    "return redis.status_reply('i\\r\\n+FORGED')",
+    "return {ok='j\\r\\n+FORGED'}",
+]
+
+
+@pytest.mark.parametrize("script", FORGING)
+@pytest.mark.parametrize("command", ["EVAL", "SCRIPT", "FUNCTION"])
+def test_a_forged_reply_reaches_nobody_else(pair: Pair, command: str, script: str) -> None:
+    words: dict[str, Line] = {
+        "EVAL": ("EVAL", script, 1, A),
+        "SCRIPT": ("SCRIPT", "LOAD", script),
+        "FUNCTION": ("FUNCTION", "LOAD", script),
+    }
+    with pair.both() as forger, pair.both() as other:
+        for _ in range(3):
+            forger.ours.ask(*words[command])
+            assert other.ours.ask("PING").raw == b"+PONG\r\n"
+            assert other.ours.ask("SET", A, "mine").raw == b"+OK\r\n"
+            assert other.ours.ask("EVAL", "return redis.call('GET', KEYS[1])", 1, A).raw == (
+                b"$4\r\nmine\r\n"
+            )
+            assert forger.ours.ask("ECHO", "still in step").raw == b"$13\r\nstill in step\r\n"
