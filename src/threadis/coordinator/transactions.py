@@ -122,8 +122,10 @@ class Transactions:
             link = next(iter(watch.links.values()))
             await link.select(db)
             commands: list[Words] = [[b"MULTI"], *(parsed.args for parsed in queued), [b"EXEC"]]
-            replies = await link.ask(*commands, wait=None)
-            return replies[-1]
+            touched = [(db, access.key) for parsed in queued for access in parsed.keys]
+            # Not between the look and the write of someone who works on several instances.
+            async with self._execution.locks.stand_in_line([*touched, *watch.keys]):
+                return (await link.ask(*commands, wait=None))[-1]
         if is_plain:
             keys = [access for parsed in queued for access in parsed.keys]
             written = [(db, access.key) for access in keys if access.writes]
