@@ -105,7 +105,7 @@ class Transactions:
         try:
             reply = await self._exec(command, client, self._watches.get(client))
         except RefusedError as error:
-            reply = error.reply
+            reply = _aborted(error.reply)
         finally:
             await self.forget(client)
         return None if reply is None else Answer(reply, watching=False)
@@ -196,6 +196,13 @@ class Transactions:
         stack = self._running.pop(client, None)
         if stack:
             await stack.aclose()
+
+
+def _aborted(why: bytes) -> bytes:
+    """EXEC's refusal, in the words of the servers."""
+    if why.startswith(b"-EXECABORT") or not why.startswith(b"-"):
+        return why
+    return b"-EXECABORT Transaction discarded because of: " + why[1:]
 
 
 def _client(command: _core.Command) -> ClientKey:
