@@ -10,6 +10,7 @@
 
 use crate::lanes::Lanes;
 use crate::merge::Merging;
+use crate::monitor::Monitor;
 use crate::multi::{Block, Executing, Multi};
 use crate::net::Peer;
 use crate::push::Pushes;
@@ -129,6 +130,8 @@ pub struct Session {
     pub output_bytes: u64,
     /// Monotonic seconds when it went over its soft limit, if it is.
     pub over_since: Option<u64>,
+    /// MONITOR.
+    pub monitor: Monitor,
 }
 
 /// One connection of an application.

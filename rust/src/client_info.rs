@@ -34,4 +34,5 @@ pub struct ClientInfo {
     pub sub: usize,
     pub psub: usize,
     pub ssub: usize,
+    pub is_monitor: bool,
 }

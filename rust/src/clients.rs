@@ -5,6 +5,7 @@ use crate::client_info::ClientInfo;
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
 use crate::lane::State;
+use crate::monitor::Monitor;
 use crate::net::{self, Io, Peer};
 use crate::shared::{Change, ClientKey, Mail, ToCoordinator};
 use crate::subscriptions::Kind;
@@ -102,6 +103,7 @@ impl Worker {
             input_bytes: 0,
             output_bytes: 0,
             over_since: None,
+            monitor: Monitor::default(),
         };
         let authenticated = self.shared.settings.password().is_none();
         let client = Client::new(fd, self.last_generation, lane_set, authenticated, session);
@@ -116,6 +118,7 @@ impl Worker {
     pub(crate) fn remove_client(&mut self, place: usize) {
         self.release(place);
         self.unsubscribe_all(place);
+        self.end_monitoring(place);
         let key = self.key(place);
         let client = self.clients.remove(place);
         if client.gate == Gate::Pause {
@@ -158,6 +161,7 @@ impl Worker {
                 Mail::Subscribe { key, kind, names, ticket } => {
                     self.subscribe_to(key, kind, names, ticket);
                 }
+                Mail::Lines(lines) => self.deliver_lines(&lines),
                 Mail::Stop(grace) => self.stop(grace),
             }
         }
@@ -174,6 +178,12 @@ impl Worker {
         if let Some(watching) = change.watching {
             client.is_watching = watching;
         }
+        if change.monitoring {
+            self.begin_monitoring(key.place);
+        }
+        let has_run =
+            !reply.starts_with(b"-") && !reply.starts_with(b"_") && !reply.starts_with(b"*-");
+        self.show_kept(key.place, has_run);
         if let Some(db) = change.db {
             self.change_state(key.place, |state| state.db = db);
         }
@@ -241,6 +251,7 @@ impl Worker {
             sub: subscribed(Kind::Channel),
             psub: subscribed(Kind::Pattern),
             ssub: subscribed(Kind::Shard),
+            is_monitor: session.monitor.is_on,
         }
     }
 
@@ -273,7 +284,8 @@ impl Worker {
             let is_idle = timeout > 0
                 && idle > timeout
                 && client.owed.is_empty()
-                && client.subscriptions.is_none();
+                && client.subscriptions.is_none()
+                && !client.session.monitor.is_on;
             let is_over_limit = self.shared.settings.output_limits.is_over(client, now);
             let has_lingered = matches!(client.closing, Closing::Lingering(until) if now >= until);
             if is_idle || has_lingered || is_over || is_over_limit {

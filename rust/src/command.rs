@@ -2,7 +2,9 @@
 
 use crate::keys::KeySpec;
 use crate::merge::Merge;
+use crate::names::{Index, Recent};
 use crate::pubsub;
+use crate::request::Args;
 
 /// How a command reaches the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,10 @@ pub struct Row {
     pub needs_coordinator: bool,
     /// Runs at once between MULTI and EXEC.
     pub ends_multi: bool,
+    /// Monitors see it.
+    pub is_shown: bool,
+    /// Reads or writes keys, so that a monitor may not use it.
+    pub touches_keys: bool,
     /// Where it goes.
     pub route: Route,
     /// Where its keys are.
@@ -108,6 +114,8 @@ impl Row {
             feeds: false,
             needs_coordinator: false,
             ends_multi: false,
+            is_shown: true,
+            touches_keys: true,
             route,
             keys,
             only_key,
@@ -202,18 +210,26 @@ impl Table {
     /// The same, remembering the last name: pipelines repeat themselves.
     #[inline]
     pub fn find_again(&self, recent: &mut Recent, name: &[u8], sub: Option<&[u8]>) -> Found {
-        if recent.name.bytes() == name && !name.is_empty() {
+        if recent.is(name) {
             return Found::Row(recent.place);
         }
         let found = self.find(name, sub);
         if let Found::Row(place) = found
-            && name.len() <= SHORT_NAME
             && self.commands.find(name) == Some(place)
             && self.rows[place].subcommands.is_empty()
         {
-            *recent = Recent { name: Name::new(name), place };
+            recent.note(name, place);
         }
         found
+    }
+
+    /// The row of a whole command.
+    #[must_use]
+    pub fn row_of(&self, args: Args) -> Option<&Row> {
+        match self.find(args.get(0), (args.len() > 1).then(|| args.get(1))) {
+            Found::Row(place) => Some(self.row(place)),
+            _ => None,
+        }
     }
 
     /// How many rows there are.
@@ -233,117 +249,6 @@ impl Table {
     pub fn row(&self, place: usize) -> &Row {
         &self.rows[place]
     }
-}
-
-/// Names without regard to case, in one open-addressed array: a look-up costs a hash and, nearly
-/// always, one comparison.
-#[derive(Debug, Clone, Default)]
-struct Index {
-    /// A power of two long, at most a quarter full.
-    buckets: Vec<Bucket>,
-    count: usize,
-}
-
-/// A name beside its place, so that a look-up touches one cache line.
-#[derive(Debug, Clone, Default)]
-struct Bucket {
-    name: Name,
-    place: usize,
-}
-
-/// The last command that was looked up, as it was spelled; never one with subcommands.
-#[derive(Debug, Default)]
-pub struct Recent {
-    name: Name,
-    place: usize,
-}
-
-/// The longest name of a stock command has 20 bytes; those of modules may be longer.
-#[derive(Debug, Clone, Default)]
-enum Name {
-    #[default]
-    Free,
-    Short {
-        length: u8,
-        bytes: [u8; SHORT_NAME],
-    },
-    Long(Box<[u8]>),
-}
-
-const SHORT_NAME: usize = 22;
-
-impl Name {
-    fn new(name: &[u8]) -> Self {
-        match u8::try_from(name.len()) {
-            Ok(length) if name.len() <= SHORT_NAME => {
-                let mut bytes = [0; SHORT_NAME];
-                bytes[..name.len()].copy_from_slice(name);
-                Self::Short { length, bytes }
-            }
-            _ => Self::Long(name.into()),
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Free => &[],
-            Self::Short { length, bytes } => &bytes[..usize::from(*length)],
-            Self::Long(bytes) => bytes,
-        }
-    }
-}
-
-impl Index {
-    fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    fn insert(&mut self, name: &[u8], place: usize) {
-        self.count += 1;
-        if self.count * 4 > self.buckets.len() {
-            let larger = vec![Bucket::default(); (self.count * 8).next_power_of_two()];
-            for bucket in std::mem::replace(&mut self.buckets, larger) {
-                if !matches!(bucket.name, Name::Free) {
-                    self.link(bucket);
-                }
-            }
-        }
-        self.link(Bucket { name: Name::new(name), place });
-    }
-
-    fn link(&mut self, bucket: Bucket) {
-        let mask = self.buckets.len() - 1;
-        let mut at = hash(bucket.name.bytes()) & mask;
-        while !matches!(self.buckets[at].name, Name::Free) {
-            at = (at + 1) & mask;
-        }
-        self.buckets[at] = bucket;
-    }
-
-    #[inline]
-    fn find(&self, name: &[u8]) -> Option<usize> {
-        let mask = self.buckets.len().checked_sub(1)?;
-        let mut at = hash(name) & mask;
-        loop {
-            let bucket = &self.buckets[at];
-            if matches!(bucket.name, Name::Free) {
-                return None;
-            }
-            if bucket.name.bytes().eq_ignore_ascii_case(name) {
-                return Some(bucket.place);
-            }
-            at = (at + 1) & mask;
-        }
-    }
-}
-
-/// FNV-1a with the case bit forced, so that GET and get meet.
-fn hash(name: &[u8]) -> usize {
-    let mut hash: u32 = 0x811c_9dc5;
-    for &byte in name {
-        hash = (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193);
-    }
-    (hash ^ (hash >> 15)) as usize
 }
 
 #[cfg(test)]

@@ -195,6 +195,8 @@ impl Worker {
         } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)
         {
             Taken::NotYet
+        } else if self.is_monitored() && self.refuse_to_monitor(place, row) {
+            Taken::Yes
         } else if self.clients[place].multi.is_some() && !row.ends_multi {
             self.queue(place, row, args, shared);
             Taken::Yes
@@ -202,10 +204,16 @@ impl Worker {
             && self.must_wait_for_lock(place, row, args)
         {
             Taken::NotYet
-        } else if row.feeds && self.ends_a_wait(place, row, args) {
-            self.route_to_coordinator(place, args)
         } else {
-            self.counted(place, (found, row), |worker| worker.route(place, row, args, shared))
+            let taken = if row.feeds && self.ends_a_wait(place, row, args) {
+                self.route_to_coordinator(place, args)
+            } else {
+                self.counted(place, (found, row), |worker| worker.route(place, row, args, shared))
+            };
+            if taken == Taken::Yes && self.is_monitored() {
+                self.show(place, row, args);
+            }
+            taken
         }
     }
 

@@ -167,6 +167,9 @@ impl Worker {
                 return Taken::NotYet;
             }
             let queued = if multi.is_spoilt { None } else { Some(split(&multi)) };
+            if queued.is_some() && self.is_monitored() {
+                self.show_queued_later(place, &multi.commands);
+            }
             self.clients[place].session.queued_rows = multi.rows;
             self.send_to_coordinator(place, args, queued);
             return Taken::Yes;
@@ -217,6 +220,7 @@ impl Worker {
             return false;
         }
         self.clients[place].executing = None;
+        self.show_kept(place, false);
         self.clients[place].release_pushes();
         self.mark_dirty(place);
         self.shared.coordinator.post(ToCoordinator::Ran(self.key(place)));
@@ -237,6 +241,9 @@ impl Worker {
             }
             Reach::Down => return self.instance_down(place, instance),
         };
+        if self.is_monitored() {
+            self.show_queued(place, &multi.commands);
+        }
         // MULTI and every command have a reply of their own, which says no more than QUEUED.
         let exec = self.clients[place].last_row();
         let block = Block { before: multi.count + 1, rows: multi.rows, exec };

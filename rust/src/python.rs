@@ -3,7 +3,7 @@
 //! One configuration goes in; letters, numbers and replies come and go. Nothing here is called
 //! for an ordinary command.
 
-use crate::command::{Found, Table};
+use crate::command::Table;
 use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Listener;
@@ -23,14 +23,18 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod config;
 mod feed;
 mod letters;
+mod lines;
 mod replies;
 mod rows;
 mod thread;
 
+use config::Config;
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Ran, Stopped, Tally, letter_to_python};
+use lines::Lines;
 use replies::{Replies, elements};
 use rows::CommandRow;
 use thread::start_thread;
@@ -44,7 +48,7 @@ mod _core {
         elements, slot,
     };
     #[pymodule_export]
-    use super::{Feed, Interest, Subscribe, Subscribed};
+    use super::{Feed, Interest, Lines, Subscribe, Subscribed};
     #[pymodule_export]
     use crate::client_info::ClientInfo;
     #[pymodule_export]
@@ -61,29 +65,6 @@ fn build_profile() -> &'static str {
 #[pyfunction]
 fn slot(key: &[u8]) -> usize {
     crate::slot::slot(key)
-}
-
-/// What `threadis.proxy` hands over; see `_core.pyi`.
-#[derive(FromPyObject)]
-struct Config {
-    listeners: Vec<(i32, String, bool)>,
-    backlog: i32,
-    workers: Vec<Vec<usize>>,
-    slot_map: Vec<(usize, usize, u16)>,
-    instance_count: usize,
-    instance_password: Vec<u8>,
-    databases: u32,
-    client_memory: usize,
-    requirepass: Option<Vec<u8>>,
-    protected_mode: bool,
-    maxclients: usize,
-    timeout: u64,
-    tcp_keepalive: u64,
-    pushes_follow_replies: bool,
-    unsubscribing_needs_subscription: bool,
-    hello2: Vec<(Vec<u8>, Vec<u8>)>,
-    hello3: Vec<(Vec<u8>, Vec<u8>)>,
-    commands: Vec<CommandRow>,
 }
 
 /// The workers, from the coordinator's side.
@@ -125,6 +106,7 @@ impl Proxy {
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             registry: Registry::default(),
+            monitors: AtomicUsize::new(0),
             settings: Settings {
                 output_limits: OutputLimits::default(),
                 requirepass: Mutex::new(config.requirepass),
@@ -187,12 +169,19 @@ impl Proxy {
     }
 
     /// Answers a command, and changes the client's session.
-    #[pyo3(signature = (command, data, db=None, watching=None))]
-    fn reply(&self, command: &Command, data: Vec<u8>, db: Option<u32>, watching: Option<bool>) {
+    #[pyo3(signature = (command, data, db=None, watching=None, monitoring=false))]
+    fn reply(
+        &self,
+        command: &Command,
+        data: Vec<u8>,
+        db: Option<u32>,
+        watching: Option<bool>,
+        monitoring: bool,
+    ) {
         let (worker, place, generation) = (command.worker, command.place, command.generation);
         if let Some(door) = self.shared.doors.get(worker) {
             let key = ClientKey { worker, place, generation };
-            door.mailbox.post(Mail::Reply(key, data, Change { db, watching }));
+            door.mailbox.post(Mail::Reply(key, data, Change { db, watching, monitoring }));
         }
     }
 
@@ -276,9 +265,7 @@ impl Proxy {
         let mut request = Request::default();
         let Ok(Cut::Complete(_)) = request.cut(&raw, true) else { return None };
         let args = request.args(&raw);
-        let sub = (args.len() > 1).then(|| args.get(1));
-        let Found::Row(place) = self.shared.table.find(args.get(0), sub) else { return None };
-        let row = self.shared.table.row(place);
+        let row = self.shared.table.row_of(args)?;
         let spans = row.keys.iter().map(|spec| spec.span(args));
         let keys = spans.map(|span| span.map_or(Vec::new(), |span| span.indices().collect()));
         Some((String::from_utf8_lossy(&row.name).into_owned(), keys.collect()))

@@ -102,6 +102,7 @@ impl Worker {
 
     fn reset(&mut self, place: usize) {
         self.unsubscribe_all(place);
+        self.end_monitoring(place);
         self.change_state(place, |state| *state = State::default());
         let authenticated = self.shared.settings.password().is_none();
         let client = &mut self.clients[place];

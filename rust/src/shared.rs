@@ -42,6 +42,8 @@ pub struct Shared {
     pub unsubscribing_needs_subscription: bool,
     /// Who is subscribed to what.
     pub registry: Registry,
+    /// Clients in MONITOR, of all workers.
+    pub monitors: AtomicUsize,
     /// What CONFIG SET may change.
     pub settings: Settings,
     /// The next client's id is one more.
@@ -140,6 +142,8 @@ pub enum Mail {
         /// The coordinator's own number.
         ticket: u64,
     },
+    /// For your monitors.
+    Lines(Arc<[u8]>),
     /// Serve what runs, then end; milliseconds of grace.
     Stop(u64),
 }
@@ -218,6 +222,8 @@ pub struct Change {
     pub db: Option<u32>,
     /// Whether keys are watched for it.
     pub watching: Option<bool>,
+    /// It sees every command from now on.
+    pub monitoring: bool,
 }
 
 /// Names a client for as long as it lives; places are reused, generations are not.

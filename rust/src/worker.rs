@@ -1,11 +1,11 @@
 //! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
 
 use crate::client::{Client, Closing, Gate};
-use crate::command::Recent;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
 use crate::lanes::Lanes;
 use crate::locks::Locks;
+use crate::names::Recent;
 use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
@@ -44,6 +44,9 @@ pub struct Worker {
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
+    /// Clients in MONITOR, and lines for all monitors.
+    pub(crate) monitors: Vec<usize>,
+    pub(crate) lines: Vec<u8>,
     pub(crate) counters: Counters,
     pub(crate) tally: Tally,
     pub(crate) last_generation: u32,
@@ -123,6 +126,8 @@ impl Worker {
             waited: Waited::default(),
             instances,
             audience: Audience::default(),
+            monitors: Vec::new(),
+            lines: Vec::new(),
             counters: Counters::default(),
             last_generation: 0,
             ready: Vec::new(),
@@ -159,6 +164,7 @@ impl Worker {
             self.read_mail();
             self.accept();
             self.read_clients();
+            self.post_lines();
             self.begin_locks();
             self.write_lanes();
             self.read_lanes();

@@ -47,6 +47,10 @@ class CommandRow(Protocol):
     @property
     def ends_multi(self) -> bool: ...
     @property
+    def is_shown(self) -> bool: ...
+    @property
+    def touches_keys(self) -> bool: ...
+    @property
     def route(self) -> str: ...
     @property
     def detail(self) -> str: ...
@@ -161,6 +165,8 @@ class ClientInfo:
     def psub(self) -> int: ...
     @property
     def ssub(self) -> int: ...
+    @property
+    def is_monitor(self) -> bool: ...
 
 @final
 class Command:
@@ -304,7 +310,12 @@ class Proxy:
     ]:
         """What workers ask and tell, oldest first."""
     def reply(
-        self, command: Command, data: bytes, db: int | None = None, watching: bool | None = None
+        self,
+        command: Command,
+        data: bytes,
+        db: int | None = None,
+        watching: bool | None = None,
+        monitoring: bool = False,
     ) -> None:
         """Answer a command with one reply in the client's protocol; change its session."""
     def run_queued(self, command: Command, queued: Sequence[Sequence[bytes]], token: int) -> None:
@@ -373,6 +384,14 @@ class Feed:
     def __new__(cls, proxy: Proxy) -> Feed: ...
     def feed(self, data: bytes) -> list[bytes]:
         """Pass messages on to their subscribers and return the rest; raises ValueError."""
+
+@final
+class Lines:
+    """What MONITOR shows on an instance; clients get the lines about commands of scripts."""
+
+    def __new__(cls, proxy: Proxy) -> Lines: ...
+    def feed(self, data: bytes) -> None:
+        """Pass on what is complete."""
 
 def elements(reply: bytes) -> list[bytes]:
     """Split an array, set or map into its elements, as they came; raises ValueError."""

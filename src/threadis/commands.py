@@ -41,6 +41,8 @@ class Row:
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
     ends_multi: bool = False  # runs at once between MULTI and EXEC
+    is_shown: bool = True  # by MONITOR
+    touches_keys: bool = False  # reads or writes keys: not for monitors
     special_words: tuple[str, ...] = ()  # options with which the coordinator runs it
     words_until: str = ""  # options end at this word
     refusal: str = ""
@@ -107,6 +109,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "client|import-source": Override("coordinator", "no lane may change its state"),
     "client|list": Override("coordinator", "clients are ours, not the instances'"),
     "client|info": Override("coordinator", "clients are ours, not the instances'"),
+    "monitor": Override("coordinator", "scripts run on the instances, all else here"),
     "info": Override("coordinator", MERGED),
     "config|get": Override("coordinator", "some directives are ours"),
     "config|set": Override("coordinator", "on all instances or none; some directives are ours"),
@@ -170,6 +173,8 @@ OVERRIDES: Final[dict[str, Override]] = {
 # Run at once between MULTI and EXEC.
 ENDS_MULTI: Final = frozenset({"multi", "exec", "discard", "watch", "quit", "reset"})
 SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
+# Replicated although they do not write, which COMMAND does not say.
+MAY_REPLICATE: Final = frozenset({"eval", "evalsha", "fcall", "pfcount", "publish", "spublish"})
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
 # They write, but nothing that a client waits for; consumers of a stream use them all the time.
@@ -208,7 +213,9 @@ def _with_missing(rows: list[Row]) -> list[Row]:
     """Add what Redis 7.0 does not list although it knows it."""
     names = {row.name for row in rows}
     if "quit" not in names:
-        rows.append(Row("quit", -1, "session", "quit", no_auth=True, ends_multi=True))
+        rows.append(
+            Row("quit", -1, "session", "quit", no_auth=True, ends_multi=True, is_shown=False)
+        )
     return rows
 
 
@@ -226,12 +233,14 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         detail=detail,
         keys=_key_specs(entry),
         no_auth="no_auth" in flags,
-        may_replicate=not flags.isdisjoint(("write", "may_replicate")),
+        may_replicate="write" in flags or name in MAY_REPLICATE,
         writes="write" in flags,
         feeds="write" in flags and name not in FEEDS_NOBODY,
         multi_refusal=_multi_refusal(name, flags, words_it),
         needs_coordinator="noscript" in flags or family in SCRIPTS,
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
+        is_shown="admin" not in flags and ("skip_monitor" not in flags or family in SCRIPTS),
+        touches_keys=not flags.isdisjoint(("readonly", "write")) or name in MAY_REPLICATE,
         special_words=override.special_words if override else (),
         words_until=override.words_until if override else "",
         refusal=_refusal(name, override),

@@ -18,6 +18,8 @@ pub(super) struct CommandRow {
     multi_refusal: String,
     needs_coordinator: bool,
     ends_multi: bool,
+    is_shown: bool,
+    touches_keys: bool,
     route: String,
     detail: String,
     keys: Vec<KeyRow>,
@@ -122,6 +124,8 @@ impl CommandRow {
         row.feeds = self.feeds;
         row.needs_coordinator = self.needs_coordinator;
         row.ends_multi = self.ends_multi;
+        row.is_shown = self.is_shown;
+        row.touches_keys = self.touches_keys;
         row.special_words = self.special_words.into_iter().map(String::into_bytes).collect();
         row.words_until = self.words_until.into_bytes();
         row.refusal = self.refusal.into_bytes();

@@ -230,6 +230,7 @@ fn shared(instances: usize) -> Shared {
         pushes_follow_replies: true,
         unsubscribing_needs_subscription: true,
         registry: Registry::default(),
+        monitors: AtomicUsize::new(0),
         settings: Settings {
             output_limits: OutputLimits::default(),
             requirepass: Mutex::new(None),

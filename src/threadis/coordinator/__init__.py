@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import astuple
 
 from threadis import _core, control, resp
 from threadis.commands import SCRIPTS, Row
@@ -29,6 +30,7 @@ from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.monitoring import Monitoring
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.scripts import Scripts
@@ -94,6 +96,7 @@ class Coordinator:
             self.tallies,
         )
         self._logs = Logs(links)
+        self._monitoring = Monitoring(core, links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
             "config|get": self._configuration.get,
@@ -111,6 +114,7 @@ class Coordinator:
             **Everywhere(links, self.clients).handlers(),
             **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),
+            "monitor": self._monitoring.monitor,
             "watch": self._transactions.watch,
             "unwatch": self._transactions.unwatch,
             "discard": self._transactions.unwatch,
@@ -147,7 +151,7 @@ class Coordinator:
         if name == "config|set":
             self._busy.forget()
         if isinstance(reply, Answer):
-            self._core.reply(command, reply.data, reply.db, reply.watching)
+            self._core.reply(command, *astuple(reply))
         elif reply is not None:
             self._core.reply(command, reply)
 
@@ -159,6 +163,7 @@ class Coordinator:
             return
         self._blocking.left(client, is_gone=letter.is_gone)
         if letter.is_gone:
+            self._monitoring.gone(client)
             self._keep(asyncio.create_task(self._transactions.gone(client)))
 
     async def recover(self) -> None:
@@ -196,6 +201,7 @@ class Coordinator:
                 await self._library.replay(instance.index)
                 await self._commits.recover(instance.index)
                 await self._pubsub.renew(instance.index)
+                await self._monitoring.renew(instance.index)
                 known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:
                 log.warning("instance %d cannot be asked yet: %s", instance.index, error)

@@ -10,3 +10,4 @@ class Answer:
     data: bytes
     db: int | None = None
     watching: bool | None = None
+    monitoring: bool = False  # it sees every command from now on

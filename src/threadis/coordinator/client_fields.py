@@ -19,6 +19,7 @@ def fields(client: _core.ClientInfo) -> dict[str, str]:
     flags = "".join(
         letter
         for letter, is_set in (
+            ("O", client.is_monitor),
             ("P", client.sub or client.psub or client.ssub),
             ("b", client.is_blocked),
             ("U", client.is_unix),

@@ -1,0 +1,237 @@
+//! MONITOR: a line about every command that a client runs, for the clients that want to see them.
+//!
+//! ```text
+//! take ─► Worker::lines ─(once a turn)─► Mail::Lines to every worker ─► its monitors
+//! EXEC by the coordinator ─► Unshown, until it is known what ran
+//! ```
+//! Lines leave before the lanes are written, so no reply overtakes the line about its command.
+
+use crate::client::Closing;
+use crate::command::{Route, Row, Verb};
+use crate::request::{Args, Cut, Request};
+use crate::shared::{Mail, ToCoordinator};
+use crate::worker::Worker;
+use rustix::time::{ClockId, clock_gettime};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+const REDACTED: &[u8] = b"(redacted)";
+
+/// A client's part in it.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    /// It sees every command.
+    pub(crate) is_on: bool,
+    /// Its EXEC runs at the coordinator: lines of the queued commands, and of EXEC.
+    unshown: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Worker {
+    /// True while some client of any worker wants to see commands.
+    #[inline]
+    pub(crate) fn is_monitored(&self) -> bool {
+        self.shared.monitors.load(Relaxed) > 0
+    }
+
+    /// A monitor is a replica to its server, and so may not touch keys.
+    pub(crate) fn refuse_to_monitor(&mut self, place: usize, row: &Row) -> bool {
+        let is_refused = self.clients[place].session.monitor.is_on && row.touches_keys;
+        if is_refused {
+            self.refuse(place, "ERR Replica can't interact with the keyspace");
+            self.spoil_multi(place);
+        }
+        is_refused
+    }
+
+    /// Shows a command that was taken.
+    pub(crate) fn show(&mut self, place: usize, row: &Row, args: Args) {
+        if !row.is_shown || row.route == Route::Refuse {
+            return;
+        }
+        let mut line = Vec::new();
+        self.push_line(&mut line, place, row, args);
+        match &mut self.clients[place].session.monitor.unshown {
+            Some((_, exec)) if row.route == Route::Session(Verb::Exec) => *exec = line,
+            _ => self.lines.append(&mut line),
+        }
+    }
+
+    /// Shows the commands of a transaction.
+    pub(crate) fn show_queued(&mut self, place: usize, commands: &[u8]) {
+        let mut lines = self.lines_of(place, commands);
+        self.lines.append(&mut lines);
+    }
+
+    /// Keeps the lines about a transaction until it is known whether it ran.
+    pub(crate) fn show_queued_later(&mut self, place: usize, commands: &[u8]) {
+        let lines = self.lines_of(place, commands);
+        self.clients[place].session.monitor.unshown = Some((lines, Vec::new()));
+    }
+
+    /// Shows a transaction that is over; its commands only if they ran and were not shown yet.
+    pub(crate) fn show_kept(&mut self, place: usize, with_commands: bool) {
+        if let Some((mut queued, mut exec)) = self.clients[place].session.monitor.unshown.take() {
+            if with_commands {
+                self.lines.append(&mut queued);
+            }
+            self.lines.append(&mut exec);
+        }
+    }
+
+    fn lines_of(&self, place: usize, mut commands: &[u8]) -> Vec<u8> {
+        let mut lines = Vec::new();
+        let mut request = Request::default();
+        while let Ok(Cut::Complete(length)) = request.cut(commands, true) {
+            let args = request.args(&commands[..length]);
+            if let Some(row) = self.shared.table.row_of(args)
+                && row.is_shown
+            {
+                self.push_line(&mut lines, place, row, args);
+            }
+            request.reset();
+            commands = &commands[length..];
+            if commands.is_empty() {
+                break;
+            }
+        }
+        lines
+    }
+
+    fn push_line(&self, lines: &mut Vec<u8>, place: usize, row: &Row, args: Args) {
+        let client = &self.clients[place];
+        let peer = &client.session.peer;
+        let db = self.lanes.state(client.lane_set).db;
+        let now = clock_gettime(ClockId::Realtime);
+        // Writing to memory does not fail.
+        let _ = write!(lines, "+{}.{:06} [{db} ", now.tv_sec, now.tv_nsec / 1000);
+        if peer.is_unix {
+            let path = peer.address.strip_suffix(":0").unwrap_or(&peer.address);
+            let _ = write!(lines, "unix:{path}]");
+        } else {
+            let _ = write!(lines, "{}]", peer.address);
+        }
+        let secret = secrets(row, args);
+        for (at, arg) in args.iter().enumerate() {
+            lines.push(b' ');
+            push_quoted(lines, if secret.contains(&at) { REDACTED } else { arg });
+        }
+        lines.extend_from_slice(b"\r\n");
+    }
+
+    /// Sends this turn's lines to all monitors.
+    pub(crate) fn post_lines(&mut self) {
+        if !self.lines.is_empty() {
+            let lines: Arc<[u8]> = std::mem::take(&mut self.lines).into();
+            for door in &self.shared.doors {
+                door.mailbox.post(Mail::Lines(Arc::clone(&lines)));
+            }
+        }
+    }
+
+    /// Hands lines out.
+    pub(crate) fn deliver_lines(&mut self, lines: &[u8]) {
+        for place in self.monitors.clone() {
+            if self.clients[place].closing != Closing::Now {
+                self.clients[place].push(lines[0], &lines[1..]);
+                self.mark_dirty(place);
+            }
+        }
+    }
+
+    /// MONITOR is about to be answered.
+    pub(crate) fn begin_monitoring(&mut self, place: usize) {
+        if !std::mem::replace(&mut self.clients[place].session.monitor.is_on, true) {
+            self.monitors.push(place);
+            self.shared.monitors.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A monitor resets or leaves; the coordinator must hear of it.
+    pub(crate) fn end_monitoring(&mut self, place: usize) {
+        if std::mem::take(&mut self.clients[place].session.monitor.is_on) {
+            self.monitors.retain(|&known| known != place);
+            self.shared.monitors.fetch_sub(1, Relaxed);
+            self.shared.coordinator.post(ToCoordinator::Gone(self.key(place)));
+        }
+    }
+}
+
+/// Which arguments nobody may see.
+fn secrets(row: &Row, args: Args) -> Vec<usize> {
+    if row.route == Route::Session(Verb::Auth) {
+        return (1..args.len()).collect();
+    }
+    if row.route != Route::Session(Verb::Hello) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut at = 2;
+    while at < args.len() {
+        let more = args.len() - at - 1;
+        if args.get(at).eq_ignore_ascii_case(b"AUTH") && more >= 2 {
+            found.extend([at + 1, at + 2]);
+            at += 3;
+        } else if args.get(at).eq_ignore_ascii_case(b"SETNAME") && more >= 1 {
+            at += 2;
+        } else {
+            break;
+        }
+    }
+    found
+}
+
+/// In quotes, with everything escaped that is not printable.
+fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for &byte in text {
+        match byte {
+            b'\\' | b'"' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x07 => out.extend_from_slice(b"\\a"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            b' '..=b'~' => out.push(byte),
+            _ => {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        }
+    }
+    out.push(b'"');
+}
+
+/// The lines about commands that scripts ran, among what MONITOR shows on an instance.
+#[must_use]
+pub fn of_scripts(lines: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    for line in lines.split_inclusive(|&byte| byte == b'\n') {
+        // `+seconds.micros [db lua] "command" …`: where clients have their address.
+        let bracket = memchr::memchr(b'[', line).unwrap_or(0);
+        let close = memchr::memchr(b']', &line[bracket..]).map_or(bracket, |at| bracket + at);
+        if line[bracket..close].ends_with(b" lua") {
+            found.extend_from_slice(line);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_escaped_as_the_server_does() {
+        let mut out = Vec::new();
+        push_quoted(&mut out, b"a\"\\\n\r\t\x07\x08\x00\x7f\xff ~");
+        assert_eq!(out, br#""a\"\\\n\r\t\a\b\x00\x7f\xff ~""#);
+    }
+
+    #[test]
+    fn only_what_scripts_ran_is_kept() {
+        let script = b"+1.000001 [0 lua] \"set\" \"[0 x]\"\r\n";
+        let client = b"+1.000001 [0 unix:/tmp/s] \"set\" \"[0 lua]\"\r\n";
+        assert_eq!(of_scripts(&[client.as_slice(), script, client].concat()), script);
+        assert!(of_scripts(b"+OK\r\n").is_empty());
+    }
+}

@@ -1,0 +1,81 @@
+"""MONITOR: the workers show what clients run; what scripts run, only the instances can show.
+
+While a client monitors, one connection to each instance does too. Its lines about commands of
+scripts go on to the clients, after the worker's line about the script.
+"""
+
+import asyncio
+import logging
+
+from threadis import _core, resp
+from threadis.coordinator.answer import Answer
+from threadis.coordinator.links import LinkError, Links, pack
+
+log = logging.getLogger(__name__)
+
+READ_MOST = 256 * 1024
+RETRY = 0.05  # seconds before a lost connection is made anew
+
+ClientKey = tuple[int, int, int]  # worker, place, generation
+
+
+class Monitoring:
+    """Knows who monitors, and monitors the instances for them."""
+
+    def __init__(self, core: _core.Proxy, links: Links) -> None:
+        self._core, self._links = core, links
+        self._clients: set[ClientKey] = set()
+        self._reading: dict[int, asyncio.Task[None]] = {}
+        self._connecting = asyncio.Lock()
+
+    async def monitor(self, command: _core.Command) -> Answer:
+        """MONITOR."""
+        if command.token is not None:
+            return Answer(resp.error("ERR MONITOR isn't allowed for DENY BLOCKING client"))
+        if command.info.is_monitor:
+            return Answer(b"")  # no reply at all, as the server
+        self._clients.add((command.worker, command.place, command.generation))
+        for index in self._links.ready():
+            await self.renew(index)
+        return Answer(resp.OK, monitoring=True)
+
+    def gone(self, client: ClientKey) -> None:
+        """Take note that a client does not monitor any more, if it did."""
+        self._clients.discard(client)
+        if not self._clients:
+            for task in self._reading.values():
+                task.cancel()
+            self._reading.clear()
+
+    async def renew(self, index: int) -> None:
+        """Monitor an instance if somebody wants it and nobody does."""
+        async with self._connecting:
+            if not self._clients or index in self._reading:
+                return
+            try:
+                link = await self._links.connect(index)
+                link.writer.write(pack([b"MONITOR"]))
+                first = await link.reader.read(READ_MOST)
+            except (LinkError, OSError) as error:
+                log.warning("instance %d cannot be monitored yet: %s", index, error)
+                return
+            reading = self._read(index, link.reader, link.writer, first)
+            self._reading[index] = asyncio.create_task(reading)
+
+    async def _read(
+        self, index: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes
+    ) -> None:
+        """Hand lines on until nobody wants them, or the connection is lost; then make it anew."""
+        lines = _core.Lines(self._core)
+        try:
+            while data:
+                lines.feed(data)
+                data = await reader.read(READ_MOST)
+        except OSError as error:
+            log.warning("instance %d: %s", index, error)
+        finally:
+            writer.close()
+        await asyncio.sleep(RETRY)
+        self._reading.pop(index, None)
+        if index in self._links.ready():
+            await self.renew(index)

@@ -1,0 +1,126 @@
+"""MONITOR shows what the bare server shows: every command, once, in the same words."""
+
+import re
+
+import pytest
+
+from differential.pair import Both, Pair
+from differential.wire import Word
+
+TIME_AND_ADDRESS = re.compile(rb"^\+\d+\.\d{6} \[(\d+) ([^\]]*)\]")
+
+
+def shown(line: bytes) -> bytes:
+    """A line without when and from where; what scripts run has no address."""
+    found = TIME_AND_ADDRESS.match(line)
+    assert found, line
+    where = b"lua" if found[2] == b"lua" else b"client"
+    return found[1] + b" " + where + line[found.end() :]
+
+
+def same_lines(monitor: Both, count: int = 1) -> list[bytes]:
+    """The next so many lines of both."""
+    bare = [shown(monitor.bare.read().raw) for _ in range(count)]
+    ours = [shown(monitor.ours.read().raw) for _ in range(count)]
+    assert ours == bare
+    return ours
+
+
+def run(client: Both, *words: Word) -> None:
+    """A command whose reply does not matter here."""
+    client.bare.ask(*words)
+    client.ours.ask(*words)
+
+
+def nothing_else(monitor: Both, client: Both) -> None:
+    """What comes next is the line about this, and nothing before it."""
+    client.same("ECHO", "end")
+    assert same_lines(monitor) == [b'0 client "ECHO" "end"\r\n']
+
+
+def test_every_command_is_shown_once(pair: Pair, protocol: int) -> None:
+    lines: list[tuple[Word, ...]] = [
+        ("SET", "a", b'"\\\n\r\t\x07\x08\x00\xff '), ("get", "a"), ("MGET", "a", "b", "c", "d"),
+        ("MSET", "a", 1, "b", 2, "c", 3), ("DEL", "a", "b", "c"), ("PING",), ("DBSIZE",),
+        ("SELECT", 3), ("SET", "x", ""), ("SELECT", 0), ("LPUSH", "a"), ("LPUSH", "l", 1),
+        ("INCR", "l"), ("EXISTS", "a", "b"), ("PUBLISH", "c", "m"), ("EXEC",), ("SCAN", 0),
+        ("CLIENT", "SETNAME", "me"), ("COPY", "l", "other"), ("SUNIONSTORE", "s", "t", "u"),
+    ]  # fmt: skip
+    with pair.both(protocol) as monitor, pair.both(protocol) as client:
+        monitor.same("MONITOR")
+        for words in lines:
+            run(client, *words)
+            if words != ("LPUSH", "a"):
+                same_lines(monitor)
+        for hidden in ("WHAT", "CONFIG GET port", "GET", "SLOWLOG LEN", "DEBUG JMAP"):
+            run(client, *hidden.split())
+        nothing_else(monitor, client)
+
+
+def test_passwords_are_not_shown(pair: Pair) -> None:
+    with pair.both() as monitor, pair.both() as client:
+        monitor.same("MONITOR")
+        for line in (
+            "AUTH no", "AUTH no no", "HELLO 3 AUTH no no", "HELLO 2 SETNAME AUTH AUTH x y",
+            "HELLO 9 AUTH a",
+        ):  # fmt: skip
+            run(client, *line.split())
+        assert any(b"(redacted)" in line for line in same_lines(monitor, 5))
+
+
+@pytest.mark.parametrize("watching", [False, True])
+def test_transactions_are_shown_when_they_run(pair: Pair, watching: bool) -> None:
+    with pair.both() as monitor, pair.both() as client, pair.both() as other:
+        monitor.same("MONITOR")
+        for block, count in (
+            ("SET a{t} 1|GET a{t}", 2), ("SET a 1|SET b 2|SET c 3|MGET a b c", 4),
+            ("SELECT 2|SET a 1|SELECT 0", 3), ("SUNIONSTORE x a{s} b{t}", 1), ("WHAT", 0),
+            ("PUBLISH a b", 1), ("", 0),
+        ):  # fmt: skip
+            if watching:
+                client.same("WATCH", "w")
+                same_lines(monitor)
+            client.same("MULTI")
+            for line in block.split("|") if block else []:
+                client.same(*line.split())
+            client.same("EXEC")
+            same_lines(monitor, count + 2)
+        client.same("WATCH", "w")
+        client.same("MULTI")
+        client.same("SET", "a", 1)
+        other.same("SET", "w", 1)
+        client.same("EXEC")  # nothing has run
+        same_lines(monitor, 4)
+        client.same("MULTI")
+        client.same("SET", "a", 1)
+        client.same("DISCARD")
+        same_lines(monitor, 2)
+        nothing_else(monitor, other)
+
+
+def test_commands_of_scripts_are_shown(pair: Pair) -> None:
+    with pair.both() as monitor, pair.both() as client:
+        monitor.same("MONITOR")
+        script = "redis.call('set', KEYS[1], ARGV[1]) redis.call('PING')"
+        client.same("EVAL", script, 1, "a", "b")
+        for _ in range(3):
+            assert b'client "EVAL"' in shown(monitor.ours.read().raw)
+            inside = [shown(monitor.ours.read().raw).split(b" ", 1)[1] for _ in range(2)]
+            assert inside == [b'lua "set" "a" "b"\r\n', b'lua "PING"\r\n']
+            client.same("EVAL", script, 1, "a", "b")
+
+
+def test_what_a_monitor_may_do(pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as monitor, pair.both(protocol) as client:
+        for words in (("MULTI",), ("MONITOR",), ("EXEC",)):
+            monitor.same(*words)
+        monitor.same("MONITOR")
+        for line in ("GET a", "SET a 1", "MGET a b", "DBSIZE", "PUBLISH a b"):
+            monitor.same(*line.split())
+        monitor.same("PING")
+        same_lines(monitor)
+        listing = client.ours.ask("CLIENT", "LIST").text
+        assert b" flags=O " in listing
+        monitor.same("RESET")
+        client.same("SET", "a", 1)
+        monitor.same("GET", "a")
