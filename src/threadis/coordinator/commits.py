@@ -18,7 +18,9 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
+import hiredis
 import msgspec
 
 from threadis import _core
@@ -58,6 +60,8 @@ class Commits:
         self._links = links
         self._locks = locks
         self._records = databases + RECORDS
+        self._running: set[bytes] = set()  # IDs whose outcome this process will see to
+        self._settling = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(
@@ -72,6 +76,23 @@ class Commits:
         if not others:
             return {first: await self._run_one(first, parts[first], db, kind)}
         name = os.urandom(12).hex().encode()
+        self._running.add(name)
+        try:
+            return await self._run_all(parts, lock, first, others, name, db, kind)
+        finally:
+            if not lock.is_kept:
+                self._running.discard(name)
+
+    async def _run_all(
+        self,
+        parts: Mapping[int, Part],
+        lock: Lock,
+        first: int,
+        others: list[int],
+        name: bytes,
+        db: int,
+        kind: Kind,
+    ) -> dict[int, list[bytes]]:
         async with AsyncExitStack() as stack:
             links = {}
             for index in (first, *others):
@@ -171,41 +192,53 @@ class Commits:
                 await self._forget(first, name)
             except LinkError:
                 continue
+            self._running.discard(name)
             self._locks.release(lock)
             return
 
     async def _settle(self, index: int, key: bytes) -> None:
         """Do or forget what an instance has prepared; LinkError if that cannot be known yet."""
-        payload = await self._links.call(index, b"GET", key, db=self._records)
-        if not isinstance(payload, bytes):
-            return
-        record = msgspec.msgpack.decode(payload, type=Prepared)
-        name = key.removeprefix(PREPARED)
-        decided = await self._links.call(record.first, b"EXISTS", DECIDED + name, db=self._records)
-        if decided:
-            hidden = [b"SELECT", b"%d" % self._records]
-            part = [*record.commands, hidden, [b"DEL", key], [b"SELECT", b"%d" % record.db]]
-            await self._run_one(index, part, record.db, Kind())
-            log.warning("instance %d: completed a write to several instances", index)
-        else:
-            await self._links.call(index, b"DEL", key, db=self._records)
+        async with self._settling:  # two who settle the same would do it twice
+            payload = await self._ask(index, b"GET", key)
+            if payload is None:
+                return
+            record = msgspec.msgpack.decode(payload, type=Prepared)
+            name = key.removeprefix(PREPARED)
+            if await self._ask(record.first, b"EXISTS", DECIDED + name):
+                hidden = [b"SELECT", b"%d" % self._records]
+                part = [*record.commands, hidden, [b"DEL", key], [b"SELECT", b"%d" % record.db]]
+                await self._run_one(index, part, record.db, Kind())
+                log.warning("instance %d: completed a write to several instances", index)
+            else:
+                await self._ask(index, b"DEL", key)
+
+    async def _ask(self, index: int, *words: bytes) -> Any:
+        """Ask about records; LinkError if the answer is an error: it is still loading, say."""
+        reply = await self._links.call(index, *words, db=self._records)
+        if isinstance(reply, hiredis.ReplyError):
+            raise LinkError(f"TRYAGAIN instance {index}: {reply}")
+        return reply
 
     async def recover(self, index: int) -> None:
         """Settle what an instance that came (back) has prepared; before clients may use it.
 
         Where the instance that decides is not there, the keys are locked until it is.
         """
-        for key in await self._links.call(index, b"KEYS", PREPARED + b"*", db=self._records):
+        for key in await self._ask(index, b"KEYS", PREPARED + b"*"):
+            payload = await self._ask(index, b"GET", key)
+            if payload is None or key.removeprefix(PREPARED) in self._running:
+                continue
             try:
                 await self._settle(index, key)
             except (LinkError, RefusedError):
-                payload = await self._links.call(index, b"GET", key, db=self._records)
                 record = msgspec.msgpack.decode(payload, type=Prepared)
                 self._spawn(self._recover_later(index, key, record))
-        for key in await self._links.call(index, b"KEYS", DECIDED + b"*", db=self._records):
-            payload = await self._links.call(index, b"GET", key, db=self._records)
-            others = msgspec.json.decode(payload, type=list[int])
-            self._spawn(self._forget_later(index, key.removeprefix(DECIDED), others))
+        for key in await self._ask(index, b"KEYS", DECIDED + b"*"):
+            payload = await self._ask(index, b"GET", key)
+            name = key.removeprefix(DECIDED)
+            if payload is not None and name not in self._running:
+                others = msgspec.json.decode(payload, type=list[int])
+                self._spawn(self._forget_later(index, name, others))
 
     async def _recover_later(self, index: int, key: bytes, record: Prepared) -> None:
         async with self._locks.hold(record.keys, [index]):
@@ -217,7 +250,7 @@ class Commits:
         await _retry(lambda: self._forget(first, name))
 
     async def _forget(self, first: int, name: bytes) -> None:
-        await self._links.call(first, b"DEL", DECIDED + name, db=self._records)
+        await self._ask(first, b"DEL", DECIDED + name)
 
     def _spawn(self, job: Awaitable[None]) -> None:
         async def run() -> None:

@@ -82,7 +82,7 @@ class Information:
             if isinstance(answer, bytes):
                 parsed[index] = merging.parse(answer.decode(errors="replace"))
             elif not isinstance(answer, LinkError):
-                raise RuntimeError(f"INFO of instance {index}: {answer!r}")
+                raise LinkError(str(answer))  # BUSY: a script runs there
         return parsed
 
     def _totals(self) -> dict[str, int]:

@@ -91,7 +91,9 @@ class Library:
         replies = [reply for (reply,) in answers]
         killed = [reply for reply in replies if not reply.startswith(b"-")]
         stubborn = [reply for reply in replies if reply.startswith(b"-UNKILLABLE")]
-        return (killed or stubborn or replies)[0]
+        # One that runs the other kind says BUSY; those that run nothing, NOTBUSY.
+        busy = [reply for reply in replies if reply.startswith(b"-BUSY")]
+        return (killed or stubborn or busy or replies)[0]
 
     async def stats(self, command: _core.Command) -> bytes:
         """FUNCTION STATS: of the instance that runs one, else of any."""

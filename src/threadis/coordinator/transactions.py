@@ -105,7 +105,7 @@ class Transactions:
         try:
             reply = await self._exec(command, client, self._watches.get(client))
         except RefusedError as error:
-            reply = error.reply
+            reply = _aborted(error.reply)
         finally:
             await self.forget(client)
         return None if reply is None else Answer(reply, watching=False)
@@ -122,8 +122,10 @@ class Transactions:
             link = next(iter(watch.links.values()))
             await link.select(db)
             commands: list[Words] = [[b"MULTI"], *(parsed.args for parsed in queued), [b"EXEC"]]
-            replies = await link.ask(*commands, wait=None)
-            return replies[-1]
+            touched = [(db, access.key) for parsed in queued for access in parsed.keys]
+            # Not between the look and the write of someone who works on several instances.
+            async with self._execution.locks.stand_in_line([*touched, *watch.keys]):
+                return (await link.ask(*commands, wait=None))[-1]
         if is_plain:
             keys = [access for parsed in queued for access in parsed.keys]
             written = [(db, access.key) for access in keys if access.writes]
@@ -194,6 +196,13 @@ class Transactions:
         stack = self._running.pop(client, None)
         if stack:
             await stack.aclose()
+
+
+def _aborted(why: bytes) -> bytes:
+    """EXEC's refusal, in the words of the servers."""
+    if why.startswith(b"-EXECABORT") or not why.startswith(b"-"):
+        return why
+    return b"-EXECABORT Transaction discarded because of: " + why[1:]
 
 
 def _client(command: _core.Command) -> ClientKey:

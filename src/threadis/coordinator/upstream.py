@@ -112,6 +112,7 @@ class Upstream:
                 self._heard(feed.feed(data))
         except (OSError, ValueError) as error:
             log.warning("subscriptions of instance %d: %s", self._index, error)
+            await asyncio.sleep(RETRY)  # a script keeps it busy, say
         if self._writer is writer:
             self._reading = None
             self._lost()
