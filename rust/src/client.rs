@@ -58,8 +58,7 @@ pub enum Closing {
     No,
     /// Once everything it is owed has been written.
     AfterReplies,
-    /// We said goodbye; what still comes in is thrown away until this second, so that the
-    /// kernel does not destroy our last words with a reset.
+    /// We said goodbye; until this second input is thrown away, or a reset would eat our words.
     Lingering(u64),
     /// At the end of this turn.
     Now,
@@ -105,6 +104,10 @@ pub struct Session {
     pub id: u64,
     /// Both ends.
     pub peer: Peer,
+    /// Who it is.
+    pub user: std::sync::Arc<[u8]>,
+    /// What the coordinator said of the next command.
+    pub verdict: Option<crate::users::Verdict>,
     /// CLIENT SETNAME.
     pub name: Vec<u8>,
     /// CLIENT SETINFO LIB-NAME.
@@ -149,7 +152,7 @@ pub struct Client {
     /// Replies that came early, one behind the other; emptied when none is left in `owed`.
     parked: Vec<u8>,
     parked_count: usize,
-    /// Bytes of replies, and parts of replies, that came early: all `Owed::Held` and `Merging`.
+    /// Bytes of replies, and of parts, that came early: all `Owed::Held` and `Merging`.
     pub held: usize,
     /// Sequence number of the oldest.
     pub front: u32,
@@ -157,6 +160,8 @@ pub struct Client {
     pub lane_set: u32,
     /// May run commands.
     pub authenticated: bool,
+    /// Its user may not do everything.
+    pub is_restricted: bool,
     /// In RESP2 with subscriptions: few commands are allowed.
     pub confined: bool,
     /// The last command's row; `usize::MAX` before the first.
@@ -221,6 +226,7 @@ impl Client {
             front: 0,
             lane_set,
             authenticated,
+            is_restricted: false,
             confined: false,
             last_command: usize::MAX,
             gate: Gate::Open,

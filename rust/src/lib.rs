@@ -51,5 +51,6 @@ pub mod slot;
 mod split;
 pub mod stats;
 pub mod subscriptions;
+pub mod users;
 mod waited;
 pub mod worker;

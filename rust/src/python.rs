@@ -14,25 +14,27 @@ use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
 use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
+use crate::users::{User, Users};
 use crate::worker::Worker;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
-use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 
 mod feed;
 mod letters;
 mod replies;
 mod rows;
+mod threads;
 
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Ran, Stopped, letter_to_python};
 use replies::{Replies, elements};
 use rows::CommandRow;
+use threads::start_thread;
 
 /// The module.
 #[pymodule]
@@ -73,7 +75,6 @@ struct Config {
     instance_password: Vec<u8>,
     databases: u32,
     client_memory: usize,
-    requirepass: Option<Vec<u8>>,
     protected_mode: bool,
     maxclients: usize,
     timeout: u64,
@@ -124,9 +125,9 @@ impl Proxy {
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             registry: Registry::default(),
+            users: Users::default(),
             settings: Settings {
                 output_limits: OutputLimits::default(),
-                requirepass: Mutex::new(config.requirepass),
                 protected_mode: AtomicBool::new(config.protected_mode),
                 maxclients: AtomicUsize::new(config.maxclients),
                 timeout: AtomicU64::new(config.timeout),
@@ -303,9 +304,29 @@ impl Proxy {
         Ok(())
     }
 
-    /// Changes the default user's password.
-    fn set_requirepass(&self, password: Option<Vec<u8>>) {
-        *self.shared.settings.password() = password;
+    /// Answers a question: lets the client's command run, or refuses it with this reply.
+    fn judge(&self, command: &Command, refusal: Option<Vec<u8>>, user: Option<(Vec<u8>, u32)>) {
+        let (worker, place, generation) = (command.worker, command.place, command.generation);
+        let key = ClientKey { worker, place, generation };
+        let user = user.map(|(name, id)| User { name: name.into(), id });
+        self.shared.doors[worker].mailbox.post(Mail::Verdict(key, refusal, user));
+    }
+
+    /// Says what a user is: 0 if unrestricted, else a number of its own.
+    fn set_user(&self, name: &[u8], id: u32) {
+        let user = User { name: name.into(), id };
+        self.shared.users.set(&user);
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::User(user.clone()));
+        }
+    }
+
+    /// Says whether a new connection may go on without a password.
+    fn set_open(&self, is_open: bool) {
+        self.shared.users.set_open(is_open);
+        for door in self.shared.doors.iter().filter(|_| is_open) {
+            door.mailbox.post(Mail::OpenToAll);
+        }
     }
 
     /// Changes a number that clients are judged by.
@@ -363,27 +384,6 @@ impl Proxy {
             door.mailbox.post(Mail::Stop(grace));
         }
     }
-}
-
-/// Starts a worker's thread on its CPUs and waits for its id.
-fn start_thread(worker: Worker, cpus: &[usize]) -> PyResult<i32> {
-    let mut set = CpuSet::new();
-    for &cpu in cpus {
-        if cpu >= CpuSet::MAX_CPU {
-            return Err(PyValueError::new_err(format!("no CPU {cpu}")));
-        }
-        set.set(cpu);
-    }
-    let (send, receive) = mpsc::channel();
-    std::thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
-        let pinned = if set.count() > 0 { sched_setaffinity(None, &set) } else { Ok(()) };
-        let told = send.send(pinned.map(|()| gettid().as_raw_nonzero().get()));
-        if told.is_ok() {
-            worker.run();
-        }
-    })?;
-    let id = receive.recv().map_err(|_| PyOSError::new_err("a worker died at start"))?;
-    id.map_err(os_error)
 }
 
 /// Takes a descriptor over.
