@@ -43,7 +43,7 @@ class Acl:
 
     async def _delete_users(self, command: _core.Command) -> bytes:
         """ACL DELUSER: users of ours are not there."""
-        return await self._users.change(command, [a for a in command.args if not _is_hidden(a)])
+        return await self._users.change(command, [_visible(word) for word in command.args])
 
     async def _list(self, command: _core.Command) -> bytes:
         """ACL LIST and ACL USERS."""
@@ -101,7 +101,8 @@ class Acl:
             known = merged.setdefault(entry.what, entry)
             if known is not entry:
                 known.count += entry.count
-        count = int(args[2]) if len(args) > 2 else DEFAULT_COUNT
+        _, most = await self._links.call(everyone[0], b"CONFIG", b"GET", b"acllog-max-len")
+        count = min(int(args[2]) if len(args) > 2 else DEFAULT_COUNT, int(most))
         return resp.array([one.encode() for one in list(merged.values())[:count]])
 
 

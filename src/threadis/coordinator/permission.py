@@ -94,7 +94,7 @@ class Permission:
             if at >= 2 and option in (b"BY", b"GET") and (option == b"GET" or b"*" in args[at + 1]):
                 what = option.decode()
                 return resp.error(
-                    f"ERR {what} option of SORT denied due to insufficient ACL permissions"
+                    f"ERR {what} option of SORT denied due to insufficient ACL permissions."
                 )
         return None
 

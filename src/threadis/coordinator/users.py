@@ -179,8 +179,8 @@ class Users:
         deaf = {
             name
             for name, rules in self.rules.items()
-            if not set(_channels(before.get(name, []))) <= {*_channels(rules), b"&*"}
-            and b"&*" not in rules
+            if b"&*" not in rules
+            and not set(_channels(before.get(name, []))).issubset(_channels(rules))
         }
         if not gone and not deaf:
             return []
