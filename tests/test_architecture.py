@@ -22,7 +22,7 @@ def test_python_is_met_in_few_rust_files() -> None:
         "python/letters.rs",
         "python/replies.rs",
         "python/rows.rs",
-        "python/threads.rs",
+        "python/thread.rs",
         "load/python.rs",
         "client_info.rs",
     }

@@ -8,10 +8,10 @@
 //! Invariant: a reply moves to `out` only from the front. So whatever order instances answer in,
 //! the client reads its answers in the order of its commands.
 
+use crate::client_info::Session;
 use crate::lanes::Lanes;
 use crate::merge::Merging;
-use crate::multi::{Executing, Multi};
-use crate::net::Peer;
+use crate::multi::{Block, Executing, Multi};
 use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
@@ -67,8 +67,8 @@ pub enum Closing {
 /// The reply to one command.
 #[derive(Debug)]
 pub enum Owed {
-    /// Nothing has come yet.
-    Waiting,
+    /// Nothing has come yet; the command's row.
+    Waiting(u32),
     /// In a lane's receive buffer, for this turn only.
     Ready {
         /// The lane's place.
@@ -87,49 +87,14 @@ pub enum Owed {
     },
     /// Here. Boxed, like the next: a client owes thousands of these entries.
     Held(Box<Vec<u8>>),
-    /// A block from MULTI to EXEC: replies that come before the one of EXEC.
-    Block(usize),
+    /// A block from MULTI to EXEC, on its way.
+    Block(Box<Block>),
     /// A large reply of which the beginning has moved to `out` already.
     Streaming,
-    /// Parts of several instances.
-    Merging(Box<Merging>),
-    /// SCAN's, whose cursor must be rewritten; the instance it went to.
-    Scanning(u16),
-}
-
-/// What a client said about itself, and what we count of it.
-#[derive(Debug)]
-pub struct Session {
-    /// Unique since the proxy started.
-    pub id: u64,
-    /// Both ends.
-    pub peer: Peer,
-    /// Who it is.
-    pub user: std::sync::Arc<[u8]>,
-    /// What the coordinator said of the next command.
-    pub verdict: Option<crate::users::Verdict>,
-    /// CLIENT SETNAME.
-    pub name: Vec<u8>,
-    /// CLIENT SETINFO LIB-NAME.
-    pub lib_name: Vec<u8>,
-    /// CLIENT SETINFO LIB-VER.
-    pub lib_version: Vec<u8>,
-    /// CLIENT NO-EVICT.
-    pub no_evict: bool,
-    /// CLIENT CAPA REDIRECT.
-    pub can_redirect: bool,
-    /// Monotonic seconds when it came.
-    pub created: u64,
-    /// Monotonic seconds when it last sent something.
-    pub last_active: u64,
-    /// Commands so far.
-    pub commands: u64,
-    /// Bytes read so far.
-    pub input_bytes: u64,
-    /// Bytes written so far.
-    pub output_bytes: u64,
-    /// Monotonic seconds when it went over its soft limit, if it is.
-    pub over_since: Option<u64>,
+    /// Parts of several instances; the command's row.
+    Merging(Box<Merging>, u32),
+    /// SCAN's, whose cursor must be rewritten; the instance it went to, and the command's row.
+    Scanning(u16, u32),
 }
 
 /// One connection of an application.

@@ -1,7 +1,7 @@
 //! Clients come and go: accepting, handing over, closing the idle, stopping.
 
-use crate::client::{Client, Closing, Gate, Owed, Session};
-use crate::client_info::ClientInfo;
+use crate::client::{Client, Closing, Gate, Owed};
+use crate::client_info::{ClientInfo, Session};
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
 use crate::lane::State;
@@ -97,6 +97,7 @@ impl Worker {
             lib_name: Vec::new(),
             lib_version: Vec::new(),
             no_evict: false,
+            queued_rows: Vec::new(),
             can_redirect: false,
             created: now,
             last_active: now,
@@ -155,6 +156,10 @@ impl Worker {
                         self.clients.iter().map(|(place, _)| self.describe(place)).collect();
                     self.shared.coordinator.post(ToCoordinator::Clients { request, clients });
                 }
+                Mail::Tally(request, reset) => {
+                    let report = self.tally.report(&self.shared.table, reset);
+                    self.shared.coordinator.post(ToCoordinator::Tally { request, report });
+                }
                 Mail::EndPause => self.end_pause(),
                 Mail::Kill(ids, after_replies) => self.kill(&ids, after_replies),
                 Mail::Subscribe { key, kind, names, ticket } => {
@@ -180,7 +185,9 @@ impl Worker {
             self.change_state(key.place, |state| state.db = db);
         }
         let client = &mut self.clients[key.place];
-        if let Some(Owed::Waiting) = client.owed.front() {
+        if let Some(Owed::Waiting(_)) = client.owed.front() {
+            self.count_answered(key.place, &reply);
+            let client = &mut self.clients[key.place];
             client.hold(client.front, reply);
             client.settle(&self.lanes);
             self.open_gate(key.place);

@@ -216,6 +216,18 @@ impl Table {
         found
     }
 
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True if there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The row at a place that `find` gave.
     #[must_use]
     pub fn row(&self, place: usize) -> &Row {

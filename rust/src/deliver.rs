@@ -4,7 +4,7 @@ use crate::client::{Closing, Gate, OUT_HARD_LIMIT, Owed};
 use crate::instance;
 use crate::lane::Expect;
 use crate::net::{self, Io};
-use crate::reply::push_error;
+use crate::reply::{is_error, push_error};
 use crate::scan;
 use crate::worker::Worker;
 
@@ -70,7 +70,10 @@ impl Worker {
         }
         let reply = self.lanes.received(lane, start, length);
         match client.owed_at(expect.sequence) {
-            Some(Owed::Waiting | Owed::Streaming) if is_front => {
+            Some(owed @ (Owed::Waiting(_) | Owed::Streaming)) if is_front => {
+                if let (Owed::Waiting(row), true) = (owed, is_error(reply)) {
+                    self.tally.failed(*row as usize, reply);
+                }
                 if !client.drops(expect.sequence) {
                     client.out.extend_from_slice(reply);
                 }
@@ -79,32 +82,38 @@ impl Worker {
                     client.settle(&self.lanes);
                 }
             }
-            Some(owed @ Owed::Waiting) => {
+            Some(owed @ Owed::Waiting(_)) => {
+                if let (Owed::Waiting(row), true) = (&*owed, is_error(reply)) {
+                    self.tally.failed(*row as usize, reply);
+                }
                 let Ok(lane) = u32::try_from(lane) else { return };
                 *owed = Owed::Ready { lane, start, length };
                 self.early.push((place, expect.sequence));
                 return; // nothing to write yet
             }
             Some(owed @ Owed::Block(_)) => {
-                if let Owed::Block(before) = owed {
-                    *before -= 1;
-                    if *before == 0 {
-                        *owed = Owed::Waiting;
-                    }
+                if self.tally.of_block(owed, reply) {
+                    self.deliver(lane, start, length, expect);
                 }
-                return; // EXEC's reply is still to come
+                return; // else EXEC's reply is still to come
             }
-            Some(Owed::Scanning(instance)) => {
-                let instance = *instance;
+            Some(Owed::Scanning(instance, row)) => {
+                let (instance, row) = (*instance, *row);
+                if is_error(reply) {
+                    self.tally.failed(row as usize, reply);
+                }
                 let count = self.instances.len();
                 let rewritten = scan::rewrite(reply, usize::from(instance), count);
                 client.hold(expect.sequence, rewritten);
                 client.settle(&self.lanes);
             }
-            Some(Owed::Merging(merging)) => {
+            Some(Owed::Merging(merging, row)) => {
                 let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
                 let before = merging.size();
                 if let Some(whole) = merging.add(instance, reply) {
+                    if is_error(&whole) {
+                        self.tally.failed(*row as usize, &whole);
+                    }
                     client.held -= before;
                     client.hold(expect.sequence, whole);
                 } else {
@@ -138,7 +147,7 @@ impl Worker {
         {
             let is_front = client.is_front(expect.sequence);
             match client.owed_at(expect.sequence) {
-                Some(owed @ (Owed::Waiting | Owed::Streaming)) if is_front => {
+                Some(owed) if is_front && self.tally.may_stream(owed) => {
                     *owed = Owed::Streaming;
                     if !client.drops(expect.sequence) {
                         client.out.extend_from_slice(self.lanes.received(lane, start, length));
@@ -194,16 +203,19 @@ impl Worker {
             push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
             match client.owed_at(expect.sequence) {
                 // Each reply of a block would come here; the first stands for all.
-                Some(Owed::Block(_) | Owed::Waiting | Owed::Scanning(_)) => {
+                Some(owed @ (Owed::Block(_) | Owed::Waiting(_) | Owed::Scanning(..))) => {
+                    let row = owed.row();
+                    self.tally.failed(row as usize, &error);
                     client.hold(expect.sequence, error);
                 }
                 Some(Owed::Held(_)) => {}
-                Some(Owed::Merging(merging)) => {
+                Some(Owed::Merging(merging, row)) => {
                     let before = merging.size();
                     let Some(whole) = merging.add(instance, &error) else {
                         client.held += error.len();
                         continue;
                     };
+                    self.tally.failed(*row as usize, &whole);
                     client.held -= before;
                     client.hold(expect.sequence, whole);
                 }

@@ -184,10 +184,12 @@ impl Worker {
         if !row.takes(args.len()) && row.route == Route::Session(Verb::Exec) {
             self.exec_refused(place, row, args)
         } else if !row.takes(args.len()) {
+            self.tally.rejected(found);
             self.wrong_arity(place, row);
             self.spoil_multi(place);
             Taken::Yes
         } else if !client.authenticated && !row.no_auth {
+            self.tally.rejected(found);
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
         } else if (client.is_restricted || row.no_auth)
@@ -213,7 +215,7 @@ impl Worker {
         } else if row.feeds && self.ends_a_wait(place, row, args) {
             self.route_to_coordinator(place, args)
         } else {
-            self.route(place, row, args, shared)
+            self.counted(place, (found, row), |worker| worker.route(place, row, args, shared))
         }
     }
 
@@ -242,6 +244,7 @@ impl Worker {
     }
 
     pub(crate) fn answer_error(&mut self, place: usize, message: &[u8]) {
+        self.tally.note_error(message);
         let mut reply = Vec::with_capacity(message.len() + 3);
         push_error(&mut reply, message);
         self.answer(place, &reply);

@@ -51,6 +51,7 @@ pub mod slot;
 mod split;
 pub mod stats;
 pub mod subscriptions;
+pub mod tally;
 pub mod users;
 mod waited;
 pub mod worker;

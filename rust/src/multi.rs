@@ -24,6 +24,8 @@ pub struct Multi {
     /// In canonical form, one behind the other.
     commands: Vec<u8>,
     count: usize,
+    /// Their rows.
+    rows: Vec<u32>,
     /// The instance of every key so far.
     instance: Option<usize>,
     /// Keys of several instances, or a command that no instance can do alone.
@@ -34,6 +36,17 @@ pub struct Multi {
     keys: Vec<(u32, Vec<u8>, bool)>,
     /// A command waits while CLIENT PAUSE holds writes back, and so will EXEC.
     pub(crate) may_replicate: bool,
+}
+
+/// A transaction on its way to one instance.
+#[derive(Debug)]
+pub struct Block {
+    /// Replies that come before the one of EXEC: MULTI's, and one of each command.
+    pub before: usize,
+    /// Rows of the commands.
+    pub rows: Vec<u32>,
+    /// The row of EXEC.
+    pub exec: u32,
 }
 
 /// A transaction that the worker runs command by command.
@@ -91,10 +104,12 @@ impl Worker {
     /// Keeps a command for EXEC.
     pub(crate) fn queue(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) {
         if !row.multi_refusal.is_empty() {
+            self.tally.rejected(self.clients[place].last_command);
             self.answer_error(place, &row.multi_refusal);
             return self.spoil_multi(place);
         }
         if row.route == Route::Refuse {
+            self.tally.rejected(self.clients[place].last_command);
             self.answer_error(place, &row.refusal);
             return self.spoil_multi(place);
         }
@@ -103,6 +118,7 @@ impl Worker {
             && !row.needs_coordinator
             && (row.special_words.is_empty() || !has_special_word(row, args));
         let owner = if is_plain { owner(row, args, shared) } else { Owner::Several };
+        let last_row = self.clients[place].last_row();
         let Some(multi) = &mut self.clients[place].multi else {
             return;
         };
@@ -116,6 +132,7 @@ impl Worker {
             multi.keys.extend(keys);
         }
         multi.count += 1;
+        multi.rows.push(last_row);
         multi.may_replicate |= row.may_replicate;
         push_args(&mut multi.commands, args);
         self.answer(place, b"+QUEUED\r\n");
@@ -127,6 +144,7 @@ impl Worker {
             self.spoil_multi(place);
             return self.exec(place, args);
         }
+        self.tally.rejected(self.clients[place].last_command);
         self.clients[place].multi = None;
         let name = String::from_utf8_lossy(&row.name);
         let why = format!("wrong number of arguments for '{name}' command");
@@ -151,6 +169,7 @@ impl Worker {
                 return Taken::NotYet;
             }
             let queued = if multi.is_spoilt { None } else { Some(split(&multi)) };
+            self.clients[place].session.queued_rows = multi.rows;
             self.send_to_coordinator(place, args, queued);
             return Taken::Yes;
         }
@@ -162,11 +181,7 @@ impl Worker {
             self.answer(place, b"*0\r\n");
             return Taken::Yes;
         }
-        let taken = self.exec_on_one(place, &multi);
-        if taken == Taken::NotYet {
-            self.clients[place].multi = Some(multi);
-        }
-        taken
+        self.exec_on_one(place, multi)
     }
 
     /// Puts the commands of a transaction before what else the client has sent.
@@ -175,10 +190,12 @@ impl Worker {
             return;
         };
         if client.generation != key.generation
-            || !matches!(client.owed.front(), Some(Owed::Waiting))
+            || !matches!(client.owed.front(), Some(Owed::Waiting(_)))
         {
             return;
         }
+        self.count_answered(key.place, b"");
+        let client = &mut self.clients[key.place];
         let mut header = Vec::new();
         push_array(&mut header, commands.len());
         client.hold(client.front, header);
@@ -208,18 +225,24 @@ impl Worker {
         true
     }
 
-    fn exec_on_one(&mut self, place: usize, multi: &Multi) -> Taken {
+    fn exec_on_one(&mut self, place: usize, multi: Box<Multi>) -> Taken {
         if self.transaction_must_wait(place, &multi.keys) {
+            self.clients[place].multi = Some(multi);
             return Taken::NotYet;
         }
         let instance = multi.instance.unwrap_or_else(|| self.any_instance(place));
         let lane = match self.reach(place, instance) {
             Reach::Lane(lane) => lane,
-            Reach::Full(lane) => return self.wait_for_lane(place, lane),
+            Reach::Full(lane) => {
+                self.clients[place].multi = Some(multi);
+                return self.wait_for_lane(place, lane);
+            }
             Reach::Down => return self.instance_down(place, instance),
         };
         // MULTI and every command have a reply of their own, which says no more than QUEUED.
-        let sequence = self.clients[place].owe(Owed::Block(multi.count + 1));
+        let exec = self.clients[place].last_row();
+        let block = Block { before: multi.count + 1, rows: multi.rows, exec };
+        let sequence = self.clients[place].owe(Owed::Block(Box::new(block)));
         self.append_part(place, lane, sequence, |out| {
             out.reserve(MULTI.len() + multi.commands.len() + EXEC.len());
             out.extend_from_slice(MULTI);

@@ -128,7 +128,7 @@ impl Worker {
         let names = names.iter().map(|name| name.to_vec()).collect();
         let letter = ToCoordinator::Subscribe { key: self.key(place), kind, names };
         let client = &mut self.clients[place];
-        client.owe(Owed::Waiting);
+        client.owe(Owed::Waiting(client.last_row()));
         client.gate = Gate::Coordinator;
         shared.coordinator.post(letter);
     }
@@ -145,10 +145,11 @@ impl Worker {
         let is_here = self.clients.get(place).is_some_and(|client| {
             client.generation == key.generation && client.closing != Closing::Now
         });
-        if is_here && matches!(self.clients[place].owed.front(), Some(Owed::Waiting)) {
+        if is_here && matches!(self.clients[place].owed.front(), Some(Owed::Waiting(_))) {
             let names: Vec<Name> = names.into_iter().map(Name::from).collect();
             let fresh = self.fresh(place, kind, &names);
             self.change_registry(Change::Join, kind, &fresh);
+            self.count_answered(place, b"");
             self.clients[place].pop_front();
             self.confirm(place, kind, &names);
             self.open_gate(place);

@@ -3,12 +3,11 @@
 //! One configuration goes in; letters, numbers and replies come and go. Nothing here is called
 //! for an ordinary command.
 
-use crate::command::{Found, Table};
+use crate::command::Table;
 use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Listener;
 use crate::output_limits::OutputLimits;
-use crate::request::{Cut, Request, push_array, push_bulk};
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
 use crate::slot::SlotMap;
@@ -28,21 +27,21 @@ mod feed;
 mod letters;
 mod replies;
 mod rows;
-mod threads;
+mod thread;
 
 use feed::{Feed, Interest, Subscribe, Subscribed};
-use letters::{ClientList, Command, Left, Locked, Ran, Stopped, letter_to_python};
+use letters::{ClientList, Command, Left, Locked, Ran, Stopped, Tally, letter_to_python};
 use replies::{Replies, elements};
 use rows::CommandRow;
-use threads::start_thread;
+use thread::start_thread;
 
 /// The module.
 #[pymodule]
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, build_profile, elements,
-        slot,
+        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, Tally, build_profile,
+        elements, slot,
     };
     #[pymodule_export]
     use super::{Feed, Interest, Subscribe, Subscribed};
@@ -267,20 +266,7 @@ impl Proxy {
     /// Looks a command up: its row's name, and for each of its key specifications the arguments
     /// that are keys.
     fn find(&self, args: Vec<Vec<u8>>) -> Option<(String, Vec<Vec<usize>>)> {
-        let mut raw = Vec::new();
-        push_array(&mut raw, args.len());
-        for arg in args {
-            push_bulk(&mut raw, &arg);
-        }
-        let mut request = Request::default();
-        let Ok(Cut::Complete(_)) = request.cut(&raw, true) else { return None };
-        let args = request.args(&raw);
-        let sub = (args.len() > 1).then(|| args.get(1));
-        let Found::Row(place) = self.shared.table.find(args.get(0), sub) else { return None };
-        let row = self.shared.table.row(place);
-        let spans = row.keys.iter().map(|spec| spec.span(args));
-        let keys = spans.map(|span| span.map_or(Vec::new(), |span| span.indices().collect()));
-        Some((String::from_utf8_lossy(&row.name).into_owned(), keys.collect()))
+        rows::find(&self.shared.table, args)
     }
 
     /// The instance of a key.
@@ -358,6 +344,14 @@ impl Proxy {
     fn list_clients(&self, request: u64) {
         for door in &self.shared.doors {
             door.mailbox.post(Mail::ListClients(request));
+        }
+    }
+
+    /// Asks every worker for what it has counted; each answers with a `Tally` of this number, and
+    /// may begin from zero again.
+    fn tally(&self, request: u64, reset: bool) {
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Tally(request, reset));
         }
     }
 

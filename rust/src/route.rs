@@ -71,7 +71,7 @@ impl Worker {
         let begin = known.out.len();
         push_args(&mut known.out, args);
         let length = known.out.len() - begin;
-        let sequence = client.owe(Owed::Waiting);
+        let sequence = client.owe(Owed::Waiting(client.last_row()));
         known.expect(place, client.generation, sequence, length, self.now_seconds);
         if !known.is_dirty {
             known.is_dirty = true;
@@ -115,11 +115,16 @@ impl Worker {
             Err(taken) => return taken,
         };
         let merging = Merging::new(merge, lanes.len(), lanes.len(), Vec::new());
-        let sequence = self.clients[place].owe(Owed::Merging(Box::new(merging)));
+        let sequence = self.owe_merging(place, merging);
         for lane in lanes {
             self.append_part(place, lane, sequence, |out| push_args(out, args));
         }
         Taken::Yes
+    }
+
+    pub(crate) fn owe_merging(&mut self, place: usize, merging: Merging) -> u32 {
+        let client = &mut self.clients[place];
+        client.owe(Owed::Merging(Box::new(merging), client.last_row()))
     }
 
     fn route_scan(&mut self, place: usize, args: Args) -> Taken {
@@ -130,7 +135,8 @@ impl Worker {
         };
         match self.reach(place, instance) {
             Reach::Lane(lane) => {
-                let owed = Owed::Scanning(u16::try_from(instance).unwrap_or(0));
+                let row = self.clients[place].last_row();
+                let owed = Owed::Scanning(u16::try_from(instance).unwrap_or(0), row);
                 self.append(place, lane, owed, |out| {
                     let mut digits = Vec::new();
                     push_u64(&mut digits, cursor);
@@ -170,7 +176,7 @@ impl Worker {
             is_question: false,
         };
         let client = &mut self.clients[place];
-        client.owe(Owed::Waiting);
+        client.owe(Owed::Waiting(client.last_row()));
         client.gate = Gate::Coordinator;
         client.is_known = true;
         let hung_up = client.hung_up;

@@ -11,6 +11,7 @@ use crate::output_limits::OutputLimits;
 use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{Kind, Message, Registry};
+use crate::tally::Report;
 use crate::users::{User, Users};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -112,6 +113,8 @@ pub enum Mail {
     Instance(usize, InstanceState),
     /// Describe your clients to the coordinator; the number is its own.
     ListClients(u64),
+    /// Report your tally to the coordinator, and maybe begin a new one; the number is its own.
+    Tally(u64, bool),
     /// Who waits for the end of a CLIENT PAUSE tries again.
     EndPause,
     /// Close the clients with these ids; if `true`, after what they are owed.
@@ -169,6 +172,13 @@ pub enum ToCoordinator {
         request: u64,
         /// Its clients.
         clients: Vec<ClientInfo>,
+    },
+    /// A worker's answer to `Mail::Tally`.
+    Tally {
+        /// The number in the question.
+        request: u64,
+        /// What it has counted.
+        report: Report,
     },
     /// Subscribe the instances to these names; answer with `Mail::Subscribe`.
     Subscribe {

@@ -1,6 +1,5 @@
 //! One command to each of several instances: each gets its own keys, the replies are merged.
 
-use crate::client::Owed;
 use crate::command::Row;
 use crate::forward::Taken;
 use crate::keys::Span;
@@ -59,7 +58,7 @@ impl Worker {
         };
         let order = if merge == Merge::Keyed { owners.to_vec() } else { Vec::new() };
         let merging = Merging::new(merge, counts.len(), lanes.len(), order);
-        let sequence = self.clients[place].owe(Owed::Merging(Box::new(merging)));
+        let sequence = self.owe_merging(place, merging);
 
         let mut lane_of = vec![usize::MAX; counts.len()];
         let mut begins = vec![0usize; counts.len()];

@@ -150,9 +150,10 @@ impl Worker {
         match row.route {
             Route::Any | Route::Scan | Route::Refuse => true,
             Route::Keys => {
-                !has_special_word(row, args)
-                    && !matches!(owner(row, args, shared), Owner::Several)
-                    && !(row.feeds && self.ends_a_wait(place, row, args))
+                let goes_elsewhere = has_special_word(row, args)
+                    || matches!(owner(row, args, shared), Owner::Several)
+                    || (row.feeds && self.ends_a_wait(place, row, args));
+                !goes_elsewhere
             }
             _ => false,
         }

@@ -11,6 +11,7 @@ use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
 use crate::stats::Counters;
 use crate::subscriptions::Audience;
+use crate::tally::Tally;
 use crate::waited::Waited;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
@@ -44,6 +45,7 @@ pub struct Worker {
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
     pub(crate) counters: Counters,
+    pub(crate) tally: Tally,
     pub(crate) last_generation: u32,
 
     /// Clients to read this turn, and in the next.
@@ -111,6 +113,7 @@ impl Worker {
         }
         Ok(Self {
             index,
+            tally: Tally::new(&shared.table),
             shared,
             epoll,
             listeners,

@@ -227,6 +227,19 @@ class Locked:
     def worker(self) -> int: ...
 
 @final
+class Tally:
+    """A worker's answer to ``Proxy.tally``."""
+
+    @property
+    def request(self) -> int: ...
+    @property
+    def commands(self) -> list[tuple[str, int, int, int]]:
+        """By row name: calls, rejected, failed."""
+    @property
+    def errors(self) -> list[tuple[bytes, int]]:
+        """By kind."""
+
+@final
 class Subscribe:
     """A client subscribes to names; ``Proxy.subscribe`` goes on once the instances know them."""
 
@@ -279,7 +292,16 @@ class Proxy:
     def take(
         self,
     ) -> list[
-        Command | ClientList | Left | Locked | Ran | Subscribe | Subscribed | Interest | Stopped
+        Command
+        | ClientList
+        | Left
+        | Locked
+        | Ran
+        | Subscribe
+        | Subscribed
+        | Interest
+        | Stopped
+        | Tally
     ]:
         """What workers ask and tell, oldest first."""
     def reply(
@@ -330,6 +352,8 @@ class Proxy:
         """How many clients are connected."""
     def list_clients(self, request: int) -> None:
         """Ask each worker for a ``ClientList`` of this number."""
+    def tally(self, request: int, reset: bool) -> None:
+        """Ask each worker for a ``Tally`` of this number, and maybe to begin a new one."""
     def set_pause(self, what: int) -> None:
         """Hold commands back: 0 none, 1 those that write, 2 all; who waits already tries again."""
     def kill_clients(self, ids: Sequence[int], after_replies: bool) -> None:

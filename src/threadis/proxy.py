@@ -160,6 +160,8 @@ class Server:
                     self._coordinator.locks.locked(letter)
                 case _core.ClientList():
                     self._coordinator.clients.arrived(letter)
+                case _core.Tally():
+                    self._coordinator.tallies.arrived(letter)
                 case _core.Subscribe() | _core.Subscribed() | _core.Interest():
                     self._coordinator.subscriptions(letter)
                 case _core.Stopped():

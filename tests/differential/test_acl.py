@@ -14,7 +14,8 @@ ALICE = (
 )
 BOB = "ACL SETUSER bob on nopass ~b* +@read +@write +select +multi +exec"
 WORDS = [
-    "ACL WHOAMI", "AUTH alice wrong", "AUTH nobody pass", "AUTH threadis-admin x", "AUTH alice pass",
+    "ACL WHOAMI", "AUTH alice wrong", "AUTH nobody pass", "AUTH threadis-admin x",
+    "AUTH alice pass",
     "ACL WHOAMI", "PING", "SET a1 1", "SET a2 2", "SET b1 1", "GET r1", "SET r1 x", "GET b1",
     "MGET a1 a2 a3 r4 r5", "MGET a1 a2 b1", "MSET a1 x a2 y a3 z a4 w", "MSET a1 no b2 no a3 no",
     "MGET a1 a2 a3 a4", "DEL a1 a2 a3 a4", "DEL a1 b1", "DEL a1 r1", "RENAME a1 r1", "COPY r1 a9",
@@ -88,7 +89,12 @@ def test_changes_count_at_once_for_those_who_are_there(users: Both, pair: Pair) 
         both.same("SET", "b1", 1)
         for rules in ("~b*", "resetkeys ~c*", "allkeys allcommands allchannels", "-set", "off"):
             users.same_line(f"ACL SETUSER alice {rules}")
-            for words in (("SET", "a1", 1), ("SET", "b1", 1), ("MGET", "a1", "b1", "c1"), ("PING",)):
+            for words in (
+                ("SET", "a1", 1),
+                ("SET", "b1", 1),
+                ("MGET", "a1", "b1", "c1"),
+                ("PING",),
+            ):
                 both.same(*words)
         both.same("AUTH", "alice", "pass")
 
@@ -131,7 +137,8 @@ SHOWN = [
     "ACL DELUSER threadis-admin", "ACL USERS", "ACL WHOAMI", "ACL DRYRUN alice GET b",
     "ACL DRYRUN alice GET a", "ACL DRYRUN alice LPUSH a", "ACL DRYRUN alice LPUSH a 1",
     "ACL DRYRUN nobody GET a", "ACL DRYRUN threadis-admin GET a", "ACL DRYRUN alice NOPE",
-    "unordered ACL CAT", "unordered ACL CAT read", "ACL CAT nope", "ACL GENPASS x", "ACL LOAD", "ACL SAVE", "ACL NOPE",
+    "unordered ACL CAT", "unordered ACL CAT read", "ACL CAT nope", "ACL GENPASS x",
+    "ACL LOAD", "ACL SAVE", "ACL NOPE",
     "ACL LOG x", "ACL LOG -1", "ACL LOG 0", "ACL LOG RESET", "ACL SETUSER 'a b' on",
 ]  # fmt: skip
 

@@ -49,6 +49,14 @@ pub(super) struct ClientList {
     pub(super) clients: Vec<Py<ClientInfo>>,
 }
 
+/// What a worker has counted.
+#[pyclass(frozen, get_all)]
+pub(super) struct Tally {
+    pub(super) request: u64,
+    pub(super) commands: Vec<(String, u64, u64, u64)>,
+    pub(super) errors: Vec<(Vec<u8>, u64)>,
+}
+
 /// A worker's thread has ended.
 #[pyclass(frozen, get_all)]
 pub(super) struct Stopped {
@@ -79,6 +87,12 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
             let clients = clients.into_iter().map(|client| Py::new(py, client));
             Py::new(py, ClientList { request, clients: clients.collect::<PyResult<_>>()? })?
                 .into_any()
+        }
+        ToCoordinator::Tally { request, report } => {
+            let commands = report.commands.into_iter();
+            let commands = commands.map(|(name, of)| (name, of.calls, of.rejected, of.failed));
+            let (commands, errors) = (commands.collect(), report.errors);
+            Py::new(py, Tally { request, commands, errors })?.into_any()
         }
         ToCoordinator::Subscribe { key, kind, names } => {
             let (worker, place, generation) = (key.worker, key.place, key.generation);

@@ -35,6 +35,7 @@ from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
+from threadis.coordinator.tallies import Tallies
 from threadis.coordinator.transactions import Transactions
 from threadis.coordinator.users import Users
 from threadis.coordinator.waiters import TYPES
@@ -78,16 +79,24 @@ class Coordinator:
         self._commits = Commits(links, self.locks, start.databases)
         borrowing = Borrowing(links, self._table, start.databases)
         self._execution = Execution(links, self.locks, self._table, self._commits, borrowing)
-        self._transactions = Transactions(self._execution, core)
         # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, runs_again=runs_again)
         self.clients.waiting = self._blocking
+        self._transactions = Transactions(self._execution, core, self._blocking)
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library)
         whole = Whole(links, self.locks, start.databases)
+        self.tallies = Tallies(core, len(start.workers))
         information = Information(
-            start, core, links, self._configuration, self._blocking, pause, self._pubsub
+            start,
+            core,
+            links,
+            self._configuration,
+            self._blocking,
+            pause,
+            self._pubsub,
+            self.tallies,
         )
         self._logs = Logs(links)
         self._handlers: dict[str, Handler] = {
@@ -106,7 +115,7 @@ class Coordinator:
             "debug": Debug(start, links).run,
             **Acl(links, self._users).handlers(),
             **Everywhere(links, self.clients).handlers(),
-            **Latency(links).handlers(),
+            **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),
             "watch": self._transactions.watch,
             "unwatch": self._transactions.unwatch,

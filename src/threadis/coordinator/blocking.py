@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.commands import SCRIPTS
@@ -19,7 +20,7 @@ from threadis.coordinator import streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, LinkError, Words, value
-from threadis.coordinator.locks import Key
+from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.serving import Held, Serving
 from threadis.coordinator.table import Parsed
@@ -38,6 +39,7 @@ class Blocking:
         self._serving = Serving(execution, core, runs_again=runs_again)
         self._waiters = self._serving.waiters
         self._hung_up: set[ClientKey] = set()
+        self._gates: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
 
     def count(self) -> int:
         """Return how many clients wait."""
@@ -72,8 +74,21 @@ class Blocking:
         wish = request(parsed.row.name, args, [access.key for access in parsed.keys])
         if wish is None or not parsed.keys:
             return await self._refusal(parsed, kind)
-        if token is None and self._must_wait(wish, db):
-            return self._wait(command, wish, began)
+        if token is not None:
+            return await self._look(parsed, wish, db, kind, token)
+        # Ten thousand that come for one key at the same time: the first looks, the others join it.
+        async with self._gates.setdefault((db, wish.keys[0]), asyncio.Lock()):
+            if self._must_wait(wish, db):
+                return self._wait(command, wish, began)
+            reply = await self._look(parsed, wish, db, kind, None)
+            if reply in resp.NULLS and wish.blocks:
+                return self._wait(command, wish, began)
+            return reply
+
+    async def _look(
+        self, parsed: Parsed, wish: Request, db: int, kind: Kind, token: int | None
+    ) -> bytes:
+        """Look for something at once; behind those who wait already, unless in a transaction."""
         if len(self._table.owners(parsed)) > 1:
             reply = await self._refusal(parsed, kind)
             if reply.startswith(b"-") and not reply.startswith(b"-NOGROUP"):
@@ -82,10 +97,7 @@ class Blocking:
         async with self._serving.hold(names, token) as held:
             if token is None:
                 await self._serving.serve(names, held)
-            reply = await self._try(parsed, wish, db, kind, held)
-        if token is not None or not wish.blocks or reply not in resp.NULLS:
-            return reply
-        return self._wait(command, wish, began)
+            return await self._try(parsed, wish, db, kind, held)
 
     async def write(self, command: _core.Command) -> bytes:
         """Any other command: if someone waits for its keys, they are served before its reply."""
@@ -99,13 +111,20 @@ class Blocking:
             reply = await self._execution.run(command)
             await self.settle(written)
             return reply
-        closure = self._serving.closure(written)
-        names: list[Key] = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
-        names += [(where, key, True) for where, key in closure]
-        async with self._execution.hold(names) as lock:
+        names = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
+        async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
             reply = await self._execution.execute(command.args, db, kind, lock.token)
-            await self._serving.serve(written, Held(lock, closure))
+            await self.serve(written, lock)
         return reply
+
+    def also_lock(self, places: Iterable[Place]) -> list[Key]:
+        """What must be locked, besides, by who writes these and will serve those who wait."""
+        return [(db, key, True) for db, key in self._serving.closure(places)]
+
+    async def serve(self, places: Iterable[Place], lock: Lock) -> None:
+        """Serve who waits for what was just written under a lock, in the order of the places."""
+        covered = {(db, key) for db, key, exclusive in lock.keys if exclusive}
+        await self._serving.serve(list(dict.fromkeys(places)), Held(lock, covered))
 
     async def settle_after(self, command: _core.Command) -> None:
         """Serve who waits for what a command may have written, before its client hears of it."""

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from threadis import __version__, _core, control, resp
-from threadis.coordinator import merging
+from threadis.coordinator import counting, merging
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.pubsub import Pubsub
+from threadis.coordinator.tallies import Tallies, Tally
 
 OURS: Final = "threadis"
 WHOLE: Final = (b"default", b"all", b"everything")  # arguments that include our section
@@ -32,6 +33,7 @@ class Information:
         blocking: Blocking,
         pause: Pause,
         pubsub: Pubsub,
+        tallies: Tallies,
     ) -> None:
         self._pubsub = pubsub
         self._start = start
@@ -40,6 +42,7 @@ class Information:
         self._configuration = configuration
         self._blocking = blocking
         self._pause = pause
+        self._tallies = tallies
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
 
@@ -53,7 +56,7 @@ class Information:
             if not answers:
                 raise LinkError("TRYAGAIN no instance is ready; the command was not run")
             merged = merging.merge(list(answers.values()))
-            self._put_ours_in(merged)
+            self._put_ours_in(merged, await self._tallies.read())
             text = merging.render(merged)
         if not wanted or OURS.encode() in wanted or any(word in WHOLE for word in wanted):
             text += ("\r\n" if text else "") + await self._own_section()
@@ -63,6 +66,7 @@ class Information:
         """CONFIG RESETSTAT: the instances' counters and ours."""
         indices = range(self._links.count)
         await asyncio.gather(*(self._links.call(index, *command.args) for index in indices))
+        await self._tallies.read(reset=True)
         self._zero = self._totals()
         return resp.OK
 
@@ -88,7 +92,7 @@ class Information:
                 totals[name] = totals.get(name, 0) + value
         return totals
 
-    def _put_ours_in(self, merged: Sections) -> None:
+    def _put_ours_in(self, merged: Sections, tally: Tally) -> None:
         """Replace what instances say of clients, and of themselves, by what is true of us."""
         counts = {name: value - self._zero.get(name, 0) for name, value in self._totals().items()}
         uptime = int(time.monotonic() - self._started)
@@ -110,7 +114,8 @@ class Information:
             "maxmemory": self._configuration.value("maxmemory"),
             "maxmemory_human": merging.human(int(self._configuration.value("maxmemory"))),
             "total_connections_received": counts["connections"],
-            "total_commands_processed": counts["commands"],
+            "total_commands_processed": tally.calls,
+            "total_error_replies": tally.errors.total(),
             "total_net_input_bytes": counts["net_input_bytes"],
             "total_net_output_bytes": counts["net_output_bytes"],
             "rejected_connections": counts["rejected_connections"],
@@ -118,12 +123,23 @@ class Information:
             "blocked_clients": self._blocking.count() + self._totals()["clients_paused"],
             **self._pause.describe(),
         }
+        counting.put_in(merged, tally)
+        if "Keyspace" in merged:
+            merged["Keyspace"] = self._visible(merged["Keyspace"])
         for fields in merged.values():
             for name, value in ours.items():
                 if name in fields:
                     fields[name] = str(value)
             for listener in [name for name in fields if name.startswith("listener")]:
                 del fields[listener]
+
+    def _visible(self, keyspace: Mapping[str, str]) -> dict[str, str]:
+        """Leave out the databases that are ours."""
+        return {
+            name: value
+            for name, value in keyspace.items()
+            if int(name.removeprefix("db")) < self._start.databases
+        }
 
     async def _own_section(self) -> str:
         """Render `# Threadis`: the version, the sizes, and a line for each instance."""
@@ -153,7 +169,8 @@ class Information:
         known = self._links.instance(index)
         memory, stats = sections.get("Memory", {}), sections.get("Stats", {})
         keys = sum(
-            int(merging.counts(value)["keys"]) for value in sections.get("Keyspace", {}).values()
+            int(merging.counts(value)["keys"])
+            for value in self._visible(sections.get("Keyspace", {})).values()
         )
         shown = {
             "state": known.state.value,

@@ -7,6 +7,7 @@ import hiredis
 
 from threadis import _core, resp
 from threadis.coordinator.links import Links
+from threadis.coordinator.tallies import Tallies
 
 SAMPLES: Final = 160  # a server keeps so many of an event
 
@@ -14,8 +15,8 @@ SAMPLES: Final = 160  # a server keeps so many of an event
 class Latency:
     """Merges what the instances measured."""
 
-    def __init__(self, links: Links) -> None:
-        self._links = links
+    def __init__(self, links: Links, tallies: Tallies) -> None:
+        self._links, self._tallies = links, tallies
 
     def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
         """Each command by its row's name."""
@@ -64,7 +65,10 @@ class Latency:
                 for bucket, total in zip(row[3][::2], row[3][1::2], strict=True):
                     counts[bucket] = counts.get(bucket, 0) + total - before
                     before = total
-        found = {name: _cumulated(counts) for name, counts in buckets.items()}
+        called = (await self._tallies.read()).commands  # what else there is are our own calls
+        found = {
+            name: _cumulated(counts) for name, counts in buckets.items() if name.decode() in called
+        }
         return encoded(found, command.info.resp)
 
 

@@ -85,7 +85,7 @@ class Serving:
 
     def give_up(self, waiter: Waiter, reply: bytes) -> None:
         """End a wait, unless its command is just being tried; then if that finds nothing."""
-        if waiter.is_busy:
+        if waiter.turn.locked():
             waiter.verdict = waiter.verdict or reply
         else:
             self._finish(waiter, reply)
@@ -169,7 +169,10 @@ class Serving:
             if target and target not in held.places:
                 self.changed([place])
                 break
-            reply = await self._attempt(waiter, key, held)
+            async with waiter.turn:  # another of its keys may be served just now
+                if waiter.is_over:
+                    continue
+                reply = await self._attempt(waiter, key, held)
             if reply in resp.NULLS:
                 if wish.streams is None:
                     break  # nothing left
@@ -192,7 +195,6 @@ class Serving:
     async def _attempt(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
         """Try a waiting client's command for one key; it ends its wait unless it finds nothing."""
         wish = waiter.request
-        waiter.is_busy = True
         reply = resp.null_array(waiter.kind.resp)
         try:
             index = self._execution.table.owner(key)
@@ -210,7 +212,6 @@ class Serving:
         except UnknownOutcomeError as error:
             reply = resp.error(str(error))
         finally:
-            waiter.is_busy = False
             if reply not in resp.NULLS:
                 self._finish(waiter, reply)
             elif waiter.verdict is not None:

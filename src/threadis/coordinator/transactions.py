@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from threadis import _core, resp
 from threadis.coordinator.answer import Answer
+from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, Link, LinkError, Words
@@ -44,8 +45,9 @@ class Watch:
 class Transactions:
     """The clients' watches, and EXEC."""
 
-    def __init__(self, execution: Execution, core: _core.Proxy) -> None:
+    def __init__(self, execution: Execution, core: _core.Proxy, blocking: Blocking) -> None:
         self._execution = execution
+        self._blocking = blocking
         self._core = core
         self._watches: dict[ClientKey, Watch] = {}
         self._running: dict[ClientKey, AsyncExitStack] = {}
@@ -124,7 +126,9 @@ class Transactions:
             return replies[-1]
         if is_plain:
             keys = [access for parsed in queued for access in parsed.keys]
-            names = [*lock_names(keys, db), *_watched(watch)]
+            written = [(db, access.key) for access in keys if access.writes]
+            also = self._blocking.also_lock(written)
+            names = [*lock_names(keys, db), *_watched(watch), *also]
             async with self._execution.hold(names) as lock:
                 if watch and not await _is_clean(watch):
                     return _null(command)
@@ -135,6 +139,7 @@ class Transactions:
                 else:
                     commands = [parsed.args for parsed in queued]
                     parts = await self._execution.borrow_all(commands, keys, db, kind, lock)
+                await self._blocking.serve(written, lock)
                 return b"*%d\r\n%s" % (len(parts), b"".join(parts))
         return await self._run_in_order(command, client, watch, queued)
 

@@ -115,7 +115,7 @@ class Waiter:
     command: _core.Command
     request: Request
     timer: asyncio.TimerHandle | None = None
-    is_busy: bool = False  # its command is being tried
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its command is tried
     verdict: bytes | None = None  # what ends its wait, should that find nothing
     is_over: bool = False
     places: list[Place] = field(default_factory=list)

@@ -1,4 +1,4 @@
-//! Starting the workers' threads.
+//! A worker's thread.
 
 use super::os_error;
 use crate::worker::Worker;

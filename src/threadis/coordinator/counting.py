@@ -1,0 +1,44 @@
+"""The sections of INFO that count commands and errors, from what the workers have counted.
+
+Only the time is the instances': what theirs took together, our own calls of that name included.
+"""
+
+from threadis.coordinator import merging
+from threadis.coordinator.merging import Sections
+from threadis.coordinator.tallies import Tally
+
+PREFIX = {"Commandstats": "cmdstat_", "Latencystats": "latency_percentiles_usec_"}
+
+
+def put_in(merged: Sections, tally: Tally) -> None:
+    """Replace what the instances counted, wherever it is shown."""
+    if "Commandstats" in merged:
+        merged["Commandstats"] = _commands(merged["Commandstats"], tally)
+    if "Errorstats" in merged:
+        merged["Errorstats"] = {
+            f"errorstat_{_safe(kind)}": f"count={number}"
+            for kind, number in sorted(tally.errors.items())
+        }
+    if "Latencystats" in merged:
+        ran = [name for name, count in tally.commands.items() if count.calls]
+        shown = {PREFIX["Latencystats"] + name for name in ran}
+        merged["Latencystats"] = {
+            name: value for name, value in merged["Latencystats"].items() if name in shown
+        }
+
+
+def _commands(theirs: dict[str, str], tally: Tally) -> dict[str, str]:
+    found = {}
+    for name, count in tally.commands.items():
+        field = PREFIX["Commandstats"] + name
+        usec = int(merging.counts(theirs.get(field, "")).get("usec", 0))
+        found[field] = (
+            f"calls={count.calls},usec={usec},usec_per_call={usec / max(count.calls, 1):.2f},"
+            f"rejected_calls={count.rejected},failed_calls={count.failed}"
+        )
+    return found
+
+
+def _safe(kind: str) -> str:
+    """As the servers write what a script may have invented."""
+    return kind.translate({ord(char): "_" for char in "#:\r\n"})

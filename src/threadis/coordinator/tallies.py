@@ -1,0 +1,71 @@
+"""How often each command was called, and which errors clients got: the workers' counts, added."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+from threadis import _core
+
+
+@dataclass(slots=True)
+class Count:
+    """A command's counts."""
+
+    calls: int = 0
+    rejected: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """The counts of all workers."""
+
+    commands: dict[str, Count] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def add(self, part: _core.Tally) -> None:
+        """Add a worker's counts."""
+        for name, calls, rejected, failed in part.commands:
+            count = self.commands.setdefault(name, Count())
+            count.calls += calls
+            count.rejected += rejected
+            count.failed += failed
+        for kind, number in part.errors:
+            self.errors[kind.decode(errors="replace")] += number
+
+    @property
+    def calls(self) -> int:
+        """All commands that ran."""
+        return sum(count.calls for count in self.commands.values())
+
+
+class Tallies:
+    """Asks the workers for their counts."""
+
+    def __init__(self, core: _core.Proxy, workers: int) -> None:
+        self._core = core
+        self._workers = workers
+        self._last_request = 0
+        self._parts: dict[int, list[_core.Tally]] = {}
+        self._answers: dict[int, asyncio.Future[None]] = {}
+
+    def arrived(self, part: _core.Tally) -> None:
+        """Take a worker's answer; the last one completes the tally."""
+        parts = self._parts[part.request]
+        parts.append(part)
+        if len(parts) == self._workers:
+            self._answers.pop(part.request).set_result(None)
+
+    async def read(self, *, reset: bool = False) -> Tally:
+        """Add up what the workers have counted, and maybe let them begin again."""
+        self._last_request += 1
+        request = self._last_request
+        parts = self._parts[request] = []
+        self._answers[request] = asyncio.get_running_loop().create_future()
+        self._core.tally(request, reset)
+        await self._answers[request]
+        del self._parts[request]
+        total = Tally()
+        for part in parts:
+            total.add(part)
+        return total

@@ -1,0 +1,169 @@
+"""Clients that wait: many of them, clients that vanish, instances that restart."""
+
+import os
+import re
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from conftest import Threadis
+from differential.wire import Connection, pack
+from waiting import until
+
+MANY = 1_000
+OPENED: list[Connection] = []  # closed after each test
+Start = Callable[..., Threadis]
+
+
+@pytest.fixture
+def running(threadis: Start) -> Iterator[Threadis]:
+    """Four instances; afterwards nobody waits."""
+    started = threadis("--instances", "4", "--save", "")
+    yield started
+    for connection in OPENED:
+        connection.close()
+    OPENED.clear()
+    until(lambda: info(started, "blocked_clients") == 0, "nobody waits")
+
+
+def connect(running: Threadis) -> Connection:
+    """One more client."""
+    OPENED.append(Connection(("127.0.0.1", running.port)))
+    return OPENED[-1]
+
+
+def info(running: Threadis, name: str) -> int:
+    """A number of INFO."""
+    connection = connect(running)
+    text = connection.ask("INFO", "everything").text.decode()
+    connection.close()
+    return int(re.findall(rf"^{name}:(\d+)", text, re.MULTILINE)[0])
+
+
+def waits(running: Threadis, *words: str) -> Connection:
+    """A client that waits."""
+    before = info(running, "blocked_clients")
+    connection = connect(running)
+    connection.send(pack(*words))
+    until(lambda: info(running, "blocked_clients") == before + 1, "it waits")
+    return connection
+
+
+def test_an_element_is_never_popped_for_who_has_left(running: Threadis) -> None:
+    pusher = connect(running)
+    for leave in ("close", "half", "reset"):
+        first = waits(running, "BLPOP", "a", "b", "0")
+        second = waits(running, "BLPOP", "b", "0")
+        if leave == "close":
+            first.close()
+        elif leave == "half":
+            first.socket.shutdown(socket.SHUT_WR)
+            assert first.read_to_end() == b""
+        else:
+            linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
+            first.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            first.close()
+        until(lambda: info(running, "blocked_clients") == 1, "the first has left")
+        assert pusher.ask("RPUSH", "b", "x").number == 1
+        assert second.read().elements[1].text == b"x"
+        second.close()
+    assert pusher.ask("DBSIZE").number == 0
+
+
+def test_unblock(running: Threadis) -> None:
+    other = connect(running)
+    for words in (["BLPOP", "a", "b", "0"], ["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]):
+        waiting = connect(running)
+        number = waiting.ask("CLIENT", "ID").number
+        assert other.ask("CLIENT", "UNBLOCK", number).number == 0
+        for reason, reply in (
+            ("TIMEOUT", b"*-1\r\n"),
+            ("ERROR", b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"),
+        ):
+            waiting.send(pack(*words))
+            until(lambda: info(running, "blocked_clients") == 1, "it waits")
+            assert other.ask("CLIENT", "UNBLOCK", number, reason).number == 1
+            assert waiting.read().raw == reply
+        waiting.close()
+
+
+def test_a_killed_client_waits_no_more(running: Threadis) -> None:
+    other, waiting = connect(running), connect(running)
+    number = waiting.ask("CLIENT", "ID").number
+    waiting.send(pack("BLPOP", "a", "0"))
+    until(lambda: info(running, "blocked_clients") == 1, "it waits")
+    assert other.ask("CLIENT", "KILL", "ID", number).number == 1
+    until(lambda: info(running, "blocked_clients") == 0, "it is gone")
+    assert other.ask("RPUSH", "a", "x").number == 1
+    assert other.ask("LLEN", "a").number == 1
+
+
+def test_timeouts_are_met(running: Threadis) -> None:
+    waiting = connect(running)
+    for seconds in (0.05, 0.2):
+        began = time.monotonic()
+        assert waiting.ask("BLPOP", "a", "b", seconds).raw == b"*-1\r\n"
+        assert seconds <= time.monotonic() - began < seconds + 1
+
+
+def test_waiting_outlives_an_instance(running: Threadis) -> None:
+    keys = [f"k{number}" for number in range(12)]  # of all instances
+    clients = [waits(running, "BLPOP", key, "0") for key in keys]
+    pids = [int(pid) for pid in re.findall(r"pid=(\d+)", own_section(running))]
+    assert len(pids) == 4
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: own_section(running).count("state=ready") == 4, "all are back")
+    assert not set(pids).intersection(map(int, re.findall(r"pid=(\d+)", own_section(running))))
+    until(lambda: info(running, "threadis_armed_keys") == len(keys), "all are armed again")
+    assert info(running, "blocked_clients") == len(keys)
+    pusher = connect(running)
+    for key, client in zip(keys, clients, strict=True):
+        until(lambda: not pusher.ask("LLEN", key).is_error, "its lanes are open again")  # noqa: B023
+        script = "return redis.call('rpush', KEYS[1], 'x')"
+        assert pusher.ask("EVAL", script, 1, key).number == 1
+        assert client.read().elements[1].text == b"x"
+        client.close()
+
+
+def own_section(running: Threadis) -> str:
+    """INFO threadis."""
+    connection = connect(running)
+    text = connection.ask("INFO", "threadis").text.decode()
+    connection.close()
+    return text
+
+
+def test_many_wait(running: Threadis) -> None:
+    count = min(MANY, (descriptors() - 500) // 2)
+    lanes = info(running, "threadis_lanes")
+    clients = [connect(running) for _ in range(count)]
+    for number, client in enumerate(clients):  # half of them for one key
+        client.send(pack("BLPOP", "all" if number % 2 else f"own:{number}", "0"))
+    until(lambda: info(running, "blocked_clients") == count, "all wait", 60)
+    pusher = connect(running)
+    began = time.monotonic()
+    assert pusher.ask("SET", "other", "1").raw == b"+OK\r\n"
+    assert time.monotonic() - began < 1  # nobody else is disturbed
+    connections = sum(int(found) for found in re.findall(r"connected=(\d+)", own_section(running)))
+    assert connections < 200
+    assert info(running, "threadis_lanes") <= lanes + 10
+    for number in range(0, count, count // 20):
+        at = number - number % 2
+        assert pusher.ask("RPUSH", f"own:{at}", "x").number == 1
+        assert clients[at].read().elements[0].text == f"own:{at}".encode()
+    assert pusher.ask("RPUSH", "all", *range(100)).number == 100
+    served = [clients[1 + 2 * turn].read().elements[1].text for turn in range(100)]
+    assert served == [b"%d" % turn for turn in range(100)]  # in the order in which they came
+    for client in clients:
+        client.close()
+    until(lambda: info(running, "blocked_clients") == 0, "all have left", 60)
+
+
+def descriptors() -> int:
+    """How many files this process may open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
