@@ -104,8 +104,8 @@ def test_it_is_what_was_planned(tmp_path: Path, stock_server: Server) -> None:
         assert PASSWORD.encode() not in arguments + environment
         with socket.socket(socket.AF_UNIX) as stranger:
             stranger.connect(message.socket)
-            stranger.sendall(b"PING\r\n")
-            assert stranger.recv(100).startswith(b"-NOAUTH")
+            stranger.sendall(f"AUTH {instance_config.ADMIN} guess\r\n".encode())
+            assert stranger.recv(100).startswith(b"-WRONGPASS")
         info = (await stage.ask("INFO")).decode()
         for line in ("tcp_port:0", "maxmemory:1048576", "aof_enabled:1", "hz:37"):
             assert line in info

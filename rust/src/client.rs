@@ -8,11 +8,10 @@
 //! Invariant: a reply moves to `out` only from the front. So whatever order instances answer in,
 //! the client reads its answers in the order of its commands.
 
+use crate::client_info::Session;
 use crate::lanes::Lanes;
 use crate::merge::Merging;
-use crate::monitor::Monitor;
 use crate::multi::{Block, Executing, Multi};
-use crate::net::Peer;
 use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
@@ -59,8 +58,7 @@ pub enum Closing {
     No,
     /// Once everything it is owed has been written.
     AfterReplies,
-    /// We said goodbye; what still comes in is thrown away until this second, so that the
-    /// kernel does not destroy our last words with a reset.
+    /// We said goodbye; until this second input is thrown away, or a reset would eat our words.
     Lingering(u64),
     /// At the end of this turn.
     Now,
@@ -99,41 +97,6 @@ pub enum Owed {
     Scanning(u16, u32),
 }
 
-/// What a client said about itself, and what we count of it.
-#[derive(Debug)]
-pub struct Session {
-    /// Unique since the proxy started.
-    pub id: u64,
-    /// Both ends.
-    pub peer: Peer,
-    /// CLIENT SETNAME.
-    pub name: Vec<u8>,
-    /// CLIENT SETINFO LIB-NAME.
-    pub lib_name: Vec<u8>,
-    /// CLIENT SETINFO LIB-VER.
-    pub lib_version: Vec<u8>,
-    /// CLIENT NO-EVICT.
-    pub no_evict: bool,
-    /// Rows of the commands of the transaction that the coordinator has.
-    pub queued_rows: Vec<u32>,
-    /// CLIENT CAPA REDIRECT.
-    pub can_redirect: bool,
-    /// Monotonic seconds when it came.
-    pub created: u64,
-    /// Monotonic seconds when it last sent something.
-    pub last_active: u64,
-    /// Commands so far.
-    pub commands: u64,
-    /// Bytes read so far.
-    pub input_bytes: u64,
-    /// Bytes written so far.
-    pub output_bytes: u64,
-    /// Monotonic seconds when it went over its soft limit, if it is.
-    pub over_since: Option<u64>,
-    /// MONITOR.
-    pub monitor: Monitor,
-}
-
 /// One connection of an application.
 #[derive(Debug)]
 pub struct Client {
@@ -154,7 +117,7 @@ pub struct Client {
     /// Replies that came early, one behind the other; emptied when none is left in `owed`.
     parked: Vec<u8>,
     parked_count: usize,
-    /// Bytes of replies, and parts of replies, that came early: all `Owed::Held` and `Merging`.
+    /// Bytes of replies, and of parts, that came early: all `Owed::Held` and `Merging`.
     pub held: usize,
     /// Sequence number of the oldest.
     pub front: u32,
@@ -162,6 +125,8 @@ pub struct Client {
     pub lane_set: u32,
     /// May run commands.
     pub authenticated: bool,
+    /// Its user may not do everything.
+    pub is_restricted: bool,
     /// In RESP2 with subscriptions: few commands are allowed.
     pub confined: bool,
     /// The last command's row; `usize::MAX` before the first.
@@ -226,6 +191,7 @@ impl Client {
             front: 0,
             lane_set,
             authenticated,
+            is_restricted: false,
             confined: false,
             last_command: usize::MAX,
             gate: Gate::Open,

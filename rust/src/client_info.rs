@@ -1,4 +1,9 @@
-//! What CLIENT LIST shows of a client; Python writes it in the server's words.
+//! A client's session, and what CLIENT LIST shows of it; Python writes that in the server's words.
+
+use crate::monitor::Monitor;
+use crate::net::Peer;
+use crate::users::Verdict;
+use std::sync::Arc;
 
 /// One client as CLIENT LIST shows it.
 #[derive(Debug, Clone, Default)]
@@ -35,4 +40,43 @@ pub struct ClientInfo {
     pub psub: usize,
     pub ssub: usize,
     pub is_monitor: bool,
+}
+
+/// What a client said about itself, and what we count of it.
+#[derive(Debug)]
+pub struct Session {
+    /// Unique since the proxy started.
+    pub id: u64,
+    /// Both ends.
+    pub peer: Peer,
+    /// Who it is.
+    pub user: Arc<[u8]>,
+    /// What the coordinator said of the next command.
+    pub verdict: Option<Verdict>,
+    /// CLIENT SETNAME.
+    pub name: Vec<u8>,
+    /// CLIENT SETINFO LIB-NAME.
+    pub lib_name: Vec<u8>,
+    /// CLIENT SETINFO LIB-VER.
+    pub lib_version: Vec<u8>,
+    /// CLIENT NO-EVICT.
+    pub no_evict: bool,
+    /// Rows of the commands of the transaction that the coordinator has.
+    pub queued_rows: Vec<u32>,
+    /// CLIENT CAPA REDIRECT.
+    pub can_redirect: bool,
+    /// Monotonic seconds when it came.
+    pub created: u64,
+    /// Monotonic seconds when it last sent something.
+    pub last_active: u64,
+    /// Commands so far.
+    pub commands: u64,
+    /// Bytes read so far.
+    pub input_bytes: u64,
+    /// Bytes written so far.
+    pub output_bytes: u64,
+    /// Monotonic seconds when it went over its soft limit, if it is.
+    pub over_since: Option<u64>,
+    /// MONITOR.
+    pub monitor: Monitor,
 }

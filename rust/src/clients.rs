@@ -1,7 +1,7 @@
 //! Clients come and go: accepting, handing over, closing the idle, stopping.
 
-use crate::client::{Client, Closing, Gate, Owed, Session};
-use crate::client_info::ClientInfo;
+use crate::client::{Client, Closing, Gate, Owed};
+use crate::client_info::{ClientInfo, Session};
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
 use crate::lane::State;
@@ -64,7 +64,7 @@ impl Worker {
             net::write(&fd, TOO_MANY);
             return;
         }
-        let is_protected = settings.protected_mode.load(Relaxed) && settings.password().is_none();
+        let is_protected = settings.protected_mode.load(Relaxed) && self.shared.users.is_open();
         if is_protected && !peer.is_local {
             self.counters.rejected_connections += 1;
             net::write(&fd, PROTECTED);
@@ -85,12 +85,15 @@ impl Worker {
 
     fn add_client(&mut self, fd: OwnedFd, peer: Peer) {
         let instances = self.shared.instances;
+        let user = self.shared.users.newcomer();
         let lane_set = self.lanes.set(State::default(), instances);
         self.last_generation = self.last_generation.wrapping_add(1);
         let now = self.now_seconds;
         let session = Session {
             id: self.shared.last_client_id.fetch_add(1, Relaxed) + 1,
             peer,
+            user: user.name.clone(),
+            verdict: None,
             name: Vec::new(),
             lib_name: Vec::new(),
             lib_version: Vec::new(),
@@ -105,9 +108,10 @@ impl Worker {
             over_since: None,
             monitor: Monitor::default(),
         };
-        let authenticated = self.shared.settings.password().is_none();
+        let authenticated = self.shared.users.is_open();
         let client = Client::new(fd, self.last_generation, lane_set, authenticated, session);
         let place = self.clients.insert(client);
+        self.become_user(place, &user);
         let client = &self.clients[place];
         if epoll::add(&self.epoll, &client.fd, event_data(KIND_CLIENT, place), net::READ).is_err() {
             self.end_client(place);
@@ -142,6 +146,9 @@ impl Worker {
                 Mail::Accepted(fd, peer) => self.add_client(fd, peer),
                 Mail::Reply(key, reply, change) => self.coordinator_reply(key, reply, change),
                 Mail::Run(key, commands, token) => self.run_queued(key, &commands, token),
+                Mail::Verdict(key, refusal, user) => self.judge(key, refusal, user.as_ref()),
+                Mail::User(user) => self.user_changed(&user),
+                Mail::OpenToAll => self.open_to_all(),
                 Mail::Lock(lock) => self.lock(lock),
                 Mail::Unlock(token) => self.unlock(token),
                 Mail::Wait(db, key) => self.waited.add(db, key),
@@ -227,7 +234,7 @@ impl Worker {
             local_address: session.peer.local_address.clone(),
             fd: client.fd.as_raw_fd(),
             name: session.name.clone(),
-            user: b"default".to_vec(),
+            user: session.user.to_vec(),
             lib_name: session.lib_name.clone(),
             lib_version: session.lib_version.clone(),
             age: now - session.created,

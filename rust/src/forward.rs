@@ -130,6 +130,9 @@ impl Worker {
                     if self.take(place, args, &shared) == Taken::NotYet {
                         break;
                     }
+                    if self.clients[place].is_restricted {
+                        self.clients[place].session.verdict = None;
+                    }
                     if let Some(executing) = &mut self.clients[place].executing {
                         executing.left -= 1;
                     }
@@ -189,7 +192,14 @@ impl Worker {
             self.tally.rejected(found);
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
-        } else if client.confined && client.executing.is_none() && !row.is_for_subscribers() {
+        } else if (client.is_restricted || row.no_auth)
+            && let Some(taken) = self.ask_first(place, row, args, shared)
+        {
+            taken
+        } else if self.clients[place].confined
+            && self.clients[place].executing.is_none()
+            && !row.is_for_subscribers()
+        {
             self.refuse_while_subscribed(place, &row.name);
             Taken::Yes
         } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)

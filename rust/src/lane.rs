@@ -11,6 +11,7 @@
 use crate::net::{self, Io};
 use crate::reply::Cutter;
 use crate::request::{push_array, push_bulk};
+use crate::users::ADMIN;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
@@ -31,6 +32,8 @@ pub struct State {
     pub resp3: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+    /// AUTH as this restricted user; 0: as one who may do everything.
+    pub user: u32,
 }
 
 /// Whose reply comes next.
@@ -179,8 +182,9 @@ impl Lane {
     }
 }
 
-/// The commands that put a new connection into a state, and how many replies they have.
-pub(crate) fn opening(state: State, password: &[u8]) -> (Vec<u8>, usize) {
+/// The commands that put a new connection into a state, and how many replies they have. Its user
+/// comes last: who is restricted may not be allowed the others.
+pub(crate) fn opening(state: State, user: Option<&[u8]>, password: &[u8]) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut count = 0;
     let mut command = |args: &[&[u8]]| {
@@ -191,9 +195,9 @@ pub(crate) fn opening(state: State, password: &[u8]) -> (Vec<u8>, usize) {
         count += 1;
     };
     if state.resp3 {
-        command(&[b"HELLO", b"3", b"AUTH", b"default", password, b"SETNAME", NAME]);
+        command(&[b"HELLO", b"3", b"AUTH", ADMIN, password, b"SETNAME", NAME]);
     } else {
-        command(&[b"AUTH", password]);
+        command(&[b"AUTH", ADMIN, password]);
         command(&[b"CLIENT", b"SETNAME", NAME]);
     }
     if state.db != 0 {
@@ -201,6 +205,9 @@ pub(crate) fn opening(state: State, password: &[u8]) -> (Vec<u8>, usize) {
     }
     if state.no_touch {
         command(&[b"CLIENT", b"NO-TOUCH", b"ON"]);
+    }
+    if let Some(user) = user {
+        command(&[b"AUTH", user, password]);
     }
     (out, count)
 }

@@ -3,6 +3,7 @@
 use crate::lane::{BUFFER_KEEP, Expect, Lane, State, opening};
 use crate::net::{self, Io};
 use crate::reply::Broken;
+use crate::shared::Shared;
 use rustix::io::Errno;
 use slab::Slab;
 use std::collections::HashMap;
@@ -118,15 +119,20 @@ impl Lanes {
         set: u32,
         instance: usize,
         socket: &str,
-        password: &[u8],
+        shared: &Shared,
         now: u64,
     ) -> Result<usize, Errno> {
         if self.open.len() >= LANES_LIMIT {
             let unused = self.least_used(set).ok_or(Errno::MFILE)?;
             self.close(unused);
         }
+        let state = self.state(set);
+        let user = shared.users.name(state.user);
+        if state.user != 0 && user.is_none() {
+            return Err(Errno::PERM);
+        }
         let fd = net::connect_unix(socket)?;
-        let (hello, opening) = opening(self.state(set), password);
+        let (hello, opening) = opening(state, user.as_deref(), &shared.instance_password);
         // A new socket has room for so few bytes, or is not usable.
         if net::write(&fd, &hello) != Io::Moved(hello.len()) {
             return Err(Errno::CONNRESET);

@@ -54,5 +54,6 @@ mod split;
 pub mod stats;
 pub mod subscriptions;
 pub mod tally;
+pub mod users;
 mod waited;
 pub mod worker;

@@ -159,7 +159,9 @@ impl Worker {
             self.refuse(place, "ERR EXEC without MULTI");
             return Taken::Yes;
         };
-        let needs_coordinator = multi.needs_coordinator || self.waited.any(&multi.keys);
+        // MULTI on a restricted user's lane could be refused, and its commands would run alone.
+        let needs_coordinator =
+            multi.needs_coordinator || client.is_restricted || self.waited.any(&multi.keys);
         let client = &self.clients[place];
         if client.is_watching || (needs_coordinator && !multi.is_spoilt) {
             if self.must_drain(place) {

@@ -8,12 +8,12 @@ use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Listener;
 use crate::output_limits::OutputLimits;
-use crate::request::{Cut, Request, push_array, push_bulk};
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
 use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
+use crate::users::{User, Users};
 use crate::worker::Worker;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -107,9 +107,9 @@ impl Proxy {
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             registry: Registry::default(),
             monitors: AtomicUsize::new(0),
+            users: Users::default(),
             settings: Settings {
                 output_limits: OutputLimits::default(),
-                requirepass: Mutex::new(config.requirepass),
                 protected_mode: AtomicBool::new(config.protected_mode),
                 maxclients: AtomicUsize::new(config.maxclients),
                 busy: AtomicUsize::new(usize::MAX),
@@ -257,18 +257,7 @@ impl Proxy {
     /// Looks a command up: its row's name, and for each of its key specifications the arguments
     /// that are keys.
     fn find(&self, args: Vec<Vec<u8>>) -> Option<(String, Vec<Vec<usize>>)> {
-        let mut raw = Vec::new();
-        push_array(&mut raw, args.len());
-        for arg in args {
-            push_bulk(&mut raw, &arg);
-        }
-        let mut request = Request::default();
-        let Ok(Cut::Complete(_)) = request.cut(&raw, true) else { return None };
-        let args = request.args(&raw);
-        let row = self.shared.table.row_of(args)?;
-        let spans = row.keys.iter().map(|spec| spec.span(args));
-        let keys = spans.map(|span| span.map_or(Vec::new(), |span| span.indices().collect()));
-        Some((String::from_utf8_lossy(&row.name).into_owned(), keys.collect()))
+        rows::find(&self.shared.table, args)
     }
 
     /// The instance of a key.
@@ -292,9 +281,29 @@ impl Proxy {
         Ok(())
     }
 
-    /// Changes the default user's password.
-    fn set_requirepass(&self, password: Option<Vec<u8>>) {
-        *self.shared.settings.password() = password;
+    /// Answers a question: lets the client's command run, or refuses it with this reply.
+    fn judge(&self, command: &Command, refusal: Option<Vec<u8>>, user: Option<(Vec<u8>, u32)>) {
+        let (worker, place, generation) = (command.worker, command.place, command.generation);
+        let key = ClientKey { worker, place, generation };
+        let user = user.map(|(name, id)| User { name: name.into(), id });
+        self.shared.doors[worker].mailbox.post(Mail::Verdict(key, refusal, user));
+    }
+
+    /// Says what a user is: 0 if unrestricted, else a number of its own.
+    fn set_user(&self, name: &[u8], id: u32) {
+        let user = User { name: name.into(), id };
+        self.shared.users.set(&user);
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::User(user.clone()));
+        }
+    }
+
+    /// Says whether a new connection may go on without a password.
+    fn set_open(&self, is_open: bool) {
+        self.shared.users.set_open(is_open);
+        for door in self.shared.doors.iter().filter(|_| is_open) {
+            door.mailbox.post(Mail::OpenToAll);
+        }
     }
 
     /// Says where a script runs too long.

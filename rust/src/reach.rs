@@ -44,8 +44,8 @@ impl Worker {
         let InstanceState::Ready(socket) = &self.instances[instance] else {
             return Reach::Down;
         };
-        let password = &self.shared.instance_password;
-        let Ok(lane) = self.lanes.open(set, instance, socket, password, self.now_seconds) else {
+        let Ok(lane) = self.lanes.open(set, instance, socket, &self.shared, self.now_seconds)
+        else {
             return Reach::Down;
         };
         let watched = self.lanes.get(lane).is_some_and(|known| {

@@ -173,6 +173,7 @@ impl Worker {
             args: args.iter().map(<[u8]>::to_vec).collect(),
             queued,
             token: self.clients[place].executing.map(|executing| executing.token),
+            is_question: false,
         };
         let client = &mut self.clients[place];
         client.owe(Owed::Waiting(client.last_row()));

@@ -11,12 +11,6 @@ use crate::worker::Worker;
 const OK: &[u8] = b"+OK\r\n";
 const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 const NO_INT: &str = "ERR value is out of range, value must between -2147483648 and 2147483647";
-const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password configured for \
-    the default user. Are you sure your configuration is correct?";
-const HELLO_NEEDS_AUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
-    otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
-    and select the RESP protocol version at the same time";
 
 impl Worker {
     /// Runs a command of the session.
@@ -46,7 +40,10 @@ impl Worker {
             }
             Verb::Reset => self.reset(place),
             Verb::Hello => self.hello(place, args),
-            Verb::Auth => self.auth(place, args),
+            Verb::Auth => {
+                self.clients[place].session.verdict = None; // said yes
+                self.answer(place, OK);
+            }
             Verb::Select => self.select(place, args),
             Verb::ClientId => {
                 let mut reply = b":".to_vec();
@@ -104,7 +101,9 @@ impl Worker {
         self.unsubscribe_all(place);
         self.end_monitoring(place);
         self.change_state(place, |state| *state = State::default());
-        let authenticated = self.shared.settings.password().is_none();
+        let user = self.shared.users.newcomer();
+        self.become_user(place, &user);
+        let authenticated = self.shared.users.is_open();
         let client = &mut self.clients[place];
         client.quiet = None; // everything before it is answered
         client.session.name.clear();
@@ -115,30 +114,6 @@ impl Worker {
         let client = &mut self.clients[place];
         client.authenticated = authenticated;
         self.answer(place, b"+RESET\r\n");
-    }
-
-    fn auth(&mut self, place: usize, args: Args) {
-        match args.len() {
-            2 if self.shared.settings.password().is_none() => self.refuse(place, NO_PASSWORD_SET),
-            2 => self.authenticate(place, b"default", args.get(1)),
-            3 => self.authenticate(place, args.get(1), args.get(2)),
-            _ => self.refuse(place, "ERR syntax error"),
-        }
-    }
-
-    fn authenticate(&mut self, place: usize, user: &[u8], password: &[u8]) {
-        if self.is_right(user, password) {
-            self.clients[place].authenticated = true;
-            self.answer(place, OK);
-        } else {
-            self.refuse(place, WRONG_PASSWORD);
-        }
-    }
-
-    /// Only the default user exists yet. Without a password, any will do, as in Redis.
-    fn is_right(&self, user: &[u8], password: &[u8]) -> bool {
-        let known = self.shared.settings.password();
-        user == b"default" && known.as_deref().is_none_or(|known| is_same(known, password))
     }
 
     fn select(&mut self, place: usize, args: Args) {
@@ -171,14 +146,12 @@ impl Worker {
                 }
             }
         }
-        let mut credentials = None;
         let mut name = None;
         let mut at = 2;
         while at < args.len() {
             let more = args.len() - at - 1;
             let option = args.get(at);
             if option.eq_ignore_ascii_case(b"AUTH") && more >= 2 {
-                credentials = Some((args.get(at + 1), args.get(at + 2)));
                 at += 3;
             } else if option.eq_ignore_ascii_case(b"SETNAME") && more >= 1 {
                 if !is_plain(args.get(at + 1)) {
@@ -192,15 +165,7 @@ impl Worker {
                 return self.answer_error(place, &text);
             }
         }
-        if let Some((user, password)) = credentials {
-            if !self.is_right(user, password) {
-                return self.refuse(place, WRONG_PASSWORD);
-            }
-            self.clients[place].authenticated = true;
-        }
-        if !self.clients[place].authenticated {
-            return self.refuse(place, HELLO_NEEDS_AUTH);
-        }
+        self.clients[place].session.verdict = None; // of AUTH: yes
         if let Some(name) = name {
             self.clients[place].session.name = name.to_vec();
         }
@@ -294,12 +259,6 @@ impl Worker {
 /// Redis's rule for client names: printable, no space.
 fn is_plain(text: &[u8]) -> bool {
     text.iter().all(|byte| (b'!'..=b'~').contains(byte))
-}
-
-/// Compares in a time that tells nothing but the lengths.
-fn is_same(known: &[u8], given: &[u8]) -> bool {
-    known.len() == given.len()
-        && known.iter().zip(given).fold(0u8, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 /// The reply of HELLO before and after the client's id, from its other fields, whose values are

@@ -12,11 +12,12 @@ use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
+use crate::users::{User, Users};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Facts that hold as long as the proxy runs, and the doors between its threads.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Shared {
     pub registry: Registry,
     /// Clients in MONITOR, of all workers.
     pub monitors: AtomicUsize,
+    /// Who clients may be.
+    pub users: Users,
     /// What CONFIG SET may change.
     pub settings: Settings,
     /// The next client's id is one more.
@@ -59,8 +62,6 @@ pub struct Shared {
 /// What CONFIG SET may change while clients are served.
 #[derive(Debug)]
 pub struct Settings {
-    /// The default user's password.
-    pub requirepass: Mutex<Option<Vec<u8>>>,
     /// Without a password, serve only this machine.
     pub protected_mode: AtomicBool,
     /// What may wait for a client that does not read.
@@ -82,11 +83,6 @@ impl Settings {
     #[must_use]
     pub fn busy(&self) -> Option<usize> {
         Some(self.busy.load(Relaxed)).filter(|&instance| instance != usize::MAX)
-    }
-
-    /// The default user's password, locked.
-    pub fn password(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
-        self.requirepass.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,6 +108,12 @@ pub enum Mail {
     Reply(ClientKey, Vec<u8>, Change),
     /// Answer EXEC: run these commands of the client as if they came now, under this lock.
     Run(ClientKey, Vec<Vec<Vec<u8>>>, u64),
+    /// May the client's next command run? If not, the reply; and who the client is from now on.
+    Verdict(ClientKey, Option<Vec<u8>>, Option<User>),
+    /// What a user may do has changed.
+    User(User),
+    /// Nobody needs to say who he is any more.
+    OpenToAll,
     /// Keys that your clients must wait for.
     Lock(Arc<Lock>),
     /// They need not wait any more.
@@ -163,6 +165,8 @@ pub enum ToCoordinator {
         queued: Option<Vec<Vec<Vec<u8>>>>,
         /// The lock under which it runs, inside EXEC.
         token: Option<u64>,
+        /// May it run? Answer with `Mail::Verdict`.
+        is_question: bool,
     },
     /// A client has run what `Mail::Run` brought.
     Ran(ClientKey),

@@ -83,8 +83,6 @@ class ProxyConfig(Protocol):
     @property
     def client_memory(self) -> int: ...
     @property
-    def requirepass(self) -> bytes | None: ...
-    @property
     def protected_mode(self) -> bool: ...
     @property
     def maxclients(self) -> int: ...
@@ -188,6 +186,9 @@ class Command:
     @property
     def token(self) -> int | None:
         """The lock on everything under which it runs, inside EXEC."""
+    @property
+    def is_question(self) -> bool:
+        """May it run? ``Proxy.judge`` answers."""
 
 @final
 class ClientList:
@@ -346,10 +347,16 @@ class Proxy:
         """Change client-output-buffer-limit of "normal" or "pubsub"; raises ValueError."""
     def set_instance(self, index: int, socket: str | None, why: str) -> None:
         """Say where an instance listens, or (without a socket) why it cannot be reached."""
-    def set_requirepass(self, password: bytes | None) -> None:
-        """Change the default user's password."""
     def set_busy(self, instance: int | None) -> None:
         """Tell where a script runs too long: that instance answers PING."""
+    def judge(
+        self, command: Command, refusal: bytes | None, user: tuple[bytes, int] | None
+    ) -> None:
+        """Answer a question: may the command run, or else its reply; who the client is now."""
+    def set_user(self, name: bytes, id: int) -> None:
+        """Say what a user may do: 0 everything, else lanes of its own by this number."""
+    def set_open(self, is_open: bool) -> None:
+        """Say whether a new connection may go on without a password."""
     def set_limit(self, name: str, value: int) -> None:
         """Change maxclients, timeout, tcp-keepalive or protected-mode; raises ValueError."""
     def stats(self) -> list[dict[str, int]]:

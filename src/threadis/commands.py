@@ -133,7 +133,14 @@ OVERRIDES: Final[dict[str, Override]] = {
     "role": Override("any", "a primary without replicas"),
     "acl|cat": Override("any", SAME),
     "acl|genpass": Override("any", "random anyway"),
-    "acl|whoami": Override("any", "everyone is the default user until there are ACLs"),
+    "acl|save": Override("any", "there is no file: refused, in the server's words"),
+    "acl|load": Override("any", "there is no file: refused, in the server's words"),
+    "acl|whoami": Override("coordinator", "the session says who"),
+    **dict.fromkeys(
+        ("acl|setuser", "acl|deluser", "acl|getuser", "acl|list", "acl|users", "acl|dryrun"),
+        Override("coordinator", "on all instances; some users are ours"),
+    ),
+    "acl|log": Override("coordinator", MERGED),
     "readonly": Override("any", "refused by every standalone server, in its words"),
     "readwrite": Override("any", "refused by every standalone server, in its words"),
     "asking": Override("any", "refused by every standalone server, in its words"),
@@ -190,7 +197,7 @@ WHOLE_FAMILIES: Final = ("command", "cluster")
 # They write, but nothing that a client waits for; consumers of a stream use them all the time.
 FEEDS_NOBODY: Final = frozenset({"xack", "xclaim", "xautoclaim", "xreadgroup", "xdel", "xtrim"})
 # Refused as a whole until their issue is done; single subcommands may have a row above.
-REFUSED_FAMILIES: Final = ("acl", "module", "latency")
+REFUSED_FAMILIES: Final = ("module", "latency")
 COORDINATED_FAMILIES: Final = ("script", "function")
 REFUSED_FLAGS: Final = ("blocking", "pubsub")
 

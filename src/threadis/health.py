@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Coroutine
 
 from threadis.control import State
+from threadis.instance_config import ADMIN
 from threadis.process import Activity, activity
 
 CONNECT_RETRY = 0.01  # seconds between tries while the server starts
@@ -51,7 +52,7 @@ class Health:
             self._connection = None
 
     async def _ask_on(self, connection: "Connection") -> None:
-        reply = await self._answered(connection.ask("AUTH", self._password))
+        reply = await self._answered(connection.ask("AUTH", ADMIN, self._password))
         while reply.startswith(b"+OK"):
             pong = await self._answered(connection.ask("PING"))
             self._has_answered = True
@@ -119,7 +120,7 @@ async def ask(path: str, password: str, pid: int, words: list[str], seconds: flo
     try:
         async with asyncio.timeout(seconds):
             connection = await Connection.open(path, pid)
-            await connection.ask("AUTH", password)
+            await connection.ask("AUTH", ADMIN, password)
             return await connection.ask(*words)
     except (OSError, EOFError, HealthError, ValueError):  # TimeoutError is an OSError
         return None

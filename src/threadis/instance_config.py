@@ -12,6 +12,7 @@ HIDDEN_DATABASES = 2  # records of writes over several instances; copies of borr
 REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
 # Directives about clients, which the proxy has
 OF_CLIENTS = ("client-output-buffer-limit",)
+ADMIN = "threadis-admin"  # the user as whom we come; the workers' lanes know it, too
 DUMP_NAME = "dump.rdb"  # the servers' default
 
 
@@ -26,7 +27,8 @@ def text(
         f"dir {quote(str(folder))}",
         f"logfile {quote(str(folder / 'server.log'))}",
         "daemonize no",
-        f"requirepass {password}",
+        # Ours, hidden from clients; the others are theirs
+        f"user {ADMIN} on >{password} ~* &* +@all",
         "protected-mode yes",
         # Through the proxy every client looks local: "local" is judged there
         f"enable-debug-command {yes_if_any(config.enable_debug_command)}",
@@ -42,6 +44,8 @@ def text(
         f"maxmemory-policy {config.maxmemory_policy}",
         f"appendonly {'yes' if config.appendonly else 'no'}",
     ]
+    if config.requirepass:
+        lines.append(f"requirepass {quote(config.requirepass)}")
     if config.save is not None:
         lines.append(f"save {config.save or quote('')}")
     if server.hides_user_data:

@@ -36,7 +36,6 @@ class CoreConfig:
     instance_password: bytes
     databases: int
     client_memory: int  # bytes over all workers
-    requirepass: bytes | None
     protected_mode: bool
     maxclients: int
     timeout: int
@@ -191,7 +190,6 @@ def core_config(start: control.Start, facts: ServerFacts) -> CoreConfig:
         instance_password=start.instance_password.encode(),
         databases=start.databases,
         client_memory=int(memory_bytes() * CLIENT_MEMORY_SHARE),
-        requirepass=start.requirepass.encode() if start.requirepass else None,
         protected_mode=start.protected_mode,
         maxclients=start.maxclients,
         timeout=start.timeout,

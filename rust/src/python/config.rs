@@ -14,7 +14,6 @@ pub(super) struct Config {
     pub(super) instance_password: Vec<u8>,
     pub(super) databases: u32,
     pub(super) client_memory: usize,
-    pub(super) requirepass: Option<Vec<u8>>,
     pub(super) protected_mode: bool,
     pub(super) maxclients: usize,
     pub(super) timeout: u64,

@@ -15,6 +15,7 @@ pub(super) struct Command {
     pub(super) args: Vec<Vec<u8>>,
     pub(super) queued: Option<Vec<Vec<Vec<u8>>>>,
     pub(super) token: Option<u64>,
+    pub(super) is_question: bool,
 }
 
 /// A client that the coordinator knows has ended its side, or is gone.
@@ -73,11 +74,14 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
             let (worker, place, generation) = (key.worker, key.place, key.generation);
             Py::new(py, Ran { worker, place, generation })?.into_any()
         }
-        ToCoordinator::Command { key, info, args, queued, token } => {
+        ToCoordinator::Command { key, info, args, queued, token, is_question } => {
             let info = Py::new(py, *info)?;
             let (worker, place, generation) = (key.worker, key.place, key.generation);
-            Py::new(py, Command { worker, place, generation, info, args, queued, token })?
-                .into_any()
+            Py::new(
+                py,
+                Command { worker, place, generation, info, args, queued, token, is_question },
+            )?
+            .into_any()
         }
         ToCoordinator::Clients { request, clients } => {
             let clients = clients.into_iter().map(|client| Py::new(py, client));

@@ -1,9 +1,10 @@
 //! Rows of the command table, as they come from Python.
 
-use crate::command::{Route, Row, Verb};
+use crate::command::{Route, Row, Table, Verb};
 use crate::keys::{Begin, Find, KeySpec};
 use crate::merge::Merge;
 use crate::pubsub;
+use crate::request::{Cut, Request, push_array, push_bulk};
 use pyo3::prelude::*;
 
 /// One row of the command table, as `threadis.commands` derives it.
@@ -131,4 +132,20 @@ impl CommandRow {
         row.refusal = self.refusal.into_bytes();
         Ok(row)
     }
+}
+
+/// Looks a command up: its row's name, and the arguments that each key specification names.
+pub(super) fn find(table: &Table, words: Vec<Vec<u8>>) -> Option<(String, Vec<Vec<usize>>)> {
+    let mut raw = Vec::new();
+    push_array(&mut raw, words.len());
+    for word in words {
+        push_bulk(&mut raw, &word);
+    }
+    let mut request = Request::default();
+    let Ok(Cut::Complete(_)) = request.cut(&raw, true) else { return None };
+    let args = request.args(&raw);
+    let row = table.row_of(args)?;
+    let spans = row.keys.iter().map(|spec| spec.span(args));
+    let keys = spans.map(|span| span.map_or(Vec::new(), |span| span.indices().collect()));
+    Some((String::from_utf8_lossy(&row.name).into_owned(), keys.collect()))
 }

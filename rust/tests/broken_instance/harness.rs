@@ -12,6 +12,7 @@ use _core::shared::{Door, Mail, Mailbox, Settings, Shared};
 use _core::slot::{SLOTS, SlotMap};
 use _core::stats::Stats;
 use _core::subscriptions::Registry;
+use _core::users::Users;
 use _core::worker::Worker;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -219,6 +220,8 @@ fn shared(instances: usize) -> Shared {
         stats: Stats::default(),
         clients: AtomicUsize::new(0),
     };
+    let users = Users::default();
+    users.set_open(true);
     Shared {
         table: Table::new(rows).expect("a table"),
         slot_map: SlotMap::new(&ranges, instances).expect("a slot map"),
@@ -231,9 +234,9 @@ fn shared(instances: usize) -> Shared {
         unsubscribing_needs_subscription: true,
         registry: Registry::default(),
         monitors: AtomicUsize::new(0),
+        users,
         settings: Settings {
             output_limits: OutputLimits::default(),
-            requirepass: Mutex::new(None),
             protected_mode: AtomicBool::new(true),
             maxclients: AtomicUsize::new(100),
             busy: AtomicUsize::new(usize::MAX),

@@ -15,6 +15,7 @@ from dataclasses import astuple
 from threadis import _core, control, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace
+from threadis.coordinator.acl import Acl
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
@@ -35,12 +36,14 @@ from threadis.coordinator.memory import Memory
 from threadis.coordinator.modules import Modules
 from threadis.coordinator.monitoring import Monitoring
 from threadis.coordinator.pause import Pause
+from threadis.coordinator.permission import Permission
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.tallies import Tallies
 from threadis.coordinator.transactions import Transactions
+from threadis.coordinator.users import Users
 from threadis.coordinator.waiters import TYPES
 from threadis.coordinator.whole import Whole
 
@@ -72,9 +75,13 @@ class Coordinator:
         self._tasks: set[asyncio.Task[None]] = set()
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         pause = Pause(core, takes_more=self.clients.dialect.is_valkey)
-        self._configuration = Configuration(start, core, links)
         self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, len(start.workers), links.count)
+        password = start.instance_password.encode()
+        self._users = Users(core, links, self.locks, self.clients, password)
+        self.clients.has_user = self._users.has
+        self._permission = Permission(core, links, self._users)
+        self._configuration = Configuration(start, core, links, self._users)
         self._table = Table(core, rows)
         self._commits = Commits(links, self.locks, start.databases)
         borrowing = Borrowing(links, self._table, start.databases)
@@ -118,6 +125,7 @@ class Coordinator:
             "shutdown": Ending(links, self.locks, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
             **Modules(start).handlers(),
+            **Acl(links, self._users).handlers(),
             **Everywhere(links, self.clients).handlers(),
             **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),
@@ -137,6 +145,9 @@ class Coordinator:
 
     def run(self, command: _core.Command) -> None:
         """Begin a command; its reply goes to the client when it is there."""
+        if command.is_question:
+            self._keep(asyncio.create_task(self._permission.judge(command)))
+            return
         self._keep(asyncio.create_task(self._run(command)))
 
     async def _run(self, command: _core.Command) -> None:
@@ -175,6 +186,7 @@ class Coordinator:
 
     async def recover(self) -> None:
         """Settle what a crash left open; before the first client comes."""
+        await self._users.recover()
         for index in self._links.ready():
             with contextlib.suppress(LinkError):  # gone again: the supervisor will say so
                 await self._commits.recover(index)
@@ -205,6 +217,7 @@ class Coordinator:
         while self._links.instance(instance.index) is instance:
             try:
                 await self._configuration.replay(instance.index)
+                await self._users.replay(instance.index)
                 await self._library.replay(instance.index)
                 await self._commits.recover(instance.index)
                 await self._pubsub.renew(instance.index)

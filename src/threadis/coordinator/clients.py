@@ -1,7 +1,7 @@
 """CLIENT LIST, INFO, KILL and UNBLOCK: the clients are the workers', the words the server's."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from threadis import _core, resp
@@ -41,6 +41,7 @@ class Clients:
         self._arrived: dict[int, list[_core.ClientList]] = {}
         self._answers: dict[int, asyncio.Future[list[_core.ClientInfo]]] = {}
         self.waiting: Waiting = NobodyWaits()
+        self.has_user: Callable[[str], bool] = lambda _: False  # see users.Users
 
     def arrived(self, answer: _core.ClientList) -> None:
         """Take a worker's answer; the last one completes the list."""
@@ -68,7 +69,7 @@ class Clients:
     async def list(self, command: _core.Command) -> bytes:
         """CLIENT LIST [filter …]."""
         try:
-            filters = client_filters.parse_list(command.args[2:], self.dialect, self._has_user)
+            filters = client_filters.parse_list(command.args[2:], self.dialect, self.has_user)
         except client_filters.FilterError as error:
             return resp.error(str(error))
         asking = command.info.id
@@ -84,7 +85,7 @@ class Clients:
             if len(words) == 1:
                 filters = client_filters.address(words[0])
             else:
-                filters = client_filters.parse_kill(words, self.dialect, self._has_user)
+                filters = client_filters.parse_kill(words, self.dialect, self.has_user)
         except client_filters.FilterError as error:
             return resp.error(str(error))
         asking = command.info.id
@@ -133,6 +134,3 @@ class Clients:
     def line(self, client: _core.ClientInfo) -> str:
         """A client as CLIENT LIST writes it."""
         return line(client, self._names)
-
-    def _has_user(self, name: str) -> bool:
-        return name == "default"

@@ -16,6 +16,7 @@ from threadis.coordinator import output_limits
 from threadis.coordinator.allowed import is_allowed
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.output_limits import UNITS, OutputLimits
+from threadis.coordinator.users import Users
 from threadis.instance_config import share
 
 MEMORY_OR_PERCENT: Final = re.compile(rb"[0-9]+([bkmg]|[kmg]b|%)?", re.IGNORECASE)
@@ -55,8 +56,9 @@ PROTECTED: Final = frozenset(("dir", "dbfilename"))
 class Configuration:
     """What CONFIG shows and changes."""
 
-    def __init__(self, start: control.Start, core: _core.Proxy, links: Links) -> None:
+    def __init__(self, start: control.Start, core: _core.Proxy, links: Links, users: Users) -> None:
         self._core = core
+        self._users = users
         self._links = links
         self._output_limits = OutputLimits(core, start.output_limits)
         self._changed: dict[bytes, bytes] = {}
@@ -122,7 +124,7 @@ class Configuration:
                 return _failed(name, _why_fixed(name, found[name]))
             del found[name]  # it is what it should be
         async with self._lock:
-            return await self._set(found)
+            return await self._set(found, command.token)
 
     async def rewrite(self, command: _core.Command) -> bytes:
         """CONFIG REWRITE: our file is the user's, in TOML, and is left as it is."""
@@ -138,7 +140,7 @@ class Configuration:
         reply = await self._links.call(self._links.any_ready(), *names)
         return reply[1] if len(reply) > 1 else None
 
-    async def _set(self, wanted: dict[str, bytes]) -> bytes:
+    async def _set(self, wanted: dict[str, bytes], within: int | None) -> bytes:
         try:
             ours = {n: _checked(n, v.decode()) for n, v in wanted.items() if n in OURS}
         except ValueError as error:
@@ -156,13 +158,13 @@ class Configuration:
             return resp.error(refusal)
         for name, value in ours.items():
             self._values[name] = value
-            self._apply(name, value)
+            await self._apply(name, value, within)
         self._output_limits.set(limits)
         return resp.OK
 
-    def _apply(self, name: str, value: str) -> None:
+    async def _apply(self, name: str, value: str, within: int | None) -> None:
         if name == "requirepass":
-            self._core.set_requirepass(value.encode() or None)
+            await self._users.set_password(value.encode(), within)
         elif name == "protected-mode":
             self._core.set_limit(name, value == "yes")
         elif name != "maxmemory":

@@ -1,0 +1,141 @@
+"""ACL …: the clients' users as one server would show them; ours are hidden."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from threadis import _core, resp
+from threadis.coordinator.links import Kind, Links, value
+from threadis.coordinator.users import HIDDEN, Users
+
+Handler = Callable[[_core.Command], Awaitable[bytes]]
+DEFAULT_COUNT = 10  # entries that ACL LOG shows
+MOST = b"100000"  # entries asked of each instance: more than any keeps
+
+
+class Acl:
+    """The subcommands that know of users."""
+
+    def __init__(self, links: Links, users: Users) -> None:
+        self._links, self._users = links, users
+
+    def handlers(self) -> dict[str, Handler]:
+        """Each command by its row's name."""
+        return {
+            "acl|setuser": self._set_user,
+            "acl|deluser": self._delete_users,
+            "acl|list": self._list,
+            "acl|users": self._list,
+            "acl|getuser": self._get_user,
+            "acl|dryrun": self._dry_run,
+            "acl|log": self._log,
+            "acl|whoami": self._who_am_i,
+        }
+
+    async def _ask(self, command: _core.Command, args: list[bytes] | None = None) -> bytes:
+        kind = Kind(command.info.resp)
+        asked = args or command.args
+        return (await self._links.raw(self._links.any_ready(), [asked], kind=kind))[0]
+
+    async def _set_user(self, command: _core.Command) -> bytes:
+        return self._users.refusal(command.args[2:3]) or await self._users.change(command)
+
+    async def _delete_users(self, command: _core.Command) -> bytes:
+        """ACL DELUSER: users of ours are not there."""
+        return await self._users.change(command, [_visible(word) for word in command.args])
+
+    async def _list(self, command: _core.Command) -> bytes:
+        """ACL LIST and ACL USERS."""
+        reply = await self._ask(command)
+        if reply.startswith(b"-"):
+            return reply
+        shown = []
+        for line in value(reply):
+            name = line.split(b" ")[1] if b" " in line else line
+            if not _is_hidden(name):
+                shown.append(resp.bulk(self._users.strip(line)))
+        return resp.array(shown)
+
+    async def _get_user(self, command: _core.Command) -> bytes:
+        reply = await self._ask(command, [*command.args[:2], _visible(command.args[2])])
+        parts = _core.elements(reply)
+        for at in range(0, len(parts) - 1, 2):
+            if value(parts[at]) == b"passwords":
+                kept = [
+                    p for p in _core.elements(parts[at + 1]) if not self._users.is_ours(value(p))
+                ]
+                parts[at + 1] = b"%s%d\r\n%s" % (parts[at + 1][:1], len(kept), b"".join(kept))
+        head = reply[: reply.index(b"\n") + 1]
+        return head + b"".join(parts) if parts else reply
+
+    async def _dry_run(self, command: _core.Command) -> bytes:
+        if _is_hidden(command.args[2]):
+            name = command.args[2].decode(errors="replace")
+            return resp.error(f"ERR User '{name}' not found")
+        return await self._ask(command)
+
+    async def _who_am_i(self, command: _core.Command) -> bytes:
+        return resp.bulk(command.info.user)
+
+    async def _log(self, command: _core.Command) -> bytes:
+        """ACL LOG [count|RESET]: of all instances, the newest first."""
+        args = command.args
+        first = await self._ask(command)
+        everyone = self._links.ready()
+        if first.startswith((b"-", b"+")):  # wrong, or RESET
+            if first == resp.OK:
+                await asyncio.gather(*(self._links.raw(index, [args]) for index in everyone))
+            return first
+        kind, asked = Kind(command.info.resp), [*args[:2], MOST]
+        replies = await asyncio.gather(
+            *(self._links.raw(index, [asked], kind=kind) for index in everyone)
+        )
+        entries = [Entry(one) for (reply,) in replies for one in _core.elements(reply)]
+        shown = sorted(
+            (one for one in entries if not _is_hidden(one.fields[b"username"])),
+            key=lambda one: float(one.fields[b"age-seconds"]),
+        )
+        merged: dict[tuple[bytes, ...], Entry] = {}
+        for entry in shown:
+            known = merged.setdefault(entry.what, entry)
+            if known is not entry:
+                known.count += entry.count
+        _, most = await self._links.call(everyone[0], b"CONFIG", b"GET", b"acllog-max-len")
+        count = min(int(args[2]) if len(args) > 2 else DEFAULT_COUNT, int(most))
+        return resp.array([one.encode() for one in list(merged.values())[:count]])
+
+
+class Entry:
+    """One entry of ACL LOG."""
+
+    def __init__(self, reply: bytes) -> None:
+        self._head = reply[: reply.index(b"\n") + 1]
+        self._parts = _core.elements(reply)
+        known: dict[bytes, Any] = {}
+        for at in range(0, len(self._parts), 2):
+            known[value(self._parts[at])] = value(self._parts[at + 1])
+        self.fields = known
+        self.count: int = known[b"count"]
+        self.what = tuple(known[name] for name in (b"reason", b"context", b"object", b"username"))
+
+    def encode(self) -> bytes:
+        """The entry as the server writes it."""
+        parts = []
+        for name, shown in zip(self._parts[::2], self._parts[1::2], strict=True):
+            match value(name):
+                case b"count":
+                    shown = resp.integer(self.count)
+                case b"client-info":
+                    shown = resp.bulk(value(shown).replace(b" name=threadis-lane ", b" name= "))
+            parts += [name, shown]
+        return self._head + b"".join(parts)
+
+
+def _is_hidden(name: bytes) -> bool:
+    return name.startswith(HIDDEN)
+
+
+def _visible(name: bytes) -> bytes:
+    """A name that may be asked for; of ours, one that does not exist."""
+    return HIDDEN + os.urandom(16).hex().encode() if _is_hidden(name) else name

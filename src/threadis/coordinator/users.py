@@ -1,0 +1,211 @@
+"""ACL users: the same on every instance, whoever restarts; the workers know who is restricted.
+
+Each user of the clients exists on each instance under its own name and rules, so servers judge
+in their own words. Besides the clients' passwords it has one of ours, with which lanes and links
+log in; ``Users.rules`` is what clients see of it. Users whose names begin with ``threadis-`` are
+ours altogether.
+"""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+
+from threadis import _core, resp
+from threadis.coordinator.clients import Clients
+from threadis.coordinator.links import ADMIN, LinkError, Links, Words
+from threadis.coordinator.locks import Locks
+
+HIDDEN = b"threadis-"
+DEFAULT = b"default"
+RETRY = 0.05  # seconds between attempts to tell an instance
+# Rules that say how a user logs in, not what it may do.
+LOGIN = frozenset((b"on", b"off", b"nopass", b"sanitize-payload", b"skip-sanitize-payload"))
+
+Rules = list[bytes]  # as in ACL LIST, without the name
+
+
+class Users:
+    """Who there is, and what each may do."""
+
+    def __init__(
+        self, core: _core.Proxy, links: Links, locks: Locks, clients: Clients, password: bytes
+    ) -> None:
+        self._core, self._links, self._locks, self._clients = core, links, locks, clients
+        self._ours = b"#" + hashlib.sha256(password).hexdigest().encode()
+        self._everything: Rules = []  # the rules of a user who may do everything
+        self._numbers = itertools.count(1)
+        self._ids: dict[bytes, int] = {}
+        self.rules: dict[bytes, Rules] = {}
+        self.changing = asyncio.Lock()
+
+    def id(self, name: bytes) -> int:
+        """Return a user's number: 0 if it may do everything."""
+        return self._ids[name]
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a user."""
+        return name.encode() in self.rules
+
+    async def recover(self) -> None:
+        """Take over what the instance knows that has run longest; the others learn it."""
+        found: dict[int, int] = {}
+        for index in self._links.ready():
+            info: bytes = await self._links.call(index, b"INFO", b"server")
+            fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+            found[index] = int(fields[b"uptime_in_seconds"])
+        oldest = max(found, key=lambda index: (found[index], -index))
+        self.rules = await self._read(oldest)
+        for index in found:
+            await self._tell(index, await self._read(index), self.rules)
+        self._publish({})
+
+    async def replay(self, index: int) -> None:
+        """Tell an instance that was restarted what it has missed."""
+        if self.rules:
+            await self._tell(index, await self._read(index), self.rules)
+
+    async def change(self, command: _core.Command, words: Words | None = None) -> bytes:
+        """ACL SETUSER, ACL DELUSER: on all instances or on none."""
+        async with self._locks.hold_everything(command.token), self.changing:
+            reply, killed = await self._change(words or command.args)
+        asking = command.info.id
+        await self._clients.end([one for one in killed if one != asking])
+        if asking in killed:
+            self._core.kill_clients([asking], after_replies=True)
+        return reply
+
+    async def set_password(self, password: bytes, within: int | None) -> None:
+        """CONFIG SET requirepass: the default user's password; none lets everybody in."""
+        rule = b">" + password if password else b"nopass"
+        async with self._locks.hold_everything(within), self.changing:
+            await self._change([b"ACL", b"SETUSER", DEFAULT, b"resetpass", rule])
+
+    async def _change(self, words: Words) -> tuple[bytes, list[int]]:
+        """The first instance says what becomes of the users; the others are told the same."""
+        before = self.rules
+        first = self._links.any_ready()
+        reply = (await self._links.raw(first, [words]))[0]
+        if reply.startswith(b"-"):
+            return reply, []
+        after = await self._read(first)
+        changed = [name for name, rules in after.items() if before.get(name) != rules]
+        ours: list[Words] = [
+            [b"ACL", b"SETUSER", name, self._ours]
+            for name in changed
+            if b"nopass" not in after[name]
+        ]
+        await self._tell_surely(first, ours, after)
+        for index in self._links.ready():
+            if index != first:
+                await self._tell_surely(index, [words, *ours], after)
+        self.rules = after
+        self._publish(before)
+        return reply, await self._losers(before)
+
+    async def _tell_surely(
+        self, index: int, words: Sequence[Words], after: Mapping[bytes, Rules]
+    ) -> None:
+        """Tell an instance; one that is lost meanwhile is told before it is ready again."""
+        try:
+            if words:
+                await self._links.raw(index, [[b"MULTI"], *words, [b"EXEC"]])
+            return
+        except LinkError:
+            await asyncio.sleep(RETRY)
+        while index in self._links.ready():
+            try:
+                await self._tell(index, await self._read(index), after)
+                return
+            except LinkError:
+                await asyncio.sleep(RETRY)
+
+    async def _tell(
+        self, index: int, before: Mapping[bytes, Rules], after: Mapping[bytes, Rules]
+    ) -> None:
+        """Make an instance's users those of ``after``."""
+        words: list[Words] = []
+        for name, rules in after.items():
+            if before.get(name) != rules:
+                ours = [] if b"nopass" in rules else [self._ours]
+                words.append([b"ACL", b"SETUSER", name, b"reset", *rules, *ours])
+        gone = [name for name in before if name not in after]
+        if gone:
+            words.append([b"ACL", b"DELUSER", *gone])
+        if words:
+            replies = await self._links.raw(index, [[b"MULTI"], *words, [b"EXEC"]])
+            refused = next((one for one in _core.elements(replies[-1]) if one[:1] == b"-"), None)
+            if refused or not replies[-1].startswith(b"*"):
+                raise LinkError(f"ERR instance {index} refuses the users: {refused!r}")
+
+    async def _read(self, index: int) -> dict[bytes, Rules]:
+        """Read an instance's users as clients see them."""
+        found: dict[bytes, Rules] = {}
+        for line in await self._links.call(index, b"ACL", b"LIST"):
+            _, name, *rules = line.split(b" ")
+            if name == ADMIN:
+                self._everything = _powers(rules)
+            elif not name.startswith(HIDDEN):
+                found[name] = [rule for rule in rules if rule != self._ours]
+        return found
+
+    def strip(self, line: bytes) -> bytes:
+        """Take our password out of a line of ACL LIST."""
+        return line.replace(b" " + self._ours, b"")
+
+    def is_ours(self, digest: bytes) -> bool:
+        """Whether a password of ACL GETUSER is ours."""
+        return digest == self._ours[1:]
+
+    def _publish(self, before: Mapping[bytes, Rules]) -> None:
+        """Tell the workers what has changed."""
+        for name in before:
+            if name not in self.rules:
+                del self._ids[name]
+        for name, rules in self.rules.items():
+            if before.get(name) == rules:
+                continue
+            if _powers(rules) == self._everything:
+                self._ids[name] = 0
+            elif not self._ids.get(name):
+                self._ids[name] = next(self._numbers)
+            self._core.set_user(name, self._ids[name])
+        default = self.rules[DEFAULT]
+        self._core.set_open(b"nopass" in default and b"on" in default)
+
+    async def _losers(self, before: Mapping[bytes, Rules]) -> list[int]:
+        """Return the clients whose user is gone, or who listen where it may not any more."""
+        gone = {name for name in before if name not in self.rules}
+        deaf = {
+            name
+            for name, rules in self.rules.items()
+            if b"&*" not in rules
+            and not set(_channels(before.get(name, []))).issubset(_channels(rules))
+        }
+        if not gone and not deaf:
+            return []
+        return [
+            client.id
+            for client in await self._clients.all()
+            if client.user in gone
+            or (client.user in deaf and client.sub + client.psub + client.ssub > 0)
+        ]
+
+    def reads_all_keys(self, name: bytes) -> bool:
+        """Whether a user may read every key: what SORT needs for BY and GET."""
+        rules = itertools.takewhile(lambda rule: not rule.startswith(b"("), self.rules[name])
+        return not {b"~*", b"%R~*", b"%RW~*"}.isdisjoint(rules)
+
+    def refusal(self, names: Sequence[bytes]) -> bytes | None:
+        """Refuse to make a user of a name that is ours."""
+        if any(name.startswith(HIDDEN) for name in names):
+            return resp.error("ERR threadis: user names that begin with 'threadis-' are reserved")
+        return None
+
+
+def _powers(rules: Rules) -> Rules:
+    return [rule for rule in rules if rule not in LOGIN and not rule.startswith(b"#")]
+
+
+def _channels(rules: Rules) -> list[bytes]:
+    return [rule for rule in rules if rule.startswith(b"&")]

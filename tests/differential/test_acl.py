@@ -1,0 +1,206 @@
+"""ACL users: what they may do, on shared workers and several instances, in the server's words."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from differential.pair import Both, Pair
+from differential.wire import Connection, Reply
+
+ALICE = (
+    "ACL SETUSER alice on >pass ~a* %R~r* &news +@all -@dangerous -@scripting +acl|whoami "
+    "+client|list +sort -lpush"
+)
+BOB = "ACL SETUSER bob on nopass ~b* +@read +@write +select +multi +exec"
+WORDS = [
+    "ACL WHOAMI", "AUTH alice wrong", "AUTH nobody pass", "AUTH threadis-admin x",
+    "AUTH alice pass",
+    "ACL WHOAMI", "PING", "SET a1 1", "SET a2 2", "SET b1 1", "GET r1", "SET r1 x", "GET b1",
+    "MGET a1 a2 a3 r4 r5", "MGET a1 a2 b1", "MSET a1 x a2 y a3 z a4 w", "MSET a1 no b2 no a3 no",
+    "MGET a1 a2 a3 a4", "DEL a1 a2 a3 a4", "DEL a1 b1", "DEL a1 r1", "RENAME a1 r1", "COPY r1 a9",
+    "LPUSH a l", "RPUSH alist 3 1 2", "SORT alist", "SORT alist BY b*", "SORT alist GET a*",
+    "SORT alist BY nosort", "SINTERSTORE a1 a2 a3", "SINTERSTORE b1 a2 a3", "FLUSHALL",
+    "CONFIG GET port", "EVAL 'return 1' 0", "ACL LIST", "CLIENT KILL id 999", "KEYS *", "SELECT 1",
+    "SET a1 db1", "SET b1 db1", "SELECT 0", "PUBLISH news x", "PUBLISH other x", "SUBSCRIBE other",
+    "MULTI", "SET a1 m1", "SET a2 m2", "EXEC", "MULTI", "SET a1 m3", "SET b1 m3", "EXEC",
+    "MULTI", "SET a1 m4", "LPUSH a x", "EXEC", "GET a1", "MULTI", "SET a1 m5", "DISCARD",
+    "WATCH a1", "WATCH b1", "MULTI", "SET a1 w", "EXEC", "BLPOP b 1", "BLPOP alist 1", "NOPE",
+    "GET", "AUTH bob whatever", "ACL WHOAMI", "GET a1", "SET b1 1", "SET a1 1", "PING", "CLIENT ID",
+    "MULTI", "GET b1", "GET a1", "EXEC", "HELLO 2 AUTH alice wrong", "SET b1 still", "SET a1 not",
+    "HELLO 2 AUTH threadis-admin x", "AUTH default x", "SET b1 1", "RESET",
+]  # fmt: skip
+
+
+@pytest.fixture
+def users(pair: Pair) -> Iterator[Both]:
+    """Two users on both servers."""
+    with pair.both() as admin:
+        admin.same("FLUSHALL")
+        admin.same("ACL", "LOG", "RESET")
+        for line in (ALICE, BOB):
+            admin.same_line(line)
+        yield admin
+        admin.same("ACL", "DELUSER", "alice", "bob", "carol", how="exact")
+        admin.same("ACL", "SETUSER", "default", "on", "nopass")
+
+
+def test_what_users_may_do(users: Both, pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as both:
+        for line in WORDS:
+            if not (protocol == 3 and ("RESET" in line or "HELLO" in line)):
+                both.same_line(f"= {line}")
+
+
+def test_hello_says_who(users: Both, pair: Pair) -> None:
+    ours = pair.ours()
+    assert ours.ask("HELLO", 3, "AUTH", "alice", "pass", "SETNAME", "me").kind == "%"
+    assert ours.ask("ACL", "WHOAMI").text == b"alice"
+    assert ours.ask("SET", "b", 1).text.startswith(b"NOPERM")
+    assert b" user=alice " in ours.ask("CLIENT", "LIST").text
+    assert ours.ask("HELLO", 2, "AUTH", "default", "").kind == "*"
+    assert ours.ask("SET", "b", 1).raw == b"+OK\r\n"
+    ours.close()
+
+
+def test_permissions_do_not_leak_between_clients(users: Both, pair: Pair) -> None:
+    """Many connections of three users on the same workers, taking turns."""
+    logins = ("alice", "bob", "default")
+    clients: list[tuple[str, Connection]] = []
+    for at in range(12):
+        clients.append((logins[at % 3], pair.ours()))
+        clients[-1][1].ask("AUTH", clients[-1][0], "pass")
+    for turn in range(20):
+        for name, client in clients:
+            for key in (f"a{turn}", f"b{turn}"):
+                may = name == "default" or name[0] == key[0]
+                assert client.ask("SET", key, turn).is_error != may, (name, key)
+                assert client.ask("MSET", key, 1, f"{key}-", 2).is_error != may, (name, key)
+            switched = logins[(logins.index(name) + 1) % 3]
+            assert client.ask("AUTH", switched, "pass").raw == b"+OK\r\n"
+        clients = [(logins[(logins.index(n) + 1) % 3], client) for n, client in clients]
+    for _, client in clients:
+        client.close()
+
+
+def test_changes_count_at_once_for_those_who_are_there(users: Both, pair: Pair) -> None:
+    with pair.both() as both:
+        both.same("AUTH", "alice", "pass")
+        both.same("SET", "b1", 1)
+        for rules in ("~b*", "resetkeys ~c*", "allkeys allcommands allchannels", "-set", "off"):
+            users.same_line(f"ACL SETUSER alice {rules}")
+            for words in (
+                ("SET", "a1", 1),
+                ("SET", "b1", 1),
+                ("MGET", "a1", "b1", "c1"),
+                ("PING",),
+            ):
+                both.same(*words)
+        both.same("AUTH", "alice", "pass")
+
+
+def test_deleted_users_are_gone(users: Both, pair: Pair) -> None:
+    clients = [pair.ours() for _ in range(4)]
+    for client in clients:
+        assert client.ask("AUTH", "alice", "pass").raw == b"+OK\r\n"
+        assert not client.ask("SET", "a1", 1).is_error
+    assert users.ours.ask("ACL", "DELUSER", "nobody", "alice").number == 1
+    assert users.bare.ask("ACL", "DELUSER", "nobody", "alice").number == 1
+    assert [client.read_to_end() for client in clients] == [b""] * 4
+    for client in clients:
+        client.close()
+    users.same_line(ALICE)
+    with pair.both() as both:
+        both.same("AUTH", "alice", "pass")
+        both.same("SET", "a1", 1)
+
+
+def test_subscribers_that_may_not_listen_any_more(users: Both, pair: Pair) -> None:
+    client = pair.ours()
+    client.ask("AUTH", "alice", "pass")
+    client.ask("SUBSCRIBE", "news")
+    users.same("ACL", "SETUSER", "alice", "&more")
+    assert users.ours.ask("PUBLISH", "news", "x").number == 1
+    assert client.read().elements[0].text == b"message"
+    users.same("ACL", "SETUSER", "alice", "resetchannels")
+    assert client.read_to_end() == b""
+    client.close()
+
+
+SHOWN = [
+    "ACL LIST", "ACL USERS", "ACL GETUSER alice", "ACL GETUSER bob", "ACL GETUSER default",
+    "ACL GETUSER nobody", "ACL GETUSER threadis-admin", "ACL SETUSER carol", "ACL GETUSER carol",
+    "ACL SETUSER carol on >a >b <a nopass", "ACL GETUSER carol", "ACL SETUSER carol resetpass",
+    "ACL GETUSER carol", "ACL SETUSER carol >c (~x +get) (~y +set)", "ACL GETUSER carol",
+    "ACL SETUSER carol <nosuch", "ACL SETUSER carol +nosuch", "ACL SETUSER carol reset",
+    "ACL LIST", "ACL DELUSER", "ACL DELUSER default", "ACL DELUSER carol nobody",
+    "ACL DELUSER threadis-admin", "ACL USERS", "ACL WHOAMI", "ACL DRYRUN alice GET b",
+    "ACL DRYRUN alice GET a", "ACL DRYRUN alice LPUSH a", "ACL DRYRUN alice LPUSH a 1",
+    "ACL DRYRUN nobody GET a", "ACL DRYRUN threadis-admin GET a", "ACL DRYRUN alice NOPE",
+    "unordered ACL CAT", "unordered ACL CAT read", "ACL CAT nope", "ACL GENPASS x",
+    "ACL LOAD", "ACL SAVE", "ACL NOPE",
+    "ACL LOG x", "ACL LOG -1", "ACL LOG 0", "ACL LOG RESET", "ACL SETUSER 'a b' on",
+]  # fmt: skip
+
+
+def rules(reply: Reply) -> list[list[bytes]]:
+    """What a reply says of users; the order of rules for commands is each process's own."""
+    lines = (part.raw.split(b"\r\n", 1) for part in reply.elements)
+    return [sorted(re.split(rb"[ \r\n]+", line[-1])) for line in lines]
+
+
+def test_what_is_shown(users: Both, pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as both:
+        for line in SHOWN:
+            if line.startswith(("ACL LIST", "ACL GETUSER")):
+                shown = [side.ask(*line.split()) for side in (both.bare, both.ours)]
+                assert rules(shown[0]) == rules(shown[1]), line
+            else:
+                both.same_line(line)
+        assert both.ours.ask("ACL", "SETUSER", "threadis-x", "on").text.startswith(b"ERR threadis")
+
+
+def test_log(users: Both, pair: Pair) -> None:
+    with pair.both() as both:
+        for words in (
+            ("AUTH", "alice", "wrong"), ("AUTH", "alice", "pass"), ("SET", "b1", 1), ("GET", "b2"),
+            ("GET", "b1"), ("SET", "b1", 2), ("FLUSHALL",), ("SUBSCRIBE", "other"), ("MULTI",),
+            ("SET", "b3", 1), ("EXEC",),
+        ):  # fmt: skip
+            both.same(*words)
+    found = []
+    for side in (users.bare, users.ours):
+        log = side.ask("ACL", "LOG", 100)
+        rows = []
+        for entry in log.elements:
+            texts = [part.raw for part in entry.elements]
+            fields = dict(zip(texts[::2], texts[1::2], strict=True))
+            names = (b"count", b"reason", b"context", b"object", b"username")
+            rows.append([fields[b"$%d\r\n%s\r\n" % (len(name), name)] for name in names])
+        found.append(sorted(rows))
+    assert found[0] == found[1]
+    users.same("ACL", "LOG", "RESET")
+    users.same("ACL", "LOG")
+
+
+def test_a_restricted_default_user(users: Both, pair: Pair) -> None:
+    users.same("AUTH", "bob", "x")  # who may not, but stays connected
+    users.same("RESET")
+    early = pair.both()
+    early.same("PING")
+    users.same("ACL", "SETUSER", "default", "-@all", "+get", "+auth", "+acl")
+    with early as both, pair.both() as late:
+        for one in (both, late):
+            for line in ("SET a 1", "GET a", "PING", "MGET a b", "ECHO x", "ACL WHOAMI"):
+                one.same_line(line)
+    users.same("ACL", "SETUSER", "default", "+@all", "resetpass", ">secret")
+    with pair.both() as late:
+        for line in ("= PING", "AUTH wrong", "AUTH secret", "PING", "CONFIG GET requirepass"):
+            late.same_line(line)
+    users.same("CONFIG", "SET", "requirepass", "other")
+    with pair.both() as late:
+        for line in ("= PING", "AUTH secret", "AUTH other", "CONFIG GET requirepass", "RESET"):
+            late.same_line(line)
+        late.same("PING", how="exact")
+        users.same("CONFIG", "SET", "requirepass", "")
+        late.same("PING")
