@@ -2,8 +2,6 @@
 
 import time
 
-import pytest
-
 from differential.pair import Pair
 
 
@@ -40,10 +38,10 @@ def test_slowlog(pair: Pair, protocol: int) -> None:
 
 
 def test_commandlog(pair: Pair) -> None:
-    if pair.server.kind != "valkey":
-        pytest.skip("Redis has none")
     with pair.both() as both:
         both.same("COMMANDLOG", "GET", 1, "nope")
+        if pair.server.kind != "valkey":
+            return  # Redis has none, and says so
         both.same("CONFIG", "SET", "commandlog-request-larger-than", 1000)
         both.same("COMMANDLOG", "RESET", "large-request")
         for number in range(8):

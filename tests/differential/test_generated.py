@@ -24,6 +24,9 @@ BY_HAND |= {"save", "bgsave", "bgrewriteaof", "lastsave", "replicaof", "slaveof"
 BY_HAND |= {"memory|doctor", "memory|malloc-stats", "latency|doctor", "latency|histogram"}
 BY_HAND |= {"memory|stats", "shutdown", "module"}  # in test_administration.py
 BY_HAND |= set(TYPES)  # in test_blocking.py: they block
+BY_HAND |= {"multi", "exec", "discard", "watch", "unwatch"}  # in test_transactions.py
+BY_HAND |= {"function|list"}  # Valkey answers a NUL with a reply that cannot be read
+BY_HAND |= {"monitor", "client|reply", "client|pause", "client|kill", "acl"}  # tests of their own
 
 # Replies that differ from the bare server's on purpose: beginning of ours, and the reason.
 DIFFERENCES = {
@@ -149,7 +152,7 @@ def test_what_is_refused_says_so_and_the_connection_stays_usable(pair: Pair, pro
         count += 1
         assert connection.ask("PING").raw == b"+PONG\r\n"
     connection.close()
-    assert count > 10
+    assert count > 5
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -5,16 +5,46 @@ import pytest
 from differential import scenarios_collections, scenarios_keys
 from differential.pair import Pair, marked
 from differential.wire import Connection
+from threadis.coordinator.waiters import TYPES
 
 SCENARIOS = scenarios_keys.SCENARIOS | scenarios_collections.SCENARIOS
 # Commands that no scenario runs, with the test that does.
+FAMILIES = {
+    b"acl": "test_acl",
+    b"commandlog": "test_administration",
+    b"debug": "test_debug",
+    b"eval": "test_scripts",
+    b"eval_ro": "test_scripts",
+    b"evalsha": "test_scripts",
+    b"evalsha_ro": "test_scripts",
+    b"fcall": "test_scripts",
+    b"fcall_ro": "test_scripts",
+    b"function": "test_scripts",
+    b"latency": "test_administration",
+    b"memory": "test_administration",
+    b"module": "test_administration",
+    b"monitor": "test_monitor",
+    b"script": "test_scripts",
+    b"slowlog": "test_administration",
+    **dict.fromkeys((name.encode() for name in TYPES), "test_blocking"),
+}
 IN_TRANSACTIONS = (b"multi", b"exec", b"discard", b"watch", b"unwatch", b"swapdb")
 SUBSCRIPTIONS = (
     b"subscribe", b"psubscribe", b"ssubscribe", b"unsubscribe", b"punsubscribe", b"sunsubscribe",
     b"publish", b"spublish", b"pubsub", b"pubsub|channels", b"pubsub|numsub", b"pubsub|numpat",
     b"pubsub|shardchannels", b"pubsub|shardnumsub", b"pubsub|help",
 )  # fmt: skip
+ON_ALL = (
+    b"save", b"bgsave", b"bgrewriteaof", b"lastsave", b"replicaof", b"slaveof", b"shutdown",
+    b"wait", b"waitaof", b"config|rewrite", b"failover",
+)  # fmt: skip
+OF_CLIENTS = (
+    b"client|kill", b"client|pause", b"client|unpause", b"client|reply", b"client|unblock",
+    b"client|capa", b"client|import-source",
+)  # fmt: skip
 ELSEWHERE = {
+    **dict.fromkeys(ON_ALL, "test_administration"),
+    **dict.fromkeys(OF_CLIENTS, "test_clients"),
     **dict.fromkeys(IN_TRANSACTIONS, "test_transactions"),
     **dict.fromkeys(SUBSCRIPTIONS, "test_pubsub"),
     b"auth": "test_session",
@@ -106,4 +136,5 @@ def test_every_supported_command_is_used_with_success(pair: Pair) -> None:
         bare.close()
     names = {row.name.encode() for row in pair.supported()}
     names = {name for name in names if not name.startswith(b"cluster|")}
+    names = {name for name in names if name.split(b"|")[0] not in FAMILIES}
     assert names - used == set()

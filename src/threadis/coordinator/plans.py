@@ -5,6 +5,7 @@ Each plan runs alone with its keys. It looks first, answers what one server woul
 there is nothing to do, and then writes everything at once.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -124,16 +125,22 @@ async def _msetnx(job: Job) -> bytes:
     return b":1\r\n"
 
 
+# Any number of conditions and KEEPTTL, at most one expiration.
+_MSETEX_OPTIONS = re.compile(
+    rb"(?:(?:NX|XX|KEEPTTL) )*(?:(?:EX|PX|EXAT|PXAT) [1-9][0-9]* )?(?:(?:NX|XX|KEEPTTL) )*",
+    re.IGNORECASE,
+)
+
+
 async def _msetex(job: Job) -> bytes:
     """MSETEX numkeys key value … [NX|XX] [EX …]."""
     keys = [access.key for access in job.parsed.keys]
     end = 2 + 2 * len(keys)
-    if end > len(job.args):
+    written = b"".join(word + b" " for word in job.args[end:])
+    conditions = {word.upper() for word in job.args[end:]} & {b"NX", b"XX"}
+    if end > len(job.args) or not _MSETEX_OPTIONS.fullmatch(written) or len(conditions) == 2:
         return await job.refusal()
     options = [word for word in job.args[end:] if word.upper() not in (b"NX", b"XX")]
-    conditions = {word.upper() for word in job.args[end:]} & {b"NX", b"XX"}
-    if len(conditions) == 2:
-        return await job.refusal()
     if conditions:
         existing = await _exist(job, list(dict.fromkeys(keys)))
         wanted = 0 if b"NX" in conditions else len(set(keys))
