@@ -7,6 +7,7 @@ use crate::net::{self, Io};
 use crate::reply::{is_error, push_error};
 use crate::scan;
 use crate::worker::Worker;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A reply this long moves on to its client while the rest is still coming.
 const STREAM_AT_LEAST: usize = 64 * 1024;
@@ -90,6 +91,12 @@ impl Worker {
                 *owed = Owed::Ready { lane, start, length };
                 self.early.push((place, expect.sequence));
                 return; // nothing to write yet
+            }
+            Some(Owed::Block(block)) if block.before == 0 && !block.refusal.is_empty() => {
+                let error = block.aborted();
+                self.tally.failed(block.exec as usize, &error);
+                client.hold(expect.sequence, error);
+                client.settle(&self.lanes);
             }
             Some(owed @ Owed::Block(_)) => {
                 if self.tally.of_block(owed, reply) {
@@ -235,6 +242,9 @@ impl Worker {
 
     /// Writes to every client that has replies, once.
     pub(crate) fn write_clients(&mut self) {
+        if std::mem::take(&mut self.tally.saw_no_memory) {
+            self.shared.settings.tight.store(true, Relaxed);
+        }
         if !self.held.is_empty() && self.now >= self.held_until {
             for place in std::mem::take(&mut self.held) {
                 if self.clients.get(place).is_some_and(|client| client.is_held) {

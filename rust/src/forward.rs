@@ -130,9 +130,7 @@ impl Worker {
                     if self.take(place, args, &shared) == Taken::NotYet {
                         break;
                     }
-                    if self.clients[place].is_restricted {
-                        self.clients[place].session.verdict = None;
-                    }
+                    self.clients[place].session.verdict = None;
                     if let Some(executing) = &mut self.clients[place].executing {
                         executing.left -= 1;
                     }
@@ -192,7 +190,9 @@ impl Worker {
             self.tally.rejected(found);
             self.refuse(place, "NOAUTH Authentication required.");
             Taken::Yes
-        } else if (client.is_restricted || row.no_auth)
+        } else if (client.is_restricted
+            || row.no_auth
+            || (client.multi.is_some() && shared.may_refuse(row)))
             && let Some(taken) = self.ask_first(place, row, args, shared)
         {
             taken

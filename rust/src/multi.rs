@@ -47,6 +47,16 @@ pub struct Block {
     pub rows: Vec<u32>,
     /// The row of EXEC.
     pub exec: u32,
+    /// What the instance said to the first command that it did not queue.
+    pub refusal: Vec<u8>,
+}
+
+impl Block {
+    /// The reply of EXEC after a refusal: the client was told that all were queued.
+    pub(crate) fn aborted(&self) -> Vec<u8> {
+        let why = self.refusal.strip_prefix(b"-").unwrap_or(&self.refusal);
+        [b"-EXECABORT Transaction discarded because of: ", why].concat()
+    }
 }
 
 /// A transaction that the worker runs command by command.
@@ -163,7 +173,8 @@ impl Worker {
         let needs_coordinator =
             multi.needs_coordinator || client.is_restricted || self.waited.any(&multi.keys);
         let client = &self.clients[place];
-        if client.is_watching || (needs_coordinator && !multi.is_spoilt) {
+        let is_busy = self.shared.settings.busy().is_some();
+        if client.is_watching || is_busy || (needs_coordinator && !multi.is_spoilt) {
             if self.must_drain(place) {
                 self.clients[place].multi = Some(multi);
                 return Taken::NotYet;
@@ -248,7 +259,7 @@ impl Worker {
         }
         // MULTI and every command have a reply of their own, which says no more than QUEUED.
         let exec = self.clients[place].last_row();
-        let block = Block { before: multi.count + 1, rows: multi.rows, exec };
+        let block = Block { before: multi.count + 1, rows: multi.rows, exec, refusal: Vec::new() };
         let sequence = self.clients[place].owe(Owed::Block(Box::new(block)));
         self.append_part(place, lane, sequence, |out| {
             out.reserve(MULTI.len() + multi.commands.len() + EXEC.len());

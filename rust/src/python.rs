@@ -113,6 +113,7 @@ impl Proxy {
                 protected_mode: AtomicBool::new(config.protected_mode),
                 maxclients: AtomicUsize::new(config.maxclients),
                 busy: AtomicUsize::new(usize::MAX),
+                tight: AtomicBool::new(false),
                 timeout: AtomicU64::new(config.timeout),
                 tcp_keepalive: AtomicU64::new(config.tcp_keepalive),
                 pause: AtomicU8::new(0),
@@ -309,6 +310,16 @@ impl Proxy {
     /// Says where a script runs too long.
     fn set_busy(&self, instance: Option<usize>) {
         self.shared.settings.busy.store(instance.unwrap_or(usize::MAX), Relaxed);
+    }
+
+    /// Says whether an instance is near its limit of memory.
+    fn set_tight(&self, is_tight: bool) {
+        self.shared.settings.tight.store(is_tight, Relaxed);
+    }
+
+    /// Whether one is, or has said so to a worker.
+    fn is_tight(&self) -> bool {
+        self.shared.settings.tight.load(Relaxed)
     }
 
     /// Changes a number that clients are judged by.

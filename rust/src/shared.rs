@@ -3,7 +3,7 @@
 //! Nothing here is touched for an ordinary command, except facts that never change.
 
 use crate::client_info::ClientInfo;
-use crate::command::Table;
+use crate::command::{Row, Table};
 use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Peer;
@@ -72,10 +72,22 @@ pub struct Settings {
     pub timeout: AtomicU64,
     /// The instance where a script runs too long; the highest number: nowhere.
     pub busy: AtomicUsize,
+    /// An instance is near its `maxmemory`: the coordinator is asked before a command is queued.
+    pub tight: AtomicBool,
     /// Seconds between keep-alive probes; 0: off.
     pub tcp_keepalive: AtomicU64,
     /// What CLIENT PAUSE holds back; see `pause`.
     pub pause: AtomicU8,
+}
+
+impl Shared {
+    /// Whether an instance may refuse to queue this command: for want of memory, or because a
+    /// script runs too long.
+    #[must_use]
+    pub fn may_refuse(&self, row: &Row) -> bool {
+        let settings = &self.settings;
+        (row.needs_memory && settings.tight.load(Relaxed)) || settings.busy().is_some()
+    }
 }
 
 impl Settings {

@@ -52,6 +52,8 @@ pub struct Tally {
     errors: HashMap<Vec<u8>, u64>,
     /// All errors answered.
     error_replies: u64,
+    /// An instance had no memory left, since somebody last looked.
+    pub saw_no_memory: bool,
     /// The last one said that the command did not run.
     was_rejection: bool,
 }
@@ -109,6 +111,7 @@ impl Tally {
         let space = memchr::memchr(b' ', &text[..text.len().min(KIND_LENGTH)]);
         let kind = space.map_or(b"ERR".as_slice(), |at| &text[..at]);
         self.was_rejection = REJECTIONS.contains(&kind);
+        self.saw_no_memory |= kind == b"OOM";
         self.error_replies += 1;
         if let Some(count) = self.errors.get_mut(kind) {
             *count += 1;
@@ -135,6 +138,9 @@ impl Tally {
         if block.before > 0 {
             block.before -= 1;
             if is_error(reply) {
+                if block.refusal.is_empty() {
+                    block.refusal = reply.to_vec();
+                }
                 let at = block.rows.len().wrapping_sub(block.before + 1);
                 self.note_error(reply);
                 self.rejected(block.rows.get(at).map_or(usize::MAX, |&row| row as usize));

@@ -109,13 +109,16 @@ impl Worker {
         let is_exempt = if is_login {
             is_queued
         } else {
-            row.no_auth || !client.is_restricted || client.executing.is_some()
+            let is_judged = client.is_restricted || is_queued && shared.may_refuse(row);
+            row.no_auth || !is_judged || client.executing.is_some()
         };
         if is_exempt {
             return None;
         }
         match client.session.verdict.take() {
             Some(Verdict::Refused(reply)) => {
+                self.tally.called(client.last_command);
+                self.tally.failed(client.last_command, &reply);
                 self.answer(place, &reply);
                 self.spoil_multi(place);
                 return Some(Taken::Yes);

@@ -37,6 +37,8 @@ class CommandRow(Protocol):
     @property
     def may_replicate(self) -> bool: ...
     @property
+    def needs_memory(self) -> bool: ...
+    @property
     def writes(self) -> bool: ...
     @property
     def feeds(self) -> bool: ...
@@ -357,6 +359,10 @@ class Proxy:
         """Say what a user may do: 0 everything, else lanes of its own by this number."""
     def set_open(self, is_open: bool) -> None:
         """Say whether a new connection may go on without a password."""
+    def set_tight(self, is_tight: bool) -> None:
+        """Say whether an instance is near its limit of memory."""
+    def is_tight(self) -> bool:
+        """Whether one is, or has said so to a worker."""
     def set_limit(self, name: str, value: int) -> None:
         """Change maxclients, timeout, tcp-keepalive or protected-mode; raises ValueError."""
     def stats(self) -> list[dict[str, int]]:

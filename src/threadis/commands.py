@@ -37,6 +37,7 @@ class Row:
     no_auth: bool = False
     may_replicate: bool = False  # CLIENT PAUSE WRITE holds it back
     writes: bool = False  # may change keys
+    needs_memory: bool = False  # refused at maxmemory
     feeds: bool = False  # … so that a client that waits for them gets something
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
@@ -252,6 +253,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         no_auth="no_auth" in flags,
         may_replicate="write" in flags or name in MAY_REPLICATE,
         writes="write" in flags,
+        needs_memory="denyoom" in flags,
         feeds="write" in flags and name not in FEEDS_NOBODY,
         multi_refusal=_multi_refusal(name, flags, words_it),
         needs_coordinator="noscript" in flags or family in SCRIPTS,

@@ -14,6 +14,7 @@ pub(super) struct CommandRow {
     arity: i64,
     no_auth: bool,
     may_replicate: bool,
+    needs_memory: bool,
     writes: bool,
     feeds: bool,
     multi_refusal: String,
@@ -120,6 +121,7 @@ impl CommandRow {
         let mut row = Row::new(self.name.into_bytes(), self.arity, route, keys);
         row.no_auth = self.no_auth;
         row.may_replicate = self.may_replicate;
+        row.needs_memory = self.needs_memory;
         row.writes = self.writes;
         row.multi_refusal = self.multi_refusal.into_bytes();
         row.feeds = self.feeds;

@@ -240,6 +240,7 @@ fn shared(instances: usize) -> Shared {
             protected_mode: AtomicBool::new(true),
             maxclients: AtomicUsize::new(100),
             busy: AtomicUsize::new(usize::MAX),
+            tight: AtomicBool::new(false),
             timeout: AtomicU64::new(0),
             tcp_keepalive: AtomicU64::new(0),
             pause: AtomicU8::new(0),

@@ -42,6 +42,7 @@ from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.tallies import Tallies
+from threadis.coordinator.tightness import Tightness
 from threadis.coordinator.transactions import Transactions
 from threadis.coordinator.users import Users
 from threadis.coordinator.waiters import TYPES
@@ -80,9 +81,11 @@ class Coordinator:
         password = start.instance_password.encode()
         self._users = Users(core, links, self.locks, self.clients, password)
         self.clients.has_user = self._users.has
-        self._permission = Permission(core, links, self._users)
         self._configuration = Configuration(start, core, links, self._users)
         self._table = Table(core, rows)
+        self._busy = Busy(core, links, self.locks)
+        self._tightness = Tightness(core, links, self._table)
+        self._permission = Permission(core, links, self._users, self._busy, self._tightness)
         self._commits = Commits(links, self.locks, start.databases)
         borrowing = Borrowing(links, self._table, start.databases)
         self._execution = Execution(links, self.locks, self._table, self._commits, borrowing)
@@ -90,8 +93,7 @@ class Coordinator:
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, runs_again=runs_again)
         self.clients.waiting = self._blocking
-        self._busy = Busy(core, links, self.locks)
-        self._transactions = Transactions(self._execution, core, self._blocking)
+        self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library, self._busy)
         whole = Whole(links, self.locks, start.databases)
@@ -168,6 +170,7 @@ class Coordinator:
             reply = resp.error("ERR threadis: internal error, see the log")
         if name == "config|set":
             self._busy.forget()
+            await self._tightness.look()
         if isinstance(reply, Answer):
             self._core.reply(command, *astuple(reply))
         elif reply is not None:
@@ -190,6 +193,7 @@ class Coordinator:
         for index in self._links.ready():
             with contextlib.suppress(LinkError):  # gone again: the supervisor will say so
                 await self._commits.recover(index)
+        self._keep(asyncio.create_task(self._tightness.watch()))
 
     def subscriptions(self, letter: SubscriptionLetter) -> None:
         """Hear what a worker says about subscriptions."""

@@ -54,6 +54,14 @@ class Busy:
                 self._running.remove(index)
                 self._tell()
 
+    async def refusal(self) -> bytes | None:
+        """What commands of a transaction are told while a script runs too long."""
+        for index in self._running:
+            reply = (await self._links.raw(index, [[b"PING"]]))[0]
+            if reply.startswith(b"-BUSY"):
+                return reply
+        return None
+
     def _tell(self) -> None:
         self._core.set_busy(self._running[-1] if self._running else None)
         self._locks.set_busy(bool(self._running))

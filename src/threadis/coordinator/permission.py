@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 from threadis import _core, resp
 from threadis.commands import SCRIPTS
+from threadis.coordinator.busy import Busy
 from threadis.coordinator.links import STRANGER, Kind, LinkError, Links, Words
+from threadis.coordinator.tightness import Tightness
 from threadis.coordinator.users import DEFAULT, HIDDEN, Users
 
 log = logging.getLogger(__name__)
@@ -23,8 +25,11 @@ WRONG = resp.error("WRONGPASS invalid username-password pair or user is disabled
 class Permission:
     """Answers the workers' questions."""
 
-    def __init__(self, core: _core.Proxy, links: Links, users: Users) -> None:
+    def __init__(
+        self, core: _core.Proxy, links: Links, users: Users, busy: Busy, tightness: Tightness
+    ) -> None:
         self._core, self._links, self._users = core, links, users
+        self._busy, self._tightness = busy, tightness
 
     async def judge(self, question: _core.Command) -> None:
         """May this command run?"""
@@ -34,6 +39,8 @@ class Permission:
                 refusal, user = await self._login(question.args)
             else:
                 refusal = await self._refusal(question)
+                if refusal is None and question.queued is not None:
+                    refusal = await self._busy.refusal() or await self._tightness.refusal(question)
         except LinkError as error:
             refusal = resp.error(str(error))
         except Exception:  # one question's bug must not become a client's silence

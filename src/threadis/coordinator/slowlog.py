@@ -54,7 +54,10 @@ class Log:
 
     async def _read(self) -> list[tuple[int, Entry]]:
         names = [b"CONFIG", b"GET", self._length]
-        most = int((await self._links.call(self._links.any_ready(), *names))[1])
+        limit = await self._links.call(self._links.any_ready(), *names)
+        if isinstance(limit, hiredis.ReplyError):
+            raise LinkError(str(limit))
+        most = int(limit[1])
         ready = self._links.ready()
         answers = await asyncio.gather(*(self._links.call(index, *self._get) for index in ready))
         if refusal := next((one for one in answers if isinstance(one, hiredis.ReplyError)), None):

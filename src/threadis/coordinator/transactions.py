@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from threadis import _core, resp
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
+from threadis.coordinator.busy import Busy
 from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, Link, LinkError, Words
@@ -45,7 +46,10 @@ class Watch:
 class Transactions:
     """The clients' watches, and EXEC."""
 
-    def __init__(self, execution: Execution, core: _core.Proxy, blocking: Blocking) -> None:
+    def __init__(
+        self, execution: Execution, core: _core.Proxy, blocking: Blocking, busy: Busy
+    ) -> None:
+        self._busy = busy
         self._execution = execution
         self._blocking = blocking
         self._core = core
@@ -99,6 +103,9 @@ class Transactions:
     async def exec(self, command: _core.Command) -> Answer | None:
         """EXEC; None if the worker will answer."""
         client = _client(command)
+        if refusal := await self._busy.refusal():
+            await self.forget(client)
+            return Answer(_aborted(refusal), watching=False)
         if command.queued is None:
             await self.forget(client)
             return Answer(ABORTED, watching=False)

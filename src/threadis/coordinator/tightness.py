@@ -1,0 +1,59 @@
+"""Instances near their ``maxmemory``: there, commands between MULTI and EXEC are asked for first.
+
+A server that has no memory left refuses a command when it is queued, and EXEC with it. We queue
+commands ourselves, without a word to an instance; that is as good while there is memory.
+"""
+
+import asyncio
+import contextlib
+from typing import Final
+
+from threadis import _core
+from threadis.coordinator.links import Kind, LinkError, Links, Words, value
+from threadis.coordinator.table import Table
+
+NEAR: Final = 0.9  # of maxmemory in use: asked first
+PERIOD: Final = 1.0  # seconds between looks, while memory is tight
+
+
+class Tightness:
+    """Knows whether an instance is near its limit."""
+
+    def __init__(self, core: _core.Proxy, links: Links, table: Table) -> None:
+        self._core, self._links, self._table = core, links, table
+
+    async def look(self) -> None:
+        """See how much memory is left; the limit may have changed."""
+        self._core.set_tight(await self._is_tight())
+
+    async def watch(self) -> None:
+        """Look again and again while a worker has seen an instance refuse for want of memory."""
+        while True:
+            await asyncio.sleep(PERIOD)
+            if self._core.is_tight():
+                await self.look()
+
+    async def _is_tight(self) -> bool:
+        for index in self._links.ready():
+            with contextlib.suppress(LinkError):
+                info = value((await self._links.raw(index, [[b"INFO", b"memory"]]))[0])
+                if isinstance(info, bytes) and _is_near(info):  # else it is busy with a script
+                    return True
+        return False
+
+    async def refusal(self, question: _core.Command) -> bytes | None:
+        """Why a command may not be queued now; None if it may."""
+        db, kind = question.info.db, Kind(resp=question.info.resp)
+        block: list[Words] = [[b"MULTI"], question.args, [b"DISCARD"]]
+        for index in sorted(self._table.owners(self._table.parse(question.args))):
+            reply = (await self._links.raw(index, block, db=db, kind=kind))[1]
+            if reply.startswith(b"-OOM"):
+                return reply
+        return None
+
+
+def _is_near(info: bytes) -> bool:
+    """Whether INFO memory says that little is left."""
+    fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+    limit = int(fields[b"maxmemory"])
+    return limit > 0 and int(fields[b"used_memory"]) > NEAR * limit
