@@ -120,6 +120,9 @@ impl Worker {
                 self.tally.called(client.last_command);
                 self.tally.failed(client.last_command, &reply);
                 self.answer(place, &reply);
+                if is_login && self.is_monitored() {
+                    self.show(place, row, args);
+                }
                 self.spoil_multi(place);
                 return Some(Taken::Yes);
             }

@@ -132,13 +132,17 @@ def marked(line: str) -> tuple[str | None, list[bytes]]:
     return (marks[words[0]], words[1:]) if words[0] in marks else (None, words)
 
 
+# What the allocator, and the offset of all writes so far, decide: no tip of the server says so.
+BY_HISTORY = (b"memory|usage", b"role")
+
+
 def how_by_command(listing: Reply) -> dict[bytes, str]:
     """What the tips in COMMAND's reply say of the order and the values of replies."""
     found: dict[bytes, str] = {}
     for entry in listing.elements:
         tips = {tip.text for tip in entry.elements[7].elements}
         how, name = "exact", entry.elements[0].text.lower()
-        if b"nondeterministic_output" in tips or name == b"memory|usage":  # the allocator decides
+        if b"nondeterministic_output" in tips or name in BY_HISTORY:
             how = "shape"
         elif b"nondeterministic_output_order" in tips:
             how = "unordered"
