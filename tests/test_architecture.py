@@ -19,12 +19,14 @@ def test_python_is_met_in_few_rust_files() -> None:
     allowed = {
         "python.rs",
         "python/config.rs",
+        "python/facts.rs",
         "python/feed.rs",
         "python/letters.rs",
         "python/lines.rs",
         "python/replies.rs",
         "python/rows.rs",
         "python/thread.rs",
+        "python/tracking.rs",
         "load/python.rs",
         "client_info.rs",
     }

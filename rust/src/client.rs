@@ -159,6 +159,8 @@ pub struct Client {
     pub is_watching: bool,
     /// The coordinator has heard of it, and wants to hear when it goes.
     pub is_known: bool,
+    /// It is told of changed keys.
+    pub is_tracking: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
     /// Replies that it does not want, if there are any.
@@ -208,6 +210,7 @@ impl Client {
             executing: None,
             is_watching: false,
             is_known: false,
+            is_tracking: false,
             accounted: 0,
             quiet: None,
             session: Box::new(session),

@@ -2,6 +2,7 @@
 
 use crate::monitor::Monitor;
 use crate::net::Peer;
+use crate::tracking::Mode;
 use crate::users::Verdict;
 use std::sync::Arc;
 
@@ -40,6 +41,12 @@ pub struct ClientInfo {
     pub psub: usize,
     pub ssub: usize,
     pub is_monitor: bool,
+    pub place: (usize, usize, u32),
+    pub is_tracking: bool,
+    pub tracks_all: bool,
+    pub is_redirect_broken: bool,
+    pub is_caching: bool,
+    pub redirect: u64,
 }
 
 /// What a client said about itself, and what we count of it.
@@ -79,4 +86,6 @@ pub struct Session {
     pub over_since: Option<u64>,
     /// MONITOR.
     pub monitor: Monitor,
+    /// CLIENT TRACKING.
+    pub tracking: Option<Box<Mode>>,
 }

@@ -107,6 +107,7 @@ impl Worker {
             output_bytes: 0,
             over_since: None,
             monitor: Monitor::default(),
+            tracking: None,
         };
         let authenticated = self.shared.users.is_open();
         let client = Client::new(fd, self.last_generation, lane_set, authenticated, session);
@@ -123,6 +124,7 @@ impl Worker {
         self.release(place);
         self.unsubscribe_all(place);
         self.end_monitoring(place);
+        self.end_tracking(place);
         let key = self.key(place);
         let client = self.clients.remove(place);
         if client.gate == Gate::Pause {
@@ -168,6 +170,11 @@ impl Worker {
                 Mail::Subscribe { key, kind, names, ticket } => {
                     self.subscribe_to(key, kind, names, ticket);
                 }
+                Mail::Track(key, mode) => self.track(key, mode),
+                Mail::Invalidate { origin, target, body } => {
+                    self.tell_invalid(origin, target, body.as_deref());
+                }
+                Mail::BrokenRedirect(key) => self.redirect_is_broken(key),
                 Mail::Lines(lines) => self.deliver_lines(&lines),
                 Mail::Stop(grace) => self.stop(grace),
             }
@@ -259,6 +266,12 @@ impl Worker {
             psub: subscribed(Kind::Pattern),
             ssub: subscribed(Kind::Shard),
             is_monitor: session.monitor.is_on,
+            place: (self.index, place, client.generation),
+            is_tracking: client.is_tracking,
+            tracks_all: session.tracking.as_ref().is_some_and(|mode| mode.prefixes.is_some()),
+            is_redirect_broken: session.tracking.as_ref().is_some_and(|mode| mode.is_broken),
+            is_caching: session.tracking.as_ref().is_some_and(|mode| mode.caching),
+            redirect: session.tracking.as_ref().and_then(|mode| mode.redirect).map_or(0, |to| to.0),
         }
     }
 

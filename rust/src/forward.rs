@@ -215,6 +215,9 @@ impl Worker {
         {
             Taken::NotYet
         } else {
+            if self.clients[place].is_tracking {
+                self.remember(place, row, args);
+            }
             let taken = if row.feeds && self.ends_a_wait(place, row, args) {
                 self.route_to_coordinator(place, args)
             } else {
@@ -222,6 +225,9 @@ impl Worker {
             };
             if taken == Taken::Yes && self.is_monitored() {
                 self.show(place, row, args);
+            }
+            if taken == Taken::Yes && self.clients[place].is_tracking {
+                self.end_caching(place, row);
             }
             taken
         }

@@ -54,6 +54,7 @@ mod split;
 pub mod stats;
 pub mod subscriptions;
 pub mod tally;
+pub mod tracking;
 pub mod users;
 mod waited;
 pub mod worker;

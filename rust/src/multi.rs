@@ -164,14 +164,18 @@ impl Worker {
 
     /// EXEC.
     pub(crate) fn exec(&mut self, place: usize, args: Args) -> Taken {
-        let client = &mut self.clients[place];
-        let Some(multi) = client.multi.take() else {
+        let Some(multi) = self.clients[place].multi.take() else {
             self.refuse(place, "ERR EXEC without MULTI");
             return Taken::Yes;
         };
+        if self.clients[place].is_tracking && !multi.is_spoilt {
+            let table = self.shared.clone();
+            self.remember_queued(place, &multi.commands, &table.table);
+        }
         // MULTI on a restricted user's lane could be refused, and its commands would run alone.
-        let needs_coordinator =
-            multi.needs_coordinator || client.is_restricted || self.waited.any(&multi.keys);
+        let needs_coordinator = multi.needs_coordinator
+            || self.clients[place].is_restricted
+            || self.waited.any(&multi.keys);
         let client = &self.clients[place];
         let is_busy = self.shared.settings.busy().is_some();
         if client.is_watching || is_busy || (needs_coordinator && !multi.is_spoilt) {

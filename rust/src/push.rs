@@ -30,6 +30,15 @@ impl Client {
         }
     }
 
+    /// Pushes a whole message behind everything that is owed.
+    pub(crate) fn push_behind(&mut self, bytes: Vec<u8>) {
+        if self.owed.is_empty() && self.pushes.is_empty() && self.executing.is_none() {
+            self.out.extend_from_slice(&bytes);
+        } else {
+            self.wait_to_push(self.next_sequence().wrapping_sub(1), bytes);
+        }
+    }
+
     fn wait_to_push(&mut self, after: u32, bytes: Vec<u8>) {
         self.held += bytes.len();
         self.pushes.push_back(Push { after, bytes });

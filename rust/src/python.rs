@@ -13,6 +13,7 @@ use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
 use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
+use crate::tracking::Tracking;
 use crate::users::{User, Users};
 use crate::worker::Worker;
 use pyo3::exceptions::PyValueError;
@@ -24,20 +25,24 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
 mod config;
+mod facts;
 mod feed;
 mod letters;
 mod lines;
 mod replies;
 mod rows;
 mod thread;
+mod tracking;
 
 use config::Config;
+use facts::{build_profile, slot};
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Ran, Stopped, Tally, letter_to_python};
 use lines::Lines;
 use replies::{Replies, elements};
 use rows::CommandRow;
 use thread::start_thread;
+use tracking::Trackers;
 
 /// The module.
 #[pymodule]
@@ -48,23 +53,11 @@ mod _core {
         elements, slot,
     };
     #[pymodule_export]
-    use super::{Feed, Interest, Lines, Subscribe, Subscribed};
+    use super::{Feed, Interest, Lines, Subscribe, Subscribed, Trackers};
     #[pymodule_export]
     use crate::client_info::ClientInfo;
     #[pymodule_export]
     use crate::load::python::{preload_keys, run_load};
-}
-
-/// "release" or "debug": benchmarks refuse to measure the latter.
-#[pyfunction]
-fn build_profile() -> &'static str {
-    if cfg!(debug_assertions) { "debug" } else { "release" }
-}
-
-/// The slot of a key.
-#[pyfunction]
-fn slot(key: &[u8]) -> usize {
-    crate::slot::slot(key)
 }
 
 /// The workers, from the coordinator's side.
@@ -106,6 +99,7 @@ impl Proxy {
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             registry: Registry::default(),
+            tracking: Tracking::default(),
             monitors: AtomicUsize::new(0),
             users: Users::default(),
             settings: Settings {

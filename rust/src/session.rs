@@ -100,6 +100,7 @@ impl Worker {
     fn reset(&mut self, place: usize) {
         self.unsubscribe_all(place);
         self.end_monitoring(place);
+        self.end_tracking(place);
         self.change_state(place, |state| *state = State::default());
         let user = self.shared.users.newcomer();
         self.become_user(place, &user);

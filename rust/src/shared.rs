@@ -12,6 +12,7 @@ use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
+use crate::tracking::{Mode, Tracking};
 use crate::users::{User, Users};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,6 +44,8 @@ pub struct Shared {
     pub unsubscribing_needs_subscription: bool,
     /// Who is subscribed to what.
     pub registry: Registry,
+    /// Who is told of changed keys.
+    pub tracking: Tracking,
     /// Clients in MONITOR, of all workers.
     pub monitors: AtomicUsize,
     /// Who clients may be.
@@ -156,6 +159,19 @@ pub enum Mail {
         /// The coordinator's own number.
         ticket: u64,
     },
+    /// How a client tracks, or that it does not.
+    Track(ClientKey, Option<Box<Mode>>),
+    /// Tell a client that tracks, or whom it named instead, of changed keys.
+    Invalidate {
+        /// Who tracks.
+        origin: ClientKey,
+        /// Whom it named.
+        target: Option<ClientKey>,
+        /// The keys, in an array; `None`: any may have changed.
+        body: Option<Arc<[u8]>>,
+    },
+    /// Whom this client named is gone.
+    BrokenRedirect(ClientKey),
     /// For your monitors.
     Lines(Arc<[u8]>),
     /// Serve what runs, then end; milliseconds of grace.

@@ -167,6 +167,19 @@ class ClientInfo:
     def ssub(self) -> int: ...
     @property
     def is_monitor(self) -> bool: ...
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Its worker, its place there, and which client had that place."""
+    @property
+    def is_tracking(self) -> bool: ...
+    @property
+    def tracks_all(self) -> bool: ...
+    @property
+    def is_redirect_broken(self) -> bool: ...
+    @property
+    def is_caching(self) -> bool: ...
+    @property
+    def redirect(self) -> int: ...
 
 @final
 class Command:
@@ -405,6 +418,32 @@ class Lines:
     def __new__(cls, proxy: Proxy) -> Lines: ...
     def feed(self, data: bytes) -> None:
         """Pass on what is complete."""
+
+@final
+class Trackers:
+    """The clients that track."""
+
+    def __new__(cls, proxy: Proxy) -> Trackers: ...
+    def track(
+        self,
+        command: Command,
+        prefixes: Sequence[bytes] | None,
+        opt_in: bool,
+        opt_out: bool,
+        redirect: tuple[int, int, int, int] | None,
+        caching: bool,
+    ) -> None:
+        """Track keys with these prefixes, or what the client reads; tell it, or ``redirect``."""
+    def untrack(self, command: Command) -> None:
+        """End it."""
+    def invalidate(self, instance: int, push: bytes) -> bool:
+        """Pass on what an instance says has changed; True if that is everything."""
+    def invalidate_all(self) -> None:
+        """Say that any key may have changed."""
+    def counts(self) -> tuple[int, int, int, int]:
+        """Tell how many clients, keys, readers of keys, and prefixes there are."""
+    def set_max_keys(self, most: int) -> None:
+        """Change how many keys are remembered; 0: any number."""
 
 def elements(reply: bytes) -> list[bytes]:
     """Split an array, set or map into its elements, as they came; raises ValueError."""

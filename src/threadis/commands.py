@@ -108,6 +108,10 @@ OVERRIDES: Final[dict[str, Override]] = {
     "client|unpause": Override("coordinator", "clients are ours, not the instances'"),
     "client|unblock": Override("coordinator", "clients are ours, not the instances'"),
     "client|import-source": Override("coordinator", "no lane may change its state"),
+    **dict.fromkeys(
+        ("client|tracking", "client|caching", "client|getredir", "client|trackinginfo"),
+        Override("coordinator", "instances tell us of changed keys, and we the clients"),
+    ),
     "client|list": Override("coordinator", "clients are ours, not the instances'"),
     "client|info": Override("coordinator", "clients are ours, not the instances'"),
     "monitor": Override("coordinator", "scripts run on the instances, all else here"),

@@ -43,6 +43,7 @@ from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.tallies import Tallies
 from threadis.coordinator.tightness import Tightness
+from threadis.coordinator.tracking import Tracking
 from threadis.coordinator.transactions import Transactions
 from threadis.coordinator.users import Users
 from threadis.coordinator.waiters import TYPES
@@ -96,7 +97,8 @@ class Coordinator:
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library, self._busy)
-        whole = Whole(links, self.locks, start.databases)
+        self._tracking = Tracking(core, links, self.clients)
+        whole = Whole(links, self.locks, start.databases, self._tracking)
         self.tallies = Tallies(core, len(start.workers))
         information = Information(
             start,
@@ -107,6 +109,7 @@ class Coordinator:
             pause,
             self._pubsub,
             self.tallies,
+            self._tracking,
         )
         self._logs = Logs(links)
         self._monitoring = Monitoring(core, links)
@@ -131,6 +134,7 @@ class Coordinator:
             **Everywhere(links, self.clients).handlers(),
             **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),
+            **self._tracking.handlers(),
             "monitor": self._monitoring.monitor,
             "watch": self._transactions.watch,
             "unwatch": self._transactions.unwatch,
@@ -171,6 +175,7 @@ class Coordinator:
         if name == "config|set":
             self._busy.forget()
             await self._tightness.look()
+            await self._tracking.look()
         if isinstance(reply, Answer):
             self._core.reply(command, *astuple(reply))
         elif reply is not None:
@@ -185,6 +190,7 @@ class Coordinator:
         self._blocking.left(client, is_gone=letter.is_gone)
         if letter.is_gone:
             self._monitoring.gone(client)
+            self._tracking.gone(client)
             self._keep(asyncio.create_task(self._transactions.gone(client)))
 
     async def recover(self) -> None:
@@ -226,6 +232,7 @@ class Coordinator:
                 await self._commits.recover(instance.index)
                 await self._pubsub.renew(instance.index)
                 await self._monitoring.renew(instance.index)
+                await self._tracking.renew(instance.index)
                 known = await self._links.call(instance.index, b"CLIENT", b"LIST")
             except LinkError as error:
                 log.warning("instance %d cannot be asked yet: %s", instance.index, error)

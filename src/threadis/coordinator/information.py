@@ -15,6 +15,7 @@ from threadis.coordinator.merging import Sections
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.tallies import Tallies, Tally
+from threadis.coordinator.tracking import Tracking
 
 OURS: Final = "threadis"
 WHOLE: Final = (b"default", b"all", b"everything")  # arguments that include our section
@@ -34,7 +35,9 @@ class Information:
         pause: Pause,
         pubsub: Pubsub,
         tallies: Tallies,
+        tracking: Tracking,
     ) -> None:
+        self._tracking = tracking
         self._pubsub = pubsub
         self._start = start
         self._core = core
@@ -121,6 +124,7 @@ class Information:
             "rejected_connections": counts["rejected_connections"],
             "evicted_clients": counts["clients_evicted"],
             "blocked_clients": self._blocking.count() + self._totals()["clients_paused"],
+            **self._tracking.describe(),
             **self._pause.describe(),
         }
         counting.put_in(merged, tally)

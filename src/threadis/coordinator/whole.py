@@ -5,22 +5,24 @@ import asyncio
 from threadis import _core, resp
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.tracking import Tracking
 
 
 class Whole:
     """Runs a command on every instance while nobody else does anything."""
 
-    def __init__(self, links: Links, locks: Locks, databases: int) -> None:
+    def __init__(self, links: Links, locks: Locks, databases: int, tracking: Tracking) -> None:
         self._links = links
         self._locks = locks
         self._databases = databases
+        self._tracking = tracking
 
     async def run(self, command: _core.Command) -> bytes:
         """Everywhere or, as far as an instance can say so beforehand, nowhere."""
         down = [i for i in self._links.everyone() if i not in self._links.ready()]
         if down:
             raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; the command was not run")
-        async with self._locks.hold_everything(command.token):
+        async with self._locks.hold_everything(command.token), self._tracking.flushing():
             first = (await self._links.raw(0, [command.args], db=command.info.db, wait=None))[0]
             if first.startswith(b"-"):
                 return first

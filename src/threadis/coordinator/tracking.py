@@ -1,0 +1,328 @@
+"""CLIENT TRACKING: clients cache what they have read, and hear when it changes.
+
+Instances tell us of every changed key (BCAST, on one connection each, while any client tracks);
+who is to hear of it, the core knows. See docs/decisions/tracking.md.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from threadis import _core, resp
+from threadis.coordinator.clients import Clients
+from threadis.coordinator.links import Kind, Link, LinkError, Links, pack
+from threadis.coordinator.numbers import integer
+
+log = logging.getLogger(__name__)
+
+RETRY: Final = 0.05  # seconds before a lost connection is made anew
+MAX_KEYS: Final = b"tracking-table-max-keys"
+PONG: Final = b"+PONG\r\n"
+SWITCH: Final = (
+    "ERR You can't switch {} mode {}before disabling tracking for this client, and then "
+    "re-enabling it with a different mode."
+)
+OVERLAP: Final = "Prefixes for a single client must not overlap."
+
+ClientKey = tuple[int, int, int]  # worker, place, generation
+Handler = Callable[[_core.Command], Awaitable[bytes]]
+
+
+class OptionError(Exception):
+    """CLIENT TRACKING was asked for something impossible; the text is the server's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How a client tracks."""
+
+    flags: frozenset[bytes] = frozenset()  # bcast, optin, optout, noloop
+    redirect: _core.ClientInfo | None = None
+    prefixes: tuple[bytes, ...] = ()
+
+
+@dataclass(slots=True)
+class Hearing:
+    """The connection on which an instance tells us."""
+
+    link: Link
+    pongs: list[asyncio.Future[None]] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+
+
+class Tracking:
+    """Knows which clients track, and listens to the instances for them."""
+
+    def __init__(self, core: _core.Proxy, links: Links, clients: Clients) -> None:
+        self._links, self._clients = links, clients
+        self._trackers = _core.Trackers(core)
+        self._modes: dict[ClientKey, Mode] = {}
+        self._hearing: dict[int, Hearing] = {}
+        self._connecting = asyncio.Lock()
+        self._flushes = 0  # that run now
+        self._has_flushed = False
+
+    def handlers(self) -> dict[str, Handler]:
+        """Each command by its row's name."""
+        return {
+            "client|tracking": self._track,
+            "client|caching": self._cache,
+            "client|getredir": self._redirect,
+            "client|trackinginfo": self._info,
+        }
+
+    def describe(self) -> dict[str, int]:
+        """What INFO says."""
+        clients, keys, items, prefixes = self._trackers.counts()
+        return {
+            "tracking_clients": clients,
+            "tracking_total_keys": keys,
+            "tracking_total_items": items,
+            "tracking_total_prefixes": prefixes,
+        }
+
+    async def look(self) -> None:
+        """Look up how many keys may be remembered, if anybody tracks."""
+        if self._modes:
+            pair = await self._links.call(self._links.any_ready(), b"CONFIG", b"GET", MAX_KEYS)
+            self._trackers.set_max_keys(int(pair[1]))
+
+    async def _track(self, command: _core.Command) -> bytes:
+        """CLIENT TRACKING ON|OFF [option …]."""
+        word = command.args[2].lower()
+        client = command.info.place
+        try:
+            mode = await self._parse(command.args[3:])
+            if word == b"on":
+                mode = _checked(mode, self._modes.get(client))
+        except OptionError as error:
+            return resp.error(str(error))
+        if word == b"off":
+            self._trackers.untrack(command)
+            self.gone(client)
+            return resp.OK
+        if word != b"on":
+            return resp.error("ERR syntax error")
+        if b"noloop" in mode.flags:
+            return resp.error("ERR threadis: CLIENT TRACKING with NOLOOP is not supported")
+        self._modes[client] = mode
+        await self.look()
+        for index in self._links.ready():
+            await self.renew(index)
+        self._tell(command, mode)
+        return resp.OK
+
+    def _tell(self, command: _core.Command, mode: Mode, *, caching: bool = False) -> None:
+        target = mode.redirect
+        self._trackers.track(
+            command,
+            list(mode.prefixes) if b"bcast" in mode.flags else None,
+            b"optin" in mode.flags,
+            b"optout" in mode.flags,
+            (target.id, *target.place) if target else None,
+            caching,
+        )
+
+    async def _parse(self, words: Sequence[bytes]) -> Mode:
+        """The options, as far as they can be judged by themselves."""
+        flags: set[bytes] = set()
+        prefixes: list[bytes] = []
+        redirect: _core.ClientInfo | None = None
+        rest = list(words)
+        while rest:
+            option = rest.pop(0).lower()
+            if option in (b"bcast", b"optin", b"optout", b"noloop"):
+                flags.add(option)
+            elif option == b"prefix" and rest:
+                prefixes.append(rest.pop(0))
+            elif option == b"redirect" and rest:
+                if redirect:
+                    raise OptionError("ERR A client can only redirect to a single other client")
+                redirect = await self._target(rest.pop(0))
+            else:
+                raise OptionError("ERR syntax error")
+        return Mode(frozenset(flags), redirect, tuple(prefixes))
+
+    async def _target(self, word: bytes) -> _core.ClientInfo:
+        number = integer(word)
+        if number is None:
+            raise OptionError("ERR value is not an integer or out of range")
+        for client in await self._clients.all():
+            if client.id == number:
+                return client
+        raise OptionError("ERR The client ID you want redirect to does not exist")
+
+    async def _cache(self, command: _core.Command) -> bytes:
+        """CLIENT CACHING YES|NO."""
+        mode = self._modes.get(command.info.place)
+        if mode is None:
+            return resp.error(
+                "ERR CLIENT CACHING can be called only when the client is in tracking mode with "
+                "OPTIN or OPTOUT mode enabled"
+            )
+        word = command.args[2].lower()
+        needs = {b"yes": "OPTIN", b"no": "OPTOUT"}.get(word)
+        if needs is None:
+            return resp.error("ERR syntax error")
+        if needs.lower().encode() not in mode.flags:
+            return resp.error(
+                f"ERR CLIENT CACHING {word.decode().upper()} is only valid when tracking is "
+                f"enabled in {needs} mode."
+            )
+        self._tell(command, mode, caching=True)
+        return resp.OK
+
+    async def _redirect(self, command: _core.Command) -> bytes:
+        """CLIENT GETREDIR."""
+        return resp.integer(command.info.redirect if command.info.is_tracking else -1)
+
+    async def _info(self, command: _core.Command) -> bytes:
+        """CLIENT TRACKINGINFO."""
+        mode = self._modes.get(command.info.place)
+        known = mode.flags if mode else frozenset()
+        flags = [b"on" if mode else b"off"]
+        for name, caching in (
+            (b"bcast", b""),
+            (b"optin", b"caching-yes"),
+            (b"optout", b"caching-no"),
+        ):
+            if name in known:
+                flags.append(name)
+                if caching and command.info.is_caching:
+                    flags.append(caching)
+        if command.info.is_redirect_broken:
+            flags.append(b"broken_redirect")
+        redirect = command.info.redirect if mode else -1
+        prefixes = sorted(mode.prefixes) if mode else []
+        is_new = command.info.resp == 3
+        return b"".join(
+            (
+                b"%3\r\n" if is_new else b"*6\r\n",
+                resp.bulk(b"flags"),
+                b"%c%d\r\n" % (b"~" if is_new else b"*", len(flags)),
+                *map(resp.bulk, flags),
+                resp.bulk(b"redirect"),
+                resp.integer(redirect),
+                resp.bulk(b"prefixes"),
+                b"*%d\r\n" % len(prefixes),
+                *map(resp.bulk, prefixes),
+            )
+        )
+
+    def gone(self, client: ClientKey) -> None:
+        """Take note that a client does not track any more, if it did."""
+        self._modes.pop(client, None)
+        if not self._modes:
+            for hearing in self._hearing.values():
+                if hearing.task:
+                    hearing.task.cancel()
+            self._hearing.clear()
+
+    async def renew(self, index: int) -> None:
+        """Listen to an instance, if somebody tracks and nobody listens."""
+        async with self._connecting:
+            if not self._modes or index in self._hearing:
+                return
+            link = await self._links.connect(index, Kind(resp=3))
+            try:
+                await link.ask([b"CLIENT", b"TRACKING", b"ON", b"BCAST"])
+            except LinkError:
+                link.writer.close()
+                raise
+            hearing = self._hearing[index] = Hearing(link)
+            hearing.task = asyncio.create_task(self._hear(index, hearing))
+
+    async def _hear(self, index: int, hearing: Hearing) -> None:
+        """Pass on what an instance says; if it cannot any more, everything may have changed."""
+        link = hearing.link
+        try:
+            while True:
+                reply = await link.next_reply()
+                if reply == PONG:
+                    _ring(hearing.pongs.pop(0))
+                elif self._trackers.invalidate(index, reply):
+                    self._flushed()
+        except (OSError, EOFError, ValueError) as error:
+            log.info("instance %d tells us nothing of its keys any more: %s", index, error)
+        finally:
+            link.writer.close()
+            for pong in hearing.pongs:
+                _ring(pong)
+        if self._hearing.get(index) is hearing:
+            del self._hearing[index]
+        while index in self._links.ready() and index not in self._hearing and self._modes:
+            try:
+                await self.renew(index)
+            except LinkError:
+                await asyncio.sleep(RETRY)
+        self._trackers.invalidate_all()
+
+    def _flushed(self) -> None:
+        """An instance has lost its keys."""
+        if self._flushes:
+            self._has_flushed = True
+        else:
+            self._trackers.invalidate_all()
+
+    @contextlib.asynccontextmanager
+    async def flushing(self) -> AsyncIterator[None]:
+        """Tell of what all instances do now as of one change."""
+        self._flushes += 1
+        try:
+            yield
+        finally:
+            pongs = []
+            for hearing in self._hearing.values():
+                pong = asyncio.get_running_loop().create_future()
+                hearing.pongs.append(pong)
+                pongs.append(pong)
+                hearing.link.writer.write(pack([b"PING"]))
+            await asyncio.gather(*pongs)
+            self._flushes -= 1
+            if self._has_flushed and not self._flushes:
+                self._has_flushed = False
+                self._trackers.invalidate_all()
+
+
+def _ring(pong: asyncio.Future[None]) -> None:
+    if not pong.done():
+        pong.set_result(None)
+
+
+def _checked(mode: Mode, before: Mode | None) -> Mode:
+    """The mode that a client gets, if its options are compatible with each other and with
+    ``before``.
+    """
+    flags = mode.flags
+    if b"bcast" not in flags and mode.prefixes:
+        raise OptionError("ERR PREFIX option requires BCAST mode to be enabled")
+    if before and (b"bcast" in flags) != (b"bcast" in before.flags):
+        raise OptionError(SWITCH.format("BCAST", "on/off "))
+    if b"bcast" in flags and flags & {b"optin", b"optout"}:
+        raise OptionError("ERR OPTIN and OPTOUT are not compatible with BCAST")
+    if {b"optin", b"optout"} <= flags:
+        raise OptionError("ERR You can't specify both OPTIN mode and OPTOUT mode")
+    if before and {b"optin", b"optout"} <= flags | before.flags:
+        raise OptionError(SWITCH.format("OPTIN/OPTOUT", ""))
+    if b"bcast" not in flags:
+        return mode
+    existing = before.prefixes if before else ()
+    _check_prefixes(mode.prefixes, existing)
+    return replace(mode, prefixes=(*existing, *(mode.prefixes or (b"",))))
+
+
+def _check_prefixes(prefixes: Sequence[bytes], existing: Sequence[bytes]) -> None:
+    for at, prefix in enumerate(prefixes):
+        for what, others in (
+            ("an existing", sorted(existing)),
+            ("another provided", prefixes[at + 1 :]),
+        ):
+            for other in others:
+                if prefix.startswith(other) or other.startswith(prefix):
+                    first, second = prefix.decode(errors="replace"), other.decode(errors="replace")
+                    raise OptionError(
+                        f"ERR Prefix '{first}' overlaps with {what} prefix '{second}'. {OVERLAP}"
+                    )

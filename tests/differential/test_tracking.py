@@ -1,0 +1,191 @@
+"""CLIENT TRACKING tells clients what the bare server tells them, from whichever instance."""
+
+import pytest
+
+from differential.pair import Both, Pair
+from differential.wire import Reply, Word
+
+KEYS = [f"key:{number}" for number in range(8)]  # on all instances
+
+
+def told(client: Both) -> Reply:
+    """The next thing that both say unasked."""
+    bare, ours = client.bare.read(), client.ours.read()
+    assert ours == bare
+    return ours
+
+
+def invalid(client: Both, *keys: str) -> None:
+    """Both say that these keys have changed, one after the other."""
+    for key in keys:
+        push = told(client)
+        assert push.raw == b">2\r\n$10\r\ninvalidate\r\n*1\r\n" + client.packed(key)[4:], push.raw
+
+
+def number(client: Both, side: str) -> int:
+    """A client's own id."""
+    reply: Reply = getattr(client, side).ask("CLIENT", "ID")
+    return reply.number
+
+
+def redirect(client: Both, target: Both, *options: Word) -> None:
+    """Let another client be told."""
+    for side in ("bare", "ours"):
+        words = ("CLIENT", "TRACKING", "ON", "REDIRECT", number(target, side), *options)
+        assert getattr(client, side).ask(*words).raw == b"+OK\r\n"
+
+
+def test_what_was_read_is_told_once(pair: Pair) -> None:
+    with pair.both(3) as reader, pair.both() as writer:
+        reader.same("CLIENT", "TRACKING", "ON")
+        for key in KEYS:
+            reader.same("GET", key)
+            writer.same("SET", key, 1)
+            invalid(reader, key)
+            writer.same("SET", key, 2)
+        reader.same("MGET", *KEYS)
+        for key in KEYS:
+            writer.same("DEL", key)
+            invalid(reader, key)
+        reader.same("SUNION", "s", *KEYS)  # by the coordinator
+        writer.same("SADD", "s", 1)
+        invalid(reader, "s")
+        for block in (("GET", "a"), ("GET", "b"), ("GET", "c")), (("GET", "a{x}"), ("GET", "x")):
+            reader.same("MULTI")
+            for words in block:
+                reader.same(*words)
+            reader.same("EXEC")
+            for _, key in block:
+                writer.same("INCR", key)
+                invalid(reader, key)
+        reader.same("CLIENT", "TRACKING", "OFF")
+        reader.same("GET", "a")
+        writer.same("SET", "a", 3)
+        reader.same("PING")
+
+
+def test_scripts_expiry_and_renames_are_told(pair: Pair) -> None:
+    with pair.both(3) as reader, pair.both() as writer:
+        reader.same("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "p")
+        writer.same("EVAL", "return redis.call('set', KEYS[1], 1)", 1, "p1")
+        invalid(reader, "p1")
+        writer.same("SET", "q", 1)
+        writer.same("PEXPIRE", "p1", 1)
+        invalid(reader, "p1", "p1")
+        writer.same("RENAME", "q", "p2")
+        invalid(reader, "p2")
+        writer.same("SADD", "{1}s", 1)
+        writer.same("SUNIONSTORE", "p3", "{1}s", "{2}s", "{3}s")
+        invalid(reader, "p3")
+
+
+def test_one_change_of_everything(pair: Pair) -> None:
+    with pair.both(3) as reader, pair.both() as writer:
+        reader.same("CLIENT", "TRACKING", "ON")
+        reader.same("GET", "a")
+        for command in ("FLUSHALL", "FLUSHDB"):
+            writer.same(command)
+            assert told(reader).raw == b">2\r\n$10\r\ninvalidate\r\n_\r\n"
+        reader.same("GET", "b")
+        writer.same("SET", "b", 1)
+        invalid(reader, "b")
+
+
+def test_opting_in_and_out(pair: Pair) -> None:
+    with pair.both(3) as reader, pair.both() as writer:
+        for option, word in (("OPTIN", "YES"), ("OPTOUT", "NO")):
+            reader.same("CLIENT", "TRACKING", "ON", option)
+            reader.same("GET", "a")
+            reader.same("CLIENT", "CACHING", word)
+            reader.same("CLIENT", "TRACKINGINFO")
+            reader.same("GET", "b")
+            reader.same("CLIENT", "TRACKINGINFO")
+            reader.same("GET", "c")
+            for key in ("a", "b", "c"):
+                writer.same("SET", key, 1)
+            invalid(reader, *(["b"] if option == "OPTIN" else ["a", "c"]))
+            reader.same("CLIENT", "CACHING", word)
+            reader.same("MULTI")
+            reader.same("GET", "d")
+            reader.same("EXEC")
+            reader.same("GET", "e")
+            writer.same("SET", "d", 1)
+            writer.same("SET", "e", 1)
+            invalid(reader, "d" if option == "OPTIN" else "e")
+            reader.same("CLIENT", "TRACKING", "OFF")
+
+
+@pytest.mark.parametrize("target_protocol", [2, 3])
+def test_another_client_is_told(pair: Pair, target_protocol: int) -> None:
+    with (
+        pair.both(target_protocol) as target,
+        pair.both(3) as reader,
+        pair.both() as old,
+        pair.both() as writer,
+    ):
+        target.same("SUBSCRIBE", "__redis__:invalidate")
+        for client in (reader, old):
+            redirect(client, target)
+            client.same("GET", "a")
+            writer.same("SET", "a", 1)
+            told(target)
+        writer.same("FLUSHALL")
+        told(target)
+        told(target)
+        reader.same("GET", "a")
+        target.bare.close()
+        target.ours.close()
+        # The servers may see it go after the change: then they say nothing.
+        for side in (writer.bare, writer.ours):
+            while b"sub=1" in side.ask("CLIENT", "LIST").raw:
+                pass
+        writer.same("SET", "a", 2)
+        for side in (reader.bare, reader.ours):
+            assert side.read().raw.startswith(b">2\r\n$21\r\ntracking-redir-broken\r\n:")
+        for side in (reader.bare, reader.ours):
+            assert b"broken_redirect" in side.ask("CLIENT", "TRACKINGINFO").raw
+            assert b" flags=tR " in side.ask("CLIENT", "INFO").raw
+
+
+def test_words_and_counts(pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as client:
+        for line in (
+            "TRACKINGINFO", "GETREDIR", "TRACKING MAYBE", "TRACKING ON WHAT", "CACHING YES",
+            "TRACKING ON PREFIX a", "TRACKING ON OPTIN OPTOUT", "TRACKING ON BCAST OPTIN",
+            "TRACKING ON REDIRECT x", "TRACKING ON REDIRECT 99999999", "TRACKING ON REDIRECT",
+            "TRACKING ON BCAST PREFIX b PREFIX a", "TRACKINGINFO", "TRACKING ON BCAST PREFIX aa",
+            "TRACKING ON BCAST PREFIX cc PREFIX c", "TRACKING ON BCAST PREFIX d", "TRACKINGINFO",
+            "GETREDIR", "TRACKING ON", "CACHING YES", "TRACKING OFF WHAT", "TRACKING OFF",
+            "TRACKING OFF", "TRACKING ON OPTIN", "CACHING NO", "CACHING WHAT", "TRACKING ON OPTOUT",
+            "TRACKING ON BCAST", "TRACKINGINFO", "TRACKING OFF", "TRACKING ON BCAST",
+            "TRACKINGINFO", "TRACKING OFF", "TRACKING ON",
+        ):  # fmt: skip
+            client.same("CLIENT", *line.split())
+        client.same("MGET", *KEYS)
+        for side in (client.bare, client.ours):
+            info = side.ask("INFO", "all").text.decode()
+            shown = [line for line in info.split() if line.startswith("tracking_")]
+            assert shown == [
+                "tracking_total_keys:8", "tracking_total_items:8", "tracking_total_prefixes:0"
+            ] or set(shown) >= {"tracking_clients:1", "tracking_total_keys:8"}  # fmt: skip
+        client.same("RESET")
+        client.same("CLIENT", "TRACKINGINFO")
+
+
+def test_an_old_value_comes_before_its_invalidation(pair: Pair) -> None:
+    """However the two race, whoever keeps what it is told has the last value in the end."""
+    reader, writer = pair.ours(), pair.ours()
+    reader.ask("HELLO", 3)
+    reader.ask("CLIENT", "TRACKING", "ON")
+    for value in range(300):
+        reader.send(Both.packed("GET", "k"))
+        writer.ask("SET", "k", value)
+        first = reader.read()
+        assert first.kind in "$_", "the reply comes before what makes it stale"
+        if first.text != str(value).encode():
+            assert reader.read().raw == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+            continue
+        writer.ask("SET", "k", "other")
+        assert reader.read().raw == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+    reader.close()
+    writer.close()
