@@ -31,6 +31,8 @@ pub struct Cutter {
     missing: u64,
     /// Bytes still to come of the body at `at`, its `\r\n` included; 0 outside a body.
     body: usize,
+    /// Pushes are expected, too.
+    pub takes_pushes: bool,
 }
 
 impl Cutter {
@@ -51,7 +53,7 @@ impl Cutter {
 
     fn cut_any(&mut self, buffer: &[u8]) -> Result<Option<usize>, Broken> {
         if self.missing == 0 {
-            if buffer.first() == Some(&b'>') {
+            if buffer.first() == Some(&b'>') && !self.takes_pushes {
                 return Err(Broken("unexpected push"));
             }
             self.missing = 1;
@@ -79,7 +81,7 @@ impl Cutter {
             }
         }
         let length = self.at;
-        *self = Self::default();
+        *self = Self { takes_pushes: self.takes_pushes, ..Self::default() };
         Ok(Some(length))
     }
 

@@ -69,7 +69,7 @@ pub struct Tracking {
 
 #[derive(Debug, Default)]
 struct Tables {
-    clients: HashMap<u64, Tracker>,
+    clients: BTreeMap<u64, Tracker>,
     readers: HashMap<Vec<u8>, HashSet<u64>>,
     items: usize,
     prefixes: BTreeMap<Vec<u8>, HashSet<u64>>,
@@ -80,6 +80,8 @@ struct Tracker {
     key: ClientKey,
     target: Option<ClientKey>,
     prefixes: Vec<Vec<u8>>,
+    /// What stands for all keys: of its own protocol, even if another client is told.
+    null: &'static [u8],
 }
 
 /// The number of clients that track, and of keys, readers of keys, and prefixes.
@@ -97,14 +99,15 @@ impl Tracking {
     }
 
     /// Begins to track for a client, or changes how.
-    pub fn set(&self, id: u64, key: ClientKey, mode: &Mode) {
+    pub fn set(&self, id: u64, key: ClientKey, mode: &Mode, resp3: bool) {
         let mut tables = self.lock();
         let target = mode.redirect.map(|(_, target)| target);
         let prefixes = mode.prefixes.clone().unwrap_or_default();
         for prefix in &prefixes {
             tables.prefixes.entry(prefix.clone()).or_default().insert(id);
         }
-        tables.clients.insert(id, Tracker { key, target, prefixes });
+        let null = null(resp3);
+        tables.clients.insert(id, Tracker { key, target, prefixes, null });
     }
 
     /// Ends it. What a client has read is forgotten when it changes, as by the server.
@@ -190,12 +193,17 @@ impl Tables {
     }
 
     fn tell(&self, id: u64, body: Option<&Arc<[u8]>>, doors: &[Door]) {
-        if let Some(Tracker { key: origin, target, .. }) = self.clients.get(&id) {
-            let (origin, target, body) = (*origin, *target, body.cloned());
+        if let Some(tracker) = self.clients.get(&id) {
+            let (origin, target) = (tracker.key, tracker.target);
+            let body = body.cloned().or_else(|| target.map(|_| tracker.null.into()));
             let worker = target.unwrap_or(origin).worker;
             doors[worker].mailbox.post(Mail::Invalidate { origin, target, body });
         }
     }
+}
+
+fn null(resp3: bool) -> &'static [u8] {
+    if resp3 { b"_\r\n" } else { b"$-1\r\n" }
 }
 
 fn names(keys: &[&[u8]]) -> Arc<[u8]> {
@@ -215,7 +223,7 @@ impl Worker {
         }
         let id = self.clients[key.place].session.id;
         match &mode {
-            Some(mode) => self.shared.tracking.set(id, key, mode),
+            Some(mode) => self.shared.tracking.set(id, key, mode, self.is_resp3(key.place)),
             None => self.shared.tracking.end(id),
         }
         let client = &mut self.clients[key.place];
@@ -226,10 +234,12 @@ impl Worker {
         client.session.tracking = mode;
     }
 
-    /// A client that tracks resets; the coordinator must hear of it.
+    /// A client that tracks resets or leaves; the coordinator must hear of it.
     pub(crate) fn end_tracking(&mut self, place: usize) {
-        if self.clients[place].is_tracking {
-            self.track(self.key(place), None);
+        let client = &mut self.clients[place];
+        if std::mem::take(&mut client.is_tracking) {
+            client.session.tracking = None;
+            self.shared.tracking.end(client.session.id);
             self.shared.coordinator.post(ToCoordinator::Gone(self.key(place)));
         }
     }
@@ -302,7 +312,7 @@ impl Worker {
         } else {
             return;
         }
-        frame.extend_from_slice(body.unwrap_or(if resp3 { b"_\r\n" } else { b"$-1\r\n" }));
+        frame.extend_from_slice(body.unwrap_or(null(resp3)));
         self.push_invalidation(key.place, frame);
     }
 

@@ -397,7 +397,7 @@ class Proxy:
 class Replies:
     """What a connection to an instance has received, reply by reply."""
 
-    def __new__(cls) -> Replies: ...
+    def __new__(cls, pushes: bool = False) -> Replies: ...
     def feed(self, data: bytes) -> None:
         """Add what was read."""
     def next(self) -> bytes | None:

@@ -18,8 +18,11 @@ pub(super) struct Replies {
 #[pymethods]
 impl Replies {
     #[new]
-    fn new() -> Self {
-        Self::default()
+    #[pyo3(signature = (pushes=false))]
+    fn new(pushes: bool) -> Self {
+        let mut replies = Self::default();
+        replies.cutter.takes_pushes = pushes;
+        replies
     }
 
     /// Adds what was read.

@@ -227,6 +227,7 @@ class Tracking:
             if not self._modes or index in self._hearing:
                 return
             link = await self._links.connect(index, Kind(resp=3))
+            link.replies = _core.Replies(pushes=True)
             try:
                 await link.ask([b"CLIENT", b"TRACKING", b"ON", b"BCAST"])
             except LinkError:
@@ -246,7 +247,7 @@ class Tracking:
                 elif self._trackers.invalidate(index, reply):
                     self._flushed()
         except (OSError, EOFError, ValueError) as error:
-            log.info("instance %d tells us nothing of its keys any more: %s", index, error)
+            log.warning("instance %d tells us nothing of its keys any more: %s", index, error)
         finally:
             link.writer.close()
             for pong in hearing.pongs:
