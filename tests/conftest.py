@@ -85,10 +85,15 @@ class Threadis:
         self._family.update(found.values())
         return [found[index] for index in sorted(found)]
 
-    def proxy_pid(self) -> int:
-        """The proxy process."""
+    def proxy_pids(self) -> list[int]:
+        """The proxy process; none while it is being restarted."""
         found = [p for p in children(self.process.pid) if "threadis.proxy" in command_line(p)]
         self._family.update(found)
+        return found
+
+    def proxy_pid(self) -> int:
+        """The proxy process."""
+        found = self.proxy_pids()
         assert len(found) == 1, self.log()
         return found[0]
 

@@ -101,7 +101,7 @@ def test_cpu_time_agrees_with_schedstat_and_outlives_threads() -> None:
     burn()
     burnt = meter.us_per_command(1)["total"] * 1e-6
     assert burnt == pytest.approx(schedstat() - before, abs=0.02)
-    thread = threading.Thread(target=burn)
+    thread = threading.Thread(target=burn, daemon=True)
     thread.start()
     thread.join()
     assert meter.us_per_command(1)["total"] * 1e-6 >= burnt + 0.05
@@ -191,7 +191,7 @@ def test_wrong_replies_fail_the_command(server: Target) -> None:
         while not stop.is_set():
             stranger.run()
 
-    thread = threading.Thread(target=meddle)
+    thread = threading.Thread(target=meddle, daemon=True)
     thread.start()
     mixed = ["--mix", "mixed:0.5", "--private-keys", "--pipeline", "16"]
     done = bench(*SHORT, "--against", server.address, *mixed)

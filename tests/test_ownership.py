@@ -33,7 +33,7 @@ class Background:
 
     def __init__(self, load: Load) -> None:
         self._found: list[LoadResult] = []
-        self._thread = threading.Thread(target=lambda: self._found.append(load.run()))
+        self._thread = threading.Thread(target=lambda: self._found.append(load.run()), daemon=True)
         self._thread.start()
 
     def running(self) -> bool:
@@ -130,7 +130,7 @@ class Ledger:
         self.refused: dict[str, int] = {}
         self._port = running.port
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._write)
+        self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
     def _write(self) -> None:

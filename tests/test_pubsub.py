@@ -50,7 +50,7 @@ def test_publishers_of_all_workers_are_heard_in_one_order(
             for number in range(200):
                 assert speaker.ask("PUBLISH", "c", f"{name}{number:03}") == b":4\r\n"
 
-    threads = [threading.Thread(target=publish, args=(name,)) for name in "abcd"]
+    threads = [threading.Thread(target=publish, args=(name,), daemon=True) for name in "abcd"]
     for thread in threads:
         thread.start()
     for thread in threads:

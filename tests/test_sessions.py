@@ -304,3 +304,16 @@ def test_a_storm_of_connections_leaves_nothing(running: Threadis) -> None:
         until(lambda: files_besides_lanes(running) <= files + LINKS, "every descriptor is closed")
         assert lanes(running) <= open_lanes + INSTANCES  # the other worker's
         assert other.ask("PING") == b"+PONG\r\n"
+
+
+@pytest.mark.parametrize("last", [("EVAL", "return 1", 0), ("DBSIZE",), ("CONFIG", "GET", "hz")])
+def test_a_transaction_ends_when_its_client_says_nothing_more(
+    running: Threadis, last: tuple[str | int, ...]
+) -> None:
+    with connect(running) as silent, connect(running) as other:
+        for line in [("MULTI",), ("SET", KEYS[0], 1), ("SELECT", 1), last, ("EXEC",)]:
+            reply = silent.ask(*line)
+        assert reply.startswith(b"*3\r\n")
+        assert other.ask("SET", KEYS[0], 2) == b"+OK\r\n"
+        assert other.ask("SCRIPT", "FLUSH") == b"+OK\r\n"
+        assert other.ask("FLUSHALL") == b"+OK\r\n"

@@ -43,7 +43,10 @@ impl Worker {
 
     /// First what is already here, then what the socket has.
     fn serve(&mut self, place: usize) {
-        if !self.clients[place].rx.is_empty() && self.clients[place].request.is_none() {
+        // A transaction ends here too: the client may send nothing more for a long time.
+        let has_kept =
+            !self.clients[place].rx.is_empty() || self.clients[place].executing.is_some();
+        if has_kept && self.clients[place].request.is_none() {
             self.forward_kept(place);
         }
         let client = &mut self.clients[place];

@@ -216,7 +216,7 @@ impl Worker {
     pub(crate) fn open_gate(&mut self, place: usize) {
         let client = &mut self.clients[place];
         client.gate = Gate::Open;
-        if client.readable || !client.rx.is_empty() {
+        if client.readable || !client.rx.is_empty() || client.executing.is_some() {
             self.mark_ready(place);
         }
     }

@@ -1,5 +1,6 @@
 """EVAL, EVALSHA, SCRIPT, FCALL, FUNCTION: keys on one instance, on several, and undeclared."""
 
+import hashlib
 from typing import Final
 
 import pytest
@@ -16,6 +17,9 @@ redis.register_function('put', function(keys, args) return redis.call('SET', key
 redis.register_function{function_name='look', flags={'no-writes'},
     callback=function(keys, args) return redis.call('MGET', unpack(keys)) end}
 """
+
+STRAYING = "redis.call('INCR', KEYS[1]) return redis.call('INCR', ARGV[1])"
+STRAYING_SHA1 = hashlib.sha1(STRAYING.encode(), usedforsecurity=False).hexdigest()
 
 PROGRAMS: Final[dict[str, list[Line]]] = {
     "values": [
@@ -89,6 +93,13 @@ PROGRAMS: Final[dict[str, list[Line]]] = {
         ("SCRIPT", "FLUSH"),
         ("SCRIPT", "FLUSH", "NEVER"),
         ("SCRIPT", "KILL"),
+    ],
+    "SHA1 before the script": [  # what NOSCRIPT says is no run from which anything can be learnt
+        ("EVALSHA", STRAYING_SHA1, 1, A, B),
+        ("EVAL", STRAYING, 1, A, B),
+        ("EVALSHA", STRAYING_SHA1, 1, A, A),
+        ("EVALSHA", STRAYING_SHA1, 1, A, B),
+        ("MGET", *KEYS),
     ],
     "functions": [
         ("FUNCTION", "FLUSH"),

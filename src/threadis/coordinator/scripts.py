@@ -39,7 +39,14 @@ class Known:
     """What earlier runs of a script have shown."""
 
     declares: bool = False  # it touched nothing but what it declared
+    strays: bool = False  # a run has touched more; others will
     touches: list[bytes] = field(default_factory=list)  # what the last run did not declare
+
+    def learn(self, touches: list[bytes], reply: bytes) -> None:
+        """Take note of a run on copies; one that failed (NOSCRIPT, say) may not have come far."""
+        self.touches = touches
+        self.strays = self.strays or bool(touches)
+        self.declares = not self.strays and not reply.startswith(b"-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ class Scripts:
             reply, refusals = await self._directly(call, index)
             if not refusals.keys:
                 return reply
-            known.declares = False
+            known.declares, known.strays = False, True
             if call.writes:
                 key = next(iter(refusals.keys))
                 return resp.error(
@@ -150,8 +157,7 @@ class Scripts:
                 outcome, refusals = await self._try(call, keys, accesses, denied)
                 if not refusals:
                     await self._write(call, outcome, lock)
-                    known.touches = [key for key in keys if key not in call.keys]
-                    known.declares = not known.touches
+                    known.learn([key for key in keys if key not in call.keys], outcome.replies[0])
                     return outcome.replies[0]
             if refusals.keys - set(keys):
                 keys += sorted(refusals.keys - set(keys))
