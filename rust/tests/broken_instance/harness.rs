@@ -233,6 +233,7 @@ fn shared(instances: usize) -> Shared {
         pushes_follow_replies: true,
         unsubscribing_needs_subscription: true,
         registry: Registry::default(),
+        tracking: _core::tracking::Tracking::default(),
         monitors: AtomicUsize::new(0),
         users,
         settings: Settings {
