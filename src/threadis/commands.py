@@ -132,6 +132,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     # Any instance knows.
     "failover": Override("any", "a primary without replicas"),
     "time": Override("any", "one clock"),
+    "pfselftest": Override("any", SAME),
     "lolwut": Override("any", SAME),
     "module|list": Override("any", SAME),
     "command": Override("any", SAME),

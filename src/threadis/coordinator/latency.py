@@ -72,21 +72,49 @@ class Latency:
         return resp.encode(len(had & named if named else had))
 
     async def _histogram(self, command: _core.Command) -> bytes:
-        """Calls are added, and so are the cumulative counts of the buckets."""
-        buckets: dict[bytes, dict[int, int]] = {}
+        """As many calls as clients made; how long they took, the instances have measured."""
+        buckets: dict[str, dict[int, int]] = {}
         for part in await self._links.call_all(*command.args):
             if isinstance(part, hiredis.ReplyError):
                 return resp.error(str(part))
             for name, row in zip(part[::2], part[1::2], strict=True):
-                counts, before = buckets.setdefault(name, {}), 0
+                counts, before = buckets.setdefault(name.decode(), {}), 0
                 for bucket, total in zip(row[3][::2], row[3][1::2], strict=True):
                     counts[bucket] = counts.get(bucket, 0) + total - before
                     before = total
-        called = (await self._tallies.read()).commands  # what else there is are our own calls
+        called = (await self._tallies.read()).commands
+        asked = [name.decode(errors="replace").lower() for name in command.args[2:]]
+        names = [n for n in called if n in buckets or await self._is_measured(n, asked)]
         found = {
-            name: _cumulated(counts) for name, counts in buckets.items() if name.decode() in called
+            name.encode(): _cumulated(_fitted(buckets.get(name, {}), called[name].calls))
+            for name in names
+            if called[name].calls
         }
         return encoded(found, command.info.resp)
+
+    async def _is_measured(self, name: str, asked: list[str]) -> bool:
+        """Whether a command is asked for that no instance has seen: a worker answers it."""
+        if asked and name not in asked and name.partition("|")[0] not in asked:
+            return False
+        index = self._links.any_ready()
+        reply = await self._links.call(index, b"CONFIG", b"GET", b"latency-tracking")
+        return isinstance(reply, list) and reply[1:] == [b"yes"]
+
+
+def _fitted(counts: dict[int, int], calls: int) -> dict[int, int]:
+    """Take away the quickest: our own calls, and of a command at several instances all but one.
+
+    What a worker answers by itself takes no time, which is the first bucket.
+    """
+    missing = calls - sum(counts.values())
+    fitted = dict(counts)
+    if missing > 0:
+        fitted[1] = fitted.get(1, 0) + missing
+    for bucket in sorted(counts):
+        taken = min(fitted[bucket], max(0, -missing))
+        fitted[bucket] -= taken
+        missing += taken
+    return {bucket: count for bucket, count in fitted.items() if count}
 
 
 def _cumulated(counts: dict[int, int]) -> dict[bytes, Any]:

@@ -19,6 +19,7 @@ class Library:
     def __init__(self, links: Links, locks: Locks) -> None:
         self._links = links
         self._locks = locks
+        self.generation = 0  # of the functions: another one with each change
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()  # SHA1 → script
 
     def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
@@ -71,6 +72,7 @@ class Library:
                     await self._everywhere([b"FUNCTION", b"RESTORE", before, b"FLUSH"])
                 return refused
         name = command.args[1].upper()
+        self.generation += command.args[0].upper() == b"FUNCTION"
         if command.args[0].upper() == b"SCRIPT" and name == b"FLUSH":
             self._bodies.clear()
         elif command.args[0].upper() == b"SCRIPT" and name == b"LOAD":

@@ -42,10 +42,10 @@ FIRST: Final = frozenset(
         "run_id",
     }
 )
-# The largest says how bad, how late, or how high it is.
+# The largest says how bad, how late, or how high it is. Scripts and functions are everywhere.
 LARGEST: Final = re.compile(
     r"_in_progress$|_scheduled$|^loading$|^async_loading$|_sec$|_usec$|_time_sec|max|peak_perc|"
-    r"_perc$|longest|_ratio$|^aof_enabled$|cow_|_rewrite_buffer|^lru|_seconds$"
+    r"_perc$|longest|_ratio$|^aof_enabled$|cow_|_rewrite_buffer|^lru|_seconds$|^number_of_"
 )
 # The smallest: "done" is true only once all have done it.
 SMALLEST: Final = frozenset(("rdb_last_save_time", "module_fork_last_cow_size"))

@@ -7,7 +7,8 @@ A script runs in one of two ways::
                 declaring is borrowed as well and the script run again, from a clean state
 
 A script that nobody has seen yet runs on copies first: so whatever it does, nothing has happened
-when we find that it needs a key of another instance. From then on it runs directly. Every script
+when we find that it needs a key of another instance. From then on it runs directly; so does, at
+once, what only reads, and what finds no memory for copies. Every script
 has the connection to itself, and is fenced: an ECHO of something nobody can guess must be exactly
 the next reply, so a script that forges replies forges only its own client's.
 """
@@ -15,7 +16,7 @@ the next reply, so a script that forges replies forges only its own client's.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from threadis import _core, resp
 from threadis.coordinator.borrowing import Outcome
@@ -88,6 +89,8 @@ class Scripts:
             name = hashlib.sha1(args[1], usedforsecurity=False).hexdigest().encode()
         elif family in (b"evalsha", b"evalsha_ro"):
             name = args[1].lower()
+        else:  # another library may give another function this name
+            name = b"%d:%s" % (self._library.generation, args[1])
         call = Call(name, words, keys, info.db, kind, not family.endswith(b"_ro"), command.token)
         await self._library.prepare(family, name, args[1])
         try:
@@ -98,19 +101,41 @@ class Scripts:
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
         owners = {self._table.owner(key) for key in call.keys}
-        if len(owners) <= 1 and (known.declares or self._links.count == 1):
-            index = owners.pop() if owners else self._links.any_ready()
-            reply, refusals = await self._directly(call, index)
-            if not refusals.keys:
+        if len(owners) > 1:
+            return await self._on_copies(call, known)
+        index = owners.pop() if owners else self._links.any_ready()
+        # What only reads can be run again, whatever it has touched.
+        may_try = known.declares or not (call.writes or known.strays)
+        if may_try or self._links.count == 1:
+            reply = await self._at_home(call, known, index)
+            if reply is not None:
                 return reply
-            known.declares, known.strays = False, True
-            if call.writes:
-                key = next(iter(refusals.keys))
-                return resp.error(
-                    f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
-                    "without declaring it in KEYS, after it may have written; declare its keys"
-                )
-        return await self._on_copies(call, known)
+        try:
+            return await self._on_copies(call, known)
+        except RefusedError as error:
+            if not error.reply.startswith(b"-OOM"):
+                raise
+            # There is no memory for copies; the script itself may need none.
+            keys = list(dict.fromkeys([*call.keys, *known.touches]))
+            owners = {self._table.owner(key) for key in keys}
+            if len(owners) > 1:
+                raise
+            index = owners.pop() if owners else index
+            return await self._at_home(replace(call, keys=keys), known, index) or error.reply
+
+    async def _at_home(self, call: Call, known: Known, index: int) -> bytes | None:
+        """Run where all declared keys are; None if it needs others, and can be run again."""
+        reply, refusals = await self._directly(call, index)
+        if not refusals.keys:
+            return reply
+        known.declares, known.strays = False, True
+        if not call.writes:
+            return None
+        key = next(iter(refusals.keys))
+        return resp.error(
+            f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
+            "without declaring it in KEYS, after it may have written; declare its keys"
+        )
 
     def _remember(self, name: bytes) -> Known:
         known = self._known.setdefault(name, Known())
@@ -161,6 +186,7 @@ class Scripts:
                     return outcome.replies[0]
             if refusals.keys - set(keys):
                 keys += sorted(refusals.keys - set(keys))
+                known.touches = [key for key in keys if key not in call.keys]
             elif refusals.commands & ALONE:
                 return _refuse(refusals.commands & ALONE)
             elif len({self._table.owner(key) for key in keys}) <= 1 and keys == call.keys:
