@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
-from threadis import resp
+from threadis import _core, resp
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, pack, value
 
 RETRY: Final = 0.05  # seconds between attempts to reach an instance again
@@ -105,6 +105,7 @@ class Alarms:
         try:
             async with self._links.lease(self._index, Kind(resp=3)) as link:
                 link.is_spoilt = True  # it tracks
+                link.replies = _core.Replies(pushes=True)
                 await link.ask([b"CLIENT", b"TRACKING", b"ON"])
                 opened.set_result(link)
                 while True:

@@ -108,11 +108,22 @@ class Tracking:
             return resp.error("ERR syntax error")
         if b"noloop" in mode.flags:
             return resp.error("ERR threadis: CLIENT TRACKING with NOLOOP is not supported")
+        before = self._modes.get(client)
         self._modes[client] = mode
-        await self.look()
-        for index in self._links.ready():
-            await self.renew(index)
+        try:
+            await self.look()
+            for index in self._links.ready():
+                await self.renew(index)
+        except LinkError:
+            if before:
+                self._modes[client] = before
+            else:
+                self.gone(client)
+            raise
         self._tell(command, mode)
+        # If it left meanwhile, that was said before we knew it.
+        if client not in {one.place for one in await self._clients.all()}:
+            self.gone(client)
         return resp.OK
 
     def _tell(self, command: _core.Command, mode: Mode, *, caching: bool = False) -> None:
