@@ -138,6 +138,43 @@ def test_program(pair: Pair, protocol: int, name: str) -> None:
         both.same("FUNCTION", "FLUSH")
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_scripts_at_maxmemory(pair: Pair, protocol: int) -> None:
+    """There is no memory for copies then; what the server would allow runs all the same."""
+    with pair.both(protocol) as both:
+        both.same("SET", A, "v")
+        both.same("CONFIG", "SET", "maxmemory", "1")
+        try:
+            both.same("EVAL", "return redis.call('GET', KEYS[1])", 1, A)
+            both.same("EVAL", "return redis.call('GET', ARGV[1])", 0, A)
+            both.same("EVAL", "return redis.call('DEL', KEYS[1])", 1, A)
+            both.same("EVAL", "return redis.call('EXISTS', ARGV[1])", 0, A)
+            both.same("EVAL", "#!lua flags=no-writes\nreturn 'here'", 0)
+            both.same("EVAL", "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], 1)", 1, A)
+            refused = ("EVAL", "return redis.call('SET', ARGV[1], 2)", 0, A)
+            for side in (both.ours, both.bare):
+                assert side.ask(*refused).raw.startswith(b"-OOM ")
+        finally:
+            both.same("CONFIG", "SET", "maxmemory", "0")
+        both.same("GET", A)
+        both.same("DEL", A)
+
+
+def test_a_new_function_of_an_old_name_is_another(pair: Pair) -> None:
+    """What the old one has shown says nothing about the new one."""
+    one = "#!lua name=one\nredis.register_function('f', function(keys) return 1 end)"
+    two = "#!lua name=one\nredis.register_function('f', function(keys, args) %s end)"
+    stray = "redis.call('INCR', keys[1]) return redis.call('INCR', args[1])"
+    with pair.both() as both:
+        both.same("FUNCTION", "LOAD", one)
+        both.same("FCALL", "f", 1, A, B)
+        both.same("FUNCTION", "LOAD", "REPLACE", two % stray)
+        both.same("FCALL", "f", 1, A, B)
+        both.same("MGET", A, B)
+        both.same("FUNCTION", "FLUSH")
+        both.same("DEL", A, B)
+
+
 FORGING: Final = [
     '#!lua flags="a\\r\\n+FORGED\\r\\n"\nreturn 1',
     '#!lua "b\\r\\n$100\\r\\n"=x\nreturn 1',

@@ -63,7 +63,12 @@ class Guard:
         self._denied: Collection[bytes] = ()
 
     def before(
-        self, keys: Collection[bytes], denied: Collection[bytes], *, on_copies: bool
+        self,
+        keys: Collection[bytes],
+        denied: Collection[bytes],
+        *,
+        on_copies: bool,
+        only_reads: bool = False,
     ) -> list[Words]:
         """Build the commands that set the guard up for these keys; the first to run.
 
@@ -73,7 +78,7 @@ class Guard:
         patterns = [pattern(key) for key in keys]
         if not on_copies:
             patterns += [local for key in keys for local in local_patterns(key)]
-        allowed = [b"~" + found for found in patterns]
+        allowed = [(b"%R~" if only_reads else b"~") + found for found in patterns]
         if not self.name:
             self.name = PREFIX + os.urandom(8).hex().encode()
             rules = [b"reset", b"on", b">" + self._password, b"&*", b"+@all"]

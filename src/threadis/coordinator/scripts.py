@@ -8,7 +8,7 @@ A script runs in one of two ways::
 
 A script that nobody has seen yet runs on copies first: so whatever it does, nothing has happened
 when we find that it needs a key of another instance. From then on it runs directly; so does, at
-once, what only reads, and what finds no memory for copies. Every script
+once, what only reads, and everything while a server takes no copies (at maxmemory). Every script
 has the connection to itself, and is fenced: an ECHO of something nobody can guess must be exactly
 the next reply, so a script that forges replies forges only its own client's.
 """
@@ -32,7 +32,9 @@ from threadis.coordinator.table import Access
 KNOWN_LIMIT = 10_000  # scripts we remember something about
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
+NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 ALONE = frozenset(WHOLE_KEYSPACE)
+EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
 
 
 @dataclass(slots=True)
@@ -115,13 +117,29 @@ class Scripts:
         except RefusedError as error:
             if not error.reply.startswith(b"-OOM"):
                 raise
-            # There is no memory for copies; the script itself may need none.
-            keys = list(dict.fromkeys([*call.keys, *known.touches]))
+            reply = await self._without_copies(call, known)
+            return error.reply if reply is None else reply
+
+    async def _without_copies(self, call: Call, known: Known) -> bytes | None:
+        """Run at home, where no copies can be made; None if its keys are on several instances.
+
+        At first it may only read: until it would write it can be run again, with more keys.
+        """
+        keys = list(dict.fromkeys([*call.keys, *known.touches]))
+        for _ in range(RERUNS):
             owners = {self._table.owner(key) for key in keys}
             if len(owners) > 1:
-                raise
-            index = owners.pop() if owners else index
-            return await self._at_home(replace(call, keys=keys), known, index) or error.reply
+                return None
+            index = owners.pop() if owners else self._links.any_ready()
+            trial = replace(call, keys=keys)
+            reply, refusals = await self._directly(trial, index, only_reads=True)
+            if not refusals:
+                return reply
+            new = refusals.keys - set(keys)
+            if not new:
+                return await self._at_home(trial, known, index)
+            keys += sorted(new)
+        return _TOO_MANY
 
     async def _at_home(self, call: Call, known: Known, index: int) -> bytes | None:
         """Run where all declared keys are; None if it needs others, and can be run again."""
@@ -144,8 +162,11 @@ class Scripts:
             self._known.popitem(last=False)
         return known
 
-    async def _directly(self, call: Call, index: int) -> tuple[bytes, Refusals]:
+    async def _directly(
+        self, call: Call, index: int, *, only_reads: bool = False
+    ) -> tuple[bytes, Refusals]:
         """Run on the real keys; what the guard refused besides the whole keyspace."""
+        denied = EFFECTS if only_reads else WHOLE_KEYSPACE
         names = [(call.db, key) for key in call.keys]
         async with (
             self._execution.locks.stand_in_line(names, call.within),
@@ -153,7 +174,7 @@ class Scripts:
         ):
             await link.select(call.db)
             guard = self._guard(link)
-            before = guard.before(call.keys, WHOLE_KEYSPACE, on_copies=False)
+            before = guard.before(call.keys, denied, on_copies=False, only_reads=only_reads)
             async with self._busy.watch(index):
                 replies = await link.ask_fenced(
                     *before, guard.login(), call.words, self._links.login(), ACL_LOG
@@ -174,7 +195,7 @@ class Scripts:
     async def _on_copies(self, call: Call, known: Known) -> bytes:
         """Run on borrowed keys until nothing undeclared is left, then write what has changed."""
         keys = list(dict.fromkeys([*call.keys, *known.touches]))
-        denied: Collection[bytes] = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
+        denied: Collection[bytes] = EFFECTS
         for _ in range(RERUNS):
             accesses = [Access(key, reads=True, writes=call.writes) for key in keys]
             names = [(call.db, key, call.writes) for key in keys]
@@ -199,7 +220,7 @@ class Scripts:
                 denied = [name for name in denied if b"publish" not in name]
             else:
                 return _refuse(refusals.commands)
-        return resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
+        return _TOO_MANY
 
     async def _try(
         self, call: Call, keys: Sequence[bytes], accesses: list[Access], denied: Collection[bytes]
@@ -234,6 +255,7 @@ class Scripts:
         return guard
 
 
+_TOO_MANY = resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
 _MALFORMED = b"-ERR threadis: the script's reply was malformed\r\n"
 
 
