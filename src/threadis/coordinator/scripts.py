@@ -27,7 +27,9 @@ from threadis.coordinator.guard import NOT_ON_COPIES, WHOLE_KEYSPACE, Guard, Ref
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import Kind, Link, Words
 from threadis.coordinator.locks import Lock
+from threadis.coordinator.rights import Rights
 from threadis.coordinator.table import Access
+from threadis.coordinator.users import Users
 
 KNOWN_LIMIT = 10_000  # scripts we remember something about
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
@@ -63,13 +65,15 @@ class Call:
     kind: Kind
     writes: bool
     within: int | None
+    rights: Rights | None  # of its user; None: everything
 
 
 class Scripts:
     """Runs scripts and functions."""
 
-    def __init__(self, execution: Execution, library: Library, busy: Busy) -> None:
+    def __init__(self, execution: Execution, library: Library, busy: Busy, users: Users) -> None:
         self._busy = busy
+        self._users = users
         self._execution = execution
         self._links = execution.links
         self._table = execution.table
@@ -93,7 +97,8 @@ class Scripts:
             name = args[1].lower()
         else:  # another library may give another function this name
             name = b"%d:%s" % (self._library.generation, args[1])
-        call = Call(name, words, keys, info.db, kind, not family.endswith(b"_ro"), command.token)
+        writes, rights = not family.endswith(b"_ro"), self._users.rights(info.user)
+        call = Call(name, words, keys, info.db, kind, writes, command.token, rights)
         await self._library.prepare(family, name, args[1])
         try:
             return await self._run(call)
@@ -174,7 +179,7 @@ class Scripts:
         ):
             await link.select(call.db)
             guard = self._guard(link)
-            before = guard.before(call.keys, denied, on_copies=False, only_reads=only_reads)
+            before = guard.before(call.rights, call.keys, denied, only_reads=only_reads)
             async with self._busy.watch(index):
                 replies = await link.ask_fenced(
                     *before, guard.login(), call.words, self._links.login(), ACL_LOG
@@ -185,9 +190,7 @@ class Scripts:
                 return replies[0], Refusals()
             if link.is_spoilt:
                 return reply, Refusals()
-            refusals = guard.refusals(replies[-1])
-            if refusals:
-                await guard.retire(link)
+            refusals, reply = await self._judge(guard, link, replies[-1], call, reply)
             if refusals.commands & ALONE:
                 return _refuse(refusals.commands & ALONE), Refusals()
             return reply, refusals
@@ -230,7 +233,7 @@ class Scripts:
         written = keys if call.writes else []
         async with self._links.lease(index, call.kind) as link:
             guard = self._guard(link)
-            replies = await link.ask(*guard.before(keys, denied, on_copies=True))
+            replies = await link.ask(*guard.before(call.rights, keys, denied, copies_of=call.db))
             if replies[0].startswith(b"-"):  # another script runs there
                 guard.name = b""
                 raise RefusedError(replies[0])
@@ -239,10 +242,22 @@ class Scripts:
                 borrowing = self._execution.borrowing
                 outcome = await borrowing.evaluate_on(link, script, copies, written)
             log = (await link.ask(ACL_LOG))[0]
-            refusals = guard.refusals(log)
-            if refusals:
-                await guard.retire(link)
-        return Outcome([outcome.replies[1]], outcome.changes), refusals
+            refusals, reply = await self._judge(guard, link, log, call, outcome.replies[1])
+        return Outcome([reply], outcome.changes), refusals
+
+    async def _judge(
+        self, guard: Guard, link: Link, log: bytes, call: Call, reply: bytes
+    ) -> tuple[Refusals, bytes]:
+        """What the guard refused that the user may do; else the reply, in the user's name."""
+        refusals = guard.refusals(log)
+        if refusals or guard.denials:
+            if call.rights:
+                if reply.startswith(b"-"):
+                    reply = reply.replace(guard.name, call.rights.user)
+                if not refusals:
+                    self._users.note_denials(guard.name, call.rights.user, guard.denials)
+            await guard.retire(link)
+        return refusals, reply
 
     async def _write(self, call: Call, outcome: Outcome, lock: Lock) -> None:
         if outcome.changes:
