@@ -45,7 +45,7 @@ def test_with_no_instance_to_ask_the_client_is_told_to_try_again(threadis: Start
             until(lambda: running.log().count("does not answer") >= 2, "both are seen stopped")
             for line in (
                 "SLOWLOG GET", "SLOWLOG LEN", "WAIT x 0", "CONFIG GET port", "INFO",
-                "SCRIPT EXISTS x", "EVAL return 0", "CONFIG SET maxmemory-clients 1",
+                "SCRIPT EXISTS x", "EVAL return 0", "CONFIG SET tls-port 1",
             ):  # fmt: skip
                 with pytest.raises(redis.exceptions.TryAgainError):
                     client.execute_command(*line.split(" "))

@@ -266,7 +266,7 @@ impl Worker {
                 self.write_client(place);
             }
         }
-        if self.buffered > self.shared.client_memory {
+        if self.buffered > self.shared.client_memory() {
             self.evict();
         }
     }

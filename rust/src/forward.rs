@@ -218,10 +218,16 @@ impl Worker {
         {
             Taken::NotYet
         } else {
-            if self.clients[place].is_tracking {
+            let is_tracking = self.clients[place].is_tracking;
+            if is_tracking {
                 self.remember(place, row, args);
             }
-            let taken = if row.feeds && self.ends_a_wait(place, row, args) {
+            if row.writes && row.only_key == 0 && shared.tracking.is_on() {
+                self.note_order(row, args);
+            }
+            let needs_coordinator = row.feeds && self.ends_a_wait(place, row, args)
+                || is_tracking && self.changes_unheard(place, row);
+            let taken = if needs_coordinator {
                 self.route_to_coordinator(place, args)
             } else {
                 self.counted(place, (found, row), |worker| worker.route(place, row, args, shared))
@@ -229,7 +235,7 @@ impl Worker {
             if taken == Taken::Yes && self.is_monitored() {
                 self.show(place, row, args);
             }
-            if taken == Taken::Yes && self.clients[place].is_tracking {
+            if taken == Taken::Yes && is_tracking {
                 self.end_caching(place, row);
             }
             taken

@@ -55,6 +55,7 @@ pub mod stats;
 pub mod subscriptions;
 pub mod tally;
 pub mod tracking;
+pub mod tracking_table;
 pub mod users;
 pub mod waited;
 pub mod worker;

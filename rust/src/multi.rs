@@ -174,6 +174,7 @@ impl Worker {
         }
         // MULTI on a restricted user's lane could be refused, and its commands would run alone.
         let needs_coordinator = multi.needs_coordinator
+            || self.clients[place].session.tracking.as_ref().is_some_and(|mode| mode.no_loop)
             || self.clients[place].is_restricted
             || self.shared.waited.any(&multi.keys);
         let client = &self.clients[place];

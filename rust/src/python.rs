@@ -13,7 +13,7 @@ use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
 use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
-use crate::tracking::Tracking;
+use crate::tracking_table::Tracking;
 use crate::users::{User, Users};
 use crate::waited::Waited;
 use crate::worker::Worker;
@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
 mod config;
+mod convert;
 mod facts;
 mod feed;
 mod letters;
@@ -36,6 +37,7 @@ mod thread;
 mod tracking;
 
 use config::Config;
+use convert::{as_size, os_error};
 use facts::{build_profile, glob_matches, slot};
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Logged, Ran, Stopped, Tally, letter_to_python};
@@ -113,6 +115,7 @@ impl Proxy {
                 timeout: AtomicU64::new(config.timeout),
                 tcp_keepalive: AtomicU64::new(config.tcp_keepalive),
                 log_all: AtomicBool::new(false),
+                client_memory: AtomicUsize::new(0),
                 pause: AtomicU8::new(0),
             },
             last_client_id: AtomicU64::new(0),
@@ -325,11 +328,10 @@ impl Proxy {
     fn set_limit(&self, name: &str, value: u64) -> PyResult<()> {
         let settings = &self.shared.settings;
         match name {
-            "maxclients" => {
-                settings.maxclients.store(usize::try_from(value).unwrap_or(usize::MAX), Relaxed);
-            }
+            "maxclients" => settings.maxclients.store(as_size(value), Relaxed),
             "timeout" => settings.timeout.store(value, Relaxed),
             "tcp-keepalive" => settings.tcp_keepalive.store(value, Relaxed),
+            "client-memory" => settings.client_memory.store(as_size(value), Relaxed),
             "log-all" => settings.log_all.store(value != 0, Relaxed),
             "protected-mode" => settings.protected_mode.store(value != 0, Relaxed),
             _ => return Err(PyValueError::new_err(format!("no limit {name:?}"))),
@@ -393,8 +395,4 @@ fn own(fd: i32) -> OwnedFd {
     // SAFETY: `threadis.proxy` inherits these descriptors from the supervisor, names each one
     // here once, and never uses it again. This is the only unsafe line of the crate.
     unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-fn os_error(error: rustix::io::Errno) -> PyErr {
-    std::io::Error::from(error).into()
 }

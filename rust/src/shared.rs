@@ -12,7 +12,8 @@ use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
-use crate::tracking::{Mode, Tracking};
+use crate::tracking::Mode;
+use crate::tracking_table::Tracking;
 use crate::users::{User, Users};
 use crate::waited::Waited;
 use rustix::event::{EventfdFlags, eventfd};
@@ -37,7 +38,8 @@ pub struct Shared {
     /// The reply of HELLO in
     /// RESP2 and RESP3, before and after the client's id.
     pub hello: [(Vec<u8>, Vec<u8>); 2],
-    /// Bytes of client buffers a worker may hold before it closes the greediest client.
+    /// Bytes of client buffers a worker may hold before it closes the greediest client, unless
+    /// `maxmemory-clients` says less.
     pub client_memory: usize,
     /// What a client pushes to itself comes behind the reply, as in newer servers.
     pub pushes_follow_replies: bool,
@@ -80,6 +82,8 @@ pub struct Settings {
     pub busy: AtomicUsize,
     /// An instance is near its `maxmemory`: the coordinator is asked before a command is queued.
     pub tight: AtomicBool,
+    /// Bytes of client buffers of all workers; 0: as many as without it.
+    pub client_memory: AtomicUsize,
     /// Seconds between keep-alive probes; 0: off.
     pub tcp_keepalive: AtomicU64,
     /// SLOWLOG wants everything, also what workers answer.
@@ -89,6 +93,14 @@ pub struct Settings {
 }
 
 impl Shared {
+    /// Bytes of client buffers a worker may hold.
+    pub fn client_memory(&self) -> usize {
+        match self.settings.client_memory.load(Relaxed) {
+            0 => self.client_memory,
+            limit => self.client_memory.min(limit / self.doors.len()),
+        }
+    }
+
     /// Whether an instance may refuse to queue this command: for want of memory, or because a
     /// script runs too long.
     #[must_use]

@@ -1,7 +1,7 @@
 //! Client-side caching: who is to be told when a key changes.
 //!
 //! ```text
-//! take ─► Tracking::remember (before the read is sent)
+//! take ─► Tracking::remember (before the read is sent)                       (tracking_table.rs)
 //! instance ─► coordinator ─► Tracking::invalidate ─► Mail::Invalidate ─► client.out
 //! ```
 //! Invariant: a key is remembered before the instance sees the read, and its invalidation is written
@@ -9,16 +9,13 @@
 //! later than of the old.
 
 use crate::client::{Client, Closing, Gate, Owed};
-use crate::command::{Row, Table};
+use crate::command::{Route, Row, Table};
 use crate::keys;
 use crate::number::push_u64;
-use crate::request::{Args, Cut, Request, push_array, push_bulk};
-use crate::shared::{ClientKey, Door, Mail, ToCoordinator};
+use crate::request::{Args, Cut, Request};
+use crate::shared::{ClientKey, Mail, ToCoordinator};
+use crate::tracking_table::null;
 use crate::worker::Worker;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// These may wait for long, and what they answer then is newer than an invalidation of now.
 const BLOCKING: [&[u8]; 11] = [
@@ -47,6 +44,8 @@ pub struct Mode {
     pub opt_out: bool,
     /// Another client is told instead: its id, and who that is.
     pub redirect: Option<(u64, ClientKey)>,
+    /// It is not told of what it changes itself.
+    pub no_loop: bool,
     /// That one is gone.
     pub is_broken: bool,
     /// CLIENT CACHING was the last command.
@@ -57,162 +56,6 @@ impl Mode {
     fn remembers(&self) -> bool {
         self.prefixes.is_none() && (!self.opt_in || self.caching) && !(self.opt_out && self.caching)
     }
-}
-
-/// All clients that track, and what they have read.
-#[derive(Debug)]
-pub struct Tracking {
-    tables: Mutex<Tables>,
-    /// Keys remembered at most; 0: no limit.
-    pub max_keys: AtomicUsize,
-}
-
-#[derive(Debug, Default)]
-struct Tables {
-    clients: BTreeMap<u64, Tracker>,
-    readers: HashMap<Vec<u8>, HashSet<u64>>,
-    items: usize,
-    prefixes: BTreeMap<Vec<u8>, HashSet<u64>>,
-}
-
-#[derive(Debug)]
-struct Tracker {
-    key: ClientKey,
-    target: Option<ClientKey>,
-    prefixes: Vec<Vec<u8>>,
-    /// What stands for all keys: of its own protocol, even if another client is told.
-    null: &'static [u8],
-}
-
-/// The number of clients that track, and of keys, readers of keys, and prefixes.
-pub type Counts = (usize, usize, usize, usize);
-
-impl Default for Tracking {
-    fn default() -> Self {
-        Self { tables: Mutex::default(), max_keys: AtomicUsize::new(1_000_000) }
-    }
-}
-
-impl Tracking {
-    fn lock(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins to track for a client, or changes how.
-    pub fn set(&self, id: u64, key: ClientKey, mode: &Mode, resp3: bool) {
-        let mut tables = self.lock();
-        let target = mode.redirect.map(|(_, target)| target);
-        let prefixes = mode.prefixes.clone().unwrap_or_default();
-        for prefix in &prefixes {
-            tables.prefixes.entry(prefix.clone()).or_default().insert(id);
-        }
-        let null = null(resp3);
-        tables.clients.insert(id, Tracker { key, target, prefixes, null });
-    }
-
-    /// Ends it. What a client has read is forgotten when it changes, as by the server.
-    pub fn end(&self, id: u64) {
-        let mut tables = self.lock();
-        let Some(tracker) = tables.clients.remove(&id) else { return };
-        for prefix in tracker.prefixes {
-            if let Some(ids) = tables.prefixes.get_mut(&prefix) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    tables.prefixes.remove(&prefix);
-                }
-            }
-        }
-        if tables.clients.is_empty() {
-            *tables = Tables::default(); // nobody listens to the instances any more
-        }
-    }
-
-    /// A client is about to read these keys.
-    fn remember<'a>(&self, id: u64, keys: impl Iterator<Item = &'a [u8]>, doors: &[Door]) {
-        let mut tables = self.lock();
-        for key in keys {
-            let is_new = match tables.readers.get_mut(key) {
-                Some(ids) => ids.insert(id),
-                None => tables.readers.insert(key.to_vec(), HashSet::from([id])).is_none(),
-            };
-            tables.items += usize::from(is_new);
-        }
-        let most = self.max_keys.load(Relaxed);
-        while most > 0 && tables.readers.len() > most {
-            let Some(key) = tables.readers.keys().next().cloned() else { break };
-            tables.tell_readers(&key, doors);
-        }
-    }
-
-    /// These keys have changed.
-    pub fn invalidate(&self, keys: &[&[u8]], doors: &[Door]) {
-        let mut tables = self.lock();
-        for key in keys {
-            tables.tell_readers(key, doors);
-        }
-        for (prefix, ids) in &tables.prefixes {
-            let changed: Vec<&[u8]> =
-                keys.iter().filter(|key| key.starts_with(prefix)).copied().collect();
-            if !changed.is_empty() {
-                let body = names(&changed);
-                for id in ids {
-                    tables.tell(*id, Some(&body), doors);
-                }
-            }
-        }
-    }
-
-    /// Any key may have changed.
-    pub fn invalidate_all(&self, doors: &[Door]) {
-        let mut tables = self.lock();
-        tables.readers.clear();
-        tables.items = 0;
-        for id in tables.clients.keys() {
-            tables.tell(*id, None, doors);
-        }
-    }
-
-    /// For INFO.
-    pub fn counts(&self) -> Counts {
-        let tables = self.lock();
-        (tables.clients.len(), tables.readers.len(), tables.items, tables.prefixes.len())
-    }
-}
-
-impl Tables {
-    fn tell_readers(&mut self, key: &[u8], doors: &[Door]) {
-        let Some(ids) = self.readers.remove(key) else { return };
-        self.items -= ids.len();
-        let body = names(&[key]);
-        for id in ids {
-            // It may track otherwise by now.
-            if self.clients.get(&id).is_some_and(|tracker| tracker.prefixes.is_empty()) {
-                self.tell(id, Some(&body), doors);
-            }
-        }
-    }
-
-    fn tell(&self, id: u64, body: Option<&Arc<[u8]>>, doors: &[Door]) {
-        if let Some(tracker) = self.clients.get(&id) {
-            let (origin, target) = (tracker.key, tracker.target);
-            let body = body.cloned().or_else(|| target.map(|_| tracker.null.into()));
-            let worker = target.unwrap_or(origin).worker;
-            doors[worker].mailbox.post(Mail::Invalidate { origin, target, body });
-        }
-    }
-}
-
-fn null(resp3: bool) -> &'static [u8] {
-    if resp3 { b"_\r\n" } else { b"$-1\r\n" }
-}
-
-fn names(keys: &[&[u8]]) -> Arc<[u8]> {
-    let mut body = Vec::new();
-    push_array(&mut body, keys.len());
-    for key in keys {
-        push_bulk(&mut body, key);
-    }
-    body.into()
 }
 
 impl Worker {
@@ -253,13 +96,29 @@ impl Worker {
     /// A client that tracks runs a command: remembers what it reads.
     pub(crate) fn remember(&mut self, place: usize, row: &Row, args: Args) {
         let client = &self.clients[place];
-        if client.executing.is_some() || row.writes || !row.touches_keys {
-            return; // EXEC has remembered already
+        if client.executing.is_some() || row.writes || !row.touches_keys || is_script(row) {
+            return; // EXEC has remembered already; what a script reads, the coordinator finds out
         }
         if client.session.tracking.as_ref().is_some_and(|mode| mode.remembers()) {
             let keys = keys::all(&row.keys, args).map(|at| args.get(at));
-            self.shared.tracking.remember(client.session.id, keys, &self.shared.doors);
+            let _ = self.shared.tracking.remember(client.session.id, keys, &self.shared.doors);
         }
+    }
+
+    /// A command that writes several keys: they are told of in its order.
+    #[cold]
+    pub(crate) fn note_order(&self, row: &Row, args: Args) {
+        self.shared.tracking.note_order(keys::all(&row.keys, args).map(|at| args.get(at)));
+    }
+
+    /// True for a command that may change keys, of a client that does not want to hear of that:
+    /// the coordinator runs it alone with its keys.
+    pub(crate) fn changes_unheard(&self, place: usize, row: &Row) -> bool {
+        let client = &self.clients[place];
+        client.executing.is_none()
+            && row.writes
+            && matches!(row.route, Route::Keys | Route::Split(_))
+            && client.session.tracking.as_ref().is_some_and(|mode| mode.no_loop)
     }
 
     /// The same for all commands of a transaction.
@@ -342,6 +201,11 @@ impl Worker {
         }
         self.mark_dirty(place);
     }
+}
+
+fn is_script(row: &Row) -> bool {
+    let is_named_so = row.name.starts_with(b"eval") || row.name.starts_with(b"fcall");
+    is_named_so && row.route == Route::Coordinator
 }
 
 fn waits(client: &Client, table: &Table) -> bool {

@@ -393,7 +393,7 @@ class Proxy:
     def is_tight(self) -> bool:
         """Whether one is, or has said so to a worker."""
     def set_limit(self, name: str, value: int) -> None:
-        """Change maxclients, timeout, tcp-keepalive, protected-mode or log-all; ValueError."""
+        """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all or client-memory."""
     def stats(self) -> list[dict[str, int]]:
         """Counters of each worker, as of its last turn."""
     def connected(self) -> int:
@@ -444,16 +444,27 @@ class Trackers:
         self,
         command: Command,
         prefixes: Sequence[bytes] | None,
-        opt_in: bool,
-        opt_out: bool,
+        flags: Sequence[str],
         redirect: tuple[int, int, int, int] | None,
-        caching: bool,
     ) -> None:
-        """Track keys with these prefixes, or what the client reads; tell it, or ``redirect``."""
+        """Track keys with these prefixes, or what the client reads; tell it, or ``redirect``.
+
+        Flags are optin, optout, noloop, and caching for one command.
+        """
     def untrack(self, command: Command) -> None:
         """End it."""
     def invalidate(self, instance: int, push: bytes) -> bool:
         """Pass on what an instance says has changed; True if that is everything."""
+    def begin_changes(
+        self, ticket: int, keys: Sequence[bytes], owner: tuple[int, int] | None
+    ) -> None:
+        """Keep what is said of these keys; the owner (id) may cause so many sayings of each."""
+    def end_changes(self, ticket: int) -> None:
+        """Tell it now, in the order of the keys; but not to the owner."""
+    def remember(self, id: int, keys: Sequence[bytes]) -> list[bytes]:
+        """Remember that a client reads keys; those that are new."""
+    def forget(self, id: int, keys: Sequence[bytes]) -> None:
+        """It did not after all."""
     def invalidate_all(self) -> None:
         """Say that any key may have changed."""
     def counts(self) -> tuple[int, int, int, int]:

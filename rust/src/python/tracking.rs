@@ -3,10 +3,10 @@
 use super::{Command, Proxy};
 use crate::number::parse_i64;
 use crate::shared::{ClientKey, Mail, Shared};
-use crate::tracking::{Counts, Mode};
+use crate::tracking::Mode;
+use crate::tracking_table::Counts;
 use pyo3::prelude::*;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// The clients that track, for the coordinator.
 #[pyclass(frozen)]
@@ -23,18 +23,26 @@ impl Trackers {
 
     /// Lets a client track: changes of keys with these prefixes, or of what it reads; `redirect`
     /// is the id, worker, place and generation of whoever is told instead.
+    #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
     fn track(
         &self,
         command: &Command,
         prefixes: Option<Vec<Vec<u8>>>,
-        opt_in: bool,
-        opt_out: bool,
+        flags: Vec<String>,
         redirect: Option<(u64, usize, usize, u32)>,
-        caching: bool,
     ) {
+        let is = |flag: &str| flags.iter().any(|known| known == flag);
         let redirect = redirect
             .map(|(id, worker, place, generation)| (id, ClientKey { worker, place, generation }));
-        let mode = Mode { prefixes, opt_in, opt_out, redirect, is_broken: false, caching };
+        let mode = Mode {
+            prefixes,
+            opt_in: is("optin"),
+            opt_out: is("optout"),
+            redirect,
+            no_loop: is("noloop"),
+            is_broken: false,
+            caching: is("caching"),
+        };
         self.post(command, Some(Box::new(mode)));
     }
 
@@ -63,6 +71,30 @@ impl Trackers {
         false
     }
 
+    /// Keeps what instances say of these keys, until `end_changes`; then tells it, but not to the
+    /// owner (its id, and how often they may say it).
+    fn begin_changes(&self, ticket: u64, keys: Vec<Vec<u8>>, owner: Option<(u64, u32)>) {
+        self.shared.tracking.begin_changes(ticket, keys, owner);
+    }
+
+    fn end_changes(&self, ticket: u64) {
+        self.shared.tracking.end_changes(ticket, &self.shared.doors);
+    }
+
+    /// Remembers that a client reads these keys; those that it had not read before.
+    #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
+    fn remember(&self, id: u64, keys: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let names = keys.iter().map(Vec::as_slice);
+        let new = self.shared.tracking.remember(id, names, &self.shared.doors);
+        new.into_iter().map(<[u8]>::to_vec).collect()
+    }
+
+    /// It did not after all.
+    #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
+    fn forget(&self, id: u64, keys: Vec<Vec<u8>>) {
+        self.shared.tracking.forget(id, &keys);
+    }
+
     /// Any key may have changed.
     fn invalidate_all(&self) {
         self.shared.tracking.invalidate_all(&self.shared.doors);
@@ -76,7 +108,7 @@ impl Trackers {
 
     /// Keys remembered at most; 0: no limit.
     fn set_max_keys(&self, most: usize) {
-        self.shared.tracking.max_keys.store(most, Relaxed);
+        self.shared.tracking.set_max_keys(most, &self.shared.doors);
     }
 }
 

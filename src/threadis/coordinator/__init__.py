@@ -39,6 +39,7 @@ from threadis.coordinator.pause import Pause
 from threadis.coordinator.permission import Permission
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.scripts import Scripts
+from threadis.coordinator.shares import Shares
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.tallies import Tallies
@@ -82,24 +83,27 @@ class Coordinator:
         is_valkey = self.clients.dialect.is_valkey
         self._pause = Pause(core, self._library, takes_more=is_valkey)
         self._logs = Logs(core, links)
+        self._tracking = Tracking(core, links, self.clients)
         password = start.instance_password.encode()
         self._users = Users(core, links, self.locks, self.clients, password)
         self.clients.has_user = self._users.has
-        self._configuration = Configuration(start, core, links, self._users)
+        self._shares = Shares(links, start.maxmemory)
+        self._configuration = Configuration(start, core, links, self._users, self._shares)
         self._table = Table(core, rows)
         self._busy = Busy(core, links, self.locks)
-        self._tightness = Tightness(core, links, self._table)
+        self._tightness = Tightness(core, links, self._table, self._shares)
         self._permission = Permission(core, links, self._users, self._busy, self._tightness)
         self._commits = Commits(links, self.locks, start.databases)
         borrowing = Borrowing(links, self._table, start.databases)
-        self._execution = Execution(links, self.locks, self._table, self._commits, borrowing)
+        self._execution = Execution(
+            links, self.locks, self._table, self._commits, borrowing, self._tracking
+        )
         # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, self._log_served, runs_again=runs_again)
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
         scripts = Scripts(self._execution, self._library, self._busy, self._users)
-        self._tracking = Tracking(core, links, self.clients)
         whole = Whole(links, self.locks, start.databases, self._tracking)
         self.tallies = Tallies(core, len(start.workers))
         information = Information(

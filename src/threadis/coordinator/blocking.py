@@ -42,6 +42,7 @@ class Blocking:
         runs_again: bool,
     ) -> None:
         self._execution = execution
+        self._tracking = execution.tracking
         self._table = execution.table
         self._serving = Serving(execution, core, served, runs_again=runs_again)
         self._waiters = self._serving.waiters
@@ -129,22 +130,33 @@ class Blocking:
 
     async def write(self, command: _core.Command) -> bytes:
         """Any other command: if someone waits for its keys, they are served before its reply."""
-        if command.token is not None or not (self._waiters or self._coming):
-            return await self._execution.run(command)
+        is_unheard = self._tracking.is_unheard(command)
+        if command.token is not None or not (self._waiters or self._coming or is_unheard):
+            return await self._run_told(command)
         db, kind = command.info.db, Kind(resp=command.info.resp)
         parsed = self._table.parse(command.args)
         written = self._written(parsed, db)
         await self.all_known(written)
         # What SORT reads besides is known, and locked, only when it runs.
-        if parsed.row.name == "sort" or not any(place in self._waiters for place in written):
-            reply = await self._execution.run(command)
+        is_alone = is_unheard or any(place in self._waiters for place in written)
+        if parsed.row.name == "sort" or not is_alone:
+            reply = await self._run_told(command)
             await self.settle(written)
             return reply
         names = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
+        is_direct = len(self._table.owners(parsed)) <= 1 and not other_databases(parsed, db)
         async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
-            reply = await self._execution.execute(command.args, db, kind, lock.token)
+            keys = [key for _, key in written]
+            async with self._tracking.changing(command, keys, once=is_direct):
+                reply = await self._execution.execute(command.args, db, kind, lock.token)
             await self.serve(written, lock)
         return reply
+
+    async def _run_told(self, command: _core.Command) -> bytes:
+        """Run a command; what it changes on several instances is told as one change."""
+        keys = [access.key for access in self._table.parse(command.args).keys if access.writes]
+        async with self._tracking.changing(command, keys):
+            return await self._execution.run(command)
 
     def also_lock(self, places: Iterable[Place]) -> list[Key]:
         """What must be locked, besides, by who writes these and will serve those who wait."""

@@ -16,10 +16,8 @@ from threadis.coordinator import output_limits
 from threadis.coordinator.allowed import is_allowed
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.output_limits import UNITS, OutputLimits
+from threadis.coordinator.shares import Shares
 from threadis.coordinator.users import Users
-from threadis.instance_config import share
-
-MEMORY_OR_PERCENT: Final = re.compile(rb"[0-9]+([bkmg]|[kmg]b|%)?", re.IGNORECASE)
 
 # Changed here, each in its own way.
 OURS: Final = frozenset(
@@ -28,6 +26,7 @@ OURS: Final = frozenset(
         "protected-mode",
         "maxmemory",
         "maxclients",
+        "maxmemory-clients",
         "timeout",
         "tcp-keepalive",
     )
@@ -44,7 +43,6 @@ FIXED: Final = frozenset(
         "replicaof",
         "slaveof",
         "tls-port",
-        "maxmemory-clients",
     }
 )
 
@@ -56,8 +54,16 @@ PROTECTED: Final = frozenset(("dir", "dbfilename"))
 class Configuration:
     """What CONFIG shows and changes."""
 
-    def __init__(self, start: control.Start, core: _core.Proxy, links: Links, users: Users) -> None:
+    def __init__(
+        self,
+        start: control.Start,
+        core: _core.Proxy,
+        links: Links,
+        users: Users,
+        shares: Shares,
+    ) -> None:
         self._core = core
+        self._shares = shares
         self._users = users
         self._links = links
         self._output_limits = OutputLimits(core, start.output_limits)
@@ -81,6 +87,7 @@ class Configuration:
             "timeout": str(start.timeout),
             "tcp-keepalive": str(start.tcp_keepalive),
             "maxmemory": str(start.maxmemory),
+            "maxmemory-clients": "0",
             **start.allowed,
         }
 
@@ -121,7 +128,7 @@ class Configuration:
                 return _failed(name, "can't set protected config")
         for name in FIXED.intersection(names):
             if found[name] != await self._present(name):
-                return _failed(name, _why_fixed(name, found[name]))
+                return _failed(name, _why_fixed(name))
             del found[name]  # it is what it should be
         async with self._lock:
             return await self._set(found, command.token)
@@ -151,8 +158,6 @@ class Configuration:
         except ValueError as error:
             return _failed(output_limits.NAME, str(error))
         theirs = {n.encode(): v for n, v in wanted.items() if n not in OURS}
-        if "maxmemory" in ours:
-            theirs[b"maxmemory"] = b"%d" % share(int(ours["maxmemory"]), self._links.count)
         refusal = await self._set_everywhere(theirs)
         if refusal is not None:
             return resp.error(refusal)
@@ -167,8 +172,19 @@ class Configuration:
             await self._users.set_password(value.encode(), within)
         elif name == "protected-mode":
             self._core.set_limit(name, value == "yes")
-        elif name != "maxmemory":
+        elif name in ("maxmemory", "maxmemory-clients"):
+            if name == "maxmemory":
+                await self._shares.set(int(value))
+            self._core.set_limit("client-memory", self._client_memory())
+        else:
             self._core.set_limit(name, int(value))
+
+    def _client_memory(self) -> int:
+        """What all clients' buffers together may take, in bytes; 0: the default."""
+        value = self._values["maxmemory-clients"]
+        if value.endswith("%"):
+            return int(self._values["maxmemory"]) * int(value[:-1]) // 100
+        return int(value)
 
     async def _set_everywhere(self, theirs: dict[bytes, bytes]) -> str | None:
         """Set on every instance; the reason if one refused, after all were set back."""
@@ -201,20 +217,17 @@ class Configuration:
             if self._changed:
                 flat = [part for item in self._changed.items() for part in item]
                 await self._links.call(index, b"CONFIG", b"SET", *flat)
+            self._shares.forget(index)
 
 
 def _failed(name: str, why: str) -> bytes:
     return resp.error(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
 
 
-def _why_fixed(name: str, value: bytes) -> str:
+def _why_fixed(name: str) -> str:
     """Why a directive of the supervisor's or the proxy's keeps its value."""
     if name == "port":
         return "Unable to listen on this port; threadis listens where it was told at start"
-    if name == "maxmemory-clients" and not re.fullmatch(
-        rb"[0-9]+([bkmg]|[kmg]b|%)?", value.lower()
-    ):
-        return "argument must be a memory or percent value"
     return "threadis sets this directive itself; change it at start"
 
 
@@ -229,6 +242,15 @@ def _checked(name: str, value: str) -> str:
             return value.lower()
         case "maxmemory":
             return str(_bytes(name, value))
+        case "maxmemory-clients" if value.endswith("%") and value[:-1].isdigit():
+            if int(value[:-1]) > 100:
+                raise ValueError(name, "percentage argument must be less or equal to 100")
+            return value
+        case "maxmemory-clients":
+            try:
+                return str(_bytes(name, value))
+            except ValueError:
+                raise ValueError(name, "argument must be a memory or percent value") from None
         case "maxclients" | "timeout" | "tcp-keepalive":
             least, most = (1, 2**32 - 1) if name == "maxclients" else (0, 2**31 - 1)
             if not re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value):

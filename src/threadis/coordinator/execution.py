@@ -15,15 +15,23 @@ from threadis.coordinator.links import Kind, Links
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Table
+from threadis.coordinator.tracking import Tracking
 
 
 class Execution:
     """Runs one command over several instances, alone with its keys."""
 
     def __init__(
-        self, links: Links, locks: Locks, table: Table, commits: Commits, borrowing: Borrowing
+        self,
+        links: Links,
+        locks: Locks,
+        table: Table,
+        commits: Commits,
+        borrowing: Borrowing,
+        tracking: Tracking,
     ) -> None:
         self.links = links
+        self.tracking = tracking
         self.locks = locks
         self.table = table
         self.commits = commits
@@ -86,11 +94,22 @@ class Execution:
         """Run several as one; their replies."""
         copies = await self.borrowing.fetch(keys, db)
         written = list(dict.fromkeys(access.key for access in keys if access.writes))
-        home = self.table.owner(keys[0].key)
+        home = self.home([access.key for access in keys])
         outcome = await self.borrowing.evaluate(home, commands, copies, written, kind)
         if outcome.changes:
             await self.commit(self.borrowing.writes(outcome.changes), lock, db)
         return outcome.replies
+
+    def home(self, keys: Sequence[bytes]) -> int:
+        """Choose the instance that borrows these keys.
+
+        While clients track, one of which none of them is: there, copies look like changes.
+        """
+        owners = [self.table.owner(key) for key in keys]
+        others = [index for index in self.links.ready() if index not in owners]
+        if self.tracking.is_on and others:
+            return others[0]
+        return owners[0] if owners else self.links.any_ready()
 
     async def commit(
         self, parts: dict[int, Part], lock: Lock, db: int, kind: Kind | None = None

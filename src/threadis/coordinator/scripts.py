@@ -14,8 +14,11 @@ the next reply, so a script that forges replies forges only its own client's.
 """
 
 import hashlib
+import random
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from threadis import _core, resp
@@ -36,6 +39,7 @@ RERUNS = 100  # a script that touches more keys than that without declaring them
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 ALONE = frozenset(WHOLE_KEYSPACE)
+RANDOM_KEY = b"randomkey"
 EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
 
 
@@ -71,8 +75,15 @@ class Call:
 class Scripts:
     """Runs scripts and functions."""
 
-    def __init__(self, execution: Execution, library: Library, busy: Busy, users: Users) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        library: Library,
+        busy: Busy,
+        users: Users,
+    ) -> None:
         self._busy = busy
+        self._tracking = execution.tracking
         self._users = users
         self._execution = execution
         self._links = execution.links
@@ -101,9 +112,26 @@ class Scripts:
         call = Call(name, words, keys, info.db, kind, writes, command.token, rights)
         await self._library.prepare(family, name, args[1])
         try:
-            return await self._run(call)
+            async with (
+                self._tracking.reading(command, keys, self._reads),
+                AsyncExitStack() as stack,
+            ):
+                if writes and command.token is None and self._tracking.is_unheard(command):
+                    lock = await stack.enter_async_context(self._execution.locks.hold_everything())
+                    call = replace(call, within=lock.token)
+                if command.token is None:
+                    await stack.enter_async_context(self._tracking.changing(command, keys))
+                return await self._run(call)
         except RefusedError as error:
             return error.reply
+
+    async def _reads(self) -> int:
+        """How many commands that read have run, but for our own when borrowing."""
+        total = -self._execution.borrowing.reads
+        for stats in await self._links.call_all(b"INFO", b"commandstats"):
+            for name, calls in STATISTIC.findall(stats if isinstance(stats, bytes) else b""):
+                total += int(calls) * (name.decode() in self._table.reading)
+        return total
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
@@ -137,7 +165,7 @@ class Scripts:
                 return None
             index = owners.pop() if owners else self._links.any_ready()
             trial = replace(call, keys=keys)
-            reply, refusals = await self._directly(trial, index, only_reads=True)
+            reply, refusals = await self._directly(trial, index, EFFECTS, only_reads=True)
             if not refusals:
                 return reply
             new = refusals.keys - set(keys)
@@ -167,11 +195,32 @@ class Scripts:
             self._known.popitem(last=False)
         return known
 
+    async def _anywhere(self, call: Call, keys: list[bytes]) -> bytes:
+        """Run where RANDOMKEY may answer for all: on the keys' instance, or on any; not if empty.
+
+        Any key of the instance is a key; but that there is none must be true of all.
+        """
+        sizes = await self._links.call_all(b"DBSIZE", db=call.db)
+        owners = {self._table.owner(key) for key in keys}
+        candidates = [i for i, size in enumerate(sizes) if size or not any(sizes)]
+        possible = [index for index in candidates if owners <= {index}]
+        if not possible:
+            return _refuse([RANDOM_KEY])
+        weights = [max(sizes[index], 1) for index in possible]
+        index = random.choices(possible, weights)[0]  # noqa: S311 - as random as RANDOMKEY
+        denied = [name for name in WHOLE_KEYSPACE if name != RANDOM_KEY]
+        reply, refusals = await self._directly(replace(call, keys=keys), index, denied)
+        return reply if not refusals else _refuse(refusals.keys | refusals.commands)
+
     async def _directly(
-        self, call: Call, index: int, *, only_reads: bool = False
+        self,
+        call: Call,
+        index: int,
+        denied: Collection[bytes] = WHOLE_KEYSPACE,
+        *,
+        only_reads: bool = False,
     ) -> tuple[bytes, Refusals]:
         """Run on the real keys; what the guard refused besides the whole keyspace."""
-        denied = EFFECTS if only_reads else WHOLE_KEYSPACE
         names = [(call.db, key) for key in call.keys]
         async with (
             self._execution.locks.stand_in_line(names, call.within),
@@ -211,6 +260,8 @@ class Scripts:
             if refusals.keys - set(keys):
                 keys += sorted(refusals.keys - set(keys))
                 known.touches = [key for key in keys if key not in call.keys]
+            elif refusals.commands & ALONE == {RANDOM_KEY}:
+                return await self._anywhere(call, keys)
             elif refusals.commands & ALONE:
                 return _refuse(refusals.commands & ALONE)
             elif len({self._table.owner(key) for key in keys}) <= 1 and keys == call.keys:
@@ -229,7 +280,7 @@ class Scripts:
         self, call: Call, keys: Sequence[bytes], accesses: list[Access], denied: Collection[bytes]
     ) -> tuple[Outcome, Refusals]:
         copies = await self._execution.borrowing.fetch(accesses, call.db)
-        index = self._table.owner(keys[0]) if keys else self._links.any_ready()
+        index = self._execution.home(keys)
         written = keys if call.writes else []
         async with self._links.lease(index, call.kind) as link:
             guard = self._guard(link)
@@ -270,6 +321,7 @@ class Scripts:
         return guard
 
 
+STATISTIC = re.compile(rb"cmdstat_(\S+):calls=(\d+)")
 _TOO_MANY = resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
 _MALFORMED = b"-ERR threadis: the script's reply was malformed\r\n"
 

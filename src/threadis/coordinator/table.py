@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from threadis import _core
-from threadis.commands import Row
+from threadis.commands import SCRIPTS, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,11 @@ class Table:
     def __init__(self, core: _core.Proxy, rows: Iterable[Row]) -> None:
         self._core = core
         self._rows = {row.name: row for row in rows}
+        self.reading = frozenset(
+            name
+            for name, row in self._rows.items()
+            if row.touches_keys and not row.writes and name not in SCRIPTS | {"publish", "spublish"}
+        )
 
     def parse(self, args: Sequence[bytes]) -> Parsed:
         """Find a command's row and keys; KeyError if there is no such command."""

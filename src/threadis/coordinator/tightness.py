@@ -10,6 +10,7 @@ from typing import Final
 
 from threadis import _core
 from threadis.coordinator.links import Kind, LinkError, Links, Words, value
+from threadis.coordinator.shares import Shares
 from threadis.coordinator.table import Table
 
 NEAR: Final = 0.9  # of maxmemory in use: asked first
@@ -19,17 +20,20 @@ PERIOD: Final = 1.0  # seconds between looks, while memory is tight
 class Tightness:
     """Knows whether an instance is near its limit."""
 
-    def __init__(self, core: _core.Proxy, links: Links, table: Table) -> None:
+    def __init__(self, core: _core.Proxy, links: Links, table: Table, shares: Shares) -> None:
         self._core, self._links, self._table = core, links, table
+        self._shares = shares
 
     async def look(self) -> None:
         """See how much memory is left; the limit may have changed."""
         self._core.set_tight(await self._is_tight())
 
     async def watch(self) -> None:
-        """Look again and again while a worker has seen an instance refuse for want of memory."""
+        """Divide the memory again and again, and look while an instance refuses for want of it."""
         while True:
             await asyncio.sleep(PERIOD)
+            with contextlib.suppress(LinkError):
+                await self._shares.spread()
             if self._core.is_tight():
                 await self.look()
 

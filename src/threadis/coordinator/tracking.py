@@ -6,42 +6,28 @@ who is to hear of it, the core knows. See docs/decisions/tracking.md.
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from threadis import _core, resp
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.links import Kind, Link, LinkError, Links, pack
 from threadis.coordinator.numbers import integer
+from threadis.coordinator.tracking_mode import Mode, OptionError, checked
 
 log = logging.getLogger(__name__)
 
 RETRY: Final = 0.05  # seconds before a lost connection is made anew
 MAX_KEYS: Final = b"tracking-table-max-keys"
 PONG: Final = b"+PONG\r\n"
-SWITCH: Final = (
-    "ERR You can't switch {} mode {}before disabling tracking for this client, and then "
-    "re-enabling it with a different mode."
-)
-OVERLAP: Final = "Prefixes for a single client must not overlap."
+NOLOOP: Final = b"noloop"
+ANY_NUMBER: Final = 2**32 - 1
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
 Handler = Callable[[_core.Command], Awaitable[bytes]]
-
-
-class OptionError(Exception):
-    """CLIENT TRACKING was asked for something impossible; the text is the server's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """How a client tracks."""
-
-    flags: frozenset[bytes] = frozenset()  # bcast, optin, optout, noloop
-    redirect: _core.ClientInfo | None = None
-    prefixes: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)
@@ -64,6 +50,7 @@ class Tracking:
         self._connecting = asyncio.Lock()
         self._flushes = 0  # that run now
         self._has_flushed = False
+        self._tickets = itertools.count(1)
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""
@@ -97,7 +84,7 @@ class Tracking:
         try:
             mode = await self._parse(command.args[3:])
             if word == b"on":
-                mode = _checked(mode, self._modes.get(client))
+                mode = checked(mode, self._modes.get(client))
         except OptionError as error:
             return resp.error(str(error))
         if word == b"off":
@@ -106,8 +93,6 @@ class Tracking:
             return resp.OK
         if word != b"on":
             return resp.error("ERR syntax error")
-        if b"noloop" in mode.flags:
-            return resp.error("ERR threadis: CLIENT TRACKING with NOLOOP is not supported")
         before = self._modes.get(client)
         self._modes[client] = mode
         try:
@@ -131,10 +116,8 @@ class Tracking:
         self._trackers.track(
             command,
             list(mode.prefixes) if b"bcast" in mode.flags else None,
-            b"optin" in mode.flags,
-            b"optout" in mode.flags,
+            [flag.decode() for flag in mode.flags] + ["caching"] * caching,
             (target.id, *target.place) if target else None,
-            caching,
         )
 
     async def _parse(self, words: Sequence[bytes]) -> Mode:
@@ -204,6 +187,8 @@ class Tracking:
                 flags.append(name)
                 if caching and command.info.is_caching:
                     flags.append(caching)
+        if NOLOOP in known:
+            flags.append(NOLOOP)
         if command.info.is_redirect_broken:
             flags.append(b"broken_redirect")
         redirect = command.info.redirect if mode else -1
@@ -279,6 +264,65 @@ class Tracking:
         else:
             self._trackers.invalidate_all()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether any client tracks."""
+        return bool(self._modes)
+
+    def is_unheard(self, command: _core.Command) -> bool:
+        """Whether a client does not want to hear of what it changes itself."""
+        mode = self._modes.get(command.info.place)
+        return mode is not None and NOLOOP in mode.flags
+
+    @contextlib.asynccontextmanager
+    async def changing(
+        self, command: _core.Command, keys: Iterable[bytes], *, once: bool = False
+    ) -> AsyncIterator[None]:
+        """Tell of what is changed meanwhile as of one change, in the order of the keys.
+
+        A client with NOLOOP, which must be alone with its keys, is not told. ``once`` if every key
+        is changed once at most: what is said more often of a key is not its doing.
+        """
+        if not self._modes:
+            yield
+            return
+        owner = None
+        if self.is_unheard(command):
+            await self._hear_all()  # of what others have changed before
+            owner = (command.info.id, 1 if once else ANY_NUMBER)
+        ticket = next(self._tickets)
+        self._trackers.begin_changes(ticket, list(keys), owner)
+        try:
+            yield
+        finally:
+            await self._hear_all()
+            self._trackers.end_changes(ticket)
+
+    @contextlib.asynccontextmanager
+    async def reading(
+        self, command: _core.Command, keys: list[bytes], reads: Callable[[], Awaitable[int]]
+    ) -> AsyncIterator[None]:
+        """Remember all keys of a script, if it reads any; ``reads`` counts what was read."""
+        mode = self._modes.get(command.info.place)
+        if mode is None or not mode.remembers(is_caching=command.info.is_caching):
+            yield
+            return
+        new = self._trackers.remember(command.info.id, keys)
+        before = await reads()
+        yield
+        if await reads() <= before:
+            self._trackers.forget(command.info.id, new)
+
+    async def _hear_all(self) -> None:
+        """Wait until all instances have told what has changed before."""
+        pongs = []
+        for hearing in self._hearing.values():
+            pong = asyncio.get_running_loop().create_future()
+            hearing.pongs.append(pong)
+            pongs.append(pong)
+            hearing.link.writer.write(pack([b"PING"]))
+        await asyncio.gather(*pongs)
+
     @contextlib.asynccontextmanager
     async def flushing(self) -> AsyncIterator[None]:
         """Tell of what all instances do now as of one change."""
@@ -286,13 +330,7 @@ class Tracking:
         try:
             yield
         finally:
-            pongs = []
-            for hearing in self._hearing.values():
-                pong = asyncio.get_running_loop().create_future()
-                hearing.pongs.append(pong)
-                pongs.append(pong)
-                hearing.link.writer.write(pack([b"PING"]))
-            await asyncio.gather(*pongs)
+            await self._hear_all()
             self._flushes -= 1
             if self._has_flushed and not self._flushes:
                 self._has_flushed = False
@@ -302,39 +340,3 @@ class Tracking:
 def _ring(pong: asyncio.Future[None]) -> None:
     if not pong.done():
         pong.set_result(None)
-
-
-def _checked(mode: Mode, before: Mode | None) -> Mode:
-    """The mode that a client gets, if its options are compatible with each other and with
-    ``before``.
-    """
-    flags = mode.flags
-    if b"bcast" not in flags and mode.prefixes:
-        raise OptionError("ERR PREFIX option requires BCAST mode to be enabled")
-    if before and (b"bcast" in flags) != (b"bcast" in before.flags):
-        raise OptionError(SWITCH.format("BCAST", "on/off "))
-    if b"bcast" in flags and flags & {b"optin", b"optout"}:
-        raise OptionError("ERR OPTIN and OPTOUT are not compatible with BCAST")
-    if {b"optin", b"optout"} <= flags:
-        raise OptionError("ERR You can't specify both OPTIN mode and OPTOUT mode")
-    if before and {b"optin", b"optout"} <= flags | before.flags:
-        raise OptionError(SWITCH.format("OPTIN/OPTOUT", ""))
-    if b"bcast" not in flags:
-        return mode
-    existing = before.prefixes if before else ()
-    _check_prefixes(mode.prefixes, existing)
-    return replace(mode, prefixes=(*existing, *(mode.prefixes or (b"",))))
-
-
-def _check_prefixes(prefixes: Sequence[bytes], existing: Sequence[bytes]) -> None:
-    for at, prefix in enumerate(prefixes):
-        for what, others in (
-            ("an existing", sorted(existing)),
-            ("another provided", prefixes[at + 1 :]),
-        ):
-            for other in others:
-                if prefix.startswith(other) or other.startswith(prefix):
-                    first, second = prefix.decode(errors="replace"), other.decode(errors="replace")
-                    raise OptionError(
-                        f"ERR Prefix '{first}' overlaps with {what} prefix '{second}'. {OVERLAP}"
-                    )

@@ -47,8 +47,13 @@ class Transactions:
     """The clients' watches, and EXEC."""
 
     def __init__(
-        self, execution: Execution, core: _core.Proxy, blocking: Blocking, busy: Busy
+        self,
+        execution: Execution,
+        core: _core.Proxy,
+        blocking: Blocking,
+        busy: Busy,
     ) -> None:
+        self._tracking = execution.tracking
         self._busy = busy
         self._execution = execution
         self._blocking = blocking
@@ -125,7 +130,9 @@ class Transactions:
         owners = [self._execution.table.owners(parsed) for parsed in queued]
         instances = set().union(*owners)
         is_plain = all(self._is_plain(parsed) for parsed in queued)
-        if is_plain and watch and len(instances | set(watch.links)) == 1 and watch.kind == kind:
+        is_heard = not self._tracking.is_unheard(command)
+        is_on_one = watch is not None and len(instances | set(watch.links)) == 1
+        if is_plain and watch and is_on_one and watch.kind == kind and is_heard:
             link = next(iter(watch.links.values()))
             await link.select(db)
             commands: list[Words] = [[b"MULTI"], *(parsed.args for parsed in queued), [b"EXEC"]]
@@ -144,11 +151,12 @@ class Transactions:
                     return _null(command)
                 if not queued:
                     return b"*0\r\n"
-                if all(len(found) <= 1 for found in owners):
-                    parts = await self._parts(queued, lock, db, kind)
-                else:
-                    commands = [parsed.args for parsed in queued]
-                    parts = await self._execution.borrow_all(commands, keys, db, kind, lock)
+                async with self._tracking.changing(command, [key for _, key in written]):
+                    if all(len(found) <= 1 for found in owners):
+                        parts = await self._parts(queued, lock, db, kind)
+                    else:
+                        commands = [parsed.args for parsed in queued]
+                        parts = await self._execution.borrow_all(commands, keys, db, kind, lock)
                 await self._blocking.serve(written, lock)
                 return b"*%d\r\n%s" % (len(parts), b"".join(parts))
         return await self._run_in_order(command, client, watch, queued)
@@ -195,6 +203,8 @@ class Transactions:
         if watch and not await _is_clean(watch):
             await stack.aclose()
             return _null(command)
+        touched = [access.key for parsed in queued for access in parsed.keys]
+        await stack.enter_async_context(self._tracking.changing(command, touched, once=True))
         self._running[client] = stack
         self._core.run_queued(command, [list(parsed.args) for parsed in queued], lock.token)
         return None

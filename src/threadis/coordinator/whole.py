@@ -36,7 +36,7 @@ class Whole:
 
     async def swap(self, command: _core.Command) -> bytes:
         """SWAPDB; the hidden databases are out of range."""
-        for word in command.args[1:3]:
-            if word.isdigit() and self._databases <= int(word) < 2**31:
-                return resp.error("ERR DB index is out of range")
+        indices = [int(word) for word in command.args[1:3] if word.isdigit()]
+        if len(indices) == 2 and any(self._databases <= one < 2**31 for one in indices):
+            return resp.error("ERR DB index is out of range")
         return await self.run(command)

@@ -1,0 +1,70 @@
+"""How a client tracks: the options of CLIENT TRACKING, and which of them go together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from threadis import _core
+
+SWITCH: Final = (
+    "ERR You can't switch {} mode {}before disabling tracking for this client, and then "
+    "re-enabling it with a different mode."
+)
+OVERLAP: Final = "Prefixes for a single client must not overlap."
+
+
+class OptionError(Exception):
+    """CLIENT TRACKING was asked for something impossible; the text is the server's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How a client tracks."""
+
+    flags: frozenset[bytes] = frozenset()  # bcast, optin, optout, noloop
+    redirect: _core.ClientInfo | None = None
+    prefixes: tuple[bytes, ...] = ()
+
+    def remembers(self, *, is_caching: bool) -> bool:
+        """Whether what it reads now is remembered."""
+        if b"bcast" in self.flags:
+            return False
+        return (
+            is_caching if b"optin" in self.flags else not (b"optout" in self.flags and is_caching)
+        )
+
+
+def checked(mode: Mode, before: Mode | None) -> Mode:
+    """The mode that a client gets, if its options are compatible with each other and with
+    ``before``.
+    """
+    flags = mode.flags
+    if b"bcast" not in flags and mode.prefixes:
+        raise OptionError("ERR PREFIX option requires BCAST mode to be enabled")
+    if before and (b"bcast" in flags) != (b"bcast" in before.flags):
+        raise OptionError(SWITCH.format("BCAST", "on/off "))
+    if b"bcast" in flags and flags & {b"optin", b"optout"}:
+        raise OptionError("ERR OPTIN and OPTOUT are not compatible with BCAST")
+    if {b"optin", b"optout"} <= flags:
+        raise OptionError("ERR You can't specify both OPTIN mode and OPTOUT mode")
+    if before and {b"optin", b"optout"} <= flags | before.flags:
+        raise OptionError(SWITCH.format("OPTIN/OPTOUT", ""))
+    if b"bcast" not in flags:
+        return mode
+    existing = before.prefixes if before else ()
+    _check_prefixes(mode.prefixes, existing)
+    return replace(mode, prefixes=(*existing, *(mode.prefixes or (b"",))))
+
+
+def _check_prefixes(prefixes: Sequence[bytes], existing: Sequence[bytes]) -> None:
+    for at, prefix in enumerate(prefixes):
+        for what, others in (
+            ("an existing", sorted(existing)),
+            ("another provided", prefixes[at + 1 :]),
+        ):
+            for other in others:
+                if prefix.startswith(other) or other.startswith(prefix):
+                    first, second = prefix.decode(errors="replace"), other.decode(errors="replace")
+                    raise OptionError(
+                        f"ERR Prefix '{first}' overlaps with {what} prefix '{second}'. {OVERLAP}"
+                    )
