@@ -37,6 +37,7 @@ pub mod net;
 pub mod number;
 pub mod output_limits;
 pub mod pause;
+pub mod placement;
 pub mod pubsub;
 mod push;
 #[cfg(feature = "python")]

@@ -10,7 +10,6 @@ use crate::net::Listener;
 use crate::output_limits::OutputLimits;
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
-use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
 use crate::tracking::Tracking;
@@ -29,6 +28,7 @@ mod facts;
 mod feed;
 mod letters;
 mod lines;
+mod placement;
 mod replies;
 mod rows;
 mod thread;
@@ -39,6 +39,7 @@ use facts::{build_profile, slot};
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Ran, Stopped, Tally, letter_to_python};
 use lines::Lines;
+use placement::PyPlacement;
 use replies::{Replies, elements};
 use rows::CommandRow;
 use thread::start_thread;
@@ -53,7 +54,7 @@ mod _core {
         elements, slot,
     };
     #[pymodule_export]
-    use super::{Feed, Interest, Lines, Subscribe, Subscribed, Trackers};
+    use super::{Feed, Interest, Lines, PyPlacement, Subscribe, Subscribed, Trackers};
     #[pymodule_export]
     use crate::client_info::ClientInfo;
     #[pymodule_export]
@@ -90,7 +91,7 @@ impl Proxy {
         let doors = doors.collect::<Result<Vec<_>, _>>().map_err(os_error)?;
         let shared = Shared {
             table: Table::new(rows).map_err(bad)?,
-            slot_map: SlotMap::new(&config.slot_map, config.instance_count).map_err(bad)?,
+            placement: config.placement.get().0.clone(),
             instances: config.instance_count,
             instance_password: config.instance_password,
             databases: config.databases,
@@ -256,8 +257,8 @@ impl Proxy {
     }
 
     /// The instance of a key.
-    fn instance_of(&self, key: &[u8]) -> usize {
-        usize::from(self.shared.slot_map.instance(key))
+    fn instance_of(&self, db: u32, key: &[u8]) -> u16 {
+        self.shared.placement.instance(db, key)
     }
 
     /// Says where an instance listens, or (without a socket) why it cannot be reached.

@@ -8,7 +8,7 @@ use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Peer;
 use crate::output_limits::OutputLimits;
-use crate::slot::SlotMap;
+use crate::placement::Placement;
 use crate::stats::Stats;
 use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
@@ -26,7 +26,7 @@ pub struct Shared {
     /// All commands.
     pub table: Table,
     /// Key → instance.
-    pub slot_map: SlotMap,
+    pub placement: Arc<Placement>,
     /// How many instances.
     pub instances: usize,
     /// What lanes authenticate with.

@@ -26,9 +26,10 @@ impl Worker {
         if end > args.len() {
             return self.route_to_any(place, args); // a value is missing: any instance will say so
         }
+        let db = self.db(place);
         let mut owners = std::mem::take(&mut self.owners);
         owners.clear();
-        owners.extend(span.indices().map(|index| shared.slot_map.instance(args.get(index))));
+        owners.extend(span.indices().map(|index| shared.placement.instance(db, args.get(index))));
         let taken = if owners.iter().all(|&owner| owner == owners[0]) {
             self.route_to_instance(place, usize::from(owners[0]), args)
         } else {

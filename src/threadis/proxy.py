@@ -15,7 +15,7 @@ from typing import Any
 
 import hiredis
 
-from threadis import _core, commands, control
+from threadis import _core, commands, control, placement
 from threadis.coordinator import Coordinator
 from threadis.coordinator.links import LinkError, Links
 from threadis.resp import encode
@@ -31,7 +31,7 @@ class CoreConfig:
     listeners: list[tuple[int, str, bool]]
     backlog: int
     workers: list[list[int]]
-    slot_map: list[tuple[int, int, int]]
+    placement: _core.Placement
     instance_count: int
     instance_password: bytes
     databases: int
@@ -90,9 +90,16 @@ class Server:
                 known[message.index] = message
                 self._links.update(message)
         facts = await self._ask_server()
-        self._core = _core.Proxy(core_config(start, facts))
+        placed = placement_of(start)
+        self._core = _core.Proxy(core_config(start, facts, placed))
         self._coordinator = Coordinator(
-            start, self._core, self._links, facts.client_fields, facts.commands, self._tell
+            start,
+            self._core,
+            self._links,
+            facts.client_fields,
+            facts.commands,
+            placed,
+            self._tell,
         )
         await self._coordinator.recover()
         for message in known.values():
@@ -179,13 +186,13 @@ def pushes_follow_replies(hello: dict[bytes, Any]) -> bool:
     return hello[b"server"] != b"redis" or version >= [7, 2]
 
 
-def core_config(start: control.Start, facts: ServerFacts) -> CoreConfig:
+def core_config(start: control.Start, facts: ServerFacts, placed: _core.Placement) -> CoreConfig:
     """Put together what the workers need."""
     return CoreConfig(
         listeners=[(one.fd, one.address, one.is_unix) for one in start.listeners],
         backlog=start.tcp_backlog,
         workers=start.workers,
-        slot_map=[(one.first, one.last, one.instance) for one in start.slot_map],
+        placement=placed,
         instance_count=start.instance_count,
         instance_password=start.instance_password.encode(),
         databases=start.databases,
@@ -199,6 +206,16 @@ def core_config(start: control.Start, facts: ServerFacts) -> CoreConfig:
         hello2=facts.hello2,
         hello3=facts.hello3,
         commands=facts.commands,
+    )
+
+
+def placement_of(start: control.Start) -> _core.Placement:
+    """Say where keys live."""
+    return _core.Placement(
+        [(one.first, one.last, one.instance) for one in start.slot_map],
+        start.instance_count,
+        [rule.parts() for rule in placement.read(start.rules)],
+        start.pins,
     )
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple
 
-from threadis import _core, control, resp
+from threadis import _core, control, placement, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace
 from threadis.coordinator.acl import Acl
@@ -31,6 +31,7 @@ from threadis.coordinator.information import Information
 from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.memory import Memory
 from threadis.coordinator.modules import Modules
@@ -70,6 +71,7 @@ class Coordinator:
         links: Links,
         client_fields: list[str],
         rows: list[Row],
+        placed: _core.Placement,
         tell: Callable[[control.ToSupervisor], None],
     ) -> None:
         self._core = core
@@ -89,7 +91,10 @@ class Coordinator:
         self._permission = Permission(core, links, self._users, self._busy, self._tightness)
         self._commits = Commits(links, self.locks, start.databases)
         borrowing = Borrowing(links, self._table, start.databases)
-        self._execution = Execution(links, self.locks, self._table, self._commits, borrowing)
+        locality = Locality(placed, placement.read(start.rules), start.pins)
+        self._execution = Execution(
+            links, self.locks, self._table, locality, self._commits, borrowing
+        )
         # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
         runs_again = any(row.name == "client|no-touch" for row in rows)
         self._blocking = Blocking(self._execution, core, runs_again=runs_again)
@@ -126,7 +131,7 @@ class Coordinator:
             "client|import-source": self.clients.import_source,
             "client|pause": pause.pause,
             "client|unpause": pause.unpause,
-            "debug": Debug(start, links, self.locks).run,
+            "debug": Debug(start, links, self.locks, self._table).run,
             "shutdown": Ending(links, self.locks, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
             **Modules(start).handlers(),

@@ -12,6 +12,7 @@ from threadis.coordinator import plans
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.commits import Commits, Part, RefusedError
 from threadis.coordinator.links import Kind, Links
+from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Table
@@ -21,11 +22,18 @@ class Execution:
     """Runs one command over several instances, alone with its keys."""
 
     def __init__(
-        self, links: Links, locks: Locks, table: Table, commits: Commits, borrowing: Borrowing
+        self,
+        links: Links,
+        locks: Locks,
+        table: Table,
+        locality: Locality,
+        commits: Commits,
+        borrowing: Borrowing,
     ) -> None:
         self.links = links
         self.locks = locks
         self.table = table
+        self.locality = locality
         self.commits = commits
         self.borrowing = borrowing
 
@@ -42,7 +50,7 @@ class Execution:
         keys = list(parsed.keys)
         if parsed.row.name in ("sort", "sort_ro"):
             keys = await sort_keys(self, parsed, db)
-        owners = {self.table.owner(access.key) for access in keys}
+        owners = {self.table.owner(db, access.key) for access in keys}
         if len(owners) <= 1 and not plans.other_databases(parsed, db):
             # One server can do it; without keys it will say what is wrong.
             index = owners.pop() if owners else self.links.any_ready()
@@ -61,8 +69,8 @@ class Execution:
         self, names: list[Key], within: int | None = None
     ) -> AbstractAsyncContextManager[Lock]:
         """Lock keys, with nothing in flight to their instances."""
-        instances = {self.table.owner(key) for _, key, _ in names}
-        return self.locks.hold(names, instances, within)
+        instances = {self.table.owner(db, key) for db, key, _ in names}
+        return self.locks.hold([*names, *self.locality.locks(names)], instances, within)
 
     async def borrow(
         self,
@@ -86,10 +94,10 @@ class Execution:
         """Run several as one; their replies."""
         copies = await self.borrowing.fetch(keys, db)
         written = list(dict.fromkeys(access.key for access in keys if access.writes))
-        home = self.table.owner(keys[0].key)
+        home = self.table.owner(db, keys[0].key)
         outcome = await self.borrowing.evaluate(home, commands, copies, written, kind)
         if outcome.changes:
-            await self.commit(self.borrowing.writes(outcome.changes), lock, db)
+            await self.commit(self.borrowing.writes(outcome.changes, db), lock, db)
         return outcome.replies
 
     async def commit(

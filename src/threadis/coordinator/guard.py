@@ -7,13 +7,13 @@ ACL LOG says of it belongs to one run.
 """
 
 import os
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import hiredis
 
 from threadis.coordinator.links import Link, Words, value
+from threadis.coordinator.locality import Group, pattern
 
 PREFIX = b"threadis-guard-"
 
@@ -34,26 +34,6 @@ class Refusals:
         return bool(self.keys or self.commands)
 
 
-def pattern(key: bytes) -> bytes:
-    """An ACL key pattern that matches this key and no other.
-
-    Patterns may hold neither spaces nor NULs; a class that excludes all other bytes stands for
-    them (bytes compare as signed characters). The other white space is matched as one class.
-    """
-    escaped = re.sub(rb"[\\*?\[\]^-]", rb"\\\g<0>", key)
-    escaped = re.sub(rb"[ \0]", b"[^\x80-\xff\x01-\x1f!-\x7f]", escaped)
-    return re.sub(rb"[\t-\r]", b"[\x08-\x0e]", escaped)
-
-
-def local_patterns(key: bytes) -> list[bytes]:
-    """Patterns of the keys that a key's hash tag puts on its instance for certain."""
-    opened = key.find(b"{")
-    closed = key.find(b"}", opened + 2) if opened >= 0 else -1
-    if opened < 0 or closed < 0 or key[opened + 1 : opened + 2] == b"}":
-        return []
-    return [pattern(key[: closed + 1]) + b"*"]
-
-
 class Guard:
     """The guard of one connection; makes the commands to pipeline around a script."""
 
@@ -66,18 +46,17 @@ class Guard:
         self,
         keys: Collection[bytes],
         denied: Collection[bytes],
+        local: Collection[Group] = (),
         *,
-        on_copies: bool,
         only_reads: bool = False,
     ) -> list[Words]:
         """Build the commands that set the guard up for these keys; the first to run.
 
-        Where the real keys are, those that must be there too are allowed; on copies they are not,
+        Where the real keys are, the groups that live there are allowed; on copies they are not,
         because nobody would notice them.
         """
-        patterns = [pattern(key) for key in keys]
-        if not on_copies:
-            patterns += [local for key in keys for local in local_patterns(key)]
+        patterns = [group.pattern() for group in local]
+        patterns += [pattern(key) for key in keys if not any(key in group for group in local)]
         allowed = [(b"%R~" if only_reads else b"~") + found for found in patterns]
         if not self.name:
             self.name = PREFIX + os.urandom(8).hex().encode()

@@ -39,9 +39,9 @@ class Job:
         """The client's words."""
         return self.parsed.args
 
-    def owner(self, key: bytes) -> int:
+    def owner(self, key: bytes, db: int | None = None) -> int:
         """Return the instance of a key."""
-        return self.execution.table.owner(key)
+        return self.execution.table.owner(self.db if db is None else db, key)
 
     async def ask(self, key: bytes, *words: bytes, db: int | None = None) -> Any:
         """Ask a key's instance; RefusedError if it answers with an error."""
@@ -56,7 +56,7 @@ class Job:
         """Send commands to a key's instance; the replies as they came."""
         where = self.db if db is None else db
         links = self.execution.links
-        return await links.raw(self.owner(key), commands, db=where, kind=self.kind)
+        return await links.raw(self.owner(key, where), commands, db=where, kind=self.kind)
 
     async def refusal(self) -> bytes:
         """Say what is wrong with a command's syntax, in the server's words.
@@ -215,7 +215,7 @@ async def _copy(job: Job) -> bytes:
     if not replace and await job.ask(target, b"EXISTS", target, db=db):
         return b":0\r\n"
     restore = copies[source].restore(target, b"REPLACE")
-    await job.execution.commit({job.owner(target): [restore]}, job.lock, db, job.kind)
+    await job.execution.commit({job.owner(target, db): [restore]}, job.lock, db, job.kind)
     return b":1\r\n"
 
 

@@ -26,6 +26,7 @@ from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import NOT_ON_COPIES, WHOLE_KEYSPACE, Guard, Refusals
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import Kind, Link, Words
+from threadis.coordinator.locality import LOCK, Group
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.table import Access
 
@@ -41,14 +42,17 @@ EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
 class Known:
     """What earlier runs of a script have shown."""
 
-    declares: bool = False  # it touched nothing but what it declared
+    declares: bool = False  # it touched nothing but what it declared, or what lives there anyway
+    is_local: bool = False  # … and it did touch what lives there anyway
     strays: bool = False  # a run has touched more; others will
     touches: list[bytes] = field(default_factory=list)  # what the last run did not declare
 
-    def learn(self, touches: list[bytes], reply: bytes) -> None:
+    def learn(self, touches: list[bytes], local: list[Group], reply: bytes) -> None:
         """Take note of a run on copies; one that failed (NOSCRIPT, say) may not have come far."""
         self.touches = touches
-        self.strays = self.strays or bool(touches)
+        strange = [key for key in touches if not any(key in group for group in local)]
+        self.strays = self.strays or bool(strange)
+        self.is_local = self.is_local or len(touches) > len(strange)
         self.declares = not self.strays and not reply.startswith(b"-")
 
 
@@ -102,12 +106,13 @@ class Scripts:
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
-        owners = {self._table.owner(key) for key in call.keys}
+        owners = {self._table.owner(call.db, key) for key in call.keys}
         if len(owners) > 1:
             return await self._on_copies(call, known)
         index = owners.pop() if owners else self._links.any_ready()
         # What only reads can be run again, whatever it has touched.
-        may_try = known.declares or not (call.writes or known.strays)
+        declares = known.declares and (not known.is_local or self._groups(call))
+        may_try = declares or not (call.writes or known.strays)
         if may_try or self._links.count == 1:
             reply = await self._at_home(call, known, index)
             if reply is not None:
@@ -127,7 +132,7 @@ class Scripts:
         """
         keys = list(dict.fromkeys([*call.keys, *known.touches]))
         for _ in range(RERUNS):
-            owners = {self._table.owner(key) for key in keys}
+            owners = {self._table.owner(call.db, key) for key in keys}
             if len(owners) > 1:
                 return None
             index = owners.pop() if owners else self._links.any_ready()
@@ -167,14 +172,16 @@ class Scripts:
     ) -> tuple[bytes, Refusals]:
         """Run on the real keys; what the guard refused besides the whole keyspace."""
         denied = EFFECTS if only_reads else WHOLE_KEYSPACE
+        local = self._groups(call)
         names = [(call.db, key) for key in call.keys]
+        names += [(call.db, LOCK + group.prefix) for group in local]
         async with (
             self._execution.locks.stand_in_line(names, call.within),
             self._links.lease(index, call.kind) as link,
         ):
             await link.select(call.db)
             guard = self._guard(link)
-            before = guard.before(call.keys, denied, on_copies=False, only_reads=only_reads)
+            before = guard.before(call.keys, denied, local, only_reads=only_reads)
             async with self._busy.watch(index):
                 replies = await link.ask_fenced(
                     *before, guard.login(), call.words, self._links.login(), ACL_LOG
@@ -203,34 +210,40 @@ class Scripts:
                 outcome, refusals = await self._try(call, keys, accesses, denied)
                 if not refusals:
                     await self._write(call, outcome, lock)
-                    known.learn([key for key in keys if key not in call.keys], outcome.replies[0])
+                    touched = [key for key in keys if key not in call.keys]
+                    known.learn(touched, self._groups(call), outcome.replies[0])
                     return outcome.replies[0]
             if refusals.keys - set(keys):
                 keys += sorted(refusals.keys - set(keys))
                 known.touches = [key for key in keys if key not in call.keys]
             elif refusals.commands & ALONE:
                 return _refuse(refusals.commands & ALONE)
-            elif len({self._table.owner(key) for key in keys}) <= 1 and keys == call.keys:
+            elif len({self._table.owner(call.db, key) for key in keys}) <= 1 and keys == call.keys:
                 # Everything it needs is on one instance: there it may do all it wants.
                 known.declares = True
-                index = self._table.owner(keys[0]) if keys else self._links.any_ready()
+                index = self._table.owner(call.db, keys[0]) if keys else self._links.any_ready()
                 reply, refused = await self._directly(call, index)
                 return reply if not refused else _refuse(refused.keys | refused.commands)
             elif refusals.commands <= {b"publish", b"spublish"}:
                 denied = [name for name in denied if b"publish" not in name]
             else:
                 return _refuse(refusals.commands)
-        return _TOO_MANY
+        local = self._groups(call)
+        if not all(any(key in group for group in local) for key in keys):
+            return _TOO_MANY
+        # Too many to borrow one by one, but they all live where its keys do.
+        index = self._table.owner(call.db, keys[0])
+        return await self._at_home(call, known, index) or _TOO_MANY
 
     async def _try(
         self, call: Call, keys: Sequence[bytes], accesses: list[Access], denied: Collection[bytes]
     ) -> tuple[Outcome, Refusals]:
         copies = await self._execution.borrowing.fetch(accesses, call.db)
-        index = self._table.owner(keys[0]) if keys else self._links.any_ready()
+        index = self._table.owner(call.db, keys[0]) if keys else self._links.any_ready()
         written = keys if call.writes else []
         async with self._links.lease(index, call.kind) as link:
             guard = self._guard(link)
-            replies = await link.ask(*guard.before(keys, denied, on_copies=True))
+            replies = await link.ask(*guard.before(keys, denied))
             if replies[0].startswith(b"-"):  # another script runs there
                 guard.name = b""
                 raise RefusedError(replies[0])
@@ -246,8 +259,12 @@ class Scripts:
 
     async def _write(self, call: Call, outcome: Outcome, lock: Lock) -> None:
         if outcome.changes:
-            parts = self._execution.borrowing.writes(outcome.changes)
+            parts = self._execution.borrowing.writes(outcome.changes, call.db)
             await self._execution.commit(parts, lock, call.db)
+
+    def _groups(self, call: Call) -> list[Group]:
+        """Find what lives where its keys do; for a script whose keys are on one instance."""
+        return self._execution.locality.groups(call.db, call.keys)
 
     def _guard(self, link: Link) -> Guard:
         guard: Guard = link.guard or Guard()

@@ -50,10 +50,10 @@ class Table:
         ]
         return Parsed(row, args, keys)
 
-    def owner(self, key: bytes) -> int:
-        """Return the instance of a key."""
-        return self._core.instance_of(key)
+    def owner(self, db: int, key: bytes) -> int:
+        """Return the instance of a key in a database."""
+        return self._core.instance_of(db, key)
 
-    def owners(self, parsed: Parsed) -> set[int]:
+    def owners(self, parsed: Parsed, db: int) -> set[int]:
         """Return the instances of a command's keys."""
-        return {self.owner(access.key) for access in parsed.keys}
+        return {self.owner(db, access.key) for access in parsed.keys}

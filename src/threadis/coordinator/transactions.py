@@ -66,7 +66,7 @@ class Transactions:
         watch = self._watches.setdefault(client, Watch(Kind(resp=command.info.resp)))
         by_owner: dict[int, list[bytes]] = defaultdict(list)
         for key in command.args[1:]:
-            by_owner[self._execution.table.owner(key)].append(key)
+            by_owner[self._execution.table.owner(command.info.db, key)].append(key)
             watch.keys.append((command.info.db, key))
         for index, keys in by_owner.items():
             link = watch.links.get(index)
@@ -122,7 +122,7 @@ class Transactions:
     ) -> bytes | None:
         queued = [self._execution.table.parse(args) for args in command.queued or []]
         kind, db = Kind(resp=command.info.resp), command.info.db
-        owners = [self._execution.table.owners(parsed) for parsed in queued]
+        owners = [self._execution.table.owners(parsed, db) for parsed in queued]
         instances = set().union(*owners)
         is_plain = all(self._is_plain(parsed) for parsed in queued)
         if is_plain and watch and len(instances | set(watch.links)) == 1 and watch.kind == kind:
@@ -167,7 +167,7 @@ class Transactions:
         parts: dict[int, list[Words]] = defaultdict(list)
         places = []
         for parsed in queued:
-            index = next(iter(self._execution.table.owners(parsed)))
+            index = next(iter(self._execution.table.owners(parsed, db)))
             places.append((index, len(parts[index])))
             parts[index].append(parsed.args)
         replies = await self._execution.commit(dict(parts), lock, db, kind)
