@@ -153,6 +153,9 @@ OVERRIDES: Final[dict[str, Override]] = {
     "cluster": Override("any", "refused by every standalone server, in its words"),
     # One instance after the other.
     "scan": Override("scan", "the cursor carries the instance"),
+    # Another database may have its keys elsewhere, and the servers have more of them.
+    "move": Override("coordinator", "reaches another database"),
+    "copy": Override("keys", "DB reaches another database", special_words=("DB",)),
     # Metadata that says too little.
     "sort": Override("keys", "BY, GET and STORE name keys", special_words=("BY", "GET", "STORE")),
     "sort_ro": Override("keys", "BY and GET name keys", special_words=("BY", "GET")),

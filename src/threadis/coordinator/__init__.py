@@ -103,7 +103,7 @@ class Coordinator:
         self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library, self._busy)
         self._tracking = Tracking(core, links, self.clients)
-        whole = Whole(links, self.locks, start.databases, self._tracking)
+        whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
         self.tallies = Tallies(core, len(start.workers))
         information = Information(
             start,

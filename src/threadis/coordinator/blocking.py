@@ -170,8 +170,6 @@ class Blocking:
         is_script = parsed.row.name in SCRIPTS
         places = [(db, access.key) for access in parsed.keys if access.writes or is_script]
         places += [(other, key) for other, key, _ in other_databases(parsed, db)]
-        if parsed.row.name == "move" and parsed.args[2].isdigit():
-            places.append((int(parsed.args[2]), parsed.args[1]))
         return places
 
     def _must_wait(self, wish: Request, db: int) -> bool:

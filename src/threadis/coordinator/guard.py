@@ -20,7 +20,8 @@ PREFIX = b"threadis-guard-"
 # What a script would see or change of one instance only.
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
 # What cannot be done on copies: it reaches other databases, or cannot be undone.
-NOT_ON_COPIES = (b"select", b"move", b"copy", b"publish", b"spublish")
+OTHER_DATABASES = (b"select", b"move", b"copy")
+NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")
 
 
 @dataclass(slots=True)

@@ -32,6 +32,9 @@ class Group:
         return re.fullmatch(re.escape(self.prefix) + rest, key, re.DOTALL) is not None
 
 
+EVERYTHING = Group(b"")
+
+
 class Locality:
     """Finds the group of a key."""
 
@@ -39,17 +42,21 @@ class Locality:
         self,
         placement: _core.Placement,
         rules: Sequence[Rule],
-        pins: Iterable[tuple[int, int]],
+        pins: Sequence[tuple[int, int]],
     ) -> None:
         self._placement = placement
         self._rules = rules
-        self._pinned = frozenset(db for db, _ in pins)
-        self.has_pins = bool(self._pinned)
+        self._pinned = dict(pins)
+        self.has_pins = bool(pins)
+
+    def home(self, db: int) -> int | None:
+        """Tell the instance of a pinned database."""
+        return self._pinned.get(db)
 
     def group(self, db: int, key: bytes) -> Group | None:
         """Find the keys that are on this key's instance for certain."""
         if db in self._pinned:
-            return Group(b"")
+            return EVERYTHING
         _, end, rule = self._placement.part(key)
         if rule is not None:
             found = Group(key[:end], tuple(self._rules[rule].tail()))
@@ -65,6 +72,8 @@ class Locality:
 
     def groups(self, db: int, keys: Iterable[bytes]) -> list[Group]:
         """Find the groups of several keys."""
+        if db in self._pinned:
+            return [EVERYTHING]
         found = (self.group(db, key) for key in keys)
         return [group for group in dict.fromkeys(found) if group]
 

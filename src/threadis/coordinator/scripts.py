@@ -23,7 +23,13 @@ from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution
-from threadis.coordinator.guard import NOT_ON_COPIES, WHOLE_KEYSPACE, Guard, Refusals
+from threadis.coordinator.guard import (
+    NOT_ON_COPIES,
+    OTHER_DATABASES,
+    WHOLE_KEYSPACE,
+    Guard,
+    Refusals,
+)
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import Kind, Link, Words
 from threadis.coordinator.locality import LOCK, Group
@@ -34,7 +40,6 @@ KNOWN_LIMIT = 10_000  # scripts we remember something about
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
-ALONE = frozenset(WHOLE_KEYSPACE)
 EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
 
 
@@ -106,6 +111,9 @@ class Scripts:
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
+        home = self._execution.locality.home(call.db)
+        if home is not None:  # everything it may touch is there
+            return (await self._directly(call, home))[0]
         owners = {self._table.owner(call.db, key) for key in call.keys}
         if len(owners) > 1:
             return await self._on_copies(call, known)
@@ -171,7 +179,8 @@ class Scripts:
         self, call: Call, index: int, *, only_reads: bool = False
     ) -> tuple[bytes, Refusals]:
         """Run on the real keys; what the guard refused besides the whole keyspace."""
-        denied = EFFECTS if only_reads else WHOLE_KEYSPACE
+        alone = self._alone(call.db)
+        denied = EFFECTS if only_reads else alone
         local = self._groups(call)
         names = [(call.db, key) for key in call.keys]
         names += [(call.db, LOCK + group.prefix) for group in local]
@@ -195,8 +204,8 @@ class Scripts:
             refusals = guard.refusals(replies[-1])
             if refusals:
                 await guard.retire(link)
-            if refusals.commands & ALONE:
-                return _refuse(refusals.commands & ALONE), Refusals()
+            if refusals.commands & set(alone):
+                return _refuse(refusals.commands & set(alone)), Refusals()
             return reply, refusals
 
     async def _on_copies(self, call: Call, known: Known) -> bytes:
@@ -216,8 +225,8 @@ class Scripts:
             if refusals.keys - set(keys):
                 keys += sorted(refusals.keys - set(keys))
                 known.touches = [key for key in keys if key not in call.keys]
-            elif refusals.commands & ALONE:
-                return _refuse(refusals.commands & ALONE)
+            elif alone := refusals.commands & set(self._alone(call.db)):
+                return _refuse(alone)
             elif len({self._table.owner(call.db, key) for key in keys}) <= 1 and keys == call.keys:
                 # Everything it needs is on one instance: there it may do all it wants.
                 known.declares = True
@@ -261,6 +270,13 @@ class Scripts:
         if outcome.changes:
             parts = self._execution.borrowing.writes(outcome.changes, call.db)
             await self._execution.commit(parts, lock, call.db)
+
+    def _alone(self, db: int) -> Collection[bytes]:
+        """What no script may do, because it would see one instance only."""
+        locality = self._execution.locality
+        if locality.home(db) is not None:
+            return (*OTHER_DATABASES, b"flushall", b"swapdb")
+        return (*WHOLE_KEYSPACE, *OTHER_DATABASES) if locality.has_pins else WHOLE_KEYSPACE
 
     def _groups(self, call: Call) -> list[Group]:
         """Find what lives where its keys do; for a script whose keys are on one instance."""

@@ -158,7 +158,7 @@ class Transactions:
             row.route in PLAIN_ROUTES
             and bool(parsed.keys)
             and not row.needs_coordinator
-            and not row.special_words
+            and (row.name == "copy" or not row.special_words)
             and not reaches_other_databases(parsed)
         )
 
