@@ -153,8 +153,6 @@ impl Worker {
                 Mail::OpenToAll => self.open_to_all(),
                 Mail::Lock(lock) => self.lock(lock),
                 Mail::Unlock(token) => self.unlock(token),
-                Mail::Wait(db, key) => self.waited.add(db, key),
-                Mail::Unwait(db, key) => self.waited.remove(db, &key),
                 Mail::Instance(index, state) => self.instance_changed(index, state),
                 Mail::ListClients(request) => {
                     let clients =

@@ -77,6 +77,10 @@ pub struct Row {
     pub needs_coordinator: bool,
     /// Runs at once between MULTI and EXEC.
     pub ends_multi: bool,
+    /// It may wait for its keys.
+    pub blocks: bool,
+    /// SLOWLOG shows it.
+    pub is_logged: bool,
     /// Monitors see it.
     pub is_shown: bool,
     /// Reads or writes keys, so that a monitor may not use it.
@@ -117,6 +121,8 @@ impl Row {
             feeds: false,
             needs_coordinator: false,
             ends_multi: false,
+            blocks: false,
+            is_logged: true,
             is_shown: true,
             touches_keys: true,
             route,

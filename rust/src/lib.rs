@@ -57,5 +57,5 @@ pub mod subscriptions;
 pub mod tally;
 pub mod tracking;
 pub mod users;
-mod waited;
+pub mod waited;
 pub mod worker;

@@ -6,7 +6,7 @@
 //! ```
 //! Lines leave before the lanes are written, so no reply overtakes the line about its command.
 
-use crate::client::Closing;
+use crate::client::{Closing, Gate};
 use crate::command::{Route, Row, Verb};
 use crate::request::{Args, Cut, Request};
 use crate::shared::{Mail, ToCoordinator};
@@ -77,6 +77,24 @@ impl Worker {
             }
             self.lines.append(&mut exec);
         }
+    }
+
+    /// Tells SLOWLOG, which wants everything, of a command that was answered here.
+    #[cold]
+    pub(crate) fn log(&self, place: usize, args: Args) {
+        let shared = &self.shared;
+        let row = shared.table.row(self.clients[place].last_command);
+        if !row.is_logged || self.clients[place].gate == Gate::Coordinator {
+            return;
+        }
+        let secret = secrets(row, args);
+        let shown = |(at, arg): (usize, &[u8])| {
+            if secret.contains(&at) { REDACTED.to_vec() } else { arg.to_vec() }
+        };
+        shared.coordinator.post(ToCoordinator::Logged {
+            info: Box::new(self.describe(place)),
+            args: args.iter().enumerate().map(shown).collect(),
+        });
     }
 
     fn lines_of(&self, place: usize, mut commands: &[u8]) -> Vec<u8> {

@@ -175,7 +175,7 @@ impl Worker {
         // MULTI on a restricted user's lane could be refused, and its commands would run alone.
         let needs_coordinator = multi.needs_coordinator
             || self.clients[place].is_restricted
-            || self.waited.any(&multi.keys);
+            || self.shared.waited.any(&multi.keys);
         let client = &self.clients[place];
         let is_busy = self.shared.settings.busy().is_some();
         if client.is_watching || is_busy || (needs_coordinator && !multi.is_spoilt) {

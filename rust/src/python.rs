@@ -14,6 +14,7 @@ use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
 use crate::tracking::Tracking;
 use crate::users::{User, Users};
+use crate::waited::Waited;
 use crate::worker::Worker;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -37,7 +38,7 @@ mod tracking;
 use config::Config;
 use facts::{build_profile, slot};
 use feed::{Feed, Interest, Subscribe, Subscribed};
-use letters::{ClientList, Command, Left, Locked, Ran, Stopped, Tally, letter_to_python};
+use letters::{ClientList, Command, Left, Locked, Logged, Ran, Stopped, Tally, letter_to_python};
 use lines::Lines;
 use placement::PyPlacement;
 use replies::{Replies, elements};
@@ -50,8 +51,8 @@ use tracking::Trackers;
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, Left, Locked, Proxy, Ran, Replies, Stopped, Tally, build_profile,
-        elements, slot,
+        ClientList, Command, Left, Locked, Logged, Proxy, Ran, Replies, Stopped, Tally,
+        build_profile, elements, slot,
     };
     #[pymodule_export]
     use super::{Feed, Interest, Lines, PyPlacement, Subscribe, Subscribed, Trackers};
@@ -101,6 +102,7 @@ impl Proxy {
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             registry: Registry::default(),
             tracking: Tracking::default(),
+            waited: Waited::default(),
             monitors: AtomicUsize::new(0),
             users: Users::default(),
             settings: Settings {
@@ -111,6 +113,7 @@ impl Proxy {
                 tight: AtomicBool::new(false),
                 timeout: AtomicU64::new(config.timeout),
                 tcp_keepalive: AtomicU64::new(config.tcp_keepalive),
+                log_all: AtomicBool::new(false),
                 pause: AtomicU8::new(0),
             },
             last_client_id: AtomicU64::new(0),
@@ -142,8 +145,7 @@ impl Proxy {
         let mut listeners = waiting.listeners;
         let mut threads = Vec::new();
         for (index, cpus) in waiting.workers.into_iter().enumerate() {
-            let down = InstanceState::Down("starting".into());
-            let instances = vec![down; self.shared.instances];
+            let instances = vec![InstanceState::Down("starting".into()); self.shared.instances];
             let shared = Arc::clone(&self.shared);
             // Only the first worker accepts; it hands connections on.
             let listeners = std::mem::take(&mut listeners);
@@ -236,24 +238,27 @@ impl Proxy {
         }
     }
 
-    /// Tells every worker that someone waits for a key.
+    /// Takes note that someone waits for a key.
     fn wait_for(&self, db: u32, key: &[u8]) {
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::Wait(db, key.to_vec()));
-        }
+        self.shared.waited.add(db, key);
     }
 
-    /// Tells every worker that nobody does any more.
+    /// Takes note that he does no more.
     fn unwait(&self, db: u32, key: &[u8]) {
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::Unwait(db, key.to_vec()));
-        }
+        self.shared.waited.remove(db, key);
     }
 
-    /// Looks a command up: its row's name, and for each of its key specifications the arguments
-    /// that are keys.
+    /// Takes note that a blocking command has been looked at.
+    fn arrived(&self, command: &Command) {
+        rows::with_row(&self.shared.table, &command.args, |row, args| {
+            self.shared.waited.arrived(command.info.get().db, row, args);
+        });
+    }
+
+    /// Looks a command up: its row's name, and for each key specification the arguments it names.
+    #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
     fn find(&self, args: Vec<Vec<u8>>) -> Option<(String, Vec<Vec<usize>>)> {
-        rows::find(&self.shared.table, args)
+        rows::find(&self.shared.table, &args)
     }
 
     /// The instance of a key.
@@ -326,6 +331,7 @@ impl Proxy {
             }
             "timeout" => settings.timeout.store(value, Relaxed),
             "tcp-keepalive" => settings.tcp_keepalive.store(value, Relaxed),
+            "log-all" => settings.log_all.store(value != 0, Relaxed),
             "protected-mode" => settings.protected_mode.store(value != 0, Relaxed),
             _ => return Err(PyValueError::new_err(format!("no limit {name:?}"))),
         }

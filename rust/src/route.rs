@@ -181,6 +181,11 @@ impl Worker {
         client.gate = Gate::Coordinator;
         client.is_known = true;
         let hung_up = client.hung_up;
+        let row = self.shared.table.row(client.last_command);
+        if row.blocks {
+            let db = self.lanes.state(client.lane_set).db;
+            self.shared.waited.coming(db, row, args);
+        }
         self.shared.coordinator.post(letter);
         if hung_up {
             self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));

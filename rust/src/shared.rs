@@ -14,6 +14,7 @@ use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
 use crate::tracking::{Mode, Tracking};
 use crate::users::{User, Users};
+use crate::waited::Waited;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub registry: Registry,
     /// Who is told of changed keys.
     pub tracking: Tracking,
+    /// For which keys clients wait.
+    pub waited: Waited,
     /// Clients in MONITOR, of all workers.
     pub monitors: AtomicUsize,
     /// Who clients may be.
@@ -79,6 +82,8 @@ pub struct Settings {
     pub tight: AtomicBool,
     /// Seconds between keep-alive probes; 0: off.
     pub tcp_keepalive: AtomicU64,
+    /// SLOWLOG wants everything, also what workers answer.
+    pub log_all: AtomicBool,
     /// What CLIENT PAUSE holds back; see `pause`.
     pub pause: AtomicU8,
 }
@@ -133,10 +138,6 @@ pub enum Mail {
     Lock(Arc<Lock>),
     /// They need not wait any more.
     Unlock(u64),
-    /// A client waits for this key (database, name): what writes it goes to the coordinator.
-    Wait(u32, Vec<u8>),
-    /// Nobody waits for it any more.
-    Unwait(u32, Vec<u8>),
     /// An instance changed.
     Instance(usize, InstanceState),
     /// Describe your clients to the coordinator; the number is its own.
@@ -208,6 +209,13 @@ pub enum ToCoordinator {
         token: u64,
         /// Whose.
         worker: usize,
+    },
+    /// For SLOWLOG: a command that a worker has answered by itself.
+    Logged {
+        /// Who asked.
+        info: Box<ClientInfo>,
+        /// The command, without secrets.
+        args: Vec<Vec<u8>>,
     },
     /// A worker's answer to `Mail::ListClients`.
     Clients {

@@ -12,7 +12,6 @@ use crate::shared::{Shared, ToCoordinator};
 use crate::stats::Counters;
 use crate::subscriptions::Audience;
 use crate::tally::Tally;
-use crate::waited::Waited;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -40,7 +39,6 @@ pub struct Worker {
     pub(crate) clients: Slab<Client>,
     pub(crate) lanes: Lanes,
     pub(crate) locks: Locks,
-    pub(crate) waited: Waited,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
@@ -123,7 +121,6 @@ impl Worker {
             clients: Slab::new(),
             lanes: Lanes::default(),
             locks: Locks::default(),
-            waited: Waited::default(),
             instances,
             audience: Audience::default(),
             monitors: Vec::new(),

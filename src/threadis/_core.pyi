@@ -49,6 +49,10 @@ class CommandRow(Protocol):
     @property
     def ends_multi(self) -> bool: ...
     @property
+    def blocks(self) -> bool: ...
+    @property
+    def is_logged(self) -> bool: ...
+    @property
     def is_shown(self) -> bool: ...
     @property
     def touches_keys(self) -> bool: ...
@@ -206,6 +210,15 @@ class Command:
         """May it run? ``Proxy.judge`` answers."""
 
 @final
+class Logged:
+    """For SLOWLOG, when it wants everything: a command that a worker has answered by itself."""
+
+    @property
+    def info(self) -> ClientInfo: ...
+    @property
+    def args(self) -> list[bytes]: ...
+
+@final
 class ClientList:
     """A worker's answer to ``Proxy.list_clients``."""
 
@@ -317,6 +330,7 @@ class Proxy:
         | ClientList
         | Left
         | Locked
+        | Logged
         | Ran
         | Subscribe
         | Subscribed
@@ -349,7 +363,9 @@ class Proxy:
     def wait_for(self, db: int, key: bytes) -> None:
         """Take note that someone waits for a key: what writes it comes to the coordinator."""
     def unwait(self, db: int, key: bytes) -> None:
-        """Take note that nobody does any more."""
+        """Take note that he does no more."""
+    def arrived(self, command: Command) -> None:
+        """Say that a blocking command is known: from here on ``wait_for`` counts."""
     def find(self, args: Sequence[bytes]) -> tuple[str, list[list[int]]] | None:
         """Look a command up: row name; for each key specification, the arguments that are keys."""
     def instance_of(self, db: int, key: bytes) -> int:
@@ -377,7 +393,7 @@ class Proxy:
     def is_tight(self) -> bool:
         """Whether one is, or has said so to a worker."""
     def set_limit(self, name: str, value: int) -> None:
-        """Change maxclients, timeout, tcp-keepalive or protected-mode; raises ValueError."""
+        """Change maxclients, timeout, tcp-keepalive, protected-mode or log-all; ValueError."""
     def stats(self) -> list[dict[str, int]]:
         """Counters of each worker, as of its last turn."""
     def connected(self) -> int:

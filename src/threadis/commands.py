@@ -42,6 +42,8 @@ class Row:
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
     ends_multi: bool = False  # runs at once between MULTI and EXEC
+    blocks: bool = False  # may wait for its keys
+    is_logged: bool = True  # by SLOWLOG
     is_shown: bool = True  # by MONITOR
     touches_keys: bool = False  # reads or writes keys: not for monitors
     special_words: tuple[str, ...] = ()  # options with which the coordinator runs it
@@ -199,8 +201,8 @@ REPLICATION: Final = frozenset({"sync", "psync", "replconf"})
 # Run at once between MULTI and EXEC.
 ENDS_MULTI: Final = frozenset({"multi", "exec", "discard", "watch", "quit", "reset"})
 SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
-# Replicated although they do not write, which COMMAND does not say.
-MAY_REPLICATE: Final = frozenset({"eval", "evalsha", "fcall", "pfcount", "publish", "spublish"})
+# Replicated although they do not write, which COMMAND does not say; of scripts only they know.
+MAY_REPLICATE: Final = frozenset({"pfcount", "publish", "spublish"})
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
 # They write, but nothing that a client waits for; consumers of a stream use them all the time.
@@ -266,8 +268,10 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         multi_refusal=_multi_refusal(name, flags, words_it),
         needs_coordinator="noscript" in flags or family in SCRIPTS,
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
+        blocks="blocking" in flags and bool(_key_specs(entry)),
+        is_logged="skip_slowlog" not in flags,
         is_shown="admin" not in flags and ("skip_monitor" not in flags or family in SCRIPTS),
-        touches_keys=not flags.isdisjoint(("readonly", "write")) or name in MAY_REPLICATE,
+        touches_keys=not flags.isdisjoint(("readonly", "write")) or name in MAY_REPLICATE | SCRIPTS,
         special_words=override.special_words if override else (),
         words_until=override.words_until if override else "",
         refusal=_refusal(name, override),

@@ -168,6 +168,8 @@ class Server:
                     self._coordinator.left(letter)
                 case _core.Locked():
                     self._coordinator.locks.locked(letter)
+                case _core.Logged():
+                    self._coordinator.logged(letter)
                 case _core.ClientList():
                     self._coordinator.clients.arrived(letter)
                 case _core.Tally():

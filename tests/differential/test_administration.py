@@ -3,6 +3,13 @@
 import time
 
 from differential.pair import Pair
+from differential.wire import Connection, pack, split
+from waiting import until
+
+
+def commands(program: str) -> list[list[bytes]]:
+    """The commands of a program, one a semicolon or a line."""
+    return [split(one) for line in program.strip().splitlines() for one in line.split("; ")]
 
 
 def test_slowlog(pair: Pair, protocol: int) -> None:
@@ -35,6 +42,42 @@ def test_slowlog(pair: Pair, protocol: int) -> None:
             assert both.ours.ask("SLOWLOG", "LEN").number == 0
         finally:
             both.same("CONFIG", "SET", "slowlog-log-slower-than", 10000, "slowlog-max-len", 128)
+
+
+EVERYTHING = """
+PING; ECHO x; CLIENT SETNAME who; SET k v; MSET a 1 b 2 c 3 d 4; CONFIG SET masterauth secret
+CONFIG SET maxmemory-policy noeviction; AUTH default nopass; ACL SETUSER someone off; ACL LIST
+MULTI; SET a 2; PING; SET b 3; EXEC; EVAL "return 1" 0; GET k; NOSUCH; SET
+"""
+
+
+def logged(connection: Connection) -> list[list[bytes]]:
+    """What SLOWLOG shows, oldest first."""
+    entries = connection.ask("SLOWLOG", "GET", -1).elements
+    return [[word.text for word in one.elements[3].elements] for one in entries][::-1]
+
+
+def test_a_slowlog_of_everything(pair: Pair) -> None:
+    with pair.both() as both, pair.both() as waiter:
+        both.same("CONFIG", "SET", "slowlog-log-slower-than", 0, "slowlog-max-len", 128)
+        try:
+            for side in (both.bare, both.ours):
+                side.ask("SLOWLOG", "RESET")
+                for words in commands(EVERYTHING):
+                    side.ask(*words)
+            # Native and other commands are ordered by the second only.
+            ours, bare = sorted(logged(both.ours)), sorted(logged(both.bare))
+            missing = [one for one in bare if one not in ours]
+            extra = [one for one in ours if one not in bare]
+            assert ours == bare, (missing, extra)
+            for side, one in ((both.bare, waiter.bare), (both.ours, waiter.ours)):
+                one.send(pack("BLPOP", "l", 0))
+                until(lambda: b"blocked_clients:1" in side.ask("INFO", "clients").text, "it waits")  # noqa: B023
+                side.ask("RPUSH", "l", "x")
+                assert one.read().kind == "*"
+                assert [b"BLPOP", b"l", b"0"] in logged(side)[-3:]
+        finally:
+            both.same("CONFIG", "SET", "slowlog-log-slower-than", 10000, "masterauth", "")
 
 
 def test_commandlog(pair: Pair) -> None:

@@ -1,6 +1,7 @@
 """CLIENT commands: who is listed and killed, who waits for a pause, who is not answered."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
@@ -126,6 +127,55 @@ def test_a_pause_holds_writes_back(pair: Pair, admin: Both) -> None:
         for both in waiting:
             both.bare.close()
             both.ours.close()
+
+
+READS: Final = (
+    ("EVAL", "#!lua flags=no-writes\nreturn redis.call('GET', 'k')", 0),
+    ("EVAL_RO", "return redis.call('GET', KEYS[1])", 1, "k"),
+    ("EVALSHA_RO", "NONE", 0),
+    ("FCALL", "reads", 0),
+)
+WRITES: Final = (
+    ("EVAL", "return 1", 0),
+    ("EVAL", "#!lua\nreturn redis.call('SET', KEYS[1], 1)", 1, "k"),
+    ("FCALL", "writes", 1, "k"),
+    ("EVALSHA", "nope", 0),
+)
+LIBRARY: Final = """#!lua name=lib
+redis.register_function{function_name='reads', callback=function() return 'r' end,
+                        flags={'no-writes'}}
+redis.register_function('writes', function(keys) return redis.call('SET', keys[1], 2) end)
+"""
+
+
+def test_a_pause_holds_back_scripts_that_may_write(pair: Pair, admin: Both) -> None:
+    admin.same("FUNCTION", "LOAD", "REPLACE", LIBRARY)
+    admin.same("SET", "k", "v")
+    known = admin.same("SCRIPT", "LOAD", "#!lua flags=no-writes\nreturn 5").text
+    admin.same("CLIENT", "PAUSE", 100000, "WRITE")
+    for words in (*READS, ("EVALSHA", known, 0)):
+        admin.same(*words)
+        admin.same("MULTI")
+        admin.same(*words)
+        admin.same("EXEC")
+    waiting = [pair.both() for _ in WRITES]
+    for both, call in zip(waiting, WRITES, strict=True):
+        for side in (both.bare, both.ours):
+            side.send(pack(*call) + pack("MULTI") + pack(*call) + pack("EXEC"))
+        until(lambda: paused(admin.ours) == paused(admin.bare), "both wait")
+    leaver = pair.ours()
+    leaver.send(pack("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "left"))
+    until(lambda: paused(admin.ours) == len(WRITES) + 1, "one more")
+    leaver.close()
+    until(lambda: paused(admin.ours) == len(WRITES), "it has left")
+    admin.same("CLIENT", "UNPAUSE")
+    for both in waiting:
+        for _ in range(4):
+            assert both.ours.read() == both.bare.read()
+        both.bare.close()
+        both.ours.close()
+    admin.same("EXISTS", "left")
+    admin.same("FUNCTION", "FLUSH")
 
 
 def test_a_pause_ends(pair: Pair, admin: Both) -> None:

@@ -42,11 +42,13 @@ OF_CLIENTS = (
     b"client|kill", b"client|pause", b"client|unpause", b"client|reply", b"client|unblock",
     b"client|capa", b"client|import-source",
 )  # fmt: skip
+TRACKS = (b"client|tracking", b"client|caching", b"client|getredir", b"client|trackinginfo")
 ELSEWHERE = {
     **dict.fromkeys(ON_ALL, "test_administration"),
     **dict.fromkeys(OF_CLIENTS, "test_clients"),
     **dict.fromkeys(IN_TRANSACTIONS, "test_transactions"),
     **dict.fromkeys(SUBSCRIPTIONS, "test_pubsub"),
+    **dict.fromkeys(TRACKS, "test_tracking"),
     b"auth": "test_session",
     b"client|getname": "test_session",
     b"client|id": "test_session",

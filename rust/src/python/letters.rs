@@ -42,6 +42,13 @@ pub(super) struct Locked {
     pub(super) worker: usize,
 }
 
+/// A command that a worker has answered by itself.
+#[pyclass(frozen, get_all)]
+pub(super) struct Logged {
+    pub(super) info: Py<ClientInfo>,
+    pub(super) args: Vec<Vec<u8>>,
+}
+
 /// A worker's clients.
 #[pyclass(frozen, get_all)]
 pub(super) struct ClientList {
@@ -82,6 +89,9 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
                 Command { worker, place, generation, info, args, queued, token, is_question },
             )?
             .into_any()
+        }
+        ToCoordinator::Logged { info, args } => {
+            Py::new(py, Logged { info: Py::new(py, *info)?, args })?.into_any()
         }
         ToCoordinator::Clients { request, clients } => {
             let clients = clients.into_iter().map(|client| Py::new(py, client));

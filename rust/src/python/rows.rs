@@ -4,7 +4,7 @@ use crate::command::{Route, Row, Table, Verb};
 use crate::keys::{Begin, Find, KeySpec};
 use crate::merge::Merge;
 use crate::pubsub;
-use crate::request::{Cut, Request, push_array, push_bulk};
+use crate::request::{Args, Cut, Request, push_array, push_bulk};
 use pyo3::prelude::*;
 
 /// One row of the command table, as `threadis.commands` derives it.
@@ -20,6 +20,8 @@ pub(super) struct CommandRow {
     multi_refusal: String,
     needs_coordinator: bool,
     ends_multi: bool,
+    blocks: bool,
+    is_logged: bool,
     is_shown: bool,
     touches_keys: bool,
     route: String,
@@ -127,6 +129,8 @@ impl CommandRow {
         row.feeds = self.feeds;
         row.needs_coordinator = self.needs_coordinator;
         row.ends_multi = self.ends_multi;
+        row.blocks = self.blocks;
+        row.is_logged = self.is_logged;
         row.is_shown = self.is_shown;
         row.touches_keys = self.touches_keys;
         row.special_words = self.special_words.into_iter().map(String::into_bytes).collect();
@@ -137,17 +141,27 @@ impl CommandRow {
 }
 
 /// Looks a command up: its row's name, and the arguments that each key specification names.
-pub(super) fn find(table: &Table, words: Vec<Vec<u8>>) -> Option<(String, Vec<Vec<usize>>)> {
+pub(super) fn find(table: &Table, words: &[Vec<u8>]) -> Option<(String, Vec<Vec<usize>>)> {
+    with_row(table, words, |row, args| {
+        let spans = row.keys.iter().map(|spec| spec.span(args));
+        let keys = spans.map(|span| span.map_or(Vec::new(), |span| span.indices().collect()));
+        (String::from_utf8_lossy(&row.name).into_owned(), keys.collect())
+    })
+}
+
+/// Looks a command up, and does something with its row and its arguments.
+pub(super) fn with_row<T>(
+    table: &Table,
+    words: &[Vec<u8>],
+    run: impl FnOnce(&Row, Args) -> T,
+) -> Option<T> {
     let mut raw = Vec::new();
     push_array(&mut raw, words.len());
     for word in words {
-        push_bulk(&mut raw, &word);
+        push_bulk(&mut raw, word);
     }
     let mut request = Request::default();
     let Ok(Cut::Complete(_)) = request.cut(&raw, true) else { return None };
     let args = request.args(&raw);
-    let row = table.row_of(args)?;
-    let spans = row.keys.iter().map(|spec| spec.span(args));
-    let keys = spans.map(|span| span.map_or(Vec::new(), |span| span.indices().collect()));
-    Some((String::from_utf8_lossy(&row.name).into_owned(), keys.collect()))
+    Some(run(table.row_of(args)?, args))
 }

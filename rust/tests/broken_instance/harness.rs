@@ -239,6 +239,7 @@ fn shared(instances: usize) -> Shared {
         unsubscribing_needs_subscription: true,
         registry: Registry::default(),
         tracking: _core::tracking::Tracking::default(),
+        waited: _core::waited::Waited::default(),
         monitors: AtomicUsize::new(0),
         users,
         settings: Settings {
@@ -249,6 +250,7 @@ fn shared(instances: usize) -> Shared {
             tight: AtomicBool::new(false),
             timeout: AtomicU64::new(0),
             tcp_keepalive: AtomicU64::new(0),
+            log_all: AtomicBool::new(false),
             pause: AtomicU8::new(0),
         },
         last_client_id: AtomicU64::new(0),

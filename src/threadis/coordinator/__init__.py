@@ -78,9 +78,12 @@ class Coordinator:
         self._links = links
         self._tasks: set[asyncio.Task[None]] = set()
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
-        pause = Pause(core, takes_more=self.clients.dialect.is_valkey)
         self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, len(start.workers), links.count)
+        self._library = Library(links, self.locks)
+        is_valkey = self.clients.dialect.is_valkey
+        self._pause = Pause(core, self._library, takes_more=is_valkey)
+        self._logs = Logs(core, links)
         password = start.instance_password.encode()
         self._users = Users(core, links, self.locks, self.clients, password)
         self.clients.has_user = self._users.has
@@ -97,10 +100,9 @@ class Coordinator:
         )
         # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
         runs_again = any(row.name == "client|no-touch" for row in rows)
-        self._blocking = Blocking(self._execution, core, runs_again=runs_again)
+        self._blocking = Blocking(self._execution, core, self._log_served, runs_again=runs_again)
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
-        self._library = Library(links, self.locks)
         scripts = Scripts(self._execution, self._library, self._busy)
         self._tracking = Tracking(core, links, self.clients)
         whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
@@ -111,12 +113,11 @@ class Coordinator:
             links,
             self._configuration,
             self._blocking,
-            pause,
+            self._pause,
             self._pubsub,
             self.tallies,
             self._tracking,
         )
-        self._logs = Logs(links)
         self._monitoring = Monitoring(core, links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
@@ -129,8 +130,8 @@ class Coordinator:
             "client|kill": self.clients.kill,
             "client|unblock": self.clients.unblock,
             "client|import-source": self.clients.import_source,
-            "client|pause": pause.pause,
-            "client|unpause": pause.unpause,
+            "client|pause": self._pause.pause,
+            "client|unpause": self._pause.unpause,
             "debug": Debug(start, links, self.locks, self._table).run,
             "shutdown": Ending(links, self.locks, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
@@ -164,19 +165,24 @@ class Coordinator:
     async def _run(self, command: _core.Command) -> None:
         name = self._name(command)
         began = time.monotonic()
+        reply: bytes | Answer | None = b""  # nobody is there any more
         try:
             handler = self._handlers.get(name)
-            if handler:
-                reply = await handler(command)
-                await self._blocking.settle_after(command)
-            else:
-                reply = await self._blocking.write(command)
-            await self._logs.note(command, began)
+            if await self._pause.let_pass(command):
+                if handler:
+                    reply = await handler(command)
+                    await self._blocking.settle_after(command)
+                else:
+                    reply = await self._blocking.write(command)
+            if reply:
+                await self._logs.note(command, began)
         except LinkError as error:
             reply = resp.error(str(error))
         except Exception:  # one command's bug must not become another client's silence
             log.exception("%s failed", name)
             reply = resp.error("ERR threadis: internal error, see the log")
+        if name in TYPES:
+            self._core.arrived(command)
         if name == "config|set":
             self._busy.forget()
             await self._tightness.look()
@@ -193,14 +199,23 @@ class Coordinator:
             self._keep(asyncio.create_task(self._transactions.finished(client)))
             return
         self._blocking.left(client, is_gone=letter.is_gone)
+        self._pause.left(client)
         if letter.is_gone:
             self._monitoring.gone(client)
             self._tracking.gone(client)
             self._keep(asyncio.create_task(self._transactions.gone(client)))
 
+    def logged(self, letter: _core.Logged) -> None:
+        """Tell SLOWLOG of what a worker has answered."""
+        self._keep(asyncio.create_task(self._logs.add(letter.info, [letter.args], 0)))
+
+    def _log_served(self, command: _core.Command) -> None:
+        self._keep(asyncio.create_task(self._logs.add(command.info, [command.args], 0)))
+
     async def recover(self) -> None:
         """Settle what a crash left open; before the first client comes."""
         await self._users.recover()
+        await self._logs.look()
         for index in self._links.ready():
             with contextlib.suppress(LinkError):  # gone again: the supervisor will say so
                 await self._commits.recover(index)

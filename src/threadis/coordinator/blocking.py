@@ -10,7 +10,7 @@ A client waits here, not on an instance::
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -33,13 +33,21 @@ SWAPS: Final = frozenset({"swapdb", "flushall", "flushdb"})
 class Blocking:
     """Runs the commands that wait, and those that end a wait."""
 
-    def __init__(self, execution: Execution, core: _core.Proxy, *, runs_again: bool) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        core: _core.Proxy,
+        served: Callable[[_core.Command], None],
+        *,
+        runs_again: bool,
+    ) -> None:
         self._execution = execution
         self._table = execution.table
-        self._serving = Serving(execution, core, runs_again=runs_again)
+        self._serving = Serving(execution, core, served, runs_again=runs_again)
         self._waiters = self._serving.waiters
         self._hung_up: set[ClientKey] = set()
         self._gates: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
+        self._coming: dict[Place, set[asyncio.Future[None]]] = {}  # commands that look for now
 
     def count(self) -> int:
         """Return how many clients wait."""
@@ -64,7 +72,27 @@ class Blocking:
         return self._waiters.ids()
 
     async def run(self, command: _core.Command) -> bytes | None:
-        """A command that may wait; None if it does."""
+        """A command that may wait; None if it does. Who writes its keys later waits for that."""
+        places = [(command.info.db, access.key) for access in self._table.parse(command.args).keys]
+        is_known = asyncio.get_running_loop().create_future()
+        for place in places:
+            self._coming.setdefault(place, set()).add(is_known)
+        try:
+            return await self._run(command)
+        finally:
+            is_known.set_result(None)
+            for place in set(places):
+                self._coming[place].discard(is_known)
+                if not self._coming[place]:
+                    del self._coming[place]
+
+    async def all_known(self, places: Iterable[Place]) -> None:
+        """Wait until blocking commands for these keys that came before are known."""
+        coming = [one for place in set(places) for one in self._coming.get(place, ())]
+        if coming:
+            await asyncio.wait(coming)
+
+    async def _run(self, command: _core.Command) -> bytes | None:
         began = asyncio.get_running_loop().time()
         db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
         args, refusal = await self._resolve(command.args, db)
@@ -101,11 +129,12 @@ class Blocking:
 
     async def write(self, command: _core.Command) -> bytes:
         """Any other command: if someone waits for its keys, they are served before its reply."""
-        if command.token is not None or not self._waiters:
+        if command.token is not None or not (self._waiters or self._coming):
             return await self._execution.run(command)
         db, kind = command.info.db, Kind(resp=command.info.resp)
         parsed = self._table.parse(command.args)
         written = self._written(parsed, db)
+        await self.all_known(written)
         # What SORT reads besides is known, and locked, only when it runs.
         if parsed.row.name == "sort" or not any(place in self._waiters for place in written):
             reply = await self._execution.run(command)

@@ -123,7 +123,9 @@ class Information:
             "total_net_output_bytes": counts["net_output_bytes"],
             "rejected_connections": counts["rejected_connections"],
             "evicted_clients": counts["clients_evicted"],
-            "blocked_clients": self._blocking.count() + self._totals()["clients_paused"],
+            "blocked_clients": self._blocking.count()
+            + self._totals()["clients_paused"]
+            + self._pause.count(),
             **self._tracking.describe(),
             **self._pause.describe(),
         }

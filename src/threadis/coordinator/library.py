@@ -10,6 +10,7 @@ from threadis import _core
 from threadis.coordinator.links import Kind, LinkError, Links, Words, value
 from threadis.coordinator.locks import Locks
 
+NO_WRITES = b"no-writes"
 SCRIPTS_LIMIT = 10_000  # bodies kept for instances that restart
 
 
@@ -38,6 +39,29 @@ class Library:
             "function|kill": self.kill,
             "function|stats": self.stats,
         }
+
+    async def only_reads(self, args: Words) -> bool:
+        """Whether a script is declared to write nothing."""
+        family = args[0].lower()
+        if family.endswith(b"_ro"):
+            return True
+        if family == b"eval":
+            return NO_WRITES in _flags(args[1])
+        if family == b"evalsha":
+            return NO_WRITES in _flags(self._bodies.get(args[1].lower(), b""))
+        return args[1].lower() in await self._reading_functions()
+
+    async def _reading_functions(self) -> set[bytes]:
+        libraries = await self._links.call(self._links.any_ready(), b"FUNCTION", b"LIST")
+        if isinstance(libraries, hiredis.ReplyError):
+            return set()
+        found = [dict(zip(one[::2], one[1::2], strict=True)) for one in libraries]
+        functions = [
+            dict(zip(one[::2], one[1::2], strict=True))
+            for library in found
+            for one in library[b"functions"]
+        ]
+        return {one[b"name"].lower() for one in functions if NO_WRITES in one[b"flags"]}
 
     async def prepare(self, family: bytes, name: bytes, script: bytes) -> None:
         """Make a script of EVAL known to all instances, so that EVALSHA finds it on any."""
@@ -119,3 +143,16 @@ class Library:
 def _is_running(reply: bytes) -> bool:
     parts = _core.elements(reply)
     return len(parts) > 1 and parts[1] not in (b"$-1\r\n", b"_\r\n", b"*-1\r\n")
+
+
+def _flags(script: bytes) -> list[bytes]:
+    """Return the flags that a script's first line gives it: ``#!lua flags=no-writes,allow-oom``."""
+    if not script.startswith(b"#!"):
+        return []
+    words = script.split(b"\n", 1)[0].split()
+    return [
+        flag
+        for word in words
+        if word.startswith(b"flags=")
+        for flag in word.removeprefix(b"flags=").split(b",")
+    ]

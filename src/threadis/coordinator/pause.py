@@ -1,11 +1,17 @@
-"""CLIENT PAUSE and UNPAUSE: the workers hold commands back, the clock is here."""
+"""CLIENT PAUSE and UNPAUSE: the workers hold commands back, the clock is here.
+
+Scripts are held back here: whether one may write, its own first line says, or its function's flags.
+"""
 
 import asyncio
 import time
 from typing import Final
 
 from threadis import _core, resp
+from threadis.commands import SCRIPTS
+from threadis.coordinator.library import Library
 from threadis.coordinator.numbers import integer
+from threadis.coordinator.waiters import ClientKey, client_key
 
 NOTHING: Final = 0
 MODES: Final = {b"write": 1, b"all": 2}
@@ -15,8 +21,10 @@ NEVER: Final = 2**63 - 1  # milliseconds
 class Pause:
     """The one pause of all clients."""
 
-    def __init__(self, core: _core.Proxy, *, takes_more: bool) -> None:
+    def __init__(self, core: _core.Proxy, library: Library, *, takes_more: bool) -> None:
         self._core = core
+        self._library = library
+        self._held: dict[ClientKey, asyncio.Future[bool]] = {}  # True: go on, False: it has left
         self._takes_more = takes_more  # Valkey ignores the mode if more arguments follow
         self._what = NOTHING
         self._end = 0.0  # monotonic seconds
@@ -52,6 +60,36 @@ class Pause:
         self._finish()
         return resp.OK
 
+    def count(self) -> int:
+        """Return how many clients are held back here."""
+        return len(self._held)
+
+    async def let_pass(self, command: _core.Command) -> bool:
+        """Hold a script back that may write, or an EXEC of one; False if its client has left."""
+        if self._what and command.token is None and await self._may_write(command):
+            while self._what:
+                future = asyncio.get_running_loop().create_future()
+                self._held[client_key(command)] = future
+                try:
+                    if not await future:
+                        return False
+                finally:
+                    del self._held[client_key(command)]
+        return True
+
+    async def _may_write(self, command: _core.Command) -> bool:
+        for args in command.queued or [command.args]:
+            is_script = args[0].lower().decode(errors="replace") in SCRIPTS
+            if is_script and not await self._library.only_reads(args):
+                return True
+        return False
+
+    def left(self, client: ClientKey) -> None:
+        """Take note that a client has hung up."""
+        future = self._held.get(client)
+        if future and not future.done():
+            future.set_result(False)
+
     def describe(self) -> dict[str, str]:
         """Name the state as INFO does."""
         left = max(0, round((self._end - time.monotonic()) * 1000)) if self._what else 0
@@ -78,3 +116,6 @@ class Pause:
         if self._what:
             self._what = NOTHING
             self._core.set_pause(NOTHING)
+            for future in self._held.values():
+                if not future.done():
+                    future.set_result(True)

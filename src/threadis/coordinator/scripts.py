@@ -128,7 +128,7 @@ class Scripts:
         try:
             return await self._on_copies(call, known)
         except RefusedError as error:
-            if not error.reply.startswith(b"-OOM"):
+            if not error.reply.startswith(NO_COPIES):
                 raise
             reply = await self._without_copies(call, known)
             return error.reply if reply is None else reply

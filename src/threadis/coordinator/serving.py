@@ -7,7 +7,7 @@ where a server never blocks; so errors, replies and events are the server's.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,8 +37,16 @@ class Held:
 class Serving:
     """Knows who waits, hears of changes, and gives what is there to whoever is next."""
 
-    def __init__(self, execution: Execution, core: _core.Proxy, *, runs_again: bool) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        core: _core.Proxy,
+        served: Callable[[_core.Command], None],
+        *,
+        runs_again: bool,
+    ) -> None:
         self._execution = execution
+        self._served = served
         self._core = core
         self._runs_again = runs_again  # the server runs a blocked command again: 7.2 and later
         self._links = execution.links
@@ -214,6 +222,7 @@ class Serving:
             reply = resp.error(str(error))
         finally:
             if reply not in resp.NULLS:
+                self._served(waiter.command)
                 self._finish(waiter, reply)
             elif waiter.verdict is not None:
                 self._finish(waiter, waiter.verdict)

@@ -3,25 +3,26 @@
 Entries are numbered when they are first looked at, oldest first. Which client of a shared lane an
 entry is from, an instance cannot know: its address and name are empty. What came over connections
 that are not lanes is our own traffic and is not shown; commands of clients that the coordinator ran
-are noted here, with their clients. What a worker answers by itself (PING) takes no time.
+are noted here, with their clients; those of a transaction share its time. What a worker answers by
+itself (PING) takes no time; we hear of it only if the log wants everything.
 """
 
 import asyncio
+import contextlib
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import hiredis
 
 from threadis import _core, resp
-from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.links import LinkError, Links, Words
 
-MOST_NOTED: Final = 1024  # commands of the coordinator between two looks at the log
 WORDS, WORD = 32, 128  # of an entry: words, and bytes of each
+REDACTED: Final = b"(redacted)"
 LANE: Final = b"threadis-lane"
 OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT"))  # of a lane
-UNLOGGED: Final = frozenset((b"exec", b"wait"))  # waiting is not slowness
+UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting is not slowness
 DEFAULT_COUNT: Final = 10
 LENGTHS: Final = {
     b"slow": b"slowlog-max-len",
@@ -40,12 +41,15 @@ class Log:
         self._entries: list[tuple[int, Entry]] = []  # with their ids, oldest first
         self._seen: dict[tuple[int, int], int] = {}  # instance and process: last id seen there
         self._last_id = -1
-        self._noted: deque[Entry] = deque(maxlen=MOST_NOTED)
+        self._most = 0
         self._lock = asyncio.Lock()  # two readers at once would number an entry twice
 
-    def note(self, entry: Entry) -> None:
-        """Add a command that the coordinator ran."""
-        self._noted.append(entry)
+    async def note(self, entries: list[Entry]) -> None:
+        """Add commands that no instance has logged; they are newer than what instances have now."""
+        async with self._lock:
+            with contextlib.suppress(LinkError):  # read later, numbered later
+                await self._read()
+            self._add(entries)
 
     async def read(self) -> list[tuple[int, Entry]]:
         """Everything, newest first."""
@@ -57,24 +61,26 @@ class Log:
         limit = await self._links.call(self._links.any_ready(), *names)
         if isinstance(limit, hiredis.ReplyError):
             raise LinkError(str(limit))
-        most = int(limit[1])
+        self._most = int(limit[1])
         ready = self._links.ready()
         answers = await asyncio.gather(*(self._links.call(index, *self._get) for index in ready))
         if refusal := next((one for one in answers if isinstance(one, hiredis.ReplyError)), None):
             raise LinkError(str(refusal))
         # All have answered: from here on nothing is lost half way
-        new: list[Entry] = list(self._noted)
-        self._noted.clear()
+        new: list[Entry] = []
         for index, found in zip(ready, answers, strict=True):
             process = (index, self._links.instance(index).pid)
             seen = self._seen.get(process, -1)
             new += [[*row[1:4], b"", b""] for row in found if row[0] > seen and is_clients(row)]
             self._seen[process] = max([seen, *(row[0] for row in found)])
-        for entry in sorted(new, key=lambda entry: int(entry[0])):
+        self._add(sorted(new, key=lambda entry: int(entry[0])))
+        return self._entries[::-1]
+
+    def _add(self, entries: list[Entry]) -> None:
+        for entry in entries:
             self._last_id += 1
             self._entries.append((self._last_id, entry))
-        self._entries = self._entries[-most:] if most else []
-        return self._entries[::-1]
+        self._entries = self._entries[-self._most :] if self._most else []
 
     async def clear(self) -> None:
         """Forget everything; ids go on."""
@@ -86,8 +92,8 @@ class Log:
 class Logs:
     """Answers SLOWLOG and COMMANDLOG."""
 
-    def __init__(self, links: Links) -> None:
-        self._links = links
+    def __init__(self, core: _core.Proxy, links: Links) -> None:
+        self._core, self._links = core, links
         self._threshold: int | None = None  # microseconds; None: to be asked for
         self._logs = {
             kind: Log(
@@ -109,19 +115,34 @@ class Logs:
         }
 
     async def note(self, command: _core.Command, began: float) -> None:
-        """Log a command that the coordinator ran since ``began``, if it was slow."""
-        if command.args[0].lower() in UNLOGGED:
-            return
+        """Log what the coordinator has run since ``began``, if it was slow."""
         took = int((time.monotonic() - began) * 1_000_000)
-        if self._threshold is None and (ready := self._links.ready()):
+        if self._threshold is None or command.args[0].lower() == b"config":
+            await self.look()
+        commands = command.queued or [command.args]
+        await self.add(command.info, commands, took // len(commands))
+
+    async def add(self, info: _core.ClientInfo, commands: Sequence[Words], took: int) -> None:
+        """Log commands that took so many microseconds each, if that is slow."""
+        if self._threshold is None or not 0 <= self._threshold <= took:
+            return
+        who = [info.address.encode(), info.name]
+        now = int(time.time())
+        await self._logs[b"slow"].note(
+            [
+                [now, took, shortened(words), *who]
+                for words in commands
+                if words[0].lower() not in UNLOGGED
+            ]
+        )
+
+    async def look(self) -> None:
+        """Learn what is slow; workers tell us of what they answer only if everything is."""
+        if ready := self._links.ready():
             reply = await self._links.call(ready[0], b"CONFIG", b"GET", b"slowlog-log-slower-than")
             if isinstance(reply, list):  # else it is busy: asked again at the next command
                 self._threshold = int(reply[1])
-        if self._threshold is not None and 0 <= self._threshold <= took:
-            who = [command.info.address.encode(), command.info.name]
-            self._logs[b"slow"].note([int(time.time()), took, shortened(command.args), *who])
-        if command.args[0].lower() == b"config":
-            self._threshold = None
+                self._core.set_limit("log-all", int(self._threshold == 0))
 
     async def _checked(self, command: _core.Command) -> bytes | None:
         """The server's own complaint, if there is one."""
@@ -157,12 +178,14 @@ def is_clients(row: list[Any]) -> bool:
     return row[5] == LANE and words[0].upper() not in OPENING
 
 
-def shortened(words: list[bytes]) -> list[bytes]:
+def shortened(words: Words) -> list[bytes]:
     """A command as the server logs it: no secrets, not everything of long ones."""
     first = words[0].lower()
-    if first in (b"acl", b"config") and len(words) > 2:
-        shown = [*words[:2], *[b"(redacted)"] * (len(words) - 2)]
-        words = words if first == b"config" and not is_secret(words) else shown
+    if first == b"acl" and words[1].lower() in (b"setuser", b"deluser"):
+        words = [*words[:2], *[REDACTED] * (len(words) - 2)]
+    elif first == b"config":
+        secret = {at + 1 for at in range(2, len(words), 2) if is_secret(words[at])}
+        words = [REDACTED if at in secret else word for at, word in enumerate(words)]
     if len(words) > WORDS:
         more = len(words) - WORDS + 1
         words = [*words[: WORDS - 1], b"... (%d more arguments)" % more]
@@ -172,6 +195,6 @@ def shortened(words: list[bytes]) -> list[bytes]:
     ]
 
 
-def is_secret(words: list[bytes]) -> bool:
-    """Whether a CONFIG SET has a password in it."""
-    return any(word.lower().endswith((b"pass", b"auth")) for word in words[2::2])
+def is_secret(directive: bytes) -> bool:
+    """Whether the value of a directive is a password."""
+    return directive.lower().endswith((b"pass", b"auth"))

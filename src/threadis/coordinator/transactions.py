@@ -136,6 +136,7 @@ class Transactions:
         if is_plain:
             keys = [access for parsed in queued for access in parsed.keys]
             written = [(db, access.key) for access in keys if access.writes]
+            await self._blocking.all_known(written)
             also = self._blocking.also_lock(written)
             names = [*lock_names(keys, db), *_watched(watch), *also]
             async with self._execution.hold(names) as lock:
