@@ -4,6 +4,7 @@
 //! Without rules and pinned databases (nearly always) this is one look at a flag.
 
 use crate::slot::{SlotMap, slot};
+use memchr::memchr;
 use memchr::memmem::Finder;
 
 /// A byte of a rule's text: in which literal, and how far in.
@@ -61,7 +62,7 @@ impl Rule {
     /// Begin and end of the part that decides; `None` if the rule does not match, or the part is
     /// empty.
     fn part(&self, key: &[u8]) -> Option<(usize, usize)> {
-        if !key.starts_with(&self.first) {
+        if !is_same(&self.first, key.get(..self.first.len())?) {
             return None;
         }
         let (mut begin, mut end) = (0, 0);
@@ -76,14 +77,19 @@ impl Rule {
         note(0, 0);
         let mut behind = self.first.len();
         for (index, literal) in self.middle.iter().enumerate() {
-            let at = behind + literal.find(&key[behind..])?;
+            let rest = &key[behind..];
+            let found = match literal.needle() {
+                &[byte] => memchr(byte, rest), // nearly always, and much faster
+                _ => literal.find(rest),
+            };
+            let at = behind + found?;
             note(index + 1, at);
             behind = at + literal.needle().len();
         }
         match &self.last {
             Some(last) => {
                 let at = key.len().checked_sub(last.len()).filter(|&at| at >= behind)?;
-                if &key[at..] != last.as_slice() {
+                if !is_same(last, &key[at..]) {
                     return None;
                 }
                 note(self.middle.len() + 1, at);
@@ -93,6 +99,12 @@ impl Rule {
         }
         (begin < end).then_some((begin, end))
     }
+}
+
+/// Compares texts. An empty one has no address, and asking the library's `memcmp` about that costs
+/// 80 ns on processors that mask loads.
+fn is_same(literal: &[u8], text: &[u8]) -> bool {
+    literal.is_empty() || literal == text
 }
 
 /// Where keys live.

@@ -261,11 +261,6 @@ impl Proxy {
         rows::find(&self.shared.table, &args)
     }
 
-    /// The instance of a key.
-    fn instance_of(&self, db: u32, key: &[u8]) -> u16 {
-        self.shared.placement.instance(db, key)
-    }
-
     /// Says where an instance listens, or (without a socket) why it cannot be reached.
     fn set_instance(&self, index: usize, socket: Option<String>, why: String) -> PyResult<()> {
         if index >= self.shared.instances {

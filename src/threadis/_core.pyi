@@ -368,8 +368,6 @@ class Proxy:
         """Say that a blocking command is known: from here on ``wait_for`` counts."""
     def find(self, args: Sequence[bytes]) -> tuple[str, list[list[int]]] | None:
         """Look a command up: row name; for each key specification, the arguments that are keys."""
-    def instance_of(self, db: int, key: bytes) -> int:
-        """Tell the instance of a key in a database."""
     def subscribe(self, request: Subscribe, ticket: int) -> None:
         """Subscribe the client that asked; a ``Subscribed`` with this ticket follows."""
     def subscriptions(self) -> list[int]:

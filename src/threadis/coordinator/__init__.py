@@ -88,7 +88,7 @@ class Coordinator:
         self._users = Users(core, links, self.locks, self.clients, password)
         self.clients.has_user = self._users.has
         self._configuration = Configuration(start, core, links, self._users)
-        self._table = Table(core, rows)
+        self._table = Table(core, placed, rows)
         self._busy = Busy(core, links, self.locks)
         self._tightness = Tightness(core, links, self._table)
         self._permission = Permission(core, links, self._users, self._busy, self._tightness)
