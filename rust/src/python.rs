@@ -36,7 +36,7 @@ mod thread;
 mod tracking;
 
 use config::Config;
-use facts::{build_profile, slot};
+use facts::{build_profile, glob_matches, slot};
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Logged, Ran, Stopped, Tally, letter_to_python};
 use lines::Lines;
@@ -52,7 +52,7 @@ mod _core {
     #[pymodule_export]
     use super::{
         ClientList, Command, Left, Locked, Logged, Proxy, Ran, Replies, Stopped, Tally,
-        build_profile, elements, slot,
+        build_profile, elements, glob_matches, slot,
     };
     #[pymodule_export]
     use super::{Feed, Interest, Lines, PyPlacement, Subscribe, Subscribed, Trackers};

@@ -483,6 +483,9 @@ def elements(reply: bytes) -> list[bytes]:
 def build_profile() -> str:
     """Say "release" or "debug"."""
 
+def glob_matches(pattern: bytes, text: bytes) -> bool:
+    """Whether a pattern of the server's kind (KEYS, PSUBSCRIBE, ACL) matches."""
+
 def slot(key: bytes) -> int:
     """Compute the slot of a key."""
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
@@ -204,3 +205,74 @@ def test_a_restricted_default_user(users: Both, pair: Pair) -> None:
         late.same("PING", how="exact")
         users.same("CONFIG", "SET", "requirepass", "")
         late.same("PING")
+
+
+LIBRARY: Final = """#!lua name=lib
+redis.register_function('f', function(keys) return redis.call('incr', keys[1] .. 'f') end)
+"""
+SCRIPTS: Final = """
+EVAL "return redis.call('set', KEYS[1], ARGV[1])" 1 x:1 v
+EVAL "return redis.call('set', KEYS[1], ARGV[1])" 1 y:1 v
+EVAL "return redis.call('mset', KEYS[1], 1, KEYS[2], 2, KEYS[3], 3)" 3 x:1 x:2 x:3
+EVAL "return redis.call('set', 'y:1', 'v')" 0
+EVAL "return redis.call('get', 'x:1')" 0
+EVAL "return {redis.call('get', 'x:1'), redis.call('get', 'r:1'), redis.call('incr', 'x:n')}" 0
+EVAL "return redis.call('set', 'r:1', 'v')" 0
+EVAL "return redis.pcall('get', 'q')" 0
+EVAL "redis.call('set', 'x:2', '2') return redis.pcall('hset', 'x:h', 'a', 'b')" 0
+EVAL "return redis.call('hset', KEYS[1], 'a', 'b')" 1 x:h
+EVAL "redis.call('set', 'x:9', '9') return redis.call('get', 'q')" 0
+EVAL "return redis.call('publish', 'news', 'm')" 0
+EVAL "return redis.call('publish', 'other', 'm')" 0
+EVAL "return redis.call('mget', 'x:1', 'x:2', 'x:n', 'r:1')" 0
+EVAL "return redis.call('mget', 'x:1', 'q', 'x:n', 'r:1')" 0
+EVAL "return redis.call('set', 's:1', 1)" 0
+EVAL "return redis.call('incr', 's:1')" 0
+EVAL_RO "return redis.call('get', KEYS[1])" 1 r:1
+EVAL "return redis.acl_check_cmd('set', KEYS[1], 1)" 1 x:1
+EVAL "return redis.acl_check_cmd('hset', KEYS[1], 'f', 1)" 1 x:1
+EVAL "return redis.acl_check_cmd('set', 'q', 1)" 0
+FCALL f 1 x:1
+FCALL f 1 q
+MULTI
+EVAL "return redis.call('incr', 'x:n')" 0
+EVAL "return redis.pcall('incr', 'q')" 0
+EXEC
+"""
+
+
+def denials(connection: Connection) -> list[tuple[bytes, ...]]:
+    """Reason, context, object and user of the lines of ACL LOG."""
+    names = (b"reason", b"context", b"object", b"username")
+    found = []
+    for entry in connection.ask("ACL", "LOG", 100).elements:
+        texts = [word.text if word.kind == "$" else b"" for word in entry.elements]
+        fields = dict(zip(texts[::2], texts[1::2], strict=True))
+        found.append(tuple(fields[name] for name in names))
+    return found
+
+
+def test_scripts_of_restricted_users(pair: Pair, protocol: int) -> None:
+    with pair.both() as admin, pair.both(protocol) as both:
+        try:
+            admin.same("ACL", "LOG", "RESET")
+            admin.same(
+                "ACL", "SETUSER", "rita", "on", ">pw", "~x:*", "%R~r:*", "resetchannels", "&news",
+                "+@all", "-@hash", "(~s:* -@all +set +eval)",
+            )  # fmt: skip
+            admin.same("MSET", "r:1", "one", "q", "1", "y:1", "y")
+            admin.same("FUNCTION", "LOAD", LIBRARY)
+            both.same("AUTH", "rita", "pw")
+            for line in SCRIPTS.strip().splitlines():
+                for _ in range(2):  # unknown at first, then known
+                    both.same_line(line)
+                    if line in ("MULTI", "EXEC"):
+                        break
+            admin.same("MGET", "x:1", "x:2", "x:3", "x:9", "x:n", "q", "y:1", "r:1", "s:1")
+            admin.same("EXISTS", "x:h")
+            assert set(denials(admin.ours)) == set(denials(admin.bare))
+            assert b"threadis" not in admin.ours.ask("ACL", "LOG", 100).raw
+        finally:
+            admin.same("ACL", "DELUSER", "rita")
+            admin.same("FUNCTION", "FLUSH")
+            admin.same("FLUSHALL")

@@ -103,7 +103,7 @@ class Coordinator:
         self._blocking = Blocking(self._execution, core, self._log_served, runs_again=runs_again)
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
-        scripts = Scripts(self._execution, self._library, self._busy)
+        scripts = Scripts(self._execution, self._library, self._busy, self._users)
         self._tracking = Tracking(core, links, self.clients)
         whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
         self.tallies = Tallies(core, len(start.workers))

@@ -7,7 +7,7 @@ from typing import Any
 
 from threadis import _core, resp
 from threadis.coordinator.links import Kind, Links, value
-from threadis.coordinator.users import HIDDEN, Users
+from threadis.coordinator.users import HIDDEN, Denial, Users
 
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 DEFAULT_COUNT = 10  # entries that ACL LOG shows
@@ -91,9 +91,11 @@ class Acl:
         replies = await asyncio.gather(
             *(self._links.raw(index, [asked], kind=kind) for index in everyone)
         )
-        entries = [Entry(one) for (reply,) in replies for one in _core.elements(reply)]
+        entries = [
+            Entry(one, self._users.who) for (reply,) in replies for one in _core.elements(reply)
+        ]
         shown = sorted(
-            (one for one in entries if not _is_hidden(one.fields[b"username"])),
+            (one for one in entries if not _is_hidden(one.user)),
             key=lambda one: float(one.fields[b"age-seconds"]),
         )
         merged: dict[tuple[bytes, ...], Entry] = {}
@@ -109,7 +111,7 @@ class Acl:
 class Entry:
     """One entry of ACL LOG."""
 
-    def __init__(self, reply: bytes) -> None:
+    def __init__(self, reply: bytes, who: Callable[[bytes, Denial], bytes]) -> None:
         self._head = reply[: reply.index(b"\n") + 1]
         self._parts = _core.elements(reply)
         known: dict[bytes, Any] = {}
@@ -117,7 +119,9 @@ class Entry:
             known[value(self._parts[at])] = value(self._parts[at + 1])
         self.fields = known
         self.count: int = known[b"count"]
-        self.what = tuple(known[name] for name in (b"reason", b"context", b"object", b"username"))
+        self._logged_as: bytes = known[b"username"]
+        self.user = who(self._logged_as, (known[b"reason"], known[b"object"]))
+        self.what = (known[b"reason"], known[b"context"], known[b"object"], self.user)
 
     def encode(self) -> bytes:
         """The entry as the server writes it."""
@@ -126,8 +130,12 @@ class Entry:
             match value(name):
                 case b"count":
                     shown = resp.integer(self.count)
+                case b"username":
+                    shown = resp.bulk(self.user)
                 case b"client-info":
-                    shown = resp.bulk(value(shown).replace(b" name=threadis-lane ", b" name= "))
+                    text = value(shown).replace(b" name=threadis-lane ", b" name= ")
+                    user = (b" user=" + self._logged_as, b" user=" + self.user)
+                    shown = resp.bulk(text.replace(*user))
             parts += [name, shown]
         return self._head + b"".join(parts)
 

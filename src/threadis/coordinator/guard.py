@@ -14,6 +14,8 @@ import hiredis
 
 from threadis.coordinator.links import Link, Words, value
 from threadis.coordinator.locality import Group, pattern
+from threadis.coordinator.rights import Rights
+from threadis.coordinator.users import Denial
 
 PREFIX = b"threadis-guard-"
 
@@ -40,51 +42,82 @@ class Guard:
 
     def __init__(self) -> None:
         self.name = b""
+        self.denials: set[Denial] = set()  # what its user was not allowed to do either
+        self._rights: Rights | None = None
+        self._keys: frozenset[bytes] = frozenset()
+        self._refused: frozenset[bytes] = frozenset()
+        self._only_reads = False
         self._password = os.urandom(16).hex().encode()
-        self._denied: Collection[bytes] = ()
+        self._denied: Collection[bytes] | None = None  # None: its rules must be made anew
 
     def before(
         self,
+        rights: Rights | None,
         keys: Collection[bytes],
         denied: Collection[bytes],
         local: Collection[Group] = (),
         *,
+        copies_of: int | None = None,
         only_reads: bool = False,
     ) -> list[Words]:
         """Build the commands that set the guard up for these keys; the first to run.
 
-        Where the real keys are, the groups that live there are allowed; on copies they are not,
+        It may do what a user with these ``rights`` may (None: everything). Where the real keys
+        are, the groups that live there are allowed; on copies of a database they are not,
         because nobody would notice them.
         """
-        patterns = [group.pattern() for group in local]
-        patterns += [pattern(key) for key in keys if not any(key in group for group in local)]
-        allowed = [(b"%R~" if only_reads else b"~") + found for found in patterns]
+        self._rights, self._keys, self._only_reads = rights, frozenset(keys), only_reads
+        self._refused, self.denials = frozenset(denied), set()
         if not self.name:
             self.name = PREFIX + os.urandom(8).hex().encode()
-            rules = [b"reset", b"on", b">" + self._password, b"&*", b"+@all"]
-        elif self._denied != denied:
-            rules = [b"+@all"]
-        else:
-            return [[b"ACL", b"SETUSER", self.name, b"resetkeys", *allowed]]
-        self._denied = denied
-        rules += [b"-" + name for name in denied]
-        return [[b"ACL", b"SETUSER", self.name, *rules, b"resetkeys", *allowed]]
+            self._denied = None
+        user = [b"ACL", b"SETUSER", self.name]
+        new = [b"reset", b"on", b">" + self._password]
+        if rights:
+            self._denied = None
+            patterns = {key: [pattern(key)] for key in keys}
+            rules = rights.rules(patterns, denied, copies_of, only_reads=only_reads)
+            return [[*user, *new, *rules]]
+        sign = b"%R~" if only_reads else b"~"
+        allowed = [sign + group.pattern() for group in local]
+        others = (key for key in keys if not any(key in group for group in local))
+        allowed += [sign + pattern(key) for key in others]
+        if self._denied != denied:
+            self._denied = denied
+            new += [b"&*", b"+@all", *(b"-" + name for name in denied)]
+            return [[*user, *new, *allowed]]
+        return [[*user, b"resetkeys", *allowed]]
 
     def login(self) -> Words:
         """Build the command that makes the connection the guard's."""
         return [b"AUTH", self.name, self._password]
 
     def refusals(self, log: bytes) -> Refusals:
-        """Read what ACL LOG says of this guard."""
+        """Read what ACL LOG says of this guard; leave out what its user may not do anyway."""
         found = Refusals()
         entries = value(log)
         for entry in entries if isinstance(entries, list) else []:
             is_map = isinstance(entry, dict)  # RESP3
             fields = entry if is_map else dict(zip(entry[::2], entry[1::2], strict=True))
-            if fields.get(b"username") == self.name:
-                kind = found.keys if fields[b"reason"] == b"key" else found.commands
-                kind.add(fields[b"object"])
+            if fields.get(b"username") != self.name:
+                continue
+            reason, what = fields[b"reason"], fields[b"object"]
+            if self._is_denied_to_user(reason, what):
+                self.denials.add((reason, what))
+            elif reason == b"key":
+                found.keys.add(what)
+            else:
+                found.commands.add(what)
         return found
+
+    def _is_denied_to_user(self, reason: bytes, what: bytes) -> bool:
+        if self._rights is None:
+            return False
+        if reason == b"key":
+            if what in self._keys:
+                return not (self._only_reads and self._rights.may_write(what))
+            return not self._rights.may_touch(what)
+        return reason != b"command" or what not in self._refused
 
     async def retire(self, link: Link) -> None:
         """Forget a name that ACL LOG knows."""

@@ -32,9 +32,11 @@ from threadis.coordinator.guard import (
 )
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import Kind, Link, Words
-from threadis.coordinator.locality import LOCK, Group
+from threadis.coordinator.locality import EVERYTHING, LOCK, Group
 from threadis.coordinator.locks import Lock
+from threadis.coordinator.rights import Rights
 from threadis.coordinator.table import Access
+from threadis.coordinator.users import Users
 
 KNOWN_LIMIT = 10_000  # scripts we remember something about
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
@@ -72,13 +74,15 @@ class Call:
     kind: Kind
     writes: bool
     within: int | None
+    rights: Rights | None  # of its user; None: everything
 
 
 class Scripts:
     """Runs scripts and functions."""
 
-    def __init__(self, execution: Execution, library: Library, busy: Busy) -> None:
+    def __init__(self, execution: Execution, library: Library, busy: Busy, users: Users) -> None:
         self._busy = busy
+        self._users = users
         self._execution = execution
         self._links = execution.links
         self._table = execution.table
@@ -102,7 +106,8 @@ class Scripts:
             name = args[1].lower()
         else:  # another library may give another function this name
             name = b"%d:%s" % (self._library.generation, args[1])
-        call = Call(name, words, keys, info.db, kind, not family.endswith(b"_ro"), command.token)
+        writes, rights = not family.endswith(b"_ro"), self._users.rights(info.user)
+        call = Call(name, words, keys, info.db, kind, writes, command.token, rights)
         await self._library.prepare(family, name, args[1])
         try:
             return await self._run(call)
@@ -111,13 +116,12 @@ class Scripts:
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
-        home = self._execution.locality.home(call.db)
-        if home is not None:  # everything it may touch is there
-            return (await self._directly(call, home))[0]
         owners = {self._table.owner(call.db, key) for key in call.keys}
         if len(owners) > 1:
             return await self._on_copies(call, known)
-        index = owners.pop() if owners else self._links.any_ready()
+        index = self._home(call, call.keys)
+        if EVERYTHING in self._groups(call):
+            return (await self._directly(call, index))[0]
         # What only reads can be run again, whatever it has touched.
         declares = known.declares and (not known.is_local or self._groups(call))
         may_try = declares or not (call.writes or known.strays)
@@ -143,7 +147,7 @@ class Scripts:
             owners = {self._table.owner(call.db, key) for key in keys}
             if len(owners) > 1:
                 return None
-            index = owners.pop() if owners else self._links.any_ready()
+            index = self._home(call, keys)
             trial = replace(call, keys=keys)
             reply, refusals = await self._directly(trial, index, only_reads=True)
             if not refusals:
@@ -190,7 +194,7 @@ class Scripts:
         ):
             await link.select(call.db)
             guard = self._guard(link)
-            before = guard.before(call.keys, denied, local, only_reads=only_reads)
+            before = guard.before(call.rights, call.keys, denied, local, only_reads=only_reads)
             async with self._busy.watch(index):
                 replies = await link.ask_fenced(
                     *before, guard.login(), call.words, self._links.login(), ACL_LOG
@@ -201,9 +205,7 @@ class Scripts:
                 return replies[0], Refusals()
             if link.is_spoilt:
                 return reply, Refusals()
-            refusals = guard.refusals(replies[-1])
-            if refusals:
-                await guard.retire(link)
+            refusals, reply = await self._judge(guard, link, replies[-1], call, reply)
             if refusals.commands & set(alone):
                 return _refuse(refusals.commands & set(alone)), Refusals()
             return reply, refusals
@@ -230,7 +232,7 @@ class Scripts:
             elif len({self._table.owner(call.db, key) for key in keys}) <= 1 and keys == call.keys:
                 # Everything it needs is on one instance: there it may do all it wants.
                 known.declares = True
-                index = self._table.owner(call.db, keys[0]) if keys else self._links.any_ready()
+                index = self._home(call, keys)
                 reply, refused = await self._directly(call, index)
                 return reply if not refused else _refuse(refused.keys | refused.commands)
             elif refusals.commands <= {b"publish", b"spublish"}:
@@ -248,11 +250,11 @@ class Scripts:
         self, call: Call, keys: Sequence[bytes], accesses: list[Access], denied: Collection[bytes]
     ) -> tuple[Outcome, Refusals]:
         copies = await self._execution.borrowing.fetch(accesses, call.db)
-        index = self._table.owner(call.db, keys[0]) if keys else self._links.any_ready()
+        index = self._home(call, keys)
         written = keys if call.writes else []
         async with self._links.lease(index, call.kind) as link:
             guard = self._guard(link)
-            replies = await link.ask(*guard.before(keys, denied))
+            replies = await link.ask(*guard.before(call.rights, keys, denied, copies_of=call.db))
             if replies[0].startswith(b"-"):  # another script runs there
                 guard.name = b""
                 raise RefusedError(replies[0])
@@ -261,10 +263,22 @@ class Scripts:
                 borrowing = self._execution.borrowing
                 outcome = await borrowing.evaluate_on(link, script, copies, written)
             log = (await link.ask(ACL_LOG))[0]
-            refusals = guard.refusals(log)
-            if refusals:
-                await guard.retire(link)
-        return Outcome([outcome.replies[1]], outcome.changes), refusals
+            refusals, reply = await self._judge(guard, link, log, call, outcome.replies[1])
+        return Outcome([reply], outcome.changes), refusals
+
+    async def _judge(
+        self, guard: Guard, link: Link, log: bytes, call: Call, reply: bytes
+    ) -> tuple[Refusals, bytes]:
+        """What the guard refused that the user may do; else the reply, in the user's name."""
+        refusals = guard.refusals(log)
+        if refusals or guard.denials:
+            if call.rights:
+                if reply.startswith(b"-"):
+                    reply = reply.replace(guard.name, call.rights.user)
+                if not refusals:
+                    self._users.note_denials(guard.name, call.rights.user, guard.denials)
+            await guard.retire(link)
+        return refusals, reply
 
     async def _write(self, call: Call, outcome: Outcome, lock: Lock) -> None:
         if outcome.changes:
@@ -278,9 +292,19 @@ class Scripts:
             return (*OTHER_DATABASES, b"flushall", b"swapdb")
         return (*WHOLE_KEYSPACE, *OTHER_DATABASES) if locality.has_pins else WHOLE_KEYSPACE
 
+    def _home(self, call: Call, keys: Sequence[bytes]) -> int:
+        """Choose the instance for a script with these keys."""
+        if keys:
+            return self._table.owner(call.db, keys[0])
+        pinned = self._execution.locality.home(call.db)
+        return self._links.any_ready() if pinned is None else pinned
+
     def _groups(self, call: Call) -> list[Group]:
-        """Find what lives where its keys do; for a script whose keys are on one instance."""
-        return self._execution.locality.groups(call.db, call.keys)
+        """Find what lives where its keys do, if these are on one instance.
+
+        A restricted user's script gets exact keys only.
+        """
+        return [] if call.rights else self._execution.locality.groups(call.db, call.keys)
 
     def _guard(self, link: Link) -> Guard:
         guard: Guard = link.guard or Guard()

@@ -9,20 +9,22 @@ ours altogether.
 import asyncio
 import hashlib
 import itertools
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from threadis import _core, resp
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.links import ADMIN, LinkError, Links, Words
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.rights import LOGIN, Rights
 
 HIDDEN = b"threadis-"
 DEFAULT = b"default"
 RETRY = 0.05  # seconds between attempts to tell an instance
-# Rules that say how a user logs in, not what it may do.
-LOGIN = frozenset((b"on", b"off", b"nopass", b"sanitize-payload", b"skip-sanitize-payload"))
+DENIALS_LIMIT = 256  # guards whose denials ACL LOG may still show
 
 Rules = list[bytes]  # as in ACL LIST, without the name
+Denial = tuple[bytes, bytes]  # reason and object, as in ACL LOG
 
 
 class Users:
@@ -37,6 +39,7 @@ class Users:
         self._numbers = itertools.count(1)
         self._ids: dict[bytes, int] = {}
         self.rules: dict[bytes, Rules] = {}
+        self._denials: OrderedDict[bytes, tuple[bytes, set[Denial]]] = OrderedDict()
         self.changing = asyncio.Lock()
 
     def id(self, name: bytes) -> int:
@@ -46,6 +49,24 @@ class Users:
     def has(self, name: str) -> bool:
         """Whether there is such a user."""
         return name.encode() in self.rules
+
+    def rights(self, name: bytes) -> Rights | None:
+        """Return what a user may do; None: everything."""
+        if not self._ids.get(name):
+            return None
+        return Rights.parse(name, self.rules[name])
+
+    def note_denials(self, guard: bytes, user: bytes, denials: set[Denial]) -> None:
+        """Remember that what a guard was not allowed to do, its user was not."""
+        if denials:
+            self._denials[guard] = (user, denials)
+            if len(self._denials) > DENIALS_LIMIT:
+                self._denials.popitem(last=False)
+
+    def who(self, name: bytes, denial: Denial) -> bytes:
+        """Return the user whom a line of ACL LOG is about: instead of a guard, its user."""
+        user, denials = self._denials.get(name, (name, set()))
+        return user if denial in denials else name
 
     async def recover(self) -> None:
         """Take over what the instance knows that has run longest; the others learn it."""

@@ -1,0 +1,123 @@
+"""What a restricted user may do, so that a script's guard may do no more.
+
+A user's rules are several sets: the root permissions, then selectors; a command is allowed if one
+of them allows all of it. A guard gets the same sets, but instead of their key patterns only the
+script's own keys, as far as the patterns allow them.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from threadis import _core
+
+# Rules that say how a user logs in, not what it may do.
+LOGIN = frozenset((b"on", b"off", b"nopass", b"sanitize-payload", b"skip-sanitize-payload"))
+DATABASES = b"db="
+KEY_RULE = re.compile(rb"(?:%(R|W|RW|WR))?~(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Keys that may be read, or written, or both."""
+
+    glob: bytes
+    reads: bool
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """The root permissions, or a selector."""
+
+    patterns: list[Pattern]
+    databases: list[bytes] | None  # None: all
+    others: list[bytes]  # commands and channels, in order
+
+    @classmethod
+    def parse(cls, rules: Sequence[bytes]) -> "RuleSet":
+        """Read rules as ACL LIST writes them."""
+        patterns, databases, others = [], None, []
+        for rule in rules:
+            found = KEY_RULE.fullmatch(rule)
+            if found:
+                access = found[1] or b"RW"
+                patterns.append(Pattern(found[2], b"R" in access, b"W" in access))
+            elif rule.startswith(DATABASES):
+                databases = rule.removeprefix(DATABASES).split(b",")
+            elif rule not in LOGIN and not rule.startswith(b"#"):
+                others.append(rule)
+        return cls(patterns, databases, others)
+
+    def access(self, key: bytes) -> tuple[bool, bool]:
+        """Whether it lets a key be read, and be written."""
+        found = [one for one in self.patterns if _core.glob_matches(one.glob, key)]
+        return any(one.reads for one in found), any(one.writes for one in found)
+
+    def rules(
+        self, keys: dict[bytes, list[bytes]], denied: Collection[bytes], *, only_reads: bool
+    ) -> list[bytes]:
+        """Build the same set for these keys (each with the patterns that stand for it)."""
+        made = [*self.others, *(b"-" + name for name in denied)]
+        for key, patterns in keys.items():
+            reads, writes = self.access(key)
+            writes = writes and not only_reads
+            if reads or writes:
+                sign = b"~" if reads and writes else b"%R~" if reads else b"%W~"
+                made += [sign + pattern for pattern in patterns]
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """All sets of a user."""
+
+    user: bytes
+    root: RuleSet
+    selectors: list[RuleSet]
+
+    @classmethod
+    def parse(cls, user: bytes, rules: Sequence[bytes]) -> "Rights":
+        """Read a line of ACL LIST, without the name; selectors are in parentheses."""
+        root: list[bytes] = []
+        selectors: list[list[bytes]] = []
+        is_inside = False
+        for rule in rules:
+            if not is_inside and not rule.startswith(b"("):
+                root.append(rule)
+                continue
+            if not is_inside:
+                selectors.append([])
+                rule = rule[1:]
+            is_inside = not rule.endswith(b")")
+            selectors[-1].append(rule if is_inside else rule[:-1])
+        return cls(user, RuleSet.parse(root), [RuleSet.parse(one) for one in selectors])
+
+    def may_touch(self, key: bytes) -> bool:
+        """Whether some set lets a key be read or written."""
+        return any(any(one.access(key)) for one in (self.root, *self.selectors))
+
+    def may_write(self, key: bytes) -> bool:
+        """Whether some set lets a key be written."""
+        return any(one.access(key)[1] for one in (self.root, *self.selectors))
+
+    def rules(
+        self,
+        keys: dict[bytes, list[bytes]],
+        denied: Collection[bytes],
+        copies_of: int | None,
+        *,
+        only_reads: bool,
+    ) -> list[bytes]:
+        """Build a guard's rules; ``copies_of`` is the database whose copies are elsewhere."""
+
+        def made(one: RuleSet) -> list[bytes]:
+            rules = one.rules(keys, denied, only_reads=only_reads)
+            if one.databases is None:
+                return rules
+            if copies_of is None:
+                return [*rules, DATABASES + b",".join(one.databases)]
+            return rules if b"%d" % copies_of in one.databases else []
+
+        selectors = [b"(" + b" ".join(rules) + b")" for rules in map(made, self.selectors) if rules]
+        return [*(made(self.root) or [b"-@all"]), *selectors]
