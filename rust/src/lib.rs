@@ -35,6 +35,7 @@ pub mod multi;
 pub mod names;
 pub mod net;
 pub mod number;
+mod ordered;
 pub mod output_limits;
 pub mod pause;
 pub mod placement;

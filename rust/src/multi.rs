@@ -250,6 +250,10 @@ impl Worker {
             return Taken::NotYet;
         }
         let instance = multi.instance.unwrap_or_else(|| self.any_instance(place));
+        if multi.may_replicate && self.must_wait_for_writes(place, Some(instance)) {
+            self.clients[place].multi = Some(multi);
+            return Taken::NotYet;
+        }
         let lane = match self.reach(place, instance) {
             Reach::Lane(lane) => lane,
             Reach::Full(lane) => {

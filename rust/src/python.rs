@@ -100,6 +100,7 @@ impl Proxy {
             client_memory: config.client_memory / config.workers.len().max(1),
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
+            ordered_pipelines: config.ordered_pipelines,
             registry: Registry::default(),
             tracking: Tracking::default(),
             waited: Waited::default(),

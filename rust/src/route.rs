@@ -52,7 +52,12 @@ impl Worker {
             owner(row, args, db, shared)
         };
         match owner {
-            Owner::One(instance) => self.route_to_instance(place, instance, args),
+            Owner::One(instance) => {
+                if row.writes && self.must_wait_for_writes(place, Some(instance)) {
+                    return Taken::NotYet;
+                }
+                self.route_to_instance(place, instance, args)
+            }
             // No keys where the server expects some: any instance will say what is wrong.
             Owner::Nobody => self.route_to_any(place, args),
             Owner::Several => self.route_to_coordinator(place, args),

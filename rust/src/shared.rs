@@ -43,6 +43,8 @@ pub struct Shared {
     pub pushes_follow_replies: bool,
     /// UNSUBSCRIBE without subscriptions is an error, as in newer servers.
     pub unsubscribing_needs_subscription: bool,
+    /// In a pipeline, a write waits for earlier writes on other instances.
+    pub ordered_pipelines: bool,
     /// Who is subscribed to what.
     pub registry: Registry,
     /// Who is told of changed keys.

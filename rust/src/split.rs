@@ -30,8 +30,11 @@ impl Worker {
         let mut owners = std::mem::take(&mut self.owners);
         owners.clear();
         owners.extend(span.indices().map(|index| shared.placement.instance(db, args.get(index))));
-        let taken = if owners.iter().all(|&owner| owner == owners[0]) {
-            self.route_to_instance(place, usize::from(owners[0]), args)
+        let home = owners.iter().all(|&owner| owner == owners[0]).then(|| usize::from(owners[0]));
+        let taken = if row.writes && self.must_wait_for_writes(place, home) {
+            Taken::NotYet
+        } else if let Some(home) = home {
+            self.route_to_instance(place, home, args)
         } else {
             self.split(place, row, merge, args, span, &owners)
         };

@@ -5,7 +5,7 @@ Every server version and module describes its commands (arity, flags, key specif
 speak of cluster mode, our instances are standalone. A command that no rule places is refused.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 
@@ -196,6 +196,8 @@ OVERRIDES: Final[dict[str, Override]] = {
     "waitaof": Override("refuse", "speaks of the writes of one connection"),
 }
 
+# With ``multikey split``: as the server's tips say.
+SPLITTABLE: Final = frozenset({"mset", "del", "unlink"})
 # A replica, or redis-cli with --rdb or --replica, would get one instance's data.
 REPLICATION: Final = frozenset({"sync", "psync", "replconf"})
 # Run at once between MULTI and EXEC.
@@ -224,14 +226,21 @@ MERGES: Final = {
 }
 
 
-def derive(entries: list[Any]) -> list[Row]:
-    """Build the table from the reply of COMMAND (RESP2, as hiredis reads it)."""
+def derive(entries: list[Any], *, is_split: bool = False) -> list[Row]:
+    """Build the table from the reply of COMMAND (RESP2, as hiredis reads it).
+
+    ``is_split`` lets each part of a command in ``SPLITTABLE`` go its own way.
+    """
     # Valkey 9 refuses MULTI inside MULTI like any other, and names the command.
     words_it = any(entry[0] == b"multi" and b"no_multi" in entry[2] for entry in entries)
     rows: list[Row] = []
     for entry in entries:
-        rows.append(_row(entry, "", words_it))
-        name = rows[-1].name
+        row = _row(entry, "", words_it)
+        if is_split and row.name in SPLITTABLE:
+            route, detail = _route_by_tips(entry)
+            row = replace(row, route=route, detail=detail)
+        rows.append(row)
+        name = row.name
         subcommands = entry[9] if len(entry) > 9 else []
         rows.extend(_row(sub, name, words_it) for sub in subcommands)
     return _with_missing(rows)
@@ -299,13 +308,13 @@ def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Over
         return "coordinator", "", None
     if family in REFUSED_FAMILIES or flags.intersection(REFUSED_FLAGS):
         return "refuse", "", None
+    return *_route_by_tips(entry), None
+
+
+def _route_by_tips(entry: list[Any]) -> tuple[str, str]:
     tips = dict(
         tip.decode().split(":", 1) for tip in (entry[7] if len(entry) > 7 else []) if b":" in tip
     )
-    return *_route_by_tips(entry, tips), None
-
-
-def _route_by_tips(entry: list[Any], tips: dict[str, str]) -> tuple[str, str]:
     policy = tips.get("request_policy")
     response = tips.get("response_policy")
     merge = MERGES.get(response or "")

@@ -81,6 +81,8 @@ class Config:
     databases: int = _knob(16, _SOME, DATA, "N", "Databases that SELECT can reach.")
     placement: tuple[str, ...] = _knob((), placing.read_rules, DATA, "RULE", "Which part of a key decides on its instance, as 'bull:{*}:*'; may be repeated.", is_list=True)
     pin_database: tuple[tuple[int, int], ...] = _knob((), placing.read_pins, DATA, "DB=INSTANCE", "All keys of a database on one instance, as 3=0; may be repeated.", is_list=True)
+    multikey: str = _knob("atomic", values.one_of("atomic", "split"), LIMITS, "atomic|split", "MSET, DEL, UNLINK over several instances: all or nothing; or faster, each part on its own.")
+    ordered_pipelines: bool = _knob(False, values.yes_or_no, LIMITS, "yes|no", "A write waits for the earlier writes of its pipeline on other instances.")
     maxclients: int = _knob(10000, _SOME, LIMITS, "N", "Clients served at the same time.")
     timeout: int = _knob(0, _ANY, LIMITS, "SECONDS", "Close a client that was idle so long; 0: never.")
     tcp_keepalive: int = _knob(300, _ANY, LIMITS, "SECONDS", "Time between probes of an idle client; 0: none.")

@@ -42,6 +42,7 @@ class CoreConfig:
     tcp_keepalive: int
     pushes_follow_replies: bool
     unsubscribing_needs_subscription: bool
+    ordered_pipelines: bool
     hello2: list[tuple[bytes, bytes]]  # fields of HELLO's reply, values as RESP
     hello3: list[tuple[bytes, bytes]]
     commands: list[commands.Row]
@@ -89,7 +90,7 @@ class Server:
             if isinstance(message, control.Instance):
                 known[message.index] = message
                 self._links.update(message)
-        facts = await self._ask_server()
+        facts = await self._ask_server(is_split=start.is_split)
         placed = placement_of(start)
         self._core = _core.Proxy(core_config(start, facts, placed))
         self._coordinator = Coordinator(
@@ -121,15 +122,15 @@ class Server:
     def _tell(self, message: control.ToSupervisor) -> None:
         self._writer.write(control.encode(message))
 
-    async def _ask_server(self) -> ServerFacts:
+    async def _ask_server(self, *, is_split: bool) -> ServerFacts:
         """Ask the first instance that answers."""
         while True:
             for index in range(self._links.count):
                 with contextlib.suppress(LinkError):
-                    return await self._ask_instance(index)
+                    return await self._ask_instance(index, is_split)
             await asyncio.sleep(0.05)
 
-    async def _ask_instance(self, index: int) -> ServerFacts:
+    async def _ask_instance(self, index: int, is_split: bool) -> ServerFacts:
         entries = await self._links.call(index, b"COMMAND")
         hello2 = await self._links.call(index, b"HELLO", b"2")
         hello3 = await self._links.call(index, b"HELLO", b"3")
@@ -138,7 +139,7 @@ class Server:
         unsubscribed = await self._links.call(index, b"UNSUBSCRIBE")
         says = dict(zip(hello2[::2], hello2[1::2], strict=True))
         return ServerFacts(
-            commands=commands.derive(entries),
+            commands=commands.derive(entries, is_split=is_split),
             hello2=[(hello2[at], encode(hello2[at + 1])) for at in range(0, len(hello2), 2)],
             hello3=[(name, encode(value)) for name, value in hello3.items()],
             pushes_follow_replies=pushes_follow_replies(says),
@@ -205,6 +206,7 @@ def core_config(start: control.Start, facts: ServerFacts, placed: _core.Placemen
         tcp_keepalive=start.tcp_keepalive,
         pushes_follow_replies=facts.pushes_follow_replies,
         unsubscribing_needs_subscription=facts.unsubscribing_needs_subscription,
+        ordered_pipelines=start.ordered_pipelines,
         hello2=facts.hello2,
         hello3=facts.hello3,
         commands=facts.commands,

@@ -159,6 +159,8 @@ class Supervisor:
             slot_map=self._data.layout.slot_map,
             rules=self._data.layout.rules,
             pins=self._data.layout.pins,
+            is_split=config.multikey == "split",
+            ordered_pipelines=config.ordered_pipelines,
             instance_count=len(planned.instance_cpus),
             instance_password=password,
             data_dir=str(self._data.path),

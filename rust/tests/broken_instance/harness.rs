@@ -237,6 +237,7 @@ fn shared(instances: usize) -> Shared {
         client_memory: CLIENT_MEMORY,
         pushes_follow_replies: true,
         unsubscribing_needs_subscription: true,
+        ordered_pipelines: false,
         registry: Registry::default(),
         tracking: _core::tracking::Tracking::default(),
         waited: _core::waited::Waited::default(),
