@@ -24,6 +24,7 @@ def test_python_is_met_in_few_rust_files() -> None:
         "python/feed.rs",
         "python/letters.rs",
         "python/lines.rs",
+        "python/placement.rs",
         "python/replies.rs",
         "python/rows.rs",
         "python/thread.rs",
@@ -49,7 +50,7 @@ def test_unsafe_is_one_line() -> None:
     assert found == [("python.rs", "unsafe { OwnedFd::from_raw_fd(fd) }")]
 
 
-def test_only_the_proxy_process_and_the_bench_know_the_core() -> None:
+def test_few_know_the_core() -> None:
     core = re.compile(
         r"^(from threadis import .*\b_core\b|from threadis\._core|import threadis\._core)", re.M
     )
@@ -59,7 +60,7 @@ def test_only_the_proxy_process_and_the_bench_know_the_core() -> None:
         for path in package.rglob("*.py")
         if core.search(path.read_text())
     }
-    assert found == {"proxy.py", "coordinator", "bench"}
+    assert found == {"proxy.py", "where.py", "coordinator", "bench"}
 
 
 def test_the_changelog_begins_with_this_version() -> None:

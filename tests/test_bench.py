@@ -52,7 +52,7 @@ def aimed(target: Target, **changes: object) -> Load:
     return msgspec.structs.replace(LOAD, address=target.address, **changes)
 
 
-@pytest.mark.parametrize("mix", ["get", "set", "mixed:0.3", "mget:10"])
+@pytest.mark.parametrize("mix", ["get", "set", "mixed:0.3", "mget:10", "mset:10"])
 @pytest.mark.parametrize("changes", [{}, {"private_keys": True, "zipf": 0.99, "value_size": 2000}])
 def test_a_load_is_clean_on_a_real_server(
     server: Target, mix: str, changes: dict[str, object]
@@ -207,7 +207,7 @@ def test_wrong_replies_fail_the_command(server: Target) -> None:
     [
         (["--server-cpu", "4000"], "CPU 4000 is not ours"),
         (["--pipeline", "1;2"], "numbers with commas between"),
-        (["--with", "envoy"], "only twemproxy is known"),
+        (["--with", "envoy"], "only ordered, placed, split, twemproxy are known"),
         (["--server", "/nowhere/redis-server"], "check --server"),
     ],
 )

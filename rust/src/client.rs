@@ -12,6 +12,7 @@ use crate::client_info::Session;
 use crate::lanes::Lanes;
 use crate::merge::Merging;
 use crate::multi::{Block, Executing, Multi};
+use crate::ordered::LastWrite;
 use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
@@ -135,6 +136,8 @@ pub struct Client {
     pub gate: Gate,
     /// Whether it is ending.
     pub closing: Closing,
+    /// Its newest write, with `ordered-pipelines`.
+    pub(crate) last_write: Option<LastWrite>,
     /// The socket may have more to read.
     pub readable: bool,
     /// The other side has ended its half; no further edge will say so.
@@ -198,6 +201,7 @@ impl Client {
             last_command: usize::MAX,
             gate: Gate::Open,
             closing: Closing::No,
+            last_write: None,
             readable: true,
             hung_up: false,
             wants_write: false,

@@ -35,8 +35,10 @@ pub mod multi;
 pub mod names;
 pub mod net;
 pub mod number;
+mod ordered;
 pub mod output_limits;
 pub mod pause;
+pub mod placement;
 pub mod pubsub;
 mod push;
 #[cfg(feature = "python")]

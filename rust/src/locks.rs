@@ -99,7 +99,7 @@ impl Worker {
 
     #[cold]
     fn waits_for_lock(&mut self, place: usize, row: &Row, args: Args) -> bool {
-        let db = self.lanes.state(self.clients[place].lane_set).db;
+        let db = self.db(place);
         let is_locked = match row.route {
             Route::Keys | Route::Split(_) => {
                 self.locks.everything > 0

@@ -123,11 +123,11 @@ impl Worker {
             self.answer_error(place, &row.refusal);
             return self.spoil_multi(place);
         }
-        let db = self.lanes.state(self.clients[place].lane_set).db;
+        let db = self.db(place);
         let is_plain = matches!(row.route, Route::Keys | Route::Split(_) | Route::Any)
             && !row.needs_coordinator
             && (row.special_words.is_empty() || !has_special_word(row, args));
-        let owner = if is_plain { owner(row, args, shared) } else { Owner::Several };
+        let owner = if is_plain { owner(row, args, db, shared) } else { Owner::Several };
         let last_row = self.clients[place].last_row();
         let Some(multi) = &mut self.clients[place].multi else {
             return;
@@ -251,6 +251,10 @@ impl Worker {
             return Taken::NotYet;
         }
         let instance = multi.instance.unwrap_or_else(|| self.any_instance(place));
+        if multi.may_replicate && self.must_wait_for_writes(place, Some(instance)) {
+            self.clients[place].multi = Some(multi);
+            return Taken::NotYet;
+        }
         let lane = match self.reach(place, instance) {
             Reach::Lane(lane) => lane,
             Reach::Full(lane) => {

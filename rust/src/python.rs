@@ -10,7 +10,6 @@ use crate::net::Listener;
 use crate::output_limits::OutputLimits;
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
-use crate::slot::SlotMap;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
 use crate::tracking_table::Tracking;
@@ -31,6 +30,7 @@ mod facts;
 mod feed;
 mod letters;
 mod lines;
+mod placement;
 mod replies;
 mod rows;
 mod thread;
@@ -42,6 +42,7 @@ use facts::{build_profile, glob_matches, slot};
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Left, Locked, Logged, Ran, Stopped, Tally, letter_to_python};
 use lines::Lines;
+use placement::PyPlacement;
 use replies::{Replies, elements};
 use rows::CommandRow;
 use thread::start_thread;
@@ -56,7 +57,7 @@ mod _core {
         build_profile, elements, glob_matches, slot,
     };
     #[pymodule_export]
-    use super::{Feed, Interest, Lines, Subscribe, Subscribed, Trackers};
+    use super::{Feed, Interest, Lines, PyPlacement, Subscribe, Subscribed, Trackers};
     #[pymodule_export]
     use crate::client_info::ClientInfo;
     #[pymodule_export]
@@ -93,7 +94,7 @@ impl Proxy {
         let doors = doors.collect::<Result<Vec<_>, _>>().map_err(os_error)?;
         let shared = Shared {
             table: Table::new(rows).map_err(bad)?,
-            slot_map: SlotMap::new(&config.slot_map, config.instance_count).map_err(bad)?,
+            placement: config.placement.get().0.clone(),
             instances: config.instance_count,
             instance_password: config.instance_password,
             databases: config.databases,
@@ -101,6 +102,7 @@ impl Proxy {
             client_memory: config.client_memory / config.workers.len().max(1),
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
+            ordered_pipelines: config.ordered_pipelines,
             registry: Registry::default(),
             tracking: Tracking::default(),
             waited: Waited::default(),
@@ -261,11 +263,6 @@ impl Proxy {
     #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
     fn find(&self, args: Vec<Vec<u8>>) -> Option<(String, Vec<Vec<usize>>)> {
         rows::find(&self.shared.table, &args)
-    }
-
-    /// The instance of a key.
-    fn instance_of(&self, key: &[u8]) -> usize {
-        usize::from(self.shared.slot_map.instance(key))
     }
 
     /// Says where an instance listens, or (without a socket) why it cannot be reached.

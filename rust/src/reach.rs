@@ -16,6 +16,12 @@ pub(crate) enum Reach {
 }
 
 impl Worker {
+    /// The database a client has selected.
+    #[inline]
+    pub(crate) fn db(&self, place: usize) -> u32 {
+        self.lanes.state(self.clients[place].lane_set).db
+    }
+
     /// The lanes to several instances, or what to do because one cannot be had. Nothing is sent
     /// unless all can be.
     pub(crate) fn reach_all(

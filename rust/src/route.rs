@@ -45,13 +45,19 @@ impl Worker {
         if !row.special_words.is_empty() && has_special_word(row, args) {
             return self.route_to_coordinator(place, args);
         }
+        let db = self.db(place);
         let owner = if row.only_key > 0 && row.only_key < args.len() {
-            Owner::One(usize::from(shared.slot_map.instance(args.get(row.only_key))))
+            Owner::One(usize::from(shared.placement.instance(db, args.get(row.only_key))))
         } else {
-            owner(row, args, shared)
+            owner(row, args, db, shared)
         };
         match owner {
-            Owner::One(instance) => self.route_to_instance(place, instance, args),
+            Owner::One(instance) => {
+                if row.writes && self.must_wait_for_writes(place, Some(instance)) {
+                    return Taken::NotYet;
+                }
+                self.route_to_instance(place, instance, args)
+            }
             // No keys where the server expects some: any instance will say what is wrong.
             Owner::Nobody => self.route_to_any(place, args),
             Owner::Several => self.route_to_coordinator(place, args),
@@ -212,11 +218,11 @@ pub(crate) fn push_args(out: &mut Vec<u8>, args: Args) {
     }
 }
 
-pub(crate) fn owner(row: &Row, args: Args, shared: &Shared) -> Owner {
+pub(crate) fn owner(row: &Row, args: Args, db: u32, shared: &Shared) -> Owner {
     let mut first = None;
     for span in row.keys.iter().filter_map(|spec| spec.span(args)) {
         for index in span.indices() {
-            let instance = usize::from(shared.slot_map.instance(args.get(index)));
+            let instance = usize::from(shared.placement.instance(db, args.get(index)));
             if *first.get_or_insert(instance) != instance {
                 return Owner::Several;
             }

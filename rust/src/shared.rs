@@ -8,7 +8,7 @@ use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Peer;
 use crate::output_limits::OutputLimits;
-use crate::slot::SlotMap;
+use crate::placement::Placement;
 use crate::stats::Stats;
 use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
@@ -28,7 +28,7 @@ pub struct Shared {
     /// All commands.
     pub table: Table,
     /// Key → instance.
-    pub slot_map: SlotMap,
+    pub placement: Arc<Placement>,
     /// How many instances.
     pub instances: usize,
     /// What lanes authenticate with.
@@ -45,6 +45,8 @@ pub struct Shared {
     pub pushes_follow_replies: bool,
     /// UNSUBSCRIBE without subscriptions is an error, as in newer servers.
     pub unsubscribing_needs_subscription: bool,
+    /// In a pipeline, a write waits for earlier writes on other instances.
+    pub ordered_pipelines: bool,
     /// Who is subscribed to what.
     pub registry: Registry,
     /// Who is told of changed keys.

@@ -26,11 +26,15 @@ impl Worker {
         if end > args.len() {
             return self.route_to_any(place, args); // a value is missing: any instance will say so
         }
+        let db = self.db(place);
         let mut owners = std::mem::take(&mut self.owners);
         owners.clear();
-        owners.extend(span.indices().map(|index| shared.slot_map.instance(args.get(index))));
-        let taken = if owners.iter().all(|&owner| owner == owners[0]) {
-            self.route_to_instance(place, usize::from(owners[0]), args)
+        owners.extend(span.indices().map(|index| shared.placement.instance(db, args.get(index))));
+        let home = owners.iter().all(|&owner| owner == owners[0]).then(|| usize::from(owners[0]));
+        let taken = if row.writes && self.must_wait_for_writes(place, home) {
+            Taken::NotYet
+        } else if let Some(home) = home {
+            self.route_to_instance(place, home, args)
         } else {
             self.split(place, row, merge, args, span, &owners)
         };

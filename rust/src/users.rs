@@ -157,7 +157,7 @@ impl Worker {
             Route::Any | Route::Scan | Route::Refuse => true,
             Route::Keys => {
                 let goes_elsewhere = has_special_word(row, args)
-                    || matches!(owner(row, args, shared), Owner::Several)
+                    || matches!(owner(row, args, self.db(place), shared), Owner::Several)
                     || (row.feeds && self.ends_a_wait(place, row, args));
                 !goes_elsewhere
             }

@@ -79,7 +79,7 @@ class ProxyConfig(Protocol):
     @property
     def workers(self) -> Sequence[Sequence[int]]: ...
     @property
-    def slot_map(self) -> Sequence[tuple[int, int, int]]: ...
+    def placement(self) -> Placement: ...
     @property
     def instance_count(self) -> int: ...
     @property
@@ -100,6 +100,8 @@ class ProxyConfig(Protocol):
     def pushes_follow_replies(self) -> bool: ...
     @property
     def unsubscribing_needs_subscription(self) -> bool: ...
+    @property
+    def ordered_pipelines(self) -> bool: ...
     @property
     def hello2(self) -> Sequence[tuple[bytes, bytes]]: ...
     @property
@@ -368,8 +370,6 @@ class Proxy:
         """Say that a blocking command is known: from here on ``wait_for`` counts."""
     def find(self, args: Sequence[bytes]) -> tuple[str, list[list[int]]] | None:
         """Look a command up: row name; for each key specification, the arguments that are keys."""
-    def instance_of(self, key: bytes) -> int:
-        """Tell the instance of a key."""
     def subscribe(self, request: Subscribe, ticket: int) -> None:
         """Subscribe the client that asked; a ``Subscribed`` with this ticket follows."""
     def subscriptions(self) -> list[int]:
@@ -471,6 +471,24 @@ class Trackers:
         """Tell how many clients, keys, readers of keys, and prefixes there are."""
     def set_max_keys(self, most: int) -> None:
         """Change how many keys are remembered; 0: any number."""
+
+@final
+class Placement:
+    """Where keys live: slot map, placement rules, pinned databases."""
+
+    def __new__(
+        cls,
+        slot_map: Sequence[tuple[int, int, int]],
+        instances: int,
+        rules: Sequence[tuple[Sequence[bytes], tuple[int, int], tuple[int, int]]] = ...,
+        pins: Sequence[tuple[int, int]] = ...,
+    ) -> Placement: ...
+    def slot(self, key: bytes) -> int:
+        """Tell the slot of a key, unless its database is pinned."""
+    def instance(self, db: int, key: bytes) -> int:
+        """Tell the instance of a key in a database."""
+    def part(self, key: bytes) -> tuple[int, int, int | None]:
+        """Tell begin and end of what decides about a key, and the number of the rule."""
 
 def elements(reply: bytes) -> list[bytes]:
     """Split an array, set or map into its elements, as they came; raises ValueError."""

@@ -5,6 +5,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,8 +33,9 @@ def _flag(name: str, default: Any, knob: config.Knob) -> inspect.Parameter:
         help=knob.help + _default_text(default, knob),
         rich_help_panel=knob.panel,
     )
+    kind = list[str] | None if knob.is_list else str | None
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
     )
 
 
@@ -41,7 +43,7 @@ def _default_text(default: Any, knob: config.Knob) -> str:
     """The default as the user would write it."""
     if isinstance(default, bool):
         return f" (default: {'yes' if default else 'no'})"
-    if default is None:
+    if default is None or knob.is_list:
         return " (default: auto)" if "auto" in knob.metavar else ""
     return f" (default: {default})"
 
@@ -108,8 +110,39 @@ def plan(settings: config.Config) -> None:
         _say(line)
 
 
+def where(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, as clients name it.")],
+    db: Annotated[int, typer.Option("--db", metavar="N", min=0, help="Its database.")] = 0,
+    directory: Annotated[
+        str | None,
+        typer.Option("--dir", metavar="DIR", help="Data directory (default: threadis-data)"),
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--config", metavar="FILE", help="TOML file that may name it.")
+    ] = None,
+) -> None:
+    """Print the slot and the instance of a key, and the placement rule that decides.
+
+    Reads the data directory; thREaDIS may run or not, and the key need not exist.
+
+    Examples:
+
+      threadis where user:1000
+
+      threadis where bull:emails:7 --dir /var/lib/threadis
+
+      threadis where session:42 --db 3
+    """
+    from threadis.where import describe
+
+    settings = config.load({"dir": directory}, [], file)
+    for line in describe(Path(settings.dir), key, db):
+        _say(line)
+
+
 app.command()(_with_flags(serve))
 app.command()(_with_flags(plan))
+app.command()(where)
 app.command()(bench)
 
 

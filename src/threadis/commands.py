@@ -5,7 +5,7 @@ Every server version and module describes its commands (arity, flags, key specif
 speak of cluster mode, our instances are standalone. A command that no rule places is refused.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 
@@ -155,6 +155,9 @@ OVERRIDES: Final[dict[str, Override]] = {
     "cluster": Override("any", "refused by every standalone server, in its words"),
     # One instance after the other.
     "scan": Override("scan", "the cursor carries the instance"),
+    # Another database may have its keys elsewhere, and the servers have more of them.
+    "move": Override("coordinator", "reaches another database"),
+    "copy": Override("keys", "DB reaches another database", special_words=("DB",)),
     # Metadata that says too little.
     "sort": Override("keys", "BY, GET and STORE name keys", special_words=("BY", "GET", "STORE")),
     "sort_ro": Override("keys", "BY and GET name keys", special_words=("BY", "GET")),
@@ -193,6 +196,8 @@ OVERRIDES: Final[dict[str, Override]] = {
     "waitaof": Override("refuse", "speaks of the writes of one connection"),
 }
 
+# With ``multikey split``: as the server's tips say.
+SPLITTABLE: Final = frozenset({"mset", "del", "unlink"})
 # A replica, or redis-cli with --rdb or --replica, would get one instance's data.
 REPLICATION: Final = frozenset({"sync", "psync", "replconf"})
 # Run at once between MULTI and EXEC.
@@ -221,14 +226,21 @@ MERGES: Final = {
 }
 
 
-def derive(entries: list[Any]) -> list[Row]:
-    """Build the table from the reply of COMMAND (RESP2, as hiredis reads it)."""
+def derive(entries: list[Any], *, is_split: bool = False) -> list[Row]:
+    """Build the table from the reply of COMMAND (RESP2, as hiredis reads it).
+
+    ``is_split`` lets each part of a command in ``SPLITTABLE`` go its own way.
+    """
     # Valkey 9 refuses MULTI inside MULTI like any other, and names the command.
     words_it = any(entry[0] == b"multi" and b"no_multi" in entry[2] for entry in entries)
     rows: list[Row] = []
     for entry in entries:
-        rows.append(_row(entry, "", words_it))
-        name = rows[-1].name
+        row = _row(entry, "", words_it)
+        if is_split and row.name in SPLITTABLE:
+            route, detail = _route_by_tips(entry)
+            row = replace(row, route=route, detail=detail)
+        rows.append(row)
+        name = row.name
         subcommands = entry[9] if len(entry) > 9 else []
         rows.extend(_row(sub, name, words_it) for sub in subcommands)
     return _with_missing(rows)
@@ -296,13 +308,13 @@ def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Over
         return "coordinator", "", None
     if family in REFUSED_FAMILIES or flags.intersection(REFUSED_FLAGS):
         return "refuse", "", None
+    return *_route_by_tips(entry), None
+
+
+def _route_by_tips(entry: list[Any]) -> tuple[str, str]:
     tips = dict(
         tip.decode().split(":", 1) for tip in (entry[7] if len(entry) > 7 else []) if b":" in tip
     )
-    return *_route_by_tips(entry, tips), None
-
-
-def _route_by_tips(entry: list[Any], tips: dict[str, str]) -> tuple[str, str]:
     policy = tips.get("request_policy")
     response = tips.get("response_policy")
     merge = MERGES.get(response or "")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from threadis import directives, values
+from threadis import placement as placing
 from threadis.errors import ConfigError
 
 MAX_INSTANCES = 256
@@ -36,6 +37,7 @@ class Knob:
     metavar: str
     help: str
     is_flag: bool = True  # False: the TOML file only, because argv is public
+    is_list: bool = False  # a flag that may be repeated; a list in TOML
 
 
 def _knob(
@@ -46,8 +48,9 @@ def _knob(
     text: str,
     *,
     is_flag: bool = True,
+    is_list: bool = False,
 ) -> Any:
-    knob = Knob(read, panel, metavar, text, is_flag)
+    knob = Knob(read, panel, metavar, text, is_flag, is_list)
     return dataclasses.field(default=default, metadata={"knob": knob})
 
 
@@ -76,6 +79,10 @@ class Config:
     appendonly: bool = _knob(False, values.yes_or_no, DATA, "yes|no", "Log every write (AOF), so that nothing is lost when a process dies.")
     save: str | None = _knob(None, values.save_points, DATA, "POINTS", 'Snapshots: pairs of seconds and changes, "3600 1 300 100"; "" for never (default: the server\'s own)')
     databases: int = _knob(16, _SOME, DATA, "N", "Databases that SELECT can reach.")
+    placement: tuple[str, ...] = _knob((), placing.read_rules, DATA, "RULE", "Which part of a key decides on its instance, as 'bull:{*}:*'; may be repeated.", is_list=True)
+    pin_database: tuple[tuple[int, int], ...] = _knob((), placing.read_pins, DATA, "DB=INSTANCE", "All keys of a database on one instance, as 3=0; may be repeated.", is_list=True)
+    multikey: str = _knob("atomic", values.one_of("atomic", "split"), LIMITS, "atomic|split", "MSET, DEL, UNLINK over several instances: all or nothing; or faster, each part on its own.")
+    ordered_pipelines: bool = _knob(False, values.yes_or_no, LIMITS, "yes|no", "A write waits for the earlier writes of its pipeline on other instances.")
     maxclients: int = _knob(10000, _SOME, LIMITS, "N", "Clients served at the same time.")
     timeout: int = _knob(0, _ANY, LIMITS, "SECONDS", "Close a client that was idle so long; 0: never.")
     tcp_keepalive: int = _knob(300, _ANY, LIMITS, "SECONDS", "Time between probes of an idle client; 0: none.")
@@ -95,7 +102,7 @@ def knobs() -> list[tuple[str, Any, Knob]]:
 
 
 def load(
-    flags: Mapping[str, str | None], directive_flags: list[str], file: str | None = None
+    flags: Mapping[str, str | list[str] | None], directive_flags: list[str], file: str | None = None
 ) -> Config:
     """The configuration from flags (field name to text, None when not given) over a TOML file."""
     table = _read_toml(file) if file else {}

@@ -46,6 +46,10 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     listeners: list[Listener]
     workers: list[list[int]]  # one row a worker: the CPUs it may run on
     slot_map: list[SlotRange]  # covers 0..16383
+    rules: list[str]  # which part of a key gives its slot; see threadis.placement
+    pins: list[tuple[int, int]]  # databases that live on one instance, and which
+    is_split: bool  # MSET, DEL and UNLINK over several instances: each part on its own
+    ordered_pipelines: bool  # a write waits for earlier writes of its pipeline elsewhere
     instance_count: int
     instance_password: str
     data_dir: str

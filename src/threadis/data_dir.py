@@ -1,7 +1,7 @@
 """Owns the data directory: its lock, its layout on disk, the refusal to start on the wrong data.
 
     DIR/threadis.lock        flock, held by the supervisor and by every instance
-    DIR/threadis.json        the number of instances, their ids, the slot map
+    DIR/threadis.json        the number of instances, their ids, the slot map, placement rules
     DIR/sockets/             Unix sockets of the running instances
     DIR/instance-N/id        says which instance this directory belongs to
     DIR/instance-N/files     persistence files that were there at the last stop, one a line
@@ -18,7 +18,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ import msgspec
 from threadis.control import SlotRange
 from threadis.errors import DataError
 from threadis.process import activity
+from threadis.saved import holds_keys
 
 log = logging.getLogger("threadis")
 
@@ -34,10 +35,11 @@ SLOTS = 16384
 PLACEMENT = "crc16-hashtag"  # how a key gets its slot; changing it is a reshard
 SOCKET_PATH_LIMIT = 107  # bytes; the kernel's sun_path, less its closing NUL
 ORPHANS_END = 5.0  # seconds; the kernel kills a dead supervisor's instances within milliseconds
+Pin = tuple[int, int]  # a database, and the instance it lives on
 LAYOUT, LOCK, SOCKETS = "threadis.json", "threadis.lock", "sockets"
 
 
-class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What ``threadis.json`` records."""
 
     format: int
@@ -45,6 +47,8 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     instances: int
     ids: list[str]
     slot_map: list[SlotRange]
+    rules: list[str] = []  # placement rules, in the order in which they are tried
+    pins: list[tuple[int, int]] = []  # databases that live on one instance, and which
 
 
 def even_slot_map(instances: int) -> list[SlotRange]:
@@ -82,16 +86,19 @@ class DataDir:
         self.layout = Layout(FORMAT, PLACEMENT, 0, [], [])
         self._start_id = secrets.token_hex(4)
 
-    def open(self, instances: int) -> None:
-        """Lock it and make it fit for so many instances, or refuse and change nothing."""
+    def open(self, instances: int, rules: Sequence[str] = (), pins: Sequence[Pin] = ()) -> None:
+        """Lock it and make it fit for so many instances and this placement of keys, or refuse and
+        change nothing.
+        """
         self._check_socket_path(instances)
         self._lock()
         try:
             layout = read_layout(self.path)
             if layout is None:
-                layout = self._create(instances)
+                layout = self._create(instances, rules, pins)
             self.layout = layout
             self._check_instances(instances)
+            self._place(list(rules), list(pins))
             self._clear_sockets()
         except OSError as error:
             self.close()
@@ -207,17 +214,35 @@ class DataDir:
             return False
         return all(inside.name in ("id", "id.new") for inside in path.iterdir())
 
-    def _create(self, instances: int) -> Layout:
+    def _create(self, instances: int, rules: Sequence[str], pins: Sequence[Pin]) -> Layout:
         """First start: the instances' directories, then, as the last step, the layout."""
         self._check_unused()
         ids = [secrets.token_hex(8) for _ in range(instances)]
         for index, identity in enumerate(ids):
             self.folder(index).mkdir(mode=0o700, exist_ok=True)
             _write_atomically(self.folder(index) / "id", f"{identity}\n".encode())
-        layout = Layout(FORMAT, PLACEMENT, instances, ids, even_slot_map(instances))
+        slot_map = even_slot_map(instances)
+        layout = Layout(FORMAT, PLACEMENT, instances, ids, slot_map, list(rules), list(pins))
+        self._record(layout)
+        return layout
+
+    def _record(self, layout: Layout) -> None:
         content = msgspec.json.format(msgspec.json.encode(layout), indent=1)
         _write_atomically(self.path / LAYOUT, content + b"\n")
-        return layout
+
+    def _place(self, rules: list[str], pins: list[Pin]) -> None:
+        """Record another placement of keys; refuse it when there are keys."""
+        layout = self.layout
+        if (layout.rules, layout.pins) == (rules, pins):
+            return
+        if any(holds_keys(self.folder(index)) for index in range(layout.instances)):
+            raise DataError(
+                f"placement: {self.path} holds keys that were placed "
+                f"{_flags(layout.rules, layout.pins)}; start it like that, or choose a new --dir "
+                "(resharding is not available yet)"
+            )
+        self.layout = msgspec.structs.replace(layout, rules=rules, pins=pins)
+        self._record(self.layout)
 
     def _check_instances(self, instances: int) -> None:
         """Refuse another number of instances, and directories that are missing or swapped."""
@@ -249,6 +274,13 @@ class DataDir:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
         folder.mkdir(mode=0o700)
+
+
+def _flags(rules: Sequence[str], pins: Sequence[Pin]) -> str:
+    """A placement as the flags that ask for it."""
+    flags = [f"--placement '{rule}'" for rule in rules]
+    flags += [f"--pin-database {db}={instance}" for db, instance in pins]
+    return f"with {' '.join(flags)}" if flags else "without --placement and --pin-database"
 
 
 def _flock(fd: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import hiredis
 
-from threadis import _core, commands, control
+from threadis import _core, commands, control, placement
 from threadis.coordinator import Coordinator
 from threadis.coordinator.links import LinkError, Links
 from threadis.resp import encode
@@ -31,7 +31,7 @@ class CoreConfig:
     listeners: list[tuple[int, str, bool]]
     backlog: int
     workers: list[list[int]]
-    slot_map: list[tuple[int, int, int]]
+    placement: _core.Placement
     instance_count: int
     instance_password: bytes
     databases: int
@@ -42,6 +42,7 @@ class CoreConfig:
     tcp_keepalive: int
     pushes_follow_replies: bool
     unsubscribing_needs_subscription: bool
+    ordered_pipelines: bool
     hello2: list[tuple[bytes, bytes]]  # fields of HELLO's reply, values as RESP
     hello3: list[tuple[bytes, bytes]]
     commands: list[commands.Row]
@@ -89,10 +90,17 @@ class Server:
             if isinstance(message, control.Instance):
                 known[message.index] = message
                 self._links.update(message)
-        facts = await self._ask_server()
-        self._core = _core.Proxy(core_config(start, facts))
+        facts = await self._ask_server(is_split=start.is_split)
+        placed = placement_of(start)
+        self._core = _core.Proxy(core_config(start, facts, placed))
         self._coordinator = Coordinator(
-            start, self._core, self._links, facts.client_fields, facts.commands, self._tell
+            start,
+            self._core,
+            self._links,
+            facts.client_fields,
+            facts.commands,
+            placed,
+            self._tell,
         )
         await self._coordinator.recover()
         for message in known.values():
@@ -114,15 +122,15 @@ class Server:
     def _tell(self, message: control.ToSupervisor) -> None:
         self._writer.write(control.encode(message))
 
-    async def _ask_server(self) -> ServerFacts:
+    async def _ask_server(self, *, is_split: bool) -> ServerFacts:
         """Ask the first instance that answers."""
         while True:
             for index in range(self._links.count):
                 with contextlib.suppress(LinkError):
-                    return await self._ask_instance(index)
+                    return await self._ask_instance(index, is_split)
             await asyncio.sleep(0.05)
 
-    async def _ask_instance(self, index: int) -> ServerFacts:
+    async def _ask_instance(self, index: int, is_split: bool) -> ServerFacts:
         entries = await self._links.call(index, b"COMMAND")
         hello2 = await self._links.call(index, b"HELLO", b"2")
         hello3 = await self._links.call(index, b"HELLO", b"3")
@@ -131,7 +139,7 @@ class Server:
         unsubscribed = await self._links.call(index, b"UNSUBSCRIBE")
         says = dict(zip(hello2[::2], hello2[1::2], strict=True))
         return ServerFacts(
-            commands=commands.derive(entries),
+            commands=commands.derive(entries, is_split=is_split),
             hello2=[(hello2[at], encode(hello2[at + 1])) for at in range(0, len(hello2), 2)],
             hello3=[(name, encode(value)) for name, value in hello3.items()],
             pushes_follow_replies=pushes_follow_replies(says),
@@ -181,13 +189,13 @@ def pushes_follow_replies(hello: dict[bytes, Any]) -> bool:
     return hello[b"server"] != b"redis" or version >= [7, 2]
 
 
-def core_config(start: control.Start, facts: ServerFacts) -> CoreConfig:
+def core_config(start: control.Start, facts: ServerFacts, placed: _core.Placement) -> CoreConfig:
     """Put together what the workers need."""
     return CoreConfig(
         listeners=[(one.fd, one.address, one.is_unix) for one in start.listeners],
         backlog=start.tcp_backlog,
         workers=start.workers,
-        slot_map=[(one.first, one.last, one.instance) for one in start.slot_map],
+        placement=placed,
         instance_count=start.instance_count,
         instance_password=start.instance_password.encode(),
         databases=start.databases,
@@ -198,9 +206,20 @@ def core_config(start: control.Start, facts: ServerFacts) -> CoreConfig:
         tcp_keepalive=start.tcp_keepalive,
         pushes_follow_replies=facts.pushes_follow_replies,
         unsubscribing_needs_subscription=facts.unsubscribing_needs_subscription,
+        ordered_pipelines=start.ordered_pipelines,
         hello2=facts.hello2,
         hello3=facts.hello3,
         commands=facts.commands,
+    )
+
+
+def placement_of(start: control.Start) -> _core.Placement:
+    """Say where keys live."""
+    return _core.Placement(
+        [(one.first, one.last, one.instance) for one in start.slot_map],
+        start.instance_count,
+        [rule.parts() for rule in placement.read(start.rules)],
+        start.pins,
     )
 
 

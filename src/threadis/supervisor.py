@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from threadis import __version__, control, data_dir, listeners, machine, plan, server
+from threadis import __version__, control, data_dir, listeners, machine, placement, plan, server
 from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
@@ -96,7 +96,9 @@ class Supervisor:
         self._listeners.bind_tcp(config.host, config.port)
         if config.unixsocket:
             listeners.check_unix(config.unixsocket)
-        self._data.open(len(planned.instance_cpus))
+        count = len(planned.instance_cpus)
+        placement.check_pins(config.pin_database, config.databases, count)
+        self._data.open(count, config.placement, config.pin_database)
         if config.unixsocket:
             self._listeners.bind_unix(config.unixsocket)
         self._describe(chosen, planned)
@@ -155,6 +157,10 @@ class Supervisor:
             listeners=self._listeners.listeners,
             workers=planned.worker_cpus,
             slot_map=self._data.layout.slot_map,
+            rules=self._data.layout.rules,
+            pins=self._data.layout.pins,
+            is_split=config.multikey == "split",
+            ordered_pipelines=config.ordered_pipelines,
             instance_count=len(planned.instance_cpus),
             instance_password=password,
             data_dir=str(self._data.path),
@@ -203,6 +209,10 @@ class Supervisor:
         for warning in chosen.warnings():
             self._say(f"warning: {warning}")
         self._say(f"data     {self._data.path}")
+        for rule in self._data.layout.rules:
+            self._say(f"place    {rule}")
+        for db, index in self._data.layout.pins:
+            self._say(f"place    database {db} on instance {index}")
         for line in planned.render():
             self._say(f"plan     {line}")
 

@@ -1,5 +1,6 @@
 """A bare stock server and thREaDIS over four instances of the same binary, side by side."""
 
+import contextlib
 import re
 import subprocess
 from collections import Counter
@@ -20,10 +21,9 @@ SLOTS = 16384
 DATABASES = 16
 
 
-@pytest.fixture(scope="session")
-def pair(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Both servers, for all tests with this binary."""
-    folder = tmp_path_factory.mktemp("pair")
+@contextlib.contextmanager
+def running_pair(stock_server: Server, folder: Path, *options: str) -> Iterator[Pair]:
+    """Both servers, ours with these flags besides the usual ones."""
     socket = folder / "bare.sock"
     bare = subprocess.Popen(
         [
@@ -35,7 +35,7 @@ def pair(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     running = None
     try:
         flags = ["--server", stock_server.path, "--instances", str(INSTANCES), "--workers", "2"]
-        running = Threadis(folder / "data", folder / "serve.log", [*flags, "--save", ""])
+        running = Threadis(folder / "data", folder / "serve.log", [*flags, "--save", "", *options])
         until(lambda: socket.exists() or bare.poll() is not None, "the bare server listens")
         assert bare.poll() is None, (folder / "bare.log").read_text()
         running.wait_until_serving()
@@ -45,6 +45,13 @@ def pair(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
             running.close()
         bare.terminate()
         bare.wait()
+
+
+@pytest.fixture(scope="session")
+def pair(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Both servers, for all tests with this binary."""
+    with running_pair(stock_server, tmp_path_factory.mktemp("pair")) as found:
+        yield found
 
 
 @pytest.fixture(params=[2, 3], ids=["RESP2", "RESP3"])
@@ -62,7 +69,7 @@ def empty(pair: Pair) -> Iterator[None]:
     check_placement(pair.threadis)
 
 
-def check_placement(running: Threadis) -> None:
+def check_placement(running: Threadis, placed: _core.Placement | None = None) -> None:
     """Count the keys that SCAN shows by the instance that should own them, and ask INFO."""
     connection = Connection(("127.0.0.1", running.port))
     try:
@@ -70,7 +77,7 @@ def check_placement(running: Threadis) -> None:
         for db in range(DATABASES):
             connection.ask("SELECT", db)
             keys = scan(connection)
-            owners.update(owner(key) for key in keys)
+            owners.update(placed.instance(db, key) if placed else owner(key) for key in keys)
             for at in range(0, len(keys), 1000):  # EXISTS asks the owner, SCAN asked everybody
                 part = keys[at : at + 1000]
                 assert connection.ask("EXISTS", *part).number == len(part), f"lost: {part}"

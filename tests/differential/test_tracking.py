@@ -198,3 +198,72 @@ def test_an_old_value_comes_before_its_invalidation(pair: Pair) -> None:
         assert reader.read().raw == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
     reader.close()
     writer.close()
+
+
+OWN = [
+    ("SET", "key:1", 1),
+    ("MSET", "key:1", 1, "key:2", 2, "key:3", 3, "key:4", 4),
+    ("DEL", "key:1", "key:2", "key:3"),
+    ("EVAL", "return redis.call('SET', KEYS[1], 5)", 1, "key:1"),
+    ("EVAL", "return redis.call('MSET', KEYS[1], 5, KEYS[2], 6)", 2, "key:1", "key:2"),
+    ("RENAME", "key:1", "key:3"),
+    ("DEL", "nothing"),
+]
+
+
+@pytest.mark.parametrize("options", [(), ("BCAST",), ("BCAST", "PREFIX", "key:")])
+def test_a_client_may_not_want_to_hear_of_itself(pair: Pair, options: tuple[str, ...]) -> None:
+    with pair.both(3) as both, pair.both() as writer:
+        writer.same("FLUSHALL")
+        both.same("CLIENT", "TRACKING", "ON", "NOLOOP", *options)
+        both.same("CLIENT", "TRACKINGINFO")
+        for in_block in (False, True):
+            for words in OWN:
+                both.same("MGET", *KEYS, "nothing")
+                if in_block:
+                    both.same("MULTI")
+                    both.same(*words)
+                    both.same("EXEC")
+                else:
+                    both.same(*words)
+                both.same("GET", "key:7")
+                writer.same("INCR", "key:7")
+                invalid(both, "key:7")
+        both.same("CLIENT", "TRACKING", "OFF")
+        both.same("CLIENT", "TRACKING", "ON")
+        both.same("GET", "key:7")
+        both.same("SET", "key:7", 1)
+        invalid(both, "key:7")
+
+
+def test_changes_over_several_instances_are_one(pair: Pair) -> None:
+    with pair.both(3) as reader, pair.both() as writer:
+        reader.same("MGET", *KEYS)
+        reader.same("CLIENT", "TRACKING", "ON", "BCAST")
+        writer.same("MSET", *(word for key in KEYS for word in (key, 1)))
+        bare, ours = reader.bare.read(), reader.ours.read()
+        for push in (bare, ours):
+            assert {key.text.decode() for key in push.elements[1].elements} == set(KEYS)
+        reader.same("CLIENT", "TRACKING", "OFF")
+        reader.same("CLIENT", "TRACKING", "ON")
+        reader.same("MGET", *KEYS)
+        writer.same("MSET", *(word for key in reversed(KEYS) for word in (key, 1)))
+        invalid(reader, *reversed(KEYS))
+
+
+def test_a_script_reads_all_its_keys_or_none(pair: Pair) -> None:
+    with pair.both(3) as reader, pair.both() as writer:
+        reader.same("CLIENT", "TRACKING", "ON")
+        for body, reads in (
+            ("return 1", False), ("return redis.call('SET', KEYS[3], 1)", False),
+            ("return redis.call('GET', KEYS[1])", True), ("return redis.call('PING')", False),
+        ):  # fmt: skip
+            for _ in range(2):
+                reader.same("EVAL", body, 3, *KEYS[:3])
+                if "SET" not in body:
+                    writer.same("MSET", KEYS[1], 1, KEYS[0], 1)
+                if reads:
+                    invalid(reader, KEYS[1], KEYS[0])
+        reader.same("GET", KEYS[7])
+        writer.same("SET", KEYS[7], 1)
+        invalid(reader, KEYS[7])

@@ -44,6 +44,11 @@ pub enum Mix {
         /// 0.0 to 1.0
         set_ratio: f64,
     },
+    /// Only MSET.
+    Mset {
+        /// Keys per command.
+        keys: usize,
+    },
     /// Only MGET.
     Mget {
         /// Keys per command.
@@ -54,15 +59,18 @@ pub enum Mix {
 impl FromStr for Mix {
     type Err = io::Error;
 
-    /// `get`, `set`, `mixed:0.1` (one in ten is a SET), `mget:10` (ten keys a command).
+    /// `get`, `set`, `mixed:0.1` (one in ten is a SET), `mget:10` and `mset:10` (ten keys a command).
     fn from_str(text: &str) -> io::Result<Self> {
-        let wrong = || invalid(format!("mix: '{text}' is not get, set, mixed:RATIO or mget:KEYS"));
+        let wrong = || {
+            invalid(format!("mix: '{text}' is not get, set, mixed:RATIO, mget:KEYS or mset:KEYS"))
+        };
         match text.split_once(':') {
             None if text == "get" => Ok(Self::Get),
             None if text == "set" => Ok(Self::Set),
             Some(("mixed", ratio)) => {
                 Ok(Self::Mixed { set_ratio: ratio.parse().map_err(|_| wrong())? })
             }
+            Some(("mset", keys)) => Ok(Self::Mset { keys: keys.parse().map_err(|_| wrong())? }),
             Some(("mget", keys)) => Ok(Self::Mget { keys: keys.parse().map_err(|_| wrong())? }),
             _ => Err(wrong()),
         }
@@ -122,7 +130,7 @@ impl LoadConfig {
 
     /// Keys that one command names.
     pub(super) fn keys_per_command(&self) -> usize {
-        if let Mix::Mget { keys } = self.mix { keys } else { 1 }
+        if let Mix::Mget { keys } | Mix::Mset { keys } = self.mix { keys } else { 1 }
     }
 
     /// Refuses what cannot be run, naming the field and the fix.

@@ -70,6 +70,7 @@ pub struct Requests {
     values: Values,
     set_size: Vec<u8>, // "$16\r\n" of every SET's value
     mget: Vec<u8>,     // "*11\r\n$4\r\nMGET\r\n"
+    mset: Vec<u8>,     // "*21\r\n$4\r\nMSET\r\n"
 }
 
 impl Requests {
@@ -87,6 +88,7 @@ impl Requests {
             values: Values::new(config.value_size),
             set_size: format!("${}\r\n", config.value_size).into_bytes(),
             mget: format!("*{}\r\n$4\r\nMGET\r\n", config.keys_per_command() + 1).into_bytes(),
+            mset: format!("*{}\r\n$4\r\nMSET\r\n", config.keys_per_command() * 2 + 1).into_bytes(),
         }
     }
 
@@ -113,6 +115,17 @@ impl Requests {
             Mix::Get => false,
             Mix::Set => true,
             Mix::Mixed { set_ratio } => self.random.random::<f64>() < set_ratio,
+            Mix::Mset { keys } => {
+                out.extend_from_slice(&self.mset);
+                for _ in 0..keys {
+                    let Some(key) = self.pick(author) else {
+                        return false;
+                    };
+                    self.append_pair(key, author, out);
+                    owed.push(Expected { key, sequence: author.last_write(key), is_set: true });
+                }
+                return true;
+            }
             Mix::Mget { keys } => {
                 out.extend_from_slice(&self.mget);
                 for _ in 0..keys {
@@ -129,20 +142,26 @@ impl Requests {
             return false;
         };
         if is_set {
-            author.sequence = author.sequence.checked_add(1).unwrap_or(1);
             out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
-            append_key(key, out);
-            out.extend_from_slice(&self.set_size);
-            let stamp = Stamp { key, client: author.client, sequence: author.sequence };
-            self.values.append(stamp, out);
-            out.extend_from_slice(b"\r\n");
-            author.note_write(key, author.sequence);
+            self.append_pair(key, author, out);
         } else {
             out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
             append_key(key, out);
         }
         owed.push(Expected { key, sequence: author.last_write(key), is_set });
         true
+    }
+
+    /// A key and the next value of `author` for it.
+    #[inline]
+    fn append_pair(&self, key: u32, author: &mut Author, out: &mut Vec<u8>) {
+        author.sequence = author.sequence.checked_add(1).unwrap_or(1);
+        append_key(key, out);
+        out.extend_from_slice(&self.set_size);
+        let stamp = Stamp { key, client: author.client, sequence: author.sequence };
+        self.values.append(stamp, out);
+        out.extend_from_slice(b"\r\n");
+        author.note_write(key, author.sequence);
     }
 
     #[inline]

@@ -1,5 +1,6 @@
 //! The one configuration that goes in.
 
+use super::placement::PyPlacement;
 use super::rows::CommandRow;
 use pyo3::prelude::*;
 
@@ -9,7 +10,7 @@ pub(super) struct Config {
     pub(super) listeners: Vec<(i32, String, bool)>,
     pub(super) backlog: i32,
     pub(super) workers: Vec<Vec<usize>>,
-    pub(super) slot_map: Vec<(usize, usize, u16)>,
+    pub(super) placement: Py<PyPlacement>,
     pub(super) instance_count: usize,
     pub(super) instance_password: Vec<u8>,
     pub(super) databases: u32,
@@ -20,6 +21,7 @@ pub(super) struct Config {
     pub(super) tcp_keepalive: u64,
     pub(super) pushes_follow_replies: bool,
     pub(super) unsubscribing_needs_subscription: bool,
+    pub(super) ordered_pipelines: bool,
     pub(super) hello2: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) hello3: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) commands: Vec<CommandRow>,

@@ -52,7 +52,7 @@ impl Trackers {
     }
 
     /// Passes on what an instance says has changed; true if that is everything.
-    fn invalidate(&self, instance: usize, push: &[u8]) -> bool {
+    fn invalidate(&self, instance: u16, push: &[u8]) -> bool {
         let Some(list) = push.strip_prefix(b">2\r\n$10\r\ninvalidate\r\n") else { return false };
         let Some(list) = list.strip_prefix(b"*") else { return true };
         let Some((_, mut rest)) = number(list) else { return false };
@@ -62,7 +62,7 @@ impl Trackers {
                 break;
             };
             // Copies that are borrowed to another instance change there, but the key does not.
-            if usize::from(self.shared.slot_map.instance(key)) == instance && !is_record(key) {
+            if self.shared.placement.may_be_on(instance, key) && !is_record(key) {
                 keys.push(key);
             }
             rest = left;

@@ -6,6 +6,7 @@ use _core::keys::{Begin, Find, KeySpec};
 use _core::merge::Merge;
 use _core::net::Listener;
 use _core::output_limits::OutputLimits;
+use _core::placement::Placement;
 use _core::request::{Cut, Request, push_bulk, push_command};
 use _core::session::hello_reply;
 use _core::shared::{Door, Mail, Mailbox, Settings, Shared};
@@ -224,7 +225,11 @@ fn shared(instances: usize) -> Shared {
     users.set_open(true);
     Shared {
         table: Table::new(rows).expect("a table"),
-        slot_map: SlotMap::new(&ranges, instances).expect("a slot map"),
+        placement: Arc::new(Placement::new(
+            SlotMap::new(&ranges, instances).expect("a slot map"),
+            Vec::new(),
+            &[],
+        )),
         instances,
         instance_password: b"secret".to_vec(),
         databases: 16,
@@ -232,6 +237,7 @@ fn shared(instances: usize) -> Shared {
         client_memory: CLIENT_MEMORY,
         pushes_follow_replies: true,
         unsubscribing_needs_subscription: true,
+        ordered_pipelines: false,
         registry: Registry::default(),
         tracking: _core::tracking_table::Tracking::default(),
         waited: _core::waited::Waited::default(),

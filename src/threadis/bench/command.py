@@ -19,11 +19,13 @@ from threadis.bench.load import ZIPF_EXPONENT, Load
 from threadis.bench.machine import Machine
 from threadis.bench.measure import BASELINE, Elsewhere, Workload, alternate, started
 from threadis.bench.report import Report, render, rows
-from threadis.bench.targets import Setup
+from threadis.bench.targets import STARTERS, Setup
 from threadis.errors import ThreadisError
 from threadis.server import find
 
 WIDTH = 170  # columns where there is no terminal to ask
+
+OTHERS = sorted(set(STARTERS) - {BASELINE, "threadis"})
 
 SERVERS, LOAD, OUTPUT = "Servers", "Load", "Output"
 
@@ -45,7 +47,11 @@ def bench(
     ] = "0",
     with_: Annotated[
         list[str] | None,
-        typer.Option("--with", help="Measure this too: twemproxy.", rich_help_panel=SERVERS),
+        typer.Option(
+            "--with",
+            help=f"Measure this too: {', '.join(OTHERS)}; may be repeated.",
+            rich_help_panel=SERVERS,
+        ),
     ] = None,
     against: Annotated[
         str | None,
@@ -78,7 +84,10 @@ def bench(
     connections: Annotated[int, typer.Option(min=1, rich_help_panel=LOAD)] = 50,
     pipeline: Annotated[str, typer.Option(help="Depths.", rich_help_panel=LOAD)] = "1,16,64",
     mix: Annotated[
-        str, typer.Option(help="get, set, mixed:RATIO of SET, mget:KEYS.", rich_help_panel=LOAD)
+        str,
+        typer.Option(
+            help="get, set, mixed:RATIO of SET, mget:KEYS, mset:KEYS.", rich_help_panel=LOAD
+        ),
     ] = "get,set",
     value_size: Annotated[int, typer.Option(min=16, help="Bytes.", rich_help_panel=LOAD)] = 16,
     keys: Annotated[int, typer.Option(min=1, rich_help_panel=LOAD)] = 100_000,
@@ -120,8 +129,8 @@ def bench(
     try:
         if json is not None:
             json.touch()  # a wrong path is told before the measurement, not after
-        if unknown := [name for name in with_ or [] if name != "twemproxy"]:
-            raise BenchError(f"--with {unknown[0]}: only twemproxy is known")
+        if unknown := [name for name in with_ or [] if name not in OTHERS]:
+            raise BenchError(f"--with {unknown[0]}: only {', '.join(OTHERS)} are known")
         workloads = [
             Workload(one, depth)
             for depth in _numbers("--pipeline", pipeline)

@@ -1,7 +1,10 @@
-"""What can be measured: a bare stock server, thREaDIS, twemproxy, or anything that is running."""
+"""What can be measured: a bare stock server, thREaDIS (with options), twemproxy, or anything that
+is running.
+"""
 
 import contextlib
 import ctypes.util
+import functools
 import re
 import shutil
 import socket
@@ -68,12 +71,22 @@ def bare(setup: Setup) -> Iterator[Target]:
             yield _describe("bare", f"127.0.0.1:{port}", {"server": [child.pid]})
 
 
+# thREaDIS with options that cost or save something, by the name of the target.
+OPTIONS = {
+    "threadis": [],
+    "split": ["--multikey", "split"],
+    "ordered": ["--ordered-pipelines", "yes"],
+    "placed": ["--placement", "{user}:*", "--placement", "key{*}"],
+}
+
+
 @contextlib.contextmanager
-def threadis(setup: Setup) -> Iterator[Target]:
+def threadis(setup: Setup, name: str = "threadis") -> Iterator[Target]:
     """A thREaDIS of this installation, on loopback, without persistence."""
     command = [sys.executable, "-m", "threadis", "serve", "--port", "0", "--save", ""]
     command += ["--appendonly", "no", "--server", setup.server]
     command += ["--instances", str(setup.instances), "--workers", str(setup.workers)]
+    command += OPTIONS[name]
     with scratch() as directory:
         command += ["--dir", str(directory / "data")]
         environment = setup.environment()
@@ -81,7 +94,7 @@ def threadis(setup: Setup) -> Iterator[Target]:
             port = child.wait_until("threadis serve", lambda: find_port(child.output()))
             address = f"127.0.0.1:{port}"
             child.wait_until("threadis serve", lambda: _answers(address))
-            yield _describe("threadis", address, threadis_parts(child.pid))
+            yield _describe(name, address, threadis_parts(child.pid))
 
 
 @contextlib.contextmanager
@@ -213,6 +226,6 @@ def _serves_get(port: int) -> bool:
 
 STARTERS: dict[str, Callable[[Setup], contextlib.AbstractContextManager[Target]]] = {
     "bare": bare,
-    "threadis": threadis,
+    **{name: functools.partial(threadis, name=name) for name in OPTIONS},
     "twemproxy": twemproxy,
 }

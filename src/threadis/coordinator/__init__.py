@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple
 
-from threadis import _core, control, resp
+from threadis import _core, control, placement, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace
 from threadis.coordinator.acl import Acl
@@ -31,6 +31,7 @@ from threadis.coordinator.information import Information
 from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.memory import Memory
 from threadis.coordinator.modules import Modules
@@ -71,6 +72,7 @@ class Coordinator:
         links: Links,
         client_fields: list[str],
         rows: list[Row],
+        placed: _core.Placement,
         tell: Callable[[control.ToSupervisor], None],
     ) -> None:
         self._core = core
@@ -89,14 +91,15 @@ class Coordinator:
         self.clients.has_user = self._users.has
         self._shares = Shares(links, start.maxmemory)
         self._configuration = Configuration(start, core, links, self._users, self._shares)
-        self._table = Table(core, rows)
+        self._table = Table(core, placed, rows)
         self._busy = Busy(core, links, self.locks)
         self._tightness = Tightness(core, links, self._table, self._shares)
         self._permission = Permission(core, links, self._users, self._busy, self._tightness)
         self._commits = Commits(links, self.locks, start.databases)
         borrowing = Borrowing(links, self._table, start.databases)
+        locality = Locality(placed, placement.read(start.rules), start.pins)
         self._execution = Execution(
-            links, self.locks, self._table, self._commits, borrowing, self._tracking
+            links, self.locks, self._table, locality, self._commits, borrowing, self._tracking
         )
         # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
         runs_again = any(row.name == "client|no-touch" for row in rows)
@@ -104,7 +107,7 @@ class Coordinator:
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
         scripts = Scripts(self._execution, self._library, self._busy, self._users)
-        whole = Whole(links, self.locks, start.databases, self._tracking)
+        whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
         self.tallies = Tallies(core, len(start.workers))
         information = Information(
             start,
@@ -131,7 +134,7 @@ class Coordinator:
             "client|import-source": self.clients.import_source,
             "client|pause": self._pause.pause,
             "client|unpause": self._pause.unpause,
-            "debug": Debug(start, links, self.locks).run,
+            "debug": Debug(start, links, self.locks, self._table).run,
             "shutdown": Ending(links, self.locks, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
             **Modules(start).handlers(),

@@ -118,7 +118,7 @@ class Blocking:
         self, parsed: Parsed, wish: Request, db: int, kind: Kind, token: int | None
     ) -> bytes:
         """Look for something at once; behind those who wait already, unless in a transaction."""
-        if len(self._table.owners(parsed)) > 1:
+        if len(self._table.owners(parsed, db)) > 1:
             reply = await self._refusal(parsed, kind)
             if reply.startswith(b"-") and not reply.startswith(b"-NOGROUP"):
                 return reply
@@ -144,7 +144,7 @@ class Blocking:
             await self.settle(written)
             return reply
         names = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
-        is_direct = len(self._table.owners(parsed)) <= 1 and not other_databases(parsed, db)
+        is_direct = len(self._table.owners(parsed, db)) <= 1 and not other_databases(parsed, db)
         async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
             keys = [key for _, key in written]
             async with self._tracking.changing(command, keys, once=is_direct):
@@ -211,14 +211,12 @@ class Blocking:
         is_script = parsed.row.name in SCRIPTS
         places = [(db, access.key) for access in parsed.keys if access.writes or is_script]
         places += [(other, key) for other, key, _ in other_databases(parsed, db)]
-        if parsed.row.name == "move" and parsed.args[2].isdigit():
-            places.append((int(parsed.args[2]), parsed.args[1]))
         return places
 
     def _must_wait(self, wish: Request, db: int) -> bool:
         """Whether others wait for all its keys already, and none of these is there."""
         return wish.is_faultless and all(
-            (db, key) in self._waiters and self._serving.alarms(key).is_absent((db, key))
+            (db, key) in self._waiters and self._serving.alarms((db, key)).is_absent((db, key))
             for key in wish.keys
         )
 
@@ -237,7 +235,7 @@ class Blocking:
     async def _try(self, parsed: Parsed, wish: Request, db: int, kind: Kind, held: Held) -> bytes:
         """Try a command for all its keys."""
         execution, token = self._execution, held.lock.token
-        owners = self._table.owners(parsed)
+        owners = self._table.owners(parsed, db)
         if len(owners) <= 1:
             block = self._serving.block(owners.pop(), parsed.args, wish.keys[0], db, kind)
             return (await block)[1]
@@ -247,7 +245,7 @@ class Blocking:
             return await execution.execute(wish.without_block(), db, kind, token)
         reply = resp.null_array(kind.resp)
         for key in wish.keys:
-            owner = self._table.owner(key)
+            owner = self._table.owner(db, key)
             _, reply = await self._serving.block(owner, wish.only(key), key, db, kind)
             if reply not in resp.NULLS:
                 break
@@ -255,7 +253,7 @@ class Blocking:
 
     async def _refusal(self, parsed: Parsed, kind: Kind) -> bytes:
         """What is wrong with a command's syntax, in the server's words; where no key is."""
-        index = self._table.owner(parsed.keys[0].key) if parsed.keys else 0
+        index = self._table.owner(0, parsed.keys[0].key) if parsed.keys else 0
         scratch = self._execution.borrowing.scratch
         return (await self._serving.block(index, parsed.args, b"", scratch, kind))[1]
 
@@ -269,7 +267,7 @@ class Blocking:
         ids = list(read.ids)
         for at, key in enumerate(read.keys):
             if ids[at] == streams.NEW:
-                index = self._table.owner(key)
+                index = self._table.owner(db, key)
                 question: list[Words] = [[b"XINFO", b"STREAM", key]]
                 reply = (await self._serving.raw(index, question, db, Kind()))[0]
                 if reply.startswith(b"-WRONGTYPE"):

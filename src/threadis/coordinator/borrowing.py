@@ -72,7 +72,7 @@ class Borrowing:
             wanted[access.key] = wanted.get(access.key, False) or access.reads
         by_owner: dict[int, dict[bytes, bool]] = defaultdict(dict)
         for key, reads in wanted.items():
-            by_owner[self._table.owner(key)][key] = reads
+            by_owner[self._table.owner(db, key)][key] = reads
         found = await asyncio.gather(
             *(self._fetch_from(index, names, db) for index, names in by_owner.items())
         )
@@ -159,12 +159,12 @@ class Borrowing:
                 changes[key] = Copy(new, when)
         return Outcome(answers, changes)
 
-    def writes(self, changes: dict[bytes, Copy | None]) -> dict[int, Part]:
+    def writes(self, changes: dict[bytes, Copy | None], db: int) -> dict[int, Part]:
         """Turn changes into one part for each owner."""
         parts: dict[int, list[Words]] = defaultdict(list)
         for key, copy in changes.items():
             command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
-            parts[self._table.owner(key)].append(command)
+            parts[self._table.owner(db, key)].append(command)
         return dict(parts)
 
 

@@ -11,7 +11,7 @@ from threadis import _core, control, resp
 from threadis.coordinator.allowed import is_allowed, refusal
 from threadis.coordinator.links import Kind, Links, Words, pack, value
 from threadis.coordinator.locks import Locks
-from threadis.coordinator.slots import Slots
+from threadis.coordinator.table import Table
 
 OPTION: Final = "enable-debug-command"
 KEYED: Final = frozenset(("object", "listpack", "quicklist", "ziplist", "sdslen", "htstats-key"))
@@ -35,10 +35,10 @@ EMPTY: Final = bytes(20)
 class Debug:
     """Runs DEBUG subcommands."""
 
-    def __init__(self, start: control.Start, links: Links, locks: Locks) -> None:
+    def __init__(self, start: control.Start, links: Links, locks: Locks, table: Table) -> None:
         self._locks = locks
         self._granted = start.allowed[OPTION]
-        self._slots = Slots(start.slot_map)
+        self._table = table
         self._links = links
         self._own: dict[str, Callable[[_core.Command], Awaitable[bytes]]] = {
             "digest": self._digest,
@@ -64,7 +64,7 @@ class Debug:
         if word in self._own:
             return await self._own[word](command)
         if word in KEYED and len(command.args) > 2:
-            return await self._ask(self._slots.owner(command.args[2]), command)
+            return await self._ask(self._table.owner(command.info.db, command.args[2]), command)
         if word in ANYWHERE:
             return await self._ask(self._links.any_ready(), command)
         replies = await asyncio.gather(
@@ -111,7 +111,9 @@ class Debug:
         replies = await asyncio.gather(
             *(
                 self._links.raw(
-                    self._slots.owner(key), [[*command.args[:2], key]], db=command.info.db
+                    self._table.owner(command.info.db, key),
+                    [[*command.args[:2], key]],
+                    db=command.info.db,
                 )
                 for key in keys
             )
@@ -143,7 +145,9 @@ class Debug:
                 key = (b"%s:%d" % (prefix.partition(b"\0")[0], number))[:KEY_LENGTH]
                 text = b"value:%d" % number
                 text = text[:size].ljust(size, b"\0") if size else text
-                parts.setdefault(self._slots.owner(key), []).append([b"SET", key, text, b"NX"])
+                parts.setdefault(self._table.owner(command.info.db, key), []).append(
+                    [b"SET", key, text, b"NX"]
+                )
             answers = await asyncio.gather(
                 *(
                     self._links.raw(index, part, db=command.info.db, wait=None)

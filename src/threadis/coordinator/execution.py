@@ -12,6 +12,7 @@ from threadis.coordinator import plans
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.commits import Commits, Part, RefusedError
 from threadis.coordinator.links import Kind, Links
+from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Table
@@ -26,6 +27,7 @@ class Execution:
         links: Links,
         locks: Locks,
         table: Table,
+        locality: Locality,
         commits: Commits,
         borrowing: Borrowing,
         tracking: Tracking,
@@ -34,6 +36,7 @@ class Execution:
         self.tracking = tracking
         self.locks = locks
         self.table = table
+        self.locality = locality
         self.commits = commits
         self.borrowing = borrowing
 
@@ -50,7 +53,7 @@ class Execution:
         keys = list(parsed.keys)
         if parsed.row.name in ("sort", "sort_ro"):
             keys = await sort_keys(self, parsed, db)
-        owners = {self.table.owner(access.key) for access in keys}
+        owners = {self.table.owner(db, access.key) for access in keys}
         if len(owners) <= 1 and not plans.other_databases(parsed, db):
             # One server can do it; without keys it will say what is wrong.
             index = owners.pop() if owners else self.links.any_ready()
@@ -69,8 +72,8 @@ class Execution:
         self, names: list[Key], within: int | None = None
     ) -> AbstractAsyncContextManager[Lock]:
         """Lock keys, with nothing in flight to their instances."""
-        instances = {self.table.owner(key) for _, key, _ in names}
-        return self.locks.hold(names, instances, within)
+        instances = {self.table.owner(db, key) for db, key, _ in names}
+        return self.locks.hold([*names, *self.locality.locks(names)], instances, within)
 
     async def borrow(
         self,
@@ -94,18 +97,18 @@ class Execution:
         """Run several as one; their replies."""
         copies = await self.borrowing.fetch(keys, db)
         written = list(dict.fromkeys(access.key for access in keys if access.writes))
-        home = self.home([access.key for access in keys])
+        home = self.home(db, [access.key for access in keys])
         outcome = await self.borrowing.evaluate(home, commands, copies, written, kind)
         if outcome.changes:
-            await self.commit(self.borrowing.writes(outcome.changes), lock, db)
+            await self.commit(self.borrowing.writes(outcome.changes, db), lock, db)
         return outcome.replies
 
-    def home(self, keys: Sequence[bytes]) -> int:
+    def home(self, db: int, keys: Sequence[bytes]) -> int:
         """Choose the instance that borrows these keys.
 
         While clients track, one of which none of them is: there, copies look like changes.
         """
-        owners = [self.table.owner(key) for key in keys]
+        owners = [self.table.owner(db, key) for key in keys]
         others = [index for index in self.links.ready() if index not in owners]
         if self.tracking.is_on and others:
             return others[0]

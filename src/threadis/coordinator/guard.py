@@ -7,13 +7,13 @@ ACL LOG says of it belongs to one run.
 """
 
 import os
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import hiredis
 
 from threadis.coordinator.links import Link, Words, value
+from threadis.coordinator.locality import Group, pattern
 from threadis.coordinator.rights import Rights
 from threadis.coordinator.users import Denial
 
@@ -22,7 +22,8 @@ PREFIX = b"threadis-guard-"
 # What a script would see or change of one instance only.
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
 # What cannot be done on copies: it reaches other databases, or cannot be undone.
-NOT_ON_COPIES = (b"select", b"move", b"copy", b"publish", b"spublish")
+OTHER_DATABASES = (b"select", b"move", b"copy")
+NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")
 
 
 @dataclass(slots=True)
@@ -34,26 +35,6 @@ class Refusals:
 
     def __bool__(self) -> bool:
         return bool(self.keys or self.commands)
-
-
-def pattern(key: bytes) -> bytes:
-    """An ACL key pattern that matches this key and no other.
-
-    Patterns may hold neither spaces nor NULs; a class that excludes all other bytes stands for
-    them (bytes compare as signed characters). The other white space is matched as one class.
-    """
-    escaped = re.sub(rb"[\\*?\[\]^-]", rb"\\\g<0>", key)
-    escaped = re.sub(rb"[ \0]", b"[^\x80-\xff\x01-\x1f!-\x7f]", escaped)
-    return re.sub(rb"[\t-\r]", b"[\x08-\x0e]", escaped)
-
-
-def local_patterns(key: bytes) -> list[bytes]:
-    """Patterns of the keys that a key's hash tag puts on its instance for certain."""
-    opened = key.find(b"{")
-    closed = key.find(b"}", opened + 2) if opened >= 0 else -1
-    if opened < 0 or closed < 0 or key[opened + 1 : opened + 2] == b"}":
-        return []
-    return [pattern(key[: closed + 1]) + b"*"]
 
 
 class Guard:
@@ -74,6 +55,7 @@ class Guard:
         rights: Rights | None,
         keys: Collection[bytes],
         denied: Collection[bytes],
+        local: Collection[Group] = (),
         *,
         copies_of: int | None = None,
         only_reads: bool = False,
@@ -81,12 +63,11 @@ class Guard:
         """Build the commands that set the guard up for these keys; the first to run.
 
         It may do what a user with these ``rights`` may (None: everything). Where the real keys
-        are, those that must be there too are allowed; on copies of a database they are not,
+        are, the groups that live there are allowed; on copies of a database they are not,
         because nobody would notice them.
         """
         self._rights, self._keys, self._only_reads = rights, frozenset(keys), only_reads
         self._refused, self.denials = frozenset(denied), set()
-        patterns = {key: [pattern(key)] for key in keys}
         if not self.name:
             self.name = PREFIX + os.urandom(8).hex().encode()
             self._denied = None
@@ -94,13 +75,13 @@ class Guard:
         new = [b"reset", b"on", b">" + self._password]
         if rights:
             self._denied = None
+            patterns = {key: [pattern(key)] for key in keys}
             rules = rights.rules(patterns, denied, copies_of, only_reads=only_reads)
             return [[*user, *new, *rules]]
-        if copies_of is None:
-            for key, known in patterns.items():
-                known += local_patterns(key)
         sign = b"%R~" if only_reads else b"~"
-        allowed = [sign + one for known in patterns.values() for one in known]
+        allowed = [sign + group.pattern() for group in local]
+        others = (key for key in keys if not any(key in group for group in local))
+        allowed += [sign + pattern(key) for key in others]
         if self._denied != denied:
             self._denied = denied
             new += [b"&*", b"+@all", *(b"-" + name for name in denied)]

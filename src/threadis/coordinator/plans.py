@@ -39,9 +39,9 @@ class Job:
         """The client's words."""
         return self.parsed.args
 
-    def owner(self, key: bytes) -> int:
+    def owner(self, key: bytes, db: int | None = None) -> int:
         """Return the instance of a key."""
-        return self.execution.table.owner(key)
+        return self.execution.table.owner(self.db if db is None else db, key)
 
     async def ask(self, key: bytes, *words: bytes, db: int | None = None) -> Any:
         """Ask a key's instance; RefusedError if it answers with an error."""
@@ -56,7 +56,7 @@ class Job:
         """Send commands to a key's instance; the replies as they came."""
         where = self.db if db is None else db
         links = self.execution.links
-        return await links.raw(self.owner(key), commands, db=where, kind=self.kind)
+        return await links.raw(self.owner(key, where), commands, db=where, kind=self.kind)
 
     async def refusal(self) -> bytes:
         """Say what is wrong with a command's syntax, in the server's words.
@@ -185,6 +185,10 @@ async def _renamenx(job: Job) -> bytes:
     return b"-ERR no such key\r\n" if moved is None else b":%d\r\n" % moved
 
 
+_DATABASE = re.compile(rb"0|[1-9][0-9]{0,8}")  # as the servers read one
+_OUT_OF_RANGE = b"-ERR DB index is out of range\r\n"
+
+
 def _copy_options(args: Sequence[bytes], db: int) -> tuple[int, bool] | None:
     """COPY's database and REPLACE; None if the syntax is wrong."""
     target, replace, at = db, False, 3
@@ -193,7 +197,7 @@ def _copy_options(args: Sequence[bytes], db: int) -> tuple[int, bool] | None:
         if word == b"REPLACE":
             replace = True
             at += 1
-        elif word == b"DB" and at + 1 < len(args) and args[at + 1].isdigit():
+        elif word == b"DB" and at + 1 < len(args) and _DATABASE.fullmatch(args[at + 1]):
             target = int(args[at + 1])
             at += 2
         else:
@@ -207,15 +211,35 @@ async def _copy(job: Job) -> bytes:
     if options is None:
         return await job.refusal()
     if options[0] >= job.execution.borrowing.databases:
-        return b"-ERR DB index is out of range\r\n"
+        return _OUT_OF_RANGE
     db, replace = options
+    here = job.owner(source)
+    if here == job.owner(target, db):
+        return (await job.write([(source, job.args)]))[0]
     copies = await job.execution.borrowing.fetch([Access(source, True, False)], job.db)
     if source not in copies:
         return b":0\r\n"
     if not replace and await job.ask(target, b"EXISTS", target, db=db):
         return b":0\r\n"
     restore = copies[source].restore(target, b"REPLACE")
-    await job.execution.commit({job.owner(target): [restore]}, job.lock, db, job.kind)
+    await job.execution.commit({job.owner(target, db): [restore]}, job.lock, db, job.kind)
+    return b":1\r\n"
+
+
+async def _move(job: Job) -> bytes:
+    """MOVE: the other database may have the key on another instance."""
+    key, db = job.args[1], int(job.args[2])
+    if db >= job.execution.borrowing.databases:
+        return _OUT_OF_RANGE
+    here, there = job.owner(key), job.owner(key, db)
+    if here == there:
+        return (await job.write([(key, job.args)]))[0]
+    copies = await job.execution.borrowing.fetch([Access(key, True, True)], job.db)
+    if key not in copies or await job.ask(key, b"EXISTS", key, db=db):
+        return b":0\r\n"
+    restore = copies[key].restore(key, *await _age(job, key))
+    inside: list[Words] = [[b"SELECT", b"%d" % db], restore, [b"SELECT", b"%d" % job.db]]
+    await job.execution.commit({here: [[b"DEL", key]], there: inside}, job.lock, job.db, job.kind)
     return b":1\r\n"
 
 
@@ -272,6 +296,7 @@ PLANS: dict[str, Plan] = {
     "rename": _rename,
     "renamenx": _renamenx,
     "copy": _copy,
+    "move": _move,
     "lmove": _move_element,
     "rpoplpush": _move_element,
     "smove": _move_member,
@@ -293,4 +318,7 @@ def other_databases(parsed: Parsed, db: int) -> list[Key]:
         options = _copy_options(parsed.args, db)
         if options and options[0] != db:
             return [(options[0], parsed.args[2], True)]
+    elif parsed.row.name == "move" and _DATABASE.fullmatch(parsed.args[2]):
+        target = int(parsed.args[2])
+        return [(target, parsed.args[1], True)] if target != db else []
     return []

@@ -26,9 +26,16 @@ from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution
-from threadis.coordinator.guard import NOT_ON_COPIES, WHOLE_KEYSPACE, Guard, Refusals
+from threadis.coordinator.guard import (
+    NOT_ON_COPIES,
+    OTHER_DATABASES,
+    WHOLE_KEYSPACE,
+    Guard,
+    Refusals,
+)
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import Kind, Link, Words
+from threadis.coordinator.locality import EVERYTHING, LOCK, Group
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.rights import Rights
 from threadis.coordinator.table import Access
@@ -38,7 +45,6 @@ KNOWN_LIMIT = 10_000  # scripts we remember something about
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
-ALONE = frozenset(WHOLE_KEYSPACE)
 RANDOM_KEY = b"randomkey"
 EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
 
@@ -47,14 +53,17 @@ EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
 class Known:
     """What earlier runs of a script have shown."""
 
-    declares: bool = False  # it touched nothing but what it declared
+    declares: bool = False  # it touched nothing but what it declared, or what lives there anyway
+    is_local: bool = False  # … and it did touch what lives there anyway
     strays: bool = False  # a run has touched more; others will
     touches: list[bytes] = field(default_factory=list)  # what the last run did not declare
 
-    def learn(self, touches: list[bytes], reply: bytes) -> None:
+    def learn(self, touches: list[bytes], local: list[Group], reply: bytes) -> None:
         """Take note of a run on copies; one that failed (NOSCRIPT, say) may not have come far."""
         self.touches = touches
-        self.strays = self.strays or bool(touches)
+        strange = [key for key in touches if not any(key in group for group in local)]
+        self.strays = self.strays or bool(strange)
+        self.is_local = self.is_local or len(touches) > len(strange)
         self.declares = not self.strays and not reply.startswith(b"-")
 
 
@@ -135,12 +144,15 @@ class Scripts:
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
-        owners = {self._table.owner(key) for key in call.keys}
+        owners = {self._table.owner(call.db, key) for key in call.keys}
         if len(owners) > 1:
             return await self._on_copies(call, known)
-        index = owners.pop() if owners else self._links.any_ready()
+        index = self._home(call, call.keys)
+        if EVERYTHING in self._groups(call):
+            return (await self._directly(call, index))[0]
         # What only reads can be run again, whatever it has touched.
-        may_try = known.declares or not (call.writes or known.strays)
+        declares = known.declares and (not known.is_local or self._groups(call))
+        may_try = declares or not (call.writes or known.strays)
         if may_try or self._links.count == 1:
             reply = await self._at_home(call, known, index)
             if reply is not None:
@@ -160,10 +172,10 @@ class Scripts:
         """
         keys = list(dict.fromkeys([*call.keys, *known.touches]))
         for _ in range(RERUNS):
-            owners = {self._table.owner(key) for key in keys}
+            owners = {self._table.owner(call.db, key) for key in keys}
             if len(owners) > 1:
                 return None
-            index = owners.pop() if owners else self._links.any_ready()
+            index = self._home(call, keys)
             trial = replace(call, keys=keys)
             reply, refusals = await self._directly(trial, index, EFFECTS, only_reads=True)
             if not refusals:
@@ -201,14 +213,14 @@ class Scripts:
         Any key of the instance is a key; but that there is none must be true of all.
         """
         sizes = await self._links.call_all(b"DBSIZE", db=call.db)
-        owners = {self._table.owner(key) for key in keys}
+        owners = {self._table.owner(call.db, key) for key in keys}
         candidates = [i for i, size in enumerate(sizes) if size or not any(sizes)]
         possible = [index for index in candidates if owners <= {index}]
         if not possible:
             return _refuse([RANDOM_KEY])
         weights = [max(sizes[index], 1) for index in possible]
         index = random.choices(possible, weights)[0]  # noqa: S311 - as random as RANDOMKEY
-        denied = [name for name in WHOLE_KEYSPACE if name != RANDOM_KEY]
+        denied = [name for name in self._alone(call.db) if name != RANDOM_KEY]
         reply, refusals = await self._directly(replace(call, keys=keys), index, denied)
         return reply if not refusals else _refuse(refusals.keys | refusals.commands)
 
@@ -216,19 +228,23 @@ class Scripts:
         self,
         call: Call,
         index: int,
-        denied: Collection[bytes] = WHOLE_KEYSPACE,
+        denied: Collection[bytes] | None = None,
         *,
         only_reads: bool = False,
     ) -> tuple[bytes, Refusals]:
         """Run on the real keys; what the guard refused besides the whole keyspace."""
+        alone = self._alone(call.db)
+        denied = alone if denied is None else denied
+        local = self._groups(call)
         names = [(call.db, key) for key in call.keys]
+        names += [(call.db, LOCK + group.prefix) for group in local]
         async with (
             self._execution.locks.stand_in_line(names, call.within),
             self._links.lease(index, call.kind) as link,
         ):
             await link.select(call.db)
             guard = self._guard(link)
-            before = guard.before(call.rights, call.keys, denied, only_reads=only_reads)
+            before = guard.before(call.rights, call.keys, denied, local, only_reads=only_reads)
             async with self._busy.watch(index):
                 replies = await link.ask_fenced(
                     *before, guard.login(), call.words, self._links.login(), ACL_LOG
@@ -240,8 +256,8 @@ class Scripts:
             if link.is_spoilt:
                 return reply, Refusals()
             refusals, reply = await self._judge(guard, link, replies[-1], call, reply)
-            if refusals.commands & ALONE:
-                return _refuse(refusals.commands & ALONE), Refusals()
+            if refusals.commands & set(alone):
+                return _refuse(refusals.commands & set(alone)), Refusals()
             return reply, refusals
 
     async def _on_copies(self, call: Call, known: Known) -> bytes:
@@ -255,32 +271,36 @@ class Scripts:
                 outcome, refusals = await self._try(call, keys, accesses, denied)
                 if not refusals:
                     await self._write(call, outcome, lock)
-                    known.learn([key for key in keys if key not in call.keys], outcome.replies[0])
+                    touched = [key for key in keys if key not in call.keys]
+                    known.learn(touched, self._groups(call), outcome.replies[0])
                     return outcome.replies[0]
             if refusals.keys - set(keys):
                 keys += sorted(refusals.keys - set(keys))
                 known.touches = [key for key in keys if key not in call.keys]
-            elif refusals.commands & ALONE == {RANDOM_KEY}:
-                return await self._anywhere(call, keys)
-            elif refusals.commands & ALONE:
-                return _refuse(refusals.commands & ALONE)
-            elif len({self._table.owner(key) for key in keys}) <= 1 and keys == call.keys:
+            elif alone := refusals.commands & set(self._alone(call.db)):
+                return await self._anywhere(call, keys) if alone == {RANDOM_KEY} else _refuse(alone)
+            elif len({self._table.owner(call.db, key) for key in keys}) <= 1 and keys == call.keys:
                 # Everything it needs is on one instance: there it may do all it wants.
                 known.declares = True
-                index = self._table.owner(keys[0]) if keys else self._links.any_ready()
+                index = self._home(call, keys)
                 reply, refused = await self._directly(call, index)
                 return reply if not refused else _refuse(refused.keys | refused.commands)
             elif refusals.commands <= {b"publish", b"spublish"}:
                 denied = [name for name in denied if b"publish" not in name]
             else:
                 return _refuse(refusals.commands)
-        return _TOO_MANY
+        local = self._groups(call)
+        if not all(any(key in group for group in local) for key in keys):
+            return _TOO_MANY
+        # Too many to borrow one by one, but they all live where its keys do.
+        index = self._table.owner(call.db, keys[0])
+        return await self._at_home(call, known, index) or _TOO_MANY
 
     async def _try(
         self, call: Call, keys: Sequence[bytes], accesses: list[Access], denied: Collection[bytes]
     ) -> tuple[Outcome, Refusals]:
         copies = await self._execution.borrowing.fetch(accesses, call.db)
-        index = self._execution.home(keys)
+        index = self._execution.home(call.db, keys)
         written = keys if call.writes else []
         async with self._links.lease(index, call.kind) as link:
             guard = self._guard(link)
@@ -312,8 +332,29 @@ class Scripts:
 
     async def _write(self, call: Call, outcome: Outcome, lock: Lock) -> None:
         if outcome.changes:
-            parts = self._execution.borrowing.writes(outcome.changes)
+            parts = self._execution.borrowing.writes(outcome.changes, call.db)
             await self._execution.commit(parts, lock, call.db)
+
+    def _alone(self, db: int) -> Collection[bytes]:
+        """What no script may do, because it would see one instance only."""
+        locality = self._execution.locality
+        if locality.home(db) is not None:
+            return (*OTHER_DATABASES, b"flushall", b"swapdb")
+        return (*WHOLE_KEYSPACE, *OTHER_DATABASES) if locality.has_pins else WHOLE_KEYSPACE
+
+    def _home(self, call: Call, keys: Sequence[bytes]) -> int:
+        """Choose the instance for a script with these keys."""
+        if keys:
+            return self._table.owner(call.db, keys[0])
+        pinned = self._execution.locality.home(call.db)
+        return self._links.any_ready() if pinned is None else pinned
+
+    def _groups(self, call: Call) -> list[Group]:
+        """Find what lives where its keys do, if these are on one instance.
+
+        A restricted user's script gets exact keys only.
+        """
+        return [] if call.rights else self._execution.locality.groups(call.db, call.keys)
 
     def _guard(self, link: Link) -> Guard:
         guard: Guard = link.guard or Guard()

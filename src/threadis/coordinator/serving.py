@@ -65,9 +65,9 @@ class Serving:
         self._again: dict[Place, bool] = {}  # being served; whether it must be looked at again
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def alarms(self, key: bytes) -> Alarms:
+    def alarms(self, place: Place) -> Alarms:
         """Return the alarms of a key's instance."""
-        return self._alarms[self._execution.table.owner(key)]
+        return self._alarms[self._execution.table.owner(*place)]
 
     def count_armed(self) -> int:
         """Return how many alarms are armed."""
@@ -78,14 +78,14 @@ class Serving:
         for db, key in self.waiters.add(waiter):
             self._core.wait_for(db, key)
         for place in waiter.places:
-            if not self.alarms(place[1]).is_armed(place[1]):
+            if not self.alarms(place).is_armed(place[1]):
                 self._spawn(self._arm(place))
 
     async def _arm(self, place: Place) -> None:
         """Arm an alarm, as soon as the instance can be reached; serve what is there meanwhile."""
         while place in self.waiters:
             try:
-                self.changed(await self.alarms(place[1]).arm([place]))
+                self.changed(await self.alarms(place).arm([place]))
             except LinkError:
                 await asyncio.sleep(RETRY)
             else:
@@ -106,8 +106,9 @@ class Serving:
             waiter.timer.cancel()
         for db, key in self.waiters.remove(waiter):
             self._core.unwait(db, key)
-            if not self.waiters.of_key(key):
-                self.alarms(key).forget(key)
+            alarms = self.alarms((db, key))
+            if all(self.alarms(other) is not alarms for other in self.waiters.of_key(key)):
+                alarms.forget(key)
         self._core.reply(waiter.command, reply)
 
     def changed(self, places: Collection[Place]) -> None:
@@ -149,7 +150,7 @@ class Serving:
         """Lock places and what hangs on them; only against other holders, if one instance is."""
         closure = self.closure(places)
         manager: contextlib.AbstractAsyncContextManager[Lock]
-        if len({self._execution.table.owner(key) for _, key in closure}) <= 1:
+        if len({self._execution.table.owner(db, key) for db, key in closure}) <= 1:
             manager = self._execution.locks.stand_in_line(closure, within)
         else:
             manager = self._execution.hold([(db, key, True) for db, key in closure], within)
@@ -191,7 +192,7 @@ class Serving:
     async def type(self, place: Place) -> bytes:
         """Ask for a key's type."""
         db, key = place
-        index = self._execution.table.owner(key)
+        index = self._execution.table.owner(db, key)
         found = value((await self.raw(index, [[b"TYPE", key]], db, Kind()))[0])
         return found if isinstance(found, bytes) else b""
 
@@ -202,11 +203,11 @@ class Serving:
 
     async def _attempt(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
         """Try a waiting client's command for one key; it ends its wait unless it finds nothing."""
-        wish = waiter.request
+        wish, owner = waiter.request, self._execution.table.owner
         reply = resp.null_array(waiter.kind.resp)
         try:
-            index = self._execution.table.owner(key)
-            if wish.target is not None and self._execution.table.owner(wish.target) != index:
+            index = owner(waiter.db, key)
+            if wish.target is not None and owner(waiter.db, wish.target) != index:
                 if await self.type((waiter.db, key)) == wish.type:
                     reply = await self._execution.execute(
                         wish.move(), waiter.db, waiter.kind, held.lock.token
@@ -260,7 +261,6 @@ class Wanted:
 
     def __call__(self, key: bytes | None) -> list[Place]:
         """Those of a key; None: all."""
-        if key is not None:
-            return self.waiters.of_key(key)
+        places = self.waiters.places() if key is None else self.waiters.of_key(key)
         owner = self.execution.table.owner
-        return [place for place in self.waiters.places() if owner(place[1]) == self.index]
+        return [place for place in places if owner(*place) == self.index]

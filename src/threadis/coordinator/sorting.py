@@ -54,7 +54,7 @@ async def sort_keys(execution: "Execution", parsed: Parsed, db: int) -> list[Acc
     wanted = patterns(parsed.args)
     if wanted:
         elements = await execution.links.call(
-            execution.table.owner(source), b"SORT", source, b"BY", b"nosort", db=db
+            execution.table.owner(db, source), b"SORT", source, b"BY", b"nosort", db=db
         )
         if isinstance(elements, list):
             names = {key_of(pattern, element) for pattern in wanted for element in elements}

@@ -28,8 +28,9 @@ class Parsed:
 class Table:
     """Looks commands up; the workers' table, so both sides agree."""
 
-    def __init__(self, core: _core.Proxy, rows: Iterable[Row]) -> None:
+    def __init__(self, core: _core.Proxy, placed: _core.Placement, rows: Iterable[Row]) -> None:
         self._core = core
+        self._placed = placed
         self._rows = {row.name: row for row in rows}
         self.reading = frozenset(
             name
@@ -55,10 +56,10 @@ class Table:
         ]
         return Parsed(row, args, keys)
 
-    def owner(self, key: bytes) -> int:
-        """Return the instance of a key."""
-        return self._core.instance_of(key)
+    def owner(self, db: int, key: bytes) -> int:
+        """Return the instance of a key in a database."""
+        return self._placed.instance(db, key)
 
-    def owners(self, parsed: Parsed) -> set[int]:
+    def owners(self, parsed: Parsed, db: int) -> set[int]:
         """Return the instances of a command's keys."""
-        return {self.owner(access.key) for access in parsed.keys}
+        return {self.owner(db, access.key) for access in parsed.keys}

@@ -49,7 +49,7 @@ class Tightness:
         """Why a command may not be queued now; None if it may."""
         db, kind = question.info.db, Kind(resp=question.info.resp)
         block: list[Words] = [[b"MULTI"], question.args, [b"DISCARD"]]
-        for index in sorted(self._table.owners(self._table.parse(question.args))):
+        for index in sorted(self._table.owners(self._table.parse(question.args), db)):
             reply = (await self._links.raw(index, block, db=db, kind=kind))[1]
             if reply.startswith(b"-OOM"):
                 return reply

@@ -71,7 +71,7 @@ class Transactions:
         watch = self._watches.setdefault(client, Watch(Kind(resp=command.info.resp)))
         by_owner: dict[int, list[bytes]] = defaultdict(list)
         for key in command.args[1:]:
-            by_owner[self._execution.table.owner(key)].append(key)
+            by_owner[self._execution.table.owner(command.info.db, key)].append(key)
             watch.keys.append((command.info.db, key))
         for index, keys in by_owner.items():
             link = watch.links.get(index)
@@ -127,7 +127,7 @@ class Transactions:
     ) -> bytes | None:
         queued = [self._execution.table.parse(args) for args in command.queued or []]
         kind, db = Kind(resp=command.info.resp), command.info.db
-        owners = [self._execution.table.owners(parsed) for parsed in queued]
+        owners = [self._execution.table.owners(parsed, db) for parsed in queued]
         instances = set().union(*owners)
         is_plain = all(self._is_plain(parsed) for parsed in queued)
         is_heard = not self._tracking.is_unheard(command)
@@ -167,7 +167,7 @@ class Transactions:
             row.route in PLAIN_ROUTES
             and bool(parsed.keys)
             and not row.needs_coordinator
-            and not row.special_words
+            and (row.name == "copy" or not row.special_words)
             and not reaches_other_databases(parsed)
         )
 
@@ -176,7 +176,7 @@ class Transactions:
         parts: dict[int, list[Words]] = defaultdict(list)
         places = []
         for parsed in queued:
-            index = next(iter(self._execution.table.owners(parsed)))
+            index = next(iter(self._execution.table.owners(parsed, db)))
             places.append((index, len(parts[index])))
             parts[index].append(parsed.args)
         replies = await self._execution.commit(dict(parts), lock, db, kind)
