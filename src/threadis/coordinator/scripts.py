@@ -121,15 +121,15 @@ class Scripts:
         call = Call(name, words, keys, info.db, kind, writes, command.token, rights)
         await self._library.prepare(family, name, args[1])
         try:
-            async with (
-                self._tracking.reading(command, keys, self._reads),
-                AsyncExitStack() as stack,
-            ):
+            async with AsyncExitStack() as stack:
                 if writes and command.token is None and self._tracking.is_unheard(command):
                     lock = await stack.enter_async_context(self._execution.locks.hold_everything())
                     call = replace(call, within=lock.token)
                 if command.token is None:
                     await stack.enter_async_context(self._tracking.changing(command, keys))
+                # What it has not read is forgotten before anything is told.
+                reading = self._tracking.reading(command, keys, self._reads)
+                await stack.enter_async_context(reading)
                 return await self._run(call)
         except RefusedError as error:
             return error.reply
