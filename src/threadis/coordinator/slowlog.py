@@ -24,6 +24,7 @@ LANE: Final = b"threadis-lane"
 OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT"))  # of a lane
 UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting is not slowness
 DEFAULT_COUNT: Final = 10
+BATCH: Final = 128  # commands noted before instances are asked for theirs
 LENGTHS: Final = {
     b"slow": b"slowlog-max-len",
     b"large-request": b"commandlog-large-request-max-len",
@@ -42,14 +43,23 @@ class Log:
         self._seen: dict[tuple[int, int], int] = {}  # instance and process: last id seen there
         self._last_id = -1
         self._most = 0
+        self._coming: list[Entry] = []  # not numbered yet
         self._lock = asyncio.Lock()  # two readers at once would number an entry twice
 
-    async def note(self, entries: list[Entry]) -> None:
-        """Add commands that no instance has logged; they are newer than what instances have now."""
-        async with self._lock:
-            with contextlib.suppress(LinkError):  # read later, numbered later
-                await self._read()
-            self._add(entries)
+    async def note(self, entries: list[Entry], *, in_order: bool) -> None:
+        """Add commands that no instance has logged; they are newer than what instances have now.
+
+        To keep that order within a second the instances are asked at once, while the clients wait.
+        Else that waits until somebody looks, or there is much to add.
+        """
+        self._coming += entries
+        is_much = len(self._coming) >= BATCH and not self._lock.locked()
+        if in_order or is_much:
+            async with self._lock:
+                if self._coming:  # nobody else has taken them meanwhile
+                    with contextlib.suppress(LinkError):  # read later, numbered later
+                        await self._read()
+                    self._take([])
 
     async def read(self) -> list[tuple[int, Entry]]:
         """Everything, newest first."""
@@ -73,11 +83,13 @@ class Log:
             seen = self._seen.get(process, -1)
             new += [[*row[1:4], b"", b""] for row in found if row[0] > seen and is_clients(row)]
             self._seen[process] = max([seen, *(row[0] for row in found)])
-        self._add(sorted(new, key=lambda entry: int(entry[0])))
+        self._take(new)
         return self._entries[::-1]
 
-    def _add(self, entries: list[Entry]) -> None:
-        for entry in entries:
+    def _take(self, new: list[Entry]) -> None:
+        """Number what instances have logged, and what was noted since."""
+        entries, self._coming = [*new, *self._coming], []
+        for entry in sorted(entries, key=lambda entry: int(entry[0])):
             self._last_id += 1
             self._entries.append((self._last_id, entry))
         self._entries = self._entries[-self._most :] if self._most else []
@@ -133,7 +145,8 @@ class Logs:
                 [now, took, shortened(words), *who]
                 for words in commands
                 if words[0].lower() not in UNLOGGED
-            ]
+            ],
+            in_order=self._threshold == 0,  # everything is logged: somebody looks at each
         )
 
     async def look(self) -> None:
