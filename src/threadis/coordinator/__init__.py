@@ -240,6 +240,7 @@ class Coordinator:
         if instance.state is control.State.READY:
             self._keep(asyncio.create_task(self._make_ready(instance)))
         else:
+            self._users.lost(instance.index)
             self._core.set_instance(instance.index, None, instance.state.value)
 
     async def _make_ready(self, instance: control.Instance) -> None:
