@@ -180,6 +180,9 @@ fn secrets(row: &Row, args: Args) -> Vec<usize> {
     if row.route == Route::Session(Verb::Auth) {
         return (1..args.len()).collect();
     }
+    if row.name == b"migrate" {
+        return (6..args.len()).filter(|&at| is_password(args, at)).collect();
+    }
     if row.route != Route::Session(Verb::Hello) {
         return Vec::new();
     }
@@ -197,6 +200,12 @@ fn secrets(row: &Row, args: Args) -> Vec<usize> {
         }
     }
     found
+}
+
+/// Whether an argument of MIGRATE belongs to AUTH or AUTH2.
+fn is_password(args: Args, at: usize) -> bool {
+    let is = |place: usize, word: &[u8]| place >= 6 && args.get(place).eq_ignore_ascii_case(word);
+    is(at - 1, b"AUTH") || is(at - 1, b"AUTH2") || is(at - 2, b"AUTH2")
 }
 
 /// In quotes, with everything escaped that is not printable.

@@ -171,7 +171,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "flushall": Override("coordinator", "alone with the whole keyspace"),
     "flushdb": Override("coordinator", "alone with the whole keyspace"),
     "swapdb": Override("coordinator", "alone with the whole keyspace"),
-    "migrate": Override("refuse", "keys that the server itself cannot name"),
+    "migrate": Override("coordinator", "its keys may be anywhere"),
     # The tips mean cluster mode, where lanes and scripts are nobody else's.
     **dict.fromkeys(
         (f"{log}|{name}" for log in ("slowlog", "commandlog") for name in ("get", "len", "reset")),
@@ -193,7 +193,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "wait": Override("coordinator", "there are no replicas"),
     "replicaof": Override("coordinator", "a primary stays one"),
     "slaveof": Override("coordinator", "a primary stays one"),
-    "waitaof": Override("refuse", "speaks of the writes of one connection"),
+    "waitaof": Override("coordinator", "asks all instances"),
 }
 
 # With ``multikey split``: as the server's tips say.

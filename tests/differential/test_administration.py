@@ -1,6 +1,12 @@
 """SLOWLOG, LATENCY, SAVE, WAIT and more: one server's, although there are four."""
 
+import socket
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from differential.pair import Pair
 from differential.wire import Connection, pack, split
@@ -166,3 +172,56 @@ def test_memory_stats_look_the_same(pair: Pair, protocol: int) -> None:
             for reply in (bare, ours)
         ]
         assert kinds[0] == kinds[1]
+
+
+@pytest.fixture
+def third(pair: Pair, tmp_path: Path) -> Iterator[int]:
+    """The port of another server of the same kind."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    unix = tmp_path / "third.sock"
+    command = [pair.server.path, "--port", str(port), "--unixsocket", str(unix), "--save", ""]
+    process = subprocess.Popen([*command, "--logfile", str(tmp_path / "log")])
+    try:
+        until(unix.exists, "it listens")
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_migrate(pair: Pair, protocol: int, third: int) -> None:
+    """To a third server: from each instance what it has."""
+    host, port = "127.0.0.1", third
+    keys = [f"m:{number}" for number in range(8)]
+    with pair.both(protocol) as both:
+        for line in (
+            "MIGRATE", f"MIGRATE {host} {port} none 0 1000", f"MIGRATE {host} x k 0 1000",
+            f"MIGRATE {host} {port} k 0 1000 KEYS a", f"MIGRATE {host} {port} '' 0 1000 NOPE",
+            f"MIGRATE {host} {port} '' 0 1000 KEYS a b c",
+        ):  # fmt: skip
+            both.same_line(line)
+        both.same("MSET", *(word for key in keys for word in (key, "v")))
+        both.same("MIGRATE", host, port, keys[0], 0, 5000, "COPY", "REPLACE")
+        both.same("MIGRATE", host, port, "", 0, 5000, "COPY", "REPLACE", "KEYS", *keys, "none")
+        both.same("MIGRATE", host, port, "", 0, 5000, "KEYS", *keys)  # they are there already
+        both.same("MIGRATE", host, port, "", 0, 5000, "REPLACE", "KEYS", *keys)
+        both.same("EXISTS", *keys)
+        both.same("MIGRATE", host, port, "", 0, 5000, "REPLACE", "KEYS", *keys)
+
+
+def test_waitaof(pair: Pair) -> None:
+    with pair.both() as both:
+        for line in ("WAITAOF", "WAITAOF x 0 0", "WAITAOF 1 0 0", "WAITAOF 0 0 0", "WAITAOF 2 0 0",
+                     "WAITAOF 0 1 20", "WAITAOF 0 0 -1"):  # fmt: skip
+            both.same_line(line)
+        if pair.server.kind != "valkey":
+            return  # Redis 7.0 has none
+        both.same("CONFIG", "SET", "appendonly", "yes", "appendfsync", "everysec")
+        try:
+            both.same("MSET", *(word for number in range(8) for word in (f"w:{number}", "v")))
+            both.same("WAITAOF", 1, 0, 0)
+            both.same("WAITAOF", 1, 1, 3000)  # ours needs the next fsync
+        finally:
+            both.same("CONFIG", "SET", "appendonly", "no")

@@ -27,6 +27,7 @@ BY_HAND |= set(TYPES)  # in test_blocking.py: they block
 BY_HAND |= {"multi", "exec", "discard", "watch", "unwatch"}  # in test_transactions.py
 BY_HAND |= {"function|list"}  # Valkey answers a NUL with a reply that cannot be read
 BY_HAND |= {"monitor", "client|reply", "client|pause", "client|kill", "acl"}  # tests of their own
+BY_HAND |= {"migrate", "waitaof"}  # in test_administration.py: they wait
 BY_HAND |= {"client|tracking"}  # in test_tracking.py: invalidations come among the replies
 
 # Replies that differ from the bare server's on purpose: beginning of ours, and the reason.

@@ -36,7 +36,7 @@ SUBSCRIPTIONS = (
 )  # fmt: skip
 ON_ALL = (
     b"save", b"bgsave", b"bgrewriteaof", b"lastsave", b"replicaof", b"slaveof", b"shutdown",
-    b"wait", b"waitaof", b"config|rewrite", b"failover",
+    b"wait", b"waitaof", b"config|rewrite", b"failover", b"migrate",
 )  # fmt: skip
 OF_CLIENTS = (
     b"client|kill", b"client|pause", b"client|unpause", b"client|reply", b"client|unblock",

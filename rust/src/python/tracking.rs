@@ -123,7 +123,7 @@ impl Trackers {
 
 /// True for the coordinator's records of what is half done (`commits.py`), in a hidden database.
 fn is_record(key: &[u8]) -> bool {
-    let records: [&[u8]; 2] = [b"threadis:prepared:", b"threadis:decided:"];
+    let records: [&[u8]; 3] = [b"threadis:prepared:", b"threadis:decided:", b"threadis:waited:"];
     let name = records.iter().find_map(|record| key.strip_prefix(*record));
     name.is_some_and(|name| name.len() == 24 && name.iter().all(u8::is_ascii_hexdigit))
 }

@@ -34,6 +34,7 @@ from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.memory import Memory
+from threadis.coordinator.migrating import Migrating
 from threadis.coordinator.modules import Modules
 from threadis.coordinator.monitoring import Monitoring
 from threadis.coordinator.pause import Pause
@@ -139,10 +140,11 @@ class Coordinator:
             "memory|stats": Memory(links, start.databases).stats,
             **Modules(start).handlers(),
             **Acl(links, self._users).handlers(),
-            **Everywhere(links, self.clients).handlers(),
+            **Everywhere(links, self.clients, start.databases).handlers(),
             **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),
             **self._tracking.handlers(),
+            "migrate": Migrating(self._execution).migrate,
             "monitor": self._monitoring.monitor,
             "watch": self._transactions.watch,
             "unwatch": self._transactions.unwatch,

@@ -4,6 +4,7 @@ SAVE and its like succeed if they do on all instances; the first refusal is the 
 """
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,8 @@ from typing import Final
 
 from threadis import _core, resp
 from threadis.coordinator.clients import Clients
-from threadis.coordinator.links import Kind, Links, value
+from threadis.coordinator.commits import RECORDS
+from threadis.coordinator.links import Kind, Links, Words, value
 
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 LOOK: Final = 0.5  # seconds between looks whether a waiting client is still there
@@ -21,8 +23,9 @@ WHOLE: Final = re.compile(rb"0|-?[1-9][0-9]{0,17}")
 class Everywhere:
     """Persistence, the allocators, and what a primary without replicas says of these."""
 
-    def __init__(self, links: Links, clients: Clients) -> None:
+    def __init__(self, links: Links, clients: Clients, databases: int) -> None:
         self._links, self._clients = links, clients
+        self._hidden = databases + RECORDS
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""
@@ -33,6 +36,7 @@ class Everywhere:
             **dict.fromkeys(texts, self._texts),
             "lastsave": self._last_save,
             "wait": self._wait,
+            "waitaof": self._wait_aof,
             "replicaof": self._replica_of,
             "slaveof": self._replica_of,
         }
@@ -69,12 +73,58 @@ class Everywhere:
         if not WHOLE.fullmatch(replicas) or not WHOLE.fullmatch(timeout) or int(timeout) < 0:
             # An instance says what is wrong
             return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
-        end = time.monotonic() + int(timeout) / 1000 if int(timeout) else float("inf")
-        while int(replicas) > 0 and (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, LOOK))
-            if command.info.id not in {one.id for one in await self._clients.all()}:
-                break
+        if int(replicas) > 0:
+            await self._until(command, time.monotonic(), int(timeout))
         return resp.encode(0)
+
+    async def _until(self, command: _core.Command, began: float, timeout: int) -> None:
+        """Wait so many milliseconds (0: for ever), while the client is there."""
+        end = began + timeout / 1000 if timeout else float("inf")
+        while (left := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, LOOK))
+            if await self._is_gone(command):
+                break
+
+    async def _is_gone(self, command: _core.Command) -> bool:
+        return command.info.id not in {one.id for one in await self._clients.all()}
+
+    async def _wait_aof(self, command: _core.Command) -> bytes:
+        """WAITAOF numlocal numreplicas timeout: what was written before is on every disk.
+
+        A write of ours to each instance's append-only file comes behind all others there.
+        """
+        began, asked = time.monotonic(), [[b"MULTI"], command.args, [b"EXEC"]]  # does not wait
+        replies = await self._links.raw(self._links.any_ready(), asked)
+        now = _core.elements(replies[-1]) if replies[-1].startswith(b"*") else replies
+        refusal = next((reply for reply in now if reply.startswith(b"-")), None)
+        if refusal is not None:
+            return refusal
+        local, replicas, timeout = map(int, command.args[1:])
+        waits = command.token is None
+        written = await self._written(command, [b"WAITAOF", b"%d" % local, b"0"], timeout, waits)
+        if replicas > 0 and waits:
+            await self._until(command, began, timeout)
+        return resp.encode([written, 0])
+
+    async def _written(
+        self, command: _core.Command, words: list[bytes], timeout: int, waits: bool
+    ) -> int:
+        """1 if everything is on the disks of all instances."""
+        mark = b"threadis:waited:" + os.urandom(12).hex().encode()
+        ask: list[Words] = [[*words, b"%d" % timeout]]
+        if not waits:
+            ask = [[b"MULTI"], *ask, [b"EXEC"]]
+        batch: list[Words] = [[b"SET", mark, b""], [b"DEL", mark], *ask]
+        everyone = asyncio.gather(
+            *(self._links.raw(i, batch, db=self._hidden, wait=None) for i in self._links.everyone())
+        )
+        while not everyone.done():
+            await asyncio.wait({everyone}, timeout=LOOK)
+            if not everyone.done() and await self._is_gone(command):
+                everyone.cancel()
+                return 0
+        found = [value(replies[-1]) for replies in everyone.result()]
+        return min(int(one[0] if waits else one[0][0]) for one in found)
 
     async def _replica_of(self, command: _core.Command) -> bytes:
         """REPLICAOF NO ONE changes nothing on a primary; nothing else is possible."""
