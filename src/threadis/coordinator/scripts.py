@@ -19,7 +19,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from threadis import _core, resp
 from threadis.coordinator.borrowing import Outcome
@@ -33,6 +33,7 @@ from threadis.coordinator.guard import (
     Guard,
     Refusals,
 )
+from threadis.coordinator.known import Known, covers
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import Kind, Link, Words
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group
@@ -47,24 +48,6 @@ ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 RANDOM_KEY = b"randomkey"
 EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
-
-
-@dataclass(slots=True)
-class Known:
-    """What earlier runs of a script have shown."""
-
-    declares: bool = False  # it touched nothing but what it declared, or what lives there anyway
-    is_local: bool = False  # … and it did touch what lives there anyway
-    strays: bool = False  # a run has touched more; others will
-    touches: list[bytes] = field(default_factory=list)  # what the last run did not declare
-
-    def learn(self, touches: list[bytes], local: list[Group], reply: bytes) -> None:
-        """Take note of a run on copies; one that failed (NOSCRIPT, say) may not have come far."""
-        self.touches = touches
-        strange = [key for key in touches if not any(key in group for group in local)]
-        self.strays = self.strays or bool(strange)
-        self.is_local = self.is_local or len(touches) > len(strange)
-        self.declares = not self.strays and not reply.startswith(b"-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +153,7 @@ class Scripts:
 
         At first it may only read: until it would write it can be run again, with more keys.
         """
-        keys = list(dict.fromkeys([*call.keys, *known.touches]))
+        keys = list(dict.fromkeys([*call.keys, *known.guesses(self._groups(call))]))
         for _ in range(RERUNS):
             owners = {self._table.owner(call.db, key) for key in keys}
             if len(owners) > 1:
@@ -262,8 +245,10 @@ class Scripts:
 
     async def _on_copies(self, call: Call, known: Known) -> bytes:
         """Run on borrowed keys until nothing undeclared is left, then write what has changed."""
-        keys = list(dict.fromkeys([*call.keys, *known.touches]))
+        local = self._groups(call)
+        keys = list(dict.fromkeys([*call.keys, *known.guesses(local)]))
         denied: Collection[bytes] = EFFECTS
+        owners = len({self._table.owner(call.db, key) for key in call.keys})
         for _ in range(RERUNS):
             accesses = [Access(key, reads=True, writes=call.writes) for key in keys]
             names = [(call.db, key, call.writes) for key in keys]
@@ -271,15 +256,14 @@ class Scripts:
                 outcome, refusals = await self._try(call, keys, accesses, denied)
                 if not refusals:
                     await self._write(call, outcome, lock)
-                    touched = [key for key in keys if key not in call.keys]
-                    known.learn(touched, self._groups(call), outcome.replies[0])
+                    known.ran(outcome.replies[0])
                     return outcome.replies[0]
-            if refusals.keys - set(keys):
-                keys += sorted(refusals.keys - set(keys))
-                known.touches = [key for key in keys if key not in call.keys]
+            if new := sorted(refusals.keys - set(keys)):
+                keys += new
+                known.touched(new, local)
             elif alone := refusals.commands & set(self._alone(call.db)):
                 return await self._anywhere(call, keys) if alone == {RANDOM_KEY} else _refuse(alone)
-            elif len({self._table.owner(call.db, key) for key in keys}) <= 1 and keys == call.keys:
+            elif owners <= 1 and all(key in call.keys or covers(local, key) for key in keys):
                 # Everything it needs is on one instance: there it may do all it wants.
                 known.declares = True
                 index = self._home(call, keys)
@@ -289,8 +273,7 @@ class Scripts:
                 denied = [name for name in denied if b"publish" not in name]
             else:
                 return _refuse(refusals.commands)
-        local = self._groups(call)
-        if not all(any(key in group for group in local) for key in keys):
+        if not all(covers(local, key) for key in keys):
             return _TOO_MANY
         # Too many to borrow one by one, but they all live where its keys do.
         index = self._table.owner(call.db, keys[0])

@@ -1,0 +1,40 @@
+"""What is remembered of a script: enough to lend it its keys at once, and no more."""
+
+from threadis.coordinator.known import NEWEST, TOUCHES, Known
+from threadis.coordinator.locality import Group
+
+
+def run(known: Known, touches: set[bytes], groups: list[Group]) -> int:
+    """A run that touches these keys undeclared; how many it was not lent."""
+    missing = sorted(touches - set(known.guesses(groups)))
+    known.touched(missing, groups)
+    known.ran(b"+OK\r\n")
+    return len(missing)
+
+
+def test_the_same_keys_are_lent_from_the_third_run_on() -> None:
+    known, keys = Known(), {b"key:%d" % number for number in range(3 * NEWEST)}
+    assert run(known, keys, []) == 3 * NEWEST
+    assert run(known, keys, []) == 2 * NEWEST
+    assert run(known, keys, []) == 0
+    assert (known.declares, known.strays) == (False, True)
+
+
+def test_keys_that_never_come_again_are_not_lent() -> None:
+    known, missing = Known(), 0
+    for number in range(3 * TOUCHES):
+        missing += run(known, {b"always", b"key:%d" % number}, [])
+        assert len(known.guesses([])) <= NEWEST + 1
+    assert missing == 3 * TOUCHES + 2
+    assert b"always" in known.guesses([])
+
+
+def test_another_queues_keys_are_not_lent_and_do_not_count_as_strange() -> None:
+    known = Known()
+    mail, video = [Group(b"bull:mail", (b":", b""))], [Group(b"bull:video", (b":", b""))]
+    run(known, {b"bull:mail:1", b"bull:mail:2"}, mail)
+    assert (known.declares, known.is_local) == (True, True)
+    assert known.guesses(video) == []
+    run(known, {b"bull:video:1"}, video)
+    assert known.declares
+    assert known.guesses(mail) == [b"bull:mail:1", b"bull:mail:2"]
