@@ -176,8 +176,9 @@ impl Tracking {
         }
     }
 
-    /// Now it is told, in the order of the keys; but not to the owner.
-    pub fn end_changes(&self, ticket: u64, doors: &[Door]) {
+    /// Now it is told, in the order of the keys; but not to the owner, unless a key is gone: that
+    /// may be of its time.
+    pub fn end_changes(&self, ticket: u64, gone: &[Vec<u8>], doors: &[Door]) {
         let mut tables = self.lock();
         let is_ours = |_: &Vec<u8>, change: &mut Change| change.ticket == ticket;
         let mut ended: Vec<_> = tables.changing.extract_if(is_ours).collect();
@@ -185,6 +186,7 @@ impl Tracking {
         ended.sort_by_key(|(_, change)| change.order);
         let told = ended.iter().map(|(key, change)| {
             let owner = change.owner.filter(|&(_, times)| change.said <= times);
+            let owner = owner.filter(|_| !gone.contains(key));
             (key.as_slice(), owner.map(|(id, _)| id))
         });
         tables.tell_of(&told.collect::<Vec<_>>(), doors);

@@ -459,8 +459,8 @@ class Trackers:
         self, ticket: int, keys: Sequence[bytes], owner: tuple[int, int] | None
     ) -> None:
         """Keep what is said of these keys; the owner (id) may cause so many sayings of each."""
-    def end_changes(self, ticket: int) -> None:
-        """Tell it now, in the order of the keys; but not to the owner."""
+    def end_changes(self, ticket: int, gone: Sequence[bytes]) -> None:
+        """Tell it now, in the order of the keys; but not to the owner, unless a key is gone."""
     def remember(self, id: int, keys: Sequence[bytes]) -> list[bytes]:
         """Remember that a client reads keys; those that are new."""
     def forget(self, id: int, keys: Sequence[bytes]) -> None:

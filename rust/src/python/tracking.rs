@@ -77,8 +77,9 @@ impl Trackers {
         self.shared.tracking.begin_changes(ticket, keys, owner);
     }
 
-    fn end_changes(&self, ticket: u64) {
-        self.shared.tracking.end_changes(ticket, &self.shared.doors);
+    #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
+    fn end_changes(&self, ticket: u64, gone: Vec<Vec<u8>>) {
+        self.shared.tracking.end_changes(ticket, &gone, &self.shared.doors);
     }
 
     /// Remembers that a client reads these keys; those that it had not read before.

@@ -17,6 +17,7 @@ from threadis.coordinator.clients import Clients
 from threadis.coordinator.links import Kind, Link, LinkError, Links, pack
 from threadis.coordinator.numbers import integer
 from threadis.coordinator.tracking_mode import Mode, OptionError, checked
+from threadis.coordinator.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,11 @@ class Hearing:
 class Tracking:
     """Knows which clients track, and listens to the instances for them."""
 
-    def __init__(self, core: _core.Proxy, links: Links, clients: Clients) -> None:
+    def __init__(
+        self, core: _core.Proxy, links: Links, clients: Clients, *, tracks_what_is_read: bool
+    ) -> None:
         self._links, self._clients = links, clients
+        self._tracks_what_is_read = tracks_what_is_read  # of a script's keys: 7.2 and later
         self._trackers = _core.Trackers(core)
         self._modes: dict[ClientKey, Mode] = {}
         self._hearing: dict[int, Hearing] = {}
@@ -277,14 +281,16 @@ class Tracking:
     @contextlib.asynccontextmanager
     async def changing(
         self, command: _core.Command, keys: Iterable[bytes], *, once: bool = False
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[list[bytes]]:
         """Tell of what is changed meanwhile as of one change, in the order of the keys.
 
         A client with NOLOOP, which must be alone with its keys, is not told. ``once`` if every key
-        is changed once at most: what is said more often of a key is not its doing.
+        is changed once at most: what is said more often of a key is not its doing. Put into the
+        list what is gone although it was not deleted: it has expired.
         """
+        gone: list[bytes] = []
         if not self._modes:
-            yield
+            yield gone
             return
         owner = None
         if self.is_unheard(command):
@@ -293,25 +299,29 @@ class Tracking:
         ticket = next(self._tickets)
         self._trackers.begin_changes(ticket, list(keys), owner)
         try:
-            yield
+            yield gone
         finally:
             await self._hear_all()
-            self._trackers.end_changes(ticket)
+            self._trackers.end_changes(ticket, gone)
 
     @contextlib.asynccontextmanager
     async def reading(
-        self, command: _core.Command, keys: list[bytes], reads: Callable[[], Awaitable[int]]
+        self, command: _core.Command, keys: list[bytes], witness: Witness
     ) -> AsyncIterator[None]:
-        """Remember all keys of a script, if it reads any; ``reads`` counts what was read."""
+        """Remember what a script reads: on older servers all its keys, if it reads any."""
         mode = self._modes.get(command.info.place)
         if mode is None or not mode.remembers(is_caching=command.info.is_caching):
             yield
             return
-        new = self._trackers.remember(command.info.id, keys)
-        before = await reads()
-        yield
-        if await reads() <= before:
-            self._trackers.forget(command.info.id, new)
+        client = command.info.id
+        new = self._trackers.remember(client, keys)  # it may change as soon as it is read
+        async with witness.watch() as reads:
+            yield
+        if self._tracks_what_is_read:
+            self._trackers.remember(client, reads.keys)
+            self._trackers.forget(client, [key for key in new if key not in reads.keys])
+        elif not reads.keys:
+            self._trackers.forget(client, new)
 
     async def _hear_all(self) -> None:
         """Wait until all instances have told what has changed before."""
