@@ -212,6 +212,10 @@ class Coordinator:
             self._tracking.gone(client)
             self._keep(asyncio.create_task(self._transactions.gone(client)))
 
+    def heard(self, letter: _core.Heard) -> None:
+        """Hear what an instance says of its keys, besides their names."""
+        self._tracking.heard(letter)
+
     def logged(self, letter: _core.Logged) -> None:
         """Tell SLOWLOG of what a worker has answered."""
         self._keep(asyncio.create_task(self._logs.add(letter.info, [letter.args], 0)))
