@@ -17,6 +17,8 @@ from threadis.process import Activity, activity
 CONNECT_RETRY = 0.01  # seconds between tries while the server starts
 PING_INTERVAL = 0.25  # seconds between questions
 DEADLINE = 1.0  # seconds for an answer; then the kernel is asked what the process is doing
+LOADING_INTERVAL = 0.02  # seconds between questions while it loads
+BRIEF = 0.1  # seconds; a server that was ready may load for so long (DEBUG RELOAD) and still is
 LOOK_INTERVAL = 0.25  # seconds between looks while no answer comes
 REPLY_LIMIT = 1024 * 1024  # bytes; INFO is a few thousand
 
@@ -53,11 +55,19 @@ class Health:
 
     async def _ask_on(self, connection: "Connection") -> None:
         reply = await self._answered(connection.ask("AUTH", ADMIN, self._password))
+        last_ready = float("-inf")  # the loop's time
         while reply.startswith(b"+OK"):
             pong = await self._answered(connection.ask("PING"))
             self._has_answered = True
-            self._become(State.LOADING if pong.startswith(b"-LOADING") else State.READY)
-            await asyncio.sleep(PING_INTERVAL)
+            now = asyncio.get_running_loop().time()
+            if not pong.startswith(b"-LOADING"):
+                last_ready = now
+                self._become(State.READY)
+                await asyncio.sleep(PING_INTERVAL)
+                continue
+            if now - last_ready > PING_INTERVAL + BRIEF:
+                self._become(State.LOADING)
+            await asyncio.sleep(LOADING_INTERVAL)
         raise HealthError(reply.decode("utf-8", "replace"))
 
     async def _answered(self, question: Coroutine[None, None, bytes]) -> bytes:
