@@ -164,6 +164,8 @@ pub struct Client {
     pub is_known: bool,
     /// It is told of changed keys.
     pub is_tracking: bool,
+    /// Its next command waits a turn, for what it is told.
+    pub has_heard: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
     /// Replies that it does not want, if there are any.
@@ -215,6 +217,7 @@ impl Client {
             is_watching: false,
             is_known: false,
             is_tracking: false,
+            has_heard: false,
             accounted: 0,
             quiet: None,
             session: Box::new(session),

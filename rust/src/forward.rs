@@ -50,7 +50,11 @@ impl Worker {
             self.forward_kept(place);
         }
         let client = &mut self.clients[place];
-        if !client.readable || client.gate != Gate::Open || client.closing != Closing::No {
+        if !client.readable
+            || client.gate != Gate::Open
+            || client.closing != Closing::No
+            || client.has_heard
+        {
             return;
         }
         let io = if client.rx.is_empty() {
@@ -219,6 +223,9 @@ impl Worker {
             Taken::NotYet
         } else {
             let is_tracking = self.clients[place].is_tracking;
+            if is_tracking && self.must_hear(place) {
+                return Taken::NotYet;
+            }
             if is_tracking {
                 self.remember(place, row, args);
             }

@@ -19,6 +19,7 @@ pub mod client_info;
 mod clients;
 pub mod command;
 mod deliver;
+pub mod ears;
 mod events;
 mod forward;
 pub mod glob;

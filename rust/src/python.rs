@@ -4,6 +4,7 @@
 //! for an ordinary command.
 
 use crate::command::Table;
+use crate::ears::Ears;
 use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Listener;
@@ -40,7 +41,9 @@ use config::Config;
 use convert::{as_size, os_error};
 use facts::{build_profile, glob_matches, slot};
 use feed::{Feed, Interest, Subscribe, Subscribed};
-use letters::{ClientList, Command, Left, Locked, Logged, Ran, Stopped, Tally, letter_to_python};
+use letters::{
+    ClientList, Command, Heard, Left, Locked, Logged, Ran, Stopped, Tally, letter_to_python,
+};
 use lines::Lines;
 use placement::PyPlacement;
 use replies::{Replies, elements};
@@ -53,7 +56,7 @@ use tracking::Trackers;
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, Left, Locked, Logged, Proxy, Ran, Replies, Stopped, Tally,
+        ClientList, Command, Heard, Left, Locked, Logged, Proxy, Ran, Replies, Stopped, Tally,
         build_profile, elements, glob_matches, slot,
     };
     #[pymodule_export]
@@ -104,6 +107,7 @@ impl Proxy {
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             ordered_pipelines: config.ordered_pipelines,
             registry: Registry::default(),
+            ears: Ears::default(),
             tracking: Tracking::default(),
             waited: Waited::default(),
             monitors: AtomicUsize::new(0),

@@ -4,6 +4,7 @@
 
 use crate::client_info::ClientInfo;
 use crate::command::{Row, Table};
+use crate::ears::{Ears, Heard};
 use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Peer;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub ordered_pipelines: bool,
     /// Who is subscribed to what.
     pub registry: Registry,
+    /// Instances say here which keys have changed.
+    pub ears: Ears,
     /// Who is told of changed keys.
     pub tracking: Tracking,
     /// For which keys clients wait.
@@ -230,6 +233,13 @@ pub enum ToCoordinator {
         info: Box<ClientInfo>,
         /// The command, without secrets.
         args: Vec<Vec<u8>>,
+    },
+    /// An instance has said something besides names of keys.
+    Heard {
+        /// Which one.
+        instance: usize,
+        /// What.
+        heard: Heard,
     },
     /// A worker's answer to `Mail::ListClients`.
     Clients {

@@ -93,6 +93,19 @@ impl Worker {
         })
     }
 
+    /// True if a client is about to be told something: its command waits for the next turn, when
+    /// that has come.
+    pub(crate) fn must_hear(&mut self, place: usize) -> bool {
+        let client = &mut self.clients[place];
+        let has_waited = std::mem::take(&mut client.has_heard);
+        if has_waited || client.executing.is_some() || !self.shared.hear() {
+            return false;
+        }
+        self.clients[place].has_heard = true;
+        self.mark_ready(place);
+        true
+    }
+
     /// A client that tracks runs a command: remembers what it reads.
     pub(crate) fn remember(&mut self, place: usize, row: &Row, args: Args) {
         let client = &self.clients[place];

@@ -27,6 +27,8 @@ struct Tables {
     /// Keys that the coordinator has changed just now; to be told of together.
     changing: HashMap<Vec<u8>, Change>,
     last_write: u64,
+    /// How often somebody was told something.
+    told: u64,
 }
 
 #[derive(Debug)]
@@ -176,8 +178,9 @@ impl Tracking {
         }
     }
 
-    /// Now it is told, in the order of the keys; but not to the owner.
-    pub fn end_changes(&self, ticket: u64, doors: &[Door]) {
+    /// Now it is told, in the order of the keys; but not to the owner, unless a key is gone: that
+    /// may be of its time.
+    pub fn end_changes(&self, ticket: u64, gone: &[Vec<u8>], doors: &[Door]) {
         let mut tables = self.lock();
         let is_ours = |_: &Vec<u8>, change: &mut Change| change.ticket == ticket;
         let mut ended: Vec<_> = tables.changing.extract_if(is_ours).collect();
@@ -185,14 +188,16 @@ impl Tracking {
         ended.sort_by_key(|(_, change)| change.order);
         let told = ended.iter().map(|(key, change)| {
             let owner = change.owner.filter(|&(_, times)| change.said <= times);
+            let owner = owner.filter(|_| !gone.contains(key));
             (key.as_slice(), owner.map(|(id, _)| id))
         });
         tables.tell_of(&told.collect::<Vec<_>>(), doors);
     }
 
-    /// An instance says that these keys have changed.
-    pub fn invalidate(&self, keys: &[&[u8]], doors: &[Door]) {
+    /// An instance says that these keys have changed; true if somebody is told.
+    pub fn invalidate(&self, keys: &[&[u8]], doors: &[Door]) -> bool {
         let mut tables = self.lock();
+        let before = tables.told;
         let mut now = Vec::new();
         for &key in keys {
             if let Some(change) = tables.changing.get_mut(key) {
@@ -204,6 +209,7 @@ impl Tracking {
         now.sort_by_key(|&(written, _)| written);
         let now: Vec<_> = now.into_iter().map(|(_, key)| (key, None)).collect();
         tables.tell_of(&now, doors);
+        tables.told > before
     }
 
     /// Any key may have changed.
@@ -211,8 +217,9 @@ impl Tracking {
         let mut tables = self.lock();
         tables.readers.clear();
         tables.items = 0;
-        for id in tables.clients.keys() {
-            tables.tell(*id, None, doors);
+        let ids: Vec<u64> = tables.clients.keys().copied().collect();
+        for id in ids {
+            tables.tell(id, None, doors);
         }
     }
 
@@ -236,7 +243,8 @@ impl Tables {
         for &(key, owner) in changed {
             self.tell_readers(key, owner, doors);
         }
-        for (prefix, ids) in &self.prefixes {
+        let prefixes = std::mem::take(&mut self.prefixes);
+        for (prefix, ids) in &prefixes {
             let of_prefix = || changed.iter().filter(|(key, _)| key.starts_with(prefix));
             let Some(body) = names(of_prefix().map(|&(key, _)| key)) else { continue };
             for &id in ids {
@@ -250,6 +258,7 @@ impl Tables {
                 }
             }
         }
+        self.prefixes = prefixes;
     }
 
     fn tell_readers(&mut self, key: &[u8], owner: Option<u64>, doors: &[Door]) {
@@ -264,12 +273,13 @@ impl Tables {
         }
     }
 
-    fn tell(&self, id: u64, body: Option<&Arc<[u8]>>, doors: &[Door]) {
+    fn tell(&mut self, id: u64, body: Option<&Arc<[u8]>>, doors: &[Door]) {
         if let Some(tracker) = self.clients.get(&id) {
             let (origin, target) = (tracker.key, tracker.target);
             let body = body.cloned().or_else(|| target.map(|_| tracker.null.into()));
             let worker = target.unwrap_or(origin).worker;
             doors[worker].mailbox.post(Mail::Invalidate { origin, target, body });
+            self.told += 1;
         }
     }
 }

@@ -212,6 +212,15 @@ class Command:
         """May it run? ``Proxy.judge`` answers."""
 
 @final
+class Heard:
+    """An instance has said something of its keys: "pong", "everything" or "lost"."""
+
+    @property
+    def instance(self) -> int: ...
+    @property
+    def what(self) -> str: ...
+
+@final
 class Logged:
     """For SLOWLOG, when it wants everything: a command that a worker has answered by itself."""
 
@@ -331,6 +340,7 @@ class Proxy:
         Command
         | ClientList
         | Left
+        | Heard
         | Locked
         | Logged
         | Ran
@@ -453,14 +463,20 @@ class Trackers:
         """
     def untrack(self, command: Command) -> None:
         """End it."""
-    def invalidate(self, instance: int, push: bytes) -> bool:
-        """Pass on what an instance says has changed; True if that is everything."""
+    def listen(self, instance: int, fd: int) -> None:
+        """Listen to an instance; owns the descriptor from here on."""
+    def hush(self, instance: int) -> None:
+        """Listen no more."""
+    def ping(self, instance: int) -> bool:
+        """Ask for a ``Heard`` "pong", behind all that was said; False if none can come."""
+    def hear(self) -> None:
+        """Read what instances have said."""
     def begin_changes(
         self, ticket: int, keys: Sequence[bytes], owner: tuple[int, int] | None
     ) -> None:
         """Keep what is said of these keys; the owner (id) may cause so many sayings of each."""
-    def end_changes(self, ticket: int) -> None:
-        """Tell it now, in the order of the keys; but not to the owner."""
+    def end_changes(self, ticket: int, gone: Sequence[bytes]) -> None:
+        """Tell it now, in the order of the keys; but not to the owner, unless a key is gone."""
     def remember(self, id: int, keys: Sequence[bytes]) -> list[bytes]:
         """Remember that a client reads keys; those that are new."""
     def forget(self, id: int, keys: Sequence[bytes]) -> None:

@@ -23,6 +23,7 @@ class KeySpec:
     number: int = 0  # count: where the number is, from the beginning
     first: int = 0  # count: where the first key is
     access: str = "RW"  # RO, RW, OW (overwrites), RM (removes): what happens to the value
+    deletes: bool = False  # the key may be gone then
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +385,7 @@ def _key_spec(spec: dict[bytes, Any]) -> KeySpec | None:
         number=how.get(b"keynumidx", 0),
         first=how.get(b"firstkey", 0),
         access=next((flag for flag in ACCESSES if flag.encode() in spec[b"flags"]), "RW"),
+        deletes=b"delete" in spec[b"flags"],
     )
 
 

@@ -169,6 +169,8 @@ class Server:
                     self._coordinator.left(letter)
                 case _core.Locked():
                     self._coordinator.locks.locked(letter)
+                case _core.Heard():
+                    self._coordinator.heard(letter)
                 case _core.Logged():
                     self._coordinator.logged(letter)
                 case _core.ClientList():

@@ -2,6 +2,7 @@
 
 use super::feed::{Interest, Subscribe, Subscribed};
 use crate::client_info::ClientInfo;
+use crate::ears;
 use crate::shared::{ClientKey, ToCoordinator};
 use pyo3::prelude::*;
 
@@ -49,6 +50,13 @@ pub(super) struct Logged {
     pub(super) args: Vec<Vec<u8>>,
 }
 
+/// An instance has said something of its keys: "pong", "everything" or "lost".
+#[pyclass(frozen, get_all)]
+pub(super) struct Heard {
+    pub(super) instance: usize,
+    pub(super) what: &'static str,
+}
+
 /// A worker's clients.
 #[pyclass(frozen, get_all)]
 pub(super) struct ClientList {
@@ -92,6 +100,14 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
         }
         ToCoordinator::Logged { info, args } => {
             Py::new(py, Logged { info: Py::new(py, *info)?, args })?.into_any()
+        }
+        ToCoordinator::Heard { instance, heard } => {
+            let what = match heard {
+                ears::Heard::Pong => "pong",
+                ears::Heard::Everything => "everything",
+                ears::Heard::Lost => "lost",
+            };
+            Py::new(py, Heard { instance, what })?.into_any()
         }
         ToCoordinator::Clients { request, clients } => {
             let clients = clients.into_iter().map(|client| Py::new(py, client));

@@ -1,7 +1,6 @@
 //! What the coordinator says of clients that cache: who they are, and what has changed.
 
-use super::{Command, Proxy};
-use crate::number::parse_i64;
+use super::{Command, Proxy, own};
 use crate::shared::{ClientKey, Mail, Shared};
 use crate::tracking::Mode;
 use crate::tracking_table::Counts;
@@ -51,24 +50,24 @@ impl Trackers {
         self.post(command, None);
     }
 
-    /// Passes on what an instance says has changed; true if that is everything.
-    fn invalidate(&self, instance: u16, push: &[u8]) -> bool {
-        let Some(list) = push.strip_prefix(b">2\r\n$10\r\ninvalidate\r\n") else { return false };
-        let Some(list) = list.strip_prefix(b"*") else { return true };
-        let Some((_, mut rest)) = number(list) else { return false };
-        let mut keys = Vec::new();
-        while let Some((length, text)) = rest.strip_prefix(b"$").and_then(number) {
-            let (Some(key), Some(left)) = (text.get(..length), text.get(length + 2..)) else {
-                break;
-            };
-            // Copies that are borrowed to another instance change there, but the key does not.
-            if self.shared.placement.may_be_on(instance, key) && !is_record(key) {
-                keys.push(key);
-            }
-            rest = left;
-        }
-        self.shared.tracking.invalidate(&keys, &self.shared.doors);
-        false
+    /// Listens to an instance; the descriptor is ours from here.
+    fn listen(&self, instance: usize, fd: i32) {
+        self.shared.ears.open(instance, own(fd));
+    }
+
+    /// Listens no more.
+    fn hush(&self, instance: usize) {
+        self.shared.ears.close(instance);
+    }
+
+    /// Asks for a sign that everything was said; false if it cannot come.
+    fn ping(&self, instance: usize) -> bool {
+        self.shared.ears.ping(instance)
+    }
+
+    /// Reads what instances have said.
+    fn hear(&self) {
+        self.shared.hear();
     }
 
     /// Keeps what instances say of these keys, until `end_changes`; then tells it, but not to the
@@ -77,8 +76,9 @@ impl Trackers {
         self.shared.tracking.begin_changes(ticket, keys, owner);
     }
 
-    fn end_changes(&self, ticket: u64) {
-        self.shared.tracking.end_changes(ticket, &self.shared.doors);
+    #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
+    fn end_changes(&self, ticket: u64, gone: Vec<Vec<u8>>) {
+        self.shared.tracking.end_changes(ticket, &gone, &self.shared.doors);
     }
 
     /// Remembers that a client reads these keys; those that it had not read before.
@@ -119,18 +119,4 @@ impl Trackers {
             door.mailbox.post(Mail::Track(ClientKey { worker, place, generation }, mode));
         }
     }
-}
-
-/// True for the coordinator's records of what is half done (`commits.py`), in a hidden database.
-fn is_record(key: &[u8]) -> bool {
-    let records: [&[u8]; 3] = [b"threadis:prepared:", b"threadis:decided:", b"threadis:waited:"];
-    let name = records.iter().find_map(|record| key.strip_prefix(*record));
-    name.is_some_and(|name| name.len() == 24 && name.iter().all(u8::is_ascii_hexdigit))
-}
-
-/// A number, and what follows its line.
-fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let end = memchr::memchr(b'\r', bytes)?;
-    let number = usize::try_from(parse_i64(&bytes[..end])?).ok()?;
-    Some((number, bytes.get(end + 2..)?))
 }

@@ -239,6 +239,7 @@ fn shared(instances: usize) -> Shared {
         unsubscribing_needs_subscription: true,
         ordered_pipelines: false,
         registry: Registry::default(),
+        ears: _core::ears::Ears::default(),
         tracking: _core::tracking_table::Tracking::default(),
         waited: _core::waited::Waited::default(),
         monitors: AtomicUsize::new(0),

@@ -86,7 +86,9 @@ class Coordinator:
         is_valkey = self.clients.dialect.is_valkey
         self._pause = Pause(core, self._library, takes_more=is_valkey)
         self._logs = Logs(core, links)
-        self._tracking = Tracking(core, links, self.clients)
+        # Servers that have CLIENT NO-TOUCH run a blocked command again when it is woken.
+        is_7_2 = any(row.name == "client|no-touch" for row in rows)
+        self._tracking = Tracking(core, links, self.clients, tracks_what_is_read=is_7_2)
         password = start.instance_password.encode()
         self._users = Users(core, links, self.locks, self.clients, password)
         self.clients.has_user = self._users.has
@@ -102,9 +104,7 @@ class Coordinator:
         self._execution = Execution(
             links, self.locks, self._table, locality, self._commits, borrowing, self._tracking
         )
-        # Servers that have CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
-        runs_again = any(row.name == "client|no-touch" for row in rows)
-        self._blocking = Blocking(self._execution, core, self._log_served, runs_again=runs_again)
+        self._blocking = Blocking(self._execution, core, self._log_served, runs_again=is_7_2)
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
         scripts = Scripts(self._execution, self._library, self._busy, self._users)
@@ -187,6 +187,9 @@ class Coordinator:
             reply = resp.error("ERR threadis: internal error, see the log")
         if name in TYPES:
             self._core.arrived(command)
+        if name in ("flushall", "flushdb"):
+            with contextlib.suppress(LinkError):
+                await self._shares.spread()
         if name == "config|set":
             self._busy.forget()
             await self._tightness.look()
@@ -208,6 +211,10 @@ class Coordinator:
             self._monitoring.gone(client)
             self._tracking.gone(client)
             self._keep(asyncio.create_task(self._transactions.gone(client)))
+
+    def heard(self, letter: _core.Heard) -> None:
+        """Hear what an instance says of its keys, besides their names."""
+        self._tracking.heard(letter)
 
     def logged(self, letter: _core.Logged) -> None:
         """Tell SLOWLOG of what a worker has answered."""
@@ -240,6 +247,7 @@ class Coordinator:
         if instance.state is control.State.READY:
             self._keep(asyncio.create_task(self._make_ready(instance)))
         else:
+            self._users.lost(instance.index)
             self._core.set_instance(instance.index, None, instance.state.value)
 
     async def _make_ready(self, instance: control.Instance) -> None:

@@ -147,8 +147,10 @@ class Blocking:
         is_direct = len(self._table.owners(parsed, db)) <= 1 and not other_databases(parsed, db)
         async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
             keys = [key for _, key in written]
-            async with self._tracking.changing(command, keys, once=is_direct):
+            async with self._tracking.changing(command, keys, once=is_direct) as gone:
                 reply = await self._execution.execute(command.args, db, kind, lock.token)
+                if is_unheard:
+                    gone += await self._execution.missing(parsed.keys, db)
             await self.serve(written, lock)
         return reply
 

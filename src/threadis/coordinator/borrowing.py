@@ -63,7 +63,6 @@ class Borrowing:
         self._links = links
         self._table = table
         self.scratch = databases + SCRATCH  # without keys between two commands
-        self.reads = 0  # DUMP and PEXPIRETIME, so far
 
     async def fetch(self, keys: Iterable[Access], db: int) -> dict[bytes, Copy]:
         """Copy the keys that exist from their owners; of those never read, only that they do."""
@@ -92,7 +91,6 @@ class Borrowing:
             if reads:
                 questions.append([b"DUMP", key])
         replies = iter(await self._links.raw(index, questions, db=db))
-        self.reads += len(questions)
         found = {}
         for key, reads in keys.items():
             expires = int(value(next(replies)))
@@ -132,7 +130,6 @@ class Borrowing:
         results = replies[-1]
         if not results.startswith(b"*"):
             raise RefusedError(next((r for r in replies[1:-1] if r.startswith(b"-")), results))
-        self.reads += 2 * len(dumps) + len(ends)
         if link.is_spoilt:
             raise RefusedError(_malformed(results, len(restores) + len(dumps), len(commands)))
         parts = iter(_core.elements(results))

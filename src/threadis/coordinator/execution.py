@@ -4,6 +4,7 @@
 the keys are borrowed by one instance.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -102,6 +103,18 @@ class Execution:
         if outcome.changes:
             await self.commit(self.borrowing.writes(outcome.changes, db), lock, db)
         return outcome.replies
+
+    async def missing(self, keys: Iterable[Access], db: int) -> list[bytes]:
+        """Find keys that are not there, although nobody has asked to remove them."""
+        by_owner: dict[int, list[bytes]] = defaultdict(list)
+        for access in keys:
+            if access.writes and not access.removes:
+                by_owner[self.table.owner(db, access.key)].append(access.key)
+        found = []
+        for index, names in by_owner.items():
+            replies = await self.links.raw(index, [[b"EXISTS", key] for key in names], db=db)
+            found += [key for key, reply in zip(names, replies, strict=True) if reply == b":0\r\n"]
+        return found
 
     def home(self, db: int, keys: Sequence[bytes]) -> int:
         """Choose the instance that borrows these keys.

@@ -53,7 +53,7 @@ class Permission:
         at = _credentials(asked)
         if at is not None and asked[at].startswith(HIDDEN):
             asked[at + 1] = os.urandom(32).hex().encode()
-        link = await self._links.connect(self._links.any_ready(), Kind(user=STRANGER))
+        link = await self._links.connect(self._users.judge(), Kind(user=STRANGER))
         try:
             reply = (await link.ask(asked))[0]
         finally:
@@ -76,7 +76,7 @@ class Permission:
             if await self._is_allowed(question):
                 return None
             kind = Kind(question.info.resp, name)
-            link = await self._links.connect(self._links.any_ready(), kind)
+            link = await self._links.connect(self._users.judge(), kind)
             try:
                 in_multi = [[b"MULTI"]] if question.queued is not None else []
                 return (await link.ask(*in_multi, args))[-1]
@@ -85,7 +85,7 @@ class Permission:
 
     async def _is_allowed(self, question: _core.Command) -> bool:
         words = [b"ACL", b"DRYRUN", question.info.user, *question.args]
-        index = self._links.any_ready()
+        index = self._users.judge()
         reply = (await self._links.raw(index, [words], db=question.info.db))[0]
         return reply == resp.OK
 

@@ -15,7 +15,6 @@ the next reply, so a script that forges replies forges only its own client's.
 
 import hashlib
 import random
-import re
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
@@ -41,6 +40,7 @@ from threadis.coordinator.locks import Lock
 from threadis.coordinator.rights import Rights
 from threadis.coordinator.table import Access
 from threadis.coordinator.users import Users
+from threadis.coordinator.witness import Witness
 
 KNOWN_LIMIT = 10_000  # scripts we remember something about
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
@@ -76,6 +76,7 @@ class Scripts:
     ) -> None:
         self._busy = busy
         self._tracking = execution.tracking
+        self._witness = Witness(execution.links, execution.table)
         self._users = users
         self._execution = execution
         self._links = execution.links
@@ -108,22 +109,20 @@ class Scripts:
                 if writes and command.token is None and self._tracking.is_unheard(command):
                     lock = await stack.enter_async_context(self._execution.locks.hold_everything())
                     call = replace(call, within=lock.token)
+                gone: list[bytes] = []
                 if command.token is None:
-                    await stack.enter_async_context(self._tracking.changing(command, keys))
+                    changing = self._tracking.changing(command, keys)
+                    gone = await stack.enter_async_context(changing)
                 # What it has not read is forgotten before anything is told.
-                reading = self._tracking.reading(command, keys, self._reads)
+                reading = self._tracking.reading(command, keys, self._witness)
                 await stack.enter_async_context(reading)
-                return await self._run(call)
+                reply = await self._run(call)
+                if call.within != command.token:  # nobody else may change its keys
+                    wrote = [Access(key, reads=False, writes=True) for key in keys]
+                    gone += await self._execution.missing(wrote, call.db)
+                return reply
         except RefusedError as error:
             return error.reply
-
-    async def _reads(self) -> int:
-        """How many commands that read have run, but for our own when borrowing."""
-        total = -self._execution.borrowing.reads
-        for stats in await self._links.call_all(b"INFO", b"commandstats"):
-            for name, calls in STATISTIC.findall(stats if isinstance(stats, bytes) else b""):
-                total += int(calls) * (name.decode() in self._table.reading)
-        return total
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
@@ -345,7 +344,6 @@ class Scripts:
         return guard
 
 
-STATISTIC = re.compile(rb"cmdstat_(\S+):calls=(\d+)")
 _TOO_MANY = resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
 _MALFORMED = b"-ERR threadis: the script's reply was malformed\r\n"
 

@@ -181,7 +181,10 @@ class Serving:
             async with waiter.turn:  # another of its keys may be served just now
                 if waiter.is_over:
                     continue
-                reply = await self._attempt(waiter, key, held)
+                changed = [key] if target is None else [key, target[1]]
+                # Whoever tracks what he is given hears of it behind his reply.
+                async with self._execution.tracking.changing(waiter.command, changed):
+                    reply = await self._attempt(waiter, key, held)
             if reply in resp.NULLS:
                 if wish.streams is None:
                     break  # nothing left

@@ -14,6 +14,7 @@ class Access:
     key: bytes
     reads: bool  # its value matters
     writes: bool
+    removes: bool = False  # the key may be gone then
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Table:
                 args[at],
                 reads=spec.access in ("RO", "RW"),
                 writes=row.writes and spec.access != "RO",
+                removes=spec.deletes,
             )
             for spec, spans in zip(row.keys, positions, strict=True)
             for at in spans

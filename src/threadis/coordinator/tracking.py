@@ -8,21 +8,23 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from threadis import _core, resp
 from threadis.coordinator.clients import Clients
-from threadis.coordinator.links import Kind, Link, LinkError, Links, pack
+from threadis.coordinator.links import LinkError, Links, Words, pack
 from threadis.coordinator.numbers import integer
 from threadis.coordinator.tracking_mode import Mode, OptionError, checked
+from threadis.coordinator.witness import Witness
 
 log = logging.getLogger(__name__)
 
 RETRY: Final = 0.05  # seconds before a lost connection is made anew
 MAX_KEYS: Final = b"tracking-table-max-keys"
-PONG: Final = b"+PONG\r\n"
+LISTEN: Final = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"]
 NOLOOP: Final = b"noloop"
 ANY_NUMBER: Final = 2**32 - 1
 
@@ -32,18 +34,20 @@ Handler = Callable[[_core.Command], Awaitable[bytes]]
 
 @dataclass(slots=True)
 class Hearing:
-    """The connection on which an instance tells us."""
+    """The connection on which an instance tells us; the core reads it."""
 
-    link: Link
+    fd: int
     pongs: list[asyncio.Future[None]] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
 
 
 class Tracking:
     """Knows which clients track, and listens to the instances for them."""
 
-    def __init__(self, core: _core.Proxy, links: Links, clients: Clients) -> None:
+    def __init__(
+        self, core: _core.Proxy, links: Links, clients: Clients, *, tracks_what_is_read: bool
+    ) -> None:
         self._links, self._clients = links, clients
+        self._tracks_what_is_read = tracks_what_is_read  # of a script's keys: 7.2 and later
         self._trackers = _core.Trackers(core)
         self._modes: dict[ClientKey, Mode] = {}
         self._hearing: dict[int, Hearing] = {}
@@ -51,6 +55,7 @@ class Tracking:
         self._flushes = 0  # that run now
         self._has_flushed = False
         self._tickets = itertools.count(1)
+        self._task: asyncio.Task[None] | None = None  # listens again
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""
@@ -212,44 +217,65 @@ class Tracking:
         """Take note that a client does not track any more, if it did."""
         self._modes.pop(client, None)
         if not self._modes:
-            for hearing in self._hearing.values():
-                if hearing.task:
-                    hearing.task.cancel()
-            self._hearing.clear()
+            for index in list(self._hearing):
+                self._stop(index)
 
     async def renew(self, index: int) -> None:
         """Listen to an instance, if somebody tracks and nobody listens."""
         async with self._connecting:
             if not self._modes or index in self._hearing:
                 return
-            link = await self._links.connect(index, Kind(resp=3))
-            link.replies = _core.Replies(pushes=True)
+            loop = asyncio.get_running_loop()
+            ear = socket.socket(socket.AF_UNIX)
+            ear.setblocking(False)
+            hello: list[Words] = [[b"HELLO", b"3", *self._links.login()], LISTEN]
             try:
-                await link.ask([b"CLIENT", b"TRACKING", b"ON", b"BCAST"])
-            except LinkError:
-                link.writer.close()
-                raise
-            hearing = self._hearing[index] = Hearing(link)
-            hearing.task = asyncio.create_task(self._hear(index, hearing))
+                await loop.sock_connect(ear, self._links.instance(index).socket)
+                await loop.sock_sendall(ear, b"".join(map(pack, hello)))
+            except OSError as error:
+                ear.close()
+                raise LinkError(f"TRYAGAIN instance {index} cannot be reached") from error
+            hearing = self._hearing[index] = Hearing(ear.detach())
+            self._trackers.listen(index, hearing.fd)
+            loop.add_reader(hearing.fd, self._trackers.hear)
+        await self._heard_up_to_now(index)
+        if index not in self._hearing:
+            raise LinkError(f"TRYAGAIN instance {index} does not tell of its keys")
 
-    async def _hear(self, index: int, hearing: Hearing) -> None:
-        """Pass on what an instance says; if it cannot any more, everything may have changed."""
-        link = hearing.link
-        try:
-            while True:
-                reply = await link.next_reply()
-                if reply == PONG:
-                    _ring(hearing.pongs.pop(0))
-                elif self._trackers.invalidate(index, reply):
-                    self._flushed()
-        except (OSError, EOFError, ValueError) as error:
-            log.warning("instance %d tells us nothing of its keys any more: %s", index, error)
-        finally:
-            link.writer.close()
-            for pong in hearing.pongs:
-                _ring(pong)
-        if self._hearing.get(index) is hearing:
-            del self._hearing[index]
+    async def _heard_up_to_now(self, index: int) -> None:
+        hearing = self._hearing.get(index)
+        if hearing:
+            pong = asyncio.get_running_loop().create_future()
+            hearing.pongs.append(pong)
+            if not self._trackers.ping(index):
+                self._stop(index)
+            await pong
+
+    def heard(self, letter: _core.Heard) -> None:
+        """Take note of what an instance says besides names of keys."""
+        hearing = self._hearing.get(letter.instance)
+        if hearing is None:
+            return
+        if letter.what == "pong":
+            if hearing.pongs:
+                _ring(hearing.pongs.pop(0))
+        elif letter.what == "everything":
+            self._flushed()
+        else:
+            log.warning("instance %d tells us nothing of its keys any more", letter.instance)
+            self._stop(letter.instance)
+            self._task = asyncio.create_task(self._listen_again(letter.instance))
+
+    def _stop(self, index: int) -> None:
+        """Listen to an instance no more."""
+        hearing = self._hearing.pop(index)
+        asyncio.get_running_loop().remove_reader(hearing.fd)
+        self._trackers.hush(index)
+        for pong in hearing.pongs:
+            _ring(pong)
+
+    async def _listen_again(self, index: int) -> None:
+        """When a connection is lost, everything may have changed."""
         while index in self._links.ready() and index not in self._hearing and self._modes:
             try:
                 await self.renew(index)
@@ -277,14 +303,16 @@ class Tracking:
     @contextlib.asynccontextmanager
     async def changing(
         self, command: _core.Command, keys: Iterable[bytes], *, once: bool = False
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[list[bytes]]:
         """Tell of what is changed meanwhile as of one change, in the order of the keys.
 
         A client with NOLOOP, which must be alone with its keys, is not told. ``once`` if every key
-        is changed once at most: what is said more often of a key is not its doing.
+        is changed once at most: what is said more often of a key is not its doing. Put into the
+        list what is gone although it was not deleted: it has expired.
         """
+        gone: list[bytes] = []
         if not self._modes:
-            yield
+            yield gone
             return
         owner = None
         if self.is_unheard(command):
@@ -293,35 +321,33 @@ class Tracking:
         ticket = next(self._tickets)
         self._trackers.begin_changes(ticket, list(keys), owner)
         try:
-            yield
+            yield gone
         finally:
             await self._hear_all()
-            self._trackers.end_changes(ticket)
+            self._trackers.end_changes(ticket, gone)
 
     @contextlib.asynccontextmanager
     async def reading(
-        self, command: _core.Command, keys: list[bytes], reads: Callable[[], Awaitable[int]]
+        self, command: _core.Command, keys: list[bytes], witness: Witness
     ) -> AsyncIterator[None]:
-        """Remember all keys of a script, if it reads any; ``reads`` counts what was read."""
+        """Remember what a script reads: on older servers all its keys, if it reads any."""
         mode = self._modes.get(command.info.place)
         if mode is None or not mode.remembers(is_caching=command.info.is_caching):
             yield
             return
-        new = self._trackers.remember(command.info.id, keys)
-        before = await reads()
-        yield
-        if await reads() <= before:
-            self._trackers.forget(command.info.id, new)
+        client = command.info.id
+        new = self._trackers.remember(client, keys)  # it may change as soon as it is read
+        async with witness.watch() as reads:
+            yield
+        if self._tracks_what_is_read:
+            self._trackers.remember(client, reads.keys)
+            self._trackers.forget(client, [key for key in new if key not in reads.keys])
+        elif not reads.keys:
+            self._trackers.forget(client, new)
 
     async def _hear_all(self) -> None:
         """Wait until all instances have told what has changed before."""
-        pongs = []
-        for hearing in self._hearing.values():
-            pong = asyncio.get_running_loop().create_future()
-            hearing.pongs.append(pong)
-            pongs.append(pong)
-            hearing.link.writer.write(pack([b"PING"]))
-        await asyncio.gather(*pongs)
+        await asyncio.gather(*map(self._heard_up_to_now, list(self._hearing)))
 
     @contextlib.asynccontextmanager
     async def flushing(self) -> AsyncIterator[None]:

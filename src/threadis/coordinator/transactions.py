@@ -151,12 +151,14 @@ class Transactions:
                     return _null(command)
                 if not queued:
                     return b"*0\r\n"
-                async with self._tracking.changing(command, [key for _, key in written]):
+                async with self._tracking.changing(command, [key for _, key in written]) as gone:
                     if all(len(found) <= 1 for found in owners):
                         parts = await self._parts(queued, lock, db, kind)
                     else:
                         commands = [parsed.args for parsed in queued]
                         parts = await self._execution.borrow_all(commands, keys, db, kind, lock)
+                    if not is_heard:
+                        gone += await self._execution.missing(keys, db)
                 await self._blocking.serve(written, lock)
                 return b"*%d\r\n%s" % (len(parts), b"".join(parts))
         return await self._run_in_order(command, client, watch, queued)

@@ -41,6 +41,7 @@ class Users:
         self.rules: dict[bytes, Rules] = {}
         self._denials: OrderedDict[bytes, tuple[bytes, set[Denial]]] = OrderedDict()
         self.changing = asyncio.Lock()
+        self._told: set[int] = set()  # instances that know all of them
 
     def id(self, name: bytes) -> int:
         """Return a user's number: 0 if it may do everything."""
@@ -79,12 +80,24 @@ class Users:
         self.rules = await self._read(oldest)
         for index in found:
             await self._tell(index, await self._read(index), self.rules)
+            self._told.add(index)
         self._publish({})
 
     async def replay(self, index: int) -> None:
         """Tell an instance that was restarted what it has missed."""
-        if self.rules:
-            await self._tell(index, await self._read(index), self.rules)
+        async with self.changing:
+            if self.rules:
+                await self._tell(index, await self._read(index), self.rules)
+                self._told.add(index)
+
+    def lost(self, index: int) -> None:
+        """Take note that an instance may miss something from now on."""
+        self._told.discard(index)
+
+    def judge(self) -> int:
+        """Return an instance that knows all users; raises LinkError if none can be asked."""
+        told = [index for index in self._links.ready() if index in self._told]
+        return told[0] if told else self._links.any_ready()
 
     async def change(self, command: _core.Command, words: Words | None = None) -> bytes:
         """ACL SETUSER, ACL DELUSER: on all instances or on none."""
