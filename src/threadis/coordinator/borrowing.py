@@ -93,7 +93,10 @@ class Borrowing:
         replies = iter(await self._links.raw(index, questions, db=db))
         found = {}
         for key, reads in keys.items():
-            expires = int(value(next(replies)))
+            reply = next(replies)
+            if reply.startswith(b"-"):  # it is loading, say
+                raise RefusedError(reply)
+            expires = int(value(reply))
             dump = value(next(replies)) if reads else b""
             if expires != GONE and isinstance(dump, bytes):
                 found[key] = Copy(dump, expires, is_placeholder=not reads)
