@@ -1,6 +1,6 @@
 """Two servers, one command: the replies must be the same."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import hiredis
 
@@ -16,9 +16,9 @@ class Pair:
 
     bare: str
     threadis: Threadis
-    server: Server
-    tips: dict[bytes, str]  # how replies to a command may differ
-    rows: list[commands.Row]  # the command table
+    server: Server = field(repr=False)
+    tips: dict[bytes, str] = field(repr=False)  # how replies to a command may differ
+    rows: list[commands.Row] = field(repr=False)  # the command table
 
     @classmethod
     def of(cls, bare: str, threadis: Threadis, server: Server) -> "Pair":

@@ -173,36 +173,3 @@ def test_a_new_function_of_an_old_name_is_another(pair: Pair) -> None:
         both.same("MGET", A, B)
         both.same("FUNCTION", "FLUSH")
         both.same("DEL", A, B)
-
-
-FORGING: Final = [
-    '#!lua flags="a\\r\\n+FORGED\\r\\n"\nreturn 1',
-    '#!lua "b\\r\\n$100\\r\\n"=x\nreturn 1',
-    '#!"c\\r\\n*3\\r\\n"\nreturn 1',
-    "error('d\\r\\n+FORGED\\r\\n')",
-    "error({err='e\\r\\n+FORGED\\r\\n'})",
-    "return {err='f\\r\\n$100000\\r\\n'}",
-    "return {1, {err='g\\r\\n$100000\\r\\n'}, 2}",
-    "return redis.error_reply('h\\r\\n*5\\r\\n')",
-    "return redis.status_reply('i\\r\\n+FORGED')",
-    "return {ok='j\\r\\n+FORGED'}",
-]
-
-
-@pytest.mark.parametrize("script", FORGING)
-@pytest.mark.parametrize("command", ["EVAL", "SCRIPT", "FUNCTION"])
-def test_a_forged_reply_reaches_nobody_else(pair: Pair, command: str, script: str) -> None:
-    words: dict[str, Line] = {
-        "EVAL": ("EVAL", script, 1, A),
-        "SCRIPT": ("SCRIPT", "LOAD", script),
-        "FUNCTION": ("FUNCTION", "LOAD", script),
-    }
-    with pair.both() as forger, pair.both() as other:
-        for _ in range(3):
-            forger.ours.ask(*words[command])
-            assert other.ours.ask("PING").raw == b"+PONG\r\n"
-            assert other.ours.ask("SET", A, "mine").raw == b"+OK\r\n"
-            assert other.ours.ask("EVAL", "return redis.call('GET', KEYS[1])", 1, A).raw == (
-                b"$4\r\nmine\r\n"
-            )
-            assert forger.ours.ask("ECHO", "still in step").raw == b"$13\r\nstill in step\r\n"

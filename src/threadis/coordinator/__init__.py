@@ -120,6 +120,7 @@ class Coordinator:
             self._pubsub,
             self.tallies,
             self._tracking,
+            self._held,
         )
         self._monitoring = Monitoring(core, links)
         self._handlers: dict[str, Handler] = {
@@ -198,6 +199,14 @@ class Coordinator:
             self._core.reply(command, *astuple(reply))
         elif reply is not None:
             self._core.reply(command, reply)
+
+    def _held(self) -> dict[str, int]:
+        """What must be nothing once nobody wants anything."""
+        return {
+            "locks": self.locks.count(),
+            "watching_clients": self._transactions.count(),
+            "lent_links": self._links.count_lent(),
+        }
 
     def left(self, letter: _core.Left | _core.Ran) -> None:
         """Take note that a client is gone, or has run its transaction."""

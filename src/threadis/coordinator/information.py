@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from threadis import __version__, _core, control, resp
@@ -36,7 +36,9 @@ class Information:
         pubsub: Pubsub,
         tallies: Tallies,
         tracking: Tracking,
+        held: Callable[[], dict[str, int]],  # what others hold now, by name
     ) -> None:
+        self._held = held
         self._tracking = tracking
         self._pubsub = pubsub
         self._start = start
@@ -159,6 +161,8 @@ class Information:
             "threadis_lanes_broken": str(totals["lanes_broken"]),
             "threadis_lane_writes": str(totals["lane_writes"]),
             "threadis_lane_commands": str(totals["lane_commands"]),
+            **{f"threadis_{name}": str(count) for name, count in self._held().items()},
+            "threadis_hidden_keys": str(sum(map(self._count_hidden, answers.values()))),
             "threadis_armed_keys": str(self._blocking.count_armed()),
             "threadis_upstream_subscriptions": str(self._pubsub.count()),
             "threadis_protocol_errors": str(totals["protocol_errors"]),
@@ -170,6 +174,12 @@ class Information:
         for index in range(self._links.count):
             fields[f"instance{index}"] = self._line(index, answers.get(index, {}))
         return merging.render({"Threadis": fields})
+
+    def _count_hidden(self, sections: Sections) -> int:
+        """Count the keys of an instance that are ours: redo records, copies."""
+        keyspace = sections.get("Keyspace", {})
+        ours = keyspace.keys() - self._visible(keyspace).keys()
+        return sum(int(merging.counts(keyspace[name])["keys"]) for name in ours)
 
     def _line(self, index: int, sections: Sections) -> str:
         known = self._links.instance(index)

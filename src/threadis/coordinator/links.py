@@ -134,6 +134,11 @@ class Links:
         self._password = password
         self._instances: list[control.Instance | None] = [None] * count
         self._idle: dict[tuple[int, Kind], list[Link]] = {}
+        self._lent = 0
+
+    def count_lent(self) -> int:
+        """Return how many connections are lent."""
+        return self._lent
 
     def update(self, instance: control.Instance) -> None:
         """Take note of where an instance is; forget connections to where it was."""
@@ -209,12 +214,14 @@ class Links:
         known = self._reachable(index)
         idle = self._idle.setdefault((index, kind), [])
         link = idle.pop() if idle else await self._connect(known, kind)
+        self._lent += 1
         try:
             yield link
         except BaseException:
             link.is_spoilt = True
             raise
         finally:
+            self._lent -= 1
             # The instance may have moved meanwhile; then this connection leads nowhere.
             is_here = known.socket == self.instance(index).socket
             if is_here and not link.is_spoilt and len(idle) < KEEP:

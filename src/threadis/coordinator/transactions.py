@@ -9,9 +9,11 @@ asked by an empty MULTI … EXEC there, under key locks. EXEC then goes one of f
     SELECT, PUBLISH, INFO, EVAL …               the worker runs them in order, nobody else may
 """
 
+import asyncio
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.coordinator.answer import Answer
@@ -60,14 +62,22 @@ class Transactions:
         self._core = core
         self._watches: dict[ClientKey, Watch] = {}
         self._running: dict[ClientKey, AsyncExitStack] = {}
+        # One thing at a time for a client: it may vanish while its watching connections are asked.
+        self._turns: WeakValueDictionary[ClientKey, asyncio.Lock] = WeakValueDictionary()
 
     def count(self) -> int:
         """Return how many clients watch keys."""
         return len(self._watches)
 
+    def _turn(self, client: ClientKey) -> asyncio.Lock:
+        return self._turns.setdefault(client, asyncio.Lock())
+
     async def watch(self, command: _core.Command) -> Answer:
         """WATCH key …"""
-        client = _client(command)
+        async with self._turn(_client(command)):
+            return await self._watch(command, _client(command))
+
+    async def _watch(self, command: _core.Command, client: ClientKey) -> Answer:
         watch = self._watches.setdefault(client, Watch(Kind(resp=command.info.resp)))
         by_owner: dict[int, list[bytes]] = defaultdict(list)
         for key in command.args[1:]:
@@ -86,10 +96,11 @@ class Transactions:
 
     async def unwatch(self, command: _core.Command) -> Answer:
         """UNWATCH, and DISCARD of a client that watches."""
-        await self.forget(_client(command))
+        async with self._turn(_client(command)):
+            await self._forget(_client(command))
         return Answer(resp.OK, watching=False)
 
-    async def forget(self, client: ClientKey) -> None:
+    async def _forget(self, client: ClientKey) -> None:
         """End what a client had: it is gone, or does not watch any more."""
         watch = self._watches.pop(client, None)
         if watch:
@@ -102,24 +113,28 @@ class Transactions:
 
     async def gone(self, client: ClientKey) -> None:
         """Take note that a client is gone."""
-        await self.forget(client)
+        async with self._turn(client):
+            await self._forget(client)
         await self.finished(client)
 
     async def exec(self, command: _core.Command) -> Answer | None:
         """EXEC; None if the worker will answer."""
-        client = _client(command)
+        async with self._turn(_client(command)):
+            return await self._answer(command, _client(command))
+
+    async def _answer(self, command: _core.Command, client: ClientKey) -> Answer | None:
         if refusal := await self._busy.refusal():
-            await self.forget(client)
+            await self._forget(client)
             return Answer(_aborted(refusal), watching=False)
         if command.queued is None:
-            await self.forget(client)
+            await self._forget(client)
             return Answer(ABORTED, watching=False)
         try:
             reply = await self._exec(command, client, self._watches.get(client))
         except RefusedError as error:
             reply = _aborted(error.reply)
         finally:
-            await self.forget(client)
+            await self._forget(client)
         return None if reply is None else Answer(reply, watching=False)
 
     async def _exec(
