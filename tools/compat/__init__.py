@@ -1,0 +1,1 @@
+"""Redis's and Valkey's own test suites, and what of them passes."""

@@ -1,0 +1,176 @@
+"""Runs a test suite of Redis or Valkey on the stock server and on thREaDIS, and renders the page.
+
+    python -m tools.compat SUITE [--server PATH] [--untag] [--unit NAME ...]
+
+The suite is run as it is, by its own runner, unit by unit; what it prints is read.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import redis
+import typer
+from rich.progress import Progress
+
+from threadis import server
+from tools.compat import page
+from tools.compat.results import Results, Unit
+
+INSTANCES = 4
+UNIT_LIMIT = 600  # seconds
+START_LIMIT = 30  # seconds
+OPTIONS = [
+    word
+    for name in ("debug-command", "protected-configs", "module-command")
+    for word in (f"--enable-{name}", "yes")
+]
+OUTCOME = re.compile(r"^\[(ok|err|exception)\]: (.*?)(?: \(\d+ ms\)| in tests/\S+)?$")
+TAG = re.compile(r"([A-Za-z0-9_*:\\\]})-])\{t\}")
+
+Outcomes = dict[str, str]  # by test: "" if it passes, else what was printed
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    """A server, from its first answer on."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + START_LIMIT
+        while True:
+            with contextlib.suppress(redis.RedisError), redis.Redis(port=port) as client:
+                client.ping()
+                break
+            if process.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"{command[0]} does not start")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(START_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def units(suite: Path) -> list[str]:
+    """The units of a suite."""
+    done = subprocess.run(
+        ["tclsh", "tests/test_helper.tcl", "--list-tests"],
+        cwd=suite, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+def run_unit(suite: Path, unit: str, port: int) -> Outcomes:
+    """The outcomes of one unit; tests of the same name are numbered."""
+    command = [
+        "tclsh", "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(port), "--single",
+        unit, "--durable", "--tags", "-needs:repl", "--clients", "1", "--timeout", "120",
+    ]  # fmt: skip
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, cwd=suite, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(UNIT_LIMIT)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        output.seek(0)
+        return read(output.read())
+
+
+def read(printed: str) -> Outcomes:
+    """The outcomes in what the suite's runner prints."""
+    found: Outcomes = {}
+    seen: Counter[str] = Counter()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()
+    for at, line in enumerate(lines):
+        match = OUTCOME.match(line)
+        if match:
+            seen[match[2]] += 1
+            name = match[2] if seen[match[2]] == 1 else f"{match[2]} ({seen[match[2]]})"
+            error = "" if match[1] == "ok" else " ".join(lines[at + 1 : at + 3])[:300]
+            found[name] = error if match[1] == "ok" else error or "failed"
+    return found
+
+
+def without_tags(suite: Path, folder: Path) -> Path:
+    """A copy of the suite whose keys have no common hash tags."""
+    copy = folder / "suite"
+    shutil.copytree(suite, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    for path in (copy / "tests" / "unit").rglob("*.tcl"):
+        path.write_text(TAG.sub(r"\1~t~", path.read_text(errors="surrogateescape")),
+                        errors="surrogateescape")  # fmt: skip
+    return copy
+
+
+def version(suite: Path) -> str:
+    """What the suite calls itself."""
+    header = suite / "src" / "version.h"
+    text = header.read_text() if header.exists() else ""
+    if match := re.search(r'(REDIS|VALKEY)_VERSION "([^"]+)"', text):
+        return f"{match[1].capitalize()} {match[2]}"
+    return suite.name
+
+
+def main(
+    suite: Annotated[Path, typer.Argument(help="a checkout of redis/redis or valkey-io/valkey")],
+    path: Annotated[str | None, typer.Option("--server", help="the stock server")] = None,
+    untag: Annotated[bool, typer.Option(help="take the hash tags out of the keys")] = False,
+    unit: Annotated[list[str] | None, typer.Option(help="only these units")] = None,
+) -> None:
+    """Run a suite on the stock server and on thREaDIS over four of it; write results and page."""
+    stock = server.find(path)
+    run = Results(version(suite), f"{stock.kind} {stock.version_text}", untag)
+    name = re.sub(r"[^a-z0-9.]+", "-", run.suite.lower()) + ("-untagged" if untag else "")
+    out = page.ROOT / "benchmarks" / "results" / f"compat-{name}.json"
+    with tempfile.TemporaryDirectory() as folder, Progress() as progress:
+        suite = without_tags(suite, Path(folder)) if untag else suite.resolve()
+        wanted = unit or units(suite)
+        task = progress.add_task("", total=2 * len(wanted))
+        found: list[dict[str, Outcomes]] = []
+        for number, whose in enumerate(("stock", "threadis")):
+            port, data = free_port(), Path(folder) / whose
+            data.mkdir()
+            rest = ["--port", str(port), "--dir", str(data), "--save", "", *OPTIONS]
+            serve = [sys.executable, "-m", "threadis", "serve", "--server", stock.path]
+            serve += ["--instances", str(INSTANCES)]
+            with running([*(serve if number else [stock.path]), *rest], port):
+                outcomes = {}
+                for one in wanted:
+                    progress.update(task, description=f"{whose}: {one}", advance=1)
+                    outcomes[one] = run_unit(suite, one, port)
+            found.append(outcomes)
+    for one in wanted:
+        good = [test for test, error in found[0][one].items() if not error]
+        failed = {test: found[1][one].get(test, "not run") for test in good}
+        run.units[one] = Unit(len(good), {test: error for test, error in failed.items() if error})
+    run.save(out)
+    page.main([])
+    typer.echo(f"{run.passed} of {run.total} pass; {out}, {page.PAGE}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
