@@ -9,10 +9,10 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/rust/target
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test build lint types rust python format debian torture bench compat docs fuzz clean
+.PHONY: help serve test build lint types rust python format debian torture bench compat applications docs fuzz clean
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.built ## build what is missing and serve on 127.0.0.1:6379 (ARGS="--port 7000 --instances 4")
 	@exec $(BIN)/threadis serve $(ARGS)
@@ -52,6 +52,9 @@ bench: $(VENV)/.built debian ## the figures of the README; results go to benchma
 
 compat: $(VENV)/.built debian ## run SUITE=DIR, a checkout of Redis or Valkey, on stock and on threadis; docs/compatibility.md (ARGS="--untag")
 	@$(BIN)/python -m tools.compat $(SUITE) $(ARGS)
+
+applications: $(VENV)/.built ## ioredis and BullMQ on the stock server and on threadis (needs node and npm)
+	@$(BIN)/python -m tools.node_applications
 
 docs: $(VENV)/.built ## render the generated pages: docs/commands.md, docs/compatibility.md
 	@$(BIN)/python -m tools.commands_page

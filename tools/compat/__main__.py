@@ -10,27 +10,23 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import redis
 import typer
 from rich.progress import Progress
 
 from threadis import server
 from tools.compat import page
 from tools.compat.results import Results, Unit
+from tools.servers import free_port, running
 
 INSTANCES = 4
 UNIT_LIMIT = 600  # seconds
-START_LIMIT = 30  # seconds
 OPTIONS = [
     word
     for name in ("debug-command", "protected-configs", "module-command")
@@ -40,37 +36,6 @@ OUTCOME = re.compile(r"^\[(ok|err|exception)\]: (.*?)(?: \(\d+ ms\)| in tests/\S
 TAG = re.compile(r"([A-Za-z0-9_*:\\\]})-])\{t\}")
 
 Outcomes = dict[str, str]  # by test: "" if it passes, else what was printed
-
-
-@contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
-    """A server, from its first answer on."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + START_LIMIT
-        while True:
-            with contextlib.suppress(redis.RedisError), redis.Redis(port=port) as client:
-                client.ping()
-                break
-            if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"{command[0]} does not start")
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(START_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def units(suite: Path) -> list[str]:
