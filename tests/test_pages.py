@@ -46,7 +46,9 @@ def test_what_a_suite_prints_is_read() -> None:
 
 
 def test_results_are_kept(tmp_path: Path) -> None:
-    run = Results("Redis 7", "redis 7.0.15", True, {"unit/a": Unit(3, {"x | y": "SYNC is not possible"})})
+    run = Results(
+        "Redis 7", "redis 7.0.15", True, {"unit/a": Unit(3, {"x | y": "SYNC is not possible"})}
+    )
     run.save(tmp_path / "r.json")
     again = Results.load(tmp_path / "r.json")
     assert again == run

@@ -63,7 +63,7 @@ NOTES = {
     "object|freq": "a key that was copied keeps its own",
     "publish": "delivered by the workers; what a script publishes comes through its instance",
     "replicaof": "`NO ONE` only",
-    "scan": "the cursor carries the instance: a few calls more until it is 0",
+    "scan": "a few keys come at once; else the cursor carries the instance: some calls more until it is 0",
     "script|debug": "no debugger",
     "slowlog|get": "of all instances, ids of our own; the client is not known of entries of shared lanes",
     "sort": "BY, GET and STORE over any instance; GET inside a script is refused",

@@ -139,6 +139,9 @@ impl Worker {
             self.refuse(place, "ERR invalid cursor");
             return Taken::Yes;
         };
+        if count > 1 && (instance, cursor) == (0, 0) {
+            return self.route_to_coordinator(place, args); // a few keys: all of them at once
+        }
         match self.reach(place, instance) {
             Reach::Lane(lane) => {
                 let row = self.clients[place].last_row();

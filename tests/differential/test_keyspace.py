@@ -235,3 +235,24 @@ def test_randomkey_takes_every_key_as_often(pair: Pair) -> None:
         assert 185 < seen[keys[-1]] < 415
         both.same("SELECT", 5)
         both.same("RANDOMKEY")
+
+
+def test_a_scan_of_a_few_keys_ends_at_once(pair: Pair, protocol: int) -> None:
+    with pair.both(protocol) as both:
+        for size in (0, 1, 5, 10):
+            both.same("FLUSHALL")
+            for number in range(size):
+                both.same("SET", f"few:{number}", "v")
+            both.same("SADD", "few:set", "m") if size == 5 else None
+            for options in ((), ("MATCH", "few:*"), ("TYPE", "set"), ("COUNT", "100")):
+                if size == 10 and not options:
+                    continue  # one server may need a second call
+                bare, ours = both.bare.ask("SCAN", 0, *options), both.ours.ask("SCAN", 0, *options)
+                assert ours.elements[0].text == b"0"
+                found = [
+                    sorted(key.text for key in one.elements[1].elements) for one in (bare, ours)
+                ]
+                assert bare.elements[0].text != b"0" or found[0] == found[1]
+        both.same("SCAN", 0, "COUNT", "x")
+        both.same("SCAN", 0, "NOPE")
+        both.same("SCAN", 0, "COUNT", 0)

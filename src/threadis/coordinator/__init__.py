@@ -157,6 +157,7 @@ class Coordinator:
             "flushdb": whole.run,
             "swapdb": whole.swap,
             **dict.fromkeys(TYPES, self._blocking.run),
+            "scan": lambda command: keyspace.scan(command, links),
             "randomkey": lambda command: keyspace.random_key(command, links),
         }
 

@@ -6,7 +6,9 @@ import random
 import hiredis
 
 from threadis import _core, resp
-from threadis.coordinator.links import Links
+from threadis.coordinator.links import Kind, LinkError, Links, Words, value
+
+SCAN_COUNT = 10  # keys that SCAN looks at if the client does not say how many
 
 
 async def random_key(command: _core.Command, links: Links) -> bytes:
@@ -25,3 +27,48 @@ async def random_key(command: _core.Command, links: Links) -> bytes:
             return resp.bulk(key)
         left[index] = 0  # its last key went meanwhile
     return resp.null(command.info.resp)
+
+
+async def scan(command: _core.Command, links: Links) -> bytes:
+    """SCAN 0: if there are no more keys than one call looks at, all of them, as on one server.
+
+    Else the first instance's; the cursor carries the instance from there on (``scan.rs``).
+    """
+    args, db, kind = command.args, command.info.db, Kind(resp=command.info.resp)
+    first = (await links.raw(0, [args], db=db, kind=kind))[0]
+    if first.startswith(b"-"):
+        return first
+    cursor, keys = _scanned(first)
+    if not await _is_small(links, db, _count(args)):
+        following = cursor * links.count if cursor else 1
+        return resp.array([resp.bulk(b"%d" % following), resp.array(keys)])
+    for index in links.everyone():
+        is_begun = index == 0
+        while cursor or not is_begun:
+            words = [args[0], b"%d" % cursor, *args[2:]]
+            reply = (await links.raw(index, [words], db=db, kind=kind))[0]
+            if reply.startswith(b"-"):
+                return reply
+            is_begun, (cursor, more) = True, _scanned(reply)
+            keys += more
+    return resp.array([resp.bulk(b"0"), resp.array(keys)])
+
+
+def _scanned(reply: bytes) -> tuple[int, list[bytes]]:
+    cursor, keys = _core.elements(reply)
+    return int(value(cursor)), _core.elements(keys)
+
+
+def _count(args: Words) -> int:
+    """How many keys one call looks at; the server has found no fault with the number."""
+    options = [word.upper() for word in args[2::2]]
+    return int(args[3 + 2 * options.index(b"COUNT")]) if b"COUNT" in options else SCAN_COUNT
+
+
+async def _is_small(links: Links, db: int, count: int) -> bool:
+    """Whether all keys of a database are no more than so many; not if that is not known."""
+    try:
+        sizes = await links.call_all(b"DBSIZE", db=db)
+    except LinkError:
+        return False
+    return all(isinstance(size, int) for size in sizes) and sum(sizes) <= count
