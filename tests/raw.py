@@ -67,7 +67,10 @@ class Raw:
         """All of it, taking in what comes meanwhile: two sides that only send would block."""
         rest = memoryview(content)
         while rest:
-            readable, writable, _ = select.select([self.socket], [self.socket], [], PATIENCE)
+            ready = select.poll()  # takes any descriptor, also one above 1024
+            ready.register(self.socket, select.POLLIN | select.POLLOUT)
+            events = sum(event for _, event in ready.poll(PATIENCE * 1000))
+            readable, writable = events & ~select.POLLOUT, events & select.POLLOUT
             if readable:
                 self._take()
             if writable:
