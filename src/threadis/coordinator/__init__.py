@@ -166,6 +166,8 @@ class Coordinator:
         if command.is_question:
             self._keep(asyncio.create_task(self._permission.judge(command)))
             return
+        if self._name(command) in TYPES:
+            self._blocking.expect(command)
         self._keep(asyncio.create_task(self._run(command)))
 
     async def _run(self, command: _core.Command) -> None:
@@ -189,6 +191,7 @@ class Coordinator:
             reply = resp.error("ERR threadis: internal error, see the log")
         if name in TYPES:
             self._core.arrived(command)
+            self._blocking.known(command)
         if name in ("flushall", "flushdb"):
             with contextlib.suppress(LinkError):
                 await self._shares.spread()

@@ -47,6 +47,8 @@ class Blocking:
         self._serving = Serving(execution, core, served, runs_again=runs_again)
         self._waiters = self._serving.waiters
         self._hung_up: set[ClientKey] = set()
+        self._looking: set[ClientKey] = set()  # clients whose commands do not wait yet
+        self._gone: set[ClientKey] = set()  # of these
         self._gates: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
         self._coming: dict[Place, set[asyncio.Future[None]]] = {}  # commands that look for now
 
@@ -86,6 +88,18 @@ class Blocking:
                 self._coming[place].discard(is_known)
                 if not self._coming[place]:
                     del self._coming[place]
+
+    def expect(self, command: _core.Command) -> None:
+        """A command that may wait has come; until it is ``known``, its client may vanish."""
+        self._looking.add(client_key(command))
+
+    def known(self, command: _core.Command) -> None:
+        """It waits, or has been answered."""
+        client = client_key(command)
+        self._looking.discard(client)
+        if client in self._gone:
+            self._gone.discard(client)
+            self._hung_up.discard(client)
 
     async def all_known(self, places: Iterable[Place]) -> None:
         """Wait until blocking commands for these keys that came before are known."""
@@ -192,10 +206,12 @@ class Blocking:
 
     def left(self, client: ClientKey, *, is_gone: bool) -> None:
         """A client has hung up, or is gone: nothing is popped for it any more."""
-        if is_gone:
+        if is_gone and client not in self._looking:
             self._hung_up.discard(client)
         else:
-            self._hung_up.add(client)
+            self._hung_up.add(client)  # it is not to wait, once it has looked
+            if is_gone:
+                self._gone.add(client)
         waiter = self._waiters.of_client(client)
         if waiter:
             self._serving.give_up(waiter, b"")
