@@ -44,6 +44,7 @@ fn lied_to(answer: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> LoadReport {
         mix: Mix::Get,
         key_count: 1000,
         keys: Keys::Uniform,
+        rate: None,
         seconds: 0.0001,
         warmup: 0.0,
         threads: 1,

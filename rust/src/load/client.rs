@@ -41,7 +41,7 @@ pub struct Client {
     written: usize,
     owed: Vec<Expected>,
     settled: usize,
-    sent_at: u64,
+    due: u64,
     tail: Vec<u8>,
     keys_per_command: usize,
 }
@@ -58,7 +58,7 @@ impl Client {
             written: 0,
             owed: Vec::new(),
             settled: 0,
-            sent_at: 0,
+            due: 0,
             tail: Vec::new(),
             keys_per_command,
         }
@@ -69,11 +69,11 @@ impl Client {
         ((self.owed.len() - self.settled) / self.keys_per_command) as u64
     }
 
-    /// Begins a batch; only when nothing is outstanding.
-    pub fn fill(&mut self, requests: &mut Requests, pipeline: usize, now: u64) {
+    /// Begins a batch that is `due`, from when its latency counts; only when nothing is outstanding.
+    pub fn fill(&mut self, requests: &mut Requests, pipeline: usize, due: u64) {
         self.out.clear();
         self.owed.clear();
-        (self.written, self.settled, self.sent_at) = (0, 0, now);
+        (self.written, self.settled, self.due) = (0, 0, due);
         for _ in 0..pipeline {
             if !requests.append(&mut self.author, &mut self.out, &mut self.owed) {
                 break;
@@ -127,9 +127,9 @@ impl Client {
         Ok(before - self.outstanding())
     }
 
-    /// How long the batch has been under way.
+    /// How long ago the batch was due.
     pub fn age(&self, now: u64) -> u64 {
-        now - self.sent_at
+        now - self.due
     }
 
     fn settle(

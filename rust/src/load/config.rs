@@ -103,6 +103,9 @@ pub struct LoadConfig {
     pub key_count: u32,
     /// How they are chosen.
     pub keys: Keys,
+    /// Commands a second over all clients, at moments that do not wait for replies; `None`: a client
+    /// sends as soon as it has its replies.
+    pub rate: Option<f64>,
     /// How long replies are counted.
     pub seconds: f64,
     /// How long the load runs before that.
@@ -147,6 +150,10 @@ impl LoadConfig {
             (self.value_size > VALUE_LIMIT, "value_size: at most 64 MB"),
             (bytes > 16 * VALUE_LIMIT, "pipeline times value_size: at most 1 GB a connection"),
             (self.keys_per_client() == 0, "key_count: at least 1; with private_keys, 1 a client"),
+            (
+                self.rate.is_some_and(|rate| !(1.0..=1e9).contains(&rate)),
+                "rate: 1 to 1000000000 commands a second",
+            ),
             (!(0.0..=86_400.0).contains(&self.seconds), "seconds: 0 to 86400"),
             (!(0.0..=86_400.0).contains(&self.warmup), "warmup: 0 to 86400 seconds"),
             (

@@ -12,12 +12,13 @@
 //! order, is counted as an error: keys in one pipeline differ, save by chance, and two commands for
 //! the same key have interchangeable replies. A SET must bring `+OK`.
 //!
-//! The loop is closed: a client sends `pipeline` commands in one write, waits for all their replies
-//! and sends the next batch, as `redis-benchmark` does. Latency runs from that write to the moment
-//! when a reply is cut.
+//! Without a `rate` the loop is closed: a client sends `pipeline` commands in one write, waits for all
+//! their replies and sends the next batch, as `redis-benchmark` does. Latency runs from that write to
+//! the moment when a reply is cut. With a `rate` the moments are fixed beforehand ([`pace`]).
 
 mod client;
 mod config;
+mod pace;
 #[cfg(feature = "python")]
 pub mod python;
 pub mod reply;
@@ -36,6 +37,7 @@ pub use config::{Address, Keys, LoadConfig, Mix};
 pub use tally::{Fault, LoadReport};
 
 use client::{Client, connect};
+use pace::Pace;
 use request::{ANY, Author, Requests};
 use thread::LoadThread;
 use value::PRELOADER;
@@ -73,6 +75,7 @@ pub fn preload(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport>
         pipeline: (PRELOAD_BATCH / config.value_size.max(1)).clamp(1, PRELOAD_PIPELINE),
         mix: Mix::Set,
         keys: Keys::Uniform,
+        rate: None,
         threads: 1,
         seconds: PRELOAD_LIMIT,
         warmup: 0.0,
@@ -100,12 +103,11 @@ fn spread(config: &LoadConfig, stop: &AtomicBool, preloads: bool) -> io::Result<
         let start = |(index, clients)| {
             let run = move || {
                 pin(&config.cpus, index)?;
-                let requests = if preloads {
-                    Requests::each(config)
-                } else {
-                    Requests::new(config, config.seed.wrapping_add(index as u64))
-                };
-                LoadThread::new(clients, requests, config, stop)?.run()
+                let seed = config.seed.wrapping_add(index as u64);
+                let requests =
+                    if preloads { Requests::each(config) } else { Requests::new(config, seed) };
+                let pace = Pace::new(config, seed);
+                LoadThread::new(clients, requests, pace, config, stop)?.run()
             };
             os_thread::Builder::new().name(format!("load-{index}")).spawn_scoped(scope, run)
         };

@@ -24,6 +24,7 @@ pub struct PyLoad {
     mix: String,
     key_count: u32,
     zipf: Option<f64>,
+    rate: Option<f64>,
     seconds: f64,
     warmup: f64,
     threads: usize,
@@ -46,6 +47,7 @@ impl TryFrom<PyLoad> for LoadConfig {
             mix: load.mix.parse()?,
             key_count: load.key_count,
             keys: load.zipf.map_or(Keys::Uniform, Keys::Zipf),
+            rate: load.rate,
             seconds: load.seconds,
             warmup: load.warmup,
             threads: load.threads,
@@ -111,6 +113,7 @@ fn describe<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, Py
     dict.set_item("commands", report.commands)?;
     dict.set_item("commands_total", report.commands_total)?;
     dict.set_item("seconds", report.seconds)?;
+    dict.set_item("busy_seconds", report.busy_seconds)?;
     dict.set_item("throughput", report.throughput())?;
     dict.set_item("p50_us", report.latency_us(0.5))?;
     dict.set_item("p99_us", report.latency_us(0.99))?;

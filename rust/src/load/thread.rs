@@ -16,11 +16,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::client::Client;
 use super::config::LoadConfig;
+use super::pace::Pace;
 use super::request::Requests;
 use super::tally::{Fault, LoadReport};
 
 const EVENTS: usize = 1024; // a turn
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 }; // how soon a stop is noticed
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 }; // on time to the microsecond
 const GRACE: u64 = 5_000_000_000; // ns to wait for replies after the end
 
 /// Clients, and what they share.
@@ -28,8 +30,9 @@ pub struct LoadThread<'a> {
     clients: Vec<Option<Client>>, // None: closed after a fault
     requests: Requests,
     pipeline: usize,
-    begin: u64, // ns from the start: the warm-up is over, replies count
-    end: u64,   // ns from the start: nothing more is sent
+    pace: Option<Pace>, // None: a closed loop
+    begin: u64,         // ns from the start: the warm-up is over, replies count
+    end: u64,           // ns from the start: nothing more is sent
     stop: &'a AtomicBool,
     report: LoadReport,
     scratch: Vec<u8>,
@@ -43,6 +46,7 @@ impl<'a> LoadThread<'a> {
     pub fn new(
         clients: Vec<Client>,
         requests: Requests,
+        pace: Option<Pace>,
         config: &LoadConfig,
         stop: &'a AtomicBool,
     ) -> io::Result<Self> {
@@ -54,6 +58,7 @@ impl<'a> LoadThread<'a> {
             clients: clients.into_iter().map(Some).collect(),
             requests,
             pipeline: config.pipeline,
+            pace,
             begin: nanoseconds(config.warmup),
             end: nanoseconds(config.warmup + config.seconds),
             stop,
@@ -70,13 +75,14 @@ impl<'a> LoadThread<'a> {
         let cpu_before = thread_cpu();
         self.clock = Instant::now();
         for token in 0..self.clients.len() {
-            self.send(token);
+            self.next(token, 0);
         }
+        let tick = if self.pace.is_some() { NO_WAIT } else { TICK };
         let mut events = Vec::<Event>::with_capacity(EVENTS);
         let mut now = elapsed(self.clock);
-        while self.busy > 0 && now < self.end.saturating_add(GRACE) {
+        while self.has_more(now) && now < self.end.saturating_add(GRACE) {
             events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&TICK)) {
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&tick)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -89,10 +95,14 @@ impl<'a> LoadThread<'a> {
                 self.serve(token, flags);
             }
             now = elapsed(self.clock);
+            while let Some((token, due)) = self.pace.as_mut().and_then(|pace| pace.due(now)) {
+                self.send(token, due);
+            }
         }
         self.give_up();
         let counted = now.min(self.end).saturating_sub(self.begin);
         self.report.seconds = Duration::from_nanos(counted).as_secs_f64();
+        self.report.busy_seconds = Duration::from_nanos(now).as_secs_f64();
         self.report.cpu_seconds = thread_cpu().saturating_sub(cpu_before).as_secs_f64();
         Ok(self.report)
     }
@@ -118,23 +128,40 @@ impl<'a> LoadThread<'a> {
                 if done {
                     client.busy = false;
                     self.busy -= 1;
-                    self.send(token);
+                    let due = now - client.age(now);
+                    self.next(token, due);
                 }
             }
             Err(error) => self.close(token, &error),
         }
     }
 
-    /// The next batch, unless the time is over or all is sent.
-    fn send(&mut self, token: usize) {
+    /// Whether replies are under way, or, at a given rate, more is to be sent.
+    fn has_more(&self, now: u64) -> bool {
+        self.busy > 0 || (self.pace.is_some() && now < self.end)
+    }
+
+    /// The batch after the one that was due at `before`: now, or when its moment comes.
+    fn next(&mut self, token: usize, before: u64) {
         let now = elapsed(self.clock);
+        match self.pace.as_mut() {
+            None => self.send(token, now),
+            Some(pace) => match pace.after(before) {
+                due if due <= now => self.send(token, due),
+                due => pace.wait(token, due),
+            },
+        }
+    }
+
+    /// A batch that is `due`, unless the time is over or all is sent.
+    fn send(&mut self, token: usize, due: u64) {
         let Some(client) = self.clients[token].as_mut() else {
             return;
         };
-        if now >= self.end {
+        if elapsed(self.clock) >= self.end {
             return;
         }
-        client.fill(&mut self.requests, self.pipeline, now);
+        client.fill(&mut self.requests, self.pipeline, due);
         if client.outstanding() > 0 {
             client.busy = true;
             self.busy += 1;
