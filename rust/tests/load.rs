@@ -67,11 +67,12 @@ impl Drop for Server {
 
 fn config(address: Address) -> LoadConfig {
     LoadConfig {
-        address,
+        nodes: vec![address],
         connections: 5,
         pipeline: 16,
         value_size: 16,
         mix: Mix::Get,
+        batches: Vec::new(),
         key_count: 1000,
         keys: Keys::Uniform,
         rate: None,

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::{Fault, Keys, LoadConfig, LoadReport, preload, run_until};
+use super::{Batch, Fault, Keys, LoadConfig, LoadReport, preload, run_until};
 
 const SIGNAL_CHECK: Duration = Duration::from_millis(50); // how soon Ctrl-C is noticed
 
@@ -22,6 +22,7 @@ pub struct PyLoad {
     pipeline: usize,
     value_size: usize,
     mix: String,
+    batches: Vec<(Vec<u8>, usize)>,
     key_count: u32,
     zipf: Option<f64>,
     rate: Option<f64>,
@@ -40,11 +41,12 @@ impl TryFrom<PyLoad> for LoadConfig {
 
     fn try_from(load: PyLoad) -> PyResult<Self> {
         Ok(Self {
-            address: load.address.parse()?,
+            nodes: load.address.split(',').map(str::parse).collect::<Result<_, _>>()?,
             connections: load.connections,
             pipeline: load.pipeline,
             value_size: load.value_size,
             mix: load.mix.parse()?,
+            batches: load.batches.into_iter().map(Batch::from).collect(),
             key_count: load.key_count,
             keys: load.zipf.map_or(Keys::Uniform, Keys::Zipf),
             rate: load.rate,

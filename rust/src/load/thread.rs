@@ -23,6 +23,7 @@ use super::tally::{Fault, LoadReport};
 const EVENTS: usize = 1024; // a turn
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 }; // how soon a stop is noticed
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 }; // on time to the microsecond
+const LINK_BITS: u32 = 8; // 256 nodes
 const GRACE: u64 = 5_000_000_000; // ns to wait for replies after the end
 
 /// Clients, and what they share.
@@ -52,7 +53,9 @@ impl<'a> LoadThread<'a> {
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         for (token, client) in clients.iter().enumerate() {
-            epoll::add(&epoll, &client.socket, EventData::new_u64(token as u64), EventFlags::IN)?;
+            for (number, link) in client.links.iter().enumerate() {
+                epoll::add(&epoll, &link.socket, data(token, number), EventFlags::IN)?;
+            }
         }
         Ok(Self {
             clients: clients.into_iter().map(Some).collect(),
@@ -90,9 +93,9 @@ impl<'a> LoadThread<'a> {
                 break;
             }
             for event in &events {
-                let token = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
-                let flags = event.flags;
-                self.serve(token, flags);
+                let (data, flags) = (event.data.u64(), event.flags);
+                let token = usize::try_from(data >> LINK_BITS).unwrap_or(usize::MAX);
+                self.serve(token, usize::from(data.to_le_bytes()[0]), flags);
             }
             now = elapsed(self.clock);
             while let Some((token, due)) = self.pace.as_mut().and_then(|pace| pace.due(now)) {
@@ -108,9 +111,9 @@ impl<'a> LoadThread<'a> {
     }
 
     /// What one event asks for.
-    fn serve(&mut self, token: usize, flags: EventFlags) {
+    fn serve(&mut self, token: usize, link: usize, flags: EventFlags) {
         if flags.contains(EventFlags::OUT) {
-            self.flush(token);
+            self.flush(token, link);
         }
         if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             return;
@@ -118,7 +121,7 @@ impl<'a> LoadThread<'a> {
         let Some(client) = self.clients[token].as_mut() else {
             return;
         };
-        match client.receive(&mut self.scratch, self.requests.values(), &mut self.report) {
+        match client.receive(link, &mut self.scratch, self.requests.values(), &mut self.report) {
             Ok(0) => {}
             Ok(settled) => {
                 let done = client.outstanding() == 0;
@@ -165,21 +168,23 @@ impl<'a> LoadThread<'a> {
         if client.outstanding() > 0 {
             client.busy = true;
             self.busy += 1;
-            self.flush(token);
+            for link in 0..client.links.len() {
+                self.flush(token, link);
+            }
         }
     }
 
     /// Writes; asks for OUT only while the socket is full.
-    fn flush(&mut self, token: usize) {
+    fn flush(&mut self, token: usize, number: usize) {
         let Some(client) = self.clients[token].as_mut() else {
             return;
         };
-        let result = client.flush(&mut self.report).and_then(|done| {
-            if client.waits_to_write == done {
-                client.waits_to_write = !done;
+        let link = &mut client.links[number];
+        let result = link.flush(&mut self.report).and_then(|done| {
+            if link.waits_to_write == done {
+                link.waits_to_write = !done;
                 let wanted = if done { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
-                let data = EventData::new_u64(token as u64);
-                epoll::modify(&self.epoll, &client.socket, data, wanted)?;
+                epoll::modify(&self.epoll, &link.socket, data(token, number), wanted)?;
             }
             Ok(())
         });
@@ -213,6 +218,11 @@ impl<'a> LoadThread<'a> {
             self.report.fault(Fault::Unanswered, lost, client.author.client, &text);
         }
     }
+}
+
+/// What epoll says of a link: the client, and which of its links.
+fn data(token: usize, link: usize) -> EventData {
+    EventData::new_u64((token << LINK_BITS | link) as u64)
 }
 
 #[inline]

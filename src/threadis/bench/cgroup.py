@@ -22,6 +22,9 @@ from threadis.bench.errors import BenchError
 from threadis.bench.processes import signals_later
 
 PREFIX = "threadis-bench-"
+# The highest there is: what a quota grants must be had, whatever else the machine does.
+WEIGHT_FILE = {1: "cpu.shares", 2: "cpu.weight"}
+WEIGHT = {1: 262144, 2: 10000}
 ATTEMPTS = 100  # to empty a group: threads may be born while it is read
 
 
@@ -120,6 +123,7 @@ def groups(quotas: Sequence[Quota]) -> Iterator[list[Group]]:
             with signals_later():
                 remove_leftovers(hierarchy)
                 top.mkdir()
+                _write(top / WEIGHT_FILE[hierarchy.version], WEIGHT[hierarchy.version])
                 if hierarchy.version == 2:
                     _write(top / "cgroup.subtree_control", "+cpu")
                 for group, quota in zip(made, quotas, strict=True):

@@ -17,6 +17,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pipeline: int = 16  # commands a client sends at once, before it waits for all their replies
     value_size: int = 16  # bytes, at least 16
     mix: str = "get"  # get, set, mixed:0.1 (one in ten is a SET), mget:10 (ten keys a command)
+    batches: list[tuple[bytes, int]] = []  # prepared commands, and their replies, instead of a mix
     key_count: int = 100_000
     zipf: float | None = None  # exponent; None: every key as often as any other
     rate: float | None = None  # commands a second in all, open loop; None: closed loop
