@@ -9,7 +9,7 @@
 //! the client reads its answers in the order of its commands.
 
 use crate::client_info::Session;
-use crate::lanes::Lanes;
+use crate::lanes::Received;
 use crate::merge::Merging;
 use crate::multi::{Block, Executing, Multi};
 use crate::ordered::LastWrite;
@@ -294,12 +294,12 @@ impl Client {
     }
 
     /// Moves every reply that is there and next in order to `out`.
-    pub fn settle(&mut self, lanes: &Lanes) {
+    pub fn settle(&mut self, received: &Received) {
         while let Some(owed) = self.owed.front() {
             let before = self.out.len();
             match owed {
                 Owed::Ready { lane, start, length } => {
-                    self.out.extend_from_slice(lanes.received(*lane as usize, *start, *length));
+                    self.out.extend_from_slice(received.get(*lane, *start, *length));
                 }
                 Owed::Parked { start, length } => {
                     let reply = &self.parked[*start as usize..][..*length as usize];

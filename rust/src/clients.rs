@@ -204,7 +204,7 @@ impl Worker {
             self.count_answered(key.place, &reply);
             let client = &mut self.clients[key.place];
             client.hold(client.front, reply);
-            client.settle(&self.lanes);
+            client.settle(&self.lanes.received);
             self.open_gate(key.place);
             self.mark_dirty(key.place);
         }

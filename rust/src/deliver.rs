@@ -37,9 +37,13 @@ impl Worker {
     }
 
     fn cut_replies(&mut self, place: usize) {
+        self.deliver_ordinary(place);
         loop {
             match self.lanes.next_reply(place) {
-                Ok(Some((start, length, expect))) => self.deliver(place, start, length, expect),
+                Ok(Some((start, length, expect))) => {
+                    self.deliver(place, start, length, expect);
+                    self.deliver_ordinary(place);
+                }
                 Ok(None) => break,
                 Err(_) => {
                     self.break_lane(place);
@@ -80,7 +84,7 @@ impl Worker {
                 }
                 client.pop_front();
                 if !client.owed.is_empty() {
-                    client.settle(&self.lanes);
+                    client.settle(&self.lanes.received);
                 }
             }
             Some(owed @ Owed::Waiting(_)) => {
@@ -96,7 +100,7 @@ impl Worker {
                 let error = block.aborted();
                 self.tally.failed(block.exec as usize, &error);
                 client.hold(expect.sequence, error);
-                client.settle(&self.lanes);
+                client.settle(&self.lanes.received);
             }
             Some(owed @ Owed::Block(_)) => {
                 if self.tally.of_block(owed, reply) {
@@ -112,7 +116,7 @@ impl Worker {
                 let count = self.instances.len();
                 let rewritten = scan::rewrite(reply, usize::from(instance), count);
                 client.hold(expect.sequence, rewritten);
-                client.settle(&self.lanes);
+                client.settle(&self.lanes.received);
             }
             Some(Owed::Merging(merging, row)) => {
                 let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
@@ -129,7 +133,7 @@ impl Worker {
                         return; // nothing to write yet, and no size to look at
                     }
                 }
-                client.settle(&self.lanes);
+                client.settle(&self.lanes.received);
             }
             // Paired wrongly: impossible, and if not, no reply is better than another's.
             _ => return self.end_client(place),
@@ -232,7 +236,7 @@ impl Worker {
                     continue;
                 }
             }
-            client.settle(&self.lanes);
+            client.settle(&self.lanes.received);
             if client.gate == Gate::Drain && client.owed.is_empty() {
                 self.open_gate(place);
             }

@@ -108,12 +108,19 @@ impl Worker {
 
     /// Forwards the commands at the front of `bytes`; how many bytes they had.
     fn forward(&mut self, place: usize, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        if self.clients[place].request.is_none() {
+            used = self.forward_ordinary(place, bytes);
+            if used > 0 && used == bytes.len() {
+                return used;
+            }
+        }
         let mut request = match self.clients[place].request.take() {
             Some(request) => *request,
             None => std::mem::take(&mut self.request),
         };
         let shared = Arc::clone(&self.shared);
-        let (mut used, mut taken) = (0, 0);
+        let mut taken = 0;
         loop {
             let client = &mut self.clients[place];
             if client.gate != Gate::Open || client.closing != Closing::No {
@@ -144,6 +151,7 @@ impl Worker {
                     taken += u64::from(!args.is_empty());
                     request.reset();
                     used += length;
+                    used += self.forward_ordinary(place, &bytes[used..]);
                 }
                 Ok(Cut::Incomplete) => {
                     if request.is_partial() && bytes.len() - used > KEEP_PLACE {

@@ -21,10 +21,28 @@ pub struct Lanes {
     open: Slab<Lane>,
     /// What each lane has received, by place: apart from `open`, so that replies can be read
     /// here while lanes change.
-    received: Vec<Vec<u8>>,
+    pub(crate) received: Received,
     sets: Vec<Set>,
     set_places: HashMap<State, u32>,
     last_serial: u64,
+}
+
+/// Bytes that lanes have received, by place.
+#[derive(Debug, Default)]
+pub struct Received(Vec<Vec<u8>>);
+
+impl Received {
+    /// A reply that lies there this turn.
+    #[must_use]
+    pub fn get(&self, lane: u32, start: u32, length: u32) -> &[u8] {
+        &self.0[lane as usize][start as usize..][..length as usize]
+    }
+
+    /// What follows `start`.
+    #[must_use]
+    pub fn after(&self, place: usize, start: usize) -> &[u8] {
+        &self.0[place][start..]
+    }
 }
 
 /// The lanes of one state, by instance.
@@ -141,8 +159,8 @@ impl Lanes {
         let mut lane = Lane::new(fd, instance, set, opening, now);
         lane.serial = self.last_serial;
         let place = self.open.insert(lane);
-        if self.received.len() <= place {
-            self.received.resize_with(place + 1, Vec::new);
+        if self.received.0.len() <= place {
+            self.received.0.resize_with(place + 1, Vec::new);
         }
         self.sets[set as usize].lanes[instance] = u32::try_from(place).ok();
         Ok(place)
@@ -151,7 +169,7 @@ impl Lanes {
     /// Forgets a lane that was taken out of service; the socket closes.
     pub fn close(&mut self, place: usize) {
         let lane = self.open.remove(place);
-        self.received[place] = Vec::new();
+        self.received.0[place] = Vec::new();
         let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
         if *current == u32::try_from(place).ok() {
             *current = None;
@@ -171,13 +189,13 @@ impl Lanes {
     /// Bytes received by a lane this turn.
     #[must_use]
     pub fn received(&self, place: usize, start: u32, length: u32) -> &[u8] {
-        &self.received[place][start as usize..][..length as usize]
+        &self.received.after(place, start as usize)[..length as usize]
     }
 
     /// Reads a lane once.
     pub fn fill(&mut self, place: usize) -> Io {
         let lane = &mut self.open[place];
-        let buffer = &mut self.received[place];
+        let buffer = &mut self.received.0[place];
         let io = net::read(&lane.fd, buffer, READ_CHUNK);
         // A short read has emptied the socket; the next byte will raise a new edge.
         // After a hang-up there is none: read on to the end.
@@ -193,7 +211,7 @@ impl Lanes {
     pub fn next_reply(&mut self, place: usize) -> Result<Option<(u32, u32, Expect)>, Broken> {
         loop {
             let lane = &mut self.open[place];
-            let buffer = &self.received[place][lane.start..];
+            let buffer = self.received.after(place, lane.start);
             if buffer.is_empty() {
                 return Ok(None);
             }
@@ -221,6 +239,11 @@ impl Lanes {
         }
     }
 
+    /// A lane, to change it, beside what all have received.
+    pub fn lane_and_received(&mut self, place: usize) -> Option<(&mut Lane, &Received)> {
+        self.open.get_mut(place).map(|lane| (lane, &self.received))
+    }
+
     /// The beginning of a large reply that is not complete yet, and whose it is.
     #[must_use]
     pub fn partial(&self, place: usize, at_least: usize) -> Option<(u32, u32, Expect)> {
@@ -243,7 +266,7 @@ impl Lanes {
     /// Drops what was cut; called once at the end of a turn, when no `Owed::Ready` is left.
     pub fn compact(&mut self, place: usize) {
         let lane = &mut self.open[place];
-        let buffer = &mut self.received[place];
+        let buffer = &mut self.received.0[place];
         if lane.start == buffer.len() {
             if buffer.capacity() > BUFFER_KEEP {
                 *buffer = Vec::new();

@@ -55,6 +55,12 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
+    /// True while nothing is locked.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.held.is_empty()
+    }
+
     fn is_key_locked(&self, db: u32, key: &[u8], writes: bool) -> bool {
         // The map wants an owned key; locks are rare, and so is this look-up.
         let held = self.keys.get(&(db, key.to_vec()));
@@ -94,7 +100,7 @@ impl Worker {
     /// True, and the gate is shut, while a key of this command is locked.
     #[inline]
     pub(crate) fn must_wait_for_lock(&mut self, place: usize, row: &Row, args: Args) -> bool {
-        !self.locks.held.is_empty() && self.waits_for_lock(place, row, args)
+        !self.locks.is_free() && self.waits_for_lock(place, row, args)
     }
 
     #[cold]

@@ -104,6 +104,12 @@ impl Cutter {
         Ok(true)
     }
 
+    /// True between two replies.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.missing == 0
+    }
+
     /// Bytes of the unfinished reply that may be handed on before the rest is there.
     #[must_use]
     pub fn passed(&self) -> usize {
@@ -118,7 +124,8 @@ impl Cutter {
 
 /// The length of a whole short reply that is no aggregate: what nearly all are.
 #[inline]
-fn plain(buffer: &[u8]) -> Option<usize> {
+#[must_use]
+pub fn plain(buffer: &[u8]) -> Option<usize> {
     let (end, body) = match buffer {
         [b'$', ones @ b'0'..=b'9', b'\r', b'\n', ..] => (4, usize::from(ones - b'0')),
         [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..] => {
