@@ -48,6 +48,8 @@ pub enum Gate {
     Lock,
     /// The next command's lane is full.
     Lane,
+    /// It goes to another worker.
+    Move,
     /// The client does not read its replies, or has too many commands in flight.
     Output,
 }

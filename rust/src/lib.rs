@@ -11,10 +11,11 @@
 //! `worker` owns all of it and runs the turn; `ordinary` is the short way, there and back, that nearly
 //! every command takes; `forward`, `route`, `split` and `reach` are the way out, `deliver` the
 //! way back, `pubsub`, `subscriptions` and `push` deliver messages,
-//! `session` answers what needs no instance, `clients` lets clients come and go. `shared` is what
+//! `session` answers what needs no instance, `clients` lets clients come and go, `balance` lets them move. `shared` is what
 //! threads share. `load` is the other side: a generator that checks what it gets. Python is only
 //! in `python` and `load::python`.
 
+mod balance;
 pub mod client;
 pub mod client_info;
 mod clients;

@@ -1,5 +1,6 @@
 //! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
 
+use crate::balance::Leaving;
 use crate::client::{Client, Closing, Gate};
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
@@ -70,6 +71,8 @@ pub struct Worker {
     held_count: usize,
     /// Clients to look at when the turn ends.
     pub(crate) ending: Vec<usize>,
+    /// Clients on their way to another worker.
+    pub(crate) leaving: Vec<Leaving>,
     /// Lanes to close when the turn ends.
     pub(crate) broken: Vec<usize>,
 
@@ -138,6 +141,7 @@ impl Worker {
             held_until: 0,
             held_count: 0,
             ending: Vec::new(),
+            leaving: Vec::new(),
             broken: Vec::new(),
             scratch: Vec::with_capacity(CLIENT_READ),
             request: Request::default(),
@@ -169,6 +173,7 @@ impl Worker {
             self.settle_locks();
             self.tick();
             self.write_clients();
+            self.move_clients();
             self.close();
             self.publish();
         }
@@ -291,6 +296,7 @@ impl Worker {
 
     fn publish(&mut self) {
         self.counters.turns += 1;
+        self.counters.awake_nanoseconds += monotonic().saturating_sub(self.now);
         self.counters.lanes = self.lanes.len() as u64;
         self.counters.clients = self.clients.len() as u64;
         self.counters.subscribers = self.audience.clients as u64;
@@ -308,6 +314,7 @@ impl Worker {
         }
         self.next_tick = self.now + TICK_NANOSECONDS;
         self.end_idle_clients();
+        self.stop_leaving();
         for place in self.lanes.idle(self.now_seconds) {
             self.lanes.close(place);
         }
