@@ -2,7 +2,8 @@
 
     python -m tools.compat SUITE [--server PATH] [--untag] [--unit NAME ...]
 
-The suite is run as it is, by its own runner, unit by unit; what it prints is read.
+The suite is run as it is, by its own runner, unit by unit; what it prints is read. Every unit finds
+a fresh server, so that what a test leaves behind is not in the way of another unit's.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +36,8 @@ OPTIONS = [
 ]
 OUTCOME = re.compile(r"^\[(ok|err|exception)\]: (.*?)(?: \(\d+ ms\)| in tests/\S+)?$")
 TAG = re.compile(r"([A-Za-z0-9_*:\\\]})-])\{t\}")
+
+UNRELEASED = "255.255.255"  # the version of a checkout between two releases
 
 Outcomes = dict[str, str]  # by test: "" if it passes, else what was printed
 
@@ -66,6 +70,16 @@ def run_unit(suite: Path, unit: str, port: int) -> Outcomes:
         return read(output.read())
 
 
+@contextlib.contextmanager
+def fresh(command: list[str], folder: Path) -> Iterator[int]:
+    """A server without data; its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(dir=folder) as data:
+        rest = ["--port", str(port), "--dir", data, "--save", "", *OPTIONS]
+        with running([*command, *rest], port):
+            yield port
+
+
 def read(printed: str) -> Outcomes:
     """The outcomes in what the suite's runner prints."""
     found: Outcomes = {}
@@ -92,11 +106,12 @@ def without_tags(suite: Path, folder: Path) -> Path:
 
 
 def version(suite: Path) -> str:
-    """What the suite calls itself."""
+    """What the suite calls itself; between two releases, by its folder (a commit, say)."""
     header = suite / "src" / "version.h"
     text = header.read_text() if header.exists() else ""
     if match := re.search(r'(REDIS|VALKEY)_VERSION "([^"]+)"', text):
-        return f"{match[1].capitalize()} {match[2]}"
+        number = suite.resolve().name if match[2] == UNRELEASED else match[2]
+        return f"{match[1].capitalize()} {number}"
     return suite.name
 
 
@@ -117,15 +132,12 @@ def main(
         task = progress.add_task("", total=2 * len(wanted))
         found: list[dict[str, Outcomes]] = []
         for number, whose in enumerate(("stock", "threadis")):
-            port, data = free_port(), Path(folder) / whose
-            data.mkdir()
-            rest = ["--port", str(port), "--dir", str(data), "--save", "", *OPTIONS]
             serve = [sys.executable, "-m", "threadis", "serve", "--server", stock.path]
             serve += ["--instances", str(INSTANCES)]
-            with running([*(serve if number else [stock.path]), *rest], port):
-                outcomes = {}
-                for one in wanted:
-                    progress.update(task, description=f"{whose}: {one}", advance=1)
+            outcomes = {}
+            for one in wanted:
+                progress.update(task, description=f"{whose}: {one}", advance=1)
+                with fresh(serve if number else [stock.path], Path(folder)) as port:
                     outcomes[one] = run_unit(suite, one, port)
             found.append(outcomes)
     for one in wanted:
