@@ -94,7 +94,7 @@ def find(path: str | None = None) -> Server:
     if path is not None:
         return judge(shutil.which(path) or path)
     passed_over: list[str] = []
-    for candidate in _candidates():
+    for candidate in candidates():
         try:
             server = judge(candidate)
         except ServerError as error:
@@ -107,7 +107,7 @@ def find(path: str | None = None) -> Server:
     )  # fmt: skip
 
 
-def _candidates() -> list[str]:
+def candidates() -> list[str]:
     """Paths to try, best first."""
     found = [path for name in NAMES if (path := shutil.which(name))]
     try:
