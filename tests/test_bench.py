@@ -222,7 +222,7 @@ def test_wrong_replies_fail_the_command(server: Target) -> None:
     [
         (["--server-cpu", "4000"], "CPU 4000 is not ours"),
         (["--pipeline", "1;2"], "numbers with commas between"),
-        (["--with", "envoy"], "only ordered, placed, split, twemproxy are known"),
+        (["--with", "envoy"], "only ordered, placed, shipped, split, twemproxy are known"),
         (["--server", "/nowhere/redis-server"], "check --server"),
     ],
 )
