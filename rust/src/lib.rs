@@ -14,6 +14,7 @@
 //! threads share. `load` is the other side: a generator that checks what it gets. Python is only
 //! in `python` and `load::python`.
 
+mod big;
 pub mod client;
 pub mod client_info;
 mod clients;
@@ -59,6 +60,7 @@ pub mod subscriptions;
 pub mod tally;
 pub mod tracking;
 pub mod tracking_table;
+mod upload;
 pub mod users;
 pub mod waited;
 pub mod worker;

@@ -31,6 +31,8 @@ pub struct Cutter {
     missing: u64,
     /// Bytes still to come of the body at `at`, its `\r\n` included; 0 outside a body.
     body: usize,
+    /// Bytes of the reply that have been handed on, and are gone from the buffer.
+    handed_on: usize,
     /// Pushes are expected, too.
     pub takes_pushes: bool,
 }
@@ -112,7 +114,27 @@ impl Cutter {
 
     /// The passed bytes have been handed on and no longer stand in the buffer.
     pub fn forget_passed(&mut self) {
+        self.handed_on += self.at;
         self.at = 0;
+    }
+
+    /// True once a reply has begun of which the end is not there yet: its command has run.
+    #[must_use]
+    pub fn is_within(&self) -> bool {
+        self.missing > 0
+    }
+
+    /// Bytes of the unfinished reply, as far as it is known: what has come, and what its header
+    /// announced.
+    #[must_use]
+    pub fn announced(&self) -> usize {
+        self.handed_on + self.at + self.body
+    }
+
+    /// Bytes that are announced and have not come.
+    #[must_use]
+    pub fn missing_body(&self) -> usize {
+        self.body
     }
 }
 
