@@ -51,6 +51,8 @@ impl Client {
     fn may_move(&self, is_resp3: bool, shared: &Shared) -> bool {
         self.closing == Closing::No
             && self.executing.is_none()
+            && self.upload.is_none()
+            && !self.pauses_lane
             && self.subscriptions.is_none()
             && !self.is_watching
             && !self.is_tracking
@@ -145,6 +147,7 @@ impl Worker {
         client.is_ready = false;
         client.is_dirty = false;
         client.last_write = None;
+        client.waits_aside = false;
         self.buffered += client.accounted;
         let place = self.clients.insert(client);
         let fd = &self.clients[place].fd;

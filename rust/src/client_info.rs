@@ -88,6 +88,8 @@ pub struct Session {
     pub lately: u64,
     /// Monotonic seconds when it went over its soft limit, if it is.
     pub over_since: Option<u64>,
+    /// Bytes of its replies that are left in instances, because it does not read.
+    pub withheld: usize,
     /// MONITOR.
     pub monitor: Monitor,
     /// CLIENT TRACKING.

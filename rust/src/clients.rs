@@ -107,6 +107,7 @@ impl Worker {
             cost_before: 0,
             lately: 0,
             over_since: None,
+            withheld: 0,
             monitor: Monitor::default(),
             tracking: None,
         };
@@ -133,6 +134,12 @@ impl Worker {
         }
         if client.is_known {
             self.shared.coordinator.post(ToCoordinator::Gone(key));
+        }
+        if let Some(upload) = &client.upload {
+            self.end_upload(upload);
+        }
+        if client.pauses_lane {
+            self.read_paused_lanes();
         }
         self.buffered -= client.accounted;
         self.shared.connected.fetch_sub(1, Relaxed);

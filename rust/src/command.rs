@@ -71,6 +71,8 @@ pub struct Row {
     pub writes: bool,
     /// A client that waits for its keys may get something.
     pub feeds: bool,
+    /// A big argument behind its key is sent on while the rest of it comes.
+    pub streams: bool,
     /// Why it is refused between MULTI and EXEC; empty if it is not.
     pub multi_refusal: Vec<u8>,
     /// Between MULTI and EXEC, needs the coordinator although it names keys of one instance.
@@ -121,6 +123,7 @@ impl Row {
             writes: true,
             multi_refusal: Vec::new(),
             feeds: false,
+            streams: false,
             needs_coordinator: false,
             ends_multi: false,
             blocks: false,

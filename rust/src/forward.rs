@@ -36,6 +36,7 @@ impl Worker {
             match client.closing {
                 Closing::Lingering(_) => self.discard_input(place),
                 Closing::No if client.gate == Gate::Open => self.serve(place),
+                Closing::No if client.gate == Gate::Upload => self.upload(place),
                 _ => {}
             }
         }
@@ -86,7 +87,7 @@ impl Worker {
         }
     }
 
-    fn note_read(&mut self, place: usize, io: Io, chunk: usize) {
+    pub(crate) fn note_read(&mut self, place: usize, io: Io, chunk: usize) {
         let client = &mut self.clients[place];
         let read = if let Io::Moved(read) = io { read } else { 0 };
         // After a short read the socket is empty: the next byte raises a new edge. After a
@@ -155,7 +156,12 @@ impl Worker {
                 }
                 Ok(Cut::Incomplete) => {
                     if request.is_partial() && bytes.len() - used > KEEP_PLACE {
-                        client.request = Some(Box::new(std::mem::take(&mut request)));
+                        let rest = &bytes[used..];
+                        if let Some(sent) = self.begin_upload(place, &request, rest, &shared) {
+                            used += sent;
+                            break;
+                        }
+                        self.clients[place].request = Some(Box::new(std::mem::take(&mut request)));
                     }
                     break;
                 }

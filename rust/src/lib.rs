@@ -16,6 +16,7 @@
 //! in `python` and `load::python`.
 
 mod balance;
+mod big;
 pub mod client;
 pub mod client_info;
 mod clients;
@@ -62,6 +63,7 @@ pub mod subscriptions;
 pub mod tally;
 pub mod tracking;
 pub mod tracking_table;
+mod upload;
 pub mod users;
 pub mod waited;
 pub mod worker;

@@ -61,6 +61,11 @@ impl Locks {
         self.held.is_empty()
     }
 
+    /// True while a lock waits for what is in flight.
+    pub(crate) fn are_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
     fn is_key_locked(&self, db: u32, key: &[u8], writes: bool) -> bool {
         // The map wants an owned key; locks are rare, and so is this look-up.
         let held = self.keys.get(&(db, key.to_vec()));
@@ -120,6 +125,15 @@ impl Worker {
         is_locked && self.wait_for_unlock(place)
     }
 
+    /// The same for one key.
+    pub(crate) fn must_wait_for_key(&mut self, place: usize, key: &[u8], writes: bool) -> bool {
+        let db = self.db(place);
+        let locks = &self.locks;
+        let is_locked = !locks.held.is_empty()
+            && (locks.everything > 0 || locks.is_key_locked(db, key, writes));
+        is_locked && self.wait_for_unlock(place)
+    }
+
     /// The same for the keys of a transaction.
     pub(crate) fn transaction_must_wait(
         &mut self,
@@ -165,7 +179,9 @@ impl Worker {
             let marks = lanes.filter_map(|place| {
                 let lane = self.lanes.get(place)?;
                 let in_flight = lane.expects.len() as u64;
-                (in_flight > 0).then_some(Mark {
+                // What has begun to be answered has run; a client may take its time to read it.
+                let has_run = in_flight == 1 && lane.cutter.is_within();
+                (in_flight > 0 && !has_run).then_some(Mark {
                     lane: place,
                     serial: lane.serial,
                     answered: lane.answered + in_flight,
@@ -174,6 +190,7 @@ impl Worker {
             let marks = marks.collect();
             self.locks.settling.push((lock.token, marks));
             self.locks.add(lock);
+            self.read_paused_lanes();
         }
     }
 

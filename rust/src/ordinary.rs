@@ -5,6 +5,7 @@
 //! short way, taken over whole pipelines, with what does not change in between looked at once.
 
 use crate::client::{Client, Closing, Gate, OWED_LIMIT, Owed};
+use crate::number::length_of_several_digits;
 use crate::pause;
 use crate::reply::plain;
 use crate::shared::Shared;
@@ -97,7 +98,7 @@ impl Worker {
     /// errors, for commands of which nobody expects more.
     pub(crate) fn deliver_ordinary(&mut self, place: usize) {
         let Some((lane, received)) = self.lanes.lane_and_received(place) else { return };
-        if lane.opening > 0 || !lane.cutter.is_between() {
+        if lane.opening > 0 || lane.cutter.is_within() {
             return;
         }
         let Ok(lane_place) = u32::try_from(place) else { return };
@@ -167,7 +168,7 @@ fn cut(bytes: &[u8]) -> Option<Command<'_>> {
     Some(Command { name, key, count, length: at })
 }
 
-/// A bulk string of up to five digits at `at`, and where the next one is.
+/// A bulk string of up to 9,999 bytes at `at`, and where the next one is.
 #[inline]
 fn cut_bulk(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let (length, start) = match bytes.get(at..)? {
@@ -175,20 +176,12 @@ fn cut_bulk(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
         [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..] => {
             (usize::from(tens - b'0') * 10 + usize::from(ones - b'0'), at + 5)
         }
-        [b'$', line @ ..] => cut_length(line, at + 1)?,
+        [b'$', line @ ..] => {
+            let (length, line_length) = length_of_several_digits(line)?;
+            (length, at + 1 + line_length)
+        }
         _ => return None,
     };
     let end = start + length;
     (bytes.get(end..end + 2)? == b"\r\n").then(|| (&bytes[start..end], end + 2))
-}
-
-/// A length of three to five digits at the front of `line`, and where what it measures begins;
-/// `line` itself begins at `at`.
-fn cut_length(line: &[u8], at: usize) -> Option<(usize, usize)> {
-    let digits = line.iter().take(6).take_while(|byte| byte.is_ascii_digit()).count();
-    if !(3..=5).contains(&digits) || line[0] == b'0' || line.get(digits..digits + 2)? != b"\r\n" {
-        return None;
-    }
-    let add = |sum: usize, &digit: &u8| sum * 10 + usize::from(digit - b'0');
-    Some((line[..digits].iter().fold(0, add), at + digits + 2))
 }

@@ -62,6 +62,8 @@ pub struct Worker {
     pub(crate) early: Vec<(usize, u32)>,
     /// Lanes that were read this turn.
     pub(crate) filled: Vec<usize>,
+    /// Lanes that are not read until their client reads.
+    pub(crate) paused: Vec<usize>,
     /// Buffers for replies, used again and again.
     pub(crate) pool: Vec<Vec<u8>>,
     /// Clients whose replies are held back, and until when.
@@ -136,6 +138,7 @@ impl Worker {
             dirty: Vec::new(),
             early: Vec::new(),
             filled: Vec::new(),
+            paused: Vec::new(),
             pool: Vec::new(),
             held: Vec::new(),
             held_until: 0,
@@ -217,7 +220,7 @@ impl Worker {
     /// Lets a client's commands be taken again, from the next turn on.
     pub(crate) fn open_gate(&mut self, place: usize) {
         let client = &mut self.clients[place];
-        client.gate = Gate::Open;
+        client.gate = client.next_gate();
         if client.readable || !client.rx.is_empty() || client.executing.is_some() {
             self.mark_ready(place);
         }
