@@ -15,7 +15,7 @@ const STREAM_AT_LEAST: usize = 64 * 1024;
 /// its own costs less than the copy.
 const DIRECT_AT_LEAST: usize = 32 * 1024;
 /// Bytes for a client that are not worth holding back any longer.
-const HOLD_MOST: usize = 16 * 1024;
+const HOLD_MOST: usize = 64 * 1024;
 /// An emptied buffer larger than this goes to the pool: an idle client keeps next to nothing.
 const OUT_KEEP: usize = 4 * 1024;
 /// Buffers in the pool, and their largest size.

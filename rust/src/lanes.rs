@@ -113,6 +113,12 @@ impl Lanes {
         self.open.is_empty()
     }
 
+    /// True while somebody waits for a reply.
+    #[must_use]
+    pub fn are_waited_for(&self) -> bool {
+        self.open.iter().any(|(_, lane)| !lane.expects.is_empty())
+    }
+
     /// Places of the lanes to an instance.
     #[must_use]
     pub fn of_instance(&self, instance: usize) -> Vec<usize> {

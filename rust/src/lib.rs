@@ -57,6 +57,7 @@ pub mod scan;
 pub mod session;
 pub mod shared;
 pub mod slot;
+mod spin;
 mod split;
 pub mod stats;
 pub mod subscriptions;

@@ -77,7 +77,7 @@ struct Proxy {
 /// What `start` needs, once.
 struct Waiting {
     listeners: Vec<Listener>,
-    workers: Vec<Vec<usize>>,
+    workers: Vec<(Vec<usize>, bool)>,
     backlog: i32,
 }
 
@@ -154,12 +154,13 @@ impl Proxy {
         }
         let mut listeners = waiting.listeners;
         let mut threads = Vec::new();
-        for (index, cpus) in waiting.workers.into_iter().enumerate() {
+        for (index, (cpus, spins)) in waiting.workers.into_iter().enumerate() {
             let instances = vec![InstanceState::Down("starting".into()); self.shared.instances];
             let shared = Arc::clone(&self.shared);
             // Only the first worker accepts; it hands connections on.
             let listeners = std::mem::take(&mut listeners);
-            let worker = Worker::new(index, shared, listeners, instances).map_err(os_error)?;
+            let worker =
+                Worker::new(index, shared, listeners, instances, spins).map_err(os_error)?;
             threads.push(start_thread(worker, &cpus)?);
         }
         Ok(threads)

@@ -10,6 +10,7 @@ use crate::names::Recent;
 use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
+use crate::spin::Spin;
 use crate::stats::Counters;
 use crate::subscriptions::Audience;
 use crate::tally::Tally;
@@ -49,6 +50,7 @@ pub struct Worker {
     pub(crate) counters: Counters,
     pub(crate) tally: Tally,
     pub(crate) last_generation: u32,
+    pub(crate) spin: Spin,
 
     /// Clients to read this turn, and in the next.
     pub(crate) ready: Vec<usize>,
@@ -98,7 +100,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that watches its mailbox and `listeners` (which only the first worker has).
+    /// A worker that watches its mailbox and `listeners` (which only the first worker has); it
+    /// `spins` if it has its CPU to itself.
     ///
     /// # Errors
     /// When the kernel refuses a descriptor.
@@ -107,6 +110,7 @@ impl Worker {
         shared: Arc<Shared>,
         listeners: Vec<Listener>,
         instances: Vec<InstanceState>,
+        spins: bool,
     ) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let watch = |fd: rustix::fd::BorrowedFd, kind: u64, place: usize| {
@@ -132,6 +136,7 @@ impl Worker {
             lines: Vec::new(),
             counters: Counters::default(),
             last_generation: 0,
+            spin: Spin::new(spins),
             ready: Vec::new(),
             dirty_lanes: Vec::new(),
             ready_lanes: Vec::new(),

@@ -79,7 +79,8 @@ class ProxyConfig(Protocol):
     @property
     def backlog(self) -> int: ...
     @property
-    def workers(self) -> Sequence[Sequence[int]]: ...
+    def workers(self) -> Sequence[tuple[Sequence[int], bool]]:
+        """For each worker: its CPUs, and whether it may wait awake."""
     @property
     def placement(self) -> Placement: ...
     @property

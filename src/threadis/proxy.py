@@ -31,7 +31,7 @@ class CoreConfig:
 
     listeners: list[tuple[int, str, bool]]
     backlog: int
-    workers: list[list[int]]
+    workers: list[tuple[list[int], bool]]  # CPUs; may wait awake
     placement: _core.Placement
     instance_count: int
     instance_password: bytes
@@ -200,7 +200,7 @@ def core_config(start: control.Start, facts: ServerFacts, placed: _core.Placemen
     return CoreConfig(
         listeners=[(one.fd, one.address, one.is_unix) for one in start.listeners],
         backlog=start.tcp_backlog,
-        workers=start.workers,
+        workers=list(zip(start.workers, start.spins, strict=True)),
         placement=placed,
         instance_count=start.instance_count,
         instance_password=start.instance_password.encode(),

@@ -170,6 +170,7 @@ class Supervisor:
         return control.Start(
             listeners=self._listeners.listeners,
             workers=planned.worker_cpus,
+            spins=planned.spins(),
             slot_map=self._data.layout.slot_map,
             rules=self._data.layout.rules,
             pins=self._data.layout.pins,

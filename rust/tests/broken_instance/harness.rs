@@ -175,8 +175,8 @@ impl Proxy {
             .iter()
             .map(|one| InstanceState::Ready(one.path.display().to_string()))
             .collect();
-        let worker =
-            Worker::new(0, Arc::clone(&shared), vec![listener], states).expect("descriptors");
+        let worker = Worker::new(0, Arc::clone(&shared), vec![listener], states, false)
+            .expect("descriptors");
         let thread = Some(std::thread::spawn(move || worker.run()));
         Self { instances, folder, shared, thread }
     }
