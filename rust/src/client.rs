@@ -31,7 +31,7 @@ pub const OUT_HARD_LIMIT: usize = 1024 * 1024 * 1024 + 1024 * 1024;
 /// Bytes of early replies kept one behind the other; more get memory of their own, because this
 /// memory is only free again when all of them are.
 const PARKED_LIMIT: usize = 64 * 1024;
-/// Emptied, this much is kept for the next.
+/// An idle client keeps no more.
 const PARKED_KEEP: usize = 4 * 1024;
 
 /// Why a client's commands are not being taken.
@@ -333,11 +333,14 @@ impl Client {
             self.pop_front();
         }
         if self.parked_count == 0 && !self.parked.is_empty() {
-            if self.parked.capacity() > PARKED_KEEP {
-                self.parked = Vec::new();
-            } else {
-                self.parked.clear();
-            }
+            self.parked.clear();
+        }
+    }
+
+    /// Gives back the memory that a busy client needs: this one is idle.
+    pub fn shrink(&mut self) {
+        if self.parked.is_empty() && self.parked.capacity() > PARKED_KEEP {
+            self.parked = Vec::new();
         }
     }
 

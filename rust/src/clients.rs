@@ -310,6 +310,9 @@ impl Worker {
         for (place, client) in &mut self.clients {
             client.weigh();
             let idle = now - client.session.last_active;
+            if idle > 0 {
+                client.shrink();
+            }
             let is_idle = timeout > 0
                 && idle > timeout
                 && client.owed.is_empty()

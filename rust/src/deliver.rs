@@ -6,7 +6,7 @@ use crate::lane::Expect;
 use crate::net::{self, Io};
 use crate::reply::{is_error, push_error};
 use crate::scan;
-use crate::worker::Worker;
+use crate::worker::{Worker, put_back};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A reply this long moves on to its client while the rest is still coming.
@@ -187,7 +187,8 @@ impl Worker {
     /// What came out of order and still waits for its turn gets memory of its own; then the
     /// receive buffers are free again.
     pub(crate) fn keep_early_replies(&mut self) {
-        for (place, sequence) in std::mem::take(&mut self.early) {
+        let mut early = std::mem::take(&mut self.early);
+        for (place, sequence) in early.drain(..) {
             let Some(client) = self.clients.get_mut(place) else {
                 continue;
             };
@@ -199,11 +200,14 @@ impl Worker {
                 }
             }
         }
-        for place in std::mem::take(&mut self.filled) {
+        put_back(&mut self.early, early);
+        let mut filled = std::mem::take(&mut self.filled);
+        for place in filled.drain(..) {
             if self.lanes.get(place).is_some() {
                 self.lanes.compact(place);
             }
         }
+        put_back(&mut self.ready_lanes, filled);
     }
 
     /// Everyone who waits for this lane gets an error that says whether the command was sent.
@@ -263,13 +267,16 @@ impl Worker {
             self.shared.settings.tight.store(true, Relaxed);
         }
         if !self.held.is_empty() && self.now >= self.held_until {
-            for place in std::mem::take(&mut self.held) {
+            let mut held = std::mem::take(&mut self.held);
+            for place in held.drain(..) {
                 if self.clients.get(place).is_some_and(|client| client.is_held) {
                     self.write_client(place);
                 }
             }
+            put_back(&mut self.held, held);
         }
-        for place in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for place in dirty.drain(..) {
             let Some(client) = self.clients.get_mut(place) else {
                 continue;
             };
@@ -283,6 +290,7 @@ impl Worker {
                 self.write_client(place);
             }
         }
+        put_back(&mut self.dirty, dirty);
         if self.buffered > self.shared.client_memory() {
             self.evict();
         }

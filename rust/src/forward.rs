@@ -7,7 +7,7 @@ use crate::pause;
 use crate::reply::push_error;
 use crate::request::{Args, Cut, REQUEST_LIMIT};
 use crate::shared::Shared;
-use crate::worker::{CLIENT_READ, Worker};
+use crate::worker::{CLIENT_READ, Worker, put_back};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -28,7 +28,8 @@ pub(crate) enum Taken {
 impl Worker {
     /// Reads every ready client once, and forwards its commands.
     pub(crate) fn read_clients(&mut self) {
-        for place in std::mem::take(&mut self.ready) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for place in ready.drain(..) {
             let Some(client) = self.clients.get_mut(place) else {
                 continue;
             };
@@ -40,6 +41,7 @@ impl Worker {
                 _ => {}
             }
         }
+        put_back(&mut self.ready, ready);
     }
 
     /// First what is already here, then what the socket has.

@@ -187,9 +187,8 @@ impl Proxy {
         watching: Option<bool>,
         monitoring: bool,
     ) {
-        let (worker, place, generation) = (command.worker, command.place, command.generation);
-        if let Some(door) = self.shared.doors.get(worker) {
-            let key = ClientKey { worker, place, generation };
+        let key = command.key();
+        if let Some(door) = self.shared.doors.get(key.worker) {
             door.mailbox.post(Mail::Reply(key, data, Change { db, watching, monitoring }));
         }
     }
@@ -220,9 +219,8 @@ impl Proxy {
 
     /// Answers EXEC: the worker runs these commands under a lock, then says `Ran`.
     fn run_queued(&self, command: &Command, queued: Vec<Vec<Vec<u8>>>, token: u64) {
-        let (worker, place, generation) = (command.worker, command.place, command.generation);
-        if let Some(door) = self.shared.doors.get(worker) {
-            let key = ClientKey { worker, place, generation };
+        let key = command.key();
+        if let Some(door) = self.shared.doors.get(key.worker) {
             door.mailbox.post(Mail::Run(key, queued, token));
         }
     }
@@ -290,10 +288,9 @@ impl Proxy {
 
     /// Answers a question: lets the client's command run, or refuses it with this reply.
     fn judge(&self, command: &Command, refusal: Option<Vec<u8>>, user: Option<(Vec<u8>, u32)>) {
-        let (worker, place, generation) = (command.worker, command.place, command.generation);
-        let key = ClientKey { worker, place, generation };
+        let key = command.key();
         let user = user.map(|(name, id)| User { name: name.into(), id });
-        self.shared.doors[worker].mailbox.post(Mail::Verdict(key, refusal, user));
+        self.shared.doors[key.worker].mailbox.post(Mail::Verdict(key, refusal, user));
     }
 
     /// Says what a user is: 0 if unrestricted, else a number of its own.
@@ -326,7 +323,7 @@ impl Proxy {
         self.shared.settings.tight.load(Relaxed)
     }
 
-    /// Changes a number that clients are judged by.
+    /// Changes a number that clients are judged by, or the worker that gets new ones.
     fn set_limit(&self, name: &str, value: u64) -> PyResult<()> {
         let settings = &self.shared.settings;
         match name {
@@ -334,6 +331,7 @@ impl Proxy {
             "timeout" => settings.timeout.store(value, Relaxed),
             "tcp-keepalive" => settings.tcp_keepalive.store(value, Relaxed),
             "client-memory" => settings.client_memory.store(as_size(value), Relaxed),
+            "newcomers-worker" => settings.newcomers_worker.store(as_size(value), Relaxed),
             "log-all" => settings.log_all.store(value != 0, Relaxed),
             "protected-mode" => settings.protected_mode.store(value != 0, Relaxed),
             _ => return Err(PyValueError::new_err(format!("no limit {name:?}"))),
@@ -380,14 +378,7 @@ impl Proxy {
 
     /// Lets a worker give clients with so many thousandths of its load to another.
     fn give(&self, worker: usize, to: usize, permille: u64) {
-        if worker != to && to < self.shared.doors.len() {
-            self.shared.doors[worker].mailbox.post(Mail::Give { to, permille });
-        }
-    }
-
-    /// Says which worker gets new connections.
-    fn set_newcomers_worker(&self, worker: usize) {
-        self.shared.settings.newcomers_worker.store(worker, Relaxed);
+        self.shared.doors[worker].mailbox.post(Mail::Give { to, permille });
     }
 
     /// Stops accepting; each worker answers what runs, for at most `grace` milliseconds, and

@@ -233,7 +233,8 @@ impl Worker {
 
     /// Writes every lane that has commands, once.
     fn write_lanes(&mut self) {
-        for place in std::mem::take(&mut self.dirty_lanes) {
+        let mut dirty_lanes = std::mem::take(&mut self.dirty_lanes);
+        for place in dirty_lanes.drain(..) {
             let Some(lane) = self.lanes.get_mut(place) else {
                 continue;
             };
@@ -253,6 +254,7 @@ impl Worker {
                 }
             }
         }
+        put_back(&mut self.dirty_lanes, dirty_lanes);
     }
 
     /// Clients behind a full lane go on once it has room.
@@ -350,6 +352,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Gives a list that was worked through its memory back; what was added meanwhile stays.
+pub(crate) fn put_back<T>(list: &mut Vec<T>, mut emptied: Vec<T>) {
+    emptied.append(list);
+    *list = emptied;
 }
 
 /// Nanoseconds of a clock that never jumps.

@@ -406,7 +406,8 @@ class Proxy:
     def is_tight(self) -> bool:
         """Whether one is, or has said so to a worker."""
     def set_limit(self, name: str, value: int) -> None:
-        """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all or client-memory."""
+        """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all, client-memory or
+        newcomers-worker (which gets new connections)."""
     def stats(self) -> list[dict[str, int]]:
         """Counters of each worker, as of its last turn."""
     def connected(self) -> int:
@@ -421,8 +422,6 @@ class Proxy:
         """Close clients, at once or after what they are owed."""
     def give(self, worker: int, to: int, permille: int) -> None:
         """Let a worker give clients with so many thousandths of its load to another."""
-    def set_newcomers_worker(self, worker: int) -> None:
-        """Say which worker gets new connections."""
     def stop(self, grace: int) -> None:
         """Stop accepting, answer what runs for at most ``grace`` milliseconds, end."""
 

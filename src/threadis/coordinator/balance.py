@@ -44,7 +44,7 @@ class Balance:
             for new, old in zip(awake, self._awake, strict=True)
         ]
         self._awake = awake
-        self._core.set_newcomers_worker(self._easiest(loads))
+        self._core.set_limit("newcomers-worker", self._easiest(loads))
         if not self._spread(loads):
             self._gather(loads)
 
