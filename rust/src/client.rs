@@ -9,7 +9,7 @@
 //! the client reads its answers in the order of its commands.
 
 use crate::client_info::Session;
-use crate::lanes::Lanes;
+use crate::lanes::Received;
 use crate::merge::Merging;
 use crate::multi::{Block, Executing, Multi};
 use crate::ordered::LastWrite;
@@ -17,6 +17,7 @@ use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
 use crate::subscriptions::Subscriptions;
+use crate::upload::Upload;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
@@ -48,6 +49,10 @@ pub enum Gate {
     Lock,
     /// The next command's lane is full.
     Lane,
+    /// It goes to another worker.
+    Move,
+    /// The rest of a big command goes on as it comes.
+    Upload,
     /// The client does not read its replies, or has too many commands in flight.
     Output,
 }
@@ -150,6 +155,8 @@ pub struct Client {
     pub is_ready: bool,
     /// Its replies wait a moment for the rest of its pipeline.
     pub is_held: bool,
+    /// A command that is sent on while it comes.
+    pub(crate) upload: Option<Box<Upload>>,
     /// What may only be pushed behind replies that are still to come.
     pub(crate) pushes: Pushes,
     /// What it is subscribed to, if anything.
@@ -168,6 +175,11 @@ pub struct Client {
     pub has_heard: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
+    /// A lane that has something big was set aside while this client waited for it, too: before
+    /// it sends on another, everything is answered.
+    pub(crate) waits_aside: bool,
+    /// A lane is not read because this client does not read.
+    pub(crate) pauses_lane: bool,
     /// Replies that it does not want, if there are any.
     pub quiet: Option<Box<Quiet>>,
     /// The rest, apart so that the hot part is small.
@@ -210,6 +222,7 @@ impl Client {
             is_dirty: false,
             is_ready: false,
             is_held: false,
+            upload: None,
             pushes: Pushes::new(),
             subscriptions: None,
             multi: None,
@@ -219,6 +232,8 @@ impl Client {
             is_tracking: false,
             has_heard: false,
             accounted: 0,
+            waits_aside: false,
+            pauses_lane: false,
             quiet: None,
             session: Box::new(session),
         }
@@ -294,12 +309,12 @@ impl Client {
     }
 
     /// Moves every reply that is there and next in order to `out`.
-    pub fn settle(&mut self, lanes: &Lanes) {
+    pub fn settle(&mut self, received: &Received) {
         while let Some(owed) = self.owed.front() {
             let before = self.out.len();
             match owed {
                 Owed::Ready { lane, start, length } => {
-                    self.out.extend_from_slice(lanes.received(*lane as usize, *start, *length));
+                    self.out.extend_from_slice(received.get(*lane, *start, *length));
                 }
                 Owed::Parked { start, length } => {
                     let reply = &self.parked[*start as usize..][..*length as usize];

@@ -36,6 +36,7 @@ impl Worker {
             match client.closing {
                 Closing::Lingering(_) => self.discard_input(place),
                 Closing::No if client.gate == Gate::Open => self.serve(place),
+                Closing::No if client.gate == Gate::Upload => self.upload(place),
                 _ => {}
             }
         }
@@ -86,7 +87,7 @@ impl Worker {
         }
     }
 
-    fn note_read(&mut self, place: usize, io: Io, chunk: usize) {
+    pub(crate) fn note_read(&mut self, place: usize, io: Io, chunk: usize) {
         let client = &mut self.clients[place];
         let read = if let Io::Moved(read) = io { read } else { 0 };
         // After a short read the socket is empty: the next byte raises a new edge. After a
@@ -108,12 +109,19 @@ impl Worker {
 
     /// Forwards the commands at the front of `bytes`; how many bytes they had.
     fn forward(&mut self, place: usize, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        if self.clients[place].request.is_none() {
+            used = self.forward_ordinary(place, bytes);
+            if used > 0 && used == bytes.len() {
+                return used;
+            }
+        }
         let mut request = match self.clients[place].request.take() {
             Some(request) => *request,
             None => std::mem::take(&mut self.request),
         };
         let shared = Arc::clone(&self.shared);
-        let (mut used, mut taken) = (0, 0);
+        let mut taken = 0;
         loop {
             let client = &mut self.clients[place];
             if client.gate != Gate::Open || client.closing != Closing::No {
@@ -144,10 +152,16 @@ impl Worker {
                     taken += u64::from(!args.is_empty());
                     request.reset();
                     used += length;
+                    used += self.forward_ordinary(place, &bytes[used..]);
                 }
                 Ok(Cut::Incomplete) => {
                     if request.is_partial() && bytes.len() - used > KEEP_PLACE {
-                        client.request = Some(Box::new(std::mem::take(&mut request)));
+                        let rest = &bytes[used..];
+                        if let Some(sent) = self.begin_upload(place, &request, rest, &shared) {
+                            used += sent;
+                            break;
+                        }
+                        self.clients[place].request = Some(Box::new(std::mem::take(&mut request)));
                     }
                     break;
                 }

@@ -115,6 +115,7 @@ impl Proxy {
             settings: Settings {
                 output_limits: OutputLimits::default(),
                 protected_mode: AtomicBool::new(config.protected_mode),
+                newcomers_worker: AtomicUsize::new(0),
                 maxclients: AtomicUsize::new(config.maxclients),
                 busy: AtomicUsize::new(usize::MAX),
                 tight: AtomicBool::new(false),
@@ -126,6 +127,7 @@ impl Proxy {
             },
             last_client_id: AtomicU64::new(0),
             connected: AtomicUsize::new(0),
+            moves: Mutex::new(()),
             doors,
             coordinator: Mailbox::new().map_err(os_error)?,
         };
@@ -297,16 +299,14 @@ impl Proxy {
     fn set_user(&self, name: &[u8], id: u32) {
         let user = User { name: name.into(), id };
         self.shared.users.set(&user);
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::User(user.clone()));
-        }
+        self.shared.post_to_all(|| Mail::User(user.clone()));
     }
 
     /// Says whether a new connection may go on without a password.
     fn set_open(&self, is_open: bool) {
         self.shared.users.set_open(is_open);
-        for door in self.shared.doors.iter().filter(|_| is_open) {
-            door.mailbox.post(Mail::OpenToAll);
+        if is_open {
+            self.shared.post_to_all(|| Mail::OpenToAll);
         }
     }
 
@@ -352,9 +352,7 @@ impl Proxy {
 
     /// Asks every worker for its clients; each answers with a `ClientList` of this number.
     fn list_clients(&self, request: u64) {
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::ListClients(request));
-        }
+        self.shared.post_to_all(|| Mail::ListClients(request));
     }
 
     /// Asks every worker for what it has counted; each answers with a `Tally` of this number, and
@@ -376,9 +374,19 @@ impl Proxy {
     /// Closes clients, by id; at once, or after what they are owed.
     #[expect(clippy::needless_pass_by_value, reason = "Python's list is copied anyway")]
     fn kill_clients(&self, ids: Vec<u64>, after_replies: bool) {
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::Kill(ids.clone(), after_replies));
+        self.shared.post_to_all(|| Mail::Kill(ids.clone(), after_replies));
+    }
+
+    /// Lets a worker give clients with so many thousandths of its load to another.
+    fn give(&self, worker: usize, to: usize, permille: u64) {
+        if worker != to && to < self.shared.doors.len() {
+            self.shared.doors[worker].mailbox.post(Mail::Give { to, permille });
         }
+    }
+
+    /// Says which worker gets new connections.
+    fn set_newcomers_worker(&self, worker: usize) {
+        self.shared.settings.newcomers_worker.store(worker, Relaxed);
     }
 
     /// Stops accepting; each worker answers what runs, for at most `grace` milliseconds, and

@@ -1,5 +1,6 @@
 //! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
 
+use crate::balance::Leaving;
 use crate::client::{Client, Closing, Gate};
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
@@ -61,6 +62,8 @@ pub struct Worker {
     pub(crate) early: Vec<(usize, u32)>,
     /// Lanes that were read this turn.
     pub(crate) filled: Vec<usize>,
+    /// Lanes that are not read until their client reads.
+    pub(crate) paused: Vec<usize>,
     /// Buffers for replies, used again and again.
     pub(crate) pool: Vec<Vec<u8>>,
     /// Clients whose replies are held back, and until when.
@@ -70,6 +73,8 @@ pub struct Worker {
     held_count: usize,
     /// Clients to look at when the turn ends.
     pub(crate) ending: Vec<usize>,
+    /// Clients on their way to another worker.
+    pub(crate) leaving: Vec<Leaving>,
     /// Lanes to close when the turn ends.
     pub(crate) broken: Vec<usize>,
 
@@ -133,11 +138,13 @@ impl Worker {
             dirty: Vec::new(),
             early: Vec::new(),
             filled: Vec::new(),
+            paused: Vec::new(),
             pool: Vec::new(),
             held: Vec::new(),
             held_until: 0,
             held_count: 0,
             ending: Vec::new(),
+            leaving: Vec::new(),
             broken: Vec::new(),
             scratch: Vec::with_capacity(CLIENT_READ),
             request: Request::default(),
@@ -169,6 +176,7 @@ impl Worker {
             self.settle_locks();
             self.tick();
             self.write_clients();
+            self.move_clients();
             self.close();
             self.publish();
         }
@@ -212,7 +220,7 @@ impl Worker {
     /// Lets a client's commands be taken again, from the next turn on.
     pub(crate) fn open_gate(&mut self, place: usize) {
         let client = &mut self.clients[place];
-        client.gate = Gate::Open;
+        client.gate = client.next_gate();
         if client.readable || !client.rx.is_empty() || client.executing.is_some() {
             self.mark_ready(place);
         }
@@ -291,6 +299,7 @@ impl Worker {
 
     fn publish(&mut self) {
         self.counters.turns += 1;
+        self.counters.awake_nanoseconds += monotonic().saturating_sub(self.now);
         self.counters.lanes = self.lanes.len() as u64;
         self.counters.clients = self.clients.len() as u64;
         self.counters.subscribers = self.audience.clients as u64;
@@ -308,6 +317,7 @@ impl Worker {
         }
         self.next_tick = self.now + TICK_NANOSECONDS;
         self.end_idle_clients();
+        self.stop_leaving();
         for place in self.lanes.idle(self.now_seconds) {
             self.lanes.close(place);
         }

@@ -43,6 +43,8 @@ class CommandRow(Protocol):
     @property
     def feeds(self) -> bool: ...
     @property
+    def streams(self) -> bool: ...
+    @property
     def multi_refusal(self) -> str: ...
     @property
     def needs_coordinator(self) -> bool: ...
@@ -416,6 +418,10 @@ class Proxy:
         """Hold commands back: 0 none, 1 those that write, 2 all; who waits already tries again."""
     def kill_clients(self, ids: Sequence[int], after_replies: bool) -> None:
         """Close clients, at once or after what they are owed."""
+    def give(self, worker: int, to: int, permille: int) -> None:
+        """Let a worker give clients with so many thousandths of its load to another."""
+    def set_newcomers_worker(self, worker: int) -> None:
+        """Say which worker gets new connections."""
     def stop(self, grace: int) -> None:
         """Stop accepting, answer what runs for at most ``grace`` milliseconds, end."""
 

@@ -40,6 +40,7 @@ class Row:
     writes: bool = False  # may change keys
     needs_memory: bool = False  # refused at maxmemory
     feeds: bool = False  # … so that a client that waits for them gets something
+    streams: bool = False  # a big argument is sent on while the rest of it comes
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
     ends_multi: bool = False  # runs at once between MULTI and EXEC
@@ -210,6 +211,8 @@ MAY_REPLICATE: Final = frozenset({"pfcount", "publish", "spublish"})
 WHOLE_FAMILIES: Final = ("command", "cluster")
 # They write, but nothing that a client waits for; consumers of a stream use them all the time.
 FEEDS_NOBODY: Final = frozenset({"xack", "xclaim", "xautoclaim", "xreadgroup", "xdel", "xtrim"})
+# ACL categories of what is no list, sorted set or stream.
+STREAMED_CATEGORIES: Final = frozenset({b"@string", b"@hash", b"@set"})
 # Refused as a whole until their issue is done; single subcommands may have a row above.
 REFUSED_FAMILIES: Final = ("module", "latency")
 COORDINATED_FAMILIES: Final = ("script", "function")
@@ -275,6 +278,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         writes="write" in flags,
         needs_memory="denyoom" in flags,
         feeds="write" in flags and name not in FEEDS_NOBODY,
+        streams=route == "keys" and ("write" not in flags or _is_waited_by_nobody(entry)),
         multi_refusal=_multi_refusal(name, flags, words_it),
         needs_coordinator="noscript" in flags or family in SCRIPTS,
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
@@ -286,6 +290,15 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         words_until=override.words_until if override else "",
         refusal=_refusal(name, override),
     )
+
+
+def _is_waited_by_nobody(entry: list[Any]) -> bool:
+    """Whether it writes only values for which no client can wait.
+
+    While an argument comes, a client may begin to wait for the key: a push must then be seen by
+    that client first, which takes the whole command.
+    """
+    return not STREAMED_CATEGORIES.isdisjoint(entry[6] if len(entry) > 6 else [])
 
 
 def _multi_refusal(name: str, flags: set[str], words_it: bool) -> str:

@@ -247,6 +247,7 @@ fn shared(instances: usize) -> Shared {
         settings: Settings {
             output_limits: OutputLimits::default(),
             protected_mode: AtomicBool::new(true),
+            newcomers_worker: AtomicUsize::new(0),
             maxclients: AtomicUsize::new(100),
             busy: AtomicUsize::new(usize::MAX),
             tight: AtomicBool::new(false),
@@ -258,6 +259,7 @@ fn shared(instances: usize) -> Shared {
         },
         last_client_id: AtomicU64::new(0),
         connected: AtomicUsize::new(0),
+        moves: Mutex::default(),
         doors: vec![door],
         coordinator: Mailbox::new().expect("a descriptor"),
     }
