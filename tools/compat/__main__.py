@@ -2,8 +2,9 @@
 
     python -m tools.compat SUITE [--server PATH] [--untag] [--unit NAME ...]
 
-The suite is run as it is, by its own runner, unit by unit; what it prints is read. Every unit finds
-a fresh server, so that what a test leaves behind is not in the way of another unit's.
+The suite is run by its own runner, unit by unit; what it prints is read. That one test fails should
+not decide about others: every unit finds a fresh server; after a test that fails, the next one
+finds a fresh connection; a unit in which one hangs is run again without it.
 """
 
 import contextlib
@@ -34,9 +35,20 @@ OPTIONS = [
     for name in ("debug-command", "protected-configs", "module-command")
     for word in (f"--enable-{name}", "yes")
 ]
+HANGS = 5  # of one unit, before the rest of it is given up
+# Appended to the suite's own definition of ``test``.
+FRESH_CONNECTION = """
+rename test test_by_itself
+proc test {name code args} {
+    set failed $::num_failed
+    uplevel 1 [list test_by_itself $name $code {*}$args]
+    if {$::num_failed != $failed} { catch { reconnect } }
+}
+"""
 OUTCOME = re.compile(r"^\[(ok|err|exception)\]: (.*?)(?: \(\d+ ms\)| in tests/\S+)?$")
 TAG = re.compile(r"([A-Za-z0-9_*:\\\]})-])\{t\}")
 
+IN_PROGRESS = re.compile(r"=> \(IN PROGRESS\) (.*)")
 UNRELEASED = "255.255.255"  # the version of a checkout between two releases
 
 Outcomes = dict[str, str]  # by test: "" if it passes, else what was printed
@@ -51,12 +63,29 @@ def units(suite: Path) -> list[str]:
     return done.stdout.split()
 
 
-def run_unit(suite: Path, unit: str, port: int) -> Outcomes:
+def run_unit(suite: Path, unit: str, command: list[str], folder: Path) -> Outcomes:
     """The outcomes of one unit; tests of the same name are numbered."""
+    outcomes: Outcomes = {}
+    hung: list[str] = []
+    while len(hung) <= HANGS:
+        with fresh(command, folder) as port:
+            printed = run(suite, unit, port, hung)
+        outcomes = {**read(printed), **outcomes}
+        if not (found := IN_PROGRESS.search(printed)):
+            break
+        hung.append(found[1])
+        outcomes[found[1]] = "hangs"
+    return outcomes
+
+
+def run(suite: Path, unit: str, port: int, without: list[str]) -> str:
+    """What the suite's runner prints of a unit."""
     command = [
         "tclsh", "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(port), "--single",
         unit, "--durable", "--tags", "-needs:repl", "--clients", "1", "--timeout", "120",
     ]  # fmt: skip
+    for name in without:
+        command += ["--skiptest", name]
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             command, cwd=suite, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -67,7 +96,7 @@ def run_unit(suite: Path, unit: str, port: int) -> Outcomes:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         output.seek(0)
-        return read(output.read())
+        return re.sub(r"\x1b\[[0-9;]*m", "", output.read())
 
 
 @contextlib.contextmanager
@@ -84,7 +113,7 @@ def read(printed: str) -> Outcomes:
     """The outcomes in what the suite's runner prints."""
     found: Outcomes = {}
     seen: Counter[str] = Counter()
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()
+    lines = printed.splitlines()
     for at, line in enumerate(lines):
         match = OUTCOME.match(line)
         if match:
@@ -95,11 +124,13 @@ def read(printed: str) -> Outcomes:
     return found
 
 
-def without_tags(suite: Path, folder: Path) -> Path:
-    """A copy of the suite whose keys have no common hash tags."""
+def prepared(suite: Path, folder: Path, *, untag: bool) -> Path:
+    """A copy of the suite as it is run; on request its keys have no common hash tags."""
     copy = folder / "suite"
     shutil.copytree(suite, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
-    for path in (copy / "tests" / "unit").rglob("*.tcl"):
+    with (copy / "tests" / "support" / "test.tcl").open("a") as file:
+        file.write(FRESH_CONNECTION)
+    for path in (copy / "tests" / "unit").rglob("*.tcl") if untag else ():
         path.write_text(TAG.sub(r"\1~t~", path.read_text(errors="surrogateescape")),
                         errors="surrogateescape")  # fmt: skip
     return copy
@@ -123,11 +154,11 @@ def main(
 ) -> None:
     """Run a suite on the stock server and on thREaDIS over four of it; write results and page."""
     stock = server.find(path)
-    run = Results(version(suite), f"{stock.kind} {stock.version_text}", untag)
-    name = re.sub(r"[^a-z0-9.]+", "-", run.suite.lower()) + ("-untagged" if untag else "")
+    results = Results(version(suite), f"{stock.kind} {stock.version_text}", untag)
+    name = re.sub(r"[^a-z0-9.]+", "-", results.suite.lower()) + ("-untagged" if untag else "")
     out = page.ROOT / "benchmarks" / "results" / f"compat-{name}.json"
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
-        suite = without_tags(suite, Path(folder)) if untag else suite.resolve()
+        suite = prepared(suite, Path(folder), untag=untag)
         wanted = unit or units(suite)
         task = progress.add_task("", total=2 * len(wanted))
         found: list[dict[str, Outcomes]] = []
@@ -137,16 +168,18 @@ def main(
             outcomes = {}
             for one in wanted:
                 progress.update(task, description=f"{whose}: {one}", advance=1)
-                with fresh(serve if number else [stock.path], Path(folder)) as port:
-                    outcomes[one] = run_unit(suite, one, port)
+                command = serve if number else [stock.path]
+                outcomes[one] = run_unit(suite, one, command, Path(folder))
             found.append(outcomes)
     for one in wanted:
         good = [test for test, error in found[0][one].items() if not error]
         failed = {test: found[1][one].get(test, "not run") for test in good}
-        run.units[one] = Unit(len(good), {test: error for test, error in failed.items() if error})
-    run.save(out)
+        results.units[one] = Unit(
+            len(good), {test: error for test, error in failed.items() if error}
+        )
+    results.save(out)
     page.main([])
-    typer.echo(f"{run.passed} of {run.total} pass; {out}, {page.PAGE}")
+    typer.echo(f"{results.passed} of {results.total} pass; {out}, {page.PAGE}")
 
 
 if __name__ == "__main__":
