@@ -9,6 +9,7 @@ use crate::names::Recent;
 use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
+use crate::split::Share;
 use crate::stats::Counters;
 use crate::subscriptions::Audience;
 use crate::tally::Tally;
@@ -80,6 +81,10 @@ pub struct Worker {
     pub(crate) recent: Recent,
     /// Instance of each key of the command at hand.
     pub(crate) owners: Vec<u16>,
+    /// What each instance gets of it.
+    pub(crate) shares: Vec<Share>,
+    /// A reply put together from those of several instances.
+    pub(crate) merged: Vec<u8>,
     /// Bytes buffered for all clients.
     pub(crate) buffered: usize,
     pub(crate) mail_rang: bool,
@@ -143,6 +148,8 @@ impl Worker {
             request: Request::default(),
             recent: Recent::default(),
             owners: Vec::new(),
+            shares: Vec::new(),
+            merged: Vec::new(),
             buffered: 0,
             mail_rang: false,
             accept_waiting: false,
