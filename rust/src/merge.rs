@@ -31,6 +31,9 @@ pub enum Merge {
 /// A reply that does not look like what the merge expects.
 const MISMATCH: &[u8] = b"-ERR threadis: the instances' replies cannot be merged\r\n";
 
+/// Bytes of a first part below which room is made for others of its size.
+const ALIKE: usize = 4 * 1024;
+
 /// A reply being put together.
 #[derive(Debug)]
 pub struct Merging {
@@ -58,6 +61,9 @@ impl Merging {
         if self.missing == 0 {
             self.finish(instance, reply, out);
             return true;
+        }
+        if self.bytes.is_empty() && reply.len() < ALIKE {
+            self.bytes.reserve(reply.len() * self.missing);
         }
         let begin = self.bytes.len();
         self.bytes.extend_from_slice(reply);

@@ -73,27 +73,28 @@ impl Worker {
         for &owner in whole.owners {
             shares[usize::from(owner)].keys += 1;
         }
-        let taken = self.reach_shares(place, &mut shares);
-        if taken == Taken::Yes {
+        let reached = self.reach_shares(place, &mut shares);
+        if reached.is_ok() {
             let parts = shares.iter().filter(|share| share.keys > 0).count();
             let order = if merge == Merge::Keyed { whole.owners.to_vec() } else { Vec::new() };
             let sequence = self.owe_merging(place, Merging::new(merge, shares.len(), parts, order));
             self.write_shares(place, sequence, whole, &mut shares);
         }
         self.shares = shares;
-        taken
+        reached.err().unwrap_or(Taken::Yes)
     }
 
-    /// Finds the lanes. Nothing is sent unless all can be had.
-    fn reach_shares(&mut self, place: usize, shares: &mut [Share]) -> Taken {
+    /// Finds the lanes, or says what became of the command because one cannot be had: nothing is
+    /// sent unless all can be.
+    fn reach_shares(&mut self, place: usize, shares: &mut [Share]) -> Result<(), Taken> {
         for (instance, share) in shares.iter_mut().enumerate().filter(|(_, share)| share.keys > 0) {
             match self.reach(place, instance) {
                 Reach::Lane(lane) => share.lane = lane,
-                Reach::Full(lane) => return self.wait_for_lane(place, lane),
-                Reach::Down => return self.instance_down(place, instance),
+                Reach::Full(lane) => return Err(self.wait_for_lane(place, lane)),
+                Reach::Down => return Err(self.instance_down(place, instance)),
             }
         }
-        Taken::Yes
+        Ok(())
     }
 
     /// Writes each share to its lane, the keys in the client's order.
