@@ -352,6 +352,18 @@ impl Client {
         }
     }
 
+    /// Puts a reply where it is owed: to `out`, if it is its turn.
+    pub fn put(&mut self, sequence: u32, reply: &[u8]) {
+        if self.is_front(sequence) {
+            if !self.drops(sequence) {
+                self.out.extend_from_slice(reply);
+            }
+            self.pop_front();
+        } else {
+            self.hold(sequence, reply.to_vec());
+        }
+    }
+
     /// Copies a reply that came early and still waits for its turn; true if that made this client
     /// much larger, so that someone should look at its size.
     pub fn park(&mut self, sequence: u32, reply: &[u8]) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::client::{Closing, Gate, OUT_HARD_LIMIT, Owed};
 use crate::instance;
-use crate::lane::Expect;
+use crate::lane::{BUFFER_KEEP, Expect};
 use crate::net::{self, Io};
 use crate::reply::{is_error, push_error};
 use crate::scan;
@@ -133,12 +133,14 @@ impl Worker {
             Some(Owed::Merging(merging, row)) => {
                 let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
                 let before = merging.size();
-                if let Some(whole) = merging.add(instance, reply) {
-                    if is_error(&whole) {
-                        self.tally.failed(*row as usize, &whole);
+                if merging.add(instance, reply, &mut self.merged) {
+                    if is_error(&self.merged) {
+                        self.tally.failed(*row as usize, &self.merged);
                     }
                     client.held -= before;
-                    client.hold(expect.sequence, whole);
+                    client.put(expect.sequence, &self.merged);
+                    self.merged.clear();
+                    self.merged.shrink_to(BUFFER_KEEP);
                 } else {
                     client.held += reply.len();
                     if reply.len() < HOLD_MOST {
@@ -239,10 +241,11 @@ impl Worker {
                 Some(Owed::Held(_)) => {}
                 Some(Owed::Merging(merging, row)) => {
                     let before = merging.size();
-                    let Some(whole) = merging.add(instance, &error) else {
+                    let mut whole = Vec::new();
+                    if !merging.add(instance, &error, &mut whole) {
                         client.held += error.len();
                         continue;
-                    };
+                    }
                     self.tally.failed(*row as usize, &whole);
                     client.held -= before;
                     client.hold(expect.sequence, whole);

@@ -61,6 +61,13 @@ impl Cutter {
             self.missing = 1;
         }
         while self.missing > 0 {
+            if self.body == 0
+                && let Some(length) = plain(&buffer[self.at..])
+            {
+                self.at += length;
+                self.missing -= 1;
+                continue;
+            }
             if self.body > 0 {
                 if !self.pass_body(buffer)? {
                     return Ok(None);

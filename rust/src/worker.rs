@@ -11,6 +11,7 @@ use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
 use crate::spin::Spin;
+use crate::split::Share;
 use crate::stats::Counters;
 use crate::subscriptions::Audience;
 use crate::tally::Tally;
@@ -87,6 +88,10 @@ pub struct Worker {
     pub(crate) recent: Recent,
     /// Instance of each key of the command at hand.
     pub(crate) owners: Vec<u16>,
+    /// What each instance gets of it.
+    pub(crate) shares: Vec<Share>,
+    /// A reply put together from those of several instances.
+    pub(crate) merged: Vec<u8>,
     /// Bytes buffered for all clients.
     pub(crate) buffered: usize,
     pub(crate) mail_rang: bool,
@@ -155,6 +160,8 @@ impl Worker {
             request: Request::default(),
             recent: Recent::default(),
             owners: Vec::new(),
+            shares: Vec::new(),
+            merged: Vec::new(),
             buffered: 0,
             mail_rang: false,
             accept_waiting: false,
