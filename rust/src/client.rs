@@ -13,6 +13,7 @@ use crate::lanes::Received;
 use crate::merge::Merging;
 use crate::multi::{Block, Executing, Multi};
 use crate::ordered::LastWrite;
+use crate::parked::Parked;
 use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
@@ -27,12 +28,6 @@ pub const OWED_LIMIT: usize = 1024;
 pub const OUT_SOFT_LIMIT: usize = 256 * 1024;
 /// Bytes waiting for a client above which we close it: room for two of the largest values.
 pub const OUT_HARD_LIMIT: usize = 1024 * 1024 * 1024 + 1024 * 1024;
-
-/// Bytes of early replies kept one behind the other; more get memory of their own, because this
-/// memory is only free again when all of them are.
-const PARKED_LIMIT: usize = 64 * 1024;
-/// An idle client keeps no more.
-const PARKED_KEEP: usize = 4 * 1024;
 
 /// Why a client's commands are not being taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,9 +115,8 @@ pub struct Client {
     pub sent: usize,
     /// Replies it is owed, oldest first.
     pub owed: VecDeque<Owed>,
-    /// Replies that came early, one behind the other; emptied when none is left in `owed`.
-    parked: Vec<u8>,
-    parked_count: usize,
+    /// Replies that came early: all `Owed::Parked`.
+    pub(crate) parked: Parked,
     /// Bytes of replies, and of parts, that came early: all `Owed::Held` and `Merging`.
     pub held: usize,
     /// Sequence number of the oldest.
@@ -204,8 +198,7 @@ impl Client {
             out: Vec::new(),
             sent: 0,
             owed: VecDeque::new(),
-            parked: Vec::new(),
-            parked_count: 0,
+            parked: Parked::default(),
             held: 0,
             front: 0,
             lane_set,
@@ -317,9 +310,8 @@ impl Client {
                     self.out.extend_from_slice(received.get(*lane, *start, *length));
                 }
                 Owed::Parked { start, length } => {
-                    let reply = &self.parked[*start as usize..][..*length as usize];
-                    self.out.extend_from_slice(reply);
-                    self.parked_count -= 1;
+                    self.out.extend_from_slice(self.parked.get(*start, *length));
+                    self.parked.moved_on();
                 }
                 Owed::Held(reply) => {
                     self.held -= reply.len();
@@ -332,16 +324,7 @@ impl Client {
             }
             self.pop_front();
         }
-        if self.parked_count == 0 && !self.parked.is_empty() {
-            self.parked.clear();
-        }
-    }
-
-    /// Gives back the memory that a busy client needs: this one is idle.
-    pub fn shrink(&mut self) {
-        if self.parked.is_empty() && self.parked.capacity() > PARKED_KEEP {
-            self.parked = Vec::new();
-        }
+        self.parked.tidy();
     }
 
     /// Puts a reply where it is owed, in memory of its own.
@@ -367,17 +350,10 @@ impl Client {
     /// Copies a reply that came early and still waits for its turn; true if that made this client
     /// much larger, so that someone should look at its size.
     pub fn park(&mut self, sequence: u32, reply: &[u8]) -> bool {
-        let place = (u32::try_from(self.parked.len()), u32::try_from(reply.len()));
-        let (Ok(start), Ok(length)) = place else {
+        let Some((start, length)) = self.parked.keep(reply) else {
             self.hold(sequence, reply.to_vec());
             return true;
         };
-        if self.parked.len() + reply.len() >= PARKED_LIMIT {
-            self.hold(sequence, reply.to_vec());
-            return true;
-        }
-        self.parked.extend_from_slice(reply);
-        self.parked_count += 1;
         if let Some(owed) = self.owed_at(sequence) {
             *owed = Owed::Parked { start, length };
         }

@@ -311,7 +311,7 @@ impl Worker {
             client.weigh();
             let idle = now - client.session.last_active;
             if idle > 0 {
-                client.shrink();
+                client.parked.shrink();
             }
             let is_idle = timeout > 0
                 && idle > timeout

@@ -42,6 +42,7 @@ pub mod number;
 mod ordered;
 mod ordinary;
 pub mod output_limits;
+mod parked;
 pub mod pause;
 pub mod placement;
 pub mod pubsub;

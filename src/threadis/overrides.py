@@ -1,4 +1,4 @@
-"""The rows of the command table that the server's own COMMAND does not say, each with its reason."""
+"""What the server's own COMMAND does not say of commands: a row each, with its reason."""
 
 from dataclasses import dataclass, field
 from typing import Final
