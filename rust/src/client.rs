@@ -9,14 +9,16 @@
 //! the client reads its answers in the order of its commands.
 
 use crate::client_info::Session;
-use crate::lanes::Lanes;
+use crate::lanes::Received;
 use crate::merge::Merging;
 use crate::multi::{Block, Executing, Multi};
 use crate::ordered::LastWrite;
+use crate::parked::Parked;
 use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
 use crate::subscriptions::Subscriptions;
+use crate::upload::Upload;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
@@ -26,12 +28,6 @@ pub const OWED_LIMIT: usize = 1024;
 pub const OUT_SOFT_LIMIT: usize = 256 * 1024;
 /// Bytes waiting for a client above which we close it: room for two of the largest values.
 pub const OUT_HARD_LIMIT: usize = 1024 * 1024 * 1024 + 1024 * 1024;
-
-/// Bytes of early replies kept one behind the other; more get memory of their own, because this
-/// memory is only free again when all of them are.
-const PARKED_LIMIT: usize = 64 * 1024;
-/// Emptied, this much is kept for the next.
-const PARKED_KEEP: usize = 4 * 1024;
 
 /// Why a client's commands are not being taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +44,10 @@ pub enum Gate {
     Lock,
     /// The next command's lane is full.
     Lane,
+    /// It goes to another worker.
+    Move,
+    /// The rest of a big command goes on as it comes.
+    Upload,
     /// The client does not read its replies, or has too many commands in flight.
     Output,
 }
@@ -115,9 +115,8 @@ pub struct Client {
     pub sent: usize,
     /// Replies it is owed, oldest first.
     pub owed: VecDeque<Owed>,
-    /// Replies that came early, one behind the other; emptied when none is left in `owed`.
-    parked: Vec<u8>,
-    parked_count: usize,
+    /// Replies that came early: all `Owed::Parked`.
+    pub(crate) parked: Parked,
     /// Bytes of replies, and of parts, that came early: all `Owed::Held` and `Merging`.
     pub held: usize,
     /// Sequence number of the oldest.
@@ -150,6 +149,8 @@ pub struct Client {
     pub is_ready: bool,
     /// Its replies wait a moment for the rest of its pipeline.
     pub is_held: bool,
+    /// A command that is sent on while it comes.
+    pub(crate) upload: Option<Box<Upload>>,
     /// What may only be pushed behind replies that are still to come.
     pub(crate) pushes: Pushes,
     /// What it is subscribed to, if anything.
@@ -168,6 +169,11 @@ pub struct Client {
     pub has_heard: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
+    /// A lane that has something big was set aside while this client waited for it, too: before
+    /// it sends on another, everything is answered.
+    pub(crate) waits_aside: bool,
+    /// A lane is not read because this client does not read.
+    pub(crate) pauses_lane: bool,
     /// Replies that it does not want, if there are any.
     pub quiet: Option<Box<Quiet>>,
     /// The rest, apart so that the hot part is small.
@@ -192,8 +198,7 @@ impl Client {
             out: Vec::new(),
             sent: 0,
             owed: VecDeque::new(),
-            parked: Vec::new(),
-            parked_count: 0,
+            parked: Parked::default(),
             held: 0,
             front: 0,
             lane_set,
@@ -210,6 +215,7 @@ impl Client {
             is_dirty: false,
             is_ready: false,
             is_held: false,
+            upload: None,
             pushes: Pushes::new(),
             subscriptions: None,
             multi: None,
@@ -219,6 +225,8 @@ impl Client {
             is_tracking: false,
             has_heard: false,
             accounted: 0,
+            waits_aside: false,
+            pauses_lane: false,
             quiet: None,
             session: Box::new(session),
         }
@@ -294,17 +302,16 @@ impl Client {
     }
 
     /// Moves every reply that is there and next in order to `out`.
-    pub fn settle(&mut self, lanes: &Lanes) {
+    pub fn settle(&mut self, received: &Received) {
         while let Some(owed) = self.owed.front() {
             let before = self.out.len();
             match owed {
                 Owed::Ready { lane, start, length } => {
-                    self.out.extend_from_slice(lanes.received(*lane as usize, *start, *length));
+                    self.out.extend_from_slice(received.get(*lane, *start, *length));
                 }
                 Owed::Parked { start, length } => {
-                    let reply = &self.parked[*start as usize..][..*length as usize];
-                    self.out.extend_from_slice(reply);
-                    self.parked_count -= 1;
+                    self.out.extend_from_slice(self.parked.get(*start, *length));
+                    self.parked.moved_on();
                 }
                 Owed::Held(reply) => {
                     self.held -= reply.len();
@@ -317,13 +324,7 @@ impl Client {
             }
             self.pop_front();
         }
-        if self.parked_count == 0 && !self.parked.is_empty() {
-            if self.parked.capacity() > PARKED_KEEP {
-                self.parked = Vec::new();
-            } else {
-                self.parked.clear();
-            }
-        }
+        self.parked.tidy();
     }
 
     /// Puts a reply where it is owed, in memory of its own.
@@ -334,20 +335,25 @@ impl Client {
         }
     }
 
+    /// Puts a reply where it is owed: to `out`, if it is its turn.
+    pub fn put(&mut self, sequence: u32, reply: &[u8]) {
+        if self.is_front(sequence) {
+            if !self.drops(sequence) {
+                self.out.extend_from_slice(reply);
+            }
+            self.pop_front();
+        } else {
+            self.hold(sequence, reply.to_vec());
+        }
+    }
+
     /// Copies a reply that came early and still waits for its turn; true if that made this client
     /// much larger, so that someone should look at its size.
     pub fn park(&mut self, sequence: u32, reply: &[u8]) -> bool {
-        let place = (u32::try_from(self.parked.len()), u32::try_from(reply.len()));
-        let (Ok(start), Ok(length)) = place else {
+        let Some((start, length)) = self.parked.keep(reply) else {
             self.hold(sequence, reply.to_vec());
             return true;
         };
-        if self.parked.len() + reply.len() >= PARKED_LIMIT {
-            self.hold(sequence, reply.to_vec());
-            return true;
-        }
-        self.parked.extend_from_slice(reply);
-        self.parked_count += 1;
         if let Some(owed) = self.owed_at(sequence) {
             *owed = Owed::Parked { start, length };
         }

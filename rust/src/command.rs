@@ -71,6 +71,8 @@ pub struct Row {
     pub writes: bool,
     /// A client that waits for its keys may get something.
     pub feeds: bool,
+    /// A big argument behind its key is sent on while the rest of it comes.
+    pub streams: bool,
     /// Why it is refused between MULTI and EXEC; empty if it is not.
     pub multi_refusal: Vec<u8>,
     /// Between MULTI and EXEC, needs the coordinator although it names keys of one instance.
@@ -99,6 +101,8 @@ pub struct Row {
     pub refusal: Vec<u8>,
     /// Names of the subcommands; empty for most commands.
     subcommands: Index,
+    /// Its one key says everything about where it goes, whatever its other arguments are.
+    is_ordinary: bool,
 }
 
 impl Row {
@@ -119,6 +123,7 @@ impl Row {
             writes: true,
             multi_refusal: Vec::new(),
             feeds: false,
+            streams: false,
             needs_coordinator: false,
             ends_multi: false,
             blocks: false,
@@ -132,6 +137,7 @@ impl Row {
             words_until: Vec::new(),
             refusal: Vec::new(),
             subcommands: Index::default(),
+            is_ordinary: false,
         }
     }
 
@@ -197,6 +203,14 @@ impl Table {
                 table.rows[parent].subcommands.insert(&name[bar + 1..], place);
             }
         }
+        for row in &mut table.rows {
+            row.is_ordinary = row.route == Route::Keys
+                && row.only_key == 1
+                && row.special_words.is_empty()
+                && row.subcommands.is_empty()
+                && !row.no_auth
+                && !row.blocks;
+        }
         Ok(table)
     }
 
@@ -230,6 +244,15 @@ impl Table {
             recent.note(name, place);
         }
         found
+    }
+
+    /// The row of an ordinary command, by its name; `None` for all others.
+    #[inline]
+    pub fn find_ordinary(&self, recent: &mut Recent, name: &[u8]) -> Option<(usize, &Row)> {
+        match self.find_again(recent, name, None) {
+            Found::Row(place) => Some((place, self.row(place))).filter(|(_, row)| row.is_ordinary),
+            _ => None,
+        }
     }
 
     /// The row of a whole command.

@@ -7,7 +7,7 @@ use crate::pause;
 use crate::reply::push_error;
 use crate::request::{Args, Cut, REQUEST_LIMIT};
 use crate::shared::Shared;
-use crate::worker::{CLIENT_READ, Worker};
+use crate::worker::{CLIENT_READ, Worker, put_back};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -28,7 +28,8 @@ pub(crate) enum Taken {
 impl Worker {
     /// Reads every ready client once, and forwards its commands.
     pub(crate) fn read_clients(&mut self) {
-        for place in std::mem::take(&mut self.ready) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for place in ready.drain(..) {
             let Some(client) = self.clients.get_mut(place) else {
                 continue;
             };
@@ -36,9 +37,11 @@ impl Worker {
             match client.closing {
                 Closing::Lingering(_) => self.discard_input(place),
                 Closing::No if client.gate == Gate::Open => self.serve(place),
+                Closing::No if client.gate == Gate::Upload => self.upload(place),
                 _ => {}
             }
         }
+        put_back(&mut self.ready, ready);
     }
 
     /// First what is already here, then what the socket has.
@@ -86,7 +89,7 @@ impl Worker {
         }
     }
 
-    fn note_read(&mut self, place: usize, io: Io, chunk: usize) {
+    pub(crate) fn note_read(&mut self, place: usize, io: Io, chunk: usize) {
         let client = &mut self.clients[place];
         let read = if let Io::Moved(read) = io { read } else { 0 };
         // After a short read the socket is empty: the next byte raises a new edge. After a
@@ -108,12 +111,19 @@ impl Worker {
 
     /// Forwards the commands at the front of `bytes`; how many bytes they had.
     fn forward(&mut self, place: usize, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        if self.clients[place].request.is_none() {
+            used = self.forward_ordinary(place, bytes);
+            if used > 0 && used == bytes.len() {
+                return used;
+            }
+        }
         let mut request = match self.clients[place].request.take() {
             Some(request) => *request,
             None => std::mem::take(&mut self.request),
         };
         let shared = Arc::clone(&self.shared);
-        let (mut used, mut taken) = (0, 0);
+        let mut taken = 0;
         loop {
             let client = &mut self.clients[place];
             if client.gate != Gate::Open || client.closing != Closing::No {
@@ -144,10 +154,16 @@ impl Worker {
                     taken += u64::from(!args.is_empty());
                     request.reset();
                     used += length;
+                    used += self.forward_ordinary(place, &bytes[used..]);
                 }
                 Ok(Cut::Incomplete) => {
                     if request.is_partial() && bytes.len() - used > KEEP_PLACE {
-                        client.request = Some(Box::new(std::mem::take(&mut request)));
+                        let rest = &bytes[used..];
+                        if let Some(sent) = self.begin_upload(place, &request, rest, &shared) {
+                            used += sent;
+                            break;
+                        }
+                        self.clients[place].request = Some(Box::new(std::mem::take(&mut request)));
                     }
                     break;
                 }

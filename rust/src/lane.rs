@@ -36,6 +36,19 @@ pub struct State {
     pub user: u32,
 }
 
+/// What a lane is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// The commands of every client in its state.
+    Shared,
+    /// Something big is on it: it answers what it was sent, and is sent nothing more.
+    Aside,
+    /// One client's command that still comes.
+    Upload,
+    /// Nothing: it was proved clean, and waits for its next duty.
+    Spare,
+}
+
 /// Whose reply comes next.
 #[derive(Debug, Clone, Copy)]
 pub struct Expect {
@@ -58,6 +71,9 @@ pub struct Lane {
     pub instance: usize,
     /// The set it belongs to.
     pub(crate) set: u32,
+    pub(crate) duty: Duty,
+    /// Not read, because all it has is for one client, which does not read either.
+    pub(crate) is_paused: bool,
     /// Commands to write.
     pub out: Vec<u8>,
     /// How many bytes of them are written.
@@ -99,6 +115,8 @@ impl Lane {
             fd,
             instance,
             set,
+            duty: Duty::Spare,
+            is_paused: false,
             out: Vec::new(),
             sent: 0,
             appended: 0,
@@ -121,13 +139,36 @@ impl Lane {
 
     /// True while nobody waits for anything here.
     pub(crate) fn is_idle(&self) -> bool {
-        self.expects.is_empty() && self.opening == 0 && !self.is_dirty && !self.is_broken
+        self.expects.is_empty()
+            && self.opening == 0
+            && self.duty != Duty::Upload
+            && !self.is_dirty
+            && !self.is_broken
     }
 
     /// True while a client that needs this lane must wait.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.out.len() - self.sent >= OUT_LIMIT
+    }
+
+    /// True while bytes wait to be written.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.sent < self.out.len()
+    }
+
+    /// Adds bytes of a command: those that the socket takes at once are not copied.
+    pub(crate) fn pass_on(&mut self, bytes: &[u8]) {
+        let mut written = 0;
+        // Should the instance be gone, whoever writes the rest will see that.
+        if self.opening == 0
+            && self.out.is_empty()
+            && let Io::Moved(moved) = net::write(&self.fd, bytes)
+        {
+            written = moved;
+            self.written = self.written.wrapping_add(u32::try_from(moved).unwrap_or(u32::MAX));
+        }
+        self.out.extend_from_slice(&bytes[written..]);
     }
 
     /// Registers that the bytes now at the end of `out`, `length` of them, are one command.

@@ -1,6 +1,7 @@
 //! All lanes of a worker, by state and instance, and what they have received.
 
-use crate::lane::{BUFFER_KEEP, Expect, Lane, State, opening};
+use crate::big::BIG;
+use crate::lane::{BUFFER_KEEP, Duty, Expect, Lane, State, opening};
 use crate::net::{self, Io};
 use crate::reply::Broken;
 use crate::shared::Shared;
@@ -14,6 +15,12 @@ const READ_CHUNK: usize = 128 * 1024;
 const LANES_LIMIT: usize = 512;
 /// Seconds after which an unused lane is closed.
 const IDLE_SECONDS: u64 = 60;
+/// The same for one that was only needed beside another.
+const SPARE_SECONDS: u64 = 5;
+/// Spare lanes of one state to one instance.
+const SPARES: usize = 8;
+/// Lanes that have something big: most of `LANES_LIMIT` is for those that are shared.
+const ASIDE_LIMIT: usize = 128;
 
 /// All lanes of a worker.
 #[derive(Debug, Default)]
@@ -21,16 +28,35 @@ pub struct Lanes {
     open: Slab<Lane>,
     /// What each lane has received, by place: apart from `open`, so that replies can be read
     /// here while lanes change.
-    received: Vec<Vec<u8>>,
+    pub(crate) received: Received,
     sets: Vec<Set>,
     set_places: HashMap<State, u32>,
     last_serial: u64,
+}
+
+/// Bytes that lanes have received, by place.
+#[derive(Debug, Default)]
+pub struct Received(Vec<Vec<u8>>);
+
+impl Received {
+    /// A reply that lies there this turn.
+    #[must_use]
+    pub fn get(&self, lane: u32, start: u32, length: u32) -> &[u8] {
+        &self.0[lane as usize][start as usize..][..length as usize]
+    }
+
+    /// What follows `start`.
+    #[must_use]
+    pub fn after(&self, place: usize, start: usize) -> &[u8] {
+        &self.0[place][start..]
+    }
 }
 
 /// The lanes of one state, by instance.
 #[derive(Debug)]
 struct Set {
     state: State,
+    /// Those that are shared.
     lanes: Vec<Option<u32>>,
 }
 
@@ -87,6 +113,12 @@ impl Lanes {
         self.open.is_empty()
     }
 
+    /// True while somebody waits for a reply.
+    #[must_use]
+    pub fn are_waited_for(&self) -> bool {
+        self.open.iter().any(|(_, lane)| !lane.expects.is_empty())
+    }
+
     /// Places of the lanes to an instance.
     #[must_use]
     pub fn of_instance(&self, instance: usize) -> Vec<usize> {
@@ -96,21 +128,82 @@ impl Lanes {
     /// Places of the lanes that nobody has used for a while.
     #[must_use]
     pub fn idle(&self, now: u64) -> Vec<usize> {
-        self.places(|lane| lane.is_idle() && now > lane.last_used + IDLE_SECONDS)
+        let patience = |lane: &Lane| match lane.duty {
+            Duty::Spare => SPARE_SECONDS,
+            _ => IDLE_SECONDS,
+        };
+        self.places(|lane| lane.is_idle() && now > lane.last_used + patience(lane))
     }
 
     fn places(&self, wanted: impl Fn(&Lane) -> bool) -> Vec<usize> {
         self.open.iter().filter(|(_, lane)| wanted(lane)).map(|(place, _)| place).collect()
     }
 
-    /// The lane to give up for a new one of `set`; never one of that set: a command for several
-    /// instances may just have reached it, and its place would then be another lane's.
+    /// The lane to give up for a new one of `set`; never a shared one of that set: a command for
+    /// several instances may just have reached it, and its place would then be another lane's.
     fn least_used(&self, set: u32) -> Option<usize> {
-        let idle = self.open.iter().filter(|(_, lane)| lane.is_idle() && lane.set != set);
+        let may_go = |lane: &Lane| lane.is_idle() && (lane.set != set || lane.duty == Duty::Spare);
+        let idle = self.open.iter().filter(|(_, lane)| may_go(lane));
         idle.min_by_key(|(_, lane)| lane.last_used).map(|(place, _)| place)
     }
 
-    /// Connects to an instance and sends the opening.
+    /// Lets clients in its state share a lane.
+    pub fn share(&mut self, place: usize) {
+        let lane = &mut self.open[place];
+        lane.duty = Duty::Shared;
+        self.sets[lane.set as usize].lanes[lane.instance] = u32::try_from(place).ok();
+    }
+
+    /// Nothing more is sent on a shared lane; false if too many are aside already.
+    pub fn set_aside(&mut self, place: usize) -> bool {
+        let has_room = self.has_room_aside();
+        if has_room {
+            self.hide(place);
+            self.open[place].duty = Duty::Aside;
+        }
+        has_room
+    }
+
+    /// True unless too many lanes are used for something big.
+    #[must_use]
+    pub fn has_room_aside(&self) -> bool {
+        self.open.iter().filter(|(_, lane)| matches!(lane.duty, Duty::Aside | Duty::Upload)).count()
+            < ASIDE_LIMIT
+    }
+
+    /// Keeps a lane on which nothing is left for another time; false if there are enough.
+    pub fn spare(&mut self, place: usize) -> bool {
+        let lane = &self.open[place];
+        if self.spares(lane.set, lane.instance).count() >= SPARES {
+            return false;
+        }
+        self.open[place].duty = Duty::Spare;
+        true
+    }
+
+    /// A spare lane, which the caller gives a duty.
+    #[must_use]
+    pub fn find_spare(&self, set: u32, instance: usize) -> Option<usize> {
+        self.spares(set, instance).next()
+    }
+
+    fn spares(&self, set: u32, instance: usize) -> impl Iterator<Item = usize> {
+        let is_spare = move |lane: &Lane| {
+            (lane.duty, lane.set, lane.instance) == (Duty::Spare, set, instance) && !lane.is_broken
+        };
+        self.open.iter().filter(move |(_, lane)| is_spare(lane)).map(|(place, _)| place)
+    }
+
+    /// No new command will find this lane.
+    fn hide(&mut self, place: usize) {
+        let lane = &self.open[place];
+        let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
+        if *current == u32::try_from(place).ok() {
+            *current = None;
+        }
+    }
+
+    /// Connects to an instance and sends the opening. The caller gives the lane a duty.
     ///
     /// # Errors
     /// When it cannot be reached, or too many lanes are open.
@@ -141,43 +234,35 @@ impl Lanes {
         let mut lane = Lane::new(fd, instance, set, opening, now);
         lane.serial = self.last_serial;
         let place = self.open.insert(lane);
-        if self.received.len() <= place {
-            self.received.resize_with(place + 1, Vec::new);
+        if self.received.0.len() <= place {
+            self.received.0.resize_with(place + 1, Vec::new);
         }
-        self.sets[set as usize].lanes[instance] = u32::try_from(place).ok();
         Ok(place)
     }
 
     /// Forgets a lane that was taken out of service; the socket closes.
     pub fn close(&mut self, place: usize) {
-        let lane = self.open.remove(place);
-        self.received[place] = Vec::new();
-        let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
-        if *current == u32::try_from(place).ok() {
-            *current = None;
-        }
+        self.hide(place);
+        self.open.remove(place);
+        self.received.0[place] = Vec::new();
     }
 
     /// Takes a lane out of service at once: no new command will find it.
     pub fn retire(&mut self, place: usize) {
-        let lane = &mut self.open[place];
-        lane.is_broken = true;
-        let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
-        if *current == u32::try_from(place).ok() {
-            *current = None;
-        }
+        self.open[place].is_broken = true;
+        self.hide(place);
     }
 
     /// Bytes received by a lane this turn.
     #[must_use]
     pub fn received(&self, place: usize, start: u32, length: u32) -> &[u8] {
-        &self.received[place][start as usize..][..length as usize]
+        &self.received.after(place, start as usize)[..length as usize]
     }
 
     /// Reads a lane once.
     pub fn fill(&mut self, place: usize) -> Io {
         let lane = &mut self.open[place];
-        let buffer = &mut self.received[place];
+        let buffer = &mut self.received.0[place];
         let io = net::read(&lane.fd, buffer, READ_CHUNK);
         // A short read has emptied the socket; the next byte will raise a new edge.
         // After a hang-up there is none: read on to the end.
@@ -193,7 +278,7 @@ impl Lanes {
     pub fn next_reply(&mut self, place: usize) -> Result<Option<(u32, u32, Expect)>, Broken> {
         loop {
             let lane = &mut self.open[place];
-            let buffer = &self.received[place][lane.start..];
+            let buffer = self.received.after(place, lane.start);
             if buffer.is_empty() {
                 return Ok(None);
             }
@@ -221,6 +306,11 @@ impl Lanes {
         }
     }
 
+    /// A lane, to change it, beside what all have received.
+    pub fn lane_and_received(&mut self, place: usize) -> Option<(&mut Lane, &Received)> {
+        self.open.get_mut(place).map(|lane| (lane, &self.received))
+    }
+
     /// The beginning of a large reply that is not complete yet, and whose it is.
     #[must_use]
     pub fn partial(&self, place: usize, at_least: usize) -> Option<(u32, u32, Expect)> {
@@ -233,6 +323,13 @@ impl Lanes {
         Some((number(lane.start)?, number(length)?, *lane.expects.front()?))
     }
 
+    /// True if a lane needs more care than to be read: something big is on it, or was.
+    #[must_use]
+    pub fn has_big(&self, place: usize) -> bool {
+        let lane = &self.open[place];
+        lane.duty != Duty::Shared || lane.cutter.announced() >= BIG
+    }
+
     /// The bytes of `partial` have been handed on.
     pub fn take_partial(&mut self, place: usize) {
         let lane = &mut self.open[place];
@@ -243,7 +340,7 @@ impl Lanes {
     /// Drops what was cut; called once at the end of a turn, when no `Owed::Ready` is left.
     pub fn compact(&mut self, place: usize) {
         let lane = &mut self.open[place];
-        let buffer = &mut self.received[place];
+        let buffer = &mut self.received.0[place];
         if lane.start == buffer.len() {
             if buffer.capacity() > BUFFER_KEEP {
                 *buffer = Vec::new();

@@ -55,6 +55,17 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
+    /// True while nothing is locked.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// True while a lock waits for what is in flight.
+    pub(crate) fn are_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
     fn is_key_locked(&self, db: u32, key: &[u8], writes: bool) -> bool {
         // The map wants an owned key; locks are rare, and so is this look-up.
         let held = self.keys.get(&(db, key.to_vec()));
@@ -94,7 +105,7 @@ impl Worker {
     /// True, and the gate is shut, while a key of this command is locked.
     #[inline]
     pub(crate) fn must_wait_for_lock(&mut self, place: usize, row: &Row, args: Args) -> bool {
-        !self.locks.held.is_empty() && self.waits_for_lock(place, row, args)
+        !self.locks.is_free() && self.waits_for_lock(place, row, args)
     }
 
     #[cold]
@@ -111,6 +122,15 @@ impl Worker {
             Route::Scan | Route::Any => self.locks.everything > 0,
             Route::Session(_) | Route::Pubsub(_) | Route::Coordinator | Route::Refuse => false,
         };
+        is_locked && self.wait_for_unlock(place)
+    }
+
+    /// The same for one key.
+    pub(crate) fn must_wait_for_key(&mut self, place: usize, key: &[u8], writes: bool) -> bool {
+        let db = self.db(place);
+        let locks = &self.locks;
+        let is_locked = !locks.held.is_empty()
+            && (locks.everything > 0 || locks.is_key_locked(db, key, writes));
         is_locked && self.wait_for_unlock(place)
     }
 
@@ -159,7 +179,9 @@ impl Worker {
             let marks = lanes.filter_map(|place| {
                 let lane = self.lanes.get(place)?;
                 let in_flight = lane.expects.len() as u64;
-                (in_flight > 0).then_some(Mark {
+                // What has begun to be answered has run; a client may take its time to read it.
+                let has_run = in_flight == 1 && lane.cutter.is_within();
+                (in_flight > 0 && !has_run).then_some(Mark {
                     lane: place,
                     serial: lane.serial,
                     answered: lane.answered + in_flight,
@@ -168,6 +190,7 @@ impl Worker {
             let marks = marks.collect();
             self.locks.settling.push((lock.token, marks));
             self.locks.add(lock);
+            self.read_paused_lanes();
         }
     }
 

@@ -42,7 +42,7 @@ impl OutputLimits {
     /// True if a client must be closed; notes since when it has been over the soft limit.
     pub fn is_over(&self, client: &mut Client, now_seconds: u64) -> bool {
         let limit = if client.subscriptions.is_some() { &self.pubsub } else { &self.normal };
-        let waiting = client.pending() + client.held;
+        let waiting = client.pending() + client.held + client.session.withheld;
         let soft = usize::try_from(limit.soft.load(Relaxed)).unwrap_or(usize::MAX);
         if soft == 0 || waiting <= soft {
             client.session.over_since = None;

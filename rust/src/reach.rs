@@ -47,22 +47,29 @@ impl Worker {
             let is_full = self.lanes.get(lane).is_some_and(crate::lane::Lane::is_full);
             return if is_full { Reach::Full(lane) } else { Reach::Lane(lane) };
         }
+        let Some(lane) = self.free_lane(set, instance) else {
+            return Reach::Down;
+        };
+        self.lanes.share(lane);
+        Reach::Lane(lane)
+    }
+
+    /// A lane that nobody uses: a spare one, or a new one.
+    pub(crate) fn free_lane(&mut self, set: u32, instance: usize) -> Option<usize> {
         let InstanceState::Ready(socket) = &self.instances[instance] else {
-            return Reach::Down;
+            return None;
         };
-        let Ok(lane) = self.lanes.open(set, instance, socket, &self.shared, self.now_seconds)
-        else {
-            return Reach::Down;
-        };
-        let watched = self.lanes.get(lane).is_some_and(|known| {
-            epoll::add(&self.epoll, &known.fd, event_data(KIND_LANE, lane), net::READ).is_ok()
-        });
-        if watched {
-            Reach::Lane(lane)
-        } else {
-            self.lanes.close(lane);
-            Reach::Down
+        if let Some(lane) = self.lanes.find_spare(set, instance) {
+            return Some(lane);
         }
+        let opened = self.lanes.open(set, instance, socket, &self.shared, self.now_seconds);
+        let lane = opened.ok()?;
+        let known = self.lanes.get(lane)?;
+        if epoll::add(&self.epoll, &known.fd, event_data(KIND_LANE, lane), net::READ).is_err() {
+            self.lanes.close(lane);
+            return None;
+        }
+        Some(lane)
     }
 
     pub(crate) fn wait_for_lane(&mut self, place: usize, lane: usize) -> Taken {

@@ -10,19 +10,20 @@
 use crate::inline;
 use crate::number::parse_i64;
 use memchr::memchr;
+use std::ops::Range;
 
 /// Bytes of one inline line, and of one length line (Redis's `PROTO_INLINE_MAX_SIZE`).
 pub const INLINE_LIMIT: usize = 64 * 1024;
 /// Arguments of one command.
 pub const ARGS_LIMIT: i64 = 1024 * 1024;
 /// Bytes of one argument (Redis's default `proto-max-bulk-len`).
-pub const BULK_LIMIT: i64 = 512 * 1024 * 1024;
+pub const BULK_LIMIT: usize = 512 * 1024 * 1024;
 /// Bytes of one command (Redis's default `client-query-buffer-limit`).
 pub const REQUEST_LIMIT: usize = 1024 * 1024 * 1024;
 /// Arguments of one command before authentication, as in Redis.
 const UNAUTHENTICATED_ARGS: i64 = 10;
 /// Bytes of one argument before authentication, as in Redis.
-const UNAUTHENTICATED_BULK: i64 = 16_384;
+const UNAUTHENTICATED_BULK: usize = 16_384;
 
 /// What `Request::cut` found.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,6 +86,17 @@ impl<'a> Args<'a> {
         &self.raw[start as usize..end as usize]
     }
 
+    /// Arguments `range`, which may not begin with the first, as they stand in `raw`; `None` if
+    /// they came inline.
+    fn bulks(&self, range: &Range<usize>) -> Option<&'a [u8]> {
+        let ends = &self.request.args;
+        let is_there = self.request.inline.is_none() && range.start > 0;
+        // Between two arguments there is `\r\n`.
+        is_there.then(|| {
+            &self.raw[ends[range.start - 1].1 as usize + 2..ends[range.end - 1].1 as usize + 2]
+        })
+    }
+
     /// All arguments, in order.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
@@ -127,6 +139,15 @@ impl Request {
         self.missing.is_some()
     }
 
+    /// The argument at which `cut` found the end of the bytes: where its text begins, its length,
+    /// and how many arguments are still to come with it. `None` if its length is not there yet.
+    #[must_use]
+    pub fn coming(&self, buffer: &[u8]) -> Option<(usize, usize, usize)> {
+        let missing = usize::try_from(self.missing?).ok()?;
+        let (length, start) = bulk_header(buffer, self.at).ok()??;
+        Some((start, length, missing))
+    }
+
     fn cut_multibulk(&mut self, buffer: &[u8], authenticated: bool) -> Result<Cut, ProtocolError> {
         let mut missing = if let Some(missing) = self.missing {
             missing
@@ -155,23 +176,13 @@ impl Request {
 
     /// Takes one `$n\r\n…\r\n`; false when it is not all there.
     fn cut_bulk(&mut self, buffer: &[u8], authenticated: bool) -> Result<bool, ProtocolError> {
-        match buffer.get(self.at) {
-            None => return Ok(false),
-            Some(b'$') => {}
-            Some(&other) => {
-                return Err([b"expected '$', got '", &[other][..], b"'"].concat());
-            }
-        }
-        let Some((length, start)) = length_line(buffer, self.at, "bulk", "bulk")? else {
+        let Some((length, start)) = bulk_header(buffer, self.at)? else {
             return Ok(false);
         };
-        if !(0..=BULK_LIMIT).contains(&length) {
-            return Err("invalid bulk length".into());
-        }
         if length > UNAUTHENTICATED_BULK && !authenticated {
             return Err("unauthenticated bulk length".into());
         }
-        let end = start + usize::try_from(length).map_err(|_| "invalid bulk length")?;
+        let end = start + length;
         if end + 2 > REQUEST_LIMIT {
             return Err("command longer than 1 GB".into());
         }
@@ -204,6 +215,24 @@ impl Request {
         self.inline = Some(inline::split(line).ok_or("unbalanced quotes in request")?);
         Ok(Cut::Complete(newline + 1))
     }
+}
+
+/// Reads `$<length>\r\n` at `at`: the length, and where the text begins.
+#[inline]
+pub(crate) fn bulk_header(
+    buffer: &[u8],
+    at: usize,
+) -> Result<Option<(usize, usize)>, ProtocolError> {
+    match buffer.get(at) {
+        None => return Ok(None),
+        Some(b'$') => {}
+        Some(&other) => return Err([b"expected '$', got '", &[other][..], b"'"].concat()),
+    }
+    let Some((length, start)) = length_line(buffer, at, "bulk", "bulk")? else {
+        return Ok(None);
+    };
+    let length = usize::try_from(length).ok().filter(|&length| length <= BULK_LIMIT);
+    Ok(Some((length.ok_or("invalid bulk length")?, start)))
 }
 
 /// Reads `<type><number>\r\n` at `at`: the number and where the next byte is, or `None` if the
@@ -249,6 +278,17 @@ fn long_length_line(
     let number =
         parse_i64(&line[..end]).ok_or_else(|| format!("invalid {what} length").into_bytes())?;
     Ok(Some((number, at + 1 + end + 2)))
+}
+
+/// Appends arguments `range`, each as `push_bulk` does.
+pub fn push_bulks(out: &mut Vec<u8>, args: Args, range: Range<usize>) {
+    if let Some(bytes) = args.bulks(&range) {
+        out.extend_from_slice(bytes);
+    } else {
+        for index in range {
+            push_bulk(out, args.get(index));
+        }
+    }
 }
 
 /// Appends `*n\r\n`.

@@ -17,6 +17,7 @@ pub(super) struct CommandRow {
     needs_memory: bool,
     writes: bool,
     feeds: bool,
+    streams: bool,
     multi_refusal: String,
     needs_coordinator: bool,
     ends_multi: bool,
@@ -127,6 +128,7 @@ impl CommandRow {
         row.writes = self.writes;
         row.multi_refusal = self.multi_refusal.into_bytes();
         row.feeds = self.feeds;
+        row.streams = self.streams;
         row.needs_coordinator = self.needs_coordinator;
         row.ends_multi = self.ends_multi;
         row.blocks = self.blocks;

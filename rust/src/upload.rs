@@ -1,0 +1,307 @@
+//! Big arguments: a command is sent on while the rest of it comes, on a lane of its own.
+//!
+//! ```text
+//! begin   *3 SET key $104857600 …   name, key and count are known, and what the client sent
+//!                                   before is answered: a free lane is this client's alone
+//! pass    what comes goes on; while the lane takes no more, the client is not read
+//! finish  the last two bytes wait for a pause or a key lock: only with them the command runs
+//! ```
+//! So an unfinished upload is not in flight: no lock waits for it, and nothing of it has run if the
+//! client or the lane is lost. Whatever needs the whole command takes the other way (`forward`),
+//! where it is kept until it is complete.
+
+use crate::big::BIG;
+use crate::client::{Closing, Gate, Owed};
+use crate::command::{Found, Row};
+use crate::instance;
+use crate::lane::Duty;
+use crate::net::{self, Io};
+use crate::pause;
+use crate::reply::push_error;
+use crate::request::{ProtocolError, REQUEST_LIMIT, Request, bulk_header};
+use crate::shared::Shared;
+use crate::worker::Worker;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Bytes by which the client is read: as much as the socket of a lane takes at once.
+const CHUNK: usize = 256 * 1024;
+/// A longer key is not kept beside its command.
+const KEY_LIMIT: usize = 64 * 1024;
+const CHANGED: &str =
+    "TRYAGAIN the rights of the user changed while the command came; it was not run";
+
+/// A command that is being sent on.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    rest: Rest,
+    instance: usize,
+    lane: usize,
+    /// That lane's, not of another one at its place.
+    serial: u64,
+    /// The client's lanes when it began.
+    set: u32,
+    row: usize,
+    key: Vec<u8>,
+    /// Bytes sent on so far.
+    length: usize,
+}
+
+/// What is still to come of a command.
+#[derive(Debug)]
+struct Rest {
+    /// Arguments, with the one that is on its way.
+    args: usize,
+    /// Bytes of its text; `None` before its length is known.
+    text: Option<usize>,
+    /// Bytes of the whole command, as far as its lengths are known.
+    length: usize,
+}
+
+impl Rest {
+    /// Passes over bytes of the command: how many may be sent on, and whether only the two that end
+    /// it follow.
+    fn pass(&mut self, bytes: &[u8]) -> Result<(usize, bool), ProtocolError> {
+        let mut at = 0;
+        loop {
+            let Some(text) = self.text else {
+                let Some((length, start)) = bulk_header(bytes, at)? else {
+                    return Ok((at, false));
+                };
+                self.length += start - at + length + 2;
+                if self.length > REQUEST_LIMIT {
+                    return Err("command longer than 1 GB".into());
+                }
+                self.text = Some(length);
+                at = start;
+                continue;
+            };
+            let here = text.min(bytes.len() - at);
+            at += here;
+            self.text = Some(text - here);
+            match bytes.get(at..at + 2) {
+                None => return Ok((at, false)), // also in the middle of the text
+                Some(b"\r\n") => {}
+                Some(_) => return Err("invalid CRLF in request".into()),
+            }
+            if self.args == 1 {
+                return Ok((at, true));
+            }
+            self.args -= 1;
+            self.text = None;
+            at += 2;
+        }
+    }
+}
+
+impl Worker {
+    /// Begins to send on the command at the front of `bytes`, of which a big argument is on its
+    /// way; how many bytes are sent. `None`: it is not to be sent on, or not now.
+    #[cold]
+    pub(crate) fn begin_upload(
+        &mut self,
+        place: usize,
+        request: &Request,
+        bytes: &[u8],
+        shared: &Shared,
+    ) -> Option<usize> {
+        let (start, text, args) = request.coming(bytes)?;
+        if text < BIG {
+            return None;
+        }
+        let (row, key) = self.uploadable(place, request, bytes, args, shared)?;
+        if self.must_drain(place) || !self.lanes.has_room_aside() {
+            return None;
+        }
+        let instance = usize::from(shared.placement.instance(self.db(place), key));
+        let set = self.clients[place].lane_set;
+        let lane = self.free_lane(set, instance)?;
+        let known = self.lanes.get_mut(lane)?;
+        known.duty = Duty::Upload;
+        let client = &mut self.clients[place];
+        client.gate = Gate::Upload;
+        client.last_command = row;
+        client.upload = Some(Box::new(Upload {
+            rest: Rest { args, text: Some(text), length: start + text + 2 },
+            instance,
+            lane,
+            serial: known.serial,
+            set,
+            row,
+            key: key.to_vec(),
+            length: 0,
+        }));
+        self.send_on(place, &bytes[..start]);
+        let used = start + self.pass(place, &bytes[start..]);
+        self.mark_ready(place);
+        Some(used)
+    }
+
+    /// The row and the key of a command that needs nothing but its instance.
+    fn uploadable<'a>(
+        &mut self,
+        place: usize,
+        request: &'a Request,
+        bytes: &'a [u8],
+        missing: usize,
+        shared: &Shared,
+    ) -> Option<(usize, &'a [u8])> {
+        let client = &self.clients[place];
+        let is_plain = client.multi.is_none()
+            && client.executing.is_none()
+            && !client.is_restricted
+            && !client.confined
+            && !client.is_tracking
+            && !self.is_monitored();
+        let args = request.args(bytes);
+        if !is_plain || args.len() < 2 {
+            return None;
+        }
+        let found = shared.table.find_again(&mut self.recent, args.get(0), Some(args.get(1)));
+        let Found::Row(found) = found else {
+            return None;
+        };
+        let row = shared.table.row(found);
+        let has_key = row.streams && (1..args.len()).contains(&row.only_key);
+        if !has_key || !row.special_words.is_empty() || !row.takes(args.len() + missing) {
+            return None;
+        }
+        let key = args.get(row.only_key);
+        let needs_coordinator = row.feeds && self.ends_a_wait(place, row, args);
+        (!needs_coordinator && key.len() <= KEY_LIMIT).then_some((found, key))
+    }
+
+    /// Reads a client that uploads, once.
+    pub(crate) fn upload(&mut self, place: usize) {
+        let Some(upload) = &self.clients[place].upload else {
+            return;
+        };
+        if let Some(lane) = self.lanes.get(upload.lane)
+            && lane.serial == upload.serial
+            && lane.has_unsent()
+            && !lane.is_broken
+        {
+            let lane = upload.lane;
+            self.wait_for_lane(place, lane);
+            return;
+        }
+        if !self.clients[place].rx.is_empty() {
+            let kept = std::mem::take(&mut self.clients[place].rx);
+            let used = self.pass(place, &kept);
+            self.clients[place].rx = kept[used..].to_vec();
+        }
+        let client = &mut self.clients[place];
+        if client.gate != Gate::Upload || client.closing != Closing::No || !client.readable {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        bytes.append(&mut client.rx);
+        let io = net::read(&client.fd, &mut bytes, CHUNK);
+        self.note_read(place, io, CHUNK);
+        let used = self.pass(place, &bytes);
+        self.clients[place].rx = bytes[used..].to_vec();
+        self.scratch = bytes;
+        self.account(place);
+        let client = &self.clients[place];
+        if io == Io::Gone {
+            self.end_after_replies(place);
+        } else if client.readable && client.gate == Gate::Upload && client.closing == Closing::No {
+            self.mark_ready(place);
+        }
+    }
+
+    /// Sends on what may be; how many bytes are done with.
+    fn pass(&mut self, place: usize, bytes: &[u8]) -> usize {
+        let Some(upload) = &mut self.clients[place].upload else {
+            return 0;
+        };
+        match upload.rest.pass(bytes) {
+            Ok((length, true)) if self.may_finish(place) => {
+                self.send_on(place, &bytes[..length + 2]);
+                self.finish(place);
+                length + 2
+            }
+            Ok((length, _)) => {
+                self.send_on(place, &bytes[..length]);
+                length
+            }
+            Err(error) => {
+                self.counters.protocol_errors += 1;
+                self.answer_error(place, &[b"ERR Protocol error: ", error.as_slice()].concat());
+                self.end_after_replies(place);
+                bytes.len()
+            }
+        }
+    }
+
+    /// Bytes for a lane that is lost are dropped: the client will be told at the end.
+    fn send_on(&mut self, place: usize, bytes: &[u8]) {
+        let Some(upload) = &mut self.clients[place].upload else {
+            return;
+        };
+        upload.length += bytes.len();
+        let lane = upload.lane;
+        if let Some(known) = self.lanes.get_mut(lane)
+            && known.serial == upload.serial
+            && !known.is_broken
+        {
+            known.pass_on(bytes);
+            self.mark_lane_dirty(lane);
+        }
+    }
+
+    /// False, and the gate is shut, while the command may not run.
+    fn may_finish(&mut self, place: usize) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let Some(row) = self.clients[place].upload.as_ref().map(|upload| upload.row) else {
+            return false;
+        };
+        let row: &Row = shared.table.row(row);
+        let must_pause = shared.settings.pause.load(Relaxed) != pause::NONE;
+        if must_pause && self.must_pause(place, row) {
+            return false;
+        }
+        let key = self.clients[place].upload.as_ref().map_or(Vec::new(), |up| up.key.clone());
+        !self.must_wait_for_key(place, &key, row.writes)
+    }
+
+    /// The whole command is on its lane: from now on it is like any other.
+    fn finish(&mut self, place: usize) {
+        let Some(upload) = self.clients[place].upload.take() else {
+            return;
+        };
+        self.counters.commands += 1;
+        self.clients[place].session.commands += 1;
+        self.tally.called(upload.row);
+        let known = self.lanes.get_mut(upload.lane);
+        let known = known.filter(|lane| lane.serial == upload.serial && !lane.is_broken);
+        let Some(known) = known else {
+            return self.upload_failed(place, upload.row, &instance::lost(upload.instance, false));
+        };
+        known.duty = Duty::Aside;
+        if self.clients[place].lane_set != upload.set {
+            self.give_up(upload.lane);
+            return self.upload_failed(place, upload.row, CHANGED);
+        }
+        let row = u32::try_from(upload.row).unwrap_or(u32::MAX);
+        let sequence = self.clients[place].owe(Owed::Waiting(row));
+        self.expect(place, upload.lane, sequence, upload.length);
+        self.must_drain(place);
+    }
+
+    fn upload_failed(&mut self, place: usize, row: usize, message: &str) {
+        let mut error = Vec::new();
+        push_error(&mut error, message.as_bytes());
+        self.tally.failed(row, &error);
+        self.answer(place, &error);
+        self.open_gate(place);
+    }
+
+    /// Forgets an upload whose client is gone. The instance drops half a command.
+    pub(crate) fn end_upload(&mut self, upload: &Upload) {
+        if self.lanes.get(upload.lane).is_some_and(|lane| lane.serial == upload.serial) {
+            self.lanes.close(upload.lane);
+        }
+    }
+}
