@@ -47,8 +47,8 @@ python: $(VENV)/.built debian ## the Python tests, on real servers
 torture: $(VENV)/.built debian ## the long tests in full; results go to benchmarks/results
 	@THREADIS_TORTURE=full $(BIN)/pytest -m torture --timeout 1800 $(PYTEST)
 
-bench: $(VENV)/.built debian ## the figures of the README; results go to benchmarks/results (ARGS passes on)
-	@$(BIN)/threadis bench $(ARGS)
+bench: $(VENV)/.built debian ## thREaDIS beside bare servers: the figures to reach (ARGS="scale", "run --pipeline 16", ...; see benchmarks/README.md)
+	@$(BIN)/threadis bench $(or $(ARGS),figures)
 
 compat: $(VENV)/.built debian ## run SUITE=DIR, a checkout of Redis or Valkey, on stock and on threadis; docs/compatibility.md (ARGS="--untag")
 	@$(BIN)/python -m tools.compat $(SUITE) $(ARGS)

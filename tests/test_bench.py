@@ -1,7 +1,6 @@
 """The load generator and ``threadis bench`` against real servers."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -19,22 +18,23 @@ from threadis.bench import cpu, processes
 from threadis.bench.errors import BenchError
 from threadis.bench.idle import allow_connections, measure_idle
 from threadis.bench.load import Load
-from threadis.bench.measure import Workload, alternate, started
-from threadis.bench.report import rows
+from threadis.bench.measure import Case, alternate, started, steps
+from threadis.bench.report import Report, rows
 from threadis.bench.targets import Setup, Target, bare, find_port
 from threadis.server import find
 
-BENCH = "import typer; from threadis.bench.command import bench; typer.run(bench)"
+BENCH = "from threadis.bench.command import app; app()"
 ANYWHERE = ["--server-cpu", "", "--load-cpu", ""]  # the machine may have one CPU
-SHORT = ["--seconds", "0.1", "--repeats", "1", "--keys", "500", "--connections", "4"]
+BRIEF = ["--seconds", "0.1", "--repeats", "1"]
+SHORT = [*BRIEF, "--keys", "500", "--connections", "4"]
 
 SETUP = Setup(server=find().path)
 LOAD = Load(address="", connections=5, key_count=500, seconds=0.1, warmup=0.02)
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def bench(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", BENCH, *ANYWHERE, *arguments],
+        [sys.executable, "-c", BENCH, command, *ANYWHERE, *arguments],
         capture_output=True,
         text=True,
         timeout=50,
@@ -73,6 +73,17 @@ def test_a_load_that_makes_no_sense_is_refused(server: Target) -> None:
         aimed(server, mix="del").run()
     with pytest.raises(OSError, match="neither host:port nor a path"):
         Load(address="nowhere").run()
+
+
+def test_an_open_load_keeps_its_rate(server: Target) -> None:
+    load = aimed(server, rate=2000.0, connections=20, pipeline=1, seconds=0.5)
+    load.preload()
+    result = load.run()
+    assert (result.errors, result.examples) == (0, [])
+    assert 500 < result.commands <= 1500  # 1,000 are due
+    assert result.p50_us > 0
+    with pytest.raises(OSError, match="rate: 1 to"):
+        aimed(server, rate=0.0).run()
 
 
 def test_ctrl_c_ends_a_load(server: Target) -> None:
@@ -149,8 +160,11 @@ def test_the_port_is_found_in_what_serve_prints(printed: str, port: int | None) 
 
 
 def test_targets_alternate_and_ratios_are_of_one_repeat() -> None:
+    case = Case(name="mixed", load=msgspec.structs.replace(LOAD, mix="mixed:0.5", pipeline=8))
+    said: list[str] = []
     with started(["bare", "twemproxy"], SETUP) as targets:
-        samples = list(alternate(targets, [Workload("mixed:0.5", 8)], 3, LOAD))
+        samples = list(alternate(targets, [case], 3, said.append))
+    assert len(said) == steps(2, [case], 3)
     order = [sample.target for sample in samples]
     assert order == ["bare", "twemproxy", "twemproxy", "bare", "bare", "twemproxy"]
     assert [sample.result.examples for sample in samples] == [[]] * 6
@@ -173,14 +187,15 @@ def test_idle_connections_have_a_price(server: Target) -> None:
 def test_the_command_prints_and_saves(server: Target, tmp_path: Path) -> None:
     saved = tmp_path / "figures.json"
     arguments = ["--against", server.address, "--pid", str(server.parts["server"][0])]
-    done = bench(*SHORT, *arguments, "--pipeline", "1,16", "--json", str(saved))
+    done = bench("run", *SHORT, *arguments, "--pipeline", "1,16", "--json", str(saved))
     assert done.returncode == 0, done.stderr
     assert "get P=16" in done.stdout
-    figures = json.loads(saved.read_text())
-    assert len(figures["rows"]) == 8
-    assert figures["machine"]["cpus"]
-    assert figures["targets"][0]["allocator"] != "unknown"
-    assert all(row["cpu_us"]["total"] > 0 for row in figures["rows"])
+    report = Report.load(saved)
+    (block,) = report.blocks
+    assert len(block.rows) == 8
+    assert report.machine.cpus
+    assert block.targets[0].allocator != "unknown"
+    assert all(row.cpu_us["total"] > 0 for row in block.rows)
 
 
 def test_wrong_replies_fail_the_command(server: Target) -> None:
@@ -194,7 +209,7 @@ def test_wrong_replies_fail_the_command(server: Target) -> None:
     thread = threading.Thread(target=meddle, daemon=True)
     thread.start()
     mixed = ["--mix", "mixed:0.5", "--private-keys", "--pipeline", "16"]
-    done = bench(*SHORT, "--against", server.address, *mixed)
+    done = bench("run", *SHORT, "--against", server.address, *mixed)
     stop.set()
     thread.join()
     assert done.returncode == 1
@@ -207,12 +222,12 @@ def test_wrong_replies_fail_the_command(server: Target) -> None:
     [
         (["--server-cpu", "4000"], "CPU 4000 is not ours"),
         (["--pipeline", "1;2"], "numbers with commas between"),
-        (["--with", "envoy"], "only ordered, placed, split, twemproxy are known"),
+        (["--with", "envoy"], "only ordered, placed, shipped, split, twemproxy are known"),
         (["--server", "/nowhere/redis-server"], "check --server"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: list[str], message: str) -> None:
-    done = bench(*arguments)
+    done = bench("run", *arguments)
     assert done.returncode == 1
     assert message in done.stderr
 
@@ -221,7 +236,7 @@ def test_a_wrong_argument_is_named(arguments: list[str], message: str) -> None:
 def test_an_interrupted_bench_leaves_nothing(
     server: Target, number: signal.Signals, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", BENCH, *ANYWHERE, "--against", server.address]
+    command = [sys.executable, "-c", BENCH, "run", *ANYWHERE, "--against", server.address]
     process = subprocess.Popen(
         [*command, "--with", "twemproxy", "--seconds", "8"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
@@ -248,9 +263,11 @@ def test_an_interrupted_bench_leaves_nothing(
 
 def test_threadis_is_measured_beside_the_bare_server(tmp_path: Path) -> None:
     saved = tmp_path / "figures.json"
-    done = bench(*SHORT, "--pipeline", "16", "--mix", "get,mixed:0.5,mget:5", "--json", str(saved))
+    done = bench(
+        "run", *SHORT, "--pipeline", "16", "--mix", "get,mixed:0.5,mget:5", "--json", str(saved)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(saved.read_text())
-    parts = {row["target"]: row["cpu_us"] for row in figures["rows"]}["threadis"]
+    (block,) = Report.load(saved).blocks
+    parts = {row.target: row.cpu_us for row in block.rows}["threadis"]
     assert set(parts) == {"proxy", "instances", "supervisor", "total"}
     assert parts["proxy"] > 0

@@ -159,3 +159,11 @@ def test_cpu_lists_are_read() -> None:
 
 def test_this_machine_is_read() -> None:
     assert {cpu.index for cpu in machine.read().cpus} == os.sched_getaffinity(0)
+
+
+def test_only_who_has_a_cpu_to_itself_may_wait_awake() -> None:
+    assert plan.make(flat(8)).spins() == [True] * 4
+    assert plan.make(flat(2)).spins() == [False]
+    assert plan.make(flat(4), instances=2, workers=3).spins() == [True, True, False]
+    limited = Machine(tuple(Cpu(index) for index in range(8)), quota=6.0)
+    assert not any(plan.make(limited).spins())

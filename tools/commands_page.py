@@ -16,9 +16,10 @@ from typing import Any
 import redis
 
 from threadis import commands, server
-from threadis.commands import OVERRIDES, REPLICATION, SCRIPTS, Row
+from threadis.commands import REPLICATION, SCRIPTS, Row
 from threadis.coordinator.plans import PLANS
 from threadis.coordinator.waiters import TYPES
+from threadis.overrides import OVERRIDES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 HEAD = """# Commands

@@ -9,10 +9,11 @@
 //! the client reads its answers in the order of its commands.
 
 use crate::client_info::Session;
-use crate::lanes::Lanes;
+use crate::lanes::Received;
 use crate::merge::Merging;
 use crate::multi::{Block, Executing, Multi};
 use crate::ordered::LastWrite;
+use crate::parked::Parked;
 use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
@@ -27,12 +28,6 @@ pub const OWED_LIMIT: usize = 1024;
 pub const OUT_SOFT_LIMIT: usize = 256 * 1024;
 /// Bytes waiting for a client above which we close it: room for two of the largest values.
 pub const OUT_HARD_LIMIT: usize = 1024 * 1024 * 1024 + 1024 * 1024;
-
-/// Bytes of early replies kept one behind the other; more get memory of their own, because this
-/// memory is only free again when all of them are.
-const PARKED_LIMIT: usize = 64 * 1024;
-/// Emptied, this much is kept for the next.
-const PARKED_KEEP: usize = 4 * 1024;
 
 /// Why a client's commands are not being taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +44,8 @@ pub enum Gate {
     Lock,
     /// The next command's lane is full.
     Lane,
+    /// It goes to another worker.
+    Move,
     /// The rest of a big command goes on as it comes.
     Upload,
     /// The client does not read its replies, or has too many commands in flight.
@@ -118,9 +115,8 @@ pub struct Client {
     pub sent: usize,
     /// Replies it is owed, oldest first.
     pub owed: VecDeque<Owed>,
-    /// Replies that came early, one behind the other; emptied when none is left in `owed`.
-    parked: Vec<u8>,
-    parked_count: usize,
+    /// Replies that came early: all `Owed::Parked`.
+    pub(crate) parked: Parked,
     /// Bytes of replies, and of parts, that came early: all `Owed::Held` and `Merging`.
     pub held: usize,
     /// Sequence number of the oldest.
@@ -202,8 +198,7 @@ impl Client {
             out: Vec::new(),
             sent: 0,
             owed: VecDeque::new(),
-            parked: Vec::new(),
-            parked_count: 0,
+            parked: Parked::default(),
             held: 0,
             front: 0,
             lane_set,
@@ -307,17 +302,16 @@ impl Client {
     }
 
     /// Moves every reply that is there and next in order to `out`.
-    pub fn settle(&mut self, lanes: &Lanes) {
+    pub fn settle(&mut self, received: &Received) {
         while let Some(owed) = self.owed.front() {
             let before = self.out.len();
             match owed {
                 Owed::Ready { lane, start, length } => {
-                    self.out.extend_from_slice(lanes.received(*lane as usize, *start, *length));
+                    self.out.extend_from_slice(received.get(*lane, *start, *length));
                 }
                 Owed::Parked { start, length } => {
-                    let reply = &self.parked[*start as usize..][..*length as usize];
-                    self.out.extend_from_slice(reply);
-                    self.parked_count -= 1;
+                    self.out.extend_from_slice(self.parked.get(*start, *length));
+                    self.parked.moved_on();
                 }
                 Owed::Held(reply) => {
                     self.held -= reply.len();
@@ -330,13 +324,7 @@ impl Client {
             }
             self.pop_front();
         }
-        if self.parked_count == 0 && !self.parked.is_empty() {
-            if self.parked.capacity() > PARKED_KEEP {
-                self.parked = Vec::new();
-            } else {
-                self.parked.clear();
-            }
-        }
+        self.parked.tidy();
     }
 
     /// Puts a reply where it is owed, in memory of its own.
@@ -347,20 +335,25 @@ impl Client {
         }
     }
 
+    /// Puts a reply where it is owed: to `out`, if it is its turn.
+    pub fn put(&mut self, sequence: u32, reply: &[u8]) {
+        if self.is_front(sequence) {
+            if !self.drops(sequence) {
+                self.out.extend_from_slice(reply);
+            }
+            self.pop_front();
+        } else {
+            self.hold(sequence, reply.to_vec());
+        }
+    }
+
     /// Copies a reply that came early and still waits for its turn; true if that made this client
     /// much larger, so that someone should look at its size.
     pub fn park(&mut self, sequence: u32, reply: &[u8]) -> bool {
-        let place = (u32::try_from(self.parked.len()), u32::try_from(reply.len()));
-        let (Ok(start), Ok(length)) = place else {
+        let Some((start, length)) = self.parked.keep(reply) else {
             self.hold(sequence, reply.to_vec());
             return true;
         };
-        if self.parked.len() + reply.len() >= PARKED_LIMIT {
-            self.hold(sequence, reply.to_vec());
-            return true;
-        }
-        self.parked.extend_from_slice(reply);
-        self.parked_count += 1;
         if let Some(owed) = self.owed_at(sequence) {
             *owed = Owed::Parked { start, length };
         }

@@ -82,6 +82,10 @@ pub struct Session {
     pub input_bytes: u64,
     /// Bytes written so far.
     pub output_bytes: u64,
+    /// What it had cost when it was last weighed: see `balance`.
+    pub cost_before: u64,
+    /// What it cost between the last two weighings.
+    pub lately: u64,
     /// Monotonic seconds when it went over its soft limit, if it is.
     pub over_since: Option<u64>,
     /// Bytes of its replies that are left in instances, because it does not read.

@@ -56,7 +56,7 @@ impl Worker {
         let _ = epoll::modify(&self.epoll, &self.listeners[place].fd, data, flags);
     }
 
-    /// Gives a new connection to the worker with the fewest clients.
+    /// Gives a new connection to the worker that carries new ones now.
     fn welcome(&mut self, fd: OwnedFd, peer: Peer) {
         let settings = &self.shared.settings;
         if self.shared.connected.load(Relaxed) >= settings.maxclients.load(Relaxed) {
@@ -73,8 +73,7 @@ impl Worker {
         self.counters.connections += 1;
         self.shared.connected.fetch_add(1, Relaxed);
         let doors = &self.shared.doors;
-        let fewest = (0..doors.len()).min_by_key(|&index| doors[index].clients.load(Relaxed));
-        let chosen = fewest.unwrap_or(self.index);
+        let chosen = self.shared.settings.newcomers_worker.load(Relaxed).min(doors.len() - 1);
         doors[chosen].clients.fetch_add(1, Relaxed);
         if chosen == self.index {
             self.add_client(fd, peer);
@@ -105,6 +104,8 @@ impl Worker {
             commands: 0,
             input_bytes: 0,
             output_bytes: 0,
+            cost_before: 0,
+            lately: 0,
             over_since: None,
             withheld: 0,
             monitor: Monitor::default(),
@@ -153,6 +154,8 @@ impl Worker {
         for letter in self.shared.clone().doors[self.index].mailbox.take() {
             match letter {
                 Mail::Accepted(fd, peer) => self.add_client(fd, peer),
+                Mail::Moved(client, state) => self.take_over(*client, state),
+                Mail::Give { to, permille } => self.give(to, permille),
                 Mail::Reply(key, reply, change) => self.coordinator_reply(key, reply, change),
                 Mail::Run(key, commands, token) => self.run_queued(key, &commands, token),
                 Mail::Verdict(key, refusal, user) => self.judge(key, refusal, user.as_ref()),
@@ -211,7 +214,7 @@ impl Worker {
             self.count_answered(key.place, &reply);
             let client = &mut self.clients[key.place];
             client.hold(client.front, reply);
-            client.settle(&self.lanes);
+            client.settle(&self.lanes.received);
             self.open_gate(key.place);
             self.mark_dirty(key.place);
         }
@@ -305,7 +308,11 @@ impl Worker {
         let is_over = self.stop_at.is_some_and(|at| self.now >= at);
         let mut ending = Vec::new();
         for (place, client) in &mut self.clients {
+            client.weigh();
             let idle = now - client.session.last_active;
+            if idle > 0 {
+                client.parked.shrink();
+            }
             let is_idle = timeout > 0
                 && idle > timeout
                 && client.owed.is_empty()

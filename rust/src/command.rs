@@ -101,6 +101,8 @@ pub struct Row {
     pub refusal: Vec<u8>,
     /// Names of the subcommands; empty for most commands.
     subcommands: Index,
+    /// Its one key says everything about where it goes, whatever its other arguments are.
+    is_ordinary: bool,
 }
 
 impl Row {
@@ -135,6 +137,7 @@ impl Row {
             words_until: Vec::new(),
             refusal: Vec::new(),
             subcommands: Index::default(),
+            is_ordinary: false,
         }
     }
 
@@ -200,6 +203,14 @@ impl Table {
                 table.rows[parent].subcommands.insert(&name[bar + 1..], place);
             }
         }
+        for row in &mut table.rows {
+            row.is_ordinary = row.route == Route::Keys
+                && row.only_key == 1
+                && row.special_words.is_empty()
+                && row.subcommands.is_empty()
+                && !row.no_auth
+                && !row.blocks;
+        }
         Ok(table)
     }
 
@@ -233,6 +244,15 @@ impl Table {
             recent.note(name, place);
         }
         found
+    }
+
+    /// The row of an ordinary command, by its name; `None` for all others.
+    #[inline]
+    pub fn find_ordinary(&self, recent: &mut Recent, name: &[u8]) -> Option<(usize, &Row)> {
+        match self.find_again(recent, name, None) {
+            Found::Row(place) => Some((place, self.row(place))).filter(|(_, row)| row.is_ordinary),
+            _ => None,
+        }
     }
 
     /// The row of a whole command.

@@ -2,11 +2,11 @@
 
 use crate::client::{Closing, Gate, OUT_HARD_LIMIT, Owed};
 use crate::instance;
-use crate::lane::Expect;
+use crate::lane::{BUFFER_KEEP, Expect};
 use crate::net::{self, Io};
 use crate::reply::{is_error, push_error};
 use crate::scan;
-use crate::worker::Worker;
+use crate::worker::{Worker, put_back};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A reply this long moves on to its client while the rest is still coming.
@@ -15,7 +15,7 @@ const STREAM_AT_LEAST: usize = 64 * 1024;
 /// its own costs less than the copy.
 const DIRECT_AT_LEAST: usize = 32 * 1024;
 /// Bytes for a client that are not worth holding back any longer.
-const HOLD_MOST: usize = 16 * 1024;
+const HOLD_MOST: usize = 64 * 1024;
 /// An emptied buffer larger than this goes to the pool: an idle client keeps next to nothing.
 const OUT_KEEP: usize = 4 * 1024;
 /// Buffers in the pool, and their largest size.
@@ -42,9 +42,13 @@ impl Worker {
     }
 
     fn cut_replies(&mut self, place: usize) {
+        self.deliver_ordinary(place);
         loop {
             match self.lanes.next_reply(place) {
-                Ok(Some((start, length, expect))) => self.deliver(place, start, length, expect),
+                Ok(Some((start, length, expect))) => {
+                    self.deliver(place, start, length, expect);
+                    self.deliver_ordinary(place);
+                }
                 Ok(None) => break,
                 Err(_) => {
                     self.break_lane(place);
@@ -92,7 +96,7 @@ impl Worker {
                 }
                 client.pop_front();
                 if !client.owed.is_empty() {
-                    client.settle(&self.lanes);
+                    client.settle(&self.lanes.received);
                 }
             }
             Some(owed @ Owed::Waiting(_)) => {
@@ -108,7 +112,7 @@ impl Worker {
                 let error = block.aborted();
                 self.tally.failed(block.exec as usize, &error);
                 client.hold(expect.sequence, error);
-                client.settle(&self.lanes);
+                client.settle(&self.lanes.received);
             }
             Some(owed @ Owed::Block(_)) => {
                 if self.tally.of_block(owed, reply) {
@@ -124,24 +128,26 @@ impl Worker {
                 let count = self.instances.len();
                 let rewritten = scan::rewrite(reply, usize::from(instance), count);
                 client.hold(expect.sequence, rewritten);
-                client.settle(&self.lanes);
+                client.settle(&self.lanes.received);
             }
             Some(Owed::Merging(merging, row)) => {
                 let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
                 let before = merging.size();
-                if let Some(whole) = merging.add(instance, reply) {
-                    if is_error(&whole) {
-                        self.tally.failed(*row as usize, &whole);
+                if merging.add(instance, reply, &mut self.merged) {
+                    if is_error(&self.merged) {
+                        self.tally.failed(*row as usize, &self.merged);
                     }
                     client.held -= before;
-                    client.hold(expect.sequence, whole);
+                    client.put(expect.sequence, &self.merged);
+                    self.merged.clear();
+                    self.merged.shrink_to(BUFFER_KEEP);
                 } else {
                     client.held += reply.len();
                     if reply.len() < HOLD_MOST {
                         return; // nothing to write yet, and no size to look at
                     }
                 }
-                client.settle(&self.lanes);
+                client.settle(&self.lanes.received);
             }
             // Paired wrongly: impossible, and if not, no reply is better than another's.
             _ => return self.end_client(place),
@@ -186,7 +192,8 @@ impl Worker {
     /// What came out of order and still waits for its turn gets memory of its own; then the
     /// receive buffers are free again.
     pub(crate) fn keep_early_replies(&mut self) {
-        for (place, sequence) in std::mem::take(&mut self.early) {
+        let mut early = std::mem::take(&mut self.early);
+        for (place, sequence) in early.drain(..) {
             let Some(client) = self.clients.get_mut(place) else {
                 continue;
             };
@@ -198,11 +205,14 @@ impl Worker {
                 }
             }
         }
-        for place in std::mem::take(&mut self.filled) {
+        put_back(&mut self.early, early);
+        let mut filled = std::mem::take(&mut self.filled);
+        for place in filled.drain(..) {
             if self.lanes.get(place).is_some() {
                 self.lanes.compact(place);
             }
         }
+        put_back(&mut self.ready_lanes, filled);
     }
 
     /// Everyone who waits for this lane gets an error that says whether the command was sent.
@@ -234,10 +244,11 @@ impl Worker {
                 Some(Owed::Held(_)) => {}
                 Some(Owed::Merging(merging, row)) => {
                     let before = merging.size();
-                    let Some(whole) = merging.add(instance, &error) else {
+                    let mut whole = Vec::new();
+                    if !merging.add(instance, &error, &mut whole) {
                         client.held += error.len();
                         continue;
-                    };
+                    }
                     self.tally.failed(*row as usize, &whole);
                     client.held -= before;
                     client.hold(expect.sequence, whole);
@@ -248,7 +259,7 @@ impl Worker {
                     continue;
                 }
             }
-            client.settle(&self.lanes);
+            client.settle(&self.lanes.received);
             if client.gate == Gate::Drain && client.owed.is_empty() {
                 self.open_gate(place);
             }
@@ -262,13 +273,16 @@ impl Worker {
             self.shared.settings.tight.store(true, Relaxed);
         }
         if !self.held.is_empty() && self.now >= self.held_until {
-            for place in std::mem::take(&mut self.held) {
+            let mut held = std::mem::take(&mut self.held);
+            for place in held.drain(..) {
                 if self.clients.get(place).is_some_and(|client| client.is_held) {
                     self.write_client(place);
                 }
             }
+            put_back(&mut self.held, held);
         }
-        for place in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for place in dirty.drain(..) {
             let Some(client) = self.clients.get_mut(place) else {
                 continue;
             };
@@ -282,6 +296,7 @@ impl Worker {
                 self.write_client(place);
             }
         }
+        put_back(&mut self.dirty, dirty);
         if self.buffered > self.shared.client_memory() {
             self.evict();
         }

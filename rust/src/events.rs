@@ -3,6 +3,7 @@
 use crate::client::Gate;
 use crate::net;
 use crate::shared::ToCoordinator;
+use crate::spin::SPIN_NANOSECONDS;
 use crate::worker::{TICK_NANOSECONDS, Worker, monotonic, seconds};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -39,8 +40,11 @@ impl Worker {
             tv_nsec: i64::try_from(timeout % 1_000_000_000).unwrap_or(0),
         };
         events.clear();
-        // Fails only when interrupted: then nothing has happened.
-        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout));
+        if is_busy || !self.lanes.are_waited_for() || !self.spin.is_wise() || !self.spin(events) {
+            // Fails only when interrupted: then nothing has happened.
+            let _ =
+                epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout));
+        }
         self.now = monotonic();
         self.now_seconds = seconds(self.now);
         for event in events.iter() {
@@ -53,6 +57,21 @@ impl Worker {
                 _ => self.mail_rang = true,
             }
         }
+    }
+
+    /// Waits awake for a while; whether something has happened.
+    fn spin(&mut self, events: &mut Vec<epoll::Event>) -> bool {
+        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut until = monotonic() + SPIN_NANOSECONDS;
+        if !self.held.is_empty() {
+            until = until.min(self.held_until);
+        }
+        while events.is_empty() && monotonic() < until {
+            let room = rustix::buffer::spare_capacity(events);
+            let _ = epoll::wait(&self.epoll, room, Some(&AT_ONCE));
+        }
+        self.spin.note(!events.is_empty());
+        !events.is_empty()
     }
 
     fn client_event(&mut self, place: usize, flags: epoll::EventFlags) {

@@ -7,7 +7,7 @@ use crate::pause;
 use crate::reply::push_error;
 use crate::request::{Args, Cut, REQUEST_LIMIT};
 use crate::shared::Shared;
-use crate::worker::{CLIENT_READ, Worker};
+use crate::worker::{CLIENT_READ, Worker, put_back};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -28,7 +28,8 @@ pub(crate) enum Taken {
 impl Worker {
     /// Reads every ready client once, and forwards its commands.
     pub(crate) fn read_clients(&mut self) {
-        for place in std::mem::take(&mut self.ready) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for place in ready.drain(..) {
             let Some(client) = self.clients.get_mut(place) else {
                 continue;
             };
@@ -40,6 +41,7 @@ impl Worker {
                 _ => {}
             }
         }
+        put_back(&mut self.ready, ready);
     }
 
     /// First what is already here, then what the socket has.
@@ -109,12 +111,19 @@ impl Worker {
 
     /// Forwards the commands at the front of `bytes`; how many bytes they had.
     fn forward(&mut self, place: usize, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        if self.clients[place].request.is_none() {
+            used = self.forward_ordinary(place, bytes);
+            if used > 0 && used == bytes.len() {
+                return used;
+            }
+        }
         let mut request = match self.clients[place].request.take() {
             Some(request) => *request,
             None => std::mem::take(&mut self.request),
         };
         let shared = Arc::clone(&self.shared);
-        let (mut used, mut taken) = (0, 0);
+        let mut taken = 0;
         loop {
             let client = &mut self.clients[place];
             if client.gate != Gate::Open || client.closing != Closing::No {
@@ -145,6 +154,7 @@ impl Worker {
                     taken += u64::from(!args.is_empty());
                     request.reset();
                     used += length;
+                    used += self.forward_ordinary(place, &bytes[used..]);
                 }
                 Ok(Cut::Incomplete) => {
                     if request.is_partial() && bytes.len() - used > KEEP_PLACE {

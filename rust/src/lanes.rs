@@ -28,12 +28,30 @@ pub struct Lanes {
     open: Slab<Lane>,
     /// What each lane has received, by place: apart from `open`, so that replies can be read
     /// here while lanes change.
-    received: Vec<Vec<u8>>,
+    pub(crate) received: Received,
     sets: Vec<Set>,
     set_places: HashMap<State, u32>,
     last_serial: u64,
     /// How many have something big.
     aside: usize,
+}
+
+/// Bytes that lanes have received, by place.
+#[derive(Debug, Default)]
+pub struct Received(Vec<Vec<u8>>);
+
+impl Received {
+    /// A reply that lies there this turn.
+    #[must_use]
+    pub fn get(&self, lane: u32, start: u32, length: u32) -> &[u8] {
+        &self.0[lane as usize][start as usize..][..length as usize]
+    }
+
+    /// What follows `start`.
+    #[must_use]
+    pub fn after(&self, place: usize, start: usize) -> &[u8] {
+        &self.0[place][start..]
+    }
 }
 
 /// The lanes of one state, by instance.
@@ -95,6 +113,12 @@ impl Lanes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// True while somebody waits for a reply.
+    #[must_use]
+    pub fn are_waited_for(&self) -> bool {
+        self.open.iter().any(|(_, lane)| !lane.expects.is_empty())
     }
 
     /// Places of the lanes to an instance.
@@ -233,8 +257,8 @@ impl Lanes {
         let mut lane = Lane::new(fd, instance, set, opening, now);
         lane.serial = self.last_serial;
         let place = self.open.insert(lane);
-        if self.received.len() <= place {
-            self.received.resize_with(place + 1, Vec::new);
+        if self.received.0.len() <= place {
+            self.received.0.resize_with(place + 1, Vec::new);
         }
         Ok(place)
     }
@@ -244,7 +268,7 @@ impl Lanes {
         self.hide(place);
         self.set_duty(place, Duty::Spare);
         self.open.remove(place);
-        self.received[place] = Vec::new();
+        self.received.0[place] = Vec::new();
     }
 
     /// Takes a lane out of service at once: no new command will find it.
@@ -256,13 +280,13 @@ impl Lanes {
     /// Bytes received by a lane this turn.
     #[must_use]
     pub fn received(&self, place: usize, start: u32, length: u32) -> &[u8] {
-        &self.received[place][start as usize..][..length as usize]
+        &self.received.after(place, start as usize)[..length as usize]
     }
 
     /// Reads a lane once.
     pub fn fill(&mut self, place: usize) -> Io {
         let lane = &mut self.open[place];
-        let buffer = &mut self.received[place];
+        let buffer = &mut self.received.0[place];
         let io = net::read(&lane.fd, buffer, READ_CHUNK);
         // A short read has emptied the socket; the next byte will raise a new edge.
         // After a hang-up there is none: read on to the end.
@@ -278,7 +302,7 @@ impl Lanes {
     pub fn next_reply(&mut self, place: usize) -> Result<Option<(u32, u32, Expect)>, Broken> {
         loop {
             let lane = &mut self.open[place];
-            let buffer = &self.received[place][lane.start..];
+            let buffer = self.received.after(place, lane.start);
             if buffer.is_empty() {
                 return Ok(None);
             }
@@ -304,6 +328,11 @@ impl Lanes {
                 |offset: usize| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
             return Ok(Some((place(start)?, place(length)?, expect)));
         }
+    }
+
+    /// A lane, to change it, beside what all have received.
+    pub fn lane_and_received(&mut self, place: usize) -> Option<(&mut Lane, &Received)> {
+        self.open.get_mut(place).map(|lane| (lane, &self.received))
     }
 
     /// The beginning of a large reply that is not complete yet, and whose it is.
@@ -335,7 +364,7 @@ impl Lanes {
     /// Drops what was cut; called once at the end of a turn, when no `Owed::Ready` is left.
     pub fn compact(&mut self, place: usize) {
         let lane = &mut self.open[place];
-        let buffer = &mut self.received[place];
+        let buffer = &mut self.received.0[place];
         if lane.start == buffer.len() {
             if buffer.capacity() > BUFFER_KEEP {
                 *buffer = Vec::new();

@@ -8,12 +8,14 @@
 //! client ◄─ net ◄─ client ◄──────── merge, scan ◄──────── reply ◄────┘
 //!                  (settle)         (put together)        (cut)
 //! ```
-//! `worker` owns all of it and runs the turn; `forward`, `route`, `split` and `reach` are the way out, `deliver` the
+//! `worker` owns all of it and runs the turn; `ordinary` is the short way, there and back, that nearly
+//! every command takes; `forward`, `route`, `split` and `reach` are the way out, `deliver` the
 //! way back, `pubsub`, `subscriptions` and `push` deliver messages,
-//! `session` answers what needs no instance, `clients` lets clients come and go. `shared` is what
+//! `session` answers what needs no instance, `clients` lets clients come and go, `balance` lets them move. `shared` is what
 //! threads share. `load` is the other side: a generator that checks what it gets. Python is only
 //! in `python` and `load::python`.
 
+mod balance;
 mod big;
 pub mod client;
 pub mod client_info;
@@ -38,7 +40,9 @@ pub mod names;
 pub mod net;
 pub mod number;
 mod ordered;
+mod ordinary;
 pub mod output_limits;
+mod parked;
 pub mod pause;
 pub mod placement;
 pub mod pubsub;
@@ -54,6 +58,7 @@ pub mod scan;
 pub mod session;
 pub mod shared;
 pub mod slot;
+mod spin;
 mod split;
 pub mod stats;
 pub mod subscriptions;

@@ -55,6 +55,12 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
+    /// True while nothing is locked.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// True while a lock waits for what is in flight.
     pub(crate) fn are_settling(&self) -> bool {
         !self.settling.is_empty()
@@ -99,7 +105,7 @@ impl Worker {
     /// True, and the gate is shut, while a key of this command is locked.
     #[inline]
     pub(crate) fn must_wait_for_lock(&mut self, place: usize, row: &Row, args: Args) -> bool {
-        !self.locks.held.is_empty() && self.waits_for_lock(place, row, args)
+        !self.locks.is_free() && self.waits_for_lock(place, row, args)
     }
 
     #[cold]

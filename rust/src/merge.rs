@@ -3,6 +3,7 @@
 use crate::number::push_i64;
 use crate::reply::{aggregate, integer, is_error, split_first};
 use crate::request::push_array;
+use std::ops::Range;
 
 /// How the replies of several instances become the one reply of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +31,18 @@ pub enum Merge {
 /// A reply that does not look like what the merge expects.
 const MISMATCH: &[u8] = b"-ERR threadis: the instances' replies cannot be merged\r\n";
 
+/// Bytes of a first part below which room is made for others of its size.
+const ALIKE: usize = 4 * 1024;
+
 /// A reply being put together.
 #[derive(Debug)]
 pub struct Merging {
     merge: Merge,
     missing: usize,
-    /// One reply an instance; empty where nothing was asked.
-    parts: Vec<Vec<u8>>,
+    /// The parts that have come, one behind the other.
+    bytes: Vec<u8>,
+    /// Which of them is an instance's; empty where nothing was asked, or has come.
+    parts: Vec<Range<usize>>,
     /// For `Keyed`: the instance of each key, in the client's order.
     order: Vec<u16>,
 }
@@ -45,47 +51,54 @@ impl Merging {
     /// Waits for `missing` parts out of `instances`.
     #[must_use]
     pub fn new(merge: Merge, instances: usize, missing: usize, order: Vec<u16>) -> Self {
-        Self { merge, missing, parts: vec![Vec::new(); instances], order }
+        Self { merge, missing, bytes: Vec::new(), parts: vec![0..0; instances], order }
     }
 
-    /// Takes the reply of an instance; the whole reply once nothing is missing.
-    pub fn add(&mut self, instance: usize, reply: &[u8]) -> Option<Vec<u8>> {
-        self.parts[instance] = reply.to_vec();
+    /// Takes the reply of an instance; if it was the last, appends the whole reply to `out`, and
+    /// is true.
+    pub fn add(&mut self, instance: usize, reply: &[u8], out: &mut Vec<u8>) -> bool {
         self.missing -= 1;
-        (self.missing == 0).then(|| self.finish())
+        if self.missing == 0 {
+            self.finish(instance, reply, out);
+            return true;
+        }
+        if self.bytes.is_empty() && reply.len() < ALIKE {
+            self.bytes.reserve(reply.len() * self.missing);
+        }
+        let begin = self.bytes.len();
+        self.bytes.extend_from_slice(reply);
+        self.parts[instance] = begin..self.bytes.len();
+        false
     }
 
     /// Bytes of the parts that have come.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.parts.iter().map(Vec::len).sum()
+        self.bytes.len()
     }
 
-    fn finish(&mut self) -> Vec<u8> {
-        let parts: Vec<&[u8]> =
-            self.parts.iter().map(Vec::as_slice).filter(|part| !part.is_empty()).collect();
-        let error = parts.iter().find(|part| is_error(part));
-        if self.merge == Merge::OneSucceeded {
-            return parts
-                .iter()
-                .find(|part| !is_error(part))
-                .or(error)
-                .map_or_else(|| MISMATCH.to_vec(), |part| part.to_vec());
-        }
-        if let Some(error) = error {
-            return error.to_vec();
-        }
-        let merged = match self.merge {
-            Merge::Sum => fold(&parts, i64::checked_add),
-            Merge::Min => fold(&parts, |a, b| Some(a.min(b))),
-            Merge::Max => fold(&parts, |a, b| Some(a.max(b))),
-            Merge::And => fold_each(&parts, |a, b| Some(a & b)),
-            Merge::Or => fold_each(&parts, |a, b| Some(a | b)),
-            Merge::AllSucceeded | Merge::OneSucceeded => parts.first().map(|part| part.to_vec()),
-            Merge::Concat => concat(&parts),
-            Merge::Keyed => in_order(&self.parts, &self.order),
+    fn finish(&self, instance: usize, last: &[u8], out: &mut Vec<u8>) {
+        let mut all: Vec<&[u8]> = self.parts.iter().map(|part| &self.bytes[part.clone()]).collect();
+        all[instance] = last;
+        let parts = || all.iter().copied().filter(|part| !part.is_empty());
+        let error = parts().find(|part| is_error(part));
+        let begin = out.len();
+        let merged = match (self.merge, error) {
+            (Merge::OneSucceeded, _) => copy(parts().find(|part| !is_error(part)).or(error), out),
+            (_, Some(error)) => copy(Some(error), out),
+            (Merge::AllSucceeded, None) => copy(parts().next(), out),
+            (Merge::Sum, None) => fold(parts(), i64::checked_add, out),
+            (Merge::Min, None) => fold(parts(), |a, b| Some(a.min(b)), out),
+            (Merge::Max, None) => fold(parts(), |a, b| Some(a.max(b)), out),
+            (Merge::And, None) => fold_each(parts(), |a, b| Some(a & b), out),
+            (Merge::Or, None) => fold_each(parts(), |a, b| Some(a | b), out),
+            (Merge::Concat, None) => concat(parts(), out),
+            (Merge::Keyed, None) => in_order(all, &self.order, out),
         };
-        merged.unwrap_or_else(|| MISMATCH.to_vec())
+        if merged.is_none() {
+            out.truncate(begin);
+            out.extend_from_slice(MISMATCH);
+        }
     }
 }
 
@@ -95,22 +108,34 @@ fn push_integer(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn fold(parts: &[&[u8]], add: impl Fn(i64, i64) -> Option<i64>) -> Option<Vec<u8>> {
-    let mut total = integer(parts.first()?)?;
-    for part in &parts[1..] {
+fn copy(part: Option<&[u8]>, out: &mut Vec<u8>) -> Option<()> {
+    out.extend_from_slice(part?);
+    Some(())
+}
+
+fn fold<'a>(
+    mut parts: impl Iterator<Item = &'a [u8]>,
+    add: impl Fn(i64, i64) -> Option<i64>,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    let mut total = integer(parts.next()?)?;
+    for part in parts {
         total = add(total, integer(part)?)?;
     }
-    let mut out = Vec::new();
-    push_integer(&mut out, total);
-    Some(out)
+    push_integer(out, total);
+    Some(())
 }
 
 /// Folds integers, or arrays of integers element by element.
-fn fold_each(parts: &[&[u8]], add: impl Fn(i64, i64) -> Option<i64>) -> Option<Vec<u8>> {
-    let Some((_, count, _)) = aggregate(parts.first()?) else {
-        return fold(parts, add);
+fn fold_each<'a>(
+    parts: impl Iterator<Item = &'a [u8]> + Clone,
+    add: impl Fn(i64, i64) -> Option<i64>,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    let Some((_, count, _)) = aggregate(parts.clone().next()?) else {
+        return fold(parts, add, out);
     };
-    let mut rest = Vec::with_capacity(parts.len());
+    let mut rest = Vec::new();
     for part in parts {
         let (_, length, elements) = aggregate(part)?;
         if length != count {
@@ -118,8 +143,7 @@ fn fold_each(parts: &[&[u8]], add: impl Fn(i64, i64) -> Option<i64>) -> Option<V
         }
         rest.push(elements);
     }
-    let mut out = Vec::new();
-    push_array(&mut out, count);
+    push_array(out, count);
     for _ in 0..count {
         let mut total: Option<i64> = None;
         for elements in &mut rest {
@@ -131,47 +155,42 @@ fn fold_each(parts: &[&[u8]], add: impl Fn(i64, i64) -> Option<i64>) -> Option<V
                 None => value,
             });
         }
-        push_integer(&mut out, total?);
+        push_integer(out, total?);
     }
-    Some(out)
+    Some(())
 }
 
-fn concat(parts: &[&[u8]]) -> Option<Vec<u8>> {
-    let (kind, _, _) = aggregate(parts.first()?)?;
+fn concat<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone, out: &mut Vec<u8>) -> Option<()> {
+    let (kind, _, _) = aggregate(parts.clone().next()?)?;
     let mut count = 0;
-    let mut bytes = 0;
-    for part in parts {
-        let (other, length, elements) = aggregate(part)?;
+    for part in parts.clone() {
+        let (other, length, _) = aggregate(part)?;
         if other != kind {
             return None;
         }
         count += length;
-        bytes += elements.len();
     }
-    let mut out = Vec::with_capacity(bytes + 16);
-    push_array(&mut out, count);
-    out[0] = kind;
+    let begin = out.len();
+    push_array(out, count);
+    out[begin] = kind;
     for part in parts {
         out.extend_from_slice(aggregate(part)?.2);
     }
-    Some(out)
+    Some(())
 }
 
-fn in_order(parts: &[Vec<u8>], order: &[u16]) -> Option<Vec<u8>> {
-    let mut rest: Vec<&[u8]> = Vec::with_capacity(parts.len());
-    let mut bytes = 0;
-    for part in parts {
-        rest.push(if part.is_empty() { &[] } else { aggregate(part)?.2 });
-        bytes += part.len();
+fn in_order(mut rest: Vec<&[u8]>, order: &[u16], out: &mut Vec<u8>) -> Option<()> {
+    out.reserve(rest.iter().map(|part| part.len()).sum());
+    for part in rest.iter_mut().filter(|part| !part.is_empty()) {
+        *part = aggregate(part)?.2;
     }
-    let mut out = Vec::with_capacity(bytes + 16);
-    push_array(&mut out, order.len());
+    push_array(out, order.len());
     for &instance in order {
         let (element, after) = split_first(rest[usize::from(instance)])?;
         rest[usize::from(instance)] = after;
         out.extend_from_slice(element);
     }
-    rest.iter().all(|left| left.is_empty()).then_some(out)
+    rest.iter().all(|left| left.is_empty()).then_some(())
 }
 
 #[cfg(test)]
@@ -180,13 +199,12 @@ mod tests {
 
     fn merged(merge: Merge, parts: &[&[u8]], order: &[u16]) -> Vec<u8> {
         let mut merging = Merging::new(merge, parts.len(), parts.len(), order.to_vec());
-        let mut whole = None;
+        let mut whole = b"before".to_vec();
         // Replies arrive in any order.
         for (instance, part) in parts.iter().enumerate().rev() {
-            assert!(whole.is_none());
-            whole = merging.add(instance, part);
+            assert_eq!(merging.add(instance, part, &mut whole), instance == 0);
         }
-        whole.expect("all parts are in")
+        whole.strip_prefix(b"before").expect("what was there stays").to_vec()
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl Worker {
         let mut header = Vec::new();
         push_array(&mut header, commands.len());
         client.hold(client.front, header);
-        client.settle(&self.lanes);
+        client.settle(&self.lanes.received);
         let mut rx = Vec::new();
         for command in commands {
             push_command(&mut rx, command.iter().map(Vec::as_slice));

@@ -47,6 +47,18 @@ pub fn push_u64(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// The number of three or four digits at the front of `line`, in canonical form, and the length of
+/// the line with its `\r\n`; `None` if it is not all there, or anything else.
+#[must_use]
+pub fn length_of_several_digits(line: &[u8]) -> Option<(usize, usize)> {
+    let digits = line.iter().take(5).take_while(|byte| byte.is_ascii_digit()).count();
+    if !(3..=4).contains(&digits) || line[0] == b'0' || line.get(digits..digits + 2)? != b"\r\n" {
+        return None;
+    }
+    let add = |sum: usize, &digit: &u8| sum * 10 + usize::from(digit - b'0');
+    Some((line[..digits].iter().fold(0, add), digits + 2))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

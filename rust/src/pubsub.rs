@@ -6,6 +6,7 @@ use crate::number::push_u64;
 use crate::request::{Args, push_array, push_bulk};
 use crate::shared::{ClientKey, ToCoordinator};
 use crate::subscriptions::{Change, KINDS, Kind, Message, Name};
+use crate::tracking::runs_script;
 use crate::worker::Worker;
 use std::collections::HashSet;
 
@@ -282,8 +283,12 @@ impl Worker {
                 if client.out.capacity() == 0 {
                     client.out = self.pool.pop().unwrap_or_default();
                 }
-                let resp3 = self.lanes.state(client.lane_set).resp3;
-                client.push(if resp3 { b'>' } else { b'*' }, &message.frame);
+                let first = if self.lanes.state(client.lane_set).resp3 { b'>' } else { b'*' };
+                if self.shared.pushes_follow_replies && runs_script(client, &self.shared.table) {
+                    client.push_behind([&[first], &*message.frame].concat());
+                } else {
+                    client.push(first, &message.frame);
+                }
                 if client.pending() > limit {
                     over.push(place);
                 }

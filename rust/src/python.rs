@@ -77,7 +77,7 @@ struct Proxy {
 /// What `start` needs, once.
 struct Waiting {
     listeners: Vec<Listener>,
-    workers: Vec<Vec<usize>>,
+    workers: Vec<(Vec<usize>, bool)>,
     backlog: i32,
 }
 
@@ -115,6 +115,7 @@ impl Proxy {
             settings: Settings {
                 output_limits: OutputLimits::default(),
                 protected_mode: AtomicBool::new(config.protected_mode),
+                newcomers_worker: AtomicUsize::new(0),
                 maxclients: AtomicUsize::new(config.maxclients),
                 busy: AtomicUsize::new(usize::MAX),
                 tight: AtomicBool::new(false),
@@ -126,6 +127,7 @@ impl Proxy {
             },
             last_client_id: AtomicU64::new(0),
             connected: AtomicUsize::new(0),
+            moves: Mutex::new(()),
             doors,
             coordinator: Mailbox::new().map_err(os_error)?,
         };
@@ -152,12 +154,13 @@ impl Proxy {
         }
         let mut listeners = waiting.listeners;
         let mut threads = Vec::new();
-        for (index, cpus) in waiting.workers.into_iter().enumerate() {
+        for (index, (cpus, spins)) in waiting.workers.into_iter().enumerate() {
             let instances = vec![InstanceState::Down("starting".into()); self.shared.instances];
             let shared = Arc::clone(&self.shared);
             // Only the first worker accepts; it hands connections on.
             let listeners = std::mem::take(&mut listeners);
-            let worker = Worker::new(index, shared, listeners, instances).map_err(os_error)?;
+            let worker =
+                Worker::new(index, shared, listeners, instances, spins).map_err(os_error)?;
             threads.push(start_thread(worker, &cpus)?);
         }
         Ok(threads)
@@ -184,9 +187,8 @@ impl Proxy {
         watching: Option<bool>,
         monitoring: bool,
     ) {
-        let (worker, place, generation) = (command.worker, command.place, command.generation);
-        if let Some(door) = self.shared.doors.get(worker) {
-            let key = ClientKey { worker, place, generation };
+        let key = command.key();
+        if let Some(door) = self.shared.doors.get(key.worker) {
             door.mailbox.post(Mail::Reply(key, data, Change { db, watching, monitoring }));
         }
     }
@@ -217,9 +219,8 @@ impl Proxy {
 
     /// Answers EXEC: the worker runs these commands under a lock, then says `Ran`.
     fn run_queued(&self, command: &Command, queued: Vec<Vec<Vec<u8>>>, token: u64) {
-        let (worker, place, generation) = (command.worker, command.place, command.generation);
-        if let Some(door) = self.shared.doors.get(worker) {
-            let key = ClientKey { worker, place, generation };
+        let key = command.key();
+        if let Some(door) = self.shared.doors.get(key.worker) {
             door.mailbox.post(Mail::Run(key, queued, token));
         }
     }
@@ -287,26 +288,23 @@ impl Proxy {
 
     /// Answers a question: lets the client's command run, or refuses it with this reply.
     fn judge(&self, command: &Command, refusal: Option<Vec<u8>>, user: Option<(Vec<u8>, u32)>) {
-        let (worker, place, generation) = (command.worker, command.place, command.generation);
-        let key = ClientKey { worker, place, generation };
+        let key = command.key();
         let user = user.map(|(name, id)| User { name: name.into(), id });
-        self.shared.doors[worker].mailbox.post(Mail::Verdict(key, refusal, user));
+        self.shared.doors[key.worker].mailbox.post(Mail::Verdict(key, refusal, user));
     }
 
     /// Says what a user is: 0 if unrestricted, else a number of its own.
     fn set_user(&self, name: &[u8], id: u32) {
         let user = User { name: name.into(), id };
         self.shared.users.set(&user);
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::User(user.clone()));
-        }
+        self.shared.post_to_all(|| Mail::User(user.clone()));
     }
 
     /// Says whether a new connection may go on without a password.
     fn set_open(&self, is_open: bool) {
         self.shared.users.set_open(is_open);
-        for door in self.shared.doors.iter().filter(|_| is_open) {
-            door.mailbox.post(Mail::OpenToAll);
+        if is_open {
+            self.shared.post_to_all(|| Mail::OpenToAll);
         }
     }
 
@@ -325,7 +323,7 @@ impl Proxy {
         self.shared.settings.tight.load(Relaxed)
     }
 
-    /// Changes a number that clients are judged by.
+    /// Changes a number that clients are judged by, or the worker that gets new ones.
     fn set_limit(&self, name: &str, value: u64) -> PyResult<()> {
         let settings = &self.shared.settings;
         match name {
@@ -333,6 +331,7 @@ impl Proxy {
             "timeout" => settings.timeout.store(value, Relaxed),
             "tcp-keepalive" => settings.tcp_keepalive.store(value, Relaxed),
             "client-memory" => settings.client_memory.store(as_size(value), Relaxed),
+            "newcomers-worker" => settings.newcomers_worker.store(as_size(value), Relaxed),
             "log-all" => settings.log_all.store(value != 0, Relaxed),
             "protected-mode" => settings.protected_mode.store(value != 0, Relaxed),
             _ => return Err(PyValueError::new_err(format!("no limit {name:?}"))),
@@ -352,9 +351,7 @@ impl Proxy {
 
     /// Asks every worker for its clients; each answers with a `ClientList` of this number.
     fn list_clients(&self, request: u64) {
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::ListClients(request));
-        }
+        self.shared.post_to_all(|| Mail::ListClients(request));
     }
 
     /// Asks every worker for what it has counted; each answers with a `Tally` of this number, and
@@ -376,9 +373,12 @@ impl Proxy {
     /// Closes clients, by id; at once, or after what they are owed.
     #[expect(clippy::needless_pass_by_value, reason = "Python's list is copied anyway")]
     fn kill_clients(&self, ids: Vec<u64>, after_replies: bool) {
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::Kill(ids.clone(), after_replies));
-        }
+        self.shared.post_to_all(|| Mail::Kill(ids.clone(), after_replies));
+    }
+
+    /// Lets a worker give clients with so many thousandths of its load to another.
+    fn give(&self, worker: usize, to: usize, permille: u64) {
+        self.shared.doors[worker].mailbox.post(Mail::Give { to, permille });
     }
 
     /// Stops accepting; each worker answers what runs, for at most `grace` milliseconds, and

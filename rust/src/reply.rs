@@ -3,7 +3,7 @@
 //! Ends are found without recursion: an aggregate only adds to the number of elements still to
 //! come, so nesting costs nothing and cannot overflow a stack.
 
-use crate::number::parse_i64;
+use crate::number::{length_of_several_digits, parse_i64};
 use memchr::memchr;
 
 /// A line longer than this is not a reply: instances write a type, a number and `\r\n`, or a
@@ -61,6 +61,13 @@ impl Cutter {
             self.missing = 1;
         }
         while self.missing > 0 {
+            if self.body == 0
+                && let Some(length) = plain(&buffer[self.at..])
+            {
+                self.at += length;
+                self.missing -= 1;
+                continue;
+            }
             if self.body > 0 {
                 if !self.pass_body(buffer)? {
                     return Ok(None);
@@ -138,9 +145,11 @@ impl Cutter {
     }
 }
 
-/// The length of a whole short reply that is no aggregate: what nearly all are.
+/// The length of a whole reply that is short, or no longer than 9,999 bytes, and no aggregate: what
+/// nearly all are.
 #[inline]
-fn plain(buffer: &[u8]) -> Option<usize> {
+#[must_use]
+pub fn plain(buffer: &[u8]) -> Option<usize> {
     let (end, body) = match buffer {
         [b'$', ones @ b'0'..=b'9', b'\r', b'\n', ..] => (4, usize::from(ones - b'0')),
         [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..] => {
@@ -149,6 +158,10 @@ fn plain(buffer: &[u8]) -> Option<usize> {
         [b':', b'0'..=b'9', b'\r', b'\n', ..] => return Some(4),
         [b'+', b'O', b'K', b'\r', b'\n', ..] | [b'$', b'-', b'1', b'\r', b'\n', ..] => {
             return Some(5);
+        }
+        [b'$', line @ ..] => {
+            let (body, line_length) = length_of_several_digits(line)?;
+            (1 + line_length, body)
         }
         _ => return None,
     };

@@ -10,6 +10,7 @@
 use crate::inline;
 use crate::number::parse_i64;
 use memchr::memchr;
+use std::ops::Range;
 
 /// Bytes of one inline line, and of one length line (Redis's `PROTO_INLINE_MAX_SIZE`).
 pub const INLINE_LIMIT: usize = 64 * 1024;
@@ -83,6 +84,17 @@ impl<'a> Args<'a> {
         }
         let (start, end) = self.request.args[index];
         &self.raw[start as usize..end as usize]
+    }
+
+    /// Arguments `range`, which may not begin with the first, as they stand in `raw`; `None` if
+    /// they came inline.
+    fn bulks(&self, range: &Range<usize>) -> Option<&'a [u8]> {
+        let ends = &self.request.args;
+        let is_there = self.request.inline.is_none() && range.start > 0;
+        // Between two arguments there is `\r\n`.
+        is_there.then(|| {
+            &self.raw[ends[range.start - 1].1 as usize + 2..ends[range.end - 1].1 as usize + 2]
+        })
     }
 
     /// All arguments, in order.
@@ -266,6 +278,17 @@ fn long_length_line(
     let number =
         parse_i64(&line[..end]).ok_or_else(|| format!("invalid {what} length").into_bytes())?;
     Ok(Some((number, at + 1 + end + 2)))
+}
+
+/// Appends arguments `range`, each as `push_bulk` does.
+pub fn push_bulks(out: &mut Vec<u8>, args: Args, range: Range<usize>) {
+    if let Some(bytes) = args.bulks(&range) {
+        out.extend_from_slice(bytes);
+    } else {
+        for index in range {
+            push_bulk(out, args.get(index));
+        }
+    }
 }
 
 /// Appends `*n\r\n`.

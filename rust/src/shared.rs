@@ -2,10 +2,12 @@
 //!
 //! Nothing here is touched for an ordinary command, except facts that never change.
 
+use crate::client::Client;
 use crate::client_info::ClientInfo;
 use crate::command::{Row, Table};
 use crate::ears::{Ears, Heard};
 use crate::instance::InstanceState;
+use crate::lane::State;
 use crate::locks::Lock;
 use crate::net::Peer;
 use crate::output_limits::OutputLimits;
@@ -66,6 +68,9 @@ pub struct Shared {
     pub last_client_id: AtomicU64,
     /// Clients of all workers.
     pub connected: AtomicUsize,
+    /// Held while a client moves from one worker to another, and while a letter about any client
+    /// is posted to all: so that each client is seen by one of them.
+    pub moves: Mutex<()>,
     /// One door a worker.
     pub doors: Vec<Door>,
     /// To the coordinator.
@@ -79,6 +84,8 @@ pub struct Settings {
     pub protected_mode: AtomicBool,
     /// What may wait for a client that does not read.
     pub output_limits: OutputLimits,
+    /// The worker that gets new connections.
+    pub newcomers_worker: AtomicUsize,
     /// Clients served at once.
     pub maxclients: AtomicUsize,
     /// Seconds after which an idle client is closed; 0: never.
@@ -103,6 +110,14 @@ impl Shared {
         match self.settings.client_memory.load(Relaxed) {
             0 => self.client_memory,
             limit => self.client_memory.min(limit / self.doors.len()),
+        }
+    }
+
+    /// Posts a letter about any client to every worker.
+    pub fn post_to_all(&self, letter: impl Fn() -> Mail) {
+        let _alone = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        for door in &self.doors {
+            door.mailbox.post(letter());
         }
     }
 
@@ -141,6 +156,15 @@ pub struct Door {
 pub enum Mail {
     /// An accepted connection, now yours.
     Accepted(OwnedFd, Peer),
+    /// A client of another worker, now yours, and the state of its lanes.
+    Moved(Box<Client>, State),
+    /// Give clients with so many thousandths of your load to another worker.
+    Give {
+        /// Whom.
+        to: usize,
+        /// How many.
+        permille: u64,
+    },
     /// The coordinator's answer to a client, and what it changes of its session.
     Reply(ClientKey, Vec<u8>, Change),
     /// Answer EXEC: run these commands of the client as if they came now, under this lock.
@@ -326,6 +350,11 @@ impl<T> Mailbox<T> {
             // Fails only if 2^64 rings went unheard.
             let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
         }
+    }
+
+    /// True if no letter waits.
+    pub fn is_empty(&self) -> bool {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// All letters, oldest first; silences the bell.

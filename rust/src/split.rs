@@ -5,9 +5,32 @@ use crate::forward::Taken;
 use crate::keys::Span;
 use crate::merge::{Merge, Merging};
 use crate::number::push_u64;
-use crate::request::{Args, push_array, push_bulk};
+use crate::reach::Reach;
+use crate::request::{Args, push_array, push_bulk, push_bulks};
 use crate::shared::Shared;
 use crate::worker::Worker;
+
+/// A command, and where its keys are.
+#[derive(Clone, Copy)]
+struct Whole<'a> {
+    args: Args<'a>,
+    span: Span,
+    /// The argument that says how many keys there are, if one does.
+    number_at: Option<usize>,
+    /// The instance of each key.
+    owners: &'a [u16],
+}
+
+/// What one instance gets of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Share {
+    /// How many of the keys.
+    keys: usize,
+    /// The lane to it.
+    lane: usize,
+    /// Where its command begins in that lane's `out`.
+    begin: usize,
+}
 
 impl Worker {
     /// One command to each instance that has some of the keys.
@@ -36,47 +59,56 @@ impl Worker {
         } else if let Some(home) = home {
             self.route_to_instance(place, home, args)
         } else {
-            self.split(place, row, merge, args, span, &owners)
+            let number_at = row.keys.first().and_then(|spec| spec.number_at(args));
+            self.split(place, merge, Whole { args, span, number_at, owners: &owners })
         };
         self.owners = owners;
         taken
     }
 
-    fn split(
-        &mut self,
-        place: usize,
-        row: &Row,
-        merge: Merge,
-        args: Args,
-        span: Span,
-        owners: &[u16],
-    ) -> Taken {
-        let mut counts = vec![0usize; self.instances.len()];
-        for &owner in owners {
-            counts[usize::from(owner)] += 1;
+    fn split(&mut self, place: usize, merge: Merge, whole: Whole) -> Taken {
+        let mut shares = std::mem::take(&mut self.shares);
+        shares.clear();
+        shares.resize(self.instances.len(), Share::default());
+        for &owner in whole.owners {
+            shares[usize::from(owner)].keys += 1;
         }
-        let involved: Vec<usize> = (0..counts.len()).filter(|&index| counts[index] > 0).collect();
-        let lanes = match self.reach_all(place, &involved) {
-            Ok(lanes) => lanes,
-            Err(taken) => return taken,
-        };
-        let order = if merge == Merge::Keyed { owners.to_vec() } else { Vec::new() };
-        let merging = Merging::new(merge, counts.len(), lanes.len(), order);
-        let sequence = self.owe_merging(place, merging);
+        let reached = self.reach_shares(place, &mut shares);
+        if reached.is_ok() {
+            let parts = shares.iter().filter(|share| share.keys > 0).count();
+            let order = if merge == Merge::Keyed { whole.owners.to_vec() } else { Vec::new() };
+            let sequence = self.owe_merging(place, Merging::new(merge, shares.len(), parts, order));
+            self.write_shares(place, sequence, whole, &mut shares);
+        }
+        self.shares = shares;
+        reached.err().unwrap_or(Taken::Yes)
+    }
 
-        let mut lane_of = vec![usize::MAX; counts.len()];
-        let mut begins = vec![0usize; counts.len()];
+    /// Finds the lanes, or says what became of the command because one cannot be had: nothing is
+    /// sent unless all can be.
+    fn reach_shares(&mut self, place: usize, shares: &mut [Share]) -> Result<(), Taken> {
+        for (instance, share) in shares.iter_mut().enumerate().filter(|(_, share)| share.keys > 0) {
+            match self.reach(place, instance) {
+                Reach::Lane(lane) => share.lane = lane,
+                Reach::Full(lane) => return Err(self.wait_for_lane(place, lane)),
+                Reach::Down => return Err(self.instance_down(place, instance)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes each share to its lane, the keys in the client's order.
+    fn write_shares(&mut self, place: usize, sequence: u32, whole: Whole, shares: &mut [Share]) {
+        let Whole { args, span, number_at, owners } = whole;
         let suffix = span.last + span.step..args.len();
-        let number_at = row.keys.first().and_then(|spec| spec.number_at(args));
-        for (&instance, &lane) in involved.iter().zip(&lanes) {
-            lane_of[instance] = lane;
-            let Some(lane) = self.lanes.get_mut(lane) else { continue };
-            begins[instance] = lane.out.len();
-            push_array(&mut lane.out, span.first + counts[instance] * span.step + suffix.len());
+        for share in shares.iter_mut().filter(|share| share.keys > 0) {
+            let Some(lane) = self.lanes.get_mut(share.lane) else { continue };
+            share.begin = lane.out.len();
+            push_array(&mut lane.out, span.first + share.keys * span.step + suffix.len());
             for index in 0..span.first {
                 if Some(index) == number_at {
                     let mut digits = Vec::new();
-                    push_u64(&mut digits, counts[instance] as u64);
+                    push_u64(&mut digits, share.keys as u64);
                     push_bulk(&mut lane.out, &digits);
                 } else {
                     push_bulk(&mut lane.out, args.get(index));
@@ -84,20 +116,14 @@ impl Worker {
             }
         }
         for (key, &owner) in span.indices().zip(owners) {
-            let Some(lane) = self.lanes.get_mut(lane_of[usize::from(owner)]) else { continue };
-            for index in key..key + span.step {
-                push_bulk(&mut lane.out, args.get(index));
-            }
+            let Some(lane) = self.lanes.get_mut(shares[usize::from(owner)].lane) else { continue };
+            push_bulks(&mut lane.out, args, key..key + span.step);
         }
-        for (&instance, &lane) in involved.iter().zip(&lanes) {
-            let begin = begins[instance];
-            let Some(known) = self.lanes.get_mut(lane) else { continue };
-            for index in suffix.clone() {
-                push_bulk(&mut known.out, args.get(index));
-            }
-            let length = known.out.len() - begin;
-            self.expect(place, lane, sequence, length);
+        for share in shares.iter().filter(|share| share.keys > 0) {
+            let Some(lane) = self.lanes.get_mut(share.lane) else { continue };
+            push_bulks(&mut lane.out, args, suffix.clone());
+            let length = lane.out.len() - share.begin;
+            self.expect(place, share.lane, sequence, length);
         }
-        Taken::Yes
     }
 }

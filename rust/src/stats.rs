@@ -44,6 +44,10 @@ counters! {
     net_output_bytes,
     /// Turns of the loop.
     turns,
+    /// Time between waking and going to sleep.
+    awake_nanoseconds,
+    /// Clients given to other workers.
+    clients_moved,
     /// Writes to instances; commands divided by this is the batch depth.
     lane_writes,
     /// Commands written to instances.

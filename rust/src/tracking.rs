@@ -222,10 +222,20 @@ fn is_script(row: &Row) -> bool {
 }
 
 fn waits(client: &Client, table: &Table) -> bool {
+    coordinated(client, table).is_some_and(|row| BLOCKING.contains(&row.name.as_slice()))
+}
+
+/// True if the client waits for a script: on one server nothing else happens meanwhile.
+pub(crate) fn runs_script(client: &Client, table: &Table) -> bool {
+    coordinated(client, table).is_some_and(is_script)
+}
+
+/// What the coordinator does for a client now.
+fn coordinated<'t>(client: &Client, table: &'t Table) -> Option<&'t Row> {
     match client.owed.front() {
         Some(Owed::Waiting(row)) if client.gate == Gate::Coordinator => {
-            BLOCKING.contains(&table.row(*row as usize).name.as_slice())
+            Some(table.row(*row as usize))
         }
-        _ => false,
+        _ => None,
     }
 }

@@ -30,7 +30,7 @@ pub struct Waited {
 #[repr(align(64))] // a cache line each
 struct Shard {
     count: AtomicUsize,
-    keys: Mutex<HashMap<(u32, Vec<u8>), usize>>,
+    keys: Mutex<HashMap<u32, HashMap<Vec<u8>, usize>>>,
 }
 
 impl Default for Waited {
@@ -53,7 +53,7 @@ impl Waited {
     pub fn add(&self, db: u32, key: &[u8]) {
         let shard = self.shard(db, key);
         let mut keys = shard.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = keys.entry((db, key.to_vec())).or_default();
+        let waiting = keys.entry(db).or_default().entry(key.to_vec()).or_default();
         *waiting += 1;
         if *waiting == 1 {
             shard.count.fetch_add(1, Release);
@@ -65,11 +65,11 @@ impl Waited {
     pub fn remove(&self, db: u32, key: &[u8]) {
         let shard = self.shard(db, key);
         let mut keys = shard.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = (db, key.to_vec());
-        let Some(waiting) = keys.get_mut(&place) else { return };
+        let Some(keys) = keys.get_mut(&db) else { return };
+        let Some(waiting) = keys.get_mut(key) else { return };
         *waiting -= 1;
         if *waiting == 0 {
-            keys.remove(&place);
+            keys.remove(key);
             shard.count.fetch_sub(1, Release);
             self.count.fetch_sub(1, Release);
         }
@@ -88,7 +88,8 @@ impl Waited {
                 .keys
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .contains_key(&(db, key.to_vec()))
+                .get(&db)
+                .is_some_and(|keys| keys.contains_key(key))
     }
 
     /// Whether one of these is written and waited for.

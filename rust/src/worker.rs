@@ -1,5 +1,6 @@
 //! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
 
+use crate::balance::Leaving;
 use crate::client::{Client, Closing, Gate};
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
@@ -9,6 +10,8 @@ use crate::names::Recent;
 use crate::net::{Io, Listener};
 use crate::request::Request;
 use crate::shared::{Shared, ToCoordinator};
+use crate::spin::Spin;
+use crate::split::Share;
 use crate::stats::Counters;
 use crate::subscriptions::Audience;
 use crate::tally::Tally;
@@ -48,6 +51,7 @@ pub struct Worker {
     pub(crate) counters: Counters,
     pub(crate) tally: Tally,
     pub(crate) last_generation: u32,
+    pub(crate) spin: Spin,
 
     /// Clients to read this turn, and in the next.
     pub(crate) ready: Vec<usize>,
@@ -72,6 +76,8 @@ pub struct Worker {
     held_count: usize,
     /// Clients to look at when the turn ends.
     pub(crate) ending: Vec<usize>,
+    /// Clients on their way to another worker.
+    pub(crate) leaving: Vec<Leaving>,
     /// Lanes to close when the turn ends.
     pub(crate) broken: Vec<usize>,
 
@@ -84,6 +90,10 @@ pub struct Worker {
     pub(crate) recent: Recent,
     /// Instance of each key of the command at hand.
     pub(crate) owners: Vec<u16>,
+    /// What each instance gets of it.
+    pub(crate) shares: Vec<Share>,
+    /// A reply put together from those of several instances.
+    pub(crate) merged: Vec<u8>,
     /// Bytes buffered for all clients.
     pub(crate) buffered: usize,
     pub(crate) mail_rang: bool,
@@ -97,7 +107,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that watches its mailbox and `listeners` (which only the first worker has).
+    /// A worker that watches its mailbox and `listeners` (which only the first worker has); it
+    /// `spins` if it has its CPU to itself.
     ///
     /// # Errors
     /// When the kernel refuses a descriptor.
@@ -106,6 +117,7 @@ impl Worker {
         shared: Arc<Shared>,
         listeners: Vec<Listener>,
         instances: Vec<InstanceState>,
+        spins: bool,
     ) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let watch = |fd: rustix::fd::BorrowedFd, kind: u64, place: usize| {
@@ -131,6 +143,7 @@ impl Worker {
             lines: Vec::new(),
             counters: Counters::default(),
             last_generation: 0,
+            spin: Spin::new(spins),
             ready: Vec::new(),
             dirty_lanes: Vec::new(),
             ready_lanes: Vec::new(),
@@ -143,12 +156,15 @@ impl Worker {
             held_until: 0,
             held_count: 0,
             ending: Vec::new(),
+            leaving: Vec::new(),
             broken: Vec::new(),
             scratch: Vec::with_capacity(CLIENT_READ),
             chunk: Vec::new(),
             request: Request::default(),
             recent: Recent::default(),
             owners: Vec::new(),
+            shares: Vec::new(),
+            merged: Vec::new(),
             buffered: 0,
             mail_rang: false,
             accept_waiting: false,
@@ -175,6 +191,7 @@ impl Worker {
             self.settle_locks();
             self.tick();
             self.write_clients();
+            self.move_clients();
             self.close();
             self.publish();
         }
@@ -226,7 +243,8 @@ impl Worker {
 
     /// Writes every lane that has commands, once.
     fn write_lanes(&mut self) {
-        for place in std::mem::take(&mut self.dirty_lanes) {
+        let mut dirty_lanes = std::mem::take(&mut self.dirty_lanes);
+        for place in dirty_lanes.drain(..) {
             let Some(lane) = self.lanes.get_mut(place) else {
                 continue;
             };
@@ -246,6 +264,7 @@ impl Worker {
                 }
             }
         }
+        put_back(&mut self.dirty_lanes, dirty_lanes);
     }
 
     /// Clients behind a full lane go on once it has room.
@@ -297,6 +316,7 @@ impl Worker {
 
     fn publish(&mut self) {
         self.counters.turns += 1;
+        self.counters.awake_nanoseconds += monotonic().saturating_sub(self.now);
         self.counters.lanes = self.lanes.len() as u64;
         self.counters.lanes_aside = self.lanes.count_aside() as u64;
         self.counters.clients = self.clients.len() as u64;
@@ -315,6 +335,7 @@ impl Worker {
         }
         self.next_tick = self.now + TICK_NANOSECONDS;
         self.end_idle_clients();
+        self.stop_leaving();
         for place in self.lanes.idle(self.now_seconds) {
             self.lanes.close(place);
         }
@@ -342,6 +363,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Gives a list that was worked through its memory back; what was added meanwhile stays.
+pub(crate) fn put_back<T>(list: &mut Vec<T>, mut emptied: Vec<T>) {
+    emptied.append(list);
+    *list = emptied;
 }
 
 /// Nanoseconds of a clock that never jumps.

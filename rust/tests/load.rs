@@ -67,13 +67,15 @@ impl Drop for Server {
 
 fn config(address: Address) -> LoadConfig {
     LoadConfig {
-        address,
+        nodes: vec![address],
         connections: 5,
         pipeline: 16,
         value_size: 16,
         mix: Mix::Get,
+        batches: Vec::new(),
         key_count: 1000,
         keys: Keys::Uniform,
+        rate: None,
         seconds: 0.2,
         warmup: 0.05,
         threads: 1,
@@ -90,6 +92,20 @@ fn assert_clean(report: &LoadReport) {
     assert!(report.commands > 0 && report.commands_total >= report.commands);
     assert!(report.latency_us(0.5) <= report.latency_us(0.99));
     assert!(report.bytes_in > 0 && report.bytes_out > 0);
+}
+
+#[test]
+fn an_open_load_sends_what_was_asked_for() {
+    let Some(server) = Server::start("rate") else {
+        return;
+    };
+    let base = config(server.tcp());
+    preload(&base, &NEVER).expect("a preload");
+    let load = LoadConfig { rate: Some(4000.0), pipeline: 2, threads: 2, seconds: 1.0, ..base };
+    let report = run(&load).expect("a run");
+    assert_clean(&report);
+    assert!((3000..5000).contains(&report.commands), "{}", report.commands);
+    assert!(run(&LoadConfig { rate: Some(0.0), ..load }).is_err());
 }
 
 #[test]

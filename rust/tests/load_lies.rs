@@ -37,13 +37,15 @@ fn honest(request: &[u8]) -> Vec<u8> {
 /// One batch of two GETs.
 fn lied_to(answer: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> LoadReport {
     let config = LoadConfig {
-        address: liar(answer),
+        nodes: vec![liar(answer)],
         connections: 1,
         pipeline: 2,
         value_size: 16,
         mix: Mix::Get,
+        batches: Vec::new(),
         key_count: 1000,
         keys: Keys::Uniform,
+        rate: None,
         seconds: 0.0001,
         warmup: 0.0,
         threads: 1,

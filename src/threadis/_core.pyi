@@ -79,7 +79,8 @@ class ProxyConfig(Protocol):
     @property
     def backlog(self) -> int: ...
     @property
-    def workers(self) -> Sequence[Sequence[int]]: ...
+    def workers(self) -> Sequence[tuple[Sequence[int], bool]]:
+        """For each worker: its CPUs, and whether it may wait awake."""
     @property
     def placement(self) -> Placement: ...
     @property
@@ -405,7 +406,8 @@ class Proxy:
     def is_tight(self) -> bool:
         """Whether one is, or has said so to a worker."""
     def set_limit(self, name: str, value: int) -> None:
-        """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all or client-memory."""
+        """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all, client-memory or
+        newcomers-worker (which gets new connections)."""
     def stats(self) -> list[dict[str, int]]:
         """Counters of each worker, as of its last turn."""
     def connected(self) -> int:
@@ -418,6 +420,8 @@ class Proxy:
         """Hold commands back: 0 none, 1 those that write, 2 all; who waits already tries again."""
     def kill_clients(self, ids: Sequence[int], after_replies: bool) -> None:
         """Close clients, at once or after what they are owed."""
+    def give(self, worker: int, to: int, permille: int) -> None:
+        """Let a worker give clients with so many thousandths of its load to another."""
     def stop(self, grace: int) -> None:
         """Stop accepting, answer what runs for at most ``grace`` milliseconds, end."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from threadis import __version__, config
-from threadis.bench.command import bench
+from threadis.bench.command import app as bench
 from threadis.errors import ThreadisError
 
 app = typer.Typer(
@@ -143,7 +143,7 @@ def where(
 app.command()(_with_flags(serve))
 app.command()(_with_flags(plan))
 app.command()(where)
-app.command()(bench)
+app.add_typer(bench, name="bench")
 
 
 def _say(line: str) -> None:

@@ -87,6 +87,7 @@ class Config:
     timeout: int = _knob(0, _ANY, LIMITS, "SECONDS", "Close a client that was idle so long; 0: never.")
     tcp_keepalive: int = _knob(300, _ANY, LIMITS, "SECONDS", "Time between probes of an idle client; 0: none.")
     server: str | None = _knob(None, values.path, SERVER, "PATH", "The redis-server or valkey-server to run (default: from PATH, else the one that came along)")
+    allocator: str = _knob("auto", values.path, SERVER, "auto|none|LIBRARY", "Preloaded if the server was built without jemalloc; auto: jemalloc if installed, else glibc is tuned.")
     enable_debug_command: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow DEBUG; local: to clients of this machine.")
     enable_protected_configs: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow CONFIG SET of protected directives.")
     enable_module_command: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow MODULE LOAD and UNLOAD.")

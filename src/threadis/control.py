@@ -45,6 +45,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 
     listeners: list[Listener]
     workers: list[list[int]]  # one row a worker: the CPUs it may run on
+    spins: list[bool]  # for each worker: nobody else needs its CPUs, it may wait awake
     slot_map: list[SlotRange]  # covers 0..16383
     rules: list[str]  # which part of a key gives its slot; see threadis.placement
     pins: list[tuple[int, int]]  # databases that live on one instance, and which

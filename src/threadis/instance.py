@@ -162,6 +162,7 @@ class Instance:
             stdin=text,
             log=folder / "server.log",  # what it says before it opens its log goes there too
             pass_fds=[self._data.lock_fd],
+            environment=self._server.environment,
         )
 
     async def _watch(self, child: Child) -> int:

@@ -13,6 +13,15 @@ class Plan:
     worker_cpus: list[list[int]]
     instance_cpus: list[list[int]]
     notes: list[str]
+    is_limited: bool = False  # by a quota: who waits awake uses it up
+
+    def spins(self) -> list[bool]:
+        """Whether each worker has its CPUs to itself, so that it may wait awake."""
+        everyone = [cpu for cpus in self.worker_cpus + self.instance_cpus for cpu in cpus]
+        return [
+            not self.is_limited and all(everyone.count(cpu) == 1 for cpu in cpus)
+            for cpus in self.worker_cpus
+        ]
 
     def render(self) -> list[str]:
         """The plan as lines of text."""
@@ -31,7 +40,7 @@ def make(machine: Machine, instances: int | None = None, workers: int | None = N
     cpus = usable_cpus(machine)
     instances, workers = _counts(len(cpus), instances, workers)
     chosen = _in_node_order(cpus[: workers + instances])
-    plan = Plan([], [], [])
+    plan = Plan([], [], [], is_limited=machine.quota is not None)
     total = workers + instances
     for place in range(total):
         cpu = [chosen[place % len(chosen)].index]

@@ -11,7 +11,7 @@ import random
 import resource
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Child:
         stdin: bytes = b"",
         log: Path | None = None,
         pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,  # in addition to ours
     ) -> None:
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(_open_log(log)) if log else None
@@ -46,6 +47,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
                 pass_fds=pass_fds,
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,  # a terminal's Ctrl-C is for the supervisor only
                 preexec_fn=_prepare(os.getpid(), cpus),
             )

@@ -17,6 +17,7 @@ import hiredis
 
 from threadis import _core, commands, control, placement
 from threadis.coordinator import Coordinator
+from threadis.coordinator.balance import Balance
 from threadis.coordinator.links import LinkError, Links
 from threadis.resp import encode
 
@@ -30,7 +31,7 @@ class CoreConfig:
 
     listeners: list[tuple[int, str, bool]]
     backlog: int
-    workers: list[list[int]]
+    workers: list[tuple[list[int], bool]]  # CPUs; may wait awake
     placement: _core.Placement
     instance_count: int
     instance_password: bytes
@@ -114,9 +115,12 @@ class Server:
         loop.add_reader(self._core.bell(), self._read_letters)
         loop.add_signal_handler(signal.SIGTERM, self._core.stop, 5000)
         self._tell(control.Serving(tids))
-        listening = asyncio.create_task(self._listen(reader))
+        tasks = [asyncio.create_task(self._listen(reader))]
+        if len(tids) > 1:
+            tasks.append(asyncio.create_task(Balance(self._core, len(tids)).run()))
         await self._finished.wait()
-        listening.cancel()
+        for task in tasks:
+            task.cancel()
         return 0
 
     def _tell(self, message: control.ToSupervisor) -> None:
@@ -196,7 +200,7 @@ def core_config(start: control.Start, facts: ServerFacts, placed: _core.Placemen
     return CoreConfig(
         listeners=[(one.fd, one.address, one.is_unix) for one in start.listeners],
         backlog=start.tcp_backlog,
-        workers=start.workers,
+        workers=list(zip(start.workers, start.spins, strict=True)),
         placement=placed,
         instance_count=start.instance_count,
         instance_password=start.instance_password.encode(),

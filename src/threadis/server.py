@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from threadis.errors import ServerError
@@ -40,6 +41,7 @@ class Server:
     allocator: str  # "jemalloc-5.3.0", "libc"
     package: str | None = None  # version of the Debian package that the binary belongs to
     notes: tuple[str, ...] = ()  # about candidates that were passed over
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)  # added when it runs
 
     def describe(self) -> str:
         """One line: kind, version, allocator, where."""
@@ -94,7 +96,7 @@ def find(path: str | None = None) -> Server:
     if path is not None:
         return judge(shutil.which(path) or path)
     passed_over: list[str] = []
-    for candidate in _candidates():
+    for candidate in candidates():
         try:
             server = judge(candidate)
         except ServerError as error:
@@ -107,7 +109,7 @@ def find(path: str | None = None) -> Server:
     )  # fmt: skip
 
 
-def _candidates() -> list[str]:
+def candidates() -> list[str]:
     """Paths to try, best first."""
     found = [path for name in NAMES if (path := shutil.which(name))]
     try:

@@ -7,13 +7,24 @@ All children are started from the main thread, and die with it.
 """
 
 import asyncio
+import dataclasses
 import logging
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from threadis import __version__, control, data_dir, listeners, machine, placement, plan, server
+from threadis import (
+    __version__,
+    allocator,
+    control,
+    data_dir,
+    listeners,
+    machine,
+    placement,
+    plan,
+    server,
+)
 from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
@@ -92,6 +103,8 @@ class Supervisor:
     async def _start(self) -> None:
         config = self._config
         chosen = server.find(config.server)
+        added = allocator.environment(config.allocator, chosen)
+        chosen = dataclasses.replace(chosen, environment=added)
         planned = make_plan(config)
         self._listeners.bind_tcp(config.host, config.port)
         if config.unixsocket:
@@ -105,6 +118,7 @@ class Supervisor:
         self._raise_file_limit()
         password = secrets.token_hex(32)
         await self._start_instances(chosen, planned, password)
+        self._tell_allocator(chosen.environment)
         await self._start_proxy(planned, password)
         self._tell_where()
 
@@ -156,6 +170,7 @@ class Supervisor:
         return control.Start(
             listeners=self._listeners.listeners,
             workers=planned.worker_cpus,
+            spins=planned.spins(),
             slot_map=self._data.layout.slot_map,
             rules=self._data.layout.rules,
             pins=self._data.layout.pins,
@@ -215,6 +230,16 @@ class Supervisor:
             self._say(f"place    database {db} on instance {index}")
         for line in planned.render():
             self._say(f"plan     {line}")
+
+    def _tell_allocator(self, added: Mapping[str, str]) -> None:
+        """Not before the instances run: only then it is sure that they have loaded it."""
+        running = next((one for one in self._instances if one.state is State.READY), None)
+        if not added or running is None:
+            return
+        if words := allocator.describe(added, running.message().pid):
+            self._say(f"memory   {words}")
+        elif self._config.allocator != allocator.AUTO:
+            log.warning("allocator: the instances run without %s", self._config.allocator)
 
     def _tell_where(self) -> None:
         for listener in self._listeners.listeners:

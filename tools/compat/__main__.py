@@ -2,7 +2,9 @@
 
     python -m tools.compat SUITE [--server PATH] [--untag] [--unit NAME ...]
 
-The suite is run as it is, by its own runner, unit by unit; what it prints is read.
+The suite is run by its own runner, unit by unit; what it prints is read. That one test fails should
+not decide about others: every unit finds a fresh server; after a test that fails, the next one
+finds a fresh connection; a unit in which one hangs is run again without it.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -32,8 +35,21 @@ OPTIONS = [
     for name in ("debug-command", "protected-configs", "module-command")
     for word in (f"--enable-{name}", "yes")
 ]
+HANGS = 5  # of one unit, before the rest of it is given up
+# Appended to the suite's own definition of ``test``.
+FRESH_CONNECTION = """
+rename test test_by_itself
+proc test {name code args} {
+    set failed $::num_failed
+    uplevel 1 [list test_by_itself $name $code {*}$args]
+    if {$::num_failed != $failed} { catch { reconnect } }
+}
+"""
 OUTCOME = re.compile(r"^\[(ok|err|exception)\]: (.*?)(?: \(\d+ ms\)| in tests/\S+)?$")
 TAG = re.compile(r"([A-Za-z0-9_*:\\\]})-])\{t\}")
+
+IN_PROGRESS = re.compile(r"=> \(IN PROGRESS\) (.*)")
+UNRELEASED = "255.255.255"  # the version of a checkout between two releases
 
 Outcomes = dict[str, str]  # by test: "" if it passes, else what was printed
 
@@ -47,12 +63,29 @@ def units(suite: Path) -> list[str]:
     return done.stdout.split()
 
 
-def run_unit(suite: Path, unit: str, port: int) -> Outcomes:
+def run_unit(suite: Path, unit: str, command: list[str], folder: Path) -> Outcomes:
     """The outcomes of one unit; tests of the same name are numbered."""
+    outcomes: Outcomes = {}
+    hung: list[str] = []
+    while len(hung) <= HANGS:
+        with fresh(command, folder) as port:
+            printed = run(suite, unit, port, hung)
+        outcomes = {**read(printed), **outcomes}
+        if not (found := IN_PROGRESS.search(printed)):
+            break
+        hung.append(found[1])
+        outcomes[found[1]] = "hangs"
+    return outcomes
+
+
+def run(suite: Path, unit: str, port: int, without: list[str]) -> str:
+    """What the suite's runner prints of a unit."""
     command = [
         "tclsh", "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(port), "--single",
         unit, "--durable", "--tags", "-needs:repl", "--clients", "1", "--timeout", "120",
     ]  # fmt: skip
+    for name in without:
+        command += ["--skiptest", name]
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             command, cwd=suite, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -63,14 +96,24 @@ def run_unit(suite: Path, unit: str, port: int) -> Outcomes:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         output.seek(0)
-        return read(output.read())
+        return re.sub(r"\x1b\[[0-9;]*m", "", output.read())
+
+
+@contextlib.contextmanager
+def fresh(command: list[str], folder: Path) -> Iterator[int]:
+    """A server without data; its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(dir=folder) as data:
+        rest = ["--port", str(port), "--dir", data, "--save", "", *OPTIONS]
+        with running([*command, *rest], port):
+            yield port
 
 
 def read(printed: str) -> Outcomes:
     """The outcomes in what the suite's runner prints."""
     found: Outcomes = {}
     seen: Counter[str] = Counter()
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()
+    lines = printed.splitlines()
     for at, line in enumerate(lines):
         match = OUTCOME.match(line)
         if match:
@@ -81,22 +124,25 @@ def read(printed: str) -> Outcomes:
     return found
 
 
-def without_tags(suite: Path, folder: Path) -> Path:
-    """A copy of the suite whose keys have no common hash tags."""
+def prepared(suite: Path, folder: Path, *, untag: bool) -> Path:
+    """A copy of the suite as it is run; on request its keys have no common hash tags."""
     copy = folder / "suite"
     shutil.copytree(suite, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
-    for path in (copy / "tests" / "unit").rglob("*.tcl"):
+    with (copy / "tests" / "support" / "test.tcl").open("a") as file:
+        file.write(FRESH_CONNECTION)
+    for path in (copy / "tests" / "unit").rglob("*.tcl") if untag else ():
         path.write_text(TAG.sub(r"\1~t~", path.read_text(errors="surrogateescape")),
                         errors="surrogateescape")  # fmt: skip
     return copy
 
 
 def version(suite: Path) -> str:
-    """What the suite calls itself."""
+    """What the suite calls itself; between two releases, by its folder (a commit, say)."""
     header = suite / "src" / "version.h"
     text = header.read_text() if header.exists() else ""
     if match := re.search(r'(REDIS|VALKEY)_VERSION "([^"]+)"', text):
-        return f"{match[1].capitalize()} {match[2]}"
+        number = suite.resolve().name if match[2] == UNRELEASED else match[2]
+        return f"{match[1].capitalize()} {number}"
     return suite.name
 
 
@@ -108,33 +154,32 @@ def main(
 ) -> None:
     """Run a suite on the stock server and on thREaDIS over four of it; write results and page."""
     stock = server.find(path)
-    run = Results(version(suite), f"{stock.kind} {stock.version_text}", untag)
-    name = re.sub(r"[^a-z0-9.]+", "-", run.suite.lower()) + ("-untagged" if untag else "")
+    results = Results(version(suite), f"{stock.kind} {stock.version_text}", untag)
+    name = re.sub(r"[^a-z0-9.]+", "-", results.suite.lower()) + ("-untagged" if untag else "")
     out = page.ROOT / "benchmarks" / "results" / f"compat-{name}.json"
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
-        suite = without_tags(suite, Path(folder)) if untag else suite.resolve()
+        suite = prepared(suite, Path(folder), untag=untag)
         wanted = unit or units(suite)
         task = progress.add_task("", total=2 * len(wanted))
         found: list[dict[str, Outcomes]] = []
         for number, whose in enumerate(("stock", "threadis")):
-            port, data = free_port(), Path(folder) / whose
-            data.mkdir()
-            rest = ["--port", str(port), "--dir", str(data), "--save", "", *OPTIONS]
             serve = [sys.executable, "-m", "threadis", "serve", "--server", stock.path]
             serve += ["--instances", str(INSTANCES)]
-            with running([*(serve if number else [stock.path]), *rest], port):
-                outcomes = {}
-                for one in wanted:
-                    progress.update(task, description=f"{whose}: {one}", advance=1)
-                    outcomes[one] = run_unit(suite, one, port)
+            outcomes = {}
+            for one in wanted:
+                progress.update(task, description=f"{whose}: {one}", advance=1)
+                command = serve if number else [stock.path]
+                outcomes[one] = run_unit(suite, one, command, Path(folder))
             found.append(outcomes)
     for one in wanted:
         good = [test for test, error in found[0][one].items() if not error]
         failed = {test: found[1][one].get(test, "not run") for test in good}
-        run.units[one] = Unit(len(good), {test: error for test, error in failed.items() if error})
-    run.save(out)
+        results.units[one] = Unit(
+            len(good), {test: error for test, error in failed.items() if error}
+        )
+    results.save(out)
     page.main([])
-    typer.echo(f"{run.passed} of {run.total} pass; {out}, {page.PAGE}")
+    typer.echo(f"{results.passed} of {results.total} pass; {out}, {page.PAGE}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::value::HEADER;
 
 const VALUE_LIMIT: usize = 64 * 1024 * 1024; // bytes; a mistyped size must not fill the memory
+const NODES_LIMIT: usize = 256;
 const BATCH_LIMIT: usize = 1 << 20; // keys owed to one client at once
 
 /// Where the server listens.
@@ -77,6 +78,21 @@ impl FromStr for Mix {
     }
 }
 
+/// Commands that are sent in one write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The commands.
+    pub request: Vec<u8>,
+    /// How many replies they get.
+    pub replies: usize,
+}
+
+impl From<(Vec<u8>, usize)> for Batch {
+    fn from((request, replies): (Vec<u8>, usize)) -> Self {
+        Self { request, replies }
+    }
+}
+
 /// How keys are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Keys {
@@ -89,8 +105,8 @@ pub enum Keys {
 /// One load.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
-    /// Where to.
-    pub address: Address,
+    /// Where to: one server, or the nodes of a cluster, which own equal shares of the slots in order.
+    pub nodes: Vec<Address>,
     /// Clients, spread evenly over the threads.
     pub connections: usize,
     /// Commands a client sends at once; it waits for all their replies before it sends more.
@@ -99,10 +115,16 @@ pub struct LoadConfig {
     pub value_size: usize,
     /// Which commands.
     pub mix: Mix,
+    /// Prepared ones instead: client `n` of `c` sends those with the numbers n, n + c, n + 2c … and
+    /// then begins anew. Of their replies only errors are found.
+    pub batches: Vec<Batch>,
     /// How many keys there are.
     pub key_count: u32,
     /// How they are chosen.
     pub keys: Keys,
+    /// Commands a second over all clients, at moments that do not wait for replies; `None`: a client
+    /// sends as soon as it has its replies.
+    pub rate: Option<f64>,
     /// How long replies are counted.
     pub seconds: f64,
     /// How long the load runs before that.
@@ -130,6 +152,9 @@ impl LoadConfig {
 
     /// Keys that one command names.
     pub(super) fn keys_per_command(&self) -> usize {
+        if !self.batches.is_empty() {
+            return 1;
+        }
         if let Mix::Mget { keys } | Mix::Mset { keys } = self.mix { keys } else { 1 }
     }
 
@@ -138,6 +163,12 @@ impl LoadConfig {
         let batch = self.pipeline.saturating_mul(self.keys_per_command());
         let bytes = batch.saturating_mul(self.value_size);
         let faults = [
+            (!(1..=NODES_LIMIT).contains(&self.nodes.len()), "address: 1 to 256 nodes"),
+            (
+                self.nodes.len() > 1 && (self.keys_per_command() > 1 || !self.batches.is_empty()),
+                "mix: a command on many keys, or a prepared one, has no one node of a cluster",
+            ),
+            (self.batches.iter().any(|batch| batch.replies == 0), "batches: each has a reply"),
             (self.connections == 0, "connections: at least 1"),
             (self.connections > 1_000_000, "connections: at most 1000000"),
             (self.threads == 0 || self.threads > self.connections, "threads: 1 to connections"),
@@ -147,6 +178,10 @@ impl LoadConfig {
             (self.value_size > VALUE_LIMIT, "value_size: at most 64 MB"),
             (bytes > 16 * VALUE_LIMIT, "pipeline times value_size: at most 1 GB a connection"),
             (self.keys_per_client() == 0, "key_count: at least 1; with private_keys, 1 a client"),
+            (
+                self.rate.is_some_and(|rate| !(1.0..=1e9).contains(&rate)),
+                "rate: 1 to 1000000000 commands a second",
+            ),
             (!(0.0..=86_400.0).contains(&self.seconds), "seconds: 0 to 86400"),
             (!(0.0..=86_400.0).contains(&self.warmup), "warmup: 0 to 86400 seconds"),
             (

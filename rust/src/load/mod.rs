@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   run ── thread 0 ── client 0 ─┐         request.rs  which command, which key, what is owed
-//!     │            └── client 2 ─┤ epoll   client.rs   one batch out, its replies in
-//!     └─── thread 1 ── client 1 ─┘         reply.rs    cuts them        value.rs  whose value is it
+//!     │            └── client 2 ─┤ epoll   client.rs   one batch, and what its replies must be
+//!     └─── thread 1 ── client 1 ─┘         link.rs     out and in, reply.rs cuts, value.rs judges
 //! ```
 //!
 //! Every value says for which key, by which client and as which of its writes it was written
@@ -12,12 +12,14 @@
 //! order, is counted as an error: keys in one pipeline differ, save by chance, and two commands for
 //! the same key have interchangeable replies. A SET must bring `+OK`.
 //!
-//! The loop is closed: a client sends `pipeline` commands in one write, waits for all their replies
-//! and sends the next batch, as `redis-benchmark` does. Latency runs from that write to the moment
-//! when a reply is cut.
+//! Without a `rate` the loop is closed: a client sends `pipeline` commands in one write, waits for all
+//! their replies and sends the next batch, as `redis-benchmark` does. Latency runs from that write to
+//! the moment when a reply is cut. With a `rate` the moments are fixed beforehand ([`pace`]).
 
 mod client;
 mod config;
+mod link;
+mod pace;
 #[cfg(feature = "python")]
 pub mod python;
 pub mod reply;
@@ -32,10 +34,12 @@ use std::thread as os_thread;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-pub use config::{Address, Keys, LoadConfig, Mix};
+pub use config::{Address, Batch, Keys, LoadConfig, Mix};
 pub use tally::{Fault, LoadReport};
 
-use client::{Client, connect};
+use client::Client;
+use link::{Link, connect};
+use pace::Pace;
 use request::{ANY, Author, Requests};
 use thread::LoadThread;
 use value::PRELOADER;
@@ -72,7 +76,9 @@ pub fn preload(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport>
         connections: PRELOAD_CLIENTS,
         pipeline: (PRELOAD_BATCH / config.value_size.max(1)).clamp(1, PRELOAD_PIPELINE),
         mix: Mix::Set,
+        batches: Vec::new(),
         keys: Keys::Uniform,
+        rate: None,
         threads: 1,
         seconds: PRELOAD_LIMIT,
         warmup: 0.0,
@@ -100,12 +106,11 @@ fn spread(config: &LoadConfig, stop: &AtomicBool, preloads: bool) -> io::Result<
         let start = |(index, clients)| {
             let run = move || {
                 pin(&config.cpus, index)?;
-                let requests = if preloads {
-                    Requests::each(config)
-                } else {
-                    Requests::new(config, config.seed.wrapping_add(index as u64))
-                };
-                LoadThread::new(clients, requests, config, stop)?.run()
+                let seed = config.seed.wrapping_add(index as u64);
+                let requests =
+                    if preloads { Requests::each(config) } else { Requests::new(config, seed) };
+                let pace = Pace::new(config, seed);
+                LoadThread::new(clients, requests, pace, config, stop)?.run()
             };
             os_thread::Builder::new().name(format!("load-{index}")).spawn_scoped(scope, run)
         };
@@ -119,17 +124,20 @@ fn spread(config: &LoadConfig, stop: &AtomicBool, preloads: bool) -> io::Result<
 }
 
 fn client(config: &LoadConfig, number: usize, preloads: bool) -> io::Result<Client> {
-    let socket = connect(&config.address, config.password.as_deref())?;
+    let connected = |node| connect(node, config.password.as_deref()).map(Link::new);
+    let links = config.nodes.iter().map(connected).collect::<io::Result<_>>()?;
+    let batch = number;
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     let share = config.keys_per_client();
     let (first_key, private) = if config.private_keys { (number * share, share) } else { (0, 0) };
     let author = Author {
         client: if preloads { PRELOADER } else { number },
         sequence: 0,
+        batch,
         first_key,
         last_writes: vec![ANY; private as usize],
     };
-    Ok(Client::new(socket, author, config.keys_per_command()))
+    Ok(Client::new(links, author, config.keys_per_command()))
 }
 
 /// Binds the calling thread to its CPU.

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::{Fault, Keys, LoadConfig, LoadReport, preload, run_until};
+use super::{Batch, Fault, Keys, LoadConfig, LoadReport, preload, run_until};
 
 const SIGNAL_CHECK: Duration = Duration::from_millis(50); // how soon Ctrl-C is noticed
 
@@ -22,8 +22,10 @@ pub struct PyLoad {
     pipeline: usize,
     value_size: usize,
     mix: String,
+    batches: Vec<(Vec<u8>, usize)>,
     key_count: u32,
     zipf: Option<f64>,
+    rate: Option<f64>,
     seconds: f64,
     warmup: f64,
     threads: usize,
@@ -39,13 +41,15 @@ impl TryFrom<PyLoad> for LoadConfig {
 
     fn try_from(load: PyLoad) -> PyResult<Self> {
         Ok(Self {
-            address: load.address.parse()?,
+            nodes: load.address.split(',').map(str::parse).collect::<Result<_, _>>()?,
             connections: load.connections,
             pipeline: load.pipeline,
             value_size: load.value_size,
             mix: load.mix.parse()?,
+            batches: load.batches.into_iter().map(Batch::from).collect(),
             key_count: load.key_count,
             keys: load.zipf.map_or(Keys::Uniform, Keys::Zipf),
+            rate: load.rate,
             seconds: load.seconds,
             warmup: load.warmup,
             threads: load.threads,
@@ -111,6 +115,7 @@ fn describe<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, Py
     dict.set_item("commands", report.commands)?;
     dict.set_item("commands_total", report.commands_total)?;
     dict.set_item("seconds", report.seconds)?;
+    dict.set_item("busy_seconds", report.busy_seconds)?;
     dict.set_item("throughput", report.throughput())?;
     dict.set_item("p50_us", report.latency_us(0.5))?;
     dict.set_item("p99_us", report.latency_us(0.99))?;

@@ -4,10 +4,13 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 
-use super::config::{Keys, LoadConfig, Mix};
+use super::config::{Batch, Keys, LoadConfig, Mix};
+use super::link::Link;
 use super::value::{Stamp, Values};
+use crate::slot::{SLOTS, slot};
 
 const KEY: &[u8] = b"$16\r\nkey:000000000000\r\n"; // as redis-benchmark names its keys
+const KEY_START: usize = "$16\r\n".len();
 const KEY_DIGITS_END: usize = KEY.len() - 2;
 
 /// What the reply about one key must say.
@@ -17,8 +20,19 @@ pub struct Expected {
     pub key: u32,
     /// The only write of this client that may be read; [`ANY`] if any value of the key will do.
     pub sequence: u32,
-    /// A SET: the reply is `+OK`.
-    pub is_set: bool,
+    /// What may come.
+    pub kind: Kind,
+}
+
+/// What may answer a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A value of the key.
+    Get,
+    /// `+OK`
+    Set,
+    /// Whatever is no error.
+    Any,
 }
 
 /// No particular write is expected.
@@ -31,6 +45,8 @@ pub struct Author {
     pub client: u32,
     /// Writes so far.
     pub sequence: u32,
+    /// Of prepared batches, the one to send next.
+    pub batch: usize,
     /// Its first key: 0 unless keys are private.
     pub first_key: u32,
     /// Of private keys, the last write to each, [`ANY`] if none or if a write failed. Else empty.
@@ -66,6 +82,9 @@ enum Picker {
 pub struct Requests {
     picker: Picker,
     mix: Mix,
+    batches: Vec<Batch>,
+    stride: usize,   // from one batch of a client to its next
+    owners: Vec<u8>, // of a cluster: the node that owns each key; else empty
     random: SmallRng,
     values: Values,
     set_size: Vec<u8>, // "$16\r\n" of every SET's value
@@ -84,6 +103,9 @@ impl Requests {
         Self {
             picker: picker.unwrap_or(Picker::Uniform(count)),
             mix: config.mix,
+            batches: config.batches.clone(),
+            stride: config.connections,
+            owners: owners(config),
             random: SmallRng::seed_from_u64(seed),
             values: Values::new(config.value_size),
             set_size: format!("${}\r\n", config.value_size).into_bytes(),
@@ -95,7 +117,7 @@ impl Requests {
     /// One SET for each key, for preloading.
     pub fn each(config: &LoadConfig) -> Self {
         let picker = Picker::Each { next: 0, end: config.key_count };
-        Self { picker, mix: Mix::Set, ..Self::new(config, 0) }
+        Self { picker, mix: Mix::Set, batches: Vec::new(), ..Self::new(config, 0) }
     }
 
     /// Reads values of the size that is written.
@@ -103,53 +125,75 @@ impl Requests {
         &self.values
     }
 
-    /// Appends one command of `author` to `out` and what it is owed to `owed`; false if none is left.
+    /// Appends one command of `author`, or one prepared batch, to the link that it belongs to, and
+    /// what it is owed; false if none is left.
     #[inline]
-    pub fn append(
-        &mut self,
-        author: &mut Author,
-        out: &mut Vec<u8>,
-        owed: &mut Vec<Expected>,
-    ) -> bool {
-        let is_set = match self.mix {
-            Mix::Get => false,
-            Mix::Set => true,
-            Mix::Mixed { set_ratio } => self.random.random::<f64>() < set_ratio,
-            Mix::Mset { keys } => {
-                out.extend_from_slice(&self.mset);
-                for _ in 0..keys {
-                    let Some(key) = self.pick(author) else {
-                        return false;
-                    };
-                    self.append_pair(key, author, out);
-                    owed.push(Expected { key, sequence: author.last_write(key), is_set: true });
-                }
-                return true;
+    pub fn append(&mut self, author: &mut Author, links: &mut [Link]) -> bool {
+        if !self.batches.is_empty() {
+            self.append_batch(author, &mut links[0]);
+            return true;
+        }
+        match self.mix {
+            Mix::Get => self.append_one(Kind::Get, author, links),
+            Mix::Set => self.append_one(Kind::Set, author, links),
+            Mix::Mixed { set_ratio } => {
+                let is_set = self.random.random::<f64>() < set_ratio;
+                self.append_one(if is_set { Kind::Set } else { Kind::Get }, author, links)
             }
-            Mix::Mget { keys } => {
-                out.extend_from_slice(&self.mget);
-                for _ in 0..keys {
-                    let Some(key) = self.pick(author) else {
-                        return false;
-                    };
-                    append_key(key, out);
-                    owed.push(Expected { key, sequence: author.last_write(key), is_set: false });
-                }
-                return true;
-            }
-        };
+            Mix::Mget { keys } => self.append_many(Kind::Get, keys, author, &mut links[0]),
+            Mix::Mset { keys } => self.append_many(Kind::Set, keys, author, &mut links[0]),
+        }
+    }
+
+    #[inline]
+    fn append_one(&mut self, kind: Kind, author: &mut Author, links: &mut [Link]) -> bool {
         let Some(key) = self.pick(author) else {
             return false;
         };
-        if is_set {
-            out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
-            self.append_pair(key, author, out);
+        let owner = self.owners.get(key as usize).copied().unwrap_or(0);
+        let link = &mut links[usize::from(owner)];
+        if kind == Kind::Set {
+            link.out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
+            self.append_pair(key, author, &mut link.out);
         } else {
-            out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
-            append_key(key, out);
+            link.out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
+            append_key(key, &mut link.out);
         }
-        owed.push(Expected { key, sequence: author.last_write(key), is_set });
+        link.owed.push(Expected { key, sequence: author.last_write(key), kind });
         true
+    }
+
+    /// MGET or MSET.
+    fn append_many(
+        &mut self,
+        kind: Kind,
+        keys: usize,
+        author: &mut Author,
+        link: &mut Link,
+    ) -> bool {
+        let is_set = kind == Kind::Set;
+        link.out.extend_from_slice(if is_set { &self.mset } else { &self.mget });
+        for _ in 0..keys {
+            let Some(key) = self.pick(author) else {
+                return false;
+            };
+            if is_set {
+                self.append_pair(key, author, &mut link.out);
+            } else {
+                append_key(key, &mut link.out);
+            }
+            link.owed.push(Expected { key, sequence: author.last_write(key), kind });
+        }
+        true
+    }
+
+    /// Clients take the batches in turn: client `n` of `c` those with the numbers n, n + c, n + 2c …
+    fn append_batch(&self, author: &mut Author, link: &mut Link) {
+        let batch = &self.batches[author.batch % self.batches.len()];
+        author.batch += self.stride;
+        link.out.extend_from_slice(&batch.request);
+        let expected = Expected { key: 0, sequence: ANY, kind: Kind::Any };
+        link.owed.resize(link.owed.len() + batch.replies, expected);
     }
 
     /// A key and the next value of `author` for it.
@@ -178,6 +222,21 @@ impl Requests {
         };
         Some(author.first_key + chosen)
     }
+}
+
+/// The nodes of a cluster own equal shares of the slots, one after the other.
+fn owners(config: &LoadConfig) -> Vec<u8> {
+    let nodes = config.nodes.len();
+    if nodes == 1 {
+        return Vec::new();
+    }
+    let owner = |key| {
+        let mut bulk = Vec::new();
+        append_key(key, &mut bulk);
+        let name = &bulk[KEY_START..KEY_DIGITS_END];
+        u8::try_from(slot(name) * nodes / SLOTS).unwrap_or(u8::MAX)
+    };
+    (0..config.key_count).map(owner).collect()
 }
 
 #[inline]
@@ -209,7 +268,7 @@ mod tests {
     #[test]
     fn an_author_remembers_only_private_keys() {
         let mut author =
-            Author { client: 1, sequence: 0, first_key: 10, last_writes: vec![ANY; 5] };
+            Author { client: 1, sequence: 0, batch: 0, first_key: 10, last_writes: vec![ANY; 5] };
         author.note_write(12, 3);
         author.note_write(9, 4);
         author.note_write(15, 5);

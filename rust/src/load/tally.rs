@@ -39,6 +39,8 @@ pub struct LoadReport {
     pub commands_total: u64,
     /// How long replies were counted.
     pub seconds: f64,
+    /// From the first command to the last reply: with the warm-up and the end.
+    pub busy_seconds: f64,
     /// Bytes received, in all.
     pub bytes_in: u64,
     /// Bytes sent, in all.
@@ -60,6 +62,7 @@ impl LoadReport {
             commands: 0,
             commands_total: 0,
             seconds: 0.0,
+            busy_seconds: 0.0,
             bytes_in: 0,
             bytes_out: 0,
             cpu_seconds: 0.0,
@@ -145,6 +148,7 @@ impl LoadReport {
         self.commands += other.commands;
         self.commands_total += other.commands_total;
         self.seconds = self.seconds.max(other.seconds);
+        self.busy_seconds = self.busy_seconds.max(other.busy_seconds);
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
         self.cpu_seconds += other.cpu_seconds;

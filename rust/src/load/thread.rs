@@ -16,11 +16,14 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::client::Client;
 use super::config::LoadConfig;
+use super::pace::Pace;
 use super::request::Requests;
 use super::tally::{Fault, LoadReport};
 
 const EVENTS: usize = 1024; // a turn
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 }; // how soon a stop is noticed
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 }; // on time to the microsecond
+const LINK_BITS: u32 = 8; // 256 nodes
 const GRACE: u64 = 5_000_000_000; // ns to wait for replies after the end
 
 /// Clients, and what they share.
@@ -28,8 +31,9 @@ pub struct LoadThread<'a> {
     clients: Vec<Option<Client>>, // None: closed after a fault
     requests: Requests,
     pipeline: usize,
-    begin: u64, // ns from the start: the warm-up is over, replies count
-    end: u64,   // ns from the start: nothing more is sent
+    pace: Option<Pace>, // None: a closed loop
+    begin: u64,         // ns from the start: the warm-up is over, replies count
+    end: u64,           // ns from the start: nothing more is sent
     stop: &'a AtomicBool,
     report: LoadReport,
     scratch: Vec<u8>,
@@ -43,17 +47,21 @@ impl<'a> LoadThread<'a> {
     pub fn new(
         clients: Vec<Client>,
         requests: Requests,
+        pace: Option<Pace>,
         config: &LoadConfig,
         stop: &'a AtomicBool,
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         for (token, client) in clients.iter().enumerate() {
-            epoll::add(&epoll, &client.socket, EventData::new_u64(token as u64), EventFlags::IN)?;
+            for (number, link) in client.links.iter().enumerate() {
+                epoll::add(&epoll, &link.socket, data(token, number), EventFlags::IN)?;
+            }
         }
         Ok(Self {
             clients: clients.into_iter().map(Some).collect(),
             requests,
             pipeline: config.pipeline,
+            pace,
             begin: nanoseconds(config.warmup),
             end: nanoseconds(config.warmup + config.seconds),
             stop,
@@ -70,13 +78,14 @@ impl<'a> LoadThread<'a> {
         let cpu_before = thread_cpu();
         self.clock = Instant::now();
         for token in 0..self.clients.len() {
-            self.send(token);
+            self.next(token, 0);
         }
+        let tick = if self.pace.is_some() { NO_WAIT } else { TICK };
         let mut events = Vec::<Event>::with_capacity(EVENTS);
         let mut now = elapsed(self.clock);
-        while self.busy > 0 && now < self.end.saturating_add(GRACE) {
+        while self.has_more(now) && now < self.end.saturating_add(GRACE) {
             events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&TICK)) {
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&tick)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -84,23 +93,27 @@ impl<'a> LoadThread<'a> {
                 break;
             }
             for event in &events {
-                let token = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
-                let flags = event.flags;
-                self.serve(token, flags);
+                let (data, flags) = (event.data.u64(), event.flags);
+                let token = usize::try_from(data >> LINK_BITS).unwrap_or(usize::MAX);
+                self.serve(token, usize::from(data.to_le_bytes()[0]), flags);
             }
             now = elapsed(self.clock);
+            while let Some((token, due)) = self.pace.as_mut().and_then(|pace| pace.due(now)) {
+                self.send(token, due);
+            }
         }
         self.give_up();
         let counted = now.min(self.end).saturating_sub(self.begin);
         self.report.seconds = Duration::from_nanos(counted).as_secs_f64();
+        self.report.busy_seconds = Duration::from_nanos(now).as_secs_f64();
         self.report.cpu_seconds = thread_cpu().saturating_sub(cpu_before).as_secs_f64();
         Ok(self.report)
     }
 
     /// What one event asks for.
-    fn serve(&mut self, token: usize, flags: EventFlags) {
+    fn serve(&mut self, token: usize, link: usize, flags: EventFlags) {
         if flags.contains(EventFlags::OUT) {
-            self.flush(token);
+            self.flush(token, link);
         }
         if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             return;
@@ -108,7 +121,7 @@ impl<'a> LoadThread<'a> {
         let Some(client) = self.clients[token].as_mut() else {
             return;
         };
-        match client.receive(&mut self.scratch, self.requests.values(), &mut self.report) {
+        match client.receive(link, &mut self.scratch, self.requests.values(), &mut self.report) {
             Ok(0) => {}
             Ok(settled) => {
                 let done = client.outstanding() == 0;
@@ -118,41 +131,60 @@ impl<'a> LoadThread<'a> {
                 if done {
                     client.busy = false;
                     self.busy -= 1;
-                    self.send(token);
+                    let due = now - client.age(now);
+                    self.next(token, due);
                 }
             }
             Err(error) => self.close(token, &error),
         }
     }
 
-    /// The next batch, unless the time is over or all is sent.
-    fn send(&mut self, token: usize) {
+    /// Whether replies are under way, or, at a given rate, more is to be sent.
+    fn has_more(&self, now: u64) -> bool {
+        self.busy > 0 || (self.pace.is_some() && now < self.end)
+    }
+
+    /// The batch after the one that was due at `before`: now, or when its moment comes.
+    fn next(&mut self, token: usize, before: u64) {
         let now = elapsed(self.clock);
+        match self.pace.as_mut() {
+            None => self.send(token, now),
+            Some(pace) => match pace.after(before) {
+                due if due <= now => self.send(token, due),
+                due => pace.wait(token, due),
+            },
+        }
+    }
+
+    /// A batch that is `due`, unless the time is over or all is sent.
+    fn send(&mut self, token: usize, due: u64) {
         let Some(client) = self.clients[token].as_mut() else {
             return;
         };
-        if now >= self.end {
+        if elapsed(self.clock) >= self.end {
             return;
         }
-        client.fill(&mut self.requests, self.pipeline, now);
+        client.fill(&mut self.requests, self.pipeline, due);
         if client.outstanding() > 0 {
             client.busy = true;
             self.busy += 1;
-            self.flush(token);
+            for link in 0..client.links.len() {
+                self.flush(token, link);
+            }
         }
     }
 
     /// Writes; asks for OUT only while the socket is full.
-    fn flush(&mut self, token: usize) {
+    fn flush(&mut self, token: usize, number: usize) {
         let Some(client) = self.clients[token].as_mut() else {
             return;
         };
-        let result = client.flush(&mut self.report).and_then(|done| {
-            if client.waits_to_write == done {
-                client.waits_to_write = !done;
+        let link = &mut client.links[number];
+        let result = link.flush(&mut self.report).and_then(|done| {
+            if link.waits_to_write == done {
+                link.waits_to_write = !done;
                 let wanted = if done { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
-                let data = EventData::new_u64(token as u64);
-                epoll::modify(&self.epoll, &client.socket, data, wanted)?;
+                epoll::modify(&self.epoll, &link.socket, data(token, number), wanted)?;
             }
             Ok(())
         });
@@ -186,6 +218,11 @@ impl<'a> LoadThread<'a> {
             self.report.fault(Fault::Unanswered, lost, client.author.client, &text);
         }
     }
+}
+
+/// What epoll says of a link: the client, and which of its links.
+fn data(token: usize, link: usize) -> EventData {
+    EventData::new_u64((token << LINK_BITS | link) as u64)
 }
 
 #[inline]

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 pub(super) struct Config {
     pub(super) listeners: Vec<(i32, String, bool)>,
     pub(super) backlog: i32,
-    pub(super) workers: Vec<Vec<usize>>,
+    pub(super) workers: Vec<(Vec<usize>, bool)>,
     pub(super) placement: Py<PyPlacement>,
     pub(super) instance_count: usize,
     pub(super) instance_password: Vec<u8>,

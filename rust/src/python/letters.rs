@@ -19,6 +19,13 @@ pub(super) struct Command {
     pub(super) is_question: bool,
 }
 
+impl Command {
+    /// Whose it is.
+    pub(super) fn key(&self) -> ClientKey {
+        ClientKey { worker: self.worker, place: self.place, generation: self.generation }
+    }
+}
+
 /// A client that the coordinator knows has ended its side, or is gone.
 #[pyclass(frozen, get_all)]
 pub(super) struct Left {

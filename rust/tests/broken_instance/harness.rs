@@ -152,7 +152,8 @@ pub struct Proxy {
     pub instances: Vec<Arc<Instance>>,
     folder: PathBuf,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    /// Ends with the number of allocations.
+    thread: Option<JoinHandle<u64>>,
 }
 
 impl Proxy {
@@ -175,9 +176,10 @@ impl Proxy {
             .iter()
             .map(|one| InstanceState::Ready(one.path.display().to_string()))
             .collect();
-        let worker =
-            Worker::new(0, Arc::clone(&shared), vec![listener], states).expect("descriptors");
-        let thread = Some(std::thread::spawn(move || worker.run()));
+        let worker = Worker::new(0, Arc::clone(&shared), vec![listener], states, false)
+            .expect("descriptors");
+        let run = move || allocation_counter::measure(|| worker.run()).count_total;
+        let thread = Some(std::thread::spawn(run));
         Self { instances, folder, shared, thread }
     }
 
@@ -188,12 +190,20 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// Ends the worker; how often it has allocated memory.
+    pub fn stop(&mut self) -> u64 {
+        self.shared.doors[0].mailbox.post(Mail::Stop(0));
+        self.thread.take().map_or(0, |thread| thread.join().expect("no panic"))
+    }
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.doors[0].mailbox.post(Mail::Stop(0));
-        let ended = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            self.stop();
+        }
         let _ = std::fs::remove_dir_all(&self.folder);
-        assert!(std::thread::panicking() || ended.is_some_and(|ended| ended.is_ok()));
     }
 }
 
@@ -247,6 +257,7 @@ fn shared(instances: usize) -> Shared {
         settings: Settings {
             output_limits: OutputLimits::default(),
             protected_mode: AtomicBool::new(true),
+            newcomers_worker: AtomicUsize::new(0),
             maxclients: AtomicUsize::new(100),
             busy: AtomicUsize::new(usize::MAX),
             tight: AtomicBool::new(false),
@@ -258,6 +269,7 @@ fn shared(instances: usize) -> Shared {
         },
         last_client_id: AtomicU64::new(0),
         connected: AtomicUsize::new(0),
+        moves: Mutex::default(),
         doors: vec![door],
         coordinator: Mailbox::new().expect("a descriptor"),
     }
@@ -272,7 +284,11 @@ impl Connection {
     pub fn send(&mut self, args: &[&[u8]]) {
         let mut out = Vec::new();
         push_command(&mut out, args.iter().copied());
-        self.stream.write_all(&out).expect("the worker reads");
+        self.send_bytes(&out);
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the worker reads");
     }
 
     /// Exactly these bytes come next.

@@ -3,6 +3,7 @@
 //! No stock server can be made to send these bytes, so a scripted one does. Two clients wait on
 //! one lane; each row says what the instance writes, and what each of the two reads.
 
+mod allocations;
 mod harness;
 
 use harness::{CLIENT_MEMORY, Proxy, Script};

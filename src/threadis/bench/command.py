@@ -1,50 +1,59 @@
 """The command ``threadis bench``: arguments in, one benchmark, figures out."""
 
-import contextlib
 import os
-import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import FrameType
-from typing import Annotated, Self
+from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from threadis.bench import figures, scale, table
+from threadis.bench.cgroup import why_none
+from threadis.bench.cores import read_split
 from threadis.bench.errors import BenchError
-from threadis.bench.idle import IdleCost, allow_connections, measure_idle, render_idle
+from threadis.bench.figures import SATURATED
+from threadis.bench.idle import allow_connections, measure_idle, render_idle
 from threadis.bench.load import ZIPF_EXPONENT, Load
-from threadis.bench.machine import Machine
-from threadis.bench.measure import BASELINE, Elsewhere, Workload, alternate, started
-from threadis.bench.report import Report, render, rows
+from threadis.bench.measure import BASELINE, Case, Elsewhere, started
+from threadis.bench.options import (
+    LOAD,
+    SERVERS,
+    JsonFlag,
+    LoadCpuFlag,
+    OnlyFlag,
+    RedisFlag,
+    RepeatsFlag,
+    SecondsFlag,
+    ServerCpuFlag,
+    ServerFlag,
+    ValkeyFlag,
+    both_setups,
+    cpus,
+    numbers,
+    told,
+    with_jemalloc,
+    words,
+    writable,
+)
+from threadis.bench.report import Report
+from threadis.bench.suite import Plan, measure
 from threadis.bench.targets import STARTERS, Setup
-from threadis.errors import ThreadisError
 from threadis.server import find
-
-WIDTH = 170  # columns where there is no terminal to ask
 
 OTHERS = sorted(set(STARTERS) - {BASELINE, "threadis"})
 
-SERVERS, LOAD, OUTPUT = "Servers", "Load", "Output"
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure thREaDIS beside bare stock servers of the same binary, alternating, in one run.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-def bench(
-    server: Annotated[
-        str | None,
-        typer.Option(
-            help="Stock server to run; default: found as by serve.", rich_help_panel=SERVERS
-        ),
-    ] = None,
+@app.command()
+def run(
+    server: ServerFlag = None,
     instances: Annotated[int, typer.Option(min=1, rich_help_panel=SERVERS)] = 2,
     workers: Annotated[int, typer.Option(min=1, rich_help_panel=SERVERS)] = 1,
-    server_cpu: Annotated[
-        str,
-        typer.Option(
-            help='CPUs of all server processes, as "0,2"; "" is any.', rich_help_panel=SERVERS
-        ),
-    ] = "0",
+    server_cpu: ServerCpuFlag = "0",
     with_: Annotated[
         list[str] | None,
         typer.Option(
@@ -102,173 +111,173 @@ def bench(
             help="Each client has its own keys and must read what it wrote last.",
         ),
     ] = False,
-    seconds: Annotated[float, typer.Option(min=0.05, rich_help_panel=LOAD)] = 2.0,
-    repeats: Annotated[int, typer.Option(min=1, rich_help_panel=LOAD)] = 5,
-    load_cpu: Annotated[
-        str, typer.Option(help='CPU of the load generator; "" is any.', rich_help_panel=LOAD)
-    ] = "1",
-    idle: Annotated[
-        int | None,
+    rate: Annotated[
+        float | None,
         typer.Option(
-            min=1, rich_help_panel=LOAD, help="Instead: memory with this many idle connections."
+            help="Commands a second in all, at random moments; default: as fast as answered.",
+            rich_help_panel=LOAD,
         ),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Save all figures here.", rich_help_panel=OUTPUT)
-    ] = None,
+    seconds: SecondsFlag = 2.0,
+    repeats: RepeatsFlag = 5,
+    load_cpu: LoadCpuFlag = "1",
+    json: JsonFlag = None,
 ) -> None:
-    """Measure thREaDIS beside a bare stock server of the same binary, alternating, in one run.
+    """One table, of servers and loads that you name.
 
     Every reply is checked: a value says which client wrote it, when, and for which key. Wrong
     replies end in exit status 1.
     """  # fmt: skip
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    names = [BASELINE, *(["threadis"] if against is None else []), *(with_ or [])]
-    try:
-        if json is not None:
-            json.touch()  # a wrong path is told before the measurement, not after
+    with told():
         if unknown := [name for name in with_ or [] if name not in OTHERS]:
             raise BenchError(f"--with {unknown[0]}: only {', '.join(OTHERS)} are known")
-        workloads = [
-            Workload(one, depth)
-            for depth in _numbers("--pipeline", pipeline)
-            for one in _words(mix)
-        ]
         setup = Setup(
             server=find(server).path,
-            cpus=_cpus("--server-cpu", server_cpu),
+            cpus=cpus("--server-cpu", server_cpu),
             instances=instances,
             workers=workers,
             preload_jemalloc=preload_jemalloc,
         )
-        elsewhere = None
-        if against is not None:
-            password = os.environ[password_env] if password_env else None
-            elsewhere = Elsewhere(against, pid, password)
         load = Load(
             address="",
             connections=connections,
             value_size=value_size,
             key_count=keys,
             zipf=ZIPF_EXPONENT if zipf else None,
+            rate=rate,
             seconds=seconds,
-            cpus=_cpus("--load-cpu", load_cpu),
+            cpus=cpus("--load-cpu", load_cpu),
             private_keys=private_keys,
         )
-        with _Interruption() as interruption:
-            if idle is not None:
-                costs = _idle(names, setup, elsewhere, idle)
-                render_idle(costs, console)
-                if json is not None:
-                    json.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2))
-                return
-            report = _run(names, setup, elsewhere, workloads, repeats, load, interruption)
-    except (ThreadisError, OSError, ValueError) as error:
-        typer.echo(f"threadis bench: {error}", err=True)
-        raise typer.Exit(1) from None
-    render(report, console)
-    if json is not None:
-        json.write_bytes(report.to_json())
+        cases = [
+            Case(
+                name=f"{one} P={depth}", load=msgspec.structs.replace(load, mix=one, pipeline=depth)
+            )
+            for depth in numbers("--pipeline", pipeline)
+            for one in words(mix)
+        ]
+        elsewhere = None
+        if against is not None:
+            password = os.environ[password_env] if password_env else None
+            elsewhere = Elsewhere(against, pid, password)
+        targets = [BASELINE, *(["threadis"] if against is None else []), *(with_ or [])]
+        plan = Plan(name="servers", setup=setup, targets=targets, cases=cases, elsewhere=elsewhere)
+        report = measure("run", [plan], repeats, writable(json))
+    table.render(report, table.console())
+    _fail_on_errors(report)
+
+
+@app.command("figures")
+def figures_command(
+    redis: RedisFlag = None,
+    valkey: ValkeyFlag = None,
+    server_cpu: ServerCpuFlag = "0",
+    load_cpu: LoadCpuFlag = "1",
+    seconds: SecondsFlag = 1.0,
+    repeats: RepeatsFlag = 9,
+    only: OnlyFlag = "",
+    json: JsonFlag = None,
+) -> None:
+    """The figures that thREaDIS is judged by: measured, and met or not. About ten minutes.
+
+    One CPU carries all servers, another one the load. Those of many cores: ``scale``.
+    """  # fmt: skip
+    with told():
+        if reason := why_none():
+            typer.echo(f"without the saturated cases: {reason}", err=True)
+        setups = both_setups(redis, valkey, cpus("--server-cpu", server_cpu))
+        load = Load(address="", seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
+        plans = figures.plans(
+            *setups, load, lambda name: only in name and (not reason or SATURATED not in name)
+        )
+        if not plans:
+            raise BenchError(f"--only {only}: no case is named so")
+        report = measure("figures", plans, repeats, writable(json))
+    console = table.console()
+    table.render_machine(report.machine, console)
+    figures.render(figures.reached(report), console)
+    table.render_errors(report, console)
+    _fail_on_errors(report)
+
+
+@app.command("scale")
+def scale_command(
+    server: ServerFlag = None,
+    cores: Annotated[
+        str, typer.Option(help="How many cores thREaDIS gets.", rich_help_panel=SERVERS)
+    ] = "1,2,4,8,12",
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="W:N,...",
+            help="Workers and instances; default: the best of what is worth trying.",
+            rich_help_panel=SERVERS,
+        ),
+    ] = "",
+    real: Annotated[
+        str,
+        typer.Option(
+            metavar="CPUS",
+            help="Use these CPUs; default: slow cores, CPU quotas of 6.25 % of --server-cpu.",
+            rich_help_panel=SERVERS,
+        ),
+    ] = "",
+    server_cpu: ServerCpuFlag = "0",
+    load_cpu: Annotated[
+        str, typer.Option(help="CPUs of the load generator.", rich_help_panel=LOAD)
+    ] = "1",
+    connections: Annotated[str, typer.Option(rich_help_panel=LOAD)] = "200",
+    pipeline: Annotated[str, typer.Option(help="Depths.", rich_help_panel=LOAD)] = "1,16",
+    mix: Annotated[str, typer.Option(rich_help_panel=LOAD)] = "get",
+    seconds: SecondsFlag = 8.0,
+    repeats: RepeatsFlag = 7,
+    json: JsonFlag = None,
+) -> None:
+    """Throughput on K cores, beside one bare server on one core. About half an hour.
+
+    Where there are too few cores it makes slow ones, which needs root.
+    """  # fmt: skip
+    with told():
+        on = cpus("--real", real)
+        options = scale.Options(
+            cores=numbers("--cores", cores),
+            cases=[
+                scale.ScaleCase(one, depth, count)
+                for count in numbers("--connections", connections)
+                for depth in numbers("--pipeline", pipeline)
+                for one in words(mix)
+            ],
+            splits=[read_split(word) for word in words(split)],
+            repeats=repeats,
+            real=on,
+        )
+        setup = with_jemalloc(find(server), on or cpus("--server-cpu", server_cpu))
+        load_cpus = cpus("--load-cpu", load_cpu)
+        load = Load(
+            address="", seconds=seconds, cpus=load_cpus, threads=max(1, len(load_cpus)), warmup=1.0
+        )
+        scale.check(options)
+        report = scale.measure(setup, load, options, writable(json))
+    table.render_scale(report, table.console())
     if report.errors:
         raise typer.Exit(1)
 
 
-def _run(
-    names: list[str],
-    setup: Setup,
-    elsewhere: Elsewhere | None,
-    workloads: list[Workload],
-    repeats: int,
-    load: Load,
-    interruption: "_Interruption",
-) -> Report:
-    machine = Machine.here()
-    with started(names, setup, elsewhere) as targets:
-        steps = len(targets) * (1 + repeats * len(workloads))
-        with _progress(steps, interruption) as progress:
-            samples = list(alternate(targets, workloads, repeats, load, progress))
-    return Report(
-        machine=machine,
-        setup=setup,
-        load=load,
-        repeats=repeats,
-        targets=targets,
-        rows=rows(samples),
-        samples=samples,
-    )
+@app.command()
+def idle(
+    count: Annotated[int, typer.Argument(min=1, help="Connections.")],
+    server: ServerFlag = None,
+    server_cpu: ServerCpuFlag = "0",
+) -> None:
+    """Memory with this many idle connections."""
+    with told():
+        setup = Setup(server=find(server).path, cpus=cpus("--server-cpu", server_cpu))
+        allow_connections(count)
+        with started([BASELINE, "threadis"], setup) as targets:
+            costs = [cost for target in targets for cost in measure_idle(target, count)]
+    render_idle(costs, table.console())
 
 
-def _idle(
-    names: list[str], setup: Setup, elsewhere: Elsewhere | None, count: int
-) -> list[IdleCost]:
-    allow_connections(count)
-    with started(names, setup, elsewhere) as targets:
-        return [cost for target in targets for cost in measure_idle(target, count)]
-
-
-@contextlib.contextmanager
-def _progress(steps: int, interruption: "_Interruption") -> Iterator[Callable[[str], None]]:
-    """A bar on standard error; each call is the beginning of the next step."""
-    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, refresh_per_second=2) as progress:
-        task = progress.add_task("starting servers", total=steps)
-        done = -1
-
-        def step(description: str) -> None:
-            nonlocal done
-            interruption.check()
-            done += 1
-            progress.update(task, completed=done, description=description)
-
-        yield step
-
-
-class _Interruption:
-    """Ctrl-C and SIGTERM end a benchmark, with its servers.
-
-    Python drops a KeyboardInterrupt that strikes in a destructor or in a callback of the garbage
-    collector, so the signal is also remembered, and looked for before each step.
-    """
-
-    def __init__(self) -> None:
-        self._caught = False
-
-    def __enter__(self) -> Self:
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._catch) for number in numbers}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raise what Python dropped."""
-        if self._caught:
-            raise KeyboardInterrupt
-
-    def _catch(self, number: int, frame: FrameType | None) -> None:
-        self._caught = True
-        raise KeyboardInterrupt
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _numbers(flag: str, text: str) -> list[int]:
-    try:
-        return [int(word) for word in _words(text)]
-    except ValueError:
-        raise BenchError(f"{flag} {text}: numbers with commas between, as 1,16") from None
-
-
-def _cpus(flag: str, text: str) -> list[int]:
-    cpus = _numbers(flag, text)
-    usable = sorted(os.sched_getaffinity(0))
-    if missing := [cpu for cpu in cpus if cpu not in usable]:
-        raise BenchError(f"{flag} {text}: CPU {missing[0]} is not ours, only {usable} are")
-    return cpus
+def _fail_on_errors(report: Report) -> None:
+    if report.errors:
+        raise typer.Exit(1)

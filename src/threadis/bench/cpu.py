@@ -40,7 +40,9 @@ class CpuMeter:
         """Microseconds of each part per command, and their ``total``."""
         after = self._read()
         used = {
-            name: sum(after[pid] - self._before[pid] for pid in pids) / MICROSECOND / commands
+            name: round(
+                sum(after[pid] - self._before[pid] for pid in pids) / MICROSECOND / commands, 4
+            )
             for name, pids in self._parts.items()
         }
         return used | {"total": sum(used.values())}

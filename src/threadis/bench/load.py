@@ -9,16 +9,18 @@ from threadis import _core
 ZIPF_EXPONENT = 0.99  # as YCSB has it: a few keys take most of the load
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True):
+class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One load. Names and meaning are those of ``LoadConfig`` in Rust; the defaults are here."""
 
-    address: str  # "host:port", or the path of a Unix socket
+    address: str = ""  # "host:port", or the path of a Unix socket
     connections: int = 50
     pipeline: int = 16  # commands a client sends at once, before it waits for all their replies
     value_size: int = 16  # bytes, at least 16
     mix: str = "get"  # get, set, mixed:0.1 (one in ten is a SET), mget:10 (ten keys a command)
+    batches: list[tuple[bytes, int]] = []  # prepared commands, and their replies, instead of a mix
     key_count: int = 100_000
     zipf: float | None = None  # exponent; None: every key as often as any other
+    rate: float | None = None  # commands a second in all, open loop; None: closed loop
     seconds: float = 2.0
     warmup: float = 0.3  # seconds before replies are counted
     threads: int = 1
@@ -37,12 +39,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         return LoadResult.from_core(_core.run_load(self))
 
 
-class LoadResult(msgspec.Struct, frozen=True):
+class LoadResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a load did and what it got."""
 
     commands: int  # replies within the measured time
     commands_total: int  # also those of the warm-up and of the end: what the CPU was spent on
     seconds: float
+    busy_seconds: float  # from the first command to the last reply
     throughput: float  # commands a second
     p50_us: float  # from the write of a command to the cut of its reply
     p99_us: float
@@ -51,16 +54,22 @@ class LoadResult(msgspec.Struct, frozen=True):
     bytes_in: int
     bytes_out: int
     load_cpu_seconds: float
-    errors: int  # the sum of the following
-    ownership_errors: int  # a value of another key or client
-    order_errors: int  # the reply to another command of the pipeline, or an older write
-    missing_errors: int  # nil for a key that was loaded
-    protocol_errors: int
-    server_errors: int  # -ERR and the like
-    unanswered: int
-    examples: list[str]
+    errors: int = 0  # the sum of the following
+    ownership_errors: int = 0  # a value of another key or client
+    order_errors: int = 0  # the reply to another command of the pipeline, or an older write
+    missing_errors: int = 0  # nil for a key that was loaded
+    protocol_errors: int = 0
+    server_errors: int = 0  # -ERR and the like
+    unanswered: int = 0
+    examples: list[str] = []
 
     @classmethod
     def from_core(cls, result: dict[str, object]) -> Self:
         """From the dict that Rust returns."""
-        return msgspec.convert(result, cls)
+        return msgspec.convert(
+            {
+                name: round(value, 4) if isinstance(value, float) else value
+                for name, value in result.items()
+            },
+            cls,
+        )

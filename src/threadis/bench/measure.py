@@ -1,35 +1,44 @@
 """Runs the loads: every target in turn, again and again, so that noise hits all of them alike."""
 
 import contextlib
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from threadis.bench.cgroup import Quota, groups
 from threadis.bench.cpu import CpuMeter
 from threadis.bench.load import Load, LoadResult
 from threadis.bench.targets import STARTERS, Setup, Target, running_elsewhere
 
 BASELINE = "bare"  # what every other target is compared with
+CALIBRATIONS = 3  # runs of the bare server whose median says what half load is
+
+Step = Callable[[str], None]  # told what begins now
 
 
-class Workload(msgspec.Struct, frozen=True):
-    """One row of the table."""
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a table: a load, and what is special about the servers meanwhile."""
 
-    mix: str
-    pipeline: int
-
-    def __str__(self) -> str:
-        return f"{self.mix} P={self.pipeline}"
+    name: str
+    load: Load  # without an address
+    of_bare: float | None = None  # an open loop at this share of the bare server's throughput
+    quota: Quota | None = None  # of one CPU, shared by all processes of the target
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One target under one workload, once."""
+    """One target in one case, once."""
 
+    case: str
     target: str
-    workload: Workload
     repeat: int
     result: LoadResult
     cpu_us: dict[str, float]  # per command: each part of the servers, and total; may be empty
+
+    @property
+    def subject(self) -> str:
+        """Who was measured."""
+        return self.target
 
 
 class Elsewhere(msgspec.Struct, frozen=True):
@@ -53,34 +62,69 @@ def started(
         yield targets
 
 
+def steps(targets: int, cases: Sequence[Case], repeats: int) -> int:
+    """How often :func:`alternate` says that something begins."""
+    calibrations = CALIBRATIONS * sum(case.of_bare is not None for case in cases)
+    return targets + calibrations + targets * len(cases) * repeats
+
+
 def alternate(
     targets: Sequence[Target],
-    workloads: Sequence[Workload],
+    cases: Sequence[Case],
     repeats: int,
-    load: Load,
-    progress: Callable[[str], None] = lambda _: None,
+    step: Step = lambda _: None,
 ) -> Iterator[Sample]:
-    """Measure every target under every workload, ``repeats`` times, beginning with another each."""
+    """Measure every target in every case, ``repeats`` times, beginning with another each.
+
+    The repeats are the outer loop: a benchmark that is interrupted has a little of everything.
+    """
     for target in targets:
-        progress(f"preloading {target.name}")
-        _aimed(load, target).preload()
-    for workload in workloads:
-        for repeat in range(repeats):
+        step(f"preloading {target.name}")
+        aimed(cases[0].load, target).preload()
+    cases = [_calibrated(case, targets, step) for case in cases]
+    for repeat in range(repeats):
+        for case in cases:
             first = repeat % len(targets)
             for target in [*targets[first:], *targets[:first]]:
-                progress(f"{workload}, repeat {repeat + 1} of {repeats}: {target.name}")
-                yield _measure(target, workload, repeat, _aimed(load, target))
+                step(f"repeat {repeat + 1} of {repeats}, {case.name}: {target.name}")
+                yield _measure(target, case, repeat)
 
 
-def _aimed(load: Load, target: Target) -> Load:
+def aimed(load: Load, target: Target) -> Load:
+    """The load with an address."""
     return msgspec.structs.replace(load, address=target.address, password=target.password)
 
 
-def _measure(target: Target, workload: Workload, repeat: int, load: Load) -> Sample:
-    load = msgspec.structs.replace(
-        load, mix=workload.mix, pipeline=workload.pipeline, seed=load.seed + repeat
-    )
-    meter = CpuMeter(target.parts)
-    result = load.run()
-    cpu_us = meter.us_per_command(max(result.commands_total, 1)) if target.parts else {}
-    return Sample(target.name, workload, repeat, result, cpu_us)
+def _calibrated(case: Case, targets: Sequence[Target], step: Step) -> Case:
+    """The case with the rate that ``of_bare`` asks for, the same for all targets and repeats."""
+    if case.of_bare is None:
+        return case
+    (bare,) = (target for target in targets if target.name == BASELINE)
+    found = []
+    for _ in range(CALIBRATIONS):
+        step(f"{case.name}: how much the bare server can do")
+        found.append(aimed(case.load, bare).run().throughput)
+    load = msgspec.structs.replace(case.load, rate=case.of_bare * statistics.median(found))
+    return msgspec.structs.replace(case, load=load)
+
+
+def _measure(target: Target, case: Case, repeat: int) -> Sample:
+    load = aimed(msgspec.structs.replace(case.load, seed=case.load.seed + repeat), target)
+    with confined_by(case.quota, target):
+        meter = CpuMeter(target.parts)
+        result = load.run()
+        cpu_us = meter.us_per_command(max(result.commands_total, 1)) if target.parts else {}
+    return Sample(case.name, target.name, repeat, result, cpu_us)
+
+
+@contextlib.contextmanager
+def confined_by(quota: Quota | None, target: Target) -> Iterator[None]:
+    """All processes of the target in one group with this quota."""
+    if quota is None:
+        yield
+        return
+    with groups([quota]) as (group,):
+        for pids in target.parts.values():
+            for pid in pids:
+                group.add_process(pid)
+        yield

@@ -95,7 +95,7 @@ def running(
     """Run a command in a session of its own, so that a Ctrl-C is ours to pass on."""
     log = directory / f"{name}.log"
     with contextlib.ExitStack() as stack:
-        with _signals_later(), log.open("wb") as output, confined(cpus):
+        with signals_later(), log.open("wb") as output, confined(cpus):
             process = subprocess.Popen(
                 [str(word) for word in command],
                 stdin=subprocess.DEVNULL,
@@ -111,7 +111,7 @@ def running(
 
 
 def _stop(child: Child) -> None:
-    with _signals_later():
+    with signals_later():
         child.stop()
 
 
@@ -123,7 +123,7 @@ def scratch() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _signals_later() -> Iterator[None]:
+def signals_later() -> Iterator[None]:
     """Hold back Ctrl-C and SIGTERM: no server may start unnoticed, or outlive its stop.
 
     Not by ignoring or blocking them, which the children would inherit.

@@ -1,4 +1,4 @@
-"""Figures from samples: medians, ratios within one repeat, their spread; as JSON and as a table."""
+"""What a benchmark found: samples, and the rows that follow from them; as JSON."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -6,35 +6,19 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
+from msgspec.structs import replace
 
-from threadis.bench.load import Load
 from threadis.bench.machine import Machine
-from threadis.bench.measure import BASELINE, Sample, Workload
+from threadis.bench.measure import BASELINE, Case, Sample
+from threadis.bench.spread import Spread
 from threadis.bench.targets import Setup, Target
 
 
-class Spread(msgspec.Struct, frozen=True):
-    """Several measurements of one thing."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self | None:
-        """Of the values; None if there are none."""
-        if not values:
-            return None
-        return cls(statistics.median(values), min(values), max(values))
-
-
 class Row(msgspec.Struct, frozen=True):
-    """One target under one workload: medians over the repeats."""
+    """One target in one case: medians over the repeats."""
 
     target: str
-    workload: Workload
+    case: str
     throughput: float
     p50_us: float
     p99_us: float
@@ -42,47 +26,107 @@ class Row(msgspec.Struct, frozen=True):
     cpu_us: dict[str, float]  # per command: each part, and total
     cpu_ratio: Spread | None  # to the bare server in the same repeat; None: not known
     throughput_ratio: Spread | None
+    p50_added_us: Spread | None  # to that of the bare server in the same repeat
+    p99_added_us: Spread | None
     load_cpu_us: float  # what the load generator itself spent per command
     errors: int  # over all repeats
+    repeats: int
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """Targets that ran side by side, and what was measured on them: only these are comparable."""
+
+    name: str
+    setup: Setup
+    targets: list[Target]
+    cases: list[Case]
+    samples: list[Sample]
+
+    @property
+    def rows(self) -> list[Row]:
+        """One row a target and case."""
+        return rows(self.samples)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All of one benchmark; what ``--json`` saves."""
 
+    suite: str
     machine: Machine
-    setup: Setup
-    load: Load
     repeats: int
-    targets: list[Target]
-    rows: list[Row]
-    samples: list[Sample]
+    blocks: list[Block]
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Of all blocks."""
+        return [sample for block in self.blocks for sample in block.samples]
 
     @property
     def errors(self) -> int:
         """Wrong, missing or refused replies, over everything."""
         return sum(sample.result.errors for sample in self.samples)
 
-    def to_json(self) -> bytes:
-        """Readable JSON, without secrets and without paths of this machine."""
-        hidden = msgspec.structs.replace(
-            self,
-            setup=msgspec.structs.replace(self.setup, server=Path(self.setup.server).name),
-            targets=[msgspec.structs.replace(target, password=None) for target in self.targets],
-        )
-        return msgspec.json.format(msgspec.json.encode(hidden), indent=2) + b"\n"
+    def save(self, path: Path) -> None:
+        """As JSON, one sample a line, without secrets and without paths of this machine."""
+        hidden = [
+            replace(
+                block,
+                setup=replace(block.setup, server=Path(block.setup.server).name),
+                targets=[replace(target, password=None) for target in block.targets],
+            )
+            for block in self.blocks
+        ]
+        path.write_bytes(lines(replace(self, blocks=hidden)))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """What was saved."""
+        return msgspec.json.decode(path.read_bytes(), type=cls)
+
+
+def lines(value: msgspec.Struct) -> bytes:
+    """JSON that a diff can be read of: whatever holds no list of objects is one line."""
+    return _lines(msgspec.to_builtins(value), "") + b"\n"
+
+
+def _lines(value: object, indent: str) -> bytes:
+    deeper = indent + " "
+    if isinstance(value, dict) and any(_is_long(one) for one in value.values()):
+        members = [
+            deeper.encode() + msgspec.json.encode(name) + b": " + _lines(one, deeper)
+            for name, one in value.items()
+        ]
+        return b"{\n" + b",\n".join(members) + b"\n" + indent.encode() + b"}"
+    if isinstance(value, list) and _is_long(value):
+        elements = [deeper.encode() + _lines(one, deeper) for one in value]
+        return b"[\n" + b",\n".join(elements) + b"\n" + indent.encode() + b"]"
+    return msgspec.json.encode(value)
+
+
+def _is_long(value: object) -> bool:
+    """A list of objects, or an object that holds one."""
+    if isinstance(value, dict):
+        return any(map(_is_long, value.values()))
+    return isinstance(value, list) and any(isinstance(one, dict) for one in value)
 
 
 def rows(samples: Sequence[Sample]) -> list[Row]:
-    """One row a target and workload, in the order they were first measured in."""
-    keys = dict.fromkeys((sample.workload, sample.target) for sample in samples)
-    return [_row(workload, target, samples) for workload, target in keys]
+    """One row a target and case, in the order of the cases."""
+    cases = dict.fromkeys(sample.case for sample in samples)
+    targets = dict.fromkeys(sample.target for sample in samples)
+    return [
+        _row(case, target, samples)
+        for case in cases
+        for target in targets
+        if any(sample.case == case and sample.target == target for sample in samples)
+    ]
 
 
-def _row(workload: Workload, target: str, samples: Iterable[Sample]) -> Row:
+def _row(case: str, target: str, samples: Iterable[Sample]) -> Row:
     mine: dict[int, Sample] = {}
     base: dict[int, Sample] = {}
     for sample in samples:
-        if sample.workload == workload:
+        if sample.case == case:
             if sample.target == target:
                 mine[sample.repeat] = sample
             if sample.target == BASELINE:
@@ -92,15 +136,17 @@ def _row(workload: Workload, target: str, samples: Iterable[Sample]) -> Row:
     def median(value: Callable[[Sample], float]) -> float:
         return statistics.median(map(value, own))
 
-    def ratios(value: Callable[[Sample], float]) -> Spread | None:
-        pairs = [(value(mine[repeat]), value(base[repeat])) for repeat in mine.keys() & base.keys()]
+    def compared(
+        value: Callable[[Sample], float], how: Callable[[float, float], float]
+    ) -> Spread | None:
         if target == BASELINE:
             return None
-        return Spread.of([one / other for one, other in pairs if one and other])
+        pairs = [(value(mine[repeat]), value(base[repeat])) for repeat in mine.keys() & base.keys()]
+        return Spread.of([how(one, other) for one, other in pairs if one and other])
 
     return Row(
         target=target,
-        workload=workload,
+        case=case,
         throughput=median(lambda sample: sample.result.throughput),
         p50_us=median(lambda sample: sample.result.p50_us),
         p99_us=median(lambda sample: sample.result.p99_us),
@@ -108,80 +154,23 @@ def _row(workload: Workload, target: str, samples: Iterable[Sample]) -> Row:
         cpu_us={
             part: statistics.median(sample.cpu_us[part] for sample in own) for part in own[0].cpu_us
         },
-        cpu_ratio=ratios(lambda sample: sample.cpu_us.get("total", 0.0)),
-        throughput_ratio=ratios(lambda sample: sample.result.throughput),
+        cpu_ratio=compared(lambda sample: sample.cpu_us.get("total", 0.0), _ratio),
+        throughput_ratio=compared(lambda sample: sample.result.throughput, _ratio),
+        p50_added_us=compared(lambda sample: sample.result.p50_us, _difference),
+        p99_added_us=compared(lambda sample: sample.result.p99_us, _difference),
         load_cpu_us=median(
             lambda sample: (
                 sample.result.load_cpu_seconds * 1e6 / max(sample.result.commands_total, 1)
             )
         ),
         errors=sum(sample.result.errors for sample in own),
+        repeats=len(own),
     )
 
 
-def render(report: Report, console: Console) -> None:
-    """The report for people."""
-    machine, setup, load = report.machine, report.setup, report.load
-    keys = f"{load.key_count} keys, {'Zipf' if load.zipf is not None else 'uniform'}"
-    console.print(
-        f"{machine.cpu}, {machine.kernel}, load {machine.load_average}; "
-        f"threadis {machine.threadis} ({machine.build_profile} build)"
-    )
-    console.print(
-        f"servers on CPU {setup.cpus or 'any'}, load on CPU {load.cpus or 'any'}; "
-        f"{load.connections} connections, {load.value_size} byte values, {keys}; "
-        f"medians of {report.repeats} repeats of {load.seconds} s, ratios with \\[lowest highest]"
-    )
-    if machine.build_profile != "release":
-        console.print("this is no release build: its figures mean nothing", style="bold yellow")
-    if setup.preload_jemalloc:
-        console.print("LD_PRELOAD gives jemalloc to every server and all its child processes")
-    for target in report.targets:
-        console.print(f"  {target.name}: {target.version}, allocator {target.allocator}")
-    allocators = {target.allocator for target in report.targets}
-    if len(allocators) > 1:
-        console.print("the allocators differ: the ratios compare them too", style="bold yellow")
-    console.print(_table(report.rows))
-    if report.errors:
-        console.print(f"{report.errors} WRONG REPLIES", style="bold red")
-        for sample in report.samples:
-            for example in sample.result.examples:
-                console.print(f"  {sample.target}, {sample.workload}: {example}", markup=False)
+def _ratio(one: float, other: float) -> float:
+    return one / other
 
 
-def _table(rows: Iterable[Row]) -> Table:
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("workload")
-    table.add_column("target")
-    names = ["k/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs", "CPU ÷ bare", "k/s ÷ bare"]
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("CPU µs by part", no_wrap=True)
-    workload = None
-    for row in rows:
-        if workload not in (None, row.workload):
-            table.add_section()
-        total = row.cpu_us.get("total")
-        parts = {part: used for part, used in row.cpu_us.items() if part != "total"}
-        table.add_row(
-            "" if workload == row.workload else str(row.workload),
-            row.target,
-            f"{row.throughput / 1000:.0f}",
-            f"{row.p50_us:.0f}",
-            f"{row.p99_us:.0f}",
-            f"{row.p999_us:.0f}",
-            "-" if total is None else f"{total:.2f}",
-            _ratio(row.cpu_ratio),
-            _ratio(row.throughput_ratio),
-            "  ".join(f"{part} {used:.2f}" for part, used in parts.items())
-            if len(parts) > 1
-            else "",
-        )
-        workload = row.workload
-    return table
-
-
-def _ratio(spread: Spread | None) -> str:
-    if spread is None:
-        return ""
-    return rf"{spread.median:.2f} \[{spread.low:.2f} {spread.high:.2f}]"
+def _difference(one: float, other: float) -> float:
+    return one - other

@@ -74,6 +74,7 @@ def bare(setup: Setup) -> Iterator[Target]:
 # thREaDIS with options that cost or save something, by the name of the target.
 OPTIONS = {
     "threadis": [],
+    "shipped": ["--allocator", "auto"],
     "split": ["--multikey", "split"],
     "ordered": ["--ordered-pipelines", "yes"],
     "placed": ["--placement", "{user}:*", "--placement", "key{*}"],
@@ -86,7 +87,8 @@ def threadis(setup: Setup, name: str = "threadis") -> Iterator[Target]:
     command = [sys.executable, "-m", "threadis", "serve", "--port", "0", "--save", ""]
     command += ["--appendonly", "no", "--server", setup.server]
     command += ["--instances", str(setup.instances), "--workers", str(setup.workers)]
-    command += OPTIONS[name]
+    # The bare server's allocator, so that only the proxy makes the difference
+    command += ["--allocator", "none", *OPTIONS[name]]
     with scratch() as directory:
         command += ["--dir", str(directory / "data")]
         environment = setup.environment()

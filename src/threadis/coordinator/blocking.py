@@ -10,7 +10,7 @@ A client waits here, not on an instance::
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -24,7 +24,7 @@ from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.serving import Held, Serving
 from threadis.coordinator.table import Parsed
-from threadis.coordinator.waiters import ClientKey, Request, Waiter, client_key, request
+from threadis.coordinator.waiters import TYPES, ClientKey, Request, Waiter, client_key, request
 
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
 SWAPS: Final = frozenset({"swapdb", "flushall", "flushdb"})
@@ -58,19 +58,13 @@ class Blocking:
 
     def count_keys(self, *, only_groups: bool = False) -> int:
         """Return for how many keys they wait; or consumers of groups do."""
-        places = self._waiters.places()
-        if only_groups:
-            return sum(
-                any(waiter.request.needs_key for waiter in self._waiters.queue(place))
-                for place in places
-            )
-        return len(places)
+        return len(self._waiters.with_groups()) if only_groups else self._waiters.count_places()
 
     def count_armed(self) -> int:
         """Return for how many keys instances would tell us of a change."""
         return self._serving.count_armed()
 
-    def ids(self) -> set[int]:
+    def ids(self) -> Collection[int]:
         """Return the ids of the clients that wait."""
         return self._waiters.ids()
 
@@ -138,8 +132,8 @@ class Blocking:
                 return reply
         names = [(db, access.key) for access in parsed.keys]
         async with self._serving.hold(names, token) as held:
-            if token is None:
-                await self._serving.serve(names, held)
+            if token is None and wish.takes:
+                await self._serving.serve(names, held, wish.line)
             return await self._try(parsed, wish, db, kind, held)
 
     async def write(self, command: _core.Command) -> bytes:
@@ -226,8 +220,12 @@ class Blocking:
 
     def _written(self, parsed: Parsed, db: int) -> list[Place]:
         """The places that a command may have changed."""
-        is_script = parsed.row.name in SCRIPTS
-        places = [(db, access.key) for access in parsed.keys if access.writes or is_script]
+        is_script, takes = parsed.row.name in SCRIPTS, parsed.row.name in TYPES
+        places = [
+            (db, access.key)
+            for access in parsed.keys
+            if is_script or (access.writes and not (takes and access.removes))
+        ]
         places += [(other, key) for other, key, _ in other_databases(parsed, db)]
         return places
 

@@ -160,6 +160,7 @@ class Information:
             "threadis_lanes": str(totals["lanes"]),
             "threadis_lanes_aside": str(totals["lanes_aside"]),
             "threadis_lanes_broken": str(totals["lanes_broken"]),
+            "threadis_clients_moved": str(totals["clients_moved"]),
             "threadis_lane_writes": str(totals["lane_writes"]),
             "threadis_lane_commands": str(totals["lane_commands"]),
             **{f"threadis_{name}": str(count) for name, count in self._held().items()},
@@ -171,6 +172,7 @@ class Information:
         for index, worker in enumerate(self._core.stats()):
             cpus = "+".join(map(str, self._start.workers[index]))
             counts = {name: worker[name] for name in ("clients", "commands", "turns")}
+            counts["awake_ms"] = worker["awake_nanoseconds"] // 1_000_000
             fields[f"worker{index}"] = _joined({"cpu": cpus, **counts})
         for index in range(self._links.count):
             fields[f"instance{index}"] = self._line(index, answers.get(index, {}))

@@ -8,7 +8,7 @@ nothing is in flight that could miss it; from then on the holder is alone with t
 import asyncio
 import contextlib
 import itertools
-from collections import Counter
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -37,8 +37,54 @@ class Lock:
     instances: list[int]
     is_told: bool = True  # workers hold their clients' commands back
     granted: asyncio.Future[None] = field(default_factory=asyncio.Future)
+    behind: int = 0  # keys for which it is not its turn yet
     waiting_for: int = 0  # workers that have not said Locked
     is_kept: bool = False
+
+
+@dataclass(slots=True)
+class Want:
+    """What a lock wants of a key."""
+
+    exclusive: bool
+    has_turn: bool
+
+
+class Line:
+    """The locks that want a key, in order of arrival.
+
+    It is the turn of the first, and if that shares the key, of all behind it that do, up to one
+    that does not. Whoever leaves costs only those whose turn comes.
+    """
+
+    def __init__(self) -> None:
+        self._wants: OrderedDict[Lock, Want] = OrderedDict()
+        self._exclusive = 0  # of them
+
+    def join(self, lock: Lock, *, exclusive: bool) -> bool:
+        """Stand at the end; whether it is its turn at once."""
+        has_turn = not self._wants or not (exclusive or self._exclusive)
+        self._wants[lock] = Want(exclusive, has_turn)
+        self._exclusive += exclusive
+        return has_turn
+
+    def leave(self, lock: Lock) -> list[Lock]:
+        """Make room; those whose turn it is now."""
+        left = self._wants.pop(lock)
+        self._exclusive -= left.exclusive
+        found = []
+        for other, want in self._wants.items():
+            if want.exclusive and other is not next(iter(self._wants)):
+                break
+            if not want.has_turn:
+                want.has_turn = True
+                found.append(other)
+            if want.exclusive or not left.exclusive:
+                break  # those behind it had their turn before, or have it later
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self._wants)
 
 
 class Locks:
@@ -50,10 +96,10 @@ class Locks:
         self._instances = instances
         self._is_busy = False  # a script runs too long
         self._tokens = itertools.count(1)
-        self._queue: list[Lock] = []  # not granted yet, oldest first
+        self._queue: OrderedDict[Lock, None] = OrderedDict()  # not granted yet, oldest first
         self._held: dict[int, Lock] = {}
-        self._exclusive: Counter[tuple[int, bytes]] = Counter()
-        self._shared: Counter[tuple[int, bytes]] = Counter()
+        self._lines: defaultdict[tuple[int, bytes], Line] = defaultdict(Line)
+        self._everything: dict[Lock, None] = {}  # those on everything, oldest first
 
     def count(self) -> int:
         """Return how many locks are held or waited for."""
@@ -104,9 +150,13 @@ class Locks:
 
     @contextlib.asynccontextmanager
     async def _hold(self, lock: Lock) -> AsyncIterator[Lock]:
-        self._queue.append(lock)
+        self._queue[lock] = None
+        if lock.everything:
+            self._everything[lock] = None
+        for db, key, exclusive in lock.keys:
+            lock.behind += not self._lines[db, key].join(lock, exclusive=exclusive)
         try:
-            self._grant()
+            self._begin_if_free(lock)
             if self._is_busy and not lock.granted.done():
                 raise BusyError
             await lock.granted
@@ -118,21 +168,29 @@ class Locks:
     def release(self, lock: Lock) -> None:
         """End a lock, or a wait for one."""
         if self._held.pop(lock.token, None) is None:
-            self._queue.remove(lock)
-        else:
-            if lock.is_told:
-                self._core.unlock(lock.token)
-            for db, key, exclusive in lock.keys:
-                counter = self._exclusive if exclusive else self._shared
-                counter[db, key] -= 1
-                if not counter[db, key]:
-                    del counter[db, key]
-        self._grant()
+            del self._queue[lock]
+        elif lock.is_told:
+            self._core.unlock(lock.token)
+        self._everything.pop(lock, None)
+        free = []
+        for db, key, _ in lock.keys:
+            line = self._lines[db, key]
+            for other in line.leave(lock):
+                other.behind -= 1
+                free.append(other)
+            if not line:
+                del self._lines[db, key]
+        if lock.everything:
+            free = list(self._queue)
+        elif self._everything:
+            free += itertools.islice(self._queue, 1)
+        for other in free:
+            self._begin_if_free(other)
 
     def set_busy(self, busy: bool) -> None:
         """While a script runs too long, nobody waits for a lock: it may be the script's."""
         self._is_busy = busy
-        for lock in self._queue if busy else []:
+        for lock in self._queue if busy else ():
             if not lock.granted.done():
                 lock.granted.set_exception(BusyError())
 
@@ -144,44 +202,21 @@ class Locks:
             if not lock.waiting_for:
                 _set(lock.granted)
 
-    def _grant(self) -> None:
-        """Grant what conflicts with nothing held and with nothing older that waits."""
-        older_exclusive: set[tuple[int, bytes]] = set()
-        older_shared: set[tuple[int, bytes]] = set()
-        # A lock on everything is held alone.
-        everything_held = any(lock.everything for lock in itertools.islice(self._held.values(), 1))
-        for lock in list(self._queue):
-            if everything_held:
-                return
-            if lock.everything:
-                if not self._held and lock is self._queue[0]:
-                    self._begin(lock)
-                return
-            if self._is_free(lock, older_exclusive, older_shared):
-                self._begin(lock)
-            else:
-                for db, key, exclusive in lock.keys:
-                    (older_exclusive if exclusive else older_shared).add((db, key))
-
-    def _is_free(
-        self,
-        lock: Lock,
-        older_exclusive: set[tuple[int, bytes]],
-        older_shared: set[tuple[int, bytes]],
-    ) -> bool:
-        for db, key, exclusive in lock.keys:
-            name = (db, key)
-            if name in self._exclusive or name in older_exclusive:
-                return False
-            if exclusive and (name in self._shared or name in older_shared):
-                return False
-        return True
+    def _begin_if_free(self, lock: Lock) -> None:
+        """Grant a lock that conflicts with nothing held and with nothing older that waits."""
+        if lock.token in self._held:
+            return
+        if lock.everything:  # it is held alone
+            is_free = not self._held and lock is next(iter(self._queue))
+        else:
+            older = next(iter(self._everything), None)
+            is_free = not lock.behind and (older is None or older.token > lock.token)
+        if is_free:
+            self._begin(lock)
 
     def _begin(self, lock: Lock) -> None:
-        self._queue.remove(lock)
+        del self._queue[lock]
         self._held[lock.token] = lock
-        for db, key, exclusive in lock.keys:
-            (self._exclusive if exclusive else self._shared)[db, key] += 1
         if not lock.is_told:
             _set(lock.granted)
             return

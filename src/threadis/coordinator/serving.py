@@ -6,6 +6,7 @@ where a server never blocks; so errors, replies and events are the server's.
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from threadis.coordinator.alarms import Alarms, Place
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.links import Kind, LinkError, UnknownOutcomeError, Words, value
 from threadis.coordinator.locks import Lock
-from threadis.coordinator.waiters import Request, Waiter, Waiters
+from threadis.coordinator.waiters import GROUP, LIST, STREAM, Request, Waiter, Waiters
 
 RETRY: Final = 0.1  # seconds before keys of an instance that does not answer are tried again
 AT_ONCE: Final = 8  # commands of waiting clients that an instance is asked at the same time
@@ -57,7 +58,7 @@ class Serving:
                 self._links,
                 execution.borrowing.scratch,
                 Wanted(index, self.waiters, execution),
-                self.changed,
+                self._went_off,
             )
             for index in self._links.everyone()
         ]
@@ -111,6 +112,17 @@ class Serving:
                 alarms.forget(key)
         self._core.reply(waiter.command, reply)
 
+    def _went_off(self, places: Collection[Place]) -> None:
+        """Alarms were armed again; what is not there concerns only those who need it to be."""
+        groups = self.waiters.with_groups()
+        self.changed(
+            [
+                place
+                for place in places
+                if place in groups or not self.alarms(place).is_absent(place)
+            ]
+        )
+
     def changed(self, places: Collection[Place]) -> None:
         """Serve keys soon: something has changed there."""
         for place in places:
@@ -137,7 +149,8 @@ class Serving:
         found = set(places)
         todo = list(found)
         while todo:
-            for waiter in self.waiters.queue(todo.pop())[:MOVES_AT_ONCE]:
+            line = self.waiters.line(todo.pop(), LIST)
+            for waiter in itertools.islice(line, MOVES_AT_ONCE):
                 if waiter.request.target is not None:
                     target = (waiter.db, waiter.request.target)
                     if target not in found:
@@ -157,40 +170,56 @@ class Serving:
         async with manager as lock:
             yield Held(lock, closure)
 
-    async def serve(self, places: Collection[Place], held: Held) -> None:
-        """Give what is there to those who wait for it."""
+    async def serve(self, places: Collection[Place], held: Held, line: bytes | None = None) -> None:
+        """Give what is there to those who wait for it, or to those in one line."""
         todo = deque(places)
         while todo:
             place = todo.popleft()
-            if place in self.waiters:
-                todo.extend(await self._serve_place(place, held))
+            lines = self.waiters.lines(place) if line is None else [line]
+            if any(self.waiters.line(place, name) for name in lines):
+                found = await self.type(place)
+                for name in lines:
+                    if name == STREAM == found:
+                        await self._show(place, held)
+                    elif name == found or name.startswith(GROUP):
+                        todo.extend(await self._serve_line(place, name, held))
 
-    async def _serve_place(self, place: Place, held: Held) -> list[Place]:
-        """Serve one queue; returns the places where its moves have put something."""
+    async def _serve_line(self, place: Place, line: bytes, held: Held) -> list[Place]:
+        """Let one after the other take something, until there is nothing left.
+
+        Returns the places where moves have put something.
+        """
         db, key = place
         targets = []
-        found = await self.type(place)
-        for waiter in self.waiters.queue(place):
-            wish = waiter.request
-            if waiter.is_over or (wish.type != found and not wish.needs_key):
-                continue
-            target = None if wish.target is None else (db, wish.target)
-            if target and target not in held.places:
-                self.changed([place])
-                break
-            async with waiter.turn:  # another of its keys may be served just now
-                if waiter.is_over:
-                    continue
-                changed = [key] if target is None else [key, target[1]]
-                # Whoever tracks what he is given hears of it behind his reply.
-                async with self._execution.tracking.changing(waiter.command, changed):
-                    reply = await self._attempt(waiter, key, held)
+        while waiter := self.waiters.first(place, line):
+            target = None
+            if waiter.request.target is not None:
+                target = (db, waiter.request.target)
+                if target not in held.places:
+                    self.changed([place])
+                    break
+            reply = await self._serve_one(waiter, key, held)
             if reply in resp.NULLS:
-                if wish.streams is None:
-                    break  # nothing left
-            elif target and not reply.startswith(b"-"):
+                break
+            if target and reply and not reply.startswith(b"-"):
                 targets.append(target)
         return targets
+
+    async def _serve_one(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
+        """Try one client's command; what it is answered, if that ends its wait."""
+        async with waiter.turn:  # another of its keys may be served just now
+            if waiter.is_over:
+                return b""
+            target = waiter.request.target
+            changed = [key] if target is None else [key, target]
+            # Whoever tracks what he is given hears of it behind his reply.
+            async with self._execution.tracking.changing(waiter.command, changed):
+                return await self._attempt(waiter, key, held)
+
+    async def _show(self, place: Place, held: Held) -> None:
+        """Let all who wait for a stream's entries look; nobody takes any away."""
+        for waiter in list(self.waiters.line(place, STREAM)):
+            await self._serve_one(waiter, place[1], held)
 
     async def type(self, place: Place) -> bytes:
         """Ask for a key's type."""

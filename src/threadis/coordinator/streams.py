@@ -25,6 +25,12 @@ class StreamRead:
     keys: list[bytes]
     ids: list[bytes]
 
+    @property
+    def group(self) -> bytes:
+        """The consumer group that XREADGROUP names."""
+        words = [word.upper() for word in self.head]
+        return self.head[words.index(b"GROUP") + 1] if b"GROUP" in words else b""
+
     def words(self, keys: Sequence[bytes], ids: Sequence[bytes]) -> Words:
         """Build the command for some of the streams; it does not block."""
         return [*self.head, b"STREAMS", *keys, *ids]
@@ -78,12 +84,10 @@ async def read_groups(job: "Job") -> bytes:
     read = parse(job.args)
     if read is None:
         return await job.refusal()
-    words = [word.upper() for word in read.head]
-    group = read.head[words.index(b"GROUP") + 1] if b"GROUP" in words else b""
     for key, entry in zip(read.keys, read.ids, strict=True):
         groups = value((await job.raw(key, [[b"XINFO", b"GROUPS", key]]))[0])
         names = [_field(info, b"name") for info in groups] if isinstance(groups, list) else []
-        if group not in names or not ID.fullmatch(entry):
+        if read.group not in names or not ID.fullmatch(entry):
             # Never delivers: it is an error, in the server's words.
             reply = (await job.raw(key, [read.only(key)]))[0]
             if reply.startswith(b"-"):

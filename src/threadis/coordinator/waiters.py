@@ -1,7 +1,8 @@
 """Clients that wait for keys: one queue a key, longest waiting first."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +13,8 @@ from threadis.coordinator.streams import StreamRead
 from threadis.coordinator.streams import parse as parse_streams
 
 LIST: Final = b"list"
+STREAM: Final = b"stream"
+GROUP: Final = b"group:"  # and its name: they share what a stream has, others do not
 TYPES: Final = {  # of the value a command waits for
     "blpop": LIST,
     "brpop": LIST,
@@ -21,8 +24,8 @@ TYPES: Final = {  # of the value a command waits for
     "bzpopmin": b"zset",
     "bzpopmax": b"zset",
     "bzmpop": b"zset",
-    "xread": b"stream",
-    "xreadgroup": b"stream",
+    "xread": STREAM,
+    "xreadgroup": STREAM,
 }
 MOVES: Final = ("blmove", "brpoplpush")
 POPS: Final = ("blpop", "brpop", "bzpopmin", "bzpopmax")
@@ -46,6 +49,18 @@ class Request:
     def type(self) -> bytes:
         """The type of the value it waits for."""
         return TYPES[self.name]
+
+    @property
+    def line(self) -> bytes:
+        """With whom it stands in line: those who take from each other what a key has."""
+        if self.needs_key and self.streams:
+            return GROUP + self.streams.group
+        return self.type
+
+    @property
+    def takes(self) -> bool:
+        """Whether others get what it does not; XREAD leaves everything where it is."""
+        return self.name != "xread"
 
     @property
     def needs_key(self) -> bool:
@@ -137,12 +152,14 @@ class Waiter:
 
 
 class Waiters:
-    """All clients that wait."""
+    """All clients that wait. Everything here costs the same, however many these are."""
 
     def __init__(self) -> None:
-        self._queues: dict[Place, dict[Waiter, None]] = {}
+        self._queues: dict[Place, dict[bytes, OrderedDict[Waiter, None]]] = {}  # by line
         self._databases: dict[bytes, set[int]] = {}  # of each key, where someone waits for it
+        self._groups: dict[Place, int] = {}  # lines of consumers of groups
         self._by_client: dict[ClientKey, Waiter] = {}
+        self._by_id: dict[int, Waiter] = {}
 
     def __contains__(self, place: Place) -> bool:
         return place in self._queues
@@ -154,31 +171,54 @@ class Waiters:
         """Put a client at the end of its queues; those that are new."""
         waiter.places = [(waiter.db, key) for key in dict.fromkeys(waiter.request.keys)]
         new = [place for place in waiter.places if place not in self._queues]
+        name = waiter.request.line
         for place in waiter.places:
-            self._queues.setdefault(place, {})[waiter] = None
+            lines = self._queues.setdefault(place, {})
+            if name not in lines and waiter.request.needs_key:
+                self._groups[place] = self._groups.get(place, 0) + 1
+            lines.setdefault(name, OrderedDict())[waiter] = None
             self._databases.setdefault(place[1], set()).add(place[0])
         self._by_client[client_key(waiter.command)] = waiter
+        self._by_id[waiter.command.info.id] = waiter
         return new
 
     def remove(self, waiter: Waiter) -> list[Place]:
         """Take a client out; the queues that have ended."""
         del self._by_client[client_key(waiter.command)]
-        ended = []
+        del self._by_id[waiter.command.info.id]
+        ended, name = [], waiter.request.line
         for place in waiter.places:
-            queue = self._queues[place]
-            del queue[waiter]
-            if not queue:
-                del self._queues[place]
-                db, key = place
-                self._databases[key].discard(db)
-                if not self._databases[key]:
-                    del self._databases[key]
+            lines = self._queues[place]
+            del lines[name][waiter]
+            if not lines[name]:
+                del lines[name]
+                if waiter.request.needs_key:
+                    self._groups[place] -= 1
+                    if not self._groups[place]:
+                        del self._groups[place]
+            if not lines:
+                self._end(place)
                 ended.append(place)
         return ended
 
-    def queue(self, place: Place) -> list[Waiter]:
-        """Who waits for a key, longest first."""
+    def _end(self, place: Place) -> None:
+        del self._queues[place]
+        db, key = place
+        self._databases[key].discard(db)
+        if not self._databases[key]:
+            del self._databases[key]
+
+    def lines(self, place: Place) -> list[bytes]:
+        """In which lines clients stand for a key."""
         return list(self._queues.get(place, ()))
+
+    def line(self, place: Place, name: bytes) -> Collection[Waiter]:
+        """Who stands in a line, longest first."""
+        return self._queues.get(place, {}).get(name, ())
+
+    def first(self, place: Place, name: bytes) -> Waiter | None:
+        """Who has stood in a line for longest."""
+        return next(iter(self.line(place, name)), None)
 
     def of_key(self, key: bytes) -> list[Place]:
         """The places of a key's name for which someone waits."""
@@ -188,18 +228,25 @@ class Waiters:
         """Everything for which someone waits."""
         return list(self._queues)
 
+    def count_places(self) -> int:
+        """Return for how many keys someone waits."""
+        return len(self._queues)
+
+    def with_groups(self) -> Collection[Place]:
+        """Keys for which consumers of groups wait."""
+        return self._groups.keys()
+
     def of_client(self, client: ClientKey) -> Waiter | None:
         """Find a client's wait."""
         return self._by_client.get(client)
 
     def of_id(self, client_id: int) -> Waiter | None:
         """The same by the id that clients know."""
-        waiters = self._by_client.values()
-        return next((one for one in waiters if one.command.info.id == client_id), None)
+        return self._by_id.get(client_id)
 
-    def ids(self) -> set[int]:
+    def ids(self) -> Collection[int]:
         """The ids of all clients that wait."""
-        return {waiter.command.info.id for waiter in self._by_client.values()}
+        return self._by_id.keys()
 
 
 def client_key(command: _core.Command) -> ClientKey:

@@ -1,0 +1,174 @@
+//! Clients move between workers: together while one worker carries them, apart when it cannot.
+//!
+//! ```text
+//! Mail::Give  ─► the clients to go take no more commands ─► nothing is owed to them any more
+//!             ─► Mail::Moved ─► the other worker goes on with them
+//! ```
+//! Who gives how much to whom is decided in Python (`coordinator/balance.py`). A client whose
+//! state is known elsewhere by its worker's number stays: one with subscriptions, watched keys,
+//! client-side caching, or in MONITOR.
+
+use crate::client::{Client, Closing, Gate};
+use crate::events::{KIND_CLIENT, event_data};
+use crate::lane::State;
+use crate::net;
+use crate::shared::{Mail, Shared, ToCoordinator};
+use crate::worker::Worker;
+use rustix::event::epoll;
+use std::sync::{Arc, PoisonError};
+
+/// Bytes that cost as much as a command, roughly.
+const COMMAND_BYTES: u64 = 1024;
+
+/// A client that is to go, once nothing is owed to it.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    place: usize,
+    generation: u32,
+    to: usize,
+}
+
+impl Client {
+    /// What it has cost so far.
+    fn cost(&self) -> u64 {
+        let session = &self.session;
+        session.commands + (session.input_bytes + session.output_bytes) / COMMAND_BYTES
+    }
+
+    /// Once a second: what it has cost lately.
+    pub(crate) fn weigh(&mut self) {
+        let cost = self.cost();
+        self.session.lately = cost - self.session.cost_before;
+        self.session.cost_before = cost;
+    }
+
+    /// What it has cost since the last weighing but one.
+    fn weight(&self) -> u64 {
+        self.session.lately + self.cost() - self.session.cost_before
+    }
+
+    /// True unless somebody knows it by its place.
+    fn may_move(&self, is_resp3: bool, shared: &Shared) -> bool {
+        self.closing == Closing::No
+            && self.executing.is_none()
+            && self.upload.is_none()
+            && !self.pauses_lane
+            && self.subscriptions.is_none()
+            && !self.is_watching
+            && !self.is_tracking
+            && !self.session.monitor.is_on
+            && self.session.verdict.is_none()
+            // Someone may have named it for what he tracks.
+            && !(is_resp3 && shared.tracking.is_on())
+    }
+}
+
+impl Worker {
+    /// Lets clients with about so many thousandths of the load go, the quietest first: who is loud
+    /// should be alone rather than the others.
+    pub(crate) fn give(&mut self, to: usize, permille: u64) {
+        let mut weights: Vec<(u64, usize)> = Vec::new();
+        let mut total = 0;
+        for (place, client) in &self.clients {
+            let weight = client.weight();
+            total += weight;
+            let is_resp3 = self.lanes.state(client.lane_set).resp3;
+            let is_idle = weight == 0 && permille < 1000;
+            if client.gate == Gate::Open && !is_idle && client.may_move(is_resp3, &self.shared) {
+                weights.push((weight, place));
+            }
+        }
+        weights.sort_unstable();
+        let wanted = total * permille / 1000;
+        let mut given = 0;
+        for (weight, place) in weights {
+            given += weight;
+            if given > wanted {
+                break;
+            }
+            let client = &mut self.clients[place];
+            client.gate = Gate::Move;
+            self.leaving.push(Leaving { place, generation: client.generation, to });
+        }
+    }
+
+    /// At the end of a turn: those who are owed nothing go.
+    pub(crate) fn move_clients(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        // A letter to all workers is read before a client goes, or behind it by both: see `moves`.
+        let _alone = shared.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        if !shared.doors[self.index].mailbox.is_empty() {
+            return;
+        }
+        for leaving in std::mem::take(&mut self.leaving) {
+            let Some(client) = self.clients.get(leaving.place) else { continue };
+            if client.generation != leaving.generation || client.gate != Gate::Move {
+                continue;
+            }
+            let is_resp3 = self.lanes.state(client.lane_set).resp3;
+            if !client.may_move(is_resp3, &shared) {
+                self.open_gate(leaving.place);
+            } else if client.owed.is_empty() && client.pending() == 0 {
+                self.hand_over(leaving.place, leaving.to);
+            } else {
+                self.leaving.push(leaving);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, place: usize, to: usize) {
+        let _ = epoll::delete(&self.epoll, &self.clients[place].fd);
+        self.release(place);
+        let key = self.key(place);
+        let client = self.clients.remove(place);
+        if client.is_known {
+            self.shared.coordinator.post(ToCoordinator::Gone(key));
+        }
+        self.buffered -= client.accounted;
+        let state = self.lanes.state(client.lane_set);
+        let doors = &self.shared.doors;
+        doors[self.index].clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        doors[to].clients.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        doors[to].mailbox.post(Mail::Moved(Box::new(client), state));
+        self.counters.clients_moved += 1;
+    }
+
+    /// Takes a client that another worker has given.
+    pub(crate) fn take_over(&mut self, mut client: Client, state: State) {
+        self.last_generation = self.last_generation.wrapping_add(1);
+        client.generation = self.last_generation;
+        client.lane_set = self.lanes.set(state, self.shared.instances);
+        client.gate = Gate::Open;
+        client.readable = true;
+        client.is_known = false;
+        client.is_ready = false;
+        client.is_dirty = false;
+        client.last_write = None;
+        client.waits_aside = false;
+        self.buffered += client.accounted;
+        let place = self.clients.insert(client);
+        let fd = &self.clients[place].fd;
+        if epoll::add(&self.epoll, fd, event_data(KIND_CLIENT, place), net::READ).is_err() {
+            self.end_client(place);
+        } else if self.stop_at.is_some() {
+            self.end_after_replies(place);
+        } else {
+            self.mark_ready(place);
+        }
+    }
+
+    /// Who could not go within a second stays: an instance may not answer.
+    pub(crate) fn stop_leaving(&mut self) {
+        for leaving in std::mem::take(&mut self.leaving) {
+            let client = self.clients.get(leaving.place);
+            if client.is_some_and(|known| {
+                known.generation == leaving.generation && known.gate == Gate::Move
+            }) {
+                self.open_gate(leaving.place);
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+"""Flags that several subcommands share, and what their texts mean."""
+
+import contextlib
+import ctypes.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from threadis.bench.errors import BenchError
+from threadis.bench.targets import JEMALLOC, Setup
+from threadis.errors import ServerError, ThreadisError
+from threadis.server import Server, candidates, find, judge
+
+SERVERS, LOAD, OUTPUT = "Servers", "Load", "Output"
+
+ServerFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--server", help="Stock server to run; default: found as by serve.", rich_help_panel=SERVERS
+    ),
+]
+RedisFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--redis", help="A redis-server; default: the one on PATH.", rich_help_panel=SERVERS
+    ),
+]
+ValkeyFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--valkey",
+        help="A valkey-server; default: the one on PATH, else the one that came along.",
+        rich_help_panel=SERVERS,
+    ),
+]
+ServerCpuFlag = Annotated[
+    str,
+    typer.Option(
+        "--server-cpu",
+        help='CPUs of all server processes, as "0,2"; "" is any.',
+        rich_help_panel=SERVERS,
+    ),
+]
+LoadCpuFlag = Annotated[
+    str,
+    typer.Option("--load-cpu", help='CPU of the load generator; "" is any.', rich_help_panel=LOAD),
+]
+SecondsFlag = Annotated[
+    float, typer.Option("--seconds", min=0.05, help="Of each sample.", rich_help_panel=LOAD)
+]
+RepeatsFlag = Annotated[int, typer.Option("--repeats", min=1, rich_help_panel=LOAD)]
+JsonFlag = Annotated[
+    Path | None,
+    typer.Option("--json", help="Save everything here, as it comes.", rich_help_panel=OUTPUT),
+]
+OnlyFlag = Annotated[
+    str,
+    typer.Option(
+        "--only", metavar="TEXT", help="Only cases whose name holds this.", rich_help_panel=LOAD
+    ),
+]
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What stops a benchmark becomes one line and exit status 1."""
+    try:
+        yield
+    except (ThreadisError, OSError, ValueError) as error:
+        typer.echo(f"threadis bench: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def writable(path: Path | None) -> Path | None:
+    """The path; a wrong one is told before the measurement, not after."""
+    if path is not None:
+        path.touch()
+    return path
+
+
+def words(text: str) -> list[str]:
+    """What stands between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def numbers(flag: str, text: str) -> list[int]:
+    """Numbers with commas between."""
+    try:
+        return [int(word) for word in words(text)]
+    except ValueError:
+        raise BenchError(f"{flag} {text}: numbers with commas between, as 1,16") from None
+
+
+def cpus(flag: str, text: str) -> list[int]:
+    """CPUs that this process may use."""
+    found = numbers(flag, text)
+    usable = sorted(os.sched_getaffinity(0))
+    if missing := [cpu for cpu in found if cpu not in usable]:
+        raise BenchError(f"{flag} {text}: CPU {missing[0]} is not ours, only {usable} are")
+    return found
+
+
+def setup_of(kind: str, path: str | None, cpus: list[int]) -> Setup | None:
+    """How servers of a kind are run; None: there is no such server."""
+    if path is None:
+        server = next((one for one in map(_judged, candidates()) if one and one.kind == kind), None)
+    else:
+        server = judge(shutil.which(path) or path)
+        if server.kind != kind:
+            raise BenchError(f"--{kind} {path}: that is a {server.kind}-server")
+    return with_jemalloc(server, cpus) if server else None
+
+
+def with_jemalloc(server: Server, cpus: list[int]) -> Setup:
+    """How a server is run: with its own jemalloc, else with one by LD_PRELOAD, if there is any."""
+    has_jemalloc = server.allocator.startswith(JEMALLOC)
+    preload = not has_jemalloc and ctypes.util.find_library(JEMALLOC) is not None
+    return Setup(server=server.path, cpus=cpus, preload_jemalloc=preload)
+
+
+def both_setups(
+    redis: str | None, valkey: str | None, cpus: list[int]
+) -> tuple[Setup | None, Setup | None]:
+    """Redis and Valkey; what is missing is said, and both missing is an error."""
+    found = setup_of("redis", redis, cpus), setup_of("valkey", valkey, cpus)
+    for name, setup in zip(("redis", "valkey"), found, strict=True):
+        if setup is None:
+            typer.echo(f"no {name}-server found: name one with --{name} PATH", err=True)
+    if found == (None, None):
+        find()  # raises, and says where it looked
+    return found
+
+
+def _judged(path: str) -> Server | None:
+    with contextlib.suppress(ServerError):
+        return judge(path)
+    return None

@@ -1,0 +1,73 @@
+"""The bar on standard error, and how a benchmark is interrupted."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+@contextlib.contextmanager
+def progress(steps: int) -> Iterator[Callable[[str], None]]:
+    """A bar; each call is the beginning of the next step, and where an interruption strikes."""
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.description}"),
+    )
+    console = Console(stderr=True)
+    with (
+        Interruption() as interruption,
+        Progress(*columns, console=console, transient=True, refresh_per_second=2) as bar,
+    ):
+        task = bar.add_task("starting servers", total=steps)
+        done = -1
+
+        def step(description: str) -> None:
+            nonlocal done
+            interruption.check()
+            done += 1
+            bar.update(task, completed=done, description=description)
+
+        yield step
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM end a benchmark, with its servers.
+
+    Python drops a KeyboardInterrupt that strikes in a destructor or in a callback of the garbage
+    collector, so the signal is also remembered, and looked for before each step.
+    """
+
+    def __init__(self) -> None:
+        self._caught = False
+
+    def __enter__(self) -> Self:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._catch) for number in numbers}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise what Python dropped."""
+        if self._caught:
+            raise KeyboardInterrupt
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self._caught = True
+        raise KeyboardInterrupt
