@@ -176,6 +176,9 @@ impl Worker {
                     *owed = Owed::Streaming;
                     if !client.drops(expect.sequence) {
                         let bytes = self.lanes.received(lane, start, length);
+                        if client.out.capacity() == 0 {
+                            client.out = self.pool.pop().unwrap_or_default();
+                        }
                         self.counters.net_output_bytes += client.pass_on(bytes);
                         self.mark_dirty(place);
                     }

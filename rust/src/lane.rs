@@ -49,6 +49,13 @@ pub(crate) enum Duty {
     Spare,
 }
 
+impl Duty {
+    /// True for a lane that has something big.
+    pub(crate) fn is_aside(self) -> bool {
+        matches!(self, Self::Aside | Self::Upload)
+    }
+}
+
 /// Whose reply comes next.
 #[derive(Debug, Clone, Copy)]
 pub struct Expect {

@@ -198,9 +198,7 @@ impl Worker {
             let marks = lanes.filter_map(|place| {
                 let lane = self.lanes.get(place)?;
                 let in_flight = lane.expects.len() as u64;
-                // What has begun to be answered has run; a client may take its time to read it.
-                let has_run = in_flight == 1 && lane.cutter.is_within();
-                (in_flight > 0 && !has_run).then_some(Mark {
+                (in_flight > 0).then_some(Mark {
                     lane: place,
                     serial: lane.serial,
                     answered: lane.answered + in_flight,
@@ -221,7 +219,9 @@ impl Worker {
         let lanes = &self.lanes;
         let is_open = |mark: &Mark| {
             lanes.get(mark.lane).is_some_and(|lane| {
-                lane.serial == mark.serial && !lane.is_broken && lane.answered < mark.answered
+                // What has begun to be answered has run; a client may take its time to read it.
+                let has_run = lane.answered + u64::from(lane.cutter.is_within());
+                lane.serial == mark.serial && !lane.is_broken && has_run < mark.answered
             })
         };
         let (index, coordinator) = (self.index, &self.shared.coordinator);

@@ -10,11 +10,9 @@
 //! client or the lane is lost. Whatever needs the whole command takes the other way (`forward`),
 //! where it is kept until it is complete.
 
-use crate::big::BIG;
 use crate::client::{Closing, Gate, Owed};
 use crate::command::{Found, Row};
 use crate::instance;
-use crate::lane::Duty;
 use crate::net::{self, Io};
 use crate::pause;
 use crate::reply::push_error;
@@ -24,6 +22,9 @@ use crate::worker::Worker;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// Bytes of an argument from which on it is sent on: from here on that is cheaper than to keep it,
+/// although the client's next command has to wait for the reply.
+const AT_LEAST: usize = 64 * 1024;
 /// Bytes by which the client is read: as much as the socket of a lane takes at once.
 const CHUNK: usize = 256 * 1024;
 /// A longer key is not kept beside its command.
@@ -92,6 +93,14 @@ impl Rest {
             at += 2;
         }
     }
+
+    /// Bytes by which it is read at most: not more than it needs, for more would have to be kept.
+    fn most(&self) -> usize {
+        match self.text {
+            Some(text) if self.args == 1 => CHUNK.min(text + 2),
+            _ => CHUNK,
+        }
+    }
 }
 
 impl Worker {
@@ -106,18 +115,19 @@ impl Worker {
         shared: &Shared,
     ) -> Option<usize> {
         let (start, text, args) = request.coming(bytes)?;
-        if text < BIG {
+        if text < AT_LEAST {
             return None;
         }
         let (row, key) = self.uploadable(place, request, bytes, args, shared)?;
         if self.must_drain(place) || !self.lanes.has_room_aside() {
             return None;
         }
+        self.chunk.resize(CHUNK, 0);
         let instance = usize::from(shared.placement.instance(self.db(place), key));
         let set = self.clients[place].lane_set;
         let lane = self.free_lane(set, instance)?;
-        let known = self.lanes.get_mut(lane)?;
-        known.duty = Duty::Upload;
+        self.lanes.lend(lane);
+        let serial = self.lanes.get(lane)?.serial;
         let client = &mut self.clients[place];
         client.gate = Gate::Upload;
         client.last_command = row;
@@ -125,7 +135,7 @@ impl Worker {
             rest: Rest { args, text: Some(text), length: start + text + 2 },
             instance,
             lane,
-            serial: known.serial,
+            serial,
             set,
             row,
             key: key.to_vec(),
@@ -194,14 +204,17 @@ impl Worker {
         if client.gate != Gate::Upload || client.closing != Closing::No || !client.readable {
             return;
         }
-        let mut bytes = std::mem::take(&mut self.scratch);
-        bytes.clear();
-        bytes.append(&mut client.rx);
-        let io = net::read(&client.fd, &mut bytes, CHUNK);
-        self.note_read(place, io, CHUNK);
-        let used = self.pass(place, &bytes);
-        self.clients[place].rx = bytes[used..].to_vec();
-        self.scratch = bytes;
+        let mut bytes = std::mem::take(&mut self.chunk);
+        let kept = client.rx.len();
+        bytes[..kept].copy_from_slice(&client.rx);
+        client.rx = Vec::new();
+        let most = client.upload.as_ref().map_or(0, |upload| upload.rest.most()) - kept;
+        let io = net::read_into(&client.fd, &mut bytes[kept..kept + most]);
+        self.note_read(place, io, most);
+        let end = kept + if let Io::Moved(read) = io { read } else { 0 };
+        let used = self.pass(place, &bytes[..end]);
+        self.clients[place].rx = bytes[used..end].to_vec();
+        self.chunk = bytes;
         self.account(place);
         let client = &self.clients[place];
         if io == Io::Gone {
@@ -274,12 +287,11 @@ impl Worker {
         self.counters.commands += 1;
         self.clients[place].session.commands += 1;
         self.tally.called(upload.row);
-        let known = self.lanes.get_mut(upload.lane);
-        let known = known.filter(|lane| lane.serial == upload.serial && !lane.is_broken);
-        let Some(known) = known else {
+        let lane = self.lanes.get(upload.lane);
+        if !lane.is_some_and(|lane| lane.serial == upload.serial && !lane.is_broken) {
             return self.upload_failed(place, upload.row, &instance::lost(upload.instance, false));
-        };
-        known.duty = Duty::Aside;
+        }
+        self.lanes.end_loan(upload.lane);
         if self.clients[place].lane_set != upload.set {
             self.give_up(upload.lane);
             return self.upload_failed(place, upload.row, CHANGED);
