@@ -15,6 +15,7 @@ EASY = 0.6  # less awake than this, a worker takes new connections
 LEAN = 0.5  # two workers awake so little together are one too many …
 PATIENCE = 20  # … after as many looks
 WORTH = 0.2  # a difference of load between two workers that moving clients is worth
+UNEVEN = 0.1  # of a worker's clients too many, where nobody has time
 WHOLE = 1000  # thousandths of a load
 
 
@@ -37,7 +38,8 @@ class Balance:
 
     def look(self, now: float) -> None:
         """Look once, at ``now`` seconds."""
-        awake = [stats["awake_nanoseconds"] for stats in self._core.stats()]
+        said = self._core.stats()
+        awake = [stats["awake_nanoseconds"] for stats in said]
         passed, self._time = now - self._time, now
         loads = [
             min((new - old) / 1e9 / passed, 1.0)
@@ -45,8 +47,11 @@ class Balance:
         ]
         self._awake = awake
         self._core.set_limit("newcomers-worker", self._easiest(loads))
-        if not self._spread(loads):
-            self._gather(loads)
+        clients = [stats["clients"] for stats in said]
+        if min(loads) > SATURATED:
+            self._level(clients)
+        elif not self._spread(loads):
+            self._gather(loads, clients)
 
     def _easiest(self, loads: list[float]) -> int:
         """The first worker that has time, or else the one that has most."""
@@ -66,10 +71,17 @@ class Balance:
                 self._saturated[worker] = 0
         return max(loads) > SATURATED
 
-    def _gather(self, loads: list[float]) -> None:
+    def _level(self, clients: list[int]) -> None:
+        """Nobody has time: let at least as many clients share each worker."""
+        by_count = sorted(range(len(clients)), key=clients.__getitem__)
+        to, worker = by_count[0], by_count[-1]
+        surplus = (clients[worker] - clients[to]) / 2 / max(clients[worker], 1)
+        if surplus > UNEVEN:
+            self._core.give(worker, to, int(WHOLE * surplus))
+
+    def _gather(self, loads: list[float], clients: list[int]) -> None:
         """Bring the clients of the two easiest workers together, if one of them is enough."""
-        stats = self._core.stats()
-        used = [worker for worker in range(len(loads)) if stats[worker]["clients"]]
+        used = [worker for worker in range(len(loads)) if clients[worker]]
         used.sort(key=loads.__getitem__)
         is_lean = len(used) > 1 and loads[used[0]] + loads[used[1]] < LEAN
         self._lean = self._lean + 1 if is_lean else 0
