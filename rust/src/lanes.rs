@@ -13,6 +13,8 @@ use std::collections::HashMap;
 const READ_CHUNK: usize = 128 * 1024;
 /// Lanes of one worker; instances allow 10,000 connections.
 const LANES_LIMIT: usize = 512;
+/// What an instance answers while a script has run for too long.
+const BUSY: &[u8] = b"-BUSY ";
 /// Seconds after which an unused lane is closed.
 const IDLE_SECONDS: u64 = 60;
 /// The same for one that was only needed beside another.
@@ -317,6 +319,7 @@ impl Lanes {
             if lane.opening > 0 {
                 // +OK, or the map of HELLO
                 if !matches!(buffer[0], b'+' | b'%') {
+                    lane.busy = buffer.starts_with(BUSY).then(|| buffer[..length].to_vec());
                     return Err(Broken("opening refused"));
                 }
                 lane.opening -= 1;

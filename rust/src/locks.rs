@@ -12,11 +12,15 @@
 
 use crate::client::Gate;
 use crate::command::{Route, Row};
+use crate::forward::Taken;
 use crate::request::Args;
 use crate::shared::ToCoordinator;
 use crate::worker::Worker;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// What the coordinator tells those who wait for a lock while a script runs too long.
+const BUSY: &str = "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 
 /// One lock, as the coordinator asks for it.
 #[derive(Debug)]
@@ -102,16 +106,16 @@ impl Locks {
 }
 
 impl Worker {
-    /// True, and the gate is shut, while a key of this command is locked.
+    /// True while a key of this command is locked.
     #[inline]
-    pub(crate) fn must_wait_for_lock(&mut self, place: usize, row: &Row, args: Args) -> bool {
-        !self.locks.is_free() && self.waits_for_lock(place, row, args)
+    pub(crate) fn is_locked(&self, place: usize, row: &Row, args: Args) -> bool {
+        !self.locks.is_free() && self.names_a_locked_key(place, row, args)
     }
 
     #[cold]
-    fn waits_for_lock(&mut self, place: usize, row: &Row, args: Args) -> bool {
+    fn names_a_locked_key(&self, place: usize, row: &Row, args: Args) -> bool {
         let db = self.db(place);
-        let is_locked = match row.route {
+        match row.route {
             Route::Keys | Route::Split(_) => {
                 self.locks.everything > 0
                     || crate::keys::all(&row.keys, args)
@@ -121,11 +125,21 @@ impl Worker {
             Route::All(_) => true,
             Route::Scan | Route::Any => self.locks.everything > 0,
             Route::Session(_) | Route::Pubsub(_) | Route::Coordinator | Route::Refuse => false,
-        };
-        is_locked && self.wait_for_unlock(place)
+        }
     }
 
-    /// The same for one key.
+    /// A locked key is waited for; but if a script runs for too long, that may be for ever.
+    #[cold]
+    pub(crate) fn wait_unless_busy(&mut self, place: usize) -> Taken {
+        if self.shared.settings.busy().is_some() {
+            self.refuse(place, BUSY);
+            return Taken::Yes;
+        }
+        self.wait_for_unlock(place);
+        Taken::NotYet
+    }
+
+    /// True, and the gate is shut, while a key is locked.
     pub(crate) fn must_wait_for_key(&mut self, place: usize, key: &[u8], writes: bool) -> bool {
         let db = self.db(place);
         let locks = &self.locks;
@@ -162,6 +176,11 @@ impl Worker {
     /// Forgets a lock; whoever waited tries again this turn.
     pub(crate) fn unlock(&mut self, token: u64) {
         self.locks.remove(token);
+        self.wake_those_behind_locks();
+    }
+
+    /// Whoever waits for a lock tries again this turn.
+    pub(crate) fn wake_those_behind_locks(&mut self) {
         for (place, generation) in std::mem::take(&mut self.locks.waiting) {
             let client = self.clients.get(place);
             if client

@@ -311,6 +311,7 @@ impl Proxy {
     /// Says where a script runs too long.
     fn set_busy(&self, instance: Option<usize>) {
         self.shared.settings.busy.store(instance.unwrap_or(usize::MAX), Relaxed);
+        self.shared.post_to_all(|| Mail::Busy);
     }
 
     /// Says whether an instance is near its limit of memory.

@@ -179,6 +179,8 @@ pub enum Mail {
     Lock(Arc<Lock>),
     /// They need not wait any more.
     Unlock(u64),
+    /// A script runs too long, or does no more: who waits for a lock asks again.
+    Busy,
     /// An instance changed.
     Instance(usize, InstanceState),
     /// Describe your clients to the coordinator; the number is its own.

@@ -215,7 +215,7 @@ fn a_run_stops_when_told() {
             thread::sleep(Duration::from_millis(200));
             stop.store(true, Ordering::Relaxed);
         });
-        run_until(&load, &stop).expect("a run")
+        run_until(&load, &stop, || ()).expect("a run")
     });
     assert!(begin.elapsed() < Duration::from_secs(10));
     assert_clean(&report);

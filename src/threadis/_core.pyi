@@ -1,6 +1,6 @@
 """The Rust data path; this file is the whole boundary, and stubtest checks it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, final
 
 class KeyRow(Protocol):
@@ -524,7 +524,7 @@ def glob_matches(pattern: bytes, text: bytes) -> bool:
 def slot(key: bytes) -> int:
     """Compute the slot of a key."""
 
-def run_load(config: object) -> dict[str, Any]:
+def run_load(config: object, connected: Callable[[], None]) -> dict[str, Any]:
     """Run one load; reads the attributes of ``threadis.bench.load.Load``; raises OSError."""
 
 def preload_keys(config: object) -> dict[str, Any]:

@@ -55,16 +55,21 @@ const PRELOAD_LIMIT: f64 = 600.0; // seconds; then it gives up
 /// When the configuration makes no sense, or no connection can be made. What goes wrong later is
 /// counted in the report.
 pub fn run(config: &LoadConfig) -> io::Result<LoadReport> {
-    run_until(config, &AtomicBool::new(false))
+    run_until(config, &AtomicBool::new(false), || ())
 }
 
-/// As [`run`], but ends early, within some 50 ms, when `stop` is set.
+/// As [`run`], but ends early, within some 50 ms, when `stop` is set, and calls `connected` when all
+/// clients are connected and have sent nothing yet.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_until(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport> {
+pub fn run_until(
+    config: &LoadConfig,
+    stop: &AtomicBool,
+    connected: impl FnOnce(),
+) -> io::Result<LoadReport> {
     config.check()?;
-    spread(config, stop, false)
+    spread(config, stop, false, connected)
 }
 
 /// Writes a valid value to every key, and checks that each was taken.
@@ -86,7 +91,7 @@ pub fn preload(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport>
         ..config.clone()
     };
     config.check()?;
-    let report = spread(&config, stop, true)?;
+    let report = spread(&config, stop, true, || ())?;
     let whole = report.commands_total == u64::from(config.key_count);
     match report.examples.first() {
         Some(example) => Err(io::Error::other(example.clone())),
@@ -96,11 +101,17 @@ pub fn preload(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport>
 }
 
 /// Connects all clients, then runs the threads side by side and adds up what they report.
-fn spread(config: &LoadConfig, stop: &AtomicBool, preloads: bool) -> io::Result<LoadReport> {
+fn spread(
+    config: &LoadConfig,
+    stop: &AtomicBool,
+    preloads: bool,
+    connected: impl FnOnce(),
+) -> io::Result<LoadReport> {
     let mut shares: Vec<Vec<Client>> = (0..config.threads).map(|_| Vec::new()).collect();
     for number in 0..config.connections {
         shares[number % config.threads].push(client(config, number, preloads)?);
     }
+    connected();
     let mut total = LoadReport::new(config.preloaded);
     os_thread::scope(|scope| {
         let start = |(index, clients)| {

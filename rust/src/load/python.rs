@@ -1,6 +1,7 @@
 //! The load generator as Python sees it: two functions that take an object with the fields of
 //! [`LoadConfig`] as attributes (`threadis.bench.load.Load`) and return a dict.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -62,13 +63,19 @@ impl TryFrom<PyLoad> for LoadConfig {
     }
 }
 
-/// Runs one load; raises `OSError` if it cannot begin. Ctrl-C ends it.
+/// Runs one load; raises `OSError` if it cannot begin. Ctrl-C ends it. Calls `connected` when all
+/// clients are connected and have sent nothing yet.
 ///
 /// # Errors
-/// As [`super::run`]; also what a Python signal handler raises.
+/// As [`super::run`]; also what `connected` or a Python signal handler raises.
 #[pyfunction]
-pub fn run_load(py: Python<'_>, config: PyLoad) -> PyResult<Bound<'_, PyDict>> {
-    detached(py, config, run_until)
+pub fn run_load<'py>(
+    py: Python<'py>,
+    config: PyLoad,
+    connected: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let told = || connected.call0().map(drop);
+    detached(py, config, told, |config, stop, connected| run_until(config, stop, connected))
 }
 
 /// Writes a valid value to every key; raises `OSError` if one was not taken.
@@ -77,27 +84,50 @@ pub fn run_load(py: Python<'_>, config: PyLoad) -> PyResult<Bound<'_, PyDict>> {
 /// As [`super::preload`]; also what a Python signal handler raises.
 #[pyfunction]
 pub fn preload_keys(py: Python<'_>, config: PyLoad) -> PyResult<Bound<'_, PyDict>> {
-    detached(py, config, preload)
+    detached(py, config, || Ok(()), |config, stop, _| preload(config, stop))
 }
 
-type Work = fn(&LoadConfig, &AtomicBool) -> std::io::Result<LoadReport>;
+/// What the working thread says.
+enum News {
+    Connected,
+    Done(Box<io::Result<LoadReport>>),
+}
 
-/// Works on a thread of its own, so that this one can see signals.
-fn detached(py: Python<'_>, config: PyLoad, work: Work) -> PyResult<Bound<'_, PyDict>> {
+type Work = fn(&LoadConfig, &AtomicBool, &dyn Fn()) -> io::Result<LoadReport>;
+
+/// Works on a thread of its own, so that this one can see signals; it waits while `connected` runs
+/// on this one.
+fn detached(
+    py: Python<'_>,
+    config: PyLoad,
+    connected: impl Fn() -> PyResult<()>,
+    work: Work,
+) -> PyResult<Bound<'_, PyDict>> {
     let config = LoadConfig::try_from(config)?;
     let stop = AtomicBool::new(false);
     let report = thread::scope(|scope| {
-        let (done, mut finished) = channel();
+        let (news, mut heard) = channel();
+        let (go, may_go) = channel();
         let (config, stop) = (&config, &stop);
-        scope.spawn(move || drop(done.send(work(config, stop)))); // we wait for it below
+        scope.spawn(move || {
+            let tell = || {
+                drop(news.send(News::Connected)); // it is waited for below
+                let _ = may_go.recv(); // an error: this is over
+            };
+            drop(news.send(News::Done(Box::new(work(config, stop, &tell)))));
+        });
         loop {
             let outcome;
-            (finished, outcome) = py.detach(move || {
-                let outcome = finished.recv_timeout(SIGNAL_CHECK);
-                (finished, outcome)
+            (heard, outcome) = py.detach(move || {
+                let outcome = heard.recv_timeout(SIGNAL_CHECK);
+                (heard, outcome)
             });
             match outcome {
-                Ok(report) => return Ok(report?),
+                Ok(News::Done(report)) => return Ok((*report)?),
+                Ok(News::Connected) => {
+                    connected().inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+                    let _ = go.send(());
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(PyRuntimeError::new_err("the load generator panicked"));
                 }

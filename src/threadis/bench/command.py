@@ -1,19 +1,21 @@
 """The command ``threadis bench``: arguments in, one benchmark, figures out."""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
+from msgspec.structs import replace
 
-from threadis.bench import figures, scale, table
+from threadis.bench import figures, scale, suites, table
 from threadis.bench.cgroup import why_none
 from threadis.bench.cores import read_split
 from threadis.bench.errors import BenchError
 from threadis.bench.figures import SATURATED
 from threadis.bench.idle import allow_connections, measure_idle, render_idle
 from threadis.bench.load import ZIPF_EXPONENT, Load
-from threadis.bench.measure import BASELINE, Case, Elsewhere, started
+from threadis.bench.measure import BASELINE, Case, Elsewhere, depth_cases, started
 from threadis.bench.options import (
     LOAD,
     SERVERS,
@@ -26,20 +28,21 @@ from threadis.bench.options import (
     ServerCpuFlag,
     ServerFlag,
     ValkeyFlag,
+    WithFlag,
     both_setups,
     cpus,
     numbers,
+    others,
     told,
     with_jemalloc,
     words,
     writable,
 )
+from threadis.bench.peers import installed
 from threadis.bench.report import Report
 from threadis.bench.suite import Plan, measure
-from threadis.bench.targets import STARTERS, Setup
+from threadis.bench.targets import Setup
 from threadis.server import find
-
-OTHERS = sorted(set(STARTERS) - {BASELINE, "threadis"})
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,14 +57,7 @@ def run(
     instances: Annotated[int, typer.Option(min=1, rich_help_panel=SERVERS)] = 2,
     workers: Annotated[int, typer.Option(min=1, rich_help_panel=SERVERS)] = 1,
     server_cpu: ServerCpuFlag = "0",
-    with_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            help=f"Measure this too: {', '.join(OTHERS)}; may be repeated.",
-            rich_help_panel=SERVERS,
-        ),
-    ] = None,
+    with_: WithFlag = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -129,17 +125,16 @@ def run(
     replies end in exit status 1.
     """  # fmt: skip
     with told():
-        if unknown := [name for name in with_ or [] if name not in OTHERS]:
-            raise BenchError(f"--with {unknown[0]}: only {', '.join(OTHERS)} are known")
+        names, programs = others(with_)
         setup = Setup(
             server=find(server).path,
             cpus=cpus("--server-cpu", server_cpu),
             instances=instances,
             workers=workers,
             preload_jemalloc=preload_jemalloc,
+            programs=programs,
         )
         load = Load(
-            address="",
             connections=connections,
             value_size=value_size,
             key_count=keys,
@@ -150,9 +145,7 @@ def run(
             private_keys=private_keys,
         )
         cases = [
-            Case(
-                name=f"{one} P={depth}", load=msgspec.structs.replace(load, mix=one, pipeline=depth)
-            )
+            Case(name=f"{one} P={depth}", load=replace(load, mix=one, pipeline=depth))
             for depth in numbers("--pipeline", pipeline)
             for one in words(mix)
         ]
@@ -160,11 +153,61 @@ def run(
         if against is not None:
             password = os.environ[password_env] if password_env else None
             elsewhere = Elsewhere(against, pid, password)
-        targets = [BASELINE, *(["threadis"] if against is None else []), *(with_ or [])]
+        targets = [BASELINE, *(["threadis"] if against is None else []), *names]
         plan = Plan(name="servers", setup=setup, targets=targets, cases=cases, elsewhere=elsewhere)
-        report = measure("run", [plan], repeats, writable(json))
-    table.render(report, table.console())
-    _fail_on_errors(report)
+        _measure("run", [plan], repeats, json)
+
+
+@app.command()
+def quick(
+    server: ServerFlag = None,
+    server_cpu: ServerCpuFlag = "0",
+    load_cpu: LoadCpuFlag = "1",
+    seconds: SecondsFlag = 0.5,
+    repeats: RepeatsFlag = 3,
+    json: JsonFlag = None,
+) -> None:
+    """thREaDIS beside the bare server: GET and SET at depths of 1, 16 and 64. Half a minute."""
+    with told():
+        setup = with_jemalloc(find(server), cpus("--server-cpu", server_cpu))
+        load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
+        plan = Plan(
+            name="quick", setup=setup, targets=[BASELINE, "threadis"], cases=depth_cases(load)
+        )
+        _measure("quick", [plan], repeats, json)
+
+
+@app.command()
+def full(
+    redis: RedisFlag = None,
+    valkey: ValkeyFlag = None,
+    with_: WithFlag = None,
+    server_cpu: ServerCpuFlag = "0",
+    load_cpu: LoadCpuFlag = "1",
+    seconds: SecondsFlag = 1.0,
+    repeats: RepeatsFlag = 7,
+    json: JsonFlag = None,
+) -> None:
+    """The same for Redis and for Valkey, beside every other way that is installed. Half an hour.
+
+    Those are: the server's own I/O threads, a cluster with clients that know it, and, where they
+    are on PATH or named by --with, twemproxy, Envoy and Predixy.
+    """  # fmt: skip
+    with told():
+        names, programs = others(with_)
+        targets = list(dict.fromkeys([BASELINE, "threadis", *installed(programs), *names]))
+        load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
+        setups = both_setups(redis, valkey, cpus("--server-cpu", server_cpu))
+        plans = [
+            Plan(
+                name=name,
+                setup=replace(setup, programs=programs),
+                targets=targets,
+                cases=depth_cases(load),
+            )
+            for name, setup in setups.items()
+        ]
+        _measure("full", plans, repeats, json)
 
 
 @app.command("figures")
@@ -186,9 +229,9 @@ def figures_command(
         if reason := why_none():
             typer.echo(f"without the saturated cases: {reason}", err=True)
         setups = both_setups(redis, valkey, cpus("--server-cpu", server_cpu))
-        load = Load(address="", seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
+        load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
         plans = figures.plans(
-            *setups, load, lambda name: only in name and (not reason or SATURATED not in name)
+            setups, load, lambda name: only in name and (not reason or SATURATED not in name)
         )
         if not plans:
             raise BenchError(f"--only {only}: no case is named so")
@@ -253,14 +296,72 @@ def scale_command(
         )
         setup = with_jemalloc(find(server), on or cpus("--server-cpu", server_cpu))
         load_cpus = cpus("--load-cpu", load_cpu)
-        load = Load(
-            address="", seconds=seconds, cpus=load_cpus, threads=max(1, len(load_cpus)), warmup=1.0
-        )
+        load = Load(seconds=seconds, cpus=load_cpus, threads=max(1, len(load_cpus)), warmup=1.0)
         scale.check(options)
         report = scale.measure(setup, load, options, writable(json))
-    table.render_scale(report, table.console())
-    if report.errors:
-        raise typer.Exit(1)
+        table.render_scale(report, table.console())
+        _fail_on_errors(report)
+
+
+@app.command("multikey")
+def multikey_command(
+    server: ServerFlag = None,
+    server_cpu: ServerCpuFlag = "0",
+    load_cpu: LoadCpuFlag = "1",
+    seconds: SecondsFlag = 1.0,
+    repeats: RepeatsFlag = 7,
+    only: OnlyFlag = "",
+    json: JsonFlag = None,
+) -> None:
+    """Commands on many keys, transactions, scripts, queues, publishing, over four instances.
+
+    A quarter of an hour.
+    """  # fmt: skip
+    with told():
+        setup = with_jemalloc(find(server), cpus("--server-cpu", server_cpu))
+        load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
+        plans = suites.only(suites.multikey(setup, load), only)
+        _measure("multikey", plans, repeats, json)
+
+
+@app.command("latency")
+def latency_command(
+    redis: RedisFlag = None,
+    valkey: ValkeyFlag = None,
+    server_cpu: ServerCpuFlag = "0",
+    load_cpu: LoadCpuFlag = "1",
+    seconds: SecondsFlag = 2.0,
+    repeats: RepeatsFlag = 9,
+    only: OnlyFlag = "",
+    json: JsonFlag = None,
+) -> None:
+    """What is added to the latency of a lone client, and at a tenth and a half of the load.
+
+    Ten minutes.
+    """  # fmt: skip
+    with told():
+        load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
+        setups = both_setups(redis, valkey, cpus("--server-cpu", server_cpu))
+        plans = suites.only(suites.latency(setups, load), only)
+        _measure("latency", plans, repeats, json)
+
+
+@app.command("clients")
+def clients_command(
+    server: ServerFlag = None,
+    server_cpu: ServerCpuFlag = "0",
+    load_cpu: LoadCpuFlag = "1",
+    seconds: SecondsFlag = 2.0,
+    repeats: RepeatsFlag = 7,
+    only: OnlyFlag = "",
+    json: JsonFlag = None,
+) -> None:
+    """Ten thousand clients that all send, and a hundred that connect at once. Ten minutes."""
+    with told():
+        setup = with_jemalloc(find(server), cpus("--server-cpu", server_cpu))
+        load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
+        plans = suites.only(suites.clients(setup, load), only)
+        _measure("clients", plans, repeats, json)
 
 
 @app.command()
@@ -278,6 +379,13 @@ def idle(
     render_idle(costs, table.console())
 
 
-def _fail_on_errors(report: Report) -> None:
+def _measure(suite: str, plans: Sequence[Plan], repeats: int, json: Path | None) -> None:
+    """Measure and print everything; wrong replies end in exit status 1."""
+    report = measure(suite, plans, repeats, writable(json))
+    table.render(report, table.console())
+    _fail_on_errors(report)
+
+
+def _fail_on_errors(report: Report | scale.ScaleReport) -> None:
     if report.errors:
         raise typer.Exit(1)

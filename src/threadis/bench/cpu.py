@@ -36,6 +36,10 @@ class CpuMeter:
         self._parts = {name: sorted(pids) for name, pids in parts.items()}
         self._before = self._read()
 
+    def restart(self) -> None:
+        """Forget what was spent so far."""
+        self._before = self._read()
+
     def us_per_command(self, commands: int) -> dict[str, float]:
         """Microseconds of each part per command, and their ``total``."""
         after = self._read()

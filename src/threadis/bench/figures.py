@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import msgspec
+from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
@@ -75,19 +75,17 @@ FIGURES = [
 ]
 
 
-def plans(
-    redis: Setup | None, valkey: Setup | None, load: Load, only: Callable[[str], bool]
-) -> list[Plan]:
+def plans(setups: dict[str, Setup], load: Load, only: Callable[[str], bool]) -> list[Plan]:
     """The blocks of all figures; without those of a server that is missing, or not wanted."""
-    setups = {REDIS: redis, VALKEY: valkey, LARGE: valkey, MANY: redis}
     found = []
-    for name, setup in setups.items():
+    for name in (REDIS, VALKEY, LARGE, MANY):
+        setup = setups.get(name.split(",")[0])
         names = [case for figure in FIGURES if figure.block == name for case in figure.cases]
         cases = [_case(case, name, load) for case in names if only(f"{name}: {case}")]
         if setup is None or not cases:
             continue
         if name == MANY:
-            setup = msgspec.structs.replace(setup, instances=4)
+            setup = replace(setup, instances=4)
         found.append(Plan(name=name, setup=setup, targets=[BASELINE, "threadis"], cases=cases))
     return found
 
@@ -95,7 +93,7 @@ def plans(
 def _case(name: str, block: str, load: Load) -> Case:
     """A case from its name, which says everything."""
     words = name.replace(",", "").split()
-    load = msgspec.structs.replace(
+    load = replace(
         load,
         mix=words[0],
         pipeline=int(words[1].removeprefix("P=")),

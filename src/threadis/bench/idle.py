@@ -16,6 +16,7 @@ from threadis.bench.errors import BenchError
 from threadis.bench.targets import Target
 
 SPARE_FILES = 200  # beside the connections: the servers' own
+MAXCLIENTS = 10_000  # of a server that was told nothing
 PING = b"*1\r\n$4\r\nPING\r\n"
 PONG = b"+PONG\r\n"
 TIMEOUT = 30.0  # seconds for all to be answered
@@ -42,15 +43,22 @@ def allow_connections(count: int) -> None:
     wanted = count + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise BenchError(f"--idle {count}: only {hard} open files are allowed; raise ulimit -Hn")
+        limit = f"only {hard} open files are allowed; raise ulimit -Hn"
+        raise BenchError(f"{count} connections: {limit}")
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def make_room(target: Target, count: int) -> None:
+    """Let so many connect; the default is 10,000 in all."""
+    if count + SPARE_FILES > MAXCLIENTS:
+        with target.client() as client, contextlib.suppress(redis.ResponseError):
+            client.config_set("maxclients", count + SPARE_FILES)
+
+
 def measure_idle(target: Target, count: int) -> list[IdleCost]:
     """Open ``count`` connections, let each be answered once, and look at the memory."""
-    with target.client() as client, contextlib.suppress(redis.ResponseError):
-        client.config_set("maxclients", count + SPARE_FILES)  # the default is 10,000 in all
+    make_room(target, count)
     before = _rss(target)
     with _connections(target.address, count):
         after = _rss(target)

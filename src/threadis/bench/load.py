@@ -1,5 +1,6 @@
 """The load generator's knobs and results; the generator itself is Rust (``rust/src/load``)."""
 
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import msgspec
@@ -34,9 +35,12 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Write a valid value to every key; raises OSError if one is not taken."""
         return LoadResult.from_core(_core.preload_keys(self))
 
-    def run(self) -> "LoadResult":
-        """Run to the end; raises OSError if it cannot begin."""
-        return LoadResult.from_core(_core.run_load(self))
+    def run(self, connected: Callable[[], None] = lambda: None) -> "LoadResult":
+        """Run to the end; raises OSError if it cannot begin.
+
+        ``connected`` is called when all clients are connected and have sent nothing yet.
+        """
+        return LoadResult.from_core(_core.run_load(self, connected))
 
 
 class LoadResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -73,3 +77,37 @@ class LoadResult(msgspec.Struct, frozen=True, omit_defaults=True):
             },
             cls,
         )
+
+    def per(self, replies: int) -> Self:
+        """Counted in units of so many replies."""
+        return msgspec.structs.replace(
+            self,
+            commands=self.commands // replies,
+            commands_total=self.commands_total // replies,
+            throughput=round(self.throughput / replies, 4),
+        )
+
+
+def summed_up(
+    latencies: Sequence[float], total: int, seconds: float, cpu_seconds: float
+) -> LoadResult:
+    """The result of a load that was driven from Python; latencies in seconds, of what counts."""
+    ordered = sorted(latencies) or [0.0]
+    p50, p99, p999, most = (
+        round(ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1e6, 4)
+        for share in (0.5, 0.99, 0.999, 1.0)
+    )
+    return LoadResult(
+        commands=len(latencies),
+        commands_total=total,
+        seconds=round(seconds, 4),
+        busy_seconds=round(seconds, 4),
+        throughput=round(total / seconds, 4),
+        p50_us=p50,
+        p99_us=p99,
+        p999_us=p999,
+        max_us=most,
+        bytes_in=0,
+        bytes_out=0,
+        load_cpu_seconds=round(cpu_seconds, 4),
+    )

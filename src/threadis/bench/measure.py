@@ -5,11 +5,14 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from threadis.bench.cgroup import Quota, groups
 from threadis.bench.cpu import CpuMeter
 from threadis.bench.load import Load, LoadResult
-from threadis.bench.targets import STARTERS, Setup, Target, running_elsewhere
+from threadis.bench.peers import STARTERS
+from threadis.bench.targets import Setup, Target, running_elsewhere
+from threadis.bench.workloads import WORKLOADS
 
 BASELINE = "bare"  # what every other target is compared with
 CALIBRATIONS = 3  # runs of the bare server whose median says what half load is
@@ -24,6 +27,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     load: Load  # without an address
     of_bare: float | None = None  # an open loop at this share of the bare server's throughput
     quota: Quota | None = None  # of one CPU, shared by all processes of the target
+    workload: str = "plain"  # a name of WORKLOADS
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -62,6 +66,15 @@ def started(
         yield targets
 
 
+def depth_cases(load: Load) -> list[Case]:
+    """GET and SET, alone and in pipelines."""
+    return [
+        Case(name=f"{mix} P={depth}", load=replace(load, mix=mix, pipeline=depth))
+        for depth in (1, 16, 64)
+        for mix in ("get", "set")
+    ]
+
+
 def steps(targets: int, cases: Sequence[Case], repeats: int) -> int:
     """How often :func:`alternate` says that something begins."""
     calibrations = CALIBRATIONS * sum(case.of_bare is not None for case in cases)
@@ -81,6 +94,9 @@ def alternate(
     for target in targets:
         step(f"preloading {target.name}")
         aimed(cases[0].load, target).preload()
+        for workload in {case.workload for case in cases}:
+            with target.client() as client:
+                WORKLOADS[workload].prepare(client)
     cases = [_calibrated(case, targets, step) for case in cases]
     for repeat in range(repeats):
         for case in cases:
@@ -92,7 +108,7 @@ def alternate(
 
 def aimed(load: Load, target: Target) -> Load:
     """The load with an address."""
-    return msgspec.structs.replace(load, address=target.address, password=target.password)
+    return replace(load, address=target.address, password=target.password)
 
 
 def _calibrated(case: Case, targets: Sequence[Target], step: Step) -> Case:
@@ -104,15 +120,15 @@ def _calibrated(case: Case, targets: Sequence[Target], step: Step) -> Case:
     for _ in range(CALIBRATIONS):
         step(f"{case.name}: how much the bare server can do")
         found.append(aimed(case.load, bare).run().throughput)
-    load = msgspec.structs.replace(case.load, rate=case.of_bare * statistics.median(found))
-    return msgspec.structs.replace(case, load=load)
+    load = replace(case.load, rate=case.of_bare * statistics.median(found))
+    return replace(case, load=load)
 
 
 def _measure(target: Target, case: Case, repeat: int) -> Sample:
-    load = aimed(msgspec.structs.replace(case.load, seed=case.load.seed + repeat), target)
+    load = aimed(replace(case.load, seed=case.load.seed + repeat), target)
     with confined_by(case.quota, target):
         meter = CpuMeter(target.parts)
-        result = load.run()
+        result = WORKLOADS[case.workload].run(load, meter.restart)
         cpu_us = meter.us_per_command(max(result.commands_total, 1)) if target.parts else {}
     return Sample(case.name, target.name, repeat, result, cpu_us)
 

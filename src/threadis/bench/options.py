@@ -11,9 +11,13 @@ from typing import Annotated
 import typer
 
 from threadis.bench.errors import BenchError
+from threadis.bench.measure import BASELINE
+from threadis.bench.peers import PROGRAMS, STARTERS
 from threadis.bench.targets import JEMALLOC, Setup
 from threadis.errors import ServerError, ThreadisError
 from threadis.server import Server, candidates, find, judge
+
+OTHERS = sorted(set(STARTERS) - {BASELINE, "threadis"})
 
 SERVERS, LOAD, OUTPUT = "Servers", "Load", "Output"
 
@@ -57,6 +61,15 @@ JsonFlag = Annotated[
     Path | None,
     typer.Option("--json", help="Save everything here, as it comes.", rich_help_panel=OUTPUT),
 ]
+WithFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="NAME[=PATH]",
+        help=f"Measure this too: {', '.join(OTHERS)}; may be repeated.",
+        rich_help_panel=SERVERS,
+    ),
+]
 OnlyFlag = Annotated[
     str,
     typer.Option(
@@ -85,6 +98,21 @@ def writable(path: Path | None) -> Path | None:
 def words(text: str) -> list[str]:
     """What stands between commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def others(given: list[str] | None) -> tuple[list[str], dict[str, str]]:
+    """The targets of --with, and the paths of those that have one."""
+    names, programs = [], {}
+    for word in given or []:
+        name, _, path = word.partition("=")
+        if name not in OTHERS:
+            raise BenchError(f"--with {name}: only {', '.join(OTHERS)} are known")
+        if path and name not in PROGRAMS:
+            raise BenchError(f"--with {word}: only {', '.join(PROGRAMS)} may have a path")
+        names.append(name)
+        if path:
+            programs[name] = path
+    return names, programs
 
 
 def numbers(flag: str, text: str) -> list[int]:
@@ -122,15 +150,16 @@ def with_jemalloc(server: Server, cpus: list[int]) -> Setup:
     return Setup(server=server.path, cpus=cpus, preload_jemalloc=preload)
 
 
-def both_setups(
-    redis: str | None, valkey: str | None, cpus: list[int]
-) -> tuple[Setup | None, Setup | None]:
+def both_setups(redis: str | None, valkey: str | None, cpus: list[int]) -> dict[str, Setup]:
     """Redis and Valkey; what is missing is said, and both missing is an error."""
-    found = setup_of("redis", redis, cpus), setup_of("valkey", valkey, cpus)
-    for name, setup in zip(("redis", "valkey"), found, strict=True):
+    found = {}
+    for kind, path in (("redis", redis), ("valkey", valkey)):
+        setup = setup_of(kind, path, cpus)
         if setup is None:
-            typer.echo(f"no {name}-server found: name one with --{name} PATH", err=True)
-    if found == (None, None):
+            typer.echo(f"no {kind}-server found: name one with --{kind} PATH", err=True)
+        else:
+            found[kind] = setup
+    if not found:
         find()  # raises, and says where it looked
     return found
 

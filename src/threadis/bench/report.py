@@ -71,7 +71,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         hidden = [
             replace(
                 block,
-                setup=replace(block.setup, server=Path(block.setup.server).name),
+                setup=replace(block.setup, server=Path(block.setup.server).name, programs={}),
                 targets=[replace(target, password=None) for target in block.targets],
             )
             for block in self.blocks

@@ -14,10 +14,11 @@ from threadis.bench.errors import BenchError
 from threadis.bench.load import Load, LoadResult
 from threadis.bench.machine import Machine
 from threadis.bench.measure import BASELINE, Step, aimed
+from threadis.bench.peers import STARTERS
 from threadis.bench.progress import progress
 from threadis.bench.report import lines
 from threadis.bench.spread import Spread
-from threadis.bench.targets import STARTERS, Setup, Target
+from threadis.bench.targets import Setup, Target
 
 SATURATED = (0.95, 1.10)  # of its quota that the busiest core must have used
 
@@ -278,8 +279,8 @@ def _measure(
     placement: Placement,
     options: Options,
 ) -> ScaleSample:
-    before = placement.cpu_seconds()
-    result = load.run()
+    before: list[float] = []
+    result = load.run(lambda: before.extend(placement.cpu_seconds()))
     seconds = [now - then for now, then in zip(placement.cpu_seconds(), before, strict=True)]
     granted = result.busy_seconds * options.share
     return ScaleSample(

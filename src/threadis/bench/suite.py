@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from threadis.bench.idle import allow_connections, make_room
 from threadis.bench.machine import Machine
 from threadis.bench.measure import Case, Elsewhere, Sample, alternate, started, steps
 from threadis.bench.progress import progress
@@ -32,6 +33,8 @@ def measure(suite: str, plans: Sequence[Plan], repeats: int, save: Path | None) 
     """Measure all blocks. Ctrl-C ends it, with what was measured so far in ``save``."""
     report = Report(suite=suite, machine=Machine.here(), repeats=repeats, blocks=[])
     total = sum(steps(plan.target_count, plan.cases, repeats) for plan in plans)
+    most = max(case.load.connections for plan in plans for case in plan.cases)
+    allow_connections(most)
     with progress(total) as step:
         for plan in plans:
             with started(plan.targets, plan.setup, plan.elsewhere) as targets:
@@ -43,6 +46,8 @@ def measure(suite: str, plans: Sequence[Plan], repeats: int, save: Path | None) 
                     samples=[],
                 )
                 report.blocks.append(block)
+                for target in targets:
+                    make_room(target, most)
                 samples = alternate(targets, plan.cases, repeats, step)
                 with _saved(report, save):
                     for sample in samples:

@@ -90,7 +90,7 @@ def _table(rows: Iterable[Row]) -> Table:
         table.add_row(
             "" if case == row.case else row.case,
             row.target,
-            f"{row.throughput / 1000:.0f}",
+            f"{row.throughput / 1000:.3g}",
             f"{row.p50_us:.0f}",
             f"{row.p99_us:.0f}",
             f"{row.p999_us:.0f}",

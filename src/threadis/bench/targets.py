@@ -1,15 +1,10 @@
-"""What can be measured: a bare stock server, thREaDIS (with options), twemproxy, or anything that
-is running.
-"""
+"""What is measured: a bare stock server, thREaDIS (with options), or anything that is running."""
 
 import contextlib
 import ctypes.util
-import functools
 import re
-import shutil
-import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,6 +30,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     instances: int = 2
     workers: int = 1
     preload_jemalloc: bool = False
+    programs: dict[str, str] = {}  # other proxies by name, where they are not on PATH
 
     def environment(self) -> dict[str, str]:
         """What is added to the environment of the servers."""
@@ -62,13 +58,13 @@ class Target(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def bare(setup: Setup) -> Iterator[Target]:
+def bare(setup: Setup, name: str = "bare", more: Sequence[str] = ()) -> Iterator[Target]:
     """A stock server on loopback, without persistence."""
     with scratch() as directory:
         port = free_port()
-        listen = ["--port", str(port), "--bind", "127.0.0.1"]
-        with _server(setup, directory, "server", listen, f"127.0.0.1:{port}") as child:
-            yield _describe("bare", f"127.0.0.1:{port}", {"server": [child.pid]})
+        listen = ["--port", str(port), "--bind", "127.0.0.1", *more]
+        with stock_server(setup, directory, "server", listen, f"127.0.0.1:{port}") as child:
+            yield describe(name, f"127.0.0.1:{port}", {"server": [child.pid]})
 
 
 # thREaDIS with options that cost or save something, by the name of the target.
@@ -95,57 +91,15 @@ def threadis(setup: Setup, name: str = "threadis") -> Iterator[Target]:
         with running("threadis", command, directory, setup.cpus, environment) as child:
             port = child.wait_until("threadis serve", lambda: find_port(child.output()))
             address = f"127.0.0.1:{port}"
-            child.wait_until("threadis serve", lambda: _answers(address))
-            yield _describe(name, address, threadis_parts(child.pid))
-
-
-@contextlib.contextmanager
-def twemproxy(setup: Setup) -> Iterator[Target]:
-    """Debian's twemproxy before stock servers on Unix sockets."""
-    binary = shutil.which("nutcracker") or shutil.which("nutcracker", path="/usr/sbin")
-    if binary is None:
-        raise BenchError("no nutcracker here; apt install nutcracker")
-    with scratch() as directory, contextlib.ExitStack() as stack:
-        instances = []
-        for index in range(setup.instances):
-            path = directory / f"{index}.sock"
-            listen = ["--port", "0", "--unixsocket", str(path)]
-            name = f"instance-{index}"
-            instances.append(
-                stack.enter_context(_server(setup, directory, name, listen, str(path)))
-            )
-        port = free_port()
-        servers = [
-            f"   - {directory / f'{index}.sock'}:1 {index}" for index in range(len(instances))
-        ]
-        lines = ["bench:", f"  listen: 127.0.0.1:{port}", "  redis: true", "  hash: crc16"]
-        lines += ["  distribution: modula", "  preconnect: true", "  servers:", *servers]
-        config = directory / "nutcracker.yml"
-        config.write_text("\n".join(lines) + "\n")
-        command: list[str | Path] = [
-            binary,
-            "-c",
-            config,
-            "-s",
-            str(free_port()),
-            "-a",
-            "127.0.0.1",
-        ]
-        command += ["-o", directory / "nutcracker.messages"]
-        child = stack.enter_context(running("nutcracker", command, directory, setup.cpus))
-        child.wait_until("nutcracker", lambda: _serves_get(port))
-        pids = [instance.pid for instance in instances]
-        parts = {"proxy": [child.pid], "instances": pids}
-        yield _describe(
-            "twemproxy", f"127.0.0.1:{port}", parts, info_from=str(directory / "0.sock")
-        )
+            child.wait_until("threadis serve", lambda: answers(address))
+            yield describe(name, address, threadis_parts(child.pid))
 
 
 @contextlib.contextmanager
 def running_elsewhere(address: str, pid: int | None, password: str | None) -> Iterator[Target]:
     """A server that somebody else started; its CPU is known if its process is."""
     parts = {} if pid is None else {"server": cpu.tree(pid)}
-    yield _describe(address, address, parts, password=password)
+    yield describe(address, address, parts, password=password)
 
 
 def find_port(printed: str) -> int | None:
@@ -164,25 +118,26 @@ def threadis_parts(supervisor: int) -> dict[str, list[int]]:
 
 
 @contextlib.contextmanager
-def _server(
+def stock_server(
     setup: Setup, directory: Path, name: str, listen: list[str], address: str
 ) -> Iterator[Child]:
+    """A server without persistence that answers at ``address``."""
     own = directory / name
     own.mkdir()
     command = [setup.server, *listen, "--save", "", "--appendonly", "no", "--dir", str(own)]
     with running(name, command, directory, setup.cpus, setup.environment()) as child:
-        child.wait_until(setup.server, lambda: _answers(address))
+        child.wait_until(setup.server, lambda: answers(address))
         yield child
 
 
-def _describe(
+def describe(
     name: str,
     address: str,
     parts: dict[str, list[int]],
     password: str | None = None,
     info_from: str | None = None,
 ) -> Target:
-    """Ask a server what it is; twemproxy refuses INFO, so its instance is asked."""
+    """Ask a server what it is, or ``info_from``, an instance of a proxy that refuses INFO."""
     info: dict[str, object] = {}
     with contextlib.suppress(redis.RedisError), _client(info_from or address, password) as client:
         info = client.info()
@@ -209,25 +164,8 @@ def _client(address: str, password: str | None) -> redis.Redis:
     return redis.Redis(host, int(port), password=password, retry=once)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether a server is there and has loaded its data."""
     with contextlib.suppress(redis.RedisError), _client(address, None) as client:
         return bool(client.ping())
     return False
-
-
-def _serves_get(port: int) -> bool:
-    """Of twemproxy, which knows no PING and hangs up on what client libraries say first."""
-    with (
-        contextlib.suppress(OSError),
-        socket.create_connection(("127.0.0.1", port), timeout=1) as client,
-    ):
-        client.sendall(b"*2\r\n$3\r\nGET\r\n$5\r\nready\r\n")
-        return client.recv(64) == b"$-1\r\n"
-    return False
-
-
-STARTERS: dict[str, Callable[[Setup], contextlib.AbstractContextManager[Target]]] = {
-    "bare": bare,
-    **{name: functools.partial(threadis, name=name) for name in OPTIONS},
-    "twemproxy": twemproxy,
-}

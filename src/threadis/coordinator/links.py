@@ -122,7 +122,10 @@ class Link:
     async def select(self, db: int) -> None:
         """Make this database the current one."""
         if self.db != db:
-            await self.ask([b"SELECT", b"%d" % db])
+            reply = (await self.ask([b"SELECT", b"%d" % db]))[0]
+            if reply.startswith(b"-"):  # a script runs there, say
+                self.is_spoilt = True
+                raise LinkError(reply[1:-2].decode(errors="replace"))
             self.db = db
 
 
