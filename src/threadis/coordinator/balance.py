@@ -6,14 +6,15 @@ together again when few can carry them.
 """
 
 import asyncio
+import math
 
 from threadis import _core
 
 LOOK = 0.1  # seconds between two looks
 SATURATED = 0.85  # of the time awake: clients would wait for each other
 EASY = 0.6  # less awake than this, a worker takes new connections
-LEAN = 0.5  # two workers awake so little together are one too many …
-PATIENCE = 20  # … after as many looks
+PATIENCE = 20  # looks at more workers than needed, before clients come together
+FEW = 8  # new connections between two looks; of more than that it gets only its share
 WORTH = 0.2  # a difference of load between two workers that moving clients is worth
 UNEVEN = 0.1  # of a worker's clients too many, where nobody has time
 WHOLE = 1000  # thousandths of a load
@@ -47,6 +48,7 @@ class Balance:
         ]
         self._awake = awake
         self._core.set_limit("newcomers-worker", self._easiest(loads))
+        self._core.set_limit("newcomers-room", FEW)
         clients = [stats["clients"] for stats in said]
         if min(loads) > SATURATED:
             self._level(clients)
@@ -80,12 +82,13 @@ class Balance:
             self._core.give(worker, to, int(WHOLE * surplus))
 
     def _gather(self, loads: list[float], clients: list[int]) -> None:
-        """Bring the clients of the two easiest workers together, if one of them is enough."""
-        used = [worker for worker in range(len(loads)) if clients[worker]]
-        used.sort(key=loads.__getitem__)
-        is_lean = len(used) > 1 and loads[used[0]] + loads[used[1]] < LEAN
-        self._lean = self._lean + 1 if is_lean else 0
-        if self._lean >= PATIENCE:
-            to, worker = sorted(used[:2])
-            self._core.give(worker, to, WHOLE)
-            self._lean = 0
+        """Bring clients together where fewer workers would do; those of the busiest stay."""
+        used = sorted((load, worker) for worker, load in enumerate(loads) if clients[worker])
+        needed = max(1, math.ceil(sum(load for load, _ in used) / EASY))
+        self._lean = self._lean + 1 if len(used) > needed else 0
+        if self._lean < PATIENCE:
+            return
+        self._lean = 0
+        leaving, staying = used[:-needed], used[-needed:]
+        for place, (_, worker) in enumerate(leaving):
+            self._core.give(worker, staying[place % needed][1], WHOLE)
