@@ -8,12 +8,13 @@ together again when few can carry them.
 import asyncio
 import math
 
-from threadis import _core
+from threadis import _core, machine
 
 LOOK = 0.1  # seconds between two looks
 SATURATED = 0.85  # of the time awake: clients would wait for each other
 EASY = 0.6  # less awake than this, a worker takes new connections
 PATIENCE = 20  # looks at more workers than needed, before clients come together
+QUOTAS = 20  # looks between two at the quotas of the threads
 FEW = 8  # new connections between two looks; of more than that it gets only its share
 WORTH = 0.2  # a difference of load between two workers that moving clients is worth
 UNEVEN = 0.1  # of a worker's clients too many, where nobody has time
@@ -23,8 +24,12 @@ WHOLE = 1000  # thousandths of a load
 class Balance:
     """Looks at how long the workers are awake, and moves clients."""
 
-    def __init__(self, core: _core.Proxy, workers: int) -> None:
+    def __init__(self, core: _core.Proxy, threads: list[int]) -> None:
+        workers = len(threads)
         self._core = core
+        self._threads = threads
+        self._capacities = [1.0] * workers  # CPUs that each may use
+        self._looks = 0
         self._awake = [0] * workers
         self._time = 0.0
         self._saturated = [0] * workers  # looks in a row
@@ -42,9 +47,12 @@ class Balance:
         said = self._core.stats()
         awake = [stats["awake_nanoseconds"] for stats in said]
         passed, self._time = now - self._time, now
+        if self._looks % QUOTAS == 0:
+            self._capacities = [min(machine.quota(thread=tid) or 1.0, 1.0) for tid in self._threads]
+        self._looks += 1
         loads = [
-            min((new - old) / 1e9 / passed, 1.0)
-            for new, old in zip(awake, self._awake, strict=True)
+            min((new - old) / 1e9 / passed / capacity, 1.0)
+            for new, old, capacity in zip(awake, self._awake, self._capacities, strict=True)
         ]
         self._awake = awake
         self._core.set_limit("newcomers-worker", self._easiest(loads))
