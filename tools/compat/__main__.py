@@ -4,7 +4,8 @@
 
 The suite is run by its own runner, unit by unit; what it prints is read. That one test fails should
 not decide about others: every unit finds a fresh server; after a test that fails, the next one
-finds a fresh connection; a unit in which one hangs is run again without it.
+finds a fresh connection and no limit of memory (tests take theirs back only if they pass); a unit in
+which one hangs is run again without it.
 """
 
 import contextlib
@@ -42,7 +43,7 @@ rename test test_by_itself
 proc test {name code args} {
     set failed $::num_failed
     uplevel 1 [list test_by_itself $name $code {*}$args]
-    if {$::num_failed != $failed} { catch { reconnect } }
+    if {$::num_failed != $failed} { catch { reconnect; r config set maxmemory 0 } }
 }
 """
 OUTCOME = re.compile(r"^\[(ok|err|exception)\]: (.*?)(?: \(\d+ ms\)| in tests/\S+)?$")
