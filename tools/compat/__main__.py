@@ -4,8 +4,8 @@
 
 The suite is run by its own runner, unit by unit; what it prints is read. That one test fails should
 not decide about others: every unit finds a fresh server; after a test that fails, the next one
-finds a fresh connection and no limit of memory (tests take theirs back only if they pass); a unit in
-which one hangs is run again without it.
+finds a fresh connection and no limit of memory (tests take theirs back only if they pass); a unit
+in which one hangs is run again without it.
 """
 
 import contextlib
