@@ -35,6 +35,7 @@ from waiting import until
 FULL = os.environ.get("THREADIS_TORTURE") == "full"
 SEED = int(os.environ.get("THREADIS_SEED", "1"))
 SECONDS = 120.0 if FULL else 4.0
+PAUSE = 60.0  # seconds; what dies often is started again only after a while
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 INSTANCES = 4
 CLIENTS = 6
@@ -349,13 +350,13 @@ def test_histories_with_faults(threadis: Callable[..., Threadis], most: int) -> 
         faults[fault] += 1
         match fault:
             case "kill":
-                until(running.instance_pids, "an instance to kill")
+                until(running.instance_pids, "an instance to kill", PAUSE)
                 os.kill(dice.choice(running.instance_pids()), signal.SIGKILL)
             case "stop":
                 with stopped(running, dice):
                     recorder.wait(dice.uniform(0.0, 1.0))
             case "proxy":
-                until(running.proxy_pids, "a proxy to kill")
+                until(running.proxy_pids, "a proxy to kill", PAUSE)
                 os.kill(running.proxy_pid(), signal.SIGKILL)
     counts = recorder.finish()
     report(f"faults, at most {most} at once", counts + faults)
@@ -373,7 +374,7 @@ def report(name: str, counts: Counter[str]) -> None:
 @contextmanager
 def stopped(running: Threadis, dice: random.Random) -> Iterator[None]:
     """An instance that does nothing for a while."""
-    until(running.instance_pids, "an instance to stop")
+    until(running.instance_pids, "an instance to stop", PAUSE)
     pid = dice.choice(running.instance_pids())
     os.kill(pid, signal.SIGSTOP)
     try:
