@@ -176,6 +176,9 @@ impl Worker {
                     *owed = Owed::Streaming;
                     if !client.drops(expect.sequence) {
                         let bytes = self.lanes.received(lane, start, length);
+                        if client.out.capacity() == 0 {
+                            client.out = self.pool.pop().unwrap_or_default();
+                        }
                         self.counters.net_output_bytes += client.pass_on(bytes);
                         self.mark_dirty(place);
                     }
@@ -218,6 +221,7 @@ impl Worker {
             return;
         };
         let instance = known.instance;
+        let busy = known.busy.take();
         let expects = std::mem::take(&mut known.expects);
         let sent: Vec<(Expect, bool)> =
             expects.into_iter().map(|expect| (expect, known.was_sent(&expect))).collect();
@@ -229,8 +233,10 @@ impl Worker {
             if client.generation != expect.generation {
                 continue;
             }
-            let mut error = Vec::new();
-            push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
+            let mut error = busy.clone().unwrap_or_default();
+            if error.is_empty() {
+                push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
+            }
             match client.owed_at(expect.sequence) {
                 // Each reply of a block would come here; the first stands for all.
                 Some(owed @ (Owed::Block(_) | Owed::Waiting(_) | Owed::Scanning(..))) => {

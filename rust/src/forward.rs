@@ -233,10 +233,8 @@ impl Worker {
         } else if self.clients[place].multi.is_some() && !row.ends_multi {
             self.queue(place, row, args, shared);
             Taken::Yes
-        } else if self.clients[place].executing.is_none()
-            && self.must_wait_for_lock(place, row, args)
-        {
-            Taken::NotYet
+        } else if self.clients[place].executing.is_none() && self.is_locked(place, row, args) {
+            self.wait_unless_busy(place)
         } else {
             let is_tracking = self.clients[place].is_tracking;
             if is_tracking && self.must_hear(place) {

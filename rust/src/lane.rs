@@ -49,6 +49,13 @@ pub(crate) enum Duty {
     Spare,
 }
 
+impl Duty {
+    /// True for a lane that has something big.
+    pub(crate) fn is_aside(self) -> bool {
+        matches!(self, Self::Aside | Self::Upload)
+    }
+}
+
 /// Whose reply comes next.
 #[derive(Debug, Clone, Copy)]
 pub struct Expect {
@@ -89,6 +96,8 @@ pub struct Lane {
     pub expects: VecDeque<Expect>,
     /// Replies of the opening still to come; commands wait until they are all good.
     pub(crate) opening: usize,
+    /// The opening was refused because a script runs: so would every command have been.
+    pub(crate) busy: Option<Vec<u8>>,
     pub(crate) cutter: Cutter,
     /// Replies were cut up to here.
     pub(crate) start: usize,
@@ -125,6 +134,7 @@ impl Lane {
             answered: 0,
             expects: VecDeque::new(),
             opening,
+            busy: None,
             cutter: Cutter::default(),
             start: 0,
             readable: false,

@@ -13,6 +13,8 @@ use std::collections::HashMap;
 const READ_CHUNK: usize = 128 * 1024;
 /// Lanes of one worker; instances allow 10,000 connections.
 const LANES_LIMIT: usize = 512;
+/// What an instance answers while a script has run for too long.
+const BUSY: &[u8] = b"-BUSY ";
 /// Seconds after which an unused lane is closed.
 const IDLE_SECONDS: u64 = 60;
 /// The same for one that was only needed beside another.
@@ -32,6 +34,8 @@ pub struct Lanes {
     sets: Vec<Set>,
     set_places: HashMap<State, u32>,
     last_serial: u64,
+    /// How many have something big.
+    aside: usize,
 }
 
 /// Bytes that lanes have received, by place.
@@ -113,10 +117,10 @@ impl Lanes {
         self.open.is_empty()
     }
 
-    /// True while somebody waits for a reply.
+    /// True while somebody waits for a reply, and reads what comes.
     #[must_use]
     pub fn are_waited_for(&self) -> bool {
-        self.open.iter().any(|(_, lane)| !lane.expects.is_empty())
+        self.open.iter().any(|(_, lane)| !lane.expects.is_empty() && !lane.is_paused)
     }
 
     /// Places of the lanes to an instance.
@@ -149,8 +153,8 @@ impl Lanes {
 
     /// Lets clients in its state share a lane.
     pub fn share(&mut self, place: usize) {
-        let lane = &mut self.open[place];
-        lane.duty = Duty::Shared;
+        self.set_duty(place, Duty::Shared);
+        let lane = &self.open[place];
         self.sets[lane.set as usize].lanes[lane.instance] = u32::try_from(place).ok();
     }
 
@@ -159,16 +163,37 @@ impl Lanes {
         let has_room = self.has_room_aside();
         if has_room {
             self.hide(place);
-            self.open[place].duty = Duty::Aside;
+            self.set_duty(place, Duty::Aside);
         }
         has_room
+    }
+
+    /// A lane that nobody uses is given to one client.
+    pub(crate) fn lend(&mut self, place: usize) {
+        self.set_duty(place, Duty::Upload);
+    }
+
+    /// What that client sent is complete.
+    pub(crate) fn end_loan(&mut self, place: usize) {
+        self.set_duty(place, Duty::Aside);
+    }
+
+    fn set_duty(&mut self, place: usize, duty: Duty) {
+        let before = std::mem::replace(&mut self.open[place].duty, duty);
+        self.aside -= usize::from(before.is_aside());
+        self.aside += usize::from(duty.is_aside());
+    }
+
+    /// How many lanes have something big.
+    #[must_use]
+    pub fn count_aside(&self) -> usize {
+        self.aside
     }
 
     /// True unless too many lanes are used for something big.
     #[must_use]
     pub fn has_room_aside(&self) -> bool {
-        self.open.iter().filter(|(_, lane)| matches!(lane.duty, Duty::Aside | Duty::Upload)).count()
-            < ASIDE_LIMIT
+        self.aside < ASIDE_LIMIT
     }
 
     /// Keeps a lane on which nothing is left for another time; false if there are enough.
@@ -177,7 +202,7 @@ impl Lanes {
         if self.spares(lane.set, lane.instance).count() >= SPARES {
             return false;
         }
-        self.open[place].duty = Duty::Spare;
+        self.set_duty(place, Duty::Spare);
         true
     }
 
@@ -243,6 +268,7 @@ impl Lanes {
     /// Forgets a lane that was taken out of service; the socket closes.
     pub fn close(&mut self, place: usize) {
         self.hide(place);
+        self.set_duty(place, Duty::Spare);
         self.open.remove(place);
         self.received.0[place] = Vec::new();
     }
@@ -293,6 +319,7 @@ impl Lanes {
             if lane.opening > 0 {
                 // +OK, or the map of HELLO
                 if !matches!(buffer[0], b'+' | b'%') {
+                    lane.busy = buffer.starts_with(BUSY).then(|| buffer[..length].to_vec());
                     return Err(Broken("opening refused"));
                 }
                 lane.opening -= 1;

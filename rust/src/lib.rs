@@ -53,6 +53,7 @@ pub mod quiet;
 mod reach;
 pub mod reply;
 pub mod request;
+mod rest;
 mod route;
 pub mod scan;
 pub mod session;

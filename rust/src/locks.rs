@@ -12,11 +12,16 @@
 
 use crate::client::Gate;
 use crate::command::{Route, Row};
+use crate::forward::Taken;
 use crate::request::Args;
 use crate::shared::ToCoordinator;
 use crate::worker::Worker;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// What the coordinator tells those who wait for a lock while a script runs too long.
+pub(crate) const BUSY: &str =
+    "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 
 /// One lock, as the coordinator asks for it.
 #[derive(Debug)]
@@ -102,16 +107,16 @@ impl Locks {
 }
 
 impl Worker {
-    /// True, and the gate is shut, while a key of this command is locked.
+    /// True while a key of this command is locked.
     #[inline]
-    pub(crate) fn must_wait_for_lock(&mut self, place: usize, row: &Row, args: Args) -> bool {
-        !self.locks.is_free() && self.waits_for_lock(place, row, args)
+    pub(crate) fn is_locked(&self, place: usize, row: &Row, args: Args) -> bool {
+        !self.locks.is_free() && self.names_a_locked_key(place, row, args)
     }
 
     #[cold]
-    fn waits_for_lock(&mut self, place: usize, row: &Row, args: Args) -> bool {
+    fn names_a_locked_key(&self, place: usize, row: &Row, args: Args) -> bool {
         let db = self.db(place);
-        let is_locked = match row.route {
+        match row.route {
             Route::Keys | Route::Split(_) => {
                 self.locks.everything > 0
                     || crate::keys::all(&row.keys, args)
@@ -121,17 +126,25 @@ impl Worker {
             Route::All(_) => true,
             Route::Scan | Route::Any => self.locks.everything > 0,
             Route::Session(_) | Route::Pubsub(_) | Route::Coordinator | Route::Refuse => false,
-        };
-        is_locked && self.wait_for_unlock(place)
+        }
     }
 
-    /// The same for one key.
-    pub(crate) fn must_wait_for_key(&mut self, place: usize, key: &[u8], writes: bool) -> bool {
-        let db = self.db(place);
+    /// A locked key is waited for; but if a script runs for too long, that may be for ever.
+    #[cold]
+    pub(crate) fn wait_unless_busy(&mut self, place: usize) -> Taken {
+        if self.shared.settings.busy().is_some() {
+            self.refuse(place, BUSY);
+            return Taken::Yes;
+        }
+        self.wait_for_unlock(place);
+        Taken::NotYet
+    }
+
+    /// True while this key is locked.
+    pub(crate) fn is_key_locked(&self, place: usize, key: &[u8], writes: bool) -> bool {
         let locks = &self.locks;
-        let is_locked = !locks.held.is_empty()
-            && (locks.everything > 0 || locks.is_key_locked(db, key, writes));
-        is_locked && self.wait_for_unlock(place)
+        !locks.is_free()
+            && (locks.everything > 0 || locks.is_key_locked(self.db(place), key, writes))
     }
 
     /// The same for the keys of a transaction.
@@ -147,7 +160,7 @@ impl Worker {
         is_locked && self.wait_for_unlock(place)
     }
 
-    fn wait_for_unlock(&mut self, place: usize) -> bool {
+    pub(crate) fn wait_for_unlock(&mut self, place: usize) -> bool {
         let client = &mut self.clients[place];
         client.gate = Gate::Lock;
         self.locks.waiting.push((place, client.generation));
@@ -162,6 +175,11 @@ impl Worker {
     /// Forgets a lock; whoever waited tries again this turn.
     pub(crate) fn unlock(&mut self, token: u64) {
         self.locks.remove(token);
+        self.wake_those_behind_locks();
+    }
+
+    /// Whoever waits for a lock tries again this turn.
+    pub(crate) fn wake_those_behind_locks(&mut self) {
         for (place, generation) in std::mem::take(&mut self.locks.waiting) {
             let client = self.clients.get(place);
             if client
@@ -179,9 +197,7 @@ impl Worker {
             let marks = lanes.filter_map(|place| {
                 let lane = self.lanes.get(place)?;
                 let in_flight = lane.expects.len() as u64;
-                // What has begun to be answered has run; a client may take its time to read it.
-                let has_run = in_flight == 1 && lane.cutter.is_within();
-                (in_flight > 0 && !has_run).then_some(Mark {
+                (in_flight > 0).then_some(Mark {
                     lane: place,
                     serial: lane.serial,
                     answered: lane.answered + in_flight,
@@ -202,7 +218,9 @@ impl Worker {
         let lanes = &self.lanes;
         let is_open = |mark: &Mark| {
             lanes.get(mark.lane).is_some_and(|lane| {
-                lane.serial == mark.serial && !lane.is_broken && lane.answered < mark.answered
+                // What has begun to be answered has run; a client may take its time to read it.
+                let has_run = lane.answered + u64::from(lane.cutter.is_within());
+                lane.serial == mark.serial && !lane.is_broken && has_run < mark.answered
             })
         };
         let (index, coordinator) = (self.index, &self.shared.coordinator);

@@ -27,6 +27,11 @@ pub fn read(fd: impl AsFd, buffer: &mut Vec<u8>, chunk: usize) -> Io {
     outcome(rustix::net::recv(fd, spare, RecvFlags::empty()).map(|(read, _)| read), true)
 }
 
+/// Reads once, to the beginning of `bytes`.
+pub fn read_into(fd: impl AsFd, bytes: &mut [u8]) -> Io {
+    outcome(rustix::net::recv(fd, bytes, RecvFlags::empty()).map(|(read, _)| read), true)
+}
+
 /// Writes once.
 pub fn write(fd: impl AsFd, bytes: &[u8]) -> Io {
     outcome(rustix::net::send(fd, bytes, SendFlags::NOSIGNAL), false)

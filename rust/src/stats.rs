@@ -54,6 +54,8 @@ counters! {
     lane_commands,
     /// Lanes open now.
     lanes,
+    /// Of these, used for something big of one client.
+    lanes_aside,
     /// Lanes closed because they could not be trusted any more.
     lanes_broken,
     /// Clients closed because their buffers were too large.

@@ -83,6 +83,8 @@ pub struct Worker {
 
     /// Bytes just read from a client; its own buffer only keeps what cannot be forwarded yet.
     pub(crate) scratch: Vec<u8>,
+    /// The same for those that upload.
+    pub(crate) chunk: Vec<u8>,
     pub(crate) request: Request,
     /// The command looked up last.
     pub(crate) recent: Recent,
@@ -157,6 +159,7 @@ impl Worker {
             leaving: Vec::new(),
             broken: Vec::new(),
             scratch: Vec::with_capacity(CLIENT_READ),
+            chunk: Vec::new(),
             request: Request::default(),
             recent: Recent::default(),
             owners: Vec::new(),
@@ -315,6 +318,7 @@ impl Worker {
         self.counters.turns += 1;
         self.counters.awake_nanoseconds += monotonic().saturating_sub(self.now);
         self.counters.lanes = self.lanes.len() as u64;
+        self.counters.lanes_aside = self.lanes.count_aside() as u64;
         self.counters.clients = self.clients.len() as u64;
         self.counters.subscribers = self.audience.clients as u64;
         self.shared.doors[self.index].stats.publish(&self.counters);

@@ -128,7 +128,9 @@ class Alarms:
         if reply.startswith(b">"):
             _, names = value(reply)
             self._went_off(names)
-        elif item := self._asked.popleft():
+            return
+        item = self._asked.popleft()
+        if item:
             (db, key), answer = item
             if reply.startswith(b"-"):
                 answer.set_exception(LinkError(reply[1:-2].decode(errors="replace")))
@@ -136,6 +138,8 @@ class Alarms:
             absent = self._armed.setdefault(key, set())
             (absent.add if reply in resp.NULLS else absent.discard)(db)
             answer.set_result(None)
+        elif reply.startswith(b"-"):  # SELECT: a script runs there, say
+            raise ValueError("it is in another database")
 
     def _went_off(self, names: list[bytes] | None) -> None:
         """These keys have changed; None: everything, which disarms everything."""

@@ -158,6 +158,7 @@ class Information:
             "threadis_instances": str(self._links.count),
             "threadis_workers": str(len(self._start.workers)),
             "threadis_lanes": str(totals["lanes"]),
+            "threadis_lanes_aside": str(totals["lanes_aside"]),
             "threadis_lanes_broken": str(totals["lanes_broken"]),
             "threadis_clients_moved": str(totals["clients_moved"]),
             "threadis_lane_writes": str(totals["lane_writes"]),

@@ -31,6 +31,15 @@ class UnknownOutcomeError(LinkError):
     """What was sent may or may not have run."""
 
 
+class BusyError(LinkError):
+    """A script runs too long; whoever would wait for it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What a connection was told when it was opened."""
@@ -121,9 +130,16 @@ class Link:
 
     async def select(self, db: int) -> None:
         """Make this database the current one."""
-        if self.db != db:
-            await self.ask([b"SELECT", b"%d" % db])
-            self.db = db
+        if self.db != db and not await self.try_select(db):
+            raise BusyError
+
+    async def try_select(self, db: int) -> bool:
+        """The same; False, and the connection is spoilt, if a script runs too long there."""
+        if (await self.ask([b"SELECT", b"%d" % db]))[0] != b"+OK\r\n":
+            self.is_spoilt = True
+            return False
+        self.db = db
+        return True
 
 
 class Links:
@@ -201,8 +217,16 @@ class Links:
     ) -> list[bytes]:
         """Send commands to one instance in one batch; their replies as they came."""
         async with self.lease(index, kind) as link:
-            await link.select(db)
+            if link.db == db or await link.try_select(db):
+                return await link.ask(*commands, wait=wait)
+        if db:
+            raise BusyError
+        # SCRIPT KILL, say; a new connection is in this database.
+        link = await self.connect(index, kind)
+        try:
             return await link.ask(*commands, wait=wait)
+        finally:
+            link.writer.close()
 
     async def connect(self, index: int, kind: Kind = Kind()) -> Link:
         """Open a connection that is the caller's own, to read and to close."""

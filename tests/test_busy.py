@@ -1,0 +1,40 @@
+"""A script that runs for too long: whoever needs its instance is told BUSY, by old connections of
+ours and by new ones, and these are in the right database afterwards.
+"""
+
+from collections.abc import Callable
+
+from conftest import Threadis
+from differential.wire import Connection, pack
+from threadis.server import Server
+from waiting import until
+
+FOREVER = "while true do end"
+
+
+def test_connections_while_a_script_runs(
+    threadis: Callable[..., Threadis], stock_server: Server
+) -> None:
+    running = threadis("--server", stock_server.path, "--instances", "4", "--save", "")
+
+    def connect(db: int) -> Connection:
+        connection = Connection(("127.0.0.1", running.port))
+        assert connection.ask("SELECT", db).raw == b"+OK\r\n"
+        return connection
+
+    first, other, script = connect(0), connect(5), connect(5)
+    assert first.ask("CONFIG", "SET", "lua-time-limit", "10").raw == b"+OK\r\n"
+    assert first.ask("SET", "{k}", "1").raw == b"+OK\r\n"
+    script.send(pack("EVAL", FOREVER, 1, "k"))  # k is locked, and our link is in database 5
+    until(lambda: first.ask("GET", "{k}").raw.startswith(b"-BUSY"), "it runs")
+    assert other.ask("GET", "k").raw.startswith(b"-BUSY")
+    fresh = connect(7)
+    assert fresh.ask("GET", "k").raw.startswith(b"-BUSY")
+    assert fresh.ask("BLPOP", "{k}list", 1).raw.startswith(b"-BUSY")
+    assert first.ask("SCRIPT", "KILL").raw == b"+OK\r\n"
+    assert script.read().is_error
+    for connection, text in ((first, b"zero"), (other, b"five"), (fresh, b"seven")):
+        assert connection.ask("RPUSH", "{k}list", text).number == 1
+        assert connection.ask("BLPOP", "{k}list", 1).elements[1].text == text
+    for connection in (first, other, script, fresh):
+        connection.close()
