@@ -227,9 +227,8 @@ class Scripts:
         names += [(call.db, LOCK + group.prefix) for group in local]
         async with (
             self._execution.locks.stand_in_line(names, call.within),
-            self._links.lease(index, call.kind) as link,
+            self._links.lease(index, call.kind, call.db) as link,
         ):
-            await link.select(call.db)
             guard = self._guard(link)
             before = guard.before(call.rights, call.keys, denied, local, only_reads=only_reads)
             name = self._callers.begin(call.info)
@@ -292,7 +291,8 @@ class Scripts:
         copies = await self._execution.borrowing.fetch(accesses, call.db)
         index = self._execution.home(call.db, keys)
         written = keys if call.writes else []
-        async with self._links.lease(index, call.kind) as link:
+        scratch = self._execution.borrowing.scratch
+        async with self._links.lease(index, call.kind, scratch) as link:
             guard = self._guard(link)
             replies = await link.ask(*guard.before(call.rights, keys, denied, copies_of=call.db))
             if replies[0].startswith(b"-"):  # another script runs there
