@@ -135,7 +135,7 @@ def read(printed: str) -> Outcomes:
     """The outcomes in what the suite's runner prints."""
     found: Outcomes = {}
     seen: Counter[str] = Counter()
-    lines = printed.splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()
     for at, line in enumerate(lines):
         match = OUTCOME.match(line)
         if match:
