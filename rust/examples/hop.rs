@@ -46,10 +46,7 @@ fn main() -> io::Result<()> {
 }
 
 fn print(what: &str, size: usize, unix: f64, tcp: f64, memory: f64) {
-    println!(
-        "{what:16} {size:9} {unix:7.2} {tcp:7.2} {:12.2} {memory:8.2}",
-        tcp / unix
-    );
+    println!("{what:16} {size:9} {unix:7.2} {tcp:7.2} {:12.2} {memory:8.2}", tcp / unix);
 }
 
 /// The median of some rounds, each of which returns µs a hop.
