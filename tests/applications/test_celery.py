@@ -22,6 +22,7 @@ def app(url: str, worker: Callable[..., Worker]) -> Iterator[Celery]:
         "-m", "celery", "-A", "applications.celery_app", "worker", "--pool", "threads", "-c", "4"
     )
     yield app
+    app.pool.force_close_all()  # its connections are of this server
     app.close()
 
 
