@@ -259,10 +259,10 @@ impl Proxy {
     }
 
     /// Takes note that a blocking command has been looked at.
-    fn arrived(&self, command: &Command) {
-        rows::with_row(&self.shared.table, &command.args, |row, args| {
+    fn arrived(&self, py: Python, command: &Command) -> PyResult<()> {
+        rows::with_command(py, &self.shared.table, command, |row, args| {
             self.shared.waited.arrived(command.info.get().db, row, args);
-        });
+        })
     }
 
     /// Looks a command up: its row's name, and for each key specification the arguments it names.

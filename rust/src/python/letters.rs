@@ -5,6 +5,7 @@ use crate::client_info::ClientInfo;
 use crate::ears;
 use crate::shared::{ClientKey, ToCoordinator};
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
 
 /// A command for the coordinator.
 #[pyclass(frozen, get_all)]
@@ -13,8 +14,9 @@ pub(super) struct Command {
     pub(super) place: usize,
     pub(super) generation: u32,
     pub(super) info: Py<ClientInfo>,
-    pub(super) args: Vec<Vec<u8>>,
-    pub(super) queued: Option<Vec<Vec<Vec<u8>>>>,
+    /// Made once: it is looked at often.
+    pub(super) args: Py<PyList>,
+    pub(super) queued: Option<Py<PyList>>,
     pub(super) token: Option<u64>,
     pub(super) is_question: bool,
 }
@@ -98,6 +100,12 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
         }
         ToCoordinator::Command { key, info, args, queued, token, is_question } => {
             let info = Py::new(py, *info)?;
+            let args = words_to_python(py, &args)?;
+            let queued = queued.map(|queued| {
+                let commands = queued.iter().map(|args| words_to_python(py, args));
+                PyList::new(py, commands.collect::<PyResult<Vec<_>>>()?).map(Bound::unbind)
+            });
+            let queued = queued.transpose()?;
             let (worker, place, generation) = (key.worker, key.place, key.generation);
             Py::new(
                 py,
@@ -138,6 +146,11 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
         }
         ToCoordinator::Stopped(worker) => Py::new(py, Stopped { worker })?.into_any(),
     })
+}
+
+fn words_to_python(py: Python, words: &[Vec<u8>]) -> PyResult<Py<PyList>> {
+    let words = words.iter().map(|word| PyBytes::new(py, word));
+    PyList::new(py, words).map(Bound::unbind)
 }
 
 fn left_to_python(py: Python, key: ClientKey, is_gone: bool) -> PyResult<Py<PyAny>> {

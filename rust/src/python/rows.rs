@@ -1,5 +1,6 @@
 //! Rows of the command table, as they come from Python.
 
+use super::letters::Command;
 use crate::command::{Route, Row, Table, Verb};
 use crate::keys::{Begin, Find, KeySpec};
 use crate::merge::Merge;
@@ -151,12 +152,20 @@ pub(super) fn find(table: &Table, words: &[Vec<u8>]) -> Option<(String, Vec<Vec<
     })
 }
 
-/// Looks a command up, and does something with its row and its arguments.
-pub(super) fn with_row<T>(
+/// The same for a command that the coordinator has.
+pub(super) fn with_command(
+    py: Python,
     table: &Table,
-    words: &[Vec<u8>],
-    run: impl FnOnce(&Row, Args) -> T,
-) -> Option<T> {
+    command: &Command,
+    run: impl FnOnce(&Row, Args),
+) -> PyResult<()> {
+    let words: Vec<Vec<u8>> = command.args.extract(py)?;
+    with_row(table, &words, run);
+    Ok(())
+}
+
+/// Looks a command up, and does something with its row and its arguments.
+fn with_row<T>(table: &Table, words: &[Vec<u8>], run: impl FnOnce(&Row, Args) -> T) -> Option<T> {
     let mut raw = Vec::new();
     push_array(&mut raw, words.len());
     for word in words {

@@ -111,7 +111,7 @@ class Borrowing:
         kind: Kind,
     ) -> Outcome:
         """Run commands on copies at an instance; RefusedError if the server would not."""
-        async with self._links.lease(index, kind) as link:
+        async with self._links.lease(index, kind, self.scratch) as link:
             return await self.evaluate_on(link, commands, copies, written)
 
     async def evaluate_on(

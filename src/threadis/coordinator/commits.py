@@ -3,11 +3,11 @@
 Two-phase commit with stock commands. The parts' records live in a database that clients cannot
 see (``records``)::
 
-    every part:   MULTI, commands …            all must say QUEUED, else DISCARD everywhere
-    the others:   SET prepared:ID  (before)    what they would do, and who decides
-    the first:    … SET decided:ID, EXEC       this is the moment it has happened
+    the others:   SET prepared:ID              what they would do, and who decides
+                  MULTI, commands …            all must say QUEUED, else DISCARD everywhere
+    the first:    MULTI, commands …, SET decided:ID, EXEC     the moment it has happened
     the others:   … DEL prepared:ID, EXEC
-    the first:    DEL decided:ID
+    the first:    DEL decided:ID               soon, of many at once
 
 After a crash, whoever still has ``prepared:ID`` asks the first: decided means do it now, else
 forget it. Until then the keys stay locked.
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PREPARED, DECIDED = b"threadis:prepared:", b"threadis:decided:"
 RECORDS = 0  # a hidden database, counted from the first that clients cannot select
+FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundred bytes
 RETRY = 0.05  # seconds between attempts to settle what a crash left open
 
 Part = Sequence[Words]
@@ -60,6 +61,7 @@ class Commits:
         self._links = links
         self._locks = locks
         self._records = databases + RECORDS
+        self._done: dict[int, list[bytes]] = {}  # records to delete, by the instance that decided
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
         self._settling = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,30 +98,28 @@ class Commits:
         async with AsyncExitStack() as stack:
             links = {}
             for index in (first, *others):
-                links[index] = await stack.enter_async_context(self._links.lease(index, kind))
-                await links[index].select(db)
-            await self._queue(links, parts, first, name, lock, db)
+                lease = self._links.lease(index, kind, db)
+                links[index] = await stack.enter_async_context(lease)
+            leader = links.pop(first)
+            await self._prepare(links, parts, Prepared(first, db, lock.keys, []), name)
             try:
-                replies = await self._decide(links, parts, first, name)
+                replies = {first: await self._decide(leader, parts[first], links, name, db)}
             except LinkError:
                 self._keep(lock, name, first, others)
                 raise
-            failed = [
-                index
-                for index, outcome in zip(
-                    others,
-                    await asyncio.gather(*(_exec(links[index]) for index in others)),
-                    strict=True,
-                )
-                if outcome is None or not replies.setdefault(index, outcome[: len(parts[index])])
-            ]
-        if failed:
+            for link in links.values():
+                link.send([b"EXEC"])
+            for index, link in links.items():
+                results = await _results_of(link)
+                if results is not None:
+                    replies[index] = results[: len(parts[index])]
+        if failed := [index for index in others if index not in replies]:
             self._keep(lock, name, first, others)
             raise UnknownOutcomeError(
                 f"ERR instance {failed[0]} was lost during a write to several instances; "
                 "it will be completed when it is back"
             )
-        self._spawn(self._forget(first, name))
+        self._forget_soon(first, name)
         return replies
 
     async def _run_one(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
@@ -127,56 +127,49 @@ class Commits:
         replies = await self._links.raw(index, commands, db=db, kind=kind)
         return _results(replies[1:-1], replies[-1])
 
-    async def _queue(
-        self,
-        links: dict[int, Link],
-        parts: Mapping[int, Part],
-        first: int,
-        name: bytes,
-        lock: Lock,
-        db: int,
+    async def _prepare(
+        self, links: dict[int, Link], parts: Mapping[int, Part], record: Prepared, name: bytes
     ) -> None:
-        """Let every instance look at its part; raises RefusedError if one does not want it."""
-        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        jobs = []
+        """Let the others look at their parts; raises RefusedError if one does not want it."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % record.db]
+        counts = {}
         for index, link in links.items():
             part = [list(command) for command in parts[index]]
-            if index == first:
-                payload = msgspec.json.encode([other for other in links if other != first])
-                end = [hidden, [b"SET", DECIDED + name, payload], back]
-                begin: list[list[bytes]] = []
-            else:
-                record = Prepared(first, db, lock.keys, part)
-                end = [hidden, [b"DEL", PREPARED + name], back]
-                begin = [hidden, [b"SET", PREPARED + name, msgspec.msgpack.encode(record)], back]
-            jobs.append(link.ask(*begin, [b"MULTI"], *part, *end))
-        answers = await asyncio.gather(*jobs, return_exceptions=True)
+            payload = msgspec.msgpack.encode(msgspec.structs.replace(record, commands=part))
+            note: Part = [hidden, [b"SET", PREPARED + name, payload], back]
+            batch = [*note, [b"MULTI"], *part, hidden, [b"DEL", PREPARED + name], back]
+            link.send(*batch)
+            counts[index] = len(batch)
         refusal = None
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                for link in links.values():
-                    link.is_spoilt = True
-                raise answer
-            refusal = refusal or next((one for one in answer if one.startswith(b"-")), None)
+        try:
+            for index, link in links.items():
+                answer = await link.receive(counts[index])
+                refusal = refusal or next((one for one in answer if one.startswith(b"-")), None)
+        except BaseException:
+            for link in links.values():
+                link.is_spoilt = True
+            raise
         if refusal is not None:
-            await self._withdraw(links, first, name)
+            await self._withdraw(links, name)
             raise RefusedError(refusal)
 
-    async def _withdraw(self, links: dict[int, Link], first: int, name: bytes) -> None:
+    async def _withdraw(self, links: dict[int, Link], name: bytes) -> None:
         for index, link in links.items():
             await link.ask([b"DISCARD"])
-            if index != first:
-                await self._links.call(index, b"DEL", PREPARED + name, db=self._records)
+            await self._links.call(index, b"DEL", PREPARED + name, db=self._records)
 
     async def _decide(
-        self, links: dict[int, Link], parts: Mapping[int, Part], first: int, name: bytes
-    ) -> dict[int, list[bytes]]:
-        """EXEC on the first; RefusedError if the server would not."""
-        results = (await links[first].ask([b"EXEC"]))[0]
-        if not results.startswith(b"*"):
-            await self._withdraw({i: link for i, link in links.items() if i != first}, first, name)
-            raise RefusedError(results)
-        return {first: _core.elements(results)[: len(parts[first])]}
+        self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int
+    ) -> list[bytes]:
+        """Run the first's part; RefusedError if it would not."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
+        decided: Words = [b"SET", DECIDED + name, msgspec.json.encode(list(others))]
+        answer = await leader.ask([b"MULTI"], *part, hidden, decided, back, [b"EXEC"])
+        try:
+            return _results(answer[:-1], answer[-1])[: len(part)]
+        except RefusedError:
+            await self._withdraw(others, name)
+            raise
 
     def _keep(self, lock: Lock, name: bytes, first: int, others: list[int]) -> None:
         """Hold on to the lock until it is known what has happened."""
@@ -252,6 +245,17 @@ class Commits:
     async def _forget(self, first: int, name: bytes) -> None:
         await self._ask(first, b"DEL", DECIDED + name)
 
+    def _forget_soon(self, first: int, name: bytes) -> None:
+        """Delete a record together with those of the next moment."""
+        names = self._done.setdefault(first, [])
+        names.append(DECIDED + name)
+        if len(names) == 1:
+            self._spawn(self._forget_done(first))
+
+    async def _forget_done(self, first: int) -> None:
+        await asyncio.sleep(FORGET_AFTER)
+        await self._ask(first, b"DEL", *self._done.pop(first))
+
     def _spawn(self, job: Awaitable[None]) -> None:
         async def run() -> None:
             try:
@@ -272,10 +276,10 @@ async def _retry(job: Callable[[], Awaitable[None]]) -> None:
             await asyncio.sleep(RETRY)
 
 
-async def _exec(link: Link) -> list[bytes] | None:
-    """EXEC; None if it was refused or the answer did not come."""
+async def _results_of(link: Link) -> list[bytes] | None:
+    """The replies inside that of an EXEC just sent; None if it was refused, or did not come."""
     try:
-        reply = (await link.ask([b"EXEC"]))[0]
+        reply = (await link.receive(1))[0]
     except LinkError:
         return None
     return _core.elements(reply) if reply.startswith(b"*") else None

@@ -82,8 +82,7 @@ class Debug:
 
     async def _ask(self, index: int, command: _core.Command) -> bytes:
         """One instance's answer, however late: SLEEP and RELOAD take as long as they take."""
-        async with self._links.lease(index, Kind(command.info.resp)) as link:
-            await link.select(command.info.db)
+        async with self._links.lease(index, Kind(command.info.resp), command.info.db) as link:
             return (await link.ask(command.args, wait=None))[0]
 
     async def _digest(self, command: _core.Command) -> bytes:

@@ -7,7 +7,7 @@ used again: its next reply would answer the wrong question.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import hiredis
 from threadis import _core, control, instance_config
 
 TIMEOUT = 5.0  # seconds; a call that takes longer is told as such
+READ_MOST = 1024 * 1024  # bytes; copies of large keys come in many pieces else
 KEEP = 16  # idle connections to each instance, of each kind
 
 ADMIN = instance_config.ADMIN.encode()
@@ -67,16 +68,30 @@ class Link:
 
         Raises UnknownOutcomeError, and spoils the connection, if not all are answered.
         """
+        self.send(*commands)
+        return await self.receive(len(commands), wait)
+
+    def send(self, *commands: Words) -> None:
+        """Send commands, whose replies must be received next."""
+        self.writer.write(b"".join(map(pack, commands)))
+
+    async def receive(self, count: int, wait: float | None = TIMEOUT) -> list[bytes]:
+        """Wait for so many replies; as ``ask``."""
+        timer = None
+        if wait is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(wait, self.reader.set_exception, TimeoutError())
         try:
-            async with asyncio.timeout(wait):
-                self.writer.write(b"".join(map(pack, commands)))
-                return [await self.next_reply() for _ in commands]
+            return [await self.next_reply() for _ in range(count)]
         except BaseException as error:
             self.is_spoilt = True
             if isinstance(error, (OSError, TimeoutError, EOFError, ValueError)):
                 what = "did not answer; the command may or may not have run"
                 raise UnknownOutcomeError(f"ERR instance {self.index} {what}") from error
             raise
+        finally:
+            if timer:
+                timer.cancel()
 
     async def ask_fenced(self, *commands: Words) -> list[bytes]:
         """The same for commands that may write more or less than one reply.
@@ -92,7 +107,7 @@ class Link:
         try:
             self.writer.write(b"".join(map(pack, [*commands, [b"ECHO", nonce]])))
             while not received.endswith(fence) and not _is_busy(found, len(commands)):
-                data = await self.reader.read(65536)
+                data = await self.reader.read(READ_MOST)
                 if not data:
                     raise EOFError("the instance hung up")
                 received += data
@@ -122,7 +137,7 @@ class Link:
     async def next_reply(self) -> bytes:
         """Wait for one reply; EOFError, OSError or ValueError if there is none to come."""
         while (reply := self.replies.next()) is None:
-            data = await self.reader.read(65536)
+            data = await self.reader.read(READ_MOST)
             if not data:
                 raise EOFError("the instance hung up")
             self.replies.feed(data)
@@ -216,11 +231,12 @@ class Links:
         wait: float | None = TIMEOUT,
     ) -> list[bytes]:
         """Send commands to one instance in one batch; their replies as they came."""
-        async with self.lease(index, kind) as link:
-            if link.db == db or await link.try_select(db):
+        try:
+            async with self.lease(index, kind, db) as link:
                 return await link.ask(*commands, wait=wait)
-        if db:
-            raise BusyError
+        except BusyError:
+            if db:
+                raise
         # SCRIPT KILL, say; a new connection is in this database.
         link = await self.connect(index, kind)
         try:
@@ -232,26 +248,37 @@ class Links:
         """Open a connection that is the caller's own, to read and to close."""
         return await self._connect(self._reachable(index), kind)
 
-    @contextlib.asynccontextmanager
-    async def lease(self, index: int, kind: Kind = Kind()) -> AsyncIterator[Link]:
-        """Lend a connection; spoil it (``is_spoilt``) if its state is not what it was."""
+    def lease(self, index: int, kind: Kind = Kind(), db: int | None = None) -> "Lease":
+        """Lend a connection, in a database if one is named; spoil it (``is_spoilt``) if its state
+        is not what it was.
+        """
+        return Lease(self, index, kind, db)
+
+    async def take(self, index: int, kind: Kind, db: int | None) -> Link:
+        """Find an idle connection, if possible one that is in the database; else open one."""
         known = self._reachable(index)
         idle = self._idle.setdefault((index, kind), [])
-        link = idle.pop() if idle else await self._connect(known, kind)
+        at = next((at for at, link in enumerate(idle) if link.db == db), -1)
+        link = idle.pop(at) if idle else await self._connect(known, kind)
         self._lent += 1
-        try:
-            yield link
-        except BaseException:
-            link.is_spoilt = True
-            raise
-        finally:
-            self._lent -= 1
-            # The instance may have moved meanwhile; then this connection leads nowhere.
-            is_here = known.socket == self.instance(index).socket
-            if is_here and not link.is_spoilt and len(idle) < KEEP:
-                idle.append(link)
-            else:
-                link.writer.close()
+        if db is not None and link.db != db:
+            try:
+                await link.select(db)
+            except BaseException:
+                self.give_back(link)
+                raise
+        return link
+
+    def give_back(self, link: Link) -> None:
+        """Keep a connection for the next, or close it."""
+        self._lent -= 1
+        idle = self._idle[link.index, link.kind]
+        # The instance may have moved meanwhile; then this connection leads nowhere.
+        is_here = link.socket == self.instance(link.index).socket
+        if is_here and not link.is_spoilt and len(idle) < KEEP:
+            idle.append(link)
+        else:
+            link.writer.close()
 
     def _reachable(self, index: int) -> control.Instance:
         known = self.instance(index)
@@ -262,7 +289,7 @@ class Links:
     async def _connect(self, known: control.Instance, kind: Kind) -> Link:
         try:
             async with asyncio.timeout(TIMEOUT):
-                reader, writer = await asyncio.open_unix_connection(known.socket)
+                reader, writer = await asyncio.open_unix_connection(known.socket, limit=READ_MOST)
         except (OSError, TimeoutError) as error:
             raise LinkError(
                 f"TRYAGAIN instance {known.index} cannot be reached; the command was not run"
@@ -276,6 +303,24 @@ class Links:
                 return link
         writer.close()
         raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
+
+
+class Lease:
+    """A lent connection, for the length of an ``async with``."""
+
+    __slots__ = ("_db", "_index", "_kind", "_link", "_links")
+
+    def __init__(self, links: Links, index: int, kind: Kind, db: int | None) -> None:
+        self._links, self._index, self._kind, self._db = links, index, kind, db
+
+    async def __aenter__(self) -> Link:
+        self._link = await self._links.take(self._index, self._kind, self._db)
+        return self._link
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        if error is not None:
+            self._link.is_spoilt = True
+        self._links.give_back(self._link)
 
 
 def _is_busy(found: list[bytes], count: int) -> bool:

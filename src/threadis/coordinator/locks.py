@@ -6,10 +6,9 @@ nothing is in flight that could miss it; from then on the holder is alone with t
 """
 
 import asyncio
-import contextlib
 import itertools
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from threadis import _core
@@ -96,51 +95,41 @@ class Locks:
         """Return how many locks are held or waited for."""
         return len(self._held) + len(self._queue)
 
-    @contextlib.asynccontextmanager
-    async def hold(
+    def hold(
         self, keys: Iterable[Key], instances: Collection[int], within: int | None = None
-    ) -> AsyncIterator[Lock]:
+    ) -> "Holding":
         """Lock keys; nothing of them is in flight to ``instances`` when this is granted.
 
         ``within`` is the token of a lock on everything that already covers them.
         """
         if within is not None and within in self._held:
-            yield self._held[within]
-            return
+            return Holding(None, self._held[within])
         merged: dict[tuple[int, bytes], bool] = {}
         for db, key, exclusive in keys:
             merged[db, key] = merged.get((db, key), False) or exclusive
         named = [(db, key, exclusive) for (db, key), exclusive in merged.items()]
-        async with self._hold(Lock(next(self._tokens), named, False, sorted(instances))) as lock:
-            yield lock
+        return Holding(self, Lock(next(self._tokens), named, False, sorted(instances)))
 
-    @contextlib.asynccontextmanager
-    async def stand_in_line(
+    def stand_in_line(
         self, keys: Iterable[tuple[int, bytes]], within: int | None = None
-    ) -> AsyncIterator[Lock]:
+    ) -> "Holding":
         """Keep other holders away from keys, but not the clients' commands on one instance.
 
         Enough for what is one block on one instance, and cheaper: no worker is asked.
         """
         if within is not None and within in self._held:
-            yield self._held[within]
-            return
+            return Holding(None, self._held[within])
         named = [(db, key, True) for db, key in dict.fromkeys(keys)]
-        async with self._hold(Lock(next(self._tokens), named, False, [], is_told=False)) as lock:
-            yield lock
+        return Holding(self, Lock(next(self._tokens), named, False, [], is_told=False))
 
-    @contextlib.asynccontextmanager
-    async def hold_everything(self, within: int | None = None) -> AsyncIterator[Lock]:
+    def hold_everything(self, within: int | None = None) -> "Holding":
         """Lock the whole keyspace."""
         if within is not None and within in self._held:
-            yield self._held[within]
-            return
-        lock = Lock(next(self._tokens), [], True, list(range(self._instances)))
-        async with self._hold(lock) as held:
-            yield held
+            return Holding(None, self._held[within])
+        return Holding(self, Lock(next(self._tokens), [], True, list(range(self._instances))))
 
-    @contextlib.asynccontextmanager
-    async def _hold(self, lock: Lock) -> AsyncIterator[Lock]:
+    async def grant(self, lock: Lock) -> None:
+        """Wait until a lock holds."""
         self._queue[lock] = None
         if lock.everything:
             self._everything[lock] = None
@@ -151,10 +140,9 @@ class Locks:
             if self._is_busy and not lock.granted.done():
                 raise BusyError
             await lock.granted
-            yield lock
-        finally:
-            if not lock.is_kept:
-                self.release(lock)
+        except BaseException:
+            self.release(lock)
+            raise
 
     def release(self, lock: Lock) -> None:
         """End a lock, or a wait for one."""
@@ -213,6 +201,24 @@ class Locks:
             return
         lock.waiting_for = self._workers
         self._core.lock(lock.token, lock.keys, lock.everything, lock.instances)
+
+
+class Holding:
+    """A lock for the length of an ``async with``; without ``locks``, one that somebody holds."""
+
+    __slots__ = ("_lock", "_locks")
+
+    def __init__(self, locks: Locks | None, lock: Lock) -> None:
+        self._locks, self._lock = locks, lock
+
+    async def __aenter__(self) -> Lock:
+        if self._locks:
+            await self._locks.grant(self._lock)
+        return self._lock
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._locks and not self._lock.is_kept:
+            self._locks.release(self._lock)
 
 
 def _set(future: "asyncio.Future[None]") -> None:

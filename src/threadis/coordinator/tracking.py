@@ -10,6 +10,7 @@ import itertools
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -297,45 +298,52 @@ class Tracking:
 
     def is_unheard(self, command: _core.Command) -> bool:
         """Whether a client does not want to hear of what it changes itself."""
-        mode = self._modes.get(command.info.place)
+        mode = self._modes.get(command.info.place) if self._modes else None
         return mode is not None and NOLOOP in mode.flags
 
-    @contextlib.asynccontextmanager
-    async def changing(
+    def changing(
         self, command: _core.Command, keys: Iterable[bytes], *, once: bool = False
-    ) -> AsyncIterator[list[bytes]]:
+    ) -> AbstractAsyncContextManager[list[bytes]]:
         """Tell of what is changed meanwhile as of one change, in the order of the keys.
 
         A client with NOLOOP, which must be alone with its keys, is not told. ``once`` if every key
         is changed once at most: what is said more often of a key is not its doing. Put into the
         list what is gone although it was not deleted: it has expired.
         """
-        gone: list[bytes] = []
         if not self._modes:
-            yield gone
-            return
+            return contextlib.nullcontext([])
+        return self._changing(command, list(keys), once=once)
+
+    @contextlib.asynccontextmanager
+    async def _changing(
+        self, command: _core.Command, keys: list[bytes], *, once: bool
+    ) -> AsyncIterator[list[bytes]]:
+        gone: list[bytes] = []
         owner = None
         if self.is_unheard(command):
             await self._hear_all()  # of what others have changed before
             owner = (command.info.id, 1 if once else ANY_NUMBER)
         ticket = next(self._tickets)
-        self._trackers.begin_changes(ticket, list(keys), owner)
+        self._trackers.begin_changes(ticket, keys, owner)
         try:
             yield gone
         finally:
             await self._hear_all()
             self._trackers.end_changes(ticket, gone)
 
-    @contextlib.asynccontextmanager
-    async def reading(
+    def reading(
         self, command: _core.Command, keys: list[bytes], witness: Witness
-    ) -> AsyncIterator[None]:
+    ) -> AbstractAsyncContextManager[None]:
         """Remember what a script reads: on older servers all its keys, if it reads any."""
-        mode = self._modes.get(command.info.place)
+        mode = self._modes.get(command.info.place) if self._modes else None
         if mode is None or not mode.remembers(is_caching=command.info.is_caching):
-            yield
-            return
-        client = command.info.id
+            return contextlib.nullcontext()
+        return self._reading(command.info.id, keys, witness)
+
+    @contextlib.asynccontextmanager
+    async def _reading(
+        self, client: int, keys: list[bytes], witness: Witness
+    ) -> AsyncIterator[None]:
         new = self._trackers.remember(client, keys)  # it may change as soon as it is read
         async with witness.watch() as reads:
             yield

@@ -86,7 +86,7 @@ class Transactions:
         for index, keys in by_owner.items():
             link = watch.links.get(index)
             if link is None:
-                lease = self._execution.links.lease(index, watch.kind)
+                lease = self._execution.links.lease(index, watch.kind, command.info.db)
                 link = watch.links[index] = await watch.stack.enter_async_context(lease)
             await link.select(command.info.db)
             reply = (await link.ask([b"WATCH", *keys]))[0]
