@@ -21,6 +21,9 @@ PREFIX = b"threadis-guard-"
 
 # What a script would see or change of one instance only.
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
+# Of these, what copies of a whole database tell or change as the database would. (A cursor of SCAN
+# is another one elsewhere.)
+LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
 # What cannot be done on copies: it reaches other databases, or cannot be undone.
 OTHER_DATABASES = (b"select", b"move", b"copy")
 NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")
@@ -32,6 +35,7 @@ class Refusals:
 
     keys: set[bytes] = field(default_factory=set)
     commands: set[bytes] = field(default_factory=set)
+    alone: set[bytes] = field(default_factory=set)  # of these, what would see one instance only
 
     def __bool__(self) -> bool:
         return bool(self.keys or self.commands)
