@@ -122,6 +122,7 @@ class Coordinator:
             self._pubsub,
             self.tallies,
             self._tracking,
+            self._commits,
             self._held,
         )
         self._monitoring = Monitoring(core, links)
