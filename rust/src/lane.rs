@@ -8,6 +8,7 @@
 //! Invariant: nothing on a shared lane changes its state, every command on it has exactly one
 //! reply, and a lane that shows anything else is closed, never reused.
 
+use crate::fences::Fences;
 use crate::net::{self, Io};
 use crate::reply::Cutter;
 use crate::request::{push_array, push_bulk};
@@ -45,6 +46,8 @@ pub(crate) enum Duty {
     Aside,
     /// One client's command that still comes.
     Upload,
+    /// Scripts, which have a lane of their own.
+    Scripts,
     /// Nothing: it was proved clean, and waits for its next duty.
     Spare,
 }
@@ -99,6 +102,8 @@ pub struct Lane {
     /// The opening was refused because a script runs: so would every command have been.
     pub(crate) busy: Option<Vec<u8>>,
     pub(crate) cutter: Cutter,
+    /// The scripts in flight, if it is for scripts.
+    pub(crate) scripts: Option<Box<Fences>>,
     /// Replies were cut up to here.
     pub(crate) start: usize,
     /// The socket may have more to read.
@@ -136,6 +141,7 @@ impl Lane {
             opening,
             busy: None,
             cutter: Cutter::default(),
+            scripts: None,
             start: 0,
             readable: false,
             hung_up: false,

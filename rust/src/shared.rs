@@ -12,6 +12,7 @@ use crate::locks::Lock;
 use crate::net::Peer;
 use crate::output_limits::OutputLimits;
 use crate::placement::Placement;
+use crate::scripts::Scripts;
 use crate::stats::Stats;
 use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub tracking: Tracking,
     /// For which keys clients wait.
     pub waited: Waited,
+    /// What is known of scripts.
+    pub scripts: Scripts,
     /// Clients in MONITOR, of all workers.
     pub monitors: AtomicUsize,
     /// Who clients may be.
@@ -259,6 +262,24 @@ pub enum ToCoordinator {
         info: Box<ClientInfo>,
         /// The command, without secrets.
         args: Vec<Vec<u8>>,
+    },
+    /// A script that a worker ran has touched what it may not.
+    Strayed {
+        /// Whose it is; answer with `Mail::Reply`.
+        key: ClientKey,
+        /// As it is known.
+        script: Vec<u8>,
+        /// As whom it ran.
+        guard: Vec<u8>,
+        /// What ACL LOG says.
+        log: Vec<u8>,
+    },
+    /// A script that a worker runs takes too long; or it has ended.
+    Overdue {
+        /// Where.
+        instance: usize,
+        /// It still runs.
+        is_so: bool,
     },
     /// An instance has said something besides names of keys.
     Heard {

@@ -268,7 +268,7 @@ impl Worker {
     }
 
     /// Clients behind a full lane go on once it has room.
-    fn wake_lane_waiters(&mut self, place: usize) {
+    pub(crate) fn wake_lane_waiters(&mut self, place: usize) {
         let Some(lane) = self.lanes.get_mut(place) else {
             return;
         };
@@ -298,6 +298,7 @@ impl Worker {
         self.counters.lanes_broken += 1;
         self.lanes.retire(place);
         self.broken.push(place);
+        self.forget_overdue(place);
         self.fail_owed(place);
         self.wake_lane_waiters(place);
     }
@@ -336,6 +337,7 @@ impl Worker {
         self.next_tick = self.now + TICK_NANOSECONDS;
         self.end_idle_clients();
         self.stop_leaving();
+        self.look_after_scripts();
         for place in self.lanes.idle(self.now_seconds) {
             self.lanes.close(place);
         }

@@ -252,6 +252,7 @@ fn shared(instances: usize) -> Shared {
         ears: _core::ears::Ears::default(),
         tracking: _core::tracking_table::Tracking::default(),
         waited: _core::waited::Waited::default(),
+        scripts: _core::scripts::Scripts::default(),
         monitors: AtomicUsize::new(0),
         users,
         settings: Settings {

@@ -27,6 +27,7 @@ from threadis.coordinator.debug import Debug
 from threadis.coordinator.ending import Ending
 from threadis.coordinator.everywhere import Everywhere
 from threadis.coordinator.execution import Execution
+from threadis.coordinator.guard import RULES
 from threadis.coordinator.information import Information
 from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
@@ -82,7 +83,8 @@ class Coordinator:
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, len(start.workers), links.count)
-        self._library = Library(links, self.locks)
+        workers = _core.KnownScripts(core, RULES)
+        self._library = Library(links, self.locks, workers)
         is_valkey = self.clients.dialect.is_valkey
         self._pause = Pause(core, self._library, takes_more=is_valkey)
         self._logs = Logs(core, links)
@@ -95,7 +97,7 @@ class Coordinator:
         self._shares = Shares(links, start.maxmemory)
         self._configuration = Configuration(start, core, links, self._users, self._shares)
         self._table = Table(core, placed, rows)
-        self._busy = Busy(core, links, self.locks)
+        self._busy = Busy(core, links, self.locks, workers)
         self._tightness = Tightness(core, links, self._table, self._shares)
         self._permission = Permission(core, links, self._users, self._busy, self._tightness)
         self._commits = Commits(links, self.locks, start.databases)
@@ -107,7 +109,8 @@ class Coordinator:
         self._blocking = Blocking(self._execution, core, self._log_served, runs_again=is_7_2)
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
-        scripts = Scripts(self._execution, self._library, self._busy, self._users)
+        scripts = Scripts(self._execution, self._library, self._busy, self._users, workers)
+        self.strayed, self.overdue = scripts.strayed, self._busy.overdue
         whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
         self.tallies = Tallies(core, len(start.workers))
         information = Information(

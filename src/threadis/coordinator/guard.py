@@ -21,6 +21,8 @@ PREFIX = b"threadis-guard-"
 
 # What a script would see or change of one instance only.
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
+# Of a guard that knows no more than this, besides its keys
+RULES = (b"&*", b"+@all", *(b"-" + name for name in WHOLE_KEYSPACE))
 # What cannot be done on copies: it reaches other databases, or cannot be undone.
 OTHER_DATABASES = (b"select", b"move", b"copy")
 NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")

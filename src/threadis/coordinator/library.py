@@ -17,8 +17,9 @@ SCRIPTS_LIMIT = 10_000  # bodies kept for instances that restart
 class Library:
     """What has been loaded, and telling it to every instance."""
 
-    def __init__(self, links: Links, locks: Locks) -> None:
+    def __init__(self, links: Links, locks: Locks, workers: _core.KnownScripts) -> None:
         self._links = links
+        self._workers = workers
         self._locks = locks
         self.generation = 0  # of the functions: another one with each change
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()  # SHA1 → script
@@ -99,6 +100,7 @@ class Library:
         self.generation += command.args[0].upper() == b"FUNCTION"
         if command.args[0].upper() == b"SCRIPT" and name == b"FLUSH":
             self._bodies.clear()
+            self._workers.forget_all()
         elif command.args[0].upper() == b"SCRIPT" and name == b"LOAD":
             self._keep(value(replies[0]), command.args[2])
         return replies[0]

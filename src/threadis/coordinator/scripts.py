@@ -9,8 +9,11 @@ A script runs in one of two ways::
 A script that nobody has seen yet runs on copies first: so whatever it does, nothing has happened
 when we find that it needs a key of another instance. From then on it runs directly; so does, at
 once, what only reads, and everything while a server takes no copies (at maxmemory). Every script
-has the connection to itself, and is fenced: an ECHO of something nobody can guess must be exactly
-the next reply, so a script that forges replies forges only its own client's.
+is fenced: an ECHO of something nobody can guess must be exactly the next reply, so a script that
+forges replies forges only its own client's.
+
+What is known to keep to its keys the workers run by themselves (``rust/src/scripts.rs``), unless
+something is special about the client or the moment.
 """
 
 import hashlib
@@ -47,6 +50,7 @@ RERUNS = 100  # a script that touches more keys than that without declaring them
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 RANDOM_KEY = b"randomkey"
+TAUGHT = (b"eval", b"evalsha")  # what workers may run
 EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
 
 
@@ -73,8 +77,10 @@ class Scripts:
         library: Library,
         busy: Busy,
         users: Users,
+        workers: _core.KnownScripts,
     ) -> None:
         self._busy = busy
+        self._workers = workers
         self._tracking = execution.tracking
         self._witness = Witness(execution.links, execution.table)
         self._users = users
@@ -117,6 +123,8 @@ class Scripts:
                 reading = self._tracking.reading(command, keys, self._witness)
                 await stack.enter_async_context(reading)
                 reply = await self._run(call)
+                if family in TAUGHT:
+                    self._teach(name, args[1] if family == b"eval" else b"")
                 if call.within != command.token:  # nobody else may change its keys
                     wrote = [Access(key, reads=False, writes=True) for key in keys]
                     gone += await self._execution.missing(wrote, call.db)
@@ -174,20 +182,40 @@ class Scripts:
         if not refusals.keys:
             return reply
         known.declares, known.strays = False, True
-        if not call.writes:
-            return None
-        key = next(iter(refusals.keys))
-        return resp.error(
-            f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
-            "without declaring it in KEYS, after it may have written; declare its keys"
-        )
+        return _strayed(refusals) if call.writes else None
 
     def _remember(self, name: bytes) -> Known:
         known = self._known.setdefault(name, Known())
         self._known.move_to_end(name)
         if len(self._known) > KNOWN_LIMIT:
-            self._known.popitem(last=False)
+            oldest, forgotten = self._known.popitem(last=False)
+            self._workers.forget(oldest)
+            self._workers.forget(forgotten.text)
         return known
+
+    def _teach(self, name: bytes, text: bytes) -> None:
+        """Let workers run a script that keeps to its keys."""
+        known = self._remember(name)
+        known.text = known.text or text
+        for script in filter(None, (name, known.text)):
+            if known.declares:
+                self._workers.learn(script, known.is_local)
+            else:
+                self._workers.forget(script)
+
+    def strayed(self, letter: _core.Strayed) -> None:
+        """A script that a worker ran does not keep to its keys any more."""
+        name = letter.script
+        if name not in self._known:
+            name = hashlib.sha1(name, usedforsecurity=False).hexdigest().encode()
+        known = self._remember(name)
+        known.declares, known.strays = False, True
+        self._teach(name, b"")
+        guard = Guard()
+        guard.name = letter.guard
+        refusals = guard.refusals(letter.log)
+        reply = _strayed(refusals) if refusals.keys else _refuse(refusals.commands)
+        self._workers.answer(letter, reply)
 
     async def _anywhere(self, call: Call, keys: list[bytes]) -> bytes:
         """Run where RANDOMKEY may answer for all: on the keys' instance, or on any; not if empty.
@@ -346,6 +374,14 @@ class Scripts:
 
 _TOO_MANY = resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
 _MALFORMED = b"-ERR threadis: the script's reply was malformed\r\n"
+
+
+def _strayed(refusals: Refusals) -> bytes:
+    key = next(iter(refusals.keys))
+    return resp.error(
+        f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
+        "without declaring it in KEYS, after it may have written; declare its keys"
+    )
 
 
 def _refuse(what: Collection[bytes]) -> bytes:
