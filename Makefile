@@ -53,12 +53,14 @@ bench: $(VENV)/.built debian ## thREaDIS beside bare servers: the figures to rea
 compat: $(VENV)/.built debian ## run SUITE=DIR, a checkout of Redis or Valkey, on stock and on threadis; docs/compatibility.md (ARGS="--untag")
 	@$(BIN)/python -m tools.compat $(SUITE) $(ARGS)
 
-applications: $(VENV)/.built ## ioredis and BullMQ on the stock server and on threadis (needs node and npm)
+applications: $(VENV)/.built ## tests/applications, ioredis and BullMQ on the stock server and on threadis (needs node and npm)
+	@THREADIS_TORTURE=full $(BIN)/pytest tests/applications
 	@$(BIN)/python -m tools.node_applications
 
-docs: $(VENV)/.built ## render the generated pages: docs/commands.md, docs/compatibility.md
+docs: $(VENV)/.built ## render the generated pages: docs/commands.md, docs/compatibility.md, benchmarks/*.md
 	@$(BIN)/python -m tools.commands_page
 	@$(BIN)/python -m tools.compat.page
+	@$(BIN)/python -m tools.benchmarks
 
 fuzz: ## fuzz the parsers for a minute each (needs a nightly toolchain and cargo-fuzz)
 	@cd rust && for target in request reply; do \

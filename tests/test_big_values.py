@@ -11,6 +11,7 @@ import pytest
 
 from conftest import Threadis
 from raw import Raw, bulk, command, keys_of, resident, status
+from threadis.server import Server
 from waiting import until
 
 INSTANCES = 2
@@ -25,12 +26,11 @@ Connect = Callable[..., Raw]
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Threadis]:
+def running(tmp_path_factory: pytest.TempPathFactory, stock_server: Server) -> Iterator[Threadis]:
     folder = tmp_path_factory.mktemp("big")
+    arguments = ["--server", stock_server.path, "--instances", str(INSTANCES)]
     started = Threadis(
-        folder / "data",
-        folder / "serve.log",
-        ["--instances", str(INSTANCES), "--workers", "1", "--save", ""],
+        folder / "data", folder / "serve.log", [*arguments, "--workers", "1", "--save", ""]
     )
     try:
         yield started.wait_until_serving()
@@ -413,3 +413,16 @@ def test_an_instance_that_dies_in_the_middle(threadis: Callable[..., Threadis]) 
         assert writer.reply() == NOT_RUN
         until(lambda: writer.ask("SET", KEY, "again") == b"+OK\r\n", "the instance is back")
         assert writer.ask("GET", KEY) == bulk(b"again")
+
+
+def test_an_instance_that_takes_no_such_lengths(threadis: Callable[..., Threadis]) -> None:
+    """It answers in the middle, and hangs up."""
+    started = threadis("--instances", str(INSTANCES), "--workers", "1", "--save", "")
+    address = ("127.0.0.1", started.port)
+    with Raw(address) as writer, Raw(address) as other:
+        assert other.ask("CONFIG", "SET", "proto-max-bulk-len", MB) == b"+OK\r\n"
+        writer.send(command("SET", KEY, BIG) + command("GET", KEY))
+        other.send(command("GET", KEY) * 100)
+        assert writer.reply() == NOT_RUN
+        assert writer.reply() == b"$-1\r\n"
+        assert other.exactly(500) == b"$-1\r\n" * 100

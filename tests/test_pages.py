@@ -1,9 +1,20 @@
 """The generated pages are what their sources say."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
-from threadis.server import Server
+import pytest
+from msgspec.structs import replace
+
+from threadis.bench import suites
+from threadis.bench.load import Load
+from threadis.bench.suite import measure
+from threadis.bench.targets import Setup
+from threadis.server import Server, find
 from tools import commands_page
+from tools.benchmarks import judged, pages, tables
+from tools.benchmarks.markdown import DIRECTORY
+from tools.benchmarks.svg import Bar, Curve, bars, curves
 from tools.compat import page
 from tools.compat.__main__ import read
 from tools.compat.results import Results, Unit
@@ -54,3 +65,35 @@ def test_results_are_kept(tmp_path: Path) -> None:
     assert again == run
     assert (again.passed, again.total) == (2, 3)
     assert "| unit/a | x \\| y | attaches to" in page.render([again])
+
+
+def test_the_pages_of_benchmarks_are_the_results() -> None:
+    for name, text in pages.made().items():
+        assert (DIRECTORY / name).read_text() == text, f"{name}: run `make docs`"
+
+
+def test_a_page_is_made_of_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Load(seconds=0.1, warmup=0.02, key_count=1000, connections=5)
+    plans = suites.latency({"redis": Setup(server=find().path)}, load)
+    plans = [replace(plan, cases=plan.cases[:2]) for plan in plans]
+    report = measure("latency", plans, 2, tmp_path / "latency.json")
+    for module in (pages, tables, judged):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    made = pages.made()
+    assert sorted(made) == ["latency-0.svg", "latency.md"]
+    for row in report.blocks[0].rows:
+        assert f"| {row.target} | {row.cpu_us['total']:.3g} |" in made["latency.md"]
+    assert pages.made() == made
+    ElementTree.fromstring(made["latency-0.svg"])
+
+
+def test_a_plot_is_whole_xml_and_says_its_values() -> None:
+    rows = [Bar("a & b", 0.5, 0.4, 0.6, mark=0.55), Bar("long", 9.0, 8.0, 10.0, colour=9)]
+    for plot, says in (
+        (bars("Bars < 2", rows, 2.0, ["one", "two"]), ["a & b", "9 →", "Bars < 2", "two"]),
+        (curves("Curves", "cores", [Curve("r", [(1, 1, 1, 1), (4, 3, 2, 4)])], (4, 4)), ["r"]),
+    ):
+        texts = [one.text for one in ElementTree.fromstring(plot).iter() if one.text]
+        assert set(says) <= set(texts)

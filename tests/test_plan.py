@@ -21,11 +21,12 @@ def flat(count: int) -> Machine:
         (2, None, None, (2, 1)),
         (3, None, None, (2, 1)),
         (4, None, None, (2, 2)),
-        (5, None, None, (3, 2)),
-        (8, None, None, (4, 4)),
-        (64, None, None, (32, 32)),
+        (5, None, None, (2, 3)),
+        (8, None, None, (3, 5)),
+        (12, None, None, (5, 7)),
+        (64, None, None, (27, 37)),
         (512, None, None, (256, 128)),
-        (8, 2, None, (2, 4)),
+        (8, 2, None, (2, 6)),
         (8, 6, None, (6, 2)),
         (2, 4, None, (4, 1)),
         (8, None, 2, (6, 2)),
@@ -63,8 +64,8 @@ def test_sharing_is_said() -> None:
 def test_each_node_holds_both_kinds() -> None:
     made = plan.make(Machine(tuple(Cpu(index, node=index // 4) for index in range(8))))
     for node in (range(4), range(4, 8)):
-        assert sum(cpus[0] in node for cpus in made.worker_cpus) == 2
-        assert sum(cpus[0] in node for cpus in made.instance_cpus) == 2
+        assert sum(cpus[0] in node for cpus in made.worker_cpus) in (2, 3)
+        assert sum(cpus[0] in node for cpus in made.instance_cpus) in (1, 2)
 
 
 def test_physical_cores_come_first() -> None:
@@ -162,7 +163,7 @@ def test_this_machine_is_read() -> None:
 
 
 def test_only_who_has_a_cpu_to_itself_may_wait_awake() -> None:
-    assert plan.make(flat(8)).spins() == [True] * 4
+    assert plan.make(flat(8)).spins() == [True] * 5
     assert plan.make(flat(2)).spins() == [False]
     assert plan.make(flat(4), instances=2, workers=3).spins() == [True, True, False]
     limited = Machine(tuple(Cpu(index) for index in range(8)), quota=6.0)

@@ -56,7 +56,8 @@ impl Worker {
         let _ = epoll::modify(&self.epoll, &self.listeners[place].fd, data, flags);
     }
 
-    /// Gives a new connection to the worker that carries new ones now.
+    /// Gives a new connection to the worker that carries new ones now, or, if many come at once, to
+    /// the one with the fewest clients.
     fn welcome(&mut self, fd: OwnedFd, peer: Peer) {
         let settings = &self.shared.settings;
         if self.shared.connected.load(Relaxed) >= settings.maxclients.load(Relaxed) {
@@ -73,7 +74,13 @@ impl Worker {
         self.counters.connections += 1;
         self.shared.connected.fetch_add(1, Relaxed);
         let doors = &self.shared.doors;
-        let chosen = self.shared.settings.newcomers_worker.load(Relaxed).min(doors.len() - 1);
+        let chosen = if settings.newcomers_room.load(Relaxed) > 0 {
+            settings.newcomers_room.fetch_sub(1, Relaxed); // only this worker accepts
+            settings.newcomers_worker.load(Relaxed).min(doors.len() - 1)
+        } else {
+            let fewest = (0..doors.len()).min_by_key(|&at| doors[at].clients.load(Relaxed));
+            fewest.unwrap_or(self.index)
+        };
         doors[chosen].clients.fetch_add(1, Relaxed);
         if chosen == self.index {
             self.add_client(fd, peer);

@@ -119,10 +119,10 @@ impl Lanes {
         self.open.is_empty()
     }
 
-    /// True while somebody waits for a reply.
+    /// True while somebody waits for a reply, and reads what comes.
     #[must_use]
     pub fn are_waited_for(&self) -> bool {
-        self.open.iter().any(|(_, lane)| !lane.expects.is_empty())
+        self.open.iter().any(|(_, lane)| !lane.expects.is_empty() && !lane.is_paused)
     }
 
     /// Places of the lanes to an instance.

@@ -55,6 +55,7 @@ pub mod quiet;
 mod reach;
 pub mod reply;
 pub mod request;
+mod rest;
 mod route;
 pub mod scan;
 mod script_lanes;

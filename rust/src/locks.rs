@@ -20,7 +20,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What the coordinator tells those who wait for a lock while a script runs too long.
-const BUSY: &str = "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+pub(crate) const BUSY: &str =
+    "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 
 /// One lock, as the coordinator asks for it.
 #[derive(Debug)]
@@ -148,13 +149,11 @@ impl Worker {
         Taken::NotYet
     }
 
-    /// True, and the gate is shut, while a key is locked.
-    pub(crate) fn must_wait_for_key(&mut self, place: usize, key: &[u8], writes: bool) -> bool {
-        let db = self.db(place);
+    /// True while this key is locked.
+    pub(crate) fn is_key_locked(&self, place: usize, key: &[u8], writes: bool) -> bool {
         let locks = &self.locks;
-        let is_locked = !locks.held.is_empty()
-            && (locks.everything > 0 || locks.is_key_locked(db, key, writes));
-        is_locked && self.wait_for_unlock(place)
+        !locks.is_free()
+            && (locks.everything > 0 || locks.is_key_locked(self.db(place), key, writes))
     }
 
     /// The same for the keys of a transaction.
@@ -170,7 +169,7 @@ impl Worker {
         is_locked && self.wait_for_unlock(place)
     }
 
-    fn wait_for_unlock(&mut self, place: usize) -> bool {
+    pub(crate) fn wait_for_unlock(&mut self, place: usize) -> bool {
         let client = &mut self.clients[place];
         client.gate = Gate::Lock;
         self.locks.waiting.push((place, client.generation));

@@ -39,7 +39,7 @@ mod thread;
 mod tracking;
 
 use config::Config;
-use convert::{as_size, os_error};
+use convert::os_error;
 use facts::{build_profile, glob_matches, slot};
 use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{
@@ -320,18 +320,8 @@ impl Proxy {
 
     /// Changes a number that clients are judged by, or the worker that gets new ones.
     fn set_limit(&self, name: &str, value: u64) -> PyResult<()> {
-        let settings = &self.shared.settings;
-        match name {
-            "maxclients" => settings.maxclients.store(as_size(value), Relaxed),
-            "timeout" => settings.timeout.store(value, Relaxed),
-            "tcp-keepalive" => settings.tcp_keepalive.store(value, Relaxed),
-            "client-memory" => settings.client_memory.store(as_size(value), Relaxed),
-            "newcomers-worker" => settings.newcomers_worker.store(as_size(value), Relaxed),
-            "log-all" => settings.log_all.store(value != 0, Relaxed),
-            "protected-mode" => settings.protected_mode.store(value != 0, Relaxed),
-            _ => return Err(PyValueError::new_err(format!("no limit {name:?}"))),
-        }
-        Ok(())
+        let is_known = self.shared.settings.set(name, value);
+        is_known.then_some(()).ok_or_else(|| PyValueError::new_err(format!("no limit {name:?}")))
     }
 
     /// Counters of each worker.

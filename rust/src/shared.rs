@@ -89,6 +89,8 @@ pub struct Settings {
     pub output_limits: OutputLimits,
     /// The worker that gets new connections.
     pub newcomers_worker: AtomicUsize,
+    /// How many it gets, until the coordinator looks again.
+    pub newcomers_room: AtomicUsize,
     /// Clients served at once.
     pub maxclients: AtomicUsize,
     /// Seconds after which an idle client is closed; 0: never.
@@ -134,6 +136,24 @@ impl Shared {
 }
 
 impl Settings {
+    /// Changes a number; false if there is none of that name.
+    #[must_use]
+    pub fn set(&self, name: &str, value: u64) -> bool {
+        let size = usize::try_from(value).unwrap_or(usize::MAX);
+        match name {
+            "maxclients" => self.maxclients.store(size, Relaxed),
+            "timeout" => self.timeout.store(value, Relaxed),
+            "tcp-keepalive" => self.tcp_keepalive.store(value, Relaxed),
+            "client-memory" => self.client_memory.store(size, Relaxed),
+            "newcomers-room" => self.newcomers_room.store(size, Relaxed),
+            "newcomers-worker" => self.newcomers_worker.store(size, Relaxed),
+            "log-all" => self.log_all.store(value != 0, Relaxed),
+            "protected-mode" => self.protected_mode.store(value != 0, Relaxed),
+            _ => return false,
+        }
+        true
+    }
+
     /// The instance where a script runs too long: it shall answer PING.
     #[must_use]
     pub fn busy(&self) -> Option<usize> {

@@ -11,12 +11,15 @@
 //! where it is kept until it is complete.
 
 use crate::client::{Closing, Gate, Owed};
-use crate::command::{Found, Row};
+use crate::command::Found;
 use crate::instance;
+use crate::lane::Lane;
+use crate::locks::BUSY;
 use crate::net::{self, Io};
 use crate::pause;
 use crate::reply::push_error;
-use crate::request::{ProtocolError, REQUEST_LIMIT, Request, bulk_header};
+use crate::request::Request;
+use crate::rest::{CHUNK, Rest};
 use crate::shared::Shared;
 use crate::worker::Worker;
 use std::sync::Arc;
@@ -25,8 +28,6 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Bytes of an argument from which on it is sent on: from here on that is cheaper than to keep it,
 /// although the client's next command has to wait for the reply.
 const AT_LEAST: usize = 64 * 1024;
-/// Bytes by which the client is read: as much as the socket of a lane takes at once.
-const CHUNK: usize = 256 * 1024;
 /// A longer key is not kept beside its command.
 const KEY_LIMIT: usize = 64 * 1024;
 const CHANGED: &str =
@@ -46,61 +47,6 @@ pub(crate) struct Upload {
     key: Vec<u8>,
     /// Bytes sent on so far.
     length: usize,
-}
-
-/// What is still to come of a command.
-#[derive(Debug)]
-struct Rest {
-    /// Arguments, with the one that is on its way.
-    args: usize,
-    /// Bytes of its text; `None` before its length is known.
-    text: Option<usize>,
-    /// Bytes of the whole command, as far as its lengths are known.
-    length: usize,
-}
-
-impl Rest {
-    /// Passes over bytes of the command: how many may be sent on, and whether only the two that end
-    /// it follow.
-    fn pass(&mut self, bytes: &[u8]) -> Result<(usize, bool), ProtocolError> {
-        let mut at = 0;
-        loop {
-            let Some(text) = self.text else {
-                let Some((length, start)) = bulk_header(bytes, at)? else {
-                    return Ok((at, false));
-                };
-                self.length += start - at + length + 2;
-                if self.length > REQUEST_LIMIT {
-                    return Err("command longer than 1 GB".into());
-                }
-                self.text = Some(length);
-                at = start;
-                continue;
-            };
-            let here = text.min(bytes.len() - at);
-            at += here;
-            self.text = Some(text - here);
-            match bytes.get(at..at + 2) {
-                None => return Ok((at, false)), // also in the middle of the text
-                Some(b"\r\n") => {}
-                Some(_) => return Err("invalid CRLF in request".into()),
-            }
-            if self.args == 1 {
-                return Ok((at, true));
-            }
-            self.args -= 1;
-            self.text = None;
-            at += 2;
-        }
-    }
-
-    /// Bytes by which it is read at most: not more than it needs, for more would have to be kept.
-    fn most(&self) -> usize {
-        match self.text {
-            Some(text) if self.args == 1 => CHUNK.min(text + 2),
-            _ => CHUNK,
-        }
-    }
 }
 
 impl Worker {
@@ -131,8 +77,8 @@ impl Worker {
         let client = &mut self.clients[place];
         client.gate = Gate::Upload;
         client.last_command = row;
-        client.upload = Some(Box::new(Upload {
-            rest: Rest { args, text: Some(text), length: start + text + 2 },
+        let mut upload = Box::new(Upload {
+            rest: Rest::new(args, text, start + text + 2),
             instance,
             lane,
             serial,
@@ -140,8 +86,9 @@ impl Worker {
             row,
             key: key.to_vec(),
             length: 0,
-        }));
-        self.send_on(place, &bytes[..start]);
+        });
+        self.send_on(&mut upload, &bytes[..start]);
+        self.clients[place].upload = Some(upload);
         let used = start + self.pass(place, &bytes[start..]);
         self.mark_ready(place);
         Some(used)
@@ -157,7 +104,9 @@ impl Worker {
         shared: &Shared,
     ) -> Option<(usize, &'a [u8])> {
         let client = &self.clients[place];
-        let is_plain = client.multi.is_none()
+        // An instance that runs a script for too long refuses new lanes, but not with these words.
+        let is_plain = shared.settings.busy().is_none()
+            && client.multi.is_none()
             && client.executing.is_none()
             && !client.is_restricted
             && !client.confined
@@ -186,12 +135,8 @@ impl Worker {
         let Some(upload) = &self.clients[place].upload else {
             return;
         };
-        if let Some(lane) = self.lanes.get(upload.lane)
-            && lane.serial == upload.serial
-            && lane.has_unsent()
-            && !lane.is_broken
-        {
-            let lane = upload.lane;
+        let lane = upload.lane;
+        if self.has_lane(upload) && self.lanes.get(lane).is_some_and(Lane::has_unsent) {
             self.wait_for_lane(place, lane);
             return;
         }
@@ -226,88 +171,105 @@ impl Worker {
 
     /// Sends on what may be; how many bytes are done with.
     fn pass(&mut self, place: usize, bytes: &[u8]) -> usize {
-        let Some(upload) = &mut self.clients[place].upload else {
+        let Some(mut upload) = self.clients[place].upload.take() else {
             return 0;
         };
-        match upload.rest.pass(bytes) {
-            Ok((length, true)) if self.may_finish(place) => {
-                self.send_on(place, &bytes[..length + 2]);
-                self.finish(place);
-                length + 2
-            }
-            Ok((length, _)) => {
-                self.send_on(place, &bytes[..length]);
-                length
-            }
+        let used = match upload.rest.pass(bytes) {
+            Ok((length, false)) => length,
+            Ok((length, true)) => match self.may_run(place, &upload) {
+                Ok(false) => length,
+                Ok(true) => {
+                    self.send_on(&mut upload, &bytes[..length + 2]);
+                    self.finish(place, &upload);
+                    return length + 2;
+                }
+                Err(why) => {
+                    self.refuse_upload(place, &upload, &why);
+                    return length + 2;
+                }
+            },
             Err(error) => {
                 self.counters.protocol_errors += 1;
                 self.answer_error(place, &[b"ERR Protocol error: ", error.as_slice()].concat());
                 self.end_after_replies(place);
-                bytes.len()
+                self.clients[place].upload = Some(upload); // the end of the client ends it
+                return bytes.len();
             }
-        }
+        };
+        self.send_on(&mut upload, &bytes[..used]);
+        self.clients[place].upload = Some(upload);
+        used
     }
 
     /// Bytes for a lane that is lost are dropped: the client will be told at the end.
-    fn send_on(&mut self, place: usize, bytes: &[u8]) {
-        let Some(upload) = &mut self.clients[place].upload else {
-            return;
-        };
+    fn send_on(&mut self, upload: &mut Upload, bytes: &[u8]) {
         upload.length += bytes.len();
-        let lane = upload.lane;
-        if let Some(known) = self.lanes.get_mut(lane)
-            && known.serial == upload.serial
-            && !known.is_broken
+        if self.has_lane(upload)
+            && let Some(known) = self.lanes.get_mut(upload.lane)
         {
             known.pass_on(bytes);
-            self.mark_lane_dirty(lane);
+            self.mark_lane_dirty(upload.lane);
         }
     }
 
-    /// False, and the gate is shut, while the command may not run.
-    fn may_finish(&mut self, place: usize) -> bool {
+    fn has_lane(&self, upload: &Upload) -> bool {
+        let lane = self.lanes.get(upload.lane);
+        lane.is_some_and(|lane| lane.serial == upload.serial && !lane.is_broken)
+    }
+
+    /// Whether a command of which all but the end was sent may run; if not now, the gate is shut.
+    ///
+    /// # Errors
+    /// Why it will not.
+    fn may_run(&mut self, place: usize, upload: &Upload) -> Result<bool, String> {
         let shared = Arc::clone(&self.shared);
-        let Some(row) = self.clients[place].upload.as_ref().map(|upload| upload.row) else {
-            return false;
-        };
-        let row: &Row = shared.table.row(row);
-        let must_pause = shared.settings.pause.load(Relaxed) != pause::NONE;
-        if must_pause && self.must_pause(place, row) {
-            return false;
+        let row = shared.table.row(upload.row);
+        if !self.has_lane(upload) {
+            return Err(instance::lost(upload.instance, false));
         }
-        let key = self.clients[place].upload.as_ref().map_or(Vec::new(), |up| up.key.clone());
-        !self.must_wait_for_key(place, &key, row.writes)
+        if self.clients[place].lane_set != upload.set {
+            return Err(CHANGED.into());
+        }
+        if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row) {
+            return Ok(false);
+        }
+        if !self.is_key_locked(place, &upload.key, row.writes) {
+            return Ok(true);
+        }
+        if shared.settings.busy().is_some() {
+            return Err(BUSY.into());
+        }
+        self.wait_for_unlock(place);
+        Ok(false)
     }
 
     /// The whole command is on its lane: from now on it is like any other.
-    fn finish(&mut self, place: usize) {
-        let Some(upload) = self.clients[place].upload.take() else {
-            return;
-        };
-        self.counters.commands += 1;
-        self.clients[place].session.commands += 1;
-        self.tally.called(upload.row);
-        let lane = self.lanes.get(upload.lane);
-        if !lane.is_some_and(|lane| lane.serial == upload.serial && !lane.is_broken) {
-            return self.upload_failed(place, upload.row, &instance::lost(upload.instance, false));
-        }
+    fn finish(&mut self, place: usize, upload: &Upload) {
+        self.count_upload(place, upload);
         self.lanes.end_loan(upload.lane);
-        if self.clients[place].lane_set != upload.set {
-            self.give_up(upload.lane);
-            return self.upload_failed(place, upload.row, CHANGED);
-        }
         let row = u32::try_from(upload.row).unwrap_or(u32::MAX);
         let sequence = self.clients[place].owe(Owed::Waiting(row));
         self.expect(place, upload.lane, sequence, upload.length);
         self.must_drain(place);
     }
 
-    fn upload_failed(&mut self, place: usize, row: usize, message: &str) {
+    /// The command is answered by an error, and its lane, on which most of it is, closed.
+    fn refuse_upload(&mut self, place: usize, upload: &Upload, why: &str) {
+        self.count_upload(place, upload);
+        if self.has_lane(upload) {
+            self.give_up(upload.lane);
+        }
         let mut error = Vec::new();
-        push_error(&mut error, message.as_bytes());
-        self.tally.failed(row, &error);
+        push_error(&mut error, why.as_bytes());
+        self.tally.failed(upload.row, &error);
         self.answer(place, &error);
         self.open_gate(place);
+    }
+
+    fn count_upload(&mut self, place: usize, upload: &Upload) {
+        self.counters.commands += 1;
+        self.clients[place].session.commands += 1;
+        self.tally.called(upload.row);
     }
 
     /// Forgets an upload whose client is gone. The instance drops half a command.

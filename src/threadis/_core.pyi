@@ -437,8 +437,8 @@ class Proxy:
     def is_tight(self) -> bool:
         """Whether one is, or has said so to a worker."""
     def set_limit(self, name: str, value: int) -> None:
-        """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all, client-memory or
-        newcomers-worker (which gets new connections)."""
+        """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all, client-memory,
+        newcomers-worker (which gets new connections) or newcomers-room (how many, at most)."""
     def stats(self) -> list[dict[str, int]]:
         """Counters of each worker, as of its last turn."""
     def connected(self) -> int:

@@ -33,7 +33,7 @@ def read(root: Path = ROOT, allowed: set[int] | None = None) -> Machine:
     cpus = tuple(
         Cpu(index, nodes.get(index, 0), _sibling_rank(root, index, usable)) for index in usable
     )
-    return Machine(cpus, _quota(root))
+    return Machine(cpus, quota(root))
 
 
 def parse_cpu_list(text: str) -> list[int]:
@@ -70,10 +70,14 @@ def _sibling_rank(root: Path, cpu: int, usable: list[int]) -> int:
     return sum(1 for other in siblings if other in usable and other < cpu)
 
 
-def _quota(root: Path) -> float | None:
-    """The tightest CPU quota of our own cgroup and its ancestors, in CPUs; None: no limit."""
+def quota(root: Path = Path("/"), thread: int | None = None) -> float | None:
+    """The tightest CPU quota of our own cgroup and its ancestors, in CPUs; None: no limit.
+
+    Or of one of our threads, which somebody may have put into another cgroup.
+    """
     quotas: list[float] = []
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    who = "self" if thread is None else f"self/task/{thread}"
+    for line in (_text(root / f"proc/{who}/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             for folder in _upwards(root / "sys/fs/cgroup", path):

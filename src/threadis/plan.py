@@ -5,6 +5,8 @@ import dataclasses
 from threadis.config import MAX_INSTANCES, MAX_WORKERS
 from threadis.machine import Cpu, Machine, usable_cpus
 
+WORKERS_SHARE = 7 / 12  # of the CPUs, where nobody says otherwise
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -54,14 +56,14 @@ def make(machine: Machine, instances: int | None = None, workers: int | None = N
 def _counts(k: int, instances: int | None, workers: int | None) -> tuple[int, int]:
     """How many of each for ``k`` CPUs.
 
-    A command costs a worker more than an instance when clients do not pipeline, and the other way
-    round when they do, so the CPUs are halved; two CPUs still carry two instances, since one
-    worker can feed them and the number of instances is hard to change later.
+    A command costs a worker four times as much as an instance when clients do not pipeline, and
+    three quarters as much at a depth of 16. ``WORKERS_SHARE`` loses equally little in both cases,
+    beside the best split of each: ``docs/decisions/workers-and-instances.md``. Two instances at
+    least, since one worker can feed them and their number is hard to change later.
     """
     if workers is None:
-        limit = max(1, k // 2)
-        workers = min(limit, max(1, k - instances)) if instances else limit
-        workers = min(workers, MAX_WORKERS)
+        rest = k - instances if instances else min(round(k * WORKERS_SHARE), k - 2)
+        workers = min(max(1, rest), MAX_WORKERS)
     if instances is None:
         instances = 2 if k == 2 else max(1, k - workers)
     return min(instances, MAX_INSTANCES), workers

@@ -117,7 +117,7 @@ class Server:
         self._tell(control.Serving(tids))
         tasks = [asyncio.create_task(self._listen(reader))]
         if len(tids) > 1:
-            tasks.append(asyncio.create_task(Balance(self._core, len(tids)).run()))
+            tasks.append(asyncio.create_task(Balance(self._core, tids).run()))
         await self._finished.wait()
         for task in tasks:
             task.cancel()

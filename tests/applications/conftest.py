@@ -1,4 +1,4 @@
-"""thREaDIS over four instances, and the worker processes that applications start themselves."""
+"""thREaDIS over four instances, or the stock server; worker processes that applications start."""
 
 import os
 import subprocess
@@ -11,7 +11,11 @@ import pytest
 import redis
 
 from conftest import Threadis
+from threadis import server
+from tools.servers import free_port
+from tools.servers import running as serving
 
+FULL = os.environ.get("THREADIS_TORTURE") == "full"
 INSTANCES = 4
 WORKER_STOP_LIMIT = 20.0  # seconds for a worker that was asked to end
 
@@ -42,24 +46,30 @@ class Worker:
         self._file.close()
 
 
-@pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Threadis]:
-    """One thREaDIS for all applications."""
+@pytest.fixture(scope="session", params=["threadis", "stock"] if FULL else ["threadis"])
+def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """One thREaDIS for all applications; in `make applications` also the stock server."""
     folder = tmp_path_factory.mktemp("applications")
+    if request.param == "stock":
+        number = free_port()
+        flags = ["--port", str(number), "--save", "", "--dir", str(folder)]
+        with serving([server.find(None).path, *flags], number):
+            yield number
+        return
     flags = ["--instances", str(INSTANCES), "--save", ""]
     running = Threadis(folder / "data", folder / "serve.log", flags)
     try:
-        yield running.wait_until_serving()
+        yield running.wait_until_serving().port
     finally:
         running.close()
 
 
 @pytest.fixture
-def url(running: Threadis) -> str:
+def url(port: int) -> str:
     """Where it is, for an application; nothing is in it."""
-    with running.client() as client:
+    with redis.Redis(port=port) as client:
         client.flushall()
-    return f"redis://127.0.0.1:{running.port}"
+    return f"redis://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Celery: a worker process, results, groups, chords, retries, ETA, revocation, priorities."""
 
+import importlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -14,10 +15,11 @@ WAIT = 20.0  # seconds for a result on a busy machine
 
 
 @pytest.fixture
-def app(url: str, worker: Callable[..., Worker]) -> Iterator[Celery]:
-    app = celery_app.app
-    app.conf.update(broker_url=f"{url}/0", result_backend=f"{url}/1")
-    app.backend_cls = f"{url}/1"
+def app(
+    url: str, worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Celery]:
+    monkeypatch.setenv("REDIS_URL", url)
+    app = importlib.reload(celery_app).app  # one that has no connections to another server
     worker(
         "-m", "celery", "-A", "applications.celery_app", "worker", "--pool", "threads", "-c", "4"
     )

@@ -89,6 +89,33 @@ def test_a_slowlog_of_everything(pair: Pair) -> None:
             both.same("CONFIG", "SET", "slowlog-log-slower-than", 10000, "masterauth", "")
 
 
+def test_commands_of_scripts_are_in_the_slowlog(pair: Pair) -> None:
+    script = "redis.call('SET', KEYS[1], 1) return redis.call('MGET', unpack(KEYS))"
+    with pair.both() as both:
+        both.same("CONFIG", "SET", "slowlog-log-slower-than", 0)
+        both.same("CLIENT", "SETNAME", "who")
+        try:
+            found = []
+            for side in (both.bare, both.ours):
+                side.ask("SLOWLOG", "RESET")
+                for keys in (["{k}1", "{k}2"], ["{k}1", "{k}2"], ["a", "b"], ["a", "b"]):
+                    assert side.ask("EVAL", script, 2, *keys).elements[0].text == b"1"
+                entries = side.ask("SLOWLOG", "GET", -1).elements[:-1]
+                named = [entry for entry in entries if entry.elements[5].text == b"who"]
+                assert len({entry.elements[4].text for entry in named}) == 1  # its address
+                words = [entry.elements[3].elements for entry in named]
+                found.append([[word.text for word in one] for one in words])
+            bare, ours = found
+            inside = [words for words in ours if words[0] in (b"SET", b"MGET")]
+            if pair.server.kind == "valkey":
+                assert len(inside) == 8
+                assert sorted(ours) == sorted(bare)
+            else:  # Redis 7.0 does not know who called the script
+                assert inside == []
+        finally:
+            both.same("CONFIG", "SET", "slowlog-log-slower-than", 10000)
+
+
 def test_commandlog(pair: Pair) -> None:
     with pair.both() as both:
         both.same("COMMANDLOG", "GET", 1, "nope")

@@ -4,11 +4,13 @@
 
 The suite is run by its own runner, unit by unit; what it prints is read. That one test fails should
 not decide about others: every unit finds a fresh server; after a test that fails, the next one
-finds a fresh connection; a unit in which one hangs is run again without it.
+finds a fresh connection and the configuration of before; a unit in which one hangs is run again
+without it.
 """
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -35,14 +37,35 @@ OPTIONS = [
     for name in ("debug-command", "protected-configs", "module-command")
     for word in (f"--enable-{name}", "yes")
 ]
+# The runner takes a free port just below one of these, which nobody else takes as they come.
+BASE_PORTS = range(12_000, 28_000, 64)
 HANGS = 5  # of one unit, before the rest of it is given up
-# Appended to the suite's own definition of ``test``.
-FRESH_CONNECTION = """
+# Appended to the definition of ``test``: what a test that fails leaves behind is undone.
+UNDOING = """
 rename test test_by_itself
 proc test {name code args} {
     set failed $::num_failed
+    set before [apart config get *]
     uplevel 1 [list test_by_itself $name $code {*}$args]
-    if {$::num_failed != $failed} { catch { reconnect } }
+    if {$::num_failed != $failed} {
+        catch { reconnect }
+        set after [apart config get *]
+        dict for {name value} $before {
+            if {[dict exists $after $name] && [dict get $after $name] ne $value} {
+                apart config set $name $value
+            }
+        }
+    }
+}
+proc apart args {
+    set connect [expr {[llength [info commands valkey]] ? "valkey" : "redis"}]
+    set reply {}
+    catch {
+        set client [$connect [srv 0 host] [srv 0 port] 0 $::tls]
+        catch { set reply [$client {*}$args] }
+        $client close
+    }
+    return $reply
 }
 """
 OUTCOME = re.compile(r"^\[(ok|err|exception)\]: (.*?)(?: \(\d+ ms\)| in tests/\S+)?$")
@@ -83,6 +106,7 @@ def run(suite: Path, unit: str, port: int, without: list[str]) -> str:
     command = [
         "tclsh", "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(port), "--single",
         unit, "--durable", "--tags", "-needs:repl", "--clients", "1", "--timeout", "120",
+        "--baseport", str(random.choice(BASE_PORTS)),  # noqa: S311 - it guards nothing
     ]  # fmt: skip
     for name in without:
         command += ["--skiptest", name]
@@ -113,7 +137,7 @@ def read(printed: str) -> Outcomes:
     """The outcomes in what the suite's runner prints."""
     found: Outcomes = {}
     seen: Counter[str] = Counter()
-    lines = printed.splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()
     for at, line in enumerate(lines):
         match = OUTCOME.match(line)
         if match:
@@ -129,7 +153,7 @@ def prepared(suite: Path, folder: Path, *, untag: bool) -> Path:
     copy = folder / "suite"
     shutil.copytree(suite, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
     with (copy / "tests" / "support" / "test.tcl").open("a") as file:
-        file.write(FRESH_CONNECTION)
+        file.write(UNDOING)
     for path in (copy / "tests" / "unit").rglob("*.tcl") if untag else ():
         path.write_text(TAG.sub(r"\1~t~", path.read_text(errors="surrogateescape")),
                         errors="surrogateescape")  # fmt: skip

@@ -37,6 +37,7 @@ impl Config {
             output_limits: OutputLimits::default(),
             protected_mode: AtomicBool::new(self.protected_mode),
             newcomers_worker: AtomicUsize::new(0),
+            newcomers_room: AtomicUsize::new(0),
             maxclients: AtomicUsize::new(self.maxclients),
             busy: AtomicUsize::new(usize::MAX),
             tight: AtomicBool::new(false),

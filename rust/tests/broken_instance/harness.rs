@@ -259,6 +259,7 @@ fn shared(instances: usize) -> Shared {
             output_limits: OutputLimits::default(),
             protected_mode: AtomicBool::new(true),
             newcomers_worker: AtomicUsize::new(0),
+            newcomers_room: AtomicUsize::new(0),
             maxclients: AtomicUsize::new(100),
             busy: AtomicUsize::new(usize::MAX),
             tight: AtomicBool::new(false),

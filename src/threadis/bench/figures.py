@@ -75,6 +75,25 @@ FIGURES = [
 ]
 
 
+class ScaleFigure(NamedTuple):
+    """Throughput on slow cores, beside one bare server on one: to be at least this."""
+
+    pipeline: int
+    at_least: float
+    cores: int = 12
+    connections: int = 200
+
+
+SCALE_FIGURES = [ScaleFigure(1, 11.0), ScaleFigure(16, 10.0)]
+
+
+def scale_verdict(figure: ScaleFigure, found: Spread) -> str:
+    """As of the others, the other way round."""
+    if found.median >= figure.at_least:
+        return "yes"
+    return "within" if found.high >= figure.at_least else "no"
+
+
 def plans(setups: dict[str, Setup], load: Load, only: Callable[[str], bool]) -> list[Plan]:
     """The blocks of all figures; without those of a server that is missing, or not wanted."""
     found = []

@@ -13,13 +13,16 @@ import redis
 from rich.console import Console
 
 from threadis.bench.errors import BenchError
+from threadis.bench.sockets import connected_to
 from threadis.bench.targets import Target
 
 SPARE_FILES = 200  # beside the connections: the servers' own
+MOST = 100_000
 MAXCLIENTS = 10_000  # of a server that was told nothing
 PING = b"*1\r\n$4\r\nPING\r\n"
 PONG = b"+PONG\r\n"
 TIMEOUT = 30.0  # seconds for all to be answered
+PER_SOURCE = 20_000  # connections from one address: there are 28,000 ports
 BATCH = 200  # connections opened before their PINGs are answered: below any listen backlog
 
 
@@ -47,6 +50,12 @@ def allow_connections(count: int) -> None:
         raise BenchError(f"{count} connections: {limit}")
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def most_connections() -> int:
+    """As many as the limit of open files allows, and the memory of a small machine."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST if hard == resource.RLIM_INFINITY else min(MOST, hard - 2 * SPARE_FILES)
 
 
 def make_room(target: Target, count: int) -> None:
@@ -84,12 +93,11 @@ def _rss(target: Target) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _connections(address: str, count: int) -> Iterator[None]:
-    host, _, port = address.rpartition(":")
     with contextlib.ExitStack() as stack:
         for start in range(0, count, BATCH):
             batch = []
             for _ in range(min(BATCH, count - start)):
-                client = stack.enter_context(socket.create_connection((host, int(port)), TIMEOUT))
+                client = stack.enter_context(connected_to(address, start // PER_SOURCE))
                 client.sendall(PING)
                 batch.append(client)
             _await_pongs(batch)

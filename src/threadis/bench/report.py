@@ -8,6 +8,7 @@ from typing import Self
 import msgspec
 from msgspec.structs import replace
 
+from threadis.bench.idle import IdleCost
 from threadis.bench.machine import Machine
 from threadis.bench.measure import BASELINE, Case, Sample
 from threadis.bench.spread import Spread
@@ -55,6 +56,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     repeats: int
     blocks: list[Block]
+    idle: list[IdleCost] = []
 
     @property
     def samples(self) -> list[Sample]:

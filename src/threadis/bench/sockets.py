@@ -4,14 +4,27 @@ import socket
 
 from threadis.bench.errors import BenchError
 
-TIMEOUT = 10.0  # seconds for anything
+TIMEOUT = 30.0  # seconds for anything
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: choose the port when it is known where to
 
 
-def connected_to(address: str) -> socket.socket:
-    """A connection to ``host:port``."""
+def connected_to(address: str, source: int = 0) -> socket.socket:
+    """A connection to ``host:port`` of IPv4 loopback.
+
+    Each source is an address of its own, 127.0.0.1 and up, since one has but 28,000 ports, also
+    those of connections that were closed within the last minute.
+    """
     host, _, port = address.rpartition(":")
-    client = socket.create_connection((host, int(port)), TIMEOUT)
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client = socket.socket()
+    try:
+        client.settimeout(TIMEOUT)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        client.bind((f"127.0.{source // 250 % 250}.{source % 250 + 1}", 0))
+        client.connect((host, int(port)))
+    except BaseException:
+        client.close()
+        raise
     return client
 
 

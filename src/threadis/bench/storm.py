@@ -1,5 +1,6 @@
 """Clients that come, ask once and go: what a connection costs."""
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -15,14 +16,16 @@ def connect(load: Load, connected: Callable[[], None]) -> LoadResult:
     connected()
     begin, cpu = time.monotonic(), time.thread_time()
     end = begin + load.warmup + load.seconds
-    latencies, now, total = [], begin, 0
+    latencies, now, total, bursts = [], begin, 0, 0
     while now < end:
-        clients = [connected_to(load.address) for _ in range(load.connections)]
-        for client in clients:
-            client.sendall(PING)
-        for client in clients:
-            receive_exactly(client, PONG)
-            client.close()
+        bursts += 1
+        with contextlib.ExitStack() as stack:
+            opened = (connected_to(load.address, bursts) for _ in range(load.connections))
+            clients = [stack.enter_context(client) for client in opened]
+            for client in clients:
+                client.sendall(PING)
+            for client in clients:
+                receive_exactly(client, PONG)
         before, now = now, time.monotonic()
         total += len(clients)
         if before >= begin + load.warmup:

@@ -125,6 +125,7 @@ def stock_server(
     own = directory / name
     own.mkdir()
     command = [setup.server, *listen, "--save", "", "--appendonly", "no", "--dir", str(own)]
+    command += ["--protected-mode", "no"]  # for it only 127.0.0.1 is local, not 127.0.0.2
     with running(name, command, directory, setup.cpus, setup.environment()) as child:
         child.wait_until(setup.server, lambda: answers(address))
         yield child

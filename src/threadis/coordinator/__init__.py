@@ -20,6 +20,7 @@ from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.busy import Busy
+from threadis.coordinator.callers import Callers
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
@@ -87,7 +88,8 @@ class Coordinator:
         self._library = Library(links, self.locks, workers)
         is_valkey = self.clients.dialect.is_valkey
         self._pause = Pause(core, self._library, takes_more=is_valkey)
-        self._logs = Logs(core, links)
+        callers = Callers()
+        self._logs = Logs(core, links, callers)
         # Servers that have CLIENT NO-TOUCH run a blocked command again when it is woken.
         is_7_2 = any(row.name == "client|no-touch" for row in rows)
         self._tracking = Tracking(core, links, self.clients, tracks_what_is_read=is_7_2)
@@ -109,7 +111,9 @@ class Coordinator:
         self._blocking = Blocking(self._execution, core, self._log_served, runs_again=is_7_2)
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
-        scripts = Scripts(self._execution, self._library, self._busy, self._users, workers)
+        scripts = Scripts(
+            self._execution, self._library, self._busy, self._users, callers, workers
+        )
         self.strayed, self.overdue = scripts.strayed, self._busy.overdue
         whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
         self.tallies = Tallies(core, len(start.workers))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from threadis.coordinator.users import HIDDEN, Denial, Users
 
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 DEFAULT_COUNT = 10  # entries that ACL LOG shows
+OUR_NAMES = re.compile(rb" name=threadis-[^ ]*")  # of lanes, and of connections that run scripts
 MOST = b"100000"  # entries asked of each instance: more than any keeps
 
 
@@ -133,7 +135,7 @@ class Entry:
                 case b"username":
                     shown = resp.bulk(self.user)
                 case b"client-info":
-                    text = value(shown).replace(b" name=threadis-lane ", b" name= ")
+                    text = OUR_NAMES.sub(b" name=", value(shown))
                     user = (b" user=" + self._logged_as, b" user=" + self.user)
                     shown = resp.bulk(text.replace(*user))
             parts += [name, shown]

@@ -44,8 +44,8 @@ class Alarms:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def count(self) -> int:
-        """Return how many keys are armed."""
-        return len(self._armed)
+        """Return how many keys are armed for someone."""
+        return len(self._armed.keys() - self._stale.keys())
 
     def is_armed(self, key: bytes) -> bool:
         """Whether we shall hear of the next change."""
@@ -137,6 +137,8 @@ class Alarms:
                 return
             absent = self._armed.setdefault(key, set())
             (absent.add if reply in resp.NULLS else absent.discard)(db)
+            if not self._wanted(key):
+                self.forget(key)  # whoever waited has gone meanwhile
             answer.set_result(None)
         elif reply.startswith(b"-"):  # SELECT: a script runs there, say
             raise ValueError("it is in another database")

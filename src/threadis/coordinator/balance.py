@@ -6,23 +6,30 @@ together again when few can carry them.
 """
 
 import asyncio
+import math
 
-from threadis import _core
+from threadis import _core, machine
 
 LOOK = 0.1  # seconds between two looks
 SATURATED = 0.85  # of the time awake: clients would wait for each other
 EASY = 0.6  # less awake than this, a worker takes new connections
-LEAN = 0.5  # two workers awake so little together are one too many …
-PATIENCE = 20  # … after as many looks
+PATIENCE = 20  # looks at more workers than needed, before clients come together
+QUOTAS = 20  # looks between two at the quotas of the threads
+FEW = 8  # new connections between two looks; of more than that it gets only its share
 WORTH = 0.2  # a difference of load between two workers that moving clients is worth
+UNEVEN = 0.1  # of a worker's clients too many, where nobody has time
 WHOLE = 1000  # thousandths of a load
 
 
 class Balance:
     """Looks at how long the workers are awake, and moves clients."""
 
-    def __init__(self, core: _core.Proxy, workers: int) -> None:
+    def __init__(self, core: _core.Proxy, threads: list[int]) -> None:
+        workers = len(threads)
         self._core = core
+        self._threads = threads
+        self._capacities = [1.0] * workers  # CPUs that each may use
+        self._looks = 0
         self._awake = [0] * workers
         self._time = 0.0
         self._saturated = [0] * workers  # looks in a row
@@ -37,16 +44,24 @@ class Balance:
 
     def look(self, now: float) -> None:
         """Look once, at ``now`` seconds."""
-        awake = [stats["awake_nanoseconds"] for stats in self._core.stats()]
+        said = self._core.stats()
+        awake = [stats["awake_nanoseconds"] for stats in said]
         passed, self._time = now - self._time, now
+        if self._looks % QUOTAS == 0:
+            self._capacities = [min(machine.quota(thread=tid) or 1.0, 1.0) for tid in self._threads]
+        self._looks += 1
         loads = [
-            min((new - old) / 1e9 / passed, 1.0)
-            for new, old in zip(awake, self._awake, strict=True)
+            min((new - old) / 1e9 / passed / capacity, 1.0)
+            for new, old, capacity in zip(awake, self._awake, self._capacities, strict=True)
         ]
         self._awake = awake
         self._core.set_limit("newcomers-worker", self._easiest(loads))
-        if not self._spread(loads):
-            self._gather(loads)
+        self._core.set_limit("newcomers-room", FEW)
+        clients = [stats["clients"] for stats in said]
+        if min(loads) > SATURATED:
+            self._level(clients)
+        elif not self._spread(loads):
+            self._gather(loads, clients)
 
     def _easiest(self, loads: list[float]) -> int:
         """The first worker that has time, or else the one that has most."""
@@ -66,14 +81,22 @@ class Balance:
                 self._saturated[worker] = 0
         return max(loads) > SATURATED
 
-    def _gather(self, loads: list[float]) -> None:
-        """Bring the clients of the two easiest workers together, if one of them is enough."""
-        stats = self._core.stats()
-        used = [worker for worker in range(len(loads)) if stats[worker]["clients"]]
-        used.sort(key=loads.__getitem__)
-        is_lean = len(used) > 1 and loads[used[0]] + loads[used[1]] < LEAN
-        self._lean = self._lean + 1 if is_lean else 0
-        if self._lean >= PATIENCE:
-            to, worker = sorted(used[:2])
-            self._core.give(worker, to, WHOLE)
-            self._lean = 0
+    def _level(self, clients: list[int]) -> None:
+        """Nobody has time: let at least as many clients share each worker."""
+        by_count = sorted(range(len(clients)), key=clients.__getitem__)
+        to, worker = by_count[0], by_count[-1]
+        surplus = (clients[worker] - clients[to]) / 2 / max(clients[worker], 1)
+        if surplus > UNEVEN:
+            self._core.give(worker, to, int(WHOLE * surplus))
+
+    def _gather(self, loads: list[float], clients: list[int]) -> None:
+        """Bring clients together where fewer workers would do; those of the busiest stay."""
+        used = sorted((load, worker) for worker, load in enumerate(loads) if clients[worker])
+        needed = max(1, math.ceil(sum(load for load, _ in used) / EASY))
+        self._lean = self._lean + 1 if len(used) > needed else 0
+        if self._lean < PATIENCE:
+            return
+        self._lean = 0
+        leaving, staying = used[:-needed], used[-needed:]
+        for place, (_, worker) in enumerate(leaving):
+            self._core.give(worker, staying[place % needed][1], WHOLE)

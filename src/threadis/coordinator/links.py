@@ -32,6 +32,15 @@ class UnknownOutcomeError(LinkError):
     """What was sent may or may not have run."""
 
 
+class BusyError(LinkError):
+    """A script runs too long; whoever would wait for it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What a connection was told when it was opened."""
@@ -136,12 +145,16 @@ class Link:
 
     async def select(self, db: int) -> None:
         """Make this database the current one."""
-        if self.db != db:
-            reply = (await self.ask([b"SELECT", b"%d" % db]))[0]
-            if reply.startswith(b"-"):  # a script runs there, say
-                self.is_spoilt = True
-                raise LinkError(reply[1:-2].decode(errors="replace"))
-            self.db = db
+        if self.db != db and not await self.try_select(db):
+            raise BusyError
+
+    async def try_select(self, db: int) -> bool:
+        """The same; False, and the connection is spoilt, if a script runs too long there."""
+        if (await self.ask([b"SELECT", b"%d" % db]))[0] != b"+OK\r\n":
+            self.is_spoilt = True
+            return False
+        self.db = db
+        return True
 
 
 class Links:
@@ -218,8 +231,18 @@ class Links:
         wait: float | None = TIMEOUT,
     ) -> list[bytes]:
         """Send commands to one instance in one batch; their replies as they came."""
-        async with self.lease(index, kind, db) as link:
+        try:
+            async with self.lease(index, kind, db) as link:
+                return await link.ask(*commands, wait=wait)
+        except BusyError:
+            if db:
+                raise
+        # SCRIPT KILL, say; a new connection is in this database.
+        link = await self.connect(index, kind)
+        try:
             return await link.ask(*commands, wait=wait)
+        finally:
+            link.writer.close()
 
     async def connect(self, index: int, kind: Kind = Kind()) -> Link:
         """Open a connection that is the caller's own, to read and to close."""

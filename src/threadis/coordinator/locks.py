@@ -12,18 +12,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from threadis import _core
-from threadis.coordinator.links import LinkError
+from threadis.coordinator.links import BusyError
 
 Key = tuple[int, bytes, bool]  # database, key, exclusive
-
-
-class BusyError(LinkError):
-    """A script runs too long; whoever would wait for it is told so."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
-        )
 
 
 @dataclass(eq=False, slots=True)

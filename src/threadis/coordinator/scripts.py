@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from threadis import _core, resp
 from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
+from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import (
@@ -49,6 +50,7 @@ KNOWN_LIMIT = 10_000  # scripts we remember something about
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
+REPLY = 2
 RANDOM_KEY = b"randomkey"
 TAUGHT = (b"eval", b"evalsha")  # what workers may run
 EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
@@ -66,6 +68,7 @@ class Call:
     writes: bool
     within: int | None
     rights: Rights | None  # of its user; None: everything
+    info: _core.ClientInfo
 
 
 class Scripts:
@@ -77,9 +80,11 @@ class Scripts:
         library: Library,
         busy: Busy,
         users: Users,
+        callers: Callers,
         workers: _core.KnownScripts,
     ) -> None:
         self._busy = busy
+        self._callers = callers
         self._workers = workers
         self._tracking = execution.tracking
         self._witness = Witness(execution.links, execution.table)
@@ -108,7 +113,7 @@ class Scripts:
         else:  # another library may give another function this name
             name = b"%d:%s" % (self._library.generation, args[1])
         writes, rights = not family.endswith(b"_ro"), self._users.rights(info.user)
-        call = Call(name, words, keys, info.db, kind, writes, command.token, rights)
+        call = Call(name, words, keys, info.db, kind, writes, command.token, rights, info)
         await self._library.prepare(family, name, args[1])
         try:
             async with AsyncExitStack() as stack:
@@ -254,17 +259,20 @@ class Scripts:
         ):
             guard = self._guard(link)
             before = guard.before(call.rights, call.keys, denied, local, only_reads=only_reads)
+            name = self._callers.begin(call.info)
             async with self._busy.watch(index):
-                replies = await link.ask_fenced(
-                    *before, guard.login(), call.words, self._links.login(), ACL_LOG
-                )
-            reply = replies[len(before) + 1] if len(replies) > len(before) + 1 else _MALFORMED
+                script = self._guarded(call, guard, name)
+                replies = await link.ask_fenced(*before, *script, ACL_LOG)
+            at = len(before) + REPLY
+            reply = replies[at] if len(replies) > at else _MALFORMED
             if replies[0].startswith(b"-"):  # another script runs there
                 guard.name = b""
                 return replies[0], Refusals()
             if link.is_spoilt:
                 return reply, Refusals()
             refusals, reply = await self._judge(guard, link, replies[-1], call, reply)
+            if refusals:
+                self._callers.forget(name)
             if refusals.commands & set(alone):
                 return _refuse(refusals.commands & set(alone)), Refusals()
             return reply, refusals
@@ -318,13 +326,20 @@ class Scripts:
             if replies[0].startswith(b"-"):  # another script runs there
                 guard.name = b""
                 raise RefusedError(replies[0])
-            script: list[Words] = [guard.login(), call.words, self._links.login()]
+            name = self._callers.begin(call.info)
+            script = self._guarded(call, guard, name)
             async with self._busy.watch(index):
                 borrowing = self._execution.borrowing
                 outcome = await borrowing.evaluate_on(link, script, copies, written)
             log = (await link.ask(ACL_LOG))[0]
-            refusals, reply = await self._judge(guard, link, log, call, outcome.replies[1])
+            refusals, reply = await self._judge(guard, link, log, call, outcome.replies[REPLY])
+            if refusals:
+                self._callers.forget(name)
         return Outcome([reply], outcome.changes), refusals
+
+    def _guarded(self, call: Call, guard: Guard, name: bytes) -> list[Words]:
+        """Build what is sent for a script; its reply is number ``REPLY``."""
+        return [named(name), guard.login(), call.words, self._links.login(), named()]
 
     async def _judge(
         self, guard: Guard, link: Link, log: bytes, call: Call, reply: bytes

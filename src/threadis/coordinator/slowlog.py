@@ -2,7 +2,8 @@
 
 Entries are numbered when they are first looked at, oldest first. Which client of a shared lane an
 entry is from, an instance cannot know: its address and name are empty. What came over connections
-that are not lanes is our own traffic and is not shown; commands of clients that the coordinator ran
+that are not lanes is our own traffic and is not shown, but for the commands of scripts, of which we
+know who called them; commands of clients that the coordinator ran
 are noted here, with their clients; those of a transaction share its time. What a worker answers by
 itself (PING) takes no time; we hear of it only if the log wants everything.
 """
@@ -16,6 +17,8 @@ from typing import Any, Final
 import hiredis
 
 from threadis import _core, resp
+from threadis.commands import SCRIPTS
+from threadis.coordinator.callers import Caller, Callers
 from threadis.coordinator.links import LinkError, Links, Words
 from threadis.coordinator.migrating import OPTIONS
 
@@ -39,8 +42,8 @@ Entry = list[Any]  # time, amount, arguments, address, name
 class Log:
     """One kind of log over all instances."""
 
-    def __init__(self, links: Links, get: list[bytes], length: bytes) -> None:
-        self._links, self._get, self._length = links, get, length
+    def __init__(self, links: Links, callers: Callers, get: list[bytes], length: bytes) -> None:
+        self._links, self._callers, self._get, self._length = links, callers, get, length
         self._entries: list[tuple[int, Entry]] = []  # with their ids, oldest first
         self._seen: dict[tuple[int, int], int] = {}  # instance and process: last id seen there
         self._last_id = -1
@@ -83,10 +86,22 @@ class Log:
         for index, found in zip(ready, answers, strict=True):
             process = (index, self._links.instance(index).pid)
             seen = self._seen.get(process, -1)
-            new += [[*row[1:4], b"", b""] for row in found if row[0] > seen and is_clients(row)]
+            for row in found:
+                if row[0] > seen and (whose := self._whose(row)):
+                    new.append([*row[1:4], *whose])
             self._seen[process] = max([seen, *(row[0] for row in found)])
         self._take(new)
         return self._entries[::-1]
+
+    def _whose(self, row: list[Any]) -> Caller | None:
+        """The client whose command an instance has logged; None if it was ours."""
+        words, name = row[3], row[5]
+        if words[0].upper() in OPENING:
+            return None
+        if name == LANE:
+            return (b"", b"")
+        is_script = words[0].lower().decode(errors="replace") in SCRIPTS  # noted by ourselves
+        return None if is_script else self._callers.find(name)
 
     def _take(self, new: list[Entry]) -> None:
         """Number what instances have logged, and what was noted since."""
@@ -106,12 +121,13 @@ class Log:
 class Logs:
     """Answers SLOWLOG and COMMANDLOG."""
 
-    def __init__(self, core: _core.Proxy, links: Links) -> None:
+    def __init__(self, core: _core.Proxy, links: Links, callers: Callers) -> None:
         self._core, self._links = core, links
         self._threshold: int | None = None  # microseconds; None: to be asked for
         self._logs = {
             kind: Log(
                 links,
+                callers,
                 [b"SLOWLOG", b"GET", b"-1"]
                 if kind == b"slow"
                 else [b"COMMANDLOG", b"GET", b"-1", kind],
@@ -185,12 +201,6 @@ class Logs:
         await self._log(command).clear()
         replies = [await self._links.raw(i, [command.args]) for i in self._links.everyone()]
         return replies[0][0]
-
-
-def is_clients(row: list[Any]) -> bool:
-    """Whether an entry is a client's command: it came over a lane, behind its opening."""
-    words: list[bytes] = row[3]
-    return row[5] == LANE and words[0].upper() not in OPENING
 
 
 def shortened(words: Words) -> list[bytes]:

@@ -1,0 +1,187 @@
+"""The pages of what is to be reached: figures, and throughput over cores."""
+
+from collections.abc import Sequence
+
+from threadis.bench import figures, scale
+from threadis.bench.cores import SLOW
+from threadis.bench.measure import BASELINE
+from threadis.bench.report import Report
+from threadis.bench.scale import ScaleReport, ScaleRow
+from tools.benchmarks import markdown as md
+from tools.benchmarks.markdown import RESULTS, Files
+from tools.benchmarks.svg import Bar, Curve, bars, curves
+
+
+def figures_page() -> Files:
+    """The figures to reach."""
+    report = Report.load(RESULTS / "figures.json")
+    found = figures.reached(report)
+    lines = [*md.head("Figures to reach", "figures", ["figures.json", *_scale_results()]), ""]
+    lines += ["![CPU per command beside the bare server](figures.svg)", ""]
+    lines += [*md.machine(report.machine), ""]
+    lines += md.table(
+        [
+            "figure",
+            "server",
+            "case",
+            "to reach",
+            "measured",
+            "met",
+            "CPU µs",
+            "bare",
+            "k/s",
+            "bare",
+        ],
+        [
+            [
+                one.figure.title,
+                one.figure.block,
+                one.case,
+                _limit(one),
+                md.spread(one.found, 2 if one.figure.unit == "CPU" else 0),
+                one.verdict,
+                f"{one.row.cpu_us['total']:.2f}",
+                f"{one.bare.cpu_us['total']:.2f}",
+                md.thousands(one.row),
+                md.thousands(one.bare),
+            ]
+            for one in found
+        ],
+    )
+    lines += ["", *_scale_figures(), "", *_verdicts(report.repeats)]
+    rows = [
+        Bar(
+            f"{one.figure.block.split(',')[0]} {_case_label(one)}",
+            one.found.median,
+            one.found.low,
+            one.found.high,
+            mark=one.figure.at_most,
+        )
+        for one in found
+        if one.figure.unit == "CPU"
+    ]
+    most = max([1.5, *(row.high for row in rows)])
+    plot = bars("CPU per command, bare server = 1; the mark is to be reached", rows, most)
+    return {"figures.md": md.text(lines), "figures.svg": plot}
+
+
+def _case_label(one: figures.Reached) -> str:
+    size = ", 1 KB" if one.figure.block == figures.LARGE else ""
+    return one.case.replace(" clients", "").replace(", saturated", ", sat.") + size
+
+
+def _limit(one: figures.Reached) -> str:
+    limit = one.figure.at_most
+    return f"≤ {limit:.2f}" if one.figure.unit == "CPU" else f"≤ {limit:.0f} µs"
+
+
+def _verdicts(repeats: int) -> list[str]:
+    return [
+        f"Medians of {repeats} repeats with their 95 % interval. *yes*: the median reaches it; "
+        "*within*: only the interval does; *no*.",
+        "CPU is that of all server processes per command (of MGET: for 100 keys), divided by the "
+        "bare server's in the same repeat. "
+        "*Saturated*: the servers have 1.5 ms of CPU in every 4 ms. "
+        "*Half load*: an open loop at half of the bare server's throughput; what is added to its p99.",
+    ]
+
+
+def _scale_results() -> list[str]:
+    return [path.name for path in sorted(RESULTS.glob("scale-*.json"))]
+
+
+def _scale_figures() -> list[str]:
+    cells = []
+    for name in _scale_results():
+        report = ScaleReport.load_from(RESULTS / name)
+        for figure in figures.SCALE_FIGURES:
+            for row in scale.rows(report.samples):
+                shape = (row.case.pipeline, row.case.connections, row.point.cores)
+                if row.point.split and shape == (figure.pipeline, figure.connections, figure.cores):
+                    cells.append(
+                        [
+                            f"12 slow cores, P={figure.pipeline}, 200 clients",
+                            _server(report),
+                            f"≥ {figure.at_least:.0f}×",
+                            md.spread(row.ratio, 1),
+                            md.spread(row.cpu_ratio, 1),
+                            figures.scale_verdict(figure, row.ratio),
+                            str(row.point.split),
+                        ]
+                    )
+    head = ["figure", "server", "to reach", "throughput", "by CPU", "met", "workers:instances"]
+    return [*md.table(head, cells), "", "More: [scale.md](scale.md)."] if cells else []
+
+
+def scale_page() -> Files:
+    """Throughput over cores."""
+    reports = {name: ScaleReport.load_from(RESULTS / name) for name in _scale_results()}
+    first = next(iter(reports.values()))
+    lines = [*md.head("Throughput over cores", "scale", list(reports)), ""]
+    lines += ["![Throughput over cores](scale.svg)", "", *md.machine(first.machine), ""]
+    kind = f"Each core is a quota of {SLOW} of one CPU" if first.slow else "Real cores"
+    lines += [
+        f"{kind}; one bare server on one such core is 1. *By CPU* compares what the bare server "
+        "spends on a command with what the busiest core spends, and corrects for quotas that are "
+        "overrun. *Use* is what the busiest core used of its quota: below 0.95 the clients, or "
+        "other work on the machine, were what limited. "
+        "What slow cores cannot show: what real cores cost each other (README).",
+        "",
+    ]
+    drawn = []
+    for report in reports.values():
+        found = scale.rows(report.samples)
+        lines += [f"## {_server(report)}", "", *_scale_table(found), "", *_tried(report), ""]
+        for case in dict.fromkeys(row.case for row in found):
+            points = [
+                (row.point.cores, row.ratio.median, row.ratio.low, row.ratio.high)
+                for row in found
+                if row.case == case and row.point.split
+            ]
+            if len(points) > 1:
+                name = f"{_server(report)}, P={case.pipeline}, {case.connections} clients"
+                drawn.append(Curve(name, points))
+    most = max([1.0, *(point[3] for curve in drawn for point in curve.points)])
+    cores = max([1.0, *(point[0] for curve in drawn for point in curve.points)])
+    title = "Throughput, one bare server on one core = 1"
+    plot = curves(title, "cores of workers and instances together", drawn, (cores, most * 1.05))
+    return {"scale.md": md.text(lines), "scale.svg": plot}
+
+
+def _scale_table(found: Sequence[ScaleRow]) -> list[str]:
+    head = ["load", "cores", "W:N", "k/s", "÷ bare", "by CPU", "busiest core, µs", "all, µs", "use"]
+    return md.table(
+        head,
+        [
+            [
+                str(row.case),
+                str(row.point.cores),
+                str(row.point.split or BASELINE),
+                f"{row.throughput / 1000:.1f}",
+                md.spread(row.ratio) if row.point.split else "1",
+                md.spread(row.cpu_ratio) if row.point.split else "1",
+                f"{row.busiest_cpu_us:.2f}",
+                f"{row.total_cpu_us:.2f}",
+                f"{row.use:.2f}",
+            ]
+            for row in found
+        ],
+    )
+
+
+def _tried(report: ScaleReport) -> list[str]:
+    """The splits that were tried once to find the best."""
+    cells: dict[tuple[str, int], list[str]] = {}
+    for sample in report.samples:
+        if sample.repeat is None:
+            key = (str(sample.case), sample.point.cores)
+            rate = f"{sample.point.split} {sample.result.throughput / 1000:.0f}"
+            cells.setdefault(key, []).append(rate)
+    if not cells:
+        return []
+    rows = [[case, str(cores), ", ".join(tried)] for (case, cores), tried in cells.items()]
+    return ["Each split tried once (k/s):", "", *md.table(["load", "cores", "tried"], rows)]
+
+
+def _server(report: ScaleReport) -> str:
+    return report.targets[0].version if report.targets else report.setup.server
