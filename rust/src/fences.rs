@@ -7,7 +7,8 @@
 //! MULTI, ACL SETUSER guard …, AUTH guard, the script, AUTH admin, ACL LOG 1, EXEC, ECHO fence
 //! ```
 //! All up to its fence is one script's and costs only that script's client. One block, so that the
-//! newest entry of ACL LOG is the guard's if it was refused anything.
+//! newest entry of ACL LOG is the guard's if it was refused anything, and so that a server that
+//! refuses part of it runs nothing.
 
 use crate::guard::Guard;
 use crate::reply::{Broken, aggregate, split_first};
@@ -57,6 +58,8 @@ pub(crate) struct Fences {
 #[derive(Debug)]
 struct Flight {
     script: Arc<[u8]>,
+    /// The client's command, for someone else to run if it does not run here.
+    command: Vec<u8>,
     guard: usize,
     fence: Vec<u8>,
     /// Commands between MULTI and EXEC.
@@ -70,8 +73,10 @@ struct Flight {
 /// How a script went.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Its reply, or why it did not run.
+    /// Its reply.
     Reply(Range<usize>),
+    /// It has not run, and why: out of memory for a block, say, or another script runs.
+    NotRun(Range<usize>),
     /// It touched what it may not; what ACL LOG says.
     Strayed(Range<usize>),
     /// Its reply is not one reply.
@@ -85,6 +90,8 @@ pub(crate) struct Block {
     pub(crate) length: usize,
     pub(crate) outcome: Outcome,
     pub(crate) script: Arc<[u8]>,
+    /// The client's command.
+    pub(crate) command: Vec<u8>,
     /// The guard's name.
     pub(crate) guard: Vec<u8>,
     /// The coordinator thinks that it still runs.
@@ -99,12 +106,34 @@ impl Fences {
         Self { id, names: ABREAST, guards, free, flights: VecDeque::new(), is_overdue: false }
     }
 
-    /// True if one more script may be sent.
-    pub(crate) fn has_room(&self) -> bool {
-        !self.free.is_empty()
+    /// How many more scripts may be sent.
+    pub(crate) fn room(&self) -> usize {
+        self.free.len()
     }
 
-    /// Appends a script that may touch these keys.
+    /// True if no script is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// The same guards for another connection: so they are not left behind in the instance. Those
+    /// of scripts whose end is not known may be in ACL LOG, and take other names.
+    pub(crate) fn renewed(mut self) -> Self {
+        for flight in std::mem::take(&mut self.flights) {
+            self.retire(flight.guard);
+            self.free.push(flight.guard);
+        }
+        self.guards.iter_mut().for_each(Guard::forget_rules);
+        self.is_overdue = false;
+        self
+    }
+
+    fn retire(&mut self, guard: usize) {
+        self.names += 1;
+        self.guards[guard].retire(&format!("{}-{}", self.id, self.names));
+    }
+
+    /// Appends a script that may touch these keys; how long the fence is, the end of it all.
     pub(crate) fn push(
         &mut self,
         out: &mut Vec<u8>,
@@ -113,29 +142,34 @@ impl Fences {
         keys: &[Vec<u8>],
         means: &Means,
         now: u64,
-    ) {
-        let Some(place) = self.free.pop() else { return };
+    ) -> usize {
+        let Some(place) = self.free.pop() else { return 0 };
         let guard = &mut self.guards[place];
         let mut command = |words: &[&[u8]]| push_command(out, words.iter().copied());
         command(&[b"MULTI"]);
         let set_up = guard.set_up(out, keys, means.rules, means.password);
         push_command(out, [&b"AUTH"[..], &guard.name, means.password].into_iter());
+        let begin = out.len();
         push_args(out, args);
+        let sent = out[begin..].to_vec();
         push_command(out, [b"AUTH", ADMIN, means.password].into_iter());
         push_command(out, [&b"ACL"[..], b"LOG", b"1"].into_iter());
         push_command(out, [&b"EXEC"[..]].into_iter());
+        let end = out.len();
         push_array(out, 2);
         push_bulk(out, b"ECHO");
         let begin = out.len();
         push_bulk(out, &means.nonce);
         self.flights.push_back(Flight {
             script,
+            command: sent,
             guard: place,
             fence: out[begin..].to_vec(),
             commands: set_up + 4,
             searched: 0,
             since: now,
         });
+        out.len() - end
     }
 
     /// Seconds for which the oldest script has been the oldest.
@@ -153,16 +187,19 @@ impl Fences {
         let Some((length, outcome)) = flight.cut(buffer, guard)? else { return Ok(None) };
         let guard = guard.name.clone();
         let Some(flight) = self.flights.pop_front() else { return Ok(None) };
-        if !matches!(outcome, Outcome::Reply(_)) {
-            self.names += 1;
-            self.guards[flight.guard].retire(&format!("{}-{}", self.id, self.names));
+        match outcome {
+            Outcome::Reply(_) => {}
+            // So it was not made, if this run was to make it.
+            Outcome::NotRun(_) => self.guards[flight.guard].forget_rules(),
+            Outcome::Strayed(_) | Outcome::Malformed => self.retire(flight.guard),
         }
         self.free.push(flight.guard);
         if let Some(next) = self.flights.front_mut() {
             next.since = now;
         }
         let was_overdue = std::mem::take(&mut self.is_overdue);
-        Ok(Some(Block { length, outcome, script: flight.script, guard, was_overdue }))
+        let Flight { script, command, .. } = flight;
+        Ok(Some(Block { length, outcome, script, command, guard, was_overdue }))
     }
 }
 
@@ -191,14 +228,14 @@ impl Flight {
         let end = at + exec.len();
         let rest = &buffer[end..];
         if rest.starts_with(&self.fence) {
-            return Ok(Some((end + self.fence.len(), Outcome::Reply(refusal.unwrap_or(at..end)))));
+            return Ok(Some((end + self.fence.len(), Outcome::NotRun(refusal.unwrap_or(at..end)))));
         }
         if self.fence.starts_with(rest) {
             return Ok(None);
         }
         // While another script runs for too long, the fence is refused, too.
         let echo = line(rest)?.filter(|line| line.starts_with(b"-"));
-        Ok(echo.map(|echo| (end + echo.len(), Outcome::Reply(refusal.unwrap_or(at..end)))))
+        Ok(echo.map(|echo| (end + echo.len(), Outcome::NotRun(refusal.unwrap_or(at..end)))))
     }
 
     /// From the reply of EXEC on, anything may stand before the fence.
@@ -252,119 +289,5 @@ fn line(buffer: &[u8]) -> Result<Option<&[u8]>, Broken> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::request::{Cut, Request};
-
-    const NONCE: [u8; 32] = *b"0123456789abcdef0123456789abcdef";
-    const FENCE: &str = "$32\r\n0123456789abcdef0123456789abcdef\r\n";
-    const HEAD: &str = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
-    const NO_LOG: &str = "*0\r\n";
-
-    fn with_a_script() -> Fences {
-        let mut fences = Fences::new("x".into());
-        let mut request = Request::default();
-        let line = b"EVAL return 0 1 k\n";
-        assert!(matches!(request.cut(line, true), Ok(Cut::Complete(_))));
-        let means = Means { rules: &[], password: b"pw", nonce: NONCE };
-        let (mut out, script) = (Vec::new(), b"return 0".as_slice());
-        fences.push(&mut out, script.into(), request.args(line), &[b"~k".to_vec()], &means, 0);
-        assert!(out.ends_with(FENCE.as_bytes()));
-        fences
-    }
-
-    fn ran(reply: &str, log: &str) -> String {
-        format!("{HEAD}*5\r\n+OK\r\n+OK\r\n{reply}+OK\r\n{log}{FENCE}")
-    }
-
-    /// The reply that the client gets, or how else it went.
-    fn went(bytes: &str) -> Result<String, Broken> {
-        let mut fences = with_a_script();
-        for have in 0..bytes.len() {
-            assert!(fences.cut(&bytes.as_bytes()[..have], 0)?.is_none(), "{have}");
-        }
-        let block = fences.cut(format!("{bytes}+NEXT\r\n").as_bytes(), 0)?.expect("all is there");
-        assert_eq!((block.length, fences.has_room()), (bytes.len(), true));
-        Ok(match block.outcome {
-            Outcome::Reply(range) => bytes[range].into(),
-            Outcome::Strayed(range) => format!("strayed {}", &bytes[range]),
-            Outcome::Malformed => "malformed".into(),
-        })
-    }
-
-    #[test]
-    fn a_script_has_the_reply_inside() {
-        for reply in [":1\r\n", "$1\r\na\r\n", "*2\r\n:1\r\n*0\r\n", "-ERR x\r\n", "$-1\r\n"] {
-            assert_eq!(went(&ran(reply, NO_LOG)), Ok(reply.into()));
-        }
-    }
-
-    #[test]
-    fn what_is_forged_ends_at_the_fence() {
-        for reply in [
-            "+a\r\n+FORGED\r\n",
-            "-a\r\n*0\r\n",
-            "",
-            "$100000\r\n",
-            "+a\r\n*5\r\n",
-            "?\r\n",
-            "-a\r\n-BUSY\r\n",
-        ] {
-            assert_eq!(went(&ran(reply, NO_LOG)), Ok("malformed".into()), "{reply}");
-        }
-        let early = format!("{HEAD}*5\r\n{FENCE}");
-        assert_eq!(went(&early), Ok("malformed".into()));
-    }
-
-    #[test]
-    fn what_the_guard_was_refused_is_seen() {
-        let entry =
-            |user: &str| format!("*1\r\n*2\r\n$8\r\nusername\r\n${}\r\n{user}\r\n", user.len());
-        let own = entry("threadis-guard-x-0");
-        assert_eq!(went(&ran(":1\r\n", &own)), Ok(format!("strayed {own}")));
-        assert_eq!(went(&ran(":1\r\n", &entry("someone"))), Ok(":1\r\n".into()));
-    }
-
-    #[test]
-    fn a_guard_that_could_not_be_set_up_guards_nothing() {
-        let bytes = format!("{HEAD}*5\r\n-ERR x\r\n-WRONGPASS x\r\n:1\r\n+OK\r\n{NO_LOG}{FENCE}");
-        assert_eq!(went(&bytes), Ok("malformed".into()));
-    }
-
-    #[test]
-    fn one_that_has_not_run_says_why() {
-        let busy = "-BUSY x\r\n";
-        let aborted = "-EXECABORT x\r\n";
-        let refused = format!("+OK\r\n{busy}+QUEUED\r\n{busy}+QUEUED\r\n{busy}{aborted}");
-        assert_eq!(went(&format!("{refused}{FENCE}")), Ok(busy.into()));
-        assert_eq!(went(&format!("{refused}{busy}")), Ok(busy.into()));
-        assert_eq!(went(&format!("{HEAD}{aborted}{FENCE}")), Ok(aborted.into()));
-    }
-
-    #[test]
-    fn what_no_server_says_breaks_the_lane() {
-        for bytes in ["-BUSY x\r\n", ":1\r\n", "+OK\r\n+OK\r\n", &"+".repeat(LINE_LIMIT)] {
-            assert!(with_a_script().cut(bytes.as_bytes(), 0).is_err(), "{bytes}");
-        }
-        let mut fences = with_a_script();
-        assert!(matches!(fences.cut(ran(":1\r\n", NO_LOG).as_bytes(), 0), Ok(Some(_))));
-        assert!(fences.cut(b"+stray\r\n", 0).is_err());
-    }
-
-    #[test]
-    fn each_in_flight_has_a_guard_of_its_own() {
-        let mut fences = with_a_script();
-        let mut names = vec![fences.guards[fences.flights[0].guard].name.clone()];
-        let request = Request::default();
-        let means = Means { rules: &[], password: b"", nonce: NONCE };
-        while fences.has_room() {
-            let (mut out, script) = (Vec::new(), b"x".as_slice().into());
-            fences.push(&mut out, script, request.args(b""), &[], &means, 0);
-            let flight = fences.flights.back().expect("just pushed");
-            names.push(fences.guards[flight.guard].name.clone());
-        }
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), ABREAST);
-    }
-}
+#[path = "fences_tests.rs"]
+mod tests;

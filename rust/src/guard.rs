@@ -28,6 +28,11 @@ impl Guard {
         Self { name: name(id), is_made: false, retired: None }
     }
 
+    /// Its rules may not stand at the instance.
+    pub(crate) fn forget_rules(&mut self) {
+        self.is_made = false;
+    }
+
     /// Takes another name.
     pub(crate) fn retire(&mut self, id: &str) {
         self.retired = Some(std::mem::replace(&mut self.name, name(id)));

@@ -162,6 +162,21 @@ impl Lane {
             && !self.is_broken
     }
 
+    /// How many of the clients that wait for this lane may go on.
+    pub(crate) fn room(&self) -> usize {
+        match &self.scripts {
+            // Once nothing is on its way nobody else would wake them.
+            Some(fences) if !self.is_broken && !fences.is_idle() => fences.room(),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Takes note that the bytes now at the end of `out`, `length` of them, belong to no command:
+    /// whoever came before them may have been heard although they were not.
+    pub(crate) fn pad(&mut self, length: usize) {
+        self.appended = self.appended.wrapping_add(u32::try_from(length).unwrap_or(u32::MAX));
+    }
+
     /// True while a client that needs this lane must wait.
     #[must_use]
     pub fn is_full(&self) -> bool {

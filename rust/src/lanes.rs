@@ -1,6 +1,7 @@
 //! All lanes of a worker, by state and instance, and what they have received.
 
 use crate::big::BIG;
+use crate::fences::Fences;
 use crate::lane::{BUFFER_KEEP, Duty, Expect, Lane, State, opening};
 use crate::net::{self, Io};
 use crate::reply::Broken;
@@ -35,6 +36,8 @@ pub struct Lanes {
     set_places: HashMap<State, u32>,
     /// Those for scripts, by set and instance.
     pub(crate) scripts: HashMap<(u32, usize), usize>,
+    /// What the last such lane has left to the next.
+    pub(crate) guards: HashMap<(u32, usize), Box<Fences>>,
     last_serial: u64,
     /// How many have something big.
     aside: usize,
@@ -225,9 +228,6 @@ impl Lanes {
     fn hide(&mut self, place: usize) {
         self.hide_from_scripts(place);
         let lane = &self.open[place];
-        if lane.scripts.is_some() && self.script_lane(lane.set, lane.instance) == Some(place) {
-            self.scripts.remove(&(lane.set, lane.instance));
-        }
         let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
         if *current == u32::try_from(place).ok() {
             *current = None;
@@ -275,7 +275,10 @@ impl Lanes {
     pub fn close(&mut self, place: usize) {
         self.hide(place);
         self.set_duty(place, Duty::Spare);
-        self.open.remove(place);
+        let lane = self.open.remove(place);
+        if let Some(fences) = lane.scripts {
+            self.guards.insert((lane.set, lane.instance), Box::new(fences.renewed()));
+        }
         self.received.0[place] = Vec::new();
     }
 

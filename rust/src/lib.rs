@@ -61,6 +61,7 @@ pub mod scan;
 mod script_lanes;
 pub mod scripts;
 pub mod session;
+pub mod settings;
 pub mod shared;
 pub mod slot;
 mod spin;

@@ -26,12 +26,14 @@ impl Lanes {
         self.scripts.values().copied().collect()
     }
 
-    /// A lane that nobody uses is for scripts from now on.
-    pub(crate) fn give_to_scripts(&mut self, place: usize, fences: Fences) {
+    /// A lane that nobody uses is for scripts from now on; `id` is nobody else's.
+    pub(crate) fn give_to_scripts(&mut self, place: usize, id: String) {
         self.set_duty(place, Duty::Scripts);
         let lane = &mut self.open[place];
-        lane.scripts = Some(Box::new(fences));
-        self.scripts.insert((lane.set, lane.instance), place);
+        let which = (lane.set, lane.instance);
+        let fences = self.guards.remove(&which);
+        lane.scripts = Some(fences.unwrap_or_else(|| Box::new(Fences::new(id))));
+        self.scripts.insert(which, place);
     }
 
     /// True if the fence of the oldest script was refused, because another script had begun before

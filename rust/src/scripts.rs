@@ -3,12 +3,14 @@
 //! coordinator's (`scripts.py`), which also says what is known.
 
 use crate::client::{Gate, Owed};
+use crate::client_info::ClientInfo;
 use crate::command::Row;
-use crate::fences::{Fences, Means, Outcome};
+use crate::fences::{Means, Outcome};
 use crate::forward::Taken;
 use crate::guard;
 use crate::keys;
 use crate::lane::Expect;
+use crate::multi::split;
 use crate::reply::Broken;
 use crate::request::Args;
 use crate::shared::{Shared, ToCoordinator};
@@ -20,6 +22,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// A script that names more keys is left to the coordinator: each is a rule of its guard.
 const KEYS_MOST: usize = 64;
+/// A longer command is left to the coordinator, too: it is kept until it has run.
+const LENGTH_MOST: usize = 64 * 1024;
 /// Begins the names of the locks of those keys that have a hash tag in common; see `locality.py`.
 const GROUP: &[u8] = b"\0threadis:group:";
 /// Milliseconds in a second: scripts here are looked at as often.
@@ -110,12 +114,13 @@ impl Worker {
             && client.subscriptions.is_none()
             && settings.pause.load(Relaxed) == crate::pause::NONE
             && settings.busy().is_none()
+            && !settings.tight.load(Relaxed)
             && !settings.log_all.load(Relaxed)
             && shared.scripts.limit.load(Relaxed) >= SECOND
             && shared.placement.is_plain()
             && !shared.tracking.is_on()
             && !self.is_monitored();
-        if !is_ordinary || args.len() < 4 {
+        if !is_ordinary || args.len() < 4 || args.raw.len() > LENGTH_MOST {
             return None;
         }
         let (script, is_local) = shared.scripts.find(args.get(1))?;
@@ -160,7 +165,7 @@ impl Worker {
         }
         let id = String::from_utf8_lossy(&nonce()?[..16]).into_owned();
         let lane = self.free_lane(set, instance)?;
-        self.lanes.give_to_scripts(lane, Fences::new(id));
+        self.lanes.give_to_scripts(lane, id);
         Some(lane)
     }
 
@@ -176,22 +181,25 @@ impl Worker {
         let Some(known) = self.lanes.get_mut(lane) else {
             return self.instance_down(place, plan.instance);
         };
-        let has_room = known.scripts.as_ref().is_some_and(|fences| fences.has_room());
+        let has_room = known.scripts.as_ref().is_some_and(|fences| fences.room() > 0);
         if !has_room || known.is_full() {
             return self.wait_for_lane(place, lane);
         }
         let rules = shared.scripts.rules.get().map_or(&[][..], Vec::as_slice);
         let means = Means { rules, password: &shared.instance_password, nonce };
-        let begin = known.out.len();
-        if let Some(fences) = &mut known.scripts {
-            fences.push(&mut known.out, plan.script, args, &plan.rules, &means, self.now_seconds);
-        }
-        let length = known.out.len() - begin;
+        let (begin, now) = (known.out.len(), self.now_seconds);
+        let fence = known.scripts.as_mut().map_or(0, |fences| {
+            fences.push(&mut known.out, plan.script, args, &plan.rules, &means, now)
+        });
+        let length = known.out.len() - begin - fence;
         let client = &mut self.clients[place];
         let sequence = client.owe(Owed::Waiting(client.last_row()));
         // What it sends next may go to another lane: not before this has run.
         client.gate = Gate::Drain;
         self.expect(place, lane, sequence, length);
+        if let Some(known) = self.lanes.get_mut(lane) {
+            known.pad(fence); // once EXEC was sent it may have run
+        }
         Taken::Yes
     }
 
@@ -217,6 +225,11 @@ impl Worker {
                 Outcome::Reply(reply) => {
                     let length = u32::try_from(reply.len()).map_err(|_| TOO_LONG)?;
                     self.deliver(place, position(reply.start)?, length, expect);
+                }
+                Outcome::NotRun(why) => {
+                    let why = &self.lanes.received.after(place, start)[why];
+                    self.tally.saw_no_memory |= why.starts_with(b"-OOM ");
+                    self.script_not_run(expect, &block.command);
                 }
                 Outcome::Malformed => self.answer_script(expect, MALFORMED),
                 Outcome::Strayed(log) => {
@@ -251,16 +264,52 @@ impl Worker {
 
     /// The coordinator learns that a script does not keep to its keys, and finds the words.
     fn script_strayed(&mut self, expect: Expect, script: &[u8], guard: Vec<u8>, log: Vec<u8>) {
-        let place = expect.client as usize;
-        let Some(client) = self.clients.get_mut(place) else { return };
-        if client.generation != expect.generation {
-            return;
-        }
-        client.gate = Gate::Coordinator;
-        client.is_known = true;
+        let Some(place) = self.give_back(expect) else { return };
         let letter =
             ToCoordinator::Strayed { key: self.key(place), script: script.to_vec(), guard, log };
         self.shared.coordinator.post(letter);
+    }
+
+    /// The coordinator runs what has not run here, and finds the words or another way.
+    fn script_not_run(&mut self, expect: Expect, command: &[u8]) {
+        let Some(place) = self.give_back(expect) else { return };
+        let info = ClientInfo { query_bytes: command.len(), ..self.describe(place) };
+        let letter = ToCoordinator::Command {
+            key: self.key(place),
+            info: Box::new(info),
+            args: split(command, 1).pop().unwrap_or_default(),
+            queued: None,
+            token: None,
+            is_question: false,
+        };
+        self.shared.coordinator.post(letter);
+        if self.clients[place].hung_up {
+            self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
+        }
+    }
+
+    /// The coordinator answers this client, and counts its command; `None` if it has left.
+    fn give_back(&mut self, expect: Expect) -> Option<usize> {
+        let place = expect.client as usize;
+        let client = self.clients.get_mut(place)?;
+        if client.generation != expect.generation {
+            return None;
+        }
+        if let Some(owed) = client.owed_at(expect.sequence) {
+            self.tally.not_called(owed.row() as usize);
+        }
+        client.gate = Gate::Coordinator;
+        client.is_known = true;
+        Some(place)
+    }
+
+    /// A script runs too long: whoever waits for its lane asks again.
+    pub(crate) fn wake_those_behind_scripts(&mut self) {
+        for place in self.lanes.of_scripts() {
+            let Some(lane) = self.lanes.get_mut(place) else { continue };
+            let waiting = std::mem::take(&mut lane.waiting);
+            self.wake(waiting);
+        }
     }
 
     /// A lane for scripts is out of service.

@@ -275,7 +275,14 @@ impl Worker {
         if lane.waiting.is_empty() || (lane.is_full() && !lane.is_broken) {
             return;
         }
-        for (client, generation) in std::mem::take(&mut lane.waiting) {
+        let count = lane.room().min(lane.waiting.len());
+        let woken: Vec<(u32, u32)> = lane.waiting.drain(..count).collect();
+        self.wake(woken);
+    }
+
+    /// Whoever still waits for a lane tries again.
+    pub(crate) fn wake(&mut self, waiting: Vec<(u32, u32)>) {
+        for (client, generation) in waiting {
             let client = client as usize;
             if self
                 .clients

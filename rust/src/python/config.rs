@@ -3,7 +3,7 @@
 use super::placement::PyPlacement;
 use super::rows::CommandRow;
 use crate::output_limits::OutputLimits;
-use crate::shared::Settings;
+use crate::settings::Settings;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
