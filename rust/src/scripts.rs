@@ -194,6 +194,7 @@ impl Worker {
         let length = known.out.len() - begin - fence;
         let client = &mut self.clients[place];
         let sequence = client.owe(Owed::Waiting(client.last_row()));
+        self.counters.lane_scripts += 1;
         // What it sends next may go to another lane: not before this has run.
         client.gate = Gate::Drain;
         self.expect(place, lane, sequence, length);

@@ -28,7 +28,6 @@ from threadis.coordinator.debug import Debug
 from threadis.coordinator.ending import Ending
 from threadis.coordinator.everywhere import Everywhere
 from threadis.coordinator.execution import Execution
-from threadis.coordinator.guard import RULES
 from threadis.coordinator.information import Information
 from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
@@ -47,6 +46,7 @@ from threadis.coordinator.shares import Shares
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.tallies import Tallies
+from threadis.coordinator.taught import Taught
 from threadis.coordinator.tightness import Tightness
 from threadis.coordinator.tracking import Tracking
 from threadis.coordinator.transactions import Transactions
@@ -84,8 +84,8 @@ class Coordinator:
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, len(start.workers), links.count)
-        workers = _core.KnownScripts(core, RULES)
-        self._library = Library(links, self.locks, workers)
+        taught = Taught(core)
+        self._library = Library(links, self.locks, taught)
         is_valkey = self.clients.dialect.is_valkey
         self._pause = Pause(core, self._library, takes_more=is_valkey)
         callers = Callers()
@@ -99,7 +99,7 @@ class Coordinator:
         self._shares = Shares(links, start.maxmemory)
         self._configuration = Configuration(start, core, links, self._users, self._shares)
         self._table = Table(core, placed, rows)
-        self._busy = Busy(core, links, self.locks, workers)
+        self._busy = Busy(core, links, self.locks, taught.workers)
         self._tightness = Tightness(core, links, self._table, self._shares)
         self._permission = Permission(core, links, self._users, self._busy, self._tightness)
         self._commits = Commits(links, self.locks, start.databases)
@@ -111,9 +111,7 @@ class Coordinator:
         self._blocking = Blocking(self._execution, core, self._log_served, runs_again=is_7_2)
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
-        scripts = Scripts(
-            self._execution, self._library, self._busy, self._users, callers, workers
-        )
+        scripts = Scripts(self._execution, self._library, self._busy, self._users, callers, taught)
         self.strayed, self.overdue = scripts.strayed, self._busy.overdue
         whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
         self.tallies = Tallies(core, len(start.workers))

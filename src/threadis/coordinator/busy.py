@@ -80,12 +80,15 @@ class Busy:
         self._locks.set_busy(bool(self._running))
 
     async def _limit(self) -> int:
-        if self._threshold is None:
-            self._threshold = DEFAULT
-            with contextlib.suppress(LinkError):
-                index = self._links.any_ready()
-                reply = value((await self._links.raw(index, [[b"CONFIG", b"GET", *NAMES]]))[0])
-                if isinstance(reply, list) and len(reply) > 1:
-                    self._threshold = int(reply[1])
-            self._workers.set_limit(self._threshold if self._threshold > 0 else FOREVER)
-        return self._threshold
+        if self._threshold is not None:
+            return self._threshold
+        self._threshold = threshold = DEFAULT
+        with contextlib.suppress(LinkError):
+            index = self._links.any_ready()
+            reply = value((await self._links.raw(index, [[b"CONFIG", b"GET", *NAMES]]))[0])
+            if isinstance(reply, list) and len(reply) > 1:
+                threshold = int(reply[1])
+        if self._threshold is not None:  # else it was changed meanwhile
+            self._threshold = threshold
+            self._workers.set_limit(threshold if threshold > 0 else FOREVER)
+        return threshold

@@ -21,7 +21,6 @@ class Known:
     declares: bool = False  # it touched nothing but what it declared, or what lives there anyway
     is_local: bool = False  # … and it did touch what lives there anyway
     strays: bool = False  # a run has touched more; others will
-    text: bytes = b""  # as EVAL gave it
     # Undeclared keys, how often one was missing, and whether it lived where the call's keys did.
     _touches: dict[bytes, tuple[int, bool]] = field(default_factory=dict)
 

@@ -35,6 +35,7 @@ from threadis.coordinator.guard import (
     WHOLE_KEYSPACE,
     Guard,
     Refusals,
+    only_one,
 )
 from threadis.coordinator.known import Known, covers
 from threadis.coordinator.library import Library
@@ -43,6 +44,7 @@ from threadis.coordinator.locality import EVERYTHING, LOCK, Group
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.rights import Rights
 from threadis.coordinator.table import Access
+from threadis.coordinator.taught import Taught
 from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
 
@@ -52,7 +54,6 @@ ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 REPLY = 2
 RANDOM_KEY = b"randomkey"
-TAUGHT = (b"eval", b"evalsha")  # what workers may run
 EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
 
 
@@ -81,11 +82,11 @@ class Scripts:
         busy: Busy,
         users: Users,
         callers: Callers,
-        workers: _core.KnownScripts,
+        taught: Taught,
     ) -> None:
         self._busy = busy
         self._callers = callers
-        self._workers = workers
+        self._taught = taught
         self._tracking = execution.tracking
         self._witness = Witness(execution.links, execution.table)
         self._users = users
@@ -128,8 +129,8 @@ class Scripts:
                 reading = self._tracking.reading(command, keys, self._witness)
                 await stack.enter_async_context(reading)
                 reply = await self._run(call)
-                if family in TAUGHT:
-                    self._teach(name, args[1] if family == b"eval" else b"")
+                if not family.startswith(b"fcall"):
+                    self._taught.tell(name, self._library.body(name), self._remember(name))
                 if call.within != command.token:  # nobody else may change its keys
                     wrote = [Access(key, reads=False, writes=True) for key in keys]
                     gone += await self._execution.missing(wrote, call.db)
@@ -187,26 +188,14 @@ class Scripts:
         if not refusals.keys:
             return reply
         known.declares, known.strays = False, True
-        return _strayed(refusals) if call.writes else None
+        return refusals.reply() if call.writes else None
 
     def _remember(self, name: bytes) -> Known:
         known = self._known.setdefault(name, Known())
         self._known.move_to_end(name)
         if len(self._known) > KNOWN_LIMIT:
-            oldest, forgotten = self._known.popitem(last=False)
-            self._workers.forget(oldest)
-            self._workers.forget(forgotten.text)
+            self._taught.forget(self._known.popitem(last=False)[0])
         return known
-
-    def _teach(self, name: bytes, text: bytes) -> None:
-        """Let workers run a script that keeps to its keys."""
-        known = self._remember(name)
-        known.text = known.text or text
-        for script in filter(None, (name, known.text)):
-            if known.declares:
-                self._workers.learn(script, known.is_local)
-            else:
-                self._workers.forget(script)
 
     def strayed(self, letter: _core.Strayed) -> None:
         """A script that a worker ran does not keep to its keys any more."""
@@ -215,12 +204,8 @@ class Scripts:
             name = hashlib.sha1(name, usedforsecurity=False).hexdigest().encode()
         known = self._remember(name)
         known.declares, known.strays = False, True
-        self._teach(name, b"")
-        guard = Guard()
-        guard.name = letter.guard
-        refusals = guard.refusals(letter.log)
-        reply = _strayed(refusals) if refusals.keys else _refuse(refusals.commands)
-        self._workers.answer(letter, reply)
+        self._taught.forget(name)
+        self._taught.workers.answer(letter, self._taught.refusals(letter).reply())
 
     async def _anywhere(self, call: Call, keys: list[bytes]) -> bytes:
         """Run where RANDOMKEY may answer for all: on the keys' instance, or on any; not if empty.
@@ -232,12 +217,12 @@ class Scripts:
         candidates = [i for i, size in enumerate(sizes) if size or not any(sizes)]
         possible = [index for index in candidates if owners <= {index}]
         if not possible:
-            return _refuse([RANDOM_KEY])
+            return only_one([RANDOM_KEY])
         weights = [max(sizes[index], 1) for index in possible]
         index = random.choices(possible, weights)[0]  # noqa: S311 - as random as RANDOMKEY
         denied = [name for name in self._alone(call.db) if name != RANDOM_KEY]
         reply, refusals = await self._directly(replace(call, keys=keys), index, denied)
-        return reply if not refusals else _refuse(refusals.keys | refusals.commands)
+        return reply if not refusals else only_one(refusals.keys | refusals.commands)
 
     async def _directly(
         self,
@@ -274,7 +259,7 @@ class Scripts:
             if refusals:
                 self._callers.forget(name)
             if refusals.commands & set(alone):
-                return _refuse(refusals.commands & set(alone)), Refusals()
+                return only_one(refusals.commands & set(alone)), Refusals()
             return reply, refusals
 
     async def _on_copies(self, call: Call, known: Known) -> bytes:
@@ -296,17 +281,19 @@ class Scripts:
                 keys += new
                 known.touched(new, local)
             elif alone := refusals.commands & set(self._alone(call.db)):
-                return await self._anywhere(call, keys) if alone == {RANDOM_KEY} else _refuse(alone)
+                return (
+                    await self._anywhere(call, keys) if alone == {RANDOM_KEY} else only_one(alone)
+                )
             elif owners <= 1 and all(key in call.keys or covers(local, key) for key in keys):
                 # Everything it needs is on one instance: there it may do all it wants.
                 known.declares = True
                 index = self._home(call, keys)
                 reply, refused = await self._directly(call, index)
-                return reply if not refused else _refuse(refused.keys | refused.commands)
+                return reply if not refused else only_one(refused.keys | refused.commands)
             elif refusals.commands <= {b"publish", b"spublish"}:
                 denied = [name for name in denied if b"publish" not in name]
             else:
-                return _refuse(refusals.commands)
+                return only_one(refusals.commands)
         if not all(covers(local, key) for key in keys):
             return _TOO_MANY
         # Too many to borrow one by one, but they all live where its keys do.
@@ -389,19 +376,6 @@ class Scripts:
 
 _TOO_MANY = resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
 _MALFORMED = b"-ERR threadis: the script's reply was malformed\r\n"
-
-
-def _strayed(refusals: Refusals) -> bytes:
-    key = next(iter(refusals.keys))
-    return resp.error(
-        f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
-        "without declaring it in KEYS, after it may have written; declare its keys"
-    )
-
-
-def _refuse(what: Collection[bytes]) -> bytes:
-    names = ", ".join(sorted(name.decode(errors="replace").upper() for name in what))
-    return resp.error(f"ERR threadis: {names} inside a script would see one instance only")
 
 
 def _declared(args: Sequence[bytes]) -> list[bytes] | None:
