@@ -1,5 +1,6 @@
 """Scripts that workers run by themselves: which ones, and that nobody can tell the difference."""
 
+import itertools
 import os
 import signal
 import threading
@@ -12,7 +13,8 @@ import pytest
 import redis
 
 from conftest import Threadis
-from raw import Raw, bulk, command, keys_of
+from known_scripts import ask, busy, learn, raw, run_here
+from raw import bulk, command, keys_of, owner
 from threadis.server import Server
 from waiting import until
 
@@ -43,25 +45,6 @@ def client(shared: Threadis) -> Iterator[redis.Redis]:
         one.flushall()
         one.script_flush()
         yield one
-
-
-def raw(running: Threadis) -> Raw:
-    return Raw(("127.0.0.1", running.port))
-
-
-def run_here(client: redis.Redis) -> int:
-    """How many scripts the workers have run by themselves."""
-    return int(client.info("threadis")["threadis_lane_scripts"])
-
-
-def learn(client: redis.Redis, script: str, *keys: bytes) -> str:
-    """A script that workers run; its SHA1."""
-    sha = str(client.script_load(script))
-    for _ in range(2):  # on copies, then by a worker
-        before = run_here(client)
-        client.evalsha(sha, len(keys), *keys)
-    assert run_here(client) == before + 1
-    return sha
 
 
 def test_what_is_known_to_keep_to_its_keys_runs_without_the_coordinator(
@@ -180,7 +163,7 @@ def test_watched_keys_and_transactions(shared: Threadis, client: redis.Redis) ->
         assert pipe.execute() == [True, 6, b"6"]
 
 
-def test_databases_protocols_and_users(shared: Threadis, client: redis.Redis) -> None:
+def test_databases(shared: Threadis, client: redis.Redis) -> None:
     sha = learn(client, INCR, A)
     with raw(shared) as one:
         assert one.ask("SELECT", 3) == b"+OK\r\n"
@@ -190,7 +173,9 @@ def test_databases_protocols_and_users(shared: Threadis, client: redis.Redis) ->
         assert one.ask("GET", A) == bulk(b"1")
         assert one.ask("SELECT", 0) == b"+OK\r\n"
         assert one.ask("EVALSHA", sha, 1, A) == b":3\r\n"
-    script = "redis.setresp(3) return {map={a=1.5}, double=1}"
+
+
+def test_replies_of_resp3(shared: Threadis, client: redis.Redis) -> None:
     kinds = (
         ("return {map={a={double=1.5}}}", b"%1\r\n$1\r\na\r\n,1.5\r\n"),
         ("return {double=3.25}", b",3.25\r\n"),
@@ -201,7 +186,6 @@ def test_databases_protocols_and_users(shared: Threadis, client: redis.Redis) ->
          b"(123456789012345678901234567890\r\n"),
         ("return {set={a=true}}", b"~1\r\n$1\r\na\r\n"),
     )  # fmt: skip
-    del script
     with raw(shared) as one:
         one.send(command("HELLO", 3))
         until(lambda: one.socket.recv(65536), "it answers")
@@ -211,19 +195,23 @@ def test_databases_protocols_and_users(shared: Threadis, client: redis.Redis) ->
                 one.send(command("EVAL", script, 1, "none"))
                 assert one.exactly(len(expected)) == expected, script
             assert run_here(client) == before + 2
-    client.execute_command("ACL", "SETUSER", "all", "on", ">pw", "+@all", "~*", "&*")
-    client.execute_command("ACL", "SETUSER", "some", "on", ">pw", "+@all", f"~{A.decode()}")
+
+
+def test_users(shared: Threadis, client: redis.Redis) -> None:
+    sha = learn(client, INCR, A)
+    ask(client, "ACL", "SETUSER", "all", "on", ">pw", "+@all", "~*", "&*")
+    ask(client, "ACL", "SETUSER", "some", "on", ">pw", "+@all", f"~{A.decode()}")
     with shared.client(username="all", password="pw") as other:
         before = run_here(client)
         assert other.evalsha(sha, 1, B) == 1
         assert run_here(client) == before + 1
     with shared.client(username="some", password="pw") as other:
-        assert other.evalsha(sha, 1, A) == 4
+        assert other.evalsha(sha, 1, A) == 3
         with pytest.raises(redis.exceptions.NoPermissionError):
             other.evalsha(sha, 1, B)
         assert run_here(client) == before + 1
-    client.execute_command("ACL", "DELUSER", "all", "some")
-    client.execute_command("ACL", "LOG", "RESET")
+    ask(client, "ACL", "DELUSER", "all", "some")
+    ask(client, "ACL", "LOG", "RESET")
 
 
 def test_script_flush(client: redis.Redis) -> None:
@@ -244,7 +232,8 @@ def test_pause_monitor_and_tracking(shared: Threadis, client: redis.Redis) -> No
         assert client.get(A) == b"2"
         client.client_unpause()
         assert one.reply() == b":3\r\n"
-        with client.monitor() as monitor:
+        begin: Callable[[], redis.client.Monitor] = client.monitor
+        with begin() as monitor:
             assert one.ask("EVALSHA", sha, 1, A) == b":4\r\n"
             lines = [monitor.next_command() for _ in range(2)]
             assert [line["command"].split()[0].lower() for line in lines] == ["evalsha", "incr"]
@@ -332,7 +321,7 @@ def test_more_clients_than_scripts_are_let_abreast(shared: Threadis, client: red
 
     with ThreadPoolExecutor(clients) as pool:
         numbers = list(pool.map(work, range(clients)))
-    assert sorted(sum(numbers, [])) == list(range(1, clients * each + 1))
+    assert sorted(itertools.chain(*numbers)) == list(range(1, clients * each + 1))
     assert all(one == sorted(one) for one in numbers)
     assert run_here(client) == before + clients * each
 
@@ -370,20 +359,12 @@ def test_a_script_that_runs_too_long_is_told_of_and_killed(
         assert client.evalsha(sha, 1, B) == 1
         gone.send(command("EVALSHA", sha, 1, A))
         gone.reset()
-        assert client.script_kill() == b"OK"
+        assert client.script_kill()
         assert slow.reply().startswith(b"-")
         assert slow.ask("EVALSHA", sha, 1, A) == b":1\r\n"
     until(lambda: not busy(client, "PING"), "it is over")
     assert run_here(client) >= before + 2
     client.config_set("lua-time-limit", 5000)
-
-
-def busy(client: redis.Redis, *words: bytes | str | int) -> bool:
-    try:
-        client.execute_command(*words)
-    except redis.ResponseError as error:
-        return "BUSY" in str(error)
-    return False
 
 
 def test_who_leaves_meanwhile_and_an_instance_that_dies(
@@ -402,22 +383,11 @@ def test_who_leaves_meanwhile_and_an_instance_that_dies(
         time.sleep(0.1)
         one.reset()
         assert two.ask("EVALSHA", sha, 1, "k") == b":4\r\n"  # and the first has run
-        victim = victim_of(running, client)
         two.send(command("EVALSHA", sha, 1, "k", 30))
         time.sleep(0.3)
-        os.kill(victim, signal.SIGKILL)
+        os.kill(running.instance_pids()[owner(b"k", 2)], signal.SIGKILL)
         assert b"may or may not have run" in two.reply()
         until(lambda: two.ask("GET", "k") == b"$-1\r\n", "it is back", seconds=30)
         before = run_here(client)
         assert two.ask("EVALSHA", sha, 1, "k") == b":1\r\n"
         assert run_here(client) == before + 1
-
-
-def victim_of(running: Threadis, client: redis.Redis) -> int:
-    """The process that has the key."""
-    index = (
-        0
-        if next(keys_of(0, 2, "k")) == b"k"
-        else int(client.info("threadis")["instance1"]["keys"] > 0)
-    )
-    return running.instance_pids()[index]
