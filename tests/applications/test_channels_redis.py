@@ -37,4 +37,7 @@ async def _chat(layer: Any, client: "redis.Redis") -> None:
     assert {message["text"] for message in heard} == {"to nine"}
     await layer.send(names[0], {"type": "chat", "text": "to one"})
     assert (await layer.receive(names[0]))["text"] == "to one"
-    await (layer.flush() if is_pubsub else layer.close_pools())
+    await layer.flush()
+    if not is_pubsub:
+        assert client.keys() == []
+        await layer.close_pools()

@@ -33,6 +33,10 @@ def test_limits(url: str, strategy: type[RateLimiter]) -> None:
     limiter.clear(ten, "login", "two")
     assert limiter.test(ten, "login", "two")
     assert not limiter.test(ten, "login", "one")
+    storage.storage.set("other", "stays")
+    assert storage.reset()  # its script lists the keys
+    assert storage.storage.keys() == [b"other"]
+    assert limiter.test(ten, "login", "one")
 
 
 def test_limits_with_asyncio(url: str) -> None:

@@ -21,6 +21,10 @@ redis.register_function{function_name='look', flags={'no-writes'},
 STRAYING = "redis.call('INCR', KEYS[1]) return redis.call('INCR', ARGV[1])"
 STRAYING_SHA1 = hashlib.sha1(STRAYING.encode(), usedforsecurity=False).hexdigest()
 
+LIST = "local found = redis.call('KEYS', ARGV[1]) table.sort(found) return found"
+CLEAN = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end return 1"
+IF_ANY = "if ARGV[1] == '' then return redis.call('GET', KEYS[1]) end return redis.call('DBSIZE')"
+
 PROGRAMS: Final[dict[str, list[Line]]] = {
     "values": [
         ("EVAL", "return 1", 0),
@@ -119,6 +123,30 @@ PROGRAMS: Final[dict[str, list[Line]]] = {
         ("FCALL", "put", 1, A, "x"),
         ("MGET", *KEYS),
     ],
+    "listing": [
+        ("EVAL", "return {redis.call('RANDOMKEY'), redis.call('KEYS', '*')}", 0),
+        ("EVAL", "redis.call('SET', KEYS[1], 1) return redis.call('DBSIZE')", 1, A),
+        ("EVAL", "return redis.call('RANDOMKEY')", 1, B),
+        ("MSET", A, 1, B, 2, C, 3, "other", 4),
+        ("EVAL", LIST, 0, "*"),
+        ("EVAL", LIST, 0, "*"),
+        ("EVAL_RO", LIST, 1, A, "s*"),
+        ("EVAL", LIST, 3, A, B, "new", "*"),
+        ("EVAL", CLEAN, 0, "s*"),
+        ("EVAL", LIST, 0, "*"),
+        ("EVAL", "redis.call('RENAME', 'other', 'x') " + LIST, 0, "*"),
+        ("EVAL", IF_ANY, 1, A, ""),
+        ("EVAL", IF_ANY, 1, A, ""),
+        ("SET", A, "v", "EX", 1000),
+        ("EVALSHA", hashlib.sha1(CLEAN.encode(), usedforsecurity=False).hexdigest(), 0, "[^s]*"),
+        ("TTL", A),
+        ("EVAL", "redis.call('SET', KEYS[1], 1) redis.call('FLUSHDB') " + LIST, 1, B, "*"),
+        ("DBSIZE",),
+        ("MULTI",),
+        ("SET", A, 1),
+        ("EVAL", LIST, 0, "*"),
+        ("EXEC",),
+    ],
     "in transactions": [
         ("MULTI",),
         ("SET", A, 1),
@@ -173,3 +201,17 @@ def test_a_new_function_of_an_old_name_is_another(pair: Pair) -> None:
         both.same("MGET", A, B)
         both.same("FUNCTION", "FLUSH")
         both.same("DEL", A, B)
+
+
+def test_what_a_script_may_not_list(pair: Pair) -> None:
+    with pair.both() as both:
+        refused = both.ours.ask("EVAL", "return redis.call('SCAN', 0)", 0)
+        assert b"SCAN inside a script would see one instance only" in refused.raw
+        both.same("EVAL", IF_ANY, 1, A, "")
+        both.same("EVAL", IF_ANY, 1, A, "")  # it is known to keep to its keys now
+        assert b"would see one instance only" in both.ours.ask("EVAL", IF_ANY, 1, A, "x").raw
+        both.same("EVAL", IF_ANY, 1, A, "x")
+        both.same("MSET", *(word for n in range(10_001) for word in (f"many:{n}", n)))
+        refused = both.ours.ask("EVAL", "return redis.call('DBSIZE')", 0)
+        assert b"works on copies of them, 10000 at most" in refused.raw
+        both.same("FLUSHALL")

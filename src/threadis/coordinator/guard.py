@@ -24,6 +24,9 @@ PREFIX = b"threadis-guard-"
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
 # Of a guard that knows no more than this, besides its keys
 RULES = (b"&*", b"+@all", *(b"-" + name for name in WHOLE_KEYSPACE))
+# Of these, what copies of a whole database tell or change as the database would. (A cursor of SCAN
+# is another one elsewhere.)
+LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
 # What cannot be done on copies: it reaches other databases, or cannot be undone.
 OTHER_DATABASES = (b"select", b"move", b"copy")
 NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")
@@ -35,6 +38,7 @@ class Refusals:
 
     keys: set[bytes] = field(default_factory=set)
     commands: set[bytes] = field(default_factory=set)
+    alone: set[bytes] = field(default_factory=set)  # of these, what would see one instance only
 
     def __bool__(self) -> bool:
         return bool(self.keys or self.commands)

@@ -21,15 +21,17 @@ import random
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from threadis import _core, resp
 from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
+from threadis.coordinator.call import Call, declared
 from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import (
+    LISTING,
     NOT_ON_COPIES,
     OTHER_DATABASES,
     WHOLE_KEYSPACE,
@@ -42,34 +44,19 @@ from threadis.coordinator.library import Library
 from threadis.coordinator.links import Kind, Link, Words
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group
 from threadis.coordinator.locks import Lock
-from threadis.coordinator.rights import Rights
 from threadis.coordinator.table import Access
 from threadis.coordinator.taught import Taught
 from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
 
 KNOWN_LIMIT = 10_000  # scripts we remember something about
+LISTED_LIMIT = 10_000  # keys of a database that a script may list
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 REPLY = 2
 RANDOM_KEY = b"randomkey"
 EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One script to run."""
-
-    name: bytes  # SHA1 or function
-    words: Words
-    keys: list[bytes]
-    db: int
-    kind: Kind
-    writes: bool
-    within: int | None
-    rights: Rights | None  # of its user; None: everything
-    info: _core.ClientInfo
 
 
 class Scripts:
@@ -99,7 +86,7 @@ class Scripts:
     async def run(self, command: _core.Command) -> bytes:
         """Run EVAL, EVALSHA, FCALL …"""
         args, info = command.args, command.info
-        keys = _declared(args)
+        keys = declared(args)
         kind = Kind(resp=info.resp)
         family = args[0].lower()
         if keys is None:
@@ -174,7 +161,7 @@ class Scripts:
             index = self._home(call, keys)
             trial = replace(call, keys=keys)
             reply, refusals = await self._directly(trial, index, EFFECTS, only_reads=True)
-            if not refusals:
+            if not refusals or refusals.alone:
                 return reply
             new = refusals.keys - set(keys)
             if not new:
@@ -185,10 +172,12 @@ class Scripts:
     async def _at_home(self, call: Call, known: Known, index: int) -> bytes | None:
         """Run where all declared keys are; None if it needs others, and can be run again."""
         reply, refusals = await self._directly(call, index)
-        if not refusals.keys:
+        if not refusals.keys and not refusals.alone:
             return reply
         known.declares, known.strays = False, True
-        return refusals.reply() if call.writes else None
+        if not call.writes:
+            return None
+        return reply if refusals.alone else refusals.reply()
 
     def _remember(self, name: bytes) -> Known:
         known = self._known.setdefault(name, Known())
@@ -207,8 +196,8 @@ class Scripts:
         self._taught.forget(name)
         self._taught.workers.answer(letter, self._taught.refusals(letter).reply())
 
-    async def _anywhere(self, call: Call, keys: list[bytes]) -> bytes:
-        """Run where RANDOMKEY may answer for all: on the keys' instance, or on any; not if empty.
+    async def _anywhere(self, call: Call, keys: list[bytes]) -> bytes | None:
+        """Run where RANDOMKEY may answer for all: where the keys are, or anywhere.
 
         Any key of the instance is a key; but that there is none must be true of all.
         """
@@ -217,7 +206,7 @@ class Scripts:
         candidates = [i for i, size in enumerate(sizes) if size or not any(sizes)]
         possible = [index for index in candidates if owners <= {index}]
         if not possible:
-            return only_one([RANDOM_KEY])
+            return None
         weights = [max(sizes[index], 1) for index in possible]
         index = random.choices(possible, weights)[0]  # noqa: S311 - as random as RANDOMKEY
         denied = [name for name in self._alone(call.db) if name != RANDOM_KEY]
@@ -258,15 +247,34 @@ class Scripts:
             refusals, reply = await self._judge(guard, link, replies[-1], call, reply)
             if refusals:
                 self._callers.forget(name)
-            if refusals.commands & set(alone):
-                return only_one(refusals.commands & set(alone)), Refusals()
-            return reply, refusals
+            refusals.alone = refusals.commands & set(alone)
+            return only_one(refusals.alone) if refusals.alone else reply, refusals
 
-    async def _on_copies(self, call: Call, known: Known) -> bytes:
-        """Run on borrowed keys until nothing undeclared is left, then write what has changed."""
+    async def _on_copies_of_all(self, call: Call, known: Known) -> bytes | None:
+        """Run where nothing is but copies of all keys of the database; None if these are too many.
+
+        There it may list them.
+        """
+        known.strays = True
+        async with self._execution.locks.hold_everything(call.within) as lock:
+            if sum(await self._links.call_all(b"DBSIZE", db=call.db)) > LISTED_LIMIT:
+                return None
+            listed = await self._links.call_all(b"KEYS", b"*", db=call.db)
+            keys = [key for some in listed for key in some]
+            return await self._on_copies(replace(call, within=lock.token), known, keys)
+
+    async def _on_copies(
+        self, call: Call, known: Known, everything: Collection[bytes] | None = None
+    ) -> bytes:
+        """Run on borrowed keys until nothing undeclared is left, then write what has changed.
+
+        Of ``everything``, if these are all keys there are.
+        """
         local = self._groups(call)
-        keys = list(dict.fromkeys([*call.keys, *known.guesses(local)]))
-        denied: Collection[bytes] = EFFECTS
+        lists = everything is not None
+        others = known.guesses(local) if everything is None else everything
+        keys = list(dict.fromkeys([*call.keys, *others]))
+        denied: Collection[bytes] = [name for name in EFFECTS if not lists or name not in LISTING]
         owners = len({self._table.owner(call.db, key) for key in call.keys})
         for _ in range(RERUNS):
             accesses = [Access(key, reads=True, writes=call.writes) for key in keys]
@@ -281,10 +289,17 @@ class Scripts:
                 keys += new
                 known.touched(new, local)
             elif alone := refusals.commands & set(self._alone(call.db)):
-                return (
-                    await self._anywhere(call, keys) if alone == {RANDOM_KEY} else only_one(alone)
-                )
-            elif owners <= 1 and all(key in call.keys or covers(local, key) for key in keys):
+                if lists or not alone <= set(LISTING):
+                    return only_one(alone)
+                reply = await self._on_copies_of_all(call, known)
+                if reply is None and alone == {RANDOM_KEY}:
+                    reply = await self._anywhere(call, keys)
+                return reply or _TOO_MANY_TO_LIST
+            elif (
+                not lists
+                and owners <= 1
+                and all(key in call.keys or covers(local, key) for key in keys)
+            ):
                 # Everything it needs is on one instance: there it may do all it wants.
                 known.declares = True
                 index = self._home(call, keys)
@@ -375,12 +390,8 @@ class Scripts:
 
 
 _TOO_MANY = resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
+_TOO_MANY_TO_LIST = resp.error(
+    "ERR threadis: a script that lists the keys of a database works on copies of them, "
+    f"{LISTED_LIMIT} at most; this database has more"
+)
 _MALFORMED = b"-ERR threadis: the script's reply was malformed\r\n"
-
-
-def _declared(args: Sequence[bytes]) -> list[bytes] | None:
-    """KEYS of a script; None if the numbers are wrong."""
-    if len(args) < 3 or not args[2].isdigit():
-        return None
-    count = int(args[2])
-    return list(args[3 : 3 + count]) if count <= len(args) - 3 else None

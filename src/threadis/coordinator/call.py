@@ -1,0 +1,31 @@
+"""One call of a script or function."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from threadis import _core
+from threadis.coordinator.links import Kind, Words
+from threadis.coordinator.rights import Rights
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One script to run."""
+
+    name: bytes  # SHA1 or function
+    words: Words
+    keys: list[bytes]
+    db: int
+    kind: Kind
+    writes: bool
+    within: int | None
+    rights: Rights | None  # of its user; None: everything
+    info: _core.ClientInfo
+
+
+def declared(args: Sequence[bytes]) -> list[bytes] | None:
+    """Find KEYS of a script; None if the numbers are wrong."""
+    if len(args) < 3 or not args[2].isdigit():
+        return None
+    count = int(args[2])
+    return list(args[3 : 3 + count]) if count <= len(args) - 3 else None
