@@ -283,3 +283,28 @@ pub(crate) fn opening(state: State, user: Option<&[u8]>, password: &[u8]) -> (Ve
     }
     (out, count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn padding_belongs_to_nobody() {
+        let (ours, _theirs) = UnixStream::pair().expect("sockets");
+        let mut lane = Lane::new(ours.into(), 0, 0, 0, 0);
+        lane.expect(0, 0, 0, 8, 0);
+        lane.pad(2);
+        lane.expect(0, 0, 1, 5, 0);
+        let (first, second) = (lane.expects[0], lane.expects[1]);
+        for (written, was_sent) in [
+            (7, (false, false)),
+            (8, (true, false)), // although the padding was not written
+            (14, (true, false)),
+            (15, (true, true)),
+        ] {
+            lane.written = written;
+            assert_eq!((lane.was_sent(&first), lane.was_sent(&second)), was_sent, "{written}");
+        }
+    }
+}
