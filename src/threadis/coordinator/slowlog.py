@@ -3,9 +3,9 @@
 Entries are numbered when they are first looked at, oldest first. Which client of a shared lane an
 entry is from, an instance cannot know: its address and name are empty. What came over connections
 that are not lanes is our own traffic and is not shown, but for the commands of scripts, of which we
-know who called them; commands of clients that the coordinator ran
-are noted here, with their clients; those of a transaction share its time. What a worker answers by
-itself (PING) takes no time; we hear of it only if the log wants everything.
+know who called them; nor is what surrounds a script on a lane. Commands of clients that the
+coordinator ran are noted here, with their clients; those of a transaction share its time. What a
+worker answers by itself (PING) takes no time; we hear of it only if the log wants everything.
 """
 
 import asyncio
