@@ -26,6 +26,7 @@ ACCOUNTS = [f"account:{number}" for number in range(12)]
 LISTS = [f"list:{number}" for number in range(8)]
 COINS, ELEMENTS = 1000, 50
 FULL = os.environ.get("THREADIS_TORTURE") == "full"
+PAUSE = 60.0  # seconds; what dies often is started again only after a while
 SECONDS = 60.0 if FULL else 4.0
 
 # What a client is told when a server dies under its command.
@@ -144,9 +145,11 @@ def finish(load: Load) -> None:
         except FAULTS:
             return False
 
-    until(everything_is_there, "every coin and element", 30)
+    until(everything_is_there, "every coin and element", PAUSE)
 
 
+@pytest.mark.torture
+@pytest.mark.timeout(1800 if FULL else 120)
 def test_nobody_sees_a_half(threadis: Callable[..., Threadis], stock_server: Server) -> None:
     running = threadis(
         "--server", str(stock_server.path), "--instances", str(INSTANCES), "--save", ""
@@ -156,6 +159,8 @@ def test_nobody_sees_a_half(threadis: Callable[..., Threadis], stock_server: Ser
     finish(load)
 
 
+@pytest.mark.torture
+@pytest.mark.timeout(1800 if FULL else 120)
 @pytest.mark.parametrize("victim", ["instance", "proxy"])
 def test_a_killed_process_leaves_all_or_nothing(
     threadis: Callable[..., Threadis], victim: str
@@ -170,9 +175,9 @@ def test_a_killed_process_leaves_all_or_nothing(
     while time.monotonic() < deadline:
         load.is_over.wait(dice.uniform(0.3, 0.9))
         if victim == "instance":
-            until(running.instance_pids, "an instance to kill")
+            until(running.instance_pids, "an instance to kill", PAUSE)
             os.kill(dice.choice(running.instance_pids()), signal.SIGKILL)
         else:
-            until(running.proxy_pids, "a proxy to kill")
+            until(running.proxy_pids, "a proxy to kill", PAUSE)
             os.kill(running.proxy_pid(), signal.SIGKILL)
     finish(load)

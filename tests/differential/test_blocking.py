@@ -18,6 +18,28 @@ from waiting import until
 KEYS: Final = dict(zip("ABCDEFGH", spread("w"), strict=True))  # A and E on one instance …
 CLIENTS: Final = "12345"
 
+PUSH: Final = "for _, key in ipairs(KEYS) do redis.call('RPUSH', key, 'x') end"
+AT_ONCE: Final = [
+    f"1> {command} ; {push} ; 1< ; EXISTS A B ; DEL A B C"
+    for command in ("BLPOP A B 0", "BRPOP B C A 0", "BLMPOP 0 2 B A LEFT")
+    for push in (
+        f'EVAL "{PUSH}" 3 A B C',
+        f'EVAL "{PUSH}" 3 C B A',
+        "MULTI ; RPUSH A x ; RPUSH B x ; RPUSH C x ; EXEC",
+        "MULTI ; RPUSH C x ; RPUSH B x ; RPUSH A x ; EXEC",
+    )
+]
+READ_AT_ONCE: Final = [
+    "MULTI ; XADD B 1-* f v ; XADD A 1-* f v ; EXEC ; XGROUP CREATE A g $ ; XGROUP CREATE B g $ ; "
+    f"1> {command} ; MULTI ; XADD C 1-* f v ; XADD B 1-* f v ; XADD A 1-* f v ; EXEC ; 1< ; "
+    "DEL A B C"
+    for command in (
+        "XREAD BLOCK 0 STREAMS A B $ $",
+        "XREAD COUNT 1 BLOCK 0 STREAMS D B A 0 $ 1-1",
+        "XREADGROUP GROUP g c BLOCK 0 STREAMS A B > >",
+    )
+]
+
 PROGRAMS: Final[dict[str, str]] = {
     "pop": "1> BLPOP A 0 ; RPUSH A a b ; LRANGE A 0 -1 ; 1<",
     "there already":
@@ -27,6 +49,7 @@ PROGRAMS: Final[dict[str, str]] = {
     "several keys":
         "1> BLPOP A B C D 0 ; LPUSH C x ; 1< ; EXISTS C ; 1> BLPOP A B C D 0 ; LPUSH A y ; "
         "1< ; DBSIZE",
+    "several keys at once": " ; ".join([*AT_ONCE, *READ_AT_ONCE] * 3),
     "longest waiting first":
         "1> BLPOP A 0 ; 2> BLPOP B A 0 ; 3> BRPOP A 0 ; RPUSH A a b ; 1< ; 2< ; LLEN A ; "
         "LPUSH A c ; 3< ; DBSIZE",

@@ -89,3 +89,23 @@ def test_our_databases_are_not_shown(pair: Pair) -> None:
         both.same_all([[b"INFO", b"keyspace"]], how="shape")
         shown = both.ours.ask("INFO", "keyspace").text
         assert set(re.findall(rb"^db(\d+)", shown, re.MULTILINE)) == {b"0"}
+
+
+def test_what_is_cleaned_up_later_counts_as_no_change(pair: Pair) -> None:
+    """A write to several instances leaves records; INFO does not see them go."""
+    field = re.compile(rb"rdb_changes_since_last_save:(\d+)")
+
+    def changes() -> int:
+        found = field.search(connection.ask("INFO", "persistence").text)
+        assert found
+        return int(found[1])
+
+    connection = pair.ours()
+    for number in range(20):
+        connection.ask("MSET", *(word for n in range(20) for word in (f"many:{n}", number)))
+        before = changes()
+        while changes() - before < 30:  # until some records would have been deleted
+            last = changes()
+            connection.ask("SET", "one", "1")
+            assert changes() == last + 1
+    connection.close()

@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import astuple
 
 from threadis import _core, control, placement, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace
 from threadis.coordinator.acl import Acl
-from threadis.coordinator.answer import Answer
+from threadis.coordinator.answer import Answer, Handler
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.busy import Busy
@@ -62,7 +62,6 @@ RETRY = 0.05  # seconds between attempts to make an instance ready
 LANE_NAME = b" name=threadis-lane "  # as CLIENT LIST shows the workers' connections
 
 SubscriptionLetter = _core.Subscribe | _core.Subscribed | _core.Interest
-Handler = Callable[[_core.Command], Awaitable[bytes | Answer | None]]
 
 
 class Coordinator:
@@ -125,6 +124,7 @@ class Coordinator:
             self._pubsub,
             self.tallies,
             self._tracking,
+            self._commits,
             self._held,
         )
         self._monitoring = Monitoring(core, links)
@@ -183,8 +183,7 @@ class Coordinator:
             handler = self._handlers.get(name)
             if await self._pause.let_pass(command):
                 if handler:
-                    reply = await handler(command)
-                    await self._blocking.settle_after(command)
+                    reply = await self._blocking.run_and_settle(command, handler)
                 else:
                     reply = await self._blocking.write(command)
             if reply:

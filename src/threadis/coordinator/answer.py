@@ -1,6 +1,9 @@
 """What a handler tells a worker: the reply, and what changes in the client's session."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+
+from threadis import _core
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,3 +14,7 @@ class Answer:
     db: int | None = None
     watching: bool | None = None
     monitoring: bool = False  # it sees every command from now on
+
+
+Reply = bytes | Answer | None  # None: it comes later
+Handler = Callable[[_core.Command], Awaitable[Reply]]

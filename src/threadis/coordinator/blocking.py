@@ -18,6 +18,7 @@ from threadis import _core, resp
 from threadis.commands import SCRIPTS
 from threadis.coordinator import streams
 from threadis.coordinator.alarms import Place
+from threadis.coordinator.answer import Handler, Reply
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, LinkError, Words, value
 from threadis.coordinator.locks import Key, Lock
@@ -177,26 +178,32 @@ class Blocking:
         covered = {(db, key) for db, key, exclusive in lock.keys if exclusive}
         await self._serving.serve(list(dict.fromkeys(places)), Held(lock, covered))
 
-    async def settle_after(self, command: _core.Command) -> None:
-        """Serve who waits for what a command may have written, before its client hears of it."""
+    async def run_and_settle(self, command: _core.Command, handler: Handler) -> Reply:
+        """Run a command; who waits for what it may have written is served before its client."""
+        with self._serving.in_order(self._written_by(command)):
+            reply = await handler(command)
+            await self.settle(self._written_by(command))
+        return reply
+
+    def _written_by(self, command: _core.Command) -> list[Place]:
+        """The places that a command may change; none if nobody waits."""
         if not self._waiters or command.token is not None:
-            return
+            return []
         places: list[Place] = []
         for args in command.queued or [command.args]:
             parsed = self._table.parse(args)
             if parsed.row.name in SWAPS:
-                places = self._waiters.places()
-                break
+                return self._waiters.places()
             places += self._written(parsed, command.info.db)
-        await self.settle(places)
+        return list(dict.fromkeys(places))
 
     async def settle(self, places: Iterable[Place]) -> None:
         """Serve who waits for keys that have just been written."""
-        for place in dict.fromkeys(places):
-            if place in self._waiters:
-                with contextlib.suppress(LinkError):  # its alarm will tell
-                    async with self._serving.hold([place]) as held:
-                        await self._serving.serve([place], held)
+        wanted = [place for place in dict.fromkeys(places) if place in self._waiters]
+        if wanted:
+            with contextlib.suppress(LinkError):  # its alarm will tell
+                async with self._serving.hold(wanted) as held:
+                    await self._serving.serve(wanted, held)
 
     def left(self, client: ClientKey, *, is_gone: bool) -> None:
         """A client has hung up, or is gone: nothing is popped for it any more."""

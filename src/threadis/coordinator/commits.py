@@ -250,11 +250,20 @@ class Commits:
         names = self._done.setdefault(first, [])
         names.append(DECIDED + name)
         if len(names) == 1:
-            self._spawn(self._forget_done(first))
+            self._spawn(self._forget_after_a_while(first))
+
+    async def _forget_after_a_while(self, first: int) -> None:
+        await asyncio.sleep(FORGET_AFTER)
+        await self._forget_done(first)
 
     async def _forget_done(self, first: int) -> None:
-        await asyncio.sleep(FORGET_AFTER)
-        await self._ask(first, b"DEL", *self._done.pop(first))
+        if names := self._done.pop(first, None):
+            await self._ask(first, b"DEL", *names)
+
+    async def tidy(self) -> None:
+        """Delete what can be deleted at once: who counts changes from now on sees none of ours."""
+        jobs = [self._forget_done(first) for first in list(self._done)]
+        await asyncio.gather(*jobs, return_exceptions=True)
 
     def _spawn(self, job: Awaitable[None]) -> None:
         async def run() -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from threadis import __version__, _core, control, resp
 from threadis.coordinator import counting, merging
 from threadis.coordinator.blocking import Blocking
+from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
@@ -36,10 +37,12 @@ class Information:
         pubsub: Pubsub,
         tallies: Tallies,
         tracking: Tracking,
+        commits: Commits,
         held: Callable[[], dict[str, int]],  # what others hold now, by name
     ) -> None:
         self._held = held
         self._tracking = tracking
+        self._commits = commits
         self._pubsub = pubsub
         self._start = start
         self._core = core
@@ -57,6 +60,7 @@ class Information:
         asked = [section for section in wanted if section != OURS.encode()]
         text = ""
         if asked or not wanted:
+            await self._commits.tidy()
             answers = await self._ask(asked)
             if not answers:
                 raise LinkError("TRYAGAIN no instance is ready; the command was not run")

@@ -7,8 +7,8 @@ where a server never blocks; so errors, replies and events are the server's.
 import asyncio
 import contextlib
 import itertools
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +64,8 @@ class Serving:
         ]
         self._turns = [asyncio.Semaphore(AT_ONCE) for _ in self._links.everyone()]
         self._again: dict[Place, bool] = {}  # being served; whether it must be looked at again
+        self._in_order: Counter[Place] = Counter()  # left to who writes them
+        self._missed: set[Place] = set()  # of these, those of which an alarm has told
         self._tasks: set[asyncio.Task[None]] = set()
 
     def alarms(self, place: Place) -> Alarms:
@@ -123,9 +125,28 @@ class Serving:
             ]
         )
 
+    @contextlib.contextmanager
+    def in_order(self, places: Collection[Place]) -> Iterator[None]:
+        """Leave places to the caller, who writes several of them, and serves them one by one.
+
+        Their alarms would come from several instances, in any order.
+        """
+        self._in_order.update(places)
+        try:
+            yield
+        finally:
+            self._in_order.subtract(places)
+            self._in_order = +self._in_order
+            missed = self._missed - self._in_order.keys()
+            self._missed -= missed
+            self.changed(missed)
+
     def changed(self, places: Collection[Place]) -> None:
         """Serve keys soon: something has changed there."""
         for place in places:
+            if place in self._in_order:
+                self._missed.add(place)
+                continue
             is_served = place in self._again
             self._again[place] = True
             if not is_served:
@@ -214,7 +235,25 @@ class Serving:
             changed = [key] if target is None else [key, target]
             # Whoever tracks what he is given hears of it behind his reply.
             async with self._execution.tracking.changing(waiter.command, changed):
-                return await self._attempt(waiter, key, held)
+                for keys in self._attempts(waiter, key, held):
+                    reply = await self._attempt(waiter, keys, held)
+                    if waiter.is_over:
+                        break
+                return reply
+
+    def _attempts(self, waiter: Waiter, key: bytes, held: Held) -> list[list[bytes]]:
+        """Choose the keys for which a command is tried, one try after the other.
+
+        A server that runs it again begins with its first key, so what was written together with
+        this key may come before it.
+        """
+        wish = waiter.request
+        if not self._runs_again or wish.target is not None:
+            return [[key]]
+        held_too = [one for one in wish.keys if (waiter.db, one) in held.places or one == key]
+        if wish.streams:
+            return [list(dict.fromkeys(held_too))]
+        return [[one] for one in held_too[: held_too.index(key) + 1]]
 
     async def _show(self, place: Place, held: Held) -> None:
         """Let all who wait for a stream's entries look; nobody takes any away."""
@@ -233,9 +272,9 @@ class Serving:
         async with self._turns[index]:
             return await self._links.raw(index, commands, db=db, kind=kind)
 
-    async def _attempt(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
-        """Try a waiting client's command for one key; it ends its wait unless it finds nothing."""
-        wish, owner = waiter.request, self._execution.table.owner
+    async def _attempt(self, waiter: Waiter, keys: list[bytes], held: Held) -> bytes:
+        """Try a waiting client's command for some keys; unless it finds nothing, its wait ends."""
+        wish, owner, key = waiter.request, self._execution.table.owner, keys[0]
         reply = resp.null_array(waiter.kind.resp)
         try:
             index = owner(waiter.db, key)
@@ -244,6 +283,11 @@ class Serving:
                     reply = await self._execution.execute(
                         wish.move(), waiter.db, waiter.kind, held.lock.token
                     )
+            elif wish.streams and len(keys) > 1:
+                ids = dict(zip(wish.keys, wish.streams.ids, strict=True))
+                again = wish.streams.words(keys, [ids[key] for key in keys])
+                token = held.lock.token
+                reply = await self._execution.execute(again, waiter.db, waiter.kind, token)
             else:
                 found, reply = await self.block(index, wish.only(key), key, waiter.db, waiter.kind)
                 if found != wish.type:
