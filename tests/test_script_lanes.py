@@ -19,6 +19,7 @@ from threadis.server import Server
 from waiting import until
 
 INSTANCES = 4
+MB = 1024 * 1024
 A, B = (next(keys_of(index, INSTANCES)) for index in (0, 1))
 INCR = "return redis.call('INCR', KEYS[1])"
 # Keeps to its keys, unless it is told of another.
@@ -342,6 +343,26 @@ def test_at_maxmemory_a_script_runs_as_far_as_the_server_lets_it(client: redis.R
         client.config_set("maxmemory", 0)
     assert client.get(A) is None
     assert client.evalsha(sha, 1, A, "write") == b"OK"
+
+
+def test_where_there_is_no_memory_for_a_block_the_coordinator_runs_the_script(
+    shared: Threadis, client: redis.Redis
+) -> None:
+    """A server out of memory queues nothing, but would run a script that only reads."""
+    client.config_set("maxmemory", INSTANCES * 8 * MB)
+    sha = learn(client, "return redis.call('STRLEN', KEYS[1])", A)
+    client.config_resetstat()
+    before = run_here(client)
+    try:
+        with raw(shared) as one:  # one write may go over the limit; nobody has been refused yet
+            size = 20 * MB
+            one.send(command("SETRANGE", A, size - 1, "x") + command("EVALSHA", sha, 1, A))
+            assert [one.reply(), one.reply()] == [b":%d\r\n" % size] * 2
+    finally:
+        client.config_set("maxmemory", 0)
+    assert run_here(client) == before + 1
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+    assert client.info("errorstats") == {}
 
 
 def test_a_script_that_runs_too_long_is_told_of_and_killed(
