@@ -1,6 +1,7 @@
 """Two servers, one command: the replies must be the same."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import hiredis
 
@@ -19,6 +20,10 @@ class Pair:
     server: Server = field(repr=False)
     tips: dict[bytes, str] = field(repr=False)  # how replies to a command may differ
     rows: list[commands.Row] = field(repr=False)  # the command table
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """As Hypothesis shows it: without the tables."""
+        printer.text(repr(self))
 
     @classmethod
     def of(cls, bare: str, threadis: Threadis, server: Server) -> "Pair":

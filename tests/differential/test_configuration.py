@@ -182,3 +182,13 @@ def test_a_restarted_instance_is_told_what_was_set(pair: Pair) -> None:
             client.hset(name, mapping={str(number): number for number in range(5)})
         assert {client.object("encoding", name) for name in names} == {b"hashtable"}
         client.config_set("hash-max-listpack-entries", 512)
+
+
+def test_a_limit_that_is_lifted_is_lifted(pair: Pair) -> None:
+    """Shares of it are divided anew each second: none of an old one may come late."""
+    with pair.both() as both:
+        for _ in range(300):
+            both.same("CONFIG", "SET", "maxmemory", 1)
+            both.same("CONFIG", "SET", "maxmemory", 0)
+            for key in ("a", "b", "c", "d"):
+                both.same("SET", key, 1)

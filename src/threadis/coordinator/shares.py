@@ -5,6 +5,7 @@ used; together they never use more than the total. Our own connections to them d
 clients wait for is in the proxy (``maxmemory-clients``).
 """
 
+import asyncio
 import contextlib
 from typing import Final
 
@@ -22,15 +23,21 @@ class Shares:
         self._links = links
         self._total = total  # bytes; 0: no limit
         self._given: dict[int, int] = {}
+        self._one = asyncio.Lock()  # one at a time: the last word is that of the newest total
 
     async def set(self, total: int) -> None:
         """Change the total."""
-        self._total = total
-        self._given.clear()
-        await self.spread()
+        async with self._one:
+            self._total = total
+            self._given.clear()
+            await self._spread()
 
     async def spread(self) -> None:
         """Tell each instance its share, as far as they can be asked."""
+        async with self._one:
+            await self._spread()
+
+    async def _spread(self) -> None:
         if not self._total:
             for index in self._links.ready():
                 if self._given.get(index) != 0:
