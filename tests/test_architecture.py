@@ -27,6 +27,7 @@ def test_python_is_met_in_few_rust_files() -> None:
         "python/placement.rs",
         "python/replies.rs",
         "python/rows.rs",
+        "python/scripts.rs",
         "python/thread.rs",
         "python/tracking.rs",
         "load/python.rs",

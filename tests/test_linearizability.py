@@ -49,6 +49,7 @@ SWAP = """
     if two then redis.call('SET', KEYS[1], two) end
     return redis.status_reply('OK')
 """
+INCR = "return redis.call('INCR', KEYS[1])"
 Commands = tuple[Command, ...]
 
 
@@ -314,9 +315,19 @@ class Recorder:
 KINDS = ("register", "counter", "queue", "strings", "lists")
 
 
+def scripted(one: Command) -> Command:
+    """Some commands are scripts: over several instances, or of one key, which a worker runs."""
+    match one:
+        case ("SWAP", *keys):
+            return ("EVAL", SWAP, "2", *keys)
+        case ("INCR", key) if random.random() < 0.5:
+            return ("EVAL", INCR, "1", key)
+    return one
+
+
 def packed(commands: Commands) -> bytes:
     """As a client sends it."""
-    words = [("EVAL", SWAP, "2", *one[1:]) if one[0] == "SWAP" else one for one in commands]
+    words = [scripted(one) for one in commands]
     if len(words) > 1:
         words = [("MULTI",), *words, ("EXEC",)]
     return b"".join(command(*one) for one in words)

@@ -35,7 +35,7 @@ cheap, as on one server.
 | **planned** | alone with its keys: a look, then ordinary commands on each side, committed together | all or nothing, with one server's events | key locks and two or three trips: about 0.5 ms |
 | **borrowed** | alone with its keys: one instance computes on copies, what changed is written back | all or nothing; a failure changes nothing; events say `restore`, `del` | key locks, and the keys are copied (256 MB at most) |
 | **waits** | the client waits in the proxy; served by its own command, longest waiting first | an element is popped once, never lost | nothing while it waits |
-| **script** | copies of its keys; run again if it touches more than it declares | as borrowed | 0.3 ms on one instance, more over several |
+| **script** | copies of its keys; run again if it touches more than it declares; once it is known to keep to its keys: the instance that has them | as borrowed | known EVAL and EVALSHA: one trip; others 0.3 ms on one instance, more over several |
 | **all** | every instance is asked | in the order of one client's commands | one trip each |
 | **everything** | alone with the whole keyspace | as one server | all clients wait for a moment |
 | **any** | any instance knows | as one server | one trip |

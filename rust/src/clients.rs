@@ -170,7 +170,10 @@ impl Worker {
                 Mail::OpenToAll => self.open_to_all(),
                 Mail::Lock(lock) => self.lock(lock),
                 Mail::Unlock(token) => self.unlock(token),
-                Mail::Busy => self.wake_those_behind_locks(),
+                Mail::Busy => {
+                    self.wake_those_behind_locks();
+                    self.wake_those_behind_scripts();
+                }
                 Mail::Instance(index, state) => self.instance_changed(index, state),
                 Mail::ListClients(request) => {
                     let clients =

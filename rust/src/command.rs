@@ -23,6 +23,8 @@ pub enum Route {
     Session(Verb),
     /// Subscriptions and messages: done by the worker.
     Pubsub(pubsub::Verb),
+    /// EVAL, EVALSHA: here if the script is well known, else by the coordinator.
+    Script,
     /// Run by the coordinator, in Python.
     Coordinator,
     /// Not supported; `Row::refusal` says so.

@@ -35,6 +35,7 @@ impl Worker {
             match self.lanes.fill(place) {
                 Io::Later => {}
                 Io::Gone => self.break_lane(place),
+                Io::Moved(_) if self.lanes.is_for_scripts(place) => self.cut_blocks(place),
                 Io::Moved(_) => self.cut_replies(place),
             }
         }
@@ -69,7 +70,7 @@ impl Worker {
         }
     }
 
-    fn deliver(&mut self, lane: usize, start: u32, length: u32, expect: Expect) {
+    pub(crate) fn deliver(&mut self, lane: usize, start: u32, length: u32, expect: Expect) {
         let place = expect.client as usize;
         let Some(client) = self.clients.get_mut(place) else {
             return;

@@ -8,6 +8,7 @@
 //! Invariant: nothing on a shared lane changes its state, every command on it has exactly one
 //! reply, and a lane that shows anything else is closed, never reused.
 
+use crate::fences::Fences;
 use crate::net::{self, Io};
 use crate::reply::Cutter;
 use crate::request::{push_array, push_bulk};
@@ -45,6 +46,8 @@ pub(crate) enum Duty {
     Aside,
     /// One client's command that still comes.
     Upload,
+    /// Scripts, which have a lane of their own.
+    Scripts,
     /// Nothing: it was proved clean, and waits for its next duty.
     Spare,
 }
@@ -99,6 +102,8 @@ pub struct Lane {
     /// The opening was refused because a script runs: so would every command have been.
     pub(crate) busy: Option<Vec<u8>>,
     pub(crate) cutter: Cutter,
+    /// The scripts in flight, if it is for scripts.
+    pub(crate) scripts: Option<Box<Fences>>,
     /// Replies were cut up to here.
     pub(crate) start: usize,
     /// The socket may have more to read.
@@ -136,6 +141,7 @@ impl Lane {
             opening,
             busy: None,
             cutter: Cutter::default(),
+            scripts: None,
             start: 0,
             readable: false,
             hung_up: false,
@@ -154,6 +160,21 @@ impl Lane {
             && self.duty != Duty::Upload
             && !self.is_dirty
             && !self.is_broken
+    }
+
+    /// How many of the clients that wait for this lane may go on.
+    pub(crate) fn room(&self) -> usize {
+        match &self.scripts {
+            // Once nothing is on its way nobody else would wake them.
+            Some(fences) if !self.is_broken && !fences.is_idle() => fences.room(),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Takes note that the bytes now at the end of `out`, `length` of them, belong to no command:
+    /// whoever came before them may have been heard although they were not.
+    pub(crate) fn pad(&mut self, length: usize) {
+        self.appended = self.appended.wrapping_add(u32::try_from(length).unwrap_or(u32::MAX));
     }
 
     /// True while a client that needs this lane must wait.
@@ -261,4 +282,29 @@ pub(crate) fn opening(state: State, user: Option<&[u8]>, password: &[u8]) -> (Ve
         command(&[b"AUTH", user, password]);
     }
     (out, count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn padding_belongs_to_nobody() {
+        let (ours, _theirs) = UnixStream::pair().expect("sockets");
+        let mut lane = Lane::new(ours.into(), 0, 0, 0, 0);
+        lane.expect(0, 0, 0, 8, 0);
+        lane.pad(2);
+        lane.expect(0, 0, 1, 5, 0);
+        let (first, second) = (lane.expects[0], lane.expects[1]);
+        for (written, was_sent) in [
+            (7, (false, false)),
+            (8, (true, false)), // although the padding was not written
+            (14, (true, false)),
+            (15, (true, true)),
+        ] {
+            lane.written = written;
+            assert_eq!((lane.was_sent(&first), lane.was_sent(&second)), was_sent, "{written}");
+        }
+    }
 }

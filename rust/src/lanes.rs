@@ -1,6 +1,7 @@
 //! All lanes of a worker, by state and instance, and what they have received.
 
 use crate::big::BIG;
+use crate::fences::Fences;
 use crate::lane::{BUFFER_KEEP, Duty, Expect, Lane, State, opening};
 use crate::net::{self, Io};
 use crate::reply::Broken;
@@ -27,12 +28,16 @@ const ASIDE_LIMIT: usize = 128;
 /// All lanes of a worker.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    open: Slab<Lane>,
+    pub(crate) open: Slab<Lane>,
     /// What each lane has received, by place: apart from `open`, so that replies can be read
     /// here while lanes change.
     pub(crate) received: Received,
     sets: Vec<Set>,
     set_places: HashMap<State, u32>,
+    /// Those for scripts, by set and instance.
+    pub(crate) scripts: HashMap<(u32, usize), usize>,
+    /// What the last such lane has left to the next.
+    pub(crate) guards: HashMap<(u32, usize), Box<Fences>>,
     last_serial: u64,
     /// How many have something big.
     aside: usize,
@@ -178,7 +183,7 @@ impl Lanes {
         self.set_duty(place, Duty::Aside);
     }
 
-    fn set_duty(&mut self, place: usize, duty: Duty) {
+    pub(crate) fn set_duty(&mut self, place: usize, duty: Duty) {
         let before = std::mem::replace(&mut self.open[place].duty, duty);
         self.aside -= usize::from(before.is_aside());
         self.aside += usize::from(duty.is_aside());
@@ -221,6 +226,7 @@ impl Lanes {
 
     /// No new command will find this lane.
     fn hide(&mut self, place: usize) {
+        self.hide_from_scripts(place);
         let lane = &self.open[place];
         let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
         if *current == u32::try_from(place).ok() {
@@ -269,7 +275,10 @@ impl Lanes {
     pub fn close(&mut self, place: usize) {
         self.hide(place);
         self.set_duty(place, Duty::Spare);
-        self.open.remove(place);
+        let lane = self.open.remove(place);
+        if let Some(fences) = lane.scripts {
+            self.guards.insert((lane.set, lane.instance), Box::new(fences.renewed()));
+        }
         self.received.0[place] = Vec::new();
     }
 
@@ -296,41 +305,49 @@ impl Lanes {
         io
     }
 
-    /// Cuts the next reply: where it lies in `received`, and whose it is. Replies of the opening
-    /// are checked here and not shown.
+    /// Passes the replies of the opening; true once all have come.
+    ///
+    /// # Errors
+    /// `Broken` if one is not what it should be.
+    pub(crate) fn pass_opening(&mut self, place: usize) -> Result<bool, Broken> {
+        let lane = &mut self.open[place];
+        while lane.opening > 0 {
+            let buffer = self.received.after(place, lane.start);
+            let Some(length) = lane.cutter.cut(buffer)? else { return Ok(false) };
+            // +OK, or the map of HELLO
+            if !matches!(buffer[0], b'+' | b'%') {
+                lane.busy = buffer.starts_with(BUSY).then(|| buffer[..length].to_vec());
+                return Err(Broken("opening refused"));
+            }
+            lane.start += length;
+            lane.opening -= 1;
+        }
+        Ok(true)
+    }
+
+    /// Cuts the next reply: where it lies in `received`, and whose it is.
     ///
     /// # Errors
     /// `Broken` for anything but a reply that somebody waits for.
     pub fn next_reply(&mut self, place: usize) -> Result<Option<(u32, u32, Expect)>, Broken> {
-        loop {
-            let lane = &mut self.open[place];
-            let buffer = self.received.after(place, lane.start);
-            if buffer.is_empty() {
-                return Ok(None);
-            }
-            if lane.expects.is_empty() && lane.opening == 0 {
-                return Err(Broken("stray reply"));
-            }
-            let Some(length) = lane.cutter.cut(buffer)? else {
-                return Ok(None);
-            };
-            let start = lane.start;
-            lane.start += length;
-            if lane.opening > 0 {
-                // +OK, or the map of HELLO
-                if !matches!(buffer[0], b'+' | b'%') {
-                    lane.busy = buffer.starts_with(BUSY).then(|| buffer[..length].to_vec());
-                    return Err(Broken("opening refused"));
-                }
-                lane.opening -= 1;
-                continue;
-            }
-            let expect = lane.expects.pop_front().ok_or(Broken("stray reply"))?;
-            lane.answered += 1;
-            let place =
-                |offset: usize| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
-            return Ok(Some((place(start)?, place(length)?, expect)));
+        if !self.pass_opening(place)? {
+            return Ok(None);
         }
+        let lane = &mut self.open[place];
+        let buffer = self.received.after(place, lane.start);
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        if lane.expects.is_empty() {
+            return Err(Broken("stray reply"));
+        }
+        let Some(length) = lane.cutter.cut(buffer)? else { return Ok(None) };
+        let start = lane.start;
+        lane.start += length;
+        let expect = lane.expects.pop_front().ok_or(Broken("stray reply"))?;
+        lane.answered += 1;
+        let number = |offset| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
+        Ok(Some((number(start)?, number(length)?, expect)))
     }
 
     /// A lane, to change it, beside what all have received.

@@ -71,6 +71,11 @@ impl Locks {
         !self.settling.is_empty()
     }
 
+    /// True while a key may not be written.
+    pub(crate) fn are_on(&self, db: u32, key: &[u8]) -> bool {
+        self.everything > 0 || self.is_key_locked(db, key, true)
+    }
+
     fn is_key_locked(&self, db: u32, key: &[u8], writes: bool) -> bool {
         // The map wants an owned key; locks are rare, and so is this look-up.
         let held = self.keys.get(&(db, key.to_vec()));
@@ -125,7 +130,11 @@ impl Worker {
             // It would see the half of what someone is writing.
             Route::All(_) => true,
             Route::Scan | Route::Any => self.locks.everything > 0,
-            Route::Session(_) | Route::Pubsub(_) | Route::Coordinator | Route::Refuse => false,
+            Route::Session(_)
+            | Route::Pubsub(_)
+            | Route::Script
+            | Route::Coordinator
+            | Route::Refuse => false,
         }
     }
 

@@ -184,7 +184,7 @@ impl Worker {
                 self.clients[place].multi = Some(multi);
                 return Taken::NotYet;
             }
-            let queued = if multi.is_spoilt { None } else { Some(split(&multi)) };
+            let queued = (!multi.is_spoilt).then(|| split(&multi.commands, multi.count));
             if queued.is_some() && self.is_monitored() {
                 self.show_queued_later(place, &multi.commands);
             }
@@ -283,11 +283,10 @@ impl Worker {
     }
 }
 
-/// The commands apart, for the coordinator.
-fn split(multi: &Multi) -> Vec<Vec<Vec<u8>>> {
-    let mut commands = Vec::with_capacity(multi.count);
+/// Commands apart, for the coordinator.
+pub(crate) fn split(mut rest: &[u8], count: usize) -> Vec<Vec<Vec<u8>>> {
+    let mut commands = Vec::with_capacity(count);
     let mut request = Request::default();
-    let mut rest = multi.commands.as_slice();
     while let Ok(Cut::Complete(length)) = request.cut(rest, true) {
         let args = request.args(&rest[..length]);
         commands.push(args.iter().map(<[u8]>::to_vec).collect());

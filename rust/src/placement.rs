@@ -133,6 +133,12 @@ impl Placement {
         Self { slot_map, rules, pinned, is_plain }
     }
 
+    /// True if a key's slot alone decides.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
     /// The instance a key lives on.
     #[must_use]
     #[inline]

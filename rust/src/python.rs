@@ -8,9 +8,9 @@ use crate::ears::Ears;
 use crate::instance::InstanceState;
 use crate::locks::Lock;
 use crate::net::Listener;
-use crate::output_limits::OutputLimits;
+use crate::scripts::Scripts;
 use crate::session::hello_reply;
-use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Settings, Shared};
+use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Shared};
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
 use crate::tracking_table::Tracking;
@@ -22,7 +22,7 @@ use pyo3::prelude::*;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
 mod config;
@@ -34,6 +34,7 @@ mod lines;
 mod placement;
 mod replies;
 mod rows;
+mod scripts;
 mod thread;
 mod tracking;
 
@@ -48,6 +49,7 @@ use lines::Lines;
 use placement::PyPlacement;
 use replies::{Replies, elements};
 use rows::CommandRow;
+use scripts::{KnownScripts, Overdue, Strayed};
 use thread::start_thread;
 use tracking::Trackers;
 
@@ -61,6 +63,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::{Feed, Interest, Lines, PyPlacement, Subscribe, Subscribed, Trackers};
+    #[pymodule_export]
+    use super::{KnownScripts, Overdue, Strayed};
     #[pymodule_export]
     use crate::client_info::ClientInfo;
     #[pymodule_export]
@@ -87,6 +91,7 @@ impl Proxy {
     #[new]
     fn new(config: Config) -> PyResult<Self> {
         let bad = PyValueError::new_err::<String>;
+        let settings = config.settings();
         let rows = config.commands.into_iter().map(CommandRow::into_row);
         let rows = rows.collect::<Result<Vec<_>, _>>().map_err(bad)?;
         let doors = config.workers.iter().map(|_| {
@@ -110,22 +115,10 @@ impl Proxy {
             ears: Ears::default(),
             tracking: Tracking::default(),
             waited: Waited::default(),
+            scripts: Scripts::default(),
             monitors: AtomicUsize::new(0),
             users: Users::default(),
-            settings: Settings {
-                output_limits: OutputLimits::default(),
-                protected_mode: AtomicBool::new(config.protected_mode),
-                newcomers_worker: AtomicUsize::new(0),
-                newcomers_room: AtomicUsize::new(0),
-                maxclients: AtomicUsize::new(config.maxclients),
-                busy: AtomicUsize::new(usize::MAX),
-                tight: AtomicBool::new(false),
-                timeout: AtomicU64::new(config.timeout),
-                tcp_keepalive: AtomicU64::new(config.tcp_keepalive),
-                log_all: AtomicBool::new(false),
-                client_memory: AtomicUsize::new(0),
-                pause: AtomicU8::new(0),
-            },
+            settings,
             last_client_id: AtomicU64::new(0),
             connected: AtomicUsize::new(0),
             moves: Mutex::new(()),

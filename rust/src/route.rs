@@ -32,6 +32,7 @@ impl Worker {
             Route::Scan => self.route_scan(place, args),
             Route::Session(verb) => self.session(place, verb, args),
             Route::Pubsub(verb) => self.pubsub(place, verb, args),
+            Route::Script => self.route_script(place, row, args, shared),
             Route::Coordinator => self.route_to_coordinator(place, args),
             Route::Refuse => {
                 self.answer_error(place, &row.refusal);

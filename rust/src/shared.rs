@@ -10,8 +10,9 @@ use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::locks::Lock;
 use crate::net::Peer;
-use crate::output_limits::OutputLimits;
 use crate::placement::Placement;
+use crate::scripts::Scripts;
+use crate::settings::Settings;
 use crate::stats::Stats;
 use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
@@ -22,7 +23,7 @@ use crate::waited::Waited;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Facts that hold as long as the proxy runs, and the doors between its threads.
@@ -58,6 +59,8 @@ pub struct Shared {
     pub tracking: Tracking,
     /// For which keys clients wait.
     pub waited: Waited,
+    /// What is known of scripts.
+    pub scripts: Scripts,
     /// Clients in MONITOR, of all workers.
     pub monitors: AtomicUsize,
     /// Who clients may be.
@@ -75,35 +78,6 @@ pub struct Shared {
     pub doors: Vec<Door>,
     /// To the coordinator.
     pub coordinator: Mailbox<ToCoordinator>,
-}
-
-/// What CONFIG SET may change while clients are served.
-#[derive(Debug)]
-pub struct Settings {
-    /// Without a password, serve only this machine.
-    pub protected_mode: AtomicBool,
-    /// What may wait for a client that does not read.
-    pub output_limits: OutputLimits,
-    /// The worker that gets new connections.
-    pub newcomers_worker: AtomicUsize,
-    /// How many it gets, until the coordinator looks again.
-    pub newcomers_room: AtomicUsize,
-    /// Clients served at once.
-    pub maxclients: AtomicUsize,
-    /// Seconds after which an idle client is closed; 0: never.
-    pub timeout: AtomicU64,
-    /// The instance where a script runs too long; the highest number: nowhere.
-    pub busy: AtomicUsize,
-    /// An instance is near its `maxmemory`: the coordinator is asked before a command is queued.
-    pub tight: AtomicBool,
-    /// Bytes of client buffers of all workers; 0: as many as without it.
-    pub client_memory: AtomicUsize,
-    /// Seconds between keep-alive probes; 0: off.
-    pub tcp_keepalive: AtomicU64,
-    /// SLOWLOG wants everything, also what workers answer.
-    pub log_all: AtomicBool,
-    /// What CLIENT PAUSE holds back; see `pause`.
-    pub pause: AtomicU8,
 }
 
 impl Shared {
@@ -129,32 +103,6 @@ impl Shared {
     pub fn may_refuse(&self, row: &Row) -> bool {
         let settings = &self.settings;
         (row.needs_memory && settings.tight.load(Relaxed)) || settings.busy().is_some()
-    }
-}
-
-impl Settings {
-    /// Changes a number; false if there is none of that name.
-    #[must_use]
-    pub fn set(&self, name: &str, value: u64) -> bool {
-        let size = usize::try_from(value).unwrap_or(usize::MAX);
-        match name {
-            "maxclients" => self.maxclients.store(size, Relaxed),
-            "timeout" => self.timeout.store(value, Relaxed),
-            "tcp-keepalive" => self.tcp_keepalive.store(value, Relaxed),
-            "client-memory" => self.client_memory.store(size, Relaxed),
-            "newcomers-room" => self.newcomers_room.store(size, Relaxed),
-            "newcomers-worker" => self.newcomers_worker.store(size, Relaxed),
-            "log-all" => self.log_all.store(value != 0, Relaxed),
-            "protected-mode" => self.protected_mode.store(value != 0, Relaxed),
-            _ => return false,
-        }
-        true
-    }
-
-    /// The instance where a script runs too long: it shall answer PING.
-    #[must_use]
-    pub fn busy(&self) -> Option<usize> {
-        Some(self.busy.load(Relaxed)).filter(|&instance| instance != usize::MAX)
     }
 }
 
@@ -279,6 +227,24 @@ pub enum ToCoordinator {
         info: Box<ClientInfo>,
         /// The command, without secrets.
         args: Vec<Vec<u8>>,
+    },
+    /// A script that a worker ran has touched what it may not.
+    Strayed {
+        /// Whose it is; answer with `Mail::Reply`.
+        key: ClientKey,
+        /// As it is known.
+        script: Vec<u8>,
+        /// As whom it ran.
+        guard: Vec<u8>,
+        /// What ACL LOG says.
+        log: Vec<u8>,
+    },
+    /// A script that a worker runs takes too long; or it has ended.
+    Overdue {
+        /// Where.
+        instance: usize,
+        /// It still runs.
+        is_so: bool,
     },
     /// An instance has said something besides names of keys.
     Heard {

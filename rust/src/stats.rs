@@ -52,6 +52,8 @@ counters! {
     lane_writes,
     /// Commands written to instances.
     lane_commands,
+    /// Scripts that ran without the coordinator.
+    lane_scripts,
     /// Lanes open now.
     lanes,
     /// Of these, used for something big of one client.

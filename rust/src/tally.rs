@@ -82,6 +82,14 @@ impl Tally {
         }
     }
 
+    /// A command that was counted as called is counted by someone else.
+    #[cold]
+    pub fn not_called(&mut self, row: usize) {
+        if let Some(count) = self.counts.get_mut(row) {
+            count.calls = count.calls.saturating_sub(1);
+        }
+    }
+
     /// A command that was counted as called was answered by this error.
     #[cold]
     pub fn failed(&mut self, row: usize, error: &[u8]) {

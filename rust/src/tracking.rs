@@ -218,7 +218,7 @@ impl Worker {
 
 fn is_script(row: &Row) -> bool {
     let is_named_so = row.name.starts_with(b"eval") || row.name.starts_with(b"fcall");
-    is_named_so && row.route == Route::Coordinator
+    is_named_so && matches!(row.route, Route::Script | Route::Coordinator)
 }
 
 fn waits(client: &Client, table: &Table) -> bool {

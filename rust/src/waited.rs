@@ -81,6 +81,11 @@ impl Waited {
         self.count.load(Acquire) == 0
     }
 
+    /// Whether someone waits for a key.
+    pub fn has(&self, db: u32, key: &[u8]) -> bool {
+        !self.is_empty() && self.contains(db, key)
+    }
+
     fn contains(&self, db: u32, key: &[u8]) -> bool {
         let shard = self.shard(db, key);
         shard.count.load(Acquire) > 0

@@ -268,14 +268,21 @@ impl Worker {
     }
 
     /// Clients behind a full lane go on once it has room.
-    fn wake_lane_waiters(&mut self, place: usize) {
+    pub(crate) fn wake_lane_waiters(&mut self, place: usize) {
         let Some(lane) = self.lanes.get_mut(place) else {
             return;
         };
         if lane.waiting.is_empty() || (lane.is_full() && !lane.is_broken) {
             return;
         }
-        for (client, generation) in std::mem::take(&mut lane.waiting) {
+        let count = lane.room().min(lane.waiting.len());
+        let woken: Vec<(u32, u32)> = lane.waiting.drain(..count).collect();
+        self.wake(woken);
+    }
+
+    /// Whoever still waits for a lane tries again.
+    pub(crate) fn wake(&mut self, waiting: Vec<(u32, u32)>) {
+        for (client, generation) in waiting {
             let client = client as usize;
             if self
                 .clients
@@ -298,6 +305,7 @@ impl Worker {
         self.counters.lanes_broken += 1;
         self.lanes.retire(place);
         self.broken.push(place);
+        self.forget_overdue(place);
         self.fail_owed(place);
         self.wake_lane_waiters(place);
     }
@@ -336,6 +344,7 @@ impl Worker {
         self.next_tick = self.now + TICK_NANOSECONDS;
         self.end_idle_clients();
         self.stop_leaving();
+        self.look_after_scripts();
         for place in self.lanes.idle(self.now_seconds) {
             self.lanes.close(place);
         }

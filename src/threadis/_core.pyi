@@ -215,6 +215,35 @@ class Command:
         """May it run? ``Proxy.judge`` answers."""
 
 @final
+class Strayed:
+    """A script that a worker ran has touched what it may not; ``KnownScripts.answer`` it."""
+
+    @property
+    def worker(self) -> int: ...
+    @property
+    def place(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def script(self) -> bytes:
+        """As it was learnt."""
+    @property
+    def guard(self) -> bytes:
+        """As whom it ran."""
+    @property
+    def log(self) -> bytes:
+        """What ACL LOG says."""
+
+@final
+class Overdue:
+    """A script that a worker runs takes too long (``is_so``), or has ended."""
+
+    @property
+    def instance(self) -> int: ...
+    @property
+    def is_so(self) -> bool: ...
+
+@final
 class Heard:
     """An instance has said something of its keys: "pong", "everything" or "lost"."""
 
@@ -345,6 +374,8 @@ class Proxy:
         | Left
         | Heard
         | Locked
+        | Overdue
+        | Strayed
         | Logged
         | Ran
         | Subscribe
@@ -450,6 +481,23 @@ class Lines:
     def __new__(cls, proxy: Proxy) -> Lines: ...
     def feed(self, data: bytes) -> None:
         """Pass on what is complete."""
+
+@final
+class KnownScripts:
+    """The scripts that workers may run: they touch the keys they declare, on one instance."""
+
+    def __new__(cls, proxy: Proxy, rules: Sequence[bytes]) -> KnownScripts:
+        """``rules`` say what guards may do besides their keys."""
+    def learn(self, script: bytes, is_local: bool) -> None:
+        """Let workers run a script (SHA1 or text), which may touch its keys' hash tags, too."""
+    def forget(self, script: bytes) -> None:
+        """Let them no more."""
+    def forget_all(self) -> None:
+        """Let them run nothing: SCRIPT FLUSH."""
+    def set_limit(self, milliseconds: int) -> None:
+        """Say after how long a script is ``Overdue``; 0: not known, workers run nothing."""
+    def answer(self, strayed: Strayed, reply: bytes) -> None:
+        """Answer the client of a script that strayed."""
 
 @final
 class Trackers:

@@ -34,7 +34,7 @@ class Row:
 
     name: str  # lower case; a subcommand as "parent|name", "parent|*" for all others
     arity: int
-    route: str  # keys, split, all, any, scan, session, pubsub, coordinator, refuse
+    route: str  # keys, split, all, any, scan, session, pubsub, script, coordinator, refuse
     detail: str = ""  # the merge of split and all; the verb of session and pubsub
     keys: tuple[KeySpec, ...] = ()
     no_auth: bool = False
@@ -62,6 +62,7 @@ REPLICATION: Final = frozenset({"sync", "psync", "replconf"})
 # Run at once between MULTI and EXEC.
 ENDS_MULTI: Final = frozenset({"multi", "exec", "discard", "watch", "quit", "reset"})
 SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
+RUN_BY_WORKERS: Final = frozenset({"eval", "evalsha"})  # once a script is known
 # Replicated although they do not write, which COMMAND does not say; of scripts only they know.
 MAY_REPLICATE: Final = frozenset({"pfcount", "publish", "spublish"})
 # One override for all subcommands.
@@ -173,6 +174,8 @@ def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Over
         return override.route, override.detail, override
     if name.endswith("|help"):
         return "any", "", None
+    if family in RUN_BY_WORKERS:
+        return "script", "", None
     if family in SCRIPTS or (family in COORDINATED_FAMILIES and "|" in name):
         return "refuse" if name == "script|debug" else "coordinator", "", None
     if "blocking" in flags and _key_specs(entry):

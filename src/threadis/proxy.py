@@ -173,6 +173,10 @@ class Server:
                     self._coordinator.left(letter)
                 case _core.Locked():
                     self._coordinator.locks.locked(letter)
+                case _core.Strayed():
+                    self._coordinator.strayed(letter)
+                case _core.Overdue():
+                    self._coordinator.overdue(letter)
                 case _core.Heard():
                     self._coordinator.heard(letter)
                 case _core.Logged():

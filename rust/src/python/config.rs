@@ -2,7 +2,10 @@
 
 use super::placement::PyPlacement;
 use super::rows::CommandRow;
+use crate::output_limits::OutputLimits;
+use crate::settings::Settings;
 use pyo3::prelude::*;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
 /// What `threadis.proxy` hands over; see `_core.pyi`.
 #[derive(FromPyObject)]
@@ -25,4 +28,24 @@ pub(super) struct Config {
     pub(super) hello2: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) hello3: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) commands: Vec<CommandRow>,
+}
+
+impl Config {
+    /// What CONFIG SET may change, as it is in the beginning.
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            output_limits: OutputLimits::default(),
+            protected_mode: AtomicBool::new(self.protected_mode),
+            newcomers_worker: AtomicUsize::new(0),
+            newcomers_room: AtomicUsize::new(0),
+            maxclients: AtomicUsize::new(self.maxclients),
+            busy: AtomicUsize::new(usize::MAX),
+            tight: AtomicBool::new(false),
+            timeout: AtomicU64::new(self.timeout),
+            tcp_keepalive: AtomicU64::new(self.tcp_keepalive),
+            log_all: AtomicBool::new(false),
+            client_memory: AtomicUsize::new(0),
+            pause: AtomicU8::new(0),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Letters of the workers, as the coordinator reads them; `_core.pyi` explains each.
 
 use super::feed::{Interest, Subscribe, Subscribed};
+use super::scripts::{Overdue, Strayed};
 use crate::client_info::ClientInfo;
 use crate::ears;
 use crate::shared::{ClientKey, ToCoordinator};
@@ -115,6 +116,13 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
         }
         ToCoordinator::Logged { info, args } => {
             Py::new(py, Logged { info: Py::new(py, *info)?, args })?.into_any()
+        }
+        ToCoordinator::Strayed { key, script, guard, log } => {
+            let (worker, place, generation) = (key.worker, key.place, key.generation);
+            Py::new(py, Strayed { worker, place, generation, script, guard, log })?.into_any()
+        }
+        ToCoordinator::Overdue { instance, is_so } => {
+            Py::new(py, Overdue { instance, is_so })?.into_any()
         }
         ToCoordinator::Heard { instance, heard } => {
             let what = match heard {

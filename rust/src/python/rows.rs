@@ -117,6 +117,7 @@ impl CommandRow {
                 pubsub::Verb::from_name(&self.detail)
                     .ok_or_else(|| format!("no subscriptions for {:?}", self.detail))?,
             ),
+            "script" => Route::Script,
             "coordinator" => Route::Coordinator,
             "refuse" => Route::Refuse,
             other => return Err(format!("{}: unknown route {other:?}", self.name)),

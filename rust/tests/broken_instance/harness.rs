@@ -9,7 +9,8 @@ use _core::output_limits::OutputLimits;
 use _core::placement::Placement;
 use _core::request::{Cut, Request, push_bulk, push_command};
 use _core::session::hello_reply;
-use _core::shared::{Door, Mail, Mailbox, Settings, Shared};
+use _core::settings::Settings;
+use _core::shared::{Door, Mail, Mailbox, Shared};
 use _core::slot::{SLOTS, SlotMap};
 use _core::stats::Stats;
 use _core::subscriptions::Registry;
@@ -252,6 +253,7 @@ fn shared(instances: usize) -> Shared {
         ears: _core::ears::Ears::default(),
         tracking: _core::tracking_table::Tracking::default(),
         waited: _core::waited::Waited::default(),
+        scripts: _core::scripts::Scripts::default(),
         monitors: AtomicUsize::new(0),
         users,
         settings: Settings {

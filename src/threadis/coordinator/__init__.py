@@ -46,6 +46,7 @@ from threadis.coordinator.shares import Shares
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.tallies import Tallies
+from threadis.coordinator.taught import Taught
 from threadis.coordinator.tightness import Tightness
 from threadis.coordinator.tracking import Tracking
 from threadis.coordinator.transactions import Transactions
@@ -82,7 +83,8 @@ class Coordinator:
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, len(start.workers), links.count)
-        self._library = Library(links, self.locks)
+        taught = Taught(core)
+        self._library = Library(links, self.locks, taught)
         is_valkey = self.clients.dialect.is_valkey
         self._pause = Pause(core, self._library, takes_more=is_valkey)
         callers = Callers()
@@ -96,7 +98,7 @@ class Coordinator:
         self._shares = Shares(links, start.maxmemory)
         self._configuration = Configuration(start, core, links, self._users, self._shares)
         self._table = Table(core, placed, rows)
-        self._busy = Busy(core, links, self.locks)
+        self._busy = Busy(core, links, self.locks, taught.workers)
         self._tightness = Tightness(core, links, self._table, self._shares)
         self._permission = Permission(core, links, self._users, self._busy, self._tightness)
         self._commits = Commits(links, self.locks, start.databases)
@@ -108,7 +110,8 @@ class Coordinator:
         self._blocking = Blocking(self._execution, core, self._log_served, runs_again=is_7_2)
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
-        scripts = Scripts(self._execution, self._library, self._busy, self._users, callers)
+        scripts = Scripts(self._execution, self._library, self._busy, self._users, callers, taught)
+        self.strayed, self.overdue = scripts.strayed, self._busy.overdue
         whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
         self.tallies = Tallies(core, len(start.workers))
         information = Information(

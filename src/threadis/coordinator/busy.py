@@ -15,13 +15,17 @@ from threadis.coordinator.locks import Locks
 
 NAMES = (b"busy-reply-threshold", b"lua-time-limit")  # of Redis 7 and before
 DEFAULT = 5000  # milliseconds
+FOREVER = 2**62
 
 
 class Busy:
     """Watches scripts."""
 
-    def __init__(self, core: _core.Proxy, links: Links, locks: Locks) -> None:
+    def __init__(
+        self, core: _core.Proxy, links: Links, locks: Locks, workers: _core.KnownScripts
+    ) -> None:
         self._core = core
+        self._workers = workers
         self._links = links
         self._locks = locks
         self._threshold: int | None = None  # milliseconds; None: ask again
@@ -30,6 +34,15 @@ class Busy:
     def forget(self) -> None:
         """CONFIG SET may have changed the threshold."""
         self._threshold = None
+        self._workers.set_limit(0)
+
+    def overdue(self, letter: _core.Overdue) -> None:
+        """A script that a worker runs takes too long, or has ended."""
+        if letter.is_so:
+            self._running.append(letter.instance)
+        else:
+            self._running.remove(letter.instance)
+        self._tell()
 
     @contextlib.asynccontextmanager
     async def watch(self, index: int) -> AsyncIterator[None]:
@@ -67,11 +80,15 @@ class Busy:
         self._locks.set_busy(bool(self._running))
 
     async def _limit(self) -> int:
-        if self._threshold is None:
-            self._threshold = DEFAULT
-            with contextlib.suppress(LinkError):
-                index = self._links.any_ready()
-                reply = value((await self._links.raw(index, [[b"CONFIG", b"GET", *NAMES]]))[0])
-                if isinstance(reply, list) and len(reply) > 1:
-                    self._threshold = int(reply[1])
-        return self._threshold
+        if self._threshold is not None:
+            return self._threshold
+        self._threshold = threshold = DEFAULT
+        with contextlib.suppress(LinkError):
+            index = self._links.any_ready()
+            reply = value((await self._links.raw(index, [[b"CONFIG", b"GET", *NAMES]]))[0])
+            if isinstance(reply, list) and len(reply) > 1:
+                threshold = int(reply[1])
+        if self._threshold is not None:  # else it was changed meanwhile
+            self._threshold = threshold
+            self._workers.set_limit(threshold if threshold > 0 else FOREVER)
+        return threshold

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import hiredis
 
+from threadis import resp
 from threadis.coordinator.links import Link, Words, value
 from threadis.coordinator.locality import Group, pattern
 from threadis.coordinator.rights import Rights
@@ -21,6 +22,8 @@ PREFIX = b"threadis-guard-"
 
 # What a script would see or change of one instance only.
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
+# Of a guard that knows no more than this, besides its keys
+RULES = (b"&*", b"+@all", *(b"-" + name for name in WHOLE_KEYSPACE))
 # Of these, what copies of a whole database tell or change as the database would. (A cursor of SCAN
 # is another one elsewhere.)
 LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
@@ -39,6 +42,22 @@ class Refusals:
 
     def __bool__(self) -> bool:
         return bool(self.keys or self.commands)
+
+    def reply(self) -> bytes:
+        """Tell whoever called a script that may have written before it was refused this."""
+        if not self.keys:
+            return only_one(self.commands)
+        key = next(iter(self.keys))
+        return resp.error(
+            f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
+            "without declaring it in KEYS, after it may have written; declare its keys"
+        )
+
+
+def only_one(what: Collection[bytes]) -> bytes:
+    """Refuse commands that would see one instance only."""
+    names = ", ".join(sorted(name.decode(errors="replace").upper() for name in what))
+    return resp.error(f"ERR threadis: {names} inside a script would see one instance only")
 
 
 class Guard:

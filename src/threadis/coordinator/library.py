@@ -9,6 +9,7 @@ import hiredis
 from threadis import _core
 from threadis.coordinator.links import Kind, LinkError, Links, Words, value
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.taught import Taught
 
 NO_WRITES = b"no-writes"
 SCRIPTS_LIMIT = 10_000  # bodies kept for instances that restart
@@ -17,8 +18,9 @@ SCRIPTS_LIMIT = 10_000  # bodies kept for instances that restart
 class Library:
     """What has been loaded, and telling it to every instance."""
 
-    def __init__(self, links: Links, locks: Locks) -> None:
+    def __init__(self, links: Links, locks: Locks, taught: Taught) -> None:
         self._links = links
+        self._taught = taught
         self._locks = locks
         self.generation = 0  # of the functions: another one with each change
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()  # SHA1 → script
@@ -71,6 +73,10 @@ class Library:
         if not any(reply.startswith(b"-") for reply in replies):
             self._keep(name, script)
 
+    def body(self, name: bytes) -> bytes:
+        """Return the script with this SHA1; nothing if it is not kept."""
+        return self._bodies.get(name, b"")
+
     def _keep(self, name: bytes, script: bytes) -> None:
         self._bodies[name] = script
         if len(self._bodies) > SCRIPTS_LIMIT:
@@ -99,6 +105,7 @@ class Library:
         self.generation += command.args[0].upper() == b"FUNCTION"
         if command.args[0].upper() == b"SCRIPT" and name == b"FLUSH":
             self._bodies.clear()
+            self._taught.forget_all()
         elif command.args[0].upper() == b"SCRIPT" and name == b"LOAD":
             self._keep(value(replies[0]), command.args[2])
         return replies[0]

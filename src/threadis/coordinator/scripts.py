@@ -9,8 +9,11 @@ A script runs in one of two ways::
 A script that nobody has seen yet runs on copies first: so whatever it does, nothing has happened
 when we find that it needs a key of another instance. From then on it runs directly; so does, at
 once, what only reads, and everything while a server takes no copies (at maxmemory). Every script
-has the connection to itself, and is fenced: an ECHO of something nobody can guess must be exactly
-the next reply, so a script that forges replies forges only its own client's.
+is fenced: an ECHO of something nobody can guess must be exactly the next reply, so a script that
+forges replies forges only its own client's.
+
+What is known to keep to its keys the workers run by themselves (``rust/src/scripts.rs``), unless
+something is special about the client or the moment.
 """
 
 import hashlib
@@ -34,6 +37,7 @@ from threadis.coordinator.guard import (
     WHOLE_KEYSPACE,
     Guard,
     Refusals,
+    only_one,
 )
 from threadis.coordinator.known import Known, covers
 from threadis.coordinator.library import Library
@@ -41,6 +45,7 @@ from threadis.coordinator.links import Kind, Link, Words
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.table import Access
+from threadis.coordinator.taught import Taught
 from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
 
@@ -64,9 +69,11 @@ class Scripts:
         busy: Busy,
         users: Users,
         callers: Callers,
+        taught: Taught,
     ) -> None:
         self._busy = busy
         self._callers = callers
+        self._taught = taught
         self._tracking = execution.tracking
         self._witness = Witness(execution.links, execution.table)
         self._users = users
@@ -109,6 +116,8 @@ class Scripts:
                 reading = self._tracking.reading(command, keys, self._witness)
                 await stack.enter_async_context(reading)
                 reply = await self._run(call)
+                if not family.startswith(b"fcall"):
+                    self._taught.tell(name, self._library.body(name), self._remember(name))
                 if call.within != command.token:  # nobody else may change its keys
                     wrote = [Access(key, reads=False, writes=True) for key in keys]
                     gone += await self._execution.missing(wrote, call.db)
@@ -168,20 +177,24 @@ class Scripts:
         known.declares, known.strays = False, True
         if not call.writes:
             return None
-        if refusals.alone:
-            return reply
-        key = next(iter(refusals.keys))
-        return resp.error(
-            f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
-            "without declaring it in KEYS, after it may have written; declare its keys"
-        )
+        return reply if refusals.alone else refusals.reply()
 
     def _remember(self, name: bytes) -> Known:
         known = self._known.setdefault(name, Known())
         self._known.move_to_end(name)
         if len(self._known) > KNOWN_LIMIT:
-            self._known.popitem(last=False)
+            self._taught.forget(self._known.popitem(last=False)[0])
         return known
+
+    def strayed(self, letter: _core.Strayed) -> None:
+        """A script that a worker ran does not keep to its keys any more."""
+        name = letter.script
+        if name not in self._known:
+            name = hashlib.sha1(name, usedforsecurity=False).hexdigest().encode()
+        known = self._remember(name)
+        known.declares, known.strays = False, True
+        self._taught.forget(name)
+        self._taught.workers.answer(letter, self._taught.refusals(letter).reply())
 
     async def _anywhere(self, call: Call, keys: list[bytes]) -> bytes | None:
         """Run where RANDOMKEY may answer for all: where the keys are, or anywhere.
@@ -198,7 +211,7 @@ class Scripts:
         index = random.choices(possible, weights)[0]  # noqa: S311 - as random as RANDOMKEY
         denied = [name for name in self._alone(call.db) if name != RANDOM_KEY]
         reply, refusals = await self._directly(replace(call, keys=keys), index, denied)
-        return reply if not refusals else _refuse(refusals.keys | refusals.commands)
+        return reply if not refusals else only_one(refusals.keys | refusals.commands)
 
     async def _directly(
         self,
@@ -235,7 +248,7 @@ class Scripts:
             if refusals:
                 self._callers.forget(name)
             refusals.alone = refusals.commands & set(alone)
-            return _refuse(refusals.alone) if refusals.alone else reply, refusals
+            return only_one(refusals.alone) if refusals.alone else reply, refusals
 
     async def _on_copies_of_all(self, call: Call, known: Known) -> bytes | None:
         """Run where nothing is but copies of all keys of the database; None if these are too many.
@@ -277,7 +290,7 @@ class Scripts:
                 known.touched(new, local)
             elif alone := refusals.commands & set(self._alone(call.db)):
                 if lists or not alone <= set(LISTING):
-                    return _refuse(alone)
+                    return only_one(alone)
                 reply = await self._on_copies_of_all(call, known)
                 if reply is None and alone == {RANDOM_KEY}:
                     reply = await self._anywhere(call, keys)
@@ -291,11 +304,11 @@ class Scripts:
                 known.declares = True
                 index = self._home(call, keys)
                 reply, refused = await self._directly(call, index)
-                return reply if not refused else _refuse(refused.keys | refused.commands)
+                return reply if not refused else only_one(refused.keys | refused.commands)
             elif refusals.commands <= {b"publish", b"spublish"}:
                 denied = [name for name in denied if b"publish" not in name]
             else:
-                return _refuse(refusals.commands)
+                return only_one(refusals.commands)
         if not all(covers(local, key) for key in keys):
             return _TOO_MANY
         # Too many to borrow one by one, but they all live where its keys do.
@@ -382,8 +395,3 @@ _TOO_MANY_TO_LIST = resp.error(
     f"{LISTED_LIMIT} at most; this database has more"
 )
 _MALFORMED = b"-ERR threadis: the script's reply was malformed\r\n"
-
-
-def _refuse(what: Collection[bytes]) -> bytes:
-    names = ", ".join(sorted(name.decode(errors="replace").upper() for name in what))
-    return resp.error(f"ERR threadis: {names} inside a script would see one instance only")

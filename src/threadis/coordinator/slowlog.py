@@ -3,9 +3,9 @@
 Entries are numbered when they are first looked at, oldest first. Which client of a shared lane an
 entry is from, an instance cannot know: its address and name are empty. What came over connections
 that are not lanes is our own traffic and is not shown, but for the commands of scripts, of which we
-know who called them; commands of clients that the coordinator ran
-are noted here, with their clients; those of a transaction share its time. What a worker answers by
-itself (PING) takes no time; we hear of it only if the log wants everything.
+know who called them; nor is what surrounds a script on a lane. Commands of clients that the
+coordinator ran are noted here, with their clients; those of a transaction share its time. What a
+worker answers by itself (PING) takes no time; we hear of it only if the log wants everything.
 """
 
 import asyncio
@@ -25,7 +25,9 @@ from threadis.coordinator.migrating import OPTIONS
 WORDS, WORD = 32, 128  # of an entry: words, and bytes of each
 REDACTED: Final = b"(redacted)"
 LANE: Final = b"threadis-lane"
-OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT"))  # of a lane
+# Of a lane, and around the scripts on it
+OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT", b"ACL"))
+FENCE: Final = 32  # hexadecimal digits that end a script's replies
 UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting is not slowness
 DEFAULT_COUNT: Final = 10
 COARSE: Final = 5  # Linux: the clock that servers read, up to 10 ms behind the exact one
@@ -96,7 +98,7 @@ class Log:
     def _whose(self, row: list[Any]) -> Caller | None:
         """The client whose command an instance has logged; None if it was ours."""
         words, name = row[3], row[5]
-        if words[0].upper() in OPENING:
+        if words[0].upper() in OPENING or (words[0] == b"ECHO" and len(words[-1]) == FENCE):
             return None
         if name == LANE:
             return (b"", b"")

@@ -1,0 +1,78 @@
+//! The lanes for scripts, among all lanes: one of each state to each instance.
+
+use crate::fences::{Block, Fences};
+use crate::lane::{Duty, Expect};
+use crate::lanes::Lanes;
+use crate::reply::Broken;
+use memchr::memmem;
+
+/// Seconds after which a fence comes no more: it is sent together with what is before it.
+const STUCK_SECONDS: u64 = 2;
+const BUSY_LINE: &[u8] = b"\r\n-BUSY ";
+
+impl Lanes {
+    /// The lane for scripts of a set to an instance.
+    pub(crate) fn script_lane(&self, set: u32, instance: usize) -> Option<usize> {
+        self.scripts.get(&(set, instance)).copied()
+    }
+
+    /// True for a lane for scripts.
+    pub(crate) fn is_for_scripts(&self, place: usize) -> bool {
+        self.open[place].scripts.is_some()
+    }
+
+    /// Places of the lanes for scripts.
+    pub(crate) fn of_scripts(&self) -> Vec<usize> {
+        self.scripts.values().copied().collect()
+    }
+
+    /// A lane that nobody uses is for scripts from now on; `id` is nobody else's.
+    pub(crate) fn give_to_scripts(&mut self, place: usize, id: String) {
+        self.set_duty(place, Duty::Scripts);
+        let lane = &mut self.open[place];
+        let which = (lane.set, lane.instance);
+        let fences = self.guards.remove(&which);
+        lane.scripts = Some(fences.unwrap_or_else(|| Box::new(Fences::new(id))));
+        self.scripts.insert(which, place);
+    }
+
+    /// True if the fence of the oldest script was refused, because another script had begun before
+    /// it and runs for too long; then it never comes.
+    pub(crate) fn is_stuck(&self, place: usize, now: u64) -> bool {
+        let lane = &self.open[place];
+        let is_old = lane.scripts.as_ref().is_some_and(|fences| fences.age(now) >= STUCK_SECONDS);
+        is_old && memmem::find(self.received.after(place, lane.start), BUSY_LINE).is_some()
+    }
+
+    /// No more scripts are sent on this lane.
+    pub(crate) fn hide_from_scripts(&mut self, place: usize) {
+        let lane = &self.open[place];
+        if self.script_lane(lane.set, lane.instance) == Some(place) {
+            self.scripts.remove(&(lane.set, lane.instance));
+        }
+    }
+
+    /// Cuts the replies of the next script off: where they begin, what they say, and whose they
+    /// are.
+    ///
+    /// # Errors
+    /// `Broken` for what no server says.
+    pub(crate) fn next_block(
+        &mut self,
+        place: usize,
+        now: u64,
+    ) -> Result<Option<(usize, Block, Expect)>, Broken> {
+        let lane = &mut self.open[place];
+        let buffer = self.received.after(place, lane.start);
+        if lane.opening > 0 || buffer.is_empty() {
+            return Ok(None);
+        }
+        let fences = lane.scripts.as_mut().ok_or(Broken("no lane for scripts"))?;
+        let Some(block) = fences.cut(buffer, now)? else { return Ok(None) };
+        let start = lane.start;
+        lane.start += block.length;
+        lane.answered += 1;
+        let expect = lane.expects.pop_front().ok_or(Broken("stray reply"))?;
+        Ok(Some((start, block, expect)))
+    }
+}

@@ -1,0 +1,361 @@
+//! EVAL and EVALSHA of scripts that are known to keep to the keys they declare: run here, fenced
+//! (`fences`). All others, and whatever is special about the client or the moment, are the
+//! coordinator's (`scripts.py`), which also says what is known.
+
+use crate::client::{Gate, Owed};
+use crate::client_info::ClientInfo;
+use crate::command::Row;
+use crate::fences::{Means, Outcome};
+use crate::forward::Taken;
+use crate::guard;
+use crate::keys;
+use crate::lane::Expect;
+use crate::multi::split;
+use crate::reply::Broken;
+use crate::request::Args;
+use crate::shared::{Shared, ToCoordinator};
+use crate::worker::Worker;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// A script that names more keys is left to the coordinator: each is a rule of its guard.
+const KEYS_MOST: usize = 64;
+/// A longer command is left to the coordinator, too: it is kept until it has run.
+const LENGTH_MOST: usize = 64 * 1024;
+/// Begins the names of the locks of those keys that have a hash tag in common; see `locality.py`.
+const GROUP: &[u8] = b"\0threadis:group:";
+/// Milliseconds in a second: scripts here are looked at as often.
+const SECOND: u64 = 1000;
+const MALFORMED: &[u8] = b"-ERR threadis: the script's reply was malformed\r\n";
+
+/// What is known of scripts.
+#[derive(Debug, Default)]
+pub struct Scripts {
+    /// By SHA1, and by their text: whether they touch others with their keys' hash tag, too.
+    known: RwLock<HashMap<Arc<[u8]>, bool>>,
+    /// Milliseconds after which a script runs for too long; 0 while that is not known.
+    pub limit: AtomicU64,
+    /// What guards may do, besides their keys.
+    rules: OnceLock<Vec<Vec<u8>>>,
+}
+
+impl Scripts {
+    /// Says, once, what guards may do besides their keys.
+    pub fn set_rules(&self, rules: Vec<Vec<u8>>) {
+        self.rules.get_or_init(|| rules);
+    }
+
+    /// A script keeps to its keys; or (`is_local`) to those with their hash tags.
+    pub fn learn(&self, script: &[u8], is_local: bool) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(script.into(), is_local);
+    }
+
+    /// It does not.
+    pub fn forget(&self, script: &[u8]) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(script);
+    }
+
+    /// There are no scripts any more.
+    pub fn forget_all(&self) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn find(&self, script: &[u8]) -> Option<(Arc<[u8]>, bool)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get_key_value(script).map(|(script, &is_local)| (Arc::clone(script), is_local))
+    }
+}
+
+/// A script that may run here.
+struct Plan {
+    script: Arc<[u8]>,
+    instance: usize,
+    /// Rules that allow its keys.
+    rules: Vec<Vec<u8>>,
+}
+
+impl Worker {
+    /// Runs a script, here or at the coordinator.
+    pub(crate) fn route_script(
+        &mut self,
+        place: usize,
+        row: &Row,
+        args: Args,
+        shared: &Shared,
+    ) -> Taken {
+        let Some(plan) = self.plan_script(place, row, args, shared) else {
+            return self.route_to_coordinator(place, args);
+        };
+        if self.must_drain(place) {
+            return Taken::NotYet;
+        }
+        if self.is_script_locked(place, row, args) {
+            return self.wait_unless_busy(place);
+        }
+        let set = self.clients[place].lane_set;
+        let Some(lane) = self.script_lane(set, plan.instance) else {
+            return self.instance_down(place, plan.instance);
+        };
+        let Some(nonce) = nonce() else {
+            return self.route_to_coordinator(place, args);
+        };
+        self.send_script(place, lane, plan, args, shared, nonce)
+    }
+
+    /// `None` unless everything about it is ordinary.
+    fn plan_script(&self, place: usize, row: &Row, args: Args, shared: &Shared) -> Option<Plan> {
+        let client = &self.clients[place];
+        let settings = &shared.settings;
+        let is_ordinary = client.executing.is_none()
+            && !client.is_restricted
+            && client.subscriptions.is_none()
+            && settings.pause.load(Relaxed) == crate::pause::NONE
+            && settings.busy().is_none()
+            && !settings.tight.load(Relaxed)
+            && !settings.log_all.load(Relaxed)
+            && shared.scripts.limit.load(Relaxed) >= SECOND
+            && shared.placement.is_plain()
+            && !shared.tracking.is_on()
+            && !self.is_monitored();
+        if !is_ordinary || args.len() < 4 || args.raw.len() > LENGTH_MOST {
+            return None;
+        }
+        let (script, is_local) = shared.scripts.find(args.get(1))?;
+        let db = self.db(place);
+        let mut plan = Plan { script, instance: usize::MAX, rules: Vec::new() };
+        let mut has_group = false;
+        for at in keys::all(&row.keys, args) {
+            let key = args.get(at);
+            let owner = usize::from(shared.placement.instance(db, key));
+            if plan.instance != usize::MAX && plan.instance != owner || shared.waited.has(db, key) {
+                return None;
+            }
+            plan.instance = owner;
+            has_group |= guard::tagged(key).is_some();
+            let rule = guard::rule(key)?;
+            if !plan.rules.contains(&rule) {
+                plan.rules.push(rule);
+            }
+            if plan.rules.len() > KEYS_MOST {
+                return None;
+            }
+        }
+        (!plan.rules.is_empty() && (has_group || !is_local)).then_some(plan)
+    }
+
+    fn is_script_locked(&self, place: usize, row: &Row, args: Args) -> bool {
+        if self.locks.is_free() {
+            return false;
+        }
+        let db = self.db(place);
+        keys::all(&row.keys, args).any(|at| {
+            let key = args.get(at);
+            let group = guard::tagged(key).map(|prefix| [GROUP, prefix].concat());
+            self.locks.are_on(db, key) || group.is_some_and(|group| self.locks.are_on(db, &group))
+        })
+    }
+
+    /// The lane for scripts of a state; opened if there is none.
+    fn script_lane(&mut self, set: u32, instance: usize) -> Option<usize> {
+        if let Some(lane) = self.lanes.script_lane(set, instance) {
+            return Some(lane);
+        }
+        let id = String::from_utf8_lossy(&nonce()?[..16]).into_owned();
+        let lane = self.free_lane(set, instance)?;
+        self.lanes.give_to_scripts(lane, id);
+        Some(lane)
+    }
+
+    fn send_script(
+        &mut self,
+        place: usize,
+        lane: usize,
+        plan: Plan,
+        args: Args,
+        shared: &Shared,
+        nonce: [u8; 32],
+    ) -> Taken {
+        let Some(known) = self.lanes.get_mut(lane) else {
+            return self.instance_down(place, plan.instance);
+        };
+        let has_room = known.scripts.as_ref().is_some_and(|fences| fences.room() > 0);
+        if !has_room || known.is_full() {
+            return self.wait_for_lane(place, lane);
+        }
+        let rules = shared.scripts.rules.get().map_or(&[][..], Vec::as_slice);
+        let means = Means { rules, password: &shared.instance_password, nonce };
+        let (begin, now) = (known.out.len(), self.now_seconds);
+        let fence = known.scripts.as_mut().map_or(0, |fences| {
+            fences.push(&mut known.out, plan.script, args, &plan.rules, &means, now)
+        });
+        let length = known.out.len() - begin - fence;
+        let client = &mut self.clients[place];
+        let sequence = client.owe(Owed::Waiting(client.last_row()));
+        self.counters.lane_scripts += 1;
+        // What it sends next may go to another lane: not before this has run.
+        client.gate = Gate::Drain;
+        self.expect(place, lane, sequence, length);
+        if let Some(known) = self.lanes.get_mut(lane) {
+            known.pad(fence); // once EXEC was sent it may have run
+        }
+        Taken::Yes
+    }
+
+    /// Hands out the replies of a lane for scripts.
+    pub(crate) fn cut_blocks(&mut self, place: usize) {
+        if self.deliver_blocks(place).is_err() {
+            self.break_lane(place);
+            return;
+        }
+        if self.lanes.get(place).is_some_and(|lane| lane.can_write() && !lane.wants_write) {
+            self.mark_lane_dirty(place);
+        }
+        if self.lanes.get(place).is_some_and(|lane| lane.readable) {
+            self.ready_lanes.push(place);
+        }
+    }
+
+    fn deliver_blocks(&mut self, place: usize) -> Result<(), Broken> {
+        self.lanes.pass_opening(place)?;
+        while let Some((start, block, expect)) = self.lanes.next_block(place, self.now_seconds)? {
+            let position = |offset: usize| u32::try_from(start + offset).map_err(|_| TOO_LONG);
+            match block.outcome {
+                Outcome::Reply(reply) => {
+                    let length = u32::try_from(reply.len()).map_err(|_| TOO_LONG)?;
+                    self.deliver(place, position(reply.start)?, length, expect);
+                }
+                Outcome::NotRun(why) => {
+                    let why = &self.lanes.received.after(place, start)[why];
+                    self.tally.saw_no_memory |= why.starts_with(b"-OOM ");
+                    self.script_not_run(expect, &block.command);
+                }
+                Outcome::Malformed => self.answer_script(expect, MALFORMED),
+                Outcome::Strayed(log) => {
+                    let log = self.lanes.received.after(place, start)[log].to_vec();
+                    self.script_strayed(expect, &block.script, block.guard, log);
+                }
+            }
+            if block.was_overdue
+                && let Some(lane) = self.lanes.get(place)
+            {
+                let instance = lane.instance;
+                self.shared.coordinator.post(ToCoordinator::Overdue { instance, is_so: false });
+            }
+            self.wake_lane_waiters(place);
+        }
+        Ok(())
+    }
+
+    fn answer_script(&mut self, expect: Expect, reply: &[u8]) {
+        let place = expect.client as usize;
+        let Some(client) = self.clients.get_mut(place) else { return };
+        if client.generation != expect.generation {
+            return;
+        }
+        if let Some(owed) = client.owed_at(expect.sequence) {
+            self.tally.failed(owed.row() as usize, reply);
+        }
+        client.put(expect.sequence, reply);
+        self.open_gate(place);
+        self.mark_dirty(place);
+    }
+
+    /// The coordinator learns that a script does not keep to its keys, and finds the words.
+    fn script_strayed(&mut self, expect: Expect, script: &[u8], guard: Vec<u8>, log: Vec<u8>) {
+        let Some(place) = self.give_back(expect) else { return };
+        let letter =
+            ToCoordinator::Strayed { key: self.key(place), script: script.to_vec(), guard, log };
+        self.shared.coordinator.post(letter);
+    }
+
+    /// The coordinator runs what has not run here, and finds the words or another way.
+    fn script_not_run(&mut self, expect: Expect, command: &[u8]) {
+        let Some(place) = self.give_back(expect) else { return };
+        let info = ClientInfo { query_bytes: command.len(), ..self.describe(place) };
+        let letter = ToCoordinator::Command {
+            key: self.key(place),
+            info: Box::new(info),
+            args: split(command, 1).pop().unwrap_or_default(),
+            queued: None,
+            token: None,
+            is_question: false,
+        };
+        self.shared.coordinator.post(letter);
+        if self.clients[place].hung_up {
+            self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
+        }
+    }
+
+    /// The coordinator answers this client, and counts its command; `None` if it has left.
+    fn give_back(&mut self, expect: Expect) -> Option<usize> {
+        let place = expect.client as usize;
+        let client = self.clients.get_mut(place)?;
+        if client.generation != expect.generation {
+            return None;
+        }
+        if let Some(owed) = client.owed_at(expect.sequence) {
+            self.tally.not_called(owed.row() as usize);
+        }
+        client.gate = Gate::Coordinator;
+        client.is_known = true;
+        Some(place)
+    }
+
+    /// A script runs too long: whoever waits for its lane asks again.
+    pub(crate) fn wake_those_behind_scripts(&mut self) {
+        for place in self.lanes.of_scripts() {
+            let Some(lane) = self.lanes.get_mut(place) else { continue };
+            let waiting = std::mem::take(&mut lane.waiting);
+            self.wake(waiting);
+        }
+    }
+
+    /// A lane for scripts is out of service.
+    pub(crate) fn forget_overdue(&mut self, place: usize) {
+        if let Some(lane) = self.lanes.get_mut(place)
+            && let Some(fences) = &mut lane.scripts
+            && std::mem::take(&mut fences.is_overdue)
+        {
+            let instance = lane.instance;
+            self.shared.coordinator.post(ToCoordinator::Overdue { instance, is_so: false });
+        }
+    }
+
+    /// Once a second: which scripts run for too long?
+    pub(crate) fn look_after_scripts(&mut self) {
+        let limit = self.shared.scripts.limit.load(Relaxed).div_ceil(SECOND);
+        let now = self.now_seconds;
+        for place in self.lanes.of_scripts() {
+            if self.lanes.is_stuck(place, now) {
+                self.break_lane(place);
+            }
+            let Some(lane) = self.lanes.get_mut(place) else { continue };
+            let Some(fences) = &mut lane.scripts else { continue };
+            if limit > 0 && !fences.is_overdue && fences.age(now) >= limit {
+                fences.is_overdue = true;
+                let instance = lane.instance;
+                self.shared.coordinator.post(ToCoordinator::Overdue { instance, is_so: true });
+            }
+        }
+    }
+}
+
+const TOO_LONG: Broken = Broken("buffer over 4 GB");
+
+/// 32 hexadecimal digits that nobody can guess.
+fn nonce() -> Option<[u8; 32]> {
+    let mut random = [0; 16];
+    let read = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    if read != Ok(random.len()) {
+        return None;
+    }
+    let mut digits = [0; 32];
+    for (two, byte) in digits.chunks_exact_mut(2).zip(random) {
+        two[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        two[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+    }
+    Some(digits)
+}

@@ -1,0 +1,60 @@
+//! What CONFIG SET may change while clients are served, and what the coordinator sets by itself.
+
+use crate::output_limits::OutputLimits;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+
+/// What CONFIG SET may change while clients are served.
+#[derive(Debug)]
+pub struct Settings {
+    /// Without a password, serve only this machine.
+    pub protected_mode: AtomicBool,
+    /// What may wait for a client that does not read.
+    pub output_limits: OutputLimits,
+    /// The worker that gets new connections.
+    pub newcomers_worker: AtomicUsize,
+    /// How many it gets, until the coordinator looks again.
+    pub newcomers_room: AtomicUsize,
+    /// Clients served at once.
+    pub maxclients: AtomicUsize,
+    /// Seconds after which an idle client is closed; 0: never.
+    pub timeout: AtomicU64,
+    /// The instance where a script runs too long; the highest number: nowhere.
+    pub busy: AtomicUsize,
+    /// An instance is near its `maxmemory`: the coordinator is asked before a command is queued.
+    pub tight: AtomicBool,
+    /// Bytes of client buffers of all workers; 0: as many as without it.
+    pub client_memory: AtomicUsize,
+    /// Seconds between keep-alive probes; 0: off.
+    pub tcp_keepalive: AtomicU64,
+    /// SLOWLOG wants everything, also what workers answer.
+    pub log_all: AtomicBool,
+    /// What CLIENT PAUSE holds back; see `pause`.
+    pub pause: AtomicU8,
+}
+
+impl Settings {
+    /// Changes a number; false if there is none of that name.
+    #[must_use]
+    pub fn set(&self, name: &str, value: u64) -> bool {
+        let size = usize::try_from(value).unwrap_or(usize::MAX);
+        match name {
+            "maxclients" => self.maxclients.store(size, Relaxed),
+            "timeout" => self.timeout.store(value, Relaxed),
+            "tcp-keepalive" => self.tcp_keepalive.store(value, Relaxed),
+            "client-memory" => self.client_memory.store(size, Relaxed),
+            "newcomers-room" => self.newcomers_room.store(size, Relaxed),
+            "newcomers-worker" => self.newcomers_worker.store(size, Relaxed),
+            "log-all" => self.log_all.store(value != 0, Relaxed),
+            "protected-mode" => self.protected_mode.store(value != 0, Relaxed),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The instance where a script runs too long: it shall answer PING.
+    #[must_use]
+    pub fn busy(&self) -> Option<usize> {
+        Some(self.busy.load(Relaxed)).filter(|&instance| instance != usize::MAX)
+    }
+}
