@@ -116,6 +116,25 @@ def test_an_undeclared_key_with_the_same_hash_tag_is_no_stranger(client: redis.R
     assert run_here(client) == before + 1
 
 
+def test_what_a_placement_rule_keeps_together_is_no_stranger(threadis: Start) -> None:
+    running = threadis("--instances", str(INSTANCES), "--save", "", "--placement", "bull:{*}:*")
+    with running.client(single_connection_client=True) as client:
+        script = "redis.call('SET', KEYS[1] .. ':more', ARGV[1] or 0) return 1"
+        sha = learn(client, script, b"bull:mail:1")
+        before = run_here(client)
+        for queue in ("mail", "sms", "a*b", "x"):
+            assert client.evalsha(sha, 1, f"bull:{queue}:7", 5) == 1
+            assert client.get(f"bull:{queue}:7:more") == b"5"
+        assert run_here(client) == before + 4
+        assert client.evalsha(sha, 1, "alone", 7) == 1  # no rule, no tag
+        assert client.get("alone:more") == b"7"
+        assert run_here(client) == before + 4
+        sha = learn(client, STRAY, b"bull:mail:1")
+        assert client.evalsha(sha, 1, "bull:mail:2", "bull:mail:3") == 1
+        with pytest.raises(redis.ResponseError, match="without declaring it"):
+            client.evalsha(sha, 1, "bull:mail:2", "bull:sms:3")
+
+
 def test_the_order_of_a_pipeline(shared: Threadis, client: redis.Redis) -> None:
     sha = learn(client, INCR, A)
     before = run_here(client)

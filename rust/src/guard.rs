@@ -96,29 +96,25 @@ fn push_words(out: &mut Vec<u8>, words: &[impl AsRef<[u8]>]) {
     }
 }
 
-/// The rule that allows a key, or, if it has a hash tag, all that begin with the same and so are on
-/// the same instance; `None` if no pattern is exactly that.
+/// The rule that allows a key; `None` if no pattern is exactly that.
 pub(crate) fn rule(key: &[u8]) -> Option<Vec<u8>> {
-    if key.is_empty() || key.iter().any(|byte| AWKWARD.contains(byte)) {
-        return None;
-    }
-    let tagged = tagged(key);
     let mut rule = b"~".to_vec();
-    for &byte in tagged.unwrap_or(key) {
+    escape(key, &mut rule)?;
+    (rule.len() > 1).then_some(rule)
+}
+
+/// Appends the pattern of a text to a rule; `None` if there is none.
+pub(crate) fn escape(text: &[u8], rule: &mut Vec<u8>) -> Option<()> {
+    for &byte in text {
+        if AWKWARD.contains(&byte) {
+            return None;
+        }
         if b"\\*?[]^-".contains(&byte) {
             rule.push(b'\\');
         }
         rule.push(byte);
     }
-    rule.extend(tagged.map(|_| b'*'));
-    Some(rule)
-}
-
-/// A key up to the end of its hash tag, if it has one.
-pub(crate) fn tagged(key: &[u8]) -> Option<&[u8]> {
-    let open = memchr::memchr(b'{', key)?;
-    let length = memchr::memchr(b'}', &key[open + 1..])?;
-    (length > 0).then(|| &key[..open + length + 2])
+    Some(())
 }
 
 #[cfg(test)]
@@ -126,11 +122,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_allows_one_key_or_all_of_its_hash_tag() {
+    fn a_rule_allows_one_key() {
         assert_eq!(rule(b"user:1"), Some(b"~user:1".to_vec()));
         assert_eq!(rule(b"a*[b-c]?\\"), Some(b"~a\\*\\[b\\-c\\]\\?\\\\".to_vec()));
-        assert_eq!(rule(b"q{a-b}c"), Some(b"~q{a\\-b}*".to_vec()));
-        assert_eq!(rule(b"q{}c"), Some(b"~q{}c".to_vec()));
         assert_eq!(rule(b"a b"), None);
         assert_eq!(rule(b""), None);
     }

@@ -27,6 +27,7 @@ mod events;
 mod fences;
 mod forward;
 pub mod glob;
+mod group;
 mod guard;
 mod inline;
 pub mod instance;

@@ -59,6 +59,16 @@ impl Rule {
         Ok(Self { first: first.clone(), middle, last, open, close })
     }
 
+    /// The literals behind the closing brace.
+    fn tail(&self) -> Vec<Vec<u8>> {
+        let (index, offset) = self.close;
+        let middle = self.middle.iter().map(Finder::needle);
+        let all = std::iter::once(self.first.as_slice()).chain(middle).chain(self.last.as_deref());
+        let mut tail: Vec<Vec<u8>> = all.skip(index).map(<[u8]>::to_vec).collect();
+        tail[0].drain(..offset);
+        tail
+    }
+
     /// Begin and end of the part that decides; `None` if the rule does not match, or the part is
     /// empty.
     fn part(&self, key: &[u8]) -> Option<(usize, usize)> {
@@ -133,10 +143,21 @@ impl Placement {
         Self { slot_map, rules, pinned, is_plain }
     }
 
-    /// True if a key's slot alone decides.
+    /// True if some database lives on one instance.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.is_plain
+    pub fn has_pins(&self) -> bool {
+        !self.pinned.is_empty()
+    }
+
+    /// The literals of a rule behind its closing brace, with a `*` between each two.
+    #[must_use]
+    pub fn tail(&self, rule: usize) -> Vec<Vec<u8>> {
+        self.rules[rule].tail()
+    }
+
+    /// How the rules that are tried before one begin; before none: all of them.
+    pub fn begins_before(&self, rule: Option<usize>) -> impl Iterator<Item = &[u8]> {
+        self.rules[..rule.unwrap_or(self.rules.len())].iter().map(|one| one.first.as_slice())
     }
 
     /// The instance a key lives on.

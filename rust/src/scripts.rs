@@ -7,6 +7,7 @@ use crate::client_info::ClientInfo;
 use crate::command::Row;
 use crate::fences::{Means, Outcome};
 use crate::forward::Taken;
+use crate::group::Group;
 use crate::guard;
 use crate::keys;
 use crate::lane::Expect;
@@ -24,8 +25,6 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 const KEYS_MOST: usize = 64;
 /// A longer command is left to the coordinator, too: it is kept until it has run.
 const LENGTH_MOST: usize = 64 * 1024;
-/// Begins the names of the locks of those keys that have a hash tag in common; see `locality.py`.
-const GROUP: &[u8] = b"\0threadis:group:";
 /// Milliseconds in a second: scripts here are looked at as often.
 const SECOND: u64 = 1000;
 const MALFORMED: &[u8] = b"-ERR threadis: the script's reply was malformed\r\n";
@@ -33,7 +32,7 @@ const MALFORMED: &[u8] = b"-ERR threadis: the script's reply was malformed\r\n";
 /// What is known of scripts.
 #[derive(Debug, Default)]
 pub struct Scripts {
-    /// By SHA1, and by their text: whether they touch others with their keys' hash tag, too.
+    /// By SHA1, and by their text: whether they touch others that live with their keys, too.
     known: RwLock<HashMap<Arc<[u8]>, bool>>,
     /// Milliseconds after which a script runs for too long; 0 while that is not known.
     pub limit: AtomicU64,
@@ -47,7 +46,7 @@ impl Scripts {
         self.rules.get_or_init(|| rules);
     }
 
-    /// A script keeps to its keys; or (`is_local`) to those with their hash tags.
+    /// A script keeps to its keys; or (`is_local`) to those that live with them.
     pub fn learn(&self, script: &[u8], is_local: bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.insert(script.into(), is_local);
@@ -117,7 +116,7 @@ impl Worker {
             && !settings.tight.load(Relaxed)
             && !settings.log_all.load(Relaxed)
             && shared.scripts.limit.load(Relaxed) >= SECOND
-            && shared.placement.is_plain()
+            && !shared.placement.has_pins()
             && !shared.tracking.is_on()
             && !self.is_monitored();
         if !is_ordinary || args.len() < 4 || args.raw.len() > LENGTH_MOST {
@@ -134,8 +133,9 @@ impl Worker {
                 return None;
             }
             plan.instance = owner;
-            has_group |= guard::tagged(key).is_some();
-            let rule = guard::rule(key)?;
+            let group = Group::of(key, &shared.placement);
+            has_group |= group.is_some();
+            let rule = group.map_or_else(|| guard::rule(key), |group| group.rule())?;
             if !plan.rules.contains(&rule) {
                 plan.rules.push(rule);
             }
@@ -153,8 +153,9 @@ impl Worker {
         let db = self.db(place);
         keys::all(&row.keys, args).any(|at| {
             let key = args.get(at);
-            let group = guard::tagged(key).map(|prefix| [GROUP, prefix].concat());
-            self.locks.are_on(db, key) || group.is_some_and(|group| self.locks.are_on(db, &group))
+            let group = Group::of(key, &self.shared.placement);
+            self.locks.are_on(db, key)
+                || group.is_some_and(|one| self.locks.are_on(db, &one.lock()))
         })
     }
 
