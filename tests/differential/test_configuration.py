@@ -10,6 +10,7 @@ import redis
 from differential.conftest import INSTANCES
 from differential.pair import Pair
 from differential.wire import Connection, Reply
+from raw import keys_of
 from waiting import until
 
 
@@ -182,6 +183,31 @@ def test_a_restarted_instance_is_told_what_was_set(pair: Pair) -> None:
             client.hset(name, mapping={str(number): number for number in range(5)})
         assert {client.object("encoding", name) for name in names} == {b"hashtable"}
         client.config_set("hash-max-listpack-entries", 512)
+
+
+def test_a_restarted_instance_is_whole_before_a_client_reaches_it(pair: Pair) -> None:
+    """What it has lost (functions here) it gets back first; nobody hears that they are missing."""
+    library = "#!lua name=l\nredis.register_function('f', function() return 'here' end)"
+    key = next(keys_of(2, INSTANCES)).decode()
+    told = set()
+    with pair.threadis.client() as client:
+        client.function_load(library, replace=True)
+
+        def answers() -> bool:
+            try:
+                found: object = client.fcall("f", 1, key)
+            except redis.RedisError as error:
+                told.add(str(error))
+                return False
+            return found == b"here"
+
+        for _ in range(5):
+            pid = pair.threadis.instance_pids()[2]
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: pid not in pair.threadis.instance_pids(), "it is gone")  # noqa: B023
+            until(answers, "it answers")
+        client.function_flush()
+    assert told and not any("unction" in words for words in told), told
 
 
 def test_a_limit_that_is_lifted_is_lifted(pair: Pair) -> None:

@@ -31,7 +31,7 @@ from threadis.coordinator.execution import Execution
 from threadis.coordinator.information import Information
 from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
-from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.links import LinkError, Links, is_for_a_client
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.memory import Memory
@@ -176,6 +176,7 @@ class Coordinator:
         self._keep(asyncio.create_task(self._run(command)))
 
     async def _run(self, command: _core.Command) -> None:
+        is_for_a_client.set(True)
         name = self._name(command)
         began = time.monotonic()
         reply: bytes | Answer | None = b""  # nobody is there any more
@@ -262,8 +263,10 @@ class Coordinator:
     def instance_changed(self, instance: control.Instance) -> None:
         """Tell the workers; an instance that came back is first made ready."""
         if instance.state is control.State.READY:
+            self._links.unprepared.add(instance.index)
             self._keep(asyncio.create_task(self._make_ready(instance)))
         else:
+            self._links.unprepared.discard(instance.index)
             self._users.lost(instance.index)
             self._core.set_instance(instance.index, None, instance.state.value)
 
@@ -287,6 +290,7 @@ class Coordinator:
                 log.warning("instance %d cannot be asked yet: %s", instance.index, error)
             else:
                 if LANE_NAME not in known and self._links.instance(instance.index) is instance:
+                    self._links.unprepared.discard(instance.index)
                     self._core.set_instance(instance.index, instance.socket, "")
                     return
             await asyncio.sleep(RETRY)

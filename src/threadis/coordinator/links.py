@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ KEEP = 16  # idle connections to each instance, of each kind
 ADMIN = instance_config.ADMIN.encode()
 STRANGER = b""  # a connection that does not say who it is
 Words = Sequence[bytes]  # one command
+# True in what a client's command runs: it may not reach an instance that is being made ready.
+is_for_a_client: ContextVar[bool] = ContextVar("is_for_a_client", default=False)
 
 
 class LinkError(Exception):
@@ -164,6 +167,7 @@ class Links:
         self.count = count
         self._password = password
         self._instances: list[control.Instance | None] = [None] * count
+        self.unprepared: set[int] = set()  # instances that lack something clients rely on
         self._idle: dict[tuple[int, Kind], list[Link]] = {}
         self._lent = 0
 
@@ -284,6 +288,8 @@ class Links:
         known = self.instance(index)
         if known.state not in (control.State.READY, control.State.LOADING):
             raise LinkError(f"TRYAGAIN instance {index} is {known.state}; the command was not run")
+        if index in self.unprepared and is_for_a_client.get():
+            raise LinkError(f"TRYAGAIN instance {index} is starting; the command was not run")
         return known
 
     async def _connect(self, known: control.Instance, kind: Kind) -> Link:
