@@ -50,6 +50,9 @@ PROGRAMS: Final[dict[str, str]] = {
         "1> BLPOP A B C D 0 ; LPUSH C x ; 1< ; EXISTS C ; 1> BLPOP A B C D 0 ; LPUSH A y ; "
         "1< ; DBSIZE",
     "several keys at once": " ; ".join([*AT_ONCE, *READ_AT_ONCE] * 3),
+    "an earlier key is of another type":
+        "1> BLPOP A B 0 ; SET A x ; RPUSH B y ; 1< ; EXISTS B ; DEL A B ; 1> BZPOPMIN A B C 0 ; "
+        "MULTI ; SET B x ; ZADD C 1 y ; EXEC ; 1< ; EXISTS C",
     "longest waiting first":
         "1> BLPOP A 0 ; 2> BLPOP B A 0 ; 3> BRPOP A 0 ; RPUSH A a b ; 1< ; 2< ; LLEN A ; "
         "LPUSH A c ; 3< ; DBSIZE",

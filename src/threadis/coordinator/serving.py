@@ -26,6 +26,8 @@ MOVES_AT_ONCE: Final = 64  # waiting moves whose targets are locked with their s
 NO_STREAM: Final = b"-UNBLOCKED the stream key no longer exists\r\n"
 NO_GROUP: Final = b"-NOGROUP the consumer group this client was blocked on no longer exists\r\n"
 
+WRONG_TYPE: Final = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -235,25 +237,40 @@ class Serving:
             changed = [key] if target is None else [key, target]
             # Whoever tracks what he is given hears of it behind his reply.
             async with self._execution.tracking.changing(waiter.command, changed):
-                for keys in self._attempts(waiter, key, held):
-                    reply = await self._attempt(waiter, keys, held)
-                    if waiter.is_over:
-                        break
-                return reply
+                wish = waiter.request
+                if not self._runs_again or wish.target is not None:
+                    return await self._attempt(waiter, [key], held)
+                if wish.streams:
+                    covered = {one for db, one in held.places if db == waiter.db} | {key}
+                    keys = [one for one in dict.fromkeys(wish.keys) if one in covered]
+                    return await self._attempt(waiter, keys, held)
+                return await self._run_again(waiter, key, held)
 
-    def _attempts(self, waiter: Waiter, key: bytes, held: Held) -> list[list[bytes]]:
-        """Choose the keys for which a command is tried, one try after the other.
+    async def _run_again(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
+        """Try a command as a server does that runs it again: from its first key on.
 
-        A server that runs it again begins with its first key, so what was written together with
-        this key may come before it.
+        What was written together with this key may come before it; and a key before it that is of
+        another type by now is an error.
         """
         wish = waiter.request
-        if not self._runs_again or wish.target is not None:
-            return [[key]]
-        held_too = [one for one in wish.keys if (waiter.db, one) in held.places or one == key]
-        if wish.streams:
-            return [list(dict.fromkeys(held_too))]
-        return [[one] for one in held_too[: held_too.index(key) + 1]]
+        for one in dict.fromkeys(wish.keys[: wish.keys.index(key)]):
+            place = (waiter.db, one)
+            is_held = place in held.places
+            if not is_held and self.alarms(place).is_absent(place):
+                continue
+            try:
+                found = await self.type(place)
+            except LinkError:
+                continue  # nobody knows
+            if found == wish.type and is_held:
+                reply = await self._attempt(waiter, [one], held)
+                if waiter.is_over:
+                    return reply
+            elif found not in (wish.type, b"none"):
+                self._served(waiter.command)
+                self._finish(waiter, WRONG_TYPE)
+                return WRONG_TYPE
+        return await self._attempt(waiter, [key], held)
 
     async def _show(self, place: Place, held: Held) -> None:
         """Let all who wait for a stream's entries look; nobody takes any away."""
