@@ -180,9 +180,10 @@ class Blocking:
 
     async def run_and_settle(self, command: _core.Command, handler: Handler) -> Reply:
         """Run a command; who waits for what it may have written is served before its client."""
-        with self._serving.in_order(self._written_by(command)):
+        places = self._written_by(command)
+        with self._serving.in_order(places):
             reply = await handler(command)
-            await self.settle(self._written_by(command))
+            await self.settle(places or self._written_by(command))
         return reply
 
     def _written_by(self, command: _core.Command) -> list[Place]:

@@ -22,8 +22,6 @@ PREFIX = b"threadis-guard-"
 
 # What a script would see or change of one instance only.
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
-# Of a guard that knows no more than this, besides its keys
-RULES = (b"&*", b"+@all", *(b"-" + name for name in WHOLE_KEYSPACE))
 # Of these, what copies of a whole database tell or change as the database would. (A cursor of SCAN
 # is another one elsewhere.)
 LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
@@ -52,6 +50,11 @@ class Refusals:
             f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
             "without declaring it in KEYS, after it may have written; declare its keys"
         )
+
+
+def rules_without(denied: Collection[bytes]) -> Words:
+    """Build the rules of a guard that may do everything else, to keys that are yet to be named."""
+    return [b"&*", b"+@all", *(b"-" + name for name in denied)]
 
 
 def only_one(what: Collection[bytes]) -> bytes:
@@ -107,8 +110,7 @@ class Guard:
         allowed += [sign + pattern(key) for key in others]
         if self._denied != denied:
             self._denied = denied
-            new += [b"&*", b"+@all", *(b"-" + name for name in denied)]
-            return [[*user, *new, *allowed]]
+            return [[*user, *new, *rules_without(denied), *allowed]]
         return [[*user, b"resetkeys", *allowed]]
 
     def login(self) -> Words:

@@ -6,7 +6,7 @@ client.
 """
 
 from threadis import _core
-from threadis.coordinator.guard import RULES, Guard, Refusals
+from threadis.coordinator.guard import WHOLE_KEYSPACE, Guard, Refusals, rules_without
 from threadis.coordinator.known import Known
 
 PUBLISH = b"publish"
@@ -16,7 +16,7 @@ class Taught:
     """Tells the workers."""
 
     def __init__(self, core: _core.Proxy) -> None:
-        self.workers = _core.KnownScripts(core, RULES)
+        self.workers = _core.KnownScripts(core, rules_without(WHOLE_KEYSPACE))
         self._taught: dict[bytes, tuple[bytes, bool]] = {}  # SHA1 → script, whether it is local
 
     def tell(self, name: bytes, body: bytes, known: Known) -> None:
