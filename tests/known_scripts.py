@@ -7,6 +7,9 @@ import redis
 from conftest import Threadis
 from raw import Raw
 
+# Keeps to its keys, unless it is told of another.
+STRAY = "if ARGV[1] then redis.call('SET', ARGV[1], 1) end return redis.call('INCR', KEYS[1])"
+
 
 def raw(running: Threadis) -> Raw:
     return Raw(("127.0.0.1", running.port))

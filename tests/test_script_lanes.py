@@ -1,20 +1,16 @@
 """Scripts that workers run by themselves: which ones, and that nobody can tell the difference."""
 
 import itertools
-import os
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import redis
 
 from conftest import Threadis
-from known_scripts import ask, busy, learn, raw, run_here
-from raw import bulk, command, keys_of, owner
+from known_scripts import STRAY, ask, busy, learn, raw, run_here
+from raw import bulk, command, keys_of
 from threadis.server import Server
 from waiting import until
 
@@ -22,8 +18,6 @@ INSTANCES = 4
 MB = 1024 * 1024
 A, B = (next(keys_of(index, INSTANCES)) for index in (0, 1))
 INCR = "return redis.call('INCR', KEYS[1])"
-# Keeps to its keys, unless it is told of another.
-STRAY = "if ARGV[1] then redis.call('SET', ARGV[1], 1) end return redis.call('INCR', KEYS[1])"
 SLOW = "if ARGV[1] then while true do end end return 1"
 
 Start = Callable[..., Threadis]
@@ -114,25 +108,6 @@ def test_an_undeclared_key_with_the_same_hash_tag_is_no_stranger(client: redis.R
     assert client.evalsha(sha, 1, A, 7) == 1  # without a tag it may live elsewhere
     assert client.get(A + b":more") == b"7"
     assert run_here(client) == before + 1
-
-
-def test_what_a_placement_rule_keeps_together_is_no_stranger(threadis: Start) -> None:
-    running = threadis("--instances", str(INSTANCES), "--save", "", "--placement", "bull:{*}:*")
-    with running.client(single_connection_client=True) as client:
-        script = "redis.call('SET', KEYS[1] .. ':more', ARGV[1] or 0) return 1"
-        sha = learn(client, script, b"bull:mail:1")
-        before = run_here(client)
-        for queue in ("mail", "sms", "a*b", "x"):
-            assert client.evalsha(sha, 1, f"bull:{queue}:7", 5) == 1
-            assert client.get(f"bull:{queue}:7:more") == b"5"
-        assert run_here(client) == before + 4
-        assert client.evalsha(sha, 1, "alone", 7) == 1  # no rule, no tag
-        assert client.get("alone:more") == b"7"
-        assert run_here(client) == before + 4
-        sha = learn(client, STRAY, b"bull:mail:1")
-        assert client.evalsha(sha, 1, "bull:mail:2", "bull:mail:3") == 1
-        with pytest.raises(redis.ResponseError, match="without declaring it"):
-            client.evalsha(sha, 1, "bull:mail:2", "bull:sms:3")
 
 
 def test_the_order_of_a_pipeline(shared: Threadis, client: redis.Redis) -> None:
@@ -411,29 +386,3 @@ def test_a_script_that_runs_too_long_is_told_of_and_killed(
 
     until(runs_here, "workers run scripts again")
     client.config_set("lua-time-limit", 5000)
-
-
-def test_who_leaves_meanwhile_and_an_instance_that_dies(
-    threadis: Start, stock_server: Server, tmp_path: Path
-) -> None:
-    running = threadis(
-        "--server", stock_server.path, "--instances", "2", "--workers", "1", "--save", ""
-    )
-    wait = (
-        "local t = redis.call('TIME')[1] + (ARGV[1] or 0)"
-        " while redis.call('TIME')[1] + 0 < t do end return redis.call('INCR', KEYS[1])"
-    )
-    with running.client() as client, raw(running) as one, raw(running) as two:
-        sha = learn(client, wait, b"k")
-        one.send(command("EVALSHA", sha, 1, "k", 2))
-        time.sleep(0.1)
-        one.reset()
-        assert two.ask("EVALSHA", sha, 1, "k") == b":4\r\n"  # and the first has run
-        two.send(command("EVALSHA", sha, 1, "k", 30))
-        time.sleep(0.3)
-        os.kill(running.instance_pids()[owner(b"k", 2)], signal.SIGKILL)
-        assert b"may or may not have run" in two.reply()
-        until(lambda: two.ask("GET", "k") == b"$-1\r\n", "it is back", seconds=30)
-        before = run_here(client)
-        assert two.ask("EVALSHA", sha, 1, "k") == b":1\r\n"
-        assert run_here(client) == before + 1
