@@ -1,8 +1,5 @@
 """What thousands of clients that wait cost others: nothing. Counted in lines of Python that run."""
 
-import asyncio
-import contextlib
-import itertools
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -11,29 +8,11 @@ from typing import Any, cast
 import pytest
 
 from threadis import _core
-from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.waiters import GROUP, LIST, STREAM, Waiter, Waiters, request
 
 FEW, MANY = 3, 3_000
 KEY = b"key"
 Tracer = Callable[[FrameType, str, Any], Any]
-
-
-class Workers:
-    """Says what a worker would: that a lock holds."""
-
-    def __init__(self) -> None:
-        self.table = Locks(cast(_core.Proxy, self), workers=1, instances=1)
-        self.held: list[int] = []  # tokens
-
-    def lock(self, token: int, *_: object) -> None:
-        """Hold clients back."""
-        self.held.append(token)
-        self.table.locked(cast(_core.Locked, _Locked(token)))
-
-    def unlock(self, token: int) -> None:
-        """Not any more."""
-        self.held.remove(token)
 
 
 def lines(action: Callable[[], object]) -> int:
@@ -54,86 +33,6 @@ def lines(action: Callable[[], object]) -> int:
     finally:
         sys.settrace(before)
     return count
-
-
-async def ask(
-    manager: contextlib.AbstractAsyncContextManager[Lock],
-) -> "asyncio.Task[Lock]":
-    """Stand in line for a lock, which the test will release."""
-
-    async def granted() -> Lock:
-        lock = await manager.__aenter__()
-        lock.is_kept = True
-        return lock
-
-    task = asyncio.create_task(granted())
-    await settled()
-    return task
-
-
-async def settled() -> None:
-    """Let everybody who can go on."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def test_a_lock_costs_the_same_whoever_else_waits() -> None:
-    async def costs(count: int) -> list[int]:
-        table = Workers().table
-        tasks = [await ask(table.stand_in_line([(0, KEY)])) for _ in range(count)]
-        other = await ask(table.stand_in_line([(0, b"other")]))
-        found = [lines(lambda: table.release(other.result()))]
-        for task, behind in itertools.pairwise(tasks[:3]):
-            assert task.done() and not behind.done()
-            found.append(lines(lambda: table.release(task.result())))  # noqa: B023
-            await settled()
-            assert behind.done()
-        for task in tasks:
-            task.cancel()
-        return found
-
-    assert asyncio.run(costs(FEW)) == asyncio.run(costs(MANY))
-
-
-def test_locks_are_granted_in_order_of_arrival() -> None:
-    async def run() -> None:
-        workers = Workers()
-        table = workers.table
-        wanted: list[list[Key]] = [
-            [(0, b"a", False)], [(0, b"a", False)], [(0, b"a", True), (0, b"b", False)],
-            [(0, b"b", False)], [(0, b"b", True)], [(0, b"a", False), (0, b"b", False)],
-            [(0, b"c", True)],
-        ]  # fmt: skip
-        tasks = [await ask(table.hold(keys, [0])) for keys in wanted]
-        tasks.append(await ask(table.hold_everything()))
-        tasks.append(await ask(table.hold([(0, b"d", False)], [0])))
-        assert workers.held == [1, 2, 4, 7]  # 6 shares with these, but 3 and 5 are older
-        for token, then in (
-            (1, [2, 4, 7]), (2, [4, 7, 3]), (3, [4, 7]), (4, [7, 5]), (7, [5]), (5, [6]),
-            (6, [8]),  # on everything: alone
-            (8, [9]), (9, []),
-        ):  # fmt: skip
-            table.release(tasks[token - 1].result())
-            await settled()
-            assert workers.held == then
-        assert table.count() == 0
-
-    asyncio.run(run())
-
-
-def test_who_gives_up_lets_those_behind_go_on() -> None:
-    async def run() -> None:
-        workers = Workers()
-        table = workers.table
-        await ask(table.hold([(0, KEY, False)], [0]))
-        impatient = await ask(table.hold([(0, KEY, True)], [0]))
-        await ask(table.hold([(0, KEY, False)], [0]))
-        assert workers.held == [1]
-        impatient.cancel()
-        await settled()
-        assert workers.held == [1, 3]
-
-    asyncio.run(run())
 
 
 def waiter(number: int, *words: bytes, keys: list[bytes]) -> Waiter:
@@ -193,13 +92,6 @@ def test_lines_are_apart() -> None:
     assert not crowd.with_groups()
     assert [crowd.remove(one) for one in waiting[1:3]] == [[], [place]]
     assert place not in crowd
-
-
-class _Locked:
-    """A lock holds."""
-
-    def __init__(self, token: int) -> None:
-        self.token = token
 
 
 class _Info:

@@ -170,7 +170,9 @@ impl Worker {
                 Mail::OpenToAll => self.open_to_all(),
                 Mail::Lock(lock) => self.lock(lock),
                 Mail::Unlock(token) => self.unlock(token),
+                Mail::Locked(token) => self.commits.locked(token),
                 Mail::Busy => {
+                    self.give_up_waiting_commits();
                     self.wake_those_behind_locks();
                     self.wake_those_behind_scripts();
                 }

@@ -91,6 +91,9 @@ pub struct Row {
     pub touches_keys: bool,
     /// Where it goes.
     pub route: Route,
+    /// How the replies of its parts are merged, if it is done in parts when its keys live on several
+    /// instances.
+    pub parts: Option<Merge>,
     /// Where its keys are.
     pub keys: Vec<KeySpec>,
     /// The one key's argument, when the specification is that simple (most are); else 0.
@@ -133,6 +136,7 @@ impl Row {
             is_shown: true,
             touches_keys: true,
             route,
+            parts: None,
             keys,
             only_key,
             special_words: Vec::new(),

@@ -36,6 +36,7 @@ impl Worker {
                 Io::Later => {}
                 Io::Gone => self.break_lane(place),
                 Io::Moved(_) if self.lanes.is_for_scripts(place) => self.cut_blocks(place),
+                Io::Moved(_) if self.lanes.is_for_commit(place) => self.cut_commit(place),
                 Io::Moved(_) => self.cut_replies(place),
             }
         }

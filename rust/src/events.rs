@@ -25,14 +25,16 @@ const HANG_UP: epoll::EventFlags =
 impl Worker {
     /// Sleeps until something happens, and notes what.
     pub(crate) fn wait(&mut self, events: &mut Vec<epoll::Event>) {
-        let is_busy =
-            !self.ready.is_empty() || !self.ready_lanes.is_empty() || !self.dirty_lanes.is_empty();
+        let is_busy = !self.ready.is_empty()
+            || !self.ready_lanes.is_empty()
+            || !self.dirty_lanes.is_empty()
+            || self.locks.are_coming();
         let until = if is_busy {
             0
         } else if self.held.is_empty() {
-            self.next_tick
+            self.next_tick.min(self.commits.deadline())
         } else {
-            self.held_until.min(self.next_tick)
+            self.held_until.min(self.next_tick).min(self.commits.deadline())
         };
         let timeout = until.saturating_sub(self.now).min(TICK_NANOSECONDS);
         let timeout = Timespec {

@@ -30,6 +30,15 @@ impl InstanceState {
     }
 }
 
+/// The error for a write over several instances that was decided, and has not happened here.
+#[must_use]
+pub fn incomplete(index: usize) -> String {
+    format!(
+        "ERR instance {index} was lost during a write to several instances; \
+         it will be completed when it is back"
+    )
+}
+
 /// The error for a command whose lane was lost before its reply.
 #[must_use]
 pub fn lost(index: usize, was_sent: bool) -> String {

@@ -21,8 +21,9 @@ pub const OUT_LIMIT: usize = 1024 * 1024;
 /// An emptied buffer larger than this is given back.
 pub(crate) const BUFFER_KEEP: usize = 1024 * 1024;
 
-/// What instances know lanes by: the coordinator waits until those of a stopped instance are gone.
-const NAME: &[u8] = b"threadis-lane";
+/// What instances know lanes by, before what tells one from others: the coordinator waits until those
+/// of a stopped instance are gone.
+const NAME: &str = "threadis-lane-";
 
 /// What a lane's connection has been told, once, before the first command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -48,6 +49,8 @@ pub(crate) enum Duty {
     Upload,
     /// Scripts, which have a lane of their own.
     Scripts,
+    /// A part of one commit.
+    Commit,
     /// Nothing: it was proved clean, and waits for its next duty.
     Spare,
 }
@@ -104,6 +107,8 @@ pub struct Lane {
     pub(crate) cutter: Cutter,
     /// The scripts in flight, if it is for scripts.
     pub(crate) scripts: Option<Box<Fences>>,
+    /// The commit that uses it, if one does.
+    pub(crate) commit: Option<usize>,
     /// Replies were cut up to here.
     pub(crate) start: usize,
     /// The socket may have more to read.
@@ -142,6 +147,7 @@ impl Lane {
             busy: None,
             cutter: Cutter::default(),
             scripts: None,
+            commit: None,
             start: 0,
             readable: false,
             hung_up: false,
@@ -157,7 +163,7 @@ impl Lane {
     pub(crate) fn is_idle(&self) -> bool {
         self.expects.is_empty()
             && self.opening == 0
-            && self.duty != Duty::Upload
+            && !matches!(self.duty, Duty::Upload | Duty::Commit)
             && !self.is_dirty
             && !self.is_broken
     }
@@ -254,9 +260,19 @@ impl Lane {
     }
 }
 
+/// What an instance knows a lane of a worker by.
+pub(crate) fn name(worker: usize, serial: u64) -> Vec<u8> {
+    format!("{NAME}{worker}-{serial}").into_bytes()
+}
+
 /// The commands that put a new connection into a state, and how many replies they have. Its user
 /// comes last: who is restricted may not be allowed the others.
-pub(crate) fn opening(state: State, user: Option<&[u8]>, password: &[u8]) -> (Vec<u8>, usize) {
+pub(crate) fn opening(
+    state: State,
+    name: &[u8],
+    user: Option<&[u8]>,
+    password: &[u8],
+) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut count = 0;
     let mut command = |args: &[&[u8]]| {
@@ -267,10 +283,10 @@ pub(crate) fn opening(state: State, user: Option<&[u8]>, password: &[u8]) -> (Ve
         count += 1;
     };
     if state.resp3 {
-        command(&[b"HELLO", b"3", b"AUTH", ADMIN, password, b"SETNAME", NAME]);
+        command(&[b"HELLO", b"3", b"AUTH", ADMIN, password, b"SETNAME", name]);
     } else {
         command(&[b"AUTH", ADMIN, password]);
-        command(&[b"CLIENT", b"SETNAME", NAME]);
+        command(&[b"CLIENT", b"SETNAME", name]);
     }
     if state.db != 0 {
         command(&[b"SELECT", state.db.to_string().as_bytes()]);

@@ -2,7 +2,7 @@
 
 use crate::big::BIG;
 use crate::fences::Fences;
-use crate::lane::{BUFFER_KEEP, Duty, Expect, Lane, State, opening};
+use crate::lane::{self, BUFFER_KEEP, Duty, Expect, Lane, State, opening};
 use crate::net::{self, Io};
 use crate::reply::Broken;
 use crate::shared::Shared;
@@ -38,6 +38,8 @@ pub struct Lanes {
     pub(crate) scripts: HashMap<(u32, usize), usize>,
     /// What the last such lane has left to the next.
     pub(crate) guards: HashMap<(u32, usize), Box<Fences>>,
+    /// Whose they are.
+    pub(crate) worker: usize,
     last_serial: u64,
     /// How many have something big.
     aside: usize,
@@ -70,6 +72,12 @@ struct Set {
 }
 
 impl Lanes {
+    /// None, of a worker.
+    #[must_use]
+    pub fn new(worker: usize) -> Self {
+        Self { worker, ..Self::default() }
+    }
+
     /// The set for a state; made if new.
     ///
     /// # Panics
@@ -125,7 +133,9 @@ impl Lanes {
     /// True while somebody waits for a reply, and reads what comes.
     #[must_use]
     pub fn are_waited_for(&self) -> bool {
-        self.open.iter().any(|(_, lane)| !lane.expects.is_empty() && !lane.is_paused)
+        self.open.iter().any(|(_, lane)| {
+            (!lane.expects.is_empty() && !lane.is_paused) || lane.duty == Duty::Commit
+        })
     }
 
     /// Places of the lanes to an instance.
@@ -256,12 +266,13 @@ impl Lanes {
             return Err(Errno::PERM);
         }
         let fd = net::connect_unix(socket)?;
-        let (hello, opening) = opening(state, user.as_deref(), &shared.instance_password);
+        self.last_serial += 1;
+        let name = lane::name(self.worker, self.last_serial);
+        let (hello, opening) = opening(state, &name, user.as_deref(), &shared.instance_password);
         // A new socket has room for so few bytes, or is not usable.
         if net::write(&fd, &hello) != Io::Moved(hello.len()) {
             return Err(Errno::CONNRESET);
         }
-        self.last_serial += 1;
         let mut lane = Lane::new(fd, instance, set, opening, now);
         lane.serial = self.last_serial;
         let place = self.open.insert(lane);
@@ -348,6 +359,31 @@ impl Lanes {
         lane.answered += 1;
         let number = |offset| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
         Ok(Some((number(start)?, number(length)?, expect)))
+    }
+
+    /// Cuts the next reply to a commit: where it lies in `received`.
+    ///
+    /// # Errors
+    /// `Broken` for what is no reply.
+    pub(crate) fn next_of_commit(&mut self, place: usize) -> Result<Option<(u32, u32)>, Broken> {
+        if !self.pass_opening(place)? {
+            return Ok(None);
+        }
+        let lane = &mut self.open[place];
+        let buffer = self.received.after(place, lane.start);
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        let Some(length) = lane.cutter.cut(buffer)? else { return Ok(None) };
+        let start = lane.start;
+        lane.start += length;
+        let number = |offset| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
+        Ok(Some((number(start)?, number(length)?)))
+    }
+
+    /// True for a lane of a commit.
+    pub(crate) fn is_for_commit(&self, place: usize) -> bool {
+        self.open[place].duty == Duty::Commit
     }
 
     /// A lane, to change it, beside what all have received.

@@ -11,6 +11,8 @@
 //! `worker` owns all of it and runs the turn; `ordinary` is the short way, there and back, that nearly
 //! every command takes; `forward`, `route`, `split` and `reach` are the way out, `deliver` the
 //! way back, `pubsub`, `subscriptions` and `push` deliver messages,
+//! `joining` and `commits` do what must be done on several instances or not
+//! at all,
 //! `session` answers what needs no instance, `clients` lets clients come and go, `balance` lets them move. `shared` is what
 //! threads share. `load` is the other side: a generator that checks what it gets. Python is only
 //! in `python` and `load::python`.
@@ -21,6 +23,9 @@ pub mod client;
 pub mod client_info;
 mod clients;
 pub mod command;
+pub mod commit;
+mod commit_ends;
+mod commits;
 mod deliver;
 pub mod ears;
 mod events;
@@ -31,16 +36,19 @@ mod group;
 mod guard;
 mod inline;
 pub mod instance;
+mod joining;
 pub mod keys;
 pub mod lane;
 pub mod lanes;
 pub mod load;
+pub mod lock_table;
 pub mod locks;
 pub mod merge;
 pub mod monitor;
 pub mod multi;
 pub mod names;
 pub mod net;
+mod nonce;
 pub mod number;
 mod ordered;
 mod ordinary;
@@ -69,6 +77,7 @@ mod spin;
 mod split;
 pub mod stats;
 pub mod subscriptions;
+mod taken;
 pub mod tally;
 pub mod tracking;
 pub mod tracking_table;

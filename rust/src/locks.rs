@@ -1,10 +1,10 @@
 //! Key locks, as one worker sees them: which keys its clients must wait for.
 //!
-//! The coordinator decides who holds what, in order of arrival; every worker is told by mail:
+//! The table (`lock_table.rs`) decides who holds what, in order of arrival; every worker is told:
 //!
 //! ```text
 //! Mail::Lock   ─► clients that were waiting go first ─► the lock holds here
-//!              ─► what was in flight to its instances is answered ─► ToCoordinator::Locked
+//!              ─► what was in flight to its instances is answered ─► its holder may hear: Locked
 //! Mail::Unlock ─► the lock is gone, its waiters are woken
 //! ```
 //! So a lock costs those who do not use it one look at an empty table, and nobody starves: whoever
@@ -13,8 +13,8 @@
 use crate::client::Gate;
 use crate::command::{Route, Row};
 use crate::forward::Taken;
+use crate::lock_table::{Fingerprint, Lock};
 use crate::request::Args;
-use crate::shared::ToCoordinator;
 use crate::worker::Worker;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,19 +22,6 @@ use std::sync::Arc;
 /// What the coordinator tells those who wait for a lock while a script runs too long.
 pub(crate) const BUSY: &str =
     "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
-
-/// One lock, as the coordinator asks for it.
-#[derive(Debug)]
-pub struct Lock {
-    /// The coordinator's name for it.
-    pub token: u64,
-    /// Database, key, and whether nobody else may even read it.
-    pub keys: Vec<(u32, Vec<u8>, bool)>,
-    /// The whole keyspace, every database.
-    pub everything: bool,
-    /// Instances on which nothing may be in flight before it holds.
-    pub instances: Vec<usize>,
-}
 
 /// A command in flight: this lane has answered it when it has answered so many.
 #[derive(Debug)]
@@ -51,10 +38,10 @@ pub(crate) struct Locks {
     coming: Vec<Arc<Lock>>,
     held: Vec<Arc<Lock>>,
     /// How often each key is locked: for everyone, against writers only.
-    keys: HashMap<(u32, Vec<u8>), (u32, u32)>,
+    keys: HashMap<Fingerprint, (u32, u32)>,
     everything: usize,
     /// Locks that hold here, but something is still in flight.
-    settling: Vec<(u64, Vec<Mark>)>,
+    settling: Vec<(Arc<Lock>, Vec<Mark>)>,
     /// Clients behind a lock: place and generation.
     waiting: Vec<(usize, u32)>,
 }
@@ -66,45 +53,43 @@ impl Locks {
         self.held.is_empty()
     }
 
+    /// True if locks come into force in the next turn.
+    pub(crate) fn are_coming(&self) -> bool {
+        !self.coming.is_empty()
+    }
+
     /// True while a lock waits for what is in flight.
     pub(crate) fn are_settling(&self) -> bool {
         !self.settling.is_empty()
     }
 
-    /// True while a key may not be written.
-    pub(crate) fn are_on(&self, db: u32, key: &[u8]) -> bool {
-        self.everything > 0 || self.is_key_locked(db, key, true)
-    }
-
-    fn is_key_locked(&self, db: u32, key: &[u8], writes: bool) -> bool {
-        // The map wants an owned key; locks are rare, and so is this look-up.
-        let held = self.keys.get(&(db, key.to_vec()));
+    fn is_locked(&self, key: Fingerprint, writes: bool) -> bool {
+        let held = self.keys.get(&key);
         held.is_some_and(|&(exclusive, shared)| exclusive > 0 || (writes && shared > 0))
     }
 
     fn add(&mut self, lock: Arc<Lock>) {
-        self.everything += usize::from(lock.everything);
-        for (db, key, exclusive) in &lock.keys {
-            let held = self.keys.entry((*db, key.clone())).or_default();
-            *(if *exclusive { &mut held.0 } else { &mut held.1 }) += 1;
+        self.everything += usize::from(lock.want.everything);
+        for &(key, exclusive) in &lock.want.keys {
+            let held = self.keys.entry(key).or_default();
+            *(if exclusive { &mut held.0 } else { &mut held.1 }) += 1;
         }
         self.held.push(lock);
     }
 
     fn remove(&mut self, token: u64) {
         self.coming.retain(|lock| lock.token != token);
-        self.settling.retain(|(settling, _)| *settling != token);
+        self.settling.retain(|(settling, _)| settling.token != token);
         let Some(at) = self.held.iter().position(|lock| lock.token == token) else {
             return;
         };
         let lock = self.held.swap_remove(at);
-        self.everything -= usize::from(lock.everything);
-        for (db, key, exclusive) in &lock.keys {
-            let name = (*db, key.clone());
-            if let Some(held) = self.keys.get_mut(&name) {
-                *(if *exclusive { &mut held.0 } else { &mut held.1 }) -= 1;
+        self.everything -= usize::from(lock.want.everything);
+        for &(key, exclusive) in &lock.want.keys {
+            if let Some(held) = self.keys.get_mut(&key) {
+                *(if exclusive { &mut held.0 } else { &mut held.1 }) -= 1;
                 if *held == (0, 0) {
-                    self.keys.remove(&name);
+                    self.keys.remove(&key);
                 }
             }
         }
@@ -125,7 +110,7 @@ impl Worker {
             Route::Keys | Route::Split(_) => {
                 self.locks.everything > 0
                     || crate::keys::all(&row.keys, args)
-                        .any(|index| self.locks.is_key_locked(db, args.get(index), row.writes))
+                        .any(|index| self.is_locked_in(db, args.get(index), row.writes))
             }
             // It would see the half of what someone is writing.
             Route::All(_) => true,
@@ -151,9 +136,17 @@ impl Worker {
 
     /// True while this key is locked.
     pub(crate) fn is_key_locked(&self, place: usize, key: &[u8], writes: bool) -> bool {
-        let locks = &self.locks;
-        !locks.is_free()
-            && (locks.everything > 0 || locks.is_key_locked(self.db(place), key, writes))
+        !self.locks.is_free()
+            && (self.locks.everything > 0 || self.is_locked_in(self.db(place), key, writes))
+    }
+
+    /// True while a key may not be written.
+    pub(crate) fn may_not_write(&self, db: u32, key: &[u8]) -> bool {
+        self.locks.everything > 0 || self.is_locked_in(db, key, true)
+    }
+
+    fn is_locked_in(&self, db: u32, key: &[u8], writes: bool) -> bool {
+        self.locks.is_locked(self.shared.lock_table.fingerprint(db, key), writes)
     }
 
     /// The same for the keys of a transaction.
@@ -162,10 +155,9 @@ impl Worker {
         place: usize,
         keys: &[(u32, Vec<u8>, bool)],
     ) -> bool {
-        let locks = &self.locks;
-        let is_locked = !locks.held.is_empty()
-            && (locks.everything > 0
-                || keys.iter().any(|(db, key, writes)| locks.is_key_locked(*db, key, *writes)));
+        let is_locked = !self.locks.is_free()
+            && (self.locks.everything > 0
+                || keys.iter().any(|(db, key, writes)| self.is_locked_in(*db, key, *writes)));
         is_locked && self.wait_for_unlock(place)
     }
 
@@ -202,7 +194,7 @@ impl Worker {
     /// Puts the locks that came this turn in force, and notes what is in flight.
     pub(crate) fn begin_locks(&mut self) {
         for lock in std::mem::take(&mut self.locks.coming) {
-            let lanes = lock.instances.iter().flat_map(|&index| self.lanes.of_instance(index));
+            let lanes = lock.want.instances.iter().flat_map(|&index| self.lanes.of_instance(index));
             let marks = lanes.filter_map(|place| {
                 let lane = self.lanes.get(place)?;
                 let in_flight = lane.expects.len() as u64;
@@ -213,13 +205,13 @@ impl Worker {
                 })
             });
             let marks = marks.collect();
-            self.locks.settling.push((lock.token, marks));
+            self.locks.settling.push((Arc::clone(&lock), marks));
             self.locks.add(lock);
             self.read_paused_lanes();
         }
     }
 
-    /// Tells the coordinator of locks before which everything has been answered.
+    /// Says of locks before which everything has been answered that they hold.
     pub(crate) fn settle_locks(&mut self) {
         if self.locks.settling.is_empty() {
             return;
@@ -232,11 +224,11 @@ impl Worker {
                 lane.serial == mark.serial && !lane.is_broken && has_run < mark.answered
             })
         };
-        let (index, coordinator) = (self.index, &self.shared.coordinator);
-        self.locks.settling.retain_mut(|(token, marks)| {
+        let (index, shared, commits) = (self.index, &self.shared, &mut self.commits);
+        self.locks.settling.retain_mut(|(lock, marks)| {
             marks.retain(is_open);
-            if marks.is_empty() {
-                coordinator.post(ToCoordinator::Locked { token: *token, worker: index });
+            if marks.is_empty() && shared.lock_holds_here(lock, index) {
+                commits.locked(lock.token);
             }
             !marks.is_empty()
         });

@@ -7,6 +7,7 @@
 
 use crate::client::Owed;
 use crate::command::{Route, Row};
+use crate::commit::{EXEC, MULTI};
 use crate::forward::Taken;
 use crate::keys;
 use crate::reach::Reach;
@@ -15,25 +16,26 @@ use crate::route::{Owner, has_special_word, owner, push_args};
 use crate::shared::{ClientKey, Shared, ToCoordinator};
 use crate::worker::Worker;
 
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
-
 /// Commands between MULTI and EXEC.
 #[derive(Debug, Default)]
 pub struct Multi {
-    /// In canonical form, one behind the other.
-    commands: Vec<u8>,
-    count: usize,
+    /// In canonical form, one behind the other; where each ends.
+    pub(crate) commands: Vec<u8>,
+    pub(crate) ends: Vec<usize>,
     /// Their rows.
-    rows: Vec<u32>,
+    pub(crate) rows: Vec<u32>,
+    /// The instance of each, while every one has keys, all of one instance.
+    pub(crate) homes: Vec<u16>,
     /// The instance of every key so far.
     instance: Option<usize>,
-    /// Keys of several instances, or a command that no instance can do alone.
+    /// Keys of several instances.
+    is_on_several: bool,
+    /// A command that no instance can do alone.
     needs_coordinator: bool,
     /// A command was refused: EXEC will refuse the whole.
     is_spoilt: bool,
     /// Database, key, whether it is written: what EXEC must not run into a lock with.
-    keys: Vec<(u32, Vec<u8>, bool)>,
+    pub(crate) keys: Vec<(u32, Vec<u8>, bool)>,
     /// A command waits while CLIENT PAUSE holds writes back, and so will EXEC.
     pub(crate) may_replicate: bool,
 }
@@ -134,17 +136,20 @@ impl Worker {
         };
         match owner {
             Owner::Nobody => {}
-            Owner::One(instance) if *multi.instance.get_or_insert(instance) == instance => {}
-            Owner::One(_) | Owner::Several => multi.needs_coordinator = true,
+            Owner::One(instance) => {
+                multi.is_on_several |= *multi.instance.get_or_insert(instance) != instance;
+                multi.homes.extend(u16::try_from(instance));
+            }
+            Owner::Several => multi.needs_coordinator = true,
         }
         if !multi.needs_coordinator {
             let keys = keys::all(&row.keys, args).map(|at| (db, args.get(at).to_vec(), row.writes));
             multi.keys.extend(keys);
         }
-        multi.count += 1;
         multi.rows.push(last_row);
         multi.may_replicate |= row.may_replicate;
         push_args(&mut multi.commands, args);
+        multi.ends.push(multi.commands.len());
         self.answer(place, b"+QUEUED\r\n");
     }
 
@@ -179,12 +184,18 @@ impl Worker {
             || self.shared.waited.any(&multi.keys);
         let client = &self.clients[place];
         let is_busy = self.shared.settings.busy().is_some();
-        if client.is_watching || is_busy || (needs_coordinator && !multi.is_spoilt) {
+        let is_odd = client.is_watching || is_busy || (needs_coordinator && !multi.is_spoilt);
+        if is_odd || (multi.is_on_several && !multi.is_spoilt) {
             if self.must_drain(place) {
                 self.clients[place].multi = Some(multi);
                 return Taken::NotYet;
             }
-            let queued = (!multi.is_spoilt).then(|| split(&multi.commands, multi.count));
+            let is_plain = !is_odd && multi.homes.len() == multi.rows.len();
+            let multi = match if is_plain { self.join_with(place, multi) } else { Err(multi) } {
+                Ok(()) => return Taken::Yes,
+                Err(multi) => multi,
+            };
+            let queued = (!multi.is_spoilt).then(|| split(&multi.commands, multi.rows.len()));
             if queued.is_some() && self.is_monitored() {
                 self.show_queued_later(place, &multi.commands);
             }
@@ -196,7 +207,7 @@ impl Worker {
             self.refuse(place, "EXECABORT Transaction discarded because of previous errors.");
             return Taken::Yes;
         }
-        if multi.count == 0 {
+        if multi.rows.is_empty() {
             self.answer(place, b"*0\r\n");
             return Taken::Yes;
         }
@@ -268,7 +279,8 @@ impl Worker {
         }
         // MULTI and every command have a reply of their own, which says no more than QUEUED.
         let exec = self.clients[place].last_row();
-        let block = Block { before: multi.count + 1, rows: multi.rows, exec, refusal: Vec::new() };
+        let before = multi.rows.len() + 1;
+        let block = Block { before, rows: multi.rows, exec, refusal: Vec::new() };
         let sequence = self.clients[place].owe(Owed::Block(Box::new(block)));
         self.append_part(place, lane, sequence, |out| {
             out.reserve(MULTI.len() + multi.commands.len() + EXEC.len());
@@ -276,7 +288,7 @@ impl Worker {
             out.extend_from_slice(&multi.commands);
             out.extend_from_slice(EXEC);
         });
-        for _ in 0..=multi.count {
+        for _ in 0..before {
             self.append_part(place, lane, sequence, |_| {});
         }
         Taken::Yes

@@ -4,9 +4,10 @@
 //! for an ordinary command.
 
 use crate::command::Table;
+use crate::commit::Finished;
 use crate::ears::Ears;
 use crate::instance::InstanceState;
-use crate::locks::Lock;
+use crate::lock_table::LockTable;
 use crate::net::Listener;
 use crate::scripts::Scripts;
 use crate::session::hello_reply;
@@ -25,6 +26,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod commits;
 mod config;
 mod convert;
 mod facts;
@@ -38,13 +40,12 @@ mod scripts;
 mod thread;
 mod tracking;
 
+use commits::{Finished as FinishedCommits, Locked, PyLockTable, Unsettled, WorkerCommits};
 use config::Config;
 use convert::os_error;
 use facts::{build_profile, glob_matches, slot};
 use feed::{Feed, Interest, Subscribe, Subscribed};
-use letters::{
-    ClientList, Command, Heard, Left, Locked, Logged, Ran, Stopped, Tally, letter_to_python,
-};
+use letters::{ClientList, Command, Heard, Left, Logged, Ran, Stopped, Tally, letter_to_python};
 use lines::Lines;
 use placement::PyPlacement;
 use replies::{Replies, elements};
@@ -58,11 +59,13 @@ use tracking::Trackers;
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, Heard, Left, Locked, Logged, Proxy, Ran, Replies, Stopped, Tally,
+        ClientList, Command, Heard, Left, Logged, Proxy, Ran, Replies, Stopped, Tally,
         build_profile, elements, glob_matches, slot,
     };
     #[pymodule_export]
     use super::{Feed, Interest, Lines, PyPlacement, Subscribe, Subscribed, Trackers};
+    #[pymodule_export]
+    use super::{FinishedCommits, Locked, PyLockTable, Unsettled, WorkerCommits};
     #[pymodule_export]
     use super::{KnownScripts, Overdue, Strayed};
     #[pymodule_export]
@@ -115,6 +118,8 @@ impl Proxy {
             ears: Ears::default(),
             tracking: Tracking::default(),
             waited: Waited::default(),
+            lock_table: LockTable::default(),
+            finished: Finished::new().map_err(os_error)?,
             scripts: Scripts::default(),
             monitors: AtomicUsize::new(0),
             users: Users::default(),
@@ -216,28 +221,6 @@ impl Proxy {
         let key = command.key();
         if let Some(door) = self.shared.doors.get(key.worker) {
             door.mailbox.post(Mail::Run(key, queued, token));
-        }
-    }
-
-    /// Tells every worker to let its clients wait for these keys (database, key, exclusive); each
-    /// answers with a `Locked` once nothing is in flight to these instances that could miss it.
-    fn lock(
-        &self,
-        token: u64,
-        keys: Vec<(u32, Vec<u8>, bool)>,
-        everything: bool,
-        instances: Vec<usize>,
-    ) {
-        let lock = Arc::new(Lock { token, keys, everything, instances });
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::Lock(Arc::clone(&lock)));
-        }
-    }
-
-    /// Ends a lock.
-    fn unlock(&self, token: u64) {
-        for door in &self.shared.doors {
-            door.mailbox.post(Mail::Unlock(token));
         }
     }
 

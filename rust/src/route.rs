@@ -61,7 +61,7 @@ impl Worker {
             }
             // No keys where the server expects some: any instance will say what is wrong.
             Owner::Nobody => self.route_to_any(place, args),
-            Owner::Several => self.route_to_coordinator(place, args),
+            Owner::Several => self.route_in_parts(place, row, args, shared),
         }
     }
 

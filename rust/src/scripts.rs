@@ -3,7 +3,6 @@
 //! coordinator's (`scripts.py`), which also says what is known.
 
 use crate::client::{Gate, Owed};
-use crate::client_info::ClientInfo;
 use crate::command::Row;
 use crate::fences::{Means, Outcome};
 use crate::forward::Taken;
@@ -12,6 +11,7 @@ use crate::guard;
 use crate::keys;
 use crate::lane::Expect;
 use crate::multi::split;
+use crate::nonce::nonce;
 use crate::reply::Broken;
 use crate::request::Args;
 use crate::shared::{Shared, ToCoordinator};
@@ -98,7 +98,7 @@ impl Worker {
         let Some(lane) = self.script_lane(set, plan.instance) else {
             return self.instance_down(place, plan.instance);
         };
-        let Some(nonce) = nonce() else {
+        let Ok(nonce) = nonce() else {
             return self.route_to_coordinator(place, args);
         };
         self.send_script(place, lane, plan, args, shared, nonce)
@@ -106,19 +106,7 @@ impl Worker {
 
     /// `None` unless everything about it is ordinary.
     fn plan_script(&self, place: usize, row: &Row, args: Args, shared: &Shared) -> Option<Plan> {
-        let client = &self.clients[place];
-        let settings = &shared.settings;
-        let is_ordinary = client.executing.is_none()
-            && !client.is_restricted
-            && client.subscriptions.is_none()
-            && settings.pause.load(Relaxed) == crate::pause::NONE
-            && settings.busy().is_none()
-            && !settings.tight.load(Relaxed)
-            && !settings.log_all.load(Relaxed)
-            && shared.scripts.limit.load(Relaxed) >= SECOND
-            && !shared.placement.has_pins()
-            && !shared.tracking.is_on()
-            && !self.is_monitored();
+        let is_ordinary = self.may_run_here(place) && shared.scripts.limit.load(Relaxed) >= SECOND;
         if !is_ordinary || args.len() < 4 || args.raw.len() > LENGTH_MOST {
             return None;
         }
@@ -154,8 +142,8 @@ impl Worker {
         keys::all(&row.keys, args).any(|at| {
             let key = args.get(at);
             let group = Group::of(key, &self.shared.placement);
-            self.locks.are_on(db, key)
-                || group.is_some_and(|one| self.locks.are_on(db, &one.lock()))
+            self.may_not_write(db, key)
+                || group.is_some_and(|one| self.may_not_write(db, &one.lock()))
         })
     }
 
@@ -164,7 +152,7 @@ impl Worker {
         if let Some(lane) = self.lanes.script_lane(set, instance) {
             return Some(lane);
         }
-        let id = String::from_utf8_lossy(&nonce()?[..16]).into_owned();
+        let id = String::from_utf8_lossy(&nonce().ok()?[..16]).into_owned();
         let lane = self.free_lane(set, instance)?;
         self.lanes.give_to_scripts(lane, id);
         Some(lane)
@@ -233,7 +221,7 @@ impl Worker {
                     self.tally.saw_no_memory |= why.starts_with(b"-OOM ");
                     self.script_not_run(expect, &block.command);
                 }
-                Outcome::Malformed => self.answer_script(expect, MALFORMED),
+                Outcome::Malformed => self.answer_owed(expect, MALFORMED),
                 Outcome::Strayed(log) => {
                     let log = self.lanes.received.after(place, start)[log].to_vec();
                     self.script_strayed(expect, &block.script, block.guard, log);
@@ -250,20 +238,6 @@ impl Worker {
         Ok(())
     }
 
-    fn answer_script(&mut self, expect: Expect, reply: &[u8]) {
-        let place = expect.client as usize;
-        let Some(client) = self.clients.get_mut(place) else { return };
-        if client.generation != expect.generation {
-            return;
-        }
-        if let Some(owed) = client.owed_at(expect.sequence) {
-            self.tally.failed(owed.row() as usize, reply);
-        }
-        client.put(expect.sequence, reply);
-        self.open_gate(place);
-        self.mark_dirty(place);
-    }
-
     /// The coordinator learns that a script does not keep to its keys, and finds the words.
     fn script_strayed(&mut self, expect: Expect, script: &[u8], guard: Vec<u8>, log: Vec<u8>) {
         let Some(place) = self.give_back(expect) else { return };
@@ -275,34 +249,8 @@ impl Worker {
     /// The coordinator runs what has not run here, and finds the words or another way.
     fn script_not_run(&mut self, expect: Expect, command: &[u8]) {
         let Some(place) = self.give_back(expect) else { return };
-        let info = ClientInfo { query_bytes: command.len(), ..self.describe(place) };
-        let letter = ToCoordinator::Command {
-            key: self.key(place),
-            info: Box::new(info),
-            args: split(command, 1).pop().unwrap_or_default(),
-            queued: None,
-            token: None,
-            is_question: false,
-        };
-        self.shared.coordinator.post(letter);
-        if self.clients[place].hung_up {
-            self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
-        }
-    }
-
-    /// The coordinator answers this client, and counts its command; `None` if it has left.
-    fn give_back(&mut self, expect: Expect) -> Option<usize> {
-        let place = expect.client as usize;
-        let client = self.clients.get_mut(place)?;
-        if client.generation != expect.generation {
-            return None;
-        }
-        if let Some(owed) = client.owed_at(expect.sequence) {
-            self.tally.not_called(owed.row() as usize);
-        }
-        client.gate = Gate::Coordinator;
-        client.is_known = true;
-        Some(place)
+        let args = split(command, 1).pop().unwrap_or_default();
+        self.give_to_coordinator(place, command.len(), args, None);
     }
 
     /// A script runs too long: whoever waits for its lane asks again.
@@ -345,18 +293,3 @@ impl Worker {
 }
 
 const TOO_LONG: Broken = Broken("buffer over 4 GB");
-
-/// 32 hexadecimal digits that nobody can guess.
-fn nonce() -> Option<[u8; 32]> {
-    let mut random = [0; 16];
-    let read = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-    if read != Ok(random.len()) {
-        return None;
-    }
-    let mut digits = [0; 32];
-    for (two, byte) in digits.chunks_exact_mut(2).zip(random) {
-        two[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-        two[1] = b"0123456789abcdef"[usize::from(byte & 15)];
-    }
-    Some(digits)
-}

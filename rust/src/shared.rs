@@ -5,10 +5,11 @@
 use crate::client::Client;
 use crate::client_info::ClientInfo;
 use crate::command::{Row, Table};
+use crate::commit::{Finished, Unsettled};
 use crate::ears::{Ears, Heard};
 use crate::instance::InstanceState;
 use crate::lane::State;
-use crate::locks::Lock;
+use crate::lock_table::{Lock, LockTable};
 use crate::net::Peer;
 use crate::placement::Placement;
 use crate::scripts::Scripts;
@@ -59,6 +60,10 @@ pub struct Shared {
     pub tracking: Tracking,
     /// For which keys clients wait.
     pub waited: Waited,
+    /// Who holds which keys.
+    pub lock_table: LockTable,
+    /// Commits of workers, for whoever looks at their records.
+    pub finished: Finished,
     /// What is known of scripts.
     pub scripts: Scripts,
     /// Clients in MONITOR, of all workers.
@@ -147,6 +152,8 @@ pub enum Mail {
     Lock(Arc<Lock>),
     /// They need not wait any more.
     Unlock(u64),
+    /// A lock of one of your commits holds.
+    Locked(u64),
     /// A script runs too long, or does no more: who waits for a lock asks again.
     Busy,
     /// An instance changed.
@@ -214,13 +221,15 @@ pub enum ToCoordinator {
     HungUp(ClientKey),
     /// A client that the coordinator knows is gone.
     Gone(ClientKey),
-    /// Nothing is in flight at this worker that could miss a lock.
+    /// A lock holds: nothing is in flight that could miss it.
     Locked {
         /// The lock.
         token: u64,
-        /// Whose.
-        worker: usize,
     },
+    /// A commit of a worker went wrong, or it is not known how far it came: settle it.
+    Unsettled(Unsettled),
+    /// Records of finished commits wait to be deleted.
+    Finished,
     /// For SLOWLOG: a command that a worker has answered by itself.
     Logged {
         /// Who asked.

@@ -9,16 +9,76 @@ use crate::reach::Reach;
 use crate::request::{Args, push_array, push_bulk, push_bulks};
 use crate::shared::Shared;
 use crate::worker::Worker;
+use std::ops::Range;
 
 /// A command, and where its keys are.
 #[derive(Clone, Copy)]
-struct Whole<'a> {
-    args: Args<'a>,
+pub(crate) struct Whole<'a> {
+    pub(crate) args: Args<'a>,
     span: Span,
     /// The argument that says how many keys there are, if one does.
     number_at: Option<usize>,
     /// The instance of each key.
-    owners: &'a [u16],
+    pub(crate) owners: &'a [u16],
+}
+
+impl<'a> Whole<'a> {
+    /// `owners` is memory for it; `None` if the command has no keys, or ends in the middle.
+    pub(crate) fn new(
+        row: &Row,
+        args: Args<'a>,
+        db: u32,
+        shared: &Shared,
+        owners: &'a mut Vec<u16>,
+    ) -> Option<Self> {
+        let spec = row.keys.first()?;
+        let span = spec.span(args).filter(|span| span.last + span.step <= args.len())?;
+        owners.clear();
+        owners.extend(span.indices().map(|index| shared.placement.instance(db, args.get(index))));
+        Some(Self { args, span, number_at: spec.number_at(args), owners })
+    }
+
+    /// Each key's argument, and its instance.
+    pub(crate) fn keys(self) -> impl Iterator<Item = (usize, usize)> {
+        self.span.indices().zip(self.owners.iter().map(|&owner| usize::from(owner)))
+    }
+
+    /// Appends the command that one instance gets.
+    pub(crate) fn push_part(self, instance: usize, out: &mut Vec<u8>) {
+        let own = || self.keys().filter(|&(_, owner)| owner == instance);
+        self.push_head(own().count(), out);
+        own().for_each(|(at, _)| self.push_key(at, out));
+        self.push_tail(out);
+    }
+
+    /// What comes before the keys of an instance that has so many.
+    fn push_head(self, keys: usize, out: &mut Vec<u8>) {
+        let Self { args, span, number_at, .. } = self;
+        push_array(out, span.first + keys * span.step + self.tail().len());
+        for index in 0..span.first {
+            if Some(index) == number_at {
+                let mut digits = Vec::new();
+                push_u64(&mut digits, keys as u64);
+                push_bulk(out, &digits);
+            } else {
+                push_bulk(out, args.get(index));
+            }
+        }
+    }
+
+    /// The arguments of one key.
+    fn push_key(self, at: usize, out: &mut Vec<u8>) {
+        push_bulks(out, self.args, at..at + self.span.step);
+    }
+
+    fn push_tail(self, out: &mut Vec<u8>) {
+        push_bulks(out, self.args, self.tail());
+    }
+
+    /// The arguments behind the keys.
+    fn tail(self) -> Range<usize> {
+        self.span.last + self.span.step..self.args.len()
+    }
 }
 
 /// What one instance gets of it.
@@ -42,28 +102,25 @@ impl Worker {
         args: Args,
         shared: &Shared,
     ) -> Taken {
-        let Some(span) = row.keys.first().and_then(|spec| spec.span(args)) else {
-            return self.route_to_any(place, args);
-        };
-        let end = span.last + span.step;
-        if end > args.len() {
-            return self.route_to_any(place, args); // a value is missing: any instance will say so
-        }
-        let db = self.db(place);
         let mut owners = std::mem::take(&mut self.owners);
-        owners.clear();
-        owners.extend(span.indices().map(|index| shared.placement.instance(db, args.get(index))));
-        let home = owners.iter().all(|&owner| owner == owners[0]).then(|| usize::from(owners[0]));
-        let taken = if row.writes && self.must_wait_for_writes(place, home) {
-            Taken::NotYet
-        } else if let Some(home) = home {
-            self.route_to_instance(place, home, args)
-        } else {
-            let number_at = row.keys.first().and_then(|spec| spec.number_at(args));
-            self.split(place, merge, Whole { args, span, number_at, owners: &owners })
+        let taken = match Whole::new(row, args, self.db(place), shared, &mut owners) {
+            Some(whole) => self.route_whole(place, row, merge, whole),
+            None => self.route_to_any(place, args), // it will say what is missing
         };
         self.owners = owners;
         taken
+    }
+
+    fn route_whole(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Taken {
+        let first = whole.owners[0];
+        let home = whole.owners.iter().all(|&owner| owner == first).then(|| usize::from(first));
+        if row.writes && self.must_wait_for_writes(place, home) {
+            return Taken::NotYet;
+        }
+        match home {
+            Some(home) => self.route_to_instance(place, home, whole.args),
+            None => self.split(place, merge, whole),
+        }
     }
 
     fn split(&mut self, place: usize, merge: Merge, whole: Whole) -> Taken {
@@ -99,29 +156,18 @@ impl Worker {
 
     /// Writes each share to its lane, the keys in the client's order.
     fn write_shares(&mut self, place: usize, sequence: u32, whole: Whole, shares: &mut [Share]) {
-        let Whole { args, span, number_at, owners } = whole;
-        let suffix = span.last + span.step..args.len();
         for share in shares.iter_mut().filter(|share| share.keys > 0) {
             let Some(lane) = self.lanes.get_mut(share.lane) else { continue };
             share.begin = lane.out.len();
-            push_array(&mut lane.out, span.first + share.keys * span.step + suffix.len());
-            for index in 0..span.first {
-                if Some(index) == number_at {
-                    let mut digits = Vec::new();
-                    push_u64(&mut digits, share.keys as u64);
-                    push_bulk(&mut lane.out, &digits);
-                } else {
-                    push_bulk(&mut lane.out, args.get(index));
-                }
-            }
+            whole.push_head(share.keys, &mut lane.out);
         }
-        for (key, &owner) in span.indices().zip(owners) {
-            let Some(lane) = self.lanes.get_mut(shares[usize::from(owner)].lane) else { continue };
-            push_bulks(&mut lane.out, args, key..key + span.step);
+        for (at, owner) in whole.keys() {
+            let Some(lane) = self.lanes.get_mut(shares[owner].lane) else { continue };
+            whole.push_key(at, &mut lane.out);
         }
         for share in shares.iter().filter(|share| share.keys > 0) {
             let Some(lane) = self.lanes.get_mut(share.lane) else { continue };
-            push_bulks(&mut lane.out, args, suffix.clone());
+            whole.push_tail(&mut lane.out);
             let length = lane.out.len() - share.begin;
             self.expect(place, share.lane, sequence, length);
         }

@@ -52,6 +52,10 @@ counters! {
     lane_writes,
     /// Commands written to instances.
     lane_commands,
+    /// Writes over several instances that were done without the coordinator.
+    committed_writes,
+    /// How many times some of them were, together.
+    commits,
     /// Scripts that ran without the coordinator.
     lane_scripts,
     /// Lanes open now.

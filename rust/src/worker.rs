@@ -2,6 +2,7 @@
 
 use crate::balance::Leaving;
 use crate::client::{Client, Closing, Gate};
+use crate::commits::Commits;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
 use crate::lanes::Lanes;
@@ -42,6 +43,7 @@ pub struct Worker {
     pub(crate) clients: Slab<Client>,
     pub(crate) lanes: Lanes,
     pub(crate) locks: Locks,
+    pub(crate) commits: Commits,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
@@ -135,8 +137,9 @@ impl Worker {
             epoll,
             listeners,
             clients: Slab::new(),
-            lanes: Lanes::default(),
+            lanes: Lanes::new(index),
             locks: Locks::default(),
+            commits: Commits::default(),
             instances,
             audience: Audience::default(),
             monitors: Vec::new(),
@@ -184,11 +187,13 @@ impl Worker {
             self.accept();
             self.read_clients();
             self.post_lines();
+            self.start_commits();
             self.begin_locks();
             self.write_lanes();
             self.read_lanes();
             self.keep_early_replies();
             self.settle_locks();
+            self.advance_commits();
             self.tick();
             self.write_clients();
             self.move_clients();
@@ -242,7 +247,7 @@ impl Worker {
     }
 
     /// Writes every lane that has commands, once.
-    fn write_lanes(&mut self) {
+    pub(crate) fn write_lanes(&mut self) {
         let mut dirty_lanes = std::mem::take(&mut self.dirty_lanes);
         for place in dirty_lanes.drain(..) {
             let Some(lane) = self.lanes.get_mut(place) else {
@@ -307,6 +312,7 @@ impl Worker {
         self.broken.push(place);
         self.forget_overdue(place);
         self.fail_owed(place);
+        self.lost_for_commit(place);
         self.wake_lane_waiters(place);
     }
 

@@ -295,13 +295,67 @@ class Ran:
     def generation(self) -> int: ...
 
 @final
+class LockTable:
+    """The lock table, which workers use, too."""
+
+    def __new__(cls, proxy: Proxy) -> LockTable: ...
+    def ask(
+        self,
+        keys: Sequence[tuple[int, bytes, bool]],
+        everything: bool,
+        instances: Sequence[int],
+        is_told: bool,
+    ) -> tuple[int, bool]:
+        """Ask for a lock on keys (database, key, exclusive) or on everything.
+
+        Returns its token, and whether it holds already. Else a ``Locked`` follows, once nothing is
+        in flight to these instances that could miss it. Of one that ``is_told`` workers let their
+        clients wait for the keys.
+        """
+    def release(self, token: int) -> None:
+        """End a lock, or the wait for one."""
+    def count(self) -> int:
+        """How many are held or waited for."""
+
+@final
 class Locked:
-    """A lock holds at a worker: nothing is in flight there that could miss it."""
+    """A lock holds: nothing is in flight that could miss it."""
 
     @property
     def token(self) -> int: ...
+
+@final
+class WorkerCommits:
+    """What workers have written on several instances."""
+
+    def __new__(cls, proxy: Proxy) -> WorkerCommits: ...
+    def prefix(self) -> bytes:
+        """What the names of this process's begin with."""
+    def take_finished(self, first: int) -> list[bytes]:
+        """Take the names of some that are done but for the record on this instance."""
+
+@final
+class Unsettled:
+    """A worker's commit that went wrong, or of which it is not known how far it came."""
+
     @property
-    def worker(self) -> int: ...
+    def token(self) -> int:
+        """Its lock, to be ended when it is settled."""
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def first(self) -> int:
+        """The instance that decides."""
+    @property
+    def others(self) -> list[int]:
+        """Those that may have prepared something."""
+    @property
+    def lanes(self) -> list[tuple[int, bytes]]:
+        """Connections on which something may be on its way: instance, and name in CLIENT LIST."""
+
+@final
+class Finished:
+    """Records of finished commits wait to be deleted."""
 
 @final
 class Tally:
@@ -372,6 +426,7 @@ class Proxy:
         Command
         | ClientList
         | Left
+        | Finished
         | Heard
         | Locked
         | Overdue
@@ -383,6 +438,7 @@ class Proxy:
         | Interest
         | Stopped
         | Tally
+        | Unsettled
     ]:
         """What workers ask and tell, oldest first."""
     def reply(
@@ -396,16 +452,6 @@ class Proxy:
         """Answer a command with one reply in the client's protocol; change its session."""
     def run_queued(self, command: Command, queued: Sequence[Sequence[bytes]], token: int) -> None:
         """Answer EXEC: the worker runs these as if they came now, then says ``Ran``."""
-    def lock(
-        self,
-        token: int,
-        keys: Sequence[tuple[int, bytes, bool]],
-        everything: bool,
-        instances: Sequence[int],
-    ) -> None:
-        """Let clients wait for keys (database, key, exclusive); each worker says ``Locked``."""
-    def unlock(self, token: int) -> None:
-        """End a lock."""
     def wait_for(self, db: int, key: bytes) -> None:
         """Take note that someone waits for a key: what writes it comes to the coordinator."""
     def unwait(self, db: int, key: bytes) -> None:

@@ -35,7 +35,9 @@ class Row:
     name: str  # lower case; a subcommand as "parent|name", "parent|*" for all others
     arity: int
     route: str  # keys, split, all, any, scan, session, pubsub, script, coordinator, refuse
-    detail: str = ""  # the merge of split and all; the verb of session and pubsub
+    # The merge of split and all, and of keys that are done in parts if they live on several
+    # instances; the verb of session and pubsub
+    detail: str = ""
     keys: tuple[KeySpec, ...] = ()
     no_auth: bool = False
     may_replicate: bool = False  # CLIENT PAUSE WRITE holds it back

@@ -173,6 +173,10 @@ class Server:
                     self._coordinator.left(letter)
                 case _core.Locked():
                     self._coordinator.locks.locked(letter)
+                case _core.Unsettled():
+                    self._coordinator.unsettled(letter)
+                case _core.Finished():
+                    self._coordinator.finished()
                 case _core.Strayed():
                     self._coordinator.strayed(letter)
                 case _core.Overdue():

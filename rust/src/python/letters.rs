@@ -1,5 +1,6 @@
 //! Letters of the workers, as the coordinator reads them; `_core.pyi` explains each.
 
+use super::commits::{Finished, Locked, Unsettled};
 use super::feed::{Interest, Subscribe, Subscribed};
 use super::scripts::{Overdue, Strayed};
 use crate::client_info::ClientInfo;
@@ -46,13 +47,6 @@ pub(super) struct Ran {
     pub(super) generation: u32,
 }
 
-/// A lock holds at a worker.
-#[pyclass(frozen, get_all)]
-pub(super) struct Locked {
-    pub(super) token: u64,
-    pub(super) worker: usize,
-}
-
 /// A command that a worker has answered by itself.
 #[pyclass(frozen, get_all)]
 pub(super) struct Logged {
@@ -92,9 +86,9 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
     Ok(match letter {
         ToCoordinator::HungUp(key) => left_to_python(py, key, false)?,
         ToCoordinator::Gone(key) => left_to_python(py, key, true)?,
-        ToCoordinator::Locked { token, worker } => {
-            Py::new(py, Locked { token, worker })?.into_any()
-        }
+        ToCoordinator::Locked { token } => Py::new(py, Locked { token })?.into_any(),
+        ToCoordinator::Unsettled(unsettled) => Py::new(py, Unsettled::from(unsettled))?.into_any(),
+        ToCoordinator::Finished => Py::new(py, Finished {})?.into_any(),
         ToCoordinator::Ran(key) => {
             let (worker, place, generation) = (key.worker, key.place, key.generation);
             Py::new(py, Ran { worker, place, generation })?.into_any()

@@ -253,6 +253,8 @@ fn shared(instances: usize) -> Shared {
         ears: _core::ears::Ears::default(),
         tracking: _core::tracking_table::Tracking::default(),
         waited: _core::waited::Waited::default(),
+        lock_table: _core::lock_table::LockTable::default(),
+        finished: _core::commit::Finished::new().expect("random numbers"),
         scripts: _core::scripts::Scripts::default(),
         monitors: AtomicUsize::new(0),
         users,

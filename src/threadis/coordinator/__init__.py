@@ -59,7 +59,7 @@ __all__ = ["Coordinator"]
 log = logging.getLogger(__name__)
 
 RETRY = 0.05  # seconds between attempts to make an instance ready
-LANE_NAME = b" name=threadis-lane "  # as CLIENT LIST shows the workers' connections
+LANE_NAME = b" name=threadis-lane-"  # as CLIENT LIST shows the workers' connections
 
 SubscriptionLetter = _core.Subscribe | _core.Subscribed | _core.Interest
 
@@ -82,7 +82,7 @@ class Coordinator:
         self._tasks: set[asyncio.Task[None]] = set()
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         self._pubsub = Pubsub(core, links)
-        self.locks = Locks(core, len(start.workers), links.count)
+        self.locks = Locks(core, links.count)
         taught = Taught(core)
         self._library = Library(links, self.locks, taught)
         is_valkey = self.clients.dialect.is_valkey
@@ -101,7 +101,8 @@ class Coordinator:
         self._busy = Busy(core, links, self.locks, taught.workers)
         self._tightness = Tightness(core, links, self._table, self._shares)
         self._permission = Permission(core, links, self._users, self._busy, self._tightness)
-        self._commits = Commits(links, self.locks, start.databases)
+        self._commits = Commits(core, links, self.locks, start.databases)
+        self.unsettled, self.finished = self._commits.unsettled, self._commits.finished
         borrowing = Borrowing(links, self._table, start.databases)
         locality = Locality(placed, placement.read(start.rules), start.pins)
         self._execution = Execution(

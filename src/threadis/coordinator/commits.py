@@ -1,5 +1,8 @@
 """One write over several instances: all of it or nothing, whoever is killed meanwhile.
 
+Workers commit by themselves what is ordinary (``commits.rs``), in the same way and with the same
+records; here are all others, and whatever went wrong.
+
 Two-phase commit with stock commands. The parts' records live in a database that clients cannot
 see (``records``)::
 
@@ -18,14 +21,23 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import hiredis
 import msgspec
 
-from threadis import _core
-from threadis.coordinator.links import Kind, Link, LinkError, Links, UnknownOutcomeError, Words
-from threadis.coordinator.locks import Lock, Locks
+from threadis import _core, resp
+from threadis.coordinator.links import (
+    Kind,
+    Link,
+    LinkError,
+    Links,
+    UnknownOutcomeError,
+    Words,
+    value,
+)
+from threadis.coordinator.locks import Key, Lock, Locks
 
 log = logging.getLogger(__name__)
 
@@ -45,19 +57,32 @@ class RefusedError(Exception):
         self.reply = reply
 
 
-class Prepared(msgspec.Struct, array_like=True, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Prepared:
     """What one part would do; the payload of ``prepared:ID``."""
 
     first: int  # the instance that decides
     db: int
-    keys: list[tuple[int, bytes, bool]]  # what stays locked until it is settled
-    commands: list[list[bytes]]
+    keys: list[Key]  # what stays locked until it is settled
+    commands: list[Words]
+
+    def encode(self) -> bytes:
+        """As one RESP array."""
+        keys = [[db, key, int(exclusive)] for db, key, exclusive in self.keys]
+        return resp.encode([self.first, self.db, keys, [list(words) for words in self.commands]])
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "Prepared":
+        """What ``encode`` or a worker has written."""
+        first, db, keys, commands = value(payload)
+        return cls(first, db, [(where, key, bool(alone)) for where, key, alone in keys], commands)
 
 
 class Commits:
     """Writes over several instances, and what crashes left of them."""
 
-    def __init__(self, links: Links, locks: Locks, databases: int) -> None:
+    def __init__(self, core: _core.Proxy, links: Links, locks: Locks, databases: int) -> None:
+        self._workers = _core.WorkerCommits(core)
         self._links = links
         self._locks = locks
         self._records = databases + RECORDS
@@ -134,8 +159,8 @@ class Commits:
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % record.db]
         counts = {}
         for index, link in links.items():
-            part = [list(command) for command in parts[index]]
-            payload = msgspec.msgpack.encode(msgspec.structs.replace(record, commands=part))
+            part = list(parts[index])
+            payload = replace(record, commands=part).encode()
             note: Part = [hidden, [b"SET", PREPARED + name, payload], back]
             batch = [*note, [b"MULTI"], *part, hidden, [b"DEL", PREPARED + name], back]
             link.send(*batch)
@@ -177,17 +202,31 @@ class Commits:
         self._spawn(self._settle_later(lock, name, first, others))
 
     async def _settle_later(self, lock: Lock, name: bytes, first: int, others: list[int]) -> None:
-        while True:
-            await asyncio.sleep(RETRY)
-            try:
-                for index in others:
-                    await self._settle(index, PREPARED + name)
-                await self._forget(first, name)
-            except LinkError:
-                continue
-            self._running.discard(name)
-            self._locks.release(lock)
-            return
+        await asyncio.sleep(RETRY)
+        await self._settle_all(name, first, others)
+        self._running.discard(name)
+        self._locks.release(lock)
+
+    async def _settle_all(self, name: bytes, first: int, others: list[int]) -> None:
+        for index in others:
+            await _retry(lambda index=index: self._settle(index, PREPARED + name))  # type: ignore[misc]
+        await _retry(lambda: self._forget(first, name))
+
+    def unsettled(self, letter: _core.Unsettled) -> None:
+        """Settle what a worker has left; its lock holds until then."""
+        self._spawn(self._settle_for_worker(letter))
+
+    async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
+        for index, lane in letter.lanes:  # else what is on its way there comes behind us
+            await _retry(lambda index=index, lane=lane: self._pass(index, lane))  # type: ignore[misc]
+        await self._settle_all(letter.name, letter.first, letter.others)
+        self._locks.release_of_worker(letter.token)
+
+    async def _pass(self, index: int, lane: bytes) -> None:
+        """LinkError while an instance still has a connection, closed by us, to read from."""
+        known = await self._links.call(index, b"CLIENT", b"LIST")
+        if isinstance(known, hiredis.ReplyError) or b" name=%s " % lane in known:
+            raise LinkError(f"TRYAGAIN instance {index} has not read everything yet")
 
     async def _settle(self, index: int, key: bytes) -> None:
         """Do or forget what an instance has prepared; LinkError if that cannot be known yet."""
@@ -195,7 +234,7 @@ class Commits:
             payload = await self._ask(index, b"GET", key)
             if payload is None:
                 return
-            record = msgspec.msgpack.decode(payload, type=Prepared)
+            record = Prepared.decode(payload)
             name = key.removeprefix(PREPARED)
             if await self._ask(record.first, b"EXISTS", DECIDED + name):
                 hidden = [b"SELECT", b"%d" % self._records]
@@ -219,28 +258,27 @@ class Commits:
         """
         for key in await self._ask(index, b"KEYS", PREPARED + b"*"):
             payload = await self._ask(index, b"GET", key)
-            if payload is None or key.removeprefix(PREPARED) in self._running:
+            if payload is None or self._is_running(key.removeprefix(PREPARED)):
                 continue
             try:
                 await self._settle(index, key)
             except (LinkError, RefusedError):
-                record = msgspec.msgpack.decode(payload, type=Prepared)
+                record = Prepared.decode(payload)
                 self._spawn(self._recover_later(index, key, record))
         for key in await self._ask(index, b"KEYS", DECIDED + b"*"):
             payload = await self._ask(index, b"GET", key)
             name = key.removeprefix(DECIDED)
-            if payload is not None and name not in self._running:
+            if payload is not None and not self._is_running(name):
                 others = msgspec.json.decode(payload, type=list[int])
-                self._spawn(self._forget_later(index, name, others))
+                self._spawn(self._settle_all(name, index, others))
+
+    def _is_running(self, name: bytes) -> bool:
+        """Whether this process will see to it: here, or a worker, which tells us if it cannot."""
+        return name in self._running or name.startswith(self._workers.prefix())
 
     async def _recover_later(self, index: int, key: bytes, record: Prepared) -> None:
         async with self._locks.hold(record.keys, [index]):
             await _retry(lambda: self._settle(index, key))
-
-    async def _forget_later(self, first: int, name: bytes, others: list[int]) -> None:
-        for index in others:
-            await _retry(lambda index=index: self._settle(index, PREPARED + name))  # type: ignore[misc]
-        await _retry(lambda: self._forget(first, name))
 
     async def _forget(self, first: int, name: bytes) -> None:
         await self._ask(first, b"DEL", DECIDED + name)
@@ -257,12 +295,18 @@ class Commits:
         await self._forget_done(first)
 
     async def _forget_done(self, first: int) -> None:
-        if names := self._done.pop(first, None):
+        names = self._done.pop(first, [])
+        names += [DECIDED + name for name in self._workers.take_finished(first)]
+        if names:
             await self._ask(first, b"DEL", *names)
+
+    def finished(self) -> None:
+        """Delete the records of what workers have committed: nothing else has deleted them."""
+        self._spawn(self.tidy())
 
     async def tidy(self) -> None:
         """Delete what can be deleted at once: who counts changes from now on sees none of ours."""
-        jobs = [self._forget_done(first) for first in list(self._done)]
+        jobs = [self._forget_done(first) for first in self._links.ready()]
         await asyncio.gather(*jobs, return_exceptions=True)
 
     def _spawn(self, job: Awaitable[None]) -> None:

@@ -168,6 +168,8 @@ class Information:
             "threadis_lane_writes": str(totals["lane_writes"]),
             "threadis_lane_commands": str(totals["lane_commands"]),
             "threadis_lane_scripts": str(totals["lane_scripts"]),
+            "threadis_committed_writes": str(totals["committed_writes"]),
+            "threadis_commits": str(totals["commits"]),
             **{f"threadis_{name}": str(count) for name, count in self._held().items()},
             "threadis_hidden_keys": str(sum(map(self._count_hidden, answers.values()))),
             "threadis_armed_keys": str(self._blocking.count_armed()),

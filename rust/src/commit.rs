@@ -1,0 +1,370 @@
+//! One commit: writes of one or many clients over several instances, done together, all or nothing.
+//!
+//! Two phases of stock commands, with records in a database that clients cannot see; the same as
+//! `coordinator/commits.py`, which also settles what a crash leaves behind:
+//!
+//! ```text
+//! the others:   SET prepared:NAME, MULTI, SELECT, commands …     all must say QUEUED
+//! the first:    MULTI, SELECT, commands …, SET decided:NAME, EXEC   the moment it has happened
+//! the others:   EXEC                            their last command is DEL prepared:NAME
+//! the first:    DEL decided:NAME                soon, with the next commit
+//! ```
+//! What many clients want at the same time is one commit: so its messages, records and locks are paid
+//! for once. They have nothing to do with each other; that they become visible together harms none.
+
+use crate::group::Group;
+use crate::lane::Expect;
+use crate::lock_table::Fingerprint;
+use crate::merge::{Merge, Merging};
+use crate::nonce::nonce;
+use crate::number::push_u64;
+use crate::reply::{aggregate, split_first};
+use crate::request::{push_array, push_bulk, push_command};
+use crate::shared::Shared;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+const PREPARED: &[u8] = b"threadis:prepared:";
+const DECIDED: &[u8] = b"threadis:decided:";
+pub(crate) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+pub(crate) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+/// Clients' writes in one commit, and bytes of their commands: a server does nothing else meanwhile.
+const WRITES_MOST: usize = 128;
+const BYTES_MOST: usize = 256 * 1024;
+/// Finished commits whose records one message deletes.
+const FORGET_MOST: usize = 512;
+
+/// What is answered to a client.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// One command: the replies of its parts, merged.
+    Command(Merge),
+    /// A transaction with commands of these rows: their replies.
+    Transaction(Vec<u32>),
+}
+
+/// One client's write.
+#[derive(Debug)]
+pub(crate) struct Write {
+    /// Whose, and which of its replies.
+    pub(crate) expect: Expect,
+    pub(crate) what: What,
+    /// Where each of its commands runs.
+    steps: Vec<Step>,
+    /// The client's command, or the commands of its transaction: for the coordinator, if need be.
+    pub(crate) commands: Vec<u8>,
+}
+
+/// Where a command runs.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    instance: usize,
+    /// A SELECT comes before it.
+    selects: bool,
+}
+
+/// What one instance has to do.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    /// Commands, SELECTs between them included.
+    commands: Vec<u8>,
+    count: usize,
+    /// The database in which the last one runs.
+    db: Option<u32>,
+    /// Its keys, as the record has them.
+    keys: Vec<u8>,
+    key_count: usize,
+    /// The lane it runs on, and that lane's number; none before, or when it was lost.
+    pub(crate) lane: Option<(usize, u64)>,
+    /// Replies of this stage that have not come.
+    pub(crate) to_come: usize,
+    /// The reply of EXEC.
+    reply: Vec<u8>,
+    /// The lane is out of service.
+    pub(crate) is_lost: bool,
+    /// EXEC did not run, or it is not known whether it did.
+    pub(crate) has_failed: bool,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It waits for its lock.
+    Locking,
+    /// The others look at their parts.
+    Preparing,
+    /// The first runs its part.
+    Deciding,
+    /// The others run theirs.
+    Finishing,
+}
+
+/// The database of records, and what it is selected with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hidden(pub(crate) u32);
+
+/// One commit.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) name: Vec<u8>,
+    /// The instance that decides.
+    pub(crate) first: usize,
+    pub(crate) resp3: bool,
+    pub(crate) writes: Vec<Write>,
+    /// By instance.
+    pub(crate) parts: Vec<Part>,
+    /// What it locks.
+    pub(crate) keys: Vec<(Fingerprint, bool)>,
+    pub(crate) token: u64,
+    pub(crate) stage: Stage,
+    /// Parts that have not answered in this stage.
+    pub(crate) missing: usize,
+    /// An instance did not queue a command.
+    pub(crate) is_refused: bool,
+    /// When it takes too long, in monotonic nanoseconds.
+    pub(crate) deadline: u64,
+}
+
+/// A commit that went wrong, or of which it is not known how far it came.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// Its lock, to be kept until it is settled.
+    pub token: u64,
+    /// Its name.
+    pub name: Vec<u8>,
+    /// The instance that decides.
+    pub first: usize,
+    /// Those that may have prepared something.
+    pub others: Vec<usize>,
+    /// Lanes on which something may still be on its way, by instance and name.
+    pub lanes: Vec<(usize, Vec<u8>)>,
+}
+
+impl Commit {
+    /// One without writes; the `first` instance decides.
+    pub(crate) fn new(name: Vec<u8>, first: usize, resp3: bool, instances: usize) -> Self {
+        Self {
+            name,
+            first,
+            resp3,
+            writes: Vec::new(),
+            parts: (0..instances).map(|_| Part::default()).collect(),
+            keys: Vec::new(),
+            token: 0,
+            stage: Stage::Locking,
+            missing: 0,
+            is_refused: false,
+            deadline: u64::MAX,
+        }
+    }
+
+    /// True if the next write begins another.
+    pub(crate) fn is_full(&self) -> bool {
+        let bytes: usize = self.parts.iter().map(|part| part.commands.len()).sum();
+        self.writes.len() >= WRITES_MOST || bytes >= BYTES_MOST
+    }
+
+    /// Begins a client's write; `add_command` and `add_key` are about it from here on.
+    pub(crate) fn begin(&mut self, expect: Expect, what: What, commands: Vec<u8>) {
+        self.writes.push(Write { expect, what, steps: Vec::new(), commands });
+    }
+
+    /// The last write's commands, once they are not needed otherwise.
+    pub(crate) fn keep(&mut self, commands: Vec<u8>) {
+        if let Some(write) = self.writes.last_mut() {
+            write.commands = commands;
+        }
+    }
+
+    /// A command of the last write: the caller appends its bytes to what this returns.
+    pub(crate) fn add_command(&mut self, instance: usize, db: u32) -> &mut Vec<u8> {
+        let part = &mut self.parts[instance];
+        let selects = part.db != Some(db);
+        if selects {
+            select(&mut part.commands, db);
+            part.db = Some(db);
+            part.count += 1;
+        }
+        part.count += 1;
+        if let Some(write) = self.writes.last_mut() {
+            write.steps.push(Step { instance, selects });
+        }
+        &mut part.commands
+    }
+
+    /// A key of a command: its database, and whether nobody else may even read it.
+    pub(crate) fn add_key(&mut self, shared: &Shared, instance: usize, key: (u32, &[u8], bool)) {
+        let (db, key, is_exclusive) = key;
+        let table = &shared.lock_table;
+        self.keys.push((table.fingerprint(db, key), is_exclusive));
+        // No script of its group may run meanwhile: it may touch the key without having declared it.
+        if let Some(group) = Group::of(key, &shared.placement) {
+            self.keys.push((table.fingerprint(db, &group.lock()), false));
+        }
+        let part = &mut self.parts[instance];
+        part.key_count += 1;
+        push_array(&mut part.keys, 3);
+        push_integer(&mut part.keys, u64::from(db));
+        push_bulk(&mut part.keys, key);
+        push_integer(&mut part.keys, u64::from(is_exclusive));
+    }
+
+    /// The instances that have something to do.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = usize> {
+        (0..self.parts.len()).filter(|&instance| self.parts[instance].count > 0)
+    }
+
+    /// Those that do not decide.
+    pub(crate) fn others(&self) -> impl Iterator<Item = usize> {
+        self.instances().filter(|&instance| instance != self.first)
+    }
+
+    /// What one of the others is told first.
+    pub(crate) fn push_prepare(&mut self, instance: usize, hidden: Hidden, out: &mut Vec<u8>) {
+        let key = [PREPARED, &self.name].concat();
+        let record = self.record(instance);
+        push_command(out, [&b"SET"[..], &key, &record].into_iter());
+        let part = &mut self.parts[instance];
+        out.extend_from_slice(MULTI);
+        out.extend_from_slice(&part.commands);
+        select(out, hidden.0);
+        push_command(out, [&b"DEL"[..], &key].into_iter());
+        part.to_come = part.count + 4;
+    }
+
+    /// `[first, database, keys, commands]`, as `commits.py` reads it.
+    fn record(&self, instance: usize) -> Vec<u8> {
+        let part = &self.parts[instance];
+        let mut record = Vec::with_capacity(part.keys.len() + part.commands.len() + 64);
+        push_array(&mut record, 4);
+        push_integer(&mut record, self.first as u64);
+        push_integer(&mut record, 0); // each command is behind its SELECT
+        push_array(&mut record, part.key_count);
+        record.extend_from_slice(&part.keys);
+        push_array(&mut record, part.count);
+        record.extend_from_slice(&part.commands);
+        record
+    }
+
+    /// What the first is told; `done` are records that it no longer needs.
+    pub(crate) fn push_decide(&mut self, hidden: Hidden, done: &[Vec<u8>], out: &mut Vec<u8>) {
+        let others: Vec<String> = self.others().map(|instance| instance.to_string()).collect();
+        let part = &mut self.parts[self.first];
+        out.extend_from_slice(MULTI);
+        out.extend_from_slice(&part.commands);
+        select(out, hidden.0);
+        let key = [DECIDED, &self.name].concat();
+        let others = format!("[{}]", others.join(",")); // JSON
+        push_command(out, [&b"SET"[..], &key, others.as_bytes()].into_iter());
+        if !done.is_empty() {
+            push_array(out, done.len() + 1);
+            push_bulk(out, b"DEL");
+            for name in done {
+                push_bulk(out, &[DECIDED, name].concat());
+            }
+        }
+        out.extend_from_slice(EXEC);
+        part.to_come = part.count + 4 + usize::from(!done.is_empty());
+    }
+
+    /// The reply of an instance's EXEC; false if it did not run.
+    pub(crate) fn take_result(&mut self, instance: usize, reply: &[u8]) -> bool {
+        let part = &mut self.parts[instance];
+        let has_run = reply.starts_with(b"*") && !reply.starts_with(b"*-");
+        if has_run {
+            part.reply = reply.to_vec();
+        }
+        part.has_failed = !has_run;
+        has_run
+    }
+
+    /// Calls `answer` with each write and its reply, or the instance that failed it.
+    pub(crate) fn answers(&self, mut answer: impl FnMut(&Write, Result<&[u8], usize>)) {
+        let elements = |part: &Part| aggregate(&part.reply).map_or(0, |(_, _, rest)| rest.len());
+        let mut rests: Vec<&[u8]> = self
+            .parts
+            .iter()
+            .map(|part| &part.reply[part.reply.len() - elements(part)..])
+            .collect();
+        let mut next = |step: &Step| -> &[u8] {
+            let rest = &mut rests[step.instance];
+            let mut element: &[u8] = b"";
+            for _ in 0..=usize::from(step.selects) {
+                if let Some((first, after)) = split_first(rest) {
+                    (element, *rest) = (first, after);
+                }
+            }
+            element
+        };
+        let mut whole = Vec::new();
+        for write in &self.writes {
+            whole.clear();
+            let failed = write.steps.iter().find(|step| self.parts[step.instance].has_failed);
+            match &write.what {
+                What::Command(merge) => {
+                    let count = write.steps.len();
+                    let mut merging = Merging::new(*merge, self.parts.len(), count, Vec::new());
+                    for step in &write.steps {
+                        merging.add(step.instance, next(step), &mut whole);
+                    }
+                }
+                What::Transaction(_) => {
+                    push_array(&mut whole, write.steps.len());
+                    write.steps.iter().for_each(|step| whole.extend_from_slice(next(step)));
+                }
+            }
+            answer(write, failed.map_or(Ok(&whole), |step| Err(step.instance)));
+        }
+    }
+}
+
+fn select(out: &mut Vec<u8>, db: u32) {
+    let mut digits = Vec::new();
+    push_u64(&mut digits, u64::from(db));
+    push_command(out, [&b"SELECT"[..], &digits].into_iter());
+}
+
+fn push_integer(out: &mut Vec<u8>, value: u64) {
+    out.push(b':');
+    push_u64(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Commits that are done but for the record at the instance that decided, of all workers.
+#[derive(Debug)]
+pub struct Finished {
+    /// Begins the names of all commits of this process.
+    pub prefix: Vec<u8>,
+    names: Mutex<HashMap<usize, Vec<Vec<u8>>>>,
+}
+
+impl Finished {
+    /// None so far; the prefix is one that no other process had.
+    ///
+    /// # Errors
+    /// When the kernel has no random numbers.
+    pub fn new() -> rustix::io::Result<Self> {
+        Ok(Self { prefix: nonce()?[..16].to_vec(), names: Mutex::default() })
+    }
+
+    /// A commit is done.
+    pub(crate) fn add(&self, first: usize, name: Vec<u8>) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.entry(first).or_default().push(name);
+    }
+
+    /// Names whose records shall be deleted with what is sent next to this instance.
+    pub fn take(&self, first: usize) -> Vec<Vec<u8>> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(found) = names.get_mut(&first) else { return Vec::new() };
+        let count = found.len().min(FORGET_MOST);
+        found.drain(..count).collect()
+    }
+
+    /// True if there is no record to delete.
+    pub(crate) fn is_empty(&self) -> bool {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.values().all(Vec::is_empty)
+    }
+}

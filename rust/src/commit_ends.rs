@@ -1,0 +1,162 @@
+//! How commits end: well, given up, left to the coordinator.
+
+use crate::commit::{Commit, Stage, Unsettled, What, Write};
+use crate::instance;
+use crate::lane;
+use crate::multi::split;
+use crate::reply::push_error;
+use crate::shared::ToCoordinator;
+use crate::worker::Worker;
+
+/// Nanoseconds after which somebody deletes the records of finished commits, if no other commit has.
+const FORGET_NANOSECONDS: u64 = 100_000_000;
+
+impl Worker {
+    /// A lane is out of service: if a commit has a part there, that may be its end.
+    pub(crate) fn lost_for_commit(&mut self, place: usize) {
+        let Some(lane) = self.lanes.get_mut(place) else { return };
+        let Some(key) = lane.commit.take() else { return };
+        let (instance, was_sent) = (lane.instance, !lane.has_unsent());
+        let Some(commit) = self.commits.running.get_mut(key) else { return };
+        let part = &mut commit.parts[instance];
+        part.is_lost = true;
+        match commit.stage {
+            Stage::Deciding if instance != commit.first => {} // seen to when that is known
+            Stage::Deciding if was_sent => self.doubt_commit(key),
+            Stage::Preparing | Stage::Deciding => self.give_up_commit(key),
+            Stage::Finishing if part.to_come > 0 => {
+                part.has_failed = true;
+                commit.missing -= 1;
+                if commit.missing == 0 {
+                    self.conclude_commit(key);
+                }
+            }
+            Stage::Locking | Stage::Finishing => {}
+        }
+    }
+
+    /// Everything has run, or will once an instance is back.
+    pub(crate) fn conclude_commit(&mut self, key: usize) {
+        let commit = self.end_commit(key);
+        commit.answers(|write, reply| match reply {
+            Ok(reply) => self.answer_write(write, reply),
+            Err(instance) => self.answer_write(write, &error(&instance::incomplete(instance))),
+        });
+        if commit.parts.iter().any(|part| part.has_failed) {
+            return self.leave_to_coordinator(&commit);
+        }
+        self.release_lock(commit.token);
+        self.shared.finished.add(commit.first, commit.name);
+        if self.commits.forget_at == 0 {
+            self.commits.forget_at = self.now + FORGET_NANOSECONDS;
+        }
+    }
+
+    /// Nothing has run: the coordinator does each write by itself, and finds the words where that
+    /// cannot be done.
+    pub(crate) fn give_up_commit(&mut self, key: usize) {
+        let commit = self.end_commit(key);
+        if commit.stage == Stage::Locking {
+            self.release_lock(commit.token);
+        } else {
+            self.leave_to_coordinator(&commit);
+        }
+        for Write { expect, what, commands, .. } in commit.writes {
+            let Some(place) = self.give_back(expect) else { continue };
+            let (args, queued) = match what {
+                What::Command(_) => (split(&commands, 1).pop().unwrap_or_default(), None),
+                What::Transaction(rows) => {
+                    let queued = split(&commands, rows.len());
+                    self.clients[place].session.queued_rows = rows;
+                    (vec![b"EXEC".to_vec()], Some(queued))
+                }
+            };
+            self.give_to_coordinator(place, commands.len(), args, queued);
+        }
+    }
+
+    /// It may have run or not.
+    fn doubt_commit(&mut self, key: usize) {
+        let commit = self.end_commit(key);
+        let reply = error(&instance::lost(commit.first, true));
+        commit.writes.iter().for_each(|write| self.answer_write(write, &reply));
+        self.leave_to_coordinator(&commit);
+    }
+
+    /// Its lanes are free, and the next may start.
+    fn end_commit(&mut self, key: usize) -> Commit {
+        let commit = self.commits.running.remove(key);
+        for (place, serial) in commit.parts.iter().filter_map(|part| part.lane) {
+            let Some(lane) = self.lanes.get_mut(place).filter(|lane| lane.serial == serial) else {
+                continue;
+            };
+            lane.commit = None;
+            let is_clean = match commit.stage {
+                Stage::Locking => true, // nothing was sent
+                Stage::Preparing | Stage::Deciding => false,
+                Stage::Finishing => commit.parts[lane.instance].to_come == 0,
+            };
+            let is_kept = lane.is_broken || (is_clean && self.lanes.spare(place));
+            if !is_kept {
+                self.give_up(place);
+            }
+        }
+        let which = (commit.first, commit.resp3);
+        if let Some(queue) = self.commits.queues.get_mut(&which) {
+            queue.is_running = false;
+            if !queue.forming.is_empty() {
+                self.commits.due.push(which);
+            }
+        }
+        commit
+    }
+
+    /// The coordinator settles what the records say, and then ends the lock.
+    fn leave_to_coordinator(&mut self, commit: &Commit) {
+        let lanes = commit.instances().filter_map(|instance| {
+            let part = &commit.parts[instance];
+            let (_, serial) = part.lane.filter(|_| part.is_lost || part.to_come > 0)?;
+            Some((instance, lane::name(self.index, serial)))
+        });
+        let unsettled = Unsettled {
+            token: commit.token,
+            name: commit.name.clone(),
+            first: commit.first,
+            others: commit.others().collect(),
+            lanes: lanes.collect(),
+        };
+        self.shared.coordinator.post(ToCoordinator::Unsettled(unsettled));
+    }
+
+    fn release_lock(&mut self, token: u64) {
+        for lock in self.shared.release_lock(token, Some(self.index)) {
+            self.lock(lock);
+        }
+        self.unlock(token);
+    }
+
+    fn answer_write(&mut self, write: &Write, reply: &[u8]) {
+        if let What::Transaction(rows) = &write.what {
+            self.tally.executed(rows, reply);
+        }
+        self.answer_owed(write.expect, reply);
+    }
+
+    /// A script runs too long: whoever waits for a lock would wait for it.
+    pub(crate) fn give_up_waiting_commits(&mut self) {
+        if self.shared.settings.busy().is_none() {
+            return;
+        }
+        let running = self.commits.running.iter();
+        let waiting = running.filter(|(_, commit)| commit.stage == Stage::Locking);
+        for key in waiting.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.give_up_commit(key);
+        }
+    }
+}
+
+fn error(text: &str) -> Vec<u8> {
+    let mut reply = Vec::with_capacity(text.len() + 3);
+    push_error(&mut reply, text.as_bytes());
+    reply
+}

@@ -1,0 +1,281 @@
+//! Writes over several instances that a worker does by itself: MSET, DEL, transactions of ordinary
+//! commands. `joining.rs` says who joins one, `commit.rs` what it says to the instances; here is what
+//! moves it on, and `commit_ends.rs` is how it ends.
+//!
+//! ```text
+//! route, multi ─► join ─► the forming commit of the instance that decides
+//! end of reading ─► start: asks for the lock ─► prepare ─► decide ─► finish ─► answers
+//! anything unusual before the decision ─► the coordinator does each write by itself
+//! anything unusual behind it           ─► the coordinator settles it; the lock is kept until then
+//! ```
+//! One commit runs for each instance that decides (and protocol); what comes meanwhile forms the
+//! next. Everybody in it has keys on that instance, so one that hangs there costs nobody else; one
+//! that does not prepare in time breaks the commit up.
+
+use crate::commit::{Commit, EXEC, Hidden, Stage};
+use crate::lane::{Duty, State};
+use crate::lock_table::{Holder, Want};
+use crate::reply::{Broken, is_error};
+use crate::shared::ToCoordinator;
+use crate::worker::Worker;
+use slab::Slab;
+use std::collections::{HashMap, VecDeque};
+
+/// Nanoseconds in which an instance has prepared its part, or the commit is given up.
+const PREPARE_NANOSECONDS: u64 = 100_000_000;
+/// Nanoseconds for which writes with keys on an instance that was late are left to the coordinator.
+const LATE_NANOSECONDS: u64 = 2_000_000_000;
+/// Nanoseconds in which an instance has run its part, or nobody waits for it any more.
+const RUN_NANOSECONDS: u64 = 5_000_000_000;
+const STRAY: Broken = Broken("stray reply");
+
+/// The commits of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Commits {
+    /// By the instance that decides, and whether replies are in RESP3.
+    pub(crate) queues: HashMap<(usize, bool), Queue>,
+    /// Queues of which the next may start.
+    pub(crate) due: Vec<(usize, bool)>,
+    pub(crate) running: Slab<Commit>,
+    /// Locks that hold since somebody last looked.
+    granted: Vec<u64>,
+    /// Until when writes with keys on an instance are left to the coordinator.
+    late: Vec<u64>,
+    pub(crate) last_name: u64,
+    /// When to have records deleted; 0: there are none.
+    pub(crate) forget_at: u64,
+}
+
+/// The commits for which one instance decides.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// Those that may still be joined come last.
+    pub(crate) forming: VecDeque<Commit>,
+    pub(crate) is_running: bool,
+}
+
+impl Commits {
+    /// A lock holds.
+    pub(crate) fn locked(&mut self, token: u64) {
+        self.granted.push(token);
+    }
+
+    /// When something must be done although nothing has happened.
+    pub(crate) fn deadline(&self) -> u64 {
+        if !self.due.is_empty() {
+            return 0;
+        }
+        let forget_at = if self.forget_at > 0 { self.forget_at } else { u64::MAX };
+        self.running
+            .iter()
+            .map(|(_, commit)| commit.deadline)
+            .min()
+            .unwrap_or(u64::MAX)
+            .min(forget_at)
+    }
+
+    /// True if an instance has not answered in time lately.
+    pub(crate) fn is_late(&self, instance: usize, now: u64) -> bool {
+        self.late.get(instance).is_some_and(|&until| now < until)
+    }
+}
+
+impl Worker {
+    /// Starts what has formed where nothing runs.
+    pub(crate) fn start_commits(&mut self) {
+        for which in std::mem::take(&mut self.commits.due) {
+            let Some(queue) = self.commits.queues.get_mut(&which) else { continue };
+            if queue.is_running {
+                continue;
+            }
+            let Some(commit) = queue.forming.pop_front() else { continue };
+            queue.is_running = true;
+            self.start_commit(commit);
+        }
+    }
+
+    fn start_commit(&mut self, mut commit: Commit) {
+        self.counters.commits += 1;
+        let want = Want {
+            keys: std::mem::take(&mut commit.keys),
+            everything: false,
+            instances: commit.instances().collect(),
+            holder: Holder::Worker(self.index),
+            is_told: true,
+        };
+        let (token, begun) = self.shared.ask_lock(want, Some(self.index));
+        commit.token = token;
+        let key = self.commits.running.insert(commit);
+        if let Some(lock) = begun {
+            self.lock(lock);
+        } else if self.shared.settings.busy().is_some() {
+            self.give_up_commit(key); // the coordinator has the words for it
+        }
+    }
+
+    /// Goes on with those whose lock holds, and looks after those that take too long.
+    pub(crate) fn advance_commits(&mut self) {
+        for token in std::mem::take(&mut self.commits.granted) {
+            let running = self.commits.running.iter();
+            let found = running.into_iter().find(|(_, commit)| commit.token == token);
+            if let Some((key, _)) = found.filter(|(_, commit)| commit.stage == Stage::Locking) {
+                self.prepare_commit(key);
+            }
+        }
+        if self.commits.deadline() <= self.now {
+            self.look_after_commits();
+        }
+        self.write_lanes();
+    }
+
+    fn look_after_commits(&mut self) {
+        let now = self.now;
+        if self.commits.forget_at > 0 && self.commits.forget_at <= now {
+            self.commits.forget_at = 0;
+            if !self.shared.finished.is_empty() {
+                self.shared.coordinator.post(ToCoordinator::Finished);
+            }
+        }
+        let running = self.commits.running.iter();
+        let overdue: Vec<usize> =
+            running.filter(|(_, commit)| commit.deadline <= now).map(|(key, _)| key).collect();
+        for key in overdue {
+            let commit = &mut self.commits.running[key];
+            commit.deadline = u64::MAX;
+            let silent = commit.parts.iter().filter(|part| part.to_come > 0);
+            let silent: Vec<(usize, u64)> = silent.filter_map(|part| part.lane).collect();
+            for (place, serial) in silent {
+                let Some(lane) = self.lanes.get(place).filter(|lane| lane.serial == serial) else {
+                    continue;
+                };
+                self.commits.late.resize(self.shared.instances, 0);
+                self.commits.late[lane.instance] = now + LATE_NANOSECONDS;
+                self.break_lane(place);
+            }
+        }
+    }
+
+    fn prepare_commit(&mut self, key: usize) {
+        let commit = &self.commits.running[key];
+        let state = State { db: self.shared.databases, resp3: commit.resp3, ..State::default() };
+        let set = self.lanes.set(state, self.shared.instances);
+        let instances: Vec<usize> = commit.instances().collect();
+        for &instance in &instances {
+            let Some(place) = self.free_lane(set, instance) else {
+                return self.give_up_commit(key);
+            };
+            self.lanes.set_duty(place, Duty::Commit);
+            let Some(lane) = self.lanes.get_mut(place) else { continue };
+            lane.commit = Some(key);
+            lane.last_used = self.now_seconds;
+            self.commits.running[key].parts[instance].lane = Some((place, lane.serial));
+        }
+        let commit = &mut self.commits.running[key];
+        commit.stage = Stage::Preparing;
+        commit.missing = instances.len() - 1;
+        commit.deadline = self.now + PREPARE_NANOSECONDS;
+        let first = commit.first;
+        for instance in instances.into_iter().filter(|&instance| instance != first) {
+            self.tell_part(key, instance, |commit, hidden, out| {
+                commit.push_prepare(instance, hidden, out);
+            });
+        }
+    }
+
+    /// Appends to the lane of a part.
+    fn tell_part(
+        &mut self,
+        key: usize,
+        instance: usize,
+        write: impl FnOnce(&mut Commit, Hidden, &mut Vec<u8>),
+    ) {
+        let commit = &mut self.commits.running[key];
+        let Some((place, _)) = commit.parts[instance].lane else { return };
+        let Some(lane) = self.lanes.get_mut(place) else { return };
+        write(commit, Hidden(self.shared.databases), &mut lane.out);
+        self.counters.lane_commands += 1;
+        self.mark_lane_dirty(place);
+    }
+
+    fn decide_commit(&mut self, key: usize) {
+        let commit = &mut self.commits.running[key];
+        commit.stage = Stage::Deciding;
+        commit.missing = 1;
+        commit.deadline = self.now + RUN_NANOSECONDS;
+        let first = commit.first;
+        let done = self.shared.finished.take(first);
+        self.tell_part(key, first, |commit, hidden, out| commit.push_decide(hidden, &done, out));
+    }
+
+    fn finish_commit(&mut self, key: usize) {
+        let commit = &mut self.commits.running[key];
+        commit.stage = Stage::Finishing;
+        commit.deadline = self.now + RUN_NANOSECONDS;
+        let others: Vec<usize> = commit.others().collect();
+        let (lost, sound): (Vec<usize>, Vec<usize>) =
+            others.into_iter().partition(|&instance| commit.parts[instance].is_lost);
+        for instance in lost {
+            commit.parts[instance].has_failed = true;
+        }
+        commit.missing = sound.len();
+        if sound.is_empty() {
+            return self.conclude_commit(key);
+        }
+        for instance in sound {
+            self.tell_part(key, instance, |commit, _, out| {
+                commit.parts[instance].to_come = 1;
+                out.extend_from_slice(EXEC);
+            });
+        }
+    }
+
+    /// Hands out the replies on a lane of a commit.
+    pub(crate) fn cut_commit(&mut self, place: usize) {
+        loop {
+            match self.lanes.next_of_commit(place) {
+                Ok(Some((start, length))) if self.take_reply(place, start, length).is_ok() => {}
+                Ok(None) => break,
+                _ => return self.break_lane(place),
+            }
+        }
+        if self.lanes.get(place).is_some_and(|lane| lane.can_write() && !lane.wants_write) {
+            self.mark_lane_dirty(place);
+        }
+        if self.lanes.get(place).is_some_and(|lane| lane.readable) {
+            self.ready_lanes.push(place);
+        }
+    }
+
+    fn take_reply(&mut self, place: usize, start: u32, length: u32) -> Result<(), Broken> {
+        let reply = self.lanes.received(place, start, length);
+        let lane = self.lanes.get(place).ok_or(STRAY)?;
+        let (key, instance) = (lane.commit.ok_or(STRAY)?, lane.instance);
+        let commit = self.commits.running.get_mut(key).ok_or(STRAY)?;
+        let part = &mut commit.parts[instance];
+        part.to_come = part.to_come.checked_sub(1).ok_or(STRAY)?;
+        let is_last = part.to_come == 0;
+        if commit.stage == Stage::Preparing || (commit.stage == Stage::Deciding && !is_last) {
+            if is_error(reply) {
+                self.tally.saw_no_memory |= reply.starts_with(b"-OOM ");
+                commit.is_refused = true;
+            } else if reply[0] != b'+' {
+                return Err(STRAY);
+            }
+        } else {
+            commit.is_refused |= !commit.take_result(instance, reply);
+        }
+        if !is_last {
+            return Ok(());
+        }
+        commit.missing -= 1;
+        match commit.stage {
+            _ if commit.missing > 0 => {}
+            Stage::Finishing => self.conclude_commit(key),
+            _ if commit.is_refused => self.give_up_commit(key),
+            Stage::Locking => return Err(STRAY),
+            Stage::Preparing => self.decide_commit(key),
+            Stage::Deciding => self.finish_commit(key),
+        }
+        Ok(())
+    }
+}

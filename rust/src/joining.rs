@@ -1,0 +1,140 @@
+//! Who joins a commit: MSET, DEL and the like, and transactions, of keys on several instances.
+
+use crate::client::{Gate, Owed};
+use crate::command::Row;
+use crate::commit::{Commit, What};
+use crate::forward::Taken;
+use crate::instance::InstanceState;
+use crate::lane::Expect;
+use crate::merge::Merge;
+use crate::multi::Multi;
+use crate::request::Args;
+use crate::route::push_args;
+use crate::shared::Shared;
+use crate::split::Whole;
+use crate::worker::Worker;
+use std::sync::Arc;
+
+/// A longer write is left to the coordinator: it is kept until it is done.
+const LENGTH_MOST: usize = 256 * 1024;
+
+impl Worker {
+    /// A command whose keys live on several instances, to be done in parts: here if that is all there
+    /// is to it, else at the coordinator.
+    pub(crate) fn route_in_parts(
+        &mut self,
+        place: usize,
+        row: &Row,
+        args: Args,
+        shared: &Shared,
+    ) -> Taken {
+        let mut owners = std::mem::take(&mut self.owners);
+        let whole = Whole::new(row, args, self.db(place), shared, &mut owners);
+        let taken = match row.parts.zip(whole) {
+            Some((merge, whole)) if self.may_commit(place, args.raw.len(), whole.owners) => {
+                self.join(place, row, merge, whole)
+            }
+            _ => self.route_to_coordinator(place, args),
+        };
+        self.owners = owners;
+        taken
+    }
+
+    fn join(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Taken {
+        if self.must_drain(place) {
+            return Taken::NotYet;
+        }
+        let (db, args) = (self.db(place), whole.args);
+        let Some(first) = whole.owners.iter().copied().min() else {
+            return self.route_to_coordinator(place, args);
+        };
+        let expect = self.owe_commit(place);
+        let shared = Arc::clone(&self.shared);
+        let commit = self.forming(usize::from(first), false);
+        commit.begin(expect, What::Command(merge), canonical(args));
+        for (at, owner) in whole.keys() {
+            commit.add_key(&shared, owner, (db, args.get(at), row.writes));
+        }
+        let is_owner = |&instance: &usize| whole.keys().any(|(_, owner)| owner == instance);
+        for instance in (0..shared.instances).filter(is_owner) {
+            whole.push_part(instance, commit.add_command(instance, db));
+        }
+        Taken::Yes
+    }
+
+    /// EXEC of ordinary commands whose keys live on several instances; `Err` gives it back, for the
+    /// coordinator. Everything before it was answered.
+    pub(crate) fn join_with(&mut self, place: usize, multi: Box<Multi>) -> Result<(), Box<Multi>> {
+        let is_in_resp3 = self.lanes.state(self.clients[place].lane_set).resp3;
+        let first = multi.homes.iter().copied().min();
+        let Some(first) = first.filter(|_| self.may_commit(place, multi.size(), &multi.homes))
+        else {
+            return Err(multi);
+        };
+        let db = self.db(place);
+        let expect = self.owe_commit(place);
+        let shared = Arc::clone(&self.shared);
+        let commit = self.forming(usize::from(first), is_in_resp3);
+        let Multi { commands, rows, homes, ends, keys, .. } = *multi;
+        let mut begin = 0;
+        commit.begin(expect, What::Transaction(rows), Vec::new());
+        for (&home, end) in homes.iter().zip(ends) {
+            let out = commit.add_command(usize::from(home), db);
+            out.extend_from_slice(&commands[begin..end]);
+            begin = end;
+        }
+        for (db, key, writes) in &keys {
+            let owner = usize::from(shared.placement.instance(*db, key));
+            commit.add_key(&shared, owner, (*db, key, *writes));
+        }
+        commit.keep(commands);
+        Ok(())
+    }
+
+    /// True if everything about a write is ordinary.
+    fn may_commit(&self, place: usize, length: usize, owners: &[u16]) -> bool {
+        let is_prompt = |&owner: &u16| {
+            let instance = usize::from(owner);
+            matches!(self.instances.get(instance), Some(InstanceState::Ready(_)))
+                && !self.commits.is_late(instance, self.now)
+        };
+        length <= LENGTH_MOST && self.may_run_here(place) && owners.iter().all(is_prompt)
+    }
+
+    /// The client is owed a reply by a commit; what it sends next may go to other lanes: not before.
+    fn owe_commit(&mut self, place: usize) -> Expect {
+        let client = &mut self.clients[place];
+        let sequence = client.owe(Owed::Waiting(client.last_row()));
+        client.gate = Gate::Drain;
+        self.counters.committed_writes += 1;
+        let generation = client.generation;
+        Expect {
+            client: u32::try_from(place).expect("descriptors fit"),
+            generation,
+            sequence,
+            end: 0,
+        }
+    }
+
+    /// The commit that forms for an instance that decides.
+    fn forming(&mut self, first: usize, resp3: bool) -> &mut Commit {
+        let commits = &mut self.commits;
+        let queue = commits.queues.entry((first, resp3)).or_default();
+        if !queue.is_running && queue.forming.is_empty() {
+            commits.due.push((first, resp3));
+        }
+        if queue.forming.back().is_none_or(Commit::is_full) {
+            commits.last_name += 1;
+            let number = format!("-{}-{}", self.index, commits.last_name);
+            let name = [&self.shared.finished.prefix, number.as_bytes()].concat();
+            queue.forming.push_back(Commit::new(name, first, resp3, self.shared.instances));
+        }
+        queue.forming.back_mut().expect("just made sure")
+    }
+}
+
+fn canonical(args: Args) -> Vec<u8> {
+    let mut command = Vec::with_capacity(args.raw.len());
+    push_args(&mut command, args);
+    command
+}

@@ -1,0 +1,326 @@
+//! The one lock table of the process: who holds which keys, and who waits for them.
+//!
+//! A lock names all its keys at once and is granted in order of arrival, so there is no deadlock and
+//! nobody starves. Once granted, every worker lets its clients wait for those keys (`locks.rs`) and
+//! says so when nothing is in flight that could miss it; from then on the holder is alone with them.
+//! Keys are known by fingerprints: two that share one wait for each other, and nothing is wrong.
+
+use crate::shared::{Door, Mail, Shared, ToCoordinator};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::AcqRel;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A key of a database, for the tables of locks.
+pub type Fingerprint = u64;
+
+/// Who asked for a lock, and hears when it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// The coordinator.
+    Coordinator,
+    /// A worker, for a commit of its clients.
+    Worker(usize),
+}
+
+/// What a lock is asked for.
+#[derive(Debug)]
+pub struct Want {
+    /// Keys, and whether nobody else may even read them.
+    pub keys: Vec<(Fingerprint, bool)>,
+    /// The whole keyspace, every database.
+    pub everything: bool,
+    /// Instances on which nothing may be in flight before it holds.
+    pub instances: Vec<usize>,
+    /// Who asks.
+    pub holder: Holder,
+    /// Workers hold their clients' commands back; else it only keeps other holders away.
+    pub is_told: bool,
+}
+
+/// One lock.
+#[derive(Debug)]
+pub struct Lock {
+    /// Its name.
+    pub token: u64,
+    /// What it was asked for.
+    pub want: Want,
+    /// Workers that have not said yet that it holds there.
+    missing: AtomicUsize,
+}
+
+/// A lock of the table.
+#[derive(Debug)]
+struct Entry {
+    lock: Arc<Lock>,
+    /// Keys for which it is not its turn yet.
+    behind: usize,
+}
+
+/// What a lock wants of a key.
+#[derive(Debug)]
+struct Place {
+    token: u64,
+    is_exclusive: bool,
+    has_turn: bool,
+}
+
+/// The locks that want a key, in order of arrival.
+///
+/// It is the turn of the first, and if that shares the key, of all behind it that do, up to one
+/// that does not. Whoever leaves costs only those whose turn comes.
+#[derive(Debug, Default)]
+struct Line {
+    places: VecDeque<Place>,
+    exclusive: usize,
+}
+
+impl Line {
+    /// Stands at the end; whether it is its turn at once.
+    fn join(&mut self, token: u64, is_exclusive: bool) -> bool {
+        let has_turn = self.places.is_empty() || !(is_exclusive || self.exclusive > 0);
+        self.places.push_back(Place { token, is_exclusive, has_turn });
+        self.exclusive += usize::from(is_exclusive);
+        has_turn
+    }
+
+    /// Makes room; adds those whose turn it is now.
+    fn leave(&mut self, token: u64, found: &mut Vec<u64>) {
+        let Some(at) = self.places.iter().position(|place| place.token == token) else { return };
+        let Some(left) = self.places.remove(at) else { return };
+        self.exclusive -= usize::from(left.is_exclusive);
+        for (index, place) in self.places.iter_mut().enumerate() {
+            if place.is_exclusive && index > 0 {
+                break;
+            }
+            if !place.has_turn {
+                place.has_turn = true;
+                found.push(place.token);
+            }
+            if place.is_exclusive || !left.is_exclusive {
+                break; // those behind it had their turn before, or have it later
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    last_token: u64,
+    entries: BTreeMap<u64, Entry>,
+    /// Not granted yet.
+    waiting: BTreeSet<u64>,
+    /// Those on everything, held or not.
+    everything: BTreeSet<u64>,
+    lines: HashMap<Fingerprint, Line>,
+}
+
+impl Inner {
+    /// Adds a lock; its token, and the lock if it is granted at once.
+    fn ask(&mut self, mut want: Want, workers: usize) -> (u64, Option<Arc<Lock>>) {
+        want.keys.sort_unstable_by_key(|&(key, is_exclusive)| (key, !is_exclusive));
+        want.keys.dedup_by_key(|(key, _)| *key);
+        self.last_token += 1;
+        let token = self.last_token;
+        let mut behind = 0;
+        for &(key, is_exclusive) in &want.keys {
+            behind += usize::from(!self.lines.entry(key).or_default().join(token, is_exclusive));
+        }
+        if want.everything {
+            self.everything.insert(token);
+        }
+        let lock = Arc::new(Lock { token, want, missing: AtomicUsize::new(workers) });
+        self.entries.insert(token, Entry { lock, behind });
+        self.waiting.insert(token);
+        (token, self.begin_if_free(token))
+    }
+
+    /// Ends a lock, or a wait for one; those that are granted now.
+    fn release(&mut self, token: u64) -> Vec<Arc<Lock>> {
+        let Some(entry) = self.entries.remove(&token) else { return Vec::new() };
+        self.waiting.remove(&token);
+        self.everything.remove(&token);
+        let mut free = Vec::new();
+        for (key, _) in &entry.lock.want.keys {
+            let before = free.len();
+            if let Some(line) = self.lines.get_mut(key) {
+                line.leave(token, &mut free);
+                if line.places.is_empty() {
+                    self.lines.remove(key);
+                }
+            }
+            for other in &free[before..] {
+                if let Some(entry) = self.entries.get_mut(other) {
+                    entry.behind -= 1;
+                }
+            }
+        }
+        if entry.lock.want.everything {
+            free = self.waiting.iter().copied().collect();
+        } else if !self.everything.is_empty() {
+            free.extend(self.waiting.first());
+        }
+        free.into_iter().filter_map(|other| self.begin_if_free(other)).collect()
+    }
+
+    /// Grants a lock that conflicts with nothing held and with nothing older that waits.
+    fn begin_if_free(&mut self, token: u64) -> Option<Arc<Lock>> {
+        if !self.waiting.contains(&token) {
+            return None;
+        }
+        let entry = self.entries.get(&token)?;
+        let is_free = if entry.lock.want.everything {
+            let is_alone = self.waiting.len() == self.entries.len(); // nothing is held
+            is_alone && self.waiting.first() == Some(&token)
+        } else {
+            entry.behind == 0 && self.everything.first().is_none_or(|&older| older > token)
+        };
+        is_free.then(|| {
+            self.waiting.remove(&token);
+            Arc::clone(&entry.lock)
+        })
+    }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct LockTable {
+    hasher: RandomState,
+    inner: Mutex<Inner>,
+}
+
+impl LockTable {
+    /// What a key is known by.
+    #[inline]
+    pub fn fingerprint(&self, db: u32, key: &[u8]) -> Fingerprint {
+        self.hasher.hash_one((db, key))
+    }
+
+    /// How many locks are held or waited for.
+    pub fn count(&self) -> usize {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).entries.len()
+    }
+}
+
+impl Shared {
+    /// Asks for a lock: its token, and the lock if it is granted at once. One that no worker is told
+    /// of then holds; of any other its holder hears later. A worker that asks (`me`) tells itself.
+    pub fn ask_lock(&self, want: Want, me: Option<usize>) -> (u64, Option<Arc<Lock>>) {
+        let mut inner = self.lock_table.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (token, begun) = inner.ask(want, self.doors.len());
+        // Posted while nobody else can change the table: what is told first happened first.
+        begun.iter().filter(|lock| lock.want.is_told).for_each(|lock| self.tell(lock, me));
+        (token, begun)
+    }
+
+    /// Ends a lock, or a wait for one; those of which a worker that does so must tell itself.
+    pub fn release_lock(&self, token: u64, me: Option<usize>) -> Vec<Arc<Lock>> {
+        let mut inner = self.lock_table.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = inner.entries.get(&token) else { return Vec::new() };
+        if entry.lock.want.is_told && !inner.waiting.contains(&token) {
+            self.others(me).for_each(|door| door.mailbox.post(Mail::Unlock(token)));
+        }
+        let mut begun = inner.release(token);
+        begun.retain(|lock| {
+            if lock.want.is_told {
+                self.tell(lock, me);
+            } else {
+                self.lock_holds(lock, None);
+            }
+            lock.want.is_told
+        });
+        begun
+    }
+
+    /// A lock holds at a worker; true if it holds at all, and is that worker's own.
+    pub fn lock_holds_here(&self, lock: &Lock, me: usize) -> bool {
+        lock.missing.fetch_sub(1, AcqRel) == 1 && self.lock_holds(lock, Some(me))
+    }
+
+    fn lock_holds(&self, lock: &Lock, me: Option<usize>) -> bool {
+        let token = lock.token;
+        match lock.want.holder {
+            Holder::Worker(index) if Some(index) == me => return true,
+            Holder::Worker(index) => self.doors[index].mailbox.post(Mail::Locked(token)),
+            Holder::Coordinator => self.coordinator.post(ToCoordinator::Locked { token }),
+        }
+        false
+    }
+
+    fn tell(&self, lock: &Arc<Lock>, me: Option<usize>) {
+        self.others(me).for_each(|door| door.mailbox.post(Mail::Lock(Arc::clone(lock))));
+    }
+
+    fn others(&self, me: Option<usize>) -> impl Iterator<Item = &Door> {
+        let doors = self.doors.iter().enumerate();
+        doors.filter(move |(index, _)| Some(*index) != me).map(|(_, door)| door)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn want(keys: &[(Fingerprint, bool)]) -> Want {
+        Want {
+            keys: keys.to_vec(),
+            everything: false,
+            instances: Vec::new(),
+            holder: Holder::Coordinator,
+            is_told: true,
+        }
+    }
+
+    fn tokens(begun: &[Arc<Lock>]) -> Vec<u64> {
+        begun.iter().map(|lock| lock.token).collect()
+    }
+
+    #[test]
+    fn locks_are_granted_in_order_of_arrival() {
+        let (a, b, c, d) = (1, 2, 3, 4);
+        let mut table = Inner::default();
+        let everything = Want { everything: true, ..want(&[]) };
+        let wanted = [
+            want(&[(a, false)]),
+            want(&[(a, false)]),
+            want(&[(a, true), (b, false)]),
+            want(&[(b, false)]),
+            want(&[(b, true)]),
+            want(&[(a, false), (b, false)]),
+            want(&[(c, true), (c, false)]),
+            everything,
+            want(&[(d, false)]),
+        ];
+        let begun: Vec<u64> = wanted
+            .into_iter()
+            .filter_map(|one| table.ask(one, 1).1.map(|lock| lock.token))
+            .collect();
+        assert_eq!(begun, [1, 2, 4, 7]); // 6 shares with these, but 3 and 5 are older
+        for (token, then) in [
+            (1, vec![]),
+            (2, vec![3]),
+            (3, vec![]),
+            (4, vec![5]),
+            (7, vec![]),
+            (5, vec![6]),
+            (6, vec![8]), // on everything: alone
+            (8, vec![9]),
+            (9, vec![]),
+        ] {
+            assert_eq!(tokens(&table.release(token)), then, "{token}");
+        }
+        assert!(table.entries.is_empty() && table.lines.is_empty() && table.waiting.is_empty());
+    }
+
+    #[test]
+    fn who_gives_up_lets_those_behind_go_on() {
+        let mut table = Inner::default();
+        let key = 1;
+        let wanted = [want(&[(key, false)]), want(&[(key, true)]), want(&[(key, false)])];
+        let begun = wanted.map(|one| table.ask(one, 1).1.is_some());
+        assert_eq!(begun, [true, false, false]);
+        assert_eq!(tokens(&table.release(2)), [3]);
+        assert!(table.release(2).is_empty());
+    }
+}

@@ -1,0 +1,103 @@
+//! The lock table, and the workers' commits, as the coordinator sees them; `_core.pyi` explains each.
+
+use super::Proxy;
+use crate::commit;
+use crate::lock_table::{Holder, Want};
+use crate::shared::Shared;
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// The lock table, for the coordinator.
+#[pyclass(frozen, name = "LockTable")]
+pub(super) struct PyLockTable {
+    shared: Arc<Shared>,
+}
+
+/// A lock holds.
+#[pyclass(frozen, get_all)]
+pub(super) struct Locked {
+    pub(super) token: u64,
+}
+
+#[pymethods]
+impl PyLockTable {
+    #[new]
+    fn new(proxy: &Proxy) -> Self {
+        Self { shared: Arc::clone(&proxy.shared) }
+    }
+
+    /// Asks for a lock on keys (database, key, exclusive) or on everything; its token, and whether
+    /// it holds already. Else a `Locked` comes once it does: nothing is in flight to these instances
+    /// that could miss it. Of one that `is_told` workers let their clients wait for those keys.
+    #[allow(clippy::needless_pass_by_value, reason = "what Python gives is ours")]
+    fn ask(
+        &self,
+        keys: Vec<(u32, Vec<u8>, bool)>,
+        everything: bool,
+        instances: Vec<usize>,
+        is_told: bool,
+    ) -> (u64, bool) {
+        let table = &self.shared.lock_table;
+        let keys =
+            keys.iter().map(|(db, key, exclusive)| (table.fingerprint(*db, key), *exclusive));
+        let holder = Holder::Coordinator;
+        let want = Want { keys: keys.collect(), everything, instances, holder, is_told };
+        let (token, begun) = self.shared.ask_lock(want, None);
+        (token, begun.is_some() && !is_told)
+    }
+
+    /// Ends a lock, or the wait for one.
+    fn release(&self, token: u64) {
+        self.shared.release_lock(token, None);
+    }
+
+    /// How many locks are held or waited for.
+    fn count(&self) -> usize {
+        self.shared.lock_table.count()
+    }
+}
+
+/// The workers' commits, for the coordinator.
+#[pyclass(frozen)]
+pub(super) struct WorkerCommits {
+    shared: Arc<Shared>,
+}
+
+/// A commit of a worker that the coordinator must settle.
+#[pyclass(frozen, get_all)]
+pub(super) struct Unsettled {
+    token: u64,
+    name: Vec<u8>,
+    first: usize,
+    others: Vec<usize>,
+    lanes: Vec<(usize, Vec<u8>)>,
+}
+
+impl From<commit::Unsettled> for Unsettled {
+    fn from(one: commit::Unsettled) -> Self {
+        let commit::Unsettled { token, name, first, others, lanes } = one;
+        Self { token, name, first, others, lanes }
+    }
+}
+
+/// Records of finished commits wait to be deleted.
+#[pyclass(frozen)]
+pub(super) struct Finished {}
+
+#[pymethods]
+impl WorkerCommits {
+    #[new]
+    fn new(proxy: &Proxy) -> Self {
+        Self { shared: Arc::clone(&proxy.shared) }
+    }
+
+    /// What their names begin with.
+    fn prefix(&self) -> Vec<u8> {
+        self.shared.finished.prefix.clone()
+    }
+
+    /// Takes the names of those that have finished and whose record is still on this instance.
+    fn take_finished(&self, first: usize) -> Vec<Vec<u8>> {
+        self.shared.finished.take(first)
+    }
+}

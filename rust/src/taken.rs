@@ -1,0 +1,82 @@
+//! Commands that a worker has begun with, and their clients: answered after all, or handed over to the
+//! coordinator.
+
+use crate::client::Gate;
+use crate::client_info::ClientInfo;
+use crate::lane::Expect;
+use crate::pause;
+use crate::reply::is_error;
+use crate::shared::ToCoordinator;
+use crate::worker::Worker;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Worker {
+    /// True if nothing about the client and the moment asks for more than to run a command.
+    pub(crate) fn may_run_here(&self, place: usize) -> bool {
+        let (client, settings) = (&self.clients[place], &self.shared.settings);
+        client.executing.is_none()
+            && !client.is_restricted
+            && client.subscriptions.is_none()
+            && settings.pause.load(Relaxed) == pause::NONE
+            && settings.busy().is_none()
+            && !settings.tight.load(Relaxed)
+            && !settings.log_all.load(Relaxed)
+            && !self.shared.placement.has_pins()
+            && !self.shared.tracking.is_on()
+            && !self.is_monitored()
+    }
+
+    /// Answers a command that was taken: all before it were answered.
+    pub(crate) fn answer_owed(&mut self, expect: Expect, reply: &[u8]) {
+        let place = expect.client as usize;
+        let Some(client) = self.clients.get_mut(place) else { return };
+        if client.generation != expect.generation {
+            return;
+        }
+        if is_error(reply)
+            && let Some(owed) = client.owed_at(expect.sequence)
+        {
+            self.tally.failed(owed.row() as usize, reply);
+        }
+        client.put(expect.sequence, reply);
+        self.open_gate(place);
+        self.mark_dirty(place);
+    }
+
+    /// The coordinator answers this client, and counts its command; `None` if it has left.
+    pub(crate) fn give_back(&mut self, expect: Expect) -> Option<usize> {
+        let place = expect.client as usize;
+        let client = self.clients.get_mut(place)?;
+        if client.generation != expect.generation {
+            return None;
+        }
+        if let Some(owed) = client.owed_at(expect.sequence) {
+            self.tally.not_called(owed.row() as usize);
+        }
+        client.gate = Gate::Coordinator;
+        client.is_known = true;
+        Some(place)
+    }
+
+    /// The coordinator runs what was given back; `length` bytes of commands.
+    pub(crate) fn give_to_coordinator(
+        &mut self,
+        place: usize,
+        length: usize,
+        args: Vec<Vec<u8>>,
+        queued: Option<Vec<Vec<Vec<u8>>>>,
+    ) {
+        let info = ClientInfo { query_bytes: length, ..self.describe(place) };
+        self.shared.coordinator.post(ToCoordinator::Command {
+            key: self.key(place),
+            info: Box::new(info),
+            args,
+            queued,
+            token: None,
+            is_question: false,
+        });
+        if self.clients[place].hung_up {
+            self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
+        }
+    }
+}
