@@ -150,9 +150,13 @@ def finish(load: Load) -> None:
 
 @pytest.mark.torture
 @pytest.mark.timeout(1800 if FULL else 120)
-def test_nobody_sees_a_half(threadis: Callable[..., Threadis], stock_server: Server) -> None:
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_nobody_sees_a_half(
+    threadis: Callable[..., Threadis], stock_server: Server, workers: str
+) -> None:
     running = threadis(
-        "--server", str(stock_server.path), "--instances", str(INSTANCES), "--save", ""
+        "--server", str(stock_server.path), "--instances", str(INSTANCES), "--workers", workers,
+        "--save", "",
     )  # fmt: skip
     load = begin(running)
     load.is_over.wait(SECONDS)

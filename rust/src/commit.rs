@@ -117,10 +117,12 @@ pub(crate) struct Commit {
     /// What it locks.
     pub(crate) keys: Vec<(Fingerprint, bool)>,
     pub(crate) token: u64,
+    /// Finished commits whose records the first deletes.
+    pub(crate) done: Vec<Vec<u8>>,
     pub(crate) stage: Stage,
     /// Parts that have not answered in this stage.
     pub(crate) missing: usize,
-    /// An instance did not queue a command.
+    /// An instance did not queue a command, or did not run its part.
     pub(crate) is_refused: bool,
     /// When it takes too long, in monotonic nanoseconds.
     pub(crate) deadline: u64,
@@ -129,8 +131,9 @@ pub(crate) struct Commit {
 /// A commit that went wrong, or of which it is not known how far it came.
 #[derive(Debug)]
 pub struct Unsettled {
-    /// Its lock, to be kept until it is settled.
-    pub token: u64,
+    /// Its lock, which is kept until it is settled; none if nothing of it can happen any more, and
+    /// only its records are left.
+    pub token: Option<u64>,
     /// Its name.
     pub name: Vec<u8>,
     /// The instance that decides.
@@ -152,6 +155,7 @@ impl Commit {
             parts: (0..instances).map(|_| Part::default()).collect(),
             keys: Vec::new(),
             token: 0,
+            done: Vec::new(),
             stage: Stage::Locking,
             missing: 0,
             is_refused: false,
@@ -247,8 +251,8 @@ impl Commit {
         record
     }
 
-    /// What the first is told; `done` are records that it no longer needs.
-    pub(crate) fn push_decide(&mut self, hidden: Hidden, done: &[Vec<u8>], out: &mut Vec<u8>) {
+    /// What the first is told.
+    pub(crate) fn push_decide(&mut self, hidden: Hidden, out: &mut Vec<u8>) {
         let others: Vec<String> = self.others().map(|instance| instance.to_string()).collect();
         let part = &mut self.parts[self.first];
         out.extend_from_slice(MULTI);
@@ -257,15 +261,15 @@ impl Commit {
         let key = [DECIDED, &self.name].concat();
         let others = format!("[{}]", others.join(",")); // JSON
         push_command(out, [&b"SET"[..], &key, others.as_bytes()].into_iter());
-        if !done.is_empty() {
-            push_array(out, done.len() + 1);
+        if !self.done.is_empty() {
+            push_array(out, self.done.len() + 1);
             push_bulk(out, b"DEL");
-            for name in done {
+            for name in &self.done {
                 push_bulk(out, &[DECIDED, name].concat());
             }
         }
         out.extend_from_slice(EXEC);
-        part.to_come = part.count + 4 + usize::from(!done.is_empty());
+        part.to_come = part.count + 4 + usize::from(!self.done.is_empty());
     }
 
     /// The reply of an instance's EXEC; false if it did not run.

@@ -43,7 +43,7 @@ impl Worker {
             Err(instance) => self.answer_write(write, &error(&instance::incomplete(instance))),
         });
         if commit.parts.iter().any(|part| part.has_failed) {
-            return self.leave_to_coordinator(&commit);
+            return self.leave_to_coordinator(&commit, Some(commit.token));
         }
         self.release_lock(commit.token);
         self.shared.finished.add(commit.first, commit.name);
@@ -56,11 +56,10 @@ impl Worker {
     /// cannot be done.
     pub(crate) fn give_up_commit(&mut self, key: usize) {
         let commit = self.end_commit(key);
-        if commit.stage == Stage::Locking {
-            self.release_lock(commit.token);
-        } else {
-            self.leave_to_coordinator(&commit);
+        if commit.stage != Stage::Locking {
+            self.leave_to_coordinator(&commit, None);
         }
+        self.release_lock(commit.token);
         for Write { expect, what, commands, .. } in commit.writes {
             let Some(place) = self.give_back(expect) else { continue };
             let (args, queued) = match what {
@@ -80,12 +79,16 @@ impl Worker {
         let commit = self.end_commit(key);
         let reply = error(&instance::lost(commit.first, true));
         commit.writes.iter().for_each(|write| self.answer_write(write, &reply));
-        self.leave_to_coordinator(&commit);
+        self.leave_to_coordinator(&commit, Some(commit.token));
     }
 
     /// Its lanes are free, and the next may start.
     fn end_commit(&mut self, key: usize) -> Commit {
-        let commit = self.commits.running.remove(key);
+        let mut commit = self.commits.running.remove(key);
+        if commit.stage == Stage::Deciding {
+            // Nobody knows whether these records were deleted.
+            commit.done.drain(..).for_each(|name| self.shared.finished.add(commit.first, name));
+        }
         for (place, serial) in commit.parts.iter().filter_map(|part| part.lane) {
             let Some(lane) = self.lanes.get_mut(place).filter(|lane| lane.serial == serial) else {
                 continue;
@@ -111,15 +114,15 @@ impl Worker {
         commit
     }
 
-    /// The coordinator settles what the records say, and then ends the lock.
-    fn leave_to_coordinator(&mut self, commit: &Commit) {
+    /// The coordinator settles what the records say, and then ends the lock, if it is still held.
+    fn leave_to_coordinator(&mut self, commit: &Commit, token: Option<u64>) {
         let lanes = commit.instances().filter_map(|instance| {
             let part = &commit.parts[instance];
             let (_, serial) = part.lane.filter(|_| part.is_lost || part.to_come > 0)?;
             Some((instance, lane::name(self.index, serial)))
         });
         let unsettled = Unsettled {
-            token: commit.token,
+            token,
             name: commit.name.clone(),
             first: commit.first,
             others: commit.others().collect(),

@@ -22,9 +22,9 @@ use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 
 /// Nanoseconds in which an instance has prepared its part, or the commit is given up.
-const PREPARE_NANOSECONDS: u64 = 100_000_000;
+const PREPARE_NANOSECONDS: u64 = 200_000_000;
 /// Nanoseconds for which writes with keys on an instance that was late are left to the coordinator.
-const LATE_NANOSECONDS: u64 = 2_000_000_000;
+const LATE_NANOSECONDS: u64 = 1_000_000_000;
 /// Nanoseconds in which an instance has run its part, or nobody waits for it any more.
 const RUN_NANOSECONDS: u64 = 5_000_000_000;
 const STRAY: Broken = Broken("stray reply");
@@ -125,7 +125,9 @@ impl Worker {
         if self.commits.deadline() <= self.now {
             self.look_after_commits();
         }
-        self.write_lanes();
+        if !self.commits.running.is_empty() {
+            self.write_lanes(); // not only in the next turn
+        }
     }
 
     fn look_after_commits(&mut self) {
@@ -203,8 +205,8 @@ impl Worker {
         commit.missing = 1;
         commit.deadline = self.now + RUN_NANOSECONDS;
         let first = commit.first;
-        let done = self.shared.finished.take(first);
-        self.tell_part(key, first, |commit, hidden, out| commit.push_decide(hidden, &done, out));
+        commit.done = self.shared.finished.take(first);
+        self.tell_part(key, first, Commit::push_decide);
     }
 
     fn finish_commit(&mut self, key: usize) {
@@ -254,7 +256,7 @@ impl Worker {
         let part = &mut commit.parts[instance];
         part.to_come = part.to_come.checked_sub(1).ok_or(STRAY)?;
         let is_last = part.to_come == 0;
-        if commit.stage == Stage::Preparing || (commit.stage == Stage::Deciding && !is_last) {
+        if commit.stage == Stage::Preparing || !is_last {
             if is_error(reply) {
                 self.tally.saw_no_memory |= reply.starts_with(b"-OOM ");
                 commit.is_refused = true;
@@ -262,7 +264,7 @@ impl Worker {
                 return Err(STRAY);
             }
         } else {
-            commit.is_refused |= !commit.take_result(instance, reply);
+            commit.is_refused = !commit.take_result(instance, reply);
         }
         if !is_last {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use crate::client::{Closing, Gate, OUT_HARD_LIMIT, Owed};
 use crate::instance;
-use crate::lane::{BUFFER_KEEP, Expect};
+use crate::lane::{BUFFER_KEEP, Expect, Lane};
 use crate::net::{self, Io};
 use crate::reply::{is_error, push_error};
 use crate::scan;
@@ -26,11 +26,7 @@ impl Worker {
     /// Reads every ready lane once, and hands out the replies.
     pub(crate) fn read_lanes(&mut self) {
         let mut lanes = std::mem::take(&mut self.ready_lanes);
-        lanes.retain(|&place| {
-            self.lanes
-                .get(place)
-                .is_some_and(|lane| lane.readable && !lane.is_broken && !lane.is_paused)
-        });
+        lanes.retain(|&place| self.lanes.get(place).is_some_and(Lane::may_read));
         for &place in &lanes {
             match self.lanes.fill(place) {
                 Io::Later => {}

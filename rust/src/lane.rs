@@ -168,6 +168,11 @@ impl Lane {
             && !self.is_broken
     }
 
+    /// True if it may have something to read, and shall be read.
+    pub(crate) fn may_read(&self) -> bool {
+        self.readable && !self.is_broken && !self.is_paused
+    }
+
     /// How many of the clients that wait for this lane may go on.
     pub(crate) fn room(&self) -> usize {
         match &self.scripts {

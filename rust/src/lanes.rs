@@ -22,8 +22,6 @@ const IDLE_SECONDS: u64 = 60;
 const SPARE_SECONDS: u64 = 5;
 /// Spare lanes of one state to one instance.
 const SPARES: usize = 8;
-/// Lanes that have something big: most of `LANES_LIMIT` is for those that are shared.
-const ASIDE_LIMIT: usize = 128;
 
 /// All lanes of a worker.
 #[derive(Debug, Default)]
@@ -42,7 +40,7 @@ pub struct Lanes {
     pub(crate) worker: usize,
     last_serial: u64,
     /// How many have something big.
-    aside: usize,
+    pub(crate) aside: usize,
 }
 
 /// Bytes that lanes have received, by place.
@@ -173,42 +171,10 @@ impl Lanes {
         self.sets[lane.set as usize].lanes[lane.instance] = u32::try_from(place).ok();
     }
 
-    /// Nothing more is sent on a shared lane; false if too many are aside already.
-    pub fn set_aside(&mut self, place: usize) -> bool {
-        let has_room = self.has_room_aside();
-        if has_room {
-            self.hide(place);
-            self.set_duty(place, Duty::Aside);
-        }
-        has_room
-    }
-
-    /// A lane that nobody uses is given to one client.
-    pub(crate) fn lend(&mut self, place: usize) {
-        self.set_duty(place, Duty::Upload);
-    }
-
-    /// What that client sent is complete.
-    pub(crate) fn end_loan(&mut self, place: usize) {
-        self.set_duty(place, Duty::Aside);
-    }
-
     pub(crate) fn set_duty(&mut self, place: usize, duty: Duty) {
         let before = std::mem::replace(&mut self.open[place].duty, duty);
         self.aside -= usize::from(before.is_aside());
         self.aside += usize::from(duty.is_aside());
-    }
-
-    /// How many lanes have something big.
-    #[must_use]
-    pub fn count_aside(&self) -> usize {
-        self.aside
-    }
-
-    /// True unless too many lanes are used for something big.
-    #[must_use]
-    pub fn has_room_aside(&self) -> bool {
-        self.aside < ASIDE_LIMIT
     }
 
     /// Keeps a lane on which nothing is left for another time; false if there are enough.
@@ -235,7 +201,7 @@ impl Lanes {
     }
 
     /// No new command will find this lane.
-    fn hide(&mut self, place: usize) {
+    pub(crate) fn hide(&mut self, place: usize) {
         self.hide_from_scripts(place);
         let lane = &self.open[place];
         let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
@@ -359,31 +325,6 @@ impl Lanes {
         lane.answered += 1;
         let number = |offset| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
         Ok(Some((number(start)?, number(length)?, expect)))
-    }
-
-    /// Cuts the next reply to a commit: where it lies in `received`.
-    ///
-    /// # Errors
-    /// `Broken` for what is no reply.
-    pub(crate) fn next_of_commit(&mut self, place: usize) -> Result<Option<(u32, u32)>, Broken> {
-        if !self.pass_opening(place)? {
-            return Ok(None);
-        }
-        let lane = &mut self.open[place];
-        let buffer = self.received.after(place, lane.start);
-        if buffer.is_empty() {
-            return Ok(None);
-        }
-        let Some(length) = lane.cutter.cut(buffer)? else { return Ok(None) };
-        let start = lane.start;
-        lane.start += length;
-        let number = |offset| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
-        Ok(Some((number(start)?, number(length)?)))
-    }
-
-    /// True for a lane of a commit.
-    pub(crate) fn is_for_commit(&self, place: usize) -> bool {
-        self.open[place].duty == Duty::Commit
     }
 
     /// A lane, to change it, beside what all have received.

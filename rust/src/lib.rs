@@ -25,6 +25,7 @@ mod clients;
 pub mod command;
 pub mod commit;
 mod commit_ends;
+mod commit_lanes;
 mod commits;
 mod deliver;
 pub mod ears;

@@ -13,7 +13,7 @@
 use crate::client::Gate;
 use crate::command::{Route, Row};
 use crate::forward::Taken;
-use crate::lock_table::{Fingerprint, Lock};
+use crate::lock_table::{Fingerprint, Lock, LockTable};
 use crate::request::Args;
 use crate::worker::Worker;
 use std::collections::HashMap;
@@ -63,6 +63,13 @@ impl Locks {
         !self.settling.is_empty()
     }
 
+    /// True while a key may not be written, or not even read.
+    #[inline]
+    pub(crate) fn stop(&self, table: &LockTable, db: u32, key: &[u8], writes: bool) -> bool {
+        !self.is_free()
+            && (self.everything > 0 || self.is_locked(table.fingerprint(db, key), writes))
+    }
+
     fn is_locked(&self, key: Fingerprint, writes: bool) -> bool {
         let held = self.keys.get(&key);
         held.is_some_and(|&(exclusive, shared)| exclusive > 0 || (writes && shared > 0))
@@ -110,7 +117,7 @@ impl Worker {
             Route::Keys | Route::Split(_) => {
                 self.locks.everything > 0
                     || crate::keys::all(&row.keys, args)
-                        .any(|index| self.is_locked_in(db, args.get(index), row.writes))
+                        .any(|index| self.stops(db, args.get(index), row.writes))
             }
             // It would see the half of what someone is writing.
             Route::All(_) => true,
@@ -136,17 +143,12 @@ impl Worker {
 
     /// True while this key is locked.
     pub(crate) fn is_key_locked(&self, place: usize, key: &[u8], writes: bool) -> bool {
-        !self.locks.is_free()
-            && (self.locks.everything > 0 || self.is_locked_in(self.db(place), key, writes))
+        self.stops(self.db(place), key, writes)
     }
 
-    /// True while a key may not be written.
-    pub(crate) fn may_not_write(&self, db: u32, key: &[u8]) -> bool {
-        self.locks.everything > 0 || self.is_locked_in(db, key, true)
-    }
-
-    fn is_locked_in(&self, db: u32, key: &[u8], writes: bool) -> bool {
-        self.locks.is_locked(self.shared.lock_table.fingerprint(db, key), writes)
+    /// The same in a database.
+    pub(crate) fn stops(&self, db: u32, key: &[u8], writes: bool) -> bool {
+        self.locks.stop(&self.shared.lock_table, db, key, writes)
     }
 
     /// The same for the keys of a transaction.
@@ -155,10 +157,9 @@ impl Worker {
         place: usize,
         keys: &[(u32, Vec<u8>, bool)],
     ) -> bool {
-        let is_locked = !self.locks.is_free()
-            && (self.locks.everything > 0
-                || keys.iter().any(|(db, key, writes)| self.is_locked_in(*db, key, *writes)));
-        is_locked && self.wait_for_unlock(place)
+        let is_everything = self.locks.everything > 0;
+        (is_everything || keys.iter().any(|(db, key, writes)| self.stops(*db, key, *writes)))
+            && self.wait_for_unlock(place)
     }
 
     pub(crate) fn wait_for_unlock(&mut self, place: usize) -> bool {

@@ -52,7 +52,7 @@ impl Worker {
     pub(crate) fn forward_ordinary(&mut self, place: usize, bytes: &[u8]) -> usize {
         let shared = &*self.shared;
         let client = &mut self.clients[place];
-        if !client.is_ordinary() || !shared.is_calm() || !self.locks.is_free() {
+        if !client.is_ordinary() || !shared.is_calm() {
             return 0;
         }
         let set = client.lane_set;
@@ -67,6 +67,7 @@ impl Worker {
             if !row.takes(command.count)
                 || row.feeds && !shared.waited.is_empty()
                 || row.writes && shared.tracking.is_on()
+                || self.locks.stop(&shared.lock_table, db, command.key, row.writes)
             {
                 break;
             }

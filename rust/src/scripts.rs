@@ -142,8 +142,7 @@ impl Worker {
         keys::all(&row.keys, args).any(|at| {
             let key = args.get(at);
             let group = Group::of(key, &self.shared.placement);
-            self.may_not_write(db, key)
-                || group.is_some_and(|one| self.may_not_write(db, &one.lock()))
+            self.stops(db, key, true) || group.is_some_and(|one| self.stops(db, &one.lock(), true))
         })
     }
 

@@ -339,8 +339,8 @@ class Unsettled:
     """A worker's commit that went wrong, or of which it is not known how far it came."""
 
     @property
-    def token(self) -> int:
-        """Its lock, to be ended when it is settled."""
+    def token(self) -> int | None:
+        """Its lock, to be ended when it is settled; none if only its records are left."""
     @property
     def name(self) -> bytes: ...
     @property

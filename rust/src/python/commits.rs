@@ -66,7 +66,7 @@ pub(super) struct WorkerCommits {
 /// A commit of a worker that the coordinator must settle.
 #[pyclass(frozen, get_all)]
 pub(super) struct Unsettled {
-    token: u64,
+    token: Option<u64>,
     name: Vec<u8>,
     first: usize,
     others: Vec<usize>,

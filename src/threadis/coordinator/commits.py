@@ -213,14 +213,15 @@ class Commits:
         await _retry(lambda: self._forget(first, name))
 
     def unsettled(self, letter: _core.Unsettled) -> None:
-        """Settle what a worker has left; its lock holds until then."""
+        """Settle what a worker has left; its lock, if it has one, holds until then."""
         self._spawn(self._settle_for_worker(letter))
 
     async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
         for index, lane in letter.lanes:  # else what is on its way there comes behind us
             await _retry(lambda index=index, lane=lane: self._pass(index, lane))  # type: ignore[misc]
         await self._settle_all(letter.name, letter.first, letter.others)
-        self._locks.release_of_worker(letter.token)
+        if letter.token is not None:
+            self._locks.release_of_worker(letter.token)
 
     async def _pass(self, index: int, lane: bytes) -> None:
         """LinkError while an instance still has a connection, closed by us, to read from."""

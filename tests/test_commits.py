@@ -1,0 +1,181 @@
+"""Writes over several instances that workers do by themselves: together, and alone when need be."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from conftest import Threadis
+from raw import Raw, command, keys_of
+from threadis.server import Server
+from waiting import until
+
+INSTANCES = 4
+ON_ALL = [next(keys_of(index, INSTANCES)).decode() for index in range(INSTANCES)]
+OK = b"+OK\r\n"
+
+
+@pytest.fixture
+def running(threadis: Callable[..., Threadis], stock_server: Server) -> Threadis:
+    return threadis(
+        "--server", str(stock_server.path), "--instances", str(INSTANCES), "--workers", "1",
+        "--save", "",
+    )  # fmt: skip
+
+
+def counts(running: Threadis) -> tuple[int, int]:
+    """Writes that workers have committed, and commits."""
+    with running.client() as client:
+        found: Any = client.info("threadis")
+    return found["threadis_committed_writes"], found["threadis_commits"]
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does nothing for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def mset(value: str, *keys: str) -> bytes:
+    return command("MSET", *(word for key in keys for word in (key, value)))
+
+
+def test_what_many_want_at_once_is_one_commit(running: Threadis) -> None:
+    own = [[f"{key}:{number}" for key in "abcdefgh"] for number in range(40)]
+    transaction = [command("MULTI"), command("INCR", "n"), command("LPUSH", ON_ALL[1], "x")]
+    with ExitStack() as stack, running.client() as client:
+        clients = [stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(42)]
+        for one in clients:
+            assert one.ask("PING") == b"+PONG\r\n"
+        client.set("n", 41)
+        client.set(ON_ALL[1], "no list")
+        writes, commits = counts(running)
+        with stopped(running.proxy_pid()):
+            for number, (one, keys) in enumerate(zip(clients, own, strict=False)):
+                one.send(mset(str(number), *keys))
+            clients[40].send(command("DEL", *own[0], "nobody", ON_ALL[0]))
+            clients[41].send(b"".join([*transaction, command("INCR", "n"), command("EXEC")]))
+        assert [one.reply() for one in clients[:40]] == [OK] * 40
+        assert clients[40].reply() in (b":0\r\n", b":8\r\n")  # before or behind the first
+        assert [clients[41].reply() for _ in range(4)] == [OK, *[b"+QUEUED\r\n"] * 3]
+        answer = clients[41].reply()
+        assert answer.startswith(b"*3\r\n:42\r\n-WRONGTYPE ") and answer.endswith(b"\r\n:43\r\n")
+        for number, keys in enumerate(own[1:], 1):
+            assert client.mget(keys) == [str(number).encode()] * 8
+        now_writes, now_commits = counts(running)
+    assert now_writes - writes == 42
+    assert now_commits - commits <= 4  # one for each instance that may decide
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("MSET", ON_ALL[0], "v", ON_ALL[1], "v"),
+        ("DEL", ON_ALL[0], ON_ALL[1]),
+        ("UNLINK", ON_ALL[3], ON_ALL[1]),
+    ],
+)
+def test_workers_do_it(running: Threadis, words: tuple[str, ...]) -> None:
+    before = counts(running)
+    with running.client() as client:
+        client.execute_command(*words)
+    assert counts(running) == (before[0] + 1, before[1] + 1)
+
+
+def test_what_monitors_see_is_the_coordinators(running: Threadis) -> None:
+    before = counts(running)
+    with Raw(("127.0.0.1", running.port)) as other, running.client() as client:
+        assert other.ask("MONITOR") == OK
+        assert client.mset({ON_ALL[0]: "v", ON_ALL[1]: "v"})
+        assert client.mget(ON_ALL[:2]) == [b"v", b"v"]
+        until(lambda: b'"MSET"' in other.line(), "the command, as it was sent")
+    assert counts(running) == before
+
+
+def test_what_changes_for_those_who_track_is_the_coordinators(running: Threadis) -> None:
+    before = counts(running)
+    with (
+        running.client(protocol=3, single_connection_client=True) as other,
+        running.client() as client,
+    ):
+        other.execute_command("CLIENT", "TRACKING", "ON", "BCAST")
+        assert client.mset({ON_ALL[0]: "v", ON_ALL[1]: "v"})
+        assert client.mget(ON_ALL[:2]) == [b"v", b"v"]
+    assert counts(running) == before
+
+
+def test_one_that_waits_for_a_key_gets_it(running: Threadis) -> None:
+    """And what is behind it in the transaction is done, too."""
+    with Raw(("127.0.0.1", running.port)) as waiter, running.client() as client:
+        waiter.send(command("BLPOP", ON_ALL[2], "0"))
+        until(lambda: client.info("clients")["blocked_clients"] == 1, "a waiting client")
+        with client.pipeline() as block:
+            block.set(ON_ALL[0], "v").rpush(ON_ALL[2], "one").llen(ON_ALL[2])
+            assert block.execute() == [True, 1, 1]
+        key = ON_ALL[2].encode()
+        assert waiter.reply() == b"*2\r\n$%d\r\n%s\r\n$3\r\none\r\n" % (len(key), key)
+        assert client.exists(ON_ALL[2]) == 0
+
+
+def test_in_any_database_and_protocol(running: Threadis) -> None:
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(running.client(db=db, protocol=resp))
+            for db in (0, 3, 15)
+            for resp in (2, 3)
+        ]
+        for number, client in enumerate(clients):
+            with client.pipeline() as block:
+                for key in ON_ALL:
+                    block.hset(f"{{{key}}}{number}", "field", number)
+                    block.hgetall(f"{{{key}}}{number}")
+                answer = block.execute()
+            assert answer == [1, {b"field": b"%d" % number}] * INSTANCES
+        for number, client in enumerate(clients):
+            assert client.delete(*[f"{{{key}}}{number}" for key in ON_ALL]) == INSTANCES
+        assert [client.dbsize() for client in clients] == [0] * len(clients)
+
+
+@pytest.mark.parametrize("silent", [0, 3], ids=["decides", "prepares"])
+def test_an_instance_that_hangs_costs_only_its_own_keys(running: Threadis, silent: int) -> None:
+    others = [f"{{{key}}}" for index, key in enumerate(ON_ALL) if index != silent]
+    pid = running.instance_pids()[silent]
+    with ExitStack() as stack, running.client() as client:
+        client.mset(dict.fromkeys(ON_ALL, "before"))
+        its, alien = (stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(2))
+        its.ask("PING"), alien.ask("PING")
+        with stopped(pid):
+            with stopped(running.proxy_pid()):
+                its.send(mset("its", *ON_ALL))
+                alien.send(mset("alien", *others))
+            assert alien.reply() == OK
+            assert client.mset(dict.fromkeys(others, "more"))
+            assert client.mget(others) == [b"more"] * 3
+            answer = its.reply()
+            assert answer.startswith((b"-TRYAGAIN ", b"-ERR instance ")), answer
+        until(lambda: all_the_same(client), "all or nothing", 60)
+        until(lambda: wrote(client, "after"), "a write over all again", 60)
+        assert client.mget(ON_ALL) == [b"after"] * 4
+
+
+def all_the_same(client: Any) -> bool:
+    """Whether an instance is back, and a write over all is there wholly or not at all."""
+    try:
+        values = client.mget(ON_ALL)
+    except Exception:
+        return False
+    return set(values) == {b"its"} or values.count(b"its") == 0
+
+
+def wrote(client: Any, value: str) -> bool:
+    try:
+        return bool(client.mset(dict.fromkeys(ON_ALL, value)))
+    except Exception:
+        return False
