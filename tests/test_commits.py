@@ -179,3 +179,28 @@ def wrote(client: Any, value: str) -> bool:
         return bool(client.mset(dict.fromkeys(ON_ALL, value)))
     except Exception:
         return False
+
+
+def test_workers_do_it_one_after_the_other(threadis: Callable[..., Threadis]) -> None:
+    """Clients of three workers write the same keys, and look."""
+    running = threadis("--instances", str(INSTANCES), "--workers", "3", "--save", "")
+    rounds = 100
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(60)]
+        assert clients[0].ask("MSET", *(word for key in ON_ALL for word in (key, "0"))) == OK
+        with running.client() as observer:
+            found: Any = observer.info("threadis")
+        assert min(found[f"worker{index}"]["clients"] for index in range(3)) > 5
+        writers, readers = clients[:30], clients[30:]
+        for number in range(1, rounds + 1):
+            for one in writers:
+                one.send(mset(str(number), *ON_ALL))
+            for one in readers:
+                one.send(command("MGET", *ON_ALL))
+            assert {one.reply() for one in writers} == {OK}
+            for one in readers:
+                values = one.reply().split(b"\r\n")[2::2]
+                assert len(set(values[:INSTANCES])) == 1, values
+    writes, commits = counts(running)
+    assert writes == 1 + rounds * len(writers)
+    assert commits < writes
