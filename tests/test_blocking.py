@@ -74,6 +74,30 @@ def test_an_element_is_never_popped_for_who_has_left(running: Threadis) -> None:
     assert pusher.ask("DBSIZE").number == 0
 
 
+def test_what_is_there_is_not_waited_for(running: Threadis) -> None:
+    """Its instance gives it at once; but whoever waits for it comes first."""
+    client = connect(running)
+    there: list[tuple[str, ...]] = [
+        ("RPUSH", "a", "1", "2", "3"), ("ZADD", "z", "1", "m"), ("XADD", "x", "1-1", "f", "v"),
+    ]  # fmt: skip
+    taken: list[tuple[str, ...]] = [
+        ("BLPOP", "a", "0"), ("BRPOP", "{a}", "a", "0"), ("BZPOPMIN", "z", "0"),
+        ("BLMOVE", "a", "{a}", "LEFT", "LEFT", "0"), ("XREAD", "BLOCK", "0", "STREAMS", "x", "0"),
+    ]  # fmt: skip
+    for words in there:
+        client.ask(*words)
+    before = info(running, "threadis_unwaited")
+    for words in taken:
+        assert not client.ask(*words).raw.startswith((b"-", b"*-"))
+    assert info(running, "threadis_unwaited") == before + 5
+    waiter = waits(running, "BLPOP", "a", "0")
+    later = waits(running, "BLPOP", "a", "0")
+    client.ask("RPUSH", "a", "1", "2", "3")
+    assert [one.read().raw[-4:] for one in (waiter, later)] == [b"\n1\r\n", b"\n2\r\n"]
+    assert client.ask("BLPOP", "a", "0").raw.endswith(b"\n3\r\n")
+    assert info(running, "threadis_unwaited") == before + 6
+
+
 def test_unblock(running: Threadis) -> None:
     other = connect(running)
     for words in (["BLPOP", "a", "b", "0"], ["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]):

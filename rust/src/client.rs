@@ -18,6 +18,7 @@ use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
 use crate::subscriptions::Subscriptions;
+use crate::trying::Attempt;
 use crate::upload::Upload;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -90,6 +91,8 @@ pub enum Owed {
     Held(Box<Vec<u8>>),
     /// A block from MULTI to EXEC, on its way.
     Block(Box<Block>),
+    /// A command that may have to wait for its keys, on its way.
+    Trying(Box<Attempt>),
     /// A large reply of which the beginning has moved to `out` already.
     Streaming,
     /// Parts of several instances; the command's row.

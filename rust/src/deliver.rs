@@ -118,6 +118,7 @@ impl Worker {
                 }
                 return; // else EXEC's reply is still to come
             }
+            Some(Owed::Trying(_)) => return self.attempted(lane, start, length, expect),
             Some(Owed::Scanning(instance, row)) => {
                 let (instance, row) = (*instance, *row);
                 if is_error(reply) {
@@ -237,7 +238,7 @@ impl Worker {
             }
             match client.owed_at(expect.sequence) {
                 // Each reply of a block would come here; the first stands for all.
-                Some(owed @ (Owed::Block(_) | Owed::Waiting(_) | Owed::Scanning(..))) => {
+                Some(owed) if owed.comes_whole() => {
                     let row = owed.row();
                     self.tally.failed(row as usize, &error);
                     client.hold(expect.sequence, error);

@@ -82,6 +82,7 @@ mod taken;
 pub mod tally;
 pub mod tracking;
 pub mod tracking_table;
+pub mod trying;
 mod upload;
 pub mod users;
 pub mod waited;

@@ -236,6 +236,12 @@ pub fn integer(reply: &[u8]) -> Option<i64> {
     parse_i64(reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?)
 }
 
+/// True for every way to say that there is nothing.
+#[must_use]
+pub fn is_null(reply: &[u8]) -> bool {
+    matches!(reply, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n")
+}
+
 /// True for an error reply.
 #[must_use]
 pub fn is_error(reply: &[u8]) -> bool {

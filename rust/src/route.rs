@@ -33,6 +33,7 @@ impl Worker {
             Route::Session(verb) => self.session(place, verb, args),
             Route::Pubsub(verb) => self.pubsub(place, verb, args),
             Route::Script => self.route_script(place, row, args, shared),
+            Route::Coordinator if row.blocks => self.route_blocking(place, row, args, shared),
             Route::Coordinator => self.route_to_coordinator(place, args),
             Route::Refuse => {
                 self.answer_error(place, &row.refusal);
@@ -44,7 +45,11 @@ impl Worker {
     /// One instance has all keys, or the command is refused.
     fn route_to_owner(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) -> Taken {
         if !row.special_words.is_empty() && has_special_word(row, args) {
-            return self.route_to_coordinator(place, args);
+            return if row.blocks {
+                self.route_blocking(place, row, args, shared)
+            } else {
+                self.route_to_coordinator(place, args)
+            };
         }
         let db = self.db(place);
         let owner = if row.only_key > 0 && row.only_key < args.len() {

@@ -198,12 +198,19 @@ impl Tally {
 }
 
 impl Owed {
+    /// True if one instance answers, and nothing of that has come.
+    #[must_use]
+    pub fn comes_whole(&self) -> bool {
+        matches!(self, Self::Block(_) | Self::Waiting(_) | Self::Trying(_) | Self::Scanning(..))
+    }
+
     /// The row of a command that waits for an instance.
     #[must_use]
     pub fn row(&self) -> u32 {
         match self {
             Self::Waiting(row) | Self::Merging(_, row) | Self::Scanning(_, row) => *row,
             Self::Block(block) => block.exec,
+            Self::Trying(attempt) => attempt.row,
             _ => u32::MAX,
         }
     }

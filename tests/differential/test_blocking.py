@@ -46,6 +46,15 @@ PROGRAMS: Final[dict[str, str]] = {
         "RPUSH B x y z ; BLPOP A B 0 ; BRPOP A B 1 ; BLMPOP 0 3 C A B LEFT COUNT 9 ; EXISTS "
         "B ; ZADD C 1 a 2 b 3 c ; BZPOPMIN D C A 0 ; BZPOPMAX C 0 ; BZMPOP 0 2 D C MAX "
         "COUNT 2",
+    "there already, on one instance":
+        "RPUSH A x y z v w ; BLPOP A 0 ; BRPOP E A 0 ; BLMPOP 0 2 E A LEFT COUNT 2 ; BLMOVE A E "
+        "LEFT RIGHT 0 ; BRPOPLPUSH E A 0 ; SET E s ; BLPOP E A 1 ; BLPOP A E 1 ; BLPOP A -1 ; "
+        "BLPOP A x ; BLPOP A ; BLMPOP 0 9 A LEFT ; ZADD C 1 a 2 b 3 c ; BZPOPMIN C 0 ; BZPOPMAX C "
+        "0 ; BZMPOP 0 1 C MAX COUNT 2 ; XADD B 1-1 f v ; XREAD STREAMS B 0 ; XREAD STREAMS B 1-1 ; "
+        "XREAD BLOCK 10 STREAMS B $ ; XGROUP CREATE B g 0 ; XREADGROUP GROUP g c STREAMS B > ; "
+        "XREADGROUP GROUP g c BLOCK 10 STREAMS B > ; XREADGROUP GROUP g c STREAMS B 0 ; "
+        "XREADGROUP GROUP no c STREAMS B > ; XINFO CONSUMERS B g ; DBSIZE ; 1> BLPOP F 0 ; RPUSH F "
+        "x y ; 1< ; BLPOP F 0 ; EXISTS F",
     "several keys":
         "1> BLPOP A B C D 0 ; LPUSH C x ; 1< ; EXISTS C ; 1> BLPOP A B C D 0 ; LPUSH A y ; "
         "1< ; DBSIZE",

@@ -168,6 +168,7 @@ class Information:
             "threadis_lane_writes": str(totals["lane_writes"]),
             "threadis_lane_commands": str(totals["lane_commands"]),
             "threadis_lane_scripts": str(totals["lane_scripts"]),
+            "threadis_unwaited": str(totals["unwaited"]),
             "threadis_committed_writes": str(totals["committed_writes"]),
             "threadis_commits": str(totals["commits"]),
             **{f"threadis_{name}": str(count) for name, count in self._held().items()},
