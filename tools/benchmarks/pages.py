@@ -17,8 +17,8 @@ class Page(NamedTuple):
 
 MULTIKEY = """Commands on keys of four instances. *split* is thREaDIS with `--multikey split`: MSET and DEL without locks. `mset+del:N` is
 one MSET and one DEL of N keys, `multi:*` a transaction of ten commands as redis-py sends it, *hot lock* MSETs that all name one same
-key, *queues* pairs of BLPOP and LPUSH on fifty queues, *publish* one message to 1,000 subscribers; *copy* and *sinterstore* have their
-keys on two instances."""
+key, *queues* pairs of BLPOP and LPUSH of two clients on fifty queues, *full queues* the same of one client, which never waits,
+*publish* one message to 1,000 subscribers; *copy* and *sinterstore* have their keys on two instances."""
 
 LATENCY = """A lone client asks and waits. The others are fifty clients in an open loop, at a tenth and at half of what the bare server
 did in a closed one: the same rate for both. *Added* is what thREaDIS adds, in µs."""

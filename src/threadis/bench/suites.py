@@ -20,6 +20,7 @@ SINGLE = {  # clients of the workloads that are not about many keys
     "multi:get": 50,
     "hot lock": 50,
     "queues": 100,
+    "full queues": 50,
     "evalsha": 50,
     "copy 1 KB": 50,
     "sinterstore 1 KB": 50,

@@ -109,6 +109,12 @@ def _queues(random: random.Random, load: Load) -> list[Batch]:
     return batches
 
 
+def _full_queues(random: random.Random, load: Load) -> list[Batch]:
+    """Each client feeds a queue, and takes from it what is there: nobody waits."""
+    queues = [f"full:{number}" for number in range(load.connections)]
+    return [_pack(["LPUSH", queue, VALUE], ["BRPOP", queue, "1"]) for queue in queues]
+
+
 def _evalsha(random: random.Random, load: Load) -> list[Batch]:
     digest = redis.Redis().register_script(SCRIPT).sha
     return [_pack(["EVALSHA", digest, "1", *_keys(random, 1, "count")]) for _ in range(BATCHES)]
@@ -160,6 +166,7 @@ WORKLOADS = {
     "multi:get": _transaction("GET"),
     "hot lock": _batched("MSET", 1, _hot_lock),
     "queues": _batched("pair", 2, _queues),
+    "full queues": _batched("pair", 2, _full_queues),
     "evalsha": _batched("EVALSHA", 1, _evalsha, _load_script),
     "sinterstore 1 KB": _intersect(KILOBYTE),
     "sinterstore 1 MB": _intersect(MEGABYTE),
