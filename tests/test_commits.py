@@ -124,6 +124,18 @@ def test_one_that_waits_for_a_key_gets_it(running: Threadis) -> None:
         assert client.exists(ON_ALL[2]) == 0
 
 
+def test_commands_of_a_transaction_are_done_in_parts(running: Threadis) -> None:
+    before = counts(running)
+    with running.client() as client, client.pipeline() as block:
+        block.mset(dict.fromkeys(ON_ALL, "v")).mget(*ON_ALL, "nobody", ON_ALL[0])
+        block.exists(*ON_ALL, ON_ALL[2]).get(ON_ALL[1]).delete(*ON_ALL[1:], "nobody")
+        block.mget(ON_ALL).set(ON_ALL[3], "w")
+        assert block.execute() == [
+            True, [*[b"v"] * 4, None, b"v"], 5, b"v", 3, [b"v", None, None, None], True,
+        ]  # fmt: skip
+    assert counts(running) == (before[0] + 1, before[1] + 1)
+
+
 def test_in_any_database_and_protocol(running: Threadis) -> None:
     with ExitStack() as stack:
         clients = [

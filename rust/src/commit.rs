@@ -16,13 +16,11 @@ use crate::group::Group;
 use crate::lane::Expect;
 use crate::lock_table::Fingerprint;
 use crate::merge::{Merge, Merging};
-use crate::nonce::nonce;
 use crate::number::push_u64;
 use crate::reply::{aggregate, split_first};
 use crate::request::{push_array, push_bulk, push_command};
 use crate::shared::Shared;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use crate::split::Whole;
 
 const PREPARED: &[u8] = b"threadis:prepared:";
 const DECIDED: &[u8] = b"threadis:decided:";
@@ -32,31 +30,38 @@ pub(crate) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 /// Clients' writes in one commit, and bytes of their commands: a server does nothing else meanwhile.
 const WRITES_MOST: usize = 128;
 const BYTES_MOST: usize = 256 * 1024;
-/// Finished commits whose records one message deletes.
-const FORGET_MOST: usize = 512;
-
-/// What is answered to a client.
-#[derive(Debug)]
-pub(crate) enum What {
-    /// One command: the replies of its parts, merged.
-    Command(Merge),
-    /// A transaction with commands of these rows: their replies.
-    Transaction(Vec<u32>),
-}
 
 /// One client's write.
 #[derive(Debug)]
 pub(crate) struct Write {
     /// Whose, and which of its replies.
     pub(crate) expect: Expect,
-    pub(crate) what: What,
-    /// Where each of its commands runs.
-    steps: Vec<Step>,
+    /// Of a transaction the rows of its commands.
+    pub(crate) rows: Option<Vec<u32>>,
     /// The client's command, or the commands of its transaction: for the coordinator, if need be.
-    pub(crate) commands: Vec<u8>,
+    pub(crate) raw: Vec<u8>,
+    replies: Vec<Reply>,
 }
 
-/// Where a command runs.
+/// Where the reply to one command comes from.
+#[derive(Debug)]
+enum Reply {
+    /// One instance has it.
+    Of(Step),
+    /// It is merged from several; for `Keyed` with the instance of each key.
+    Merged(Merge, Vec<u16>, Vec<Step>),
+}
+
+impl Reply {
+    fn steps(&self) -> &[Step] {
+        match self {
+            Self::Of(step) => std::slice::from_ref(step),
+            Self::Merged(_, _, steps) => steps,
+        }
+    }
+}
+
+/// A command of one instance.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     instance: usize,
@@ -169,32 +174,54 @@ impl Commit {
         self.writes.len() >= WRITES_MOST || bytes >= BYTES_MOST
     }
 
-    /// Begins a client's write; `add_command` and `add_key` are about it from here on.
-    pub(crate) fn begin(&mut self, expect: Expect, what: What, commands: Vec<u8>) {
-        self.writes.push(Write { expect, what, steps: Vec::new(), commands });
+    /// Begins a client's write; what is added from here on is of it.
+    pub(crate) fn begin(&mut self, expect: Expect, rows: Option<Vec<u32>>) {
+        self.writes.push(Write { expect, rows, raw: Vec::new(), replies: Vec::new() });
     }
 
-    /// The last write's commands, once they are not needed otherwise.
-    pub(crate) fn keep(&mut self, commands: Vec<u8>) {
+    /// Ends it; `raw` is what the client has sent.
+    pub(crate) fn end(&mut self, raw: Vec<u8>) {
         if let Some(write) = self.writes.last_mut() {
-            write.commands = commands;
+            write.raw = raw;
         }
     }
 
-    /// A command of the last write: the caller appends its bytes to what this returns.
-    pub(crate) fn add_command(&mut self, instance: usize, db: u32) -> &mut Vec<u8> {
+    /// A command of one instance.
+    pub(crate) fn add_command(&mut self, instance: usize, db: u32, command: &[u8]) {
+        let step = self.step(instance, db);
+        self.parts[instance].commands.extend_from_slice(command);
+        self.owe(Reply::Of(step));
+    }
+
+    /// A command in parts.
+    pub(crate) fn add_whole(&mut self, db: u32, merge: Merge, whole: Whole) {
+        let is_owner = |&instance: &usize| whole.keys().any(|(_, owner)| owner == instance);
+        let owners: Vec<usize> = (0..self.parts.len()).filter(is_owner).collect();
+        let steps = owners.into_iter().map(|instance| {
+            let step = self.step(instance, db);
+            whole.push_part(instance, &mut self.parts[instance].commands);
+            step
+        });
+        let steps = steps.collect();
+        let order = if merge == Merge::Keyed { whole.owners.to_vec() } else { Vec::new() };
+        self.owe(Reply::Merged(merge, order, steps));
+    }
+
+    fn owe(&mut self, reply: Reply) {
+        if let Some(write) = self.writes.last_mut() {
+            write.replies.push(reply);
+        }
+    }
+
+    fn step(&mut self, instance: usize, db: u32) -> Step {
         let part = &mut self.parts[instance];
         let selects = part.db != Some(db);
         if selects {
             select(&mut part.commands, db);
             part.db = Some(db);
-            part.count += 1;
         }
-        part.count += 1;
-        if let Some(write) = self.writes.last_mut() {
-            write.steps.push(Step { instance, selects });
-        }
-        &mut part.commands
+        part.count += 1 + usize::from(selects);
+        Step { instance, selects }
     }
 
     /// A key of a command: its database, and whether nobody else may even read it.
@@ -301,24 +328,27 @@ impl Commit {
             }
             element
         };
-        let mut whole = Vec::new();
+        let mut out = Vec::new();
         for write in &self.writes {
-            whole.clear();
-            let failed = write.steps.iter().find(|step| self.parts[step.instance].has_failed);
-            match &write.what {
-                What::Command(merge) => {
-                    let count = write.steps.len();
-                    let mut merging = Merging::new(*merge, self.parts.len(), count, Vec::new());
-                    for step in &write.steps {
-                        merging.add(step.instance, next(step), &mut whole);
+            out.clear();
+            if let Some(rows) = &write.rows {
+                push_array(&mut out, rows.len());
+            }
+            for reply in &write.replies {
+                match reply {
+                    Reply::Of(step) => out.extend_from_slice(next(step)),
+                    Reply::Merged(merge, order, steps) => {
+                        let (instances, order) = (self.parts.len(), order.clone());
+                        let mut merging = Merging::new(*merge, instances, steps.len(), order);
+                        for step in steps {
+                            merging.add(step.instance, next(step), &mut out);
+                        }
                     }
                 }
-                What::Transaction(_) => {
-                    push_array(&mut whole, write.steps.len());
-                    write.steps.iter().for_each(|step| whole.extend_from_slice(next(step)));
-                }
             }
-            answer(write, failed.map_or(Ok(&whole), |step| Err(step.instance)));
+            let mut steps = write.replies.iter().flat_map(Reply::steps);
+            let failed = steps.find(|step| self.parts[step.instance].has_failed);
+            answer(write, failed.map_or(Ok(&out), |step| Err(step.instance)));
         }
     }
 }
@@ -333,42 +363,4 @@ fn push_integer(out: &mut Vec<u8>, value: u64) {
     out.push(b':');
     push_u64(out, value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Commits that are done but for the record at the instance that decided, of all workers.
-#[derive(Debug)]
-pub struct Finished {
-    /// Begins the names of all commits of this process.
-    pub prefix: Vec<u8>,
-    names: Mutex<HashMap<usize, Vec<Vec<u8>>>>,
-}
-
-impl Finished {
-    /// None so far; the prefix is one that no other process had.
-    ///
-    /// # Errors
-    /// When the kernel has no random numbers.
-    pub fn new() -> rustix::io::Result<Self> {
-        Ok(Self { prefix: nonce()?[..16].to_vec(), names: Mutex::default() })
-    }
-
-    /// A commit is done.
-    pub(crate) fn add(&self, first: usize, name: Vec<u8>) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.entry(first).or_default().push(name);
-    }
-
-    /// Names whose records shall be deleted with what is sent next to this instance.
-    pub fn take(&self, first: usize) -> Vec<Vec<u8>> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(found) = names.get_mut(&first) else { return Vec::new() };
-        let count = found.len().min(FORGET_MOST);
-        found.drain(..count).collect()
-    }
-
-    /// True if there is no record to delete.
-    pub(crate) fn is_empty(&self) -> bool {
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.values().all(Vec::is_empty)
-    }
 }

@@ -1,6 +1,6 @@
 //! How commits end: well, given up, left to the coordinator.
 
-use crate::commit::{Commit, Stage, Unsettled, What, Write};
+use crate::commit::{Commit, Stage, Unsettled, Write};
 use crate::instance;
 use crate::lane;
 use crate::multi::split;
@@ -60,17 +60,17 @@ impl Worker {
             self.leave_to_coordinator(&commit, None);
         }
         self.release_lock(commit.token);
-        for Write { expect, what, commands, .. } in commit.writes {
+        for Write { expect, rows, raw, .. } in commit.writes {
             let Some(place) = self.give_back(expect) else { continue };
-            let (args, queued) = match what {
-                What::Command(_) => (split(&commands, 1).pop().unwrap_or_default(), None),
-                What::Transaction(rows) => {
-                    let queued = split(&commands, rows.len());
+            let (args, queued) = match rows {
+                None => (split(&raw, 1).pop().unwrap_or_default(), None),
+                Some(rows) => {
+                    let queued = split(&raw, rows.len());
                     self.clients[place].session.queued_rows = rows;
                     (vec![b"EXEC".to_vec()], Some(queued))
                 }
             };
-            self.give_to_coordinator(place, commands.len(), args, queued);
+            self.give_to_coordinator(place, raw.len(), args, queued);
         }
     }
 
@@ -139,7 +139,7 @@ impl Worker {
     }
 
     fn answer_write(&mut self, write: &Write, reply: &[u8]) {
-        if let What::Transaction(rows) = &write.what {
+        if let Some(rows) = &write.rows {
             self.tally.executed(rows, reply);
         }
         self.answer_owed(write.expect, reply);

@@ -2,13 +2,13 @@
 
 use crate::client::{Gate, Owed};
 use crate::command::Row;
-use crate::commit::{Commit, What};
+use crate::commit::Commit;
 use crate::forward::Taken;
 use crate::instance::InstanceState;
-use crate::lane::Expect;
+use crate::lane::{Expect, State};
 use crate::merge::Merge;
 use crate::multi::Multi;
-use crate::request::Args;
+use crate::request::{Args, Cut, Request};
 use crate::route::push_args;
 use crate::shared::Shared;
 use crate::split::Whole;
@@ -51,43 +51,42 @@ impl Worker {
         let expect = self.owe_commit(place);
         let shared = Arc::clone(&self.shared);
         let commit = self.forming(usize::from(first), false);
-        commit.begin(expect, What::Command(merge), canonical(args));
+        commit.begin(expect, None);
         for (at, owner) in whole.keys() {
             commit.add_key(&shared, owner, (db, args.get(at), row.writes));
         }
-        let is_owner = |&instance: &usize| whole.keys().any(|(_, owner)| owner == instance);
-        for instance in (0..shared.instances).filter(is_owner) {
-            whole.push_part(instance, commit.add_command(instance, db));
-        }
+        commit.add_whole(db, merge, whole);
+        commit.end(canonical(args));
         Taken::Yes
     }
 
     /// EXEC of ordinary commands whose keys live on several instances; `Err` gives it back, for the
     /// coordinator. Everything before it was answered.
     pub(crate) fn join_with(&mut self, place: usize, multi: Box<Multi>) -> Result<(), Box<Multi>> {
-        let is_in_resp3 = self.lanes.state(self.clients[place].lane_set).resp3;
-        let first = multi.homes.iter().copied().min();
-        let Some(first) = first.filter(|_| self.may_commit(place, multi.size(), &multi.homes))
-        else {
+        let shared = Arc::clone(&self.shared);
+        let State { db, resp3, .. } = self.lanes.state(self.clients[place].lane_set);
+        let of_key = |(db, key, _): &(u32, Vec<u8>, bool)| shared.placement.instance(*db, key);
+        let owners: Vec<u16> = multi.keys.iter().map(of_key).collect();
+        let first = owners.iter().copied().min();
+        let Some(first) = first.filter(|_| self.may_commit(place, multi.size(), &owners)) else {
             return Err(multi);
         };
-        let db = self.db(place);
         let expect = self.owe_commit(place);
-        let shared = Arc::clone(&self.shared);
-        let commit = self.forming(usize::from(first), is_in_resp3);
-        let Multi { commands, rows, homes, ends, keys, .. } = *multi;
+        let commit = self.forming(usize::from(first), resp3);
+        commit.begin(expect, Some(multi.rows.clone()));
+        for ((_, key, writes), &owner) in multi.keys.iter().zip(&owners) {
+            commit.add_key(&shared, usize::from(owner), (db, key, *writes));
+        }
         let mut begin = 0;
-        commit.begin(expect, What::Transaction(rows), Vec::new());
-        for (&home, end) in homes.iter().zip(ends) {
-            let out = commit.add_command(usize::from(home), db);
-            out.extend_from_slice(&commands[begin..end]);
+        for (place, &end) in multi.ends.iter().enumerate() {
+            let command = &multi.commands[begin..end];
             begin = end;
+            match multi.homes[place] {
+                Some(home) => commit.add_command(usize::from(home), db, command),
+                None => add_in_parts(commit, &shared, db, multi.rows[place], command),
+            }
         }
-        for (db, key, writes) in &keys {
-            let owner = usize::from(shared.placement.instance(*db, key));
-            commit.add_key(&shared, owner, (*db, key, *writes));
-        }
-        commit.keep(commands);
+        commit.end(multi.commands);
         Ok(())
     }
 
@@ -130,6 +129,19 @@ impl Worker {
             queue.forming.push_back(Commit::new(name, first, resp3, self.shared.instances));
         }
         queue.forming.back_mut().expect("just made sure")
+    }
+}
+
+/// A command of a transaction whose keys live on several instances; it was looked at when it was
+/// queued.
+fn add_in_parts(commit: &mut Commit, shared: &Shared, db: u32, row: u32, command: &[u8]) {
+    let mut request = Request::default();
+    let Ok(Cut::Complete(_)) = request.cut(command, true) else { return };
+    let row = shared.table.row(row as usize);
+    let mut owners = Vec::new();
+    let whole = Whole::new(row, request.args(command), db, shared, &mut owners);
+    if let Some((merge, whole)) = row.parts.zip(whole) {
+        commit.add_whole(db, merge, whole);
     }
 }
 

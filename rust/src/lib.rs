@@ -31,6 +31,7 @@ mod deliver;
 pub mod ears;
 mod events;
 mod fences;
+pub mod finished;
 mod forward;
 pub mod glob;
 mod group;

@@ -14,6 +14,7 @@ use crate::reach::Reach;
 use crate::request::{Args, Cut, Request, push_array, push_command};
 use crate::route::{Owner, has_special_word, owner, push_args};
 use crate::shared::{ClientKey, Shared, ToCoordinator};
+use crate::split::Whole;
 use crate::worker::Worker;
 
 /// Commands between MULTI and EXEC.
@@ -24,8 +25,8 @@ pub struct Multi {
     pub(crate) ends: Vec<usize>,
     /// Their rows.
     pub(crate) rows: Vec<u32>,
-    /// The instance of each, while every one has keys, all of one instance.
-    pub(crate) homes: Vec<u16>,
+    /// The instance of each, or none of one that is done in parts; fewer, if some have no keys.
+    pub(crate) homes: Vec<Option<u16>>,
     /// The instance of every key so far.
     instance: Option<usize>,
     /// Keys of several instances.
@@ -138,7 +139,11 @@ impl Worker {
             Owner::Nobody => {}
             Owner::One(instance) => {
                 multi.is_on_several |= *multi.instance.get_or_insert(instance) != instance;
-                multi.homes.extend(u16::try_from(instance));
+                multi.homes.push(u16::try_from(instance).ok());
+            }
+            Owner::Several if is_plain && has_parts(row, args, db, shared) => {
+                multi.is_on_several = true;
+                multi.homes.push(None);
             }
             Owner::Several => multi.needs_coordinator = true,
         }
@@ -293,6 +298,11 @@ impl Worker {
         }
         Taken::Yes
     }
+}
+
+/// Whether a command whose keys live on several instances can be done in parts.
+fn has_parts(row: &Row, args: Args, db: u32, shared: &Shared) -> bool {
+    row.parts.is_some() && Whole::new(row, args, db, shared, &mut Vec::new()).is_some()
 }
 
 /// Commands apart, for the coordinator.

@@ -4,8 +4,8 @@
 //! for an ordinary command.
 
 use crate::command::Table;
-use crate::commit::Finished;
 use crate::ears::Ears;
+use crate::finished::Finished;
 use crate::instance::InstanceState;
 use crate::lock_table::LockTable;
 use crate::net::Listener;

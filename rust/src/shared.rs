@@ -5,8 +5,9 @@
 use crate::client::Client;
 use crate::client_info::ClientInfo;
 use crate::command::{Row, Table};
-use crate::commit::{Finished, Unsettled};
+use crate::commit::Unsettled;
 use crate::ears::{Ears, Heard};
+use crate::finished::Finished;
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::lock_table::{Lock, LockTable};

@@ -124,9 +124,11 @@ impl CommandRow {
         };
         let keys = self.keys.into_iter().map(KeyRow::into_spec).collect();
         let mut row = Row::new(self.name.into_bytes(), self.arity, route, keys);
-        if route == Route::Keys && !self.detail.is_empty() {
-            row.parts = Some(merge(&self.detail)?);
-        }
+        row.parts = match route {
+            Route::Split(merge) => Some(merge),
+            Route::Keys if !self.detail.is_empty() => Some(merge(&self.detail)?),
+            _ => None,
+        };
         row.no_auth = self.no_auth;
         row.may_replicate = self.may_replicate;
         row.needs_memory = self.needs_memory;

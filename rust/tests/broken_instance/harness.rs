@@ -10,7 +10,7 @@ use _core::placement::Placement;
 use _core::request::{Cut, Request, push_bulk, push_command};
 use _core::session::hello_reply;
 use _core::settings::Settings;
-use _core::shared::{Door, Mail, Mailbox, Shared};
+use _core::shared::{Door, Mail, Mailbox, Shared, ToCoordinator};
 use _core::slot::{SLOTS, SlotMap};
 use _core::stats::Stats;
 use _core::subscriptions::Registry;
@@ -59,6 +59,8 @@ pub struct Instance {
     received: Mutex<usize>,
     arrival: Condvar,
     pub connections: AtomicUsize,
+    /// What it says to EXEC; nothing: it hangs up.
+    pub exec: Mutex<Vec<u8>>,
 }
 
 impl Instance {
@@ -70,6 +72,7 @@ impl Instance {
             received: Mutex::new(0),
             arrival: Condvar::new(),
             connections: AtomicUsize::new(0),
+            exec: Mutex::default(),
         });
         let this = Arc::clone(&instance);
         std::thread::spawn(move || {
@@ -103,6 +106,13 @@ impl Instance {
                 let raw: Vec<u8> = buffer.drain(..length).collect();
                 let args: Vec<_> = request.args(&raw).iter().map(<[u8]>::to_vec).collect();
                 request.reset();
+                if args[0] == b"EXEC" {
+                    let reply = self.exec.lock().expect("no panic").clone();
+                    if reply.is_empty() || stream.write_all(&reply).is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 if args[0] != b"GET" && args[0] != b"MGET" {
                     let script = script.as_ref().filter(|_| args[0] == b"AUTH");
                     let opening = script.map_or(&b"+OK\r\n"[..], |script| &script.opening);
@@ -192,6 +202,11 @@ impl Proxy {
 }
 
 impl Proxy {
+    /// What the worker has told the coordinator.
+    pub fn letters(&self) -> Vec<ToCoordinator> {
+        self.shared.coordinator.take()
+    }
+
     /// Ends the worker; how often it has allocated memory.
     pub fn stop(&mut self) -> u64 {
         self.shared.doors[0].mailbox.post(Mail::Stop(0));
@@ -213,11 +228,16 @@ fn shared(instances: usize) -> Shared {
         let find = Find::Range { last, step: 1, limit: 0 };
         vec![KeySpec { begin: Begin::Index(1), find }]
     };
+    let values =
+        KeySpec { begin: Begin::Index(1), find: Find::Range { last: -1, step: 2, limit: 0 } };
+    let mut mset = Row::new(b"mset".to_vec(), -3, Route::Keys, vec![values]);
+    mset.parts = Some(Merge::AllSucceeded);
     let mut ping = Row::new(b"ping".to_vec(), -1, Route::Session(Verb::Ping), Vec::new());
     ping.no_auth = true;
     let rows = vec![
         Row::new(b"get".to_vec(), 2, Route::Keys, range(0)),
         Row::new(b"mget".to_vec(), -2, Route::Split(Merge::Keyed), range(-1)),
+        mset,
         ping,
     ];
     let edges: Vec<_> = (0..=instances).map(|index| index * SLOTS / instances).collect();
@@ -254,7 +274,7 @@ fn shared(instances: usize) -> Shared {
         tracking: _core::tracking_table::Tracking::default(),
         waited: _core::waited::Waited::default(),
         lock_table: _core::lock_table::LockTable::default(),
-        finished: _core::commit::Finished::new().expect("random numbers"),
+        finished: _core::finished::Finished::new().expect("random numbers"),
         scripts: _core::scripts::Scripts::default(),
         monitors: AtomicUsize::new(0),
         users,

@@ -4,6 +4,7 @@
 //! one lane; each row says what the instance writes, and what each of the two reads.
 
 mod allocations;
+mod commits;
 mod harness;
 
 use harness::{CLIENT_MEMORY, Proxy, Script};
