@@ -32,9 +32,10 @@ cheap, as on one server.
 | --- | --- | --- | --- |
 | **one key** | it has one key | as one server | one trip through a shared lane |
 | **split** | each instance does its part, the replies are merged | a write over several instances is seen wholly or not at all | one trip each, at the same time |
+| **committed** | each instance does its part, all or none, together with what others write at the same time | all or nothing, with one server's events | key locks and three trips, shared by all who write just then; 0.5 ms while somebody tracks or monitors |
 | **planned** | alone with its keys: a look, then ordinary commands on each side, committed together | all or nothing, with one server's events | key locks and two or three trips: about 0.5 ms |
 | **borrowed** | alone with its keys: one instance computes on copies, what changed is written back | all or nothing; a failure changes nothing; events say `restore`, `del` | key locks, and the keys are copied (256 MB at most) |
-| **waits** | the client waits in the proxy; served by its own command, longest waiting first | an element is popped once, never lost | nothing while it waits |
+| **waits** | what is there (on one instance) is given at once; else the client waits in the proxy, and is served by its own command, longest waiting first | an element is popped once, never lost | one trip; nothing while it waits; 0.5 ms when it is served |
 | **script** | copies of its keys; run again if it touches more than it declares; once it is known to keep to its keys: the instance that has them | as borrowed | known EVAL and EVALSHA: one trip; others 0.3 ms on one instance, more over several |
 | **all** | every instance is asked | in the order of one client's commands | one trip each |
 | **everything** | alone with the whole keyspace | as one server | all clients wait for a moment |
@@ -90,6 +91,8 @@ def how(row: Row) -> str:
     if row.route == "split":
         return "split"
     if row.route == "keys":
+        if row.detail:
+            return "committed"
         if row.name in PLANS:
             return "planned"
         return "one key" if _has_one_key(row) and not row.special_words else "borrowed"
