@@ -170,6 +170,10 @@ pub struct Client {
     pub is_tracking: bool,
     /// Its next command waits a turn, for what it is told.
     pub has_heard: bool,
+    /// Writes to it that had much, lately.
+    pub(crate) bulky_writes: u8,
+    /// It uses one of the lanes for bulky replies.
+    pub(crate) is_spread: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
     /// A lane that has something big was set aside while this client waited for it, too: before
@@ -227,6 +231,8 @@ impl Client {
             is_known: false,
             is_tracking: false,
             has_heard: false,
+            bulky_writes: 0,
+            is_spread: false,
             accounted: 0,
             waits_aside: false,
             pauses_lane: false,

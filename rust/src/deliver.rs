@@ -318,6 +318,7 @@ impl Worker {
         self.release(place);
         let client = &mut self.clients[place];
         if client.pending() > 0 && !client.wants_write {
+            client.note_written(client.pending());
             match net::write(&client.fd, &client.out[client.sent..]) {
                 Io::Gone => return self.end_client(place),
                 Io::Later => {}

@@ -46,6 +46,9 @@ impl Worker {
 
     /// First what is already here, then what the socket has.
     fn serve(&mut self, place: usize) {
+        if self.clients[place].is_misplaced() {
+            self.spread(place);
+        }
         // A transaction ends here too: the client may send nothing more for a long time.
         let has_kept =
             !self.clients[place].rx.is_empty() || self.clients[place].executing.is_some();

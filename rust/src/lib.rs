@@ -77,6 +77,7 @@ pub mod shared;
 pub mod slot;
 mod spin;
 mod split;
+mod spread;
 pub mod stats;
 pub mod subscriptions;
 mod taken;

@@ -1,0 +1,51 @@
+//! Clients whose replies are bulky are spread over several lanes to each instance.
+//!
+//! What an instance may write before we must read is about 200 KB a connection
+//! (`net.core.wmem_default`): replies of 1 KB fill that long before a deep batch of commands is
+//! answered, and then instance and worker take turns. With eight lanes eight times as much fits. Short
+//! replies stay on one lane, where batches are deepest. A client's commands to one instance are
+//! always on one lane, so their order is kept: it changes only while it is owed nothing.
+
+use crate::client::Client;
+use crate::worker::Worker;
+
+/// Bytes of replies in one write to a client that are bulky: a pipeline of 64 short ones has fewer.
+const BULKY: usize = 6 * 1024;
+/// Bulky writes in a row (more or less) after which a client is spread.
+const OFTEN: u8 = 16;
+/// Lanes to each instance over which they are spread, beside the one for all others.
+const STRIPES: u64 = 8;
+/// Of all instances together.
+const STRIPES_MOST: u64 = 128;
+
+impl Client {
+    /// Takes note of how much is written to it at once.
+    #[inline]
+    pub(crate) fn note_written(&mut self, bytes: usize) {
+        self.bulky_writes = if bytes >= BULKY {
+            self.bulky_writes.saturating_add(1).min(OFTEN)
+        } else {
+            self.bulky_writes.saturating_sub(1)
+        };
+    }
+
+    /// True if it should change its lanes, and may.
+    #[inline]
+    pub(crate) fn is_misplaced(&self) -> bool {
+        let unwanted = if self.is_spread { 0 } else { OFTEN };
+        self.bulky_writes == unwanted && self.owed.is_empty()
+    }
+}
+
+impl Worker {
+    /// Moves a client to one of the lanes for bulky replies, or back.
+    #[cold]
+    pub(crate) fn spread(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        client.is_spread = !client.is_spread;
+        let stripes = (STRIPES_MOST / self.shared.instances as u64).min(STRIPES);
+        let stripe =
+            if client.is_spread && stripes > 1 { client.session.id % stripes + 1 } else { 0 };
+        self.change_state(place, |state| state.stripe = u8::try_from(stripe).unwrap_or(0));
+    }
+}
