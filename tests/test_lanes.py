@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from conftest import Threadis
 from threadis import _core
+from threadis.bench.load import Load
 
 DATABASES = 400
+CONNECTIONS = 24
 INSTANCES = 4
 LANES = 512  # of one worker; four instances in 400 databases would take 1,600
 
@@ -31,3 +35,21 @@ def test_more_databases_than_lanes(threadis: Callable[..., Threadis]) -> None:
         assert info["threadis_lanes"] <= LANES
         for index in range(INSTANCES):
             assert info[f"instance{index}"]["keys"] == DATABASES
+
+
+@pytest.mark.parametrize(("size", "lanes"), [(16, 1), (1000, 9)])
+def test_bulky_replies_have_lanes_of_their_own(
+    threadis: Callable[..., Threadis], size: int, lanes: int
+) -> None:
+    """Each client reads what it wrote last: on one instance its commands are on one lane."""
+    running = threadis("--instances", "2", "--workers", "1", "--save", "")
+    load = Load(
+        address=f"127.0.0.1:{running.port}", connections=CONNECTIONS, private_keys=True,
+        pipeline=32, mix="mixed:0.3", value_size=size, seconds=2,
+    )  # fmt: skip
+    load.preload()
+    result = load.run()
+    assert result.errors == 0, result.examples
+    with running.client() as client:
+        info: Any = client.info("threadis")
+    assert info["threadis_lanes"] == 2 * lanes

@@ -128,6 +128,12 @@ impl Lanes {
         self.open.is_empty()
     }
 
+    /// True if many more may be opened.
+    #[must_use]
+    pub fn has_plenty(&self) -> bool {
+        self.open.len() < LANES_LIMIT / 2
+    }
+
     /// True while somebody waits for a reply, and reads what comes.
     #[must_use]
     pub fn are_waited_for(&self) -> bool {

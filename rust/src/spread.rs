@@ -41,11 +41,12 @@ impl Worker {
     /// Moves a client to one of the lanes for bulky replies, or back.
     #[cold]
     pub(crate) fn spread(&mut self, place: usize) {
+        let has_room = self.lanes.has_plenty();
         let client = &mut self.clients[place];
         client.is_spread = !client.is_spread;
         let stripes = (STRIPES_MOST / self.shared.instances as u64).min(STRIPES);
-        let stripe =
-            if client.is_spread && stripes > 1 { client.session.id % stripes + 1 } else { 0 };
+        let is_one = client.is_spread && has_room && stripes > 1;
+        let stripe = if is_one { client.session.id % stripes + 1 } else { 0 };
         self.change_state(place, |state| state.stripe = u8::try_from(stripe).unwrap_or(0));
     }
 }
