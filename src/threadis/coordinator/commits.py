@@ -19,7 +19,7 @@ forget it. Until then the keys stay locked.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,8 +45,11 @@ PREPARED, DECIDED = b"threadis:prepared:", b"threadis:decided:"
 RECORDS = 0  # a hidden database, counted from the first that clients cannot select
 FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundred bytes
 RETRY = 0.05  # seconds between attempts to settle what a crash left open
+# SET, also where there is no memory left: DEL, which makes room, needs a record, too.
+ALWAYS_SET = b"#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1])"
 
 Part = Sequence[Words]
+Connection = tuple[int, bytes]  # the instance, and what it shows of it in CLIENT LIST
 
 
 class RefusedError(Exception):
@@ -55,6 +58,19 @@ class RefusedError(Exception):
     def __init__(self, reply: bytes) -> None:
         super().__init__(reply.decode(errors="replace"))
         self.reply = reply
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Writes the records of one commit; ``is_full``: also where there is no memory left."""
+
+    name: bytes
+    is_full: bool = False
+
+    def put(self, kind: bytes, payload: bytes) -> Words:
+        """The command that writes one."""
+        words = [b"EVAL", ALWAYS_SET, b"1"] if self.is_full else [b"SET"]
+        return [*words, kind + self.name, payload]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +121,12 @@ class Commits:
         name = os.urandom(12).hex().encode()
         self._running.add(name)
         try:
-            return await self._run_all(parts, lock, first, others, name, db, kind)
+            return await self._run_all(parts, lock, first, others, Records(name), db, kind)
+        except RefusedError as error:
+            if not error.reply.startswith(b"-OOM"):
+                raise
+            records = Records(name, is_full=True)  # it may have been them that were refused
+            return await self._run_all(parts, lock, first, others, records, db, kind)
         finally:
             if not lock.is_kept:
                 self._running.discard(name)
@@ -116,21 +137,26 @@ class Commits:
         lock: Lock,
         first: int,
         others: list[int],
-        name: bytes,
+        records: Records,
         db: int,
         kind: Kind,
     ) -> dict[int, list[bytes]]:
+        name = records.name
         async with AsyncExitStack() as stack:
             links = {}
             for index in (first, *others):
                 lease = self._links.lease(index, kind, db)
                 links[index] = await stack.enter_async_context(lease)
             leader = links.pop(first)
-            await self._prepare(links, parts, Prepared(first, db, lock.keys, []), name)
             try:
-                replies = {first: await self._decide(leader, parts[first], links, name, db)}
+                await self._prepare(links, parts, Prepared(first, db, lock.keys, []), records)
+            except LinkError:  # nothing will be decided, but something may be prepared
+                self._spawn(self._settle_all(name, first, others))
+                raise
+            try:
+                replies = {first: await self._decide(leader, parts[first], links, records, db)}
             except LinkError:
-                self._keep(lock, name, first, others)
+                self._keep(lock, name, first, others, [leader])
                 raise
             for link in links.values():
                 link.send([b"EXEC"])
@@ -139,7 +165,7 @@ class Commits:
                 if results is not None:
                     replies[index] = results[: len(parts[index])]
         if failed := [index for index in others if index not in replies]:
-            self._keep(lock, name, first, others)
+            self._keep(lock, name, first, others, list(links.values()))
             raise UnknownOutcomeError(
                 f"ERR instance {failed[0]} was lost during a write to several instances; "
                 "it will be completed when it is back"
@@ -153,7 +179,7 @@ class Commits:
         return _results(replies[1:-1], replies[-1])
 
     async def _prepare(
-        self, links: dict[int, Link], parts: Mapping[int, Part], record: Prepared, name: bytes
+        self, links: dict[int, Link], parts: Mapping[int, Part], record: Prepared, records: Records
     ) -> None:
         """Let the others look at their parts; raises RefusedError if one does not want it."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % record.db]
@@ -161,8 +187,8 @@ class Commits:
         for index, link in links.items():
             part = list(parts[index])
             payload = replace(record, commands=part).encode()
-            note: Part = [hidden, [b"SET", PREPARED + name, payload], back]
-            batch = [*note, [b"MULTI"], *part, hidden, [b"DEL", PREPARED + name], back]
+            note: Part = [hidden, records.put(PREPARED, payload), back]
+            batch = [*note, [b"MULTI"], *part, hidden, [b"DEL", PREPARED + records.name], back]
             link.send(*batch)
             counts[index] = len(batch)
         refusal = None
@@ -175,7 +201,7 @@ class Commits:
                 link.is_spoilt = True
             raise
         if refusal is not None:
-            await self._withdraw(links, name)
+            await self._withdraw(links, records.name)
             raise RefusedError(refusal)
 
     async def _withdraw(self, links: dict[int, Link], name: bytes) -> None:
@@ -184,25 +210,31 @@ class Commits:
             await self._links.call(index, b"DEL", PREPARED + name, db=self._records)
 
     async def _decide(
-        self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int
+        self, leader: Link, part: Part, others: dict[int, Link], records: Records, db: int
     ) -> list[bytes]:
         """Run the first's part; RefusedError if it would not."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        decided: Words = [b"SET", DECIDED + name, msgspec.json.encode(list(others))]
+        decided = records.put(DECIDED, msgspec.json.encode(list(others)))
         answer = await leader.ask([b"MULTI"], *part, hidden, decided, back, [b"EXEC"])
         try:
             return _results(answer[:-1], answer[-1])[: len(part)]
         except RefusedError:
-            await self._withdraw(others, name)
+            await self._withdraw(others, records.name)
             raise
 
-    def _keep(self, lock: Lock, name: bytes, first: int, others: list[int]) -> None:
+    def _keep(
+        self, lock: Lock, name: bytes, first: int, others: list[int], links: Iterable[Link]
+    ) -> None:
         """Hold on to the lock until it is known what has happened."""
         lock.is_kept = True
-        self._spawn(self._settle_later(lock, name, first, others))
+        lost = [(link.index, b"id=%d " % link.id) for link in links if link.is_spoilt]
+        self._spawn(self._settle_later(lock, name, first, others, lost))
 
-    async def _settle_later(self, lock: Lock, name: bytes, first: int, others: list[int]) -> None:
+    async def _settle_later(
+        self, lock: Lock, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
+    ) -> None:
         await asyncio.sleep(RETRY)
+        await self._pass_all(lost)
         await self._settle_all(name, first, others)
         self._running.discard(name)
         self._locks.release(lock)
@@ -217,16 +249,22 @@ class Commits:
         self._spawn(self._settle_for_worker(letter))
 
     async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
-        for index, lane in letter.lanes:  # else what is on its way there comes behind us
-            await _retry(lambda index=index, lane=lane: self._pass(index, lane))  # type: ignore[misc]
+        await self._pass_all([(index, b" name=%s " % lane) for index, lane in letter.lanes])
         await self._settle_all(letter.name, letter.first, letter.others)
         if letter.token is not None:
             self._locks.release_of_worker(letter.token)
 
-    async def _pass(self, index: int, lane: bytes) -> None:
-        """LinkError while an instance still has a connection, closed by us, to read from."""
+    async def _pass_all(self, lost: Iterable[Connection]) -> None:
+        """Wait until instances have read all from connections that we have closed.
+
+        Else what is on its way there comes behind us.
+        """
+        for one in lost:
+            await _retry(lambda one=one: self._pass(*one))  # type: ignore[misc]
+
+    async def _pass(self, index: int, mark: bytes) -> None:
         known = await self._links.call(index, b"CLIENT", b"LIST")
-        if isinstance(known, hiredis.ReplyError) or b" name=%s " % lane in known:
+        if isinstance(known, hiredis.ReplyError) or mark in known:
             raise LinkError(f"TRYAGAIN instance {index} has not read everything yet")
 
     async def _settle(self, index: int, key: bytes) -> None:

@@ -62,6 +62,7 @@ class Link:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     replies: _core.Replies = field(default_factory=_core.Replies)
+    id: int = 0  # as CLIENT LIST shows it
     db: int = 0
     is_spoilt: bool = False  # never to be used again
     guard: Any = None  # its user for scripts, see ``guard.Guard``
@@ -305,7 +306,9 @@ class Links:
             return link
         with contextlib.suppress(LinkError):
             hello = [b"HELLO", b"%d" % kind.resp, b"AUTH", kind.user, self._password]
-            if not (await link.ask(hello))[0].startswith(b"-"):
+            reply = (await link.ask(hello))[0]
+            if not reply.startswith(b"-"):
+                link.id = id_of(value(reply))
                 return link
         writer.close()
         raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
@@ -338,6 +341,12 @@ def pack(command: Words) -> bytes:
     """One command in canonical form."""
     packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
     return packed
+
+
+def id_of(hello: Any) -> int:
+    """A connection's own number, from the reply of HELLO in RESP2 or RESP3."""
+    fields = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
+    return int(fields[b"id"])
 
 
 def value(reply: bytes) -> Any:
