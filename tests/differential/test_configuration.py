@@ -108,30 +108,6 @@ def test_maxmemory_is_the_total(pair: Pair) -> None:
         ours.close()
 
 
-def test_a_full_server_deletes(pair: Pair) -> None:
-    """Keys on several instances, too: that needs room for a record, and makes more."""
-    keys = [b"full:%d" % number for number in range(16)]
-    with pair.both() as both:
-        for side in (both.bare, both.ours):
-            assert side.ask("MSET", *(word for key in keys for word in (key, b"v" * 1000))).raw
-            assert side.ask("CONFIG", "SET", "maxmemory", "100kb").raw == b"+OK\r\n"
-        try:
-            for side in (both.bare, both.ours):
-                until(lambda: side.ask("SET", "more", "v").is_error, "it is full")  # noqa: B023
-            both.same("MSET", *(word for key in keys for word in (key, b"w")))
-            both.same("DEL", *keys[:4], "nobody")
-            both.same("UNLINK", *keys[4:8], "nobody")
-            both.same("MULTI")
-            for key in keys[8:12]:
-                both.same("DEL", key)
-            both.same("GET", keys[12])
-            both.same("EXEC")
-            both.same("EXISTS", *keys)
-        finally:
-            both.same("CONFIG", "SET", "maxmemory", "0")
-            both.same("FLUSHALL")
-
-
 def fields(connection: Connection, *sections: str) -> dict[str, str]:
     """INFO, as pairs."""
     text = connection.ask("INFO", *sections).text.decode()

@@ -45,8 +45,6 @@ PREPARED, DECIDED = b"threadis:prepared:", b"threadis:decided:"
 RECORDS = 0  # a hidden database, counted from the first that clients cannot select
 FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundred bytes
 RETRY = 0.05  # seconds between attempts to settle what a crash left open
-# SET, also where there is no memory left: DEL, which makes room, needs a record, too.
-ALWAYS_SET = b"#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1])"
 
 Part = Sequence[Words]
 Connection = tuple[int, bytes]  # the instance, and what it shows of it in CLIENT LIST
@@ -58,19 +56,6 @@ class RefusedError(Exception):
     def __init__(self, reply: bytes) -> None:
         super().__init__(reply.decode(errors="replace"))
         self.reply = reply
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Writes the records of one commit; ``is_full``: also where there is no memory left."""
-
-    name: bytes
-    is_full: bool = False
-
-    def put(self, kind: bytes, payload: bytes) -> Words:
-        """The command that writes one."""
-        words = [b"EVAL", ALWAYS_SET, b"1"] if self.is_full else [b"SET"]
-        return [*words, kind + self.name, payload]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +106,7 @@ class Commits:
         name = os.urandom(12).hex().encode()
         self._running.add(name)
         try:
-            return await self._run_all(parts, lock, first, others, Records(name), db, kind)
-        except RefusedError as error:
-            if not error.reply.startswith(b"-OOM"):
-                raise
-            records = Records(name, is_full=True)  # it may have been them that were refused
-            return await self._run_all(parts, lock, first, others, records, db, kind)
+            return await self._run_all(parts, lock, first, others, name, db, kind)
         finally:
             if not lock.is_kept:
                 self._running.discard(name)
@@ -137,11 +117,10 @@ class Commits:
         lock: Lock,
         first: int,
         others: list[int],
-        records: Records,
+        name: bytes,
         db: int,
         kind: Kind,
     ) -> dict[int, list[bytes]]:
-        name = records.name
         async with AsyncExitStack() as stack:
             links = {}
             for index in (first, *others):
@@ -149,12 +128,12 @@ class Commits:
                 links[index] = await stack.enter_async_context(lease)
             leader = links.pop(first)
             try:
-                await self._prepare(links, parts, Prepared(first, db, lock.keys, []), records)
+                await self._prepare(links, parts, Prepared(first, db, lock.keys, []), name)
             except LinkError:  # nothing will be decided, but something may be prepared
                 self._spawn(self._settle_all(name, first, others))
                 raise
             try:
-                replies = {first: await self._decide(leader, parts[first], links, records, db)}
+                replies = {first: await self._decide(leader, parts[first], links, name, db)}
             except LinkError:
                 self._keep(lock, name, first, others, [leader])
                 raise
@@ -179,7 +158,7 @@ class Commits:
         return _results(replies[1:-1], replies[-1])
 
     async def _prepare(
-        self, links: dict[int, Link], parts: Mapping[int, Part], record: Prepared, records: Records
+        self, links: dict[int, Link], parts: Mapping[int, Part], record: Prepared, name: bytes
     ) -> None:
         """Let the others look at their parts; raises RefusedError if one does not want it."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % record.db]
@@ -187,8 +166,8 @@ class Commits:
         for index, link in links.items():
             part = list(parts[index])
             payload = replace(record, commands=part).encode()
-            note: Part = [hidden, records.put(PREPARED, payload), back]
-            batch = [*note, [b"MULTI"], *part, hidden, [b"DEL", PREPARED + records.name], back]
+            note: Part = [hidden, [b"SET", PREPARED + name, payload], back]
+            batch = [*note, [b"MULTI"], *part, hidden, [b"DEL", PREPARED + name], back]
             link.send(*batch)
             counts[index] = len(batch)
         refusal = None
@@ -201,7 +180,7 @@ class Commits:
                 link.is_spoilt = True
             raise
         if refusal is not None:
-            await self._withdraw(links, records.name)
+            await self._withdraw(links, name)
             raise RefusedError(refusal)
 
     async def _withdraw(self, links: dict[int, Link], name: bytes) -> None:
@@ -210,16 +189,16 @@ class Commits:
             await self._links.call(index, b"DEL", PREPARED + name, db=self._records)
 
     async def _decide(
-        self, leader: Link, part: Part, others: dict[int, Link], records: Records, db: int
+        self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int
     ) -> list[bytes]:
         """Run the first's part; RefusedError if it would not."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        decided = records.put(DECIDED, msgspec.json.encode(list(others)))
+        decided: Words = [b"SET", DECIDED + name, msgspec.json.encode(list(others))]
         answer = await leader.ask([b"MULTI"], *part, hidden, decided, back, [b"EXEC"])
         try:
             return _results(answer[:-1], answer[-1])[: len(part)]
         except RefusedError:
-            await self._withdraw(others, records.name)
+            await self._withdraw(others, name)
             raise
 
     def _keep(
