@@ -12,6 +12,8 @@ import pytest
 
 from conftest import Threadis
 from differential.wire import Connection, pack
+from threadis.commands import MAY_WAIT
+from threadis.coordinator.waiters import TYPES
 from waiting import until
 
 MANY = 10_000 if os.environ.get("THREADIS_TORTURE") == "full" else 1_000
@@ -72,6 +74,10 @@ def test_an_element_is_never_popped_for_who_has_left(running: Threadis) -> None:
         assert second.read().elements[1].text == b"x"
         second.close()
     assert pusher.ask("DBSIZE").number == 0
+
+
+def test_the_table_and_the_coordinator_mean_the_same_commands() -> None:
+    assert set(TYPES) == MAY_WAIT
 
 
 def test_what_is_there_is_not_waited_for(running: Threadis) -> None:

@@ -177,6 +177,27 @@ def test_an_instance_that_hangs_costs_only_its_own_keys(running: Threadis, silen
         assert client.mget(ON_ALL) == [b"after"] * 4
 
 
+def test_a_write_that_cannot_have_its_lock_holds_nobody_up(running: Threadis) -> None:
+    """An instance hangs before it has answered something else: the lock does not hold."""
+    others = [f"{{{key}}}" for key in ON_ALL[:3]]
+    with ExitStack() as stack, running.client() as client:
+        client.mset(dict.fromkeys(ON_ALL, "before"))
+        reader, its, alien = (
+            stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(3)
+        )
+        with stopped(running.instance_pids()[3]):
+            reader.send(command("GET", ON_ALL[3]))
+            its.send(mset("its", ON_ALL[0], ON_ALL[3]))
+            its.send(command("PING"))  # taken once it is known what becomes of the write
+            alien.send(mset("alien", *others))
+            assert alien.reply() == OK
+            transaction = [command("MULTI"), command("INCR", f"{others[0]}n")]
+            alien.send(b"".join([*transaction, command("SET", others[1], "v"), command("EXEC")]))
+            assert [alien.reply() for _ in range(4)][-1] == b"*2\r\n:1\r\n+OK\r\n"
+        assert its.reply()[:1] in b"+-"
+        until(lambda: wrote(client, "after"), "a write over all again", 60)
+
+
 def all_the_same(client: Any) -> bool:
     """Whether an instance is back, and a write over all is there wholly or not at all."""
     try:

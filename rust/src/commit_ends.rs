@@ -5,7 +5,7 @@ use crate::instance;
 use crate::lane;
 use crate::multi::split;
 use crate::reply::push_error;
-use crate::shared::ToCoordinator;
+use crate::shared::{Mail, ToCoordinator};
 use crate::worker::Worker;
 
 /// Nanoseconds after which somebody deletes the records of finished commits, if no other commit has.
@@ -60,6 +60,10 @@ impl Worker {
             self.leave_to_coordinator(&commit, None);
         }
         self.release_lock(commit.token);
+        if commit.stage == Stage::Locking {
+            // Whoever granted it may just have posted it to us.
+            self.shared.doors[self.index].mailbox.post(Mail::Unlock(commit.token));
+        }
         for Write { expect, rows, raw, .. } in commit.writes {
             let Some(place) = self.give_back(expect) else { continue };
             let (args, queued) = match rows {

@@ -21,6 +21,9 @@ use crate::worker::Worker;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 
+/// Nanoseconds in which a commit has its lock: what has one of its keys, or is in flight to one of its
+/// instances, may take for ever.
+const LOCK_NANOSECONDS: u64 = 500_000_000;
 /// Nanoseconds in which an instance has prepared its part, or the commit is given up.
 const PREPARE_NANOSECONDS: u64 = 200_000_000;
 /// Nanoseconds for which writes with keys on an instance that was late are left to the coordinator.
@@ -74,6 +77,13 @@ impl Commits {
             .min(forget_at)
     }
 
+    fn is_late_until(&mut self, instance: usize, until: u64) {
+        if self.late.len() <= instance {
+            self.late.resize(instance + 1, 0);
+        }
+        self.late[instance] = until;
+    }
+
     /// True if an instance has not answered in time lately.
     pub(crate) fn is_late(&self, instance: usize, now: u64) -> bool {
         self.late.get(instance).is_some_and(|&until| now < until)
@@ -105,11 +115,12 @@ impl Worker {
         };
         let (token, begun) = self.shared.ask_lock(want, Some(self.index));
         commit.token = token;
+        commit.deadline = self.now + LOCK_NANOSECONDS;
         let key = self.commits.running.insert(commit);
-        if let Some(lock) = begun {
-            self.lock(lock);
-        } else if self.shared.settings.busy().is_some() {
+        if self.shared.settings.busy().is_some() {
             self.give_up_commit(key); // the coordinator has the words for it
+        } else if let Some(lock) = begun {
+            self.lock(lock);
         }
     }
 
@@ -144,14 +155,20 @@ impl Worker {
         for key in overdue {
             let commit = &mut self.commits.running[key];
             commit.deadline = u64::MAX;
+            if commit.stage == Stage::Locking {
+                for instance in self.locks.unsettled(commit.token, &self.lanes) {
+                    self.commits.is_late_until(instance, now + LATE_NANOSECONDS);
+                }
+                self.give_up_commit(key);
+                continue;
+            }
             let silent = commit.parts.iter().filter(|part| part.to_come > 0);
             let silent: Vec<(usize, u64)> = silent.filter_map(|part| part.lane).collect();
             for (place, serial) in silent {
                 let Some(lane) = self.lanes.get(place).filter(|lane| lane.serial == serial) else {
                     continue;
                 };
-                self.commits.late.resize(self.shared.instances, 0);
-                self.commits.late[lane.instance] = now + LATE_NANOSECONDS;
+                self.commits.is_late_until(lane.instance, now + LATE_NANOSECONDS);
                 self.break_lane(place);
             }
         }

@@ -244,6 +244,7 @@ impl Worker {
                     client.hold(expect.sequence, error);
                 }
                 Some(Owed::Held(_)) => {}
+                None => continue, // it was told already
                 Some(Owed::Merging(merging, row)) => {
                     let before = merging.size();
                     let mut whole = Vec::new();

@@ -13,6 +13,7 @@
 use crate::client::Gate;
 use crate::command::{Route, Row};
 use crate::forward::Taken;
+use crate::lanes::Lanes;
 use crate::lock_table::{Fingerprint, Lock, LockTable};
 use crate::request::Args;
 use crate::worker::Worker;
@@ -61,6 +62,13 @@ impl Locks {
     /// True while a lock waits for what is in flight.
     pub(crate) fn are_settling(&self) -> bool {
         !self.settling.is_empty()
+    }
+
+    /// The instances that have not yet answered what was in flight when a lock came.
+    pub(crate) fn unsettled(&self, token: u64, lanes: &Lanes) -> Vec<usize> {
+        let settling = self.settling.iter().filter(|(lock, _)| lock.token == token);
+        let marks = settling.flat_map(|(_, marks)| marks);
+        marks.filter_map(|mark| Some(lanes.get(mark.lane)?.instance)).collect()
     }
 
     /// True while a key may not be written, or not even read.

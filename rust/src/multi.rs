@@ -196,6 +196,10 @@ impl Worker {
                 return Taken::NotYet;
             }
             let is_plain = !is_odd && multi.homes.len() == multi.rows.len();
+            if is_plain && self.transaction_must_wait(place, &multi.keys) {
+                self.clients[place].multi = Some(multi);
+                return Taken::NotYet;
+            }
             let multi = match if is_plain { self.join_with(place, multi) } else { Err(multi) } {
                 Ok(()) => return Taken::Yes,
                 Err(multi) => multi,

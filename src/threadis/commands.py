@@ -67,6 +67,11 @@ SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall",
 RUN_BY_WORKERS: Final = frozenset({"eval", "evalsha"})  # once a script is known
 # Replicated although they do not write, which COMMAND does not say; of scripts only they know.
 MAY_REPLICATE: Final = frozenset({"pfcount", "publish", "spublish"})
+# They wait for their keys, in the coordinator. What a module lets wait is its own.
+MAY_WAIT: Final = frozenset({
+    "blpop", "brpop", "blmove", "brpoplpush", "blmpop", "bzpopmin", "bzpopmax", "bzmpop", "xread",
+    "xreadgroup",
+})  # fmt: skip
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
 # They write, but nothing that a client waits for; consumers of a stream use them all the time.
@@ -142,7 +147,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         multi_refusal=_multi_refusal(name, flags, words_it),
         needs_coordinator="noscript" in flags or family in SCRIPTS,
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
-        blocks="blocking" in flags and bool(_key_specs(entry)),
+        blocks=name in MAY_WAIT,
         is_logged="skip_slowlog" not in flags,
         is_shown="admin" not in flags and ("skip_monitor" not in flags or family in SCRIPTS),
         touches_keys=not flags.isdisjoint(("readonly", "write")) or name in MAY_REPLICATE | SCRIPTS,

@@ -47,7 +47,9 @@ FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundr
 RETRY = 0.05  # seconds between attempts to settle what a crash left open
 
 Part = Sequence[Words]
-Connection = tuple[int, bytes]  # the instance, and what it shows of it in CLIENT LIST
+# The instance, its socket if another process of it may have one that looks the same, and what
+# CLIENT LIST shows of it.
+Connection = tuple[int, str, bytes]
 
 
 class RefusedError(Exception):
@@ -206,7 +208,8 @@ class Commits:
     ) -> None:
         """Hold on to the lock until it is known what has happened."""
         lock.is_kept = True
-        lost = [(link.index, b"id=%d " % link.id) for link in links if link.is_spoilt]
+        spoilt = (link for link in links if link.is_spoilt)
+        lost = [(link.index, link.socket, b"id=%d " % link.id) for link in spoilt]
         self._spawn(self._settle_later(lock, name, first, others, lost))
 
     async def _settle_later(
@@ -228,7 +231,7 @@ class Commits:
         self._spawn(self._settle_for_worker(letter))
 
     async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
-        await self._pass_all([(index, b" name=%s " % lane) for index, lane in letter.lanes])
+        await self._pass_all([(index, "", b" name=%s " % lane) for index, lane in letter.lanes])
         await self._settle_all(letter.name, letter.first, letter.others)
         if letter.token is not None:
             self._locks.release_of_worker(letter.token)
@@ -241,7 +244,9 @@ class Commits:
         for one in lost:
             await _retry(lambda one=one: self._pass(*one))  # type: ignore[misc]
 
-    async def _pass(self, index: int, mark: bytes) -> None:
+    async def _pass(self, index: int, socket: str, mark: bytes) -> None:
+        if socket and self._links.instance(index).socket != socket:
+            return  # that process is no more
         known = await self._links.call(index, b"CLIENT", b"LIST")
         if isinstance(known, hiredis.ReplyError) or mark in known:
             raise LinkError(f"TRYAGAIN instance {index} has not read everything yet")
@@ -315,8 +320,13 @@ class Commits:
     async def _forget_done(self, first: int) -> None:
         names = self._done.pop(first, [])
         names += [DECIDED + name for name in self._workers.take_finished(first)]
-        if names:
+        if not names:
+            return
+        try:
             await self._ask(first, b"DEL", *names)
+        except LinkError:
+            self._done.setdefault(first, []).extend(names)  # next time
+            raise
 
     def finished(self) -> None:
         """Delete the records of what workers have committed: nothing else has deleted them."""
