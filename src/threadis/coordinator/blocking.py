@@ -127,7 +127,7 @@ class Blocking:
         self, parsed: Parsed, wish: Request, db: int, kind: Kind, token: int | None
     ) -> bytes:
         """Look for something at once; behind those who wait already, unless in a transaction."""
-        if len(self._table.owners(parsed, db)) > 1:
+        if not wish.is_faultless and len(self._table.owners(parsed, db)) > 1:
             reply = await self._refusal(parsed, kind)
             if reply.startswith(b"-") and not reply.startswith(b"-NOGROUP"):
                 return reply
