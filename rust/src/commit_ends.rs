@@ -55,6 +55,7 @@ impl Worker {
     /// Nothing has run: the coordinator does each write by itself, and finds the words where that
     /// cannot be done.
     pub(crate) fn give_up_commit(&mut self, key: usize) {
+        self.counters.commits_given_up += 1;
         let commit = self.end_commit(key);
         if commit.stage != Stage::Locking {
             self.leave_to_coordinator(&commit, None);

@@ -9,7 +9,7 @@
 //!                  (settle)         (put together)        (cut)
 //! ```
 //! `worker` owns all of it and runs the turn; `ordinary` is the short way, there and back, that nearly
-//! every command takes; `forward`, `route`, `split` and `reach` are the way out, `deliver` the
+//! every command takes; `forward`, `route`, `split`, `trying`, `spread` and `reach` are the way out, `deliver` the
 //! way back, `pubsub`, `subscriptions` and `push` deliver messages,
 //! `joining` and `commits` do what must be done on several instances or not
 //! at all,

@@ -56,6 +56,8 @@ counters! {
     committed_writes,
     /// How many times some of them were, together.
     commits,
+    /// Of these, how often they were left to the coordinator.
+    commits_given_up,
     /// Commands that might have waited for their keys, and need not.
     unwaited,
     /// Scripts that ran without the coordinator.

@@ -171,6 +171,7 @@ class Information:
             "threadis_unwaited": str(totals["unwaited"]),
             "threadis_committed_writes": str(totals["committed_writes"]),
             "threadis_commits": str(totals["commits"]),
+            "threadis_commits_given_up": str(totals["commits_given_up"]),
             **{f"threadis_{name}": str(count) for name, count in self._held().items()},
             "threadis_hidden_keys": str(sum(map(self._count_hidden, answers.values()))),
             "threadis_armed_keys": str(self._blocking.count_armed()),
