@@ -9,13 +9,12 @@
 //!                  (settle)         (put together)        (cut)
 //! ```
 //! `worker` owns all of it and runs the turn; `ordinary` is the short way, there and back, that nearly
-//! every command takes; `forward`, `route`, `split`, `trying`, `spread` and `reach` are the way out, `deliver` the
-//! way back, `pubsub`, `subscriptions` and `push` deliver messages,
-//! `joining` and `commits` do what must be done on several instances or not
-//! at all,
-//! `session` answers what needs no instance, `clients` lets clients come and go, `balance` lets them move. `shared` is what
-//! threads share. `load` is the other side: a generator that checks what it gets. Python is only
-//! in `python` and `load::python`.
+//! every command takes; `forward`, `route`, `split`, `trying` and `reach` are the way out, `deliver`
+//! the way back; `joining` and `commits` do what must be done on several instances or not at all;
+//! `pubsub`, `subscriptions` and `push` deliver messages, `session` answers what needs no instance,
+//! `clients` lets clients come and go, `balance` and `spread` let them move. `shared` is what threads
+//! share. `load` is the other side: a generator that checks what it gets. Python is only in `python`
+//! and `load::python`.
 
 mod balance;
 mod big;
