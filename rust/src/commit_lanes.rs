@@ -25,6 +25,12 @@ impl Lanes {
         Ok(Some((number(start)?, number(length)?)))
     }
 
+    /// True if the beginning of something is there that nobody has asked for.
+    pub(crate) fn has_more(&self, place: usize) -> bool {
+        let lane = &self.open[place];
+        lane.opening == 0 && !self.received.after(place, lane.start).is_empty()
+    }
+
     /// True for a lane of a commit.
     pub(crate) fn is_for_commit(&self, place: usize) -> bool {
         self.open[place].duty == Duty::Commit

@@ -253,7 +253,8 @@ impl Worker {
         loop {
             match self.lanes.next_of_commit(place) {
                 Ok(Some((start, length))) if self.take_reply(place, start, length).is_ok() => {}
-                Ok(None) => break,
+                // Half of a stray reply would become the beginning of the next one.
+                Ok(None) if self.is_owed(place) || !self.lanes.has_more(place) => break,
                 _ => return self.break_lane(place),
             }
         }
@@ -263,6 +264,13 @@ impl Worker {
         if self.lanes.get(place).is_some_and(|lane| lane.readable) {
             self.ready_lanes.push(place);
         }
+    }
+
+    /// True while replies to a commit are still to come on a lane.
+    fn is_owed(&self, place: usize) -> bool {
+        let lane = self.lanes.get(place);
+        let commit = lane.and_then(|lane| self.commits.running.get(lane.commit?).zip(Some(lane)));
+        commit.is_some_and(|(commit, lane)| commit.parts[lane.instance].to_come > 0)
     }
 
     fn take_reply(&mut self, place: usize, start: u32, length: u32) -> Result<(), Broken> {

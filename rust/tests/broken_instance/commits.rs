@@ -4,6 +4,7 @@
 use crate::harness::Proxy;
 use _core::commit::Unsettled;
 use _core::shared::ToCoordinator;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// SELECT, MSET, SELECT, and what is done to the record.
 const RAN: &[u8] = b"*4\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n";
@@ -43,6 +44,20 @@ fn write(first: &[u8], second: &[u8], reply: Option<&[u8]>) -> (usize, Vec<Unset
 fn a_write_that_all_do_is_answered() {
     let (commands, unsettled) = write(RAN, RAN, Some(b"+OK\r\n"));
     assert!(commands == 0 && unsettled.is_empty());
+}
+
+#[test]
+fn half_of_a_stray_reply_is_the_end_of_a_lane() {
+    let proxy = Proxy::start(vec![Vec::new(), Vec::new()]);
+    *proxy.instances[0].exec.lock().expect("no panic") = RAN.to_vec();
+    *proxy.instances[1].exec.lock().expect("no panic") = [RAN, b"+O"].concat();
+    let mut client = proxy.client();
+    for connections in 1..4 {
+        client.send(&MSET);
+        client.expect(b"+OK\r\n", "MSET");
+        let found = [0, 1].map(|at: usize| proxy.instances[at].connections.load(SeqCst));
+        assert_eq!(found, [1, connections]);
+    }
 }
 
 #[test]
