@@ -198,6 +198,27 @@ def test_a_write_that_cannot_have_its_lock_holds_nobody_up(running: Threadis) ->
         until(lambda: wrote(client, "after"), "a write over all again", 60)
 
 
+def test_a_key_that_stays_locked_holds_up_only_who_names_it(running: Threadis) -> None:
+    """An instance hangs while it decides: until it is proved past that, the write's keys wait."""
+    others = [f"{{{key}}}" for key in ON_ALL]
+    with ExitStack() as stack, running.client() as client:
+        client.mset(dict.fromkeys(ON_ALL, "before"))
+        its, behind, alien = (
+            stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(3)
+        )
+        with stopped(running.instance_pids()[0]):
+            its.send(mset("its", *ON_ALL))
+            assert its.reply().startswith(b"-ERR instance 0 was lost before it answered")
+            for one, key in ((behind, ON_ALL[1]), (alien, others[1])):
+                words = [("MULTI",), ("INCR", f"{others[1]}n"), ("SET", key, "v"),
+                         ("SET", others[2], "v"), ("EXEC",)]  # fmt: skip
+                one.send(b"".join(command(*word) for word in words))
+                assert [one.reply() for _ in range(4)] == [OK, *[b"+QUEUED\r\n"] * 3]
+            assert alien.reply() == b"*3\r\n:1\r\n+OK\r\n+OK\r\n"
+            assert client.mset(dict.fromkeys(others[1:], "more"))
+        assert behind.reply() == b"*3\r\n:2\r\n+OK\r\n+OK\r\n"
+
+
 def all_the_same(client: Any) -> bool:
     """Whether an instance is back, and a write over all is there wholly or not at all."""
     try:

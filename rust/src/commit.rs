@@ -80,7 +80,7 @@ pub(crate) struct Part {
     /// Its keys, as the record has them.
     keys: Vec<u8>,
     key_count: usize,
-    /// The lane it runs on, and that lane's number; none before, or when it was lost.
+    /// The lane it runs on, and that lane's number.
     pub(crate) lane: Option<(usize, u64)>,
     /// Replies of this stage that have not come.
     pub(crate) to_come: usize,
@@ -104,10 +104,6 @@ pub(crate) enum Stage {
     /// The others run theirs.
     Finishing,
 }
-
-/// The database of records, and what it is selected with.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Hidden(pub(crate) u32);
 
 /// One commit.
 #[derive(Debug)]
@@ -175,14 +171,14 @@ impl Commit {
     }
 
     /// Begins a client's write; what is added from here on is of it.
-    pub(crate) fn begin(&mut self, expect: Expect, rows: Option<Vec<u32>>) {
-        self.writes.push(Write { expect, rows, raw: Vec::new(), replies: Vec::new() });
+    pub(crate) fn begin(&mut self, expect: Expect) {
+        self.writes.push(Write { expect, rows: None, raw: Vec::new(), replies: Vec::new() });
     }
 
-    /// Ends it; `raw` is what the client has sent.
-    pub(crate) fn end(&mut self, raw: Vec<u8>) {
+    /// Ends it: what the client has sent, and of a transaction the rows.
+    pub(crate) fn end(&mut self, raw: Vec<u8>, rows: Option<Vec<u32>>) {
         if let Some(write) = self.writes.last_mut() {
-            write.raw = raw;
+            (write.raw, write.rows) = (raw, rows);
         }
     }
 
@@ -195,14 +191,14 @@ impl Commit {
 
     /// A command in parts.
     pub(crate) fn add_whole(&mut self, db: u32, merge: Merge, whole: Whole) {
-        let is_owner = |&instance: &usize| whole.keys().any(|(_, owner)| owner == instance);
-        let owners: Vec<usize> = (0..self.parts.len()).filter(is_owner).collect();
-        let steps = owners.into_iter().map(|instance| {
-            let step = self.step(instance, db);
-            whole.push_part(instance, &mut self.parts[instance].commands);
-            step
-        });
-        let steps = steps.collect();
+        let mut steps = Vec::new();
+        for instance in 0..self.parts.len() {
+            let keys = whole.count(instance);
+            if keys > 0 {
+                steps.push(self.step(instance, db));
+                whole.push_part(instance, keys, &mut self.parts[instance].commands);
+            }
+        }
         let order = if merge == Merge::Keyed { whole.owners.to_vec() } else { Vec::new() };
         self.owe(Reply::Merged(merge, order, steps));
     }
@@ -252,14 +248,14 @@ impl Commit {
     }
 
     /// What one of the others is told first.
-    pub(crate) fn push_prepare(&mut self, instance: usize, hidden: Hidden, out: &mut Vec<u8>) {
+    pub(crate) fn push_prepare(&mut self, instance: usize, hidden: u32, out: &mut Vec<u8>) {
         let key = [PREPARED, &self.name].concat();
         let record = self.record(instance);
         push_command(out, [&b"SET"[..], &key, &record].into_iter());
         let part = &mut self.parts[instance];
         out.extend_from_slice(MULTI);
         out.extend_from_slice(&part.commands);
-        select(out, hidden.0);
+        select(out, hidden);
         push_command(out, [&b"DEL"[..], &key].into_iter());
         part.to_come = part.count + 4;
     }
@@ -279,12 +275,12 @@ impl Commit {
     }
 
     /// What the first is told.
-    pub(crate) fn push_decide(&mut self, hidden: Hidden, out: &mut Vec<u8>) {
+    pub(crate) fn push_decide(&mut self, hidden: u32, out: &mut Vec<u8>) {
         let others: Vec<String> = self.others().map(|instance| instance.to_string()).collect();
         let part = &mut self.parts[self.first];
         out.extend_from_slice(MULTI);
         out.extend_from_slice(&part.commands);
-        select(out, hidden.0);
+        select(out, hidden);
         let key = [DECIDED, &self.name].concat();
         let others = format!("[{}]", others.join(",")); // JSON
         push_command(out, [&b"SET"[..], &key, others.as_bytes()].into_iter());

@@ -12,7 +12,7 @@
 //! next. Everybody in it has keys on that instance, so one that hangs there costs nobody else; one
 //! that does not prepare in time breaks the commit up.
 
-use crate::commit::{Commit, EXEC, Hidden, Stage};
+use crate::commit::{Commit, EXEC, Stage};
 use crate::lane::{Duty, State};
 use crate::lock_table::{Holder, Want};
 use crate::reply::{Broken, is_error};
@@ -77,7 +77,7 @@ impl Commits {
             .min(forget_at)
     }
 
-    fn is_late_until(&mut self, instance: usize, until: u64) {
+    fn note_late(&mut self, instance: usize, until: u64) {
         if self.late.len() <= instance {
             self.late.resize(instance + 1, 0);
         }
@@ -157,7 +157,7 @@ impl Worker {
             commit.deadline = u64::MAX;
             if commit.stage == Stage::Locking {
                 for instance in self.locks.unsettled(commit.token, &self.lanes) {
-                    self.commits.is_late_until(instance, now + LATE_NANOSECONDS);
+                    self.commits.note_late(instance, now + LATE_NANOSECONDS);
                 }
                 self.give_up_commit(key);
                 continue;
@@ -168,7 +168,7 @@ impl Worker {
                 let Some(lane) = self.lanes.get(place).filter(|lane| lane.serial == serial) else {
                     continue;
                 };
-                self.commits.is_late_until(lane.instance, now + LATE_NANOSECONDS);
+                self.commits.note_late(lane.instance, now + LATE_NANOSECONDS);
                 self.break_lane(place);
             }
         }
@@ -201,17 +201,17 @@ impl Worker {
         }
     }
 
-    /// Appends to the lane of a part.
+    /// Appends to the lane of a part; `write` is told which database is hidden.
     fn tell_part(
         &mut self,
         key: usize,
         instance: usize,
-        write: impl FnOnce(&mut Commit, Hidden, &mut Vec<u8>),
+        write: impl FnOnce(&mut Commit, u32, &mut Vec<u8>),
     ) {
         let commit = &mut self.commits.running[key];
         let Some((place, _)) = commit.parts[instance].lane else { return };
         let Some(lane) = self.lanes.get_mut(place) else { return };
-        write(commit, Hidden(self.shared.databases), &mut lane.out);
+        write(commit, self.shared.databases, &mut lane.out);
         self.counters.lane_commands += 1;
         self.mark_lane_dirty(place);
     }

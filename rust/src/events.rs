@@ -29,13 +29,13 @@ impl Worker {
             || !self.ready_lanes.is_empty()
             || !self.dirty_lanes.is_empty()
             || self.locks.are_coming();
-        let until = if is_busy {
-            0
-        } else if self.held.is_empty() {
-            self.next_tick.min(self.commits.deadline())
-        } else {
-            self.held_until.min(self.next_tick).min(self.commits.deadline())
-        };
+        let mut until = self.next_tick.min(self.commits.deadline());
+        if !self.held.is_empty() {
+            until = until.min(self.held_until);
+        }
+        if is_busy {
+            until = 0;
+        }
         let timeout = until.saturating_sub(self.now).min(TICK_NANOSECONDS);
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout / 1_000_000_000).unwrap_or(1),

@@ -9,7 +9,7 @@ use crate::lane::{Expect, State};
 use crate::merge::Merge;
 use crate::multi::Multi;
 use crate::request::{Args, Cut, Request};
-use crate::route::push_args;
+use crate::route::canonical;
 use crate::shared::Shared;
 use crate::split::Whole;
 use crate::worker::Worker;
@@ -51,12 +51,12 @@ impl Worker {
         let expect = self.owe_commit(place);
         let shared = Arc::clone(&self.shared);
         let commit = self.forming(usize::from(first), false);
-        commit.begin(expect, None);
+        commit.begin(expect);
         for (at, owner) in whole.keys() {
             commit.add_key(&shared, owner, (db, args.get(at), row.writes));
         }
         commit.add_whole(db, merge, whole);
-        commit.end(canonical(args));
+        commit.end(canonical(args), None);
         Taken::Yes
     }
 
@@ -73,7 +73,7 @@ impl Worker {
         };
         let expect = self.owe_commit(place);
         let commit = self.forming(usize::from(first), resp3);
-        commit.begin(expect, Some(multi.rows.clone()));
+        commit.begin(expect);
         for ((_, key, writes), &owner) in multi.keys.iter().zip(&owners) {
             commit.add_key(&shared, usize::from(owner), (db, key, *writes));
         }
@@ -86,7 +86,7 @@ impl Worker {
                 None => add_in_parts(commit, &shared, db, multi.rows[place], command),
             }
         }
-        commit.end(multi.commands);
+        commit.end(multi.commands, Some(multi.rows));
         Ok(())
     }
 
@@ -143,10 +143,4 @@ fn add_in_parts(commit: &mut Commit, shared: &Shared, db: u32, row: u32, command
     if let Some((merge, whole)) = row.parts.zip(whole) {
         commit.add_whole(db, merge, whole);
     }
-}
-
-fn canonical(args: Args) -> Vec<u8> {
-    let mut command = Vec::with_capacity(args.raw.len());
-    push_args(&mut command, args);
-    command
 }

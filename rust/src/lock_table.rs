@@ -6,7 +6,7 @@
 //! Keys are known by fingerprints: two that share one wait for each other, and nothing is wrong.
 
 use crate::shared::{Door, Mail, Shared, ToCoordinator};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::AcqRel;
@@ -61,7 +61,6 @@ struct Entry {
 /// What a lock wants of a key.
 #[derive(Debug)]
 struct Place {
-    token: u64,
     is_exclusive: bool,
     has_turn: bool,
 }
@@ -72,7 +71,8 @@ struct Place {
 /// that does not. Whoever leaves costs only those whose turn comes.
 #[derive(Debug, Default)]
 struct Line {
-    places: VecDeque<Place>,
+    /// By token: whoever asks later has a higher one.
+    places: BTreeMap<u64, Place>,
     exclusive: usize,
 }
 
@@ -80,23 +80,22 @@ impl Line {
     /// Stands at the end; whether it is its turn at once.
     fn join(&mut self, token: u64, is_exclusive: bool) -> bool {
         let has_turn = self.places.is_empty() || !(is_exclusive || self.exclusive > 0);
-        self.places.push_back(Place { token, is_exclusive, has_turn });
+        self.places.insert(token, Place { is_exclusive, has_turn });
         self.exclusive += usize::from(is_exclusive);
         has_turn
     }
 
     /// Makes room; adds those whose turn it is now.
     fn leave(&mut self, token: u64, found: &mut Vec<u64>) {
-        let Some(at) = self.places.iter().position(|place| place.token == token) else { return };
-        let Some(left) = self.places.remove(at) else { return };
+        let Some(left) = self.places.remove(&token) else { return };
         self.exclusive -= usize::from(left.is_exclusive);
-        for (index, place) in self.places.iter_mut().enumerate() {
+        for (index, (&other, place)) in self.places.iter_mut().enumerate() {
             if place.is_exclusive && index > 0 {
                 break;
             }
             if !place.has_turn {
                 place.has_turn = true;
-                found.push(place.token);
+                found.push(other);
             }
             if place.is_exclusive || !left.is_exclusive {
                 break; // those behind it had their turn before, or have it later

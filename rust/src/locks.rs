@@ -73,7 +73,7 @@ impl Locks {
 
     /// True while a key may not be written, or not even read.
     #[inline]
-    pub(crate) fn stop(&self, table: &LockTable, db: u32, key: &[u8], writes: bool) -> bool {
+    pub(crate) fn stops(&self, table: &LockTable, db: u32, key: &[u8], writes: bool) -> bool {
         !self.is_free()
             && (self.everything > 0 || self.is_locked(table.fingerprint(db, key), writes))
     }
@@ -156,7 +156,7 @@ impl Worker {
 
     /// The same in a database.
     pub(crate) fn stops(&self, db: u32, key: &[u8], writes: bool) -> bool {
-        self.locks.stop(&self.shared.lock_table, db, key, writes)
+        self.locks.stops(&self.shared.lock_table, db, key, writes)
     }
 
     /// The same for the keys of a transaction.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! all keys on one instance, nothing special  ─►  lane: MULTI, commands, EXEC   (here)
+//! ordinary commands, keys on several       ─►  a commit                       (joining.rs)
 //! anything else                              ─►  the coordinator
 //! ```
 
@@ -200,10 +201,8 @@ impl Worker {
                 self.clients[place].multi = Some(multi);
                 return Taken::NotYet;
             }
-            let multi = match if is_plain { self.join_with(place, multi) } else { Err(multi) } {
-                Ok(()) => return Taken::Yes,
-                Err(multi) => multi,
-            };
+            let joined = if is_plain { self.join_with(place, multi) } else { Err(multi) };
+            let Err(multi) = joined else { return Taken::Yes };
             let queued = (!multi.is_spoilt).then(|| split(&multi.commands, multi.rows.len()));
             if queued.is_some() && self.is_monitored() {
                 self.show_queued_later(place, &multi.commands);
@@ -288,19 +287,31 @@ impl Worker {
         }
         // MULTI and every command have a reply of their own, which says no more than QUEUED.
         let exec = self.clients[place].last_row();
-        let before = multi.rows.len() + 1;
-        let block = Block { before, rows: multi.rows, exec, refusal: Vec::new() };
-        let sequence = self.clients[place].owe(Owed::Block(Box::new(block)));
+        let count = multi.rows.len();
+        let block = Block { before: count + 1, rows: multi.rows, exec, refusal: Vec::new() };
+        self.append_block(place, lane, Owed::Block(Box::new(block)), &multi.commands, count);
+        Taken::Yes
+    }
+
+    /// Appends so many commands as one block to a lane: each has a reply, and so have MULTI and EXEC.
+    pub(crate) fn append_block(
+        &mut self,
+        place: usize,
+        lane: usize,
+        owed: Owed,
+        commands: &[u8],
+        count: usize,
+    ) {
+        let sequence = self.clients[place].owe(owed);
         self.append_part(place, lane, sequence, |out| {
-            out.reserve(MULTI.len() + multi.commands.len() + EXEC.len());
+            out.reserve(MULTI.len() + commands.len() + EXEC.len());
             out.extend_from_slice(MULTI);
-            out.extend_from_slice(&multi.commands);
+            out.extend_from_slice(commands);
             out.extend_from_slice(EXEC);
         });
-        for _ in 0..before {
+        for _ in 0..=count {
             self.append_part(place, lane, sequence, |_| {});
         }
-        Taken::Yes
     }
 }
 

@@ -67,7 +67,7 @@ impl Worker {
             if !row.takes(command.count)
                 || row.feeds && !shared.waited.is_empty()
                 || row.writes && shared.tracking.is_on()
-                || self.locks.stop(&shared.lock_table, db, command.key, row.writes)
+                || self.locks.stops(&shared.lock_table, db, command.key, row.writes)
             {
                 break;
             }

@@ -227,6 +227,13 @@ pub(crate) fn push_args(out: &mut Vec<u8>, args: Args) {
     }
 }
 
+/// The same on its own, to be kept.
+pub(crate) fn canonical(args: Args) -> Vec<u8> {
+    let mut command = Vec::with_capacity(args.raw.len());
+    push_args(&mut command, args);
+    command
+}
+
 pub(crate) fn owner(row: &Row, args: Args, db: u32, shared: &Shared) -> Owner {
     let mut first = None;
     for span in row.keys.iter().filter_map(|spec| spec.span(args)) {

@@ -43,11 +43,16 @@ impl<'a> Whole<'a> {
         self.span.indices().zip(self.owners.iter().map(|&owner| usize::from(owner)))
     }
 
-    /// Appends the command that one instance gets.
-    pub(crate) fn push_part(self, instance: usize, out: &mut Vec<u8>) {
-        let own = || self.keys().filter(|&(_, owner)| owner == instance);
-        self.push_head(own().count(), out);
-        own().for_each(|(at, _)| self.push_key(at, out));
+    /// How many of the keys an instance has.
+    pub(crate) fn count(self, instance: usize) -> usize {
+        self.keys().filter(|&(_, owner)| owner == instance).count()
+    }
+
+    /// Appends the command that an instance with so many gets.
+    pub(crate) fn push_part(self, instance: usize, keys: usize, out: &mut Vec<u8>) {
+        self.push_head(keys, out);
+        let own = self.keys().filter(|&(_, owner)| owner == instance);
+        own.for_each(|(at, _)| self.push_key(at, out));
         self.push_tail(out);
     }
 

@@ -10,7 +10,6 @@
 
 use crate::client::{Gate, Owed};
 use crate::command::Row;
-use crate::commit::{EXEC, MULTI};
 use crate::forward::Taken;
 use crate::keys;
 use crate::lane::Expect;
@@ -18,7 +17,7 @@ use crate::multi::split;
 use crate::reach::Reach;
 use crate::reply::{aggregate, is_error, is_null};
 use crate::request::{Args, Cut, Request};
-use crate::route::{Owner, owner, push_args};
+use crate::route::{Owner, canonical, owner};
 use crate::shared::Shared;
 use crate::worker::Worker;
 
@@ -75,21 +74,13 @@ impl Worker {
     }
 
     fn send_attempt(&mut self, place: usize, lane: usize, args: Args) {
-        let mut command = Vec::with_capacity(args.raw.len());
-        push_args(&mut command, args);
+        let command = canonical(args);
         let client = &mut self.clients[place];
         // Nothing more is taken from it: it may have to wait after all.
         client.gate = Gate::Drain;
-        let attempt = Attempt { command, row: client.last_row(), before: 2, is_refused: false };
-        let sequence = client.owe(Owed::Trying(Box::new(attempt)));
-        self.append_part(place, lane, sequence, |out| {
-            out.extend_from_slice(MULTI);
-            push_args(out, args);
-            out.extend_from_slice(EXEC);
-        });
-        for _ in 0..2 {
-            self.append_part(place, lane, sequence, |_| {});
-        }
+        let row = client.last_row();
+        let attempt = Attempt { command: command.clone(), row, before: 2, is_refused: false };
+        self.append_block(place, lane, Owed::Trying(Box::new(attempt)), &command, 1);
     }
 
     /// One of the replies to an attempt.

@@ -22,6 +22,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -223,8 +224,8 @@ class Commits:
 
     async def _settle_all(self, name: bytes, first: int, others: list[int]) -> None:
         for index in others:
-            await _retry(lambda index=index: self._settle(index, PREPARED + name))  # type: ignore[misc]
-        await _retry(lambda: self._forget(first, name))
+            await _retry(partial(self._settle, index, PREPARED + name))
+        await _retry(partial(self._forget, first, name))
 
     def unsettled(self, letter: _core.Unsettled) -> None:
         """Settle what a worker has left; its lock, if it has one, holds until then."""
@@ -242,7 +243,7 @@ class Commits:
         Else what is on its way there comes behind us.
         """
         for one in lost:
-            await _retry(lambda one=one: self._pass(*one))  # type: ignore[misc]
+            await _retry(partial(self._pass, *one))
 
     async def _pass(self, index: int, socket: str, mark: bytes) -> None:
         if socket and self._links.instance(index).socket != socket:
@@ -301,7 +302,7 @@ class Commits:
 
     async def _recover_later(self, index: int, key: bytes, record: Prepared) -> None:
         async with self._locks.hold(record.keys, [index]):
-            await _retry(lambda: self._settle(index, key))
+            await _retry(partial(self._settle, index, key))
 
     async def _forget(self, first: int, name: bytes) -> None:
         await self._ask(first, b"DEL", DECIDED + name)
