@@ -12,6 +12,7 @@ import pytest
 
 from conftest import Threadis
 from differential.wire import Connection, pack
+from raw import keys_of
 from threadis.commands import MAY_WAIT
 from threadis.coordinator.waiters import TYPES
 from waiting import until
@@ -102,6 +103,24 @@ def test_what_is_there_is_not_waited_for(running: Threadis) -> None:
     assert [one.read().raw[-4:] for one in (waiter, later)] == [b"\n1\r\n", b"\n2\r\n"]
     assert client.ask("BLPOP", "a", "0").raw.endswith(b"\n3\r\n")
     assert info(running, "threadis_unwaited") == before + 6
+
+
+def test_who_still_tries_came_before(running: Threadis) -> None:
+    """A client that needs the coordinator does not overtake one whose instance hangs."""
+    key = next(keys_of(0, 4)).decode()
+    elsewhere = next(keys_of(1, 4)).decode()
+    first, second, other = (connect(running) for _ in range(3))
+    pid = running.instance_pids()[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for client, words in ((first, (key,)), (second, (key, elsewhere))):
+            client.send(pack("BLPOP", *words, "0"))
+            assert other.ask("PING").raw == b"+PONG\r\n"  # it was taken
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: info(running, "blocked_clients") == 2, "both wait")
+    assert other.ask("RPUSH", key, "1", "2").number == 2
+    assert [one.read().elements[1].text for one in (first, second)] == [b"1", b"2"]
 
 
 def test_unblock(running: Threadis) -> None:

@@ -54,6 +54,7 @@ impl Worker {
                 }
             }
         }
+        self.wake_lane_waiters(place); // some wait for an answer
         self.stream(place);
         if self.lanes.has_big(place) {
             self.tend(place);
@@ -124,8 +125,7 @@ impl Worker {
                 if is_error(reply) {
                     self.tally.failed(row as usize, reply);
                 }
-                let count = self.instances.len();
-                let rewritten = scan::rewrite(reply, usize::from(instance), count);
+                let rewritten = scan::rewrite(reply, usize::from(instance), self.instances.len());
                 client.hold(expect.sequence, rewritten);
                 client.settle(&self.lanes.received);
             }

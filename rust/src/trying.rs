@@ -6,13 +6,15 @@
 //! lane: MULTI, the command, EXEC  ─► its reply, if it has one
 //!                                 ─► nothing there: the coordinator waits (waited.rs, blocking.py)
 //! ```
-//! Only while nobody waits for one of its keys: whoever does comes first.
+//! Only while nobody waits for one of its keys: whoever does comes first. Who must go to the coordinator
+//! goes behind those of this worker that are still trying the same key: they came before.
 
-use crate::client::{Gate, Owed};
+use crate::client::{Client, Gate, Owed};
 use crate::command::Row;
 use crate::forward::Taken;
 use crate::keys;
 use crate::lane::Expect;
+use crate::lock_table::Fingerprint;
 use crate::multi::split;
 use crate::reach::Reach;
 use crate::reply::{aggregate, is_error, is_null};
@@ -33,6 +35,8 @@ pub struct Attempt {
     command: Vec<u8>,
     /// Its row.
     pub row: u32,
+    /// Its keys.
+    keys: Vec<Fingerprint>,
     /// Replies that come before the one of EXEC.
     before: usize,
     /// The instance has not queued it.
@@ -49,8 +53,11 @@ impl Worker {
         shared: &Shared,
     ) -> Taken {
         let db = self.db(place);
+        let table = &shared.lock_table;
+        let names = keys::all(&row.keys, args).map(|at| table.fingerprint(db, args.get(at)));
+        let names: Vec<Fingerprint> = names.collect();
         let Owner::One(instance) = owner(row, args, db, shared) else {
-            return self.route_to_coordinator(place, args);
+            return self.go_and_wait(place, args, &names);
         };
         let is_free = |at| {
             let key = args.get(at);
@@ -61,25 +68,43 @@ impl Worker {
             || args.iter().any(|word| word == NEWEST)
             || !keys::all(&row.keys, args).all(is_free)
         {
-            return self.route_to_coordinator(place, args);
+            return self.go_and_wait(place, args, &names);
         }
         if self.must_drain(place) {
             return Taken::NotYet;
         }
         match self.reach(place, instance) {
-            Reach::Lane(lane) => self.send_attempt(place, lane, args),
-            Reach::Full(_) | Reach::Down => return self.route_to_coordinator(place, args),
+            Reach::Lane(lane) => self.send_attempt(place, lane, args, names),
+            Reach::Full(_) | Reach::Down => return self.go_and_wait(place, args, &names),
         }
         Taken::Yes
     }
 
-    fn send_attempt(&mut self, place: usize, lane: usize, args: Args) {
+    /// To the coordinator, behind all that are still trying one of these keys.
+    fn go_and_wait(&mut self, place: usize, args: Args, names: &[Fingerprint]) -> Taken {
+        let is_ahead = |expect: &Expect| {
+            let client = self.clients.get(expect.client as usize);
+            let client = client.filter(|client| client.generation == expect.generation);
+            let at = |client: &Client| expect.sequence.wrapping_sub(client.front) as usize;
+            let owed = client.and_then(|client| client.owed.get(at(client)));
+            matches!(owed, Some(Owed::Trying(attempt))
+                if attempt.keys.iter().any(|key| names.contains(key)))
+        };
+        let mut lanes = self.lanes.open.iter();
+        let ahead = lanes.find(|(_, lane)| lane.expects.iter().any(is_ahead));
+        match ahead.map(|(lane, _)| lane) {
+            Some(lane) => self.wait_for_lane(place, lane),
+            None => self.route_to_coordinator(place, args),
+        }
+    }
+
+    fn send_attempt(&mut self, place: usize, lane: usize, args: Args, keys: Vec<Fingerprint>) {
         let command = canonical(args);
         let client = &mut self.clients[place];
         // Nothing more is taken from it: it may have to wait after all.
         client.gate = Gate::Drain;
         let row = client.last_row();
-        let attempt = Attempt { command: command.clone(), row, before: 2, is_refused: false };
+        let attempt = Attempt { command: command.clone(), row, keys, before: 2, is_refused: false };
         self.append_block(place, lane, Owed::Trying(Box::new(attempt)), &command, 1);
     }
 
