@@ -108,9 +108,8 @@ def test_every_documented_call(pair: Pair, protocol: int) -> None:
         for rows in families(pair).values():
             for row in rows:
                 name = [word.encode().upper() for word in row.name.split("|")]
-                calls = list(variants.calls(name, known.get(row.name, {}), row.arity))
-                for at in range(0, len(calls), 20):
-                    piece = variants.FILL + calls[at : at + 20]
+                calls = variants.calls(name, known.get(row.name, {}), row.arity)
+                for piece in variants.pieces(calls, 20):
                     wrong.extend(compare(pair, both, piece))
                     count += len(piece)
     assert not wrong, f"{len(wrong)} of {count} differ:\n" + "\n".join(wrong[:60])

@@ -27,6 +27,10 @@ VALUES = {
     "pattern": b"*",
     "unix-time": b"99999999999",
 }
+# How long a key is to live, whatever the unit: nothing may expire between one call and the next,
+# which both servers reach at moments of their own.
+LIFETIMES = ("seconds", "milliseconds", "ttl")
+LIFETIME = b"100000"
 ODD = (b"", b"x", b"-1", b"9223372036854775808", b"1 ", b"\r\n", b"\x00", b"1e400")
 
 Docs = dict[str, Any]
@@ -66,6 +70,21 @@ def calls(name: list[bytes], known: Docs, arity: int) -> Iterator[Call]:
     yield from _odd([*name, *_words(arguments, KEYS[1], set(), 1)], len(name))
     if plausible:
         yield from _odd([*name, *max(plausible, key=len)], len(name))
+
+
+def pieces(made: Iterator[Call], length: int) -> Iterator[list[Call]]:
+    """The calls in pieces that each begin with FILL, ``length`` calls at most.
+
+    ``GT`` of a lifetime compares it with the one set before: of equal ones the later ends later,
+    by the milliseconds between them. So such a call begins a piece, where no key has a lifetime.
+    """
+    piece: list[Call] = []
+    for call in made:
+        if len(piece) == length or (b"GT" in call and LIFETIME in call):
+            yield FILL + piece
+            piece = []
+        piece.append(call)
+    yield FILL + piece
 
 
 def _odd(call: Call, begin: int) -> Iterator[Call]:
@@ -120,6 +139,8 @@ def _argument(argument: Docs, key: bytes, times: int) -> Call:
         words = _words(argument["arguments"], key, set(), 1)
     elif kind == "key":
         words = [key]
+    elif argument["name"] in LIFETIMES:
+        words = [LIFETIME]
     else:
         words = [VALUES.get(kind, b"a")]
     if "multiple" not in _flags(argument):
