@@ -83,6 +83,8 @@ pub struct Row {
     pub ends_multi: bool,
     /// It may wait for its keys.
     pub blocks: bool,
+    /// Takes from the first of its keys that has something, and from no other.
+    pub takes_first: bool,
     /// SLOWLOG shows it.
     pub is_logged: bool,
     /// Monitors see it.
@@ -132,6 +134,7 @@ impl Row {
             needs_coordinator: false,
             ends_multi: false,
             blocks: false,
+            takes_first: false,
             is_logged: true,
             is_shown: true,
             touches_keys: true,

@@ -12,7 +12,6 @@
 //! What many clients want at the same time is one commit: so its messages, records and locks are paid
 //! for once. They have nothing to do with each other; that they become visible together harms none.
 
-use crate::group::Group;
 use crate::lane::Expect;
 use crate::lock_table::Fingerprint;
 use crate::merge::{Merge, Merging};
@@ -223,12 +222,7 @@ impl Commit {
     /// A key of a command: its database, and whether nobody else may even read it.
     pub(crate) fn add_key(&mut self, shared: &Shared, instance: usize, key: (u32, &[u8], bool)) {
         let (db, key, is_exclusive) = key;
-        let table = &shared.lock_table;
-        self.keys.push((table.fingerprint(db, key), is_exclusive));
-        // No script of its group may run meanwhile: it may touch the key without having declared it.
-        if let Some(group) = Group::of(key, &shared.placement) {
-            self.keys.push((table.fingerprint(db, &group.lock()), false));
-        }
+        shared.push_lock_of(db, key, is_exclusive, &mut self.keys);
         let part = &mut self.parts[instance];
         part.key_count += 1;
         push_array(&mut part.keys, 3);

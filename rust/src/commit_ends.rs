@@ -2,9 +2,9 @@
 
 use crate::commit::{Commit, Stage, Unsettled, Write};
 use crate::instance;
-use crate::lane;
+use crate::lane::{self, Work};
 use crate::multi::split;
-use crate::reply::push_error;
+use crate::reply::error;
 use crate::shared::{Mail, ToCoordinator};
 use crate::worker::Worker;
 
@@ -12,10 +12,14 @@ use crate::worker::Worker;
 const FORGET_NANOSECONDS: u64 = 100_000_000;
 
 impl Worker {
-    /// A lane is out of service: if a commit has a part there, that may be its end.
-    pub(crate) fn lost_for_commit(&mut self, place: usize) {
+    /// A lane is out of service: if a commit has a part there, or a look, that may be its end.
+    pub(crate) fn lost_for_work(&mut self, place: usize) {
         let Some(lane) = self.lanes.get_mut(place) else { return };
-        let Some(key) = lane.commit.take() else { return };
+        let key = match lane.work.take() {
+            Some(Work::Commit(key)) => key,
+            Some(Work::Look(key)) => return self.lost_for_look(place, key),
+            None => return,
+        };
         let (instance, was_sent) = (lane.instance, !lane.has_unsent());
         let Some(commit) = self.commits.running.get_mut(key) else { return };
         let part = &mut commit.parts[instance];
@@ -60,11 +64,7 @@ impl Worker {
         if commit.stage != Stage::Locking {
             self.leave_to_coordinator(&commit, None);
         }
-        self.release_lock(commit.token);
-        if commit.stage == Stage::Locking {
-            // Whoever granted it may just have posted it to us.
-            self.shared.doors[self.index].mailbox.post(Mail::Unlock(commit.token));
-        }
+        self.drop_lock(commit.token, commit.stage != Stage::Locking);
         for Write { expect, rows, raw, .. } in commit.writes {
             let Some(place) = self.give_back(expect) else { continue };
             let (args, queued) = match rows {
@@ -98,7 +98,7 @@ impl Worker {
             let Some(lane) = self.lanes.get_mut(place).filter(|lane| lane.serial == serial) else {
                 continue;
             };
-            lane.commit = None;
+            lane.work = None;
             let is_clean = match commit.stage {
                 Stage::Locking => true, // nothing was sent
                 Stage::Preparing | Stage::Deciding => false,
@@ -136,6 +136,27 @@ impl Worker {
         self.shared.coordinator.post(ToCoordinator::Unsettled(unsettled));
     }
 
+    /// Nothing more comes of a lane on which something may still be on its way: the lock is kept until
+    /// the instance has read it.
+    pub(crate) fn leave_lock_to_coordinator(&self, token: u64, instance: usize, serial: u64) {
+        self.shared.coordinator.post(ToCoordinator::Unsettled(Unsettled {
+            token: Some(token),
+            name: Vec::new(), // there are no records
+            first: instance,
+            others: Vec::new(),
+            lanes: vec![(instance, lane::name(self.index, serial))],
+        }));
+    }
+
+    /// Ends a lock, or the wait for one.
+    pub(crate) fn drop_lock(&mut self, token: u64, has_held: bool) {
+        self.release_lock(token);
+        if !has_held {
+            // Whoever granted it may just have posted it to us.
+            self.shared.doors[self.index].mailbox.post(Mail::Unlock(token));
+        }
+    }
+
     fn release_lock(&mut self, token: u64) {
         for lock in self.shared.release_lock(token, Some(self.index)) {
             self.lock(lock);
@@ -155,16 +176,11 @@ impl Worker {
         if self.shared.settings.busy().is_none() {
             return;
         }
+        self.leave_waiting_looks();
         let running = self.commits.running.iter();
         let waiting = running.filter(|(_, commit)| commit.stage == Stage::Locking);
         for key in waiting.map(|(key, _)| key).collect::<Vec<_>>() {
             self.give_up_commit(key);
         }
     }
-}
-
-fn error(text: &str) -> Vec<u8> {
-    let mut reply = Vec::with_capacity(text.len() + 3);
-    push_error(&mut reply, text.as_bytes());
-    reply
 }

@@ -13,7 +13,7 @@
 //! that does not prepare in time breaks the commit up.
 
 use crate::commit::{Commit, EXEC, Stage};
-use crate::lane::{Duty, State};
+use crate::lane::{Duty, State, Work};
 use crate::lock_table::{Holder, Want};
 use crate::reply::{Broken, is_error};
 use crate::shared::ToCoordinator;
@@ -23,14 +23,14 @@ use std::collections::{HashMap, VecDeque};
 
 /// Nanoseconds in which a commit has its lock: what has one of its keys, or is in flight to one of its
 /// instances, may take for ever.
-const LOCK_NANOSECONDS: u64 = 500_000_000;
+pub(crate) const LOCK_NANOSECONDS: u64 = 500_000_000;
 /// Nanoseconds in which an instance has prepared its part, or the commit is given up.
-const PREPARE_NANOSECONDS: u64 = 200_000_000;
+pub(crate) const PREPARE_NANOSECONDS: u64 = 200_000_000;
 /// Nanoseconds for which writes with keys on an instance that was late are left to the coordinator.
 const LATE_NANOSECONDS: u64 = 1_000_000_000;
 /// Nanoseconds in which an instance has run its part, or nobody waits for it any more.
-const RUN_NANOSECONDS: u64 = 5_000_000_000;
-const STRAY: Broken = Broken("stray reply");
+pub(crate) const RUN_NANOSECONDS: u64 = 5_000_000_000;
+pub(crate) const STRAY: Broken = Broken("stray reply");
 
 /// The commits of a worker.
 #[derive(Debug, Default)]
@@ -84,6 +84,11 @@ impl Commits {
         self.late[instance] = until;
     }
 
+    /// Replies that a part of a commit is owed.
+    pub(crate) fn to_come(&self, key: usize, instance: usize) -> usize {
+        self.running.get(key).map_or(0, |commit| commit.parts[instance].to_come)
+    }
+
     /// True if an instance has not answered in time lately.
     pub(crate) fn is_late(&self, instance: usize, now: u64) -> bool {
         self.late.get(instance).is_some_and(|&until| now < until)
@@ -131,12 +136,15 @@ impl Worker {
             let found = running.into_iter().find(|(_, commit)| commit.token == token);
             if let Some((key, _)) = found.filter(|(_, commit)| commit.stage == Stage::Locking) {
                 self.prepare_commit(key);
+            } else {
+                self.begin_look(token);
             }
         }
+        self.look_after_looks();
         if self.commits.deadline() <= self.now {
             self.look_after_commits();
         }
-        if !self.commits.running.is_empty() {
+        if !self.commits.running.is_empty() || !self.looks.is_empty() {
             self.write_lanes(); // not only in the next turn
         }
     }
@@ -156,9 +164,8 @@ impl Worker {
             let commit = &mut self.commits.running[key];
             commit.deadline = u64::MAX;
             if commit.stage == Stage::Locking {
-                for instance in self.locks.unsettled(commit.token, &self.lanes) {
-                    self.commits.note_late(instance, now + LATE_NANOSECONDS);
-                }
+                let token = commit.token;
+                self.note_unsettled(token);
                 self.give_up_commit(key);
                 continue;
             }
@@ -168,10 +175,23 @@ impl Worker {
                 let Some(lane) = self.lanes.get(place).filter(|lane| lane.serial == serial) else {
                     continue;
                 };
-                self.commits.note_late(lane.instance, now + LATE_NANOSECONDS);
+                let instance = lane.instance;
+                self.note_late(instance);
                 self.break_lane(place);
             }
         }
+    }
+
+    /// Notes which instances kept a lock waiting.
+    pub(crate) fn note_unsettled(&mut self, token: u64) {
+        for instance in self.locks.unsettled(token, &self.lanes) {
+            self.note_late(instance);
+        }
+    }
+
+    /// Notes that an instance has not answered in time.
+    pub(crate) fn note_late(&mut self, instance: usize) {
+        self.commits.note_late(instance, self.now + LATE_NANOSECONDS);
     }
 
     fn prepare_commit(&mut self, key: usize) {
@@ -183,9 +203,9 @@ impl Worker {
             let Some(place) = self.free_lane(set, instance) else {
                 return self.give_up_commit(key);
             };
-            self.lanes.set_duty(place, Duty::Commit);
+            self.lanes.set_duty(place, Duty::Work);
             let Some(lane) = self.lanes.get_mut(place) else { continue };
-            lane.commit = Some(key);
+            lane.work = Some(Work::Commit(key));
             lane.last_used = self.now_seconds;
             self.commits.running[key].parts[instance].lane = Some((place, lane.serial));
         }
@@ -248,35 +268,16 @@ impl Worker {
         }
     }
 
-    /// Hands out the replies on a lane of a commit.
-    pub(crate) fn cut_commit(&mut self, place: usize) {
-        loop {
-            match self.lanes.next_of_commit(place) {
-                Ok(Some((start, length))) if self.take_reply(place, start, length).is_ok() => {}
-                // Half of a stray reply would become the beginning of the next one.
-                Ok(None) if self.is_owed(place) || !self.lanes.has_more(place) => break,
-                _ => return self.break_lane(place),
-            }
-        }
-        if self.lanes.get(place).is_some_and(|lane| lane.can_write() && !lane.wants_write) {
-            self.mark_lane_dirty(place);
-        }
-        if self.lanes.get(place).is_some_and(|lane| lane.readable) {
-            self.ready_lanes.push(place);
-        }
-    }
-
-    /// True while replies to a commit are still to come on a lane.
-    fn is_owed(&self, place: usize) -> bool {
-        let lane = self.lanes.get(place);
-        let commit = lane.and_then(|lane| self.commits.running.get(lane.commit?).zip(Some(lane)));
-        commit.is_some_and(|(commit, lane)| commit.parts[lane.instance].to_come > 0)
-    }
-
-    fn take_reply(&mut self, place: usize, start: u32, length: u32) -> Result<(), Broken> {
+    /// One of the replies to a part of a commit.
+    pub(crate) fn take_reply(
+        &mut self,
+        key: usize,
+        place: usize,
+        start: u32,
+        length: u32,
+    ) -> Result<(), Broken> {
         let reply = self.lanes.received(place, start, length);
-        let lane = self.lanes.get(place).ok_or(STRAY)?;
-        let (key, instance) = (lane.commit.ok_or(STRAY)?, lane.instance);
+        let instance = self.lanes.get(place).ok_or(STRAY)?.instance;
         let commit = self.commits.running.get_mut(key).ok_or(STRAY)?;
         let part = &mut commit.parts[instance];
         part.to_come = part.to_come.checked_sub(1).ok_or(STRAY)?;

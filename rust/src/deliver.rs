@@ -32,7 +32,7 @@ impl Worker {
                 Io::Later => {}
                 Io::Gone => self.break_lane(place),
                 Io::Moved(_) if self.lanes.is_for_scripts(place) => self.cut_blocks(place),
-                Io::Moved(_) if self.lanes.is_for_commit(place) => self.cut_commit(place),
+                Io::Moved(_) if self.lanes.is_for_work(place) => self.cut_work(place),
                 Io::Moved(_) => self.cut_replies(place),
             }
         }

@@ -1,10 +1,11 @@
 //! What a worker waits for, and what it notes when that happens.
 
 use crate::client::Gate;
+use crate::clock::{monotonic, seconds};
 use crate::net;
 use crate::shared::ToCoordinator;
 use crate::spin::SPIN_NANOSECONDS;
-use crate::worker::{TICK_NANOSECONDS, Worker, monotonic, seconds};
+use crate::worker::{TICK_NANOSECONDS, Worker};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
@@ -29,7 +30,7 @@ impl Worker {
             || !self.ready_lanes.is_empty()
             || !self.dirty_lanes.is_empty()
             || self.locks.are_coming();
-        let mut until = self.next_tick.min(self.commits.deadline());
+        let mut until = self.next_tick.min(self.commits.deadline()).min(self.looks.deadline());
         if !self.held.is_empty() {
             until = until.min(self.held_until);
         }

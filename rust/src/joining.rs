@@ -8,7 +8,7 @@ use crate::instance::InstanceState;
 use crate::lane::{Expect, State};
 use crate::merge::Merge;
 use crate::multi::Multi;
-use crate::request::{Args, Cut, Request};
+use crate::request::{Args, with_args};
 use crate::route::canonical;
 use crate::shared::Shared;
 use crate::split::Whole;
@@ -135,12 +135,12 @@ impl Worker {
 /// A command of a transaction whose keys live on several instances; it was looked at when it was
 /// queued.
 fn add_in_parts(commit: &mut Commit, shared: &Shared, db: u32, row: u32, command: &[u8]) {
-    let mut request = Request::default();
-    let Ok(Cut::Complete(_)) = request.cut(command, true) else { return };
     let row = shared.table.row(row as usize);
-    let mut owners = Vec::new();
-    let whole = Whole::new(row, request.args(command), db, shared, &mut owners);
-    if let Some((merge, whole)) = row.parts.zip(whole) {
-        commit.add_whole(db, merge, whole);
-    }
+    with_args(command, |args| {
+        let mut owners = Vec::new();
+        let whole = Whole::new(row, args, db, shared, &mut owners);
+        if let Some((merge, whole)) = row.parts.zip(whole) {
+            commit.add_whole(db, merge, whole);
+        }
+    });
 }

@@ -51,8 +51,8 @@ pub(crate) enum Duty {
     Upload,
     /// Scripts, which have a lane of their own.
     Scripts,
-    /// A part of one commit.
-    Commit,
+    /// A part of one commit, or a question of one look.
+    Work,
     /// Nothing: it was proved clean, and waits for its next duty.
     Spare,
 }
@@ -62,6 +62,15 @@ impl Duty {
     pub(crate) fn is_aside(self) -> bool {
         matches!(self, Self::Aside | Self::Upload)
     }
+}
+
+/// What uses a lane for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// A commit.
+    Commit(usize),
+    /// A look.
+    Look(usize),
 }
 
 /// Whose reply comes next.
@@ -109,8 +118,8 @@ pub struct Lane {
     pub(crate) cutter: Cutter,
     /// The scripts in flight, if it is for scripts.
     pub(crate) scripts: Option<Box<Fences>>,
-    /// The commit that uses it, if one does.
-    pub(crate) commit: Option<usize>,
+    /// What uses it, if it is for one thing at a time.
+    pub(crate) work: Option<Work>,
     /// Replies were cut up to here.
     pub(crate) start: usize,
     /// The socket may have more to read.
@@ -149,7 +158,7 @@ impl Lane {
             busy: None,
             cutter: Cutter::default(),
             scripts: None,
-            commit: None,
+            work: None,
             start: 0,
             readable: false,
             hung_up: false,
@@ -165,7 +174,7 @@ impl Lane {
     pub(crate) fn is_idle(&self) -> bool {
         self.expects.is_empty()
             && self.opening == 0
-            && !matches!(self.duty, Duty::Upload | Duty::Commit)
+            && !matches!(self.duty, Duty::Upload | Duty::Work)
             && !self.is_dirty
             && !self.is_broken
     }

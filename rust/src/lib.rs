@@ -10,21 +10,21 @@
 //! ```
 //! `worker` owns all of it and runs the turn; `ordinary` is the short way, there and back, that nearly
 //! every command takes; `forward`, `route`, `split`, `trying` and `reach` are the way out, `deliver`
-//! the way back; `joining` and `commits` do what must be done on several instances or not at all;
-//! `pubsub`, `subscriptions` and `push` deliver messages, `session` answers what needs no instance,
-//! `clients` lets clients come and go, `balance` and `spread` let them move. `shared` is what threads
-//! share. `load` is the other side: a generator that checks what it gets. Python is only in `python`
-//! and `load::python`.
+//! the way back; `joining` and `commits` do what must be done on several instances or not at all,
+//! `look` what is to be looked for on several; `pubsub`, `subscriptions` and `push` deliver messages,
+//! `session` answers what needs no instance, `clients` lets clients come and go, `balance` and `spread`
+//! let them move. `shared` is what threads share. `load` is the other side: a generator that checks what
+//! it gets. Python is only in `python` and `load::python`.
 
 mod balance;
 mod big;
 pub mod client;
 pub mod client_info;
 mod clients;
+mod clock;
 pub mod command;
 pub mod commit;
 mod commit_ends;
-mod commit_lanes;
 mod commits;
 mod deliver;
 pub mod ears;
@@ -44,6 +44,7 @@ pub mod lanes;
 pub mod load;
 pub mod lock_table;
 pub mod locks;
+mod look;
 pub mod merge;
 pub mod monitor;
 pub mod multi;
@@ -87,4 +88,5 @@ pub mod trying;
 mod upload;
 pub mod users;
 pub mod waited;
+mod work_lanes;
 pub mod worker;

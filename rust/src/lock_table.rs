@@ -5,6 +5,7 @@
 //! says so when nothing is in flight that could miss it; from then on the holder is alone with them.
 //! Keys are known by fingerprints: two that share one wait for each other, and nothing is wrong.
 
+use crate::group::Group;
 use crate::shared::{Door, Mail, Shared, ToCoordinator};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -20,7 +21,7 @@ pub type Fingerprint = u64;
 pub enum Holder {
     /// The coordinator.
     Coordinator,
-    /// A worker, for a commit of its clients.
+    /// A worker, for a commit or a look of its clients.
     Worker(usize),
 }
 
@@ -203,6 +204,21 @@ impl LockTable {
 }
 
 impl Shared {
+    /// What to lock for a key: itself, and that no script of its group runs meanwhile, which may touch
+    /// the key without having declared it.
+    pub(crate) fn push_lock_of(
+        &self,
+        db: u32,
+        key: &[u8],
+        is_exclusive: bool,
+        keys: &mut Vec<(Fingerprint, bool)>,
+    ) {
+        keys.push((self.lock_table.fingerprint(db, key), is_exclusive));
+        if let Some(group) = Group::of(key, &self.placement) {
+            keys.push((self.lock_table.fingerprint(db, &group.lock()), false));
+        }
+    }
+
     /// Asks for a lock: its token, and the lock if it is granted at once. One that no worker is told
     /// of then holds; of any other its holder hears later. A worker that asks (`me`) tells itself.
     pub fn ask_lock(&self, want: Want, me: Option<usize>) -> (u64, Option<Arc<Lock>>) {

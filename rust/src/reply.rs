@@ -282,6 +282,13 @@ pub fn push_error(out: &mut Vec<u8>, message: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// The same on its own.
+pub(crate) fn error(message: &str) -> Vec<u8> {
+    let mut reply = Vec::with_capacity(message.len() + 3);
+    push_error(&mut reply, message.as_bytes());
+    reply
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,6 +57,13 @@ pub struct Args<'a> {
     request: &'a Request,
 }
 
+/// Does something with the arguments of a whole command; `None` if it is none.
+pub(crate) fn with_args<T>(raw: &[u8], run: impl FnOnce(Args) -> T) -> Option<T> {
+    let mut request = Request::default();
+    let Ok(Cut::Complete(_)) = request.cut(raw, true) else { return None };
+    Some(run(request.args(raw)))
+}
+
 impl<'a> Args<'a> {
     /// How many arguments, the name included.
     #[must_use]

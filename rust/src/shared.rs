@@ -153,7 +153,7 @@ pub enum Mail {
     Lock(Arc<Lock>),
     /// They need not wait any more.
     Unlock(u64),
-    /// A lock of one of your commits holds.
+    /// A lock of one of your commits or looks holds.
     Locked(u64),
     /// A script runs too long, or does no more: who waits for a lock asks again.
     Busy,

@@ -56,6 +56,21 @@ impl<'a> Whole<'a> {
         self.push_tail(out);
     }
 
+    /// The command for the first keys, as many as one instance has, and that instance.
+    pub(crate) fn begin(self) -> (usize, Vec<u8>) {
+        let (mut out, first) = (Vec::new(), self.owners[0]);
+        let count = self.owners.iter().take_while(|&&owner| owner == first).count();
+        self.push_some(0, count, &mut out);
+        (usize::from(first), out)
+    }
+
+    /// Appends the command for so many keys, from this one on.
+    pub(crate) fn push_some(self, number: usize, count: usize, out: &mut Vec<u8>) {
+        self.push_head(count, out);
+        self.keys().skip(number).take(count).for_each(|(at, _)| self.push_key(at, out));
+        self.push_tail(out);
+    }
+
     /// What comes before the keys of an instance that has so many.
     fn push_head(self, keys: usize, out: &mut Vec<u8>) {
         let Self { args, span, number_at, .. } = self;

@@ -6,7 +6,8 @@
 //! lane: MULTI, the command, EXEC  ─► its reply, if it has one
 //!                                 ─► nothing there: the coordinator waits (waited.rs, blocking.py)
 //! ```
-//! Only while nobody waits for one of its keys: whoever does comes first. Who must go to the coordinator
+//! Of keys of several instances these are the first ones, as many as one instance has; if these have
+//! nothing, see look.rs. Only while nobody waits for one of its keys: whoever does comes first. Who must go to the coordinator
 //! goes behind those of this worker that are still trying the same key: they came before.
 
 use crate::client::{Client, Gate, Owed};
@@ -18,9 +19,10 @@ use crate::lock_table::Fingerprint;
 use crate::multi::split;
 use crate::reach::Reach;
 use crate::reply::{aggregate, is_error, is_null};
-use crate::request::{Args, Cut, Request};
+use crate::request::{Args, with_args};
 use crate::route::{Owner, canonical, owner};
 use crate::shared::Shared;
+use crate::split::Whole;
 use crate::worker::Worker;
 
 /// A longer command is left to the coordinator: it is kept until it is answered.
@@ -32,15 +34,24 @@ const NEWEST: &[u8] = b"$";
 #[derive(Debug)]
 pub struct Attempt {
     /// The command.
-    command: Vec<u8>,
+    pub(crate) command: Vec<u8>,
     /// Its row.
     pub row: u32,
     /// Its keys.
     keys: Vec<Fingerprint>,
+    /// Not all its keys are on the instance that is tried.
+    is_on_several: bool,
     /// Replies that come before the one of EXEC.
     before: usize,
     /// The instance has not queued it.
-    is_refused: bool,
+    pub(crate) is_refused: bool,
+}
+
+impl Attempt {
+    /// True if it is for one of these keys.
+    pub(crate) fn names_one_of(&self, keys: &[Fingerprint]) -> bool {
+        self.keys.iter().any(|key| keys.contains(key))
+    }
 }
 
 impl Worker {
@@ -56,9 +67,6 @@ impl Worker {
         let table = &shared.lock_table;
         let names = keys::all(&row.keys, args).map(|at| table.fingerprint(db, args.get(at)));
         let names: Vec<Fingerprint> = names.collect();
-        let Owner::One(instance) = owner(row, args, db, shared) else {
-            return self.go_and_wait(place, args, &names);
-        };
         let is_free = |at| {
             let key = args.get(at);
             !shared.waited.has(db, key) && !self.stops(db, key, true)
@@ -70,11 +78,28 @@ impl Worker {
         {
             return self.go_and_wait(place, args, &names);
         }
+        let home = owner(row, args, db, shared);
+        let Some((instance, tried)) = beginning(row, args, db, shared, &home) else {
+            return self.go_and_wait(place, args, &names);
+        };
         if self.must_drain(place) {
             return Taken::NotYet;
         }
         match self.reach(place, instance) {
-            Reach::Lane(lane) => self.send_attempt(place, lane, args, names),
+            Reach::Lane(lane) => {
+                let (command, row) = (canonical(args), self.clients[place].last_row());
+                let attempt = Attempt {
+                    command,
+                    row,
+                    keys: names,
+                    is_on_several: matches!(home, Owner::Several),
+                    before: 2,
+                    is_refused: false,
+                };
+                // Nothing more is taken from it: it may have to wait after all.
+                self.clients[place].gate = Gate::Drain;
+                self.append_block(place, lane, Owed::Trying(Box::new(attempt)), &tried, 1);
+            }
             Reach::Full(_) | Reach::Down => return self.go_and_wait(place, args, &names),
         }
         Taken::Yes
@@ -87,25 +112,18 @@ impl Worker {
             let client = client.filter(|client| client.generation == expect.generation);
             let at = |client: &Client| expect.sequence.wrapping_sub(client.front) as usize;
             let owed = client.and_then(|client| client.owed.get(at(client)));
-            matches!(owed, Some(Owed::Trying(attempt))
-                if attempt.keys.iter().any(|key| names.contains(key)))
+            matches!(owed, Some(Owed::Trying(attempt)) if attempt.names_one_of(names))
         };
+        if self.looks.looks_at(names) {
+            self.wait_for_unlock(place);
+            return Taken::NotYet;
+        }
         let mut lanes = self.lanes.open.iter();
         let ahead = lanes.find(|(_, lane)| lane.expects.iter().any(is_ahead));
         match ahead.map(|(lane, _)| lane) {
             Some(lane) => self.wait_for_lane(place, lane),
             None => self.route_to_coordinator(place, args),
         }
-    }
-
-    fn send_attempt(&mut self, place: usize, lane: usize, args: Args, keys: Vec<Fingerprint>) {
-        let command = canonical(args);
-        let client = &mut self.clients[place];
-        // Nothing more is taken from it: it may have to wait after all.
-        client.gate = Gate::Drain;
-        let row = client.last_row();
-        let attempt = Attempt { command: command.clone(), row, keys, before: 2, is_refused: false };
-        self.append_block(place, lane, Owed::Trying(Box::new(attempt)), &command, 1);
     }
 
     /// One of the replies to an attempt.
@@ -119,27 +137,49 @@ impl Worker {
             attempt.is_refused |= is_error(reply);
             return;
         }
-        let whole = aggregate(reply).filter(|_| !attempt.is_refused && !is_error(reply));
-        let found =
-            whole.and_then(|(_, count, rest)| (count == 1 && !is_null(rest)).then_some(rest));
-        let (row, command) = (attempt.row, std::mem::take(&mut attempt.command));
-        *owed = Owed::Waiting(row);
+        let is_refused = attempt.is_refused || is_error(reply);
+        let found = found(reply).filter(|_| !is_refused);
+        let waiting = Owed::Waiting(attempt.row);
+        let Owed::Trying(attempt) = std::mem::replace(owed, waiting) else { return };
         if let Some(found) = found.and_then(|found| u32::try_from(found.len()).ok()) {
             self.counters.unwaited += 1;
-            return self.deliver(lane, start + length - found, found, expect);
+            self.deliver(lane, start + length - found, found, expect);
+        } else if is_refused || !attempt.is_on_several {
+            self.leave_waiting(expect, &attempt.command);
+        } else {
+            self.look(expect, *attempt);
         }
-        self.leave_waiting(expect, &command);
     }
 
     /// The coordinator has it wait.
-    fn leave_waiting(&mut self, expect: Expect, command: &[u8]) {
+    pub(crate) fn leave_waiting(&mut self, expect: Expect, command: &[u8]) {
         let Some(place) = self.give_back(expect) else { return };
         let row = self.shared.table.row(self.clients[place].last_command);
-        let mut request = Request::default();
-        if let Ok(Cut::Complete(_)) = request.cut(command, true) {
-            self.shared.waited.coming(self.db(place), row, request.args(command));
-        }
+        with_args(command, |args| self.shared.waited.coming(self.db(place), row, args));
         let args = split(command, 1).pop().unwrap_or_default();
         self.give_to_coordinator(place, command.len(), args, None);
     }
+}
+
+/// What can be tried, and where: the command, or the same for its first keys; `None` if only all of them
+/// at once would do.
+fn beginning(
+    row: &Row,
+    args: Args,
+    db: u32,
+    shared: &Shared,
+    home: &Owner,
+) -> Option<(usize, Vec<u8>)> {
+    match home {
+        Owner::One(instance) => Some((*instance, canonical(args))),
+        Owner::Several if row.takes_first => {
+            Some(Whole::new(row, args, db, shared, &mut Vec::new())?.begin())
+        }
+        Owner::Several | Owner::Nobody => None,
+    }
+}
+
+/// What EXEC of one command has found, if anything.
+pub(crate) fn found(reply: &[u8]) -> Option<&[u8]> {
+    aggregate(reply).and_then(|(_, count, rest)| (count == 1 && !is_null(rest)).then_some(rest))
 }

@@ -2,11 +2,13 @@
 
 use crate::balance::Leaving;
 use crate::client::{Client, Closing, Gate};
+use crate::clock::{monotonic, seconds};
 use crate::commits::Commits;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::instance::InstanceState;
 use crate::lanes::Lanes;
 use crate::locks::Locks;
+use crate::look::Looks;
 use crate::names::Recent;
 use crate::net::{Io, Listener};
 use crate::request::Request;
@@ -19,7 +21,6 @@ use crate::tally::Tally;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ pub struct Worker {
     pub(crate) lanes: Lanes,
     pub(crate) locks: Locks,
     pub(crate) commits: Commits,
+    pub(crate) looks: Looks,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
@@ -140,6 +142,7 @@ impl Worker {
             lanes: Lanes::new(index),
             locks: Locks::default(),
             commits: Commits::default(),
+            looks: Looks::default(),
             instances,
             audience: Audience::default(),
             monitors: Vec::new(),
@@ -312,7 +315,7 @@ impl Worker {
         self.broken.push(place);
         self.forget_overdue(place);
         self.fail_owed(place);
-        self.lost_for_commit(place);
+        self.lost_for_work(place);
         self.wake_lane_waiters(place);
     }
 
@@ -384,16 +387,4 @@ impl Worker {
 pub(crate) fn put_back<T>(list: &mut Vec<T>, mut emptied: Vec<T>) {
     emptied.append(list);
     *list = emptied;
-}
-
-/// Nanoseconds of a clock that never jumps.
-#[must_use]
-pub fn monotonic() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
-/// Whole seconds of it.
-pub(crate) fn seconds(nanoseconds: u64) -> u64 {
-    nanoseconds / 1_000_000_000
 }

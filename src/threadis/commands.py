@@ -49,6 +49,7 @@ class Row:
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
     ends_multi: bool = False  # runs at once between MULTI and EXEC
     blocks: bool = False  # may wait for its keys
+    takes_first: bool = False  # … and takes from the first that has something, from no other
     is_logged: bool = True  # by SLOWLOG
     is_shown: bool = True  # by MONITOR
     touches_keys: bool = False  # reads or writes keys: not for monitors
@@ -72,6 +73,7 @@ MAY_WAIT: Final = frozenset({
     "blpop", "brpop", "blmove", "brpoplpush", "blmpop", "bzpopmin", "bzpopmax", "bzmpop", "xread",
     "xreadgroup",
 })  # fmt: skip
+TAKES_FIRST: Final = frozenset({"blpop", "brpop", "blmpop", "bzpopmin", "bzpopmax", "bzmpop"})
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
 # They write, but nothing that a client waits for; consumers of a stream use them all the time.
@@ -148,6 +150,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         needs_coordinator="noscript" in flags or family in SCRIPTS,
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
         blocks=name in MAY_WAIT,
+        takes_first=name in TAKES_FIRST,
         is_logged="skip_slowlog" not in flags,
         is_shown="admin" not in flags and ("skip_monitor" not in flags or family in SCRIPTS),
         touches_keys=not flags.isdisjoint(("readonly", "write")) or name in MAY_REPLICATE | SCRIPTS,

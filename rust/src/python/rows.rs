@@ -5,7 +5,7 @@ use crate::command::{Route, Row, Table, Verb};
 use crate::keys::{Begin, Find, KeySpec};
 use crate::merge::Merge;
 use crate::pubsub;
-use crate::request::{Args, Cut, Request, push_array, push_bulk};
+use crate::request::{Args, push_array, push_bulk, with_args};
 use pyo3::prelude::*;
 
 /// One row of the command table, as `threadis.commands` derives it.
@@ -23,6 +23,7 @@ pub(super) struct CommandRow {
     needs_coordinator: bool,
     ends_multi: bool,
     blocks: bool,
+    takes_first: bool,
     is_logged: bool,
     is_shown: bool,
     touches_keys: bool,
@@ -139,6 +140,7 @@ impl CommandRow {
         row.needs_coordinator = self.needs_coordinator;
         row.ends_multi = self.ends_multi;
         row.blocks = self.blocks;
+        row.takes_first = self.takes_first;
         row.is_logged = self.is_logged;
         row.is_shown = self.is_shown;
         row.touches_keys = self.touches_keys;
@@ -177,8 +179,5 @@ fn with_row<T>(table: &Table, words: &[Vec<u8>], run: impl FnOnce(&Row, Args) ->
     for word in words {
         push_bulk(&mut raw, word);
     }
-    let mut request = Request::default();
-    let Ok(Cut::Complete(_)) = request.cut(&raw, true) else { return None };
-    let args = request.args(&raw);
-    Some(run(table.row_of(args)?, args))
+    with_args(&raw, |args| Some(run(table.row_of(args)?, args))).flatten()
 }

@@ -61,6 +61,8 @@ pub struct Instance {
     pub connections: AtomicUsize,
     /// What it says to EXEC; nothing: it hangs up.
     pub exec: Mutex<Vec<u8>>,
+    /// What it says to EXISTS.
+    pub exists: Mutex<Vec<u8>>,
 }
 
 impl Instance {
@@ -73,6 +75,7 @@ impl Instance {
             arrival: Condvar::new(),
             connections: AtomicUsize::new(0),
             exec: Mutex::default(),
+            exists: Mutex::new(b":0\r\n".to_vec()),
         });
         let this = Arc::clone(&instance);
         std::thread::spawn(move || {
@@ -106,8 +109,13 @@ impl Instance {
                 let raw: Vec<u8> = buffer.drain(..length).collect();
                 let args: Vec<_> = request.args(&raw).iter().map(<[u8]>::to_vec).collect();
                 request.reset();
-                if args[0] == b"EXEC" {
-                    let reply = self.exec.lock().expect("no panic").clone();
+                let special = match &args[0][..] {
+                    b"EXEC" => Some(&self.exec),
+                    b"EXISTS" => Some(&self.exists),
+                    _ => None,
+                };
+                if let Some(reply) = special {
+                    let reply = reply.lock().expect("no panic").clone();
                     if reply.is_empty() || stream.write_all(&reply).is_err() {
                         return;
                     }
@@ -207,6 +215,11 @@ impl Proxy {
         self.shared.coordinator.take()
     }
 
+    /// How many locks there are.
+    pub fn locks(&self) -> usize {
+        self.shared.lock_table.count()
+    }
+
     /// Ends the worker; how often it has allocated memory.
     pub fn stop(&mut self) -> u64 {
         self.shared.doors[0].mailbox.post(Mail::Stop(0));
@@ -232,12 +245,15 @@ fn shared(instances: usize) -> Shared {
         KeySpec { begin: Begin::Index(1), find: Find::Range { last: -1, step: 2, limit: 0 } };
     let mut mset = Row::new(b"mset".to_vec(), -3, Route::Keys, vec![values]);
     mset.parts = Some(Merge::AllSucceeded);
+    let mut blpop = Row::new(b"blpop".to_vec(), -3, Route::Coordinator, range(-2));
+    (blpop.blocks, blpop.takes_first) = (true, true);
     let mut ping = Row::new(b"ping".to_vec(), -1, Route::Session(Verb::Ping), Vec::new());
     ping.no_auth = true;
     let rows = vec![
         Row::new(b"get".to_vec(), 2, Route::Keys, range(0)),
         Row::new(b"mget".to_vec(), -2, Route::Split(Merge::Keyed), range(-1)),
         mset,
+        blpop,
         ping,
     ];
     let edges: Vec<_> = (0..=instances).map(|index| index * SLOTS / instances).collect();

@@ -6,6 +6,7 @@
 mod allocations;
 mod commits;
 mod harness;
+mod looks;
 
 use harness::{CLIENT_MEMORY, Proxy, Script};
 use std::sync::atomic::Ordering::SeqCst;
