@@ -93,7 +93,7 @@ impl Worker {
         };
         match lane.duty {
             Duty::Shared => self.set_aside(place),
-            Duty::Upload | Duty::Scripts | Duty::Work | Duty::Spare => return,
+            Duty::Upload | Duty::Scripts | Duty::Commit | Duty::Looks | Duty::Spare => return,
             Duty::Aside => {}
         }
         let Some(lane) = self.lanes.get(place) else {

@@ -2,7 +2,7 @@
 
 use crate::commit::{Commit, Stage, Unsettled, Write};
 use crate::instance;
-use crate::lane::{self, Work};
+use crate::lane;
 use crate::multi::split;
 use crate::reply::error;
 use crate::shared::{Mail, ToCoordinator};
@@ -12,14 +12,10 @@ use crate::worker::Worker;
 const FORGET_NANOSECONDS: u64 = 100_000_000;
 
 impl Worker {
-    /// A lane is out of service: if a commit has a part there, or a look, that may be its end.
-    pub(crate) fn lost_for_work(&mut self, place: usize) {
+    /// A lane is out of service: if a commit has a part there, that may be its end.
+    pub(crate) fn lost_for_commit(&mut self, place: usize) {
         let Some(lane) = self.lanes.get_mut(place) else { return };
-        let key = match lane.work.take() {
-            Some(Work::Commit(key)) => key,
-            Some(Work::Look(key)) => return self.lost_for_look(place, key),
-            None => return,
-        };
+        let Some(key) = lane.commit.take() else { return };
         let (instance, was_sent) = (lane.instance, !lane.has_unsent());
         let Some(commit) = self.commits.running.get_mut(key) else { return };
         let part = &mut commit.parts[instance];
@@ -98,7 +94,7 @@ impl Worker {
             let Some(lane) = self.lanes.get_mut(place).filter(|lane| lane.serial == serial) else {
                 continue;
             };
-            lane.work = None;
+            lane.commit = None;
             let is_clean = match commit.stage {
                 Stage::Locking => true, // nothing was sent
                 Stage::Preparing | Stage::Deciding => false,

@@ -13,7 +13,7 @@
 //! that does not prepare in time breaks the commit up.
 
 use crate::commit::{Commit, EXEC, Stage};
-use crate::lane::{Duty, State, Work};
+use crate::lane::{Duty, State};
 use crate::lock_table::{Holder, Want};
 use crate::reply::{Broken, is_error};
 use crate::shared::ToCoordinator;
@@ -203,9 +203,9 @@ impl Worker {
             let Some(place) = self.free_lane(set, instance) else {
                 return self.give_up_commit(key);
             };
-            self.lanes.set_duty(place, Duty::Work);
+            self.lanes.set_duty(place, Duty::Commit);
             let Some(lane) = self.lanes.get_mut(place) else { continue };
-            lane.work = Some(Work::Commit(key));
+            lane.commit = Some(key);
             lane.last_used = self.now_seconds;
             self.commits.running[key].parts[instance].lane = Some((place, lane.serial));
         }
@@ -271,13 +271,13 @@ impl Worker {
     /// One of the replies to a part of a commit.
     pub(crate) fn take_reply(
         &mut self,
-        key: usize,
         place: usize,
         start: u32,
         length: u32,
     ) -> Result<(), Broken> {
         let reply = self.lanes.received(place, start, length);
-        let instance = self.lanes.get(place).ok_or(STRAY)?.instance;
+        let lane = self.lanes.get(place).ok_or(STRAY)?;
+        let (key, instance) = (lane.commit.ok_or(STRAY)?, lane.instance);
         let commit = self.commits.running.get_mut(key).ok_or(STRAY)?;
         let part = &mut commit.parts[instance];
         part.to_come = part.to_come.checked_sub(1).ok_or(STRAY)?;

@@ -51,8 +51,10 @@ pub(crate) enum Duty {
     Upload,
     /// Scripts, which have a lane of their own.
     Scripts,
-    /// A part of one commit, or a question of one look.
-    Work,
+    /// A part of one commit.
+    Commit,
+    /// What looks ask, of every client in its state.
+    Looks,
     /// Nothing: it was proved clean, and waits for its next duty.
     Spare,
 }
@@ -64,13 +66,18 @@ impl Duty {
     }
 }
 
-/// What uses a lane for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// A commit.
-    Commit(usize),
-    /// A look.
-    Look(usize),
+/// What a look asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    /// Which look, and its lock: the place may be another's by now.
+    pub(crate) look: usize,
+    pub(crate) token: u64,
+    /// The number of the key that may be there; or `None`, if something is taken.
+    pub(crate) number: Option<usize>,
+    /// Replies that have not come.
+    pub(crate) to_come: usize,
+    /// It ends here, counted as commands are.
+    end: u32,
 }
 
 /// Whose reply comes next.
@@ -118,8 +125,10 @@ pub struct Lane {
     pub(crate) cutter: Cutter,
     /// The scripts in flight, if it is for scripts.
     pub(crate) scripts: Option<Box<Fences>>,
-    /// What uses it, if it is for one thing at a time.
-    pub(crate) work: Option<Work>,
+    /// The commit that uses it, if one does.
+    pub(crate) commit: Option<usize>,
+    /// Questions of looks whose answers are to come, in order.
+    pub(crate) questions: VecDeque<Question>,
     /// Replies were cut up to here.
     pub(crate) start: usize,
     /// The socket may have more to read.
@@ -158,7 +167,8 @@ impl Lane {
             busy: None,
             cutter: Cutter::default(),
             scripts: None,
-            work: None,
+            commit: None,
+            questions: VecDeque::new(),
             start: 0,
             readable: false,
             hung_up: false,
@@ -173,8 +183,9 @@ impl Lane {
     /// True while nobody waits for anything here.
     pub(crate) fn is_idle(&self) -> bool {
         self.expects.is_empty()
+            && self.questions.is_empty()
             && self.opening == 0
-            && !matches!(self.duty, Duty::Upload | Duty::Work)
+            && !matches!(self.duty, Duty::Upload | Duty::Commit)
             && !self.is_dirty
             && !self.is_broken
     }
@@ -196,6 +207,10 @@ impl Lane {
     /// Takes note that the bytes now at the end of `out`, `length` of them, belong to no command:
     /// whoever came before them may have been heard although they were not.
     pub(crate) fn pad(&mut self, length: usize) {
+        self.count(length);
+    }
+
+    fn count(&mut self, length: usize) {
         self.appended = self.appended.wrapping_add(u32::try_from(length).unwrap_or(u32::MAX));
     }
 
@@ -236,16 +251,37 @@ impl Lane {
         length: usize,
         now: u64,
     ) {
-        self.appended = self.appended.wrapping_add(u32::try_from(length).unwrap_or(u32::MAX));
+        self.count(length);
         let client = u32::try_from(client).expect("descriptors fit");
         self.expects.push_back(Expect { client, generation, sequence, end: self.appended });
         self.last_used = now;
     }
 
+    /// Registers that the bytes now at the end of `out`, `length` of them, are a question.
+    pub(crate) fn ask(
+        &mut self,
+        (look, token): (usize, u64),
+        number: Option<usize>,
+        to_come: usize,
+        length: usize,
+    ) {
+        self.count(length);
+        self.questions.push_back(Question { look, token, number, to_come, end: self.appended });
+    }
+
     /// True if every byte of the command was written.
     #[must_use]
     pub fn was_sent(&self, expect: &Expect) -> bool {
-        self.written.wrapping_sub(expect.end) < u32::MAX / 2
+        self.is_written(expect.end)
+    }
+
+    /// The same of a question.
+    pub(crate) fn was_asked(&self, question: &Question) -> bool {
+        self.is_written(question.end)
+    }
+
+    fn is_written(&self, end: u32) -> bool {
+        self.written.wrapping_sub(end) < u32::MAX / 2
     }
 
     /// True if commands wait to be written and may be.

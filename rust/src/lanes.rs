@@ -138,7 +138,9 @@ impl Lanes {
     #[must_use]
     pub fn are_waited_for(&self) -> bool {
         self.open.iter().any(|(_, lane)| {
-            (!lane.expects.is_empty() && !lane.is_paused) || lane.duty == Duty::Work
+            (!lane.expects.is_empty() && !lane.is_paused)
+                || lane.duty == Duty::Commit
+                || !lane.questions.is_empty()
         })
     }
 

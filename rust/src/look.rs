@@ -9,13 +9,14 @@
 //! nothing anywhere, anything unusual                              ─► the coordinator
 //! ```
 //! While the lock holds nobody can put anything in the keys that were empty: so there is a moment at
-//! which they all were, and at which the element was taken. The lanes are its own, as those of commits
-//! are: the lock outlives what was sent, whoever leaves meanwhile.
+//! which they all were, and at which the element was taken. All looks share a lane to each instance, on
+//! which nobody else is: so a lock outlives what was sent, whoever leaves meanwhile, and what many
+//! clients ask at the same time is one message.
 
 use crate::commit::{EXEC, MULTI};
 use crate::commits::{LOCK_NANOSECONDS, PREPARE_NANOSECONDS, RUN_NANOSECONDS, STRAY};
 use crate::instance;
-use crate::lane::{Duty, Expect, Work};
+use crate::lane::{Duty, Expect, Question};
 use crate::lock_table::{Fingerprint, Holder, Want};
 use crate::reply::{Broken, aggregate, error, is_error};
 use crate::request::{push_command, with_args};
@@ -23,7 +24,6 @@ use crate::split::Whole;
 use crate::trying::{Attempt, found};
 use crate::worker::Worker;
 use slab::Slab;
-use std::collections::VecDeque;
 
 /// One command that looks for the first of its keys that has something.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ pub(crate) struct Look {
     token: u64,
     stage: Stage,
     keys: Vec<Key>,
-    /// One for each instance.
-    parts: Vec<Part>,
+    /// Keys of which it is not known whether they are there.
+    missing: usize,
     /// When it takes too long, in monotonic nanoseconds.
     deadline: u64,
 }
@@ -61,29 +61,39 @@ struct Key {
     is_there: bool,
 }
 
-/// What one instance is asked.
-#[derive(Debug)]
-struct Part {
-    instance: usize,
-    /// The lane, while it is in service, and its serial number.
-    lane: Option<(usize, u64)>,
-    /// Replies that have not come.
-    to_come: usize,
-    /// The numbers of the keys that it has not told of.
-    asked: VecDeque<usize>,
+/// What a reply means.
+enum Heard {
+    /// More is to come.
+    Nothing,
+    /// The instance does not do it.
+    Refusal,
+    /// It is known what is there, from this key on.
+    Next(usize),
+    /// The answer.
+    Found(Vec<u8>),
 }
 
 impl Look {
-    fn part(&mut self, place: usize) -> Option<&mut Part> {
-        self.parts.iter_mut().find(|part| part.lane.is_some_and(|(lane, _)| lane == place))
-    }
-
-    /// The instances of its keys, each once.
-    fn instances(&self) -> Vec<usize> {
-        let mut instances: Vec<usize> = self.keys.iter().map(|key| key.instance).collect();
-        instances.sort_unstable();
-        instances.dedup();
-        instances
+    /// A reply to one of its questions, of which so many are still to come.
+    fn hear(&mut self, number: Option<usize>, to_come: usize, reply: &[u8]) -> Heard {
+        self.attempt.is_refused |= is_error(reply);
+        match (number, self.stage) {
+            (Some(number), _) => {
+                self.keys[number].is_there = reply == b":1\r\n";
+                self.missing -= 1;
+                match self.missing {
+                    0 if self.attempt.is_refused => Heard::Refusal,
+                    0 => Heard::Next(0),
+                    _ => Heard::Nothing,
+                }
+            }
+            (None, Stage::Taking(number)) if to_come == 0 => match found(reply) {
+                _ if self.attempt.is_refused => Heard::Refusal,
+                Some(found) => Heard::Found(found.to_vec()),
+                None => Heard::Next(number + 1), // it has just expired
+            },
+            _ => Heard::Nothing,
+        }
     }
 }
 
@@ -109,10 +119,9 @@ impl Looks {
         self.running.iter().any(|(_, look)| look.attempt.names_one_of(keys))
     }
 
-    /// Replies that are still to come from an instance.
-    pub(crate) fn to_come(&self, key: usize, instance: usize) -> usize {
-        let parts = self.running.get(key).map_or(&[][..], |look| &look.parts);
-        parts.iter().find(|part| part.instance == instance).map_or(0, |part| part.to_come)
+    /// A look, unless it has ended.
+    fn get_mut(&mut self, key: usize, token: u64) -> Option<&mut Look> {
+        self.running.get_mut(key).filter(|look| look.token == token)
     }
 
     fn find(&self, is_wanted: impl Fn(&Look) -> bool) -> Vec<usize> {
@@ -135,20 +144,11 @@ impl Worker {
                 keys.push(Key { name: name.to_vec(), instance, is_there: false });
             }
         });
-        let mut look = Look {
-            expect,
-            db,
-            set,
-            attempt,
-            token: 0,
-            stage: Stage::Locking,
-            keys,
-            parts: Vec::new(),
-            deadline: self.now + LOCK_NANOSECONDS,
-        };
-        let instances = look.instances();
+        let mut instances: Vec<usize> = keys.iter().map(|key| key.instance).collect();
+        instances.sort_unstable();
+        instances.dedup();
         if instances.iter().any(|&instance| self.commits.is_late(instance, self.now)) {
-            return self.leave_waiting(expect, &look.attempt.command);
+            return self.leave_waiting(expect, &attempt.command);
         }
         let want = Want {
             keys: locks,
@@ -158,7 +158,9 @@ impl Worker {
             is_told: true,
         };
         let (token, begun) = self.shared.ask_lock(want, Some(self.index));
-        look.token = token;
+        let (missing, deadline) = (keys.len(), self.now + LOCK_NANOSECONDS);
+        let stage = Stage::Locking;
+        let look = Look { expect, db, set, attempt, token, stage, keys, missing, deadline };
         self.looks.running.insert(look);
         if let Some(lock) = begun {
             self.lock(lock);
@@ -187,128 +189,125 @@ impl Worker {
             && self.may_run_here(expect.client as usize)
     }
 
-    /// Asks each instance of each of its keys; `None` if one cannot be asked.
+    /// Asks for each of its keys; `None` if an instance cannot be asked.
     fn ask_what_is_there(&mut self, key: usize) -> Option<()> {
-        for instance in self.looks.running[key].instances() {
-            let place = self.free_lane(self.looks.running[key].set, instance)?;
-            self.lanes.set_duty(place, Duty::Work);
-            let (lane, look) = (self.lanes.get_mut(place)?, &mut self.looks.running[key]);
-            lane.work = Some(Work::Look(key));
-            lane.last_used = self.now_seconds;
-            let mut asked = VecDeque::new();
-            let keys = look.keys.iter().enumerate();
-            for (number, key) in keys.filter(|(_, key)| key.instance == instance) {
-                push_command(&mut lane.out, [&b"EXISTS"[..], &key.name].into_iter());
-                asked.push_back(number);
-            }
-            self.counters.lane_commands += asked.len() as u64;
-            let lane = Some((place, lane.serial));
-            look.parts.push(Part { instance, lane, to_come: asked.len(), asked });
+        for number in 0..self.looks.running[key].keys.len() {
+            let place = self.lane_for_looks(key, number)?;
+            let (lane, look) = (self.lanes.get_mut(place)?, &self.looks.running[key]);
+            let begin = lane.out.len();
+            push_command(&mut lane.out, [&b"EXISTS"[..], &look.keys[number].name].into_iter());
+            lane.ask((key, look.token), Some(number), 1, lane.out.len() - begin);
+            self.counters.lane_commands += 1;
             self.mark_lane_dirty(place);
         }
         Some(())
     }
 
-    /// Takes from the first key from this number on that is there.
-    fn take_from(&mut self, key: usize, number: usize) {
-        let look = &mut self.looks.running[key];
-        let there = (number..look.keys.len()).find(|&number| look.keys[number].is_there);
-        let part = there.and_then(|number| {
-            let instance = look.keys[number].instance;
-            look.parts.iter_mut().find(|part| part.instance == instance)
-        });
-        let Some((number, part)) = there.zip(part) else { return self.leave_look(key) };
-        let lane = part.lane.and_then(|(place, _)| Some((place, self.lanes.get_mut(place)?)));
-        let Some((place, lane)) = lane else { return self.leave_look(key) };
+    /// The lane for questions about a key.
+    fn lane_for_looks(&mut self, key: usize, number: usize) -> Option<usize> {
+        let look = &self.looks.running[key];
+        let (set, instance) = (look.set, look.keys[number].instance);
+        let known = self.lanes.find_for_looks(set, instance);
+        let place = known.or_else(|| self.free_lane(set, instance))?;
+        self.lanes.set_duty(place, Duty::Looks);
+        let lane = self.lanes.get_mut(place).filter(|lane| !lane.is_full())?;
+        lane.last_used = self.now_seconds;
+        Some(place)
+    }
+
+    /// Takes from the first key from this number on that is there; `None` if that cannot be asked for,
+    /// or there is none.
+    fn take_from(&mut self, key: usize, number: usize) -> Option<()> {
+        let keys = self.looks.running[key].keys.iter().enumerate().skip(number);
+        let (number, _) = keys.into_iter().find(|(_, key)| key.is_there)?;
+        let place = self.lane_for_looks(key, number)?;
+        let (lane, look) = (self.lanes.get_mut(place)?, &mut self.looks.running[key]);
         let row = self.shared.table.row(look.attempt.row as usize);
+        let begin = lane.out.len();
         lane.out.extend_from_slice(MULTI);
         with_args(&look.attempt.command, |args| {
             let mut owners = Vec::new();
-            let whole = Whole::new(row, args, look.db, &self.shared, &mut owners);
-            if let Some(whole) = whole {
+            if let Some(whole) = Whole::new(row, args, look.db, &self.shared, &mut owners) {
                 whole.push_some(number, 1, &mut lane.out);
             }
         });
         lane.out.extend_from_slice(EXEC);
-        part.to_come = 3;
+        lane.ask((key, look.token), None, 3, lane.out.len() - begin);
         look.stage = Stage::Taking(number);
         look.deadline = self.now + RUN_NANOSECONDS;
         self.counters.lane_commands += 1;
         self.mark_lane_dirty(place);
+        Some(())
     }
 
-    /// One of the replies to a look.
+    /// The next reply on a lane of looks.
     pub(crate) fn take_answer(
         &mut self,
-        key: usize,
         place: usize,
         start: u32,
         length: u32,
     ) -> Result<(), Broken> {
         let reply = self.lanes.received(place, start, length);
-        let look = self.looks.running.get_mut(key).ok_or(STRAY)?;
-        let stage = look.stage;
-        let part = look.part(place).ok_or(STRAY)?;
-        part.to_come = part.to_come.checked_sub(1).ok_or(STRAY)?;
-        let (to_come, asked) = (part.to_come, part.asked.pop_front());
-        look.attempt.is_refused |= is_error(reply);
-        let Stage::Taking(number) = stage else {
-            match (asked, reply) {
-                (Some(number), b":1\r\n") => look.keys[number].is_there = true,
-                (Some(_), b":0\r\n") => {}
-                _ if is_error(reply) => {}
-                _ => return Err(STRAY),
-            }
-            if look.parts.iter().all(|part| part.to_come == 0) {
-                self.take_from_first(key);
-            }
-            return Ok(());
+        let question = self.lanes.get(place).and_then(|lane| lane.questions.front().copied());
+        let mut question = question.ok_or(STRAY)?;
+        question.to_come -= 1;
+        let is_good = match question {
+            _ if is_error(reply) => true,
+            Question { number: Some(_), .. } => matches!(reply, b":0\r\n" | b":1\r\n"),
+            Question { to_come: 0, .. } => aggregate(reply).is_some(),
+            _ => reply[0] == b'+',
         };
-        if to_come > 0 {
-            return if is_error(reply) || reply[0] == b'+' { Ok(()) } else { Err(STRAY) };
-        }
-        if look.attempt.is_refused {
-            self.leave_look(key);
-        } else if let Some(found) = found(reply) {
-            let (expect, found) = (look.expect, found.to_vec());
-            self.counters.unwaited += 1;
-            self.answer_owed(expect, &found);
-            self.end_look(key);
-        } else if aggregate(reply).is_some() {
-            self.take_from(key, number + 1); // it has just expired
-        } else {
+        if !is_good {
             return Err(STRAY);
+        }
+        let Question { look: key, token, number, to_come, .. } = question;
+        let look = self.looks.get_mut(key, token);
+        let outcome = look.map(|look| look.hear(number, to_come, reply));
+        let lane = self.lanes.get_mut(place).ok_or(STRAY)?;
+        if to_come == 0 {
+            lane.questions.pop_front();
+        } else {
+            lane.questions[0] = question;
+        }
+        match outcome {
+            None | Some(Heard::Nothing) => {}
+            Some(Heard::Refusal) => self.leave_look(key),
+            Some(Heard::Next(number)) => {
+                if !self.is_as_it_was(key) || self.take_from(key, number).is_none() {
+                    self.leave_look(key);
+                }
+            }
+            Some(Heard::Found(found)) => {
+                let expect = self.looks.running[key].expect;
+                self.counters.unwaited += 1;
+                self.answer_owed(expect, &found);
+                self.end_look(key);
+            }
         }
         Ok(())
     }
 
-    fn take_from_first(&mut self, key: usize) {
-        if self.looks.running[key].attempt.is_refused || !self.is_as_it_was(key) {
-            self.leave_look(key);
-        } else {
-            self.take_from(key, 0);
+    /// A lane is out of service: the looks that have asked something there end.
+    pub(crate) fn lost_for_looks(&mut self, place: usize) {
+        let Some(lane) = self.lanes.get_mut(place) else { return };
+        let questions = std::mem::take(&mut lane.questions);
+        let (instance, serial) = (lane.instance, lane.serial);
+        let may_have_run =
+            |question: &Question| question.number.is_none() && lane.was_asked(question);
+        let lost: Vec<(Question, bool)> =
+            questions.into_iter().map(|question| (question, may_have_run(&question))).collect();
+        for (Question { look: key, token, .. }, may_have_run) in lost {
+            let Some(look) = self.looks.get_mut(key, token) else { continue };
+            if !may_have_run {
+                self.leave_look(key);
+                continue;
+            }
+            let expect = look.expect;
+            self.looks.running.remove(key);
+            self.answer_owed(expect, &error(&instance::lost(instance, true)));
+            // It may run yet: the lock outlives that.
+            self.leave_lock_to_coordinator(token, instance, serial);
         }
-    }
-
-    /// A lane of a look is out of service.
-    pub(crate) fn lost_for_look(&mut self, place: usize, key: usize) {
-        let Some(lane) = self.lanes.get(place) else { return };
-        let (serial, was_sent) = (lane.serial, !lane.has_unsent());
-        let Some(look) = self.looks.running.get_mut(key) else { return };
-        let (stage, expect, token) = (look.stage, look.expect, look.token);
-        let Some(part) = look.part(place) else { return };
-        part.lane = None;
-        let instance = part.instance;
-        match stage {
-            Stage::Taking(number) if look.keys[number].instance != instance => return,
-            Stage::Taking(_) if was_sent => {}
-            _ => return self.leave_look(key), // nothing has run that changes anything
-        }
-        self.free_lanes_of_look(key);
-        self.looks.running.remove(key);
-        self.answer_owed(expect, &error(&instance::lost(instance, true)));
-        // It may run yet: the lock outlives that.
-        self.leave_lock_to_coordinator(token, instance, serial);
     }
 
     /// The coordinator runs it, and lets it wait if need be.
@@ -320,23 +319,8 @@ impl Worker {
     }
 
     fn end_look(&mut self, key: usize) {
-        self.free_lanes_of_look(key);
         let look = self.looks.running.remove(key);
         self.drop_lock(look.token, look.stage != Stage::Locking);
-    }
-
-    fn free_lanes_of_look(&mut self, key: usize) {
-        for part in std::mem::take(&mut self.looks.running[key].parts) {
-            let Some((place, serial)) = part.lane else { continue };
-            let Some(lane) = self.lanes.get_mut(place).filter(|lane| lane.serial == serial) else {
-                continue;
-            };
-            lane.work = None;
-            let is_kept = lane.is_broken || (part.to_come == 0 && self.lanes.spare(place));
-            if !is_kept {
-                self.give_up(place);
-            }
-        }
     }
 
     /// Looks after those that take too long.
@@ -345,18 +329,24 @@ impl Worker {
             return;
         }
         for key in self.looks.find(|look| look.deadline <= self.now) {
-            let look = &mut self.looks.running[key];
+            let Some(look) = self.looks.running.get_mut(key) else { continue };
             look.deadline = u64::MAX;
-            let token = look.token;
-            let silent = look.parts.iter().find(|part| part.to_come > 0);
-            let silent = silent.and_then(|part| part.lane.zip(Some(part.instance)));
-            if let Some(((place, _), instance)) = silent {
+            let (stage, token) = (look.stage, look.token);
+            let lanes = self.lanes.where_asked(token);
+            for &(_, instance) in &lanes {
                 self.note_late(instance);
-                self.break_lane(place);
-            } else {
-                self.note_unsettled(token);
-                self.leave_look(key);
             }
+            match stage {
+                Stage::Locking => self.note_unsettled(token),
+                Stage::Asking => {}
+                Stage::Taking(_) => {
+                    for (place, _) in lanes {
+                        self.break_lane(place);
+                    }
+                    continue;
+                }
+            }
+            self.leave_look(key); // nothing has run that changes anything
         }
     }
 

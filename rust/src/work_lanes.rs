@@ -1,7 +1,8 @@
-//! The lanes of commits and looks, among all lanes: each has one part of one of these at a time.
+//! The lanes of commits and of looks, among all lanes: a commit has one to each of its instances for
+//! itself, looks share one to each.
 
 use crate::commits::STRAY;
-use crate::lane::{Duty, Work};
+use crate::lane::{Duty, Lane};
 use crate::lanes::Lanes;
 use crate::reply::Broken;
 use crate::worker::Worker;
@@ -33,14 +34,29 @@ impl Lanes {
         lane.opening == 0 && !self.received.after(place, lane.start).is_empty()
     }
 
-    /// True for a lane of a commit or a look.
+    /// True for a lane of commits or looks.
     pub(crate) fn is_for_work(&self, place: usize) -> bool {
-        self.open[place].duty == Duty::Work
+        matches!(self.open[place].duty, Duty::Commit | Duty::Looks)
+    }
+
+    /// The lane for questions of looks to an instance, if there is one.
+    pub(crate) fn find_for_looks(&self, set: u32, instance: usize) -> Option<usize> {
+        let is_wanted = |lane: &Lane| {
+            (lane.duty, lane.set, lane.instance) == (Duty::Looks, set, instance) && !lane.is_broken
+        };
+        self.open.iter().find(|(_, lane)| is_wanted(lane)).map(|(place, _)| place)
+    }
+
+    /// The lanes on which a look, known by its lock, is owed something, and their instances.
+    pub(crate) fn where_asked(&self, token: u64) -> Vec<(usize, usize)> {
+        let is_its = |lane: &Lane| lane.questions.iter().any(|question| question.token == token);
+        let lanes = self.open.iter().filter(|(_, lane)| is_its(lane));
+        lanes.map(|(place, lane)| (place, lane.instance)).collect()
     }
 }
 
 impl Worker {
-    /// Hands out the replies on a lane of a commit or a look.
+    /// Hands out the replies on a lane of commits or looks.
     pub(crate) fn cut_work(&mut self, place: usize) {
         loop {
             match self.lanes.next_of_work(place) {
@@ -58,21 +74,18 @@ impl Worker {
         }
     }
 
-    /// True while replies are still to come on a lane of a commit or a look.
+    /// True while replies are still to come.
     fn is_owed(&self, place: usize) -> bool {
         let Some(lane) = self.lanes.get(place) else { return false };
-        let to_come = match lane.work {
-            Some(Work::Commit(key)) => self.commits.to_come(key, lane.instance),
-            Some(Work::Look(key)) => self.looks.to_come(key, lane.instance),
-            None => 0,
-        };
-        to_come > 0
+        !lane.questions.is_empty()
+            || lane.commit.is_some_and(|key| self.commits.to_come(key, lane.instance) > 0)
     }
 
     fn take_work(&mut self, place: usize, start: u32, length: u32) -> Result<(), Broken> {
-        match self.lanes.get(place).and_then(|lane| lane.work).ok_or(STRAY)? {
-            Work::Commit(key) => self.take_reply(key, place, start, length),
-            Work::Look(key) => self.take_answer(key, place, start, length),
+        match self.lanes.get(place).map(|lane| lane.duty) {
+            Some(Duty::Commit) => self.take_reply(place, start, length),
+            Some(Duty::Looks) => self.take_answer(place, start, length),
+            _ => Err(STRAY),
         }
     }
 }

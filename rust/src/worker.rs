@@ -315,7 +315,8 @@ impl Worker {
         self.broken.push(place);
         self.forget_overdue(place);
         self.fail_owed(place);
-        self.lost_for_work(place);
+        self.lost_for_commit(place);
+        self.lost_for_looks(place);
         self.wake_lane_waiters(place);
     }
 

@@ -21,6 +21,8 @@ SINGLE = {  # clients of the workloads that are not about many keys
     "hot lock": 50,
     "queues": 100,
     "full queues": 50,
+    "several queues": 50,
+    "priorities": 50,
     "evalsha": 50,
     "copy 1 KB": 50,
     "sinterstore 1 KB": 50,

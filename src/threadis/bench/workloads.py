@@ -22,6 +22,7 @@ BATCHES = 2000  # different ones: random enough, and soon made
 KEYS = 100_000  # that random ones are taken of
 VALUE = b"sixteen bytes ..."[:16]
 IN_TRANSACTION = 10  # commands between MULTI and EXEC
+QUEUES = 4  # that one command takes from
 SCRIPT = "return redis.call('INCR', KEYS[1])"
 MEMBER = 100  # bytes of a member of a set
 KILOBYTE, MEGABYTE = 1000, 1_000_000
@@ -115,6 +116,22 @@ def _full_queues(random: random.Random, load: Load) -> list[Batch]:
     return [_pack(["LPUSH", queue, VALUE], ["BRPOP", queue, "1"]) for queue in queues]
 
 
+def _several_queues(random: random.Random, load: Load) -> list[Batch]:
+    """The same with four queues a client: it feeds one of them, and takes from the first it finds."""
+    every = [[f"full:{number}:{at}" for at in range(QUEUES)] for number in range(load.connections)]
+    return [_feed_and_take(random, queues) for queues in every]
+
+
+def _priorities(random: random.Random, load: Load) -> list[Batch]:
+    """The same, and all clients share the four."""
+    queues = [f"full:{at}" for at in range(QUEUES)]
+    return [_feed_and_take(random, queues) for _ in range(load.connections)]
+
+
+def _feed_and_take(random: random.Random, queues: list[str]) -> Batch:
+    return _pack(["LPUSH", random.choice(queues), VALUE], ["BRPOP", *queues, "1"])
+
+
 def _evalsha(random: random.Random, load: Load) -> list[Batch]:
     digest = redis.Redis().register_script(SCRIPT).sha
     return [_pack(["EVALSHA", digest, "1", *_keys(random, 1, "count")]) for _ in range(BATCHES)]
@@ -167,6 +184,8 @@ WORKLOADS = {
     "hot lock": _batched("MSET", 1, _hot_lock),
     "queues": _batched("pair", 2, _queues),
     "full queues": _batched("pair", 2, _full_queues),
+    "several queues": _batched("pair", 2, _several_queues),
+    "priorities": _batched("pair", 2, _priorities),
     "evalsha": _batched("EVALSHA", 1, _evalsha, _load_script),
     "sinterstore 1 KB": _intersect(KILOBYTE),
     "sinterstore 1 MB": _intersect(MEGABYTE),
