@@ -46,6 +46,38 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+def test_what_many_want_at_once_is_one_look(running: Threadis) -> None:
+    """Each in its own order of keys, some of fewer keys."""
+    a, b, c, d = KEYS
+    plenty = [str(at) for at in range(100)]
+    with clients(running, 40) as many, running.client() as client:
+        for key in (b, c, d):
+            client.rpush(key, *plenty)
+        before = number(running, "threadis_lane_writes")
+        with stopped(running.proxy_pid()):
+            for at, one in enumerate(many):
+                keys = [(a, b, c, d), (a, d, c, b), (a, c), (a, OTHERS[0], a, d, b)][at % 4]
+                one.send(command("BLPOP", *keys, "0"))
+        found = [one.reply().split(b"\r\n")[2::2] for one in many]
+        assert number(running, "threadis_lane_writes") - before < len(many)
+        first = {0: b, 1: d, 2: c, 3: d}
+        assert [key for key, _ in found] == [first[at % 4].encode() for at in range(len(many))]
+        for key, count in ((b, 10), (c, 10), (d, 20)):
+            mine = [int(value) for name, value in found if name == key.encode()]
+            assert sorted(mine) == list(range(count))
+        # More than there is: who finds nothing waits.
+        client.delete(*KEYS)
+        client.rpush(c, *range(15))
+        with stopped(running.proxy_pid()):
+            for one in many:
+                one.send(command("BLPOP", *KEYS, "0"))
+        until(lambda: number(running, "blocked_clients") == 25, "25 wait")
+        assert client.rpush(b, *range(15, 40)) == 25
+        values = [int(one.reply().split(b"\r\n")[4]) for one in many]
+        assert sorted(values) == list(range(40))
+        assert client.dbsize() == 0
+
+
 def leaves_open_lanes(one: Raw) -> None:
     """An instance that hangs would not let a new lane in; then nothing is sent."""
     assert one.ask("RPUSH", KEYS[2], "1", "x") == b":2\r\n"

@@ -134,13 +134,16 @@ impl Worker {
 
     /// Nothing more comes of a lane on which something may still be on its way: the lock is kept until
     /// the instance has read it.
-    pub(crate) fn leave_lock_to_coordinator(&self, token: u64, instance: usize, serial: u64) {
+    pub(crate) fn leave_lock_to_coordinator(&self, token: u64, lost: Vec<(usize, u64)>) {
         self.shared.coordinator.post(ToCoordinator::Unsettled(Unsettled {
             token: Some(token),
             name: Vec::new(), // there are no records
-            first: instance,
+            first: lost[0].0,
             others: Vec::new(),
-            lanes: vec![(instance, lane::name(self.index, serial))],
+            lanes: lost
+                .into_iter()
+                .map(|(instance, serial)| (instance, lane::name(self.index, serial)))
+                .collect(),
         }));
     }
 

@@ -66,14 +66,22 @@ impl Duty {
     }
 }
 
-/// What a look asks.
+/// What a look asks of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Whether the key with this number is there: one reply.
+    IsThere(usize),
+    /// To take something, for the wish with this number: in a transaction, three replies.
+    Take(usize),
+}
+
+/// A question of a look.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question {
     /// Which look, and its lock: the place may be another's by now.
     pub(crate) look: usize,
     pub(crate) token: u64,
-    /// The number of the key that may be there; or `None`, if something is taken.
-    pub(crate) number: Option<usize>,
+    pub(crate) asked: Asked,
     /// Replies that have not come.
     pub(crate) to_come: usize,
     /// It ends here, counted as commands are.
@@ -258,15 +266,10 @@ impl Lane {
     }
 
     /// Registers that the bytes now at the end of `out`, `length` of them, are a question.
-    pub(crate) fn ask(
-        &mut self,
-        (look, token): (usize, u64),
-        number: Option<usize>,
-        to_come: usize,
-        length: usize,
-    ) {
+    pub(crate) fn ask(&mut self, (look, token): (usize, u64), asked: Asked, length: usize) {
+        let to_come = if matches!(asked, Asked::Take(_)) { 3 } else { 1 };
         self.count(length);
-        self.questions.push_back(Question { look, token, number, to_come, end: self.appended });
+        self.questions.push_back(Question { look, token, asked, to_come, end: self.appended });
     }
 
     /// True if every byte of the command was written.

@@ -11,7 +11,7 @@
 //! `worker` owns all of it and runs the turn; `ordinary` is the short way, there and back, that nearly
 //! every command takes; `forward`, `route`, `split`, `trying` and `reach` are the way out, `deliver`
 //! the way back; `joining` and `commits` do what must be done on several instances or not at all,
-//! `look` what is to be looked for on several; `pubsub`, `subscriptions` and `push` deliver messages,
+//! `looks` what is to be looked for on several; `pubsub`, `subscriptions` and `push` deliver messages,
 //! `session` answers what needs no instance, `clients` lets clients come and go, `balance` and `spread`
 //! let them move. `shared` is what threads share. `load` is the other side: a generator that checks what
 //! it gets. Python is only in `python` and `load::python`.
@@ -45,6 +45,7 @@ pub mod load;
 pub mod lock_table;
 pub mod locks;
 mod look;
+mod looks;
 pub mod merge;
 pub mod monitor;
 pub mod multi;

@@ -7,7 +7,7 @@
 //!                                 ─► nothing there: the coordinator waits (waited.rs, blocking.py)
 //! ```
 //! Of keys of several instances these are the first ones, as many as one instance has; if these have
-//! nothing, see look.rs. Only while nobody waits for one of its keys: whoever does comes first. Who must go to the coordinator
+//! nothing, see looks.rs. Only while nobody waits for one of its keys: whoever does comes first. Who must go to the coordinator
 //! goes behind those of this worker that are still trying the same key: they came before.
 
 use crate::client::{Client, Gate, Owed};
