@@ -117,7 +117,7 @@ def _full_queues(random: random.Random, load: Load) -> list[Batch]:
 
 
 def _several_queues(random: random.Random, load: Load) -> list[Batch]:
-    """The same with four queues a client: it feeds one of them, and takes from the first it finds."""
+    """The same with four queues a client: it feeds one, and takes from the first it finds."""
     every = [[f"full:{number}:{at}" for at in range(QUEUES)] for number in range(load.connections)]
     return [_feed_and_take(random, queues) for queues in every]
 
