@@ -45,6 +45,8 @@ pub struct Attempt {
     before: usize,
     /// The instance has not queued it.
     pub(crate) is_refused: bool,
+    /// It ends, with an error, when its key does: a consumer group goes with its stream.
+    needs_key: bool,
 }
 
 impl Attempt {
@@ -85,6 +87,7 @@ impl Worker {
         if self.must_drain(place) {
             return Taken::NotYet;
         }
+        let needs_key = row.name == b"xreadgroup";
         match self.reach(place, instance) {
             Reach::Lane(lane) => {
                 let (command, row) = (canonical(args), self.clients[place].last_row());
@@ -95,7 +98,9 @@ impl Worker {
                     is_on_several: matches!(home, Owner::Several),
                     before: 2,
                     is_refused: false,
+                    needs_key,
                 };
+                self.tries_for_groups |= needs_key;
                 // Nothing more is taken from it: it may have to wait after all.
                 self.clients[place].gate = Gate::Drain;
                 self.append_block(place, lane, Owed::Trying(Box::new(attempt)), &tried, 1);
@@ -107,23 +112,49 @@ impl Worker {
 
     /// To the coordinator, behind all that are still trying one of these keys.
     fn go_and_wait(&mut self, place: usize, args: Args, names: &[Fingerprint]) -> Taken {
-        let is_ahead = |expect: &Expect| {
-            let client = self.clients.get(expect.client as usize);
-            let client = client.filter(|client| client.generation == expect.generation);
-            let at = |client: &Client| expect.sequence.wrapping_sub(client.front) as usize;
-            let owed = client.and_then(|client| client.owed.get(at(client)));
-            matches!(owed, Some(Owed::Trying(attempt)) if attempt.names_one_of(names))
-        };
         if self.looks.looks_at(names) {
             self.wait_for_unlock(place);
             return Taken::NotYet;
         }
-        let mut lanes = self.lanes.open.iter();
-        let ahead = lanes.find(|(_, lane)| lane.expects.iter().any(is_ahead));
-        match ahead.map(|(lane, _)| lane) {
+        match self.find_trying(|attempt| attempt.names_one_of(names)) {
             Some(lane) => self.wait_for_lane(place, lane),
             None => self.route_to_coordinator(place, args),
         }
+    }
+
+    /// The lane on which a command is being tried.
+    fn find_trying(&self, is_wanted: impl Fn(&Attempt) -> bool) -> Option<usize> {
+        let is_trying = |expect: &Expect| {
+            let client = self.clients.get(expect.client as usize);
+            let client = client.filter(|client| client.generation == expect.generation);
+            let at = |client: &Client| expect.sequence.wrapping_sub(client.front) as usize;
+            let owed = client.and_then(|client| client.owed.get(at(client)));
+            matches!(owed, Some(Owed::Trying(attempt)) if is_wanted(attempt))
+        };
+        let mut lanes = self.lanes.open.iter();
+        lanes.find(|(_, lane)| lane.expects.iter().any(is_trying)).map(|(lane, _)| lane)
+    }
+
+    /// The lane on which XREADGROUP tries a key that this command may end: it came before, and will
+    /// hear of it only if it waits by then. An entry that XADD adds it finds in any case.
+    #[cold]
+    pub(crate) fn find_group_that_tries(
+        &mut self,
+        place: usize,
+        row: &Row,
+        args: Args,
+    ) -> Option<usize> {
+        if row.name == b"xadd" || self.clients[place].executing.is_some() {
+            return None;
+        }
+        let (db, table) = (self.db(place), &self.shared.lock_table);
+        let names = keys::all(&row.keys, args).map(|at| table.fingerprint(db, args.get(at)));
+        let names: Vec<Fingerprint> = names.collect();
+        self.tries_for_groups = self.find_trying(|attempt| attempt.needs_key).is_some();
+        let is_every_key = names.is_empty(); // FLUSHALL
+        self.find_trying(|attempt| {
+            attempt.needs_key && (is_every_key || attempt.names_one_of(&names))
+        })
     }
 
     /// One of the replies to an attempt.

@@ -46,6 +46,8 @@ pub struct Worker {
     pub(crate) locks: Locks,
     pub(crate) commits: Commits,
     pub(crate) looks: Looks,
+    /// XREADGROUP may be on its way, and have to wait.
+    pub(crate) tries_for_groups: bool,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
@@ -143,6 +145,7 @@ impl Worker {
             locks: Locks::default(),
             commits: Commits::default(),
             looks: Looks::default(),
+            tries_for_groups: false,
             instances,
             audience: Audience::default(),
             monitors: Vec::new(),
