@@ -111,3 +111,11 @@ def test_push_and_attributes(allowed: Both) -> None:
     if allowed.same("DEBUG", "PROTOCOL", "push").kind == ">":
         allowed.same_bytes(b"", 1)  # the reply proper, behind the push
     allowed.same("PING")
+
+
+def test_who_slept_is_awake(allowed: Both) -> None:
+    """Meanwhile the supervisor takes the instances for stopped."""
+    for _ in range(2):
+        allowed.same("DEBUG", "SLEEP", "1.6")
+        allowed.same("ACL", "SETUSER", "someone")
+        allowed.same("MSET", "a", "1", "b", "2", "c", "3", "d", "4")

@@ -1,6 +1,7 @@
 """DEBUG, where it is allowed: on the key's instance, on all of them, or on any."""
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import struct
@@ -30,6 +31,8 @@ KEY_LENGTH: Final = 127  # bytes of a key of POPULATE, as the server cuts it
 # Bytes of PROTOCOL PUSH's answer in RESP3: a push and a reply, in an order of the server's own.
 PUSH_LENGTH: Final = 79
 EMPTY: Final = bytes(20)
+AWAKE_LIMIT: Final = 2.0  # seconds until the supervisor sees that an instance answers again
+AWAKE_INTERVAL: Final = 0.01  # seconds between looks
 
 
 class Debug:
@@ -70,6 +73,8 @@ class Debug:
         replies = await asyncio.gather(
             *(self._ask(index, command) for index in self._links.everyone())
         )
+        if word == "sleep":
+            await self._awaken()
         failed = next((reply for reply in replies if reply.startswith(b"-")), None)
         if failed is not None:
             return failed
@@ -84,6 +89,13 @@ class Debug:
         """One instance's answer, however late: SLEEP and RELOAD take as long as they take."""
         async with self._links.lease(index, Kind(command.info.resp), command.info.db) as link:
             return (await link.ask(command.args, wait=None))[0]
+
+    async def _awaken(self) -> None:
+        """Who slept was taken for stopped, and would be for a moment more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AWAKE_LIMIT):
+                while len(self._links.ready()) < self._links.count or self._links.unprepared:
+                    await asyncio.sleep(AWAKE_INTERVAL)
 
     async def _digest(self, command: _core.Command) -> bytes:
         """The digest of all keys: within a database the server XORs those of the keys.
