@@ -98,7 +98,11 @@ impl Worker {
     pub(crate) fn must_hear(&mut self, place: usize) -> bool {
         let client = &mut self.clients[place];
         let has_waited = std::mem::take(&mut client.has_heard);
-        if has_waited || client.executing.is_some() || !self.shared.hear() {
+        if has_waited || client.executing.is_some() {
+            return false;
+        }
+        // Another thread may have heard it, and just have posted it to us.
+        if !self.shared.hear() && self.shared.doors[self.index].mailbox.is_empty() {
             return false;
         }
         self.clients[place].has_heard = true;

@@ -200,6 +200,19 @@ def test_an_old_value_comes_before_its_invalidation(pair: Pair) -> None:
     writer.close()
 
 
+def test_what_has_changed_is_told_before_the_next_reply(pair: Pair) -> None:
+    """Also while another thread has just heard it."""
+    with pair.both(3) as reader, pair.both() as writer:
+        for _ in range(300):
+            reader.same("CLIENT", "TRACKING", "OFF")
+            reader.same("CLIENT", "TRACKING", "ON", "BCAST")
+            writer.same("INCR", "key")
+            for side in (reader.bare, reader.ours):
+                side.send(Both.packed("PING"))
+            invalid(reader, "key")
+            assert told(reader).raw == b"+PONG\r\n"
+
+
 OWN = [
     ("SET", "key:1", 1),
     ("MSET", "key:1", 1, "key:2", 2, "key:3", 3, "key:4", 4),
