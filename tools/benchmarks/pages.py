@@ -18,6 +18,7 @@ class Page(NamedTuple):
 MULTIKEY = """Commands on keys of four instances. *split* is thREaDIS with `--multikey split`: MSET and DEL without locks. `mset+del:N` is
 one MSET and one DEL of N keys, `multi:*` a transaction of ten commands as redis-py sends it, *hot lock* MSETs that all name one same
 key, *queues* pairs of BLPOP and LPUSH of two clients on fifty queues, *full queues* the same of one client, which never waits,
+*several queues* the same with four queues, of which it feeds one and takes from the first it finds, *priorities* four that all clients share,
 *publish* one message to 1,000 subscribers; *copy* and *sinterstore* have their keys on two instances."""
 
 LATENCY = """A lone client asks and waits. The others are fifty clients in an open loop, at a tenth and at half of what the bare server
