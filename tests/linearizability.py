@@ -14,6 +14,7 @@ from raw import bulk
 
 LIMIT: Final = 500_000  # states to look at
 NIL: Final = b"$-1\r\n"
+NIL_ARRAY: Final = b"*-1\r\n"
 OK: Final = b"+OK\r\n"
 NO_KEY: Final = b"-ERR no such key\r\n"
 READS: Final = frozenset({"GET", "LRANGE"})
@@ -181,6 +182,10 @@ def _run(data: dict[str, Value], command: Command) -> bytes:
             reply = b":%d\r\n" % len(data[key])
         case ["LPOP"]:
             reply = _bulk(_pop(data, key))
+        case ["BLPOP", *_]:  # who waits in vain has found nothing when it began to
+            first = next((one for one in command[1:] if one in data), None)
+            taken = first and _pop(data, first)
+            reply = b"*2\r\n" + _bulk(first) + _bulk(taken) if first else NIL_ARRAY
         case ["LMOVE", target, "LEFT", "RIGHT"]:
             moved = _pop(data, key)
             if moved is not None:
@@ -210,7 +215,7 @@ def _bulk(value: Value | None) -> bytes:
 def keys_of_command(command: Command) -> Sequence[str]:
     """The keys of a command."""
     match command[0]:
-        case "DEL":
+        case "DEL" | "BLPOP":
             return command[1:]
         case "MSET":
             return command[1::2]

@@ -49,6 +49,7 @@ SWAP = """
     if two then redis.call('SET', KEYS[1], two) end
     return redis.status_reply('OK')
 """
+WAIT = "0.001"  # seconds
 INCR = "return redis.call('INCR', KEYS[1])"
 Commands = tuple[Command, ...]
 
@@ -207,6 +208,7 @@ class Object:
             case "queue":
                 return dice.choice([
                     (("RPUSH", key, value),), (("LPOP", key),), (("LRANGE", key, "0", "-1"),),
+                    (("RPUSH", key, value),), (("BLPOP", key),),
                 ])  # fmt: skip
             case "strings":
                 return dice.choice([
@@ -220,6 +222,7 @@ class Object:
                 return dice.choice([
                     (("RPUSH", key, value),), (("LPOP", key),),
                     (("LMOVE", key, others[0], "LEFT", "RIGHT"),),
+                    (("BLPOP", *dice.sample(self.keys, 3)),), (("RPUSH", key, value),),
                     tuple(("LRANGE", one, "0", "-1") for one in self.keys),
                     (("RPUSH", key, value), ("LRANGE", other, "0", "-1")),
                 ])  # fmt: skip
@@ -315,19 +318,21 @@ class Recorder:
 KINDS = ("register", "counter", "queue", "strings", "lists")
 
 
-def scripted(one: Command) -> Command:
+def in_full(one: Command) -> Command:
     """Some commands are scripts: over several instances, or of one key, which a worker runs."""
     match one:
         case ("SWAP", *keys):
             return ("EVAL", SWAP, "2", *keys)
         case ("INCR", key) if random.random() < 0.5:
             return ("EVAL", INCR, "1", key)
+        case ("BLPOP", *keys):
+            return ("BLPOP", *keys, WAIT)
     return one
 
 
 def packed(commands: Commands) -> bytes:
     """As a client sends it."""
-    words = [scripted(one) for one in commands]
+    words = [in_full(one) for one in commands]
     if len(words) > 1:
         words = [("MULTI",), *words, ("EXEC",)]
     return b"".join(command(*one) for one in words)
