@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -76,6 +77,32 @@ def test_what_many_want_at_once_is_one_look(running: Threadis) -> None:
         values = [int(one.reply().split(b"\r\n")[4]) for one in many]
         assert sorted(values) == list(range(40))
         assert client.dbsize() == 0
+
+
+@pytest.mark.parametrize("keys", [KEYS[:1], [KEYS[3], KEYS[0]]], ids=["tried", "looked for"])
+def test_who_must_go_to_the_coordinator_is_not_overtaken_for_ever(
+    running: Threadis, keys: list[str]
+) -> None:
+    """However many try the same key all the time."""
+    with clients(running, 81) as (mover, *others):
+        batch = command("RPUSH", KEYS[0], "x", "y") + command("BLPOP", *keys, "0")
+        early, late = others[:40], others[40:]
+        for one in early:
+            one.send(batch)
+        mover.send(command("BLMOVE", KEYS[0], KEYS[1], "LEFT", "RIGHT", "0"))
+        for _ in range(100):
+            for one in late:
+                one.send(batch)
+            for one in early:
+                one.reply(), one.reply()
+            early, late = late, early
+            if select.select([mover.socket], [], [], 0)[0]:
+                break
+        else:
+            pytest.fail("others went first, 4,000 times")
+        for one in early:
+            one.reply(), one.reply()
+        assert mover.reply()[:1] == b"$"
 
 
 def leaves_open_lanes(one: Raw) -> None:

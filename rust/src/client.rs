@@ -9,6 +9,7 @@
 //! the client reads its answers in the order of its commands.
 
 use crate::client_info::Session;
+use crate::following::Ahead;
 use crate::lanes::Received;
 use crate::merge::Merging;
 use crate::multi::{Block, Executing, Multi};
@@ -170,6 +171,8 @@ pub struct Client {
     pub is_tracking: bool,
     /// Its next command waits a turn, for what it is told.
     pub has_heard: bool,
+    /// What its next command waits for.
+    pub(crate) ahead: Option<Box<Ahead>>,
     /// Writes to it that had much, lately.
     pub(crate) bulky_writes: u8,
     /// It uses one of the lanes for bulky replies.
@@ -231,6 +234,7 @@ impl Client {
             is_known: false,
             is_tracking: false,
             has_heard: false,
+            ahead: None,
             bulky_writes: 0,
             is_spread: false,
             accounted: 0,

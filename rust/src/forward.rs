@@ -238,11 +238,8 @@ impl Worker {
             Taken::Yes
         } else if self.clients[place].executing.is_none() && self.is_locked(place, row, args) {
             self.wait_unless_busy(place)
-        } else if row.feeds
-            && self.tries_for_groups
-            && let Some(lane) = self.find_group_that_tries(place, row, args)
-        {
-            self.wait_for_lane(place, lane)
+        } else if row.feeds && self.tries_for_groups && self.must_follow_groups(place, row, args) {
+            Taken::NotYet
         } else {
             let is_tracking = self.clients[place].is_tracking;
             if is_tracking && self.must_hear(place) {

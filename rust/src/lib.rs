@@ -31,6 +31,7 @@ pub mod ears;
 mod events;
 mod fences;
 pub mod finished;
+mod following;
 mod forward;
 pub mod glob;
 mod group;

@@ -12,6 +12,7 @@
 
 use crate::client::Gate;
 use crate::command::{Route, Row};
+use crate::following::Mark;
 use crate::forward::Taken;
 use crate::lanes::Lanes;
 use crate::lock_table::{Fingerprint, Lock, LockTable};
@@ -23,14 +24,6 @@ use std::sync::Arc;
 /// What the coordinator tells those who wait for a lock while a script runs too long.
 pub(crate) const BUSY: &str =
     "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
-
-/// A command in flight: this lane has answered it when it has answered so many.
-#[derive(Debug)]
-struct Mark {
-    lane: usize,
-    serial: u64,
-    answered: u64,
-}
 
 /// The locks that hold for a worker's clients.
 #[derive(Debug, Default)]
@@ -204,16 +197,7 @@ impl Worker {
     pub(crate) fn begin_locks(&mut self) {
         for lock in std::mem::take(&mut self.locks.coming) {
             let lanes = lock.want.instances.iter().flat_map(|&index| self.lanes.of_instance(index));
-            let marks = lanes.filter_map(|place| {
-                let lane = self.lanes.get(place)?;
-                let in_flight = lane.expects.len() as u64;
-                (in_flight > 0).then_some(Mark {
-                    lane: place,
-                    serial: lane.serial,
-                    answered: lane.answered + in_flight,
-                })
-            });
-            let marks = marks.collect();
+            let marks = lanes.filter_map(|place| Mark::of(place, self.lanes.get(place)?)).collect();
             self.locks.settling.push((Arc::clone(&lock), marks));
             self.locks.add(lock);
             self.read_paused_lanes();
@@ -226,16 +210,9 @@ impl Worker {
             return;
         }
         let lanes = &self.lanes;
-        let is_open = |mark: &Mark| {
-            lanes.get(mark.lane).is_some_and(|lane| {
-                // What has begun to be answered has run; a client may take its time to read it.
-                let has_run = lane.answered + u64::from(lane.cutter.is_within());
-                lane.serial == mark.serial && !lane.is_broken && has_run < mark.answered
-            })
-        };
         let (index, shared, commits) = (self.index, &self.shared, &mut self.commits);
         self.locks.settling.retain_mut(|(lock, marks)| {
-            marks.retain(is_open);
+            marks.retain(|mark| mark.is_open(lanes));
             if marks.is_empty() && shared.lock_holds_here(lock, index) {
                 commits.locked(lock.token);
             }

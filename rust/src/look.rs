@@ -63,6 +63,13 @@ pub(crate) struct Wish {
     pub(crate) has_ended: bool,
 }
 
+impl Look {
+    /// True if somebody looks for one of these keys.
+    fn is_for(&self, keys: &[Fingerprint]) -> bool {
+        self.wishes.iter().any(|wish| !wish.has_ended && wish.attempt.names_one_of(keys))
+    }
+}
+
 /// The looks of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
@@ -80,10 +87,15 @@ impl Looks {
         self.running.iter().map(|(_, look)| look.deadline).min().unwrap_or(u64::MAX)
     }
 
-    /// True if somebody looks for one of these keys.
-    pub(crate) fn looks_at(&self, keys: &[Fingerprint]) -> bool {
-        let mut wishes = self.running.iter().flat_map(|(_, look)| &look.wishes);
-        wishes.any(|wish| !wish.has_ended && wish.attempt.names_one_of(keys))
+    /// The lock of the last look for one of these keys.
+    pub(crate) fn last_for(&self, keys: &[Fingerprint]) -> Option<u64> {
+        let looks = self.running.iter().filter(|(_, look)| look.is_for(keys));
+        looks.map(|(_, look)| look.token).max()
+    }
+
+    /// True if there is still one, up to that with this lock.
+    pub(crate) fn has_up_to(&self, token: u64, keys: &[Fingerprint]) -> bool {
+        self.running.iter().any(|(_, look)| look.token <= token && look.is_for(keys))
     }
 
     /// A look, unless it has ended.

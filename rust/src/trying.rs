@@ -10,7 +10,7 @@
 //! nothing, see looks.rs. Only while nobody waits for one of its keys: whoever does comes first. Who must go to the coordinator
 //! goes behind those of this worker that are still trying the same key: they came before.
 
-use crate::client::{Client, Gate, Owed};
+use crate::client::{Gate, Owed};
 use crate::command::Row;
 use crate::forward::Taken;
 use crate::keys;
@@ -46,7 +46,7 @@ pub struct Attempt {
     /// The instance has not queued it.
     pub(crate) is_refused: bool,
     /// It ends, with an error, when its key does: a consumer group goes with its stream.
-    needs_key: bool,
+    pub(crate) needs_key: bool,
 }
 
 impl Attempt {
@@ -110,51 +110,12 @@ impl Worker {
         Taken::Yes
     }
 
-    /// To the coordinator, behind all that are still trying one of these keys.
+    /// To the coordinator, behind all that want one of these keys and have not yet to wait.
     fn go_and_wait(&mut self, place: usize, args: Args, names: &[Fingerprint]) -> Taken {
-        if self.looks.looks_at(names) {
-            self.wait_for_unlock(place);
+        if !names.is_empty() && self.must_follow(place, names, false) {
             return Taken::NotYet;
         }
-        match self.find_trying(|attempt| attempt.names_one_of(names)) {
-            Some(lane) => self.wait_for_lane(place, lane),
-            None => self.route_to_coordinator(place, args),
-        }
-    }
-
-    /// The lane on which a command is being tried.
-    fn find_trying(&self, is_wanted: impl Fn(&Attempt) -> bool) -> Option<usize> {
-        let is_trying = |expect: &Expect| {
-            let client = self.clients.get(expect.client as usize);
-            let client = client.filter(|client| client.generation == expect.generation);
-            let at = |client: &Client| expect.sequence.wrapping_sub(client.front) as usize;
-            let owed = client.and_then(|client| client.owed.get(at(client)));
-            matches!(owed, Some(Owed::Trying(attempt)) if is_wanted(attempt))
-        };
-        let mut lanes = self.lanes.open.iter();
-        lanes.find(|(_, lane)| lane.expects.iter().any(is_trying)).map(|(lane, _)| lane)
-    }
-
-    /// The lane on which XREADGROUP tries a key that this command may end: it came before, and will
-    /// hear of it only if it waits by then. An entry that XADD adds it finds in any case.
-    #[cold]
-    pub(crate) fn find_group_that_tries(
-        &mut self,
-        place: usize,
-        row: &Row,
-        args: Args,
-    ) -> Option<usize> {
-        if row.name == b"xadd" || self.clients[place].executing.is_some() {
-            return None;
-        }
-        let (db, table) = (self.db(place), &self.shared.lock_table);
-        let names = keys::all(&row.keys, args).map(|at| table.fingerprint(db, args.get(at)));
-        let names: Vec<Fingerprint> = names.collect();
-        self.tries_for_groups = self.find_trying(|attempt| attempt.needs_key).is_some();
-        let is_every_key = names.is_empty(); // FLUSHALL
-        self.find_trying(|attempt| {
-            attempt.needs_key && (is_every_key || attempt.names_one_of(&names))
-        })
+        self.route_to_coordinator(place, args)
     }
 
     /// One of the replies to an attempt.
