@@ -79,6 +79,30 @@ def test_what_many_want_at_once_is_one_look(running: Threadis) -> None:
         assert client.dbsize() == 0
 
 
+def test_in_any_database_and_protocol(running: Threadis) -> None:
+    """Keys of the same names are others there."""
+    a, b, *_ = KEYS
+    with ExitStack() as stack, clients(running, 6) as many:
+        some = [
+            stack.enter_context(running.client(db=db, protocol=protocol))
+            for db in (0, 3) for protocol in (2, 3)
+        ]  # fmt: skip
+        for db, client in ((0, some[0]), (3, some[2])):
+            client.rpush(b, *(f"{db}:{at}" for at in range(5)))
+        before = number(running, "threadis_unwaited")
+        with stopped(running.proxy_pid()):
+            for one, db in zip(many, (0, 3) * 3, strict=True):
+                one.send(command("SELECT", db) + command("BLPOP", a, b, "0"))
+        assert {one.reply() for one in many} == {b"+OK\r\n"}
+        values = {one.reply().split(b"\r\n")[4] for one in many}
+        assert values == {f"{db}:{at}".encode() for db in (0, 3) for at in range(3)}
+        for client in some:
+            client.zadd(a, {"m": 1})
+            assert list(client.bzpopmin([OTHERS[1], a], 1)) == [a.encode(), b"m", 1]
+            assert next(iter(client.brpop([OTHERS[0], b], 1))) == b.encode()
+        assert number(running, "threadis_unwaited") == before + 14
+
+
 @pytest.mark.parametrize("keys", [KEYS[:1], [KEYS[3], KEYS[0]]], ids=["tried", "looked for"])
 def test_who_must_go_to_the_coordinator_is_not_overtaken_for_ever(
     running: Threadis, keys: list[str]
@@ -212,6 +236,8 @@ def test_many_take_from_many(threadis: Start) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    # Also with keys that clients of another worker have just locked.
+    assert number(running, "threadis_unwaited") > 0.9 * INSTANCES * elements
     everything = sorted(one for each in taken for one in each)
     assert everything == sorted((key.encode(), at) for key in KEYS for at in range(elements))
     for each in taken:

@@ -144,7 +144,7 @@ impl Worker {
         if self.commits.deadline() <= self.now {
             self.look_after_commits();
         }
-        if !self.commits.running.is_empty() || !self.looks.is_empty() {
+        if !self.commits.running.is_empty() || self.looks.len() > 0 {
             self.write_lanes(); // not only in the next turn
         }
     }

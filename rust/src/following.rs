@@ -3,18 +3,17 @@
 //!
 //! It waits for what is there when it comes, not for what comes meanwhile: others may never stop.
 
-use crate::client::{Client, Owed};
 use crate::command::Row;
 use crate::keys;
-use crate::lane::{Expect, Lane};
+use crate::lane::Lane;
 use crate::lanes::Lanes;
 use crate::lock_table::Fingerprint;
 use crate::request::Args;
-use crate::trying::Attempt;
 use crate::worker::Worker;
+use std::sync::Arc;
 
 /// What is in flight on a lane: it is answered when the lane has answered so many.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark {
     pub(crate) lane: usize,
     serial: u64,
@@ -39,6 +38,23 @@ impl Mark {
     }
 }
 
+/// A command that is being tried.
+#[derive(Debug)]
+struct Try {
+    mark: Mark,
+    keys: Arc<[Fingerprint]>,
+    /// It ends, with an error, when its key does: a consumer group goes with its stream.
+    is_of_group: bool,
+}
+
+/// Commands that are being tried; some that were.
+#[derive(Debug, Default)]
+pub(crate) struct Tries {
+    known: Vec<Try>,
+    /// Some may be of groups.
+    pub(crate) has_groups: bool,
+}
+
 /// What is ahead of a client's next command.
 #[derive(Debug)]
 pub(crate) struct Ahead {
@@ -48,24 +64,36 @@ pub(crate) struct Ahead {
 }
 
 impl Worker {
+    /// A command is being tried on a lane: all it has in flight.
+    pub(crate) fn note_try(&mut self, place: usize, keys: Arc<[Fingerprint]>, is_of_group: bool) {
+        let tries = &mut self.tries;
+        if tries.known.len() == tries.known.capacity() {
+            tries.known.retain(|one| one.mark.is_open(&self.lanes));
+        }
+        if let Some(mark) = self.lanes.get(place).and_then(|lane| Mark::of(place, lane)) {
+            tries.known.push(Try { mark, keys, is_of_group });
+            tries.has_groups |= is_of_group;
+        }
+    }
+
     /// True if a command waits for something that is ahead of it: for these keys, or, with none, for
-    /// any; only consumers of groups, or everybody.
-    pub(crate) fn must_follow(
-        &mut self,
-        place: usize,
-        names: &[Fingerprint],
-        groups: bool,
-    ) -> bool {
-        let is_wanted = |attempt: &Attempt| {
-            (attempt.needs_key || !groups) && (names.is_empty() || attempt.names_one_of(names))
-        };
+    /// any; only for consumers of groups, or for everybody.
+    pub(crate) fn must_follow(&mut self, place: usize, keys: &[Fingerprint], groups: bool) -> bool {
+        if self.clients[place].executing.is_some() {
+            return false; // under a lock, for which those ahead may wait
+        }
         let ahead = self.clients[place].ahead.take().unwrap_or_else(|| {
-            let last_look = if groups { None } else { self.looks.last_for(names) };
-            Box::new(Ahead { marks: self.marks_of(is_wanted), last_look })
+            let is_wanted = |one: &&Try| {
+                (one.is_of_group || !groups)
+                    && (keys.is_empty() || one.keys.iter().any(|key| keys.contains(key)))
+            };
+            let marks = self.tries.known.iter().filter(is_wanted).map(|one| one.mark);
+            let last_look = if groups { None } else { self.looks.last_for(keys) };
+            Box::new(Ahead { marks: marks.collect(), last_look })
         });
         if let Some(mark) = ahead.marks.iter().find(|mark| mark.is_open(&self.lanes)) {
             self.wait_for_lane(place, mark.lane);
-        } else if ahead.last_look.is_some_and(|token| self.looks.has_up_to(token, names)) {
+        } else if ahead.last_look.is_some_and(|token| self.looks.has_up_to(token, keys)) {
             self.wait_for_unlock(place);
         } else {
             return false;
@@ -74,31 +102,19 @@ impl Worker {
         true
     }
 
-    /// The lanes on which such commands are being tried.
-    fn marks_of(&self, is_wanted: impl Fn(&Attempt) -> bool) -> Vec<Mark> {
-        let is_trying = |expect: &Expect| {
-            let client = self.clients.get(expect.client as usize);
-            let client = client.filter(|client| client.generation == expect.generation);
-            let at = |client: &Client| expect.sequence.wrapping_sub(client.front) as usize;
-            let owed = client.and_then(|client| client.owed.get(at(client)));
-            matches!(owed, Some(Owed::Trying(attempt)) if is_wanted(attempt))
-        };
-        let lanes = self.lanes.open.iter().filter(|(_, lane)| lane.expects.iter().any(is_trying));
-        lanes.filter_map(|(place, lane)| Mark::of(place, lane)).collect()
-    }
-
     /// True if a command that may end a stream waits for an XREADGROUP that is being tried: it came
     /// before, and will hear of the end only if it waits by then. An entry that XADD adds it finds in
     /// any case.
     #[cold]
     pub(crate) fn must_follow_groups(&mut self, place: usize, row: &Row, args: Args) -> bool {
-        if row.name == b"xadd" || self.clients[place].executing.is_some() {
+        self.tries.known.retain(|one| one.mark.is_open(&self.lanes));
+        self.tries.has_groups = self.tries.known.iter().any(|one| one.is_of_group);
+        if row.name == b"xadd" {
             return false;
         }
         let (db, table) = (self.db(place), &self.shared.lock_table);
-        let names = keys::all(&row.keys, args).map(|at| table.fingerprint(db, args.get(at)));
-        let names: Vec<Fingerprint> = names.collect(); // FLUSHALL has none
-        self.tries_for_groups = !self.marks_of(|attempt| attempt.needs_key).is_empty();
-        self.must_follow(place, &names, true)
+        let keys = keys::all(&row.keys, args).map(|at| table.fingerprint(db, args.get(at)));
+        let keys: Vec<Fingerprint> = keys.collect(); // FLUSHALL has none
+        self.must_follow(place, &keys, true)
     }
 }

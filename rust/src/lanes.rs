@@ -281,7 +281,7 @@ impl Lanes {
 
     /// Reads a lane once.
     pub fn fill(&mut self, place: usize) -> Io {
-        let lane = &mut self.open[place];
+        let Some(lane) = self.open.get_mut(place) else { return Io::Later };
         let buffer = &mut self.received.0[place];
         let io = net::read(&lane.fd, buffer, READ_CHUNK);
         // A short read has emptied the socket; the next byte will raise a new edge.

@@ -8,6 +8,8 @@ use slab::Slab;
 
 /// More begin another look: a lock is not to be held for long.
 const WISHES_MOST: usize = 128;
+/// More at the same time are left to the coordinator: each is looked at by all others.
+pub(crate) const LOOKS_MOST: usize = 500;
 /// And who names more keys is left to the coordinator.
 pub(crate) const KEYS_MOST: usize = 128;
 
@@ -26,8 +28,8 @@ pub(crate) struct Look {
     pub(crate) open: usize,
     /// An instance has not said what is there.
     pub(crate) is_refused: bool,
-    /// Lanes that were lost before they told what was taken, by instance and serial number.
-    pub(crate) lost: Vec<(usize, u64)>,
+    /// Lanes that were lost before they told what was taken: serial number, and number of the key.
+    pub(crate) lost: Vec<(u64, usize)>,
     /// When it takes too long, in monotonic nanoseconds.
     pub(crate) deadline: u64,
 }
@@ -66,7 +68,9 @@ pub(crate) struct Wish {
 impl Look {
     /// True if somebody looks for one of these keys.
     fn is_for(&self, keys: &[Fingerprint]) -> bool {
-        self.wishes.iter().any(|wish| !wish.has_ended && wish.attempt.names_one_of(keys))
+        self.wishes
+            .iter()
+            .any(|wish| !wish.has_ended && wish.attempt.keys.iter().any(|key| keys.contains(key)))
     }
 }
 
@@ -77,9 +81,9 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
-    /// True if there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.running.is_empty()
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.running.len()
     }
 
     /// When something must be done although nothing has happened.

@@ -15,13 +15,14 @@
 //! All looks share a lane to each instance, on which nobody else is: so a lock outlives what was sent,
 //! whoever leaves meanwhile, and what many clients ask at the same time is one message.
 
+use crate::client::Closing;
 use crate::commit::{EXEC, MULTI};
 use crate::commits::{LOCK_NANOSECONDS, PREPARE_NANOSECONDS, RUN_NANOSECONDS, STRAY};
 use crate::instance;
 use crate::keys;
 use crate::lane::{Asked, Duty, Expect, Question};
 use crate::lock_table::{Holder, Want};
-use crate::look::{KEYS_MOST, Key, Look, Stage, Wish};
+use crate::look::{KEYS_MOST, Key, LOOKS_MOST, Look, Stage, Wish};
 use crate::reply::{Broken, aggregate, error, is_error};
 use crate::request::{push_command, with_args};
 use crate::split::Whole;
@@ -38,7 +39,8 @@ impl Worker {
         instances.sort_unstable();
         instances.dedup();
         let is_late = |&instance: &usize| self.commits.is_late(instance, self.now);
-        if keys.len() > KEYS_MOST || instances.iter().any(is_late) {
+        if keys.len() > KEYS_MOST || self.looks.len() >= LOOKS_MOST || instances.iter().any(is_late)
+        {
             return self.leave_waiting(expect, &attempt.command);
         }
         let order = (0..keys.len()).collect();
@@ -129,7 +131,9 @@ impl Worker {
         let look = &self.looks.running[key];
         let wish = &look.wishes[number];
         let client = self.clients.get(wish.expect.client as usize)?;
-        let is_there = client.generation == wish.expect.generation && !client.hung_up;
+        let is_there = client.generation == wish.expect.generation
+            && client.closing != Closing::Now
+            && !client.hung_up;
         if !is_there || !self.may_run_here(wish.expect.client as usize) {
             return None;
         }
@@ -246,8 +250,9 @@ impl Worker {
                 Asked::IsThere(_) => self.leave_look(key),
                 Asked::Take(number) => {
                     if was_asked {
-                        look.lost.push((instance, serial));
-                        let expect = look.wishes[number].expect;
+                        let wish = &look.wishes[number];
+                        let expect = wish.expect;
+                        look.lost.push((serial, wish.order[wish.tried - 1]));
                         self.answer_owed(expect, &error(&instance::lost(instance, true)));
                         self.end_wish(key, number);
                     } else {
@@ -286,12 +291,28 @@ impl Worker {
             return;
         }
         let look = self.looks.running.remove(key);
-        if look.lost.is_empty() {
-            self.drop_lock(look.token, look.stage != Stage::Locking);
-        } else {
-            // Something may run yet: the lock outlives that.
-            self.leave_lock_to_coordinator(look.token, look.lost);
+        if !look.lost.is_empty() {
+            self.lock_what_was_lost(&look);
         }
+        self.drop_lock(look.token, look.stage != Stage::Locking);
+    }
+
+    /// Something may be taken yet, of keys of instances that do not answer: these keys stay locked until
+    /// that is over. All others are free.
+    fn lock_what_was_lost(&mut self, look: &Look) {
+        let (mut keys, mut lanes) = (Vec::new(), Vec::new());
+        for &(serial, number) in &look.lost {
+            let key = &look.keys[number];
+            self.shared.push_lock_of(look.db, &key.name, true, &mut keys);
+            lanes.push((key.instance, serial));
+        }
+        let (instances, holder) = (Vec::new(), Holder::Worker(self.index));
+        let want = Want { keys, everything: false, instances, holder, is_told: true };
+        let (token, begun) = self.shared.ask_lock(want, Some(self.index));
+        if let Some(lock) = begun {
+            self.lock(lock);
+        }
+        self.leave_lock_to_coordinator(token, lanes);
     }
 
     /// Looks after those that take too long.

@@ -65,7 +65,7 @@ impl Worker {
             let found = shared.table.find_ordinary(&mut self.recent, command.name);
             let Some((found, row)) = found else { break };
             if !row.takes(command.count)
-                || row.feeds && (self.tries_for_groups || !shared.waited.is_empty())
+                || row.feeds && (self.tries.has_groups || !shared.waited.is_empty())
                 || row.writes && shared.tracking.is_on()
                 || self.locks.stops(&shared.lock_table, db, command.key, row.writes)
             {

@@ -1,7 +1,7 @@
 //! Commands that a worker has begun with, and their clients: answered after all, or handed over to the
 //! coordinator.
 
-use crate::client::Gate;
+use crate::client::{Closing, Gate};
 use crate::client_info::ClientInfo;
 use crate::lane::Expect;
 use crate::pause;
@@ -47,7 +47,7 @@ impl Worker {
     pub(crate) fn give_back(&mut self, expect: Expect) -> Option<usize> {
         let place = expect.client as usize;
         let client = self.clients.get_mut(place)?;
-        if client.generation != expect.generation {
+        if client.generation != expect.generation || client.closing == Closing::Now {
             return None;
         }
         if let Some(owed) = client.owed_at(expect.sequence) {

@@ -24,6 +24,7 @@ use crate::route::{Owner, canonical, owner};
 use crate::shared::Shared;
 use crate::split::Whole;
 use crate::worker::Worker;
+use std::sync::Arc;
 
 /// A longer command is left to the coordinator: it is kept until it is answered.
 const LENGTH_MOST: usize = 16 * 1024;
@@ -38,22 +39,13 @@ pub struct Attempt {
     /// Its row.
     pub row: u32,
     /// Its keys.
-    keys: Vec<Fingerprint>,
+    pub(crate) keys: Arc<[Fingerprint]>,
     /// Not all its keys are on the instance that is tried.
     is_on_several: bool,
     /// Replies that come before the one of EXEC.
     before: usize,
     /// The instance has not queued it.
     pub(crate) is_refused: bool,
-    /// It ends, with an error, when its key does: a consumer group goes with its stream.
-    pub(crate) needs_key: bool,
-}
-
-impl Attempt {
-    /// True if it is for one of these keys.
-    pub(crate) fn names_one_of(&self, keys: &[Fingerprint]) -> bool {
-        self.keys.iter().any(|key| keys.contains(key))
-    }
 }
 
 impl Worker {
@@ -68,17 +60,17 @@ impl Worker {
         let db = self.db(place);
         let table = &shared.lock_table;
         let names = keys::all(&row.keys, args).map(|at| table.fingerprint(db, args.get(at)));
-        let names: Vec<Fingerprint> = names.collect();
-        let is_free = |at| {
-            let key = args.get(at);
-            !shared.waited.has(db, key) && !self.stops(db, key, true)
-        };
+        let names: Arc<[Fingerprint]> = names.collect();
+        let is_waited_for = |at| shared.waited.has(db, args.get(at));
         if args.raw.len() > LENGTH_MOST
             || !self.may_run_here(place)
             || args.iter().any(|word| word == NEWEST)
-            || !keys::all(&row.keys, args).all(is_free)
+            || keys::all(&row.keys, args).any(is_waited_for)
         {
             return self.go_and_wait(place, args, &names);
+        }
+        if keys::all(&row.keys, args).any(|at| self.stops(db, args.get(at), true)) {
+            return self.wait_unless_busy(place);
         }
         let home = owner(row, args, db, shared);
         let Some((instance, tried)) = beginning(row, args, db, shared, &home) else {
@@ -87,23 +79,22 @@ impl Worker {
         if self.must_drain(place) {
             return Taken::NotYet;
         }
-        let needs_key = row.name == b"xreadgroup";
+        let is_of_group = row.name == b"xreadgroup";
         match self.reach(place, instance) {
             Reach::Lane(lane) => {
                 let (command, row) = (canonical(args), self.clients[place].last_row());
                 let attempt = Attempt {
                     command,
                     row,
-                    keys: names,
+                    keys: Arc::clone(&names),
                     is_on_several: matches!(home, Owner::Several),
                     before: 2,
                     is_refused: false,
-                    needs_key,
                 };
-                self.tries_for_groups |= needs_key;
                 // Nothing more is taken from it: it may have to wait after all.
                 self.clients[place].gate = Gate::Drain;
                 self.append_block(place, lane, Owed::Trying(Box::new(attempt)), &tried, 1);
+                self.note_try(lane, names, is_of_group);
             }
             Reach::Full(_) | Reach::Down => return self.go_and_wait(place, args, &names),
         }

@@ -5,6 +5,7 @@ use crate::client::{Client, Closing, Gate};
 use crate::clock::{monotonic, seconds};
 use crate::commits::Commits;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
+use crate::following::Tries;
 use crate::instance::InstanceState;
 use crate::lanes::Lanes;
 use crate::locks::Locks;
@@ -46,8 +47,7 @@ pub struct Worker {
     pub(crate) locks: Locks,
     pub(crate) commits: Commits,
     pub(crate) looks: Looks,
-    /// XREADGROUP may be on its way, and have to wait.
-    pub(crate) tries_for_groups: bool,
+    pub(crate) tries: Tries,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
@@ -145,7 +145,7 @@ impl Worker {
             locks: Locks::default(),
             commits: Commits::default(),
             looks: Looks::default(),
-            tries_for_groups: false,
+            tries: Tries::default(),
             instances,
             audience: Audience::default(),
             monitors: Vec::new(),

@@ -37,10 +37,10 @@ fn pop(exists: &[u8], exec: &[u8], reply: Option<&[u8]>) -> (Vec<Unsettled>, usi
         Some(reply) => client.expect(reply, "BLPOP"),
         None => while take() == 0 {},
     }
-    // The worker has ended the lock before it answers somebody else.
+    // The worker has ended the lock before it answers somebody else: the first key is nobody's.
     let mut other = proxy.client();
-    other.send(&[b"PING"]);
-    other.expect(b"+PONG\r\n", "PING");
+    other.send(&[b"GET", b"b"]);
+    other.expect(b"$1\r\nb\r\n", "GET");
     assert_eq!(take(), usize::from(reply.is_none()));
     (unsettled, proxy.locks())
 }

@@ -113,26 +113,27 @@ class Blocking:
         if wish is None or not parsed.keys:
             return await self._refusal(parsed, kind)
         if token is not None:
-            return await self._look(parsed, wish, db, kind, token)
+            return await self._look(command, parsed, wish)
         # Ten thousand that come for one key at the same time: the first looks, the others join it.
         async with self._gates.setdefault((db, wish.keys[0]), asyncio.Lock()):
             if self._must_wait(wish, db):
                 return self._wait(command, wish, began)
-            reply = await self._look(parsed, wish, db, kind, None)
+            reply = await self._look(command, parsed, wish)
             if reply in resp.NULLS and wish.blocks:
                 return self._wait(command, wish, began)
             return reply
 
-    async def _look(
-        self, parsed: Parsed, wish: Request, db: int, kind: Kind, token: int | None
-    ) -> bytes:
+    async def _look(self, command: _core.Command, parsed: Parsed, wish: Request) -> bytes:
         """Look for something at once; behind those who wait already, unless in a transaction."""
+        db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
         if not wish.is_faultless and len(self._table.owners(parsed, db)) > 1:
             reply = await self._refusal(parsed, kind)
             if reply.startswith(b"-") and not reply.startswith(b"-NOGROUP"):
                 return reply
         names = [(db, access.key) for access in parsed.keys]
         async with self._serving.hold(names, token) as held:
+            if client_key(command) in self._gone:
+                return b""  # nothing is taken for it
             if token is None and wish.takes:
                 await self._serving.serve(names, held, wish.line)
             return await self._try(parsed, wish, db, kind, held)

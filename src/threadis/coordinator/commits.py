@@ -232,8 +232,11 @@ class Commits:
         self._spawn(self._settle_for_worker(letter))
 
     async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
-        await self._pass_all([(index, "", b" name=%s " % lane) for index, lane in letter.lanes])
-        await self._settle_all(letter.name, letter.first, letter.others)
+        socket = {index: self._links.instance(index).socket for index, _ in letter.lanes}
+        lanes = [(index, socket[index], b" name=%s " % lane) for index, lane in letter.lanes]
+        await self._pass_all(lanes)
+        if letter.name:  # else there are no records
+            await self._settle_all(letter.name, letter.first, letter.others)
         if letter.token is not None:
             self._locks.release_of_worker(letter.token)
 
@@ -246,8 +249,8 @@ class Commits:
             await _retry(partial(self._pass, *one))
 
     async def _pass(self, index: int, socket: str, mark: bytes) -> None:
-        if socket and self._links.instance(index).socket != socket:
-            return  # that process is no more
+        if self._links.is_gone(index, socket):
+            return
         known = await self._links.call(index, b"CLIENT", b"LIST")
         if isinstance(known, hiredis.ReplyError) or mark in known:
             raise LinkError(f"TRYAGAIN instance {index} has not read everything yet")

@@ -18,6 +18,7 @@ from threadis import _core, control, instance_config
 
 TIMEOUT = 5.0  # seconds; a call that takes longer is told as such
 READ_MOST = 1024 * 1024  # bytes; copies of large keys come in many pieces else
+GONE = (control.State.RESTARTING, control.State.FAILED)  # there is no process
 KEEP = 16  # idle connections to each instance, of each kind
 
 ADMIN = instance_config.ADMIN.encode()
@@ -191,6 +192,11 @@ class Links:
         if known is None:
             raise LinkError(f"instance {index} is not known yet")
         return known
+
+    def is_gone(self, index: int, socket: str) -> bool:
+        """Whether the process that listened there is no more."""
+        known = self.instance(index)
+        return known.socket != socket or known.state in GONE
 
     def ready(self) -> list[int]:
         """Return the instances that can be asked."""
