@@ -93,6 +93,7 @@ impl Worker {
                 };
                 // Nothing more is taken from it: it may have to wait after all.
                 self.clients[place].gate = Gate::Drain;
+                self.clients[place].ahead = None; // what it once waited for
                 self.append_block(place, lane, Owed::Trying(Box::new(attempt)), &tried, 1);
                 self.note_try(lane, names, is_of_group);
             }
