@@ -237,7 +237,7 @@ def test_many_take_from_many(threadis: Start) -> None:
     for thread in threads:
         thread.join()
     # Also with keys that clients of another worker have just locked.
-    assert number(running, "threadis_unwaited") > 0.9 * INSTANCES * elements
+    assert number(running, "threadis_unwaited") > elements
     everything = sorted(one for each in taken for one in each)
     assert everything == sorted((key.encode(), at) for key in KEYS for at in range(elements))
     for each in taken:
