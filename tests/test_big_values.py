@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Threadis
+from faults import stopped
 from raw import Raw, bulk, command, keys_of, resident, status
 from threadis.server import Server
 from waiting import until
@@ -160,16 +161,12 @@ def test_whoever_was_behind_it_is_answered(running: Threadis, connect: Connect) 
             rows = watcher.client_list(client_id=identities)
             return [row["cmd"] for row in rows]
 
-        instance = running.instance_pids()[0]
-        os.kill(instance, signal.SIGSTOP)  # all of it is on one lane, and waits there
-        try:
+        with stopped(running.instance_pids()[0]):  # all of it is on one lane, and waits there
             slow.send(command("GET", KEY) + command("ECHO", "behind"))
             until(lambda: last_commands().count("echo") == 1, "the big one is on its way")
             for other in others:
                 other.send(command("INCRBY", BESIDE, 1) + command("ECHO", "behind"))
             until(lambda: last_commands().count("echo") == 11, "all are on their way")
-        finally:
-            os.kill(instance, signal.SIGCONT)
     replies = [other.reply() for other in others]  # while nobody reads the big one
     assert sorted(replies) == sorted(b":%d\r\n" % number for number in range(1, 11))
     assert [other.reply() for other in others] == [bulk(b"behind")] * 10

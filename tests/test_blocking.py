@@ -12,6 +12,7 @@ import pytest
 
 from conftest import Threadis
 from differential.wire import Connection, pack
+from faults import stopped
 from raw import keys_of, owner
 from threadis.commands import MAY_WAIT
 from threadis.coordinator.waiters import TYPES
@@ -110,14 +111,10 @@ def test_who_still_tries_came_before(running: Threadis) -> None:
     key = next(keys_of(0, 4)).decode()
     elsewhere = next(keys_of(1, 4)).decode()
     first, second, other = (connect(running) for _ in range(3))
-    pid = running.instance_pids()[0]
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with stopped(running.instance_pids()[0]):
         for client, words in ((first, (key,)), (second, (key, elsewhere))):
             client.send(pack("BLPOP", *words, "0"))
             assert other.ask("PING").raw == b"+PONG\r\n"  # it was taken
-    finally:
-        os.kill(pid, signal.SIGCONT)
     until(lambda: info(running, "blocked_clients") == 2, "both wait")
     assert other.ask("RPUSH", key, "1", "2").number == 2
     assert [one.read().elements[1].text for one in (first, second)] == [b"1", b"2"]
@@ -129,16 +126,12 @@ def test_a_group_that_still_tries_hears_of_its_end(running: Threadis, end: str) 
     reader, ender, other = (connect(running) for _ in range(3))
     assert other.ask("XGROUP", "CREATE", "x", "g", "$", "MKSTREAM").raw == b"+OK\r\n"
     words = ("XREADGROUP", "GROUP", "g", "c", "BLOCK", "0", "STREAMS", "x", ">")
-    pid = running.instance_pids()[owner(b"x", 4)]
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with stopped(running.instance_pids()[owner(b"x", 4)]):
         for client, command in ((reader, words), (ender, end.split())):
             client.send(pack(*command))
             assert other.ask("PING").raw == b"+PONG\r\n"  # it was taken
-    finally:
-        os.kill(pid, signal.SIGCONT)
     assert reader.read().raw == b"-UNBLOCKED the stream key no longer exists\r\n"
-    assert ender.read().raw == b":1\r\n" if end == "DEL x" else b"+OK\r\n"
+    assert ender.read().raw == (b":1\r\n" if end == "DEL x" else b"+OK\r\n")
 
 
 def test_unblock(running: Threadis) -> None:

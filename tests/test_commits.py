@@ -1,14 +1,13 @@
 """Writes over several instances that workers do by themselves: together, and alone when need be."""
 
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from conftest import Threadis
+from faults import stopped
 from raw import Raw, command, keys_of
 from threadis.server import Server
 from waiting import until
@@ -31,16 +30,6 @@ def counts(running: Threadis) -> tuple[int, int]:
     with running.client() as client:
         found: Any = client.info("threadis")
     return found["threadis_committed_writes"], found["threadis_commits"]
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process that does nothing for a while."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def mset(value: str, *keys: str) -> bytes:

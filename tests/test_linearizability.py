@@ -13,13 +13,13 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conftest import Threadis
+from faults import stopped
 from linearizability import (
     Command,
     NotLinearizableError,
@@ -369,7 +369,8 @@ def test_histories_with_faults(threadis: Callable[..., Threadis], most: int) -> 
                 until(running.instance_pids, "an instance to kill", PAUSE)
                 os.kill(dice.choice(running.instance_pids()), signal.SIGKILL)
             case "stop":
-                with stopped(running, dice):
+                until(running.instance_pids, "an instance to stop", PAUSE)
+                with stopped(dice.choice(running.instance_pids())):
                     recorder.wait(dice.uniform(0.0, 1.0))
             case "proxy":
                 until(running.proxy_pids, "a proxy to kill", PAUSE)
@@ -385,15 +386,3 @@ def report(name: str, counts: Counter[str]) -> None:
         path = RESULTS / f"torture-histories-{SEED}.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**known, name: dict(counts)}, indent=1, sort_keys=True) + "\n")
-
-
-@contextmanager
-def stopped(running: Threadis, dice: random.Random) -> Iterator[None]:
-    """An instance that does nothing for a while."""
-    until(running.instance_pids, "an instance to stop", PAUSE)
-    pid = dice.choice(running.instance_pids())
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import Threadis
+from faults import stopped
 from raw import Raw, command, keys_of
 from threadis.server import Server
 from waiting import until
@@ -35,16 +36,6 @@ def number(running: Threadis, name: str) -> int:
     with running.client() as client:
         found: Any = client.info("everything")
     return int(found[name])
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process that does nothing for a while."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_what_many_want_at_once_is_one_look(running: Threadis) -> None:

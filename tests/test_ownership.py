@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import faults
 from conftest import Threadis
 from raw import Raw, bulk, command, keys_of
 from threadis.bench.load import Load, LoadResult
@@ -111,15 +112,11 @@ def kill(running: Threadis, index: int) -> None:
 @contextmanager
 def stopped(running: Threadis, index: int) -> Iterator[None]:
     """An instance that does nothing, and that is known to."""
-    pid = running.instance_pids()[index]
-    told = running.log().count(f"instance {index} does not answer: it is stopped")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        notice = f"instance {index} does not answer: it is stopped"
+    notice = f"instance {index} does not answer: it is stopped"
+    told = running.log().count(notice)
+    with faults.stopped(running.instance_pids()[index]):
         until(lambda: running.log().count(notice) > told, "the notice")
         yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 class Ledger:
