@@ -3,7 +3,6 @@
 
 use crate::harness::Proxy;
 use _core::commit::Unsettled;
-use _core::shared::ToCoordinator;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// SELECT, MSET, SELECT, and what is done to the record.
@@ -16,28 +15,8 @@ fn write(first: &[u8], second: &[u8], reply: Option<&[u8]>) -> (usize, Vec<Unset
     let proxy = Proxy::start(vec![Vec::new(), Vec::new()]);
     *proxy.instances[0].exec.lock().expect("no panic") = first.to_vec();
     *proxy.instances[1].exec.lock().expect("no panic") = second.to_vec();
-    let mut client = proxy.client();
-    client.send(&MSET);
-    let (mut commands, mut unsettled) = (0, Vec::new());
-    let mut take = || {
-        for letter in proxy.letters() {
-            match letter {
-                ToCoordinator::Command { args, .. } => {
-                    assert_eq!(args, MSET);
-                    commands += 1;
-                }
-                ToCoordinator::Unsettled(one) => unsettled.push(one),
-                _ => {}
-            }
-        }
-        commands
-    };
-    match reply {
-        Some(reply) => client.expect(reply, "MSET"),
-        None => while take() == 0 {},
-    }
-    take();
-    (commands, unsettled)
+    let told = proxy.ask(&MSET, reply);
+    (told.commands, told.unsettled)
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A worker between real sockets and instances that do as they are told.
 
 use _core::command::{Route, Row, Table, Verb};
+use _core::commit::Unsettled;
 use _core::instance::InstanceState;
 use _core::keys::{Begin, Find, KeySpec};
 use _core::merge::Merge;
@@ -166,6 +167,14 @@ fn answer(stream: &mut UnixStream, commands: &mut Vec<Vec<Vec<u8>>>) {
     }
 }
 
+/// What a coordinator is told.
+#[derive(Default)]
+pub struct Told {
+    /// How often to run the command.
+    pub commands: usize,
+    pub unsettled: Vec<Unsettled>,
+}
+
 /// A worker on a thread of its own, with a listener and its instances.
 pub struct Proxy {
     pub instances: Vec<Arc<Instance>>,
@@ -210,9 +219,34 @@ impl Proxy {
 }
 
 impl Proxy {
-    /// What the worker has told the coordinator.
-    pub fn letters(&self) -> Vec<ToCoordinator> {
-        self.shared.coordinator.take()
+    /// Takes in what the worker has told the coordinator of a client's command.
+    pub fn tell(&self, command: &[&[u8]], told: &mut Told) {
+        for letter in self.shared.coordinator.take() {
+            match letter {
+                ToCoordinator::Command { args, .. } => {
+                    assert_eq!(args, command);
+                    told.commands += 1;
+                }
+                ToCoordinator::Unsettled(one) => told.unsettled.push(one),
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets a client send a command that it hears of, or else the coordinator; what that was told.
+    pub fn ask(&self, command: &[&[u8]], reply: Option<&[u8]>) -> Told {
+        let (mut client, mut told) = (self.client(), Told::default());
+        client.send(command);
+        match reply {
+            Some(reply) => client.expect(reply, "what was asked"),
+            None => {
+                while told.commands == 0 {
+                    self.tell(command, &mut told);
+                }
+            }
+        }
+        self.tell(command, &mut told);
+        told
     }
 
     /// How many locks there are.

@@ -2,7 +2,6 @@
 
 use crate::harness::Proxy;
 use _core::commit::Unsettled;
-use _core::shared::ToCoordinator;
 
 /// `b` lives on the first instance, `a` on the second.
 const BLPOP: [&[u8]; 4] = [b"BLPOP", b"b", b"a", b"0"];
@@ -17,32 +16,14 @@ fn pop(exists: &[u8], exec: &[u8], reply: Option<&[u8]>) -> (Vec<Unsettled>, usi
     *proxy.instances[0].exec.lock().expect("no panic") = NOTHING.to_vec();
     *proxy.instances[1].exists.lock().expect("no panic") = exists.to_vec();
     *proxy.instances[1].exec.lock().expect("no panic") = exec.to_vec();
-    let mut client = proxy.client();
-    client.send(&BLPOP);
-    let (mut commands, mut unsettled) = (0, Vec::new());
-    let mut take = || {
-        for letter in proxy.letters() {
-            match letter {
-                ToCoordinator::Command { args, .. } => {
-                    assert_eq!(args, BLPOP);
-                    commands += 1;
-                }
-                ToCoordinator::Unsettled(one) => unsettled.push(one),
-                _ => {}
-            }
-        }
-        commands
-    };
-    match reply {
-        Some(reply) => client.expect(reply, "BLPOP"),
-        None => while take() == 0 {},
-    }
+    let mut told = proxy.ask(&BLPOP, reply);
     // The worker has ended the lock before it answers somebody else: the first key is nobody's.
     let mut other = proxy.client();
     other.send(&[b"GET", b"b"]);
     other.expect(b"$1\r\nb\r\n", "GET");
-    assert_eq!(take(), usize::from(reply.is_none()));
-    (unsettled, proxy.locks())
+    proxy.tell(&BLPOP, &mut told);
+    assert_eq!(told.commands, usize::from(reply.is_none()));
+    (told.unsettled, proxy.locks())
 }
 
 #[test]
