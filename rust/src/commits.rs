@@ -15,7 +15,7 @@
 use crate::commit::{Commit, EXEC, Stage};
 use crate::lane::{Duty, State};
 use crate::lock_table::{Holder, Want};
-use crate::reply::{Broken, is_error};
+use crate::reply::{Broken, STRAY, is_error};
 use crate::shared::ToCoordinator;
 use crate::worker::Worker;
 use slab::Slab;
@@ -30,7 +30,6 @@ pub(crate) const PREPARE_NANOSECONDS: u64 = 200_000_000;
 const LATE_NANOSECONDS: u64 = 1_000_000_000;
 /// Nanoseconds in which an instance has run its part, or nobody waits for it any more.
 pub(crate) const RUN_NANOSECONDS: u64 = 5_000_000_000;
-pub(crate) const STRAY: Broken = Broken("stray reply");
 
 /// The commits of a worker.
 #[derive(Debug, Default)]

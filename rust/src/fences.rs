@@ -11,7 +11,7 @@
 //! refuses part of it runs nothing.
 
 use crate::guard::Guard;
-use crate::reply::{Broken, aggregate, split_first};
+use crate::reply::{Broken, STRAY, aggregate, split_first};
 use crate::request::{Args, push_array, push_bulk, push_command};
 use crate::route::push_args;
 use crate::users::ADMIN;
@@ -182,7 +182,7 @@ impl Fences {
     /// # Errors
     /// `Broken` if the server itself said what it never says.
     pub(crate) fn cut(&mut self, buffer: &[u8], now: u64) -> Result<Option<Block>, Broken> {
-        let flight = self.flights.front_mut().ok_or(Broken("stray reply"))?;
+        let flight = self.flights.front_mut().ok_or(STRAY)?;
         let guard = &self.guards[flight.guard];
         let Some((length, outcome)) = flight.cut(buffer, guard)? else { return Ok(None) };
         let guard = guard.name.clone();

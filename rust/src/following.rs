@@ -67,6 +67,7 @@ impl Worker {
     /// A command is being tried on a lane: all it has in flight.
     pub(crate) fn note_try(&mut self, place: usize, keys: Arc<[Fingerprint]>, is_of_group: bool) {
         let tries = &mut self.tries;
+        // Before there is more memory for them: so each is looked at a few times at most.
         if tries.known.len() == tries.known.capacity() {
             tries.known.retain(|one| one.mark.is_open(&self.lanes));
         }

@@ -4,7 +4,7 @@ use crate::big::BIG;
 use crate::fences::Fences;
 use crate::lane::{self, BUFFER_KEEP, Duty, Expect, Lane, State, opening};
 use crate::net::{self, Io};
-use crate::reply::Broken;
+use crate::reply::{Broken, STRAY};
 use crate::shared::Shared;
 use rustix::io::Errno;
 use slab::Slab;
@@ -318,21 +318,31 @@ impl Lanes {
         if !self.pass_opening(place)? {
             return Ok(None);
         }
+        let Some(&expect) = self.open[place].expects.front() else {
+            return if self.has_more(place) { Err(STRAY) } else { Ok(None) };
+        };
+        let Some((start, length)) = self.cut_next(place)? else { return Ok(None) };
+        let lane = &mut self.open[place];
+        lane.expects.pop_front();
+        lane.answered += 1;
+        Ok(Some((start, length, expect)))
+    }
+
+    /// Cuts what comes next, whosoever it is, once the opening has passed: where it lies in `received`.
+    ///
+    /// # Errors
+    /// `Broken` for what is no reply.
+    pub(crate) fn cut_next(&mut self, place: usize) -> Result<Option<(u32, u32)>, Broken> {
         let lane = &mut self.open[place];
         let buffer = self.received.after(place, lane.start);
         if buffer.is_empty() {
             return Ok(None);
         }
-        if lane.expects.is_empty() {
-            return Err(Broken("stray reply"));
-        }
         let Some(length) = lane.cutter.cut(buffer)? else { return Ok(None) };
         let start = lane.start;
         lane.start += length;
-        let expect = lane.expects.pop_front().ok_or(Broken("stray reply"))?;
-        lane.answered += 1;
         let number = |offset| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
-        Ok(Some((number(start)?, number(length)?, expect)))
+        Ok(Some((number(start)?, number(length)?)))
     }
 
     /// A lane, to change it, beside what all have received.

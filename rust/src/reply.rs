@@ -22,6 +22,9 @@ const TYPES: &[u8] = b"+-:_#,(*~>%|$=!";
 #[derive(Debug, PartialEq, Eq)]
 pub struct Broken(pub &'static str);
 
+/// One that nobody waits for.
+pub(crate) const STRAY: Broken = Broken("stray reply");
+
 /// Where the search for the end of the next reply stands.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cutter {

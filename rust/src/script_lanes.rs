@@ -3,7 +3,7 @@
 use crate::fences::{Block, Fences};
 use crate::lane::{Duty, Expect};
 use crate::lanes::Lanes;
-use crate::reply::Broken;
+use crate::reply::{Broken, STRAY};
 use memchr::memmem;
 
 /// Seconds after which a fence comes no more: it is sent together with what is before it.
@@ -72,7 +72,7 @@ impl Lanes {
         let start = lane.start;
         lane.start += block.length;
         lane.answered += 1;
-        let expect = lane.expects.pop_front().ok_or(Broken("stray reply"))?;
+        let expect = lane.expects.pop_front().ok_or(STRAY)?;
         Ok(Some((start, block, expect)))
     }
 }

@@ -7,8 +7,8 @@
 //!                                 ─► nothing there: the coordinator waits (waited.rs, blocking.py)
 //! ```
 //! Of keys of several instances these are the first ones, as many as one instance has; if these have
-//! nothing, see looks.rs. Only while nobody waits for one of its keys: whoever does comes first. Who must go to the coordinator
-//! goes behind those of this worker that are still trying the same key: they came before.
+//! nothing, see looks.rs. Only while nobody waits for one of its keys: whoever does comes first. Who
+//! must go to the coordinator goes behind those that came before (following.rs).
 
 use crate::client::{Gate, Owed};
 use crate::command::Row;

@@ -1,10 +1,9 @@
 //! The lanes of commits and of looks, among all lanes: a commit has one to each of its instances for
 //! itself, looks share one to each.
 
-use crate::commits::STRAY;
 use crate::lane::{Duty, Lane};
 use crate::lanes::Lanes;
-use crate::reply::Broken;
+use crate::reply::{Broken, STRAY};
 use crate::worker::Worker;
 
 impl Lanes {
@@ -16,16 +15,7 @@ impl Lanes {
         if !self.pass_opening(place)? {
             return Ok(None);
         }
-        let lane = &mut self.open[place];
-        let buffer = self.received.after(place, lane.start);
-        if buffer.is_empty() {
-            return Ok(None);
-        }
-        let Some(length) = lane.cutter.cut(buffer)? else { return Ok(None) };
-        let start = lane.start;
-        lane.start += length;
-        let number = |offset| u32::try_from(offset).map_err(|_| Broken("buffer over 4 GB"));
-        Ok(Some((number(start)?, number(length)?)))
+        self.cut_next(place)
     }
 
     /// True if the beginning of something is there that nobody has asked for.

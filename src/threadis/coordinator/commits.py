@@ -232,9 +232,12 @@ class Commits:
         self._spawn(self._settle_for_worker(letter))
 
     async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
-        socket = {index: self._links.instance(index).socket for index, _ in letter.lanes}
-        lanes = [(index, socket[index], b" name=%s " % lane) for index, lane in letter.lanes]
-        await self._pass_all(lanes)
+        await self._pass_all(
+            [
+                (index, self._links.instance(index).socket, b" name=%s " % lane)
+                for index, lane in letter.lanes
+            ]
+        )
         if letter.name:  # else there are no records
             await self._settle_all(letter.name, letter.first, letter.others)
         if letter.token is not None:
