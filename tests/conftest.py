@@ -41,9 +41,9 @@ class Threadis:
         self.folder = folder
         self.log_path = log_path
         self._log = self.log_path.open("wb")
-        command = [sys.executable, "-m", "threadis", "serve", "--port", "0", "--dir", str(folder)]
+        command = [sys.executable, "-m", "threadis", "serve", "--dir", str(folder)]
         self.process = subprocess.Popen(
-            [*command, *arguments],
+            [*command, "--port", "auto", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,

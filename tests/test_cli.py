@@ -46,7 +46,7 @@ def test_the_plan_is_printed_and_nothing_started(run_threadis: Run, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--port", "x"], "threadis: --port: 'x' is not a number from 0 to 65535\n"),
+        (["--port", "x"], "threadis: --port: 'x' is neither auto nor from 0 to 65535\n"),
         (["--set", "port=1"], "threadis: set port: threadis decides this; use --port instead\n"),
         (["--config", "none.toml"], "threadis: config: cannot read none.toml: No such file"),
     ],
@@ -68,7 +68,7 @@ def test_an_unknown_flag_is_status_2(run_threadis: Run) -> None:
 
 
 def test_what_cannot_be_started_is_one_line_and_status_1(run_threadis: Run, tmp_path: Path) -> None:
-    done = run_threadis("serve", "--port", "0", "--server", str(tmp_path / "none"))
+    done = run_threadis("serve", "--port", "auto", "--server", str(tmp_path / "none"))
     assert done.returncode == 1
     assert done.stderr.startswith("threadis: cannot run ")
     assert done.stderr.count("\n") == 1

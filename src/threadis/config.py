@@ -54,7 +54,7 @@ def _knob(
     return dataclasses.field(default=default, metadata={"knob": knob})
 
 
-_PORT, _ANY = values.number(0, 65535), values.number(0, 2**31 - 1)
+_PORT, _ANY = values.auto_or_number(0, 65535), values.number(0, 2**31 - 1)
 _SOME = values.number(1, 2**31 - 1)
 
 
@@ -65,14 +65,16 @@ class Config:
     """All that ``threadis serve`` was told, checked."""
 
     host: str = _knob("127.0.0.1", values.addresses, LISTEN, "ADDRESSES", "Addresses to listen on, separated by spaces; * is every interface.")
-    port: int = _knob(6379, _PORT, LISTEN, "PORT", "TCP port; 0 takes a free one and prints it.")
+    port: int | None = _knob(6379, _PORT, LISTEN, "PORT|auto", "TCP port; auto: a free one, which is printed; 0: none, only --unixsocket.")
     unixsocket: str | None = _knob(None, values.path, LISTEN, "PATH", "Also listen on this Unix socket.")
+    unixsocketperm: int | None = _knob(None, values.permissions, LISTEN, "MODE", "Mode of the Unix socket, as 770; who may write may connect (default: by umask)")
+    unixsocketgroup: str | None = _knob(None, values.text, LISTEN, "GROUP", "Group of the Unix socket.")
     tcp_backlog: int = _knob(511, _SOME, LISTEN, "N", "Connections that may wait to be accepted.")
     protected_mode: bool = _knob(True, values.yes_or_no, LISTEN, "yes|no", "Without a password, serve only clients of this machine.")
     requirepass: str | None = _knob(None, values.text, LISTEN, "PASSWORD", "Password that clients must give.", is_flag=False)
     requirepass_file: str | None = _knob(None, values.path, LISTEN, "FILE", "File with the password that clients must give (never in argv).")
-    instances: int | None = _knob(None, values.count(MAX_INSTANCES), CORES, "N|auto", "Stock servers, each on its own core; auto: from the CPUs, or as the data says.")
-    workers: int | None = _knob(None, values.count(MAX_WORKERS), CORES, "N|auto", "Proxy threads, each on its own core; auto: from the CPUs.")
+    instances: int | None = _knob(None, values.auto_or_number(1, MAX_INSTANCES), CORES, "N|auto", "Stock servers, each on its own core; auto: from the CPUs, or as the data says.")
+    workers: int | None = _knob(None, values.auto_or_number(1, MAX_WORKERS), CORES, "N|auto", "Proxy threads, each on its own core; auto: from the CPUs.")
     dir: str = _knob("threadis-data", values.path, DATA, "DIR", "Data directory; made when missing.")
     maxmemory: int = _knob(0, values.memory, DATA, "SIZE", "Memory for all instances together, as 100mb or 8gb; 0: no limit.")
     maxmemory_policy: str = _knob("noeviction", values.one_of(*POLICIES), DATA, "POLICY", "What to evict when the memory is full.")

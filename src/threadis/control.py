@@ -55,7 +55,10 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     instance_password: str
     data_dir: str
     config_file: str | None
-    tcp_port: int
+    tcp_port: int  # 0: none
+    bind: str  # the addresses as the user wrote them
+    unixsocketperm: int  # 0: by umask
+    unixsocketgroup: str
     databases: int
     requirepass: str | None
     protected_mode: bool

@@ -24,6 +24,8 @@ FLAG_INSTEAD = {
     "tcp-keepalive": "--tcp-keepalive",
     "timeout": "--timeout",
     "unixsocket": "--unixsocket",
+    "unixsocketgroup": "--unixsocketgroup",
+    "unixsocketperm": "--unixsocketperm",
 }
 
 # Directives that would take an instance out of our hands, with the reason.
@@ -47,8 +49,6 @@ OURS = {
     "slaveof": "instances do not replicate",
     "supervised": "instances stay children of the supervisor",
     "syslog-enabled": "each instance writes to server.log in its own directory",
-    "unixsocketgroup": "only threadis connects to the instances",
-    "unixsocketperm": "only threadis connects to the instances",
     "user": "users are kept alike on all instances by threadis",
 }
 OUR_PREFIXES = {

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 from threadis.control import Listener
 from threadis.errors import ListenError
 
+LOOPBACK = "127.0.0.1"  # where redis-cli goes by itself
 ANY = {"*": "0.0.0.0", "::*": "::"}  # noqa: S104  # redis-server's names for every interface
+ANY_REACHED = {"*": LOOPBACK, "0.0.0.0": LOOPBACK, "::*": "::1", "[::]": "::1"}  # noqa: S104
+ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine does not have the address
 
 
 class Listeners:
@@ -22,27 +26,28 @@ class Listeners:
         self._sockets: list[socket.socket] = []
         self._unix: tuple[Path, int] | None = None  # the path, and the inode that is ours
 
-    def bind_tcp(self, host: str, port: int) -> None:
-        """Bind every address of ``host``; with port 0 all to the same free one."""
-        self.tcp_port = port
+    def bind_tcp(self, host: str, port: int | None) -> None:
+        """Bind every address of ``host``; with port None all to the same free one."""
+        self.tcp_port = port or 0
         for word in host.split():
             # redis-server's dash: an address that this machine may not have
             name, optional = word.removeprefix("-"), word.startswith("-")
             try:
-                sock = _bind(ANY.get(name, name), self.tcp_port)
+                found = self._bind_name(name)
             except OSError as error:
-                if optional and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                if optional and error.errno in ABSENT:
                     continue
                 self.close()
                 raise ListenError(_sentence(name, self.tcp_port, error)) from None
-            self.tcp_port = sock.getsockname()[1]
-            shown = f"[{name}]" if ":" in name and name != "::*" else name
-            self._add(sock, f"{shown}:{self.tcp_port}", is_unix=False)
+            for sock, address in found:
+                shown = name if name in ANY else address
+                shown = f"[{shown}]" if ":" in shown and name not in ANY else shown
+                self._add(sock, f"{shown}:{self.tcp_port}", is_unix=False)
         if not self.listeners:
             raise ListenError(f"host: this machine has none of {host}; choose another --host")
 
-    def bind_unix(self, path: str) -> None:
-        """Bind a Unix socket, over a stale one if need be."""
+    def bind_unix(self, path: str, mode: int | None = None, group: str | None = None) -> None:
+        """Bind a Unix socket, over a stale one if need be; nobody can connect before it listens."""
         full = Path(path).absolute()
         check_unix(path)
         with contextlib.suppress(FileNotFoundError):
@@ -56,6 +61,18 @@ class Listeners:
             raise ListenError(f"unixsocket: cannot listen on {full}: {why}") from None
         self._unix = (full, full.lstat().st_ino)
         self._add(sock, str(full), is_unix=True)
+        try:
+            if group:
+                shutil.chown(full, group=int(group) if group.isdigit() else group)
+            if mode:
+                full.chmod(mode)
+        except LookupError:
+            self.close()
+            raise ListenError(f"unixsocketgroup: there is no group {group}") from None
+        except OSError as error:
+            self.close()
+            why = f"{error.strerror}; you may give it to a group that you are in"
+            raise ListenError(f"unixsocketgroup: cannot give {full} to {group}: {why}") from None
 
     def close(self) -> None:
         """Close our copies and take the Unix socket's name away; connections live on."""
@@ -68,6 +85,29 @@ class Listeners:
                 if path.lstat().st_ino == inode:
                     path.unlink()
             self._unix = None
+
+    def _bind_name(self, name: str) -> list[tuple[socket.socket, str]]:
+        """Bind all addresses of a name that this machine has: localhost may be two."""
+        bound: list[tuple[socket.socket, str]] = []
+        absent: OSError | None = None
+        try:
+            for family, address in _addresses(ANY.get(name, name)):
+                try:
+                    sock = _bind(family, (address, self.tcp_port))
+                except OSError as error:
+                    if error.errno not in ABSENT:
+                        raise
+                    absent = error
+                    continue
+                bound.append((sock, address))
+                self.tcp_port = sock.getsockname()[1]
+        except OSError:
+            for sock, _ in bound:
+                sock.close()
+            raise
+        if absent and not bound:
+            raise absent
+        return bound
 
     def _add(self, sock: socket.socket, address: str, *, is_unix: bool) -> None:
         self._sockets.append(sock)
@@ -98,10 +138,15 @@ def check_unix(path: str) -> None:
     )
 
 
-def _bind(name: str, port: int) -> socket.socket:
-    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
+def _addresses(name: str) -> list[tuple[socket.AddressFamily, str]]:
+    """Each address of a name once, IPv4 first: that is where most clients try."""
+    found = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    unique = dict.fromkeys((family, str(address[0])) for family, *_, address in found)
+    return sorted(unique, key=lambda one: one[0] != socket.AF_INET)
+
+
+def _bind(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         # A port whose last connections are in TIME_WAIT is free; one that is served is not
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -118,7 +163,7 @@ def _sentence(name: str, port: int, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return f"host: {name!r} is not an address of this machine; check --host"
     if error.errno == errno.EADDRINUSE:
-        return f"port: {port} is in use on {name}; choose another --port, or 0 for a free one"
+        return f"port: {port} is in use on {name}; choose another --port, or auto for a free one"
     if error.errno == errno.EACCES:
         return f"port: {port} needs root; choose another --port, above 1023"
     if error.errno == errno.EADDRNOTAVAIL:

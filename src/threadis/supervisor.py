@@ -28,7 +28,7 @@ from threadis import (
 from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
-from threadis.errors import ServerError
+from threadis.errors import ConfigError, ServerError
 from threadis.instance import Instance
 from threadis.process import raise_file_limit
 from threadis.proxy_process import ProxyProcess, file_limit
@@ -106,14 +106,14 @@ class Supervisor:
         added = allocator.environment(config.allocator, chosen)
         chosen = dataclasses.replace(chosen, environment=added)
         planned = make_plan(config)
-        self._listeners.bind_tcp(config.host, config.port)
-        if config.unixsocket:
-            listeners.check_unix(config.unixsocket)
+        self._bind()
         count = len(planned.instance_cpus)
         placement.check_pins(config.pin_database, config.databases, count)
         self._data.open(count, config.placement, config.pin_database)
         if config.unixsocket:
-            self._listeners.bind_unix(config.unixsocket)
+            self._listeners.bind_unix(
+                config.unixsocket, config.unixsocketperm, config.unixsocketgroup
+            )
         self._describe(chosen, planned)
         self._raise_file_limit()
         password = secrets.token_hex(32)
@@ -121,6 +121,19 @@ class Supervisor:
         self._tell_allocator(chosen.environment)
         await self._start_proxy(planned, password)
         self._tell_where()
+
+    def _bind(self) -> None:
+        """Bind the TCP port. A Unix socket is only looked at: it is taken under the data's lock."""
+        config = self._config
+        if config.unixsocket:
+            listeners.check_unix(config.unixsocket)
+        elif config.port == 0:
+            raise ConfigError(
+                "port: 0 is no TCP port; add --unixsocket PATH to serve on a Unix socket only, "
+                "or choose a free port with --port auto"
+            )
+        if config.port != 0:
+            self._listeners.bind_tcp(config.host, config.port)
 
     async def _start_instances(
         self, chosen: server.Server, planned: plan.Plan, password: str
@@ -181,6 +194,9 @@ class Supervisor:
             data_dir=str(self._data.path),
             config_file=config.config_file,
             tcp_port=self._listeners.tcp_port,
+            bind=config.host,
+            unixsocketperm=config.unixsocketperm or 0,
+            unixsocketgroup=config.unixsocketgroup or "",
             databases=config.databases,
             requirepass=config.requirepass,
             protected_mode=config.protected_mode,
@@ -243,8 +259,7 @@ class Supervisor:
 
     def _tell_where(self) -> None:
         for listener in self._listeners.listeners:
-            how = f"-s {listener.address}" if listener.is_unix else f"-p {self._listeners.tcp_port}"
-            self._say(f"serving  {listener.address}   (redis-cli {how})")
+            self._say(f"serving  {listener.address}   (redis-cli {_reached_by(listener)})")
         for one in self._instances:
             if one.state is not State.READY:
                 log.warning("instance %d is not ready yet: %s", one.index, one.state)
@@ -266,3 +281,12 @@ class Supervisor:
             return clean and all(ends)
         finally:
             self._data.close()
+
+
+def _reached_by(listener: control.Listener) -> str:
+    """The flags with which redis-cli on this machine connects."""
+    if listener.is_unix:
+        return f"-s {listener.address}"
+    host, _, port = listener.address.rpartition(":")
+    host = listeners.ANY_REACHED.get(host, host.strip("[]"))
+    return f"-p {port}" if host == listeners.LOOPBACK else f"-p {port} -h {host}"

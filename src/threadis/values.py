@@ -68,9 +68,9 @@ def number(low: int, high: int) -> Reader[int]:
     return read
 
 
-def count(high: int) -> Reader[int | None]:
-    """``auto`` (None), or a number from 1 to ``high``."""
-    read_number = number(1, high)
+def auto_or_number(low: int, high: int) -> Reader[int | None]:
+    """``auto`` (None), or a number from ``low`` to ``high``."""
+    read_number = number(low, high)
 
     def read(name: str, raw: object) -> int | None:
         if isinstance(raw, str) and raw.lower() == "auto":
@@ -78,9 +78,16 @@ def count(high: int) -> Reader[int | None]:
         try:
             return read_number(name, raw)
         except ConfigError:
-            raise ConfigError(f"{name}: {raw!r} is neither auto nor from 1 to {high}") from None
+            raise ConfigError(f"{name}: {raw!r} is neither auto nor from {low} to {high}") from None
 
     return read
+
+
+def permissions(name: str, raw: object) -> int:
+    """A file's mode in octal, as redis-server reads ``unixsocketperm``; 0 is the umask's word."""
+    if isinstance(raw, bool) or not re.fullmatch(r"0?[0-7]{1,3}", str(raw)):
+        raise ConfigError(f"{name}: {raw!r} is not a mode in octal; write it as in 770")
+    return int(str(raw), 8)
 
 
 def memory(name: str, raw: object) -> int:

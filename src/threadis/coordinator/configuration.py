@@ -71,12 +71,13 @@ class Configuration:
         self._lock = asyncio.Lock()
         self._has_file = start.config_file is not None
         unix = [one.address for one in start.listeners if one.is_unix]
-        hosts = [one.address.rsplit(":", 1)[0] for one in start.listeners if not one.is_unix]
         self._protected = start.allowed["enable-protected-configs"]
         self._values: dict[str, str] = {
             "port": str(start.tcp_port),
-            "bind": " ".join(host.strip("[]") for host in hosts),
+            "bind": start.bind,
             "unixsocket": unix[0] if unix else "",
+            "unixsocketperm": f"{start.unixsocketperm:o}",
+            "unixsocketgroup": start.unixsocketgroup,
             "databases": str(start.databases),
             "dir": start.data_dir,
             "logfile": "",
