@@ -1,13 +1,13 @@
 //! Clients come and go: accepting, handing over, closing the idle, stopping.
 
-use crate::client::{Client, Closing, Gate, Owed};
+use crate::client::{Client, Closing, Gate};
 use crate::client_info::{ClientInfo, Session};
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::monitor::Monitor;
 use crate::net::{self, Io, Peer};
-use crate::shared::{Change, ClientKey, Mail, ToCoordinator};
+use crate::shared::{ClientKey, Mail, ToCoordinator};
 use crate::subscriptions::Kind;
 use crate::worker::Worker;
 use rustix::event::epoll;
@@ -201,36 +201,6 @@ impl Worker {
             }
         }
         self.read_messages();
-    }
-
-    fn coordinator_reply(&mut self, key: ClientKey, reply: Vec<u8>, change: Change) {
-        let Some(client) = self.clients.get_mut(key.place) else {
-            return;
-        };
-        if client.generation != key.generation {
-            return;
-        }
-        if let Some(watching) = change.watching {
-            client.is_watching = watching;
-        }
-        if change.monitoring {
-            self.begin_monitoring(key.place);
-        }
-        let has_run =
-            !reply.starts_with(b"-") && !reply.starts_with(b"_") && !reply.starts_with(b"*-");
-        self.show_kept(key.place, has_run);
-        if let Some(db) = change.db {
-            self.change_state(key.place, |state| state.db = db);
-        }
-        let client = &mut self.clients[key.place];
-        if let Some(Owed::Waiting(_)) = client.owed.front() {
-            self.count_answered(key.place, &reply);
-            let client = &mut self.clients[key.place];
-            client.hold(client.front, reply);
-            client.settle(&self.lanes.received);
-            self.open_gate(key.place);
-            self.mark_dirty(key.place);
-        }
     }
 
     fn instance_changed(&mut self, index: usize, state: InstanceState) {

@@ -90,8 +90,14 @@ impl Worker {
             let client = &mut self.clients[place];
             client.readable = true;
             client.hung_up |= flags.intersects(HANG_UP);
-            if client.hung_up && client.gate == Gate::Coordinator {
-                self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
+            if client.hung_up {
+                match client.gate {
+                    Gate::Coordinator => {
+                        self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
+                    }
+                    Gate::Pause => self.end_after_replies(place),
+                    _ => {}
+                }
             }
             self.mark_ready(place);
         }

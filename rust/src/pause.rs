@@ -13,7 +13,8 @@ pub const WRITES: u8 = 1;
 pub const ALL: u8 = 2;
 
 impl Worker {
-    /// True, and the gate is shut, if this command must wait for the end of a pause.
+    /// True, and the gate is shut, if this command must wait for the end of a pause; whoever has left
+    /// does not.
     pub(crate) fn must_pause(&mut self, place: usize, row: &Row) -> bool {
         let client = &mut self.clients[place];
         let is_exec = row.route == Route::Session(Verb::Exec);
@@ -23,6 +24,10 @@ impl Worker {
         // What EXEC runs belongs to an EXEC that has begun.
         if client.executing.is_some() || pause != ALL && !(pause == WRITES && may_replicate) {
             return false;
+        }
+        if client.hung_up {
+            self.end_after_replies(place); // its command would wait, and it has left
+            return true;
         }
         client.gate = Gate::Pause;
         self.counters.clients_paused += 1;

@@ -1,12 +1,12 @@
 //! Commands that a worker has begun with, and their clients: answered after all, or handed over to the
 //! coordinator.
 
-use crate::client::{Closing, Gate};
+use crate::client::{Closing, Gate, Owed};
 use crate::client_info::ClientInfo;
 use crate::lane::Expect;
 use crate::pause;
 use crate::reply::is_error;
-use crate::shared::ToCoordinator;
+use crate::shared::{Change, ClientKey, ToCoordinator};
 use crate::worker::Worker;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -77,6 +77,43 @@ impl Worker {
         });
         if self.clients[place].hung_up {
             self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
+        }
+    }
+
+    /// The coordinator has answered; with nothing at all if the client has left while its command waited.
+    pub(crate) fn coordinator_reply(&mut self, key: ClientKey, reply: Vec<u8>, change: Change) {
+        let Some(client) = self.clients.get_mut(key.place) else {
+            return;
+        };
+        if client.generation != key.generation {
+            return;
+        }
+        if let Some(watching) = change.watching {
+            client.is_watching = watching;
+        }
+        if change.monitoring {
+            self.begin_monitoring(key.place);
+        }
+        let has_run =
+            !reply.starts_with(b"-") && !reply.starts_with(b"_") && !reply.starts_with(b"*-");
+        self.show_kept(key.place, has_run);
+        if let Some(db) = change.db {
+            self.change_state(key.place, |state| state.db = db);
+        }
+        let client = &mut self.clients[key.place];
+        if let Some(Owed::Waiting(_)) = client.owed.front() {
+            self.count_answered(key.place, &reply);
+            let client = &mut self.clients[key.place];
+            if reply.is_empty() {
+                // It has left while its command waited: what it has sent behind that is not run.
+                client.pop_front();
+                client.gate = Gate::Open;
+                return self.end_after_replies(key.place);
+            }
+            client.hold(client.front, reply);
+            client.settle(&self.lanes.received);
+            self.open_gate(key.place);
+            self.mark_dirty(key.place);
         }
     }
 }

@@ -25,6 +25,7 @@ from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.debug import Debug
+from threadis.coordinator.departures import LEFT, Departures
 from threadis.coordinator.ending import Ending
 from threadis.coordinator.everywhere import Everywhere
 from threadis.coordinator.execution import Execution
@@ -80,6 +81,7 @@ class Coordinator:
         self._core = core
         self._links = links
         self._tasks: set[asyncio.Task[None]] = set()
+        self._departures = Departures()
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, links.count)
@@ -108,7 +110,9 @@ class Coordinator:
         self._execution = Execution(
             links, self.locks, self._table, locality, self._commits, borrowing, self._tracking
         )
-        self._blocking = Blocking(self._execution, core, self._log_served, runs_again=is_7_2)
+        self._blocking = Blocking(
+            self._execution, core, self._departures, self._log_served, runs_again=is_7_2
+        )
         self.clients.waiting = self._blocking
         self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
         scripts = Scripts(self._execution, self._library, self._busy, self._users, callers, taught)
@@ -147,7 +151,7 @@ class Coordinator:
             "memory|stats": Memory(links, start.databases).stats,
             **Modules(start).handlers(),
             **Acl(links, self._users).handlers(),
-            **Everywhere(links, self.clients, start.databases).handlers(),
+            **Everywhere(links, self._departures, start.databases).handlers(),
             **Latency(links, self.tallies).handlers(),
             **self._logs.handlers(),
             **self._tracking.handlers(),
@@ -172,15 +176,14 @@ class Coordinator:
         if command.is_question:
             self._keep(asyncio.create_task(self._permission.judge(command)))
             return
-        if self._name(command) in TYPES:
-            self._blocking.expect(command)
+        self._departures.begin(command)
         self._keep(asyncio.create_task(self._run(command)))
 
     async def _run(self, command: _core.Command) -> None:
         is_for_a_client.set(True)
         name = self._name(command)
         began = time.monotonic()
-        reply: bytes | Answer | None = b""  # nobody is there any more
+        reply: bytes | Answer | None = LEFT
         try:
             handler = self._handlers.get(name)
             if await self._pause.let_pass(command):
@@ -195,9 +198,9 @@ class Coordinator:
         except Exception:  # one command's bug must not become another client's silence
             log.exception("%s failed", name)
             reply = resp.error("ERR threadis: internal error, see the log")
+        self._departures.end(command)
         if name in TYPES:
             self._core.arrived(command)
-            self._blocking.known(command)
         if name in ("flushall", "flushdb"):
             with contextlib.suppress(LinkError):
                 await self._shares.spread()
@@ -224,7 +227,8 @@ class Coordinator:
         if isinstance(letter, _core.Ran):
             self._keep(asyncio.create_task(self._transactions.finished(client)))
             return
-        self._blocking.left(client, is_gone=letter.is_gone)
+        self._departures.left(client, is_gone=letter.is_gone)
+        self._blocking.left(client)
         self._pause.left(client)
         if letter.is_gone:
             self._monitoring.gone(client)

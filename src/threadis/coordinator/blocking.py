@@ -19,13 +19,14 @@ from threadis.commands import SCRIPTS
 from threadis.coordinator import streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.answer import Handler, Reply
+from threadis.coordinator.departures import LEFT, Departures
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, LinkError, Words, value
 from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.serving import Held, Serving
 from threadis.coordinator.table import Parsed
-from threadis.coordinator.waiters import TYPES, ClientKey, Request, Waiter, client_key, request
+from threadis.coordinator.waiters import TYPES, ClientKey, Request, Waiter, request
 
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
 SWAPS: Final = frozenset({"swapdb", "flushall", "flushdb"})
@@ -38,6 +39,7 @@ class Blocking:
         self,
         execution: Execution,
         core: _core.Proxy,
+        departures: Departures,
         served: Callable[[_core.Command], None],
         *,
         runs_again: bool,
@@ -45,17 +47,15 @@ class Blocking:
         self._execution = execution
         self._tracking = execution.tracking
         self._table = execution.table
+        self._departures = departures
         self._serving = Serving(execution, core, served, runs_again=runs_again)
         self._waiters = self._serving.waiters
-        self._hung_up: set[ClientKey] = set()
-        self._looking: set[ClientKey] = set()  # clients whose commands do not wait yet
-        self._gone: set[ClientKey] = set()  # of these
         self._gates: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
         self._coming: dict[Place, set[asyncio.Future[None]]] = {}  # commands that look for now
 
     def count(self) -> int:
         """Return how many clients wait."""
-        return len(self._waiters)
+        return len(self._waiters) + self._departures.waiting
 
     def count_keys(self, *, only_groups: bool = False) -> int:
         """Return for how many keys they wait; or consumers of groups do."""
@@ -83,18 +83,6 @@ class Blocking:
                 self._coming[place].discard(is_known)
                 if not self._coming[place]:
                     del self._coming[place]
-
-    def expect(self, command: _core.Command) -> None:
-        """A command that may wait has come; until it is ``known``, its client may vanish."""
-        self._looking.add(client_key(command))
-
-    def known(self, command: _core.Command) -> None:
-        """It waits, or has been answered."""
-        client = client_key(command)
-        self._looking.discard(client)
-        if client in self._gone:
-            self._gone.discard(client)
-            self._hung_up.discard(client)
 
     async def all_known(self, places: Iterable[Place]) -> None:
         """Wait until blocking commands for these keys that came before are known."""
@@ -132,8 +120,8 @@ class Blocking:
                 return reply
         names = [(db, access.key) for access in parsed.keys]
         async with self._serving.hold(names, token) as held:
-            if client_key(command) in self._gone:
-                return b""  # nothing is taken for it
+            if self._departures.is_gone(command):
+                return LEFT  # nothing is taken for it
             if token is None and wish.takes:
                 await self._serving.serve(names, held, wish.line)
             return await self._try(parsed, wish, db, kind, held)
@@ -207,17 +195,11 @@ class Blocking:
                 async with self._serving.hold(wanted) as held:
                     await self._serving.serve(wanted, held)
 
-    def left(self, client: ClientKey, *, is_gone: bool) -> None:
+    def left(self, client: ClientKey) -> None:
         """A client has hung up, or is gone: nothing is popped for it any more."""
-        if is_gone and client not in self._looking:
-            self._hung_up.discard(client)
-        else:
-            self._hung_up.add(client)  # it is not to wait, once it has looked
-            if is_gone:
-                self._gone.add(client)
         waiter = self._waiters.of_client(client)
         if waiter:
-            self._serving.give_up(waiter, b"")
+            self._serving.give_up(waiter, LEFT)
 
     def unblock(self, client_id: int, *, with_error: bool) -> bool:
         """CLIENT UNBLOCK; False if the client does not wait."""
@@ -246,8 +228,8 @@ class Blocking:
         )
 
     def _wait(self, command: _core.Command, wish: Request, began: float) -> bytes | None:
-        if client_key(command) in self._hung_up:
-            return b""
+        if self._departures.has_left(command):
+            return LEFT
         waiter = Waiter(command, wish)
         if wish.timeout:
             loop = asyncio.get_running_loop()

@@ -8,23 +8,22 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from threadis import _core, resp
-from threadis.coordinator.clients import Clients
 from threadis.coordinator.commits import RECORDS
+from threadis.coordinator.departures import LEFT, Departures
 from threadis.coordinator.links import Kind, Links, Words, value
 
 Handler = Callable[[_core.Command], Awaitable[bytes]]
-LOOK: Final = 0.5  # seconds between looks whether a waiting client is still there
 WHOLE: Final = re.compile(rb"0|-?[1-9][0-9]{0,17}")
 
 
 class Everywhere:
     """Persistence, the allocators, and what a primary without replicas says of these."""
 
-    def __init__(self, links: Links, clients: Clients, databases: int) -> None:
-        self._links, self._clients = links, clients
+    def __init__(self, links: Links, departures: Departures, databases: int) -> None:
+        self._links, self._departures = links, departures
         self._hidden = databases + RECORDS
 
     def handlers(self) -> dict[str, Handler]:
@@ -73,20 +72,15 @@ class Everywhere:
         if not WHOLE.fullmatch(replicas) or not WHOLE.fullmatch(timeout) or int(timeout) < 0:
             # An instance says what is wrong
             return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
-        if int(replicas) > 0:
-            await self._until(command, time.monotonic(), int(timeout))
+        waits = int(replicas) > 0 and command.token is None
+        if waits and not await self._until(command, time.monotonic(), int(timeout)):
+            return LEFT
         return resp.encode(0)
 
-    async def _until(self, command: _core.Command, began: float, timeout: int) -> None:
-        """Wait so many milliseconds (0: for ever), while the client is there."""
-        end = began + timeout / 1000 if timeout else float("inf")
-        while (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, LOOK))
-            if await self._is_gone(command):
-                break
-
-    async def _is_gone(self, command: _core.Command) -> bool:
-        return command.info.id not in {one.id for one in await self._clients.all()}
+    async def _until(self, command: _core.Command, began: float, timeout: int) -> bool:
+        """Wait so many milliseconds (0: for ever); False if the client does not stay so long."""
+        left = began + timeout / 1000 - time.monotonic() if timeout else None
+        return await self._departures.stays(command, left)
 
     async def _wait_aof(self, command: _core.Command) -> bytes:
         """WAITAOF numlocal numreplicas timeout: what was written before is on every disk.
@@ -102,14 +96,16 @@ class Everywhere:
         local, replicas, timeout = map(int, command.args[1:])
         waits = command.token is None
         written = await self._written(command, [b"WAITAOF", b"%d" % local, b"0"], timeout, waits)
-        if replicas > 0 and waits:
-            await self._until(command, began, timeout)
+        if written is None:
+            return LEFT
+        if replicas > 0 and waits and not await self._until(command, began, timeout):
+            return LEFT
         return resp.encode([written, 0])
 
     async def _written(
         self, command: _core.Command, words: list[bytes], timeout: int, waits: bool
-    ) -> int:
-        """1 if everything is on the disks of all instances."""
+    ) -> int | None:
+        """1 if everything is on the disks of all instances; None if the client leaves before."""
         mark = b"threadis:waited:" + os.urandom(12).hex().encode()
         ask: list[Words] = [[*words, b"%d" % timeout]]
         if not waits:
@@ -118,11 +114,15 @@ class Everywhere:
         everyone = asyncio.gather(
             *(self._links.raw(i, batch, db=self._hidden, wait=None) for i in self._links.everyone())
         )
-        while not everyone.done():
-            await asyncio.wait({everyone}, timeout=LOOK)
-            if not everyone.done() and await self._is_gone(command):
-                everyone.cancel()
-                return 0
+        leaving = asyncio.create_task(self._departures.stays(command, None))
+        whichever: set[asyncio.Future[Any]] = {everyone, leaving}
+        try:
+            await asyncio.wait(whichever, return_when=asyncio.FIRST_COMPLETED)
+            if not everyone.done():
+                return None
+        finally:
+            everyone.cancel()
+            leaving.cancel()
         found = [value(replies[-1]) for replies in everyone.result()]
         return min(int(one[0] if waits else one[0][0]) for one in found)
 

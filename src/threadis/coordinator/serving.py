@@ -14,6 +14,7 @@ from typing import Final
 
 from threadis import _core, resp
 from threadis.coordinator.alarms import Alarms, Place
+from threadis.coordinator.departures import LEFT, has_hung_up
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.links import Kind, LinkError, UnknownOutcomeError, Words, value
 from threadis.coordinator.locks import Lock
@@ -99,7 +100,7 @@ class Serving:
     def give_up(self, waiter: Waiter, reply: bytes) -> None:
         """End a wait, unless its command is just being tried; then if that finds nothing."""
         if waiter.turn.locked():
-            waiter.verdict = waiter.verdict or reply
+            waiter.verdict = reply if waiter.verdict is None else waiter.verdict
         else:
             self._finish(waiter, reply)
 
@@ -232,7 +233,10 @@ class Serving:
         """Try one client's command; what it is answered, if that ends its wait."""
         async with waiter.turn:  # another of its keys may be served just now
             if waiter.is_over:
-                return b""
+                return LEFT
+            if has_hung_up(waiter.command):
+                self._finish(waiter, LEFT)
+                return LEFT
             target = waiter.request.target
             changed = [key] if target is None else [key, target]
             # Whoever tracks what he is given hears of it behind his reply.
