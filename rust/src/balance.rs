@@ -137,7 +137,12 @@ impl Worker {
     }
 
     /// Takes a client that another worker has given.
-    pub(crate) fn take_over(&mut self, mut client: Client, state: State) {
+    pub(crate) fn take_over(&mut self, mut client: Client, mut state: State) {
+        // Its user may have changed on the way.
+        if let Some(id) = self.shared.users.id(&client.session.user) {
+            (state.user, client.is_restricted) = (id, id != 0);
+        }
+        client.session.verdict = None;
         self.last_generation = self.last_generation.wrapping_add(1);
         client.generation = self.last_generation;
         client.lane_set = self.lanes.set(state, self.shared.instances);

@@ -40,6 +40,7 @@ pub struct ClientInfo {
     pub sub: usize,
     pub psub: usize,
     pub ssub: usize,
+    pub multi: Option<usize>,
     pub is_monitor: bool,
     pub place: (usize, usize, u32),
     pub is_tracking: bool,
@@ -47,6 +48,8 @@ pub struct ClientInfo {
     pub is_redirect_broken: bool,
     pub is_caching: bool,
     pub redirect: u64,
+    /// How many changes of users' rights its worker knew of.
+    pub rights: u64,
 }
 
 /// What a client said about itself, and what we count of it.

@@ -256,6 +256,7 @@ impl Worker {
             sub: subscribed(Kind::Channel),
             psub: subscribed(Kind::Pattern),
             ssub: subscribed(Kind::Shard),
+            multi: client.multi.as_ref().map(|multi| multi.rows.len()),
             is_monitor: session.monitor.is_on,
             place: (self.index, place, client.generation),
             is_tracking: client.is_tracking,
@@ -263,6 +264,7 @@ impl Worker {
             is_redirect_broken: session.tracking.as_ref().is_some_and(|mode| mode.is_broken),
             is_caching: session.tracking.as_ref().is_some_and(|mode| mode.caching),
             redirect: session.tracking.as_ref().and_then(|mode| mode.redirect).map_or(0, |to| to.0),
+            rights: self.rights_seen,
         }
     }
 

@@ -12,7 +12,7 @@
 //! next. Everybody in it has keys on that instance, so one that hangs there costs nobody else; one
 //! that does not prepare in time breaks the commit up.
 
-use crate::commit::{Commit, EXEC, Stage};
+use crate::commit::{Commit, EXEC, Stage, Write};
 use crate::lane::{Duty, State};
 use crate::lock_table::{Holder, Want};
 use crate::reply::{Broken, STRAY, is_error};
@@ -194,6 +194,12 @@ impl Worker {
     }
 
     fn prepare_commit(&mut self, key: usize) {
+        // Rights are those of now: the coordinator asks again.
+        let writes = &self.commits.running[key].writes;
+        let owner = |write: &Write| self.clients.get(write.expect.client as usize);
+        if writes.iter().filter_map(owner).any(|client| client.is_restricted) {
+            return self.give_up_commit(key);
+        }
         let commit = &self.commits.running[key];
         let state = State { db: self.shared.databases, resp3: commit.resp3, ..State::default() };
         let set = self.lanes.set(state, self.shared.instances);

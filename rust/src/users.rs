@@ -37,6 +37,8 @@ pub struct User {
 pub struct Users {
     /// The restricted ones.
     names: Mutex<HashMap<u32, Arc<[u8]>>>,
+    /// What each user is.
+    ids: Mutex<HashMap<Arc<[u8]>, u32>>,
     default_id: AtomicU32,
     default_is_open: AtomicBool,
 }
@@ -47,6 +49,9 @@ impl Users {
         if *user.name == *DEFAULT {
             self.default_id.store(user.id, Release);
         }
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.insert(Arc::clone(&user.name), user.id);
+        drop(ids);
         if user.id != 0 {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             names.insert(user.id, Arc::clone(&user.name));
@@ -57,6 +62,12 @@ impl Users {
     #[must_use]
     pub fn name(&self, id: u32) -> Option<Arc<[u8]>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// What a user is now; `None` if nobody has said so.
+    #[must_use]
+    pub fn id(&self, name: &[u8]) -> Option<u32> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
     /// Who a new connection is.
@@ -110,7 +121,7 @@ impl Worker {
             is_queued
         } else {
             let is_judged = client.is_restricted || is_queued && shared.may_refuse(row);
-            row.no_auth || !is_judged || client.executing.is_some()
+            row.no_auth || !is_judged
         };
         if is_exempt {
             return None;
@@ -122,6 +133,9 @@ impl Worker {
                 self.answer(place, &reply);
                 if is_login && self.is_monitored() {
                     self.show(place, row, args);
+                }
+                if row.route == Route::Session(Verb::Exec) {
+                    self.clients[place].multi = None;
                 }
                 self.spoil_multi(place);
                 return Some(Taken::Yes);
@@ -135,7 +149,10 @@ impl Worker {
         if is_login && self.must_drain(place) {
             return Some(Taken::NotYet);
         }
-        if !is_login && !is_queued && self.is_judged_by_lane(place, row, args, shared) {
+        // Between MULTI and EXEC servers have other words for it.
+        let executing = self.clients[place].executing.map(|executing| executing.token);
+        let may_go = !is_login && !is_queued && executing.is_none();
+        if may_go && self.is_judged_by_lane(place, row, args, shared) {
             return None;
         }
         let letter = ToCoordinator::Command {
@@ -143,7 +160,7 @@ impl Worker {
             info: Box::new(self.describe(place)),
             args: args.iter().map(<[u8]>::to_vec).collect(),
             queued: is_queued.then(Vec::new),
-            token: self.clients[place].executing.map(|executing| executing.token),
+            token: executing,
             is_question: true,
         };
         self.clients[place].gate = Gate::Coordinator;
@@ -191,9 +208,11 @@ impl Worker {
 
     /// A user's permissions have changed.
     pub(crate) fn user_changed(&mut self, user: &User) {
+        self.rights_seen += 1;
         let of_user = self.clients.iter().filter(|(_, client)| client.session.user == user.name);
         let places: Vec<usize> = of_user.map(|(place, _)| place).collect();
         for place in places {
+            self.clients[place].session.verdict = None; // it was about the old ones
             self.become_user(place, user);
         }
     }

@@ -103,6 +103,8 @@ pub struct Worker {
     /// Bytes buffered for all clients.
     pub(crate) buffered: usize,
     pub(crate) mail_rang: bool,
+    /// How often it was told of a user's rights.
+    pub(crate) rights_seen: u64,
     pub(crate) accept_waiting: bool,
     /// Monotonic nanoseconds, and whole seconds, at the beginning of the turn.
     pub(crate) now: u64,
@@ -176,6 +178,7 @@ impl Worker {
             merged: Vec::new(),
             buffered: 0,
             mail_rang: false,
+            rights_seen: 0,
             accept_waiting: false,
             now: monotonic(),
             now_seconds: seconds(monotonic()),

@@ -34,7 +34,7 @@ from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links, is_for_a_client
 from threadis.coordinator.locality import Locality
-from threadis.coordinator.locks import Locks
+from threadis.coordinator.locks import Locks, proviso
 from threadis.coordinator.memory import Memory
 from threadis.coordinator.migrating import Migrating
 from threadis.coordinator.modules import Modules
@@ -52,6 +52,7 @@ from threadis.coordinator.tightness import Tightness
 from threadis.coordinator.tracking import Tracking
 from threadis.coordinator.transactions import Transactions
 from threadis.coordinator.users import Users
+from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.waiters import TYPES
 from threadis.coordinator.whole import Whole
 
@@ -102,7 +103,10 @@ class Coordinator:
         self._table = Table(core, placed, rows)
         self._busy = Busy(core, links, self.locks, taught.workers)
         self._tightness = Tightness(core, links, self._table, self._shares)
-        self._permission = Permission(core, links, self._users, self._busy, self._tightness)
+        self._verdicts = Verdicts(links, self._users)
+        self._permission = Permission(
+            core, links, self._users, self._verdicts, self._busy, self._tightness
+        )
         self._commits = Commits(core, links, self.locks, start.databases)
         self.unsettled, self.finished = self._commits.unsettled, self._commits.finished
         borrowing = Borrowing(links, self._table, start.databases)
@@ -111,10 +115,17 @@ class Coordinator:
             links, self.locks, self._table, locality, self._commits, borrowing, self._tracking
         )
         self._blocking = Blocking(
-            self._execution, core, self._departures, self._log_served, runs_again=is_7_2
+            self._execution,
+            core,
+            self._verdicts,
+            self._departures,
+            self._log_served,
+            runs_again=is_7_2,
         )
         self.clients.waiting = self._blocking
-        self._transactions = Transactions(self._execution, core, self._blocking, self._busy)
+        self._transactions = Transactions(
+            self._execution, core, self._verdicts, self._blocking, self._busy
+        )
         scripts = Scripts(self._execution, self._library, self._busy, self._users, callers, taught)
         self.strayed, self.overdue = scripts.strayed, self._busy.overdue
         whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
@@ -184,7 +195,10 @@ class Coordinator:
         name = self._name(command)
         began = time.monotonic()
         reply: bytes | Answer | None = LEFT
+        check = self._verdicts.proviso(command)
+        proviso.set(check)
         try:
+            await check()
             handler = self._handlers.get(name)
             if await self._pause.let_pass(command):
                 if handler:

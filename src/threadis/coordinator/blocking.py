@@ -26,6 +26,7 @@ from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.serving import Held, Serving
 from threadis.coordinator.table import Parsed
+from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.waiters import TYPES, ClientKey, Request, Waiter, request
 
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
@@ -39,6 +40,7 @@ class Blocking:
         self,
         execution: Execution,
         core: _core.Proxy,
+        verdicts: Verdicts,
         departures: Departures,
         served: Callable[[_core.Command], None],
         *,
@@ -48,7 +50,7 @@ class Blocking:
         self._tracking = execution.tracking
         self._table = execution.table
         self._departures = departures
-        self._serving = Serving(execution, core, served, runs_again=runs_again)
+        self._serving = Serving(execution, core, verdicts, served, runs_again=runs_again)
         self._waiters = self._serving.waiters
         self._gates: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
         self._coming: dict[Place, set[asyncio.Future[None]]] = {}  # commands that look for now

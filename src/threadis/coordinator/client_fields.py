@@ -46,7 +46,7 @@ def fields(client: _core.ClientInfo) -> dict[str, str]:
         "sub": str(client.sub),
         "psub": str(client.psub),
         "ssub": str(client.ssub),
-        "multi": "-1",
+        "multi": str(-1 if client.multi is None else client.multi),
         "qbuf": str(client.query_bytes),
         "obl": str(client.output_bytes),
         "oll": str(client.output_replies),

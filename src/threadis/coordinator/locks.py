@@ -7,13 +7,16 @@ in the core (``lock_table.rs``): workers that commit writes by themselves ask it
 """
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from threadis import _core
 from threadis.coordinator.links import BusyError
 
 Key = tuple[int, bytes, bool]  # database, key, exclusive
+# Asked once a lock holds that a client's command has waited for; raises if it may not run any more.
+proviso: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("proviso", default=None)
 
 
 @dataclass(eq=False, slots=True)
@@ -79,6 +82,8 @@ class Locks:
         try:
             if not holds:
                 await self._wait(lock.token)
+            if check := proviso.get():
+                await check()
         except BaseException:
             self._table.release(lock.token)
             raise

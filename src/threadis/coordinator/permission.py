@@ -1,19 +1,18 @@
 """Who a client is, and whether it may: the workers' questions, put to an instance.
 
 AUTH and HELLO are asked on a connection of a stranger, so the answers are the server's own. What
-a restricted user may do is asked with ACL DRYRUN; a command that is refused is then really sent,
-as that user, for the server's own words and its line in ACL LOG.
+a restricted user may do: see ``verdicts``.
 """
 
 import logging
 import os
-from collections.abc import Sequence
 
 from threadis import _core, resp
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.links import STRANGER, Kind, LinkError, Links, Words
 from threadis.coordinator.tightness import Tightness
 from threadis.coordinator.users import DEFAULT, HIDDEN, Users
+from threadis.coordinator.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +24,16 @@ class Permission:
     """Answers the workers' questions."""
 
     def __init__(
-        self, core: _core.Proxy, links: Links, users: Users, busy: Busy, tightness: Tightness
+        self,
+        core: _core.Proxy,
+        links: Links,
+        users: Users,
+        verdicts: Verdicts,
+        busy: Busy,
+        tightness: Tightness,
     ) -> None:
         self._core, self._links, self._users = core, links, users
+        self._verdicts = verdicts
         self._busy, self._tightness = busy, tightness
 
     async def judge(self, question: _core.Command) -> None:
@@ -37,7 +43,7 @@ class Permission:
             if question.args[0].lower() in (b"auth", b"hello"):
                 refusal, user = await self._login(question.args)
             else:
-                refusal = await self._refusal(question)
+                refusal = await self._verdicts.refusal(question)
                 if refusal is None and question.queued is not None:
                     refusal = await self._busy.refusal() or await self._tightness.refusal(question)
         except LinkError as error:
@@ -66,41 +72,6 @@ class Permission:
         if name not in self._users.rules:
             return WRONG, None
         return None, (name, self._users.id(name))
-
-    async def _refusal(self, question: _core.Command) -> bytes | None:
-        """Why a restricted user may not run a command; None if it may."""
-        name, args = question.info.user, question.args
-        if await self._is_allowed(question):
-            return self._sort_refusal(name, args)
-        async with self._users.changing:
-            if await self._is_allowed(question):
-                return None
-            kind = Kind(question.info.resp, name)
-            link = await self._links.connect(self._users.judge(), kind)
-            try:
-                in_multi = [[b"MULTI"]] if question.queued is not None else []
-                return (await link.ask(*in_multi, args))[-1]
-            finally:
-                link.writer.close()
-
-    async def _is_allowed(self, question: _core.Command) -> bool:
-        words = [b"ACL", b"DRYRUN", question.info.user, *question.args]
-        index = self._users.judge()
-        reply = (await self._links.raw(index, [words], db=question.info.db))[0]
-        return reply == resp.OK
-
-    def _sort_refusal(self, name: bytes, args: Sequence[bytes]) -> bytes | None:
-        """SORT may look at any key, which only its code knows."""
-        if args[0].lower() not in (b"sort", b"sort_ro") or self._users.reads_all_keys(name):
-            return None
-        for at, word in enumerate(args[:-1]):
-            option = word.upper()
-            if at >= 2 and option in (b"BY", b"GET") and (option == b"GET" or b"*" in args[at + 1]):
-                what = option.decode()
-                return resp.error(
-                    f"ERR {what} option of SORT denied due to insufficient ACL permissions."
-                )
-        return None
 
 
 def _credentials(args: Words) -> int | None:

@@ -6,6 +6,7 @@ where a server never blocks; so errors, replies and events are the server's.
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
@@ -17,7 +18,8 @@ from threadis.coordinator.alarms import Alarms, Place
 from threadis.coordinator.departures import LEFT, has_hung_up
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.links import Kind, LinkError, UnknownOutcomeError, Words, value
-from threadis.coordinator.locks import Lock
+from threadis.coordinator.locks import Lock, proviso
+from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.waiters import GROUP, LIST, STREAM, Request, Waiter, Waiters
 
 RETRY: Final = 0.1  # seconds before keys of an instance that does not answer are tried again
@@ -45,12 +47,14 @@ class Serving:
         self,
         execution: Execution,
         core: _core.Proxy,
+        verdicts: Verdicts,
         served: Callable[[_core.Command], None],
         *,
         runs_again: bool,
     ) -> None:
         self._execution = execution
         self._served = served
+        self._verdicts = verdicts
         self._core = core
         self._runs_again = runs_again  # the server runs a blocked command again: 7.2 and later
         self._links = execution.links
@@ -237,6 +241,10 @@ class Serving:
             if has_hung_up(waiter.command):
                 self._finish(waiter, LEFT)
                 return LEFT
+            # Who runs a command again asks again whether it may.
+            if self._runs_again and (refusal := await self._verdicts.refusal(waiter.command)):
+                self._finish(waiter, refusal)
+                return refusal
             target = waiter.request.target
             changed = [key] if target is None else [key, target]
             # Whoever tracks what he is given hears of it behind his reply.
@@ -343,7 +351,9 @@ class Serving:
         return value(found), reply
 
     def _spawn(self, job: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(job)
+        context = contextvars.copy_context()
+        context.run(proviso.set, None)  # it is not for whoever has brought it about
+        task = asyncio.create_task(job, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

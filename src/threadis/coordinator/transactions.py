@@ -25,6 +25,7 @@ from threadis.coordinator.links import Kind, Link, LinkError, Words
 from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.plans import reaches_other_databases
 from threadis.coordinator.table import Access, Parsed
+from threadis.coordinator.verdicts import Verdicts
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
@@ -52,10 +53,12 @@ class Transactions:
         self,
         execution: Execution,
         core: _core.Proxy,
+        verdicts: Verdicts,
         blocking: Blocking,
         busy: Busy,
     ) -> None:
         self._tracking = execution.tracking
+        self._verdicts = verdicts
         self._busy = busy
         self._execution = execution
         self._blocking = blocking
@@ -150,11 +153,13 @@ class Transactions:
         if is_plain and watch and is_on_one and watch.kind == kind and is_heard:
             link = next(iter(watch.links.values()))
             await link.select(db)
-            commands: list[Words] = [[b"MULTI"], *(parsed.args for parsed in queued), [b"EXEC"]]
             touched = [(db, access.key) for parsed in queued for access in parsed.keys]
             # Not between the look and the write of someone who works on several instances.
             async with self._execution.locks.stand_in_line([*touched, *watch.keys]):
-                return (await link.ask(*commands, wait=None))[-1]
+                denied = await self._verdicts.denied(command)
+                words = [parsed.args for parsed in _allowed(queued, denied)]
+                reply = (await link.ask([b"MULTI"], *words, [b"EXEC"], wait=None))[-1]
+                return _with_denials(reply, denied) if denied else reply
         if is_plain:
             keys = [access for parsed in queued for access in parsed.keys]
             written = [(db, access.key) for access in keys if access.writes]
@@ -164,8 +169,11 @@ class Transactions:
             async with self._execution.hold(names) as lock:
                 if watch and not await _is_clean(watch):
                     return _null(command)
+                denied = await self._verdicts.denied(command)
+                queued = _allowed(queued, denied)
                 if not queued:
-                    return b"*0\r\n"
+                    return _with_denials(b"*0\r\n", denied)
+                owners = [self._execution.table.owners(parsed, db) for parsed in queued]
                 async with self._tracking.changing(command, [key for _, key in written]) as gone:
                     if all(len(found) <= 1 for found in owners):
                         parts = await self._parts(queued, lock, db, kind)
@@ -175,7 +183,7 @@ class Transactions:
                     if not is_heard:
                         gone += await self._execution.missing(keys, db)
                 await self._blocking.serve(written, lock)
-                return b"*%d\r\n%s" % (len(parts), b"".join(parts))
+                return _with_denials(resp.array(parts), denied)
         return await self._run_in_order(command, client, watch, queued)
 
     def _is_plain(self, parsed: Parsed) -> bool:
@@ -246,6 +254,20 @@ def _client(command: _core.Command) -> ClientKey:
 
 def _watched(watch: Watch | None) -> list[Key]:
     return [(db, key, False) for db, key in watch.keys] if watch else []
+
+
+def _allowed(queued: list[Parsed], denied: dict[int, bytes]) -> list[Parsed]:
+    return [parsed for at, parsed in enumerate(queued) if at not in denied]
+
+
+def _with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:
+    """EXEC's reply, with what was not run in its place; or its refusal."""
+    if not denied or not reply.startswith(b"*") or reply.startswith(b"*-"):
+        return reply
+    parts = _core.elements(reply)
+    for at in sorted(denied):
+        parts.insert(at, denied[at])
+    return resp.array(parts)
 
 
 async def _is_clean(watch: Watch) -> bool:

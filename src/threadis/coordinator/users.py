@@ -41,6 +41,7 @@ class Users:
         self.rules: dict[bytes, Rules] = {}
         self._denials: OrderedDict[bytes, tuple[bytes, set[Denial]]] = OrderedDict()
         self.changing = asyncio.Lock()
+        self.version = 0  # how often the workers were told of a user
         self._told: set[int] = set()  # instances that know all of them
 
     def id(self, name: bytes) -> int:
@@ -50,6 +51,10 @@ class Users:
     def has(self, name: str) -> bool:
         """Whether there is such a user."""
         return name.encode() in self.rules
+
+    def is_restricted(self, name: bytes) -> bool:
+        """Whether there is something that it may not do; or no such user any more."""
+        return self._ids.get(name) != 0
 
     def rights(self, name: bytes) -> Rights | None:
         """Return what a user may do; None: everything."""
@@ -203,6 +208,7 @@ class Users:
                 self._ids[name] = 0
             elif not self._ids.get(name):
                 self._ids[name] = next(self._numbers)
+            self.version += 1
             self._core.set_user(name, self._ids[name])
         default = self.rules[DEFAULT]
         self._core.set_open(b"nopass" in default and b"on" in default)

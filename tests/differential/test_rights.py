@@ -1,0 +1,125 @@
+"""Rights are those of the moment in which a command takes effect, on every road."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+import pytest
+
+from differential.pair import Both, Pair
+from differential.test_acl import denials
+from differential.test_keyspace import spread
+from differential.wire import Connection
+from raw import command
+from waiting import until
+
+A, B, C, D = KEYS = spread("b:", each=1)  # on four instances
+ALL: Final = "~b:* &* +@all"
+Change = tuple[str, list[str], str]  # bob's rules, what he queues, what is done to him
+
+EXECS: Final[dict[str, Change]] = {
+    "one instance": (ALL, [f"GET {A}", f"SET {A} 9"], "-get"),
+    "several instances": (ALL, [f"GET {A}", f"SET {B} 9", f"SET {C} 8"], "-get"),
+    "keys": (ALL, [f"GET {A}", f"SET {B} 9", f"MGET {A} {B} {C}"], f"resetkeys ~o:* ~{A}"),
+    "was not restricted": ("~* &* +@all", [f"GET {A}", f"SET {B} 9", f"INCR {C}"], "-set"),
+    "may more": ("~b:* +@all", [f"GET {A}", f"SET {B} 9"], "+@all allkeys"),
+    "all of it": (ALL, [f"GET {A}", f"SET {B} 9"], "-get -set"),
+    "only writes": (ALL, [f"GET {A}", f"SET {B} 9", f"GETSET {C} 1"], "resetkeys %W~b:*"),
+    "channel": (ALL, ["PUBLISH c x", f"SET {B} 9"], "resetchannels"),
+    "script": (ALL, [f"EVAL return(redis.call('set',KEYS[1],7)) 1 {A}", f"SET {B} 9"], "-eval"),
+    "spans instances": (ALL, [f"RENAME {A} {B}", f"SUNION {A} {C}", f"SET {B} 9"], "-rename"),
+    "in order": (ALL, ["SELECT 1", f"SET {B} 9", "SELECT 0", f"SET {C} 7"], "-select"),
+    "whole keyspace": (ALL, ["FLUSHALL", f"SET {B} 9"], "-flushall"),
+    "waits": (ALL, [f"BLPOP {A}x {B}x 0", f"SET {B} 9"], "-blpop"),
+    "its own change": (ALL, ["ACL SETUSER bob -get", f"GET {A}", f"SET {B} 9"], "+get"),
+    "a selector": (
+        f"+@all -@write ~* (~{A} +set) (~{B} +set)", [f"SET {A} 5", f"GET {A}", f"SET {B} 3"],
+        "clearselectors",
+    ),
+    "EXEC": (ALL, [f"GET {A}", f"SET {B} 9"], "-exec"),
+    "MULTI": (ALL, [f"GET {A}", f"SET {B} 9"], "-multi"),
+    "spoilt": (ALL, [f"GET {A}", "NOSUCH"], "-get"),
+    "nothing": (ALL, [], "-get"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def admin(pair: Pair) -> Iterator[Both]:
+    """Somebody who may everything; the keys have numbers."""
+    with pair.both() as both:
+        both.same("FLUSHALL")
+        both.same("MSET", *[word for number, key in enumerate(KEYS) for word in (key, number)])
+        yield both
+        both.same("ACL", "DELUSER", "bob", how="shape")
+
+
+def become_bob(admin: Both, both: Both, rules: str) -> None:
+    admin.same_line(f"ACL SETUSER bob reset on >pw {rules}")
+    both.same("AUTH", "bob", "pw")
+    admin.same("ACL", "LOG", "RESET")
+
+
+@pytest.mark.parametrize("watched", [(), (A,), KEYS], ids=["unwatched", "one watched", "watched"])
+@pytest.mark.parametrize("name", list(EXECS))
+def test_exec_runs_what_may_run_now(
+    pair: Pair, admin: Both, name: str, watched: tuple[str, ...]
+) -> None:
+    rules, queued, change = EXECS[name]
+    with pair.both() as both:
+        become_bob(admin, both, rules)
+        if watched:
+            both.same("WATCH", *watched)
+        both.same("MULTI")
+        for line in queued:
+            both.same_line(line)
+        admin.same_line(f"ACL SETUSER bob {change}")
+        both.same("EXEC")
+        both.same("GET", A)
+        admin.same("MGET", *KEYS)
+        assert set(denials(admin.ours)) == set(denials(admin.bare))
+
+
+def test_a_pipeline_that_changes_its_own_rights(pair: Pair, admin: Both) -> None:
+    with pair.both() as both:
+        become_bob(admin, both, ALL)
+        lines = [
+            "MULTI", f"GET {A}", f"SET {B} 5", "ACL SETUSER bob -get", "EXEC", f"GET {A}", "MULTI",
+            f"GET {A}", "EXEC", "ACL SETUSER bob +get -set -mset", f"SET {A} 9",
+            f"MSET {A} 1 {B} 5", f"MGET {A} {B}",
+        ]  # fmt: skip
+        both.same_all([line.encode().split() for line in lines])
+
+
+def one_waits(side: Connection) -> bool:
+    return b"blocked_clients:1\r" in side.ask("INFO", "clients").text
+
+
+WAITS: Final = {
+    "BLPOP": f"BLPOP {A}q {B}q 0",
+    "BLPOP of one": f"BLPOP {A}q 0",
+    "BLMOVE": f"BLMOVE {A}q {B}t LEFT RIGHT 0",
+    "BZPOPMIN": f"BZPOPMIN {A}z {B}z 0",
+    "XREAD": f"XREAD BLOCK 0 STREAMS {A}s {B}s $ $",
+    "XREADGROUP": f"XREADGROUP GROUP g c BLOCK 0 STREAMS {A}g >",
+}
+TAKEN: Final = ["-@all +ping", "resetkeys", f"resetkeys ~{A}*", "resetkeys %R~b:*", "+get"]
+
+
+@pytest.mark.parametrize("taken", TAKEN)
+@pytest.mark.parametrize("name", list(WAITS))
+def test_whoever_is_woken(pair: Pair, admin: Both, name: str, taken: str) -> None:
+    with pair.both() as both:
+        become_bob(admin, both, ALL)
+        admin.same("XGROUP", "CREATE", f"{A}g", "g", "$", "MKSTREAM")
+        for side in (both.bare, both.ours):
+            side.send(command(*WAITS[name].split()))
+        for side in (admin.bare, admin.ours):
+            until(partial(one_waits, side), "it waits")
+        admin.same_line(f"ACL SETUSER bob {taken}")
+        for line in (f"RPUSH {A}q e", f"ZADD {A}z 1 m", f"XADD {A}s 1-1 f v", f"XADD {A}g 1-1 f v"):
+            admin.same_line(line)
+        assert both.ours.read() == both.bare.read()
+        both.same("PING")
+        for line in (f"LLEN {A}q", f"ZCARD {A}z", f"LLEN {B}t", f"XPENDING {A}g g"):
+            admin.same_line(line)
+        assert set(denials(admin.ours)) == set(denials(admin.bare))
