@@ -159,7 +159,33 @@ PROGRAMS: Final[dict[str, str]] = {
         "BLOCK 0 STREAMS A > ; SET A x ; 1< ; DEL A ; XGROUP CREATE A g 0 MKSTREAM ; XGROUP "
         "CREATE B g 0 MKSTREAM ; 1> XREADGROUP GROUP g c BLOCK 0 STREAMS A B > > ; RENAME B "
         "C ; 1<",
-    "same key twice": "1> BLPOP A A B A 0 ; RPUSH A x y ; 1< ; LRANGE A 0 -1",
+    "same key twice":
+        "1> BLPOP A A B A 0 ; RPUSH A x y ; 1< ; LRANGE A 0 -1 ; DEL A ; 1> BRPOP A A 0 ; RPUSH A "
+        "x y ; 1< ; DEL A ; 1> BLMPOP 0 3 B A A LEFT COUNT 1 ; RPUSH B x y ; 1< ; DEL A B ; 1> "
+        "BLMPOP 0 2 A A LEFT COUNT 9 ; MULTI ; RPUSH A x y ; RPUSH A z ; EXEC ; 1< ; 1> BZPOPMIN "
+        "A A 0 ; ZADD A 1 a 2 b ; 1< ; DEL A ; 1> BZMPOP 0 3 A A B MAX COUNT 9 ; ZADD A 1 a 2 b ; "
+        "1< ; RPUSH B x ; BLPOP B B 0 ; BLPOP B B 0.01 ; BLMPOP 0.01 2 A A RIGHT ; BLMOVE A A "
+        "LEFT LEFT 0.01",
+    "same stream twice":
+        "XADD A 1-1 o 1 ; 1> XREAD BLOCK 0 STREAMS A A A $ $ $ ; XADD A 5-1 f v ; 1< ; 1> XREAD "
+        "BLOCK 0 STREAMS A A $ 5-1 ; XADD A 6-1 f v ; 1< ; 1> XREAD BLOCK 0 STREAMS A A 6-1 8-1 ; "
+        "XADD A 7-1 f v ; 1< ; 1> XREAD COUNT 1 BLOCK 0 STREAMS A B A E B $ $ 8-1 $ 0 ; MULTI ; "
+        "XADD B 9-1 f v ; XADD B 9-2 f v ; EXEC ; 1<",
+    "same stream twice, there already":
+        "XADD A 1-1 f v ; XADD A 1-2 f v ; XADD B 1-1 f v ; XREAD BLOCK 0 STREAMS A A A $ 0 1-1 ; "
+        "XREAD BLOCK 0 STREAMS A B A B $ 0 1-1 0 ; XREAD STREAMS A A 0 0 ; XREAD STREAMS B A B 0 "
+        "0 5 ; XREAD BLOCK 5 STREAMS A A B $ 2 $ ; XGROUP CREATE A g 0 ; XGROUP CREATE B g 0 ; "
+        "XREADGROUP GROUP g c COUNT 1 STREAMS A A > > ; XREADGROUP GROUP g c STREAMS A B A 0 > 0",
+    "same stream twice, several at once":
+        "1> XREAD BLOCK 0 STREAMS A B A $ $ 0 ; 2> XREAD BLOCK 0 STREAMS A A $ $ ; 3> XREAD BLOCK "
+        "0 STREAMS C A C A B 0 $ $ 0 $ ; MULTI ; XADD A 1-1 f v ; XADD B 1-1 f v ; EXEC ; 1< ; 2< "
+        "; 3<",
+    "same stream of a group twice":
+        "XGROUP CREATE A g 0 MKSTREAM ; XGROUP CREATE B g 0 MKSTREAM ; 1> XREADGROUP GROUP g c "
+        "BLOCK 0 STREAMS A A > > ; XADD A 1-1 f v ; 1< ; 1> XREADGROUP GROUP g c COUNT 1 BLOCK 0 "
+        "STREAMS A B A > > > ; MULTI ; XADD A 2-1 f v ; XADD A 2-2 f v ; XADD A 2-3 f v ; EXEC ; "
+        "1< ; XPENDING A g ; XREADGROUP GROUP g c STREAMS A A > > ; 1> XREADGROUP GROUP g c BLOCK "
+        "0 STREAMS A B B > > > ; DEL B ; 1<",
     "pipelined":
         "1> BLPOP A 0 ; 1+ SET B 1 ; 1+ GET B ; EXISTS B ; RPUSH A x ; 1< 3 ; EXISTS A",
 }  # fmt: skip

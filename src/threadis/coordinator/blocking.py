@@ -274,8 +274,9 @@ class Blocking:
         if read is None:
             return args, None
         ids = list(read.ids)
+        last: dict[bytes, bytes] = {}
         for at, key in enumerate(read.keys):
-            if ids[at] == streams.NEW:
+            if ids[at] == streams.NEW and key not in last:
                 index = self._table.owner(db, key)
                 question: list[Words] = [[b"XINFO", b"STREAM", key]]
                 reply = (await self._serving.raw(index, question, db, Kind()))[0]
@@ -283,5 +284,7 @@ class Blocking:
                     return args, reply
                 info = value(reply)
                 is_there = isinstance(info, list)
-                ids[at] = info[info.index(b"last-generated-id") + 1] if is_there else b"0-0"
+                last[key] = info[info.index(b"last-generated-id") + 1] if is_there else b"0-0"
+            if ids[at] == streams.NEW:
+                ids[at] = last[key]
         return [*args[: len(args) - len(ids)], *ids], None

@@ -254,7 +254,7 @@ class Serving:
                     return await self._attempt(waiter, [key], held)
                 if wish.streams:
                     covered = {one for db, one in held.places if db == waiter.db} | {key}
-                    keys = [one for one in dict.fromkeys(wish.keys) if one in covered]
+                    keys = [key, *(one for one in covered if one != key and one in wish.keys)]
                     return await self._attempt(waiter, keys, held)
                 return await self._run_again(waiter, key, held)
 
@@ -304,6 +304,8 @@ class Serving:
     async def _attempt(self, waiter: Waiter, keys: list[bytes], held: Held) -> bytes:
         """Try a waiting client's command for some keys; unless it finds nothing, its wait ends."""
         wish, owner, key = waiter.request, self._execution.table.owner, keys[0]
+        # Who runs again asks for a stream as often as it is named; Redis 7.0 once, as named first.
+        words = wish.streams.all_of(keys) if wish.streams and self._runs_again else wish.only(key)
         reply = resp.null_array(waiter.kind.resp)
         try:
             index = owner(waiter.db, key)
@@ -312,13 +314,11 @@ class Serving:
                     reply = await self._execution.execute(
                         wish.move(), waiter.db, waiter.kind, held.lock.token
                     )
-            elif wish.streams and len(keys) > 1:
-                ids = dict(zip(wish.keys, wish.streams.ids, strict=True))
-                again = wish.streams.words(keys, [ids[key] for key in keys])
+            elif len(keys) > 1:
                 token = held.lock.token
-                reply = await self._execution.execute(again, waiter.db, waiter.kind, token)
+                reply = await self._execution.execute(words, waiter.db, waiter.kind, token)
             else:
-                found, reply = await self.block(index, wish.only(key), key, waiter.db, waiter.kind)
+                found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
                 if found != wish.type:
                     reply = self._key_is_gone(wish, reply)
                 elif wish.needs_key and reply.startswith(b"-NOGROUP") and not self._runs_again:

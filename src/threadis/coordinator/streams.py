@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -36,8 +36,13 @@ class StreamRead:
         return [*self.head, b"STREAMS", *keys, *ids]
 
     def only(self, key: bytes) -> Words:
-        """Build the command for one of the streams."""
+        """Build the command for one of the streams, where it is named first."""
         return self.words([key], [self.ids[self.keys.index(key)]])
+
+    def all_of(self, keys: Collection[bytes]) -> Words:
+        """Build the command for some of the streams, each as often as it is named."""
+        named = [at for at, key in enumerate(self.keys) if key in keys]
+        return self.words([self.keys[at] for at in named], [self.ids[at] for at in named])
 
 
 def parse(args: Sequence[bytes]) -> StreamRead | None:
@@ -117,23 +122,41 @@ def _by_owner(job: "Job", read: StreamRead) -> dict[int, tuple[list[bytes], list
 
 def _merge(job: "Job", read: StreamRead, replies: dict[int, bytes]) -> bytes:
     """Put the streams in the client's order; those without entries are not there."""
-    found: dict[int, list[tuple[bytes, bytes]]] = {}
-    for index, reply in replies.items():
+    found: dict[bytes, list[bytes]] = defaultdict(list)
+    for reply in replies.values():
         if reply in resp.NULLS:
-            found[index] = []
             continue
         parts = _core.elements(reply)
         if reply.startswith(b"%"):
-            pairs = zip(parts[::2], parts[1::2], strict=True)
-            found[index] = [(value(name), name + entries) for name, entries in pairs]
+            for name, entries in zip(parts[::2], parts[1::2], strict=True):
+                found[value(name)].append(name + entries)
         else:
-            found[index] = [(value(pair)[0], pair) for pair in parts]
-    merged = []
-    for key in read.keys:
-        rest = found[job.owner(key)]
-        if rest and rest[0][0] == key:
-            merged.append(rest.pop(0)[1])
+            for pair in parts:
+                found[value(pair)[0]].append(pair)
+    merged = [found[read.keys[at]].pop(0) for at in _answered(read, found)]
     if not merged:
         return resp.null_array(job.kind.resp)
     head = b"%%%d\r\n" if job.kind.resp == 3 else b"*%d\r\n"
     return head % len(merged) + b"".join(merged)
+
+
+def _answered(read: StreamRead, found: dict[bytes, list[bytes]]) -> list[int]:
+    """Which of the streams have entries: of one that is named several times, the lowest ids."""
+    named: dict[bytes, list[int]] = defaultdict(list)
+    for at, key in enumerate(read.keys):
+        named[key].append(at)
+    lowest = [
+        sorted(places, key=lambda at: _rank(read, at))[: len(found.get(key, ()))]
+        for key, places in named.items()
+    ]
+    return sorted(at for places in lowest for at in places)
+
+
+def _rank(read: StreamRead, at: int) -> tuple[int, ...]:
+    """Sorts what is asked of one stream: who has a higher rank has nothing unless this has."""
+    entry = read.ids[at]
+    if entry == NEW:
+        return (2**64,)
+    if read.group:  # what was delivered before is always told of; what is new, once
+        return (entry == b">",)
+    return tuple(int(part) for part in entry.split(b"-"))
