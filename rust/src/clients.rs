@@ -188,6 +188,7 @@ impl Worker {
                 }
                 Mail::EndPause => self.end_pause(),
                 Mail::Kill(ids, after_replies) => self.kill(&ids, after_replies),
+                Mail::Confine { user, channels } => self.confine(&user, &channels),
                 Mail::Subscribe { key, kind, names, ticket } => {
                     self.subscribe_to(key, kind, names, ticket);
                 }

@@ -344,6 +344,13 @@ impl Proxy {
         self.shared.post_to_all(|| Mail::Kill(ids.clone(), after_replies));
     }
 
+    /// Closes clients of a user that listen to channels that none of these patterns matches.
+    #[expect(clippy::needless_pass_by_value, reason = "Python's are copied anyway")]
+    fn confine(&self, user: Vec<u8>, channels: Vec<Vec<u8>>) {
+        self.shared
+            .post_to_all(|| Mail::Confine { user: user.clone(), channels: channels.clone() });
+    }
+
     /// Lets a worker give clients with so many thousandths of its load to another.
     fn give(&self, worker: usize, to: usize, permille: u64) {
         self.shared.doors[worker].mailbox.post(Mail::Give { to, permille });

@@ -167,6 +167,13 @@ pub enum Mail {
     EndPause,
     /// Close the clients with these ids; if `true`, after what they are owed.
     Kill(Vec<u64>, bool),
+    /// Close the clients of a user that listen where it may not: it may where these match.
+    Confine {
+        /// Whose.
+        user: Vec<u8>,
+        /// As in `&pattern`.
+        channels: Vec<Vec<u8>>,
+    },
     /// The instances are subscribed to these names: now subscribe the client, and hand the ticket
     /// back.
     Subscribe {

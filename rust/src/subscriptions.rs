@@ -247,6 +247,18 @@ impl Subscriptions {
         &mut self.names[kind as usize]
     }
 
+    /// Whether a user may listen to all of it whose rules have these patterns of channels; patterns
+    /// are allowed as they are written, as servers do it.
+    #[must_use]
+    pub fn are_within(&self, allowed: &[Vec<u8>]) -> bool {
+        let matches = |name: &Name| allowed.iter().any(|rule| glob::matches(rule, name));
+        self.names(Kind::Channel).iter().chain(self.names(Kind::Shard)).all(matches)
+            && self
+                .names(Kind::Pattern)
+                .iter()
+                .all(|name| allowed.iter().any(|rule| rule[..] == name[..]))
+    }
+
     /// The number that a confirmation shows: sharded channels are counted by themselves.
     #[must_use]
     pub fn shown(&self, kind: Kind) -> usize {

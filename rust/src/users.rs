@@ -7,7 +7,7 @@
 //! AUTH, HELLO … AUTH   the coordinator is asked, always
 //! ```
 
-use crate::client::Gate;
+use crate::client::{Client, Gate};
 use crate::command::{Route, Row, Verb};
 use crate::forward::Taken;
 use crate::request::Args;
@@ -214,6 +214,25 @@ impl Worker {
         for place in places {
             self.clients[place].session.verdict = None; // it was about the old ones
             self.become_user(place, user);
+        }
+    }
+
+    /// A user may listen to less: closes those who do to more; after the reply if it is they who
+    /// have changed that.
+    pub(crate) fn confine(&mut self, user: &[u8], channels: &[Vec<u8>]) {
+        let is_outside = |client: &Client| {
+            *client.session.user == *user
+                && client.subscriptions.as_ref().is_some_and(|known| !known.are_within(channels))
+        };
+        let found = self.clients.iter().filter(|(_, client)| is_outside(client));
+        let places: Vec<(usize, bool)> =
+            found.map(|(place, client)| (place, client.gate == Gate::Coordinator)).collect();
+        for (place, is_answered_later) in places {
+            if is_answered_later {
+                self.end_after_replies(place);
+            } else {
+                self.end_client(place);
+            }
         }
     }
 

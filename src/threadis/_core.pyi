@@ -499,6 +499,8 @@ class Proxy:
         """Ask each worker for a ``Tally`` of this number, and maybe to begin a new one."""
     def set_pause(self, what: int) -> None:
         """Hold commands back: 0 none, 1 those that write, 2 all; who waits already tries again."""
+    def confine(self, user: bytes, channels: Sequence[bytes]) -> None:
+        """Close clients of a user that listen to channels that no such pattern matches."""
     def kill_clients(self, ids: Sequence[int], after_replies: bool) -> None:
         """Close clients, at once or after what they are owed."""
     def give(self, worker: int, to: int, permille: int) -> None:

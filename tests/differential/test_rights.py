@@ -123,3 +123,43 @@ def test_whoever_is_woken(pair: Pair, admin: Both, name: str, taken: str) -> Non
         for line in (f"LLEN {A}q", f"ZCARD {A}z", f"LLEN {B}t", f"XPENDING {A}g g"):
             admin.same_line(line)
         assert set(denials(admin.ours)) == set(denials(admin.bare))
+
+
+LISTENED: Final = ["resetchannels", "resetchannels &news", "resetchannels &n*", "-@all", "off"]
+
+
+@pytest.mark.parametrize("taken", [*LISTENED, "resetchannels (&news +ping)", "allchannels"])
+@pytest.mark.parametrize("how", ["SUBSCRIBE news", "PSUBSCRIBE n*", "SSUBSCRIBE news"])
+def test_whoever_listens(pair: Pair, admin: Both, how: str, taken: str) -> None:
+    with pair.both() as both:
+        become_bob(admin, both, ALL)
+        both.same_line(how)
+        admin.same_line(f"ACL SETUSER bob {taken}")
+        if admin.same("PUBLISH", "news", "x").number + admin.same("SPUBLISH", "news", "x").number:
+            assert both.ours.read() == both.bare.read()
+        else:
+            assert both.ours.read_to_end() == both.bare.read_to_end() == b""
+
+
+@pytest.mark.parametrize(
+    "rules", ["-@all +get", "nopass", "resetpass", "reset", "-get", "allcommands allkeys"]
+)
+def test_whoever_is_there_stays_though_nobody_else_may_come(
+    pair: Pair, admin: Both, rules: str
+) -> None:
+    with pair.both() as both, pair.both() as newcomer:
+        become_bob(admin, both, "~b:* +@all")
+        shown = ["ACL LIST", "ACL GETUSER bob", "ACL USERS"]
+        for line in ("ACL SETUSER bob off", f"ACL SETUSER bob {rules}", "ACL SETUSER bob +nosuch"):
+            admin.same_line(line)
+            for words in (f"GET {A}", f"SET {B} 1", f"MSET {A} 1 {B} 2 {C} 3", f"GET {A}"):
+                both.same_line(words)
+            newcomer.same("AUTH", "bob", "pw")
+            for words in shown:
+                admin.same_line(words)
+        for line in ("ACL SETUSER bob on", "ACL SETUSER bob >new", "ACL SETUSER bob off"):
+            admin.same_line(line)
+            for password in ("pw", "new"):
+                newcomer.same("AUTH", "bob", password)
+            for words in shown:
+                admin.same_line(words)

@@ -54,15 +54,18 @@ class Acl:
             return reply
         shown = []
         for line in value(reply):
-            name = line.split(b" ")[1] if b" " in line else line
+            head, name, *rules = line.split(b" ") if b" " in line else (b"", line)
             if not _is_hidden(name):
-                shown.append(resp.bulk(self._users.strip(line)))
+                whole = b" ".join([head, name, *self._users.shown(rules)])
+                shown.append(resp.bulk(whole if head else name))
         return resp.array(shown)
 
     async def _get_user(self, command: _core.Command) -> bytes:
         reply = await self._ask(command, [*command.args[:2], _visible(command.args[2])])
         parts = _core.elements(reply)
         for at in range(0, len(parts) - 1, 2):
+            if value(parts[at]) == b"flags" and self._users.is_off(command.args[2]):
+                parts[at + 1] = self._off(command.args[2], parts[at + 1])
             if value(parts[at]) == b"passwords":
                 kept = [
                     p for p in _core.elements(parts[at + 1]) if not self._users.is_ours(value(p))
@@ -70,6 +73,15 @@ class Acl:
                 parts[at + 1] = b"%s%d\r\n%s" % (parts[at + 1][:1], len(kept), b"".join(kept))
         head = reply[: reply.index(b"\n") + 1]
         return head + b"".join(parts) if parts else reply
+
+    def _off(self, name: bytes, reply: bytes) -> bytes:
+        """The flags of a user that is off; instances have it on, for our lanes."""
+        found = _core.elements(reply)
+        is_simple = found[0].startswith(b"+")
+        own = [word for word in (b"off", b"nopass") if word in self._users.rules[name]]
+        shown = [b"+%s\r\n" % word if is_simple else resp.bulk(word) for word in own]
+        shown += [one for one in found if value(one) not in (b"on", b"off", b"nopass")]
+        return b"%s%d\r\n%s" % (reply[:1], len(shown), b"".join(shown))
 
     async def _dry_run(self, command: _core.Command) -> bytes:
         if _is_hidden(command.args[2]):

@@ -35,6 +35,10 @@ class Users:
     ) -> None:
         self._core, self._links, self._locks, self._clients = core, links, locks, clients
         self._ours = b"#" + hashlib.sha256(password).hexdigest().encode()
+        # Of users that are off: those with passwords of their own, and those without need of one.
+        self._veils = [
+            b"#" + hashlib.sha256(password + b"-%d" % n).hexdigest().encode() for n in (0, 1)
+        ]
         self._everything: Rules = []  # the rules of a user who may do everything
         self._numbers = itertools.count(1)
         self._ids: dict[bytes, int] = {}
@@ -124,23 +128,45 @@ class Users:
         """The first instance says what becomes of the users; the others are told the same."""
         before = self.rules
         first = self._links.any_ready()
-        reply = (await self._links.raw(first, [words]))[0]
+        bare = self._bare_words(words)
+        reply = (await self._links.raw(first, [*bare, words]))[-1]
         if reply.startswith(b"-"):
+            if bare:
+                await self._tell_surely(first, self._lane_words(words[2], before[words[2]]), before)
             return reply, []
         after = await self._read(first)
         changed = [name for name, rules in after.items() if before.get(name) != rules]
-        ours: list[Words] = [
-            [b"ACL", b"SETUSER", name, self._ours]
-            for name in changed
-            if b"nopass" not in after[name]
-        ]
+        ours = [words for name in changed for words in self._lane_words(name, after[name])]
         await self._tell_surely(first, ours, after)
         for index in self._links.ready():
             if index != first:
-                await self._tell_surely(index, [words, *ours], after)
+                await self._tell_surely(index, [*bare, words, *ours], after)
         self.rules = after
         self._publish(before)
         return reply, await self._losers(before)
+
+    def _lane_words(self, name: bytes, rules: Rules) -> list[Words]:
+        """Let our lanes log in as a user: also as one that is off, for who is there may stay.
+
+        That it is off is then a password of ours, which nobody knows.
+        """
+        setuser: Words = [b"ACL", b"SETUSER", name]
+        if self._is_veiled(rules):
+            marks = [self._veils[b"nopass" in rules]]
+            return [[*setuser, b"on", b"resetpass", *_passwords(rules), self._ours, *marks]]
+        return [] if b"nopass" in rules else [[*setuser, self._ours]]
+
+    def _is_veiled(self, rules: Rules) -> bool:
+        return b"off" in rules and _powers(rules) != self._everything
+
+    def _bare_words(self, words: Words) -> list[Words]:
+        """Make a user that is off really so, before a command changes it."""
+        name = words[2] if len(words) > 2 else b""
+        rules = self.rules.get(name, [])
+        if not self._is_veiled(rules):
+            return []
+        login = [b"nopass"] if b"nopass" in rules else [b"resetpass", *_passwords(rules)]
+        return [[b"ACL", b"SETUSER", name, b"off", *login]]
 
     async def _tell_surely(
         self, index: int, words: Sequence[Words], after: Mapping[bytes, Rules]
@@ -166,8 +192,8 @@ class Users:
         words: list[Words] = []
         for name, rules in after.items():
             if before.get(name) != rules:
-                ours = [] if b"nopass" in rules else [self._ours]
-                words.append([b"ACL", b"SETUSER", name, b"reset", *rules, *ours])
+                words.append([b"ACL", b"SETUSER", name, b"reset", *rules])
+                words += self._lane_words(name, rules)
         gone = [name for name in before if name not in after]
         if gone:
             words.append([b"ACL", b"DELUSER", *gone])
@@ -185,16 +211,24 @@ class Users:
             if name == ADMIN:
                 self._everything = _powers(rules)
             elif not name.startswith(HIDDEN):
-                found[name] = [rule for rule in rules if rule != self._ours]
+                found[name] = self.shown(rules)
         return found
 
-    def strip(self, line: bytes) -> bytes:
-        """Take our password out of a line of ACL LIST."""
-        return line.replace(b" " + self._ours, b"")
+    def shown(self, rules: Rules) -> Rules:
+        """Build what clients see of a user's rules."""
+        veil = next((veil for veil in self._veils if veil in rules), None)
+        if veil:
+            off = [b"off"] if veil == self._veils[0] else [b"off", b"nopass"]
+            rules = [*off, *rules[1:]]
+        return [rule for rule in rules if rule not in (self._ours, *self._veils)]
 
     def is_ours(self, digest: bytes) -> bool:
         """Whether a password of ACL GETUSER is ours."""
-        return digest == self._ours[1:]
+        return b"#" + digest in (self._ours, *self._veils)
+
+    def is_off(self, name: bytes) -> bool:
+        """Whether nobody may log in as this user."""
+        return b"off" in self.rules.get(name, [])
 
     def _publish(self, before: Mapping[bytes, Rules]) -> None:
         """Tell the workers what has changed."""
@@ -214,22 +248,20 @@ class Users:
         self._core.set_open(b"nopass" in default and b"on" in default)
 
     async def _losers(self, before: Mapping[bytes, Rules]) -> list[int]:
-        """Return the clients whose user is gone, or who listen where it may not any more."""
-        gone = {name for name in before if name not in self.rules}
+        """Return the clients whose user is gone; close those who listen where theirs may not."""
         deaf = {
-            name
+            name: channels
             for name, rules in self.rules.items()
-            if b"&*" not in rules
-            and not set(_channels(before.get(name, []))).issubset(_channels(rules))
+            if before.get(name) != rules and b"*" not in (channels := _channels(name, rules))
         }
+        for name, channels in deaf.items():
+            self._core.confine(name, channels)
+        gone = {name for name in before if name not in self.rules}
         if not gone and not deaf:
             return []
-        return [
-            client.id
-            for client in await self._clients.all()
-            if client.user in gone
-            or (client.user in deaf and client.sub + client.psub + client.ssub > 0)
-        ]
+        await self._clients.all()  # in another turn than the first answer they are closed
+        clients = await self._clients.all()
+        return [client.id for client in clients if client.user in gone]
 
     def reads_all_keys(self, name: bytes) -> bool:
         """Whether a user may read every key: what SORT needs for BY and GET."""
@@ -247,5 +279,12 @@ def _powers(rules: Rules) -> Rules:
     return [rule for rule in rules if rule not in LOGIN and not rule.startswith(b"#")]
 
 
-def _channels(rules: Rules) -> list[bytes]:
-    return [rule for rule in rules if rule.startswith(b"&")]
+def _passwords(rules: Rules) -> Rules:
+    return [rule for rule in rules if rule.startswith(b"#")]
+
+
+def _channels(name: bytes, rules: Rules) -> list[bytes]:
+    """The patterns of channels of all sets of rules."""
+    rights = Rights.parse(name, rules)
+    sets = (rights.root, *rights.selectors)
+    return [rule[1:] for one in sets for rule in one.others if rule.startswith(b"&")]

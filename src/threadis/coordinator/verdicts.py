@@ -99,9 +99,11 @@ class Verdicts:
         self, name: bytes, protocol: int, commands: Sequence[Words], *, in_multi: bool
     ) -> list[bytes]:
         """What a server says to commands that it refuses."""
+        begin: list[Words] = [[b"MULTI"]]
+        if not in_multi or await self._are_allowed(name, [(0, begin[0])]) == [False]:
+            begin = []
         link = await self._links.connect(self._users.judge(), Kind(protocol, name))
         try:
-            begin: list[Words] = [[b"MULTI"]] if in_multi else []
             return (await link.ask(*begin, *commands))[len(begin) :]
         finally:
             link.writer.close()
