@@ -13,6 +13,7 @@ from threadis import config, health, instance_config
 from threadis.control import State
 from threadis.data_dir import DataDir
 from threadis.instance import Instance
+from threadis.process import activity
 from threadis.server import Server
 from waiting import alive, until_async
 
@@ -185,7 +186,7 @@ def test_one_that_cannot_save_is_not_killed_in_silence(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("threadis.instance.REFUSAL_LIMIT", 2.0)
+    monkeypatch.setattr("threadis.leaving.REFUSAL_LIMIT", 2.0)
 
     async def scene(stage: Stage) -> None:
         await stage.ready()
@@ -220,3 +221,42 @@ def test_the_share_of_the_memory() -> None:
     assert instance_config.share(0, 4) == 0
     assert instance_config.share(1000, 3) == 333
     assert instance_config.share(1, 4) == 1
+
+
+@pytest.mark.parametrize(
+    ("threshold", "script", "clean", "said"),
+    [
+        ("50", "while true do end", True, ""),
+        ("50", "redis.call('set', 'k', 1) while true do end", False, "a script ran"),
+        ("0", "while true do end", False, "it did not answer"),  # it never says BUSY
+    ],
+    ids=["it has not written", "it has written", "it never says so"],
+)
+def test_one_that_runs_a_script_for_ever_is_ended(
+    tmp_path: Path,
+    stock_server: Server,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    threshold: str,
+    script: str,
+    clean: bool,
+    said: str,
+) -> None:
+    monkeypatch.setattr("threadis.leaving.BUSY_LIMIT", 2.0)
+
+    async def run() -> bool:
+        stage = Stage(tmp_path / "data", stock_server, {}, [f"lua-time-limit={threshold}"])
+        await stage.ready()
+        await stage.ask("SET", "key", "value")
+        pid = stage.instance.message().pid
+        before = activity(pid).cpu_ticks
+        endless = asyncio.create_task(stage.ask("EVAL", script, "0"))
+        await until_async(lambda: activity(pid).cpu_ticks > before + 10, "it runs")
+        ended = await stage.stop()
+        await asyncio.gather(endless, return_exceptions=True)
+        return ended
+
+    assert asyncio.run(run()) is clean
+    assert said in caplog.text
+    assert ("killed" in caplog.text) is not clean
+    assert (tmp_path / "data" / "instance-0" / "dump.rdb").is_file() is clean

@@ -96,6 +96,8 @@ class Serving(msgspec.Struct, frozen=True, tag="serving"):
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """From the proxy: a client asked for the end of everything, and may."""
 
+    unsaving: list[int]  # instances that end without saving: NOSAVE, or they have just saved
+
 
 ToProxy = Start | Instance | Stop
 ToSupervisor = Serving | Shutdown

@@ -12,19 +12,15 @@ from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
 from threadis.errors import DataError
-from threadis.process import Backoff, Child, describe_status, first, wrong_affinity
+from threadis.leaving import Leaving
+from threadis.process import Backoff, Child, describe_status, wrong_affinity
 from threadis.server import Server
 
 log = logging.getLogger("threadis")
 
 HOPELESS = 5  # starts in a row that came to nothing; it is tried on, but called failed
-SAVE_LIMIT = 600.0  # seconds a stopping server may take to save; big data sets take minutes
-REFUSAL_LIMIT = 30.0  # seconds for a server that cannot save, while somebody frees the disk
-REFUSAL_RETRY = 1.0  # seconds between telling it again
-INFO_LIMIT = 1.0  # seconds for the last question
+ASK_LIMIT = 1.0  # seconds for an answer at the end
 LOG_TAIL = 4096  # bytes of server.log that are searched for the last lines
-# What both servers log when they will not end because they cannot save
-REFUSALS = ("can't exit", "trying to shut down the server")
 
 
 class Instance:
@@ -87,35 +83,26 @@ class Instance:
         found = [line.strip() for line in text.splitlines() if line.strip()]
         return " | ".join(found[-lines:]) or "(nothing)"
 
-    async def stop(self, fast: asyncio.Event) -> bool:
+    async def stop(self, fast: asyncio.Event, *, saves: bool = True) -> bool:
         """End the server, saving as configured; whether that went well. ``fast`` cuts it short."""
         child = self._child
         if child is None or child.exited.done():
             return True
-        good = await self._writes_are_safe(child)
+        good = await self._writes_are_safe()
         self._log_start = self._log_size()
-        deadline = time.monotonic() + SAVE_LIMIT
-        refused = ""
-        child.send(signal.SIGTERM)
-        child.send(signal.SIGCONT)  # one that somebody stopped has to wake up to save
-        while not child.exited.done():
-            if fast.is_set() or time.monotonic() > deadline:
-                break
-            await first(child.exited, fast, REFUSAL_RETRY)
-            if not child.exited.done() and not refused and (refused := self._refusal()):
-                deadline = time.monotonic() + REFUSAL_LIMIT
-                log.error(
-                    "instance %d refuses to stop, it cannot save: %s; free disk space within "
-                    "%.0f s, what is not on disk is lost after that",
-                    self.index,
-                    refused,
-                    REFUSAL_LIMIT,
-                )
-            elif refused:
-                child.send(signal.SIGTERM)
-        return await self._ended(child, refused) and good
+        # One that has not begun to serve has nothing to save, and may not hear us yet
+        by_signal = saves or self.state in (State.STARTING, State.LOADING)
+        leaving = Leaving(
+            f"instance {self.index}", child, self._ask, self._new_log, saves=by_signal
+        )
+        obstacle = await leaving.wait(fast)
+        return await self._ended(child, obstacle) and good
 
-    async def _ended(self, child: Child, refused: str) -> bool:
+    async def _ask(self, *words: str) -> bytes | None:
+        pid = self.message().pid
+        return await health.ask(self._socket, self._password, pid, list(words), ASK_LIMIT)
+
+    async def _ended(self, child: Child, obstacle: str) -> bool:
         """Make sure that the process is gone; whether it went by itself."""
         if child.exited.done():
             status = child.exited.result()
@@ -123,20 +110,21 @@ class Instance:
                 return True  # before it could catch the signal; it has not had anything to lose
             if status == 0:
                 self._data.record_files(self.index, instance_config.dump_name(self._config))
+            if status == 0 and not obstacle:
                 return True
-            log.error(
-                "instance %d ended with %s; its log ends: %s",
-                self.index,
-                describe_status(status),
-                self._log_end(),
-            )
-            return False
+            if status != 0:
+                log.error(
+                    "instance %d ended with %s; its log ends: %s",
+                    self.index,
+                    describe_status(status),
+                    self._log_end(),
+                )
+                return False
         child.send(signal.SIGKILL)
         await child.exited
+        why = f" ({obstacle})" if obstacle else ""
         log.error(
-            "instance %d was killed; what it had not written to disk is lost%s",
-            self.index,
-            f" ({refused})" if refused else "",
+            "instance %d was killed; what it had not written to disk is lost%s", self.index, why
         )
         return False
 
@@ -205,12 +193,11 @@ class Instance:
 
     # -- its end --
 
-    async def _writes_are_safe(self, child: Child) -> bool:
+    async def _writes_are_safe(self) -> bool:
         """Whether the append-only file is whole; a server with a full disk ends as if it were."""
         if self.state is not State.READY:
             return True
-        words = ["INFO", "persistence"]
-        info = await health.ask(self._socket, self._password, child.pid, words, INFO_LIMIT)
+        info = await self._ask("INFO", "persistence")
         if info is None or b"aof_last_write_status:err" not in info:
             return True
         log.error(
@@ -219,13 +206,6 @@ class Instance:
             self.index,
         )
         return False
-
-    def _refusal(self) -> str:
-        """The line of the log that says why it does not stop, or an empty text."""
-        for line in self._new_log().splitlines():
-            if any(words in line for words in REFUSALS):
-                return line.strip()
-        return ""
 
     @property
     def _log_path(self) -> Path:

@@ -174,6 +174,15 @@ def activity(pid: int) -> Activity:
     return Activity(fields[0], int(fields[11]) + int(fields[12]))
 
 
+def bytes_written(pid: int) -> int:
+    """How many bytes a process has written so far, to files and sockets; 0 if that is secret."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/io").read_text("utf-8").splitlines():
+            if line.startswith("wchar:"):
+                return int(line.split()[1])
+    return 0
+
+
 def wrong_affinity(pid: int, cpus: Sequence[int], tids: Sequence[int] | None = None) -> set[int]:
     """CPUs that the kernel lets threads of a process use, beyond the planned ones or instead."""
     allowed: set[int] = set()

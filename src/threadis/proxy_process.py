@@ -28,7 +28,7 @@ class ProxyProcess:
         self,
         start: control.Start,
         instances: Callable[[], list[control.Instance]],
-        shut_down: Callable[[], None],
+        shut_down: Callable[[list[int]], None],
     ) -> None:
         self.serving = asyncio.Event()  # clients have been served at least once
         self._start, self._instances, self._shut_down = start, instances, shut_down
@@ -112,7 +112,7 @@ class ProxyProcess:
                     log.error("the proxy said what is no message: %s", error)
                     continue
                 if isinstance(message, control.Shutdown):
-                    self._shut_down()
+                    self._shut_down(message.unsaving)
                     continue
                 self._check_workers(child.pid, message.worker_tids)
                 self._is_serving = True

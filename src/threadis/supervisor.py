@@ -38,6 +38,7 @@ log = logging.getLogger("threadis")
 SETTLE_LIMIT = 10.0  # seconds for the instances to be ready; then we serve what there is
 SERVING_LIMIT = 30.0  # seconds for the proxy to serve
 GRACE = 5.0  # seconds for running commands to be answered at the end
+BRIEF_GRACE = 0.5  # the same at SHUTDOWN
 LANES = 2048  # connections from the workers to the instances that the file limit leaves room for
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -63,6 +64,8 @@ class Supervisor:
         self._stopping = False
         self._running: asyncio.Task[int] | None = None  # this one's ``run``
         self._fast = asyncio.Event()  # somebody asked twice to stop
+        self._grace = GRACE
+        self._unsaving: list[int] = []  # instances that end without saving
 
     async def run(self) -> int:
         """Serve until told to stop; the exit status."""
@@ -97,6 +100,12 @@ class Supervisor:
             log.info("%s: stopping", why)
             self._stopping = True
             self._running.cancel()
+
+    def _shut_down(self, unsaving: list[int]) -> None:
+        """SHUTDOWN: a server answers nobody any more, either."""
+        if not self._stopping:
+            self._grace, self._unsaving = BRIEF_GRACE, unsaving
+            self._begin_to_stop("SHUTDOWN")
 
     # -- the start --
 
@@ -160,7 +169,7 @@ class Supervisor:
         self._proxy = ProxyProcess(
             start,
             lambda: [one.message() for one in self._instances],
-            lambda: self._begin_to_stop("SHUTDOWN"),
+            self._shut_down,
         )
         running = asyncio.create_task(self._proxy.run())
         self._tasks.append(running)
@@ -275,9 +284,14 @@ class Supervisor:
             self._listeners.close()
             clean = True
             if self._proxy:
-                clean = await self._proxy.stop(GRACE, self._fast)
+                clean = await self._proxy.stop(self._grace, self._fast)
                 self._proxy.close()
-            ends = await asyncio.gather(*(one.stop(self._fast) for one in self._instances))
+            ends = await asyncio.gather(
+                *(
+                    one.stop(self._fast, saves=one.index not in self._unsaving)
+                    for one in self._instances
+                )
+            )
             return clean and all(ends)
         finally:
             self._data.close()

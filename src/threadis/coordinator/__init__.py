@@ -158,7 +158,7 @@ class Coordinator:
             "client|pause": self._pause.pause,
             "client|unpause": self._pause.unpause,
             "debug": Debug(start, links, self.locks, self._table).run,
-            "shutdown": Ending(links, self.locks, core, tell).shutdown,
+            "shutdown": Ending(links, self.locks, self._busy, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
             **Modules(start).handlers(),
             **Acl(links, self._users).handlers(),

@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable
 
 import hiredis
 
-from threadis import _core
+from threadis import _core, resp
 from threadis.coordinator.links import Kind, LinkError, Links, Words, value
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.patience import ask_patiently
 from threadis.coordinator.taught import Taught
 
+NOBODY = "TRYAGAIN no instance is ready; the command was not run"
 NO_WRITES = b"no-writes"
 SCRIPTS_LIMIT = 10_000  # bodies kept for instances that restart
 
@@ -117,16 +119,16 @@ class Library:
             return (await link.ask_fenced(command.args))[0]
 
     async def kill(self, command: _core.Command) -> bytes:
-        """SCRIPT KILL, FUNCTION KILL: wherever one runs."""
-        answers = await asyncio.gather(
-            *(self._links.raw(index, [command.args]) for index in self._links.everyone())
-        )
-        replies = [reply for (reply,) in answers]
+        """SCRIPT KILL, FUNCTION KILL: wherever one runs, as soon as it hears us."""
+        asked = [ask_patiently(self._links, index, [command.args]) for index in self._links.ready()]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        replies = [answer[0] for answer in answers if isinstance(answer, list)]
         killed = [reply for reply in replies if not reply.startswith(b"-")]
         stubborn = [reply for reply in replies if reply.startswith(b"-UNKILLABLE")]
         # One that runs the other kind says BUSY; those that run nothing, NOTBUSY.
         busy = [reply for reply in replies if reply.startswith(b"-BUSY")]
-        return (killed or stubborn or busy or replies)[0]
+        found = [*killed, *stubborn, *busy, *replies]
+        return found[0] if found else resp.error(NOBODY)
 
     async def stats(self, command: _core.Command) -> bytes:
         """FUNCTION STATS: of the instance that runs one, else of any."""
