@@ -38,3 +38,24 @@ def test_connections_while_a_script_runs(
         assert connection.ask("BLPOP", "{k}list", 1).elements[1].text == text
     for connection in (first, other, script, fresh):
         connection.close()
+
+
+def test_config_set_is_answered_while_a_script_runs_and_somebody_tracks(
+    threadis: Callable[..., Threadis], stock_server: Server
+) -> None:
+    running = threadis("--server", stock_server.path, "--instances", "2", "--save", "")
+    tracks, admin, script = (Connection(("127.0.0.1", running.port)) for _ in range(3))
+    assert tracks.ask("HELLO", 3).raw.startswith(b"%")
+    assert tracks.ask("CLIENT", "TRACKING", "ON").raw == b"+OK\r\n"
+    assert admin.ask("CONFIG", "SET", "lua-time-limit", "10").raw == b"+OK\r\n"
+    script.send(pack("EVAL", FOREVER, 1, "foo"))
+    change = ("CONFIG", "SET", "maxmemory-samples", "6")
+    until(lambda: admin.ask(*change).raw.startswith(b"-BUSY"), "it runs")
+    assert admin.ask(*change).raw.startswith(b"-BUSY")
+    assert admin.ask("PING").raw.startswith(b"-BUSY")
+    assert admin.ask("SCRIPT", "KILL").raw == b"+OK\r\n"
+    assert script.read().is_error
+    assert admin.ask("CONFIG", "SET", "maxmemory-samples", "6").raw == b"+OK\r\n"
+    assert "Traceback" not in running.log()
+    for connection in (tracks, admin, script):
+        connection.close()

@@ -14,6 +14,7 @@ from threadis.process import (
     FIRST_PAUSE,
     HEALTHY,
     JITTER,
+    LONGEST_ABSENCE,
     LONGEST_PAUSE,
     Activity,
     Backoff,
@@ -91,14 +92,17 @@ def test_a_child_dies_with_a_killed_parent() -> None:
     until(lambda: not alive(int(done.stdout)), "the child dies")
 
 
-def test_the_back_off() -> None:
+@pytest.mark.parametrize(
+    ("was_of_use", "longest"), [(False, LONGEST_PAUSE), (True, LONGEST_ABSENCE)]
+)
+def test_the_back_off(was_of_use: bool, longest: float) -> None:
     backoff = Backoff(random.Random(1))
     expected = FIRST_PAUSE
     for _ in range(20):
-        pause = backoff.after(lived=1.0)
+        pause = backoff.after(1.0, was_of_use=was_of_use)
         assert expected * (1 - JITTER) <= pause <= expected * (1 + JITTER)
-        expected = min(LONGEST_PAUSE, expected * 2)
-    assert backoff.after(lived=HEALTHY) <= FIRST_PAUSE * (1 + JITTER)
+        expected = min(longest, expected * 2)
+    assert backoff.after(HEALTHY, was_of_use=was_of_use) <= FIRST_PAUSE * (1 + JITTER)
 
 
 @pytest.mark.parametrize(

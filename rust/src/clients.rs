@@ -20,6 +20,7 @@ const ACCEPT_BATCH: usize = 64;
 /// Seconds a client that was told goodbye may take to hear it.
 const LINGER_SECONDS: u64 = 1;
 
+const NOT_YET: &[u8] = b"-LOADING threadis: no instance is ready yet\r\n";
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 const PROTECTED: &[u8] = b"-DENIED thREaDIS is running in protected mode: no password is set, so \
     only this machine is served. Set requirepass, or start with --protected-mode no.\r\n";
@@ -63,6 +64,11 @@ impl Worker {
         if self.shared.connected.load(Relaxed) >= settings.maxclients.load(Relaxed) {
             self.counters.rejected_connections += 1;
             net::write(&fd, TOO_MANY);
+            return;
+        }
+        if !self.shared.users.are_known() {
+            self.counters.rejected_connections += 1;
+            net::write(&fd, NOT_YET);
             return;
         }
         let is_protected = settings.protected_mode.load(Relaxed) && self.shared.users.is_open();

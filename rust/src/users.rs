@@ -41,6 +41,8 @@ pub struct Users {
     ids: Mutex<HashMap<Arc<[u8]>, u32>>,
     default_id: AtomicU32,
     default_is_open: AtomicBool,
+    /// The coordinator has said who there is.
+    are_known: AtomicBool,
 }
 
 impl Users {
@@ -82,9 +84,16 @@ impl Users {
         self.default_is_open.load(Relaxed)
     }
 
-    /// Changes that.
+    /// Whether it is known who may come: no client is taken before.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.are_known.load(Acquire)
+    }
+
+    /// Says whether a new connection need not say who it is.
     pub fn set_open(&self, is_open: bool) {
         self.default_is_open.store(is_open, Relaxed);
+        self.are_known.store(true, Release);
     }
 }
 

@@ -10,6 +10,8 @@ import socket
 
 import msgspec
 
+from threadis.commands import Row
+
 MESSAGE_LIMIT = 16 * 1024 * 1024  # bytes; a longer line is a bug, not a message
 
 
@@ -40,6 +42,17 @@ class SlotRange(msgspec.Struct, frozen=True):
     instance: int
 
 
+class ServerFacts(msgspec.Struct, frozen=True):
+    """What one instance says of itself; all are the same binary."""
+
+    commands: list[Row]
+    hello2: list[tuple[bytes, bytes]]  # fields of HELLO's reply, values as RESP
+    hello3: list[tuple[bytes, bytes]]
+    pushes_follow_replies: bool  # what a client publishes to itself comes behind the reply
+    unsubscribing_needs_subscription: bool  # UNSUBSCRIBE without subscriptions is an error
+    client_fields: list[str]  # names of the fields of CLIENT INFO, in order
+
+
 class Start(msgspec.Struct, frozen=True, tag="start"):
     """To the proxy, once, first: everything it needs to serve."""
 
@@ -67,6 +80,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     tcp_keepalive: int  # seconds; 0: off
     maxmemory: int  # bytes over all instances; 0: no limit
     allowed: dict[str, str]  # enable-debug-command and its like: no, yes or local
+    facts: ServerFacts | None = None  # what the first proxy has learnt of the servers
     output_limits: str = ""  # client-output-buffer-limit, as far as it is not the default
     tcp_backlog: int = 511  # connections that may wait to be accepted
 
@@ -88,9 +102,10 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class Serving(msgspec.Struct, frozen=True, tag="serving"):
-    """From the proxy: clients are being served; thread ids of the workers, in order."""
+    """From the proxy: clients are being served."""
 
-    worker_tids: list[int]
+    worker_tids: list[int]  # thread ids of the workers, in order
+    facts: ServerFacts  # for the next proxy
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):

@@ -6,6 +6,7 @@ that text on this connection.
 
 import asyncio
 import contextlib
+import logging
 import socket
 import struct
 from collections.abc import Callable, Coroutine
@@ -13,6 +14,8 @@ from collections.abc import Callable, Coroutine
 from threadis.control import State
 from threadis.instance_config import ADMIN
 from threadis.process import Activity, activity
+
+log = logging.getLogger("threadis")
 
 CONNECT_RETRY = 0.01  # seconds between tries while the server starts
 PING_INTERVAL = 0.25  # seconds between questions
@@ -44,6 +47,9 @@ class Health:
                 await self._ask_on(self._connection)
             except (OSError, EOFError, HealthError, ValueError):
                 await asyncio.sleep(PING_INTERVAL if self._has_answered else CONNECT_RETRY)
+            except Exception:  # whatever it is: an instance that nobody watches is lost
+                log.exception("process %d cannot be watched; it is tried again", self._pid)
+                await asyncio.sleep(PING_INTERVAL)
             finally:
                 self.close()
 

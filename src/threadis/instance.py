@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,9 +63,11 @@ class Instance:
                 self.ending = f"died ({describe_status(status)})"
                 if status > 0 or self._fruitless:
                     self.ending += f"; its log ends: {self._log_end()}"
-            except (OSError, DataError) as error:  # no process to be had; files have vanished
+            except (OSError, subprocess.SubprocessError, DataError) as error:
+                # no process to be had; files have vanished
                 self.ending = f"cannot start: {error}"
-            pause = self._backoff.after(time.monotonic() - started)
+            lived = time.monotonic() - started
+            pause = self._backoff.after(lived, was_of_use=not self._fruitless)
             self._become(State.FAILED if self._fruitless >= HOPELESS else State.RESTARTING)
             log.warning(
                 "instance %d %s; restarting in %.0f ms", self.index, self.ending, pause * 1000

@@ -20,6 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: the child of a fork mu
 
 FIRST_PAUSE = 0.05  # seconds before the first restart
 LONGEST_PAUSE = 30.0  # seconds; a broken disk needs no faster tries
+LONGEST_ABSENCE = 1.0  # seconds; for one that has served: whatever killed it, clients need it
 JITTER = 0.2  # share; so that children which died together do not come back together
 HEALTHY = 60.0  # seconds of life after which old failures are forgotten
 
@@ -138,15 +139,22 @@ class Backoff:
     """How long to wait before each restart."""
 
     def __init__(self, chance: random.Random | None = None) -> None:
-        self.failures = 0
+        self._deaths = 0  # in a row, of processes that had served
+        self._fruitless = 0  # in a row, of processes that had not
         self._chance = chance or random.Random()  # noqa: S311  # spreads load, guards nothing
 
-    def after(self, lived: float) -> float:
-        """Seconds to wait after a process that lived for ``lived`` seconds."""
+    def after(self, lived: float, *, was_of_use: bool) -> float:
+        """Seconds to wait after a process that lived for ``lived`` seconds, and maybe served."""
         if lived >= HEALTHY:
-            self.failures = 0
-        pause: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures, 20))
-        self.failures += 1
+            self._deaths = self._fruitless = 0
+        if was_of_use:
+            self._fruitless = 0
+            before, longest = self._deaths, LONGEST_ABSENCE
+            self._deaths += 1
+        else:
+            before, longest = self._fruitless, LONGEST_PAUSE
+            self._fruitless += 1
+        pause: float = min(longest, FIRST_PAUSE * 2.0 ** min(before, 20))
         return pause * self._chance.uniform(1 - JITTER, 1 + JITTER)
 
 

@@ -6,23 +6,24 @@ coordinator beside them.
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Any
 
-import hiredis
-
-from threadis import _core, commands, control, placement
+from threadis import _core, commands, control, placement, server_facts
 from threadis.coordinator import Coordinator
 from threadis.coordinator.balance import Balance
-from threadis.coordinator.links import LinkError, Links
-from threadis.resp import encode
+from threadis.coordinator.links import Links
+from threadis.coordinator.tasks import Tasks
+
+log = logging.getLogger(__name__)
 
 # Client buffers may take this share of the memory this process may use.
 CLIENT_MEMORY_SHARE = 0.25
+ASK_AGAIN = 0.05  # seconds, while no instance answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,6 @@ class CoreConfig:
     commands: list[commands.Row]
 
 
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What one instance says of itself; all are the same binary."""
-
-    commands: list[commands.Row]
-    hello2: list[tuple[bytes, bytes]]
-    hello3: list[tuple[bytes, bytes]]
-    pushes_follow_replies: bool  # what a client publishes to itself comes behind the reply
-    unsubscribing_needs_subscription: bool  # UNSUBSCRIBE without subscriptions is an error
-    client_fields: list[str]  # names of the fields of CLIENT INFO, in order
-
-
 def main() -> None:
     """Run the proxy until the supervisor says stop, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor hears it and tells us
@@ -75,9 +64,17 @@ class Server:
         self._channel = channel
         self._running: set[int] = set()
         self._finished = asyncio.Event()
+        self._tasks = Tasks()
+        self._news = asyncio.Event()  # of an instance
+        self._core: _core.Proxy | None = None
+        self._coordinator: Coordinator | None = None
 
     async def run(self) -> int:
-        """Serve; the process's exit code."""
+        """Serve; the process's exit code.
+
+        The supervisor is heard from the first moment on: an instance that does not answer now may
+        be another process already.
+        """
         reader, self._writer = await asyncio.open_connection(
             sock=self._channel, limit=control.MESSAGE_LIMIT
         )
@@ -85,125 +82,89 @@ class Server:
         if not isinstance(start, control.Start):
             raise TypeError(f"the supervisor began with {start}")
         self._links = Links(start.instance_count, start.instance_password.encode())
-        known: dict[int, control.Instance] = {}
-        while len(known) < start.instance_count:
-            message = control.decode_for_proxy(await reader.readline())
-            if isinstance(message, control.Instance):
-                known[message.index] = message
-                self._links.update(message)
-        facts = await self._ask_server(is_split=start.is_split)
+        listening = self._tasks.start(self._listen(reader), "listening to the supervisor")
+        while not self._links.are_known():
+            await self._next_news()
+        facts = start.facts or await self._ask(is_split=start.is_split)
         placed = placement_of(start)
-        self._core = _core.Proxy(core_config(start, facts, placed))
+        self._core = core = _core.Proxy(core_config(start, facts, placed))
         self._coordinator = Coordinator(
-            start,
-            self._core,
-            self._links,
-            facts.client_fields,
-            facts.commands,
-            placed,
-            self._tell,
+            start, core, self._links, facts.client_fields, facts.commands, placed, self._tell
         )
+        asyncio.get_running_loop().add_reader(core.bell(), self._read_letters)
         await self._coordinator.recover()
-        for message in known.values():
-            is_ready = message.state is control.State.READY
-            self._core.set_instance(
-                message.index, message.socket if is_ready else None, message.state.value
-            )
-        tids = self._core.start()
+        tids = core.start()
         self._running = set(range(len(tids)))
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._core.bell(), self._read_letters)
-        loop.add_signal_handler(signal.SIGTERM, self._core.stop, 5000)
-        self._tell(control.Serving(tids))
-        tasks = [asyncio.create_task(self._listen(reader))]
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, core.stop, 5000)
+        self._tell(control.Serving(tids, facts))
         if len(tids) > 1:
-            tasks.append(asyncio.create_task(Balance(self._core, tids).run()))
+            balancing = self._tasks.start(Balance(core, tids).run(), "balancing the workers")
         await self._finished.wait()
-        for task in tasks:
-            task.cancel()
+        listening.cancel()
+        if len(tids) > 1:
+            balancing.cancel()
         return 0
 
     def _tell(self, message: control.ToSupervisor) -> None:
         self._writer.write(control.encode(message))
 
-    async def _ask_server(self, *, is_split: bool) -> ServerFacts:
-        """Ask the first instance that answers."""
-        while True:
-            for index in range(self._links.count):
-                with contextlib.suppress(LinkError):
-                    return await self._ask_instance(index, is_split)
-            await asyncio.sleep(0.05)
+    async def _next_news(self, seconds: float | None = None) -> None:
+        """Wait until the supervisor says something of an instance, at most so long."""
+        self._news.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
 
-    async def _ask_instance(self, index: int, is_split: bool) -> ServerFacts:
-        entries = await self._links.call(index, b"COMMAND")
-        hello2 = await self._links.call(index, b"HELLO", b"2")
-        hello3 = await self._links.call(index, b"HELLO", b"3")
-        await self._links.call(index, b"HELLO", b"2")
-        own = await self._links.call(index, b"CLIENT", b"INFO")
-        unsubscribed = await self._links.call(index, b"UNSUBSCRIBE")
-        says = dict(zip(hello2[::2], hello2[1::2], strict=True))
-        return ServerFacts(
-            commands=commands.derive(entries, is_split=is_split),
-            hello2=[(hello2[at], encode(hello2[at + 1])) for at in range(0, len(hello2), 2)],
-            hello3=[(name, encode(value)) for name, value in hello3.items()],
-            pushes_follow_replies=pushes_follow_replies(says),
-            unsubscribing_needs_subscription=isinstance(unsubscribed, hiredis.ReplyError),
-            client_fields=[field.split("=")[0] for field in own.decode().split()],
-        )
+    async def _ask(self, *, is_split: bool) -> control.ServerFacts:
+        """Ask the first instance that answers, now or later."""
+        while (facts := await server_facts.ask(self._links, is_split=is_split)) is None:
+            await self._next_news(ASK_AGAIN)
+        return facts
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Hear the supervisor; if it is gone, so are we."""
-        while line := await reader.readline():
-            match control.decode_for_proxy(line):
-                case control.Instance() as instance:
-                    self._links.update(instance)
-                    self._coordinator.instance_changed(instance)
-                case control.Stop(grace):
-                    self._core.stop(int(grace * 1000))
-                case control.Start():
-                    raise RuntimeError("started twice")
+        try:
+            while line := await reader.readline():
+                self._hear(control.decode_for_proxy(line))
+        except Exception:
+            log.exception("the supervisor is not understood")
         os._exit(1)
 
+    def _hear(self, message: control.ToProxy) -> None:
+        match message:
+            case control.Instance():
+                self._links.update(message)
+                if self._coordinator:
+                    self._coordinator.instance_changed(message)
+                self._news.set()
+            case control.Stop(grace):
+                if self._core:
+                    self._core.stop(int(grace * 1000))
+            case control.Start():
+                raise RuntimeError("started twice")
+
     def _read_letters(self) -> None:
+        """Hand on what workers ask and tell; what goes wrong with one costs no other."""
+        if not self._core or not self._coordinator:
+            return
         for letter in self._core.take():
-            match letter:
-                case _core.Command():
-                    self._coordinator.run(letter)
-                case _core.Left() | _core.Ran():
-                    self._coordinator.left(letter)
-                case _core.Locked():
-                    self._coordinator.locks.locked(letter)
-                case _core.Unsettled():
-                    self._coordinator.unsettled(letter)
-                case _core.Finished():
-                    self._coordinator.finished()
-                case _core.Strayed():
-                    self._coordinator.strayed(letter)
-                case _core.Overdue():
-                    self._coordinator.overdue(letter)
-                case _core.Heard():
-                    self._coordinator.heard(letter)
-                case _core.Logged():
-                    self._coordinator.logged(letter)
-                case _core.ClientList():
-                    self._coordinator.clients.arrived(letter)
-                case _core.Tally():
-                    self._coordinator.tallies.arrived(letter)
-                case _core.Subscribe() | _core.Subscribed() | _core.Interest():
-                    self._coordinator.subscriptions(letter)
-                case _core.Stopped():
-                    self._running.discard(letter.worker)
-                    if not self._running:
-                        self._finished.set()
+            try:
+                if isinstance(letter, _core.Stopped):
+                    self._stopped(letter)
+                else:
+                    self._coordinator.receive(letter)
+            except Exception:
+                log.exception("a letter of the workers is lost: %s", type(letter).__name__)
+                self._coordinator.give_up(letter)
+
+    def _stopped(self, letter: _core.Stopped) -> None:
+        self._running.discard(letter.worker)
+        if not self._running:
+            self._finished.set()
 
 
-def pushes_follow_replies(hello: dict[bytes, Any]) -> bool:
-    """Whether a client that publishes to itself reads the reply first: since Redis 7.2."""
-    version = [int(part) for part in hello[b"version"].split(b".")[:2]]
-    return hello[b"server"] != b"redis" or version >= [7, 2]
-
-
-def core_config(start: control.Start, facts: ServerFacts, placed: _core.Placement) -> CoreConfig:
+def core_config(
+    start: control.Start, facts: control.ServerFacts, placed: _core.Placement
+) -> CoreConfig:
     """Put together what the workers need."""
     return CoreConfig(
         listeners=[(one.fd, one.address, one.is_unix) for one in start.listeners],

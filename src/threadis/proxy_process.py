@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
+from msgspec import structs
 
 from threadis import control
 from threadis.errors import ServerError
@@ -18,6 +18,7 @@ from threadis.process import Backoff, Child, describe_status, first, wrong_affin
 
 log = logging.getLogger("threadis")
 
+SERVING_LIMIT = 30.0  # seconds for a proxy to serve; then it is replaced
 EXIT_MARGIN = 2.0  # seconds beyond the grace for the proxy to end
 
 
@@ -36,6 +37,7 @@ class ProxyProcess:
         self._child: Child | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._is_serving = False  # the present process
+        self._facts: control.ServerFacts | None = None
 
     async def run(self) -> None:
         """Keep it running, until cancelled; one that never served is an error."""
@@ -47,7 +49,8 @@ class ProxyProcess:
                 ending = f"cannot start: {error}"
             if not self.serving.is_set():
                 raise ServerError(f"the proxy {ending} before it served; see what it printed above")
-            pause = self._backoff.after(time.monotonic() - started)
+            lived = time.monotonic() - started
+            pause = self._backoff.after(lived, was_of_use=self._is_serving)
             log.warning("proxy %s; restarting in %.0f ms", ending, pause * 1000)
             await asyncio.sleep(pause)
 
@@ -87,10 +90,11 @@ class ProxyProcess:
                 [sys.executable, "-m", "threadis.proxy", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *fds],
             )
-        self.tell(self._start)
+        self.tell(structs.replace(self._start, facts=self._facts))
         for message in self._instances():
             self.tell(message)
         listening = asyncio.create_task(self._listen(reader, child))
+        timer = asyncio.get_running_loop().call_later(SERVING_LIMIT, self._replace, child)
         cancelled = False
         try:
             return await asyncio.shield(child.exited)
@@ -99,24 +103,37 @@ class ProxyProcess:
             raise
         finally:
             listening.cancel()
+            timer.cancel()
             if not cancelled:
                 writer.close()
 
+    def _replace(self, child: Child) -> None:
+        """End a process that does not serve in time: another one may."""
+        if not self._is_serving:
+            log.error("the proxy does not serve after %.0f s and is replaced", SERVING_LIMIT)
+            child.send(signal.SIGKILL)
+
     async def _listen(self, reader: asyncio.StreamReader, child: Child) -> None:
-        """Take in what it says."""
-        with contextlib.suppress(OSError):
+        """Take in what it says; a proxy that cannot be understood is replaced."""
+        try:
             while line := await reader.readline():
-                try:
-                    message = control.decode_for_supervisor(line)
-                except msgspec.DecodeError as error:
-                    log.error("the proxy said what is no message: %s", error)
-                    continue
-                if isinstance(message, control.Shutdown):
-                    self._shut_down(message.unsaving)
-                    continue
-                self._check_workers(child.pid, message.worker_tids)
-                self._is_serving = True
-                self.serving.set()
+                self._hear(control.decode_for_supervisor(line), child)
+        except OSError:
+            return  # it has ended
+        except Exception:
+            log.exception("the proxy is not understood and is replaced")
+            child.send(signal.SIGKILL)
+
+    def _hear(self, message: control.ToSupervisor, child: Child) -> None:
+        if isinstance(message, control.Shutdown):
+            self._shut_down(message.unsaving)
+            return
+        self._check_workers(child.pid, message.worker_tids)
+        self._facts = message.facts
+        self._is_serving = True
+        if self.serving.is_set():
+            log.info("proxy serves again, process %d", child.pid)
+        self.serving.set()
 
     def _check_workers(self, pid: int, tids: list[int]) -> None:
         """Ask the kernel whether each worker runs where it was planned, under its name."""

@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import astuple
 
 from threadis import _core, control, placement, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace
 from threadis.coordinator.acl import Acl
-from threadis.coordinator.answer import Answer, Handler
+from threadis.coordinator.answer import Answer, Handler, Reply
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.busy import Busy
@@ -32,7 +32,7 @@ from threadis.coordinator.execution import Execution
 from threadis.coordinator.information import Information
 from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
-from threadis.coordinator.links import LinkError, Links, is_for_a_client
+from threadis.coordinator.links import LinkError, Links, Words, is_for_a_client
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Locks, proviso
 from threadis.coordinator.memory import Memory
@@ -47,6 +47,7 @@ from threadis.coordinator.shares import Shares
 from threadis.coordinator.slowlog import Logs
 from threadis.coordinator.table import Table
 from threadis.coordinator.tallies import Tallies
+from threadis.coordinator.tasks import Tasks, insist
 from threadis.coordinator.taught import Taught
 from threadis.coordinator.tightness import Tightness
 from threadis.coordinator.tracking import Tracking
@@ -61,9 +62,10 @@ __all__ = ["Coordinator"]
 log = logging.getLogger(__name__)
 
 RETRY = 0.05  # seconds between attempts to make an instance ready
+RECOVERY_LIMIT = 3.0  # seconds for all to be ready; then we serve what there is
+RECOVERY_LOOK = 0.01  # seconds between looks meanwhile
+INTERNAL_ERROR = resp.error("ERR threadis: internal error, see the log")
 LANE_NAME = b" name=threadis-lane-"  # as CLIENT LIST shows the workers' connections
-
-SubscriptionLetter = _core.Subscribe | _core.Subscribed | _core.Interest
 
 
 class Coordinator:
@@ -81,12 +83,13 @@ class Coordinator:
     ) -> None:
         self._core = core
         self._links = links
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._departures = Departures()
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, links.count)
         taught = Taught(core)
+        self._known_scripts = taught.workers
         self._library = Library(links, self.locks, taught)
         is_valkey = self.clients.dialect.is_valkey
         self._pause = Pause(core, self._library, takes_more=is_valkey)
@@ -108,7 +111,6 @@ class Coordinator:
             core, links, self._users, self._verdicts, self._busy, self._tightness
         )
         self._commits = Commits(core, links, self.locks, start.databases)
-        self.unsettled, self.finished = self._commits.unsettled, self._commits.finished
         borrowing = Borrowing(links, self._table, start.databases)
         locality = Locality(placed, placement.read(start.rules), start.pins)
         self._execution = Execution(
@@ -119,17 +121,18 @@ class Coordinator:
             core,
             self._verdicts,
             self._departures,
-            self._log_served,
+            lambda command: self._log(command.info, command.args),
             runs_again=is_7_2,
         )
         self.clients.waiting = self._blocking
         self._transactions = Transactions(
             self._execution, core, self._verdicts, self._blocking, self._busy
         )
-        scripts = Scripts(self._execution, self._library, self._busy, self._users, callers, taught)
-        self.strayed, self.overdue = scripts.strayed, self._busy.overdue
+        self._scripts = Scripts(
+            self._execution, self._library, self._busy, self._users, callers, taught
+        )
         whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
-        self.tallies = Tallies(core, len(start.workers))
+        self._tallies = Tallies(core, len(start.workers))
         information = Information(
             start,
             core,
@@ -138,7 +141,7 @@ class Coordinator:
             self._blocking,
             self._pause,
             self._pubsub,
-            self.tallies,
+            self._tallies,
             self._tracking,
             self._commits,
             self._held,
@@ -163,7 +166,7 @@ class Coordinator:
             **Modules(start).handlers(),
             **Acl(links, self._users).handlers(),
             **Everywhere(links, self._departures, start.databases).handlers(),
-            **Latency(links, self.tallies).handlers(),
+            **Latency(links, self._tallies).handlers(),
             **self._logs.handlers(),
             **self._tracking.handlers(),
             "migrate": Migrating(self._execution).migrate,
@@ -172,7 +175,7 @@ class Coordinator:
             "unwatch": self._transactions.unwatch,
             "discard": self._transactions.unwatch,
             "exec": self._transactions.exec,
-            **dict.fromkeys(SCRIPTS, scripts.run),
+            **dict.fromkeys(SCRIPTS, self._scripts.run),
             **self._library.handlers(),
             "flushall": whole.run,
             "flushdb": whole.run,
@@ -182,50 +185,113 @@ class Coordinator:
             "randomkey": lambda command: keyspace.random_key(command, links),
         }
 
-    def run(self, command: _core.Command) -> None:
+    def receive(self, letter: object) -> None:
+        """Take a letter of the workers."""
+        match letter:
+            case _core.Command():
+                self._begin(letter)
+            case _core.Left() | _core.Ran():
+                self._left(letter)
+            case _core.Locked():
+                self.locks.locked(letter)
+            case _core.Unsettled():
+                self._commits.unsettled(letter)
+            case _core.Finished():
+                self._commits.finished()
+            case _core.Strayed():
+                self._scripts.strayed(letter)
+            case _core.Overdue():
+                self._busy.overdue(letter)
+            case _core.Heard():
+                self._tracking.heard(letter)
+            case _core.Logged():
+                self._log(letter.info, letter.args)
+            case _core.ClientList():
+                self.clients.arrived(letter)
+            case _core.Tally():
+                self._tallies.arrived(letter)
+            case _core.Subscribe():
+                self._tasks.start(self._pubsub.subscribe(letter), "a subscription")
+            case _core.Subscribed():
+                self._pubsub.subscribed(letter)
+            case _core.Interest():
+                self._pubsub.interest(letter)
+
+    def give_up(self, letter: object) -> None:
+        """Answer whoever waits for a letter that could not be taken."""
+        match letter:
+            case _core.Command(is_question=True):
+                self._core.judge(letter, INTERNAL_ERROR, None)
+            case _core.Command():
+                self._departures.end(letter)
+                self._core.arrived(letter)
+                self._core.reply(letter, INTERNAL_ERROR)
+            case _core.Strayed():
+                self._known_scripts.answer(letter, INTERNAL_ERROR)
+
+    def _begin(self, command: _core.Command) -> None:
         """Begin a command; its reply goes to the client when it is there."""
         if command.is_question:
-            self._keep(asyncio.create_task(self._permission.judge(command)))
+            self._tasks.start(self._permission.judge(command), "a question")
             return
         self._departures.begin(command)
-        self._keep(asyncio.create_task(self._run(command)))
+        self._tasks.start(self._run(command), "a command")
 
     async def _run(self, command: _core.Command) -> None:
+        """Run a command and answer it, whatever happens."""
         is_for_a_client.set(True)
         name = self._name(command)
         began = time.monotonic()
-        reply: bytes | Answer | None = LEFT
-        check = self._verdicts.proviso(command)
-        proviso.set(check)
+        reply: Reply = INTERNAL_ERROR
         try:
-            await check()
-            handler = self._handlers.get(name)
-            if await self._pause.let_pass(command):
-                if handler:
-                    reply = await self._blocking.run_and_settle(command, handler)
-                else:
-                    reply = await self._blocking.write(command)
-            if reply:
-                await self._logs.note(command, began)
+            reply = await self._answer(command, name)
+            await self._follow_up(command, name, reply, began)
         except LinkError as error:
             reply = resp.error(str(error))
         except Exception:  # one command's bug must not become another client's silence
             log.exception("%s failed", name)
-            reply = resp.error("ERR threadis: internal error, see the log")
-        self._departures.end(command)
-        if name in TYPES:
-            self._core.arrived(command)
-        if name in ("flushall", "flushdb"):
+        finally:
+            self._departures.end(command)
+            if name in TYPES:
+                self._core.arrived(command)
+            if isinstance(reply, Answer):
+                self._core.reply(command, *astuple(reply))
+            elif reply is not None:
+                self._core.reply(command, reply)
+
+    async def _answer(self, command: _core.Command, name: str) -> Reply:
+        """Find a command's reply."""
+        reply: Reply = LEFT
+        check = self._verdicts.proviso(command)
+        proviso.set(check)
+        await check()
+        handler = self._handlers.get(name)
+        if await self._pause.let_pass(command):
+            if handler:
+                reply = await self._blocking.run_and_settle(command, handler)
+            else:
+                reply = await self._blocking.write(command)
+        return reply
+
+    async def _follow_up(
+        self, command: _core.Command, name: str, reply: Reply, began: float
+    ) -> None:
+        """Do what else there is to do; the command has run, so its reply stays what it is."""
+        if reply:
             with contextlib.suppress(LinkError):
-                await self._shares.spread()
-        if name == "config|set":
+                await self._logs.note(command, began)
+        jobs: list[Callable[[], Awaitable[None]]] = []
+        if name in ("flushall", "flushdb"):
+            jobs = [self._shares.spread]
+        elif name == "config|set" and reply == resp.OK:
             self._busy.forget()
-            await self._tightness.look()
-            await self._tracking.look()
-        if isinstance(reply, Answer):
-            self._core.reply(command, *astuple(reply))
-        elif reply is not None:
-            self._core.reply(command, reply)
+            jobs = [self._tightness.look, self._tracking.look]
+        for job in jobs:
+            try:
+                await job()
+            except Exception as error:  # the next try logs it
+                what = f"what follows {name} ({error})"
+                self._tasks.start(insist(job, what), what)
 
     def _held(self) -> dict[str, int]:
         """What must be nothing once nobody wants anything."""
@@ -235,11 +301,11 @@ class Coordinator:
             "lent_links": self._links.count_lent(),
         }
 
-    def left(self, letter: _core.Left | _core.Ran) -> None:
+    def _left(self, letter: _core.Left | _core.Ran) -> None:
         """Take note that a client is gone, or has run its transaction."""
         client = (letter.worker, letter.place, letter.generation)
         if isinstance(letter, _core.Ran):
-            self._keep(asyncio.create_task(self._transactions.finished(client)))
+            self._tasks.start(self._transactions.finished(client), "the end of a transaction")
             return
         self._departures.left(client, is_gone=letter.is_gone)
         self._blocking.left(client)
@@ -247,79 +313,72 @@ class Coordinator:
         if letter.is_gone:
             self._monitoring.gone(client)
             self._tracking.gone(client)
-            self._keep(asyncio.create_task(self._transactions.gone(client)))
+            self._tasks.start(self._transactions.gone(client), "the end of a client's watches")
 
-    def heard(self, letter: _core.Heard) -> None:
-        """Hear what an instance says of its keys, besides their names."""
-        self._tracking.heard(letter)
-
-    def logged(self, letter: _core.Logged) -> None:
-        """Tell SLOWLOG of what a worker has answered."""
-        self._keep(asyncio.create_task(self._logs.add(letter.info, [letter.args], 0)))
-
-    def _log_served(self, command: _core.Command) -> None:
-        self._keep(asyncio.create_task(self._logs.add(command.info, [command.args], 0)))
+    def _log(self, info: _core.ClientInfo, args: Words) -> None:
+        """Tell SLOWLOG of what took no time of an instance."""
+        self._tasks.start(self._logs.add(info, [args], 0), "an entry of the slow log")
 
     async def recover(self) -> None:
-        """Settle what a crash left open; before the first client comes."""
-        await self._users.recover()
-        await self._logs.look()
-        for index in self._links.ready():
-            with contextlib.suppress(LinkError):  # gone again: the supervisor will say so
-                await self._commits.recover(index)
-        self._keep(asyncio.create_task(self._tightness.watch()))
+        """Make every instance ready before the first client comes, and settle what a crash left.
 
-    def subscriptions(self, letter: SubscriptionLetter) -> None:
-        """Hear what a worker says about subscriptions."""
-        match letter:
-            case _core.Subscribe():
-                self._keep(asyncio.create_task(self._pubsub.subscribe(letter)))
-            case _core.Subscribed():
-                self._pubsub.subscribed(letter)
-            case _core.Interest():
-                self._pubsub.interest(letter)
+        Who is not ready in time will be while we serve; but no client is served before it is known
+        who may come.
+        """
+        self._tasks.start(self._tightness.watch(), "the watch over memory")
+        for index in self._links.everyone():
+            self.instance_changed(self._links.instance(index))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECOVERY_LIMIT):
+                while not self._users.are_known() or self._links.unprepared:
+                    await asyncio.sleep(RECOVERY_LOOK)
 
     def instance_changed(self, instance: control.Instance) -> None:
         """Tell the workers; an instance that came back is first made ready."""
         if instance.state is control.State.READY:
             self._links.unprepared.add(instance.index)
-            self._keep(asyncio.create_task(self._make_ready(instance)))
+            job = self._make_ready(instance)
+            self._tasks.start(job, f"making instance {instance.index} ready")
         else:
             self._links.unprepared.discard(instance.index)
             self._users.lost(instance.index)
             self._core.set_instance(instance.index, None, instance.state.value)
 
     async def _make_ready(self, instance: control.Instance) -> None:
-        """Let lanes be opened, once it has what CONFIG SET changed, and old lanes are gone.
+        """Let lanes be opened, once it has what it missed, and old lanes are gone.
 
         A server that was stopped still runs, when it wakes, what it had been sent before; nothing
         newer may overtake that.
         """
-        while self._links.instance(instance.index) is instance:
+        index = instance.index
+        while self._links.instance(index) is instance:
             try:
-                await self._configuration.replay(instance.index)
-                await self._users.replay(instance.index)
-                await self._library.replay(instance.index)
-                await self._commits.recover(instance.index)
-                await self._pubsub.renew(instance.index)
-                await self._monitoring.renew(instance.index)
-                await self._tracking.renew(instance.index)
-                known = await self._links.call(instance.index, b"CLIENT", b"LIST")
+                await self._prepare(index)
+                known = await self._links.call(index, b"CLIENT", b"LIST")
             except LinkError as error:
-                log.warning("instance %d cannot be asked yet: %s", instance.index, error)
+                log.warning("instance %d cannot be asked yet: %s", index, error)
+            except Exception:
+                log.exception("instance %d is not ready; it is tried again", index)
             else:
-                if LANE_NAME not in known and self._links.instance(instance.index) is instance:
-                    self._links.unprepared.discard(instance.index)
-                    self._core.set_instance(instance.index, instance.socket, "")
+                is_alone = isinstance(known, bytes) and LANE_NAME not in known
+                if is_alone and self._links.instance(index) is instance:
+                    self._links.unprepared.discard(index)
+                    self._core.set_instance(index, instance.socket, "")
                     return
             await asyncio.sleep(RETRY)
+
+    async def _prepare(self, index: int) -> None:
+        """Give an instance what it lacks; raises LinkError if it cannot be asked."""
+        await self._configuration.replay(index)
+        await self._users.replay(index)
+        await self._library.replay(index)
+        await self._commits.recover(index)
+        await self._pubsub.renew(index)
+        await self._monitoring.renew(index)
+        await self._tracking.renew(index)
+        await self._logs.look()
 
     def _name(self, command: _core.Command) -> str:
         """The row's name, from the command's first words."""
         words = [word.decode(errors="replace").lower() for word in command.args[:2]]
         return "|".join(words) if "|".join(words) in self._handlers else words[0]
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        """Hold on to a task until it is done; asyncio itself does not."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -7,14 +7,17 @@ does not matter to the server, so a change in another one is a false alarm.
 """
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from threadis import _core, resp
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, pack, value
+from threadis.coordinator.tasks import Tasks, insist
 
-RETRY: Final = 0.05  # seconds between attempts to reach an instance again
+log = logging.getLogger(__name__)
+
 STALE_LIMIT: Final = 10_000  # armed keys of an instance for which nobody waits any more
 
 Place = tuple[int, bytes]  # database, key
@@ -41,7 +44,7 @@ class Alarms:
         self._armed: dict[bytes, set[int]] = {}  # the databases in which the key was not there
         self._stale: dict[bytes, None] = {}
         self._asked: deque[tuple[Place, asyncio.Future[None]] | None] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def count(self) -> int:
         """Return how many keys are armed for someone."""
@@ -68,7 +71,7 @@ class Alarms:
             self._stale[key] = None
             if len(self._stale) > STALE_LIMIT:
                 stale, self._stale = list(self._stale), {}
-                self._spawn(self._trip(stale))
+                self._tasks.start(self._trip(stale), "disarming alarms")
 
     async def _trip(self, keys: list[bytes]) -> None:
         """Make alarms go off, so that the server forgets them."""
@@ -83,7 +86,7 @@ class Alarms:
         async with self._opening:
             if self._link is None:
                 opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
-                self._spawn(self._listen(opened))
+                self._tasks.start(self._listen(opened), f"the alarms of instance {self._index}")
                 self._link = await opened
             return self._link
 
@@ -110,7 +113,9 @@ class Alarms:
                 opened.set_result(link)
                 while True:
                     self._hear(await link.next_reply())
-        except (LinkError, OSError, EOFError, ValueError) as error:
+        except Exception as error:
+            if not isinstance(error, (LinkError, OSError, EOFError, ValueError)):
+                log.exception("instance %d: its alarms are made anew", self._index)
             lost = LinkError(f"TRYAGAIN instance {self._index} was lost: {error}")
             if not opened.done():
                 opened.set_exception(lost)
@@ -120,9 +125,10 @@ class Alarms:
             self._stale.clear()
             asked, self._asked = self._asked, deque()
             for item in asked:
-                if item:
+                if item and not item[1].done():
                     item[1].set_exception(lost)
-            self._spawn(self._renew())
+            renewing = insist(self._renew, f"arming alarms of instance {self._index}")
+            self._tasks.start(renewing, "alarms")
 
     def _hear(self, reply: bytes) -> None:
         if reply.startswith(b">"):
@@ -153,29 +159,13 @@ class Alarms:
         else:
             places = [place for name in names for place in self._wanted(name)]
         if places:
-            self._spawn(self._again(places))
+            self._tasks.start(self._again(places), "arming an alarm again")
 
     async def _again(self, places: list[Place]) -> None:
         await self.arm(places)  # if the connection is lost, _renew does it
         self._changed(places)
 
     async def _renew(self) -> None:
-        """Arm everything again, as soon as the instance can be reached."""
-        while places := self._wanted(None):
-            try:
-                await self._again(places)
-            except LinkError:
-                await asyncio.sleep(RETRY)
-            else:
-                return
-
-    def _spawn(self, job: Awaitable[None]) -> None:
-        async def run() -> None:
-            try:
-                await job
-            except LinkError:
-                return  # the connection's end is dealt with where it is read
-
-        task = asyncio.create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Arm everything again; LinkError if the instance cannot be reached."""
+        if places := self._wanted(None):
+            await self._again(places)

@@ -6,9 +6,12 @@ together again when few can carry them.
 """
 
 import asyncio
+import logging
 import math
 
 from threadis import _core, machine
+
+log = logging.getLogger(__name__)
 
 LOOK = 0.1  # seconds between two looks
 SATURATED = 0.85  # of the time awake: clients would wait for each other
@@ -39,7 +42,10 @@ class Balance:
         """Look again and again; for ever."""
         loop = asyncio.get_running_loop()
         while True:
-            self.look(loop.time())
+            try:
+                self.look(loop.time())
+            except Exception:
+                log.exception("the workers could not be balanced; it is tried again")
             await asyncio.sleep(LOOK)
 
     def look(self, now: float) -> None:

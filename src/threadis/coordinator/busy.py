@@ -40,7 +40,7 @@ class Busy:
         """A script that a worker runs takes too long, or has ended."""
         if letter.is_so:
             self._running.append(letter.instance)
-        else:
+        elif letter.instance in self._running:
             self._running.remove(letter.instance)
         self._tell()
 

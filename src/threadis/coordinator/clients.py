@@ -45,12 +45,15 @@ class Clients:
 
     def arrived(self, answer: _core.ClientList) -> None:
         """Take a worker's answer; the last one completes the list."""
-        parts = self._arrived[answer.request]
+        parts = self._arrived.get(answer.request)
+        if parts is None:
+            return  # nobody waits for it any more
         parts.append(answer)
         if len(parts) == self._workers:
             clients = [client for part in parts for client in part.clients]
             del self._arrived[answer.request]
-            self._answers.pop(answer.request).set_result(clients)
+            if not self._answers[answer.request].done():
+                self._answers[answer.request].set_result(clients)
 
     async def all(self) -> list[_core.ClientInfo]:
         """Every client, by id."""
@@ -60,7 +63,11 @@ class Clients:
         answer = asyncio.get_running_loop().create_future()
         self._answers[request] = answer
         self._core.list_clients(request)
-        return sorted(await answer, key=lambda client: client.id)
+        try:
+            return sorted(await answer, key=lambda client: client.id)
+        finally:
+            del self._answers[request]
+            self._arrived.pop(request, None)
 
     async def info(self, command: _core.Command) -> bytes:
         """CLIENT INFO."""

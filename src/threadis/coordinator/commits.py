@@ -19,7 +19,7 @@ forget it. Until then the keys stay locked.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +39,7 @@ from threadis.coordinator.links import (
     value,
 )
 from threadis.coordinator.locks import Key, Lock, Locks
+from threadis.coordinator.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Commits:
         self._done: dict[int, list[bytes]] = {}  # records to delete, by the instance that decided
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
         self._settling = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def run(
         self, parts: Mapping[int, Part], lock: Lock, *, db: int, kind: Kind
@@ -216,11 +217,13 @@ class Commits:
     async def _settle_later(
         self, lock: Lock, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
     ) -> None:
-        await asyncio.sleep(RETRY)
-        await self._pass_all(lost)
-        await self._settle_all(name, first, others)
-        self._running.discard(name)
-        self._locks.release(lock)
+        try:
+            await asyncio.sleep(RETRY)
+            await self._pass_all(lost)
+            await self._settle_all(name, first, others)
+        finally:  # also after a bug: a lock that nobody will end would be a hang
+            self._running.discard(name)
+            self._locks.release(lock)
 
     async def _settle_all(self, name: bytes, first: int, others: list[int]) -> None:
         for index in others:
@@ -232,16 +235,17 @@ class Commits:
         self._spawn(self._settle_for_worker(letter))
 
     async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
-        await self._pass_all(
-            [
-                (index, self._links.instance(index).socket, b" name=%s " % lane)
-                for index, lane in letter.lanes
-            ]
-        )
-        if letter.name:  # else there are no records
-            await self._settle_all(letter.name, letter.first, letter.others)
-        if letter.token is not None:
-            self._locks.release_of_worker(letter.token)
+        lost = [
+            (index, self._links.instance(index).socket, b" name=%s " % lane)
+            for index, lane in letter.lanes
+        ]
+        try:
+            await self._pass_all(lost)
+            if letter.name:  # else there are no records
+                await self._settle_all(letter.name, letter.first, letter.others)
+        finally:
+            if letter.token is not None:
+                self._locks.release_of_worker(letter.token)
 
     async def _pass_all(self, lost: Iterable[Connection]) -> None:
         """Wait until instances have read all from connections that we have closed.
@@ -344,16 +348,8 @@ class Commits:
         jobs = [self._forget_done(first) for first in self._links.ready()]
         await asyncio.gather(*jobs, return_exceptions=True)
 
-    def _spawn(self, job: Awaitable[None]) -> None:
-        async def run() -> None:
-            try:
-                await job
-            except LinkError as error:
-                log.warning("a record of a finished write stays behind: %s", error)
-
-        task = asyncio.create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _spawn(self, job: Coroutine[None, None, None]) -> None:
+        self._tasks.start(job, "a record of a write to several instances")
 
 
 async def _retry(job: Callable[[], Awaitable[None]]) -> None:

@@ -140,7 +140,7 @@ class Library:
         scripts: list[Words] = [[b"SCRIPT", b"LOAD", body] for body in self._bodies.values()]
         if scripts:
             await self._links.raw(index, scripts)
-        others = [other for other in self._links.ready() if other != index]
+        others = [one for one in self._links.ready() if one not in self._links.unprepared]
         if not others:
             return
         dump = await self._links.call(others[0], b"FUNCTION", b"DUMP")

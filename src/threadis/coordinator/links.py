@@ -186,6 +186,10 @@ class Links:
                     link.writer.close()
                 idle.clear()
 
+    def are_known(self) -> bool:
+        """Whether the supervisor has told of every instance."""
+        return None not in self._instances
+
     def instance(self, index: int) -> control.Instance:
         """Return what is known of an instance."""
         known = self._instances[index]

@@ -10,6 +10,7 @@ import logging
 from threadis import _core, resp
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.links import LinkError, Links, pack
+from threadis.coordinator.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class Monitoring:
         self._clients: set[ClientKey] = set()
         self._reading: dict[int, asyncio.Task[None]] = {}
         self._connecting = asyncio.Lock()
+        self._tasks = Tasks()
 
     async def monitor(self, command: _core.Command) -> Answer:
         """MONITOR."""
@@ -60,7 +62,7 @@ class Monitoring:
                 log.warning("instance %d cannot be monitored yet: %s", index, error)
                 return
             reading = self._read(index, link.reader, link.writer, first)
-            self._reading[index] = asyncio.create_task(reading)
+            self._reading[index] = self._tasks.start(reading, f"monitoring instance {index}")
 
     async def _read(
         self, index: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes
@@ -71,8 +73,9 @@ class Monitoring:
             while data:
                 lines.feed(data)
                 data = await reader.read(READ_MOST)
-        except OSError as error:
-            log.warning("instance %d: %s", index, error)
+        except Exception as error:
+            is_known = isinstance(error, OSError)
+            log.warning("instance %d: %s", index, error, exc_info=not is_known)
         finally:
             writer.close()
         await asyncio.sleep(RETRY)

@@ -28,16 +28,20 @@ class Pubsub:
         """Subscribe the instances, then the client."""
         pinned = self._pinned[request.kind]
         pinned.update(request.names)
-        await asyncio.gather(
-            *(upstream.ensure(request.kind, request.names) for upstream in self._upstreams)
-        )
-        self._last_ticket += 1
-        self._tickets[self._last_ticket] = request
-        self._core.subscribe(request, self._last_ticket)
+        try:
+            await asyncio.gather(
+                *(upstream.ensure(request.kind, request.names) for upstream in self._upstreams)
+            )
+        finally:  # whatever went wrong with the instances, the client is answered
+            self._last_ticket += 1
+            self._tickets[self._last_ticket] = request
+            self._core.subscribe(request, self._last_ticket)
 
     def subscribed(self, letter: _core.Subscribed) -> None:
         """A client is subscribed (the registry has said so before), or it is gone."""
-        request = self._tickets.pop(letter.ticket)
+        request = self._tickets.pop(letter.ticket, None)
+        if request is None:
+            return
         pinned = self._pinned[request.kind]
         pinned.subtract(request.names)
         for name in request.names:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ from threadis.coordinator.departures import LEFT, has_hung_up
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.links import Kind, LinkError, UnknownOutcomeError, Words, value
 from threadis.coordinator.locks import Lock, proviso
+from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.waiters import GROUP, LIST, STREAM, Request, Waiter, Waiters
+
+log = logging.getLogger(__name__)
 
 RETRY: Final = 0.1  # seconds before keys of an instance that does not answer are tried again
 AT_ONCE: Final = 8  # commands of waiting clients that an instance is asked at the same time
@@ -29,6 +33,7 @@ MOVES_AT_ONCE: Final = 64  # waiting moves whose targets are locked with their s
 NO_STREAM: Final = b"-UNBLOCKED the stream key no longer exists\r\n"
 NO_GROUP: Final = b"-NOGROUP the consumer group this client was blocked on no longer exists\r\n"
 
+FAILED: Final = resp.error("ERR threadis: internal error, see the log")
 WRONG_TYPE: Final = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
 
 
@@ -73,7 +78,7 @@ class Serving:
         self._again: dict[Place, bool] = {}  # being served; whether it must be looked at again
         self._in_order: Counter[Place] = Counter()  # left to who writes them
         self._missed: set[Place] = set()  # of these, those of which an alarm has told
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def alarms(self, place: Place) -> Alarms:
         """Return the alarms of a key's instance."""
@@ -89,7 +94,7 @@ class Serving:
             self._core.wait_for(db, key)
         for place in waiter.places:
             if not self.alarms(place).is_armed(place[1]):
-                self._spawn(self._arm(place))
+                self._spawn(self._arm(place), "an alarm")
 
     async def _arm(self, place: Place) -> None:
         """Arm an alarm, as soon as the instance can be reached; serve what is there meanwhile."""
@@ -157,7 +162,7 @@ class Serving:
             is_served = place in self._again
             self._again[place] = True
             if not is_served:
-                self._spawn(self._serve_soon(place))
+                self._spawn(self._serve_soon(place), "serving who waits")
 
     async def _serve_soon(self, place: Place) -> None:
         try:
@@ -169,6 +174,10 @@ class Serving:
                 except LinkError:
                     self._again[place] = True
                     await asyncio.sleep(RETRY)
+        except Exception:
+            log.exception("clients could not be served")
+            for waiter in self.waiters.at(place):
+                self.give_up(waiter, FAILED)
         finally:
             del self._again[place]
 
@@ -350,12 +359,10 @@ class Serving:
         found, reply = _core.elements(replies[-1])
         return value(found), reply
 
-    def _spawn(self, job: Coroutine[None, None, None]) -> None:
+    def _spawn(self, job: Coroutine[None, None, None], what: str) -> None:
         context = contextvars.copy_context()
         context.run(proviso.set, None)  # it is not for whoever has brought it about
-        task = asyncio.create_task(job, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(job, what, context)
 
 
 @dataclass(frozen=True, slots=True)

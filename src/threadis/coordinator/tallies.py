@@ -51,10 +51,12 @@ class Tallies:
 
     def arrived(self, part: _core.Tally) -> None:
         """Take a worker's answer; the last one completes the tally."""
-        parts = self._parts[part.request]
+        parts = self._parts.get(part.request)
+        if parts is None:
+            return  # nobody waits for it any more
         parts.append(part)
-        if len(parts) == self._workers:
-            self._answers.pop(part.request).set_result(None)
+        if len(parts) == self._workers and not self._answers[part.request].done():
+            self._answers[part.request].set_result(None)
 
     async def read(self, *, reset: bool = False) -> Tally:
         """Add up what the workers have counted, and maybe let them begin again."""
@@ -63,8 +65,10 @@ class Tallies:
         parts = self._parts[request] = []
         self._answers[request] = asyncio.get_running_loop().create_future()
         self._core.tally(request, reset)
-        await self._answers[request]
-        del self._parts[request]
+        try:
+            await self._answers[request]
+        finally:
+            del self._parts[request], self._answers[request]
         total = Tally()
         for part in parts:
             total.add(part)

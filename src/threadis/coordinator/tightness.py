@@ -6,12 +6,15 @@ commands ourselves, without a word to an instance; that is as good while there i
 
 import asyncio
 import contextlib
+import logging
 from typing import Final
 
 from threadis import _core
 from threadis.coordinator.links import Kind, LinkError, Links, Words, value
 from threadis.coordinator.shares import Shares
 from threadis.coordinator.table import Table
+
+log = logging.getLogger(__name__)
 
 NEAR: Final = 0.9  # of maxmemory in use: asked first
 PERIOD: Final = 1.0  # seconds between looks, while memory is tight
@@ -32,10 +35,14 @@ class Tightness:
         """Divide the memory again and again, and look while an instance refuses for want of it."""
         while True:
             await asyncio.sleep(PERIOD)
-            with contextlib.suppress(LinkError):
+            try:
                 await self._shares.spread()
-            if self._core.is_tight():
-                await self.look()
+                if self._core.is_tight():
+                    await self.look()
+            except LinkError:
+                pass  # told elsewhere
+            except Exception:
+                log.exception("memory could not be divided; it is tried again")
 
     async def _is_tight(self) -> bool:
         for index in self._links.ready():

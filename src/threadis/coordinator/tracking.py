@@ -14,10 +14,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
+import hiredis
+
 from threadis import _core, resp
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.links import LinkError, Links, Words, pack
 from threadis.coordinator.numbers import integer
+from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.tracking_mode import Mode, OptionError, checked
 from threadis.coordinator.witness import Witness
 
@@ -56,7 +59,7 @@ class Tracking:
         self._flushes = 0  # that run now
         self._has_flushed = False
         self._tickets = itertools.count(1)
-        self._task: asyncio.Task[None] | None = None  # listens again
+        self._tasks = Tasks()
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""
@@ -81,6 +84,8 @@ class Tracking:
         """Look up how many keys may be remembered, if anybody tracks."""
         if self._modes:
             pair = await self._links.call(self._links.any_ready(), b"CONFIG", b"GET", MAX_KEYS)
+            if isinstance(pair, hiredis.ReplyError):  # a script runs there
+                raise LinkError(str(pair))
             self._trackers.set_max_keys(int(pair[1]))
 
     async def _track(self, command: _core.Command) -> bytes:
@@ -265,7 +270,8 @@ class Tracking:
         else:
             log.warning("instance %d tells us nothing of its keys any more", letter.instance)
             self._stop(letter.instance)
-            self._task = asyncio.create_task(self._listen_again(letter.instance))
+            job = self._listen_again(letter.instance)
+            self._tasks.start(job, f"listening again to instance {letter.instance}")
 
     def _stop(self, index: int) -> None:
         """Listen to an instance no more."""
@@ -281,6 +287,9 @@ class Tracking:
             try:
                 await self.renew(index)
             except LinkError:
+                await asyncio.sleep(RETRY)
+            except Exception:
+                log.exception("instance %d is not heard; it is tried again", index)
                 await asyncio.sleep(RETRY)
         self._trackers.invalidate_all()
 

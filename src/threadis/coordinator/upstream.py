@@ -9,6 +9,7 @@ from typing import Final
 
 from threadis import _core, control
 from threadis.coordinator.links import LinkError, Links, pack
+from threadis.coordinator.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Upstream:
         self._made: list[set[bytes]] = [set() for _ in KINDS]
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._reviving: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self._socket = ""  # where the connection leads
         self._pongs: dict[int, asyncio.Future[None]] = {}
         self._last_ping = 0
@@ -100,7 +101,7 @@ class Upstream:
         self._lost()
         link = await self._links.connect(self._index)
         self._socket, self._writer = link.socket, link.writer
-        self._reading = asyncio.create_task(self._read(link.reader, link.writer))
+        self._reading = self._tasks.start(self._read(link.reader, link.writer), "subscriptions")
         for kind in KINDS:
             self._write(link.writer, kind, self._wanted(kind))
 
@@ -110,13 +111,16 @@ class Upstream:
         try:
             while data := await reader.read(READ_MOST):
                 self._heard(feed.feed(data))
-        except (OSError, ValueError) as error:
-            log.warning("subscriptions of instance %d: %s", self._index, error)
-            await asyncio.sleep(RETRY)  # a script keeps it busy, say
+        except Exception as error:  # a script keeps it busy, say
+            is_known = isinstance(error, (OSError, ValueError))
+            log.warning(
+                "subscriptions of instance %d: %s", self._index, error, exc_info=not is_known
+            )
+            await asyncio.sleep(RETRY)
         if self._writer is writer:
             self._reading = None
             self._lost()
-            self._reviving = asyncio.create_task(self.ensure())
+            self._tasks.start(self.ensure(), f"subscriptions of instance {self._index}")
 
     def _heard(self, others: Iterable[bytes]) -> None:
         for reply in others:

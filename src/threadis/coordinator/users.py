@@ -11,6 +11,9 @@ import hashlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hiredis
 
 from threadis import _core, resp
 from threadis.coordinator.clients import Clients
@@ -78,26 +81,32 @@ class Users:
         user, denials = self._denials.get(name, (name, set()))
         return user if denial in denials else name
 
-    async def recover(self) -> None:
-        """Take over what the instance knows that has run longest; the others learn it."""
-        found: dict[int, int] = {}
-        for index in self._links.ready():
-            info: bytes = await self._links.call(index, b"INFO", b"server")
-            fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
-            found[index] = int(fields[b"uptime_in_seconds"])
-        oldest = max(found, key=lambda index: (found[index], -index))
-        self.rules = await self._read(oldest)
-        for index in found:
-            await self._tell(index, await self._read(index), self.rules)
-            self._told.add(index)
-        self._publish({})
+    def are_known(self) -> bool:
+        """Whether any instance has said who there is; no client is served before."""
+        return bool(self.rules)
 
     async def replay(self, index: int) -> None:
-        """Tell an instance that was restarted what it has missed."""
+        """Tell an instance what it has missed; the first one that is asked tells us."""
         async with self.changing:
-            if self.rules:
-                await self._tell(index, await self._read(index), self.rules)
-                self._told.add(index)
+            if not self.rules:
+                self.rules = await self._read(await self._oldest(index))
+                self._publish({})
+            await self._tell(index, await self._read(index), self.rules)
+            self._told.add(index)
+
+    async def _oldest(self, index: int) -> int:
+        """Find the instance that has run longest: this one, or one that is ready."""
+        found: dict[int, int] = {}
+        for one in sorted({index, *self._links.ready()}):
+            try:
+                info: bytes = await self._answer(one, b"INFO", b"server")
+            except LinkError:
+                if one == index:
+                    raise
+                continue
+            fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+            found[one] = int(fields[b"uptime_in_seconds"])
+        return max(found, key=lambda one: (found[one], -one))
 
     def lost(self, index: int) -> None:
         """Take note that an instance may miss something from now on."""
@@ -199,14 +208,16 @@ class Users:
             words.append([b"ACL", b"DELUSER", *gone])
         if words:
             replies = await self._links.raw(index, [[b"MULTI"], *words, [b"EXEC"]])
+            if not replies[-1].startswith(b"*"):
+                raise LinkError(f"ERR instance {index} refuses the users: {replies[-1]!r}")
             refused = next((one for one in _core.elements(replies[-1]) if one[:1] == b"-"), None)
-            if refused or not replies[-1].startswith(b"*"):
+            if refused:
                 raise LinkError(f"ERR instance {index} refuses the users: {refused!r}")
 
     async def _read(self, index: int) -> dict[bytes, Rules]:
         """Read an instance's users as clients see them."""
         found: dict[bytes, Rules] = {}
-        for line in await self._links.call(index, b"ACL", b"LIST"):
+        for line in await self._answer(index, b"ACL", b"LIST"):
             _, name, *rules = line.split(b" ")
             if name == ADMIN:
                 self._everything = _powers(rules)
@@ -221,6 +232,13 @@ class Users:
             off = [b"off"] if veil == self._veils[0] else [b"off", b"nopass"]
             rules = [*off, *rules[1:]]
         return [rule for rule in rules if rule not in (self._ours, *self._veils)]
+
+    async def _answer(self, index: int, *words: bytes) -> Any:
+        """One answer; LinkError if it is an error: a script runs there, say."""
+        reply = await self._links.call(index, *words)
+        if isinstance(reply, hiredis.ReplyError):
+            raise LinkError(f"TRYAGAIN instance {index}: {reply}")
+        return reply
 
     def is_ours(self, digest: bytes) -> bool:
         """Whether a password of ACL GETUSER is ours."""

@@ -216,6 +216,10 @@ class Waiters:
         """Who stands in a line, longest first."""
         return self._queues.get(place, {}).get(name, ())
 
+    def at(self, place: Place) -> list[Waiter]:
+        """Everybody who waits for a key."""
+        return [waiter for line in self._queues.get(place, {}).values() for waiter in line]
+
     def first(self, place: Place, name: bytes) -> Waiter | None:
         """Who has stood in a line for longest."""
         return next(iter(self.line(place, name)), None)

@@ -1,0 +1,54 @@
+"""What the servers say of themselves: asked once, of any instance, by the first proxy.
+
+The supervisor remembers it for the next proxy, which so needs no instance to serve clients.
+"""
+
+import contextlib
+from typing import Any
+
+import hiredis
+
+from threadis import commands
+from threadis.control import ServerFacts
+from threadis.coordinator.links import LinkError, Links, Words, value
+from threadis.resp import encode
+
+
+async def ask(links: Links, *, is_split: bool) -> ServerFacts | None:
+    """Ask the first instance that answers; None if none does."""
+    for index in links.everyone():
+        with contextlib.suppress(LinkError):
+            return await _ask_instance(links, index, is_split)
+    return None
+
+
+async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts:
+    questions: list[Words] = [
+        [b"COMMAND"],
+        [b"HELLO", b"2"],
+        [b"CLIENT", b"INFO"],
+        [b"UNSUBSCRIBE"],
+        [b"HELLO", b"3"],
+    ]
+    async with links.lease(index) as link:
+        link.is_spoilt = True  # it does not speak RESP2 any more
+        replies = [value(reply) for reply in await link.ask(*questions)]
+    entries, hello2, own, unsubscribed, hello3 = replies
+    for reply in (entries, hello2, own, hello3):
+        if isinstance(reply, hiredis.ReplyError):  # a script runs there, say
+            raise LinkError(f"TRYAGAIN instance {index}: {reply}")
+    says = dict(zip(hello2[::2], hello2[1::2], strict=True))
+    return ServerFacts(
+        commands=commands.derive(entries, is_split=is_split),
+        hello2=[(name, encode(field)) for name, field in says.items()],
+        hello3=[(name, encode(field)) for name, field in hello3.items()],
+        pushes_follow_replies=pushes_follow_replies(says),
+        unsubscribing_needs_subscription=isinstance(unsubscribed, hiredis.ReplyError),
+        client_fields=[field.split("=")[0] for field in own.decode().split()],
+    )
+
+
+def pushes_follow_replies(hello: dict[bytes, Any]) -> bool:
+    """Whether a client that publishes to itself reads the reply first: since Redis 7.2."""
+    version = [int(part) for part in hello[b"version"].split(b".")[:2]]
+    return hello[b"server"] != b"redis" or version >= [7, 2]
