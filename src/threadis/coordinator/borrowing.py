@@ -11,11 +11,12 @@ So a command that fails, a script that is refused, a killed process leave every 
 """
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from threadis import _core
+from threadis.coordinator import fenced
 from threadis.coordinator.commits import Part, RefusedError
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, value
 from threadis.coordinator.table import Access, Table
@@ -111,44 +112,57 @@ class Borrowing:
         kind: Kind,
     ) -> Outcome:
         """Run commands on copies at an instance; RefusedError if the server would not."""
+        *first, last = commands
         async with self._links.lease(index, kind, self.scratch) as link:
-            return await self.evaluate_on(link, commands, copies, written)
+            return await self.evaluate_on(link, last, copies, written, before=first)
 
     async def evaluate_on(
         self,
         link: Link,
-        commands: Sequence[Words],
+        script: Words,
         copies: dict[bytes, Copy],
         written: Sequence[bytes],
+        *,
+        before: Sequence[Words] = (),
+        back: Sequence[Words] = (),
+        after: Sequence[Words] = (),
     ) -> Outcome:
-        """The same on a connection of one's own."""
+        """The same on a connection of one's own; what stands around the script as in ``fenced``.
+
+        The replies are those to ``before``, the script, ``after``.
+        """
         dumps: list[Words] = [[b"DUMP", key] for key in written]
         ends: list[Words] = [[b"PEXPIRETIME", key] for key in written]
         restores = [copy.restore(key) for key, copy in copies.items()]
         names = list(dict.fromkeys([*copies, *written]))
         clear: list[Words] = [[b"DEL", *names]] if names else []
-        batch = [*restores, *dumps, *commands, *dumps, *ends, *clear]
         await link.select(self.scratch)
-        replies = await link.ask_fenced([b"MULTI"], *batch, [b"EXEC"])
-        results = replies[-1]
-        if not results.startswith(b"*"):
-            raise RefusedError(next((r for r in replies[1:-1] if r.startswith(b"-")), results))
-        if link.is_spoilt:
-            raise RefusedError(_malformed(results, len(restores) + len(dumps), len(commands)))
-        parts = iter(_core.elements(results))
+        answers = await fenced.ask(
+            link,
+            script,
+            before=[*restores, *dumps, *before],
+            back=back,
+            after=[*after, *dumps, *ends, *clear],
+            only_as_block=True,
+        )
+        if answers.refusal is not None:
+            raise RefusedError(answers.refusal)
+        parts = iter(answers.before)
 
         def take(count: int) -> list[bytes]:
-            return [next(parts) for _ in range(count)]
+            return list(itertools.islice(parts, count))
 
         refused = next((reply for reply in take(len(restores)) if reply.startswith(b"-")), None)
         if refused is not None:
             raise RefusedError(refused)
-        before = [value(reply) for reply in take(len(written))]
-        answers = take(len(commands))
-        after = [value(reply) for reply in take(len(written))]
+        old_values = [value(reply) for reply in take(len(written))]
+        replies = [*take(len(before)), answers.reply]
+        parts = iter(answers.after)
+        replies += take(len(after))
+        new_values = [value(reply) for reply in take(len(written))]
         expires = [int(value(reply)) for reply in take(len(written))]
         changes: dict[bytes, Copy | None] = {}
-        for key, old, new, when in zip(written, before, after, expires, strict=True):
+        for key, old, new, when in zip(written, old_values, new_values, expires, strict=True):
             known = copies[key].expires if key in copies else GONE
             if key in copies and copies[key].is_placeholder:
                 known = NO_EXPIRY
@@ -157,7 +171,7 @@ class Borrowing:
                     changes[key] = None
             elif new != old or when != known:
                 changes[key] = Copy(new, when)
-        return Outcome(answers, changes)
+        return Outcome(replies, changes)
 
     def writes(self, changes: dict[bytes, Copy | None], db: int) -> dict[int, Part]:
         """Turn changes into one part for each owner."""
@@ -166,13 +180,3 @@ class Borrowing:
             command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
             parts[self._table.owner(db, key)].append(command)
         return dict(parts)
-
-
-def _malformed(results: bytes, start: int, count: int) -> bytes:
-    """The first error among the commands' replies, of which one was more than one reply."""
-    try:
-        inside = _core.elements(results)[start : start + count]
-    except ValueError:
-        inside = []
-    errors = (reply for reply in inside if reply.startswith(b"-"))
-    return next(errors, b"-ERR threadis: the script's reply was malformed\r\n")

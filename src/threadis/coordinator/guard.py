@@ -69,6 +69,7 @@ class Guard:
     def __init__(self) -> None:
         self.name = b""
         self.denials: set[Denial] = set()  # what its user was not allowed to do either
+        self._abandoned: list[Words] = []  # what deletes guards of which nobody knows how they went
         self._rights: Rights | None = None
         self._keys: frozenset[bytes] = frozenset()
         self._refused: frozenset[bytes] = frozenset()
@@ -86,7 +87,7 @@ class Guard:
         copies_of: int | None = None,
         only_reads: bool = False,
     ) -> list[Words]:
-        """Build the commands that set the guard up for these keys; the first to run.
+        """Build the commands that set the guard up for these keys.
 
         It may do what a user with these ``rights`` may (None: everything). Where the real keys
         are, the groups that live there are allowed; on copies of a database they are not,
@@ -97,21 +98,22 @@ class Guard:
         if not self.name:
             self.name = PREFIX + os.urandom(8).hex().encode()
             self._denied = None
+        gone, self._abandoned = self._abandoned, []
         user = [b"ACL", b"SETUSER", self.name]
         new = [b"reset", b"on", b">" + self._password]
         if rights:
             self._denied = None
             patterns = {key: [pattern(key)] for key in keys}
             rules = rights.rules(patterns, denied, copies_of, only_reads=only_reads)
-            return [[*user, *new, *rules]]
+            return [*gone, [*user, *new, *rules]]
         sign = b"%R~" if only_reads else b"~"
         allowed = [sign + group.pattern() for group in local]
         others = (key for key in keys if not any(key in group for group in local))
         allowed += [sign + pattern(key) for key in others]
         if self._denied != denied:
             self._denied = denied
-            return [[*user, *new, *rules_without(denied), *allowed]]
-        return [[*user, b"resetkeys", *allowed]]
+            return [*gone, [*user, *new, *rules_without(denied), *allowed]]
+        return [*gone, [*user, b"resetkeys", *allowed]]
 
     def login(self) -> Words:
         """Build the command that makes the connection the guard's."""
@@ -143,6 +145,11 @@ class Guard:
                 return not (self._only_reads and self._rights.may_write(what))
             return not self._rights.may_touch(what)
         return reason != b"command" or what not in self._refused
+
+    def abandon(self) -> None:
+        """Take another name next time: whether this one is made and in ACL LOG is not known."""
+        self._abandoned.append([b"ACL", b"DELUSER", self.name])
+        self.name = b""
 
     async def retire(self, link: Link) -> None:
         """Forget a name that ACL LOG knows."""

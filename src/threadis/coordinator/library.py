@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import hiredis
 
 from threadis import _core, resp
+from threadis.coordinator import fenced
 from threadis.coordinator.links import Kind, LinkError, Links, Words, value
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.patience import ask_patiently
@@ -89,7 +90,7 @@ class Library:
 
         async def one(index: int) -> bytes:
             async with self._links.lease(index, kind or Kind()) as link:
-                return (await link.ask_fenced(words))[0]
+                return (await fenced.ask(link, words)).reply
 
         return await asyncio.gather(*map(one, self._links.everyone()))
 
@@ -116,7 +117,7 @@ class Library:
         """Ask an instance what all of them know."""
         index = self._links.any_ready()
         async with self._links.lease(index, Kind(resp=command.info.resp)) as link:
-            return (await link.ask_fenced(command.args))[0]
+            return (await fenced.ask(link, command.args)).reply
 
     async def kill(self, command: _core.Command) -> bytes:
         """SCRIPT KILL, FUNCTION KILL: wherever one runs, as soon as it hears us."""
@@ -132,7 +133,9 @@ class Library:
 
     async def stats(self, command: _core.Command) -> bytes:
         """FUNCTION STATS: of the instance that runs one, else of any."""
-        replies = await self._everywhere(command.args, Kind(resp=command.info.resp))
+        kind = Kind(resp=command.info.resp)
+        asked = (self._links.raw(i, [command.args], kind=kind) for i in self._links.everyone())
+        replies = [reply for (reply,) in await asyncio.gather(*asked)]
         return next((r for r in replies if _is_running(r)), replies[0])
 
     async def replay(self, index: int) -> None:

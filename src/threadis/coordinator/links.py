@@ -6,7 +6,6 @@ used again: its next reply would answer the wrong question.
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -97,47 +96,6 @@ class Link:
         finally:
             if timer:
                 timer.cancel()
-
-    async def ask_fenced(self, *commands: Words) -> list[bytes]:
-        """The same for commands that may write more or less than one reply.
-
-        Everything up to the fence is theirs; if that is not one reply each, the connection is
-        spoilt, and what can be read of them is returned.
-        """
-        nonce = os.urandom(16).hex().encode()
-        fence = b"$32\r\n" + nonce + b"\r\n"
-        received = bytearray()
-        replies = _core.Replies()
-        found: list[bytes] = []
-        try:
-            self.writer.write(b"".join(map(pack, [*commands, [b"ECHO", nonce]])))
-            while not received.endswith(fence) and not _is_busy(found, len(commands)):
-                data = await self.reader.read(READ_MOST)
-                if not data:
-                    raise EOFError("the instance hung up")
-                received += data
-                found += self._cut(replies, data)
-        except BaseException as error:
-            self.is_spoilt = True
-            if isinstance(error, (OSError, EOFError)):
-                raise UnknownOutcomeError(
-                    f"ERR instance {self.index} was lost; the command may or may not have run"
-                ) from error
-            raise
-        if len(found) != len(commands) + 1 or found[-1] != fence:
-            self.is_spoilt = True
-        return found[: len(commands)]
-
-    def _cut(self, replies: _core.Replies, data: bytes) -> list[bytes]:
-        """Cut what has come as far as it makes sense."""
-        found: list[bytes] = []
-        replies.feed(data)
-        try:
-            while (reply := replies.next()) is not None:
-                found.append(reply)
-        except ValueError:
-            self.is_spoilt = True
-        return found
 
     async def next_reply(self) -> bytes:
         """Wait for one reply; EOFError, OSError or ValueError if there is none to come."""
@@ -340,11 +298,6 @@ class Lease:
         if error is not None:
             self._link.is_spoilt = True
         self._links.give_back(self._link)
-
-
-def _is_busy(found: list[bytes], count: int) -> bool:
-    """Whether the fence was refused because a script of someone else runs."""
-    return len(found) == count + 1 and found[-1].startswith(b"-BUSY")
 
 
 def pack(command: Words) -> bytes:

@@ -24,6 +24,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from threadis import _core, resp
+from threadis.coordinator import fenced
 from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, declared
@@ -41,7 +42,7 @@ from threadis.coordinator.guard import (
 )
 from threadis.coordinator.known import Known, covers
 from threadis.coordinator.library import Library
-from threadis.coordinator.links import Kind, Link, Words
+from threadis.coordinator.links import Kind, Link
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.table import Access
@@ -54,7 +55,6 @@ LISTED_LIMIT = 10_000  # keys of a database that a script may list
 RERUNS = 100  # a script that touches more keys than that without declaring them is refused
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
-REPLY = 2
 RANDOM_KEY = b"randomkey"
 EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES)
 
@@ -92,7 +92,8 @@ class Scripts:
         if keys is None:
             # The numbers are wrong, as any server will say before it looks at the script.
             index = self._links.any_ready()
-            return (await self._links.raw(index, [args], db=info.db, kind=kind))[0]
+            async with self._links.lease(index, kind, info.db) as link:
+                return (await fenced.ask(link, args)).reply
         name, words = args[1], list(args)
         if family in (b"eval", b"eval_ro"):
             name = hashlib.sha1(args[1], usedforsecurity=False).hexdigest().encode()
@@ -235,16 +236,17 @@ class Scripts:
             before = guard.before(call.rights, call.keys, denied, local, only_reads=only_reads)
             name = self._callers.begin(call.info)
             async with self._busy.watch(index):
-                script = self._guarded(call, guard, name)
-                replies = await link.ask_fenced(*before, *script, ACL_LOG)
-            at = len(before) + REPLY
-            reply = replies[at] if len(replies) > at else _MALFORMED
-            if replies[0].startswith(b"-"):  # another script runs there
-                guard.name = b""
-                return replies[0], Refusals()
-            if link.is_spoilt:
-                return reply, Refusals()
-            refusals, reply = await self._judge(guard, link, replies[-1], call, reply)
+                answers = await fenced.ask(
+                    link,
+                    call.words,
+                    before=[*before, named(name), guard.login()],
+                    back=[self._links.login()],
+                    after=[named(), ACL_LOG],
+                )
+            if answers.refusal is not None:  # another script runs there, say
+                guard.abandon()
+                return answers.refusal, Refusals()
+            refusals, reply = await self._judge(guard, link, answers.after[-1], call, answers.reply)
             if refusals:
                 self._callers.forget(name)
             refusals.alone = refusals.commands & set(alone)
@@ -324,24 +326,28 @@ class Scripts:
         scratch = self._execution.borrowing.scratch
         async with self._links.lease(index, call.kind, scratch) as link:
             guard = self._guard(link)
-            replies = await link.ask(*guard.before(call.rights, keys, denied, copies_of=call.db))
-            if replies[0].startswith(b"-"):  # another script runs there
-                guard.name = b""
-                raise RefusedError(replies[0])
+            before = guard.before(call.rights, keys, denied, copies_of=call.db)
             name = self._callers.begin(call.info)
-            script = self._guarded(call, guard, name)
+            borrowing = self._execution.borrowing
             async with self._busy.watch(index):
-                borrowing = self._execution.borrowing
-                outcome = await borrowing.evaluate_on(link, script, copies, written)
-            log = (await link.ask(ACL_LOG))[0]
-            refusals, reply = await self._judge(guard, link, log, call, outcome.replies[REPLY])
+                try:
+                    outcome = await borrowing.evaluate_on(
+                        link,
+                        call.words,
+                        copies,
+                        written,
+                        before=[*before, named(name), guard.login()],
+                        back=[self._links.login()],
+                        after=[named(), ACL_LOG],
+                    )
+                except RefusedError:
+                    guard.abandon()
+                    raise
+            reply, log = outcome.replies[-3], outcome.replies[-1]
+            refusals, reply = await self._judge(guard, link, log, call, reply)
             if refusals:
                 self._callers.forget(name)
         return Outcome([reply], outcome.changes), refusals
-
-    def _guarded(self, call: Call, guard: Guard, name: bytes) -> list[Words]:
-        """Build what is sent for a script; its reply is number ``REPLY``."""
-        return [named(name), guard.login(), call.words, self._links.login(), named()]
 
     async def _judge(
         self, guard: Guard, link: Link, log: bytes, call: Call, reply: bytes
@@ -394,4 +400,3 @@ _TOO_MANY_TO_LIST = resp.error(
     "ERR threadis: a script that lists the keys of a database works on copies of them, "
     f"{LISTED_LIMIT} at most; this database has more"
 )
-_MALFORMED = b"-ERR threadis: the script's reply was malformed\r\n"
