@@ -4,14 +4,15 @@
 //! block, as a guard, with a fence behind it that nobody can guess:
 //!
 //! ```text
-//! MULTI, ACL SETUSER guard …, AUTH guard, the script, AUTH admin, ACL LOG 1, EXEC, ECHO fence
+//! MULTI, ACL SETUSER guard …, AUTH guard, the script, AUTH admin, ECHO fence, ACL LOG 1, EXEC
 //! ```
-//! All up to its fence is one script's and costs only that script's client. One block, so that the
-//! newest entry of ACL LOG is the guard's if it was refused anything, and so that a server that
-//! refuses part of it runs nothing.
+//! What stands before the script is told by its position, and so is what comes behind the fence; all
+//! between is the script's and costs only that script's client. One block, so that the newest entry
+//! of ACL LOG is the guard's if it was refused anything, and so that a server that refuses part of it
+//! runs nothing.
 
 use crate::guard::Guard;
-use crate::reply::{Broken, STRAY, aggregate, split_first};
+use crate::reply::{Broken, STRAY, aggregate, push_error, split_first};
 use crate::request::{Args, push_array, push_bulk, push_command};
 use crate::route::push_args;
 use crate::users::ADMIN;
@@ -24,6 +25,10 @@ use std::sync::Arc;
 pub(crate) const ABREAST: usize = 16;
 /// A line of the server's own, before a script has run, is never longer.
 const LINE_LIMIT: usize = 4096;
+
+/// Commands besides those that set the guard up: AUTH, the script, AUTH, ECHO, ACL LOG.
+const AROUND: usize = 5;
+const MALFORMED: &[u8] = b"-ERR threadis: the script's reply was malformed\r\n";
 
 const OK: &[u8] = b"+OK\r\n";
 const QUEUED: &[u8] = b"+QUEUED\r\n";
@@ -62,9 +67,9 @@ struct Flight {
     command: Vec<u8>,
     guard: usize,
     fence: Vec<u8>,
-    /// Commands between MULTI and EXEC.
-    commands: usize,
-    /// Bytes of its replies in which there is no fence.
+    /// Commands that set the guard up.
+    set_up: usize,
+    /// Bytes of the replies in which there is no fence.
     searched: usize,
     /// Second in which it became the oldest.
     since: u64,
@@ -79,8 +84,8 @@ pub(crate) enum Outcome {
     NotRun(Range<usize>),
     /// It touched what it may not; what ACL LOG says.
     Strayed(Range<usize>),
-    /// Its reply is not one reply.
-    Malformed,
+    /// Its reply is not one reply; what is told instead.
+    Malformed(Vec<u8>),
 }
 
 /// All replies of one block.
@@ -133,7 +138,7 @@ impl Fences {
         self.guards[guard].retire(&format!("{}-{}", self.id, self.names));
     }
 
-    /// Appends a script that may touch these keys; how long the fence is, the end of it all.
+    /// Appends a script that may touch these keys.
     pub(crate) fn push(
         &mut self,
         out: &mut Vec<u8>,
@@ -142,8 +147,8 @@ impl Fences {
         keys: &[Vec<u8>],
         means: &Means,
         now: u64,
-    ) -> usize {
-        let Some(place) = self.free.pop() else { return 0 };
+    ) {
+        let Some(place) = self.free.pop() else { return };
         let guard = &mut self.guards[place];
         let mut command = |words: &[&[u8]]| push_command(out, words.iter().copied());
         command(&[b"MULTI"]);
@@ -153,23 +158,22 @@ impl Fences {
         push_args(out, args);
         let sent = out[begin..].to_vec();
         push_command(out, [b"AUTH", ADMIN, means.password].into_iter());
-        push_command(out, [&b"ACL"[..], b"LOG", b"1"].into_iter());
-        push_command(out, [&b"EXEC"[..]].into_iter());
-        let end = out.len();
         push_array(out, 2);
         push_bulk(out, b"ECHO");
         let begin = out.len();
         push_bulk(out, &means.nonce);
+        let fence = out[begin..].to_vec();
+        push_command(out, [&b"ACL"[..], b"LOG", b"1"].into_iter());
+        push_command(out, [&b"EXEC"[..]].into_iter());
         self.flights.push_back(Flight {
             script,
             command: sent,
             guard: place,
-            fence: out[begin..].to_vec(),
-            commands: set_up + 4,
+            fence,
+            set_up,
             searched: 0,
             since: now,
         });
-        out.len() - end
     }
 
     /// Seconds for which the oldest script has been the oldest.
@@ -191,7 +195,7 @@ impl Fences {
             Outcome::Reply(_) => {}
             // So it was not made, if this run was to make it.
             Outcome::NotRun(_) => self.guards[flight.guard].forget_rules(),
-            Outcome::Strayed(_) | Outcome::Malformed => self.retire(flight.guard),
+            Outcome::Strayed(_) | Outcome::Malformed(_) => self.retire(flight.guard),
         }
         self.free.push(flight.guard);
         if let Some(next) = self.flights.front_mut() {
@@ -207,7 +211,7 @@ impl Flight {
     fn cut(&mut self, buffer: &[u8], guard: &Guard) -> Result<Option<(usize, Outcome)>, Broken> {
         let mut at = 0;
         let mut refusal = None;
-        for index in 0..=self.commands {
+        for index in 0..=self.set_up + AROUND {
             let Some(line) = line(&buffer[at..])? else { return Ok(None) };
             let end = at + line.len();
             match line {
@@ -220,22 +224,15 @@ impl Flight {
             }
             at = end;
         }
-        if buffer.get(at).is_none_or(|&kind| kind == b'*') {
-            return Ok(self.cut_run(buffer, at, guard));
+        match buffer.get(at) {
+            None => return Ok(None),
+            Some(b'*') => return Ok(self.cut_run(buffer, at, guard)),
+            Some(_) => {}
         }
         // It has not run.
         let Some(exec) = line(&buffer[at..])? else { return Ok(None) };
         let end = at + exec.len();
-        let rest = &buffer[end..];
-        if rest.starts_with(&self.fence) {
-            return Ok(Some((end + self.fence.len(), Outcome::NotRun(refusal.unwrap_or(at..end)))));
-        }
-        if self.fence.starts_with(rest) {
-            return Ok(None);
-        }
-        // While another script runs for too long, the fence is refused, too.
-        let echo = line(rest)?.filter(|line| line.starts_with(b"-"));
-        Ok(echo.map(|echo| (end + echo.len(), Outcome::NotRun(refusal.unwrap_or(at..end)))))
+        Ok(Some((end, Outcome::NotRun(refusal.unwrap_or(at..end)))))
     }
 
     /// From the reply of EXEC on, anything may stand before the fence.
@@ -245,37 +242,44 @@ impl Flight {
             self.searched = buffer.len().saturating_sub(self.fence.len());
             return None;
         };
-        let end = from + found;
-        let outcome = self.judge(&buffer[..end], at, guard).unwrap_or(Outcome::Malformed);
-        Some((end + self.fence.len(), outcome))
+        self.searched = from + found;
+        let behind = self.searched + self.fence.len();
+        let (log, _) = split_first(&buffer[behind..])?;
+        let end = behind + log.len();
+        let outcome = match guard.is_in(log) {
+            Some(true) => Some(Outcome::Strayed(behind..end)),
+            Some(false) => self.judge(&buffer[..self.searched], at),
+            None => None,
+        };
+        Some((end, outcome.unwrap_or_else(|| Outcome::Malformed(MALFORMED.to_vec()))))
     }
 
-    /// What the replies inside EXEC's say; `None` if they are not one to each command.
-    fn judge(&self, buffer: &[u8], at: usize, guard: &Guard) -> Option<Outcome> {
+    /// What the script has written, the last of the replies inside EXEC's; `None` if those before
+    /// are not those of its guard's setting up: what the guard did it has done as someone else.
+    fn judge(&self, buffer: &[u8], at: usize) -> Option<Outcome> {
         let (kind, count, mut rest) = aggregate(&buffer[at..])?;
-        if (kind, count) != (b'*', self.commands) {
+        if (kind, count) != (b'*', self.set_up + AROUND) {
             return None;
         }
-        let mut reply = 0..0;
-        let mut log: &[u8] = b"";
-        for index in 0..count {
-            let begin = buffer.len() - rest.len();
-            (log, rest) = split_first(rest)?;
-            if index == count - 3 {
-                reply = begin..begin + log.len();
-            } else if index < count - 1 && !matches!(log, OK | b":1\r\n" | b":0\r\n") {
-                return None; // what the guard did it has done as someone else
+        for _ in 0..=self.set_up {
+            let reply;
+            (reply, rest) = split_first(rest)?;
+            if !matches!(reply, OK | b":1\r\n" | b":0\r\n") {
+                return None;
             }
         }
-        if !rest.is_empty() {
-            return None;
+        let begin = buffer.len() - rest.len();
+        let text = rest.strip_suffix(OK)?; // our own AUTH
+        let is_one = match text.first()? {
+            b'-' | b'+' => memmem::find(text, b"\r\n") == text.len().checked_sub(2),
+            _ => split_first(text).is_some_and(|(_, rest)| rest.is_empty()),
+        };
+        if is_one {
+            return Some(Outcome::Reply(begin..begin + text.len()));
         }
-        let is_refused = guard.is_in(log)?;
-        Some(if is_refused {
-            Outcome::Strayed(buffer.len() - log.len()..buffer.len())
-        } else {
-            Outcome::Reply(reply)
-        })
+        let mut told = Vec::new();
+        push_error(&mut told, text.strip_prefix(b"-")?.trim_ascii_end());
+        Some(Outcome::Malformed(told))
     }
 }
 

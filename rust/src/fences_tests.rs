@@ -3,7 +3,7 @@ use crate::request::{Cut, Request};
 
 const NONCE: [u8; 32] = *b"0123456789abcdef0123456789abcdef";
 const FENCE: &str = "$32\r\n0123456789abcdef0123456789abcdef\r\n";
-const HEAD: &str = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
+const HEAD: &str = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
 const NO_LOG: &str = "*0\r\n";
 
 fn with_a_script() -> Fences {
@@ -14,12 +14,12 @@ fn with_a_script() -> Fences {
     let means = Means { rules: &[], password: b"pw", nonce: NONCE };
     let (mut out, script) = (Vec::new(), b"return 0".as_slice());
     fences.push(&mut out, script.into(), request.args(line), &[b"~k".to_vec()], &means, 0);
-    assert!(out.ends_with(FENCE.as_bytes()));
+    assert!(out.ends_with(b"*3\r\n$3\r\nACL\r\n$3\r\nLOG\r\n$1\r\n1\r\n*1\r\n$4\r\nEXEC\r\n"));
     fences
 }
 
 fn ran(reply: &str, log: &str) -> String {
-    format!("{HEAD}*5\r\n+OK\r\n+OK\r\n{reply}+OK\r\n{log}{FENCE}")
+    format!("{HEAD}*6\r\n+OK\r\n+OK\r\n{reply}+OK\r\n{FENCE}{log}")
 }
 
 /// The reply that the client gets, or how else it went.
@@ -38,7 +38,7 @@ fn went(bytes: &str) -> Result<String, Broken> {
         Outcome::Reply(range) => bytes[range].into(),
         Outcome::NotRun(range) => format!("not run {}", &bytes[range]),
         Outcome::Strayed(range) => format!("strayed {}", &bytes[range]),
-        Outcome::Malformed => "malformed".into(),
+        Outcome::Malformed(told) => format!("malformed {}", String::from_utf8_lossy(&told)),
     })
 }
 
@@ -51,19 +51,20 @@ fn a_script_has_the_reply_inside() {
 
 #[test]
 fn what_is_forged_ends_at_the_fence() {
-    for reply in [
-        "+a\r\n+FORGED\r\n",
-        "-a\r\n*0\r\n",
-        "",
-        "$100000\r\n",
-        "+a\r\n*5\r\n",
-        "?\r\n",
-        "-a\r\n-BUSY\r\n",
-    ] {
-        assert_eq!(went(&ran(reply, NO_LOG)), Ok("malformed".into()), "{reply}");
+    let malformed = format!("malformed {}", String::from_utf8_lossy(MALFORMED));
+    for reply in ["+a\r\n+FORGED\r\n", "", "$100000\r\n", "+a\r\n*5\r\n", "?\r\n"] {
+        assert_eq!(went(&ran(reply, NO_LOG)), Ok(malformed.clone()), "{reply}");
     }
-    let early = format!("{HEAD}*5\r\n{FENCE}");
-    assert_eq!(went(&early), Ok("malformed".into()));
+    for (reply, told) in [
+        ("-a\r\n*0\r\n", "-a  *0\r\n"),
+        ("-a\r\n-BUSY\r\n", "-a  -BUSY\r\n"),
+        ("-a\r\n+OK\r\n*3\r\n", "-a  +OK  *3\r\n"),
+    ] {
+        assert_eq!(went(&ran(reply, NO_LOG)), Ok(format!("malformed {told}")), "{reply}");
+    }
+    for reply in ["-a\rX\r\n", "-a\nX\r\n"] {
+        assert_eq!(went(&ran(reply, NO_LOG)), Ok(reply.into()));
+    }
 }
 
 #[test]
@@ -72,22 +73,24 @@ fn what_the_guard_was_refused_is_seen() {
     let own = entry("threadis-guard-x-0");
     assert_eq!(went(&ran(":1\r\n", &own)), Ok(format!("strayed {own}")));
     assert_eq!(went(&ran(":1\r\n", &entry("someone"))), Ok(":1\r\n".into()));
+    let forged = format!("-a\r\n+OK\r\n*3\r\n{}", entry("someone"));
+    assert_eq!(went(&ran(&forged, &own)), Ok(format!("strayed {own}")));
 }
 
 #[test]
 fn a_guard_that_could_not_be_set_up_guards_nothing() {
-    let bytes = format!("{HEAD}*5\r\n-ERR x\r\n-WRONGPASS x\r\n:1\r\n+OK\r\n{NO_LOG}{FENCE}");
-    assert_eq!(went(&bytes), Ok("malformed".into()));
+    let bytes = format!("{HEAD}*6\r\n-ERR x\r\n-WRONGPASS x\r\n:1\r\n+OK\r\n{FENCE}{NO_LOG}");
+    let malformed = format!("malformed {}", String::from_utf8_lossy(MALFORMED));
+    assert_eq!(went(&bytes), Ok(malformed));
 }
 
 #[test]
 fn one_that_has_not_run_says_why() {
     let busy = "-BUSY x\r\n";
     let aborted = "-EXECABORT x\r\n";
-    let refused = format!("+OK\r\n{busy}+QUEUED\r\n{busy}+QUEUED\r\n{busy}{aborted}");
-    assert_eq!(went(&format!("{refused}{FENCE}")), Ok(format!("not run {busy}")));
-    assert_eq!(went(&format!("{refused}{busy}")), Ok(format!("not run {busy}")));
-    assert_eq!(went(&format!("{HEAD}{aborted}{FENCE}")), Ok(format!("not run {aborted}")));
+    let refused = format!("+OK\r\n{busy}+QUEUED\r\n{busy}+QUEUED\r\n{busy}{busy}{aborted}");
+    assert_eq!(went(&refused), Ok(format!("not run {busy}")));
+    assert_eq!(went(&format!("{HEAD}{aborted}")), Ok(format!("not run {aborted}")));
 }
 
 #[test]

@@ -212,12 +212,6 @@ impl Lane {
         }
     }
 
-    /// Takes note that the bytes now at the end of `out`, `length` of them, belong to no command:
-    /// whoever came before them may have been heard although they were not.
-    pub(crate) fn pad(&mut self, length: usize) {
-        self.count(length);
-    }
-
     fn count(&mut self, length: usize) {
         self.appended = self.appended.wrapping_add(u32::try_from(length).unwrap_or(u32::MAX));
     }
@@ -353,29 +347,4 @@ pub(crate) fn opening(
         command(&[b"AUTH", user, password]);
     }
     (out, count)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::net::UnixStream;
-
-    #[test]
-    fn padding_belongs_to_nobody() {
-        let (ours, _theirs) = UnixStream::pair().expect("sockets");
-        let mut lane = Lane::new(ours.into(), 0, 0, 0, 0);
-        lane.expect(0, 0, 0, 8, 0);
-        lane.pad(2);
-        lane.expect(0, 0, 1, 5, 0);
-        let (first, second) = (lane.expects[0], lane.expects[1]);
-        for (written, was_sent) in [
-            (7, (false, false)),
-            (8, (true, false)), // although the padding was not written
-            (14, (true, false)),
-            (15, (true, true)),
-        ] {
-            lane.written = written;
-            assert_eq!((lane.was_sent(&first), lane.was_sent(&second)), was_sent, "{written}");
-        }
-    }
 }

@@ -4,11 +4,6 @@ use crate::fences::{Block, Fences};
 use crate::lane::{Duty, Expect};
 use crate::lanes::Lanes;
 use crate::reply::{Broken, STRAY};
-use memchr::memmem;
-
-/// Seconds after which a fence comes no more: it is sent together with what is before it.
-const STUCK_SECONDS: u64 = 2;
-const BUSY_LINE: &[u8] = b"\r\n-BUSY ";
 
 impl Lanes {
     /// The lane for scripts of a set to an instance.
@@ -34,14 +29,6 @@ impl Lanes {
         let fences = self.guards.remove(&which);
         lane.scripts = Some(fences.unwrap_or_else(|| Box::new(Fences::new(id))));
         self.scripts.insert(which, place);
-    }
-
-    /// True if the fence of the oldest script was refused, because another script had begun before
-    /// it and runs for too long; then it never comes.
-    pub(crate) fn is_stuck(&self, place: usize, now: u64) -> bool {
-        let lane = &self.open[place];
-        let is_old = lane.scripts.as_ref().is_some_and(|fences| fences.age(now) >= STUCK_SECONDS);
-        is_old && memmem::find(self.received.after(place, lane.start), BUSY_LINE).is_some()
     }
 
     /// No more scripts are sent on this lane.

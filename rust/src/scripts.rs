@@ -27,7 +27,6 @@ const KEYS_MOST: usize = 64;
 const LENGTH_MOST: usize = 64 * 1024;
 /// Milliseconds in a second: scripts here are looked at as often.
 const SECOND: u64 = 1000;
-const MALFORMED: &[u8] = b"-ERR threadis: the script's reply was malformed\r\n";
 
 /// What is known of scripts.
 #[derive(Debug, Default)]
@@ -176,19 +175,16 @@ impl Worker {
         let rules = shared.scripts.rules.get().map_or(&[][..], Vec::as_slice);
         let means = Means { rules, password: &shared.instance_password, nonce };
         let (begin, now) = (known.out.len(), self.now_seconds);
-        let fence = known.scripts.as_mut().map_or(0, |fences| {
-            fences.push(&mut known.out, plan.script, args, &plan.rules, &means, now)
-        });
-        let length = known.out.len() - begin - fence;
+        if let Some(fences) = known.scripts.as_mut() {
+            fences.push(&mut known.out, plan.script, args, &plan.rules, &means, now);
+        }
+        let length = known.out.len() - begin;
         let client = &mut self.clients[place];
         let sequence = client.owe(Owed::Waiting(client.last_row()));
         self.counters.lane_scripts += 1;
         // What it sends next may go to another lane: not before this has run.
         client.gate = Gate::Drain;
         self.expect(place, lane, sequence, length);
-        if let Some(known) = self.lanes.get_mut(lane) {
-            known.pad(fence); // once EXEC was sent it may have run
-        }
         Taken::Yes
     }
 
@@ -220,7 +216,7 @@ impl Worker {
                     self.tally.saw_no_memory |= why.starts_with(b"-OOM ");
                     self.script_not_run(expect, &block.command);
                 }
-                Outcome::Malformed => self.answer_owed(expect, MALFORMED),
+                Outcome::Malformed(told) => self.answer_owed(expect, &told),
                 Outcome::Strayed(log) => {
                     let log = self.lanes.received.after(place, start)[log].to_vec();
                     self.script_strayed(expect, &block.script, block.guard, log);
@@ -277,9 +273,6 @@ impl Worker {
         let limit = self.shared.scripts.limit.load(Relaxed).div_ceil(SECOND);
         let now = self.now_seconds;
         for place in self.lanes.of_scripts() {
-            if self.lanes.is_stuck(place, now) {
-                self.break_lane(place);
-            }
             let Some(lane) = self.lanes.get_mut(place) else { continue };
             let Some(fences) = &mut lane.scripts else { continue };
             if limit > 0 && !fences.is_overdue && fences.age(now) >= limit {
