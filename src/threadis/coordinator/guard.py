@@ -29,6 +29,14 @@ LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
 OTHER_DATABASES = (b"select", b"move", b"copy")
 NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")
 
+LISTED_LIMIT = 10_000  # keys of a database that a script may list
+RERUNS = 100  # a script that touches more keys than that without declaring them is refused
+TOO_MANY = resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
+TOO_MANY_TO_LIST = resp.error(
+    "ERR threadis: a script that lists the keys of a database works on copies of them, "
+    f"{LISTED_LIMIT} at most; this database has more"
+)
+
 
 @dataclass(slots=True)
 class Refusals:

@@ -23,7 +23,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from threadis import _core, resp
+from threadis import _core
 from threadis.coordinator import fenced
 from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
@@ -32,9 +32,13 @@ from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import (
+    LISTED_LIMIT,
     LISTING,
     NOT_ON_COPIES,
     OTHER_DATABASES,
+    RERUNS,
+    TOO_MANY,
+    TOO_MANY_TO_LIST,
     WHOLE_KEYSPACE,
     Guard,
     Refusals,
@@ -51,8 +55,6 @@ from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
 
 KNOWN_LIMIT = 10_000  # scripts we remember something about
-LISTED_LIMIT = 10_000  # keys of a database that a script may list
-RERUNS = 100  # a script that touches more keys than that without declaring them is refused
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 RANDOM_KEY = b"randomkey"
@@ -168,7 +170,7 @@ class Scripts:
             if not new:
                 return await self._at_home(trial, known, index)
             keys += sorted(new)
-        return _TOO_MANY
+        return TOO_MANY
 
     async def _at_home(self, call: Call, known: Known, index: int) -> bytes | None:
         """Run where all declared keys are; None if it needs others, and can be run again."""
@@ -296,7 +298,7 @@ class Scripts:
                 reply = await self._on_copies_of_all(call, known)
                 if reply is None and alone == {RANDOM_KEY}:
                     reply = await self._anywhere(call, keys)
-                return reply or _TOO_MANY_TO_LIST
+                return reply or TOO_MANY_TO_LIST
             elif (
                 not lists
                 and owners <= 1
@@ -312,10 +314,10 @@ class Scripts:
             else:
                 return only_one(refusals.commands)
         if not all(covers(local, key) for key in keys):
-            return _TOO_MANY
+            return TOO_MANY
         # Too many to borrow one by one, but they all live where its keys do.
         index = self._table.owner(call.db, keys[0])
-        return await self._at_home(call, known, index) or _TOO_MANY
+        return await self._at_home(call, known, index) or TOO_MANY
 
     async def _try(
         self, call: Call, keys: Sequence[bytes], accesses: list[Access], denied: Collection[bytes]
@@ -393,10 +395,3 @@ class Scripts:
         guard: Guard = link.guard or Guard()
         link.guard = guard
         return guard
-
-
-_TOO_MANY = resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
-_TOO_MANY_TO_LIST = resp.error(
-    "ERR threadis: a script that lists the keys of a database works on copies of them, "
-    f"{LISTED_LIMIT} at most; this database has more"
-)
