@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
+from threadis.coordinator.fenced import ask as fenced_ask
 from threadis.coordinator.links import Kind, Links, UnknownOutcomeError, Words
 
 LOOK = 0.5  # seconds between looks whether the instance still answers
@@ -23,7 +24,7 @@ async def ask_patiently(
     async def ask() -> list[bytes]:
         if fenced:
             async with links.lease(index, kind) as link:
-                return await link.ask_fenced(*commands)
+                return [(await fenced_ask(link, words)).reply for words in commands]
         return await links.raw(index, commands, kind=kind, wait=None)
 
     asked = asyncio.create_task(ask())
