@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from threadis import persistence
 from threadis.data_dir import SLOTS, DataDir, even_slot_map, read_layout
 from threadis.errors import DataError
 from waiting import until
@@ -128,11 +129,10 @@ def test_a_vanished_file_is_refused_until_it_is_given_up(tmp_path: Path) -> None
     manifest = folder / "instance-1" / "appendonlydir" / "appendonly.aof.manifest"
     manifest.parent.mkdir()
     manifest.touch()
-    (folder / "instance-1" / "dump.rdb").touch()
-    data.record_files(1, "dump.rdb")
+    persistence.record(folder / "instance-1", persistence.Wanted(), is_clean=True)
     data.close()
     manifest.unlink()
-    assert "appendonly.aof.manifest was there at the last stop and is gone" in refusal(folder)
+    assert "appendonly.aof.manifest was there when this instance was stopped" in refusal(folder)
     (folder / "instance-1" / "files").unlink()
     opened(folder).close()
 
@@ -150,7 +150,7 @@ def test_a_lost_layout_beside_data_is_refused(tmp_path: Path) -> None:
     opened(folder).close()
     (folder / "instance-0" / "dump.rdb").touch()
     (folder / "threadis.json").unlink()
-    assert "holds instance-0 but no data of threadis" in refusal(folder)
+    assert "threadis.json is gone, but instance-0 is there" in refusal(folder)
 
 
 def test_a_first_start_that_was_cut_short_is_taken_up(tmp_path: Path) -> None:

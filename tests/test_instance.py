@@ -39,18 +39,20 @@ class Stage:
     def __init__(
         self, folder: Path, server: Server, flags: dict[str, str], sets: list[str]
     ) -> None:
-        self.data = DataDir(str(folder))
+        settings = config.load(flags, sets)
+        self.data = DataDir(str(folder), instance_config.wanted(settings))
         self.data.open(1)
         self.states: list[State] = []
         self.cpu = min(os.sched_getaffinity(0))
         self.instance = Instance(
             0,
             [self.cpu],
-            config.load(flags, sets),
+            settings,
             server,
             self.data,
             PASSWORD,
             1,
+            lambda _db, _key: 0,
             lambda one: self.states.append(one.state),
         )
         self.task = asyncio.create_task(self.instance.run())

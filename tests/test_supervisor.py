@@ -206,14 +206,32 @@ def test_damaged_data_of_one_instance_costs_only_its_own_keys(threadis: Start) -
     first = threadis("--instances", "2", "--appendonly", "yes")
     with first.client() as client:
         fill(client)
-    assert first.stop() == 0
-    manifest = first.folder / "instance-1" / "appendonlydir" / "appendonly.aof.manifest"
-    manifest.write_bytes(b"")
-    second = threadis("--appendonly", "yes", folder=first.folder)
-    with second.client() as client:
+        manifest = first.folder / "instance-1" / "appendonlydir" / "appendonly.aof.manifest"
+        manifest.write_bytes(b"")
+        os.kill(first.instance_pids()[1], signal.SIGKILL)
+        until(lambda: "instance 1 cannot start: dir: " in first.log(), "it is refused")
         working = [key for key in KEYS if answers(client, key)]
     assert 0 < len(working) < len(KEYS)
-    assert "instance 1 died (exit status 1)" in second.log()
+    assert f"{manifest} is damaged" in first.log()
+    assert "is back" not in first.log()
+
+
+def test_an_instance_that_dies_while_it_loads_is_not_back(threadis: Start) -> None:
+    first = threadis("--instances", "2", "--save", "3600 1")
+    with first.client() as client:
+        fill(client)
+        client.save()
+        dump = first.folder / "instance-1" / "dump.rdb"
+        content = dump.read_bytes()
+        dump.write_bytes(content[:100] + bytes([content[100] ^ 255]) + content[101:])
+        os.kill(first.instance_pids()[1], signal.SIGKILL)
+        until(lambda: "instance 1 died (exit status 1): dir: " in first.log(), "it dies")
+        assert f"{dump} is damaged (" in first.log()
+        assert "restore it from a backup" in first.log()
+        assert "is back" not in first.log()
+        dump.write_bytes(content)
+        until(lambda: "instance 1 is back" in first.log(), "it is back")
+        until(lambda: all(answers(client, key) for key in KEYS), "all keys are there")
 
 
 def test_vanished_data_is_refused(threadis: Start) -> None:
@@ -222,7 +240,7 @@ def test_vanished_data_is_refused(threadis: Start) -> None:
     (first.folder / "instance-0" / "appendonlydir" / "appendonly.aof.manifest").unlink()
     second = threadis("--appendonly", "yes", folder=first.folder, wait=False)
     assert second.process.wait(20) == 1
-    assert "was there at the last stop and is gone; put it back" in second.log()
+    assert "was there when this instance was stopped and is gone; put it back" in second.log()
 
 
 def test_one_that_cannot_save_is_told_and_a_second_signal_ends_it(threadis: Start) -> None:

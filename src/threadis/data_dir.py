@@ -4,7 +4,7 @@
     DIR/threadis.json        the number of instances, their ids, the slot map, placement rules
     DIR/sockets/             Unix sockets of the running instances
     DIR/instance-N/id        says which instance this directory belongs to
-    DIR/instance-N/files     persistence files that were there at the last stop, one a line
+    DIR/instance-N/files     what its persistence files are like: ``persistence.py``
     DIR/instance-N/...       the stock server's own files, and server.log
 
 Nothing is written before the lock is held; only DIR itself is made first, when it is missing.
@@ -12,7 +12,7 @@ Nothing is written before the lock is held; only DIR itself is made first, when 
 
 import contextlib
 import fcntl
-import logging
+import hashlib
 import os
 import secrets
 import shutil
@@ -23,12 +23,12 @@ from pathlib import Path
 
 import msgspec
 
+from threadis import persistence
 from threadis.control import SlotRange
 from threadis.errors import DataError
+from threadis.files import write_atomically
 from threadis.process import activity
 from threadis.saved import holds_keys
-
-log = logging.getLogger("threadis")
 
 FORMAT = 1
 SLOTS = 16384
@@ -49,6 +49,23 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     slot_map: list[SlotRange]
     rules: list[str] = []  # placement rules, in the order in which they are tried
     pins: list[tuple[int, int]] = []  # databases that live on one instance, and which
+    checksum: str = ""  # of all the rest
+
+    def sum(self) -> str:
+        """What ``checksum`` is to be."""
+        content = msgspec.json.encode(msgspec.structs.replace(self, checksum=""))
+        return hashlib.sha256(content).hexdigest()[:32]
+
+    def fault(self) -> str:
+        """What is wrong with it, or an empty text."""
+        if self.checksum not in ("", self.sum()):
+            return "its content does not match its checksum"
+        place = 0
+        for one in sorted(self.slot_map, key=lambda one: one.first):
+            if one.first != place or one.last < place or not 0 <= one.instance < self.instances:
+                return "its slot map is not whole"
+            place = one.last + 1
+        return "" if place == SLOTS else "its slot map is not whole"
 
 
 def even_slot_map(instances: int) -> list[SlotRange]:
@@ -74,14 +91,17 @@ def read_layout(folder: Path) -> Layout | None:
         layout.ids
     ):
         raise DataError(f"dir: {path} was written by another version of threadis; use that one")
+    if fault := layout.fault():
+        raise DataError(f"dir: {path} is damaged ({fault}); restore it from a backup")
     return layout
 
 
 class DataDir:
     """A locked data directory, fit for its instances."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, wanted: persistence.Wanted | None = None) -> None:
         self.path = Path(path).absolute()
+        self.wanted = wanted or persistence.Wanted()
         self.lock_fd = -1
         self.layout = Layout(FORMAT, PLACEMENT, 0, [], [])
         self._start_id = secrets.token_hex(4)
@@ -98,6 +118,7 @@ class DataDir:
                 layout = self._create(instances, rules, pins)
             self.layout = layout
             self._check_instances(instances)
+            self._check_strangers()
             self._place(list(rules), list(pins))
             self._clear_sockets()
         except OSError as error:
@@ -123,34 +144,9 @@ class DataDir:
         """A name used by one process only: a late-dying server unlinks its socket by name."""
         return str(self.path / SOCKETS / f"i{index}-{self._start_id}-{start}.sock")
 
-    def record_files(self, index: int, dump_name: str) -> None:
-        """Remember which persistence files an instance has, to notice when they vanish."""
-        folder = self.folder(index)
-        found = sorted(
-            str(path.relative_to(folder))
-            for path in [folder / dump_name, *folder.glob("*/*.manifest")]
-            if path.is_file()
-        )
-        content = "".join(f"{name}\n" for name in found).encode()
-        try:
-            if not (folder / "files").exists() or (folder / "files").read_bytes() != content:
-                _write_atomically(folder / "files", content)
-        except OSError as error:  # a full disk: the old record, which asks for less, stays
-            log.warning("cannot write %s: %s", folder / "files", error.strerror)
-
-    def check_files(self, index: int) -> None:
-        """Refuse when a persistence file has vanished: the server would start empty, silently."""
-        folder = self.folder(index)
-        try:
-            names = (folder / "files").read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            return
-        for name in names:
-            if not (folder / name).is_file():
-                raise DataError(
-                    f"dir: {folder / name} was there at the last stop and is gone; put it back, "
-                    f"or, to start without its data, delete {folder / 'files'}"
-                )
+    def check_files(self, index: int) -> persistence.Source:
+        """What an instance is to load; refuse it when that is not what it left."""
+        return persistence.check(self.folder(index), self.wanted)
 
     # -- opening --
 
@@ -196,6 +192,11 @@ class DataDir:
     def _check_unused(self) -> None:
         """Refuse a directory that holds something else."""
         for path in self._entries():
+            if (path / "id").is_file():
+                raise DataError(
+                    f"dir: {self.path / LAYOUT} is gone, but {path.name} is there; restore it "
+                    "from a backup, or choose another --dir"
+                )
             raise DataError(
                 f"dir: {self.path} holds {path.name} but no data of threadis; "
                 "choose another --dir, or a new one"
@@ -220,15 +221,16 @@ class DataDir:
         ids = [secrets.token_hex(8) for _ in range(instances)]
         for index, identity in enumerate(ids):
             self.folder(index).mkdir(mode=0o700, exist_ok=True)
-            _write_atomically(self.folder(index) / "id", f"{identity}\n".encode())
+            write_atomically(self.folder(index) / "id", f"{identity}\n".encode())
         slot_map = even_slot_map(instances)
         layout = Layout(FORMAT, PLACEMENT, instances, ids, slot_map, list(rules), list(pins))
-        self._record(layout)
-        return layout
+        return self._record(layout)
 
-    def _record(self, layout: Layout) -> None:
+    def _record(self, layout: Layout) -> Layout:
+        layout = msgspec.structs.replace(layout, checksum=layout.sum())
         content = msgspec.json.format(msgspec.json.encode(layout), indent=1)
-        _write_atomically(self.path / LAYOUT, content + b"\n")
+        write_atomically(self.path / LAYOUT, content + b"\n")
+        return layout
 
     def _place(self, rules: list[str], pins: list[Pin]) -> None:
         """Record another placement of keys; refuse it when there are keys."""
@@ -241,8 +243,7 @@ class DataDir:
                 f"{_flags(layout.rules, layout.pins)}; start it like that, or choose a new --dir "
                 "(resharding is not available yet)"
             )
-        self.layout = msgspec.structs.replace(layout, rules=rules, pins=pins)
-        self._record(self.layout)
+        self.layout = self._record(msgspec.structs.replace(layout, rules=rules, pins=pins))
 
     def _check_instances(self, instances: int) -> None:
         """Refuse another number of instances, and directories that are missing or swapped."""
@@ -267,6 +268,23 @@ class DataDir:
                     "directories were swapped or mixed, put them back"
                 )
             self.check_files(index)
+
+    def _check_strangers(self) -> None:
+        """Refuse data that lies where no instance looks for it."""
+        for path in self._entries():
+            number = path.name.removeprefix("instance-")
+            is_instance = number != path.name and number.isdecimal()
+            if is_instance and int(number) >= self.layout.instances:
+                raise DataError(
+                    f"dir: {path} belongs to no instance, {LAYOUT} has {self.layout.instances}; "
+                    f"move it away, or restore {LAYOUT} from a backup"
+                )
+            is_log = path.is_dir() and any(path.glob("*.manifest"))
+            if not is_instance and (is_log or path.suffix in (".rdb", ".aof")):
+                raise DataError(
+                    f"dir: {path} is not read by any instance; move it away, and bring its data "
+                    "in through clients (docs/configuration.md)"
+                )
 
     def _clear_sockets(self) -> None:
         """Remove what a killed start left; the lock proves that nobody uses it."""
@@ -320,23 +338,3 @@ def _check_folder(path: Path) -> None:
         raise DataError(f"dir: everybody may write to {path}; run: chmod 700 {path}")
     if not os.access(path, os.W_OK | os.X_OK):
         raise DataError(f"dir: {path} is not writable; run: chmod 700 {path}")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """The old file or the new one, whatever happens; on disk when this returns."""
-    new = path.with_name(path.name + ".new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        new.rename(path)
-    except OSError:
-        new.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

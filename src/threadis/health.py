@@ -9,7 +9,10 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+import hiredis
 
 from threadis.control import State
 from threadis.instance_config import ADMIN
@@ -22,6 +25,7 @@ PING_INTERVAL = 0.25  # seconds between questions
 DEADLINE = 1.0  # seconds for an answer; then the kernel is asked what the process is doing
 LOADING_INTERVAL = 0.02  # seconds between questions while it loads
 BRIEF = 0.1  # seconds; a server that was ready may load for so long (DEBUG RELOAD) and still is
+SURVEY_INTERVAL = 1.0  # seconds between questions about its files
 LOOK_INTERVAL = 0.25  # seconds between looks while no answer comes
 REPLY_LIMIT = 1024 * 1024  # bytes; INFO is a few thousand
 
@@ -33,9 +37,20 @@ class HealthError(Exception):
 class Health:
     """Asks one instance process how it is, until the process ends."""
 
-    def __init__(self, path: str, password: str, pid: int, become: Callable[[State], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        password: str,
+        pid: int,
+        become: Callable[[State], None],
+        admit: Callable[["Connection"], Awaitable[None]],
+        survey: Callable[[bytes], Awaitable[None]],
+    ) -> None:
         self._path, self._password, self._pid = path, password, pid
         self._become = become
+        self._admit = admit  # once, when it has loaded its data and before it is ready
+        self._survey = survey  # again and again: what it says of its files
+        self._is_admitted = False
         self._connection: Connection | None = None
         self._has_answered = False
 
@@ -61,20 +76,31 @@ class Health:
 
     async def _ask_on(self, connection: "Connection") -> None:
         reply = await self._answered(connection.ask("AUTH", ADMIN, self._password))
-        last_ready = float("-inf")  # the loop's time
+        last_ready, last_survey = float("-inf"), float("-inf")  # the loop's time
         while reply.startswith(b"+OK"):
             pong = await self._answered(connection.ask("PING"))
             self._has_answered = True
             now = asyncio.get_running_loop().time()
             if not pong.startswith(b"-LOADING"):
                 last_ready = now
-                self._become(State.READY)
+                await self._be_ready(connection)
+                if now - last_survey > SURVEY_INTERVAL:
+                    last_survey = now
+                    said = await self._answered(connection.ask("INFO", "persistence"))
+                    await self._survey(said)
                 await asyncio.sleep(PING_INTERVAL)
                 continue
             if now - last_ready > PING_INTERVAL + BRIEF:
                 self._become(State.LOADING)
             await asyncio.sleep(LOADING_INTERVAL)
         raise HealthError(reply.decode("utf-8", "replace"))
+
+    async def _be_ready(self, connection: "Connection") -> None:
+        if not self._is_admitted:
+            self._become(State.LOADING)
+            await self._admit(connection)
+            self._is_admitted = True
+        self._become(State.READY)
 
     async def _answered(self, question: Coroutine[None, None, bytes]) -> bytes:
         """The answer, however late; in the meantime a stopped process is told of."""
@@ -114,8 +140,7 @@ class Connection:
 
     async def ask(self, *words: str) -> bytes:
         """One command, one reply: a line, or the content of a bulk string."""
-        parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
-        self._writer.write(f"*{len(words)}\r\n{''.join(parts)}".encode())
+        self._writer.write(_encoded(words))
         await self._writer.drain()
         line = await self._reader.readline()
         if not line.endswith(b"\r\n"):
@@ -124,10 +149,26 @@ class Connection:
             return (await self._reader.readexactly(length + 2))[:-2]
         return line
 
+    async def values(self, *words: str) -> Any:
+        """One command, one reply of any kind."""
+        reader = hiredis.Reader()
+        self._writer.write(_encoded(words))
+        await self._writer.drain()
+        while (found := reader.gets()) is False:
+            if not (content := await self._reader.read(REPLY_LIMIT)):
+                raise EOFError
+            reader.feed(content)
+        return found
+
     def close(self) -> None:
         """Close it."""
         with contextlib.suppress(OSError):
             self._writer.close()
+
+
+def _encoded(words: Sequence[str]) -> bytes:
+    parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+    return f"*{len(words)}\r\n{''.join(parts)}".encode()
 
 
 async def ask(path: str, password: str, pid: int, words: list[str], seconds: float) -> bytes | None:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from threadis.config import Config
+from threadis.persistence import Wanted
 from threadis.server import Server
 
 # Connections an instance accepts: few clients may still need many lanes, and the supervisor asks
@@ -13,11 +14,19 @@ REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are
 # Directives about clients, which the proxy has
 OF_CLIENTS = ("client-output-buffer-limit",)
 ADMIN = "threadis-admin"  # the user as whom we come; the workers' lanes know it, too
-DUMP_NAME = "dump.rdb"  # the servers' default
+# Directives that name files, by the field of ``Wanted`` that has the servers' default
+FILE_NAMES = {"dump": "dbfilename", "folder": "appenddirname", "log": "appendfilename"}
 
 
 def text(
-    config: Config, server: Server, *, instances: int, folder: Path, socket: str, password: str
+    config: Config,
+    server: Server,
+    *,
+    instances: int,
+    folder: Path,
+    socket: str,
+    password: str,
+    is_logged: bool,
 ) -> bytes:
     """The directives of one instance; ``--set`` comes last and so has the last word."""
     lines = [
@@ -42,7 +51,7 @@ def text(
         f"shutdown-timeout {REPLICA_WAIT}",
         f"maxmemory {share(config.maxmemory, instances)}",
         f"maxmemory-policy {config.maxmemory_policy}",
-        f"appendonly {'yes' if config.appendonly else 'no'}",
+        f"appendonly {'yes' if is_logged else 'no'}",
     ]
     if config.requirepass:
         lines.append(f"requirepass {quote(config.requirepass)}")
@@ -69,6 +78,11 @@ def quote(value: str) -> str:
     return '"' + re.sub(r'[\\"]', r"\\\g<0>", value) + '"'
 
 
-def dump_name(config: Config) -> str:
-    """The name of the snapshot file."""
-    return config.set.get("dbfilename", DUMP_NAME).strip("\"'")
+def wanted(config: Config) -> Wanted:
+    """What the configuration says of an instance's files."""
+    names = {
+        field: config.set[name].strip("\"'")
+        for field, name in FILE_NAMES.items()
+        if name in config.set
+    }
+    return Wanted(**names, is_logged=config.appendonly, databases=config.databases)

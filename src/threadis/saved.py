@@ -1,4 +1,5 @@
-"""Owns the question whether an instance's directory holds keys, from its files alone.
+"""Owns what files alone tell: whether an instance's directory holds keys, and of a snapshot whether
+it is whole and when it was made.
 
 A server saves a snapshot even when it has no keys; that one must not count. Whatever we do not
 know counts as keys.
@@ -9,6 +10,8 @@ from pathlib import Path
 OURS = frozenset(("id", "id.new", "files", "files.new", "server.log"))
 HEADER = 9  # bytes: REDIS0010, VALKEY080
 LONGEST = 64 * 1024 * 1024  # bytes of a snapshot with functions and no keys; more count as keys
+FOOTER = 9  # bytes: the end mark, a checksum
+PREAMBLE = 4096  # bytes, in which a snapshot says when it was made
 END, AUX, FUNCTION = 0xFF, 0xFA, 0xF5  # what a snapshot without keys is made of
 INTEGERS = {0: 1, 1: 2, 2: 4}  # bytes of a text that is kept as a number
 
@@ -41,6 +44,36 @@ def is_empty_snapshot(content: bytes) -> bool:
         return content[at] == END
     except IndexError:
         return False
+
+
+def snapshot_fault(path: Path) -> str:
+    """What is plainly wrong with a snapshot, or an empty text; the server checks its checksum."""
+    with path.open("rb") as file:
+        head = file.read(HEADER)
+        if not head:
+            return "it is empty"
+        if not head.startswith((b"REDIS", b"VALKEY")):
+            return "it is no snapshot"
+        file.seek(max(0, path.stat().st_size - FOOTER))
+        tail = file.read(FOOTER)
+    return "" if len(tail) == FOOTER and tail[0] == END else "its end is missing"
+
+
+def snapshot_time(path: Path) -> int:
+    """When a snapshot was made, as it says itself, in seconds; 0 if it does not."""
+    with path.open("rb") as file:
+        content = file.read(PREAMBLE)
+    at = HEADER
+    try:
+        while content[at] == AUX:
+            name = at + 1
+            text = _behind_text(content, name)
+            at = _behind_text(content, text)
+            if content[name + 1 : text] == b"ctime":
+                return int.from_bytes(content[text + 1 : at], "little")
+    except IndexError:
+        pass
+    return 0
 
 
 def _behind_text(content: bytes, at: int) -> int:

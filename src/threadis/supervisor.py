@@ -19,16 +19,18 @@ from threadis import (
     allocator,
     control,
     data_dir,
+    instance_config,
     listeners,
     machine,
     placement,
     plan,
     server,
+    where,
 )
 from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
-from threadis.errors import ConfigError, ServerError
+from threadis.errors import ConfigError, DataError, ServerError
 from threadis.instance import Instance
 from threadis.process import raise_file_limit
 from threadis.proxy_process import ProxyProcess, file_limit
@@ -56,7 +58,7 @@ class Supervisor:
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:
         self._config, self._say = config, say
         self._listeners = listeners.Listeners()
-        self._data = DataDir(config.dir)
+        self._data = DataDir(config.dir, instance_config.wanted(config))
         self._instances: list[Instance] = []
         self._proxy: ProxyProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -146,10 +148,18 @@ class Supervisor:
     async def _start_instances(
         self, chosen: server.Server, planned: plan.Plan, password: str
     ) -> None:
-        count = len(planned.instance_cpus)
+        count, placed = len(planned.instance_cpus), where.placement_of(self._data.layout)
         for index, cpus in enumerate(planned.instance_cpus):
             instance = Instance(
-                index, cpus, self._config, chosen, self._data, password, count, self._changed
+                index,
+                cpus,
+                self._config,
+                chosen,
+                self._data,
+                password,
+                count,
+                placed.instance,
+                self._changed,
             )
             self._instances.append(instance)
             self._tasks.append(asyncio.create_task(instance.run()))
@@ -159,6 +169,8 @@ class Supervisor:
         finally:
             for task in settled:
                 task.cancel()
+        if refused := next((one.refusal for one in self._instances if one.refusal), ""):
+            raise DataError(refused)
         if all(one.state in (State.RESTARTING, State.FAILED) for one in self._instances):
             first = self._instances[0]
             raise ServerError(f"no instance starts; instance 0 {first.ending}")

@@ -7,8 +7,18 @@ import os
 from pathlib import Path
 
 from threadis import _core, placement
-from threadis.data_dir import read_layout
+from threadis.data_dir import Layout, read_layout
 from threadis.errors import DataError
+
+
+def placement_of(layout: Layout) -> _core.Placement:
+    """Where keys live."""
+    return _core.Placement(
+        [(one.first, one.last, one.instance) for one in layout.slot_map],
+        layout.instances,
+        [rule.parts() for rule in placement.read(layout.rules)],
+        layout.pins,
+    )
 
 
 def describe(folder: Path, text: str, db: int) -> list[str]:
@@ -18,13 +28,7 @@ def describe(folder: Path, text: str, db: int) -> list[str]:
         raise DataError(
             f"dir: {folder} holds no data of threadis; name the directory that is served (--dir)"
         )
-    rules = placement.read(layout.rules)
-    placed = _core.Placement(
-        [(one.first, one.last, one.instance) for one in layout.slot_map],
-        layout.instances,
-        [rule.parts() for rule in rules],
-        layout.pins,
-    )
+    rules, placed = placement.read(layout.rules), placement_of(layout)
     key = os.fsencode(text)
     if db in dict(layout.pins):
         where = [f"database  {db}, as a whole on one instance (--pin-database)"]

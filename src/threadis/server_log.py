@@ -1,0 +1,58 @@
+"""Owns the reading of an instance's server.log: what the present process said, and why it ended."""
+
+import re
+from pathlib import Path
+
+TAIL = 4096  # bytes that are searched for the last lines
+LINE = re.compile(r"\d+:\S+ .* (?P<level>[.*#-]) (?P<text>.*)")  # pid:role, date, level, text
+ABOUT_DATA = re.compile(r"RDB|loading (the )?DB|AOF|append only file", re.IGNORECASE)
+NAMED = re.compile(r"(?:Checking RDB file|append only file|the AOF file|AOF file) ([^\s:!]+)")
+REASON = re.compile(r"-> (.*)|(Bad file format)|(Can't handle RDB format version .*)")
+
+
+class ServerLog:
+    """The file, and where in it the present process began."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._start = 0  # bytes that earlier processes wrote
+
+    def begin(self) -> None:
+        """What comes from now on counts."""
+        self._start = self._size()
+
+    def end(self, lines: int = 3) -> str:
+        """The last lines, for people."""
+        found = [line.strip() for line in self.new()[-TAIL:].splitlines() if line.strip()]
+        return " | ".join(found[-lines:]) or "(nothing)"
+
+    def fault(self, files: list[Path]) -> str:
+        """If the server ended because it could not read its data: a file, and what is wrong.
+
+        ``files`` are what it loads; the log may say which of them.
+        """
+        text = self.new()
+        warnings = [found["text"] for line in text.splitlines() if (found := LINE.match(line))
+                    and found["level"] == "#"]  # fmt: skip
+        last = next((one for one in reversed(warnings) if ABOUT_DATA.search(one)), "")
+        if not last or not files:
+            return ""
+        names = NAMED.findall(text)
+        named = [path for path in files if names and path.name == names[-1]]
+        reason = next((one for found in REASON.findall(text) for one in found if one), last)
+        return f"{(named or files)[0]} is damaged ({reason.strip()})"
+
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
+
+    def new(self) -> str:
+        """What the present process has said, or the end of that."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(max(self._start, self._size() - 16 * TAIL))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
