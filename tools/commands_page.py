@@ -67,7 +67,7 @@ NOTES = {
     "publish": "delivered by the workers; what a script publishes comes through its instance",
     "replicaof": "`NO ONE` only",
     "scan": "a few keys come at once; else the cursor carries the instance: some calls more until it is 0; inside a script refused",
-    "script|debug": "no debugger",
+    "script|debug": "NO only: there is no debugger",
     "slowlog|get": "of all instances, ids of our own; the client is not known of entries of shared lanes",
     "sort": "BY, GET and STORE over any instance; GET inside a script is refused",
     "swapdb": "refused for a pinned database",

@@ -77,6 +77,10 @@ pub struct Row {
     pub streams: bool,
     /// Why it is refused between MULTI and EXEC; empty if it is not.
     pub multi_refusal: Vec<u8>,
+    /// Why it is refused, unless an option allows it; empty if it is not.
+    pub protection: Vec<u8>,
+    /// Clients of this machine may use it nevertheless.
+    pub is_open_to_local: bool,
     /// Between MULTI and EXEC, needs the coordinator although it names keys of one instance.
     pub needs_coordinator: bool,
     /// Runs at once between MULTI and EXEC.
@@ -129,6 +133,8 @@ impl Row {
             needs_memory: false,
             writes: true,
             multi_refusal: Vec::new(),
+            protection: Vec::new(),
+            is_open_to_local: false,
             feeds: false,
             streams: false,
             needs_coordinator: false,

@@ -1,7 +1,7 @@
 //! From a client's bytes to the lanes: cut, look up, find the instance, append.
 
 use crate::client::{Closing, Gate};
-use crate::command::{Found, Route, Row, Verb};
+use crate::command::Found;
 use crate::net::{self, Io};
 use crate::pause;
 use crate::reply::push_error;
@@ -194,9 +194,15 @@ impl Worker {
         let sub = (args.len() > 1).then(|| args.get(1));
         let found = match shared.table.find_again(&mut self.recent, args.get(0), sub) {
             Found::Row(found) => found,
+            Found::UnknownCommand if self.must_say_who(place) => {
+                return self.refuse_stranger(place);
+            }
             Found::UnknownCommand => return self.unknown_command(place, args),
             Found::UnknownSubcommand(parent) => {
                 self.clients[place].last_command = parent;
+                if self.must_say_who(place) {
+                    return self.refuse_stranger(place);
+                }
                 self.answer_error(place, &unknown_subcommand(&shared.table.row(parent).name, args));
                 self.spoil_multi(place);
                 return Taken::Yes;
@@ -205,29 +211,24 @@ impl Worker {
         let row = shared.table.row(found);
         let client = &mut self.clients[place];
         client.last_command = found; // before it runs: CLIENT INFO shows itself
-        if !row.takes(args.len()) && row.route == Route::Session(Verb::Exec) {
-            self.exec_refused(place, row, args)
-        } else if !row.takes(args.len()) {
-            self.tally.rejected(found);
-            self.wrong_arity(place, row);
-            self.spoil_multi(place);
-            Taken::Yes
-        } else if !client.authenticated && !row.no_auth {
-            self.tally.rejected(found);
-            self.refuse(place, "NOAUTH Authentication required.");
-            Taken::Yes
+        if (!row.takes(args.len()) || !client.authenticated || !row.protection.is_empty())
+            && let Some(why) = self.early_refusal(place, row, args.len())
+        {
+            return self.reject(place, row, args, &why);
+        }
+        let client = &self.clients[place];
+        let is_confined =
+            client.confined && client.executing.is_none() && !row.is_for_subscribers();
+        if is_confined && row.no_auth {
+            self.refuse_while_subscribed(place, row, args)
         } else if (client.is_restricted
             || row.no_auth
             || (client.multi.is_some() && shared.may_refuse(row)))
             && let Some(taken) = self.ask_first(place, row, args, shared)
         {
             taken
-        } else if self.clients[place].confined
-            && self.clients[place].executing.is_none()
-            && !row.is_for_subscribers()
-        {
-            self.refuse_while_subscribed(place, &row.name);
-            Taken::Yes
+        } else if is_confined {
+            self.refuse_while_subscribed(place, row, args)
         } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)
         {
             Taken::NotYet
@@ -280,11 +281,6 @@ impl Worker {
         self.answer_error(place, &unknown_command(args));
         self.spoil_multi(place);
         Taken::Yes
-    }
-
-    pub(crate) fn wrong_arity(&mut self, place: usize, row: &Row) {
-        let name = String::from_utf8_lossy(&row.name);
-        self.refuse(place, &format!("ERR wrong number of arguments for '{name}' command"));
     }
 
     /// Answers `-<message>`.

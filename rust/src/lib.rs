@@ -9,7 +9,7 @@
 //!                  (settle)         (put together)        (cut)
 //! ```
 //! `worker` owns all of it and runs the turn; `ordinary` is the short way, there and back, that nearly
-//! every command takes; `forward`, `route`, `split`, `trying` and `reach` are the way out, `deliver`
+//! every command takes; `forward`, `refusals`, `route`, `split`, `trying` and `reach` are the way out, `deliver`
 //! the way back; `joining` and `commits` do what must be done on several instances or not at all,
 //! `looks` what is to be looked for on several; `pubsub`, `subscriptions` and `push` deliver messages,
 //! `session` answers what needs no instance, `clients` lets clients come and go, `balance` and `spread`
@@ -66,6 +66,7 @@ mod push;
 mod python;
 pub mod quiet;
 mod reach;
+mod refusals;
 pub mod reply;
 pub mod request;
 mod rest;

@@ -159,16 +159,14 @@ impl Worker {
         self.answer(place, b"+QUEUED\r\n");
     }
 
-    /// EXEC with arguments: the transaction is over, too.
-    pub(crate) fn exec_refused(&mut self, place: usize, row: &Row, args: Args) -> Taken {
+    /// EXEC is refused: the transaction is over, too.
+    pub(crate) fn exec_refused(&mut self, place: usize, args: Args, why: &str) -> Taken {
         if self.clients[place].is_watching {
             self.spoil_multi(place);
             return self.exec(place, args);
         }
         self.tally.rejected(self.clients[place].last_command);
         self.clients[place].multi = None;
-        let name = String::from_utf8_lossy(&row.name);
-        let why = format!("wrong number of arguments for '{name}' command");
         self.refuse(place, &format!("EXECABORT Transaction discarded because of: {why}"));
         Taken::Yes
     }

@@ -308,19 +308,6 @@ impl Worker {
     pub(crate) fn is_resp3(&self, place: usize) -> bool {
         self.lanes.state(self.clients[place].lane_set).resp3
     }
-
-    /// The error for a command that a subscribed client of RESP2 may not use.
-    pub(crate) fn refuse_while_subscribed(&mut self, place: usize, name: &[u8]) {
-        let name = String::from_utf8_lossy(name);
-        self.refuse(
-            place,
-            &format!(
-                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT \
-                 / RESET are allowed in this context"
-            ),
-        );
-        self.spoil_multi(place);
-    }
 }
 
 fn word(kind: Kind, change: Change) -> &'static [u8] {

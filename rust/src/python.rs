@@ -113,6 +113,7 @@ impl Proxy {
             client_memory: config.client_memory / config.workers.len().max(1),
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
+            asks_who_first: config.asks_who_first,
             ordered_pipelines: config.ordered_pipelines,
             registry: Registry::default(),
             ears: Ears::default(),

@@ -58,6 +58,8 @@ impl Quiet {
         while self.ranges.front().is_some_and(|&(_, to)| is_past(to)) {
             self.ranges.pop_front();
         }
+        // The numbers come round again after four thousand million replies.
+        self.off_from = self.off_from.map(|from| if is_past(from) { front } else { from });
         self.ranges.is_empty() && self.off_from.is_none()
     }
 }
@@ -75,6 +77,20 @@ mod tests {
         assert!(quiet.drops(1) && !quiet.drops(2));
         assert!(!quiet.is_over(1));
         assert!(quiet.is_over(2));
+    }
+
+    #[test]
+    fn off_lasts_however_many_replies_there_are() {
+        let mut quiet = Quiet::default();
+        let mut front: u32 = 7;
+        quiet.switch_off(front);
+        for _ in 0..10 {
+            assert!(quiet.drops(front) && quiet.drops(front.wrapping_add(1000)));
+            front = front.wrapping_add(1 << 30);
+            assert!(!quiet.is_over(front));
+        }
+        quiet.switch_on(front);
+        assert!(quiet.is_over(front) && !quiet.drops(front));
     }
 
     #[test]

@@ -142,8 +142,7 @@ impl Worker {
     fn route_scan(&mut self, place: usize, args: Args) -> Taken {
         let count = self.instances.len();
         let Some((instance, cursor)) = scan::decode(args.get(1), count) else {
-            self.refuse(place, "ERR invalid cursor");
-            return Taken::Yes;
+            return self.route_to_coordinator(place, args); // the server says whether it is one
         };
         if count > 1 && (instance, cursor) == (0, 0) {
             return self.route_to_coordinator(place, args); // a few keys: all of them at once

@@ -2,18 +2,25 @@
 //!
 //! `cursor of the client = cursor of the instance × instances + instance`, so it stays an unsigned
 //! decimal, 0 begins, and only the end of the last instance is 0 again. A server's cursors stay
-//! below the size of its hash table (bits are reversed within the mask), far from 2^64.
+//! below the size of its hash table (bits are reversed within the mask), far from 2^56: a cursor
+//! above that is not ours, and goes to the last instance, behind which nothing comes.
 
 use crate::number::push_u64;
 use crate::reply::{aggregate, is_error, split_first, text};
 use crate::request::push_bulk;
 
-/// The instance a client's cursor points to, and that instance's own cursor; `None` if it is no
-/// cursor.
+/// No instance's cursor, times the number of instances, is as high.
+const NOT_OURS: u64 = 1 << 56;
+
+/// The instance a client's cursor points to, and that instance's own cursor; `None` if it is not
+/// written in digits: each server has its own way with blanks and signs.
 #[must_use]
 pub fn decode(cursor: &[u8], instances: usize) -> Option<(usize, u64)> {
     let count = u64::try_from(instances).ok()?;
     let cursor = parse(cursor)?;
+    if cursor >= NOT_OURS {
+        return Some((instances - 1, cursor));
+    }
     Some((usize::try_from(cursor % count).ok()?, cursor / count))
 }
 
@@ -86,6 +93,12 @@ mod tests {
         let reply = b"*2\r\n$2\r\n12\r\n*1\r\n$1\r\nk\r\n";
         assert_eq!(rewrite(reply, 1, 4), b"*2\r\n$2\r\n49\r\n*1\r\n$1\r\nk\r\n");
         assert_eq!(rewrite(b"-ERR x\r\n", 1, 4), b"-ERR x\r\n");
+    }
+
+    #[test]
+    fn behind_a_cursor_that_nobody_was_given_nothing_comes() {
+        assert_eq!(decode(b"18446744073709551615", 3), Some((2, u64::MAX)));
+        assert_eq!(encode(2, 0, 3), Some(0));
     }
 
     #[test]

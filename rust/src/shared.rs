@@ -51,6 +51,8 @@ pub struct Shared {
     pub pushes_follow_replies: bool,
     /// UNSUBSCRIBE without subscriptions is an error, as in newer servers.
     pub unsubscribing_needs_subscription: bool,
+    /// Who is not authenticated is not told which commands there are, as in newer servers.
+    pub asks_who_first: bool,
     /// In a pipeline, a write waits for earlier writes on other instances.
     pub ordered_pipelines: bool,
     /// Who is subscribed to what.

@@ -180,7 +180,7 @@ impl Worker {
     /// True if the command goes to one instance as it is, on the user's own lane.
     fn is_judged_by_lane(&self, place: usize, row: &Row, args: Args, shared: &Shared) -> bool {
         match row.route {
-            Route::Any | Route::Scan | Route::Refuse => true,
+            Route::Any => true,
             Route::Keys => {
                 let goes_elsewhere = has_special_word(row, args)
                     || matches!(owner(row, args, self.db(place), shared), Owner::Several)

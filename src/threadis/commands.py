@@ -5,6 +5,7 @@ Every server version and module describes its commands (arity, flags, key specif
 speak of cluster mode, our instances are standalone. A command that no rule places is refused.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ class Row:
     feeds: bool = False  # … so that a client that waits for them gets something
     streams: bool = False  # a big argument is sent on while the rest of it comes
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
+    protection: str = ""  # why it is refused, unless an option allows it
+    is_open_to_local: bool = False  # clients of this machine may use it nevertheless
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
     ends_multi: bool = False  # runs at once between MULTI and EXEC
     blocks: bool = False  # may wait for its keys
@@ -85,6 +88,12 @@ REFUSED_FAMILIES: Final = ("module", "latency")
 COORDINATED_FAMILIES: Final = ("script", "function")
 REFUSED_FLAGS: Final = ("blocking", "pubsub")
 
+# What only an option opens, which is fixed at the start.
+PROTECTED: Final = {
+    "debug": "enable-debug-command",
+    **dict.fromkeys(("module|load", "module|loadex", "module|unload"), "enable-module-command"),
+}
+
 ACCESSES: Final = ("RO", "RW", "OW", "RM")
 MERGES: Final = {
     "agg_sum": "sum",
@@ -115,6 +124,25 @@ def derive(entries: list[Any], *, is_split: bool = False) -> list[Row]:
         subcommands = entry[9] if len(entry) > 9 else []
         rows.extend(_row(sub, name, words_it) for sub in subcommands)
     return _with_missing(rows)
+
+
+def protect(rows: list[Row], allowed: Mapping[str, str]) -> list[Row]:
+    """Close commands to those whom the options of ``PROTECTED`` (no, yes, local) do not allow."""
+    return [_protected(row, allowed) for row in rows]
+
+
+def _protected(row: Row, allowed: Mapping[str, str]) -> Row:
+    option = PROTECTED.get(row.name)
+    granted = allowed[option] if option else "yes"
+    if option is None or granted == "yes":
+        return row
+    shown = row.name.split("|")[0].upper()
+    why = (
+        f'ERR {shown} command not allowed. If the {option} option is set to "local", you can '
+        "run it from a local connection, otherwise you need to set this option in the "
+        "configuration file, and then restart the server."
+    )
+    return replace(row, protection=why, is_open_to_local=granted == "local")
 
 
 def _with_missing(rows: list[Row]) -> list[Row]:
@@ -187,7 +215,7 @@ def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Over
     if family in RUN_BY_WORKERS:
         return "script", "", None
     if family in SCRIPTS or (family in COORDINATED_FAMILIES and "|" in name):
-        return "refuse" if name == "script|debug" else "coordinator", "", None
+        return "coordinator", "", None
     if "blocking" in flags and _key_specs(entry):
         return "coordinator", "", None
     if family in REFUSED_FAMILIES or flags.intersection(REFUSED_FLAGS):

@@ -50,6 +50,7 @@ class ServerFacts(msgspec.Struct, frozen=True):
     hello3: list[tuple[bytes, bytes]]
     pushes_follow_replies: bool  # what a client publishes to itself comes behind the reply
     unsubscribing_needs_subscription: bool  # UNSUBSCRIBE without subscriptions is an error
+    asks_who_first: bool  # before AUTH nobody is told which commands there are
     client_fields: list[str]  # names of the fields of CLIENT INFO, in order
 
 

@@ -91,7 +91,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "lolwut": Override("any", SAME),
     "module|list": Override("any", SAME),
     "command": Override("any", SAME),
-    "role": Override("any", "a primary without replicas"),
+    "role": Override("coordinator", "the writes of all instances"),
     "acl|cat": Override("any", SAME),
     "acl|genpass": Override("any", "random anyway"),
     "acl|save": Override("any", "there is no file: refused, in the server's words"),
@@ -106,6 +106,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "readwrite": Override("any", "refused by every standalone server, in its words"),
     "asking": Override("any", "refused by every standalone server, in its words"),
     "cluster": Override("any", "refused by every standalone server, in its words"),
+    "clusterscan": Override("any", "refused by every standalone server, in its words"),
     # One instance after the other.
     "scan": Override("scan", "the cursor carries the instance"),
     # Another database may have its keys elsewhere, and the servers have more of them.

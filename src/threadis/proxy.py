@@ -44,6 +44,7 @@ class CoreConfig:
     tcp_keepalive: int
     pushes_follow_replies: bool
     unsubscribing_needs_subscription: bool
+    asks_who_first: bool
     ordered_pipelines: bool
     hello2: list[tuple[bytes, bytes]]  # fields of HELLO's reply, values as RESP
     hello3: list[tuple[bytes, bytes]]
@@ -181,10 +182,11 @@ def core_config(
         tcp_keepalive=start.tcp_keepalive,
         pushes_follow_replies=facts.pushes_follow_replies,
         unsubscribing_needs_subscription=facts.unsubscribing_needs_subscription,
+        asks_who_first=facts.asks_who_first,
         ordered_pipelines=start.ordered_pipelines,
         hello2=facts.hello2,
         hello3=facts.hello3,
-        commands=facts.commands,
+        commands=commands.protect(facts.commands, start.allowed),
     )
 
 

@@ -4,12 +4,14 @@ The supervisor remembers it for the next proxy, which so needs no instance to se
 """
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import hiredis
 
 from threadis import commands
 from threadis.control import ServerFacts
+from threadis.coordinator import merging
 from threadis.coordinator.links import LinkError, Links, Words, value
 from threadis.resp import encode
 
@@ -28,13 +30,14 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
         [b"HELLO", b"2"],
         [b"CLIENT", b"INFO"],
         [b"UNSUBSCRIBE"],
+        [b"INFO", b"server"],
         [b"HELLO", b"3"],
     ]
     async with links.lease(index) as link:
         link.is_spoilt = True  # it does not speak RESP2 any more
         replies = [value(reply) for reply in await link.ask(*questions)]
-    entries, hello2, own, unsubscribed, hello3 = replies
-    for reply in (entries, hello2, own, hello3):
+    entries, hello2, own, unsubscribed, info, hello3 = replies
+    for reply in (entries, hello2, own, info, hello3):
         if isinstance(reply, hiredis.ReplyError):  # a script runs there, say
             raise LinkError(f"TRYAGAIN instance {index}: {reply}")
     says = dict(zip(hello2[::2], hello2[1::2], strict=True))
@@ -44,6 +47,7 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
         hello3=[(name, encode(field)) for name, field in hello3.items()],
         pushes_follow_replies=pushes_follow_replies(says),
         unsubscribing_needs_subscription=isinstance(unsubscribed, hiredis.ReplyError),
+        asks_who_first=asks_who_first(merging.parse(info.decode())["Server"]),
         client_fields=[field.split("=")[0] for field in own.decode().split()],
     )
 
@@ -52,3 +56,9 @@ def pushes_follow_replies(hello: dict[bytes, Any]) -> bool:
     """Whether a client that publishes to itself reads the reply first: since Redis 7.2."""
     version = [int(part) for part in hello[b"version"].split(b".")[:2]]
     return hello[b"server"] != b"redis" or version >= [7, 2]
+
+
+def asks_who_first(info: Mapping[str, str]) -> bool:
+    """Whether AUTH comes before everything else: since Valkey 8.1."""
+    version = [int(part) for part in info.get("valkey_version", "0").split(".")[:2]]
+    return version >= [8, 1]

@@ -24,6 +24,7 @@ pub(super) struct Config {
     pub(super) tcp_keepalive: u64,
     pub(super) pushes_follow_replies: bool,
     pub(super) unsubscribing_needs_subscription: bool,
+    pub(super) asks_who_first: bool,
     pub(super) ordered_pipelines: bool,
     pub(super) hello2: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) hello3: Vec<(Vec<u8>, Vec<u8>)>,

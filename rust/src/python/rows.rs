@@ -20,6 +20,8 @@ pub(super) struct CommandRow {
     feeds: bool,
     streams: bool,
     multi_refusal: String,
+    protection: String,
+    is_open_to_local: bool,
     needs_coordinator: bool,
     ends_multi: bool,
     blocks: bool,
@@ -135,6 +137,8 @@ impl CommandRow {
         row.needs_memory = self.needs_memory;
         row.writes = self.writes;
         row.multi_refusal = self.multi_refusal.into_bytes();
+        row.protection = self.protection.into_bytes();
+        row.is_open_to_local = self.is_open_to_local;
         row.feeds = self.feeds;
         row.streams = self.streams;
         row.needs_coordinator = self.needs_coordinator;

@@ -318,6 +318,7 @@ fn shared(instances: usize) -> Shared {
         client_memory: CLIENT_MEMORY,
         pushes_follow_replies: true,
         unsubscribing_needs_subscription: true,
+        asks_who_first: false,
         ordered_pipelines: false,
         registry: Registry::default(),
         ears: _core::ears::Ears::default(),

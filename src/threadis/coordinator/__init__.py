@@ -14,7 +14,7 @@ from dataclasses import astuple
 
 from threadis import _core, control, placement, resp
 from threadis.commands import SCRIPTS, Row
-from threadis.coordinator import keyspace
+from threadis.coordinator import keyspace, modules
 from threadis.coordinator.acl import Acl
 from threadis.coordinator.answer import Answer, Handler, Reply
 from threadis.coordinator.blocking import Blocking
@@ -37,7 +37,6 @@ from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Locks, proviso
 from threadis.coordinator.memory import Memory
 from threadis.coordinator.migrating import Migrating
-from threadis.coordinator.modules import Modules
 from threadis.coordinator.monitoring import Monitoring
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.permission import Permission
@@ -160,10 +159,10 @@ class Coordinator:
             "client|import-source": self.clients.import_source,
             "client|pause": self._pause.pause,
             "client|unpause": self._pause.unpause,
-            "debug": Debug(start, links, self.locks, self._table).run,
+            "debug": Debug(links, self.locks, self._table).run,
             "shutdown": Ending(links, self.locks, self._busy, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
-            **Modules(start).handlers(),
+            **modules.handlers(),
             **Acl(links, self._users).handlers(),
             **Everywhere(links, self._departures, start.databases).handlers(),
             **Latency(links, self._tallies).handlers(),

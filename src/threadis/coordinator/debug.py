@@ -8,13 +8,11 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from threadis import _core, control, resp
-from threadis.coordinator.allowed import is_allowed, refusal
+from threadis import _core, resp
 from threadis.coordinator.links import Kind, Links, Words, pack, value
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.table import Table
 
-OPTION: Final = "enable-debug-command"
 KEYED: Final = frozenset(("object", "listpack", "quicklist", "ziplist", "sdslen", "htstats-key"))
 # The same on every instance, and nothing is changed.
 ANYWHERE: Final = frozenset(("help", "error", "stringmatch-len", "structsize"))
@@ -38,9 +36,8 @@ AWAKE_INTERVAL: Final = 0.01  # seconds between looks
 class Debug:
     """Runs DEBUG subcommands."""
 
-    def __init__(self, start: control.Start, links: Links, locks: Locks, table: Table) -> None:
+    def __init__(self, links: Links, locks: Locks, table: Table) -> None:
         self._locks = locks
-        self._granted = start.allowed[OPTION]
         self._table = table
         self._links = links
         self._own: dict[str, Callable[[_core.Command], Awaitable[bytes]]] = {
@@ -52,8 +49,6 @@ class Debug:
 
     async def run(self, command: _core.Command) -> bytes:
         """DEBUG subcommand …."""
-        if not is_allowed(self._granted, command.info):
-            return resp.error(refusal("DEBUG", OPTION))
         word = command.args[1].decode(errors="replace").lower()
         if word in ENDINGS or word in OURS:
             what = "ends one instance" if word in ENDINGS else "is about an instance's clients"

@@ -34,6 +34,7 @@ class Everywhere:
             **dict.fromkeys(told, self._tell),
             **dict.fromkeys(texts, self._texts),
             "lastsave": self._last_save,
+            "role": self._role,
             "wait": self._wait,
             "waitaof": self._wait_aof,
             "replicaof": self._replica_of,
@@ -65,6 +66,12 @@ class Everywhere:
         """LASTSAVE: the oldest, since only then all was saved."""
         times: list[int] = await self._links.call_all(*command.args)
         return resp.encode(min(times))
+
+    async def _role(self, command: _core.Command) -> bytes:
+        """ROLE: a primary without replicas, whose writes are those of all instances."""
+        replies = [value(reply) for reply in await self._all(command)]
+        offset = sum(reply[1] for reply in replies)
+        return resp.encode([replies[0][0], offset, []])
 
     async def _wait(self, command: _core.Command) -> bytes:
         """WAIT: there are no replicas, so one that is wanted does not come in time."""

@@ -138,19 +138,39 @@ class Information:
         counting.put_in(merged, tally)
         if "Keyspace" in merged:
             merged["Keyspace"] = self._visible(merged["Keyspace"])
+        if "Server" in merged:
+            merged["Server"] = self._with_listeners(merged["Server"])
         for fields in merged.values():
             for name, value in ours.items():
                 if name in fields:
                     fields[name] = str(value)
-            for listener in [name for name in fields if name.startswith("listener")]:
-                del fields[listener]
+
+    def _with_listeners(self, fields: Mapping[str, str]) -> dict[str, str]:
+        """Put our listeners in the place of the instances', if the server tells of any."""
+        found = {}
+        for name, value in fields.items():
+            if not name.startswith("listener"):
+                found[name] = value
+            elif name not in found:
+                found.update(self._listeners())
+        return found
+
+    def _listeners(self) -> dict[str, str]:
+        """What clients can connect to, by the server's numbers: 0 is TCP, 1 the Unix socket."""
+        start, found = self._start, {}
+        if start.tcp_port:
+            hosts = "".join(f",bind={host}" for host in start.bind.split())
+            found["listener0"] = f"name=tcp{hosts},port={start.tcp_port}"
+        for one in start.listeners:
+            if one.is_unix:
+                found["listener1"] = f"name=unix,bind={one.address}"
+        return found
 
     def _visible(self, keyspace: Mapping[str, str]) -> dict[str, str]:
-        """Leave out the databases that are ours."""
+        """Leave out the databases that are ours; the others in their order."""
+        known = {int(name.removeprefix("db")): name for name in keyspace}
         return {
-            name: value
-            for name, value in keyspace.items()
-            if int(name.removeprefix("db")) < self._start.databases
+            known[db]: keyspace[known[db]] for db in sorted(known) if db < self._start.databases
         }
 
     async def _own_section(self) -> str:

@@ -35,6 +35,7 @@ class Library:
             "script|load": self.change,
             "script|flush": self.change,
             "script|kill": self.kill,
+            "script|debug": self.debug,
             "function|list": self.ask,
             "function|dump": self.ask,
             "function|load": self.change,
@@ -44,6 +45,14 @@ class Library:
             "function|kill": self.kill,
             "function|stats": self.stats,
         }
+
+    async def debug(self, command: _core.Command) -> bytes:
+        """SCRIPT DEBUG: a debugger would have an instance's connection to itself."""
+        if command.token is not None:  # between MULTI and EXEC
+            return resp.error("ERR SCRIPT DEBUG must be called outside a pipeline")
+        if command.args[2].lower() in (b"yes", b"sync"):
+            return resp.error("ERR threadis: the debugger for scripts is not supported")
+        return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
 
     async def only_reads(self, args: Words) -> bool:
         """Whether a script is declared to write nothing."""

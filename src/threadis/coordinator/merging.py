@@ -29,7 +29,6 @@ FIRST: Final = frozenset(
         "cluster_enabled",
         "loading_start_time",
         "connected_slaves",
-        "master_repl_offset",
         "second_repl_offset",
         "repl_backlog_active",
         "repl_backlog_size",
