@@ -1,5 +1,6 @@
 """DEBUG: not without leave; with it, as on one server."""
 
+import select
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from conftest import Threadis
 from differential.conftest import INSTANCES
 from differential.pair import Both, Pair, how_by_command
-from differential.wire import Connection
+from differential.wire import Connection, pack
 from threadis.server import Server
 from waiting import until
 
@@ -119,3 +120,18 @@ def test_who_slept_is_awake(allowed: Both) -> None:
         allowed.same("DEBUG", "SLEEP", "1.6")
         allowed.same("ACL", "SETUSER", "someone")
         allowed.same("MSET", "a", "1", "b", "2", "c", "3", "d", "4")
+
+
+def test_a_sleep_holds_up_every_client(allowed: Both) -> None:
+    """Also one whose commands need no instance."""
+    for side in (allowed.bare, allowed.ours):
+        other = Connection(side.socket.getpeername())
+        side.send(pack("DEBUG", "SLEEP", "0.5"))
+        answered = 0
+        while not select.select([side.socket], [], [], 0)[0]:
+            other.ask("PING")
+            other.ask("SELECT", answered % 2)
+            answered += 1
+        assert side.read().raw == b"+OK\r\n"
+        assert answered < 50  # some, before it fell asleep; one that does not sleep has thousands
+        other.close()

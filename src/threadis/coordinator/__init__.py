@@ -159,7 +159,7 @@ class Coordinator:
             "client|import-source": self.clients.import_source,
             "client|pause": self._pause.pause,
             "client|unpause": self._pause.unpause,
-            "debug": Debug(links, self.locks, self._table).run,
+            "debug": Debug(links, self.locks, self._table, self._pause).run,
             "shutdown": Ending(links, self.locks, self._busy, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
             **modules.handlers(),

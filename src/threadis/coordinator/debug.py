@@ -11,6 +11,7 @@ from typing import Final
 from threadis import _core, resp
 from threadis.coordinator.links import Kind, Links, Words, pack, value
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.pause import Pause
 from threadis.coordinator.table import Table
 
 KEYED: Final = frozenset(("object", "listpack", "quicklist", "ziplist", "sdslen", "htstats-key"))
@@ -36,7 +37,8 @@ AWAKE_INTERVAL: Final = 0.01  # seconds between looks
 class Debug:
     """Runs DEBUG subcommands."""
 
-    def __init__(self, links: Links, locks: Locks, table: Table) -> None:
+    def __init__(self, links: Links, locks: Locks, table: Table, pause: Pause) -> None:
+        self._pause = pause
         self._locks = locks
         self._table = table
         self._links = links
@@ -53,6 +55,9 @@ class Debug:
         if word in ENDINGS or word in OURS:
             what = "ends one instance" if word in ENDINGS else "is about an instance's clients"
             return resp.error(f"ERR threadis: DEBUG {word.upper()} {what}; it is not supported")
+        if word == "sleep":
+            with self._pause.asleep():
+                return await self._run(word, command)
         if word in ALONE:
             async with self._locks.hold_everything(command.token):
                 return await self._run(word, command)

@@ -4,7 +4,9 @@ Scripts are held back here: whether one may write, its own first line says, or i
 """
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from threadis import _core, resp
@@ -27,6 +29,7 @@ class Pause:
         self._held: dict[ClientKey, asyncio.Future[bool]] = {}  # True: go on, False: it has left
         self._takes_more = takes_more  # Valkey ignores the mode if more arguments follow
         self._what = NOTHING
+        self._sleepers = 0
         self._end = 0.0  # monotonic seconds
         self._timer: asyncio.TimerHandle | None = None
 
@@ -49,7 +52,7 @@ class Pause:
         self._end = max(self._end, time.monotonic() + milliseconds / 1000)
         if what > self._what:
             self._what = what
-            self._core.set_pause(what)
+            self._tell()
         if self._timer:
             self._timer.cancel()
         self._sleep()
@@ -59,6 +62,20 @@ class Pause:
         """CLIENT UNPAUSE."""
         self._finish()
         return resp.OK
+
+    @contextlib.contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Hold every client's commands back, as a server does that sleeps (DEBUG SLEEP)."""
+        self._sleepers += 1
+        self._tell()
+        try:
+            yield
+        finally:
+            self._sleepers -= 1
+            self._tell()
+
+    def _tell(self) -> None:
+        self._core.set_pause(MODES[b"all"] if self._sleepers else self._what)
 
     def count(self) -> int:
         """Return how many clients are held back here."""
@@ -115,7 +132,7 @@ class Pause:
         self._end = 0.0
         if self._what:
             self._what = NOTHING
-            self._core.set_pause(NOTHING)
+            self._tell()
             for future in self._held.values():
                 if not future.done():
                     future.set_result(True)
