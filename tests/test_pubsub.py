@@ -6,6 +6,8 @@ import signal
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from conftest import Threadis
 from raw import Raw, command, keys_of
 from waiting import until
@@ -133,3 +135,25 @@ def test_messages_do_not_land_inside_of_large_replies(threadis: Callable[..., Th
             lines.append(client.line())
         value = b"$%d\r\n%s\r\n" % (size, b"x" * size)
         assert b"".join(lines).count(value) == 3
+
+
+@pytest.mark.parametrize(
+    ("how", "count"), [("SUBSCRIBE", 40_000), ("SSUBSCRIBE", 40_000), ("PSUBSCRIBE", 5_000)]
+)
+def test_who_leaves_with_many_subscriptions_costs_nobody_else_much(
+    threadis: Callable[..., Threadis], how: str, count: int
+) -> None:
+    running = threadis("--instances", "2", "--workers", "1", "--save", "")
+    with running.client() as other:
+
+        def upstream() -> int:
+            return int(other.info("threadis")["threadis_upstream_subscriptions"])
+
+        with Raw(("127.0.0.1", running.port)) as leaver:
+            leaver.send(command(how, *(f"name:{number}" for number in range(count))))
+            for _ in range(count):
+                leaver.reply()
+            assert upstream() == 2 * count
+        # Clients time out after five seconds: nobody waits for all of it
+        until(lambda: upstream() == 0, "the instances are unsubscribed")
+        assert other.config_set("maxmemory-samples", 6)

@@ -221,11 +221,14 @@ impl Worker {
             let left = client.subscriptions.as_ref().map_or(0, |known| known.shown(kind));
             push_confirmation(&mut client.out, resp3, word(kind, Change::Leave), None, left);
         }
+        let known = self.clients[place].subscriptions.as_deref();
+        let is_known = |name: &&Name| known.is_some_and(|known| known.names(kind).contains(*name));
+        let mut seen = HashSet::new();
+        let leaving = names.iter().filter(|name| is_known(name) && seen.insert(*name));
+        let leaving: Vec<Name> = leaving.cloned().collect();
+        self.change_registry(Change::Leave, kind, &leaving);
         for name in names {
-            let known = self.clients[place].subscriptions.as_deref();
-            if known.is_some_and(|known| known.names(kind).contains(&name)) {
-                self.leave(place, kind, &name);
-            }
+            self.leave(place, kind, &name);
             let client = &mut self.clients[place];
             let left = client.subscriptions.as_ref().map_or(0, |known| known.shown(kind));
             push_confirmation(&mut client.out, resp3, word(kind, Change::Leave), Some(&name), left);
@@ -234,11 +237,11 @@ impl Worker {
         self.mark_dirty(place);
     }
 
+    /// Takes a client, which the registry has counted out, from the audience.
     fn leave(&mut self, place: usize, kind: Kind, name: &Name) {
-        self.change_registry(Change::Leave, kind, std::slice::from_ref(name));
-        self.audience.remove(kind, name, place);
-        if let Some(known) = &mut self.clients[place].subscriptions {
-            known.names_mut(kind).remove(name);
+        let known = self.clients[place].subscriptions.as_deref_mut();
+        if known.is_some_and(|known| known.names_mut(kind).remove(name)) {
+            self.audience.remove(kind, name, place);
         }
     }
 
@@ -258,6 +261,7 @@ impl Worker {
                 return;
             };
             let names: Vec<Name> = known.names(kind).iter().cloned().collect();
+            self.change_registry(Change::Leave, kind, &names);
             for name in names {
                 self.leave(place, kind, &name);
             }

@@ -297,12 +297,12 @@ pub enum ToCoordinator {
     },
     /// A `Mail::Subscribe` was done.
     Subscribed(u64),
-    /// A name has its first subscriber, or none any more.
+    /// Names have their first subscriber, or none any more.
     Interest {
-        /// What the name is.
+        /// What the names are.
         kind: Kind,
-        /// The name.
-        name: Vec<u8>,
+        /// The names.
+        names: Vec<Vec<u8>>,
         /// Someone is subscribed.
         is_wanted: bool,
     },

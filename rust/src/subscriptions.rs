@@ -98,27 +98,32 @@ impl Registry {
     ) -> Vec<Message> {
         let mut tables = self.lock();
         let table = &mut tables[kind as usize];
+        let mut changed = Vec::new();
         for name in names {
-            let is_wanted = match change {
+            let is_changed = match change {
                 Change::Join => {
                     let is_first = !table.contains_key(name);
                     let counts = table.entry(name.clone()).or_insert_with(|| vec![0; doors.len()]);
                     counts[worker] += 1;
-                    is_first.then_some(true)
+                    is_first
                 }
                 Change::Leave => {
                     let Some(counts) = table.get_mut(name) else { continue };
                     counts[worker] = counts[worker].saturating_sub(1);
                     let is_last = counts.iter().all(|&count| count == 0);
-                    is_last.then(|| {
+                    if is_last {
                         table.remove(name);
-                        false
-                    })
+                    }
+                    is_last
                 }
             };
-            if let Some(is_wanted) = is_wanted {
-                coordinator.post(ToCoordinator::Interest { kind, name: name.to_vec(), is_wanted });
+            if is_changed {
+                changed.push(name.to_vec());
             }
+        }
+        if !changed.is_empty() {
+            let is_wanted = matches!(change, Change::Join);
+            coordinator.post(ToCoordinator::Interest { kind, names: changed, is_wanted });
         }
         doors[worker].messages.take()
     }

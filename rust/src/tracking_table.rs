@@ -8,6 +8,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Keys that a worker may free by itself: some milliseconds.
+const FREED_AT_ONCE: usize = 10_000;
+
 /// All clients that track, and what they have read.
 #[derive(Debug)]
 pub struct Tracking {
@@ -107,10 +110,13 @@ impl Tracking {
                 }
             }
         }
-        if tables.clients.is_empty() {
-            *tables = Tables::default(); // nobody listens to the instances any more
-        }
         self.trackers.store(tables.clients.len(), Relaxed);
+        if tables.clients.is_empty() {
+            // Nobody listens to the instances any more.
+            let old = std::mem::take(&mut *tables);
+            drop(tables);
+            discard(old.readers);
+        }
     }
 
     /// A client is about to read these keys; those that it had not read before.
@@ -215,12 +221,14 @@ impl Tracking {
     /// Any key may have changed.
     pub fn invalidate_all(&self, doors: &[Door]) {
         let mut tables = self.lock();
-        tables.readers.clear();
+        let old = std::mem::take(&mut tables.readers);
         tables.items = 0;
         let ids: Vec<u64> = tables.clients.keys().copied().collect();
         for id in ids {
             tables.tell(id, None, doors);
         }
+        drop(tables);
+        discard(old);
     }
 
     /// For INFO.
@@ -281,6 +289,14 @@ impl Tables {
             doors[worker].mailbox.post(Mail::Invalidate { origin, target, body });
             self.told += 1;
         }
+    }
+}
+
+/// Frees what may be a million keys, while nobody waits for it.
+fn discard(readers: HashMap<Vec<u8>, Readers>) {
+    if readers.len() > FREED_AT_ONCE {
+        let thread = std::thread::Builder::new().name("discard".into());
+        let _ = thread.spawn(move || drop(readers)); // no thread to be had: it is freed here
     }
 }
 

@@ -404,12 +404,12 @@ class Subscribed:
 
 @final
 class Interest:
-    """A name got its first subscriber, or lost its last one."""
+    """Names got their first subscriber, or lost their last one."""
 
     @property
     def kind(self) -> int: ...
     @property
-    def name(self) -> bytes: ...
+    def names(self) -> list[bytes]: ...
     @property
     def is_wanted(self) -> bool: ...
 

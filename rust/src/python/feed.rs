@@ -26,11 +26,11 @@ pub(super) struct Subscribed {
     pub ticket: u64,
 }
 
-/// A name has its first subscriber, or none any more.
+/// Names have their first subscriber, or none any more.
 #[pyclass(frozen, get_all)]
 pub(super) struct Interest {
     pub kind: usize,
-    pub name: Vec<u8>,
+    pub names: Vec<Vec<u8>>,
     pub is_wanted: bool,
 }
 

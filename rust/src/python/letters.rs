@@ -143,8 +143,8 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
             Py::new(py, Subscribe { worker, place, generation, kind, names })?.into_any()
         }
         ToCoordinator::Subscribed(ticket) => Py::new(py, Subscribed { ticket })?.into_any(),
-        ToCoordinator::Interest { kind, name, is_wanted } => {
-            Py::new(py, Interest { kind: kind as usize, name, is_wanted })?.into_any()
+        ToCoordinator::Interest { kind, names, is_wanted } => {
+            Py::new(py, Interest { kind: kind as usize, names, is_wanted })?.into_any()
         }
         ToCoordinator::Stopped(worker) => Py::new(py, Stopped { worker })?.into_any(),
     })

@@ -7,10 +7,16 @@ dropped with the last one.
 
 import asyncio
 from collections import Counter
+from typing import Final
 
 from threadis import _core
 from threadis.coordinator.links import Links
+from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.upstream import KINDS, Upstream
+
+# By kind: names that are dropped at once. Servers look through all patterns for each.
+DROPPED: Final = (500, 50, 500)
+BREATH: Final = 0.005  # seconds between two such batches; nobody waits for them
 
 
 class Pubsub:
@@ -22,6 +28,7 @@ class Pubsub:
         self._pinned: list[Counter[bytes]] = [Counter() for _ in KINDS]  # that soon will have some
         self._tickets: dict[int, _core.Subscribe] = {}
         self._last_ticket = 0
+        self._tasks = Tasks()
         self._upstreams = [Upstream(index, core, links, self._wanted) for index in links.everyone()]
 
     async def subscribe(self, request: _core.Subscribe) -> None:
@@ -42,20 +49,21 @@ class Pubsub:
         request = self._tickets.pop(letter.ticket, None)
         if request is None:
             return
-        pinned = self._pinned[request.kind]
-        pinned.subtract(request.names)
-        for name in request.names:
-            if pinned[name] <= 0:
+        pinned, names = self._pinned[request.kind], request.names
+        for name in names:
+            if pinned[name] > 1:
+                pinned[name] -= 1
+            else:
                 del pinned[name]
-        self._drop_unwanted(request.kind, request.names)
+        self._drop_unwanted(request.kind, names)
 
     def interest(self, letter: _core.Interest) -> None:
-        """Take note of a name that got its first subscriber, or lost its last."""
+        """Take note of names that got their first subscriber, or lost their last."""
         if letter.is_wanted:
-            self._subscribed[letter.kind].add(letter.name)
+            self._subscribed[letter.kind].update(letter.names)
         else:
-            self._subscribed[letter.kind].discard(letter.name)
-            self._drop_unwanted(letter.kind, [letter.name])
+            self._subscribed[letter.kind].difference_update(letter.names)
+            self._drop_unwanted(letter.kind, letter.names)
 
     async def renew(self, index: int) -> None:
         """Subscribe an instance that is here again to all that is wanted."""
@@ -69,7 +77,19 @@ class Pubsub:
         return self._subscribed[kind] | self._pinned[kind].keys()
 
     def _drop_unwanted(self, kind: int, names: list[bytes]) -> None:
-        wanted = self._wanted(kind)
-        gone = [name for name in dict.fromkeys(names) if name not in wanted]
+        if len(names) <= DROPPED[kind]:
+            self._drop(kind, names)
+        else:
+            self._tasks.start(self._drop_in_batches(kind, names), "the end of subscriptions")
+
+    async def _drop_in_batches(self, kind: int, names: list[bytes]) -> None:
+        """The same, without hurry: others do not wait for it."""
+        for at in range(0, len(names), DROPPED[kind]):
+            self._drop(kind, names[at : at + DROPPED[kind]])
+            await asyncio.sleep(BREATH)
+
+    def _drop(self, kind: int, names: list[bytes]) -> None:
+        subscribed, pinned = self._subscribed[kind], self._pinned[kind]
+        gone = [n for n in dict.fromkeys(names) if n not in subscribed and n not in pinned]
         for upstream in self._upstreams:
             upstream.drop(kind, gone)
