@@ -20,7 +20,7 @@ from threadis.data_dir import even_slot_map
 from waiting import until
 
 Address = tuple[str, int] | str
-PATIENCE = 20.0  # seconds for any one answer on a busy machine
+PATIENCE = 45.0  # seconds for any one answer on a busy machine
 CHUNK = 256 * 1024
 _SIOCOUTQ = 0x5411  # bytes of a Unix socket that the other side has not read
 

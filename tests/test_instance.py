@@ -60,7 +60,7 @@ class Stage:
 
     async def ask(self, *words: str) -> bytes:
         message = self.instance.message()
-        reply = await health.ask(message.socket, PASSWORD, message.pid, list(words), 20.0)
+        reply = await health.ask(message.socket, PASSWORD, message.pid, list(words), 120.0)
         assert reply is not None
         return reply
 

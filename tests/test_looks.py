@@ -31,6 +31,13 @@ def running(threadis: Start, stock_server: Server) -> Threadis:
     )  # fmt: skip
 
 
+def all_are_ready(running: Threadis) -> bool:
+    """Whether every instance is there, also one that was taken for stopped a moment ago."""
+    with running.client() as client:
+        found: Any = client.info("threadis")
+    return all(found[f"instance{at}"]["state"] == "ready" for at in range(INSTANCES))
+
+
 def number(running: Threadis, name: str) -> int:
     """A number of INFO."""
     with running.client() as client:
@@ -128,6 +135,7 @@ def leaves_open_lanes(one: Raw) -> None:
 
 @contextmanager
 def clients(running: Threadis, count: int) -> Iterator[list[Raw]]:
+    until(lambda: all_are_ready(running), "every instance is there")
     with ExitStack() as stack:
         found = [stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(count)]
         for one in found:
@@ -284,6 +292,7 @@ def test_nothing_is_taken_for_who_has_left(running: Threadis) -> None:
             its.socket.close()
             until(lambda: other.ask("CLIENT", "LIST").count(b" addr=") == 1, "it has left")
         until(lambda: number(running, "threadis_locks") == 0, "nothing is locked")
+        until(lambda: all_are_ready(running), "every instance is there")
         assert other.ask("BLPOP", *KEYS[:3], "0").endswith(b"\nx\r\n")
 
 

@@ -6,12 +6,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import redis
 
-from conftest import Threadis
+from conftest import STOP_LIMIT, Threadis
+from threadis import server_log
 from threadis.server import Server
 from waiting import alive, until
 
@@ -126,7 +128,7 @@ def test_a_second_start_fails_at_once_and_changes_nothing(threadis: Start) -> No
     names = {str(path) for path in first.folder.rglob("*")}
     pids = first.instance_pids()
     second = threadis("--instances", "2", folder=first.folder, wait=False)
-    assert second.process.wait(20) == 1
+    assert second.process.wait(STOP_LIMIT) == 1
     assert f"is in use by another threadis (process {first.process.pid})" in second.log()
     with first.client() as client:
         fill(client)
@@ -140,7 +142,7 @@ def test_a_port_in_use_is_refused_before_anything_is_made(threadis: Start, tmp_p
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         running = threadis("--port", str(port), folder=tmp_path / "new", wait=False)
-        assert running.process.wait(20) == 1
+        assert running.process.wait(STOP_LIMIT) == 1
     assert f"threadis: port: {port} is in use on 127.0.0.1; choose another --port" in running.log()
     assert not (tmp_path / "new").exists()
 
@@ -149,7 +151,7 @@ def test_another_number_of_instances_is_refused(threadis: Start) -> None:
     first = threadis("--instances", "3")
     assert first.stop() == 0
     second = threadis("--instances", "2", folder=first.folder, wait=False)
-    assert second.process.wait(20) == 1
+    assert second.process.wait(STOP_LIMIT) == 1
     assert "start with --instances 3, or choose a new --dir" in second.log()
     third = threadis(folder=first.folder)  # auto: as the data says
     assert len(third.instance_pids()) == 3
@@ -169,6 +171,48 @@ def test_a_killed_supervisor_leaves_no_process(threadis: Start) -> None:
     assert again.stop() == 0
 
 
+def test_a_hang_up_stops_nothing(threadis: Start) -> None:
+    """What a closed terminal, logrotate and ExecReload send; as redis-server, we take no notice."""
+    running = threadis("--instances", "1", "--workers", "1")
+    for pid in (running.process.pid, running.proxy_pid(), *running.instance_pids()):
+        os.kill(pid, signal.SIGHUP)
+    until(lambda: "SIGHUP: ignored" in running.log(), "it is said")
+    with running.client() as client:
+        assert client.set("k", "v")
+    assert "back" not in running.log()
+    assert "again" not in running.log().replace("read again; use", "").replace("start again", "")
+    assert running.stop() == 0
+
+
+def test_messages_have_the_time_in_utc(threadis: Start) -> None:
+    running = threadis("--instances", "1", "--workers", "1")
+    assert running.stop() == 0
+    (line,) = [line for line in running.log().splitlines() if "SIGTERM: stopping" in line]
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d{3}Z INFO SIGTERM: stopping", line)
+    assert found, line
+    shown = datetime.fromisoformat(f"{found[1]}+00:00")
+    assert abs(datetime.now(UTC) - shown).total_seconds() < 3000  # no time zone is as near
+
+
+def test_the_log_of_an_instance_is_bounded(threadis: Start, stock_server: Server) -> None:
+    running = threadis("--server", stock_server.path, "--instances", "1", "--workers", "1")
+    path = running.folder / "instance-0" / "server.log"
+    with path.open("ab") as file:
+        file.write(b"x" * server_log.LIMIT)
+    old = path.with_name(server_log.OLD)
+    until(old.exists, "it is put aside")
+    assert old.stat().st_size > server_log.LIMIT
+    with running.client() as client:
+        client.bgsave()
+        until(lambda: path.exists() and b"saving" in path.read_bytes().lower(), "a new one begins")
+        assert client.set("k", "v")
+    assert path.stat().st_size < server_log.LIMIT
+    assert running.stop() == 0
+    again = threadis("--server", stock_server.path, folder=running.folder)
+    with again.client() as client:
+        assert client.get("k") == b"v"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_saves_and_leaves_nothing(threadis: Start, number: signal.Signals) -> None:
     running = threadis("--instances", "2")
@@ -176,7 +220,7 @@ def test_a_stop_saves_and_leaves_nothing(threadis: Start, number: signal.Signals
         fill(client)
     port, pids = running.port, [*running.instance_pids(), running.proxy_pid()]
     running.process.send_signal(number)
-    assert running.process.wait(30) == 0
+    assert running.process.wait(STOP_LIMIT) == 0
     assert not any(alive(pid) for pid in pids)
     assert not (running.folder / "sockets").exists()
     with pytest.raises(ConnectionRefusedError):
@@ -196,7 +240,7 @@ def test_a_stop_during_the_start_leaves_nothing(threadis: Start) -> None:
 
 def test_servers_that_do_not_start_are_an_error_with_their_words(threadis: Start) -> None:
     running = threadis("--instances", "2", "--set", "no-such-directive=1", wait=False)
-    assert running.process.wait(20) == 1
+    assert running.process.wait(STOP_LIMIT) == 1
     last = running.log().splitlines()[-1]
     assert last.startswith("threadis: no instance starts; instance 0 died (exit status 1)")
     assert "no-such-directive" in last
@@ -239,7 +283,7 @@ def test_vanished_data_is_refused(threadis: Start) -> None:
     assert first.stop() == 0
     (first.folder / "instance-0" / "appendonlydir" / "appendonly.aof.manifest").unlink()
     second = threadis("--appendonly", "yes", folder=first.folder, wait=False)
-    assert second.process.wait(20) == 1
+    assert second.process.wait(STOP_LIMIT) == 1
     assert "was there when this instance was stopped and is gone; put it back" in second.log()
 
 
@@ -251,6 +295,6 @@ def test_one_that_cannot_save_is_told_and_a_second_signal_ends_it(threadis: Star
     running.process.terminate()
     until(lambda: "instance 0 refuses to stop, it cannot save" in running.log(), "the refusal")
     running.process.terminate()
-    assert running.process.wait(20) == 1
+    assert running.process.wait(STOP_LIMIT) == 1
     assert "SIGTERM again: stopping at once" in running.log()
     assert "instance 0 was killed; what it had not written to disk is lost" in running.log()

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 INTERVAL = 0.01  # seconds between looks
+LIMIT = 45.0  # seconds; on a quiet machine nothing takes as long
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = LIMIT) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -16,7 +17,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 15.0) -> 
         time.sleep(INTERVAL)
 
 
-async def until_async(condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+async def until_async(condition: Callable[[], object], what: str, seconds: float = LIMIT) -> None:
     """Wait until the condition holds, while the loop runs."""
     deadline = time.monotonic() + seconds
     while not condition():

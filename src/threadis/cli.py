@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from threadis import __version__, config
+from threadis import __version__, config, logs
 from threadis.bench.command import app as bench
 from threadis.errors import ThreadisError
 
@@ -94,7 +94,7 @@ def serve(settings: config.Config) -> None:
     """
     from threadis.supervisor import Supervisor
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logs.set_up()
 
     async def run() -> int:
         return await Supervisor(settings, _say).run()

@@ -163,6 +163,7 @@ class Instance:
         self._source = self._data.check_files(self.index)
         if self._starts > 1 and self._source.is_log:
             self._is_logged = True  # switched on since the start
+        self._log.bound()
         self._log.begin()
         self._log_size = persistence.log_size(folder, self._data.wanted)
         persistence.begin(folder)
@@ -222,7 +223,8 @@ class Instance:
         await self._record()
 
     async def _survey(self, persistence_info: bytes) -> None:
-        """Record its files when they are others than those that are recorded."""
+        """Record its files when they are others than those that are recorded; bound its log."""
+        self._log.bound()
         if persistence_info.startswith(b"-"):
             return  # a script runs there
         self._is_logged = b"aof_enabled:1" in persistence_info

@@ -13,7 +13,7 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from threadis import _core, commands, control, placement, server_facts
+from threadis import _core, commands, control, logs, placement, server_facts
 from threadis.coordinator import Coordinator
 from threadis.coordinator.balance import Balance
 from threadis.coordinator.links import Links
@@ -53,7 +53,9 @@ class CoreConfig:
 
 def main() -> None:
     """Run the proxy until the supervisor says stop, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor hears it and tells us
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor hears it and tells us
+    logs.set_up()
     channel = socket.socket(fileno=int(sys.argv[1]))
     sys.exit(asyncio.run(Server(channel).run()))
 

@@ -7,7 +7,7 @@ know counts as keys.
 
 from pathlib import Path
 
-OURS = frozenset(("id", "id.new", "files", "files.new", "server.log"))
+OURS = frozenset(("id", "id.new", "files", "files.new", "server.log", "server.log.1"))
 HEADER = 9  # bytes: REDIS0010, VALKEY080
 LONGEST = 64 * 1024 * 1024  # bytes of a snapshot with functions and no keys; more count as keys
 FOOTER = 9  # bytes: the end mark, a checksum

@@ -1,9 +1,12 @@
 """Owns the reading of an instance's server.log: what the present process said, and why it ended."""
 
+import contextlib
 import re
 from pathlib import Path
 
+LIMIT = 16 * 1024 * 1024  # bytes of the file; then it becomes the old one, beside which it begins
 TAIL = 4096  # bytes that are searched for the last lines
+OLD = "server.log.1"  # what became too long
 LINE = re.compile(r"\d+:\S+ .* (?P<level>[.*#-]) (?P<text>.*)")  # pid:role, date, level, text
 ABOUT_DATA = re.compile(r"RDB|loading (the )?DB|AOF|append only file", re.IGNORECASE)
 NAMED = re.compile(r"(?:Checking RDB file|append only file|the AOF file|AOF file) ([^\s:!]+)")
@@ -20,6 +23,13 @@ class ServerLog:
     def begin(self) -> None:
         """What comes from now on counts."""
         self._start = self._size()
+
+    def bound(self) -> None:
+        """Put a long file aside, in the place of the one before; servers open it for each line."""
+        if self._size() > LIMIT:
+            with contextlib.suppress(OSError):
+                self._path.replace(self._path.with_name(OLD))
+                self._start = 0
 
     def end(self, lines: int = 3) -> str:
         """The last lines, for people."""

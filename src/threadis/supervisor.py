@@ -41,7 +41,8 @@ SETTLE_LIMIT = 10.0  # seconds for the instances to be ready; then we serve what
 GRACE = 5.0  # seconds for running commands to be answered at the end
 BRIEF_GRACE = 0.5  # the same at SHUTDOWN
 LANES = 2048  # connections from the workers to the instances that the file limit leaves room for
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+NOTHING_TO_RELOAD = "SIGHUP: ignored, nothing is read again; use CONFIG SET, or start again"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def make_plan(config: Config) -> plan.Plan:
@@ -93,8 +94,8 @@ class Supervisor:
                 self._begin_to_stop(number.name)
 
         for number in STOP_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
-                loop.add_signal_handler(number, on_signal, number)
+            loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, log.info, NOTHING_TO_RELOAD)
 
     def _begin_to_stop(self, why: str) -> None:
         if self._running and not self._stopping:
