@@ -176,6 +176,7 @@ impl Worker {
                 Mail::OpenToAll => self.open_to_all(),
                 Mail::Lock(lock) => self.lock(lock),
                 Mail::Unlock(token) => self.unlock(token),
+                Mail::Doubt(lock) => self.doubt(lock),
                 Mail::Locked(token) => self.commits.locked(token),
                 Mail::Busy => {
                     self.give_up_waiting_commits();

@@ -79,6 +79,8 @@ pub(crate) struct Part {
     /// Its keys, as the record has them.
     keys: Vec<u8>,
     key_count: usize,
+    /// What is locked for them.
+    pub(crate) locks: Vec<(Fingerprint, bool)>,
     /// The lane it runs on, and that lane's number.
     pub(crate) lane: Option<(usize, u64)>,
     /// Replies of this stage that have not come.
@@ -114,8 +116,6 @@ pub(crate) struct Commit {
     pub(crate) writes: Vec<Write>,
     /// By instance.
     pub(crate) parts: Vec<Part>,
-    /// What it locks.
-    pub(crate) keys: Vec<(Fingerprint, bool)>,
     pub(crate) token: u64,
     /// Finished commits whose records the first deletes.
     pub(crate) done: Vec<Vec<u8>>,
@@ -153,7 +153,6 @@ impl Commit {
             resp3,
             writes: Vec::new(),
             parts: (0..instances).map(|_| Part::default()).collect(),
-            keys: Vec::new(),
             token: 0,
             done: Vec::new(),
             stage: Stage::Locking,
@@ -222,13 +221,19 @@ impl Commit {
     /// A key of a command: its database, and whether nobody else may even read it.
     pub(crate) fn add_key(&mut self, shared: &Shared, instance: usize, key: (u32, &[u8], bool)) {
         let (db, key, is_exclusive) = key;
-        shared.push_lock_of(db, key, is_exclusive, &mut self.keys);
         let part = &mut self.parts[instance];
+        shared.push_lock_of(db, key, is_exclusive, &mut part.locks);
         part.key_count += 1;
         push_array(&mut part.keys, 3);
         push_integer(&mut part.keys, u64::from(db));
         push_bulk(&mut part.keys, key);
         push_integer(&mut part.keys, u64::from(is_exclusive));
+    }
+
+    /// What is locked for these parts.
+    pub(crate) fn locks(&self, is_wanted: impl Fn(&Part) -> bool) -> Vec<(Fingerprint, bool)> {
+        let wanted = self.parts.iter().filter(|part| is_wanted(part));
+        wanted.flat_map(|part| &part.locks).copied().collect()
     }
 
     /// The instances that have something to do.

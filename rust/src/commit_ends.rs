@@ -42,7 +42,9 @@ impl Worker {
             Ok(reply) => self.answer_write(write, reply),
             Err(instance) => self.answer_write(write, &error(&instance::incomplete(instance))),
         });
-        if commit.parts.iter().any(|part| part.has_failed) {
+        if let Some(failed) = commit.parts.iter().position(|part| part.has_failed) {
+            let keys = commit.locks(|part| part.has_failed); // the others are as they shall be
+            self.shared.doubt_lock(commit.token, keys, failed);
             return self.leave_to_coordinator(&commit, Some(commit.token));
         }
         self.release_lock(commit.token);
@@ -80,6 +82,7 @@ impl Worker {
         let commit = self.end_commit(key);
         let reply = error(&instance::lost(commit.first, true));
         commit.writes.iter().for_each(|write| self.answer_write(write, &reply));
+        self.shared.doubt_lock(commit.token, commit.locks(|_| true), commit.first);
         self.leave_to_coordinator(&commit, Some(commit.token));
     }
 

@@ -111,11 +111,12 @@ impl Worker {
     fn start_commit(&mut self, mut commit: Commit) {
         self.counters.commits += 1;
         let want = Want {
-            keys: std::mem::take(&mut commit.keys),
+            keys: commit.locks(|_| true),
             everything: false,
             instances: commit.instances().collect(),
             holder: Holder::Worker(self.index),
             is_told: true,
+            spares_doubts: false,
         };
         let (token, begun) = self.shared.ask_lock(want, Some(self.index));
         commit.token = token;

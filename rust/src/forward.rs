@@ -238,7 +238,7 @@ impl Worker {
             self.queue(place, row, args, shared);
             Taken::Yes
         } else if self.clients[place].executing.is_none() && self.is_locked(place, row, args) {
-            self.wait_unless_busy(place)
+            self.wait_for_keys(place, row, args)
         } else if row.feeds && self.tries.has_groups && self.must_follow_groups(place, row, args) {
             Taken::NotYet
         } else {

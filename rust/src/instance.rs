@@ -39,6 +39,16 @@ pub fn incomplete(index: usize) -> String {
     )
 }
 
+/// The error for a command with a key of which it is not known whether a write over several instances
+/// has changed it.
+#[must_use]
+pub fn in_doubt(index: usize) -> String {
+    format!(
+        "TRYAGAIN a write over several instances to this key is in doubt until instance {index} is \
+         back; the command was not run"
+    )
+}
+
 /// The error for a command whose lane was lost before its reply.
 #[must_use]
 pub fn lost(index: usize, was_sent: bool) -> String {

@@ -38,6 +38,8 @@ pub struct Want {
     pub holder: Holder,
     /// Workers hold their clients' commands back; else it only keeps other holders away.
     pub is_told: bool,
+    /// Keys in doubt do not matter: none is touched.
+    pub spares_doubts: bool,
 }
 
 /// One lock.
@@ -49,6 +51,8 @@ pub struct Lock {
     pub want: Want,
     /// Workers that have not said yet that it holds there.
     missing: AtomicUsize,
+    /// Its keys are not waited for: what becomes of them is known only when this instance is back.
+    pub doubt: Option<usize>,
 }
 
 /// A lock of the table.
@@ -86,6 +90,18 @@ impl Line {
         has_turn
     }
 
+    /// Stands before all others; adds those whose turn it is not any more.
+    fn push_in(&mut self, token: u64, is_exclusive: bool, pushed: &mut Vec<u64>) {
+        for (&other, place) in &mut self.places {
+            if place.has_turn && (is_exclusive || place.is_exclusive) {
+                place.has_turn = false;
+                pushed.push(other);
+            }
+        }
+        self.places.insert(token, Place { is_exclusive, has_turn: true });
+        self.exclusive += usize::from(is_exclusive);
+    }
+
     /// Makes room; adds those whose turn it is now.
     fn leave(&mut self, token: u64, found: &mut Vec<u64>) {
         let Some(left) = self.places.remove(&token) else { return };
@@ -113,14 +129,15 @@ struct Inner {
     waiting: BTreeSet<u64>,
     /// Those on everything, held or not.
     everything: BTreeSet<u64>,
+    /// Those whose keys are in doubt.
+    doubts: BTreeSet<u64>,
     lines: HashMap<Fingerprint, Line>,
 }
 
 impl Inner {
     /// Adds a lock; its token, and the lock if it is granted at once.
     fn ask(&mut self, mut want: Want, workers: usize) -> (u64, Option<Arc<Lock>>) {
-        want.keys.sort_unstable_by_key(|&(key, is_exclusive)| (key, !is_exclusive));
-        want.keys.dedup_by_key(|(key, _)| *key);
+        in_order(&mut want.keys);
         self.last_token += 1;
         let token = self.last_token;
         let mut behind = 0;
@@ -130,7 +147,7 @@ impl Inner {
         if want.everything {
             self.everything.insert(token);
         }
-        let lock = Arc::new(Lock { token, want, missing: AtomicUsize::new(workers) });
+        let lock = Arc::new(Lock { token, want, missing: AtomicUsize::new(workers), doubt: None });
         self.entries.insert(token, Entry { lock, behind });
         self.waiting.insert(token);
         (token, self.begin_if_free(token))
@@ -141,20 +158,10 @@ impl Inner {
         let Some(entry) = self.entries.remove(&token) else { return Vec::new() };
         self.waiting.remove(&token);
         self.everything.remove(&token);
+        self.doubts.remove(&token);
         let mut free = Vec::new();
-        for (key, _) in &entry.lock.want.keys {
-            let before = free.len();
-            if let Some(line) = self.lines.get_mut(key) {
-                line.leave(token, &mut free);
-                if line.places.is_empty() {
-                    self.lines.remove(key);
-                }
-            }
-            for other in &free[before..] {
-                if let Some(entry) = self.entries.get_mut(other) {
-                    entry.behind -= 1;
-                }
-            }
+        for &(key, _) in &entry.lock.want.keys {
+            self.leave(token, key, &mut free);
         }
         if entry.lock.want.everything {
             free = self.waiting.iter().copied().collect();
@@ -164,6 +171,89 @@ impl Inner {
         free.into_iter().filter_map(|other| self.begin_if_free(other)).collect()
     }
 
+    /// A lock does not want a key any more; adds those whose turn it is there now.
+    fn leave(&mut self, token: u64, key: Fingerprint, free: &mut Vec<u64>) {
+        let before = free.len();
+        if let Some(line) = self.lines.get_mut(&key) {
+            line.leave(token, free);
+            if line.places.is_empty() {
+                self.lines.remove(&key);
+            }
+        }
+        for other in &free[before..] {
+            if let Some(entry) = self.entries.get_mut(other) {
+                entry.behind -= 1;
+            }
+        }
+    }
+
+    /// Lets a lock that is held keep only these of its keys, which nobody waits for: it, and those
+    /// that are granted now.
+    fn doubt(
+        &mut self,
+        token: u64,
+        mut keys: Vec<(Fingerprint, bool)>,
+        instance: usize,
+    ) -> Option<(Arc<Lock>, Vec<Arc<Lock>>)> {
+        in_order(&mut keys);
+        let mut pushed = Vec::new();
+        if self.everything.remove(&token) {
+            for &(key, is_exclusive) in &keys {
+                self.lines.entry(key).or_default().push_in(token, is_exclusive, &mut pushed);
+            }
+        }
+        for other in pushed {
+            self.entries.get_mut(&other)?.behind += 1;
+        }
+        let entry = self.entries.get_mut(&token)?;
+        let want = &entry.lock.want;
+        let is_kept = |key: &Fingerprint| keys.binary_search_by_key(key, |&(key, _)| key).is_ok();
+        let left: Vec<Fingerprint> =
+            want.keys.iter().map(|&(key, _)| key).filter(|key| !is_kept(key)).collect();
+        let was_everything = want.everything;
+        let want = Want {
+            keys,
+            everything: false,
+            instances: Vec::new(),
+            holder: want.holder,
+            is_told: true,
+            spares_doubts: false,
+        };
+        let missing = AtomicUsize::new(0);
+        entry.lock = Arc::new(Lock { token, want, missing, doubt: Some(instance) });
+        let lock = Arc::clone(&entry.lock);
+        self.doubts.insert(token);
+        let mut free = Vec::new();
+        for key in left {
+            self.leave(token, key, &mut free);
+        }
+        if was_everything {
+            free = self.waiting.iter().copied().collect();
+        } else {
+            free.extend(self.everything.first());
+        }
+        Some((lock, free.into_iter().filter_map(|other| self.begin_if_free(other)).collect()))
+    }
+
+    /// The instance for which a lock would wait that waits for keys in doubt.
+    fn waits_for(&self, token: u64) -> Option<usize> {
+        if self.doubts.is_empty() || !self.waiting.contains(&token) {
+            return None;
+        }
+        let want = &self.entries.get(&token)?.lock.want;
+        let instance = |doubt: &u64| self.entries.get(doubt)?.lock.doubt;
+        if want.everything {
+            return if want.spares_doubts { None } else { instance(self.doubts.first()?) };
+        }
+        want.keys.iter().find_map(|(key, is_exclusive)| {
+            let before = self.lines.get(key)?.places.range(..token);
+            let mut doubts = before.filter(|(other, place)| {
+                self.doubts.contains(other) && (place.is_exclusive || *is_exclusive)
+            });
+            instance(doubts.next()?.0)
+        })
+    }
+
     /// Grants a lock that conflicts with nothing held and with nothing older that waits.
     fn begin_if_free(&mut self, token: u64) -> Option<Arc<Lock>> {
         if !self.waiting.contains(&token) {
@@ -171,7 +261,8 @@ impl Inner {
         }
         let entry = self.entries.get(&token)?;
         let is_free = if entry.lock.want.everything {
-            let is_alone = self.waiting.len() == self.entries.len(); // nothing is held
+            let spared = if entry.lock.want.spares_doubts { self.doubts.len() } else { 0 };
+            let is_alone = self.waiting.len() + spared == self.entries.len(); // nothing is held
             is_alone && self.waiting.first() == Some(&token)
         } else {
             entry.behind == 0 && self.everything.first().is_none_or(|&older| older > token)
@@ -181,6 +272,12 @@ impl Inner {
             Arc::clone(&entry.lock)
         })
     }
+}
+
+/// Each key once, exclusive if it is anywhere.
+fn in_order(keys: &mut Vec<(Fingerprint, bool)>) {
+    keys.sort_unstable_by_key(|&(key, is_exclusive)| (key, !is_exclusive));
+    keys.dedup_by_key(|(key, _)| *key);
 }
 
 /// The table.
@@ -248,6 +345,26 @@ impl Shared {
         begun
     }
 
+    /// A lock that is held keeps only these of its keys, and nobody waits for them: what becomes of
+    /// them is known only when this instance is back.
+    pub fn doubt_lock(&self, token: u64, keys: Vec<(Fingerprint, bool)>, instance: usize) {
+        let mut inner = self.lock_table.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((lock, begun)) = inner.doubt(token, keys, instance) else { return };
+        self.doors.iter().for_each(|door| door.mailbox.post(Mail::Doubt(Arc::clone(&lock))));
+        for lock in begun {
+            if lock.want.is_told {
+                self.tell(&lock, None);
+            } else {
+                self.lock_holds(&lock, None);
+            }
+        }
+    }
+
+    /// The instance that must be back before a lock can hold that was asked for.
+    pub fn lock_waits_for(&self, token: u64) -> Option<usize> {
+        self.lock_table.inner.lock().unwrap_or_else(PoisonError::into_inner).waits_for(token)
+    }
+
     /// A lock holds at a worker; true if it holds at all, and is that worker's own.
     pub fn lock_holds_here(&self, lock: &Lock, me: usize) -> bool {
         lock.missing.fetch_sub(1, AcqRel) == 1 && self.lock_holds(lock, Some(me))
@@ -284,6 +401,7 @@ mod tests {
             instances: Vec::new(),
             holder: Holder::Coordinator,
             is_told: true,
+            spares_doubts: false,
         }
     }
 
@@ -326,6 +444,31 @@ mod tests {
             assert_eq!(tokens(&table.release(token)), then, "{token}");
         }
         assert!(table.entries.is_empty() && table.lines.is_empty() && table.waiting.is_empty());
+    }
+
+    #[test]
+    fn keys_in_doubt_are_not_waited_for() {
+        let mut table = Inner::default();
+        let (a, b) = (1, 2);
+        let everything = Want { everything: true, ..want(&[]) };
+        let spares = Want { spares_doubts: true, everything: true, ..want(&[]) };
+        let wanted = [
+            want(&[(a, true), (b, true)]),
+            want(&[(a, false)]),
+            want(&[(b, false)]),
+            want(&[(a, true), (b, true)]),
+            spares,
+            everything,
+        ];
+        let begun = wanted.map(|one| table.ask(one, 1).1.is_some());
+        assert_eq!(begun, [true, false, false, false, false, false]);
+        let (lock, begun) = table.doubt(1, vec![(b, true)], 7).expect("it is held");
+        assert_eq!((lock.doubt, tokens(&begun)), (Some(7), vec![2]));
+        let waits = [2, 3, 4, 5, 6].map(|token| table.waits_for(token));
+        assert_eq!(waits, [None, Some(7), Some(7), None, Some(7)]);
+        for (token, then) in [(3, vec![]), (4, vec![]), (2, vec![5]), (5, vec![]), (1, vec![6])] {
+            assert_eq!(tokens(&table.release(token)), then, "{token}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::client::Gate;
 use crate::command::{Route, Row};
 use crate::following::Mark;
 use crate::forward::Taken;
+use crate::instance;
 use crate::lanes::Lanes;
 use crate::lock_table::{Fingerprint, Lock, LockTable};
 use crate::request::Args;
@@ -34,6 +35,8 @@ pub(crate) struct Locks {
     /// How often each key is locked: for everyone, against writers only.
     keys: HashMap<Fingerprint, (u32, u32)>,
     everything: usize,
+    /// Keys in doubt, and the instance that must be back.
+    doubts: HashMap<Fingerprint, usize>,
     /// Locks that hold here, but something is still in flight.
     settling: Vec<(Arc<Lock>, Vec<Mark>)>,
     /// Clients behind a lock: place and generation.
@@ -81,6 +84,9 @@ impl Locks {
         for &(key, exclusive) in &lock.want.keys {
             let held = self.keys.entry(key).or_default();
             *(if exclusive { &mut held.0 } else { &mut held.1 }) += 1;
+            if let Some(instance) = lock.doubt {
+                self.doubts.insert(key, instance);
+            }
         }
         self.held.push(lock);
     }
@@ -99,6 +105,9 @@ impl Locks {
                 if *held == (0, 0) {
                     self.keys.remove(&key);
                 }
+            }
+            if lock.doubt.is_some() {
+                self.doubts.remove(&key);
             }
         }
     }
@@ -131,9 +140,35 @@ impl Worker {
         }
     }
 
-    /// A locked key is waited for; but if a script runs for too long, that may be for ever.
+    /// The instance that must be back before a command can run that names a locked key; none if it
+    /// need not wait for long.
+    fn doubt_of(&self, place: usize, row: &Row, args: Args) -> Option<usize> {
+        if matches!(row.route, Route::All(_)) {
+            return self.locks.doubts.values().next().copied();
+        }
+        let db = self.db(place);
+        let doubt = |at| self.doubt_of_key(db, args.get(at), row.writes);
+        crate::keys::all(&row.keys, args).find_map(doubt)
+    }
+
+    /// The same for one key.
+    pub(crate) fn doubt_of_key(&self, db: u32, key: &[u8], writes: bool) -> Option<usize> {
+        if self.locks.doubts.is_empty() {
+            return None;
+        }
+        let key = self.shared.lock_table.fingerprint(db, key);
+        let doubt = self.locks.doubts.get(&key).copied();
+        doubt.filter(|_| self.locks.is_locked(key, writes))
+    }
+
+    /// A locked key is waited for, unless it is in doubt; but if a script runs for too long, that may
+    /// be for ever.
     #[cold]
-    pub(crate) fn wait_unless_busy(&mut self, place: usize) -> Taken {
+    pub(crate) fn wait_for_keys(&mut self, place: usize, row: &Row, args: Args) -> Taken {
+        if let Some(instance) = self.doubt_of(place, row, args) {
+            self.refuse(place, &instance::in_doubt(instance));
+            return Taken::Yes;
+        }
         if self.shared.settings.busy().is_some() {
             self.refuse(place, BUSY);
             return Taken::Yes;
@@ -178,6 +213,13 @@ impl Worker {
     /// Forgets a lock; whoever waited tries again this turn.
     pub(crate) fn unlock(&mut self, token: u64) {
         self.locks.remove(token);
+        self.wake_those_behind_locks();
+    }
+
+    /// Nobody waits any more for the keys that a lock has.
+    pub(crate) fn doubt(&mut self, lock: Arc<Lock>) {
+        self.locks.remove(lock.token);
+        self.locks.add(lock);
         self.wake_those_behind_locks();
     }
 

@@ -51,7 +51,14 @@ impl Worker {
             self.shared.push_lock_of(db, &key.name, true, &mut locks);
         }
         let holder = Holder::Worker(self.index);
-        let want = Want { keys: locks, everything: false, instances, holder, is_told: true };
+        let want = Want {
+            keys: locks,
+            everything: false,
+            instances,
+            holder,
+            is_told: true,
+            spares_doubts: false,
+        };
         let (token, begun) = self.shared.ask_lock(want, Some(self.index));
         self.looks.running.insert(Look {
             token,
@@ -291,28 +298,24 @@ impl Worker {
             return;
         }
         let look = self.looks.running.remove(key);
-        if !look.lost.is_empty() {
-            self.lock_what_was_lost(&look);
+        if look.lost.is_empty() {
+            self.drop_lock(look.token, look.stage != Stage::Locking);
+        } else {
+            self.leave_what_was_lost(&look);
         }
-        self.drop_lock(look.token, look.stage != Stage::Locking);
     }
 
     /// Something may be taken yet, of keys of instances that do not answer: these keys stay locked until
     /// that is over. All others are free.
-    fn lock_what_was_lost(&mut self, look: &Look) {
+    fn leave_what_was_lost(&mut self, look: &Look) {
         let (mut keys, mut lanes) = (Vec::new(), Vec::new());
         for &(serial, number) in &look.lost {
             let key = &look.keys[number];
             self.shared.push_lock_of(look.db, &key.name, true, &mut keys);
             lanes.push((key.instance, serial));
         }
-        let (instances, holder) = (Vec::new(), Holder::Worker(self.index));
-        let want = Want { keys, everything: false, instances, holder, is_told: true };
-        let (token, begun) = self.shared.ask_lock(want, Some(self.index));
-        if let Some(lock) = begun {
-            self.lock(lock);
-        }
-        self.leave_lock_to_coordinator(token, lanes);
+        self.shared.doubt_lock(look.token, keys, lanes[0].0);
+        self.leave_lock_to_coordinator(look.token, lanes);
     }
 
     /// Looks after those that take too long.

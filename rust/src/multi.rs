@@ -10,6 +10,7 @@ use crate::client::Owed;
 use crate::command::{Route, Row};
 use crate::commit::{EXEC, MULTI};
 use crate::forward::Taken;
+use crate::instance;
 use crate::keys;
 use crate::reach::Reach;
 use crate::request::{Args, Cut, Request, push_array, push_command};
@@ -177,6 +178,12 @@ impl Worker {
             self.refuse(place, "ERR EXEC without MULTI");
             return Taken::Yes;
         };
+        let of_key =
+            |(db, key, writes): &(u32, Vec<u8>, bool)| self.doubt_of_key(*db, key, *writes);
+        if let Some(instance) = multi.keys.iter().find_map(of_key).filter(|_| !multi.is_spoilt) {
+            self.refuse(place, &instance::in_doubt(instance));
+            return Taken::Yes;
+        }
         if self.clients[place].is_tracking && !multi.is_spoilt {
             let table = self.shared.clone();
             self.remember_queued(place, &multi.commands, &table.table);

@@ -91,7 +91,7 @@ impl Worker {
             return Taken::NotYet;
         }
         if self.is_script_locked(place, row, args) {
-            return self.wait_unless_busy(place);
+            return self.wait_for_keys(place, row, args);
         }
         let set = self.clients[place].lane_set;
         let Some(lane) = self.script_lane(set, plan.instance) else {

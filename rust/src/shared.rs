@@ -155,6 +155,8 @@ pub enum Mail {
     Lock(Arc<Lock>),
     /// They need not wait any more.
     Unlock(u64),
+    /// Nor for those of a lock that holds: a command with such a key is refused.
+    Doubt(Arc<Lock>),
     /// A lock of one of your commits or looks holds.
     Locked(u64),
     /// A script runs too long, or does no more: who waits for a lock asks again.

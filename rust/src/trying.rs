@@ -70,7 +70,7 @@ impl Worker {
             return self.go_and_wait(place, args, &names);
         }
         if keys::all(&row.keys, args).any(|at| self.stops(db, args.get(at), true)) {
-            return self.wait_unless_busy(place);
+            return self.wait_for_keys(place, row, args);
         }
         let home = owner(row, args, db, shared);
         let Some((instance, tried)) = beginning(row, args, db, shared, &home) else {

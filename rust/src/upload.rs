@@ -236,6 +236,9 @@ impl Worker {
         if !self.is_key_locked(place, &upload.key, row.writes) {
             return Ok(true);
         }
+        if let Some(instance) = self.doubt_of_key(self.db(place), &upload.key, row.writes) {
+            return Err(instance::in_doubt(instance));
+        }
         if shared.settings.busy().is_some() {
             return Err(BUSY.into());
         }

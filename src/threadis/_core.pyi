@@ -315,13 +315,21 @@ class LockTable:
         everything: bool,
         instances: Sequence[int],
         is_told: bool,
+        spares_doubts: bool,
     ) -> tuple[int, bool]:
-        """Ask for a lock on keys (database, key, exclusive) or on everything.
+        """Ask for a lock on keys (database, key, exclusive) or on everything, maybe but for keys in
+        doubt.
 
         Returns its token, and whether it holds already. Else a ``Locked`` follows, once nothing is
         in flight to these instances that could miss it. Of one that ``is_told`` workers let their
         clients wait for the keys.
         """
+    def doubt(self, token: int, keys: Sequence[tuple[int, bytes, bool]], instance: int) -> None:
+        """Let a lock that is held keep only these of its keys, and nobody wait for them: what
+        becomes of them is known only when the instance is back.
+        """
+    def waits_for(self, token: int) -> int | None:
+        """Name the instance that must be back before a lock can hold, if there is one."""
     def release(self, token: int) -> None:
         """End a lock, or the wait for one."""
     def count(self) -> int:

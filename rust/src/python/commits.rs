@@ -36,14 +36,35 @@ impl PyLockTable {
         everything: bool,
         instances: Vec<usize>,
         is_told: bool,
+        spares_doubts: bool,
     ) -> (u64, bool) {
         let table = &self.shared.lock_table;
         let keys =
             keys.iter().map(|(db, key, exclusive)| (table.fingerprint(*db, key), *exclusive));
-        let holder = Holder::Coordinator;
-        let want = Want { keys: keys.collect(), everything, instances, holder, is_told };
+        let want = Want {
+            keys: keys.collect(),
+            everything,
+            instances,
+            holder: Holder::Coordinator,
+            is_told,
+            spares_doubts,
+        };
         let (token, begun) = self.shared.ask_lock(want, None);
         (token, begun.is_some() && !is_told)
+    }
+
+    /// Lets a lock that is held keep only these of its keys, and nobody wait for them: what becomes
+    /// of them is known only when the instance is back.
+    #[allow(clippy::needless_pass_by_value, reason = "what Python gives is ours")]
+    fn doubt(&self, token: u64, keys: Vec<(u32, Vec<u8>, bool)>, instance: usize) {
+        let table = &self.shared.lock_table;
+        let keys = keys.iter().map(|(db, key, alone)| (table.fingerprint(*db, key), *alone));
+        self.shared.doubt_lock(token, keys.collect(), instance);
+    }
+
+    /// The instance that must be back before a lock can hold that was asked for, if there is one.
+    fn waits_for(&self, token: u64) -> Option<usize> {
+        self.shared.lock_waits_for(token)
     }
 
     /// Ends a lock, or the wait for one.

@@ -109,7 +109,7 @@ class Coordinator:
         self._permission = Permission(
             core, links, self._users, self._verdicts, self._busy, self._tightness
         )
-        self._commits = Commits(core, links, self.locks, start.databases)
+        self._commits = Commits(core, links, self.locks, self._table, start.databases)
         borrowing = Borrowing(links, self._table, start.databases)
         locality = Locality(placed, placement.read(start.rules), start.pins)
         self._execution = Execution(

@@ -19,7 +19,15 @@ forget it. Until then the keys stay locked.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +47,7 @@ from threadis.coordinator.links import (
     value,
 )
 from threadis.coordinator.locks import Key, Lock, Locks
+from threadis.coordinator.table import Table
 from threadis.coordinator.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -86,10 +95,13 @@ class Prepared:
 class Commits:
     """Writes over several instances, and what crashes left of them."""
 
-    def __init__(self, core: _core.Proxy, links: Links, locks: Locks, databases: int) -> None:
+    def __init__(
+        self, core: _core.Proxy, links: Links, locks: Locks, table: Table, databases: int
+    ) -> None:
         self._workers = _core.WorkerCommits(core)
         self._links = links
         self._locks = locks
+        self._table = table
         self._records = databases + RECORDS
         self._done: dict[int, list[bytes]] = {}  # records to delete, by the instance that decided
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
@@ -131,14 +143,16 @@ class Commits:
                 lease = self._links.lease(index, kind, db)
                 links[index] = await stack.enter_async_context(lease)
             leader = links.pop(first)
+            keys = lock.keys or list(self._named(parts.values(), db))
             try:
-                await self._prepare(links, parts, Prepared(first, db, lock.keys, []), name)
+                await self._prepare(links, parts, Prepared(first, db, keys, []), name)
             except LinkError:  # nothing will be decided, but something may be prepared
                 self._spawn(self._settle_all(name, first, others))
                 raise
             try:
                 replies = {first: await self._decide(leader, parts[first], links, name, db)}
             except LinkError:
+                self._locks.doubt(lock, keys, first)
                 self._keep(lock, name, first, others, [leader])
                 raise
             for link in links.values():
@@ -148,6 +162,9 @@ class Commits:
                 if results is not None:
                     replies[index] = results[: len(parts[index])]
         if failed := [index for index in others if index not in replies]:
+            # What is not a write there is as it shall be; what is locked for scripts stays so.
+            left = [key for key in keys if not key[2] or self._table.owner(*key[:2]) in failed]
+            self._locks.doubt(lock, left, failed[0])
             self._keep(lock, name, first, others, list(links.values()))
             raise UnknownOutcomeError(
                 f"ERR instance {failed[0]} was lost during a write to several instances; "
@@ -155,6 +172,16 @@ class Commits:
             )
         self._forget_soon(first, name)
         return replies
+
+    def _named(self, parts: Iterable[Part], db: int) -> Iterator[Key]:
+        """The keys of commands, for whoever has locked everything."""
+        for part in parts:
+            where = db
+            for words in part:
+                if words[0] == b"SELECT":
+                    where = int(words[1])
+                for access in self._table.parse(words).keys:
+                    yield where, access.key, True
 
     async def _run_one(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         commands = [[b"MULTI"], *part, [b"EXEC"]]
@@ -232,6 +259,7 @@ class Commits:
 
     def unsettled(self, letter: _core.Unsettled) -> None:
         """Settle what a worker has left; its lock, if it has one, holds until then."""
+        self._locks.doubted()
         self._spawn(self._settle_for_worker(letter))
 
     async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
@@ -311,7 +339,8 @@ class Commits:
         return name in self._running or name.startswith(self._workers.prefix())
 
     async def _recover_later(self, index: int, key: bytes, record: Prepared) -> None:
-        async with self._locks.hold(record.keys, [index]):
+        async with self._locks.hold(record.keys, [index], waits_long=True) as lock:
+            self._locks.doubt(lock, record.keys, record.first)
             await _retry(partial(self._settle, index, key))
 
     async def _forget(self, first: int, name: bytes) -> None:

@@ -84,7 +84,7 @@ class Ending:
 
     async def _lock(self, stack: AsyncExitStack, within: int | None) -> bool:
         """Keep everybody else away; False if an instance that does not answer is in the way."""
-        holding = self._locks.hold_everything(within)
+        holding = self._locks.hold_everything(within, spares_doubts=True)
         granted = asyncio.create_task(stack.enter_async_context(holding))
         waited = 0.0
         try:

@@ -105,7 +105,7 @@ class Library:
 
     async def change(self, command: _core.Command) -> bytes:
         """Change what every instance has: all or, if one refuses, none."""
-        async with self._locks.hold_everything(command.token):
+        async with self._locks.hold_everything(command.token, spares_doubts=True):
             before = await self._links.call(0, b"FUNCTION", b"DUMP")
             replies = await self._everywhere(command.args, Kind(resp=command.info.resp))
             refused = next((reply for reply in replies if reply.startswith(b"-")), None)

@@ -129,11 +129,11 @@ class Links:
         self._instances: list[control.Instance | None] = [None] * count
         self.unprepared: set[int] = set()  # instances that lack something clients rely on
         self._idle: dict[tuple[int, Kind], list[Link]] = {}
-        self._lent = 0
+        self._lent: list[Link] = []
 
     def count_lent(self) -> int:
         """Return how many connections are lent."""
-        return self._lent
+        return len(self._lent)
 
     def update(self, instance: control.Instance) -> None:
         """Take note of where an instance is; forget connections to where it was."""
@@ -143,6 +143,10 @@ class Links:
                 for link in idle:
                     link.writer.close()
                 idle.clear()
+        if instance.state is control.State.STOPPED:  # it may stay so: nobody waits for an answer
+            for link in self._lent:
+                if link.index == instance.index:
+                    link.reader.set_exception(TimeoutError())
 
     def are_known(self) -> bool:
         """Whether the supervisor has told of every instance."""
@@ -233,7 +237,7 @@ class Links:
         idle = self._idle.setdefault((index, kind), [])
         at = next((at for at, link in enumerate(idle) if link.db == db), -1)
         link = idle.pop(at) if idle else await self._connect(known, kind)
-        self._lent += 1
+        self._lent.append(link)
         if db is not None and link.db != db:
             try:
                 await link.select(db)
@@ -244,7 +248,7 @@ class Links:
 
     def give_back(self, link: Link) -> None:
         """Keep a connection for the next, or close it."""
-        self._lent -= 1
+        self._lent.remove(link)
         idle = self._idle[link.index, link.kind]
         # The instance may have moved meanwhile; then this connection leads nowhere.
         is_here = link.socket == self.instance(link.index).socket

@@ -12,11 +12,21 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from threadis import _core
-from threadis.coordinator.links import BusyError
+from threadis.coordinator.links import BusyError, LinkError
 
 Key = tuple[int, bytes, bool]  # database, key, exclusive
 # Asked once a lock holds that a client's command has waited for; raises if it may not run any more.
 proviso: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("proviso", default=None)
+
+
+class InDoubtError(LinkError):
+    """Whoever would wait for keys in doubt, perhaps for very long, is told so."""
+
+    def __init__(self, instance: int) -> None:
+        super().__init__(
+            "TRYAGAIN a write over several instances to this key is in doubt until instance "
+            f"{instance} is back; the command was not run"
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -27,6 +37,8 @@ class Lock:
     everything: bool
     instances: list[int]
     is_told: bool = True  # workers hold their clients' commands back
+    spares_doubts: bool = False  # on everything but keys in doubt
+    waits_long: bool = False  # also for keys in doubt
     token: int = 0  # its name, once it was asked for
     is_kept: bool = False
 
@@ -38,7 +50,7 @@ class Locks:
         self._table = _core.LockTable(core)
         self._instances = instances
         self._is_busy = False  # a script runs too long
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._waiting: dict[int, tuple[Lock, asyncio.Future[None]]] = {}
         self._held: dict[int, Lock] = {}
 
     def count(self) -> int:
@@ -46,7 +58,12 @@ class Locks:
         return self._table.count()
 
     def hold(
-        self, keys: Iterable[Key], instances: Collection[int], within: int | None = None
+        self,
+        keys: Iterable[Key],
+        instances: Collection[int],
+        within: int | None = None,
+        *,
+        waits_long: bool = False,
     ) -> "Holding":
         """Lock keys; nothing of them is in flight to ``instances`` when this is granted.
 
@@ -54,7 +71,9 @@ class Locks:
         """
         if within is not None and within in self._held:
             return Holding(None, self._held[within])
-        return Holding(self, Lock(list(keys), everything=False, instances=sorted(instances)))
+        lock = Lock(list(keys), everything=False, instances=sorted(instances))
+        lock.waits_long = waits_long
+        return Holding(self, lock)
 
     def stand_in_line(
         self, keys: Iterable[tuple[int, bytes]], within: int | None = None
@@ -68,20 +87,24 @@ class Locks:
         named = [(db, key, True) for db, key in keys]
         return Holding(self, Lock(named, everything=False, instances=[], is_told=False))
 
-    def hold_everything(self, within: int | None = None) -> "Holding":
-        """Lock the whole keyspace."""
+    def hold_everything(
+        self, within: int | None = None, *, spares_doubts: bool = False
+    ) -> "Holding":
+        """Lock the whole keyspace; ``spares_doubts`` if no key is touched."""
         if within is not None and within in self._held:
             return Holding(None, self._held[within])
-        return Holding(self, Lock([], everything=True, instances=list(range(self._instances))))
+        lock = Lock([], everything=True, instances=list(range(self._instances)))
+        lock.spares_doubts = spares_doubts
+        return Holding(self, lock)
 
     async def grant(self, lock: Lock) -> None:
         """Wait until a lock holds."""
         lock.token, holds = self._table.ask(
-            lock.keys, lock.everything, lock.instances, lock.is_told
+            lock.keys, lock.everything, lock.instances, lock.is_told, lock.spares_doubts
         )
         try:
             if not holds:
-                await self._wait(lock.token)
+                await self._wait(lock)
             if check := proviso.get():
                 await check()
         except BaseException:
@@ -89,14 +112,31 @@ class Locks:
             raise
         self._held[lock.token] = lock
 
-    async def _wait(self, token: int) -> None:
+    async def _wait(self, lock: Lock) -> None:
         if self._is_busy:
             raise BusyError
-        granted = self._waiting[token] = asyncio.get_running_loop().create_future()
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting[lock.token] = (lock, granted)
+        self._refuse_to_wait(lock, granted)
         try:
             await granted
         finally:
-            del self._waiting[token]
+            del self._waiting[lock.token]
+
+    def _refuse_to_wait(self, lock: Lock, granted: asyncio.Future[None]) -> None:
+        instance = None if lock.waits_long else self._table.waits_for(lock.token)
+        if instance is not None and not granted.done():
+            granted.set_exception(InDoubtError(instance))
+
+    def doubt(self, lock: Lock, keys: Iterable[Key], instance: int) -> None:
+        """Let a lock that is held keep only these keys, and nobody wait for them."""
+        self._table.doubt(lock.token, list(keys), instance)
+        self.doubted()
+
+    def doubted(self) -> None:
+        """Take note that there are keys in doubt; a worker may have said so."""
+        for lock, granted in self._waiting.values():
+            self._refuse_to_wait(lock, granted)
 
     def release(self, lock: Lock) -> None:
         """End a lock."""
@@ -110,15 +150,15 @@ class Locks:
     def set_busy(self, busy: bool) -> None:
         """While a script runs too long, nobody waits for a lock: it may be the script's."""
         self._is_busy = busy
-        for granted in self._waiting.values() if busy else ():
+        for _, granted in self._waiting.values() if busy else ():
             if not granted.done():
                 granted.set_exception(BusyError())
 
     def locked(self, letter: _core.Locked) -> None:
         """Take note that a lock holds."""
-        granted = self._waiting.get(letter.token)
-        if granted and not granted.done():
-            granted.set_result(None)
+        found = self._waiting.get(letter.token)
+        if found and not found[1].done():
+            found[1].set_result(None)
 
 
 class Holding:

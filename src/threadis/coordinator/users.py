@@ -119,7 +119,7 @@ class Users:
 
     async def change(self, command: _core.Command, words: Words | None = None) -> bytes:
         """ACL SETUSER, ACL DELUSER: on all instances or on none."""
-        async with self._locks.hold_everything(command.token), self.changing:
+        async with self._locks.hold_everything(command.token, spares_doubts=True), self.changing:
             reply, killed = await self._change(words or command.args)
         asking = command.info.id
         await self._clients.end([one for one in killed if one != asking])
@@ -130,7 +130,7 @@ class Users:
     async def set_password(self, password: bytes, within: int | None) -> None:
         """CONFIG SET requirepass: the default user's password; none lets everybody in."""
         rule = b">" + password if password else b"nopass"
-        async with self._locks.hold_everything(within), self.changing:
+        async with self._locks.hold_everything(within, spares_doubts=True), self.changing:
             await self._change([b"ACL", b"SETUSER", DEFAULT, b"resetpass", rule])
 
     async def _change(self, words: Words) -> tuple[bytes, list[int]]:

@@ -1,0 +1,102 @@
+"""Keys of a write over several instances whose end nobody knows fail fast; all others go on."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from conftest import Threadis
+from faults import stopped
+from raw import Raw, command, cpu_seconds, keys_of
+from threadis.server import Server
+from waiting import until
+
+INSTANCES = 3
+A, B, C = (next(keys_of(index, INSTANCES)).decode() for index in range(INSTANCES))
+IN_DOUBT = (
+    b"-TRYAGAIN a write over several instances to this key is in doubt until instance %d is back; "
+    b"the command was not run\r\n"
+)
+LONG = 400_000  # elements: to look through all takes a server some milliseconds
+
+
+@pytest.fixture
+def running(threadis: Callable[..., Threadis], stock_server: Server) -> Threadis:
+    return threadis(
+        "--server", str(stock_server.path), "--instances", str(INSTANCES), "--workers", "2",
+        "--save", "", "--appendonly", "yes", "--set", "appendfsync=always",
+    )  # fmt: skip
+
+
+def ask(running: Threadis, *words: str) -> bytes:
+    with Raw(("127.0.0.1", running.port)) as client:
+        return client.ask(*words)
+
+
+def locks(running: Threadis) -> int:
+    with running.client() as client:
+        found: int = client.info("threadis")["threadis_locks"]
+    return found
+
+
+def is_in_doubt(running: Threadis) -> bool:
+    with contextlib.suppress(OSError, EOFError):  # the proxy was killed
+        return ask(running, "GET", B) == IN_DOUBT % 0
+    return False
+
+
+NAMING: list[list[str]] = [
+    ["SET", B, "x"], ["MSET", B, "x", C, "x"], ["DEL", B, C], ["MGET", B, C], ["RENAME", B, C],
+    ["EVAL", "return redis.call('get', KEYS[1])", "1", B], ["LPOP", B], ["BLPOP", B, C, "0"],
+    ["SUNION", B, C], ["COPY", C, B], ["SETRANGE", B, "0", "x" * 100_000], ["DBSIZE"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "the proxy is new"])
+def test_the_instance_that_decides_hangs(running: Threadis, *, restarted: bool) -> None:
+    assert ask(running, "MSET", A, "old", B, "old", C, "c") == b"+OK\r\n"
+    with Raw(("127.0.0.1", running.port)) as writer:
+        with stopped(running.instance_pids()[0]):
+            writer.send(command("MSET", A, "new", B, "new"))
+            until(lambda: is_in_doubt(running), "the key is in doubt")
+            if restarted:
+                proxy = running.proxy_pid()
+                os.kill(proxy, signal.SIGKILL)
+                until(lambda: running.proxy_pids() not in ([], [proxy]), "another proxy")
+                until(lambda: is_in_doubt(running), "it knows, too")
+            assert ask(running, "GET", A).startswith(b"-TRYAGAIN ")
+            assert ask(running, "GET", C) == b"$1\r\nc\r\n"
+            for words in NAMING:
+                assert ask(running, *words).startswith(b"-TRYAGAIN "), words
+            with Raw(("127.0.0.1", running.port)) as client:
+                client.send(b"".join([command("MULTI"), command("GET", B), command("EXEC")]))
+                assert [client.reply() for _ in range(3)][2] == IN_DOUBT % 0
+                client.send(b"".join(command(*words) for words in NAMING[:3]))
+                assert [client.reply() for _ in range(3)] == [IN_DOUBT % 0] * 3
+            assert ask(running, "ACL", "SETUSER", "bob") == b"+OK\r\n"
+        until(lambda: ask(running, "GET", B) == b"$3\r\nnew\r\n", "it has decided")
+        assert ask(running, "MGET", A, B, C) == b"*3\r\n$3\r\nnew\r\n$3\r\nnew\r\n$1\r\nc\r\n"
+    until(lambda: locks(running) == 0, "nothing is locked")
+
+
+def test_one_that_has_promised_hangs(running: Threadis) -> None:
+    """Only its own keys are in doubt: what the others have done is seen at once."""
+    numbers = [str(number) for number in range(LONG)]
+    assert ask(running, "RPUSH", A, *numbers) == b":%d\r\n" % LONG
+    decides, promises = running.instance_pids()[:2]
+    before = cpu_seconds(decides)
+    slow = [command("LPOS", A, "none")] * 100
+    transaction = [command("MULTI"), *slow, command("LPUSH", A, "new"), command("SET", B, "new")]
+    with Raw(("127.0.0.1", running.port)) as writer:
+        writer.send(b"".join([*transaction, command("EXEC")]))
+        until(lambda: cpu_seconds(decides) > before + 0.05, "it decides")
+        with stopped(promises):
+            assert [writer.reply() for _ in range(103)][1:] == [b"+QUEUED\r\n"] * 102
+            assert b"it will be completed when it is back" in writer.reply()
+            assert ask(running, "LINDEX", A, "0") == b"$3\r\nnew\r\n"
+            assert ask(running, "SET", C, "c") == b"+OK\r\n"
+            assert ask(running, "GET", B).startswith(b"-TRYAGAIN ")
+        until(lambda: ask(running, "GET", B) == b"$3\r\nnew\r\n", "it is completed")
+    until(lambda: locks(running) == 0, "nothing is locked")
