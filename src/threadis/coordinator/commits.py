@@ -29,14 +29,14 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import hiredis
 import msgspec
 
-from threadis import _core, resp
+from threadis import _core
 from threadis.coordinator.links import (
     Kind,
     Link,
@@ -44,15 +44,14 @@ from threadis.coordinator.links import (
     Links,
     UnknownOutcomeError,
     Words,
-    value,
 )
 from threadis.coordinator.locks import Key, Lock, Locks
+from threadis.coordinator.records import DECIDED, PREPARED, Prepared
 from threadis.coordinator.table import Table
 from threadis.coordinator.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-PREPARED, DECIDED = b"threadis:prepared:", b"threadis:decided:"
 RECORDS = 0  # a hidden database, counted from the first that clients cannot select
 FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundred bytes
 RETRY = 0.05  # seconds between attempts to settle what a crash left open
@@ -69,27 +68,6 @@ class RefusedError(Exception):
     def __init__(self, reply: bytes) -> None:
         super().__init__(reply.decode(errors="replace"))
         self.reply = reply
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What one part would do; the payload of ``prepared:ID``."""
-
-    first: int  # the instance that decides
-    db: int
-    keys: list[Key]  # what stays locked until it is settled
-    commands: list[Words]
-
-    def encode(self) -> bytes:
-        """As one RESP array."""
-        keys = [[db, key, int(exclusive)] for db, key, exclusive in self.keys]
-        return resp.encode([self.first, self.db, keys, [list(words) for words in self.commands]])
-
-    @classmethod
-    def decode(cls, payload: bytes) -> "Prepared":
-        """What ``encode`` or a worker has written."""
-        first, db, keys, commands = value(payload)
-        return cls(first, db, [(where, key, bool(alone)) for where, key, alone in keys], commands)
 
 
 class Commits:
