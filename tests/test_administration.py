@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from conftest import Threadis
+from raw import Raw, command
 from waiting import until
 
 Start = Callable[..., Threadis]
@@ -33,6 +34,22 @@ def test_slowlog_entries_are_numbered_once_whoever_looks_at_the_same_time(thread
         assert len(ids) >= 50
         assert len(set(ids)) == len(ids)
         assert all(one == seen[0] for one in seen)
+
+
+def test_a_log_of_everything_holds_up_nobody(threadis: Start) -> None:
+    pings = 200_000
+    running = threadis("--instances", "2", "--workers", "2", "--save", "")
+    with running.client() as other, Raw(("127.0.0.1", running.port)) as busy:
+        other.config_set("slowlog-log-slower-than", 0)
+        answer = len(b"+PONG\r\n")
+        for _ in range(pings // 1000):
+            busy.send(command("PING") * 1000)
+            busy.exactly(1000 * answer)
+            other.ping()
+        # Within the client's five seconds: it does not wait for an entry of each
+        assert other.info("threadis")["threadis_slowlog_dropped"] > 0
+        assert other.slowlog_len() == 128
+        assert other.config_set("slowlog-log-slower-than", 10_000)
 
 
 def test_with_no_instance_to_ask_the_client_is_told_to_try_again(threadis: Start) -> None:

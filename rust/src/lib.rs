@@ -78,6 +78,7 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 pub mod slot;
+pub mod slow_log;
 mod spin;
 mod split;
 mod spread;

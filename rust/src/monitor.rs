@@ -10,6 +10,7 @@ use crate::client::{Closing, Gate};
 use crate::command::{Route, Row, Verb};
 use crate::request::{Args, Cut, Request};
 use crate::shared::{Mail, ToCoordinator};
+use crate::slow_log::{Entry, shortened};
 use crate::worker::Worker;
 use rustix::time::{ClockId, clock_gettime};
 use std::io::Write;
@@ -88,13 +89,15 @@ impl Worker {
             return;
         }
         let secret = secrets(row, args);
-        let shown = |(at, arg): (usize, &[u8])| {
-            if secret.contains(&at) { REDACTED.to_vec() } else { arg.to_vec() }
-        };
-        shared.coordinator.post(ToCoordinator::Logged {
-            info: Box::new(self.describe(place)),
-            args: args.iter().enumerate().map(shown).collect(),
+        let session = &self.clients[place].session;
+        let is_first = shared.slow_log.add(Entry {
+            address: session.peer.address.clone(),
+            name: session.name.clone(),
+            args: shortened(args, REDACTED, |at| secret.contains(&at)),
         });
+        if is_first {
+            shared.coordinator.post(ToCoordinator::Logged);
+        }
     }
 
     fn lines_of(&self, place: usize, mut commands: &[u8]) -> Vec<u8> {

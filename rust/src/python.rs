@@ -12,6 +12,7 @@ use crate::net::Listener;
 use crate::scripts::Scripts;
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Mailbox, Shared};
+use crate::slow_log::SlowLog;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
 use crate::tracking_table::Tracking;
@@ -81,6 +82,9 @@ struct Proxy {
     waiting: Mutex<Option<Waiting>>,
 }
 
+/// Address and name of the client, and the command.
+type LoggedCommand = (Vec<u8>, Vec<u8>, Vec<Vec<u8>>);
+
 /// What `start` needs, once.
 struct Waiting {
     listeners: Vec<Listener>,
@@ -121,6 +125,7 @@ impl Proxy {
             waited: Waited::default(),
             lock_table: LockTable::default(),
             finished: Finished::new().map_err(os_error)?,
+            slow_log: SlowLog::default(),
             scripts: Scripts::default(),
             monitors: AtomicUsize::new(0),
             users: Users::default(),
@@ -262,6 +267,18 @@ impl Proxy {
             door.mailbox.post(Mail::Instance(index, state.clone()));
         }
         Ok(())
+    }
+
+    /// What workers have answered by themselves while SLOWLOG wants everything: address and name
+    /// of the client, and the command.
+    fn take_logged(&self) -> Vec<LoggedCommand> {
+        let entries = self.shared.slow_log.take().into_iter();
+        entries.map(|entry| (entry.address.into_bytes(), entry.name, entry.args)).collect()
+    }
+
+    /// How many of these were dropped because too many waited.
+    fn dropped_logged(&self) -> u64 {
+        self.shared.slow_log.dropped()
     }
 
     /// Answers a question: lets the client's command run, or refuses it with this reply.

@@ -15,6 +15,7 @@ use crate::net::Peer;
 use crate::placement::Placement;
 use crate::scripts::Scripts;
 use crate::settings::Settings;
+use crate::slow_log::SlowLog;
 use crate::stats::Stats;
 use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
@@ -67,6 +68,8 @@ pub struct Shared {
     pub lock_table: LockTable,
     /// Commits of workers, for whoever looks at their records.
     pub finished: Finished,
+    /// What SLOWLOG shall show besides what instances have run.
+    pub slow_log: SlowLog,
     /// What is known of scripts.
     pub scripts: Scripts,
     /// Clients in MONITOR, of all workers.
@@ -242,13 +245,8 @@ pub enum ToCoordinator {
     Unsettled(Unsettled),
     /// Records of finished commits wait to be deleted.
     Finished,
-    /// For SLOWLOG: a command that a worker has answered by itself.
-    Logged {
-        /// Who asked.
-        info: Box<ClientInfo>,
-        /// The command, without secrets.
-        args: Vec<Vec<u8>>,
-    },
+    /// Commands that workers have answered by themselves wait in `slow_log`.
+    Logged,
     /// A script that a worker ran has touched what it may not.
     Strayed {
         /// Whose it is; answer with `Mail::Reply`.

@@ -264,12 +264,7 @@ class Heard:
 
 @final
 class Logged:
-    """For SLOWLOG, when it wants everything: a command that a worker has answered by itself."""
-
-    @property
-    def info(self) -> ClientInfo: ...
-    @property
-    def args(self) -> list[bytes]: ...
+    """``Proxy.take_logged`` has something."""
 
 @final
 class ClientList:
@@ -486,6 +481,11 @@ class Proxy:
         """Change client-output-buffer-limit of "normal" or "pubsub"; raises ValueError."""
     def set_instance(self, index: int, socket: str | None, why: str) -> None:
         """Say where an instance listens, or (without a socket) why it cannot be reached."""
+    def take_logged(self) -> list[tuple[bytes, bytes, list[bytes]]]:
+        """Take what workers answered by themselves while SLOWLOG wants everything, oldest first:
+        address and name of the client, and the command as servers log it."""
+    def dropped_logged(self) -> int:
+        """Tell how many of these were dropped because too many waited."""
     def set_busy(self, instance: int | None) -> None:
         """Tell where a script runs too long: that instance answers PING."""
     def judge(

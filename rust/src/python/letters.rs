@@ -47,12 +47,9 @@ pub(super) struct Ran {
     pub(super) generation: u32,
 }
 
-/// A command that a worker has answered by itself.
-#[pyclass(frozen, get_all)]
-pub(super) struct Logged {
-    pub(super) info: Py<ClientInfo>,
-    pub(super) args: Vec<Vec<u8>>,
-}
+/// `Proxy.take_logged` has something.
+#[pyclass(frozen)]
+pub(super) struct Logged {}
 
 /// An instance has said something of its keys: "pong", "everything" or "lost".
 #[pyclass(frozen, get_all)]
@@ -108,9 +105,7 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
             )?
             .into_any()
         }
-        ToCoordinator::Logged { info, args } => {
-            Py::new(py, Logged { info: Py::new(py, *info)?, args })?.into_any()
-        }
+        ToCoordinator::Logged => Py::new(py, Logged {})?.into_any(),
         ToCoordinator::Strayed { key, script, guard, log } => {
             let (worker, place, generation) = (key.worker, key.place, key.generation);
             Py::new(py, Strayed { worker, place, generation, script, guard, log })?.into_any()

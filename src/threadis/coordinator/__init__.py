@@ -32,7 +32,7 @@ from threadis.coordinator.execution import Execution
 from threadis.coordinator.information import Information
 from threadis.coordinator.latency import Latency
 from threadis.coordinator.library import Library
-from threadis.coordinator.links import LinkError, Links, Words, is_for_a_client
+from threadis.coordinator.links import LinkError, Links, is_for_a_client
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Locks, proviso
 from threadis.coordinator.memory import Memory
@@ -120,7 +120,7 @@ class Coordinator:
             core,
             self._verdicts,
             self._departures,
-            lambda command: self._log(command.info, command.args),
+            self._logs.served,
             runs_again=is_7_2,
         )
         self.clients.waiting = self._blocking
@@ -204,7 +204,7 @@ class Coordinator:
             case _core.Heard():
                 self._tracking.heard(letter)
             case _core.Logged():
-                self._log(letter.info, letter.args)
+                self._logs.hear()
             case _core.ClientList():
                 self.clients.arrived(letter)
             case _core.Tally():
@@ -313,10 +313,6 @@ class Coordinator:
             self._monitoring.gone(client)
             self._tracking.gone(client)
             self._tasks.start(self._transactions.gone(client), "the end of a client's watches")
-
-    def _log(self, info: _core.ClientInfo, args: Words) -> None:
-        """Tell SLOWLOG of what took no time of an instance."""
-        self._tasks.start(self._logs.add(info, [args], 0), "an entry of the slow log")
 
     async def recover(self) -> None:
         """Make every instance ready before the first client comes, and settle what a crash left.

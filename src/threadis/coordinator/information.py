@@ -196,6 +196,7 @@ class Information:
             "threadis_hidden_keys": str(sum(map(self._count_hidden, answers.values()))),
             "threadis_armed_keys": str(self._blocking.count_armed()),
             "threadis_upstream_subscriptions": str(self._pubsub.count()),
+            "threadis_slowlog_dropped": str(self._core.dropped_logged()),
             "threadis_protocol_errors": str(totals["protocol_errors"]),
         }
         for index, worker in enumerate(self._core.stats()):

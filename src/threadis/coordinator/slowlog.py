@@ -5,7 +5,8 @@ entry is from, an instance cannot know: its address and name are empty. What cam
 that are not lanes is our own traffic and is not shown, but for the commands of scripts, of which we
 know who called them; nor is what surrounds a script on a lane. Commands of clients that the
 coordinator ran are noted here, with their clients; those of a transaction share its time. What a
-worker answers by itself (PING) takes no time; we hear of it only if the log wants everything.
+worker answers by itself (PING) takes no time; it is kept for us only if the log wants everything,
+and fetched a little at a time.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from threadis.commands import SCRIPTS
 from threadis.coordinator.callers import Caller, Callers
 from threadis.coordinator.links import LinkError, Links, Words
 from threadis.coordinator.migrating import OPTIONS
+from threadis.coordinator.tasks import Tasks
 
 WORDS, WORD = 32, 128  # of an entry: words, and bytes of each
 REDACTED: Final = b"(redacted)"
@@ -33,6 +35,7 @@ UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting is not sl
 DEFAULT_COUNT: Final = 10
 COARSE: Final = 5  # Linux: the clock that servers read, up to 10 ms behind the exact one
 BATCH: Final = 128  # commands noted before instances are asked for theirs
+PACE: Final = 0.05  # seconds between two batches of what workers have answered
 LENGTHS: Final = {
     b"slow": b"slowlog-max-len",
     b"large-request": b"commandlog-large-request-max-len",
@@ -68,6 +71,14 @@ class Log:
                     with contextlib.suppress(LinkError):  # read later, numbered later
                         await self._read()
                     self._take([])
+
+    def expect(self, entries: list[Entry]) -> None:
+        """Add commands; ``note`` comes soon."""
+        self._coming += entries
+
+    def count_coming(self) -> int:
+        """Return how many entries have no number yet."""
+        return len(self._coming)
 
     async def read(self) -> list[tuple[int, Entry]]:
         """Everything, newest first."""
@@ -127,6 +138,8 @@ class Logs:
     def __init__(self, core: _core.Proxy, links: Links, callers: Callers) -> None:
         self._core, self._links = core, links
         self._threshold: int | None = None  # microseconds; None: to be asked for
+        self._tasks = Tasks()
+        self._is_numbering = False
         self._logs = {
             kind: Log(
                 links,
@@ -159,8 +172,8 @@ class Logs:
         """Log commands that took so many microseconds each, if that is slow."""
         if self._threshold is None or not 0 <= self._threshold <= took:
             return
-        who = [info.address.encode(), info.name]
-        now = int(time.clock_gettime(COARSE))
+        who, now = _who(info), _now()
+        self._fetch()
         await self._logs[b"slow"].note(
             [
                 [now, took, shortened(words), *who]
@@ -169,6 +182,45 @@ class Logs:
             ],
             in_order=self._threshold == 0,  # everything is logged: somebody looks at each
         )
+
+    def served(self, command: _core.Command) -> None:
+        """Log a command that has waited, which is no slowness."""
+        if self._threshold == 0:
+            self._fetch()
+            entry = [_now(), 0, shortened(command.args), *_who(command.info)]
+            self._logs[b"slow"].expect([entry])
+            self._number_soon()
+
+    def hear(self) -> None:
+        """Workers have answered something by themselves. What comes after it is newer, so it is
+        fetched at once; but if there is much of it, not more than we can number.
+        """
+        if self._logs[b"slow"].count_coming() < BATCH:
+            self._fetch()
+        self._number_soon()
+
+    def _fetch(self) -> None:
+        now = _now()
+        entries = self._core.take_logged()
+        self._logs[b"slow"].expect(
+            [[now, 0, words, address, name] for address, name, words in entries]
+        )
+
+    def _number_soon(self) -> None:
+        if not self._is_numbering:
+            self._is_numbering = True
+            self._tasks.start(self._number(), "numbering entries of the slow log")
+
+    async def _number(self) -> None:
+        log = self._logs[b"slow"]
+        try:
+            while count := log.count_coming():
+                await log.note([], in_order=True)
+                if count >= BATCH:
+                    await asyncio.sleep(PACE)
+                self._fetch()
+        finally:
+            self._is_numbering = False
 
     async def look(self) -> None:
         """Learn what is slow; workers tell us of what they answer only if everything is."""
@@ -191,6 +243,7 @@ class Logs:
         if refusal := await self._checked(command):
             return refusal
         count = int(command.args[2]) if len(command.args) > 2 else DEFAULT_COUNT
+        self._fetch()
         entries = await self._log(command).read()
         shown = entries if count == -1 else entries[:count]
         return resp.encode([[number, *entry] for number, entry in shown])
@@ -198,12 +251,22 @@ class Logs:
     async def _len(self, command: _core.Command) -> bytes:
         if refusal := await self._checked(command):
             return refusal
+        self._fetch()
         return resp.encode(len(await self._log(command).read()))
 
     async def _reset(self, command: _core.Command) -> bytes:
+        self._fetch()
         await self._log(command).clear()
         replies = [await self._links.raw(i, [command.args]) for i in self._links.everyone()]
         return replies[0][0]
+
+
+def _who(info: _core.ClientInfo) -> list[bytes]:
+    return [info.address.encode(), info.name]
+
+
+def _now() -> int:
+    return int(time.clock_gettime(COARSE))
 
 
 def shortened(words: Words) -> list[bytes]:
