@@ -225,6 +225,10 @@ def test_wrong_replies_fail_the_command(server: Target) -> None:
         (["--with", "nginx"], "only cluster, envoy, io-threads, ordered, placed,"),
         (["--with", "cluster=/bin/true"], "only twemproxy, envoy, predixy may have a path"),
         (["--server", "/nowhere/redis-server"], "check --server"),
+        (["--against", "127.0.0.1"], "--against 127.0.0.1: write HOST:PORT"),
+        (["--against", "127.0.0.1:1"], "--against 127.0.0.1:1: no server answers there: Conn"),
+        (["--against", "/no/socket"], "--against /no/socket: no server answers there: No such"),
+        (["--json", "/no/x.json"], "--json /no/x.json: cannot write it: No such file"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: list[str], message: str) -> None:

@@ -1,12 +1,16 @@
 """The command line: help worth reading, errors on one line, statuses."""
 
+import os
+import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from threadis import __version__, config
+from threadis.server import Server
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -48,6 +52,11 @@ def test_the_plan_is_printed_and_nothing_started(run_threadis: Run, tmp_path: Pa
     [
         (["--port", "x"], "threadis: --port: 'x' is neither auto nor from 0 to 65535\n"),
         (["--set", "port=1"], "threadis: set port: threadis decides this; use --port instead\n"),
+        (["--host", "127.0.0.1,::1"], "threadis: --host: separate the addresses with spaces"),
+        (["--requirepass-file", "/no/x"], "threadis: requirepass-file: cannot read /no/x: No such"),
+        (["--prot", "1"], "threadis: No such option: --prot"),
+        (["--port"], "threadis: Option '--port' requires an argument"),
+        (["extra"], "threadis: Got unexpected extra argument"),
         (["--config", "none.toml"], "threadis: config: cannot read none.toml: No such file"),
     ],
 )
@@ -61,10 +70,64 @@ def test_a_wrong_value_is_one_line_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_flag_is_status_2(run_threadis: Run) -> None:
+def test_an_unknown_flag_says_which_there_are(run_threadis: Run) -> None:
     done = run_threadis("serve", "--prot", "1")
     assert done.returncode == 2
     assert "--port" in done.stderr
+    assert "see threadis serve --help" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("port 6379\nbind 127.0.0.1\n", "a redis.conf is not read: write NAME = VALUE"),
+        ("[server]\nport = 7702\n", "has a table [server]; write its lines at the top"),
+        ('host = "127.0.0.1, ::1"\n', "separate the addresses with spaces"),
+        ("host = [1]\n", "host: 1 is not text"),
+        ("host = []\n", "host: no address"),
+    ],
+)
+def test_a_wrong_file_says_what_to_write(
+    run_threadis: Run, tmp_path: Path, content: str, words: str
+) -> None:
+    (tmp_path / "t.toml").write_text(content)
+    done = run_threadis("plan", "--config", "t.toml")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "serve", "plan", "where", "bench", "bench run", "bench scale", "bench figures"],
+)
+def test_help_fits_80_columns_and_cuts_nothing(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "threadis", *command.split(), "--help"],
+        env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    usual = re.sub(r",\.\.\.|\[ARGS\]\.\.\.|key:0\.\.\.", "", done.stdout)
+    for cut in ("\N{HORIZONTAL ELLIPSIS}", "...", "<bool", "<str", "<int", "<float", "<path"):
+        assert cut not in usual
+
+
+def test_without_arguments_the_help_is_shown(run_threadis: Run) -> None:
+    assert run_threadis().stdout == run_threadis("--help").stdout
+
+
+@pytest.mark.parametrize("directive", ["loglevel=nonsense", "nope=1", "loadmodule=/nope.so"])
+def test_what_the_server_refuses_is_said_once(
+    run_threadis: Run, directive: str, stock_server: Server
+) -> None:
+    flags = ["--port", "auto", "--dir", "d", "--instances", "3", "--server", stock_server.path]
+    done = run_threadis("serve", *flags, "--set", directive)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "no instance starts" in done.stderr
+    assert directive.partition("=")[2] in done.stderr
+    assert len(done.stderr) < 400
+    assert "overcommit" not in done.stderr
 
 
 def test_what_cannot_be_started_is_one_line_and_status_1(run_threadis: Run, tmp_path: Path) -> None:

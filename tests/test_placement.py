@@ -154,12 +154,18 @@ def test_a_rule_is_recorded_and_cannot_change_under_keys(
     slot = _core.slot(b"mail")
     home = slot * INSTANCES // 16384
     assert done.stdout == (
-        f"key       bull:mail:7\nslot      {slot} of mail (bull:{{*}}:*)\ninstance  {home} of 4\n"
+        f"key       bull:mail:7\nslot      {slot} of mail (bull:{{*}}:*)\n"
+        f"instance  {home} (of 0 to 3)\n"
     )
     pinned = run_threadis("where", "bull:mail:7", "--dir", str(folder), "--db", "3")
     assert "database  3, as a whole on one instance" in pinned.stdout
-    assert pinned.stdout.endswith("instance  2 of 4\n")
+    assert pinned.stdout.endswith("instance  2 (of 0 to 3)\n")
     assert "instance  " in run_threadis("where", "other", "--dir", str(folder)).stdout
+    absent = run_threadis("where", "x", "--db", "16", "--dir", str(folder))
+    assert (absent.returncode, absent.stdout) == (2, "")
+    assert absent.stderr == "threadis: db: there is no database 16, only 0 to 15; see --databases\n"
+    more = run_threadis("where", "x", "--db", "16", "--databases", "17", "--dir", str(folder))
+    assert "instance  " in more.stdout
     nothing = run_threadis("where", "other", "--dir", str(tmp_path / "none"))
     assert nothing.returncode == 1
     assert "holds no data of threadis" in nothing.stderr

@@ -6,22 +6,17 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from threadis import __version__, config, logs
+from threadis import __version__, config, logs, usage
 from threadis.bench.command import app as bench
 from threadis.errors import ThreadisError
 
-app = typer.Typer(
-    name="threadis",
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = usage.typer_app(name="threadis")
 
+INTERRUPTED = 130  # the exit status of what Ctrl-C ended
 DIRECTIVES_HELP = "Pass a directive through to every instance, as --set hz=50; may be repeated."
 
 
@@ -103,7 +98,7 @@ def serve(settings: config.Config) -> None:
 
 
 def plan(settings: config.Config) -> None:
-    """Print which worker and instance would run on which core, and start nothing."""
+    """Print what would run on which core."""
     from threadis.supervisor import make_plan
 
     for line in make_plan(settings).render():
@@ -111,8 +106,14 @@ def plan(settings: config.Config) -> None:
 
 
 def where(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, as clients name it.")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", show_default=False, help="The key, as clients name it.")
+    ],
     db: Annotated[int, typer.Option("--db", metavar="N", min=0, help="Its database.")] = 0,
+    databases: Annotated[
+        str | None,
+        typer.Option("--databases", metavar="N", help="How many there are (default: 16)"),
+    ] = None,
     directory: Annotated[
         str | None,
         typer.Option("--dir", metavar="DIR", help="Data directory (default: threadis-data)"),
@@ -121,7 +122,9 @@ def where(
         str | None, typer.Option("--config", metavar="FILE", help="TOML file that may name it.")
     ] = None,
 ) -> None:
-    """Print the slot and the instance of a key, and the placement rule that decides.
+    """Print the instance of a key.
+
+    Also its slot, and the placement rule that decides.
 
     Reads the data directory; thREaDIS may run or not, and the key need not exist.
 
@@ -135,14 +138,14 @@ def where(
     """
     from threadis.where import describe
 
-    settings = config.load({"dir": directory}, [], file)
-    for line in describe(Path(settings.dir), key, db):
+    settings = config.load({"dir": directory, "databases": databases}, [], file)
+    for line in describe(Path(settings.dir), key, db, settings.databases):
         _say(line)
 
 
-app.command()(_with_flags(serve))
-app.command()(_with_flags(plan))
-app.command()(where)
+app.command(cls=usage.Command)(_with_flags(serve))
+app.command(cls=usage.Command)(_with_flags(plan))
+app.command(cls=usage.Command)(where)
 app.add_typer(bench, name="bench")
 
 
@@ -175,7 +178,20 @@ def _common(
 def main() -> None:
     """The console command ``threadis``."""
     try:
-        app()
+        status = app(sys.argv[1:] or ["--help"], prog_name="threadis", standalone_mode=False)
     except ThreadisError as error:
-        print(f"threadis: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+        fail(str(error), error.exit_status)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if (text := usage.mistake(error)) is None:
+            raise
+        fail(text, 2)
+    else:
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def fail(text: str, status: int) -> NoReturn:
+    """End with one line that says why."""
+    print(f"threadis: {text}", file=sys.stderr)
+    sys.exit(status)

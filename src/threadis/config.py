@@ -134,9 +134,14 @@ def _read_toml(file: str) -> dict[str, object]:
     except OSError as error:
         raise ConfigError(f"config: cannot read {file}: {error.strerror}; check --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config: {file} is not TOML: {error}") from None
+        hint = "; a redis.conf is not read: write NAME = VALUE, other directives below [set]"
+        raise ConfigError(f"config: {file} is not TOML: {error}{hint}") from None
     known = [name.replace("_", "-") for name, _, _ in knobs()] + ["set"]
     for key in table:
+        if isinstance(table[key], dict) and key != "set":
+            raise ConfigError(
+                f"config: {file} has a table [{key}]; write its lines at the top, without a table"
+            )
         if key not in known:
             near = difflib.get_close_matches(key.replace("_", "-").lower(), known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
@@ -162,5 +167,6 @@ def _read_password(file: str) -> str:
     try:
         password = Path(file).read_text("utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"requirepass-file: cannot read {file}: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"requirepass-file: cannot read {file}: {why}") from None
     return values.text("requirepass-file", password)

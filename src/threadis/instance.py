@@ -81,9 +81,10 @@ class Instance:
             lived = time.monotonic() - started
             pause = self._backoff.after(lived, was_of_use=not self._fruitless)
             self._become(State.FAILED if self._fruitless >= HOPELESS else State.RESTARTING)
-            log.warning(
-                "instance %d %s; restarting in %.0f ms", self.index, self.ending, pause * 1000
-            )
+            if self.settled.is_set():  # how the first one ended is told when all have been seen
+                log.warning(
+                    "instance %d %s; restarting in %.0f ms", self.index, self.ending, pause * 1000
+                )
             self.settled.set()
             await asyncio.sleep(pause)
 
@@ -102,6 +103,8 @@ class Instance:
         if self._fruitless and (fault := self._log.fault(files)):
             self.refusal = f"dir: {fault}; restore it from a backup"
             self.ending += f": {self.refusal}"
+        elif self._fruitless and (refused := self._log.refused_directive()):
+            self.ending += f": {refused}"
         else:
             self.ending += f"; its log ends: {self._log.end()}"
 

@@ -8,6 +8,11 @@ LIMIT = 16 * 1024 * 1024  # bytes of the file; then it becomes the old one, besi
 TAIL = 4096  # bytes that are searched for the last lines
 OLD = "server.log.1"  # what became too long
 LINE = re.compile(r"\d+:\S+ .* (?P<level>[.*#-]) (?P<text>.*)")  # pid:role, date, level, text
+USUAL = re.compile(r"WARNING.*overcommit")  # on most machines; not why it ended
+DIRECTIVE = re.compile(
+    r"FATAL CONFIG FILE ERROR[^\n]*\n[^\n]*\n>>> '(?P<line>(?P<name>\S+)[^\n]*)'\n(?P<why>[^\n]*)"
+)
+SECRET = ("requirepass", "user")  # directives that are not shown
 ABOUT_DATA = re.compile(r"RDB|loading (the )?DB|AOF|append only file", re.IGNORECASE)
 NAMED = re.compile(r"(?:Checking RDB file|append only file|the AOF file|AOF file) ([^\s:!]+)")
 REASON = re.compile(r"-> (.*)|(Bad file format)|(Can't handle RDB format version .*)")
@@ -34,7 +39,16 @@ class ServerLog:
     def end(self, lines: int = 3) -> str:
         """The last lines, for people."""
         found = [line.strip() for line in self.new()[-TAIL:].splitlines() if line.strip()]
+        found = [line for line in found if not USUAL.search(line)]
         return " | ".join(found[-lines:]) or "(nothing)"
+
+    def refused_directive(self) -> str:
+        """If the server ended because of its configuration: which directive, and why."""
+        found = DIRECTIVE.search(self.new())
+        if not found:
+            return ""
+        shown = found["name"] if found["name"] in SECRET else found["line"]
+        return f"it does not take {shown!r}: {found['why'].strip()}; check --set"
 
     def fault(self, files: list[Path]) -> str:
         """If the server ended because it could not read its data: a file, and what is wrong.

@@ -277,7 +277,8 @@ class Supervisor:
             self._say(f"serving  {listener.address}   (redis-cli {_reached_by(listener)})")
         for one in self._instances:
             if one.state is not State.READY:
-                log.warning("instance %d is not ready yet: %s", one.index, one.state)
+                why = one.ending or one.state
+                log.warning("instance %d is not ready yet: %s", one.index, why)
 
     # -- the end --
 

@@ -128,8 +128,11 @@ def save_points(name: str, raw: object) -> str:
 
 
 def addresses(name: str, raw: object) -> str:
-    """One or more addresses separated by spaces, as redis-server's ``bind``."""
-    words = text(name, raw).split()
+    """One or more addresses separated by spaces, as redis-server's ``bind``, or a list in TOML."""
+    given = raw if isinstance(raw, list) else [raw]
+    words = [word for one in given for word in text(name, one).split()]
     if not words:
         raise ConfigError(f"{name}: no address; write 127.0.0.1, or * for every interface")
+    if any("," in word for word in words):
+        raise ConfigError(f"{name}: separate the addresses with spaces, not with commas")
     return " ".join(words)

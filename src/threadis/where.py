@@ -8,7 +8,7 @@ from pathlib import Path
 
 from threadis import _core, placement
 from threadis.data_dir import Layout, read_layout
-from threadis.errors import DataError
+from threadis.errors import ConfigError, DataError
 
 
 def placement_of(layout: Layout) -> _core.Placement:
@@ -21,8 +21,12 @@ def placement_of(layout: Layout) -> _core.Placement:
     )
 
 
-def describe(folder: Path, text: str, db: int) -> list[str]:
+def describe(folder: Path, text: str, db: int, databases: int) -> list[str]:
     """The answer as lines of text."""
+    if db >= databases:
+        raise ConfigError(
+            f"db: there is no database {db}, only 0 to {databases - 1}; see --databases"
+        )
     layout = read_layout(folder)
     if layout is None:
         raise DataError(
@@ -37,4 +41,4 @@ def describe(folder: Path, text: str, db: int) -> list[str]:
         why = "" if rule is None else f" of {os.fsdecode(key[begin:end])} ({rules[rule].text})"
         where = [f"slot      {placed.slot(key)}{why}"]
     index = placed.instance(db, key)
-    return [f"key       {text}", *where, f"instance  {index} of {layout.instances}"]
+    return [f"key       {text}", *where, f"instance  {index} (of 0 to {layout.instances - 1})"]

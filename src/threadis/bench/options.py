@@ -19,24 +19,32 @@ from threadis.server import Server, candidates, find, judge
 
 OTHERS = sorted(set(STARTERS) - {BASELINE, "threadis"})
 
+INTERRUPTED = 130  # the exit status of what Ctrl-C ended
 SERVERS, LOAD, OUTPUT = "Servers", "Load", "Output"
 
 ServerFlag = Annotated[
     str | None,
     typer.Option(
-        "--server", help="Stock server to run; default: found as by serve.", rich_help_panel=SERVERS
+        "--server",
+        metavar="PATH",
+        help="Stock server to run; default: found as by serve.",
+        rich_help_panel=SERVERS,
     ),
 ]
 RedisFlag = Annotated[
     str | None,
     typer.Option(
-        "--redis", help="A redis-server; default: the one on PATH.", rich_help_panel=SERVERS
+        "--redis",
+        metavar="PATH",
+        help="A redis-server; default: the one on PATH.",
+        rich_help_panel=SERVERS,
     ),
 ]
 ValkeyFlag = Annotated[
     str | None,
     typer.Option(
         "--valkey",
+        metavar="PATH",
         help="A valkey-server; default: the one on PATH, else the one that came along.",
         rich_help_panel=SERVERS,
     ),
@@ -45,21 +53,48 @@ ServerCpuFlag = Annotated[
     str,
     typer.Option(
         "--server-cpu",
+        metavar="CPUS",
         help='CPUs of all server processes, as "0,2"; "" is any.',
         rich_help_panel=SERVERS,
     ),
 ]
 LoadCpuFlag = Annotated[
     str,
-    typer.Option("--load-cpu", help='CPU of the load generator; "" is any.', rich_help_panel=LOAD),
+    typer.Option(
+        "--load-cpu",
+        metavar="CPUS",
+        help='CPU of the load generator; "" is any.',
+        rich_help_panel=LOAD,
+    ),
 ]
 SecondsFlag = Annotated[
-    float, typer.Option("--seconds", min=0.05, help="Of each sample.", rich_help_panel=LOAD)
+    float,
+    typer.Option(
+        "--seconds",
+        min=0.05,
+        metavar="SECONDS",
+        help="Length of each sample.",
+        rich_help_panel=LOAD,
+    ),
 ]
-RepeatsFlag = Annotated[int, typer.Option("--repeats", min=1, rich_help_panel=LOAD)]
+RepeatsFlag = Annotated[
+    int,
+    typer.Option(
+        "--repeats",
+        min=1,
+        metavar="N",
+        help="Samples of each case; the median counts.",
+        rich_help_panel=LOAD,
+    ),
+]
 JsonFlag = Annotated[
     Path | None,
-    typer.Option("--json", help="Save everything here, as it comes.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Save everything here, as it comes.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 WithFlag = Annotated[
     list[str] | None,
@@ -83,6 +118,9 @@ def told() -> Iterator[None]:
     """What stops a benchmark becomes one line and exit status 1."""
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("threadis bench: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     except (ThreadisError, OSError, ValueError) as error:
         typer.echo(f"threadis bench: {error}", err=True)
         raise typer.Exit(1) from None
@@ -91,7 +129,10 @@ def told() -> Iterator[None]:
 def writable(path: Path | None) -> Path | None:
     """The path; a wrong one is told before the measurement, not after."""
     if path is not None:
-        path.touch()
+        try:
+            path.touch()
+        except OSError as error:
+            raise BenchError(f"--json {path}: cannot write it: {error.strerror}") from None
     return path
 
 

@@ -1,11 +1,13 @@
 """The commands `run`, `quick`, `full` and `idle` of ``threadis bench``."""
 
 import os
+import socket
 from typing import Annotated
 
 import typer
 from msgspec.structs import replace
 
+from threadis.bench.errors import BenchError
 from threadis.bench.load import ZIPF_EXPONENT, Load
 from threadis.bench.measure import BASELINE, Case, Elsewhere, depth_cases
 from threadis.bench.options import (
@@ -34,11 +36,19 @@ from threadis.bench.suite import Plan
 from threadis.bench.targets import Setup
 from threadis.server import find
 
+CONNECT_LIMIT = 5.0  # seconds
+
 
 def run(
     server: ServerFlag = None,
-    instances: Annotated[int, typer.Option(min=1, rich_help_panel=SERVERS)] = 2,
-    workers: Annotated[int, typer.Option(min=1, rich_help_panel=SERVERS)] = 1,
+    instances: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Instances of thREaDIS.", rich_help_panel=SERVERS),
+    ] = 2,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Workers of thREaDIS.", rich_help_panel=SERVERS),
+    ] = 1,
     server_cpu: ServerCpuFlag = "0",
     with_: WithFlag = None,
     against: Annotated[
@@ -51,7 +61,9 @@ def run(
     ] = None,
     pid: Annotated[
         int | None,
-        typer.Option(help="Process of --against, for its CPU.", rich_help_panel=SERVERS),
+        typer.Option(
+            metavar="PID", help="Process of --against, for its CPU.", rich_help_panel=SERVERS
+        ),
     ] = None,
     password_env: Annotated[
         str | None,
@@ -69,18 +81,39 @@ def run(
             help="Give all servers jemalloc by LD_PRELOAD.",
         ),
     ] = False,
-    connections: Annotated[int, typer.Option(min=1, rich_help_panel=LOAD)] = 50,
-    pipeline: Annotated[str, typer.Option(help="Depths.", rich_help_panel=LOAD)] = "1,16,64",
+    connections: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Clients.", rich_help_panel=LOAD)
+    ] = 50,
+    pipeline: Annotated[
+        str,
+        typer.Option(
+            metavar="N,...",
+            help="Commands that a client sends before it reads.",
+            rich_help_panel=LOAD,
+        ),
+    ] = "1,16,64",
     mix: Annotated[
         str,
         typer.Option(
-            help="get, set, mixed:RATIO of SET, mget:KEYS, mset:KEYS.", rich_help_panel=LOAD
+            metavar="MIX,...",
+            help="Commands: get, set, mixed:RATIO of SET, mget:KEYS, mset:KEYS.",
+            rich_help_panel=LOAD,
         ),
     ] = "get,set",
-    value_size: Annotated[int, typer.Option(min=16, help="Bytes.", rich_help_panel=LOAD)] = 16,
-    keys: Annotated[int, typer.Option(min=1, rich_help_panel=LOAD)] = 100_000,
+    value_size: Annotated[
+        int,
+        typer.Option(min=16, metavar="BYTES", help="Length of values.", rich_help_panel=LOAD),
+    ] = 16,
+    keys: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Different keys.", rich_help_panel=LOAD)
+    ] = 100_000,
     zipf: Annotated[
-        bool, typer.Option("--zipf", help=f"Exponent {ZIPF_EXPONENT}.", rich_help_panel=LOAD)
+        bool,
+        typer.Option(
+            "--zipf",
+            help=f"Some keys far more often than others (Zipf, exponent {ZIPF_EXPONENT}).",
+            rich_help_panel=LOAD,
+        ),
     ] = False,
     private_keys: Annotated[
         bool,
@@ -93,6 +126,7 @@ def run(
     rate: Annotated[
         float | None,
         typer.Option(
+            metavar="N",
             help="Commands a second in all, at random moments; default: as fast as answered.",
             rich_help_panel=LOAD,
         ),
@@ -134,11 +168,34 @@ def run(
         ]
         elsewhere = None
         if against is not None:
-            password = os.environ[password_env] if password_env else None
-            elsewhere = Elsewhere(against, pid, password)
+            elsewhere = Elsewhere(checked_address(against), pid, password_of(password_env))
         targets = [BASELINE, *(["threadis"] if against is None else []), *names]
         plan = Plan(name="servers", setup=setup, targets=targets, cases=cases, elsewhere=elsewhere)
         measured("run", [plan], repeats, json)
+
+
+def checked_address(text: str) -> str:
+    """An address of a server that answers."""
+    host, colon, port = text.rpartition(":")
+    if "/" not in text and not (host and colon and port.isdigit()):
+        raise BenchError(f"--against {text}: write HOST:PORT, or the path of a Unix socket")
+    try:
+        if "/" in text:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.connect(text)
+        else:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_LIMIT).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise BenchError(f"--against {text}: no server answers there: {why}") from None
+    return text
+
+
+def password_of(variable: str | None) -> str | None:
+    """The password in an environment variable."""
+    if variable is not None and variable not in os.environ:
+        raise BenchError(f"--password-env {variable}: there is no such environment variable")
+    return os.environ[variable] if variable else None
 
 
 def quick(
@@ -149,7 +206,7 @@ def quick(
     repeats: RepeatsFlag = 3,
     json: JsonFlag = None,
 ) -> None:
-    """thREaDIS beside the bare server: GET and SET at depths of 1, 16 and 64. Half a minute."""
+    """GET and SET beside the bare server. Half a minute, at depths of 1, 16 and 64."""
     with told():
         setup = with_jemalloc(find(server), cpus("--server-cpu", server_cpu))
         load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
@@ -169,10 +226,10 @@ def full(
     repeats: RepeatsFlag = 7,
     json: JsonFlag = None,
 ) -> None:
-    """The same for Redis and for Valkey, beside every other way that is installed. Half an hour.
+    """The same beside every other way. For Redis and for Valkey; half an hour.
 
-    Those are: the server's own I/O threads, a cluster with clients that know it, and, where they
-    are on PATH or named by --with, twemproxy, Envoy and Predixy.
+    The other ways: the server's own I/O threads, a cluster with clients that know it, and, where
+    they are on PATH or named by --with, twemproxy, Envoy and Predixy.
     """  # fmt: skip
     with told():
         names, programs = others(with_)
@@ -192,7 +249,7 @@ def full(
 
 
 def idle(
-    count: Annotated[int, typer.Argument(min=1, help="Connections.")],
+    count: Annotated[int, typer.Argument(min=1, metavar="COUNT", help="Connections.")],
     server: ServerFlag = None,
     server_cpu: ServerCpuFlag = "0",
 ) -> None:

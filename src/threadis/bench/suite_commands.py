@@ -48,7 +48,7 @@ def figures_command(
     only: OnlyFlag = "",
     json: JsonFlag = None,
 ) -> None:
-    """The figures that thREaDIS is judged by: measured, and met or not. About ten minutes.
+    """The figures that thREaDIS is judged by. Met or not; about ten minutes.
 
     One CPU carries all servers, another one the load. Those of many cores: ``scale``.
     """  # fmt: skip
@@ -73,7 +73,10 @@ def figures_command(
 def scale_command(
     server: ServerFlag = None,
     cores: Annotated[
-        str, typer.Option(help="How many cores thREaDIS gets.", rich_help_panel=SERVERS)
+        str,
+        typer.Option(
+            metavar="N,...", help="How many cores thREaDIS gets.", rich_help_panel=SERVERS
+        ),
     ] = "1,2,4,8,12",
     split: Annotated[
         str,
@@ -93,16 +96,28 @@ def scale_command(
     ] = "",
     server_cpu: ServerCpuFlag = "0",
     load_cpu: Annotated[
-        str, typer.Option(help="CPUs of the load generator.", rich_help_panel=LOAD)
+        str,
+        typer.Option(metavar="CPUS", help="CPUs of the load generator.", rich_help_panel=LOAD),
     ] = "1",
-    connections: Annotated[str, typer.Option(rich_help_panel=LOAD)] = "200",
-    pipeline: Annotated[str, typer.Option(help="Depths.", rich_help_panel=LOAD)] = "1,16",
-    mix: Annotated[str, typer.Option(rich_help_panel=LOAD)] = "get",
+    connections: Annotated[
+        str, typer.Option(metavar="N,...", help="Clients.", rich_help_panel=LOAD)
+    ] = "200",
+    pipeline: Annotated[
+        str,
+        typer.Option(
+            metavar="N,...",
+            help="Commands that a client sends before it reads.",
+            rich_help_panel=LOAD,
+        ),
+    ] = "1,16",
+    mix: Annotated[
+        str, typer.Option(metavar="MIX,...", help="As for run.", rich_help_panel=LOAD)
+    ] = "get",
     seconds: SecondsFlag = 8.0,
     repeats: RepeatsFlag = 7,
     json: JsonFlag = None,
 ) -> None:
-    """Throughput on K cores, beside one bare server on one core. About half an hour.
+    """Throughput on many cores. Beside one bare server on one core; about half an hour.
 
     Where there are too few cores it makes slow ones, which needs root.
     """  # fmt: skip
@@ -138,7 +153,7 @@ def multikey_command(
     only: OnlyFlag = "",
     json: JsonFlag = None,
 ) -> None:
-    """Commands on many keys, transactions, scripts, queues, publishing, over four instances.
+    """Many keys, transactions, scripts, queues. Over four instances; publishing, too.
 
     A quarter of an hour.
     """  # fmt: skip
@@ -159,7 +174,7 @@ def latency_command(
     only: OnlyFlag = "",
     json: JsonFlag = None,
 ) -> None:
-    """What is added to the latency of a lone client, and at a tenth and a half of the load.
+    """What is added to the latency. Of a lone client, and at a tenth and a half of the load.
 
     Ten minutes.
     """  # fmt: skip
@@ -179,7 +194,7 @@ def clients_command(
     only: OnlyFlag = "",
     json: JsonFlag = None,
 ) -> None:
-    """Ten thousand clients that all send, a hundred that connect at once, memory of idle ones.
+    """Ten thousand clients. All send; a hundred connect at once; memory of idle ones.
 
     Ten minutes.
     """  # fmt: skip

@@ -1,0 +1,47 @@
+"""Owns how the command line speaks: help that fits 80 columns, mistakes in one line."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+WIDTH = 100  # columns at most; long lines are hard to read
+
+
+def typer_app(**options: Any) -> typer.Typer:
+    """A group of commands that speak so."""
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
+        **options,
+    )
+
+
+class Command(TyperCommand):
+    """A command whose help has its flags in their groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the flags, group by group, in the order of the first of each."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            group = getattr(param, "rich_help_panel", None) or "Options"
+            if record := param.get_help_record(ctx):
+                name, text = record
+                if param.param_type_name == "argument":
+                    name = name.split()[0]  # its type says nothing
+                groups.setdefault(group, []).append((name, text))
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def mistake(error: Exception) -> str | None:
+    """What is wrong with the arguments, in one line; None if that is not what this error says."""
+    message = getattr(error, "format_message", None)
+    if not callable(message):
+        return None
+    context = getattr(error, "ctx", None)
+    text = " ".join(str(message()).split()).rstrip(".")
+    return f"{text}; see {context.command_path} --help" if context else text
