@@ -326,6 +326,7 @@ fn shared(instances: usize) -> Shared {
         waited: _core::waited::Waited::default(),
         lock_table: _core::lock_table::LockTable::default(),
         finished: _core::finished::Finished::new().expect("random numbers"),
+        slow_log: _core::slow_log::SlowLog::default(),
         scripts: _core::scripts::Scripts::default(),
         monitors: AtomicUsize::new(0),
         users,
