@@ -1,7 +1,9 @@
 """The load generator and ``threadis bench`` against real servers."""
 
 import contextlib
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,15 +15,18 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from rich.console import Console
 
-from threadis.bench import cpu, processes
+from threadis.bench import cpu, figures, processes, scale_table, table
 from threadis.bench.errors import BenchError
 from threadis.bench.idle import allow_connections, measure_idle
 from threadis.bench.load import Load
 from threadis.bench.measure import Case, alternate, started, steps
 from threadis.bench.report import Report, rows
+from threadis.bench.scale import ScaleReport
 from threadis.bench.targets import Setup, Target, bare, find_port
 from threadis.server import find
+from waiting import children, until
 
 BENCH = "from threadis.bench.command import app; app()"
 ANYWHERE = ["--server-cpu", "", "--load-cpu", ""]  # the machine may have one CPU
@@ -276,3 +281,49 @@ def test_threadis_is_measured_beside_the_bare_server(tmp_path: Path) -> None:
     parts = {row.target: row.cpu_us for row in block.rows}["threadis"]
     assert set(parts) == {"proxy", "instances", "supervisor", "total"}
     assert parts["proxy"] > 0
+
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 170])
+@pytest.mark.parametrize("name", ["latency", "multikey", "clients", "full", "figures", "scale"])
+def test_tables_fit_the_terminal_and_cut_nothing(name: str, width: int) -> None:
+    console = Console(width=width, file=io.StringIO())
+    if name == "scale":
+        scale_table.render(ScaleReport.load_from(RESULTS / "scale-redis.json"), console)
+    elif name == "figures":
+        figures.render(figures.reached(Report.load(RESULTS / "figures.json")), console)
+    else:
+        table.render(Report.load(RESULTS / f"{name}.json"), console)
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    assert "threadis" in shown or name in ("figures", "scale")
+    assert re.search(r"\d \[-?\d", shown) or width < 120  # intervals, where there is room
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_an_interrupted_bench_shows_what_it_has(tmp_path: Path, *, is_early: bool) -> None:
+    saved = tmp_path / "saved.json"
+    flags = ["--seconds", "40" if is_early else "0.05", "--keys", "100", "--repeats", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", BENCH, "run", *ANYWHERE, *flags, "--mix", "get", "--pipeline", "1",
+         "--json", str(saved)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        if is_early:
+            until(lambda: children(process.pid), "a server is started")
+        else:
+            until(lambda: saved.exists() and b'"result"' in saved.read_bytes(), "a sample is there")
+        process.send_signal(signal.SIGINT)
+        shown, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert ("this is what was measured" in errors) != is_early
+    assert ("CPU ÷ bare" in shown) != is_early

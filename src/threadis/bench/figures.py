@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +14,7 @@ from threadis.bench.measure import BASELINE, Case
 from threadis.bench.report import Report, Row
 from threadis.bench.spread import Spread
 from threadis.bench.suite import Plan
-from threadis.bench.table import ratio
+from threadis.bench.table import median, print_fitting, ratio
 from threadis.bench.targets import Setup
 
 SATURATING = Quota(1500, 4000)  # of the servers' CPU: the load generator is never what limits
@@ -145,27 +146,38 @@ def reached(report: Report) -> list[Reached]:
 
 def render(results: Sequence[Reached], console: Console) -> None:
     """The verdicts, for people."""
-    table = Table(show_edge=False, pad_edge=False)
+    print_fitting(
+        console, [lambda: _table(results, is_wide=True), lambda: _table(results, is_wide=False)]
+    )
+
+
+def _table(results: Sequence[Reached], *, is_wide: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("figure", "server", "case"):
         table.add_column(name)
-    for name in ("to reach", "measured", "CPU µs", "bare", "k/s", "bare", "repeats"):
+    more = ["CPU µs", "bare", "k/s", "bare", "repeats"] if is_wide else []
+    for name in ("to reach", "measured", *more):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("met")
+    table.add_column("met", no_wrap=True)
+    shown = ratio if is_wide else median
     for one in results:
         digits = 2 if one.figure.unit == "CPU" else 0
         unit = "" if one.figure.unit == "CPU" else " µs"
+        cells = [
+            *_pair(one, lambda row: f"{row.cpu_us['total']:.2f}"),
+            *_pair(one, lambda row: f"{row.throughput / 1000:.0f}"),
+            str(one.row.repeats),
+        ]
         table.add_row(
             one.figure.title,
             one.figure.block,
             one.case.split()[0],
             f"≤ {one.figure.at_most:.{digits}f}{unit}",
-            ratio(one.found, digits),
-            *_pair(one, lambda row: f"{row.cpu_us['total']:.2f}"),
-            *_pair(one, lambda row: f"{row.throughput / 1000:.0f}"),
-            str(one.row.repeats),
+            shown(one.found, digits),
+            *(cells if is_wide else []),
             one.verdict,
         )
-    console.print(table)
+    return table
 
 
 def _pair(one: Reached, value: Callable[[Row], str]) -> Iterable[str]:

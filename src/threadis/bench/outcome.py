@@ -1,7 +1,8 @@
 """How a benchmark ends: tables, and an exit status."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 
@@ -13,19 +14,36 @@ from threadis.bench.idle import (
     render_idle,
 )
 from threadis.bench.measure import BASELINE, started
-from threadis.bench.options import (
-    writable,
-)
-from threadis.bench.progress import Interruption
+from threadis.bench.options import INTERRUPTED, writable
+from threadis.bench.progress import Interruption, Unfinished
 from threadis.bench.report import Report
 from threadis.bench.suite import Plan, measure
 from threadis.bench.targets import Setup
 
+R = TypeVar("R", Report, scale.ScaleReport)
+
 
 def measured(suite: str, plans: Sequence[Plan], repeats: int, json: Path | None) -> Report:
     """Measure and print everything; wrong replies end in exit status 1."""
-    report = measure(suite, plans, repeats, writable(json))
-    table.render(report, table.console())
+    path = writable(json)
+    return shown(
+        lambda: measure(suite, plans, repeats, path),
+        lambda report: table.render(report, table.console()),
+    )
+
+
+def shown(measuring: Callable[[], R], show: Callable[[R], None]) -> R:
+    """Measure and show; an interruption shows what there is, and ends with its own status."""
+    try:
+        report = measuring()
+    except Unfinished as end:
+        found: R = end.report  # type: ignore[assignment]
+        words = "this is what was measured" if found.samples else "nothing was measured yet"
+        typer.echo(f"threadis bench: interrupted; {words}", err=True)
+        if found.samples:
+            show(found)
+        raise typer.Exit(INTERRUPTED) from None
+    show(report)
     fail_on_errors(report)
     return report
 

@@ -44,6 +44,23 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
         yield step
 
 
+class Unfinished(KeyboardInterrupt):  # what it brings is no error
+    """Ctrl-C or SIGTERM, and the report of what was measured until then."""
+
+    def __init__(self, report: object) -> None:
+        super().__init__()
+        self.report = report
+
+
+@contextlib.contextmanager
+def reporting(report: object) -> Iterator[None]:
+    """Whoever is interrupted still brings the report."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Unfinished(report) from None
+
+
 class Interruption:
     """Ctrl-C and SIGTERM end a benchmark, with its servers.
 

@@ -15,7 +15,7 @@ from threadis.bench.load import Load, LoadResult
 from threadis.bench.machine import Machine
 from threadis.bench.measure import BASELINE, Step, aimed
 from threadis.bench.peers import STARTERS
-from threadis.bench.progress import progress
+from threadis.bench.progress import progress, reporting
 from threadis.bench.report import lines
 from threadis.bench.spread import Spread
 from threadis.bench.targets import Setup, Target
@@ -146,7 +146,7 @@ def measure(setup: Setup, load: Load, options: Options, save: Path | None) -> Sc
         slow=not options.real,
         repeats=options.repeats,
     )
-    with progress(_steps(options)) as step, _saved(report, save):
+    with reporting(report), progress(_steps(options)) as step, _saved(report, save):
         for case in options.cases:
             aimed_at = replace(
                 load, mix=case.mix, pipeline=case.pipeline, connections=case.connections

@@ -9,7 +9,7 @@ import msgspec
 from threadis.bench.idle import allow_connections, make_room
 from threadis.bench.machine import Machine
 from threadis.bench.measure import Case, Elsewhere, Sample, alternate, started, steps
-from threadis.bench.progress import progress
+from threadis.bench.progress import progress, reporting
 from threadis.bench.report import Block, Report
 from threadis.bench.targets import Setup
 
@@ -30,12 +30,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure(suite: str, plans: Sequence[Plan], repeats: int, save: Path | None) -> Report:
-    """Measure all blocks. Ctrl-C ends it, with what was measured so far in ``save``."""
+    """Measure all blocks. Ctrl-C ends it: Unfinished, with what was measured so far."""
     report = Report(suite=suite, machine=Machine.here(), repeats=repeats, blocks=[])
     total = sum(steps(plan.target_count, plan.cases, repeats) for plan in plans)
     most = max(case.load.connections for plan in plans for case in plan.cases)
     allow_connections(most)
-    with progress(total) as step:
+    with reporting(report), progress(total) as step:
         for plan in plans:
             with started(plan.targets, plan.setup, plan.elsewhere) as targets:
                 block = Block(

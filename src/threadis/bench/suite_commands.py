@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from threadis.bench import figures, scale, suites, table
+from threadis.bench import figures, scale, scale_table, suites, table
 from threadis.bench.cgroup import why_none
 from threadis.bench.cores import read_split
 from threadis.bench.errors import BenchError
@@ -33,7 +33,8 @@ from threadis.bench.options import (
     words,
     writable,
 )
-from threadis.bench.outcome import fail_on_errors, measured, measured_idle
+from threadis.bench.outcome import measured, measured_idle, shown
+from threadis.bench.report import Report
 from threadis.bench.suite import measure
 from threadis.server import find
 
@@ -62,12 +63,16 @@ def figures_command(
         )
         if not plans:
             raise BenchError(f"--only {only}: no case is named so")
-        report = measure("figures", plans, repeats, writable(json))
+        path = writable(json)
+        shown(lambda: measure("figures", plans, repeats, path), show_figures)
+
+
+def show_figures(report: Report) -> None:
+    """Print what was reached."""
     console = table.console()
     table.render_machine(report.machine, console)
     figures.render(figures.reached(report), console)
     table.render_errors(report, console)
-    fail_on_errors(report)
 
 
 def scale_command(
@@ -139,9 +144,11 @@ def scale_command(
         load_cpus = cpus("--load-cpu", load_cpu)
         load = Load(seconds=seconds, cpus=load_cpus, threads=max(1, len(load_cpus)), warmup=1.0)
         scale.check(options)
-        report = scale.measure(setup, load, options, writable(json))
-        table.render_scale(report, table.console())
-        fail_on_errors(report)
+        path = writable(json)
+        shown(
+            lambda: scale.measure(setup, load, options, path),
+            lambda report: scale_table.render(report, table.console()),
+        )
 
 
 def multikey_command(

@@ -1,19 +1,22 @@
 """A report for people, on the terminal."""
 
-from collections.abc import Iterable
+import enum
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
-from threadis.bench.cores import SLOW
 from threadis.bench.load import Load
 from threadis.bench.machine import Machine
-from threadis.bench.measure import BASELINE
 from threadis.bench.report import Block, Report, Row
-from threadis.bench.scale import SATURATED, ScaleReport
-from threadis.bench.scale import rows as scale_rows
+from threadis.bench.scale import ScaleReport
 from threadis.bench.spread import Spread
 
+UNLIMITED = 10_000  # columns, to ask how wide a table would like to be
 WIDTH = 170  # columns where there is no terminal to ask
 
 
@@ -64,7 +67,7 @@ def _render_block(block: Block, repeats: int, console: Console) -> None:
         console.print(f"  {target.name}: {target.version}, allocator {target.allocator}")
     if len({target.allocator for target in block.targets}) > 1:
         console.print("the allocators differ: the ratios compare them too", style="bold yellow")
-    console.print(_table(block.rows))
+    print_fitting(console, [functools.partial(_table, block.rows, level) for level in Level])
 
 
 def describe(load: Load) -> str:
@@ -73,36 +76,77 @@ def describe(load: Load) -> str:
     return f"{load.connections} connections, {load.value_size} byte values, {keys}"
 
 
-def _table(rows: Iterable[Row]) -> Table:
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("case")
-    table.add_column("target")
-    names = ["k/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs", "CPU ÷ bare", "k/s ÷ bare"]
-    for name in names:
+class Level(enum.IntEnum):
+    """How much of a table is shown: as much as the console is wide."""
+
+    ALL = 0
+    NO_PARTS = 1
+    NO_TAILS = 2
+    NO_INTERVALS = 3
+
+
+LEFT_OUT = "narrow: intervals, p99.9 and the parts of CPU are left out; --json has everything"
+
+
+def print_fitting(console: Console, tables: Sequence[Callable[[], Table]]) -> None:
+    """Print the first table that is not wider than the console, else the last."""
+    found = None
+    for make in tables:
+        found = make()
+        unlimited = console.options.update(max_width=UNLIMITED)
+        if Measurement.get(console, unlimited, found).maximum <= console.width:
+            break
+    if found is not None:
+        console.print(found)
+
+
+def _table(rows: Iterable[Row], level: Level) -> Table:
+    """Cases as headings, so that the columns are left to the numbers."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    if level is Level.NO_INTERVALS:
+        table.caption, table.caption_justify = LEFT_OUT, "left"
+    table.add_column("case, target", no_wrap=True)
+    names = ["k/s", "p50 µs", "p99 µs", *(["p99.9 µs"] if level < Level.NO_TAILS else [])]
+    for name in [*names, "CPU µs", "CPU ÷ bare", "k/s ÷ bare"]:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("CPU µs by part", no_wrap=True)
+    if level is Level.ALL:
+        table.add_column("CPU µs by part", no_wrap=True)
     case = None
     for row in rows:
-        if case not in (None, row.case):
-            table.add_section()
-        total = row.cpu_us.get("total")
-        parts = {part: used for part, used in row.cpu_us.items() if part != "total"}
-        table.add_row(
-            "" if case == row.case else row.case,
-            row.target,
-            f"{row.throughput / 1000:.3g}",
-            f"{row.p50_us:.0f}",
-            f"{row.p99_us:.0f}",
-            f"{row.p999_us:.0f}",
-            "-" if total is None else f"{total:.2f}",
-            ratio(row.cpu_ratio),
-            ratio(row.throughput_ratio),
-            "  ".join(f"{part} {used:.2f}" for part, used in parts.items())
-            if len(parts) > 1
-            else "",
-        )
+        if case != row.case:
+            if case is not None:
+                table.add_section()
+            table.add_row(escape(row.case), style="bold")
         case = row.case
+        table.add_row(*_cells(row, level))
     return table
+
+
+def _cells(row: Row, level: Level) -> list[str]:
+    total = row.cpu_us.get("total")
+    parts = {part: used for part, used in row.cpu_us.items() if part != "total"}
+    shown = ratio if level < Level.NO_INTERVALS else median
+    cells = [
+        f"  {escape(row.target)}",
+        f"{row.throughput / 1000:.3g}",
+        f"{row.p50_us:.0f}",
+        f"{row.p99_us:.0f}",
+        f"{row.p999_us:.0f}",
+        "-" if total is None else f"{total:.2f}",
+        shown(row.cpu_ratio),
+        shown(row.throughput_ratio),
+        "  ".join(f"{part} {used:.2f}" for part, used in parts.items()) if len(parts) > 1 else "",
+    ]
+    if level > Level.ALL:
+        cells.pop()
+    if level >= Level.NO_TAILS:
+        cells.pop(4)
+    return cells
+
+
+def median(spread: Spread | None, digits: int = 2) -> str:
+    """A median alone."""
+    return "" if spread is None else f"{spread.median:.{digits}f}"
 
 
 def ratio(spread: Spread | None, digits: int = 2) -> str:
@@ -111,37 +155,3 @@ def ratio(spread: Spread | None, digits: int = 2) -> str:
         return ""
     low, high = f"{spread.low:.{digits}f}", f"{spread.high:.{digits}f}"
     return rf"{spread.median:.{digits}f} \[{low} {high}]"
-
-
-def render_scale(report: ScaleReport, console: Console) -> None:
-    """How throughput grew, and which split was best."""
-    render_machine(report.machine, console)
-    kind = f"slow cores of {SLOW}" if report.slow else "real cores"
-    console.print(f"{kind}; {describe(report.load)}; samples of {report.load.seconds} s")
-    for target in report.targets:
-        console.print(f"  {target.name}: {target.version}, allocator {target.allocator}")
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("case")
-    names = ["cores", "W:N", "k/s", "÷ bare", "CPU of bare ÷ busiest core's"]
-    names += ["busiest µs", "all µs", "use", "repeats"]
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in scale_rows(report.samples):
-        table.add_row(
-            str(row.case),
-            str(row.point.cores),
-            str(row.point.split or BASELINE),
-            f"{row.throughput / 1000:.1f}",
-            ratio(row.ratio),
-            ratio(row.cpu_ratio),
-            f"{row.busiest_cpu_us:.2f}",
-            f"{row.total_cpu_us:.2f}",
-            f"{row.use:.2f}" + ("" if row.saturated else "!"),
-            str(row.repeats),
-        )
-    console.print(table)
-    console.print(
-        f"! busiest core not within {SATURATED[0]} and {SATURATED[1]} of what it may use: "
-        "look at the CPU ratio instead"
-    )
-    render_errors(report, console)
