@@ -301,7 +301,7 @@ def test_tables_fit_the_terminal_and_cut_nothing(name: str, width: int) -> None:
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
     assert max(map(len, shown.splitlines())) <= width
     assert "threadis" in shown or name in ("figures", "scale")
-    assert re.search(r"\d \[-?\d", shown) or width < 120  # intervals, where there is room
+    assert re.search(r"\d \[-?\d", shown) or width < 170  # intervals, where there is room
 
 
 @pytest.mark.parametrize("is_early", [True, False])
