@@ -73,6 +73,8 @@ class Config:
     protected_mode: bool = _knob(True, values.yes_or_no, LISTEN, "yes|no", "Without a password, serve only clients of this machine.")
     requirepass: str | None = _knob(None, values.text, LISTEN, "PASSWORD", "Password that clients must give.", is_flag=False)
     requirepass_file: str | None = _knob(None, values.path, LISTEN, "FILE", "File with the password that clients must give (never in argv).")
+    users: tuple[str, ...] = _knob((), values.user_lines, LISTEN, "USERS", "ACL users, each as in an ACL file: 'bob on #DIGEST ~b:* +@all'.", is_flag=False, is_list=True)
+    aclfile: str | None = _knob(None, values.path, LISTEN, "FILE", "ACL file with the users, for ACL SAVE and ACL LOAD, too (default: users.acl in --dir)")
     instances: int | None = _knob(None, values.auto_or_number(1, MAX_INSTANCES), CORES, "N|auto", "Stock servers, each on its own core; auto: from the CPUs, or as the data says.")
     workers: int | None = _knob(None, values.auto_or_number(1, MAX_WORKERS), CORES, "N|auto", "Proxy threads, each on its own core; auto: from the CPUs.")
     dir: str = _knob("threadis-data", values.path, DATA, "DIR", "Data directory; made when missing.")

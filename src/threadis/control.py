@@ -82,6 +82,13 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     maxmemory: int  # bytes over all instances; 0: no limit
     allowed: dict[str, str]  # enable-debug-command and its like: no, yes or local
     facts: ServerFacts | None = None  # what the first proxy has learnt of the servers
+    users: dict[bytes, list[bytes]] = {}  # names and rules; none: as the instances have them
+    settings: dict[str, str] = {}  # what CONFIG SET has changed since the start
+    given: dict[str, str] = {}  # what the start was told of directives
+    given_users: dict[str, str] = {}  # digests of what it was told of users
+    acl_file: str = ""
+    keeps_users: bool = True  # in a file of ours
+    maxmemory_clients: str = "0"
     output_limits: str = ""  # client-output-buffer-limit, as far as it is not the default
     tcp_backlog: int = 511  # connections that may wait to be accepted
 
@@ -115,8 +122,20 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     unsaving: list[int]  # instances that end without saving: NOSAVE, or they have just saved
 
 
+class Users(msgspec.Struct, frozen=True, tag="users"):
+    """From the proxy: who there is now, for the next proxy."""
+
+    rules: dict[bytes, list[bytes]]
+
+
+class Settings(msgspec.Struct, frozen=True, tag="settings"):
+    """From the proxy: what CONFIG SET has changed since the start, for the next proxy."""
+
+    values: dict[str, str]
+
+
 ToProxy = Start | Instance | Stop
-ToSupervisor = Serving | Shutdown
+ToSupervisor = Serving | Shutdown | Users | Settings
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -6,6 +6,7 @@ from threadis.errors import ConfigError
 
 # Directives with a flag of ours, which says what they mean over several instances.
 FLAG_INSTEAD = {
+    "aclfile": "--aclfile",
     "appendonly": "--appendonly",
     "bind": "--host",
     "databases": "--databases",
@@ -24,13 +25,13 @@ FLAG_INSTEAD = {
     "tcp-keepalive": "--tcp-keepalive",
     "timeout": "--timeout",
     "unixsocket": "--unixsocket",
+    "user": "users = [...] in the configuration file, or --aclfile",
     "unixsocketgroup": "--unixsocketgroup",
     "unixsocketperm": "--unixsocketperm",
 }
 
 # Directives that would take an instance out of our hands, with the reason.
 OURS = {
-    "aclfile": "users are kept alike on all instances by threadis",
     "bio_cpulist": "threadis pins the instances",
     "aof_rewrite_cpulist": "threadis pins the instances",
     "bgsave_cpulist": "threadis pins the instances",
@@ -49,7 +50,6 @@ OURS = {
     "slaveof": "instances do not replicate",
     "supervised": "instances stay children of the supervisor",
     "syslog-enabled": "each instance writes to server.log in its own directory",
-    "user": "users are kept alike on all instances by threadis",
 }
 OUR_PREFIXES = {
     "cluster-": "instances run without cluster mode; threadis keeps the slot map",

@@ -97,7 +97,7 @@ class Health:
 
     async def _be_ready(self, connection: "Connection") -> None:
         if not self._is_admitted:
-            self._become(State.LOADING)
+            self._become(State.STARTING)
             await self._admit(connection)
             self._is_admitted = True
         self._become(State.READY)
@@ -167,8 +167,9 @@ class Connection:
 
 
 def _encoded(words: Sequence[str]) -> bytes:
-    parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
-    return f"*{len(words)}\r\n{''.join(parts)}".encode()
+    encoded = [word.encode("utf-8", "surrogateescape") for word in words]
+    parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded]
+    return b"*%d\r\n%s" % (len(words), b"".join(parts))
 
 
 async def ask(path: str, password: str, pid: int, words: list[str], seconds: float) -> bytes | None:

@@ -121,13 +121,12 @@ class Instance:
         self._log.begin()
         # One that has not begun to serve has nothing to save, and may not hear us yet
         by_signal = saves or self.state in (State.STARTING, State.LOADING)
-        leaving = Leaving(
-            f"instance {self.index}", child, self._ask, self._log.new, saves=by_signal
-        )
+        leaving = Leaving(f"instance {self.index}", child, self.ask, self._log.new, saves=by_signal)
         obstacle = await leaving.wait(fast)
         return await self._ended(child, obstacle) and good
 
-    async def _ask(self, *words: str) -> bytes | None:
+    async def ask(self, *words: str) -> bytes | None:
+        """What it answers to a command; None if it does not in time."""
         pid = self.message().pid
         return await health.ask(self._socket, self._password, pid, list(words), ASK_LIMIT)
 
@@ -282,7 +281,7 @@ class Instance:
         """Whether the append-only file is whole; a server with a full disk ends as if it were."""
         if self.state is not State.READY:
             return True
-        info = await self._ask("INFO", "persistence")
+        info = await self.ask("INFO", "persistence")
         if info is not None and not info.startswith(b"-"):
             self._is_logged = b"aof_enabled:1" in info
         if info is None or b"aof_last_write_status:err" not in info:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from threadis import control
+from threadis import control, kept
 from threadis.errors import ServerError
 from threadis.process import Backoff, Child, describe_status, first, wrong_affinity
 
@@ -37,6 +37,7 @@ class ProxyProcess:
         self._child: Child | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._is_serving = False  # the present process
+        self._settings: dict[str, str] = {}  # changed by CONFIG SET
         self._facts: control.ServerFacts | None = None
 
     async def run(self) -> None:
@@ -90,7 +91,8 @@ class ProxyProcess:
                 [sys.executable, "-m", "threadis.proxy", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *fds],
             )
-        self.tell(structs.replace(self._start, facts=self._facts))
+        start = kept.restarted(self._start, self._settings)
+        self.tell(structs.replace(start, facts=self._facts))
         for message in self._instances():
             self.tell(message)
         listening = asyncio.create_task(self._listen(reader, child))
@@ -125,9 +127,16 @@ class ProxyProcess:
             child.send(signal.SIGKILL)
 
     def _hear(self, message: control.ToSupervisor, child: Child) -> None:
-        if isinstance(message, control.Shutdown):
-            self._shut_down(message.unsaving)
-            return
+        match message:
+            case control.Shutdown():
+                self._shut_down(message.unsaving)
+                return
+            case control.Users():
+                self._start = structs.replace(self._start, users=message.rules)
+                return
+            case control.Settings():
+                self._settings = message.values
+                return
         self._check_workers(child.pid, message.worker_tids)
         self._facts = message.facts
         self._is_serving = True

@@ -20,6 +20,7 @@ from threadis import (
     control,
     data_dir,
     instance_config,
+    kept,
     listeners,
     machine,
     placement,
@@ -41,6 +42,7 @@ SETTLE_LIMIT = 10.0  # seconds for the instances to be ready; then we serve what
 GRACE = 5.0  # seconds for running commands to be answered at the end
 BRIEF_GRACE = 0.5  # the same at SHUTDOWN
 LANES = 2048  # connections from the workers to the instances that the file limit leaves room for
+CHECKED = b"threadis-checked"  # a user that tries the rules of others
 NOTHING_TO_RELOAD = "SIGHUP: ignored, nothing is read again; use CONFIG SET, or start again"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -57,9 +59,11 @@ class Supervisor:
     """One ``threadis serve``, from its start to its end."""
 
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:
-        self._config, self._say = config, say
+        self._users = kept.users(config)
+        self._config, self._say = kept.merge(config), say
+        self._given, self._given_users = kept.given(config), kept.given_users(config)
         self._listeners = listeners.Listeners()
-        self._data = DataDir(config.dir, instance_config.wanted(config))
+        self._data = DataDir(config.dir, instance_config.wanted(self._config))
         self._instances: list[Instance] = []
         self._proxy: ProxyProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -130,6 +134,7 @@ class Supervisor:
         password = secrets.token_hex(32)
         await self._start_instances(chosen, planned, password)
         self._tell_allocator(chosen.environment)
+        await self._check_users()
         await self._start_proxy(planned, password)
         self._tell_where()
 
@@ -213,7 +218,13 @@ class Supervisor:
             unixsocketperm=config.unixsocketperm or 0,
             unixsocketgroup=config.unixsocketgroup or "",
             databases=config.databases,
-            requirepass=config.requirepass,
+            requirepass=self._shown_password(),
+            users=self._users,
+            given=self._given,
+            given_users=kept.digests(self._given_users),
+            acl_file=str(kept.acl_file(config).absolute()),
+            keeps_users=config.aclfile is None,
+            maxmemory_clients=config.set.get("maxmemory-clients", "0"),
             protected_mode=config.protected_mode,
             maxclients=config.maxclients,
             timeout=config.timeout,
@@ -227,6 +238,29 @@ class Supervisor:
             },
             tcp_backlog=config.tcp_backlog,
         )
+
+    def _shown_password(self) -> str | None:
+        """The password of the configuration, unless another one was kept since."""
+        password = self._config.requirepass
+        if password and self._users:
+            is_known = kept.hashed(b">" + password.encode()) in self._users.get(kept.DEFAULT, [])
+            return password if is_known else None
+        return password
+
+    async def _check_users(self) -> None:
+        """Let an instance judge the users that were written down."""
+        ready = next((one for one in self._instances if one.state is State.READY), None)
+        if ready is None or not self._users:
+            return
+        for name, rules in self._users.items():
+            words = [b"ACL", b"SETUSER", CHECKED, b"reset", *rules, b"off"]
+            told = [word.decode("utf-8", "surrogateescape") for word in words]
+            reply = await ready.ask(*told)
+            if reply is not None and reply.startswith(b"-"):
+                where = self._config.aclfile or kept.acl_file(self._config)
+                text = reply[1:].decode("utf-8", "replace").strip()
+                raise ConfigError(f"users: {name.decode()}: {text}; mend it in {where}")
+        await ready.ask("ACL", "DELUSER", CHECKED.decode())
 
     def _raise_file_limit(self) -> None:
         wanted = file_limit(self._config.maxclients, LANES)

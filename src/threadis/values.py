@@ -136,3 +136,22 @@ def addresses(name: str, raw: object) -> str:
     if any("," in word for word in words):
         raise ConfigError(f"{name}: separate the addresses with spaces, not with commas")
     return " ".join(words)
+
+
+def user_lines(name: str, raw: object) -> tuple[str, ...]:
+    """Users as ACL files have them: a name and its rules; ``user`` before it may be there."""
+    if not isinstance(raw, list | tuple):
+        raise ConfigError(
+            f"{name}: {raw!r} is not a list; write users = ['bob on #DIGEST ~* +@all']"
+        )
+    found: dict[str, str] = {}
+    for one in raw:
+        line = text(name, one).strip().removeprefix("user ").strip()
+        user = line.split(" ")[0]
+        if not user or user.startswith("threadis-") or user in found:
+            raise ConfigError(
+                f"{name}: {one!r} does not begin with the name of another user; names that begin "
+                "with threadis- are reserved"
+            )
+        found[user] = line
+    return tuple(found.values())

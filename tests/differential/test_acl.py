@@ -139,7 +139,7 @@ SHOWN = [
     "ACL DRYRUN alice GET a", "ACL DRYRUN alice LPUSH a", "ACL DRYRUN alice LPUSH a 1",
     "ACL DRYRUN nobody GET a", "ACL DRYRUN threadis-admin GET a", "ACL DRYRUN alice NOPE",
     "unordered ACL CAT", "unordered ACL CAT read", "ACL CAT nope", "ACL GENPASS x",
-    "ACL LOAD", "ACL SAVE", "ACL NOPE",
+    "ACL NOPE",
     "ACL LOG x", "ACL LOG -1", "ACL LOG 0", "ACL LOG RESET", "ACL SETUSER 'a b' on",
 ]  # fmt: skip
 

@@ -32,7 +32,7 @@ def test_set_and_get(pair: Pair, protocol: int) -> None:
             "CONFIG SET timeout 100", "CONFIG GET timeout", "CONFIG SET timeout -1",
             "CONFIG SET timeout 0", "CONFIG SET tcp-keepalive 60", "CONFIG GET tcp-keepalive",
             "CONFIG SET tcp-keepalive 300", "CONFIG GET", "CONFIG GET nope", "CONFIG NOPE",
-            "CONFIG GET databases", "CONFIG GET requirepass", "CONFIG RESETSTAT", "CONFIG REWRITE",
+            "CONFIG GET databases", "CONFIG GET requirepass", "CONFIG RESETSTAT",
             "CONFIG SET maxmemory-clients x", "CONFIG SET maxmemory-clients 100mb",
             "CONFIG GET maxmemory-clients", "CONFIG SET maxmemory-clients 200%",
             "CONFIG SET maxmemory-clients 5%", "CONFIG GET maxmemory-clients",

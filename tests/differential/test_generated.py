@@ -23,6 +23,7 @@ BY_HAND |= {
 BY_HAND |= {"save", "bgsave", "bgrewriteaof", "lastsave", "replicaof", "slaveof", "wait", "debug"}
 BY_HAND |= {"memory|doctor", "memory|malloc-stats", "latency|doctor", "latency|histogram"}
 BY_HAND |= {"memory|stats", "shutdown", "module"}  # in test_administration.py
+BY_HAND |= {"config|rewrite"}  # in test_kept.py
 BY_HAND |= set(TYPES)  # in test_blocking.py: they block
 BY_HAND |= {"multi", "exec", "discard", "watch", "unwatch"}  # in test_transactions.py
 BY_HAND |= {"function|list"}  # Valkey answers a NUL with a reply that cannot be read

@@ -16,6 +16,7 @@ from threadis import _core, control, placement, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace, modules
 from threadis.coordinator.acl import Acl
+from threadis.coordinator.acl_file import AclFile
 from threadis.coordinator.answer import Answer, Handler, Reply
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
@@ -97,11 +98,13 @@ class Coordinator:
         # Servers that have CLIENT NO-TOUCH run a blocked command again when it is woken.
         is_7_2 = any(row.name == "client|no-touch" for row in rows)
         self._tracking = Tracking(core, links, self.clients, tracks_what_is_read=is_7_2)
-        password = start.instance_password.encode()
-        self._users = Users(core, links, self.locks, self.clients, password)
+        self._users = Users(core, links, self.locks, self.clients, start, tell)
         self.clients.has_user = self._users.has
         self._shares = Shares(links, start.maxmemory)
-        self._configuration = Configuration(start, core, links, self._users, self._shares)
+        acl_file = AclFile(start, links, self._users, kills_all=not is_7_2)
+        self._configuration = Configuration(
+            start, core, links, self._users, self._shares, acl_file, tell
+        )
         self._table = Table(core, placed, rows)
         self._busy = Busy(core, links, self.locks, taught.workers)
         self._tightness = Tightness(core, links, self._table, self._shares)
@@ -164,6 +167,7 @@ class Coordinator:
             "memory|stats": Memory(links, start.databases).stats,
             **modules.handlers(),
             **Acl(links, self._users).handlers(),
+            **acl_file.handlers(),
             **Everywhere(links, self._departures, start.databases).handlers(),
             **Latency(links, self._tallies).handlers(),
             **self._logs.handlers(),
@@ -358,6 +362,7 @@ class Coordinator:
                 is_alone = isinstance(known, bytes) and LANE_NAME not in known
                 if is_alone and self._links.instance(index) is instance:
                     self._links.unprepared.discard(index)
+                    self._links.prepared[index] = instance.socket
                     self._core.set_instance(index, instance.socket, "")
                     return
             await asyncio.sleep(RETRY)

@@ -7,17 +7,21 @@ instance that was restarted).
 
 import asyncio
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import hiredis
 
-from threadis import _core, control, resp
+from threadis import _core, control, kept, resp
 from threadis.coordinator import output_limits
+from threadis.coordinator.acl_file import AclFile
 from threadis.coordinator.allowed import is_allowed
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.output_limits import UNITS, OutputLimits
 from threadis.coordinator.shares import Shares
 from threadis.coordinator.users import Users
+from threadis.errors import DataError
 
 # Changed here, each in its own way.
 OURS: Final = frozenset(
@@ -61,15 +65,23 @@ class Configuration:
         links: Links,
         users: Users,
         shares: Shares,
+        acl_file: AclFile,
+        tell: Callable[[control.ToSupervisor], None],
     ) -> None:
+        self._acl_file, self._tell = acl_file, tell
+        self._settings = dict(start.settings)  # all that CONFIG SET has changed
+        self._given, self._folder = start.given, Path(start.data_dir)
         self._core = core
         self._shares = shares
         self._users = users
         self._links = links
         self._output_limits = OutputLimits(core, start.output_limits)
-        self._changed: dict[bytes, bytes] = {}
+        self._changed = {
+            name.encode(): value.encode()
+            for name, value in self._settings.items()
+            if name not in OURS and name != output_limits.NAME
+        }
         self._lock = asyncio.Lock()
-        self._has_file = start.config_file is not None
         unix = [one.address for one in start.listeners if one.is_unix]
         self._protected = start.allowed["enable-protected-configs"]
         self._values: dict[str, str] = {
@@ -88,7 +100,8 @@ class Configuration:
             "timeout": str(start.timeout),
             "tcp-keepalive": str(start.tcp_keepalive),
             "maxmemory": str(start.maxmemory),
-            "maxmemory-clients": "0",
+            "maxmemory-clients": start.maxmemory_clients,
+            "aclfile": start.acl_file,
             **start.allowed,
         }
 
@@ -135,10 +148,26 @@ class Configuration:
             return await self._set(found, command.token)
 
     async def rewrite(self, command: _core.Command) -> bytes:
-        """CONFIG REWRITE: our file is the user's, in TOML, and is left as it is."""
-        if self._has_file:
-            return resp.error("ERR threadis: CONFIG REWRITE is not supported yet")
-        return resp.error("ERR The server is running without a config file")
+        """CONFIG REWRITE: what CONFIG SET has changed is kept beside the data, and the users."""
+        async with self._lock, self._users.changing:
+            try:
+                before = kept.read(self._folder)
+                settings = {
+                    name: one
+                    for name, one in before.settings.items()
+                    if one.given == self._given.get(name, "")
+                }
+                settings |= {
+                    name: kept.Setting(value, self._given.get(name, ""))
+                    for name, value in self._settings.items()
+                    if name != "requirepass"  # the users have it, as a digest
+                }
+                kept.write(self._folder, kept.Kept(1, settings, before.users))
+                self._acl_file.write_ours()
+            except (OSError, DataError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                return resp.error(f"ERR Rewriting config file: {why}")
+        return resp.OK
 
     async def _present(self, name: str) -> bytes | None:
         """A directive as CONFIG GET shows it."""
@@ -166,7 +195,17 @@ class Configuration:
             self._values[name] = value
             await self._apply(name, value, within)
         self._output_limits.set(limits)
+        self._note(theirs, ours, limits)
         return resp.OK
+
+    def _note(self, theirs: dict[bytes, bytes], ours: dict[str, str], limits: str) -> None:
+        """Remember what has changed: for CONFIG REWRITE, and for the next proxy."""
+        self._settings |= {n.decode(): v.decode(errors="replace") for n, v in theirs.items()}
+        self._settings |= ours
+        if limits:
+            before = self._settings.get(output_limits.NAME, "")
+            self._settings[output_limits.NAME] = f"{before} {limits}".strip()
+        self._tell(control.Settings(self._settings))
 
     async def _apply(self, name: str, value: str, within: int | None) -> None:
         if name == "requirepass":

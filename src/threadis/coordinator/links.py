@@ -128,6 +128,7 @@ class Links:
         self._password = password
         self._instances: list[control.Instance | None] = [None] * count
         self.unprepared: set[int] = set()  # instances that lack something clients rely on
+        self.prepared: dict[int, str] = {}  # by instance, the socket of a process that had it all
         self._idle: dict[tuple[int, Kind], list[Link]] = {}
         self._lent: list[Link] = []
 
@@ -261,7 +262,8 @@ class Links:
         known = self.instance(index)
         if known.state not in (control.State.READY, control.State.LOADING):
             raise LinkError(f"TRYAGAIN instance {index} is {known.state}; the command was not run")
-        if index in self.unprepared and is_for_a_client.get():
+        is_whole = index not in self.unprepared and self.prepared.get(index) == known.socket
+        if not is_whole and is_for_a_client.get():
             raise LinkError(f"TRYAGAIN instance {index} is starting; the command was not run")
         return known
 

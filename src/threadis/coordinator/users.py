@@ -10,12 +10,12 @@ import asyncio
 import hashlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import hiredis
 
-from threadis import _core, resp
+from threadis import _core, control, resp
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.links import ADMIN, LinkError, Links, Words
 from threadis.coordinator.locks import Locks
@@ -23,6 +23,8 @@ from threadis.coordinator.rights import LOGIN, Rights
 
 HIDDEN = b"threadis-"
 DEFAULT = b"default"
+# What "reset" does, but without the mark sanitize-payload, which Redis 7.0 would show then
+RESET = [b"off", b"resetpass", b"resetkeys", b"resetchannels", b"clearselectors", b"-@all"]
 RETRY = 0.05  # seconds between attempts to tell an instance
 DENIALS_LIMIT = 256  # guards whose denials ACL LOG may still show
 
@@ -34,8 +36,16 @@ class Users:
     """Who there is, and what each may do."""
 
     def __init__(
-        self, core: _core.Proxy, links: Links, locks: Locks, clients: Clients, password: bytes
+        self,
+        core: _core.Proxy,
+        links: Links,
+        locks: Locks,
+        clients: Clients,
+        start: control.Start,
+        tell: Callable[[control.ToSupervisor], None],
     ) -> None:
+        password = start.instance_password.encode()
+        self._initial, self._tell_supervisor = start.users, tell
         self._core, self._links, self._locks, self._clients = core, links, locks, clients
         self._ours = b"#" + hashlib.sha256(password).hexdigest().encode()
         # Of users that are off: those with passwords of their own, and those without need of one.
@@ -89,10 +99,26 @@ class Users:
         """Tell an instance what it has missed; the first one that is asked tells us."""
         async with self.changing:
             if not self.rules:
-                self.rules = await self._read(await self._oldest(index))
+                if self._initial:
+                    await self._make(index, self._initial)
+                    rules = await self._read(index)
+                    await self._tell(index, {}, rules)  # how our lanes log in
+                    self.rules = rules
+                else:
+                    self.rules = await self._read(await self._oldest(index))
                 self._publish({})
             await self._tell(index, await self._read(index), self.rules)
             self._told.add(index)
+
+    async def _make(self, index: int, users: Mapping[bytes, Rules]) -> None:
+        """Give an instance these users, as they were written; it says how they read."""
+        gone = [name for name in await self._read(index) if name not in users]
+        words: list[Words] = [
+            [b"ACL", b"SETUSER", name, *RESET, *rules] for name, rules in users.items()
+        ]
+        if gone:
+            words.append([b"ACL", b"DELUSER", *gone])
+        await self._do(index, words)
 
     async def _oldest(self, index: int) -> int:
         """Find the instance that has run longest: this one, or one that is ready."""
@@ -132,6 +158,31 @@ class Users:
         rule = b">" + password if password else b"nopass"
         async with self._locks.hold_everything(within, spares_doubts=True), self.changing:
             await self._change([b"ACL", b"SETUSER", DEFAULT, b"resetpass", rule])
+
+    async def replace(
+        self,
+        command: _core.Command,
+        find: Callable[[], Awaitable[dict[bytes, Rules] | bytes]],
+        kills_all: bool,
+    ) -> bytes:
+        """ACL LOAD: the users that are found instead of those that are there; or an error."""
+        async with self._locks.hold_everything(command.token), self.changing:
+            after = await find()
+            if isinstance(after, bytes):
+                return after
+            before, self.rules = self.rules, after
+            for index in self._links.ready():
+                await self._align(index, after)
+            self._publish(before)
+            killed = await self._losers(before)
+            if kills_all:
+                everyone = await self._clients.all()
+                killed = [one.id for one in everyone if one.user != DEFAULT]
+        asking = command.info.id
+        await self._clients.end([one for one in killed if one != asking])
+        if asking in killed:
+            self._core.kill_clients([asking], after_replies=True)
+        return resp.OK
 
     async def _change(self, words: Words) -> tuple[bytes, list[int]]:
         """The first instance says what becomes of the users; the others are told the same."""
@@ -187,6 +238,10 @@ class Users:
             return
         except LinkError:
             await asyncio.sleep(RETRY)
+        await self._align(index, after)
+
+    async def _align(self, index: int, after: Mapping[bytes, Rules]) -> None:
+        """Make an instance's users those of ``after``, unless it is lost, and told later."""
         while index in self._links.ready():
             try:
                 await self._tell(index, await self._read(index), after)
@@ -201,18 +256,21 @@ class Users:
         words: list[Words] = []
         for name, rules in after.items():
             if before.get(name) != rules:
-                words.append([b"ACL", b"SETUSER", name, b"reset", *rules])
+                words.append([b"ACL", b"SETUSER", name, *RESET, *rules])
                 words += self._lane_words(name, rules)
         gone = [name for name in before if name not in after]
         if gone:
             words.append([b"ACL", b"DELUSER", *gone])
         if words:
-            replies = await self._links.raw(index, [[b"MULTI"], *words, [b"EXEC"]])
-            if not replies[-1].startswith(b"*"):
-                raise LinkError(f"ERR instance {index} refuses the users: {replies[-1]!r}")
-            refused = next((one for one in _core.elements(replies[-1]) if one[:1] == b"-"), None)
-            if refused:
-                raise LinkError(f"ERR instance {index} refuses the users: {refused!r}")
+            await self._do(index, words)
+
+    async def _do(self, index: int, words: Sequence[Words]) -> None:
+        replies = await self._links.raw(index, [[b"MULTI"], *words, [b"EXEC"]])
+        if not replies[-1].startswith(b"*"):
+            raise LinkError(f"ERR instance {index} refuses the users: {replies[-1]!r}")
+        refused = next((one for one in _core.elements(replies[-1]) if one[:1] == b"-"), None)
+        if refused:
+            raise LinkError(f"ERR instance {index} refuses the users: {refused!r}")
 
     async def _read(self, index: int) -> dict[bytes, Rules]:
         """Read an instance's users as clients see them."""
@@ -264,6 +322,7 @@ class Users:
             self._core.set_user(name, self._ids[name])
         default = self.rules[DEFAULT]
         self._core.set_open(b"nopass" in default and b"on" in default)
+        self._tell_supervisor(control.Users(self.rules))
 
     async def _losers(self, before: Mapping[bytes, Rules]) -> list[int]:
         """Return the clients whose user is gone; close those who listen where theirs may not."""
