@@ -373,6 +373,7 @@ class Coordinator:
         await self._users.replay(index)
         await self._library.replay(index)
         await self._commits.recover(index)
+        await self._execution.borrowing.clean(index)
         await self._pubsub.renew(index)
         await self._monitoring.renew(index)
         await self._tracking.renew(index)

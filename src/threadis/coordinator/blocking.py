@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.commands import SCRIPTS
-from threadis.coordinator import streams
+from threadis.coordinator import scarcity, streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.answer import Handler, Reply
 from threadis.coordinator.departures import LEFT, Departures
@@ -101,7 +101,7 @@ class Blocking:
         parsed = self._table.parse(args)
         wish = request(parsed.row.name, args, [access.key for access in parsed.keys])
         if wish is None or not parsed.keys:
-            return await self._refusal(parsed, kind)
+            return await self._fault(parsed, kind)
         if token is not None:
             return await self._look(command, parsed, wish)
         # Ten thousand that come for one key at the same time: the first looks, the others join it.
@@ -259,6 +259,15 @@ class Blocking:
             if reply not in resp.NULLS:
                 break
         return reply
+
+    async def _fault(self, parsed: Parsed, kind: Kind) -> bytes:
+        """What is wrong with a command that can never wait, in the server's words."""
+        reply = await self._refusal(parsed, kind)
+        if reply.startswith(b"-") and not reply.startswith(scarcity.NO_MEMORY):
+            return reply
+        # Without memory there is no block that says so, but it needs none.
+        index, scratch = self._execution.links.any_ready(), self._execution.borrowing.scratch
+        return (await self._execution.links.raw(index, [parsed.args], db=scratch, kind=kind))[0]
 
     async def _refusal(self, parsed: Parsed, kind: Kind) -> bytes:
         """What is wrong with a command's syntax, in the server's words; where no key is."""

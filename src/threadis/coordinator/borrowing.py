@@ -11,14 +11,14 @@ So a command that fails, a script that is refused, a killed process leave every 
 """
 
 import asyncio
-import itertools
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from threadis.coordinator import fenced
-from threadis.coordinator.commits import Part, RefusedError
+from threadis.coordinator import fenced, scarcity
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, value
+from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.table import Access, Table
 
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
@@ -63,6 +63,7 @@ class Borrowing:
         self.databases = databases  # that clients may select
         self._links = links
         self._table = table
+        self._alone = [asyncio.Lock() for _ in links.everyone()]
         self.scratch = databases + SCRATCH  # without keys between two commands
 
     async def fetch(self, keys: Iterable[Access], db: int) -> dict[bytes, Copy]:
@@ -110,11 +111,38 @@ class Borrowing:
         copies: dict[bytes, Copy],
         written: Sequence[bytes],
         kind: Kind,
+        *,
+        needs_memory: bool,
     ) -> Outcome:
         """Run commands on copies at an instance; RefusedError if the server would not."""
         *first, last = commands
         async with self._links.lease(index, kind, self.scratch) as link:
-            return await self.evaluate_on(link, last, copies, written, before=first)
+            try:
+                return await self.evaluate_on(
+                    link, last, copies, written, before=first, is_script=False
+                )
+            except RefusedError as error:
+                is_scarce = error.reply.startswith(scarcity.NO_MEMORY)
+                if needs_memory or not is_scarce or not scarcity.tells(commands, kind.resp):
+                    raise
+            return await self._evaluate_without_memory(link, commands, copies, written)
+
+    async def _evaluate_without_memory(
+        self,
+        link: Link,
+        commands: Sequence[Words],
+        copies: dict[bytes, Copy],
+        written: Sequence[bytes],
+    ) -> Outcome:
+        before, after = _around(copies, written)
+        scarce = scarcity.block([*before, *commands, *after], link.kind.resp)
+        reply = (await link.ask(scarce, wait=None))[0]
+        results = scarcity.results(reply)
+        if results is None:
+            raise RefusedError(reply)
+        end = len(before) + len(commands)
+        replies = results[len(before) : end]
+        return _outcome(copies, written, results[: len(before)], replies, results[end:])
 
     async def evaluate_on(
         self,
@@ -126,52 +154,67 @@ class Borrowing:
         before: Sequence[Words] = (),
         back: Sequence[Words] = (),
         after: Sequence[Words] = (),
+        is_script: bool = True,
     ) -> Outcome:
         """The same on a connection of one's own; what stands around the script as in ``fenced``.
 
         The replies are those to ``before``, the script, ``after``.
         """
-        dumps: list[Words] = [[b"DUMP", key] for key in written]
-        ends: list[Words] = [[b"PEXPIRETIME", key] for key in written]
-        restores = [copy.restore(key) for key, copy in copies.items()]
-        names = list(dict.fromkeys([*copies, *written]))
-        clear: list[Words] = [[b"DEL", *names]] if names else []
+        first, last = _around(copies, written)
         await link.select(self.scratch)
         answers = await fenced.ask(
             link,
             script,
-            before=[*restores, *dumps, *before],
+            before=[*first, *before],
             back=back,
-            after=[*after, *dumps, *ends, *clear],
+            after=[*after, *last],
             only_as_block=True,
         )
+        if is_script and (answers.refusal or b"").startswith(scarcity.NO_MEMORY):
+            async with self._alone[link.index]:
+                return await self._evaluate_scarcely(
+                    link, script, copies, written, before, back, after
+                )
         if answers.refusal is not None:
             raise RefusedError(answers.refusal)
-        parts = iter(answers.before)
+        replies = [*answers.before[len(first) :], answers.reply, *answers.after[: len(after)]]
+        old, new = answers.before[: len(first)], answers.after[len(after) :]
+        return _outcome(copies, written, old, replies, new)
 
-        def take(count: int) -> list[bytes]:
-            return list(itertools.islice(parts, count))
+    async def _evaluate_scarcely(
+        self,
+        link: Link,
+        script: Words,
+        copies: dict[bytes, Copy],
+        written: Sequence[bytes],
+        before: Sequence[Words],
+        back: Sequence[Words],
+        after: Sequence[Words],
+    ) -> Outcome:
+        """A script on copies, not as a block: without memory the copies are made before it."""
+        first, last = _around(copies, written)
+        restores, dumps = first[: len(copies)], first[len(copies) :]
+        made = (await link.ask(scarcity.block(restores, link.kind.resp)))[0]
+        try:
+            restored = scarcity.results(made)
+            if restored is None:
+                raise RefusedError(made)
+            answers = await fenced.ask(
+                link, script, before=[*dumps, *before], back=back, after=[*after, *last]
+            )
+            if answers.refusal is not None:
+                raise RefusedError(answers.refusal)
+        except BaseException:
+            with contextlib.suppress(LinkError):
+                await self.clean(link.index)
+            raise
+        replies = [*answers.before[len(dumps) :], answers.reply, *answers.after[: len(after)]]
+        old, new = [*restored, *answers.before[: len(dumps)]], answers.after[len(after) :]
+        return _outcome(copies, written, old, replies, new)
 
-        refused = next((reply for reply in take(len(restores)) if reply.startswith(b"-")), None)
-        if refused is not None:
-            raise RefusedError(refused)
-        old_values = [value(reply) for reply in take(len(written))]
-        replies = [*take(len(before)), answers.reply]
-        parts = iter(answers.after)
-        replies += take(len(after))
-        new_values = [value(reply) for reply in take(len(written))]
-        expires = [int(value(reply)) for reply in take(len(written))]
-        changes: dict[bytes, Copy | None] = {}
-        for key, old, new, when in zip(written, old_values, new_values, expires, strict=True):
-            known = copies[key].expires if key in copies else GONE
-            if key in copies and copies[key].is_placeholder:
-                known = NO_EXPIRY
-            if new is None:
-                if old is not None:
-                    changes[key] = None
-            elif new != old or when != known:
-                changes[key] = Copy(new, when)
-        return Outcome(replies, changes)
+    async def clean(self, index: int) -> None:
+        """Delete copies that somebody who was ended in the middle has left."""
+        await self._links.raw(index, [[b"FLUSHDB"]], db=self.scratch)
 
     def writes(self, changes: dict[bytes, Copy | None], db: int) -> dict[int, Part]:
         """Turn changes into one part for each owner."""
@@ -180,3 +223,42 @@ class Borrowing:
             command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
             parts[self._table.owner(db, key)].append(command)
         return dict(parts)
+
+
+def _around(copies: dict[bytes, Copy], written: Sequence[bytes]) -> tuple[list[Words], list[Words]]:
+    """What comes before commands on copies, and behind them."""
+    dumps: list[Words] = [[b"DUMP", key] for key in written]
+    ends: list[Words] = [[b"PEXPIRETIME", key] for key in written]
+    names = list(dict.fromkeys([*copies, *written]))
+    clear: list[Words] = [[b"DEL", *names]] if names else []
+    restores = [copy.restore(key) for key, copy in copies.items()]
+    return [*restores, *dumps], [*dumps, *ends, *clear]
+
+
+def _outcome(
+    copies: dict[bytes, Copy],
+    written: Sequence[bytes],
+    before: Sequence[bytes],
+    replies: list[bytes],
+    after: Sequence[bytes],
+) -> Outcome:
+    """What the replies to ``_around`` say; RefusedError if a copy could not be made."""
+    restored, dumps = before[: len(copies)], before[len(copies) :]
+    refused = next((reply for reply in restored if reply.startswith(b"-")), None)
+    if refused is not None:
+        raise RefusedError(refused)
+    count = len(written)
+    old_values = [value(reply) for reply in dumps]
+    new_values = [value(reply) for reply in after[:count]]
+    expires = [int(value(reply)) for reply in after[count : 2 * count]]
+    changes: dict[bytes, Copy | None] = {}
+    for key, old, new, when in zip(written, old_values, new_values, expires, strict=True):
+        known = copies[key].expires if key in copies else GONE
+        if key in copies and copies[key].is_placeholder:
+            known = NO_EXPIRY
+        if new is None:
+            if old is not None:
+                changes[key] = None
+        elif new != old or when != known:
+            changes[key] = Copy(new, when)
+    return Outcome(replies, changes)

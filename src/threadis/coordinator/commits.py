@@ -29,23 +29,23 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import hiredis
 import msgspec
 
-from threadis import _core
+from threadis import _core, resp
+from threadis.coordinator import scarcity
 from threadis.coordinator.links import (
     Kind,
     Link,
     LinkError,
     Links,
     UnknownOutcomeError,
-    Words,
 )
 from threadis.coordinator.locks import Key, Lock, Locks
+from threadis.coordinator.phases import Part, Phases, RefusedError, results_in, results_of
 from threadis.coordinator.records import DECIDED, PREPARED, Prepared
 from threadis.coordinator.table import Table
 from threadis.coordinator.tasks import Tasks
@@ -56,18 +56,9 @@ RECORDS = 0  # a hidden database, counted from the first that clients cannot sel
 FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundred bytes
 RETRY = 0.05  # seconds between attempts to settle what a crash left open
 
-Part = Sequence[Words]
 # The instance, its socket if another process of it may have one that looks the same, and what
 # CLIENT LIST shows of it.
 Connection = tuple[int, str, bytes]
-
-
-class RefusedError(Exception):
-    """A server refused a part, so nothing was done; ``reply`` is what it said."""
-
-    def __init__(self, reply: bytes) -> None:
-        super().__init__(reply.decode(errors="replace"))
-        self.reply = reply
 
 
 class Commits:
@@ -81,26 +72,38 @@ class Commits:
         self._locks = locks
         self._table = table
         self._records = databases + RECORDS
+        self._phases = Phases(links, self._records)
         self._done: dict[int, list[bytes]] = {}  # records to delete, by the instance that decided
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
         self._settling = asyncio.Lock()
         self._tasks = Tasks()
 
     async def run(
-        self, parts: Mapping[int, Part], lock: Lock, *, db: int, kind: Kind
+        self,
+        parts: Mapping[int, Part],
+        lock: Lock,
+        *,
+        db: int,
+        kind: Kind,
+        is_scarce: bool = False,
     ) -> dict[int, list[bytes]]:
         """Run each part on its instance as one block; the replies of the commands.
+
+        If memory ``is_scarce``, nobody is asked first whether he would run his part.
 
         The caller holds ``lock`` on all keys. Raises RefusedError if nothing was done, LinkError
         if that is not known yet; then the lock is kept until it is.
         """
         first, *others = sorted(parts, key=lambda index: (-len(parts[index]), index))
         if not others:
-            return {first: await self._run_one(first, parts[first], db, kind)}
+            run = self._run_without_memory if is_scarce else self._run_one
+            return {first: await run(first, parts[first], db, kind)}
         name = os.urandom(12).hex().encode()
         self._running.add(name)
         try:
-            return await self._run_all(parts, lock, first, others, name, db, kind)
+            return await self._run_all(
+                parts, lock, first, others, name, db, kind, is_scarce=is_scarce
+            )
         finally:
             if not lock.is_kept:
                 self._running.discard(name)
@@ -114,6 +117,8 @@ class Commits:
         name: bytes,
         db: int,
         kind: Kind,
+        *,
+        is_scarce: bool,
     ) -> dict[int, list[bytes]]:
         async with AsyncExitStack() as stack:
             links = {}
@@ -123,20 +128,26 @@ class Commits:
             leader = links.pop(first)
             keys = lock.keys or list(self._named(parts.values(), db))
             try:
-                await self._prepare(links, parts, Prepared(first, db, keys, []), name)
+                record = Prepared(first, db, keys, [])
+                await self._phases.prepare(links, parts, record, name, is_scarce=is_scarce)
             except LinkError:  # nothing will be decided, but something may be prepared
                 self._spawn(self._settle_all(name, first, others))
                 raise
             try:
-                replies = {first: await self._decide(leader, parts[first], links, name, db)}
+                decide = self._phases.decide_without_memory if is_scarce else self._phases.decide
+                replies = {first: await decide(leader, parts[first], links, name, db)}
             except LinkError:
                 self._locks.doubt(lock, keys, first)
                 self._keep(lock, name, first, others, [leader])
                 raise
-            for link in links.values():
-                link.send([b"EXEC"])
             for index, link in links.items():
-                results = await _results_of(link)
+                last = self._phases.last(name, db)
+                scarce = scarcity.block([*parts[index], *last], kind.resp)
+                link.send(scarce if is_scarce else [b"EXEC"])
+            for index, link in links.items():
+                results = await results_of(link)
+                if results and results[-1] != resp.OK:
+                    results = None  # nothing was written
                 if results is not None:
                     replies[index] = results[: len(parts[index])]
         if failed := [index for index in others if index not in replies]:
@@ -161,54 +172,14 @@ class Commits:
                 for access in self._table.parse(words).keys:
                     yield where, access.key, True
 
+    async def _run_without_memory(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
+        block = scarcity.block(part, kind.resp)
+        return results_in([], (await self._links.raw(index, [block], db=db, kind=kind))[0])
+
     async def _run_one(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         commands = [[b"MULTI"], *part, [b"EXEC"]]
         replies = await self._links.raw(index, commands, db=db, kind=kind)
-        return _results(replies[1:-1], replies[-1])
-
-    async def _prepare(
-        self, links: dict[int, Link], parts: Mapping[int, Part], record: Prepared, name: bytes
-    ) -> None:
-        """Let the others look at their parts; raises RefusedError if one does not want it."""
-        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % record.db]
-        counts = {}
-        for index, link in links.items():
-            part = list(parts[index])
-            payload = replace(record, commands=part).encode()
-            note: Part = [hidden, [b"SET", PREPARED + name, payload], back]
-            batch = [*note, [b"MULTI"], *part, hidden, [b"DEL", PREPARED + name], back]
-            link.send(*batch)
-            counts[index] = len(batch)
-        refusal = None
-        try:
-            for index, link in links.items():
-                answer = await link.receive(counts[index])
-                refusal = refusal or next((one for one in answer if one.startswith(b"-")), None)
-        except BaseException:
-            for link in links.values():
-                link.is_spoilt = True
-            raise
-        if refusal is not None:
-            await self._withdraw(links, name)
-            raise RefusedError(refusal)
-
-    async def _withdraw(self, links: dict[int, Link], name: bytes) -> None:
-        for index, link in links.items():
-            await link.ask([b"DISCARD"])
-            await self._links.call(index, b"DEL", PREPARED + name, db=self._records)
-
-    async def _decide(
-        self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int
-    ) -> list[bytes]:
-        """Run the first's part; RefusedError if it would not."""
-        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        decided: Words = [b"SET", DECIDED + name, msgspec.json.encode(list(others))]
-        answer = await leader.ask([b"MULTI"], *part, hidden, decided, back, [b"EXEC"])
-        try:
-            return _results(answer[:-1], answer[-1])[: len(part)]
-        except RefusedError:
-            await self._withdraw(others, name)
-            raise
+        return results_in(replies[1:-1], replies[-1])
 
     def _keep(
         self, lock: Lock, name: bytes, first: int, others: list[int], links: Iterable[Link]
@@ -279,7 +250,12 @@ class Commits:
             if await self._ask(record.first, b"EXISTS", DECIDED + name):
                 hidden = [b"SELECT", b"%d" % self._records]
                 part = [*record.commands, hidden, [b"DEL", key], [b"SELECT", b"%d" % record.db]]
-                await self._run_one(index, part, record.db, Kind())
+                try:
+                    await self._run_one(index, part, record.db, Kind())
+                except RefusedError as error:
+                    if not error.reply.startswith(scarcity.NO_MEMORY):
+                        raise
+                    await self._run_without_memory(index, part, record.db, Kind())
                 log.warning("instance %d: completed a write to several instances", index)
             else:
                 await self._ask(index, b"DEL", key)
@@ -365,19 +341,3 @@ async def _retry(job: Callable[[], Awaitable[None]]) -> None:
             return await job()
         except (LinkError, RefusedError):
             await asyncio.sleep(RETRY)
-
-
-async def _results_of(link: Link) -> list[bytes] | None:
-    """The replies inside that of an EXEC just sent; None if it was refused, or did not come."""
-    try:
-        reply = (await link.receive(1))[0]
-    except LinkError:
-        return None
-    return _core.elements(reply) if reply.startswith(b"*") else None
-
-
-def _results(queued: list[bytes], reply: bytes) -> list[bytes]:
-    """The replies inside EXEC's; RefusedError if there are none."""
-    if reply.startswith(b"*") and not reply.startswith(b"*-1"):
-        return _core.elements(reply)
-    raise RefusedError(next((one for one in queued if one.startswith(b"-")), reply))

@@ -4,17 +4,19 @@
 the keys are borrowed by one instance.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from threadis import _core
-from threadis.coordinator import plans
+from threadis.coordinator import plans, scarcity
 from threadis.coordinator.borrowing import Borrowing
-from threadis.coordinator.commits import Commits, Part, RefusedError
+from threadis.coordinator.commits import Commits
 from threadis.coordinator.links import Kind, Links
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
+from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Table
 from threadis.coordinator.tracking import Tracking
@@ -96,13 +98,21 @@ class Execution:
         lock: Lock,
     ) -> list[bytes]:
         """Run several as one; their replies."""
+        needs_memory = self.need_memory(commands)
         copies = await self.borrowing.fetch(keys, db)
         written = list(dict.fromkeys(access.key for access in keys if access.writes))
         home = self.home(db, [access.key for access in keys])
-        outcome = await self.borrowing.evaluate(home, commands, copies, written, kind)
+        outcome = await self.borrowing.evaluate(
+            home, commands, copies, written, kind, needs_memory=needs_memory
+        )
         if outcome.changes:
-            await self.commit(self.borrowing.writes(outcome.changes, db), lock, db)
+            writes = self.borrowing.writes(outcome.changes, db)
+            await self.commit(writes, lock, db, needs_memory=needs_memory)
         return outcome.replies
+
+    def need_memory(self, commands: Iterable[Sequence[bytes]]) -> bool:
+        """Whether a server without memory refuses one of these."""
+        return any(self.table.parse(words).row.needs_memory for words in commands)
 
     async def missing(self, keys: Iterable[Access], db: int) -> list[bytes]:
         """Find keys that are not there, although nobody has asked to remove them."""
@@ -128,10 +138,24 @@ class Execution:
         return owners[0] if owners else self.links.any_ready()
 
     async def commit(
-        self, parts: dict[int, Part], lock: Lock, db: int, kind: Kind | None = None
+        self,
+        parts: dict[int, Part],
+        lock: Lock,
+        db: int,
+        kind: Kind | None = None,
+        *,
+        needs_memory: bool = True,
     ) -> dict[int, list[bytes]]:
-        """Write on several instances, all or nothing."""
-        return await self.commits.run(parts, lock, db=db, kind=kind or Kind())
+        """Write on several instances, all or nothing; without memory only what needs none."""
+        kind = kind or Kind()
+        try:
+            return await self.commits.run(parts, lock, db=db, kind=kind)
+        except RefusedError as error:
+            commands = itertools.chain.from_iterable(parts.values())
+            is_scarce = error.reply.startswith(scarcity.NO_MEMORY)
+            if needs_memory or not is_scarce or not scarcity.tells(commands, kind.resp):
+                raise
+        return await self.commits.run(parts, lock, db=db, kind=kind, is_scarce=True)
 
 
 def lock_names(keys: Iterable[Access], db: int) -> list[Key]:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from threadis import resp
-from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.links import Kind, Words, value
 from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.phases import Part, RefusedError
+from threadis.coordinator.scarcity import WORDS_MOST
 from threadis.coordinator.streams import read_groups, read_streams
 from threadis.coordinator.table import Access, Parsed
 
@@ -75,7 +76,9 @@ class Job:
             index = self.owner(key)
             places.append((index, len(parts[index])))
             parts[index].append(words)
-        replies = await self.execution.commit(dict(parts), self.lock, self.db, self.kind)
+        replies = await self.execution.commit(
+            dict(parts), self.lock, self.db, self.kind, needs_memory=self.parsed.row.needs_memory
+        )
         return [replies[index][at] for index, at in places]
 
 
@@ -89,7 +92,12 @@ def _by_owner(job: Job, keys: Sequence[bytes]) -> dict[int, list[bytes]]:
 async def _delete(job: Job) -> bytes:
     """DEL, UNLINK."""
     groups = _by_owner(job, job.args[1:])
-    replies = await job.write([(keys[0], [job.args[0], *keys]) for keys in groups.values()])
+    commands = [
+        (keys[at], [job.args[0], *keys[at : at + WORDS_MOST]])
+        for keys in groups.values()
+        for at in range(0, len(keys), WORDS_MOST)
+    ]
+    replies = await job.write(commands)
     return b":%d\r\n" % sum(int(value(reply)) for reply in replies)
 
 
@@ -239,7 +247,8 @@ async def _move(job: Job) -> bytes:
         return b":0\r\n"
     restore = copies[key].restore(key, *await _age(job, key))
     inside: list[Words] = [[b"SELECT", b"%d" % db], restore, [b"SELECT", b"%d" % job.db]]
-    await job.execution.commit({here: [[b"DEL", key]], there: inside}, job.lock, job.db, job.kind)
+    parts: dict[int, Part] = {here: [[b"DEL", key]], there: inside}
+    await job.execution.commit(parts, job.lock, job.db, job.kind, needs_memory=False)
     return b":1\r\n"
 
 

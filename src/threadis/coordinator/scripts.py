@@ -29,7 +29,6 @@ from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, declared
 from threadis.coordinator.callers import Callers, named
-from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import (
     LISTED_LIMIT,
@@ -49,6 +48,7 @@ from threadis.coordinator.library import Library
 from threadis.coordinator.links import Kind, Link
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group
 from threadis.coordinator.locks import Lock
+from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.table import Access
 from threadis.coordinator.taught import Taught
 from threadis.coordinator.users import Users
@@ -368,7 +368,8 @@ class Scripts:
     async def _write(self, call: Call, outcome: Outcome, lock: Lock) -> None:
         if outcome.changes:
             parts = self._execution.borrowing.writes(outcome.changes, call.db)
-            await self._execution.commit(parts, lock, call.db)
+            # What needs memory, the server has refused inside of the script.
+            await self._execution.commit(parts, lock, call.db, needs_memory=False)
 
     def _alone(self, db: int) -> Collection[bytes]:
         """What no script may do, because it would see one instance only."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from threadis import _core, resp
+from threadis.coordinator import scarcity
 from threadis.coordinator.alarms import Alarms, Place
 from threadis.coordinator.departures import LEFT, has_hung_up
 from threadis.coordinator.execution import Execution
@@ -354,6 +355,12 @@ class Serving:
         """Run a command where it cannot block; the type of a key before it, and the reply."""
         block: list[Words] = [[b"MULTI"], [b"TYPE", key], words, [b"EXEC"]]
         replies = await self.raw(index, block, db, kind)
+        is_refused = not replies[-1].startswith(b"*") and not self._execution.need_memory([words])
+        if is_refused and scarcity.tells([words], kind.resp):
+            block = [scarcity.block([[b"TYPE", key], scarcity.at_once(words)], kind.resp)]
+            replies = await self.raw(index, block, db, kind)
+            found, reply = scarcity.results(replies[0]) or (b"+none\r\n", replies[0])
+            return value(found), scarcity.as_waited(words, reply, kind.resp)
         if not replies[-1].startswith(b"*"):
             return b"", replies[2] if replies[2].startswith(b"-") else replies[-1]
         found, reply = _core.elements(replies[-1])

@@ -19,10 +19,10 @@ from threadis import _core, resp
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
-from threadis.coordinator.commits import RefusedError
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, Link, LinkError, Words
 from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.plans import reaches_other_databases
 from threadis.coordinator.table import Access, Parsed
 from threadis.coordinator.verdicts import Verdicts
@@ -204,7 +204,10 @@ class Transactions:
             index = next(iter(self._execution.table.owners(parsed, db)))
             places.append((index, len(parts[index])))
             parts[index].append(parsed.args)
-        replies = await self._execution.commit(dict(parts), lock, db, kind)
+        needs_memory = any(parsed.row.needs_memory for parsed in queued)
+        replies = await self._execution.commit(
+            dict(parts), lock, db, kind, needs_memory=needs_memory
+        )
         return [replies[index][at] for index, at in places]
 
     async def _run_in_order(

@@ -1,0 +1,121 @@
+"""The two phases of a write over several instances: what is said to whom, and what it answers.
+
+``commits`` says why, and what becomes of it if somebody is lost. Without memory nobody can be
+asked first whether he would run his part: then a script is what else is a block (``scarcity``).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from threadis import _core, resp
+from threadis.coordinator import scarcity
+from threadis.coordinator.links import Link, LinkError, Links, Words
+from threadis.coordinator.records import DECIDED, PREPARED, Prepared
+
+Part = Sequence[Words]
+
+
+class RefusedError(Exception):
+    """A server refused a part, so nothing was done; ``reply`` is what it said."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(reply.decode(errors="replace"))
+        self.reply = reply
+
+
+class Phases:
+    """Says it."""
+
+    def __init__(self, links: Links, records: int) -> None:
+        self._links = links
+        self._records = records  # their database
+
+    async def prepare(
+        self,
+        links: dict[int, Link],
+        parts: Mapping[int, Part],
+        record: Prepared,
+        name: bytes,
+        *,
+        is_scarce: bool,
+    ) -> None:
+        """Let the others look at their parts; raises RefusedError if one does not want it."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % record.db]
+        counts = {}
+        for index, link in links.items():
+            part = list(parts[index])
+            payload = replace(record, commands=part).encode()
+            note: Words = [b"SET", PREPARED + name, payload]
+            batch = [hidden, note, back, [b"MULTI"], *part, *self.last(name, record.db)]
+            if is_scarce:
+                batch = [hidden, scarcity.block([note], 2), back]
+            link.send(*batch)
+            counts[index] = len(batch)
+        refusal = None
+        try:
+            for index, link in links.items():
+                answer = await link.receive(counts[index])
+                refusal = refusal or next((one for one in answer if one.startswith(b"-")), None)
+        except BaseException:
+            for link in links.values():
+                link.is_spoilt = True
+            raise
+        if refusal is not None:
+            await self.withdraw(links, name)
+            raise RefusedError(refusal)
+
+    async def withdraw(self, links: dict[int, Link], name: bytes) -> None:
+        """Let the others forget their parts."""
+        for index, link in links.items():
+            await link.ask([b"DISCARD"])
+            await self._links.call(index, b"DEL", PREPARED + name, db=self._records)
+
+    async def decide(
+        self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int
+    ) -> list[bytes]:
+        """Run the first's part; RefusedError if it would not."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
+        decided: Words = [b"SET", DECIDED + name, msgspec.json.encode(list(others))]
+        answer = await leader.ask([b"MULTI"], *part, hidden, decided, back, [b"EXEC"])
+        try:
+            return results_in(answer[:-1], answer[-1])[: len(part)]
+        except RefusedError:
+            await self.withdraw(others, name)
+            raise
+
+    async def decide_without_memory(
+        self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int
+    ) -> list[bytes]:
+        """The same; what the server would not run has failed by itself."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
+        decided: Words = [b"SET", DECIDED + name, msgspec.json.encode(list(others))]
+        block = scarcity.block([*part, hidden, decided, back], leader.kind.resp)
+        reply = (await leader.ask(block))[0]
+        results = scarcity.results(reply) or [reply]
+        if results[-2:-1] != [resp.OK]:  # it may not write, so nothing was written
+            await self.withdraw(others, name)
+            raise RefusedError(next((one for one in results if one.startswith(b"-")), reply))
+        return results[: len(part)]
+
+    def last(self, name: bytes, db: int) -> Part:
+        """What ends the part of one that does not decide."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
+        return [hidden, [b"DEL", PREPARED + name], back]
+
+
+async def results_of(link: Link) -> list[bytes] | None:
+    """The replies inside that of an EXEC just sent; None if it was refused, or did not come."""
+    try:
+        reply = (await link.receive(1))[0]
+    except LinkError:
+        return None
+    return _core.elements(reply) if reply.startswith(b"*") else None
+
+
+def results_in(queued: list[bytes], reply: bytes) -> list[bytes]:
+    """The replies inside EXEC's; RefusedError if there are none."""
+    if reply.startswith(b"*") and not reply.startswith(b"*-1"):
+        return _core.elements(reply)
+    raise RefusedError(next((one for one in queued if one.startswith(b"-")), reply))

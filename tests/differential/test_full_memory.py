@@ -1,0 +1,87 @@
+"""At maxmemory without eviction, what only frees or reads is done on every road."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from differential.pair import Both, Pair
+from differential.test_keyspace import spread
+
+KEYS: Final = spread("f", each=1)  # on four instances
+A, B, C, D = KEYS
+FILL, VALUE = 300, b"x" * 20_000
+
+CONSUMES: Final = [
+    f"BLPOP {A}q 0", f"BLPOP {A}none {B}q 0", f"BRPOP {A}none {B}none 0.05", f"BLPOP {A}none 0.05",
+    f"BLMPOP 0 2 {A}none {C}q LEFT COUNT 2", f"BZPOPMIN {A}none {B}z 0", f"BZPOPMAX {C}z 0.05",
+    f"BZMPOP 0 2 {A}z {B}z MAX", f"BLMPOP x 1 {A} LEFT", f"BLPOP {A}z 0", f"LMPOP 2 {A}q {B}q LEFT",
+    f"XREAD STREAMS {A}s {B}s 0 0", f"XREAD BLOCK 10 STREAMS {A}s {B}s $ $",
+    f"XREAD COUNT 1 BLOCK 10 STREAMS {A}s {B}s 0 0", f"XREADGROUP GROUP g c STREAMS {A}s {B}s > >",
+]  # fmt: skip
+READS: Final = [
+    f"unordered SUNION {A}u {B}u {C}u", f"unordered SINTER {A}u {B}u", f"SINTERCARD 2 {A}u {B}u",
+    f"unordered SDIFF {A}u {B}u", f"ZUNION 2 {A}z {D}z WITHSCORES", f"ZINTER 2 {A}z {D}z",
+    f"PFCOUNT {A}h {B}h", f"MGET {A} {B} {C}", f"LCS {A} {B}",
+    f"EVAL_RO return(redis.call('get',KEYS[1])) 2 {A} {B}",
+    f"EVAL return({{redis.call('get',KEYS[1]),redis.call('get',KEYS[2])}}) 2 {A} {B}",
+    f"EVAL return(redis.call('get',ARGV[1])) 1 {A} {B}",
+]  # fmt: skip
+FREES: Final = [
+    f"SMOVE {A}u {B}u only", f"RENAME {A} {B}new", f"RENAMENX {C} {D}", f"DEL {A}s {B}s {C}s",
+    f"UNLINK {B}new {C} nosuch", f"EVAL return(redis.call('del',KEYS[1],KEYS[2])) 2 {D} {A}h",
+    f"MOVE {B} 1",
+]  # fmt: skip
+NEEDS: Final = [
+    f"INCR {A}n", f"MSET {A}n 1 {B}n 2", f"SINTERSTORE {A}d {B}u {C}u",
+    f"LMOVE {D}q {A}q LEFT LEFT",
+    f"MSETNX {A}n 1 {B}n 2", f"PFMERGE {C}h {B}h {D}h", f"BLMOVE {D}q {A}q LEFT LEFT 1",
+    f"EVAL return(redis.call('incr',KEYS[1])) 1 {A}n", "MULTI", f"INCR {A}n", f"INCR {B}n", "EXEC",
+    f"COPY {B} {C}new", f"LPUSH {D}q x", f"APPEND {B} x",
+]  # fmt: skip
+
+
+@pytest.fixture(params=["known", "new"])
+def full(pair: Pair, request: pytest.FixtureRequest) -> Iterator[Both]:
+    """Two servers that have no memory left; the proxy knows it, or will hear of it."""
+    with pair.both() as admin:
+        admin.same("FLUSHALL")
+        admin.same_all([[b"SET", b"fill%d" % number, VALUE] for number in range(FILL)])
+        for number, key in enumerate(KEYS):
+            for line in (
+                f"SET {key} {number}", f"RPUSH {key}q 1 2 3",
+                f"ZADD {key}z 1 a 2.5 b {number} {key}",
+                f"SADD {key}u a b {key} only", f"PFADD {key}h a {key}", f"XADD {key}s 1-1 f v",
+                f"XGROUP CREATE {key}s g 0",
+            ):  # fmt: skip
+                admin.same_line(line)
+        admin.same("SREM", f"{B}u", "only")
+        try:
+            admin.same("CONFIG", "SET", "maxmemory", "1mb")
+            if request.param == "known":
+                admin.same("APPEND", A, "x")
+            yield admin
+        finally:
+            admin.same("CONFIG", "SET", "maxmemory", "0")
+            admin.same("FLUSHALL")
+
+
+def test_what_frees_or_reads_is_done(pair: Pair, full: Both, protocol: int) -> None:
+    with pair.both(protocol) as both:
+        for line in [*CONSUMES, *READS, *FREES]:
+            both.same_line(line)
+    for key in KEYS:
+        full.same("EXISTS", *[f"{key}{end}" for end in ("", "q", "z", "u", "h", "s", "new")])
+    full.same("DBSIZE")
+
+
+def test_what_needs_memory_is_refused_before_anything(
+    pair: Pair, full: Both, protocol: int
+) -> None:
+    with pair.both(protocol) as both:
+        for line in NEEDS:
+            both.same_line(f"shape {line}")
+    for key in KEYS:
+        full.same("EXISTS", *[f"{key}{end}" for end in ("n", "d", "new")])
+        full.same("LRANGE", f"{key}q", 0, -1)
+    full.same("DBSIZE")
