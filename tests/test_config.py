@@ -46,6 +46,9 @@ def test_defaults() -> None:
     [
         ("port", "0", 0),
         ("port", "auto", None),
+        ("pin", "auto", None),
+        ("pin", "no", ()),
+        ("pin", "0-2,7", (0, 1, 2, 7)),
         ("unixsocketperm", "770", 0o770),
         ("unixsocketperm", "0700", 0o700),
         ("instances", "auto", None),
@@ -70,6 +73,8 @@ def test_a_flag_is_read(name: str, text: str, value: object) -> None:
     [
         ("port", "x", "--port: 'x' is neither auto nor from 0 to 65535"),
         ("port", "65536", "--port: '65536' is neither auto nor from 0 to 65535"),
+        ("pin", "0-", "--pin: '0-' is neither auto, no, nor a list of CPUs"),
+        ("pin", "yes", "--pin: 'yes' is neither auto, no, nor"),
         ("unixsocketperm", "778", "--unixsocketperm: '778' is not a mode in octal"),
         ("port", "-1", "--port: '-1' is neither auto"),
         ("port", "1_0", "--port: '1_0' is neither auto"),

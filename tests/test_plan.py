@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from threadis import machine, plan
+from threadis.errors import ConfigError
 from threadis.machine import Cpu, Machine
 
 
@@ -84,6 +85,46 @@ def test_the_quota_limits_the_cpus(quota: float, counted: int) -> None:
     assert len(machine.usable_cpus(limited)) == counted
     notes = plan.make(limited).notes
     assert any("the cgroup grants" in note for note in notes) == (counted < 4)
+
+
+def used(made: plan.Plan) -> list[int]:
+    return sorted(cpu for cpus in made.worker_cpus + made.instance_cpus for cpu in cpus)
+
+
+@pytest.mark.parametrize("quota", [0.5, 1.0, 4.0, 7.5])
+def test_under_a_quota_nobody_is_tied(quota: float) -> None:
+    """Else all containers of a machine would be tied to the same few CPUs."""
+    made = plan.make(Machine(flat(64).cpus, quota))
+    assert used(made) == []
+    assert not any(made.spins())
+    assert made.render()[0].startswith("any CPU   worker 0")
+    assert used(plan.make(Machine(flat(4).cpus, 4.0))) == [0, 1, 2, 3]
+    assert used(plan.make(Machine(flat(64).cpus, 4.0), pin=[60, 61, 62, 63])) == [60, 61, 62, 63]
+
+
+def test_cpus_that_others_are_tied_to_come_last() -> None:
+    first = plan.make(flat(8), 2, 2)
+    second = plan.make(flat(8), 2, 2, taken=dict.fromkeys(used(first), 1))
+    assert not set(used(first)) & set(used(second))
+    assert second.notes == []
+    third = plan.make(flat(8), 3, 3, taken=dict.fromkeys(used(first), 1))
+    assert set(used(second)) < set(used(third))
+    (note,) = third.notes
+    assert note.startswith("others are tied to CPU ")
+    assert third.spins().count(False) + [
+        cpus[0] in third.shared for cpus in third.instance_cpus
+    ].count(True) == len(third.shared)
+
+
+def test_cpus_can_be_named_or_left_to_the_kernel() -> None:
+    named = plan.make(flat(8), pin=[2, 3, 7])
+    assert used(named) == [2, 3, 7]
+    assert len(named.worker_cpus) + len(named.instance_cpus) == 3
+    free = plan.make(flat(8), pin=())
+    assert used(free) == []
+    assert (len(free.worker_cpus), len(free.instance_cpus)) == (5, 3)
+    with pytest.raises(ConfigError, match="pin: CPU 8 is not one that this process may use"):
+        plan.make(flat(8), pin=[0, 8])
 
 
 def write(root: Path, files: dict[str, str]) -> None:

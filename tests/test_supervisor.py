@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from conftest import STOP_LIMIT, Threadis
-from threadis import server_log
+from threadis import machine, server_log
 from threadis.server import Server
 from waiting import alive, until
 
@@ -74,6 +74,33 @@ def test_the_kernel_agrees_with_the_plan(threadis: Start) -> None:
     assert {len(names["worker-0"]), len(names["worker-1"])} == {1}
     assert names["worker-0"] | names["worker-1"] <= set(cpus)
     assert "but the kernel lets it" not in running.log()
+
+
+def affinities(running: Threadis) -> set[frozenset[int]]:
+    """On which CPUs the threads of the instances and the workers may run."""
+    pids = running.instance_pids()
+    tids = [
+        int(path.parent.name)
+        for path in Path(f"/proc/{running.proxy_pid()}/task").glob("*/comm")
+        if path.read_text().startswith("worker-")
+    ]
+    assert tids
+    return {frozenset(os.sched_getaffinity(one)) for one in [*pids, *tids]}
+
+
+def test_pinning_can_be_switched_off_and_cpus_be_named(threadis: Start) -> None:
+    ours = os.sched_getaffinity(0)
+    free = threadis("--pin", "no", "--instances", "2", "--workers", "2")
+    assert affinities(free) == {frozenset(ours)}
+    assert "any CPU   worker 0, worker 1, instance 0, instance 1" in free.log()
+    assert "should run on" not in free.log()
+    with free.client() as client:
+        assert client.info("threadis")["instance0"]["cpu"] == "any"
+    assert free.stop() == 0
+    cpu = max(ours)
+    tied = threadis("--pin", str(cpu), "--instances", "2", "--workers", "2")
+    assert affinities(tied) == {frozenset({cpu})}
+    assert machine.taken()[cpu] >= 4  # another one would go elsewhere
 
 
 def test_a_killed_instance_costs_only_its_own_keys(threadis: Start, stock_server: Server) -> None:

@@ -77,6 +77,7 @@ class Config:
     aclfile: str | None = _knob(None, values.path, LISTEN, "FILE", "ACL file with the users, for ACL SAVE and ACL LOAD, too (default: users.acl in --dir)")
     instances: int | None = _knob(None, values.auto_or_number(1, MAX_INSTANCES), CORES, "N|auto", "Stock servers, each on its own core; auto: from the CPUs, or as the data says.")
     workers: int | None = _knob(None, values.auto_or_number(1, MAX_WORKERS), CORES, "N|auto", "Proxy threads, each on its own core; auto: from the CPUs.")
+    pin: tuple[int, ...] | None = _knob(None, values.pinning, CORES, "auto|no|CPUS", "Which CPUs workers and instances are tied to, as 0-3,8; auto: free ones, and none under a CPU quota.")
     dir: str = _knob("threadis-data", values.path, DATA, "DIR", "Data directory; made when missing.")
     maxmemory: int = _knob(0, values.memory, DATA, "SIZE", "Memory for all instances together, as 100mb or 8gb; 0: no limit.")
     maxmemory_policy: str = _knob("noeviction", values.one_of(*POLICIES), DATA, "POLICY", "What to evict when the memory is full.")

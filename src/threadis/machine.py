@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,32 @@ def _upwards(mount: Path, path: str) -> Iterator[Path]:
     parts = [part for part in path.split("/") if part not in ("", "..")]
     for length in range(len(parts), -1, -1):
         yield mount.joinpath(*parts[:length])
+
+
+def taken() -> Counter[int]:
+    """How many threads of others are tied to each CPU: to one alone, as those of another server."""
+    found: Counter[int] = Counter()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        tied = [cpus.pop() for cpus in map(_affinity, _threads(process)) if len(cpus) == 1]
+        if tied and _text(process / "cmdline"):  # the kernel's own have none
+            found.update(tied)
+    return found
+
+
+def _threads(process: Path) -> list[int]:
+    try:
+        return [int(path.name) for path in (process / "task").iterdir()]
+    except OSError:  # it has ended
+        return []
+
+
+def _affinity(thread: int) -> set[int]:
+    try:
+        return os.sched_getaffinity(thread)
+    except OSError:
+        return set()
 
 
 def _quota_v2(folder: Path) -> list[float]:

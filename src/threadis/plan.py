@@ -1,27 +1,34 @@
 """Owns the plan: how many workers and instances there are, and which CPU each runs on (pure)."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from threadis.config import MAX_INSTANCES, MAX_WORKERS
+from threadis.errors import ConfigError
 from threadis.machine import Cpu, Machine, usable_cpus
 
+NOTHING: Mapping[int, int] = MappingProxyType({})
 WORKERS_SHARE = 7 / 12  # of the CPUs, where nobody says otherwise
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which CPUs each process or thread may run on, and what is worth saying about it."""
+    """Which CPUs each process or thread is tied to (none: to no one), and what is worth saying."""
 
     worker_cpus: list[list[int]]
     instance_cpus: list[list[int]]
     notes: list[str]
     is_limited: bool = False  # by a quota: who waits awake uses it up
+    shared: frozenset[int] = frozenset()  # CPUs that others are tied to, too
 
     def spins(self) -> list[bool]:
         """Whether each worker has its CPUs to itself, so that it may wait awake."""
         everyone = [cpu for cpus in self.worker_cpus + self.instance_cpus for cpu in cpus]
         return [
-            not self.is_limited and all(everyone.count(cpu) == 1 for cpu in cpus)
+            not self.is_limited
+            and cpus != []
+            and all(everyone.count(cpu) == 1 and cpu not in self.shared for cpu in cpus)
             for cpus in self.worker_cpus
         ]
 
@@ -33,24 +40,55 @@ class Plan:
         for name, cpus in rows:
             for cpu in cpus:
                 by_cpu.setdefault(cpu, []).append(name)
-        lines = [f"CPU {cpu:>3}   {', '.join(by_cpu[cpu])}" for cpu in sorted(by_cpu)]
+        free = [name for name, cpus in rows if not cpus]
+        lines = [f"any CPU   {', '.join(free)}"] if free else []
+        lines += [f"CPU {cpu:>3}   {', '.join(by_cpu[cpu])}" for cpu in sorted(by_cpu)]
         return lines + [f"note: {note}" for note in self.notes]
 
 
-def make(machine: Machine, instances: int | None = None, workers: int | None = None) -> Plan:
-    """A plan for this machine; None lets it choose."""
-    cpus = usable_cpus(machine)
-    instances, workers = _counts(len(cpus), instances, workers)
-    chosen = _in_node_order(cpus[: workers + instances])
-    plan = Plan([], [], [], is_limited=machine.quota is not None)
+def make(
+    machine: Machine,
+    instances: int | None = None,
+    workers: int | None = None,
+    pin: Sequence[int] | None = None,
+    taken: Mapping[int, int] = NOTHING,
+) -> Plan:
+    """A plan for this machine; None lets it choose.
+
+    ``taken`` says how many others are tied to a CPU: those come last. Under a quota below the CPUs
+    nobody is tied to one: all containers of a machine would choose the same.
+    """
+    usable = usable_cpus(machine)
+    if pin:
+        usable = _named(machine, pin)
+    instances, workers = _counts(len(usable), instances, workers)
     total = workers + instances
+    is_cut = machine.quota is not None and machine.quota < len(machine.cpus)
+    is_tied = bool(pin) or (pin is None and not is_cut)
+    cpus = sorted(usable, key=lambda cpu: taken.get(cpu.index, 0))
+    chosen = _in_node_order(cpus[:total])
+    shared = frozenset(cpu.index for cpu in chosen if is_tied and taken.get(cpu.index))
+    plan = Plan([], [], [], is_limited=machine.quota is not None, shared=shared)
     for place in range(total):
-        cpu = [chosen[place % len(chosen)].index]
+        cpu = [chosen[place % len(chosen)].index] if is_tied else []
         # Spread the workers evenly, so that each NUMA node holds both kinds
         is_worker = (place + 1) * workers // total > place * workers // total
         (plan.worker_cpus if is_worker else plan.instance_cpus).append(cpu)
-    plan.notes.extend(_notes(machine, cpus, total))
+    plan.notes.extend(_notes(machine, usable, total, is_tied=is_tied))
+    if shared:
+        words = ", ".join(map(str, sorted(shared)))
+        plan.notes.append(f"others are tied to CPU {words}, too; see --pin")
     return plan
+
+
+def _named(machine: Machine, pin: Sequence[int]) -> list[Cpu]:
+    """The CPUs of ``--pin``."""
+    known = {cpu.index: cpu for cpu in machine.cpus}
+    for index in pin:
+        if index not in known:
+            usable = ",".join(map(str, known))
+            raise ConfigError(f"pin: CPU {index} is not one that this process may use ({usable})")
+    return [known[index] for index in pin]
 
 
 def _counts(k: int, instances: int | None, workers: int | None) -> tuple[int, int]:
@@ -74,13 +112,13 @@ def _in_node_order(cpus: list[Cpu]) -> list[Cpu]:
     return sorted(cpus, key=lambda cpu: (cpu.node, cpu.sibling_rank, cpu.index))
 
 
-def _notes(machine: Machine, cpus: list[Cpu], total: int) -> list[str]:
+def _notes(machine: Machine, cpus: list[Cpu], total: int, *, is_tied: bool) -> list[str]:
     """What a user may not expect."""
     notes = []
     if len(cpus) < len(machine.cpus) and machine.quota is not None:
         notes.append(f"the cgroup grants {machine.quota:g} of {len(machine.cpus)} CPUs")
     if total > len(cpus):
         notes.append(f"{total} workers and instances share {len(cpus)} CPU(s)")
-    elif any(cpu.sibling_rank for cpu in cpus[:total]):
+    elif is_tied and any(cpu.sibling_rank for cpu in cpus[:total]):
         notes.append("some share a physical core (second threads are in use)")
     return notes

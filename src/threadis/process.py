@@ -194,6 +194,8 @@ def bytes_written(pid: int) -> int:
 def wrong_affinity(pid: int, cpus: Sequence[int], tids: Sequence[int] | None = None) -> set[int]:
     """CPUs that the kernel lets threads of a process use, beyond the planned ones or instead."""
     allowed: set[int] = set()
+    if not cpus:  # it is tied to none
+        return allowed
     if tids is None:
         with contextlib.suppress(OSError):
             tids = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]

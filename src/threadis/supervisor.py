@@ -52,7 +52,7 @@ def make_plan(config: Config) -> plan.Plan:
     instances = config.instances
     if instances is None and (layout := data_dir.read_layout(Path(config.dir))):
         instances = layout.instances
-    return plan.make(machine.read(), instances, config.workers)
+    return plan.make(machine.read(), instances, config.workers, config.pin, machine.taken())
 
 
 class Supervisor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from threadis.errors import ConfigError
+from threadis.machine import parse_cpu_list
 
 T = TypeVar("T")
 Reader = Callable[[str, object], T]
@@ -81,6 +82,18 @@ def auto_or_number(low: int, high: int) -> Reader[int | None]:
             raise ConfigError(f"{name}: {raw!r} is neither auto nor from {low} to {high}") from None
 
     return read
+
+
+def pinning(name: str, raw: object) -> tuple[int, ...] | None:
+    """``auto`` (None), ``no`` (none), or CPUs as the kernel lists them: 0-3,8; in TOML a list."""
+    if isinstance(raw, list):
+        raw = ",".join(map(str, raw))
+    words = str(raw).lower().replace(" ", "")
+    if words in ("auto", "no") and not isinstance(raw, bool):
+        return None if words == "auto" else ()
+    if not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", words):
+        raise ConfigError(f"{name}: {raw!r} is neither auto, no, nor a list of CPUs as 0-3,8")
+    return tuple(dict.fromkeys(parse_cpu_list(words)))
 
 
 def permissions(name: str, raw: object) -> int:

@@ -200,7 +200,7 @@ class Information:
             "threadis_protocol_errors": str(totals["protocol_errors"]),
         }
         for index, worker in enumerate(self._core.stats()):
-            cpus = "+".join(map(str, self._start.workers[index]))
+            cpus = "+".join(map(str, self._start.workers[index])) or "any"
             counts = {name: worker[name] for name in ("clients", "commands", "turns")}
             counts["awake_ms"] = worker["awake_nanoseconds"] // 1_000_000
             fields[f"worker{index}"] = _joined({"cpu": cpus, **counts})
@@ -224,7 +224,7 @@ class Information:
         shown = {
             "state": known.state.value,
             "pid": known.pid,
-            "cpu": "+".join(map(str, known.cpus)),
+            "cpu": "+".join(map(str, known.cpus)) or "any",
             "socket": known.socket,
             "used_memory": memory.get("used_memory", 0),
             "mem_fragmentation_ratio": memory.get("mem_fragmentation_ratio", 0),
