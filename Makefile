@@ -2,6 +2,8 @@
 
 VENV    := .venv
 BIN     := $(VENV)/bin
+PYTHON  := 3.11
+ENOUGH  := import sys; sys.exit(sys.version_info < (3, 11))
 ARGS    ?=
 PYTEST  ?=
 SOURCES := $(shell find rust/src src/threadis -name '*.rs') rust/Cargo.toml rust/Cargo.lock pyproject.toml
@@ -9,7 +11,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/rust/target
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test build lint types rust python format debian torture bench compat applications docs fuzz clean
+.PHONY: help serve test announced build lint types rust python format debian torture bench compat applications docs fuzz clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,12 +19,21 @@ help: ## this text
 serve: $(VENV)/.built ## build what is missing and serve on 127.0.0.1:6379 (ARGS="--port 7000 --instances 4")
 	@exec $(BIN)/threadis serve $(ARGS)
 
-test: debian lint types rust python ## build what is missing and pass everything (PYTEST="-k name" for some of the Python tests)
+test: announced debian lint types rust python ## build what is missing and pass everything, in about 20 minutes (PYTEST="-k name" for some of the Python tests)
+
+announced:
+	@echo 'all tests take about 20 minutes on two quiet cores; redis-server, nutcracker and wamerican are installed with apt if they are missing'
 
 build: $(VENV)/.built ## the virtual environment with threadis in it, editable
 
 $(VENV)/.built: $(SOURCES)
-	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@command -v cc >/dev/null || { echo 'make: there is no C compiler (cc); on Debian: apt install gcc'; exit 1; }
+	@command -v cargo >/dev/null || { echo 'make: there is no Rust (cargo); see https://rustup.rs'; exit 1; }
+	@$(BIN)/python -c '$(ENOUGH)' 2>/dev/null || { rm -rf $(VENV) && \
+	  { python3 -c '$(ENOUGH)' || \
+	    { echo 'make: python3 is older than $(PYTHON); put a newer one first in PATH'; exit 1; }; } && \
+	  { python3 -m venv $(VENV) || \
+	    { rm -rf $(VENV); echo 'make: python3 has no venv; on Debian: apt install python3-venv'; exit 1; }; }; }
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@echo 'building threadis (a minute or two the first time) ...'
 	@$(BIN)/python -m pip install --quiet --editable . --group dev

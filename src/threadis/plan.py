@@ -25,11 +25,9 @@ class Plan:
     def spins(self) -> list[bool]:
         """Whether each worker has its CPUs to itself, so that it may wait awake."""
         everyone = [cpu for cpus in self.worker_cpus + self.instance_cpus for cpu in cpus]
+        own = {cpu for cpu in everyone if everyone.count(cpu) == 1} - self.shared
         return [
-            not self.is_limited
-            and cpus != []
-            and all(everyone.count(cpu) == 1 and cpu not in self.shared for cpu in cpus)
-            for cpus in self.worker_cpus
+            not self.is_limited and cpus != [] and own.issuperset(cpus) for cpus in self.worker_cpus
         ]
 
     def render(self) -> list[str]:
