@@ -52,6 +52,34 @@ def test_a_log_of_everything_holds_up_nobody(threadis: Start) -> None:
         assert other.config_set("slowlog-log-slower-than", 10_000)
 
 
+def test_a_script_on_one_instance_does_not_hold_up_info(threadis: Start) -> None:
+    running = threadis("--instances", "2", "--save", "")
+    with running.client() as client, Raw(("127.0.0.1", running.port)) as busy:
+        for number in range(32):
+            client.set(f"k:{number}", "v")
+        assert client.info()["db0"]["keys"] == 32
+        client.config_set("lua-time-limit", 3000)  # until then it does not even say BUSY
+        busy.send(command("EVAL", "while true do end", 1, "k:1"))
+
+        def late() -> list[int]:
+            info = client.info()
+            assert info["db0"]["keys"] == 32  # as it was, while it is late
+            return [n for n in range(2) if info[f"instance{n}"]["late_ms"] > 0]
+
+        until(lambda: len(late()) == 1, "one instance is shown as it last was")
+        until(lambda: killed(client), "the script ends")
+        assert busy.reply().startswith(b"-")
+        until(lambda: not late(), "both answer again")
+
+
+def killed(client: "redis.Redis") -> bool:
+    """Whether a script could be killed."""
+    try:
+        return bool(client.script_kill())
+    except redis.RedisError:
+        return False
+
+
 def test_with_no_instance_to_ask_the_client_is_told_to_try_again(threadis: Start) -> None:
     running = threadis("--instances", "2", "--save", "")
     pids = running.instance_pids()

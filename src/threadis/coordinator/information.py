@@ -15,11 +15,12 @@ from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.pubsub import Pubsub
+from threadis.coordinator.surveys import PATIENCE, WHOLE, Surveys, only
 from threadis.coordinator.tallies import Tallies, Tally
+from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.tracking import Tracking
 
 OURS: Final = "threadis"
-WHOLE: Final = (b"default", b"all", b"everything")  # arguments that include our section
 NEEDED: Final = (b"memory", b"stats", b"keyspace")  # what our section is made of
 
 
@@ -51,6 +52,8 @@ class Information:
         self._blocking = blocking
         self._pause = pause
         self._tallies = tallies
+        self._surveys = Surveys(links)
+        self._tasks = Tasks()
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
 
@@ -58,18 +61,30 @@ class Information:
         """INFO [section …]."""
         wanted = [arg.lower() for arg in command.args[1:]]
         asked = [section for section in wanted if section != OURS.encode()]
+        is_whole = not wanted or any(word in WHOLE for word in wanted)
+        is_ours = is_whole or OURS.encode() in wanted
+        sections = [*asked, *NEEDED] if is_ours and not is_whole else asked
+        if asked or not wanted:
+            await self._tidy()
+        answers, tally = await asyncio.gather(self._surveys.ask(sections), self._tallies.read())
         text = ""
         if asked or not wanted:
-            await self._commits.tidy()
-            answers = await self._ask(asked)
             if not answers:
                 raise LinkError("TRYAGAIN no instance is ready; the command was not run")
-            merged = merging.merge(list(answers.values()))
-            self._put_ours_in(merged, await self._tallies.read())
+            parts = list(answers.values())
+            if sections != asked:  # some of it is for our own section
+                parts = [only(part, asked) for part in parts]
+            merged = merging.merge(parts)
+            self._put_ours_in(merged, tally)
             text = merging.render(merged)
-        if not wanted or OURS.encode() in wanted or any(word in WHOLE for word in wanted):
-            text += ("\r\n" if text else "") + await self._own_section()
+        if is_ours:
+            text += ("\r\n" if text else "") + self._own_section(answers)
         return resp.text(text.encode(), command.info.resp)
+
+    async def _tidy(self) -> None:
+        """Delete our records, so that they are not counted; no instance is waited for long."""
+        tidying = self._tasks.start(self._commits.tidy(), "tidying up for INFO")
+        await asyncio.wait([tidying], timeout=PATIENCE)
 
     async def reset(self, command: _core.Command) -> bytes:
         """CONFIG RESETSTAT: the instances' counters and ours."""
@@ -78,21 +93,6 @@ class Information:
         await self._tallies.read(reset=True)
         self._zero = self._totals()
         return resp.OK
-
-    async def _ask(self, sections: list[bytes]) -> dict[int, Sections]:
-        """Ask every instance that can be asked; those that fail are left out."""
-        ready = self._links.ready()
-        answers = await asyncio.gather(
-            *(self._links.call(index, b"INFO", *sections) for index in ready),
-            return_exceptions=True,
-        )
-        parsed = {}
-        for index, answer in zip(ready, answers, strict=True):
-            if isinstance(answer, bytes):
-                parsed[index] = merging.parse(answer.decode(errors="replace"))
-            elif not isinstance(answer, LinkError):
-                raise LinkError(str(answer))  # BUSY: a script runs there
-        return parsed
 
     def _totals(self) -> dict[str, int]:
         totals: dict[str, int] = {}
@@ -173,9 +173,8 @@ class Information:
             known[db]: keyspace[known[db]] for db in sorted(known) if db < self._start.databases
         }
 
-    async def _own_section(self) -> str:
+    def _own_section(self, answers: Mapping[int, Sections]) -> str:
         """Render `# Threadis`: the version, the sizes, and a line for each instance."""
-        answers = await self._ask(list(NEEDED))
         totals = self._totals()
         fields = {
             "threadis_version": __version__,
@@ -226,10 +225,12 @@ class Information:
             "pid": known.pid,
             "cpu": "+".join(map(str, known.cpus)) or "any",
             "socket": known.socket,
+            "late_ms": self._surveys.age(index),
             "used_memory": memory.get("used_memory", 0),
             "mem_fragmentation_ratio": memory.get("mem_fragmentation_ratio", 0),
             "instantaneous_ops_per_sec": stats.get("instantaneous_ops_per_sec", 0),
             "keys": keys,
+            "late_ms": self._surveys.age(index),
         }
         return _joined(shown)
 

@@ -4,6 +4,7 @@ Numbers are added unless their name says that they are not amounts (times, ratio
 are taken from the first instance, except states, where the worst is shown. Pure functions.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -99,20 +100,26 @@ def _field(name: str, values: list[str]) -> str:
         return values[0]
     if name.endswith("_status"):
         return next((value for value in values if value != "ok"), "ok")
-    if not all(NUMBER.match(value) for value in values):
-        return values[0]
     return _number(name, values)
 
 
 def _number(name: str, values: list[str]) -> str:
+    """Combine numbers; the first of what are none."""
+    try:
+        return str(_rule(name)(map(int, values)))
+    except ValueError:
+        if not all(NUMBER.match(value) for value in values):
+            return values[0]
     decimals = max(len(value.partition(".")[2]) for value in values)
-    numbers = [float(value) if decimals else int(value) for value in values]
-    combine: Callable[[list[float]], float] = sum
+    return f"{_rule(name)(map(float, values)):.{decimals}f}"
+
+
+@functools.lru_cache(4096)
+def _rule(name: str) -> Callable[[Iterable[float]], float]:
+    """How numbers of this name are combined; servers have some hundred names."""
     if name in SMALLEST:
-        combine = min
-    elif LARGEST.search(name):
-        combine = max
-    return f"{combine(numbers):.{decimals}f}"
+        return min
+    return max if LARGEST.search(name) else sum
 
 
 def counts(value: str) -> dict[str, str]:
@@ -138,9 +145,7 @@ def _structured(name: str, values: list[str]) -> str:
 
 
 def _amount(field: str, values: list[str], is_latency: bool) -> str:
-    if not all(NUMBER.match(value) for value in values):
-        return values[0]
-    if is_latency:
+    if is_latency and all(map(NUMBER.match, values)):
         return max(values, key=float)
     return _number(field, values)
 
