@@ -22,7 +22,7 @@ def test_python_is_met_in_few_rust_files() -> None:
         "python/config.rs",
         "python/convert.rs",
         "python/facts.rs",
-        "python/feed.rs",
+        "python/pubsub.rs",
         "python/letters.rs",
         "python/lines.rs",
         "python/placement.rs",

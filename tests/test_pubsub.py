@@ -157,3 +157,22 @@ def test_who_leaves_with_many_subscriptions_costs_nobody_else_much(
         # Clients time out after five seconds: nobody waits for all of it
         until(lambda: upstream() == 0, "the instances are unsubscribed")
         assert other.config_set("maxmemory-samples", 6)
+
+
+@pytest.mark.parametrize(
+    ("subscribe", "publish"),
+    [("SUBSCRIBE", "PUBLISH"), ("PSUBSCRIBE", "PUBLISH"), ("SSUBSCRIBE", "SPUBLISH")],
+)
+def test_a_message_reaches_whoever_has_sent_a_subscription_before(
+    threadis: Callable[..., Threadis], subscribe: str, publish: str
+) -> None:
+    """Also before the instances know of it: the confirmation comes first all the same."""
+    running = threadis("--instances", "2", "--workers", "1")
+    with Raw(("127.0.0.1", running.port)) as speaker, Raw(("127.0.0.1", running.port)) as listener:
+        speaker.ask("PING")
+        listener.ask("PING")
+        for number in range(50):
+            listener.send(command(subscribe, str(number)))
+            assert speaker.ask(publish, str(number), "x") == b":1\r\n"
+            assert subscribe.lower().encode() in listener.reply()
+            assert b"message" in listener.reply()

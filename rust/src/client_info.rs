@@ -93,6 +93,8 @@ pub struct Session {
     pub over_since: Option<u64>,
     /// Bytes of its replies that are left in instances, because it does not read.
     pub withheld: usize,
+    /// Of SUBSCRIBE, while the instances are being subscribed: messages come behind it.
+    pub confirmation: Vec<u8>,
     /// MONITOR.
     pub monitor: Monitor,
     /// CLIENT TRACKING.

@@ -121,6 +121,7 @@ impl Worker {
             lately: 0,
             over_since: None,
             withheld: 0,
+            confirmation: Vec::new(),
             monitor: Monitor::default(),
             tracking: None,
         };
@@ -196,9 +197,7 @@ impl Worker {
                 Mail::EndPause => self.end_pause(),
                 Mail::Kill(ids, after_replies) => self.kill(&ids, after_replies),
                 Mail::Confine { user, channels } => self.confine(&user, &channels),
-                Mail::Subscribe { key, kind, names, ticket } => {
-                    self.subscribe_to(key, kind, names, ticket);
-                }
+                Mail::Subscribe { key, ticket } => self.confirm_late(key, ticket),
                 Mail::Track(key, mode) => self.track(key, mode),
                 Mail::Invalidate { origin, target, body } => {
                     self.tell_invalid(origin, target, body.as_deref());
@@ -228,8 +227,7 @@ impl Worker {
         let session = &client.session;
         let state = self.lanes.state(client.lane_set);
         let now = self.now_seconds;
-        let subscribed =
-            |kind| client.subscriptions.as_ref().map_or(0, |known| known.names(kind).len());
+        let subscribed = |kind| client.subscriptions.as_ref().map_or(0, |known| known.count(kind));
         let command = match client.last_command {
             usize::MAX => "NULL".into(),
             row => String::from_utf8_lossy(&self.shared.table.row(row).name).into_owned(),

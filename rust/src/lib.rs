@@ -90,6 +90,7 @@ pub mod tracking;
 pub mod tracking_table;
 pub mod trying;
 mod upload;
+pub mod upstreams;
 pub mod users;
 pub mod waited;
 mod work_lanes;

@@ -5,7 +5,7 @@ use crate::forward::{Taken, printable};
 use crate::number::push_u64;
 use crate::request::{Args, push_array, push_bulk};
 use crate::shared::{ClientKey, ToCoordinator};
-use crate::subscriptions::{Change, KINDS, Kind, Message, Name};
+use crate::subscriptions::{KINDS, Kind, Message, Name};
 use crate::tracking::runs_script;
 use crate::worker::Worker;
 use std::collections::HashSet;
@@ -114,46 +114,43 @@ impl Worker {
         }
     }
 
-    /// Subscribes at once to names that have subscribers: the instances are subscribed to them
-    /// already. Others go by way of the coordinator, which comes back with `subscribe_to`.
+    /// Subscribes: for what clients publish, at once. Until the instances are subscribed as well, which
+    /// the coordinator sees to, the client is not told, and messages wait.
     fn subscribe(&mut self, place: usize, kind: Kind, args: Args) {
         let names: Vec<Name> = args.iter().skip(1).map(Name::from).collect();
         let fresh = self.fresh(place, kind, &names);
         let shared = self.shared.clone();
-        let inbox = &shared.doors[self.index].messages;
-        if let Some(messages) = shared.registry.join_known(kind, &fresh, self.index, inbox) {
-            self.deliver_messages(messages);
-            self.confirm(place, kind, &names);
+        let (messages, are_upstream) =
+            shared.registry.join(kind, &fresh, self.index, &shared.doors, &shared.coordinator);
+        self.deliver_messages(messages); // to those who were subscribed before
+        let confirmation = self.enter(place, kind, &names);
+        let client = &mut self.clients[place];
+        if are_upstream {
+            client.out.extend_from_slice(&confirmation);
+            self.mark_dirty(place);
             return;
         }
-        let names = names.iter().map(|name| name.to_vec()).collect();
-        let letter = ToCoordinator::Subscribe { key: self.key(place), kind, names };
-        let client = &mut self.clients[place];
+        client.session.confirmation = confirmation;
         client.owe(Owed::Waiting(client.last_row()));
         client.gate = Gate::Coordinator;
-        shared.coordinator.post(letter);
+        let names = fresh.iter().map(|name| name.to_vec()).collect();
+        shared.coordinator.post(ToCoordinator::Subscribe { key: self.key(place), kind, names });
     }
 
-    /// The instances are subscribed: now the client is, too.
-    pub(crate) fn subscribe_to(
-        &mut self,
-        key: ClientKey,
-        kind: Kind,
-        names: Vec<Vec<u8>>,
-        ticket: u64,
-    ) {
+    /// The instances are subscribed: now the client is told.
+    pub(crate) fn confirm_late(&mut self, key: ClientKey, ticket: u64) {
         let place = key.place;
         let is_here = self.clients.get(place).is_some_and(|client| {
             client.generation == key.generation && client.closing != Closing::Now
         });
         if is_here && matches!(self.clients[place].owed.front(), Some(Owed::Waiting(_))) {
-            let names: Vec<Name> = names.into_iter().map(Name::from).collect();
-            let fresh = self.fresh(place, kind, &names);
-            self.change_registry(Change::Join, kind, &fresh);
             self.count_answered(place, b"");
-            self.clients[place].pop_front();
-            self.confirm(place, kind, &names);
+            let client = &mut self.clients[place];
+            let confirmation = std::mem::take(&mut client.session.confirmation);
+            client.out.extend_from_slice(&confirmation);
+            client.pop_front();
             self.open_gate(place);
+            self.mark_dirty(place);
         }
         // Also for one who is gone: the coordinator waits for this to count again.
         self.shared.coordinator.post(ToCoordinator::Subscribed(ticket));
@@ -162,50 +159,36 @@ impl Worker {
     /// The names that a client is not subscribed to, each once.
     fn fresh(&self, place: usize, kind: Kind, names: &[Name]) -> Vec<Name> {
         let known = self.clients[place].subscriptions.as_ref();
-        let is_known = |name: &Name| known.is_some_and(|known| known.names(kind).contains(name));
+        let is_known = |name: &Name| known.is_some_and(|known| known.has(kind, name));
         let mut seen = HashSet::new();
         names.iter().filter(|name| !is_known(name) && seen.insert(*name)).cloned().collect()
     }
 
-    /// Counts in or out; what was posted before reaches those who were subscribed then.
-    fn change_registry(&mut self, change: Change, kind: Kind, names: &[Name]) {
-        let shared = self.shared.clone();
-        let messages = shared.registry.change(
-            change,
-            kind,
-            names,
-            self.index,
-            &shared.doors,
-            &shared.coordinator,
-        );
-        self.deliver_messages(messages);
-    }
-
-    /// Enters a client, which the registry counts already, into the audience, and tells it.
-    fn confirm(&mut self, place: usize, kind: Kind, names: &[Name]) {
+    /// Enters a client, which the registry counts already, into the audience; what it shall be told.
+    fn enter(&mut self, place: usize, kind: Kind, names: &[Name]) -> Vec<u8> {
         let resp3 = self.is_resp3(place);
         let client = &mut self.clients[place];
         if client.subscriptions.is_none() {
             self.audience.clients += 1;
         }
         let known = client.subscriptions.get_or_insert_default();
+        let mut confirmation = Vec::new();
         for name in names {
-            if known.names_mut(kind).insert(name.clone()) {
+            if known.add(kind, name) {
                 self.audience.add(kind, name, place);
             }
-            let word = word(kind, Change::Join);
-            push_confirmation(&mut client.out, resp3, word, Some(name), known.shown(kind));
+            let count = known.shown(kind);
+            push_confirmation(&mut confirmation, resp3, subscribed(kind), Some(name), count);
         }
         client.confined = !resp3;
-        self.mark_dirty(place);
+        confirmation
     }
 
     fn unsubscribe(&mut self, place: usize, kind: Kind, args: Args) {
         if self.shared.unsubscribing_needs_subscription
             && self.clients[place].subscriptions.is_none()
         {
-            let name = word(kind, Change::Leave);
-            let name = String::from_utf8_lossy(name);
+            let name = String::from_utf8_lossy(unsubscribed(kind));
             return self
                 .refuse(place, &format!("NOSUB '{name}' command executed not in subscribed mode"));
         }
@@ -214,33 +197,41 @@ impl Worker {
             args.iter().skip(1).map(Name::from).collect()
         } else {
             let known = self.clients[place].subscriptions.as_ref();
-            known.map_or_else(Vec::new, |known| known.names(kind).iter().cloned().collect())
+            known.map_or_else(Vec::new, |known| known.in_order(kind))
         };
         if names.is_empty() {
             let client = &mut self.clients[place];
             let left = client.subscriptions.as_ref().map_or(0, |known| known.shown(kind));
-            push_confirmation(&mut client.out, resp3, word(kind, Change::Leave), None, left);
+            push_confirmation(&mut client.out, resp3, unsubscribed(kind), None, left);
         }
         let known = self.clients[place].subscriptions.as_deref();
-        let is_known = |name: &&Name| known.is_some_and(|known| known.names(kind).contains(*name));
+        let is_known = |name: &&Name| known.is_some_and(|known| known.has(kind, name));
         let mut seen = HashSet::new();
         let leaving = names.iter().filter(|name| is_known(name) && seen.insert(*name));
         let leaving: Vec<Name> = leaving.cloned().collect();
-        self.change_registry(Change::Leave, kind, &leaving);
+        self.count_out(kind, &leaving);
         for name in names {
             self.leave(place, kind, &name);
             let client = &mut self.clients[place];
             let left = client.subscriptions.as_ref().map_or(0, |known| known.shown(kind));
-            push_confirmation(&mut client.out, resp3, word(kind, Change::Leave), Some(&name), left);
+            push_confirmation(&mut client.out, resp3, unsubscribed(kind), Some(&name), left);
         }
         self.forget_subscriber(place);
         self.mark_dirty(place);
     }
 
+    /// Counts a client out; what was posted before reaches those who were subscribed then.
+    fn count_out(&mut self, kind: Kind, names: &[Name]) {
+        let shared = self.shared.clone();
+        let registry = &shared.registry;
+        let messages = registry.leave(kind, names, self.index, &shared.doors, &shared.coordinator);
+        self.deliver_messages(messages);
+    }
+
     /// Takes a client, which the registry has counted out, from the audience.
     fn leave(&mut self, place: usize, kind: Kind, name: &Name) {
         let known = self.clients[place].subscriptions.as_deref_mut();
-        if known.is_some_and(|known| known.names_mut(kind).remove(name)) {
+        if known.is_some_and(|known| known.remove(kind, name)) {
             self.audience.remove(kind, name, place);
         }
     }
@@ -260,8 +251,8 @@ impl Worker {
             let Some(known) = &self.clients[place].subscriptions else {
                 return;
             };
-            let names: Vec<Name> = known.names(kind).iter().cloned().collect();
-            self.change_registry(Change::Leave, kind, &names);
+            let names = known.in_order(kind);
+            self.count_out(kind, &names);
             for name in names {
                 self.leave(place, kind, &name);
             }
@@ -288,7 +279,9 @@ impl Worker {
                     client.out = self.pool.pop().unwrap_or_default();
                 }
                 let first = if self.lanes.state(client.lane_set).resp3 { b'>' } else { b'*' };
-                if self.shared.pushes_follow_replies && runs_script(client, &self.shared.table) {
+                let is_told_first = !client.session.confirmation.is_empty()
+                    || self.shared.pushes_follow_replies && runs_script(client, &self.shared.table);
+                if is_told_first {
                     client.push_behind([&[first], &*message.frame].concat());
                 } else {
                     client.push(first, &message.frame);
@@ -314,14 +307,19 @@ impl Worker {
     }
 }
 
-fn word(kind: Kind, change: Change) -> &'static [u8] {
-    match (kind, change) {
-        (Kind::Channel, Change::Join) => b"subscribe",
-        (Kind::Pattern, Change::Join) => b"psubscribe",
-        (Kind::Shard, Change::Join) => b"ssubscribe",
-        (Kind::Channel, Change::Leave) => b"unsubscribe",
-        (Kind::Pattern, Change::Leave) => b"punsubscribe",
-        (Kind::Shard, Change::Leave) => b"sunsubscribe",
+fn subscribed(kind: Kind) -> &'static [u8] {
+    match kind {
+        Kind::Channel => b"subscribe",
+        Kind::Pattern => b"psubscribe",
+        Kind::Shard => b"ssubscribe",
+    }
+}
+
+fn unsubscribed(kind: Kind) -> &'static [u8] {
+    match kind {
+        Kind::Channel => b"unsubscribe",
+        Kind::Pattern => b"punsubscribe",
+        Kind::Shard => b"sunsubscribe",
     }
 }
 

@@ -31,10 +31,10 @@ mod commits;
 mod config;
 mod convert;
 mod facts;
-mod feed;
 mod letters;
 mod lines;
 mod placement;
+mod pubsub;
 mod replies;
 mod rows;
 mod scripts;
@@ -45,10 +45,10 @@ use commits::{Finished as FinishedCommits, Locked, PyLockTable, Unsettled, Worke
 use config::Config;
 use convert::os_error;
 use facts::{build_profile, glob_matches, slot};
-use feed::{Feed, Interest, Subscribe, Subscribed};
 use letters::{ClientList, Command, Heard, Left, Logged, Ran, Stopped, Tally, letter_to_python};
 use lines::Lines;
 use placement::PyPlacement;
+use pubsub::{Interest, Said, Subscribe, Subscribed, Upstreams};
 use replies::{Replies, elements};
 use rows::CommandRow;
 use scripts::{KnownScripts, Overdue, Strayed};
@@ -64,9 +64,9 @@ mod _core {
         build_profile, elements, glob_matches, slot,
     };
     #[pymodule_export]
-    use super::{Feed, Interest, Lines, PyPlacement, Subscribe, Subscribed, Trackers};
-    #[pymodule_export]
     use super::{FinishedCommits, Locked, PyLockTable, Unsettled, WorkerCommits};
+    #[pymodule_export]
+    use super::{Interest, Lines, PyPlacement, Said, Subscribe, Subscribed, Trackers, Upstreams};
     #[pymodule_export]
     use super::{KnownScripts, Overdue, Strayed};
     #[pymodule_export]
@@ -120,6 +120,7 @@ impl Proxy {
             asks_who_first: config.asks_who_first,
             ordered_pipelines: config.ordered_pipelines,
             registry: Registry::default(),
+            upstreams: crate::upstreams::Upstreams::new(config.instance_count).map_err(os_error)?,
             ears: Ears::default(),
             tracking: Tracking::default(),
             waited: Waited::default(),
@@ -198,12 +199,12 @@ impl Proxy {
         }
     }
 
-    /// Subscribes a client, now that the instances are subscribed; answers with `Subscribed`.
+    /// Tells a client that it is subscribed, now that the instances are; answers with `Subscribed`.
     fn subscribe(&self, request: &Subscribe, ticket: u64) {
         let (worker, place, generation) = (request.worker, request.place, request.generation);
         let key = ClientKey { worker, place, generation };
-        let (kind, names) = (KINDS[request.kind], request.names.clone());
-        self.shared.doors[worker].mailbox.post(Mail::Subscribe { key, kind, names, ticket });
+        self.shared.registry.are_upstream(KINDS[request.kind], &request.names);
+        self.shared.doors[worker].mailbox.post(Mail::Subscribe { key, ticket });
     }
 
     /// How many channels, patterns and sharded channels have subscribers.

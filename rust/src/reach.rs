@@ -72,6 +72,33 @@ impl Worker {
         Some(lane)
     }
 
+    /// Clients behind a full lane go on once it has room.
+    pub(crate) fn wake_lane_waiters(&mut self, place: usize) {
+        let Some(lane) = self.lanes.get_mut(place) else {
+            return;
+        };
+        if lane.waiting.is_empty() || (lane.is_full() && !lane.is_broken) {
+            return;
+        }
+        let count = lane.room().min(lane.waiting.len());
+        let woken: Vec<(u32, u32)> = lane.waiting.drain(..count).collect();
+        self.wake(woken);
+    }
+
+    /// Whoever still waits for a lane tries again.
+    pub(crate) fn wake(&mut self, waiting: Vec<(u32, u32)>) {
+        for (client, generation) in waiting {
+            let client = client as usize;
+            if self
+                .clients
+                .get(client)
+                .is_some_and(|known| known.generation == generation && known.gate == Gate::Lane)
+            {
+                self.open_gate(client);
+            }
+        }
+    }
+
     pub(crate) fn wait_for_lane(&mut self, place: usize, lane: usize) -> Taken {
         let client = &mut self.clients[place];
         client.gate = Gate::Lane;

@@ -29,6 +29,8 @@ pub struct Settings {
     pub tcp_keepalive: AtomicU64,
     /// SLOWLOG wants everything, also what workers answer.
     pub log_all: AtomicBool,
+    /// Instances tell of keyspace events.
+    pub events: AtomicBool,
     /// What CLIENT PAUSE holds back; see `pause`.
     pub pause: AtomicU8,
 }
@@ -46,6 +48,7 @@ impl Settings {
             "newcomers-room" => self.newcomers_room.store(size, Relaxed),
             "newcomers-worker" => self.newcomers_worker.store(size, Relaxed),
             "log-all" => self.log_all.store(value != 0, Relaxed),
+            "events" => self.events.store(value != 0, Relaxed),
             "protected-mode" => self.protected_mode.store(value != 0, Relaxed),
             _ => return false,
         }

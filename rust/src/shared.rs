@@ -21,6 +21,7 @@ use crate::subscriptions::{Kind, Message, Registry};
 use crate::tally::Report;
 use crate::tracking::Mode;
 use crate::tracking_table::Tracking;
+use crate::upstreams::{Said, Upstreams};
 use crate::users::{User, Users};
 use crate::waited::Waited;
 use rustix::event::{EventfdFlags, eventfd};
@@ -58,6 +59,8 @@ pub struct Shared {
     pub ordered_pipelines: bool,
     /// Who is subscribed to what.
     pub registry: Registry,
+    /// What instances publish.
+    pub upstreams: Upstreams,
     /// Instances say here which keys have changed.
     pub ears: Ears,
     /// Who is told of changed keys.
@@ -181,15 +184,11 @@ pub enum Mail {
         /// As in `&pattern`.
         channels: Vec<Vec<u8>>,
     },
-    /// The instances are subscribed to these names: now subscribe the client, and hand the ticket
-    /// back.
+    /// The instances are subscribed to what a client has named: now tell the client, and hand the
+    /// ticket back.
     Subscribe {
         /// Who asked.
         key: ClientKey,
-        /// What the names are.
-        kind: Kind,
-        /// As the client gave them.
-        names: Vec<Vec<u8>>,
         /// The coordinator's own number.
         ticket: u64,
     },
@@ -271,6 +270,13 @@ pub enum ToCoordinator {
         instance: usize,
         /// What.
         heard: Heard,
+    },
+    /// What an instance has said on the connection on which it publishes.
+    Upstream {
+        /// Which one.
+        instance: usize,
+        /// What.
+        said: Said,
     },
     /// A worker's answer to `Mail::ListClients`.
     Clients {

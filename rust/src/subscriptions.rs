@@ -12,7 +12,9 @@ use crate::glob;
 use crate::number::push_u64;
 use crate::request::push_bulk;
 use crate::shared::{Door, Mailbox, ToCoordinator};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a subscription names.
@@ -47,17 +49,19 @@ pub struct Message {
 #[derive(Debug, Default)]
 pub struct Registry {
     tables: Mutex<[Table; 3]>,
+    /// Names by which keyspace events may be heard.
+    of_events: AtomicUsize,
 }
 
-type Table = HashMap<Name, Vec<usize>>;
+type Table = HashMap<Name, Subscribers>;
 
-/// Subscriptions that come and go.
-#[derive(Debug, Clone, Copy)]
-pub enum Change {
-    /// One more subscriber; upstream subscriptions were made for it.
-    Join,
-    /// One less.
-    Leave,
+/// Who is subscribed to a name.
+#[derive(Debug)]
+struct Subscribers {
+    /// How many clients of each worker.
+    counts: Vec<usize>,
+    /// The instances are subscribed, too.
+    is_upstream: bool,
 }
 
 impl Registry {
@@ -65,31 +69,55 @@ impl Registry {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a client of a worker in, if every name has a subscriber already; else changes
-    /// nothing. The messages that were posted before.
-    pub fn join_known(
+    /// Whether somebody might hear of keyspace events.
+    #[inline]
+    pub fn is_listened_to(&self) -> bool {
+        self.of_events.load(Relaxed) > 0
+    }
+
+    /// Counts a client of a worker in. The coordinator hears of names that got their first subscriber.
+    /// The messages that were posted before, and whether the instances are subscribed to all names.
+    pub fn join(
         &self,
         kind: Kind,
         names: &[Name],
         worker: usize,
-        inbox: &Mailbox<Message>,
-    ) -> Option<Vec<Message>> {
+        doors: &[Door],
+        coordinator: &Mailbox<ToCoordinator>,
+    ) -> (Vec<Message>, bool) {
         let mut tables = self.lock();
         let table = &mut tables[kind as usize];
-        if !names.iter().all(|name| table.contains_key(name)) {
-            return None;
-        }
+        let (mut are_upstream, mut changed) = (true, Vec::new());
         for name in names {
-            table.get_mut(name)?[worker] += 1;
+            let known = table.entry(name.clone()).or_insert_with(|| {
+                self.of_events.fetch_add(usize::from(concerns_events(kind, name)), Relaxed);
+                changed.push(name.to_vec());
+                Subscribers { counts: vec![0; doors.len()], is_upstream: false }
+            });
+            known.counts[worker] += 1;
+            are_upstream &= known.is_upstream;
         }
-        Some(inbox.take())
+        if !changed.is_empty() {
+            let names = changed;
+            coordinator.post(ToCoordinator::Interest { kind, names, is_wanted: true });
+        }
+        (doors[worker].messages.take(), are_upstream)
     }
 
-    /// Counts a client of a worker in or out. The coordinator hears of names that got their first
-    /// or lost their last subscriber. The messages that were posted before.
-    pub fn change(
+    /// The instances are subscribed to these names.
+    pub fn are_upstream(&self, kind: Kind, names: &[Vec<u8>]) {
+        let mut tables = self.lock();
+        for name in names {
+            if let Some(known) = tables[kind as usize].get_mut(name.as_slice()) {
+                known.is_upstream = true;
+            }
+        }
+    }
+
+    /// Counts a client of a worker out. The coordinator hears of names that lost their last subscriber.
+    /// The messages that were posted before.
+    pub fn leave(
         &self,
-        change: Change,
         kind: Kind,
         names: &[Name],
         worker: usize,
@@ -100,30 +128,17 @@ impl Registry {
         let table = &mut tables[kind as usize];
         let mut changed = Vec::new();
         for name in names {
-            let is_changed = match change {
-                Change::Join => {
-                    let is_first = !table.contains_key(name);
-                    let counts = table.entry(name.clone()).or_insert_with(|| vec![0; doors.len()]);
-                    counts[worker] += 1;
-                    is_first
-                }
-                Change::Leave => {
-                    let Some(counts) = table.get_mut(name) else { continue };
-                    counts[worker] = counts[worker].saturating_sub(1);
-                    let is_last = counts.iter().all(|&count| count == 0);
-                    if is_last {
-                        table.remove(name);
-                    }
-                    is_last
-                }
-            };
-            if is_changed {
+            let Some(Subscribers { counts, .. }) = table.get_mut(name) else { continue };
+            counts[worker] = counts[worker].saturating_sub(1);
+            if counts.iter().all(|&count| count == 0) {
+                table.remove(name);
+                self.of_events.fetch_sub(usize::from(concerns_events(kind, name)), Relaxed);
                 changed.push(name.to_vec());
             }
         }
         if !changed.is_empty() {
-            let is_wanted = matches!(change, Change::Join);
-            coordinator.post(ToCoordinator::Interest { kind, names: changed, is_wanted });
+            let names = changed;
+            coordinator.post(ToCoordinator::Interest { kind, names, is_wanted: false });
         }
         doors[worker].messages.take()
     }
@@ -133,17 +148,17 @@ impl Registry {
     pub fn publish(&self, kind: Kind, channel: &[u8], payload: &[u8], doors: &[Door]) -> usize {
         let tables = self.lock();
         let mut receivers = 0;
-        if let Some((name, counts)) = tables[kind as usize].get_key_value(channel) {
+        if let Some((name, known)) = tables[kind as usize].get_key_value(channel) {
             let word: &[u8] = if kind == Kind::Shard { b"smessage" } else { b"message" };
             let message = Message::new(kind, name, &[word, channel, payload]);
-            receivers += post(&message, counts, doors);
+            receivers += post(&message, &known.counts, doors);
         }
         if kind == Kind::Channel {
-            for (pattern, counts) in &tables[Kind::Pattern as usize] {
+            for (pattern, known) in &tables[Kind::Pattern as usize] {
                 if glob::matches(pattern, channel) {
                     let words: [&[u8]; 4] = [b"pmessage", pattern, channel, payload];
                     let message = Message::new(Kind::Pattern, pattern, &words);
-                    receivers += post(&message, counts, doors);
+                    receivers += post(&message, &known.counts, doors);
                 }
             }
         }
@@ -156,9 +171,9 @@ impl Registry {
         let tables = self.lock();
         for &(kind, name, frame) in messages {
             // Nobody any more: the last one left while it was on its way.
-            if let Some((name, counts)) = tables[kind as usize].get_key_value(name) {
+            if let Some((name, known)) = tables[kind as usize].get_key_value(name) {
                 let message = Message { kind, name: name.clone(), frame: frame.into() };
-                post(&message, counts, doors);
+                post(&message, &known.counts, doors);
             }
         }
     }
@@ -172,7 +187,7 @@ impl Registry {
 
     /// How many subscribers a name has.
     pub fn subscribers(&self, kind: Kind, name: &[u8]) -> usize {
-        self.lock()[kind as usize].get(name).map_or(0, |counts| counts.iter().sum())
+        self.lock()[kind as usize].get(name).map_or(0, |known| known.counts.iter().sum())
     }
 
     /// How many names there are.
@@ -237,19 +252,50 @@ impl Audience {
 /// What one client is subscribed to.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    names: [HashSet<Name>; 3],
+    /// Names, and their places in the order of subscription.
+    names: [HashMap<Name, u64>; 3],
+    last: u64,
 }
 
 impl Subscriptions {
-    /// The names of a kind.
-    #[must_use]
-    pub fn names(&self, kind: Kind) -> &HashSet<Name> {
-        &self.names[kind as usize]
+    fn names(&self, kind: Kind) -> impl Iterator<Item = &Name> {
+        self.names[kind as usize].keys()
     }
 
-    /// The same, to change them.
-    pub fn names_mut(&mut self, kind: Kind) -> &mut HashSet<Name> {
-        &mut self.names[kind as usize]
+    /// Whether it is subscribed to a name.
+    #[must_use]
+    pub fn has(&self, kind: Kind, name: &[u8]) -> bool {
+        self.names[kind as usize].contains_key(name)
+    }
+
+    /// How many names of a kind it is subscribed to.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        self.names[kind as usize].len()
+    }
+
+    /// The names of a kind, in the order of subscription.
+    #[must_use]
+    pub fn in_order(&self, kind: Kind) -> Vec<Name> {
+        let mut names: Vec<(&Name, &u64)> = self.names[kind as usize].iter().collect();
+        names.sort_by_key(|(_, place)| **place);
+        names.into_iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Adds a name; false if it is known.
+    pub fn add(&mut self, kind: Kind, name: &Name) -> bool {
+        self.last += 1;
+        let names = &mut self.names[kind as usize];
+        let is_new = !names.contains_key(name);
+        if is_new {
+            names.insert(name.clone(), self.last);
+        }
+        is_new
+    }
+
+    /// Removes a name; false if it is not known.
+    pub fn remove(&mut self, kind: Kind, name: &[u8]) -> bool {
+        self.names[kind as usize].remove(name).is_some()
     }
 
     /// Whether a user may listen to all of it whose rules have these patterns of channels; patterns
@@ -257,25 +303,56 @@ impl Subscriptions {
     #[must_use]
     pub fn are_within(&self, allowed: &[Vec<u8>]) -> bool {
         let matches = |name: &Name| allowed.iter().any(|rule| glob::matches(rule, name));
-        self.names(Kind::Channel).iter().chain(self.names(Kind::Shard)).all(matches)
-            && self
-                .names(Kind::Pattern)
-                .iter()
-                .all(|name| allowed.iter().any(|rule| rule[..] == name[..]))
+        self.names(Kind::Channel).chain(self.names(Kind::Shard)).all(matches)
+            && self.names(Kind::Pattern).all(|name| allowed.iter().any(|rule| rule[..] == name[..]))
     }
 
     /// The number that a confirmation shows: sharded channels are counted by themselves.
     #[must_use]
     pub fn shown(&self, kind: Kind) -> usize {
         match kind {
-            Kind::Shard => self.names(Kind::Shard).len(),
-            _ => self.names(Kind::Channel).len() + self.names(Kind::Pattern).len(),
+            Kind::Shard => self.count(Kind::Shard),
+            _ => self.count(Kind::Channel) + self.count(Kind::Pattern),
         }
     }
 
     /// True if there is none of any kind.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.iter().all(HashSet::is_empty)
+        self.names.iter().all(HashMap::is_empty)
+    }
+}
+
+/// Whether keyspace events may be heard by this name.
+#[must_use]
+pub fn concerns_events(kind: Kind, name: &[u8]) -> bool {
+    const EVENTS: [&[u8]; 2] = [b"__keyspace@", b"__keyevent@"];
+    let special = match kind {
+        Kind::Channel => None,
+        Kind::Pattern => name.iter().position(|byte| b"*?[\\".contains(byte)),
+        Kind::Shard => return false,
+    };
+    EVENTS.iter().any(|event| match special.map(|at| &name[..at]) {
+        None => name.starts_with(event),
+        Some(fixed) => fixed.starts_with(event) || event.starts_with(fixed),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_concerns_events_if_it_may_match_one() {
+        for name in
+            [&b"*"[..], b"__key*", b"__keyevent@0__:set", b"__keyspace@[01]__:*", b"_?*", b""]
+        {
+            let is_pattern = name != b"";
+            assert_eq!(concerns_events(Kind::Pattern, name), is_pattern, "{name:?}");
+        }
+        assert!(concerns_events(Kind::Channel, b"__keyspace@3__:key"));
+        assert!(!concerns_events(Kind::Channel, b"__key*"));
+        assert!(!concerns_events(Kind::Pattern, b"news.*"));
+        assert!(!concerns_events(Kind::Shard, b"__keyspace@3__:key"));
     }
 }

@@ -88,6 +88,7 @@ impl Worker {
         if client.generation != key.generation {
             return;
         }
+        self.coordinator_answered = true;
         if let Some(watching) = change.watching {
             client.is_watching = watching;
         }

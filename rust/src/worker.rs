@@ -1,7 +1,7 @@
 //! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
 
 use crate::balance::Leaving;
-use crate::client::{Client, Closing, Gate};
+use crate::client::{Client, Closing};
 use crate::clock::{monotonic, seconds};
 use crate::commits::Commits;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
@@ -105,6 +105,8 @@ pub struct Worker {
     pub(crate) mail_rang: bool,
     /// How often it was told of a user's rights.
     pub(crate) rights_seen: u64,
+    /// The coordinator has answered clients this turn.
+    pub(crate) coordinator_answered: bool,
     pub(crate) accept_waiting: bool,
     /// Monotonic nanoseconds, and whole seconds, at the beginning of the turn.
     pub(crate) now: u64,
@@ -179,6 +181,7 @@ impl Worker {
             buffered: 0,
             mail_rang: false,
             rights_seen: 0,
+            coordinator_answered: false,
             accept_waiting: false,
             now: monotonic(),
             now_seconds: seconds(monotonic()),
@@ -200,6 +203,7 @@ impl Worker {
             self.begin_locks();
             self.write_lanes();
             self.read_lanes();
+            self.hear_events();
             self.keep_early_replies();
             self.settle_locks();
             self.advance_commits();
@@ -279,33 +283,6 @@ impl Worker {
             }
         }
         put_back(&mut self.dirty_lanes, dirty_lanes);
-    }
-
-    /// Clients behind a full lane go on once it has room.
-    pub(crate) fn wake_lane_waiters(&mut self, place: usize) {
-        let Some(lane) = self.lanes.get_mut(place) else {
-            return;
-        };
-        if lane.waiting.is_empty() || (lane.is_full() && !lane.is_broken) {
-            return;
-        }
-        let count = lane.room().min(lane.waiting.len());
-        let woken: Vec<(u32, u32)> = lane.waiting.drain(..count).collect();
-        self.wake(woken);
-    }
-
-    /// Whoever still waits for a lane tries again.
-    pub(crate) fn wake(&mut self, waiting: Vec<(u32, u32)>) {
-        for (client, generation) in waiting {
-            let client = client as usize;
-            if self
-                .clients
-                .get(client)
-                .is_some_and(|known| known.generation == generation && known.gate == Gate::Lane)
-            {
-                self.open_gate(client);
-            }
-        }
     }
 
     /// Takes a lane out of service: what it owes will not come.

@@ -417,6 +417,15 @@ class Interest:
     def is_wanted(self) -> bool: ...
 
 @final
+class Said:
+    """An instance has answered a PING where it publishes; no number: the connection is lost."""
+
+    @property
+    def instance(self) -> int: ...
+    @property
+    def pong(self) -> int | None: ...
+
+@final
 class Stopped:
     """A worker's thread has ended."""
 
@@ -449,6 +458,7 @@ class Proxy:
         | Subscribe
         | Subscribed
         | Interest
+        | Said
         | Stopped
         | Tally
         | Unsettled
@@ -533,12 +543,36 @@ class Replies:
         """Take the next complete reply, as it came; raises ValueError if it cannot be one."""
 
 @final
-class Feed:
-    """What an instance sends to a connection of RESP2 that has subscriptions."""
+class Upstreams:
+    """The connections on which instances publish: scripts, modules, keyspace events."""
 
-    def __new__(cls, proxy: Proxy) -> Feed: ...
-    def feed(self, data: bytes) -> list[bytes]:
-        """Pass messages on to their subscribers and return the rest; raises ValueError."""
+    def __new__(cls, proxy: Proxy) -> Upstreams: ...
+    def marks(self) -> bytes:
+        """The channel of marks, which say what becomes of the events that follow."""
+    @staticmethod
+    def events() -> bytes:
+        """Our own subscription to events of all databases."""
+    @staticmethod
+    def concerns_events(kind: int, name: bytes) -> bool:
+        """Whether keyspace events may be heard by a name of this kind."""
+    def open(self, instance: int, fd: int) -> None:
+        """Read and write a connection; the core owns the descriptor from here."""
+    def close(self, instance: int) -> None:
+        """End it."""
+    def send(self, instance: int, commands: bytes) -> bool:
+        """Send commands; False if the rest must be sent later, by another call."""
+    def hear(self, instance: int) -> None:
+        """Read what an instance has published."""
+    def tells_events(self) -> bool:
+        """Whether somebody listens to keyspace events, and there are any."""
+    def keep(self, id: int) -> None:
+        """Keep the events that are marked with this number."""
+    def add(self, id: int, step: int, channel: bytes, payload: bytes) -> None:
+        """Add one that nobody has told."""
+    def tell(self, id: int) -> None:
+        """Tell what was kept, step by step."""
+    def forget(self, id: int) -> None:
+        """Forget what was kept."""
 
 @final
 class Lines:

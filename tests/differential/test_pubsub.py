@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import pytest
+
 from differential.pair import Both, Pair
 from differential.wire import Connection
 from waiting import until
@@ -57,6 +59,21 @@ def test_what_a_subscriber_may_do(pair: Pair, protocol: int) -> None:
         both.same("PUBSUB", "CHANNELS")
         both.same("GET", "a")
         both.same("QUIT")
+
+
+@pytest.mark.parametrize("word", ["subscribe", "psubscribe", "ssubscribe"])
+def test_all_subscriptions_end_in_one_order(pair: Pair, word: str) -> None:
+    """That of subscription, as Valkey's of a few; else a server's is that of its hash table."""
+    for count in (5, 50):
+        names = [b"%d" % number for number in range(count, 0, -1)]
+        with pair.both() as both:
+            same_count(both, count, word, *names)
+            for side in (both.bare, both.ours):
+                side.send(both.packed(word.replace("sub", "unsub")))
+            bare = [both.bare.read().elements[1].text for _ in names]
+            ours = [both.ours.read().elements[1].text for _ in names]
+            assert ours == names
+            assert bare == ours if pair.server.kind == "valkey" and count == 5 else sorted(bare)
 
 
 def test_messages(pair: Pair, protocol: int) -> None:

@@ -45,6 +45,7 @@ impl Config {
             timeout: AtomicU64::new(self.timeout),
             tcp_keepalive: AtomicU64::new(self.tcp_keepalive),
             log_all: AtomicBool::new(false),
+            events: AtomicBool::new(false),
             client_memory: AtomicUsize::new(0),
             pause: AtomicU8::new(0),
         }

@@ -1,11 +1,12 @@
 //! Letters of the workers, as the coordinator reads them; `_core.pyi` explains each.
 
 use super::commits::{Finished, Locked, Unsettled};
-use super::feed::{Interest, Subscribe, Subscribed};
+use super::pubsub::{Interest, Said, Subscribe, Subscribed};
 use super::scripts::{Overdue, Strayed};
 use crate::client_info::ClientInfo;
 use crate::ears;
 use crate::shared::{ClientKey, ToCoordinator};
+use crate::upstreams;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
@@ -120,6 +121,13 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
                 ears::Heard::Lost => "lost",
             };
             Py::new(py, Heard { instance, what })?.into_any()
+        }
+        ToCoordinator::Upstream { instance, said } => {
+            let pong = match said {
+                upstreams::Said::Pong(number) => Some(number),
+                upstreams::Said::Lost => None,
+            };
+            Py::new(py, Said { instance, pong })?.into_any()
         }
         ToCoordinator::Clients { request, clients } => {
             let clients = clients.into_iter().map(|client| Py::new(py, client));

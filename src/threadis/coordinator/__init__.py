@@ -219,6 +219,8 @@ class Coordinator:
                 self._pubsub.subscribed(letter)
             case _core.Interest():
                 self._pubsub.interest(letter)
+            case _core.Said():
+                self._pubsub.said(letter)
 
     def give_up(self, letter: object) -> None:
         """Answer whoever waits for a letter that could not be taken."""
@@ -288,7 +290,7 @@ class Coordinator:
             jobs = [self._shares.spread]
         elif name == "config|set" and reply == resp.OK:
             self._busy.forget()
-            jobs = [self._tightness.look, self._tracking.look]
+            jobs = [self._tightness.look, self._tracking.look, self._pubsub.look]
         for job in jobs:
             try:
                 await job()
@@ -378,6 +380,7 @@ class Coordinator:
         await self._monitoring.renew(index)
         await self._tracking.renew(index)
         await self._logs.look()
+        await self._pubsub.look(index)
 
     def _name(self, command: _core.Command) -> str:
         """The row's name, from the command's first words."""

@@ -9,6 +9,8 @@ import asyncio
 from collections import Counter
 from typing import Final
 
+import hiredis
+
 from threadis import _core
 from threadis.coordinator.links import Links
 from threadis.coordinator.tasks import Tasks
@@ -17,19 +19,30 @@ from threadis.coordinator.upstream import KINDS, Upstream
 # By kind: names that are dropped at once. Servers look through all patterns for each.
 DROPPED: Final = (500, 50, 500)
 BREATH: Final = 0.005  # seconds between two such batches; nobody waits for them
+EVENTS: Final = b"notify-keyspace-events"
 
 
 class Pubsub:
     """Knows which names are wanted, and keeps all instances subscribed to them."""
 
     def __init__(self, core: _core.Proxy, links: Links) -> None:
-        self._core = core
+        self._core, self._links = core, links
         self._subscribed: list[set[bytes]] = [set() for _ in KINDS]  # names with subscribers
         self._pinned: list[Counter[bytes]] = [Counter() for _ in KINDS]  # that soon will have some
         self._tickets: dict[int, _core.Subscribe] = {}
         self._last_ticket = 0
         self._tasks = Tasks()
-        self._upstreams = [Upstream(index, core, links, self._wanted) for index in links.everyone()]
+        events = _core.Upstreams(core)
+        self._upstreams = [
+            Upstream(index, events, links, self._wanted) for index in links.everyone()
+        ]
+
+    async def look(self, index: int | None = None) -> None:
+        """Look up, at an instance, which keyspace events they tell of."""
+        index = self._links.any_ready() if index is None else index
+        reply = await self._links.call(index, b"CONFIG", b"GET", EVENTS)
+        if not isinstance(reply, hiredis.ReplyError):
+            self._core.set_limit("events", bool(reply[1]))
 
     async def subscribe(self, request: _core.Subscribe) -> None:
         """Subscribe the instances, then the client."""
@@ -64,6 +77,10 @@ class Pubsub:
         else:
             self._subscribed[letter.kind].difference_update(letter.names)
             self._drop_unwanted(letter.kind, letter.names)
+
+    def said(self, letter: _core.Said) -> None:
+        """Hear what an instance says besides messages."""
+        self._upstreams[letter.instance].said(letter)
 
     async def renew(self, index: int) -> None:
         """Subscribe an instance that is here again to all that is wanted."""

@@ -1,9 +1,11 @@
 """One instance's subscriptions for all clients: a connection that hears what the instance itself
-publishes (scripts, transactions, keyspace events, modules) and hands it to the workers.
+publishes (scripts, transactions, keyspace events, modules). The core reads it and hands it to the
+workers; here is what it is subscribed to.
 """
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -17,8 +19,8 @@ log = logging.getLogger(__name__)
 SUBSCRIBE: Final = (b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE")
 UNSUBSCRIBE: Final = (b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE")
 KINDS: Final = range(3)
+PATTERN: Final = 1
 
-READ_MOST = 256 * 1024
 RETRY = 0.05  # seconds between attempts to reach an instance that should be there
 BATCH = 500  # names in one command: a millisecond of the loop's time
 
@@ -29,14 +31,14 @@ class Upstream:
     def __init__(
         self,
         index: int,
-        core: _core.Proxy,
+        core: _core.Upstreams,
         links: Links,
         wanted: Callable[[int], set[bytes]],
     ) -> None:
         self._index, self._core, self._links, self._wanted = index, core, links, wanted
         self._made: list[set[bytes]] = [set() for _ in KINDS]
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._fd: int | None = None
+        self._hears_events = False
         self._tasks = Tasks()
         self._socket = ""  # where the connection leads
         self._pongs: dict[int, asyncio.Future[None]] = {}
@@ -44,7 +46,7 @@ class Upstream:
         self._lock = asyncio.Lock()  # one attempt to connect at a time
 
     def count(self) -> int:
-        """How many subscriptions it has."""
+        """How many subscriptions it has for clients."""
         return sum(map(len, self._made))
 
     def is_in_use(self) -> bool:
@@ -64,90 +66,111 @@ class Upstream:
             else:
                 return
 
+    async def hear_all(self) -> None:
+        """Return once all that the instance has published before is on its way to subscribers."""
+        if self._fd is not None:
+            try:
+                await self._ping()
+            except LinkError as error:
+                log.info("subscriptions of instance %d: %s", self._index, error)
+
     def drop(self, kind: int, names: list[bytes]) -> None:
         """End subscriptions that nobody wants any more."""
         gone = [name for name in names if name in self._made[kind]]
-        if gone and self._writer:
+        if gone and self._fd is not None:
             self._made[kind].difference_update(gone)
-            self._writer.write(pack([UNSUBSCRIBE[kind], *gone]))
+            self._send(pack([UNSUBSCRIBE[kind], *gone]))
 
     async def _subscribe(self, kind: int, names: Iterable[bytes]) -> None:
         if not names and not any(map(self._wanted, KINDS)):
             return
         async with self._lock:
-            if self._writer is None or not self._is_here():
+            if self._fd is None or not self._is_here():
                 await self._connect()
-        writer = self._writer
-        if writer is None:
+        if self._fd is None:
             raise LinkError("the connection was lost")
-        await self._write(writer, kind, list(names))
-        # Its answer comes behind the confirmations.
-        self._last_ping += 1
-        pong = self._pongs[self._last_ping] = asyncio.get_running_loop().create_future()
-        writer.write(pack([b"PING", b"%d" % self._last_ping]))
-        await pong
+        await self._write(self._fd, kind, list(names))
+        await self._ping()
 
-    async def _write(self, writer: asyncio.StreamWriter, kind: int, names: list[bytes]) -> None:
-        """Subscribe to names, a batch at a time: others do not wait for all of them."""
+    async def _ping(self) -> None:
+        """Its answer comes behind confirmations, and all messages before."""
+        self._last_ping += 1
+        number = self._last_ping
+        pong = self._pongs[number] = asyncio.get_running_loop().create_future()
+        self._send(pack([b"PING", b"%d" % number]))
+        try:
+            await pong
+        finally:
+            self._pongs.pop(number, None)
+
+    async def _write(self, fd: int, kind: int, names: list[bytes]) -> None:
+        """Subscribe to names, a batch at a time: others do not wait for all of them.
+
+        With the first name by which events may be heard, we hear all of them ourselves.
+        """
         for at in range(0, len(names), BATCH):
-            if self._writer is not writer:
+            if self._fd != fd:
                 raise LinkError("the connection was lost")
-            made = self._made[kind]
-            missing = [name for name in dict.fromkeys(names[at : at + BATCH]) if name not in made]
-            if missing:
+            made, batch = self._made[kind], dict.fromkeys(names[at : at + BATCH])
+            if missing := [name for name in batch if name not in made]:
                 made.update(missing)
-                writer.write(pack([SUBSCRIBE[kind], *missing]))
+                self._send(pack([SUBSCRIBE[kind], *missing]))
+            concerns = self._core.concerns_events
+            if not self._hears_events and any(concerns(kind, name) for name in missing):
+                self._hears_events = True
+                self._send(pack([SUBSCRIBE[PATTERN], self._core.events()]))
             await asyncio.sleep(0)
-        if self._writer is not writer:
+        if self._fd != fd:
             raise LinkError("the connection was lost")
+
+    def _send(self, command: bytes) -> None:
+        if self._fd is not None and not self._core.send(self._index, command):
+            asyncio.get_running_loop().add_writer(self._fd, self._send_rest, self._fd)
+
+    def _send_rest(self, fd: int) -> None:
+        if self._core.send(self._index, b""):
+            asyncio.get_running_loop().remove_writer(fd)
 
     def _is_here(self) -> bool:
         """Whether the connection leads to the process that the instance is now."""
         return self._socket == self._links.instance(self._index).socket
 
     async def _connect(self) -> None:
-        self._lost()
+        self._lose()
         link = await self._links.connect(self._index)
-        self._socket, self._writer = link.socket, link.writer
-        self._reading = self._tasks.start(self._read(link.reader, link.writer), "subscriptions")
-        for kind in KINDS:
-            await self._write(link.writer, kind, list(self._wanted(kind)))
-
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Hand messages on, until the connection is lost; then make it anew."""
-        feed = _core.Feed(self._core)
         try:
-            while data := await reader.read(READ_MOST):
-                self._heard(feed.feed(data))
-        except Exception as error:  # a script keeps it busy, say
-            is_known = isinstance(error, (OSError, ValueError))
-            log.warning(
-                "subscriptions of instance %d: %s", self._index, error, exc_info=not is_known
-            )
-            await asyncio.sleep(RETRY)
-        if self._writer is writer:
-            self._reading = None
-            self._lost()
-            self._tasks.start(self.ensure(), f"subscriptions of instance {self._index}")
+            self._fd = os.dup(link.writer.get_extra_info("socket").fileno())
+        finally:
+            link.writer.transport.abort()  # of its own descriptor
+        self._socket = link.socket
+        self._core.open(self._index, self._fd)
+        asyncio.get_running_loop().add_reader(self._fd, self._core.hear, self._index)
+        self._send(pack([SUBSCRIBE[PATTERN], self._core.marks()]))
+        for kind in KINDS:
+            await self._write(self._fd, kind, list(self._wanted(kind)))
 
-    def _heard(self, others: Iterable[bytes]) -> None:
-        for reply in others:
-            if reply.startswith((b"$", b"*2")):  # a pong, outside and inside of subscriptions
-                pong = self._pongs.pop(int(reply.split(b"\r\n")[-2]), None)
-                if pong and not pong.done():
-                    pong.set_result(None)
-            elif reply.startswith(b"-"):
-                raise ValueError(reply.decode(errors="replace").strip())
+    def said(self, letter: _core.Said) -> None:
+        """Hear the answer to a PING; or that the connection is lost: then make it anew."""
+        if letter.pong is None:
+            log.warning("subscriptions of instance %d: the connection was lost", self._index)
+            self._lose()
+            self._tasks.start(self._revive(), f"subscriptions of instance {self._index}")
+        elif (pong := self._pongs.get(letter.pong)) and not pong.done():
+            pong.set_result(None)
 
-    def _lost(self) -> None:
+    async def _revive(self) -> None:
+        await asyncio.sleep(RETRY)  # a script keeps it busy, say
+        await self.ensure()
+
+    def _lose(self) -> None:
         """Forget the connection; who waits for it tries again."""
-        if self._reading:
-            self._reading.cancel()
-        if self._writer:
-            self._writer.close()
-        self._reading = self._writer = None
+        if self._fd is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._fd)
+            loop.remove_writer(self._fd)
+            self._core.close(self._index)
+        self._fd, self._hears_events = None, False
         self._made = [set() for _ in KINDS]
         for pong in self._pongs.values():
             if not pong.done():
                 pong.set_exception(LinkError("the connection was lost"))
-        self._pongs.clear()

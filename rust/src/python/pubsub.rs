@@ -1,0 +1,117 @@
+//! Subscriptions, and what instances publish, between the workers and the coordinator.
+
+use super::{Proxy, own};
+use crate::shared::Shared;
+use crate::subscriptions::{KINDS, concerns_events};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::sync::Arc;
+
+/// A worker asks for subscriptions to names; `Proxy.subscribe` goes on.
+#[pyclass(frozen, get_all)]
+pub(super) struct Subscribe {
+    pub worker: usize,
+    pub place: usize,
+    pub generation: u32,
+    pub kind: usize,
+    pub names: Vec<Vec<u8>>,
+}
+
+/// A `Proxy.subscribe` was done.
+#[pyclass(frozen, get_all)]
+pub(super) struct Subscribed {
+    pub ticket: u64,
+}
+
+/// Names have their first subscriber, or none any more.
+#[pyclass(frozen, get_all)]
+pub(super) struct Interest {
+    pub kind: usize,
+    pub names: Vec<Vec<u8>>,
+    pub is_wanted: bool,
+}
+
+/// An instance has answered the PING with this number; none: the connection is lost.
+#[pyclass(frozen, get_all)]
+pub(super) struct Said {
+    pub instance: usize,
+    pub pong: Option<u64>,
+}
+
+/// The connections on which instances publish.
+#[pyclass(frozen)]
+pub(super) struct Upstreams {
+    shared: Arc<Shared>,
+}
+
+#[pymethods]
+impl Upstreams {
+    #[new]
+    fn new(proxy: &Proxy) -> Self {
+        Self { shared: Arc::clone(&proxy.shared) }
+    }
+
+    /// The channel of marks.
+    fn marks<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.shared.upstreams.marks)
+    }
+
+    /// Our own subscription to events of all databases.
+    #[staticmethod]
+    fn events(py: Python<'_>) -> Bound<'_, PyBytes> {
+        PyBytes::new(py, crate::upstreams::EVENTS)
+    }
+
+    /// Whether a subscription of this kind to this name may hear of keyspace events.
+    #[staticmethod]
+    fn concerns_events(kind: usize, name: &[u8]) -> PyResult<bool> {
+        let kind = KINDS.get(kind).ok_or_else(|| PyValueError::new_err("no such kind"))?;
+        Ok(concerns_events(*kind, name))
+    }
+
+    /// Reads and writes a connection to an instance; the descriptor is ours from here.
+    fn open(&self, instance: usize, fd: i32) {
+        self.shared.upstreams.open(instance, own(fd));
+    }
+
+    /// Ends it.
+    fn close(&self, instance: usize) {
+        self.shared.upstreams.close(instance);
+    }
+
+    /// Sends commands; false if the rest must be sent later, by another call.
+    fn send(&self, instance: usize, commands: &[u8]) -> bool {
+        self.shared.upstreams.send(instance, commands)
+    }
+
+    /// Reads what an instance has published.
+    fn hear(&self, py: Python, instance: usize) {
+        py.detach(|| self.shared.hear_upstream(instance));
+    }
+
+    /// Whether somebody listens to keyspace events.
+    fn tells_events(&self) -> bool {
+        self.shared.tells_events()
+    }
+
+    /// Keeps the events that are marked with this number.
+    fn keep(&self, id: u64) {
+        self.shared.upstreams.keep(id);
+    }
+
+    /// Adds one that nobody has told.
+    fn add(&self, id: u64, step: u64, channel: Vec<u8>, payload: Vec<u8>) {
+        self.shared.upstreams.add(id, step, channel, payload);
+    }
+
+    /// Tells what was kept, step by step.
+    fn tell(&self, id: u64) {
+        self.shared.tell_kept(id);
+    }
+
+    /// Forgets what was kept.
+    fn forget(&self, id: u64) {
+        self.shared.upstreams.forget(id);
+    }
+}

@@ -1,0 +1,360 @@
+//! Connections on which instances publish by themselves: scripts, modules, keyspace events.
+//!
+//! The coordinator opens them, subscribes there, and is woken by them. A worker reads them, too, while
+//! somebody listens to keyspace events: what an instance has told of a command is posted before the
+//! reply to that command leaves. So events of commands of which one waits for the other come in order.
+//!
+//! Events of what we do ourselves are marked, in the block of commands that causes them, by messages to
+//! a channel that nobody else knows: they are kept, to be told as those of the client's command, or
+//! dropped.
+
+use crate::net::{self, Io};
+use crate::nonce::nonce;
+use crate::number::parse_i64;
+use crate::reply::Cutter;
+use crate::shared::{Shared, ToCoordinator};
+use crate::subscriptions::Kind;
+use crate::worker::Worker;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+const CHUNK: usize = 64 * 1024;
+/// How long replies wait for an instance that does not say that it has told everything: it has
+/// answered a moment ago, and may have begun with something long.
+const WAIT: Duration = Duration::from_millis(50);
+/// A worker's question whether everything is told, and the answer.
+const PING: &[u8] = b"*2\r\n$4\r\nPING\r\n$1\r\nw\r\n";
+const PONG: &[u8] = b"*2\r\n$4\r\npong\r\n$1\r\nw\r\n";
+/// Our subscription to events of all databases; only those that are kept are taken from it.
+pub(crate) const EVENTS: &[u8] = b"__key[es]*@*__:*";
+
+/// One connection an instance, and the events that are kept.
+#[derive(Debug)]
+pub struct Upstreams {
+    links: Vec<Mutex<Option<Upstream>>>,
+    kept: Mutex<HashMap<u64, Vec<Event>>>,
+    /// The channel of marks; we subscribe to it as to a pattern, because scripts can list channels.
+    pub marks: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Upstream {
+    fd: OwnedFd,
+    /// What could not be written yet.
+    out: Vec<u8>,
+    received: Vec<u8>,
+    cutter: Cutter,
+    telling: Telling,
+    /// Pings of workers that are not answered.
+    unanswered: u32,
+    is_lost: bool,
+}
+
+/// What becomes of the events that come now.
+#[derive(Debug, Clone, Copy)]
+enum Telling {
+    /// Subscribers hear of them.
+    Now,
+    /// They are kept under a number, as those of a step of a command in a database.
+    Kept(u64, u64, u64),
+    /// Nobody does.
+    Never,
+}
+
+/// An event that is kept.
+#[derive(Debug)]
+struct Event {
+    step: u64,
+    channel: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// What an instance has said to the coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// The answer to its PING with this number.
+    Pong(u64),
+    /// Nothing more will come.
+    Lost,
+}
+
+impl Upstreams {
+    /// None so far.
+    ///
+    /// # Errors
+    /// When the kernel has no random numbers.
+    pub fn new(instances: usize) -> rustix::io::Result<Self> {
+        let links = (0..instances).map(|_| Mutex::default()).collect();
+        let marks = [&b"threadis:events:"[..], &nonce()?].concat();
+        Ok(Self { links, kept: Mutex::default(), marks })
+    }
+
+    fn lock(&self, instance: usize) -> MutexGuard<'_, Option<Upstream>> {
+        self.links[instance].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<u64, Vec<Event>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection to an instance that is logged in, in RESP2, and non-blocking.
+    pub fn open(&self, instance: usize, fd: OwnedFd) {
+        *self.lock(instance) = Some(Upstream {
+            fd,
+            out: Vec::new(),
+            received: Vec::new(),
+            cutter: Cutter::default(),
+            telling: Telling::Now,
+            unanswered: 0,
+            is_lost: false,
+        });
+    }
+
+    /// Ends it.
+    pub fn close(&self, instance: usize) {
+        *self.lock(instance) = None;
+    }
+
+    /// Sends commands; true if nothing is left for `send` to write later.
+    pub fn send(&self, instance: usize, commands: &[u8]) -> bool {
+        let mut link = self.lock(instance);
+        let Some(upstream) = link.as_mut() else { return true };
+        upstream.out.extend_from_slice(commands);
+        while !upstream.out.is_empty() {
+            match net::write(&upstream.fd, &upstream.out) {
+                Io::Moved(sent) => drop(upstream.out.drain(..sent)),
+                Io::Later => return false,
+                Io::Gone => upstream.out.clear(), // reading will say so
+            }
+        }
+        true
+    }
+
+    /// From now on what is marked with this number is kept.
+    pub fn keep(&self, id: u64) {
+        self.kept().insert(id, Vec::new());
+    }
+
+    /// Adds an event that nobody has told.
+    pub fn add(&self, id: u64, step: u64, channel: Vec<u8>, payload: Vec<u8>) {
+        if let Some(events) = self.kept().get_mut(&id) {
+            events.push(Event { step, channel, payload });
+        }
+    }
+
+    /// Forgets what was kept.
+    pub fn forget(&self, id: u64) {
+        self.kept().remove(&id);
+    }
+}
+
+impl Shared {
+    /// Whether somebody listens to keyspace events, and there are any.
+    #[inline]
+    pub fn tells_events(&self) -> bool {
+        self.registry.is_listened_to() && self.settings.events.load(Relaxed)
+    }
+
+    /// Takes in what an instance has published up to now, unless somebody does already.
+    pub fn hear_upstream(&self, instance: usize) {
+        let mut link = match self.upstreams.links[instance].try_lock() {
+            Ok(link) => link,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if let Some(upstream) = link.as_mut() {
+            self.read_upstream(instance, upstream);
+        }
+    }
+
+    /// Tells the events that were kept, step by step.
+    pub fn tell_kept(&self, id: u64) {
+        let mut events = self.upstreams.kept().remove(&id).unwrap_or_default();
+        events.sort_by_key(|event| event.step);
+        for Event { channel, payload, .. } in events {
+            self.registry.publish(Kind::Channel, &channel, &payload, &self.doors);
+        }
+    }
+
+    /// Waits until an instance has told of all that it has answered.
+    fn hear_all_of(&self, instance: usize) {
+        let mut link = self.upstreams.lock(instance);
+        let Some(upstream) = link.as_mut() else { return };
+        self.read_upstream(instance, upstream);
+        let is_ready = !upstream.is_lost && upstream.unanswered == 0 && upstream.out.is_empty();
+        if !is_ready || net::write(&upstream.fd, PING) != Io::Moved(PING.len()) {
+            return;
+        }
+        upstream.unanswered += 1;
+        let end = Instant::now() + WAIT;
+        while upstream.unanswered > 0 && !upstream.is_lost {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let left = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+            let _ = poll(&mut [PollFd::new(&upstream.fd, PollFlags::IN)], Some(&left));
+            self.read_upstream(instance, upstream);
+        }
+    }
+
+    fn read_upstream(&self, instance: usize, upstream: &mut Upstream) {
+        if upstream.is_lost {
+            return;
+        }
+        loop {
+            match net::read(&upstream.fd, &mut upstream.received, CHUNK) {
+                Io::Moved(_) => {
+                    if self.take_in(instance, upstream).is_none() {
+                        upstream.is_lost = true;
+                        break;
+                    }
+                }
+                Io::Later => break,
+                Io::Gone => {
+                    upstream.is_lost = true;
+                    break;
+                }
+            }
+        }
+        if upstream.is_lost {
+            self.coordinator.post(ToCoordinator::Upstream { instance, said: Said::Lost });
+        }
+    }
+
+    /// Passes on what has come; `None` if it makes no sense.
+    fn take_in(&self, instance: usize, upstream: &mut Upstream) -> Option<()> {
+        let (mut start, mut messages) = (0, Vec::new());
+        while let Some(length) = upstream.cutter.cut(&upstream.received[start..]).ok()? {
+            let frame = &upstream.received[start..start + length];
+            start += length;
+            let Some(Told { kind, name, channel, payload }) = message(frame) else {
+                if frame == PONG {
+                    upstream.unanswered = upstream.unanswered.saturating_sub(1);
+                } else if let Some(number) = pong(frame) {
+                    let said = Said::Pong(number);
+                    self.coordinator.post(ToCoordinator::Upstream { instance, said });
+                } else if frame.starts_with(b"-") {
+                    return None;
+                }
+                continue;
+            };
+            if channel == self.upstreams.marks {
+                if name == self.upstreams.marks {
+                    upstream.telling = mark(payload);
+                }
+            } else if let Some((db, rest)) = database_of(channel) {
+                match upstream.telling {
+                    Telling::Now if db < u64::from(self.databases) => {
+                        messages.push((kind, name, &frame[1..]));
+                    }
+                    Telling::Kept(id, step, db) if name == EVENTS => {
+                        // Of copies, in a database that clients cannot see.
+                        let digits = db.to_string();
+                        let begin = &channel[..b"__keyspace@".len()];
+                        let channel = [begin, digits.as_bytes(), rest].concat();
+                        self.upstreams.add(id, step, channel, payload.to_vec());
+                    }
+                    _ => {}
+                }
+            } else {
+                messages.push((kind, name, &frame[1..]));
+            }
+        }
+        if !messages.is_empty() {
+            self.registry.forward(&messages, &self.doors);
+        }
+        upstream.received.drain(..start);
+        Some(())
+    }
+}
+
+impl Worker {
+    /// While somebody listens to keyspace events: before replies leave, what was told of their commands
+    /// is posted.
+    pub(crate) fn hear_events(&mut self) {
+        let by_coordinator = std::mem::take(&mut self.coordinator_answered);
+        if !self.shared.tells_events() || (self.filled.is_empty() && !by_coordinator) {
+            return;
+        }
+        for instance in 0..self.shared.instances {
+            let is_of = |place: &usize| {
+                self.lanes.get(*place).is_some_and(|lane| lane.instance == instance)
+            };
+            if by_coordinator || self.filled.iter().any(is_of) {
+                self.shared.hear_all_of(instance);
+            }
+        }
+        self.read_messages();
+    }
+}
+
+/// What a mark says: a number, a step and a database; `-`: never; nothing: now.
+fn mark(payload: &[u8]) -> Telling {
+    let mut words = payload
+        .split(|&byte| byte == b' ')
+        .map(|word| parse_i64(word).and_then(|number| u64::try_from(number).ok()));
+    match (words.next().flatten(), words.next().flatten(), words.next().flatten()) {
+        (Some(id), Some(step), Some(db)) => Telling::Kept(id, step, db),
+        _ if payload == b"-" => Telling::Never,
+        _ => Telling::Now,
+    }
+}
+
+/// The database of the key that an event is about, and what follows its number in the channel; none
+/// for other channels.
+fn database_of(channel: &[u8]) -> Option<(u64, &[u8])> {
+    let rest =
+        channel.strip_prefix(b"__keyspace@").or_else(|| channel.strip_prefix(b"__keyevent@"))?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, rest) = rest.split_at(digits);
+    let number = u64::try_from(parse_i64(number)?).ok()?;
+    rest.starts_with(b"__:").then_some((number, rest))
+}
+
+/// The number in the answer to a PING of the coordinator.
+fn pong(frame: &[u8]) -> Option<u64> {
+    let (_, rest) = bulk(frame.strip_prefix(b"*2\r\n")?)?;
+    u64::try_from(parse_i64(bulk(rest)?.0)?).ok()
+}
+
+/// A message.
+struct Told<'m> {
+    /// What kind of subscription it is for.
+    kind: Kind,
+    /// Which one.
+    name: &'m [u8],
+    channel: &'m [u8],
+    payload: &'m [u8],
+}
+
+/// A reply as a message, if it is one.
+fn message(reply: &[u8]) -> Option<Told<'_>> {
+    let body = reply.strip_prefix(b"*3\r\n").or_else(|| reply.strip_prefix(b"*4\r\n"))?;
+    let (word, rest) = bulk(body)?;
+    let kind = match word {
+        b"message" => Kind::Channel,
+        b"pmessage" => Kind::Pattern,
+        b"smessage" => Kind::Shard,
+        _ => return None,
+    };
+    let (name, mut rest) = bulk(rest)?;
+    let mut channel = name;
+    if kind == Kind::Pattern {
+        (channel, rest) = bulk(rest)?;
+    }
+    Some(Told { kind, name, channel, payload: bulk(rest)?.0 })
+}
+
+/// A bulk string and what follows it.
+fn bulk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let bytes = bytes.strip_prefix(b"$")?;
+    let end = memchr::memchr(b'\r', bytes)?;
+    let length = usize::try_from(parse_i64(&bytes[..end])?).ok()?;
+    let rest = bytes.get(end + 2..)?;
+    Some((rest.get(..length)?, rest.get(length + 2..)?))
+}
