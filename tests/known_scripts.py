@@ -7,7 +7,7 @@ import redis
 from conftest import Threadis
 from raw import Raw
 
-# Keeps to its keys, unless it is told of another.
+# Keeps to its keys, unless it is told of another: nobody can know.
 STRAY = "if ARGV[1] then redis.call('SET', ARGV[1], 1) end return redis.call('INCR', KEYS[1])"
 
 
@@ -28,7 +28,7 @@ def run_here(client: redis.Redis) -> int:
 def learn(client: redis.Redis, script: str, *keys: bytes) -> str:
     """A script that workers run; its SHA1."""
     sha = str(client.script_load(script))
-    for _ in range(2):  # on copies, then by a worker
+    for _ in range(2):  # by the coordinator, then by a worker
         before = run_here(client)
         client.evalsha(sha, len(keys), *keys)
     assert run_here(client) == before + 1

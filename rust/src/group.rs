@@ -33,6 +33,11 @@ impl<'a> Group<'a> {
         Some(Self { prefix, tail })
     }
 
+    /// True if each of its keys stays one, whatever is put behind it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.tail.len() > 1 && self.tail.last().is_some_and(Vec::is_empty)
+    }
+
     /// The ACL rule that allows all its keys; `None` if no pattern is exactly that.
     pub(crate) fn rule(&self) -> Option<Vec<u8>> {
         let mut rule = b"~".to_vec();

@@ -31,7 +31,7 @@ const SECOND: u64 = 1000;
 /// What is known of scripts.
 #[derive(Debug, Default)]
 pub struct Scripts {
-    /// By SHA1, and by their text: whether they touch others that live with their keys, too.
+    /// By SHA1, and by their text: whether they touch what begins with one of their keys, too.
     known: RwLock<HashMap<Arc<[u8]>, bool>>,
     /// Milliseconds after which a script runs for too long; 0 while that is not known.
     pub limit: AtomicU64,
@@ -45,7 +45,7 @@ impl Scripts {
         self.rules.get_or_init(|| rules);
     }
 
-    /// A script keeps to its keys; or (`is_local`) to those that live with them.
+    /// A script keeps to its keys; or (`is_local`) to what begins with one of them.
     pub fn learn(&self, script: &[u8], is_local: bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.insert(script.into(), is_local);
@@ -112,7 +112,7 @@ impl Worker {
         let (script, is_local) = shared.scripts.find(args.get(1))?;
         let db = self.db(place);
         let mut plan = Plan { script, instance: usize::MAX, rules: Vec::new() };
-        let mut has_group = false;
+        let mut are_open = true;
         for at in keys::all(&row.keys, args) {
             let key = args.get(at);
             let owner = usize::from(shared.placement.instance(db, key));
@@ -121,7 +121,7 @@ impl Worker {
             }
             plan.instance = owner;
             let group = Group::of(key, &shared.placement);
-            has_group |= group.is_some();
+            are_open &= group.as_ref().is_some_and(Group::is_open);
             let rule = group.map_or_else(|| guard::rule(key), |group| group.rule())?;
             if !plan.rules.contains(&rule) {
                 plan.rules.push(rule);
@@ -130,7 +130,7 @@ impl Worker {
                 return None;
             }
         }
-        (!plan.rules.is_empty() && (has_group || !is_local)).then_some(plan)
+        (!plan.rules.is_empty() && (are_open || !is_local)).then_some(plan)
     }
 
     fn is_script_locked(&self, place: usize, row: &Row, args: Args) -> bool {

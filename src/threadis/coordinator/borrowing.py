@@ -24,6 +24,8 @@ from threadis.coordinator.table import Access, Table
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
 # Hidden databases, counted from the first that clients cannot select.
 SCRATCH = 1
+# Not FLUSHDB: that is told to whoever tracks keys.
+SWEEP = b"for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('DEL', key) end"
 NO_EXPIRY, GONE = -1, -2  # PEXPIRETIME
 
 
@@ -155,12 +157,14 @@ class Borrowing:
         back: Sequence[Words] = (),
         after: Sequence[Words] = (),
         is_script: bool = True,
+        sweeps: bool = False,
     ) -> Outcome:
         """The same on a connection of one's own; what stands around the script as in ``fenced``.
 
-        The replies are those to ``before``, the script, ``after``.
+        The replies are those to ``before``, the script, ``after``. ``sweeps``: it may have written
+        keys that were not lent, too.
         """
-        first, last = _around(copies, written)
+        first, last = _around(copies, written, sweeps=sweeps)
         await link.select(self.scratch)
         answers = await fenced.ask(
             link,
@@ -173,7 +177,7 @@ class Borrowing:
         if is_script and (answers.refusal or b"").startswith(scarcity.NO_MEMORY):
             async with self._alone[link.index]:
                 return await self._evaluate_scarcely(
-                    link, script, copies, written, before, back, after
+                    link, script, copies, written, before, back, after, sweeps=sweeps
                 )
         if answers.refusal is not None:
             raise RefusedError(answers.refusal)
@@ -190,9 +194,11 @@ class Borrowing:
         before: Sequence[Words],
         back: Sequence[Words],
         after: Sequence[Words],
+        *,
+        sweeps: bool,
     ) -> Outcome:
         """A script on copies, not as a block: without memory the copies are made before it."""
-        first, last = _around(copies, written)
+        first, last = _around(copies, written, sweeps=sweeps)
         restores, dumps = first[: len(copies)], first[len(copies) :]
         made = (await link.ask(scarcity.block(restores, link.kind.resp)))[0]
         try:
@@ -225,14 +231,19 @@ class Borrowing:
         return dict(parts)
 
 
-def _around(copies: dict[bytes, Copy], written: Sequence[bytes]) -> tuple[list[Words], list[Words]]:
+def _around(
+    copies: dict[bytes, Copy], written: Sequence[bytes], *, sweeps: bool = False
+) -> tuple[list[Words], list[Words]]:
     """What comes before commands on copies, and behind them."""
     dumps: list[Words] = [[b"DUMP", key] for key in written]
+    old_dumps: list[Words] = [[b"DUMP", key] for key in written if key in copies]
     ends: list[Words] = [[b"PEXPIRETIME", key] for key in written]
     names = list(dict.fromkeys([*copies, *written]))
     clear: list[Words] = [[b"DEL", *names]] if names else []
+    if sweeps:
+        clear = [[b"EVAL", SWEEP, b"0"]]
     restores = [copy.restore(key) for key, copy in copies.items()]
-    return [*restores, *dumps], [*dumps, *ends, *clear]
+    return [*restores, *old_dumps], [*dumps, *ends, *clear]
 
 
 def _outcome(
@@ -248,11 +259,13 @@ def _outcome(
     if refused is not None:
         raise RefusedError(refused)
     count = len(written)
-    old_values = [value(reply) for reply in dumps]
+    had = [key for key in written if key in copies]
+    old_values = dict(zip(had, map(value, dumps), strict=True))
     new_values = [value(reply) for reply in after[:count]]
     expires = [int(value(reply)) for reply in after[count : 2 * count]]
     changes: dict[bytes, Copy | None] = {}
-    for key, old, new, when in zip(written, old_values, new_values, expires, strict=True):
+    for key, new, when in zip(written, new_values, expires, strict=True):
+        old = old_values.get(key)
         known = copies[key].expires if key in copies else GONE
         if key in copies and copies[key].is_placeholder:
             known = NO_EXPIRY

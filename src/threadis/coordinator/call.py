@@ -21,6 +21,7 @@ class Call:
     within: int | None
     rights: Rights | None  # of its user; None: everything
     info: _core.ClientInfo
+    body: bytes  # its text, or that of all functions; empty if nobody has it any more
 
 
 def declared(args: Sequence[bytes]) -> list[bytes] | None:

@@ -16,7 +16,7 @@ from threadis import resp
 from threadis.coordinator.links import Link, Words, value
 from threadis.coordinator.locality import Group, pattern
 from threadis.coordinator.rights import Rights
-from threadis.coordinator.users import Denial
+from threadis.coordinator.users import Denial, Users
 
 PREFIX = b"threadis-guard-"
 
@@ -28,10 +28,31 @@ LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
 # What cannot be done on copies: it reaches other databases, or cannot be undone.
 OTHER_DATABASES = (b"select", b"move", b"copy")
 NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")
+UNSEEN = (b"pfdebug", b"migrate")  # MONITOR does not show them, or they reach other servers
 
+ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
+# All keys, but not as ``~*``: with that, SORT may look at keys that nobody sees.
+ANY_KEY = b"**"
 LISTED_LIMIT = 10_000  # keys of a database that a script may list
-RERUNS = 100  # a script that touches more keys than that without declaring them is refused
-TOO_MANY = resp.error(f"ERR threadis: the script touched more than {RERUNS} undeclared keys")
+RERUNS = 1000  # runs on copies, each of which has shown keys that were not lent
+TOO_MANY = resp.error(
+    f"ERR threadis: the script has touched other undeclared keys in each of {RERUNS} runs on copies"
+)
+NOT_ALL_DECLARED = resp.error(
+    "ERR threadis: SELECT, MOVE and COPY inside a script need KEYS on one instance, and a script "
+    "that touches only these for certain; nothing was run"
+)
+STRAYED = resp.error(
+    "ERR threadis: the script was refused something in the middle; it may have written before"
+)
+SORTS = resp.error(
+    "ERR threadis: SORT with BY or GET inside a script needs keys that all live on one instance "
+    "for certain; nothing was run"
+)
+NO_LOOK = resp.error(
+    "ERR threadis: the script touches undeclared keys, and the copies of all its keys are too "
+    "large; declare its keys, or give them a common {hash tag}"
+)
 TOO_MANY_TO_LIST = resp.error(
     "ERR threadis: a script that lists the keys of a database works on copies of them, "
     f"{LISTED_LIMIT} at most; this database has more"
@@ -48,16 +69,6 @@ class Refusals:
 
     def __bool__(self) -> bool:
         return bool(self.keys or self.commands)
-
-    def reply(self) -> bytes:
-        """Tell whoever called a script that may have written before it was refused this."""
-        if not self.keys:
-            return only_one(self.commands)
-        key = next(iter(self.keys))
-        return resp.error(
-            f"ERR threadis: the script touched the key {key.decode(errors='replace')!r} "
-            "without declaring it in KEYS, after it may have written; declare its keys"
-        )
 
 
 def rules_without(denied: Collection[bytes]) -> Words:
@@ -79,7 +90,7 @@ class Guard:
         self.denials: set[Denial] = set()  # what its user was not allowed to do either
         self._abandoned: list[Words] = []  # what deletes guards of which nobody knows how they went
         self._rights: Rights | None = None
-        self._keys: frozenset[bytes] = frozenset()
+        self._keys: frozenset[bytes] | None = None
         self._refused: frozenset[bytes] = frozenset()
         self._only_reads = False
         self._password = os.urandom(16).hex().encode()
@@ -88,7 +99,7 @@ class Guard:
     def before(
         self,
         rights: Rights | None,
-        keys: Collection[bytes],
+        keys: Collection[bytes] | None,
         denied: Collection[bytes],
         local: Collection[Group] = (),
         *,
@@ -97,11 +108,13 @@ class Guard:
     ) -> list[Words]:
         """Build the commands that set the guard up for these keys.
 
-        It may do what a user with these ``rights`` may (None: everything). Where the real keys
-        are, the groups that live there are allowed; on copies of a database they are not,
-        because nobody would notice them.
+        It may do what a user with these ``rights`` may (None: everything), with these ``keys``
+        (None: with all that the user may touch; somebody else looks). Where the real keys are,
+        the groups that live there are allowed; on copies of a database they are not, because
+        nobody would notice them.
         """
-        self._rights, self._keys, self._only_reads = rights, frozenset(keys), only_reads
+        self._rights, self._only_reads = rights, only_reads
+        self._keys = None if keys is None else frozenset(keys)
         self._refused, self.denials = frozenset(denied), set()
         if not self.name:
             self.name = PREFIX + os.urandom(8).hex().encode()
@@ -111,12 +124,14 @@ class Guard:
         new = [b"reset", b"on", b">" + self._password]
         if rights:
             self._denied = None
-            patterns = {key: [pattern(key)] for key in keys}
+            patterns = None if keys is None else {key: [pattern(key)] for key in keys}
             rules = rights.rules(patterns, denied, copies_of, only_reads=only_reads)
             return [*gone, [*user, *new, *rules]]
         sign = b"%R~" if only_reads else b"~"
         allowed = [sign + group.pattern() for group in local]
-        others = (key for key in keys if not any(key in group for group in local))
+        if keys is None:
+            allowed.append(sign + ANY_KEY)
+        others = (key for key in keys or () if not any(key in group for group in local))
         allowed += [sign + pattern(key) for key in others]
         if self._denied != denied:
             self._denied = denied
@@ -149,7 +164,7 @@ class Guard:
         if self._rights is None:
             return False
         if reason == b"key":
-            if what in self._keys:
+            if self._keys is None or what in self._keys:
                 return not (self._only_reads and self._rights.may_write(what))
             return not self._rights.may_touch(what)
         return reason != b"command" or what not in self._refused
@@ -165,3 +180,25 @@ class Guard:
         if isinstance(reply, hiredis.ReplyError):
             link.is_spoilt = True
         self.name = b""
+
+
+def guard_of(link: Link) -> Guard:
+    """Return the guard of a connection."""
+    guard: Guard = link.guard or Guard()
+    link.guard = guard
+    return guard
+
+
+async def judge(
+    guard: Guard, link: Link, log: bytes, rights: Rights | None, reply: bytes, users: Users
+) -> tuple[Refusals, bytes]:
+    """What the guard refused that the user may do; else the reply, in the user's name."""
+    refusals = guard.refusals(log)
+    if refusals or guard.denials:
+        if rights:
+            if reply.startswith(b"-"):
+                reply = reply.replace(guard.name, rights.user)
+            if not refusals:
+                users.note_denials(guard.name, rights.user, guard.denials)
+        await guard.retire(link)
+    return refusals, reply

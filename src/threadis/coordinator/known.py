@@ -1,9 +1,11 @@
-"""What earlier runs of a script have shown: whether it keeps to what it declares, and what not."""
+"""What is known of a script: what it can touch, and what earlier runs have touched undeclared."""
 
+import itertools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from threadis.coordinator.locality import Group
+from threadis.coordinator.reading import Reach
 
 TOUCHES = 100  # undeclared keys that are remembered of a script
 NEWEST = 8  # of those that were missing only once, so many are lent to the next run
@@ -18,9 +20,8 @@ def covers(groups: Iterable[Group], key: bytes) -> bool:
 class Known:
     """One script. ``groups`` are the keys that live where the keys of a call do."""
 
-    declares: bool = False  # it touched nothing but what it declared, or what lives there anyway
-    is_local: bool = False  # … and it did touch what lives there anyway
-    strays: bool = False  # a run has touched more; others will
+    reach: Reach | None = None  # None: it has not been read yet
+    strays: bool = False  # a run that only read has touched more than it declared
     # Undeclared keys, how often one was missing, and whether it lived where the call's keys did.
     _touches: dict[bytes, tuple[int, bool]] = field(default_factory=dict)
 
@@ -40,16 +41,10 @@ class Known:
         What is always the same key is missing a second time at most; what is another key each time
         soon makes room.
         """
-        for key in keys:
+        for key in itertools.islice(keys, TOUCHES):
             is_local = covers(groups, key)
-            self.is_local = self.is_local or is_local
-            self.strays = self.strays or not is_local
             times, _ = self._touches.pop(key, (0, False))
             self._touches[key] = (times + 1, is_local)
             if len(self._touches) > TOUCHES:
                 rarest = min(self._touches, key=lambda one: self._touches[one][0])
                 del self._touches[rarest]
-
-    def ran(self, reply: bytes) -> None:
-        """Take note of a whole run; one that failed (NOSCRIPT, say) may not have come far."""
-        self.declares = not self.strays and not reply.startswith(b"-")

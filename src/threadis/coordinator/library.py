@@ -60,9 +60,9 @@ class Library:
         if family.endswith(b"_ro"):
             return True
         if family == b"eval":
-            return NO_WRITES in _flags(args[1])
+            return NO_WRITES in flags(args[1])
         if family == b"evalsha":
-            return NO_WRITES in _flags(self._bodies.get(args[1].lower(), b""))
+            return NO_WRITES in flags(self._bodies.get(args[1].lower(), b""))
         return args[1].lower() in await self._reading_functions()
 
     async def _reading_functions(self) -> set[bytes]:
@@ -166,7 +166,7 @@ def _is_running(reply: bytes) -> bool:
     return len(parts) > 1 and parts[1] not in (b"$-1\r\n", b"_\r\n", b"*-1\r\n")
 
 
-def _flags(script: bytes) -> list[bytes]:
+def flags(script: bytes) -> list[bytes]:
     """Return the flags that a script's first line gives it: ``#!lua flags=no-writes,allow-oom``."""
     if not script.startswith(b"#!"):
         return []

@@ -13,6 +13,7 @@ from threadis import _core
 from threadis.coordinator.locks import Key
 from threadis.placement import Rule
 
+AWKWARD = re.compile(rb"[\0\t-\r ]")
 LOCK = b"\0threadis:group:"  # begins the name of a group's lock; nobody's key
 
 
@@ -26,6 +27,10 @@ class Group:
     def pattern(self) -> bytes:
         """Build the ACL key pattern of all its keys."""
         return pattern(self.prefix) + b"*".join(pattern(one) for one in self.tail)
+
+    def is_open(self) -> bool:
+        """Whether each of its keys stays one, whatever is put behind it."""
+        return len(self.tail) > 1 and not self.tail[-1]
 
     def __contains__(self, key: bytes) -> bool:
         rest = b".*".join(re.escape(one) for one in self.tail)
@@ -97,11 +102,16 @@ def tag_end(key: bytes) -> int:
     return closed + 1 if closed > opened + 1 else 0
 
 
-def pattern(key: bytes) -> bytes:
-    """An ACL key pattern that matches this key and no other.
+def is_plain(key: bytes) -> bool:
+    """Whether a pattern of this key matches no other."""
+    return AWKWARD.search(key) is None
 
-    Patterns may hold neither spaces nor NULs; a class that excludes all other bytes stands for
-    them (bytes compare as signed characters). The other white space is matched as one class.
+
+def pattern(key: bytes) -> bytes:
+    """Build an ACL key pattern of a key.
+
+    Patterns may hold neither white space nor NULs: classes stand for them, which match others of
+    these bytes, too (they compare as signed characters). So only for plain keys it is exact.
     """
     escaped = re.sub(rb"[\\*?\[\]^-]", rb"\\\g<0>", key)
     escaped = re.sub(rb"[ \0]", b"[^\x80-\xff\x01-\x1f!-\x7f]", escaped)

@@ -26,6 +26,10 @@ class Pattern:
     writes: bool
 
 
+def _sign(reads: bool, writes: bool) -> bytes:
+    return b"~" if reads and writes else b"%R~" if reads else b"%W~"
+
+
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """The root permissions, or a selector."""
@@ -55,16 +59,19 @@ class RuleSet:
         return any(one.reads for one in found), any(one.writes for one in found)
 
     def rules(
-        self, keys: dict[bytes, list[bytes]], denied: Collection[bytes], *, only_reads: bool
+        self, keys: dict[bytes, list[bytes]] | None, denied: Collection[bytes], *, only_reads: bool
     ) -> list[bytes]:
-        """Build the same set for these keys (each with the patterns that stand for it)."""
+        """Build the same set for these keys (each with the patterns that stand for it), or None
+        for all that the user may touch.
+        """
         made = [*self.others, *(b"-" + name for name in denied)]
+        if keys is None:
+            return made + [_sign(one.reads, one.writes) + one.glob for one in self.patterns]
         for key, patterns in keys.items():
             reads, writes = self.access(key)
             writes = writes and not only_reads
             if reads or writes:
-                sign = b"~" if reads and writes else b"%R~" if reads else b"%W~"
-                made += [sign + pattern for pattern in patterns]
+                made += [_sign(reads, writes) + pattern for pattern in patterns]
         return made
 
 
@@ -103,7 +110,7 @@ class Rights:
 
     def rules(
         self,
-        keys: dict[bytes, list[bytes]],
+        keys: dict[bytes, list[bytes]] | None,
         denied: Collection[bytes],
         copies_of: int | None,
         *,

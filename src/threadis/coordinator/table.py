@@ -58,6 +58,11 @@ class Table:
         ]
         return Parsed(row, args, keys)
 
+    def look_up(self, args: Sequence[bytes]) -> Row | None:
+        """Find a command's row."""
+        found = self._core.find(args)
+        return self._rows[found[0]] if found else None
+
     def owner(self, db: int, key: bytes) -> int:
         """Return the instance of a key in a database."""
         return self._placed.instance(db, key)

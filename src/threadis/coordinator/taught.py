@@ -1,13 +1,12 @@
-"""The scripts that workers run by themselves: which ones, and what becomes of one that strays.
+"""The scripts that workers run by themselves: those that are proved to keep to their keys.
 
-A worker takes what a run here has shown to keep to its keys (``rust/src/scripts.rs``), but nothing
-that publishes: its messages come to us first, and later than the worker's own PUBLISH of the same
-client.
+Nothing that publishes: its messages come to us first, and later than the worker's own PUBLISH of
+the same client.
 """
 
 from threadis import _core
-from threadis.coordinator.guard import WHOLE_KEYSPACE, Guard, Refusals, rules_without
-from threadis.coordinator.known import Known
+from threadis.coordinator.guard import WHOLE_KEYSPACE, rules_without
+from threadis.coordinator.reading import Reach
 
 PUBLISH = b"publish"
 
@@ -17,19 +16,19 @@ class Taught:
 
     def __init__(self, core: _core.Proxy) -> None:
         self.workers = _core.KnownScripts(core, rules_without(WHOLE_KEYSPACE))
-        self._taught: dict[bytes, tuple[bytes, bool]] = {}  # SHA1 → script, whether it is local
+        self._taught: dict[bytes, tuple[bytes, Reach]] = {}  # by SHA1
 
-    def tell(self, name: bytes, body: bytes, known: Known) -> None:
+    def tell(self, name: bytes, body: bytes, found: Reach) -> None:
         """Let workers run a script, or no more; ``body`` is empty if nobody has it any more."""
-        may = known.declares and body and PUBLISH not in body.lower()
-        wanted = (body, known.is_local) if may else None
+        may = found is not Reach.ANYTHING and body and PUBLISH not in body.lower()
+        wanted = (body, found) if may else None
         if wanted == self._taught.get(name):
             return
         self.forget(name)
         if wanted:
             self._taught[name] = wanted
             for script in (name, body):
-                self.workers.learn(script, known.is_local)
+                self.workers.learn(script, found is Reach.BEGUN)
 
     def forget(self, name: bytes) -> None:
         """Let no worker run a script."""
@@ -42,9 +41,3 @@ class Taught:
         """Take note of SCRIPT FLUSH."""
         self._taught.clear()
         self.workers.forget_all()
-
-    def refusals(self, letter: _core.Strayed) -> Refusals:
-        """Read what a worker's script was refused."""
-        guard = Guard()
-        guard.name = letter.guard
-        return guard.refusals(letter.log)

@@ -1,6 +1,7 @@
-"""What scripts read: MONITOR shows each command that a script runs.
+"""What scripts do: MONITOR shows each command that a script runs.
 
-Asked only for scripts of clients that track, for as long as these run.
+Asked for scripts of clients that track, and for those that touch more on copies than was lent;
+for as long as these run.
 """
 
 import asyncio
@@ -11,10 +12,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from threadis.coordinator.links import Link, LinkError, Links, Words
+from threadis.coordinator.links import READ_MOST, Link, LinkError, Links, Words
 from threadis.coordinator.table import Table
 
 LINE: Final = re.compile(rb"\+[0-9.]+ \[\d+ lua\] (.*)\r\n", re.DOTALL)
+TURN: Final = 1000  # lines that are read before others have their turn
 WORD: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 
 
@@ -30,6 +32,8 @@ class Witness:
 
     def __init__(self, links: Links, table: Table) -> None:
         self._links, self._table = links, table
+        # One at a time: each is told of everything that goes on there.
+        self._looks: dict[int, asyncio.Lock] = {}
 
     @contextlib.asynccontextmanager
     async def watch(self) -> AsyncIterator[Reads]:
@@ -54,6 +58,12 @@ class Witness:
         finally:
             link.writer.close()
 
+    @contextlib.asynccontextmanager
+    async def look(self, index: int) -> AsyncIterator["Look"]:
+        """Watch the one script that runs between two marks at an instance."""
+        async with self._looks.setdefault(index, asyncio.Lock()), self._monitor(index) as link:
+            yield Look(link)
+
     async def _lines(self, link: Link) -> list[Words]:
         """The commands of scripts up to now."""
         mark = os.urandom(16).hex().encode()
@@ -73,6 +83,37 @@ class Witness:
             if parsed.row.name in self._table.reading:
                 return [access.key for access in parsed.keys]
         return []
+
+
+class Look:
+    """What goes on at an instance, while we look."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._begin, self._end = os.urandom(16).hex().encode(), os.urandom(16).hex().encode()
+        self.before: Words = [b"ECHO", self._begin]  # to be sent right before the script
+        self.after: Words = [b"ECHO", self._end]
+
+    async def commands(self) -> list[Words]:
+        """What the script has run."""
+        data = bytearray()
+        try:
+            while (end := data.find(self._end, max(0, len(data) - 2 * READ_MOST))) < 0:
+                more = await self._link.reader.read(READ_MOST)
+                if not more:
+                    raise EOFError("the instance hung up")
+                data += more
+                if (begin := data.rfind(self._begin)) > 0:
+                    del data[:begin]  # it has not begun
+        except (OSError, EOFError) as error:
+            raise LinkError(f"ERR instance {self._link.index} was lost") from error
+        found: dict[bytes, None] = {}
+        for number, line in enumerate(bytes(data[:end]).splitlines(keepends=True)):
+            if match := LINE.fullmatch(line):
+                found[match[1]] = None
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+        return [[_plain(word) for word in WORD.findall(line)] for line in found]
 
 
 def _plain(quoted: bytes) -> bytes:

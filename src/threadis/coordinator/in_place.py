@@ -1,0 +1,102 @@
+"""Running a script where its keys are: on the real keys, as a guard that may touch no others."""
+
+from collections.abc import Collection, Sequence
+
+from threadis.coordinator import fenced
+from threadis.coordinator.busy import Busy
+from threadis.coordinator.call import Call
+from threadis.coordinator.callers import Callers, named
+from threadis.coordinator.execution import Execution
+from threadis.coordinator.guard import (
+    ACL_LOG,
+    OTHER_DATABASES,
+    WHOLE_KEYSPACE,
+    Refusals,
+    guard_of,
+    judge,
+    only_one,
+)
+from threadis.coordinator.locality import EVERYTHING, LOCK, Group, is_plain
+from threadis.coordinator.users import Users
+
+
+class InPlace:
+    """Runs scripts on the real keys of one instance."""
+
+    def __init__(self, execution: Execution, busy: Busy, users: Users, callers: Callers) -> None:
+        self._execution, self._busy, self._users = execution, busy, users
+        self._callers = callers
+        self._links = execution.links
+
+    async def run(
+        self,
+        call: Call,
+        index: int,
+        denied: Collection[bytes] | None = None,
+        *,
+        only_reads: bool = False,
+    ) -> tuple[bytes, Refusals]:
+        """Run at an instance; the reply, and what the guard refused besides the whole keyspace."""
+        alone = self.alone(call.db)
+        denied = alone if denied is None else denied
+        local, allowed = self.groups(call), self.keys(call)
+        names = [(call.db, key) for key in call.keys]
+        names += [(call.db, LOCK + group.prefix) for group in local]
+        async with (
+            self._execution.locks.stand_in_line(names, call.within),
+            self._links.lease(index, call.kind, call.db) as link,
+        ):
+            guard = guard_of(link)
+            before = guard.before(call.rights, allowed, denied, local, only_reads=only_reads)
+            name = self._callers.begin(call.info)
+            async with self._busy.watch(index):
+                answers = await fenced.ask(
+                    link,
+                    call.words,
+                    before=[*before, named(name), guard.login()],
+                    back=[self._links.login()],
+                    after=[named(), ACL_LOG],
+                )
+            if answers.refusal is not None:  # another script runs there, say
+                guard.abandon()
+                return answers.refusal, Refusals()
+            log = answers.after[-1]
+            refusals, reply = await judge(guard, link, log, call.rights, answers.reply, self._users)
+            if refusals:
+                self._callers.forget(name)
+            refusals.alone = refusals.commands & set(alone)
+            return only_one(refusals.alone) if refusals.alone else reply, refusals
+
+    def alone(self, db: int) -> Collection[bytes]:
+        """What no script may do, because it would see one instance only."""
+        locality = self._execution.locality
+        if locality.home(db) is not None:
+            return (*OTHER_DATABASES, b"flushall", b"swapdb")
+        return (*WHOLE_KEYSPACE, *OTHER_DATABASES) if locality.has_pins else WHOLE_KEYSPACE
+
+    def has_all(self, db: int) -> bool:
+        """Whether all keys of a database are on one instance."""
+        return self._links.count == 1 or self._execution.locality.home(db) is not None
+
+    def keys(self, call: Call) -> Collection[bytes] | None:
+        """What a guard is told; None if there is nothing to keep from a script."""
+        return None if self.has_all(call.db) else call.keys
+
+    def home(self, call: Call, keys: Sequence[bytes]) -> int:
+        """Choose the instance for a script with these keys."""
+        if keys:
+            return self._execution.table.owner(call.db, keys[0])
+        pinned = self._execution.locality.home(call.db)
+        return self._links.any_ready() if pinned is None else pinned
+
+    def groups(self, call: Call) -> list[Group]:
+        """Find what lives where its keys do, if these are on one instance.
+
+        A restricted user's script gets exact keys only.
+        """
+        if call.rights:
+            return []
+        if self.has_all(call.db):
+            return [EVERYTHING]
+        found = self._execution.locality.groups(call.db, call.keys)
+        return [group for group in found if all(map(is_plain, (group.prefix, *group.tail)))]

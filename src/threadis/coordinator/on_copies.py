@@ -1,0 +1,220 @@
+"""Running a script on copies of its keys, lent by several instances, until it needs no others.
+
+Two ways to see what it touches besides what it was lent::
+
+    by refusal   its guard may touch only what was lent; ACL LOG names what it was refused
+    by looking   its guard may touch all that its user may; MONITOR shows what it has run
+
+The first is cheaper, the second shows all keys of a run at once, and keys of any bytes. A run that
+has touched other keys counts for nothing: it is made again, with copies of these.
+"""
+
+import random
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+
+from threadis.coordinator.borrowing import Outcome
+from threadis.coordinator.busy import Busy
+from threadis.coordinator.call import Call
+from threadis.coordinator.callers import Callers, named
+from threadis.coordinator.execution import Execution
+from threadis.coordinator.guard import (
+    ACL_LOG,
+    LISTED_LIMIT,
+    LISTING,
+    NO_LOOK,
+    NOT_ALL_DECLARED,
+    NOT_ON_COPIES,
+    RERUNS,
+    SORTS,
+    TOO_MANY,
+    TOO_MANY_TO_LIST,
+    UNSEEN,
+    WHOLE_KEYSPACE,
+    Refusals,
+    guard_of,
+    judge,
+    only_one,
+)
+from threadis.coordinator.in_place import InPlace
+from threadis.coordinator.known import Known
+from threadis.coordinator.links import Words
+from threadis.coordinator.locality import is_plain
+from threadis.coordinator.phases import RefusedError
+from threadis.coordinator.sorting import patterns, target
+from threadis.coordinator.table import Access
+from threadis.coordinator.users import Users
+from threadis.coordinator.witness import Witness
+
+EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES, *UNSEEN)
+FEW = 64  # keys whose guard compares names quickly
+MOST_PATTERNS = 10_000  # keys that a guard can be told of at all
+LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four times as long
+RANDOM_KEY = b"randomkey"
+TELLS = b"acl_check_cmd"  # tells a script what it may do: its guard must be allowed the same
+
+
+@dataclass(slots=True)
+class Trial:
+    """How a run is watched."""
+
+    keys: list[bytes]
+    denied: Collection[bytes]
+    looks: bool = False
+
+
+class OnCopies:
+    """Runs scripts on copies."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        busy: Busy,
+        users: Users,
+        callers: Callers,
+        witness: Witness,
+        in_place: InPlace,
+    ) -> None:
+        self._execution, self._busy, self._users = execution, busy, users
+        self._callers, self._witness, self._in_place = callers, witness, in_place
+        self._links, self._table = execution.links, execution.table
+
+    async def run(
+        self, call: Call, known: Known, everything: Collection[bytes] | None = None
+    ) -> bytes:
+        """Run on borrowed keys until nothing undeclared is left, then write what has changed.
+
+        Of ``everything``, if these are all keys there are.
+        """
+        local = self._in_place.groups(call)
+        lists = everything is not None
+        others = known.guesses(local) if everything is None else everything
+        denied = [name for name in EFFECTS if not lists or name not in LISTING]
+        keys = list(dict.fromkeys([*call.keys, *others]))
+        trial = Trial(keys, denied, looks=TELLS in call.body)
+        for _ in range(RERUNS):
+            names = [(call.db, key, call.writes) for key in trial.keys]
+            async with self._execution.hold(names, call.within) as lock:
+                outcome, refusals = await self._try(call, trial)
+                if not refusals:
+                    if outcome.changes:
+                        parts = self._execution.borrowing.writes(outcome.changes, call.db)
+                        # What needs memory, the server has refused inside of the script.
+                        await self._execution.commit(parts, lock, call.db, needs_memory=False)
+                    return outcome.replies[0]
+            have = set(trial.keys)
+            if new := [key for key in refusals.keys if key not in have]:
+                trial.keys += new
+                trial.looks = True
+                known.touched(new, local)
+            elif alone := refusals.commands & set(self._in_place.alone(call.db)):
+                if lists or not alone <= set(LISTING):
+                    return only_one(alone)
+                reply = await self._of_all(call, known)
+                if reply is None and alone == {RANDOM_KEY}:
+                    reply = await self._anywhere(call, trial.keys)
+                return reply or TOO_MANY_TO_LIST
+            elif refusals.commands <= {b"publish", b"spublish"}:
+                trial.denied = [name for name in trial.denied if b"publish" not in name]
+            elif refusals.commands <= set(NOT_ON_COPIES):
+                return NOT_ALL_DECLARED
+            else:
+                return only_one(refusals.commands)
+        return TOO_MANY
+
+    async def _try(self, call: Call, trial: Trial) -> tuple[Outcome, Refusals]:
+        """One run; what it has done, and what else it needs."""
+        keys = trial.keys
+        borrowing = self._execution.borrowing
+        accesses = [Access(key, reads=True, writes=call.writes) for key in keys]
+        copies = await borrowing.fetch(accesses, call.db)
+        index = self._execution.home(call.db, keys)
+        is_exact = len(keys) <= MOST_PATTERNS and all(map(is_plain, keys))
+        looks = trial.looks or not is_exact or len(keys) > FEW
+        if looks and sum(len(copy.dump) for copy in copies.values()) > LOOK_LIMIT:
+            if not is_exact:
+                raise RefusedError(NO_LOOK)
+            looks = False
+        async with AsyncExitStack() as stack:
+            link = await stack.enter_async_context(
+                self._links.lease(index, call.kind, borrowing.scratch)
+            )
+            look = await stack.enter_async_context(self._witness.look(index)) if looks else None
+            guard = guard_of(link)
+            allowed = None if looks else keys
+            before = guard.before(call.rights, allowed, trial.denied, copies_of=call.db)
+            name = self._callers.begin(call.info)
+            marks: tuple[list[Words], list[Words]] = ([], [])
+            if look:
+                marks = ([look.before], [look.after])
+            async with self._busy.watch(index):
+                try:
+                    outcome = await borrowing.evaluate_on(
+                        link,
+                        call.words,
+                        copies,
+                        keys if call.writes else [],
+                        before=[*before, named(name), *marks[0], guard.login()],
+                        back=[self._links.login()],
+                        after=[*marks[1], named(), ACL_LOG],
+                        sweeps=looks,
+                    )
+                except RefusedError:
+                    guard.abandon()
+                    raise
+            reply, log = outcome.replies[len(before) + len(marks[0]) + 2], outcome.replies[-1]
+            refusals, reply = await judge(guard, link, log, call.rights, reply, self._users)
+            if look:
+                touched = self._touched(await look.commands())
+                refusals.keys = touched.difference(keys)
+            if refusals:
+                self._callers.forget(name)
+        return Outcome([reply], outcome.changes), refusals
+
+    def _touched(self, commands: Iterable[Words]) -> set[bytes]:
+        """The keys of some commands."""
+        found: set[bytes] = set()
+        for words in commands:
+            try:
+                parsed = self._table.parse(words)
+            except KeyError:
+                continue  # nothing that exists
+            found.update(access.key for access in parsed.keys)
+            if parsed.row.name in ("sort", "sort_ro"):
+                if patterns(words):
+                    raise RefusedError(SORTS)
+                if store := target(words):
+                    found.add(store)
+        return found
+
+    async def _of_all(self, call: Call, known: Known) -> bytes | None:
+        """Run where nothing is but copies of all keys of the database; None if these are too many.
+
+        There it may list them.
+        """
+        async with self._execution.locks.hold_everything(call.within) as lock:
+            if sum(await self._links.call_all(b"DBSIZE", db=call.db)) > LISTED_LIMIT:
+                return None
+            listed = await self._links.call_all(b"KEYS", b"*", db=call.db)
+            keys = [key for some in listed for key in some]
+            return await self.run(replace(call, within=lock.token), known, keys)
+
+    async def _anywhere(self, call: Call, keys: Sequence[bytes]) -> bytes | None:
+        """Run where RANDOMKEY may answer for all: where the keys are, or anywhere.
+
+        Any key of the instance is a key; but that there is none must be true of all. It may only
+        read: what it then needs besides could not be had.
+        """
+        sizes = await self._links.call_all(b"DBSIZE", db=call.db)
+        owners = {self._table.owner(call.db, key) for key in keys}
+        candidates = [i for i, size in enumerate(sizes) if size or not any(sizes)]
+        possible = [index for index in candidates if owners <= {index}]
+        if not possible or not all(map(is_plain, keys)):
+            return None
+        weights = [max(sizes[index], 1) for index in possible]
+        index = random.choices(possible, weights)[0]  # noqa: S311 - as random as RANDOMKEY
+        denied = [name for name in self._in_place.alone(call.db) if name != RANDOM_KEY]
+        trial = replace(call, keys=list(keys))
+        reply, refusals = await self._in_place.run(trial, index, denied, only_reads=True)
+        return reply if not refusals else None
