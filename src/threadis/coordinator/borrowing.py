@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from threadis.coordinator import fenced, scarcity
-from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, value
+from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, values
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.table import Access, Table
 
@@ -94,14 +94,15 @@ class Borrowing:
             questions.append([b"PEXPIRETIME", key])
             if reads:
                 questions.append([b"DUMP", key])
-        replies = iter(await self._links.raw(index, questions, db=db))
+        replies = await self._links.raw(index, questions, db=db)
+        refused = next((reply for reply in replies if reply.startswith(b"-")), None)
+        if refused is not None:  # it is loading, say
+            raise RefusedError(refused)
+        said = iter(values(replies))
         found = {}
         for key, reads in keys.items():
-            reply = next(replies)
-            if reply.startswith(b"-"):  # it is loading, say
-                raise RefusedError(reply)
-            expires = int(value(reply))
-            dump = value(next(replies)) if reads else b""
+            expires = int(next(said))
+            dump = next(said) if reads else b""
             if expires != GONE and isinstance(dump, bytes):
                 found[key] = Copy(dump, expires, is_placeholder=not reads)
         return found
@@ -260,9 +261,9 @@ def _outcome(
         raise RefusedError(refused)
     count = len(written)
     had = [key for key in written if key in copies]
-    old_values = dict(zip(had, map(value, dumps), strict=True))
-    new_values = [value(reply) for reply in after[:count]]
-    expires = [int(value(reply)) for reply in after[count : 2 * count]]
+    old_values = dict(zip(had, values(dumps), strict=True))
+    new_values = values(after[:count])
+    expires = [int(one) for one in values(after[count : 2 * count])]
     changes: dict[bytes, Copy | None] = {}
     for key, new, when in zip(written, new_values, expires, strict=True):
         old = old_values.get(key)

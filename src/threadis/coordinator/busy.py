@@ -45,8 +45,8 @@ class Busy:
         self._tell()
 
     @contextlib.asynccontextmanager
-    async def watch(self, index: int) -> AsyncIterator[None]:
-        """Watch one script at an instance."""
+    async def watch(self, index: int, around: float = 0.0) -> AsyncIterator[None]:
+        """Watch one script at an instance, and what stands around it in its block for so long."""
         limit = await self._limit()
         loop = asyncio.get_running_loop()
         is_over = False
@@ -57,7 +57,7 @@ class Busy:
             self._running.append(index)
             self._tell()
 
-        timer = loop.call_later(limit / 1000, over) if limit > 0 else None
+        timer = loop.call_later(limit / 1000 + around, over) if limit > 0 else None
         try:
             yield
         finally:

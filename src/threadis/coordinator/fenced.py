@@ -55,7 +55,7 @@ async def ask(
     link.writer.write(b"".join(map(pack, [[b"MULTI"], *inside, [b"EXEC"]])))
     stream = _Stream(link)
     try:
-        lines = [await stream.line() for _ in range(len(inside) + 1)]
+        lines = await stream.lines(len(inside) + 1)
         if await stream.peek() != b"*":
             said = await stream.line()
             refusal = next((line for line in lines if line.startswith(b"-")), said)
@@ -190,6 +190,14 @@ class _Stream:
         start = self.at
         await self.find(END)
         return bytes(self.data[start : self.at])
+
+    async def lines(self, count: int) -> list[bytes]:
+        """Wait for some lines."""
+        while self.data.count(END, self.at) < count:
+            await self._more()
+        found = [line + END for line in bytes(self.data[self.at :]).split(END, count)[:count]]
+        self.at += sum(map(len, found))
+        return found
 
     async def replies(self, count: int) -> list[bytes]:
         """Wait for the last replies; ValueError if there is more."""

@@ -318,6 +318,16 @@ def id_of(hello: Any) -> int:
     return int(fields[b"id"])
 
 
+def values(replies: Iterable[bytes]) -> list[Any]:
+    """What replies say, read together."""
+    reader = hiredis.Reader()
+    reader.feed(b"".join(replies))
+    found = []
+    while (one := reader.gets()) is not False:
+        found.append(one)
+    return found
+
+
 def value(reply: bytes) -> Any:
     """What a reply says; errors are hiredis.ReplyError values."""
     reader = hiredis.Reader()

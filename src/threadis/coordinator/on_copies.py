@@ -51,6 +51,7 @@ EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES, *UNSEEN)
 FEW = 64  # keys whose guard compares names quickly
 MOST_PATTERNS = 10_000  # keys that a guard can be told of at all
 LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four times as long
+KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to read them
 RANDOM_KEY = b"randomkey"
 TELLS = b"acl_check_cmd"  # tells a script what it may do: its guard must be allowed the same
 
@@ -148,7 +149,7 @@ class OnCopies:
             marks: tuple[list[Words], list[Words]] = ([], [])
             if look:
                 marks = ([look.before], [look.after])
-            async with self._busy.watch(index):
+            async with self._busy.watch(index, len(keys) * KEY_SECONDS):
                 try:
                     outcome = await borrowing.evaluate_on(
                         link,

@@ -72,7 +72,7 @@ class Witness:
         try:
             while mark not in (line := await link.next_reply()):
                 if match := LINE.fullmatch(line):
-                    found.append([_plain(word) for word in WORD.findall(match[1])])
+                    found.append(_words(match[1]))
         except (OSError, EOFError, ValueError) as error:
             raise LinkError(f"ERR instance {link.index} was lost while a script ran") from error
         return found
@@ -110,10 +110,17 @@ class Look:
         found: dict[bytes, None] = {}
         for number, line in enumerate(bytes(data[:end]).splitlines(keepends=True)):
             if match := LINE.fullmatch(line):
-                found[match[1]] = None
+                found[match[1]] = None  # the same again and again counts once
             if number % TURN == 0:
                 await asyncio.sleep(0)
-        return [[_plain(word) for word in WORD.findall(line)] for line in found]
+        return [_words(line) for line in found]
+
+
+def _words(line: bytes) -> Words:
+    """The words of a command, as MONITOR writes it."""
+    if b"\\" not in line:
+        return line[1:-1].split(b'" "')
+    return [_plain(word) for word in WORD.findall(line)]
 
 
 def _plain(quoted: bytes) -> bytes:
