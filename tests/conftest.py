@@ -38,16 +38,23 @@ def stock_server(request: pytest.FixtureRequest) -> server.Server:
     return found
 
 
+def limited(files: int | None) -> list[str]:
+    """How a command begins that may open so many files."""
+    return ["prlimit", f"--nofile={files}:{files}"] if files else []
+
+
 class Threadis:
     """A running ``threadis serve``."""
 
-    def __init__(self, folder: Path, log_path: Path, arguments: list[str]) -> None:
+    def __init__(
+        self, folder: Path, log_path: Path, arguments: list[str], files: int | None = None
+    ) -> None:
         self.folder = folder
         self.log_path = log_path
         self._log = self.log_path.open("wb")
         command = [sys.executable, "-m", "threadis", "serve", "--dir", str(folder)]
         self.process = subprocess.Popen(
-            [*command, "--port", "auto", *arguments],
+            [*limited(files), *command, "--port", "auto", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -126,10 +133,12 @@ def threadis(tmp_path: Path) -> Iterator[Callable[..., Threadis]]:
     """Starts thREaDIS with the given flags, in a fresh directory unless one is named."""
     started: list[Threadis] = []
 
-    def start(*arguments: str, folder: Path | None = None, wait: bool = True) -> Threadis:
+    def start(
+        *arguments: str, folder: Path | None = None, wait: bool = True, files: int | None = None
+    ) -> Threadis:
         number = len(started)
         log_path = tmp_path / f"serve-{number}.log"
-        running = Threadis(folder or tmp_path / f"data-{number}", log_path, list(arguments))
+        running = Threadis(folder or tmp_path / f"data-{number}", log_path, list(arguments), files)
         started.append(running)
         return running.wait_until_serving() if wait else running
 

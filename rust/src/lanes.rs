@@ -230,16 +230,19 @@ impl Lanes {
         shared: &Shared,
         now: u64,
     ) -> Result<usize, Errno> {
-        if self.open.len() >= LANES_LIMIT {
-            let unused = self.least_used(set).ok_or(Errno::MFILE)?;
-            self.close(unused);
-        }
         let state = self.state(set);
         let user = shared.users.name(state.user);
         if state.user != 0 && user.is_none() {
             return Err(Errno::PERM);
         }
-        let fd = net::connect_unix(socket)?;
+        let is_full = self.open.len() >= LANES_LIMIT;
+        let mut connected = if is_full { Err(Errno::MFILE) } else { net::connect_unix(socket) };
+        if matches!(connected, Err(Errno::MFILE | Errno::NFILE)) {
+            let unused = self.least_used(set).ok_or(Errno::MFILE)?;
+            self.close(unused);
+            connected = net::connect_unix(socket);
+        }
+        let fd = connected?;
         self.last_serial += 1;
         let name = lane::name(self.worker, self.last_serial);
         let (hello, opening) = opening(state, &name, user.as_deref(), &shared.instance_password);

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import sys
 import time
@@ -165,8 +164,3 @@ class ProxyProcess:
         """Close the channel; a proxy that still lives takes this as the end."""
         if self._writer:
             self._writer.close()
-
-
-def file_limit(maxclients: int, lanes: int) -> int:
-    """Files the proxy may need: clients, lanes, and what any process has open."""
-    return maxclients + lanes + 2 * len(os.sched_getaffinity(0)) + 64

@@ -31,17 +31,17 @@ from threadis import (
 from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
+from threadis.descriptors import clients_room, file_limit, files_least
 from threadis.errors import ConfigError, DataError, ServerError
 from threadis.instance import Instance
 from threadis.process import raise_file_limit
-from threadis.proxy_process import ProxyProcess, file_limit
+from threadis.proxy_process import ProxyProcess
 
 log = logging.getLogger("threadis")
 
 SETTLE_LIMIT = 10.0  # seconds for the instances to be ready; then we serve what there is
 GRACE = 5.0  # seconds for running commands to be answered at the end
 BRIEF_GRACE = 0.5  # the same at SHUTDOWN
-LANES = 2048  # connections from the workers to the instances that the file limit leaves room for
 CHECKED = b"threadis-checked"  # a user that tries the rules of others
 NOTHING_TO_RELOAD = "SIGHUP: ignored, nothing is read again; use CONFIG SET, or start again"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -130,7 +130,7 @@ class Supervisor:
                 config.unixsocket, config.unixsocketperm, config.unixsocketgroup
             )
         self._describe(chosen, planned)
-        self._raise_file_limit()
+        self._maxclients = self._raise_file_limit(count, len(planned.worker_cpus))
         password = secrets.token_hex(32)
         await self._start_instances(chosen, planned, password)
         self._tell_allocator(chosen.environment)
@@ -226,7 +226,7 @@ class Supervisor:
             keeps_users=config.aclfile is None,
             maxmemory_clients=config.set.get("maxmemory-clients", "0"),
             protected_mode=config.protected_mode,
-            maxclients=config.maxclients,
+            maxclients=self._maxclients,
             timeout=config.timeout,
             tcp_keepalive=config.tcp_keepalive,
             maxmemory=config.maxmemory,
@@ -262,17 +262,27 @@ class Supervisor:
                 raise ConfigError(f"users: {name.decode()}: {text}; mend it in {where}")
         await ready.ask("ACL", "DELUSER", CHECKED.decode())
 
-    def _raise_file_limit(self) -> None:
-        wanted = file_limit(self._config.maxclients, LANES)
+    def _raise_file_limit(self, instances: int, workers: int) -> int:
+        """How many clients may be served, with the open files that the system grants."""
+        wanted = file_limit(self._config.maxclients, instances)
         granted = raise_file_limit(wanted)
-        if granted < wanted:
-            log.warning(
-                "maxclients: %d clients need %d open files, the system grants %d; "
-                "raise the limit (ulimit -n), or lower --maxclients",
-                self._config.maxclients,
-                wanted,
-                granted,
+        if granted >= wanted:
+            return self._config.maxclients
+        room = clients_room(granted, instances, workers)
+        if room < 1:
+            raise ConfigError(
+                f"the open files that the system grants ({granted}) are not enough to start with "
+                f"{instances} instances and {workers} workers; raise the limit to at least "
+                f"{files_least(instances, workers)} (ulimit -n)"
             )
+        if room < self._config.maxclients:
+            log.warning(
+                "Current maximum open files is %d. maxclients has been reduced to %d to compensate "
+                "for low ulimit. If you need higher maxclients increase 'ulimit -n'.",
+                granted,
+                room,
+            )
+        return min(room, self._config.maxclients)
 
     # -- while it runs --
 

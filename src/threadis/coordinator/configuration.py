@@ -21,7 +21,11 @@ from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.output_limits import UNITS, OutputLimits
 from threadis.coordinator.shares import Shares
 from threadis.coordinator.users import Users
+from threadis.descriptors import clients_room, file_limit
 from threadis.errors import DataError
+from threadis.process import raise_file_limit
+
+FILES_MOST: Final = 2**20  # that systems grant to a process
 
 # Changed here, each in its own way.
 OURS: Final = frozenset(
@@ -75,6 +79,7 @@ class Configuration:
         self._shares = shares
         self._users = users
         self._links = links
+        self._workers = len(start.workers)
         self._output_limits = OutputLimits(core, start.output_limits)
         self._changed = {
             name.encode(): value.encode()
@@ -180,6 +185,7 @@ class Configuration:
     async def _set(self, wanted: dict[str, bytes], within: int | None) -> bytes:
         try:
             ours = {n: _checked(n, v.decode()) for n, v in wanted.items() if n in OURS}
+            self._make_room(int(ours.get("maxclients", 0)))
         except ValueError as error:
             return _failed(str(error.args[0]), str(error.args[1]))
         limits = wanted.pop(output_limits.NAME, b"").decode(errors="replace")
@@ -218,6 +224,15 @@ class Configuration:
             self._core.set_limit("client-memory", self._client_memory())
         else:
             self._core.set_limit(name, int(value))
+
+    def _make_room(self, clients: int) -> None:
+        """Let the proxy open files for so many clients; ValueError(name, why)."""
+        wanted = file_limit(clients, self._links.count)
+        granted = raise_file_limit(min(wanted, FILES_MOST))
+        room = clients_room(granted, self._links.count, self._workers)
+        if granted < wanted and clients > room:
+            why = "The operating system is not able to handle the specified number of clients"
+            raise ValueError("maxclients", f"{why}, try with {room}")
 
     def _client_memory(self) -> int:
         """What all clients' buffers together may take, in bytes; 0: the default."""
