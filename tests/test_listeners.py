@@ -104,6 +104,15 @@ def test_every_address_of_a_name_is_bound() -> None:
     assert shown == wanted
 
 
+def test_an_address_that_is_named_twice_is_bound_once() -> None:
+    bound = Listeners()
+    bound.bind_tcp("127.0.0.1 localhost 127.0.0.2 127.0.0.1 -127.0.0.2", None)
+    shown = [one.address.rpartition(":")[0] for one in bound.listeners]
+    bound.close()
+    assert sorted(set(shown)) == sorted(shown)
+    assert {"127.0.0.1", "127.0.0.2"} <= set(shown)
+
+
 def test_each_line_that_is_printed_reaches_it(threadis: Callable[..., Threadis]) -> None:
     """Its redis-cli command, as somebody pastes it."""
     running = threadis("--host", "127.0.0.2 -::1", "--instances", "1", "--workers", "1")

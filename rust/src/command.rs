@@ -104,11 +104,11 @@ pub struct Row {
     pub keys: Vec<KeySpec>,
     /// The one key's argument, when the specification is that simple (most are); else 0.
     pub only_key: usize,
-    /// Options that make the command one we refuse.
+    /// Options with which the coordinator runs the command.
     pub special_words: Vec<Vec<u8>>,
     /// Options end at this word (XREAD's STREAMS), behind which anything may be a key.
     pub words_until: Vec<u8>,
-    /// The error for `Route::Refuse` and for a refused word.
+    /// The error for `Route::Refuse`.
     pub refusal: Vec<u8>,
     /// Names of the subcommands; empty for most commands.
     subcommands: Index,

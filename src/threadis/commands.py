@@ -184,7 +184,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         touches_keys=not flags.isdisjoint(("readonly", "write")) or name in MAY_REPLICATE | SCRIPTS,
         special_words=override.special_words if override else (),
         words_until=override.words_until if override else "",
-        refusal=_refusal(name, override),
+        refusal=_refusal(name),
     )
 
 
@@ -239,17 +239,14 @@ def _route_by_tips(entry: list[Any]) -> tuple[str, str]:
     return "refuse", ""
 
 
-def _refusal(name: str, override: Override | None = None) -> str:
+def _refusal(name: str) -> str:
     shown = name.replace("|", " ").upper()
     if name in REPLICATION:
         return (
             f"ERR threadis: {shown} is not possible: no single stream has the data of all "
             "instances; their dumps are in the data directory"
         )
-    if override and override.special_words:
-        words = ", ".join(override.special_words)
-        return f"ERR threadis: {shown} with {words} is not supported yet"
-    return f"ERR threadis: {shown} is not supported yet"
+    return f"ERR threadis: {shown} is not supported: its server does not say which keys it touches"
 
 
 def _is_vague(entry: list[Any]) -> bool:

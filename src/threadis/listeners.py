@@ -24,6 +24,7 @@ class Listeners:
         self.listeners: list[Listener] = []
         self.tcp_port = 0
         self._sockets: list[socket.socket] = []
+        self._bound: set[tuple[socket.AddressFamily, str]] = set()
         self._unix: tuple[Path, int] | None = None  # the path, and the inode that is ours
 
     def bind_tcp(self, host: str, port: int | None) -> None:
@@ -92,6 +93,8 @@ class Listeners:
         absent: OSError | None = None
         try:
             for family, address in _addresses(ANY.get(name, name)):
+                if (family, address) in self._bound:  # named twice
+                    continue
                 try:
                     sock = _bind(family, (address, self.tcp_port))
                 except OSError as error:
@@ -100,6 +103,7 @@ class Listeners:
                     absent = error
                     continue
                 bound.append((sock, address))
+                self._bound.add((family, address))
                 self.tcp_port = sock.getsockname()[1]
         except OSError:
             for sock, _ in bound:
