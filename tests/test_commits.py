@@ -78,6 +78,18 @@ def test_workers_do_it(running: Threadis, words: tuple[str, ...]) -> None:
     assert counts(running) == (before[0] + 1, before[1] + 1)
 
 
+def test_workers_do_it_however_large_it_is(running: Threadis) -> None:
+    before, keys = counts(running), [f"key:{number}" for number in range(50_000)]
+    with running.client() as client, client.pipeline() as block:
+        assert client.mset(dict.fromkeys(keys, "v"))
+        for key in keys[:20_000]:
+            block.append(key, "w" * 100)
+        assert block.execute() == [101] * 20_000
+        assert client.unlink(*keys, "nobody") == len(keys)
+        assert client.dbsize() == 0
+    assert counts(running) == (before[0] + 3, before[1] + 3)
+
+
 def test_what_monitors_see_is_the_coordinators(running: Threadis) -> None:
     before = counts(running)
     with Raw(("127.0.0.1", running.port)) as other, running.client() as client:

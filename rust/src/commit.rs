@@ -164,8 +164,12 @@ impl Commit {
 
     /// True if the next write begins another.
     pub(crate) fn is_full(&self) -> bool {
-        let bytes: usize = self.parts.iter().map(|part| part.commands.len()).sum();
-        self.writes.len() >= WRITES_MOST || bytes >= BYTES_MOST
+        self.writes.len() >= WRITES_MOST || self.bytes() >= BYTES_MOST
+    }
+
+    /// Bytes of its commands.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.commands.len()).sum()
     }
 
     /// Begins a client's write; what is added from here on is of it.

@@ -31,6 +31,9 @@ const LATE_NANOSECONDS: u64 = 1_000_000_000;
 /// Nanoseconds in which an instance has run its part, or nobody waits for it any more.
 pub(crate) const RUN_NANOSECONDS: u64 = 5_000_000_000;
 
+/// Nanoseconds more for each byte: what is large takes a server longer (a MB a tenth of a second).
+const NANOSECONDS_A_BYTE: u64 = 100;
+
 /// The commits of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
@@ -94,6 +97,13 @@ impl Commits {
     }
 }
 
+impl Commit {
+    /// Nanoseconds more than one that is small may take.
+    fn patience(&self) -> u64 {
+        self.bytes() as u64 * NANOSECONDS_A_BYTE
+    }
+}
+
 impl Worker {
     /// Starts what has formed where nothing runs.
     pub(crate) fn start_commits(&mut self) {
@@ -120,7 +130,7 @@ impl Worker {
         };
         let (token, begun) = self.shared.ask_lock(want, Some(self.index));
         commit.token = token;
-        commit.deadline = self.now + LOCK_NANOSECONDS;
+        commit.deadline = self.now + LOCK_NANOSECONDS + commit.patience();
         let key = self.commits.running.insert(commit);
         if self.shared.settings.busy().is_some() {
             self.give_up_commit(key); // the coordinator has the words for it
@@ -218,7 +228,7 @@ impl Worker {
         let commit = &mut self.commits.running[key];
         commit.stage = Stage::Preparing;
         commit.missing = instances.len() - 1;
-        commit.deadline = self.now + PREPARE_NANOSECONDS;
+        commit.deadline = self.now + PREPARE_NANOSECONDS + commit.patience();
         let first = commit.first;
         for instance in instances.into_iter().filter(|&instance| instance != first) {
             self.tell_part(key, instance, |commit, hidden, out| {
@@ -246,7 +256,7 @@ impl Worker {
         let commit = &mut self.commits.running[key];
         commit.stage = Stage::Deciding;
         commit.missing = 1;
-        commit.deadline = self.now + RUN_NANOSECONDS;
+        commit.deadline = self.now + RUN_NANOSECONDS + commit.patience();
         let first = commit.first;
         commit.done = self.shared.finished.take(first);
         self.tell_part(key, first, Commit::push_decide);
@@ -255,7 +265,7 @@ impl Worker {
     fn finish_commit(&mut self, key: usize) {
         let commit = &mut self.commits.running[key];
         commit.stage = Stage::Finishing;
-        commit.deadline = self.now + RUN_NANOSECONDS;
+        commit.deadline = self.now + RUN_NANOSECONDS + commit.patience();
         let others: Vec<usize> = commit.others().collect();
         let (lost, sound): (Vec<usize>, Vec<usize>) =
             others.into_iter().partition(|&instance| commit.parts[instance].is_lost);

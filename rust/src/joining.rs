@@ -15,8 +15,8 @@ use crate::split::Whole;
 use crate::worker::Worker;
 use std::sync::Arc;
 
-/// A longer write is left to the coordinator: it is kept until it is done.
-const LENGTH_MOST: usize = 256 * 1024;
+/// Bytes; a longer write is left to the coordinator: it is kept, several times, until it is done.
+const LENGTH_MOST: usize = 128 * 1024 * 1024;
 
 impl Worker {
     /// A command whose keys live on several instances, to be done in parts: here if that is all there
