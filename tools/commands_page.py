@@ -34,7 +34,7 @@ cheap, as on one server.
 | **split** | each instance does its part, the replies are merged | a write over several instances is seen wholly or not at all | one trip each, at the same time |
 | **committed** | each instance does its part, all or none, together with what others write at the same time | all or nothing, with one server's events | key locks and three trips, shared by all who write just then; 0.5 ms while somebody tracks or monitors |
 | **planned** | alone with its keys: a look, then ordinary commands on each side, committed together | all or nothing, with one server's events | key locks and two or three trips: about 0.5 ms |
-| **borrowed** | alone with its keys: one instance computes on copies, what changed is written back | all or nothing; a failure changes nothing; events say `restore`, `del` | key locks, and the keys are copied (256 MB at most) |
+| **borrowed** | alone with its keys: one instance computes on copies, what changed is written back | all or nothing, with one server's events; a failure changes nothing | key locks, and the keys are copied (256 MB at most) |
 | **waits** | what is there (on one instance) is given at once; else the client waits in the proxy, and is served by its own command, longest waiting first | an element is popped once, never lost | one trip; nothing while it waits; 0.5 ms when it is served |
 | **script** | its text is read: what provably keeps to its keys runs where they are; all else on copies, run again if it touches more than it declares | as borrowed | proved EVAL and EVALSHA: one trip; others 1 ms and more, by the size of their keys |
 | **all** | every instance is asked | in the order of one client's commands | one trip each |

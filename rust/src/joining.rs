@@ -97,7 +97,10 @@ impl Worker {
             matches!(self.instances.get(instance), Some(InstanceState::Ready(_)))
                 && !self.commits.is_late(instance, self.now)
         };
-        length <= LENGTH_MOST && self.may_run_here(place) && owners.iter().all(is_prompt)
+        length <= LENGTH_MOST
+            && self.may_run_here(place)
+            && !self.shared.tells_events()
+            && owners.iter().all(is_prompt)
     }
 
     /// The client is owed a reply by a commit; what it sends next may go to other lanes: not before.

@@ -252,8 +252,9 @@ impl Shared {
                     Telling::Now if db < u64::from(self.databases) => {
                         messages.push((kind, name, &frame[1..]));
                     }
-                    Telling::Kept(id, step, db) if name == EVENTS => {
+                    Telling::Kept(id, step, real) if name == EVENTS => {
                         // Of copies, in a database that clients cannot see.
+                        let db = if db < u64::from(self.databases) { db } else { real };
                         let digits = db.to_string();
                         let begin = &channel[..b"__keyspace@".len()];
                         let channel = [begin, digits.as_bytes(), rest].concat();

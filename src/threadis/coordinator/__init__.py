@@ -116,7 +116,14 @@ class Coordinator:
         borrowing = Borrowing(links, self._table, start.databases)
         locality = Locality(placed, placement.read(start.rules), start.pins)
         self._execution = Execution(
-            links, self.locks, self._table, locality, self._commits, borrowing, self._tracking
+            links,
+            self.locks,
+            self._table,
+            locality,
+            self._commits,
+            borrowing,
+            self._tracking,
+            self._pubsub.events,
         )
         self._blocking = Blocking(
             self._execution,

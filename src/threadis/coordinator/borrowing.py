@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from threadis.coordinator import fenced, scarcity
+from threadis.coordinator.events import telling
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, values
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.table import Access, Table
@@ -166,13 +167,14 @@ class Borrowing:
         keys that were not lent, too.
         """
         first, last = _around(copies, written, sweeps=sweeps)
+        begin, end = mine.around() if (mine := telling.get()) else ([], [])
         await link.select(self.scratch)
         answers = await fenced.ask(
             link,
             script,
-            before=[*first, *before],
+            before=[*first, *begin, *before],
             back=back,
-            after=[*after, *last],
+            after=[*end, *after, *last],
             only_as_block=True,
         )
         if is_script and (answers.refusal or b"").startswith(scarcity.NO_MEMORY):
@@ -182,8 +184,10 @@ class Borrowing:
                 )
         if answers.refusal is not None:
             raise RefusedError(answers.refusal)
-        replies = [*answers.before[len(first) :], answers.reply, *answers.after[: len(after)]]
-        old, new = answers.before[: len(first)], answers.after[len(after) :]
+        behind = answers.after[len(end) :]
+        own = answers.before[len(first) + len(begin) :]
+        replies = [*own, answers.reply, *behind[: len(after)]]
+        old, new = answers.before[: len(first)], behind[len(after) :]
         return _outcome(copies, written, old, replies, new)
 
     async def _evaluate_scarcely(

@@ -6,13 +6,14 @@ the keys are borrowed by one instance.
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from threadis import _core
 from threadis.coordinator import plans, scarcity
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.commits import Commits
+from threadis.coordinator.events import Events, Marked
 from threadis.coordinator.links import Kind, Links
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
@@ -34,7 +35,9 @@ class Execution:
         commits: Commits,
         borrowing: Borrowing,
         tracking: Tracking,
+        events: Events,
     ) -> None:
+        self.events = events
         self.links = links
         self.tracking = tracking
         self.locks = locks
@@ -65,9 +68,10 @@ class Execution:
         extra = plans.other_databases(parsed, db)
         async with self.hold([*lock_names(keys, db), *extra], within) as lock:
             try:
-                if plan:
-                    return await plan(plans.Job(self, parsed, db, kind, lock))
-                return await self.borrow([args], keys, db, kind, lock)
+                async with self.events.of_one_command(db):
+                    if plan:
+                        return await plan(plans.Job(self, parsed, db, kind, lock))
+                    return await self.borrow([args], keys, db, kind, lock)
             except RefusedError as error:
                 return error.reply
 
@@ -145,11 +149,16 @@ class Execution:
         kind: Kind | None = None,
         *,
         needs_memory: bool = True,
+        steps: Mapping[tuple[int, int], int] | None = None,
     ) -> dict[int, list[bytes]]:
-        """Write on several instances, all or nothing; without memory only what needs none."""
+        """Write on several instances, all or nothing; without memory only what needs none.
+
+        Events of the commands are told in the order of ``steps``; without, nobody hears of them.
+        """
         kind = kind or Kind()
+        marked = Marked(parts, steps)
         try:
-            return await self.commits.run(parts, lock, db=db, kind=kind)
+            return marked.replies(await self.commits.run(marked.parts, lock, db=db, kind=kind))
         except RefusedError as error:
             commands = itertools.chain.from_iterable(parts.values())
             is_scarce = error.reply.startswith(scarcity.NO_MEMORY)

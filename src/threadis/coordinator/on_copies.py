@@ -96,8 +96,12 @@ class OnCopies:
         trial = Trial(keys, denied, looks=TELLS in call.body)
         for _ in range(RERUNS):
             names = [(call.db, key, call.writes) for key in trial.keys]
-            async with self._execution.hold(names, call.within) as lock:
+            async with (
+                self._execution.hold(names, call.within) as lock,
+                self._execution.events.of_one_command(call.db) as mine,
+            ):
                 outcome, refusals = await self._try(call, trial)
+                mine.is_void = bool(refusals)
                 if not refusals:
                     if outcome.changes:
                         parts = self._execution.borrowing.writes(outcome.changes, call.db)

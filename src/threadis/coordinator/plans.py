@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from threadis import resp
+from threadis.coordinator.events import NEW, telling
 from threadis.coordinator.links import Kind, Words, value
 from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.phases import Part, RefusedError
@@ -76,8 +77,10 @@ class Job:
             index = self.owner(key)
             places.append((index, len(parts[index])))
             parts[index].append(words)
+        steps = {place: step for step, place in enumerate(places)}
+        needs_memory = self.parsed.row.needs_memory
         replies = await self.execution.commit(
-            dict(parts), self.lock, self.db, self.kind, needs_memory=self.parsed.row.needs_memory
+            dict(parts), self.lock, self.db, self.kind, needs_memory=needs_memory, steps=steps
         )
         return [replies[index][at] for index, at in places]
 
@@ -91,18 +94,24 @@ def _by_owner(job: Job, keys: Sequence[bytes]) -> dict[int, list[bytes]]:
 
 async def _delete(job: Job) -> bytes:
     """DEL, UNLINK."""
-    groups = _by_owner(job, job.args[1:])
+    most = WORDS_MOST
+    if telling.get():  # each key in its turn
+        groups, most = {0: list(job.args[1:])}, 1
+    else:
+        groups = _by_owner(job, job.args[1:])
     commands = [
-        (keys[at], [job.args[0], *keys[at : at + WORDS_MOST]])
+        (keys[at], [job.args[0], *keys[at : at + most]])
         for keys in groups.values()
-        for at in range(0, len(keys), WORDS_MOST)
+        for at in range(0, len(keys), most)
     ]
     replies = await job.write(commands)
     return b":%d\r\n" % sum(int(value(reply)) for reply in replies)
 
 
 def _pairs(job: Job, first: int, last: int) -> list[list[bytes]]:
-    """Keys with their values, one list for each instance."""
+    """Keys with their values, one list for each instance; or for each key, if events are told."""
+    if telling.get():
+        return [list(job.args[at : at + 2]) for at in range(first, last, 2)]
     groups: dict[int, list[bytes]] = defaultdict(list)
     for at in range(first, last, 2):
         groups[job.owner(job.args[at])].extend(job.args[at : at + 2])
@@ -170,7 +179,15 @@ async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool)
     if only_new and await job.ask(target, b"EXISTS", target):
         return False
     options = [b"REPLACE", *await _age(job, source)]
-    await job.write([(source, [b"DEL", source]), (target, copy.restore(target, *options))])
+    parts: dict[int, list[Words]] = defaultdict(list)
+    parts[job.owner(source)].append([b"DEL", source])
+    parts[job.owner(target)].append(copy.restore(target, *options))
+    needs_memory = job.parsed.row.needs_memory
+    await job.execution.commit(dict(parts), job.lock, job.db, needs_memory=needs_memory)
+    if mine := telling.get():
+        mine.add(job.db, b"new", target, NEW)
+        mine.add(job.db, b"rename_from", source)
+        mine.add(job.db, b"rename_to", target)
     return True
 
 
@@ -231,6 +248,9 @@ async def _copy(job: Job) -> bytes:
         return b":0\r\n"
     restore = copies[source].restore(target, b"REPLACE")
     await job.execution.commit({job.owner(target, db): [restore]}, job.lock, db, job.kind)
+    if mine := telling.get():
+        mine.add(db, b"new", target, NEW)
+        mine.add(db, b"copy_to", target)
     return b":1\r\n"
 
 
@@ -249,6 +269,10 @@ async def _move(job: Job) -> bytes:
     inside: list[Words] = [[b"SELECT", b"%d" % db], restore, [b"SELECT", b"%d" % job.db]]
     parts: dict[int, Part] = {here: [[b"DEL", key]], there: inside}
     await job.execution.commit(parts, job.lock, job.db, job.kind, needs_memory=False)
+    if mine := telling.get():
+        mine.add(db, b"new", key, NEW)
+        mine.add(job.db, b"move_from", key)
+        mine.add(db, b"move_to", key)
     return b":1\r\n"
 
 

@@ -12,6 +12,7 @@ from typing import Final
 import hiredis
 
 from threadis import _core
+from threadis.coordinator.events import Events
 from threadis.coordinator.links import Links
 from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.upstream import KINDS, Upstream
@@ -32,9 +33,10 @@ class Pubsub:
         self._tickets: dict[int, _core.Subscribe] = {}
         self._last_ticket = 0
         self._tasks = Tasks()
-        events = _core.Upstreams(core)
+        self.events = Events(core, self._hear_all)
+        upstreams = _core.Upstreams(core)
         self._upstreams = [
-            Upstream(index, events, links, self._wanted) for index in links.everyone()
+            Upstream(index, upstreams, links, self._wanted) for index in links.everyone()
         ]
 
     async def look(self, index: int | None = None) -> None:
@@ -42,7 +44,11 @@ class Pubsub:
         index = self._links.any_ready() if index is None else index
         reply = await self._links.call(index, b"CONFIG", b"GET", EVENTS)
         if not isinstance(reply, hiredis.ReplyError):
+            self.events.flags = reply[1]
             self._core.set_limit("events", bool(reply[1]))
+
+    async def _hear_all(self) -> None:
+        await asyncio.gather(*(upstream.hear_all() for upstream in self._upstreams))
 
     async def subscribe(self, request: _core.Subscribe) -> None:
         """Subscribe the instances, then the client."""

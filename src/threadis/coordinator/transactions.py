@@ -174,7 +174,8 @@ class Transactions:
                 if not queued:
                     return _with_denials(b"*0\r\n", denied)
                 owners = [self._execution.table.owners(parsed, db) for parsed in queued]
-                async with self._tracking.changing(command, [key for _, key in written]) as gone:
+                changing = self._tracking.changing(command, [key for _, key in written])
+                async with changing as gone, self._execution.events.of_one_command(db):
                     if all(len(found) <= 1 for found in owners):
                         parts = await self._parts(queued, lock, db, kind)
                     else:
@@ -205,8 +206,9 @@ class Transactions:
             places.append((index, len(parts[index])))
             parts[index].append(parsed.args)
         needs_memory = any(parsed.row.needs_memory for parsed in queued)
+        steps = {place: step for step, place in enumerate(places)}
         replies = await self._execution.commit(
-            dict(parts), lock, db, kind, needs_memory=needs_memory
+            dict(parts), lock, db, kind, needs_memory=needs_memory, steps=steps
         )
         return [replies[index][at] for index, at in places]
 

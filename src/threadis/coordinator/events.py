@@ -1,0 +1,123 @@
+"""Keyspace events of commands over several instances: subscribers hear what one server would say.
+
+Instances tell of what they do: of commands on copies, in a database that nobody sees, and of
+copies that are made, written back, deleted. So while somebody listens, marks stand around these
+in the blocks of commands (messages to a channel of ours, see ``rust/src/upstreams.rs``): events
+of the client's command are kept, with their place in its order, all others are dropped. Once all
+has happened, and before the client hears of it, they are told.
+"""
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Final
+
+from threadis import _core
+from threadis.coordinator.links import Words
+from threadis.coordinator.phases import Part
+
+ALL: Final = frozenset(b"g$lshzxetd")  # what "A" stands for
+GENERIC, NEW = b"g", b"n"  # classes of events
+
+
+class Telling:
+    """The events of one command in a database."""
+
+    def __init__(self, events: "Events", number: int, db: int) -> None:
+        self._events, self._number, self._db = events, number, db
+        self.is_void = False  # it was not done after all
+
+    def step(self, place: int) -> Words:
+        """Mark what follows as the command's own, in this place of its order."""
+        return self._events.mark(b"%d %d %d" % (self._number, place, self._db))
+
+    def silence(self) -> Words:
+        """Mark what follows as nothing that anybody should hear of."""
+        return self._events.mark(b"-")
+
+    def end(self) -> Words:
+        """End either."""
+        return self._events.mark(b"")
+
+    def around(self) -> tuple[list[Words], list[Words]]:
+        """What stands before and behind commands all of whose events are told as they come."""
+        return [self.step(0)], [self.end()]
+
+    def add(self, db: int, name: bytes, key: bytes, kind: bytes = GENERIC) -> None:
+        """Add an event that nobody has told."""
+        self._events.add(self._number, db, name, key, kind)
+
+
+# The events of the command at hand, if somebody listens.
+telling: ContextVar[Telling | None] = ContextVar("telling", default=None)
+
+
+class Events:
+    """Tells of commands over several instances."""
+
+    def __init__(self, core: _core.Proxy, hear_all: Callable[[], Awaitable[None]]) -> None:
+        self._core = _core.Upstreams(core)
+        self._hear_all = hear_all
+        self._numbers = itertools.count(1)
+        self.flags = b""  # notify-keyspace-events
+
+    @contextlib.asynccontextmanager
+    async def of_one_command(self, db: int) -> AsyncIterator[Telling]:
+        """Tell of what one command does, in its own order, when it is done."""
+        number = next(self._numbers)
+        mine = Telling(self, number, db)
+        if not self._core.tells_events():
+            yield mine
+            return
+        self._core.keep(number)
+        before = telling.set(mine)
+        try:
+            yield mine
+            if not mine.is_void:
+                await self._hear_all()
+                self._core.tell(number)
+        finally:
+            telling.reset(before)
+            self._core.forget(number)
+
+    def mark(self, what: bytes) -> Words:
+        """Build a mark."""
+        return [b"PUBLISH", self._core.marks(), what]
+
+    def add(self, number: int, db: int, name: bytes, key: bytes, kind: bytes) -> None:
+        """Keep an event of a class, if instances would tell of it."""
+        if kind in self.flags or (b"A" in self.flags and ALL.issuperset(kind)):
+            if b"K" in self.flags:
+                self._core.add(number, 0, b"__keyspace@%d__:%s" % (db, key), name)
+            if b"E" in self.flags:
+                self._core.add(number, 0, b"__keyevent@%d__:%s" % (db, name), key)
+
+
+class Marked:
+    """The parts of a write, with marks in them if somebody listens."""
+
+    def __init__(
+        self, parts: Mapping[int, Part], steps: Mapping[tuple[int, int], int] | None
+    ) -> None:
+        """``steps`` has the place of each command (instance, number) in the order of events; with
+        none, nobody is to hear of any.
+        """
+        self.parts: dict[int, Part] = dict(parts)
+        self._places = {index: list(range(len(part))) for index, part in parts.items()}
+        if (mine := telling.get()) is None:
+            return
+        for index, part in parts.items():
+            marked: list[Words] = [] if steps is not None else [mine.silence()]
+            for at, words in enumerate(part):
+                if steps is not None:
+                    marked.append(mine.step(steps[index, at]))
+                self._places[index][at] = len(marked)
+                marked.append(words)
+            self.parts[index] = [*marked, mine.end()]
+
+    def replies(self, found: Mapping[int, Sequence[bytes]]) -> dict[int, list[bytes]]:
+        """The replies to the parts themselves."""
+        return {
+            index: [found[index][at] for at in places] for index, places in self._places.items()
+        }
