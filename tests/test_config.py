@@ -204,7 +204,7 @@ def test_a_directive_is_passed_through(pair: str, expected: tuple[str, str]) -> 
         ("include=x", "set include: not possible"),
         ("daemonize=yes", "set daemonize: not possible"),
         ("unixsocketperm=777", "use --unixsocketperm instead"),
-        ("server_cpulist=0", "set server_cpulist: not possible"),
+        ("server_cpulist=0", "set server_cpulist: threadis decides this; use --pin instead"),
         ("enable-debug-command=yes", "use --enable-debug-command instead"),
         ("enable-module-command=LOCAL", "use --enable-module-command instead"),
         ("enable-protected-configs=no", "use --enable-protected-configs instead"),

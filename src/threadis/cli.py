@@ -56,7 +56,7 @@ def _with_flags(command: Callable[[config.Config], None]) -> Callable[..., None]
     file_option = typer.Option(
         "--config",
         metavar="FILE",
-        help="TOML file with the same names as the flags, which beat it.",
+        help="TOML file; same names as the flags, which take precedence.",
     )
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [

@@ -230,7 +230,6 @@ class Information:
             "mem_fragmentation_ratio": memory.get("mem_fragmentation_ratio", 0),
             "instantaneous_ops_per_sec": stats.get("instantaneous_ops_per_sec", 0),
             "keys": keys,
-            "late_ms": self._surveys.age(index),
         }
         return _joined(shown)
 
