@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from threadis import _core
-from threadis.data_dir import even_slot_map
+from threadis.layout import even_slot_map
 from waiting import until
 
 Address = tuple[str, int] | str

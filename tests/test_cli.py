@@ -40,7 +40,7 @@ def test_the_help_of_all(run_threadis: Run) -> None:
 
 
 def test_the_plan_is_printed_and_nothing_started(run_threadis: Run, tmp_path: Path) -> None:
-    done = run_threadis("plan", "--instances", "3", "--workers", "2")
+    done = run_threadis("plan", "--instances", "3", "--workers", "2", "--dir", "d")
     assert done.returncode == 0
     for name in ("worker 0", "worker 1", "instance 0", "instance 1", "instance 2"):
         assert name in done.stdout

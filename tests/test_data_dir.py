@@ -2,15 +2,18 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from threadis import persistence
-from threadis.data_dir import SLOTS, DataDir, even_slot_map, read_layout
+from threadis.data_dir import DataDir
 from threadis.errors import DataError
+from threadis.layout import SLOTS, even_slot_map, read_layout
 from waiting import until
 
 
@@ -172,17 +175,79 @@ def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
     assert "does not exist; make it first" in refusal(tmp_path / "no" / "data")
 
 
-def test_one_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data").chmod(0o777)
-    assert "everybody may write" in refusal(tmp_path / "data")
+def test_an_open_one_is_refused(tmp_path: Path) -> None:
+    """The advice never is to change a directory that is not ours, as /tmp."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for mode in (0o777, 0o1777, 0o2777):
+        folder.chmod(mode)
+        words = refusal(folder)
+        assert f"everybody may write to {folder}; name a directory in it" in words
+        assert f"--dir {folder}/threadis-data" in words
+    opened(folder / "d").close()
+    opened(tmp_path / "ours").close()
+    (tmp_path / "ours").chmod(0o777)
+    assert f"run: chmod o-w {tmp_path / 'ours'}" in refusal(tmp_path / "ours")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_another_users_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    os.chown(tmp_path / "data", 12345, 12345)
-    assert "belongs to user 12345" in refusal(tmp_path / "data")
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o2775])
+def test_a_volume_of_another_user_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    """As root; a bind mount, say."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    folder.chmod(mode)
+    opened(folder).close()
+    assert "belongs to user 12345, who can change what is in it" in caplog.text
+    opened(folder).close()
+
+
+AS_USER = """
+import os, sys
+from threadis.data_dir import DataDir
+import codecs; codecs.lookup('ascii')  # now, while it can be read
+os.setgroups([12346]); os.setgid(12346); os.setuid(12345)
+data = DataDir(sys.argv[1]); data.open(2); data.close()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "words"),
+    [
+        (0, 12346, 0o2775, ""),  # a volume with fsGroup
+        (0, 12346, 0o770, ""),
+        (12345, 12346, 0o700, ""),
+        (777, 12346, 0o770, ""),
+        (0, 0, 0o755, "cannot be written to by user 12345"),
+        (0, 12346, 0o755, "cannot be written to by user 12345"),
+        (12345, 12346, 0o500, "run: chmod u+rwx"),
+        (0, 12346, 0o777, "everybody may write"),
+    ],
+)
+def test_a_volume_that_can_be_written_to_is_taken(
+    owner: int, group: int, mode: int, words: str
+) -> None:
+    """As an ordinary user."""
+    base = Path(tempfile.mkdtemp(dir="/tmp"))  # the user must get there
+    try:
+        base.chmod(0o755)
+        folder = base / "data"
+        folder.mkdir()
+        os.chown(folder, owner, group)
+        folder.chmod(mode)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_USER, str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert words in done.stderr if words else done.returncode == 0, done.stderr
+    finally:
+        shutil.rmtree(base)
 
 
 def test_a_long_path_is_refused_before_anything_is_made(tmp_path: Path) -> None:

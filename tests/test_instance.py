@@ -55,6 +55,7 @@ class Stage:
             lambda _db, _key: 0,
             lambda one: self.states.append(one.state),
         )
+        self.instance.judged.set()
         self.task = asyncio.create_task(self.instance.run())
         self.fast = asyncio.Event()
 

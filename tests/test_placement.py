@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from conftest import Threadis
 from threadis import _core, config, placement
 from threadis.coordinator.locality import Locality
-from threadis.data_dir import DataDir, even_slot_map
+from threadis.data_dir import DataDir
 from threadis.errors import ConfigError, DataError
+from threadis.layout import even_slot_map
 
 QUEUE = "bull:{*}:*"
 INSTANCES = 4

@@ -99,9 +99,9 @@ def serve(settings: config.Config) -> None:
 
 def plan(settings: config.Config) -> None:
     """Print what would run on which core."""
-    from threadis.supervisor import make_plan
+    from threadis.checks import dry_run
 
-    for line in make_plan(settings).render():
+    for line in dry_run(settings).render():
         _say(line)
 
 

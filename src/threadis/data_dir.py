@@ -12,7 +12,7 @@ Nothing is written before the lock is held; only DIR itself is made first, when 
 
 import contextlib
 import fcntl
-import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -23,77 +23,19 @@ from pathlib import Path
 
 import msgspec
 
-from threadis import persistence
-from threadis.control import SlotRange
+from threadis import kept, persistence
 from threadis.errors import DataError
 from threadis.files import write_atomically
+from threadis.layout import FORMAT, LAYOUT, PLACEMENT, Layout, even_slot_map, read_layout
 from threadis.process import activity
 from threadis.saved import holds_keys
 
-FORMAT = 1
-SLOTS = 16384
-PLACEMENT = "crc16-hashtag"  # how a key gets its slot; changing it is a reshard
+log = logging.getLogger("threadis")
+
 SOCKET_PATH_LIMIT = 107  # bytes; the kernel's sun_path, less its closing NUL
 ORPHANS_END = 5.0  # seconds; the kernel kills a dead supervisor's instances within milliseconds
 Pin = tuple[int, int]  # a database, and the instance it lives on
-LAYOUT, LOCK, SOCKETS = "threadis.json", "threadis.lock", "sockets"
-
-
-class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What ``threadis.json`` records."""
-
-    format: int
-    placement: str
-    instances: int
-    ids: list[str]
-    slot_map: list[SlotRange]
-    rules: list[str] = []  # placement rules, in the order in which they are tried
-    pins: list[tuple[int, int]] = []  # databases that live on one instance, and which
-    checksum: str = ""  # of all the rest
-
-    def sum(self) -> str:
-        """What ``checksum`` is to be."""
-        content = msgspec.json.encode(msgspec.structs.replace(self, checksum=""))
-        return hashlib.sha256(content).hexdigest()[:32]
-
-    def fault(self) -> str:
-        """What is wrong with it, or an empty text."""
-        if self.checksum not in ("", self.sum()):
-            return "its content does not match its checksum"
-        place = 0
-        for one in sorted(self.slot_map, key=lambda one: one.first):
-            if one.first != place or one.last < place or not 0 <= one.instance < self.instances:
-                return "its slot map is not whole"
-            place = one.last + 1
-        return "" if place == SLOTS else "its slot map is not whole"
-
-
-def even_slot_map(instances: int) -> list[SlotRange]:
-    """The slots in equal shares, in order."""
-    edges = [i * SLOTS // instances for i in range(instances + 1)]
-    return [SlotRange(edges[i], edges[i + 1] - 1, i) for i in range(instances)]
-
-
-def read_layout(folder: Path) -> Layout | None:
-    """The recorded layout; None when there is none yet. Reads only."""
-    path = folder / LAYOUT
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise DataError(f"dir: cannot read {path}: {error.strerror}") from None
-    try:
-        layout = msgspec.json.decode(content, type=Layout)
-    except msgspec.DecodeError as error:
-        raise DataError(f"dir: {path} is damaged ({error}); restore it from a backup") from None
-    if (layout.format, layout.placement) != (FORMAT, PLACEMENT) or not 0 < layout.instances == len(
-        layout.ids
-    ):
-        raise DataError(f"dir: {path} was written by another version of threadis; use that one")
-    if fault := layout.fault():
-        raise DataError(f"dir: {path} is damaged ({fault}); restore it from a backup")
-    return layout
+LOCK, SOCKETS = "threadis.lock", "sockets"
 
 
 class DataDir:
@@ -118,6 +60,7 @@ class DataDir:
                 layout = self._create(instances, rules, pins)
             self.layout = layout
             self._check_instances(instances)
+            self._check_all_files()
             self._check_strangers()
             self._place(list(rules), list(pins))
             self._clear_sockets()
@@ -127,6 +70,38 @@ class DataDir:
         except BaseException:
             self.close()
             raise
+
+    def examine(self, instances: int, rules: Sequence[str] = (), pins: Sequence[Pin] = ()) -> None:
+        """Refuse what ``open`` would, but that it is in use, and change nothing.
+
+        The files of instances that run are not looked at.
+        """
+        self._check_socket_path(instances)
+        if not self.path.exists():
+            if not self.path.parent.is_dir():
+                raise DataError(f"dir: {self.path.parent} does not exist; make it first")
+            if not os.access(self.path.parent, os.W_OK | os.X_OK):
+                raise DataError(f"dir: cannot make {self.path}: permission denied")
+            return
+        _check_folder(self.path)
+        layout = read_layout(self.path)
+        if layout is None:
+            self._check_unused()
+            return
+        self.layout = layout
+        self._check_instances(instances)
+        self._check_strangers()
+        self._is_placed(list(rules), list(pins))
+        if not self._is_in_use():
+            self._check_all_files()
+
+    def _is_in_use(self) -> bool:
+        with contextlib.suppress(FileNotFoundError), (self.path / LOCK).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def close(self) -> None:
         """Remove the sockets, let go of the lock (which any child that lives still holds)."""
@@ -204,7 +179,7 @@ class DataDir:
 
     def _entries(self) -> Iterator[Path]:
         """What lies in the directory that is not ours."""
-        ours = (LOCK, LAYOUT, LAYOUT + ".new", SOCKETS, "lost+found")
+        ours = {LOCK, LAYOUT, LAYOUT + ".new", SOCKETS, "lost+found", kept.USERS, kept.SETTINGS}
         for path in sorted(self.path.iterdir()):
             if path.name not in ours and not self._is_fresh(path):
                 yield path
@@ -234,16 +209,22 @@ class DataDir:
 
     def _place(self, rules: list[str], pins: list[Pin]) -> None:
         """Record another placement of keys; refuse it when there are keys."""
+        if not self._is_placed(rules, pins):
+            changed = msgspec.structs.replace(self.layout, rules=rules, pins=pins)
+            self.layout = self._record(changed)
+
+    def _is_placed(self, rules: list[str], pins: list[Pin]) -> bool:
+        """Whether keys are placed like that; if not there must be none."""
         layout = self.layout
         if (layout.rules, layout.pins) == (rules, pins):
-            return
+            return True
         if any(holds_keys(self.folder(index)) for index in range(layout.instances)):
             raise DataError(
                 f"placement: {self.path} holds keys that were placed "
                 f"{_flags(layout.rules, layout.pins)}; start it like that, or choose a new --dir "
                 "(resharding is not available yet)"
             )
-        self.layout = self._record(msgspec.structs.replace(layout, rules=rules, pins=pins))
+        return False
 
     def _check_instances(self, instances: int) -> None:
         """Refuse another number of instances, and directories that are missing or swapped."""
@@ -267,6 +248,9 @@ class DataDir:
                     f"dir: {folder} belongs elsewhere (its id is {found}, not {identity}); "
                     "directories were swapped or mixed, put them back"
                 )
+
+    def _check_all_files(self) -> None:
+        for index in range(self.layout.instances):
             self.check_files(index)
 
     def _check_strangers(self) -> None:
@@ -324,17 +308,31 @@ def _holder(fd: int) -> str:
 
 
 def _check_folder(path: Path) -> None:
-    """Refuse what is no directory of ours, or what others may write to."""
-    found = path.stat()
+    """Refuse what we cannot write to, and what everybody may write to.
+
+    A volume may belong to another user, and be ours through its group, or because we are root.
+    """
+    found, us = path.stat(), os.geteuid()
     if not stat.S_ISDIR(found.st_mode):
         raise DataError(f"dir: {path} is not a directory; choose another --dir")
-    owners = {found.st_uid, path.lstat().st_uid}
-    if owners - {os.geteuid(), 0} or found.st_uid != os.geteuid():
+    if path.lstat().st_uid not in (us, 0, found.st_uid):
         raise DataError(
-            f"dir: {path} belongs to user {found.st_uid}, but threadis runs as {os.geteuid()}; "
-            "choose another --dir, or change its owner"
+            f"dir: {path} is a link of user {path.lstat().st_uid}; name the directory itself"
         )
+    is_ours = found.st_uid == us and not found.st_mode & stat.S_ISVTX
     if found.st_mode & stat.S_IWOTH:
-        raise DataError(f"dir: everybody may write to {path}; run: chmod 700 {path}")
+        if is_ours and (path / LAYOUT).exists():
+            raise DataError(f"dir: everybody may write to {path}; run: chmod o-w {path}")
+        raise DataError(
+            f"dir: everybody may write to {path}; name a directory in it, which is made: "
+            f"--dir {path / 'threadis-data'}"
+        )
     if not os.access(path, os.W_OK | os.X_OK):
-        raise DataError(f"dir: {path} is not writable; run: chmod 700 {path}")
+        raise DataError(
+            f"dir: {path} belongs to user {found.st_uid} and cannot be written to by user {us}; "
+            "choose another --dir, or change its owner or group"
+            if not is_ours
+            else f"dir: {path} is not writable; run: chmod u+rwx {path}"
+        )
+    if found.st_uid not in (us, 0):
+        log.warning("dir: %s belongs to user %d, who can change what is in it", path, found.st_uid)

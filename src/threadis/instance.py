@@ -44,6 +44,7 @@ class Instance:
         self.index, self.cpus = index, cpus
         self.state = State.STARTING
         self.settled = asyncio.Event()  # the first process is ready, or has died
+        self.judged = asyncio.Event()  # how that went was looked at; a dead one is started again
         self._config, self._server, self._data = config, server, data
         self._password, self._instances = password, instances
         self._owner = owner
@@ -86,6 +87,7 @@ class Instance:
                     "instance %d %s; restarting in %.0f ms", self.index, self.ending, pause * 1000
                 )
             self.settled.set()
+            await self.judged.wait()
             await asyncio.sleep(pause)
 
     def message(self) -> control.Instance:

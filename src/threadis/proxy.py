@@ -103,6 +103,8 @@ class Server:
         if len(tids) > 1:
             balancing = self._tasks.start(Balance(core, tids).run(), "balancing the workers")
         await self._finished.wait()
+        # Told to everybody at once, as systemd does, it may come now: we are about to leave
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         listening.cancel()
         if len(tids) > 1:
             balancing.cancel()

@@ -7,23 +7,19 @@ All children are started from the main thread, and die with it.
 """
 
 import asyncio
-import dataclasses
 import logging
 import secrets
 import signal
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from threadis import (
     __version__,
     allocator,
+    checks,
     control,
-    data_dir,
     instance_config,
     kept,
     listeners,
-    machine,
-    placement,
     plan,
     server,
     where,
@@ -45,14 +41,6 @@ BRIEF_GRACE = 0.5  # the same at SHUTDOWN
 CHECKED = b"threadis-checked"  # a user that tries the rules of others
 NOTHING_TO_RELOAD = "SIGHUP: ignored, nothing is read again; use CONFIG SET, or start again"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-def make_plan(config: Config) -> plan.Plan:
-    """The plan for this machine; data that exists decides the number of instances."""
-    instances = config.instances
-    if instances is None and (layout := data_dir.read_layout(Path(config.dir))):
-        instances = layout.instances
-    return plan.make(machine.read(), instances, config.workers, config.pin, machine.taken())
 
 
 class Supervisor:
@@ -117,13 +105,9 @@ class Supervisor:
 
     async def _start(self) -> None:
         config = self._config
-        chosen = server.find(config.server)
-        added = allocator.environment(config.allocator, chosen)
-        chosen = dataclasses.replace(chosen, environment=added)
-        planned = make_plan(config)
+        chosen, planned = checks.parts(config)
         self._bind()
         count = len(planned.instance_cpus)
-        placement.check_pins(config.pin_database, config.databases, count)
         self._data.open(count, config.placement, config.pin_database)
         if config.unixsocket:
             self._listeners.bind_unix(
@@ -141,13 +125,7 @@ class Supervisor:
     def _bind(self) -> None:
         """Bind the TCP port. A Unix socket is only looked at: it is taken under the data's lock."""
         config = self._config
-        if config.unixsocket:
-            listeners.check_unix(config.unixsocket)
-        elif config.port == 0:
-            raise ConfigError(
-                "port: 0 is no TCP port; add --unixsocket PATH to serve on a Unix socket only, "
-                "or choose a free port with --port auto"
-            )
+        checks.port_or_socket(config)
         if config.port != 0:
             self._listeners.bind_tcp(config.host, config.port)
 
@@ -175,6 +153,8 @@ class Supervisor:
         finally:
             for task in settled:
                 task.cancel()
+        for one in self._instances:
+            one.judged.set()
         if refused := next((one.refusal for one in self._instances if one.refusal), ""):
             raise DataError(refused)
         if all(one.state in (State.RESTARTING, State.FAILED) for one in self._instances):

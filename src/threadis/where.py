@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from threadis import _core, placement
-from threadis.data_dir import Layout, read_layout
 from threadis.errors import ConfigError, DataError
+from threadis.layout import Layout, read_layout
 
 
 def placement_of(layout: Layout) -> _core.Placement:

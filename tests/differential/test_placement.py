@@ -11,7 +11,7 @@ from differential.conftest import INSTANCES, check_placement, running_pair
 from differential.pair import Pair
 from differential.wire import Connection
 from threadis import _core, placement
-from threadis.data_dir import even_slot_map
+from threadis.layout import even_slot_map
 from threadis.server import Server
 
 RULES: Final = ("bull:{*}:*", "{s}*", "h{*}", "{z*}", "*{:}*", "{l}*")

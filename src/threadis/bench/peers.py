@@ -21,7 +21,7 @@ from threadis.bench.targets import (
     stock_server,
     threadis,
 )
-from threadis.data_dir import SLOTS
+from threadis.layout import SLOTS
 from threadis.server import judge
 
 IO_THREADS = ["--io-threads", "2"]  # with the main thread

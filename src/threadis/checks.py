@@ -1,0 +1,78 @@
+"""Owns what is found out before anything is started or written: by ``serve``, and by ``plan``,
+which refuses whatever ``serve`` would refuse.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from threadis import (
+    allocator,
+    data_dir,
+    instance_config,
+    kept,
+    layout,
+    listeners,
+    machine,
+    placement,
+    plan,
+    server,
+)
+from threadis.config import Config
+from threadis.errors import ConfigError
+
+
+def parts(config: Config) -> tuple[server.Server, plan.Plan]:
+    """The stock server, and what runs where."""
+    chosen = server.find(config.server)
+    added = allocator.environment(config.allocator, chosen)
+    chosen = dataclasses.replace(chosen, environment=added)
+    planned = make_plan(config)
+    placement.check_pins(config.pin_database, config.databases, len(planned.instance_cpus))
+    return chosen, planned
+
+
+def make_plan(config: Config) -> plan.Plan:
+    """The plan for this machine; data that exists decides the number of instances."""
+    found = layout.read_layout(Path(config.dir))
+    here, taken = machine.read(), machine.taken()
+    planned = plan.make(here, config.instances, config.workers, config.pin, taken)
+    if config.instances is not None:
+        return planned
+    usual = len(planned.instance_cpus)
+    if found is None:
+        planned.notes.append(
+            f"the data will stay with {usual} instance(s), there is no resharding yet; choose "
+            "their number with --instances"
+        )
+    elif found.instances != usual:
+        planned = plan.make(here, found.instances, config.workers, config.pin, taken)
+        planned.notes.append(
+            f"the data has {found.instances} instance(s); a new --dir would have {usual} here"
+        )
+    return planned
+
+
+def port_or_socket(config: Config) -> None:
+    """Refuse a start that nobody could connect to, and a Unix socket that is taken."""
+    if config.unixsocket:
+        listeners.check_unix(config.unixsocket)
+    elif config.port == 0:
+        raise ConfigError(
+            "port: 0 is no TCP port; add --unixsocket PATH to serve on a Unix socket only, "
+            "or choose a free port with --port auto"
+        )
+
+
+def dry_run(config: Config) -> plan.Plan:
+    """The plan of a configuration that ``serve`` would take; its port may be in use."""
+    kept.users(config)
+    config = kept.merge(config)
+    _, planned = parts(config)
+    port_or_socket(config)
+    if config.port != 0:
+        bound = listeners.Listeners()
+        bound.bind_tcp(config.host, None)
+        bound.close()
+    data = data_dir.DataDir(config.dir, instance_config.wanted(config))
+    data.examine(len(planned.instance_cpus), config.placement, config.pin_database)
+    return planned
