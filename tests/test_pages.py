@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import pytest
 from msgspec.structs import replace
 
+from threadis import config
 from threadis.bench import suites
 from threadis.bench.load import Load
 from threadis.bench.suite import measure
@@ -30,6 +31,16 @@ Expected '1' to be equal to '2'
 ERR no
 [ok]: last (1 ms)
 """
+
+
+def test_the_page_of_the_configuration_has_every_knob() -> None:
+    text = (commands_page.PAGE.parent / "configuration.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    for name, _, knob in config.knobs():
+        key = name.replace("_", "-")
+        row = f"| `--{key}` |" if knob.is_flag else f"| `{key}` (file only) |"
+        (found,) = [line for line in rows if line.startswith(row)]
+        assert knob.help.replace("|", ", ") in found
 
 
 def test_the_page_of_commands_is_the_tables(stock_server: Server) -> None:

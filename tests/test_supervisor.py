@@ -305,6 +305,26 @@ def test_an_instance_that_dies_while_it_loads_is_not_back(threadis: Start) -> No
         until(lambda: all(answers(client, key) for key in KEYS), "all keys are there")
 
 
+@pytest.mark.parametrize("first", ["supervisor", "proxy", "instances"])
+def test_told_to_everybody_at_once_it_ends_well(threadis: Start, first: str) -> None:
+    """As systemd does it: every process gets the signal, in any order."""
+    running = threadis("--instances", "2", "--appendonly", "yes")
+    with running.client() as client:
+        fill(client)
+    supervisor, proxy, instances = running.process.pid, running.proxy_pid(), running.instance_pids()
+    order = [supervisor, proxy, *instances]
+    if first != "supervisor":
+        order = (
+            [proxy, *instances, supervisor] if first == "proxy" else [*instances, proxy, supervisor]
+        )
+    for pid in order:
+        os.kill(pid, signal.SIGTERM)
+    assert running.process.wait(30) == 0, running.log()
+    again = threadis("--appendonly", "yes", folder=running.folder)
+    with again.client() as client:
+        assert all(answers(client, key) for key in KEYS)
+
+
 def test_vanished_data_is_refused(threadis: Start) -> None:
     first = threadis("--instances", "2", "--appendonly", "yes")
     assert first.stop() == 0

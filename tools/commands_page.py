@@ -52,7 +52,7 @@ NOTES = {
     "client|list": "`fd`, `events` and buffer sizes are the proxy's",
     "client|pause": "the instances go on expiring keys",
     "client|tracking": "an invalidation may come once too often, never once too few: [why](decisions/tracking.md)",
-    "config|rewrite": "our file is the user's, and is left as it is",
+    "config|rewrite": "what CONFIG SET has changed is kept beside the data; your file is left as it is",
     "debug": "only with `--enable-debug-command`; on all instances",
     "info": "one merged server, and a section `Threadis`; memory is the sum",
     "keys": "inside a script on copies of the whole database, 10,000 keys at most",
