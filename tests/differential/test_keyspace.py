@@ -173,13 +173,6 @@ def test_scan_takes_what_the_server_takes(pair: Pair, words: tuple[str, ...]) ->
             assert ours.elements[0].text.isdigit()
 
 
-@pytest.mark.parametrize("cursor", ["", "-1", "+1"])
-def test_scan_refuses_what_no_server_gave(pair: Pair, cursor: str) -> None:
-    """Stock servers take some of these, because strtoul does."""
-    with pair.both() as both:
-        assert both.ours.ask("SCAN", cursor).raw == b"-ERR invalid cursor\r\n"
-
-
 def test_keys_and_sizes_of_each_database(pair: Pair, protocol: int) -> None:
     with pair.both(protocol) as both:
         for db in (0, 1, 15):

@@ -88,7 +88,11 @@ class Debug:
     async def _ask(self, index: int, command: _core.Command) -> bytes:
         """One instance's answer, however late: SLEEP and RELOAD take as long as they take."""
         async with self._links.lease(index, Kind(command.info.resp), command.info.db) as link:
-            return (await link.ask(command.args, wait=None))[0]
+            link.is_patient = True  # who sleeps is taken for stopped
+            try:
+                return (await link.ask(command.args, wait=None))[0]
+            finally:
+                link.is_patient = False
 
     async def _awaken(self) -> None:
         """Who slept was taken for stopped, and would be for a moment more."""

@@ -65,6 +65,7 @@ class Link:
     id: int = 0  # as CLIENT LIST shows it
     db: int = 0
     is_spoilt: bool = False  # never to be used again
+    is_patient: bool = False  # waits for its instance also while that is taken for stopped
     guard: Any = None  # its user for scripts, see ``guard.Guard``
 
     async def ask(self, *commands: Words, wait: float | None = TIMEOUT) -> list[bytes]:
@@ -146,7 +147,7 @@ class Links:
                 idle.clear()
         if instance.state is control.State.STOPPED:  # it may stay so: nobody waits for an answer
             for link in self._lent:
-                if link.index == instance.index:
+                if link.index == instance.index and not link.is_patient:
                     link.reader.set_exception(TimeoutError())
 
     def are_known(self) -> bool:
