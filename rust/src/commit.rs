@@ -16,13 +16,12 @@ use crate::lane::Expect;
 use crate::lock_table::Fingerprint;
 use crate::merge::{Merge, Merging};
 use crate::number::push_u64;
+use crate::records::Record;
 use crate::reply::{aggregate, split_first};
 use crate::request::{push_array, push_bulk, push_command};
 use crate::shared::Shared;
 use crate::split::Whole;
 
-const PREPARED: &[u8] = b"threadis:prepared:";
-const DECIDED: &[u8] = b"threadis:decided:";
 pub(crate) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 pub(crate) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
@@ -252,7 +251,7 @@ impl Commit {
 
     /// What one of the others is told first.
     pub(crate) fn push_prepare(&mut self, instance: usize, hidden: u32, out: &mut Vec<u8>) {
-        let key = [PREPARED, &self.name].concat();
+        let key = Record::Prepared.of(&self.name);
         let record = self.record(instance);
         push_command(out, [&b"SET"[..], &key, &record].into_iter());
         let part = &mut self.parts[instance];
@@ -284,14 +283,14 @@ impl Commit {
         out.extend_from_slice(MULTI);
         out.extend_from_slice(&part.commands);
         select(out, hidden);
-        let key = [DECIDED, &self.name].concat();
+        let key = Record::Decided.of(&self.name);
         let others = format!("[{}]", others.join(",")); // JSON
         push_command(out, [&b"SET"[..], &key, others.as_bytes()].into_iter());
         if !self.done.is_empty() {
             push_array(out, self.done.len() + 1);
             push_bulk(out, b"DEL");
             for name in &self.done {
-                push_bulk(out, &[DECIDED, name].concat());
+                push_bulk(out, &Record::Decided.of(name));
             }
         }
         out.extend_from_slice(EXEC);

@@ -49,9 +49,7 @@ impl Worker {
         }
         self.release_lock(commit.token);
         self.shared.finished.add(commit.first, commit.name);
-        if self.commits.forget_at == 0 {
-            self.commits.forget_at = self.now + FORGET_NANOSECONDS;
-        }
+        self.forget_soon();
     }
 
     /// Nothing has run: the coordinator does each write by itself, and finds the words where that
@@ -86,12 +84,20 @@ impl Worker {
         self.leave_to_coordinator(&commit, Some(commit.token));
     }
 
+    /// Records of finished commits are deleted soon, if only by the coordinator.
+    fn forget_soon(&mut self) {
+        if self.commits.forget_at == 0 {
+            self.commits.forget_at = self.now + FORGET_NANOSECONDS;
+        }
+    }
+
     /// Its lanes are free, and the next may start.
     fn end_commit(&mut self, key: usize) -> Commit {
         let mut commit = self.commits.running.remove(key);
-        if commit.stage == Stage::Deciding {
+        if commit.stage == Stage::Deciding && !commit.done.is_empty() {
             // Nobody knows whether these records were deleted.
             commit.done.drain(..).for_each(|name| self.shared.finished.add(commit.first, name));
+            self.forget_soon();
         }
         for (place, serial) in commit.parts.iter().filter_map(|part| part.lane) {
             let Some(lane) = self.lanes.get_mut(place).filter(|lane| lane.serial == serial) else {

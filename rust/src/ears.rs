@@ -6,6 +6,7 @@
 
 use crate::net::{self, Io};
 use crate::number::parse_i64;
+use crate::records::is_record;
 use crate::reply::Cutter;
 use crate::shared::{Shared, ToCoordinator};
 use rustix::fd::OwnedFd;
@@ -149,13 +150,6 @@ impl Shared {
         }
         self.tracking.invalidate(&keys, &self.doors)
     }
-}
-
-/// True for the coordinator's own records (`commits.py`, `everywhere.py`), in a hidden database.
-fn is_record(key: &[u8]) -> bool {
-    let records: [&[u8]; 3] = [b"threadis:prepared:", b"threadis:decided:", b"threadis:waited:"];
-    let name = records.iter().find_map(|record| key.strip_prefix(*record));
-    name.is_some_and(|name| name.len() == 24 && name.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// A number, and what follows its line.

@@ -66,6 +66,7 @@ mod push;
 mod python;
 pub mod quiet;
 mod reach;
+pub mod records;
 mod refusals;
 pub mod reply;
 pub mod request;

@@ -669,6 +669,15 @@ def build_profile() -> str:
 def glob_matches(pattern: bytes, text: bytes) -> bool:
     """Whether a pattern of the server's kind (KEYS, PSUBSCRIBE, ACL) matches."""
 
+def record_prefix(kind: str) -> bytes:
+    """What names of records begin with: "prepared", "decided" or "waited"."""
+
+def unique_name() -> bytes:
+    """Name what nothing else is called: the rest of a record's name."""
+
+def is_record(key: bytes) -> bool:
+    """Whether a key is one of our records."""
+
 def slot(key: bytes) -> int:
     """Compute the slot of a key."""
 

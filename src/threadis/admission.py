@@ -14,13 +14,13 @@ from threadis.errors import DataError
 from threadis.health import Connection, HealthError
 from threadis.instance_config import HIDDEN_DATABASES
 from threadis.persistence import Source, Wanted
+from threadis.where import is_ours
 
 log = logging.getLogger("threadis")
 
 REWRITE_LOOK: Final = 0.02  # seconds between looks whether the log is written
 KEYS_AT_ONCE: Final = 1000
 SAMPLE: Final = 100_000  # keys that are looked at when only the log's end is not known
-RECORDS: Final = b"threadis:"  # keys of ours, in the first database that clients cannot select
 
 Ask = Callable[..., Awaitable[bytes]]
 Owner = Callable[[int, bytes], int]  # of a key in a database: the instance
@@ -83,7 +83,7 @@ async def _check_database(
         cursor, keys = await connection.values("SCAN", cursor.decode(), "COUNT", str(KEYS_AT_ONCE))
         for key in keys:
             if db == wanted.databases:
-                why = "" if key.startswith(RECORDS) else f"is in database {db}"
+                why = "" if is_ours(key) else f"is in database {db}"
             else:
                 found = owner(db, key)
                 why = "" if found == index else f"belongs to instance {found}"

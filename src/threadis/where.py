@@ -21,6 +21,11 @@ def placement_of(layout: Layout) -> _core.Placement:
     )
 
 
+def is_ours(key: bytes) -> bool:
+    """Whether a key in the first database that clients cannot select is a record of ours."""
+    return _core.is_record(key)
+
+
 def describe(folder: Path, text: str, db: int, databases: int) -> list[str]:
     """The answer as lines of text."""
     if db >= databases:

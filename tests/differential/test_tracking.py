@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 
 from differential.pair import Both, Pair
-from differential.wire import Connection, Reply
+from differential.test_keyspace import spread
+from differential.wire import Connection, Reply, pack
 from waiting import until
 
 KEYS = [f"key:{number}" for number in range(8)]  # on all instances
@@ -284,3 +285,23 @@ def test_a_script_reads_all_its_keys_or_none(pair: Pair) -> None:
         reader.same("GET", KEYS[7])
         writer.same("SET", KEYS[7], 1)
         invalid(reader, KEYS[7])
+
+
+def test_nobody_hears_of_our_records(pair: Pair) -> None:
+    """Of writes over several instances, by workers and by the coordinator, and of WAITAOF."""
+    keys = spread("hidden")
+    with pair.both(3) as listener, pair.both() as writer:
+        listener.same("CLIENT", "TRACKING", "ON", "BCAST")
+        for number in range(20):
+            pairs = [word for key in keys for word in (key, str(number))]
+            writer.same("MSET", *pairs)
+            writer.same("MSETNX", "hidden:new", 1, *pairs)
+            writer.same("RENAME", keys[0], keys[1])
+            writer.same("SUNIONSTORE", keys[2], "hidden:none", keys[3])
+            writer.same("DEL", *keys)
+        listener.ours.send(pack("ECHO", "end"))
+        heard = b""
+        while b"$3\r\nend" not in heard:
+            heard += listener.ours.read().raw
+    assert b"hidden" in heard
+    assert b"threadis:" not in heard

@@ -18,7 +18,6 @@ forget it. Until then the keys stay locked.
 
 import asyncio
 import logging
-import os
 from collections.abc import (
     Awaitable,
     Callable,
@@ -54,6 +53,7 @@ log = logging.getLogger(__name__)
 
 RECORDS = 0  # a hidden database, counted from the first that clients cannot select
 FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundred bytes
+FORGET_AGAIN = 1.0  # seconds until they are deleted where that has failed
 RETRY = 0.05  # seconds between attempts to settle what a crash left open
 
 # The instance, its socket if another process of it may have one that looks the same, and what
@@ -74,6 +74,7 @@ class Commits:
         self._records = databases + RECORDS
         self._phases = Phases(links, self._records)
         self._done: dict[int, list[bytes]] = {}  # records to delete, by the instance that decided
+        self._late: set[int] = set()  # instances that did not delete theirs in time
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
         self._settling = asyncio.Lock()
         self._tasks = Tasks()
@@ -98,7 +99,7 @@ class Commits:
         if not others:
             run = self._run_without_memory if is_scarce else self._run_one
             return {first: await run(first, parts[first], db, kind)}
-        name = os.urandom(12).hex().encode()
+        name = _core.unique_name()
         self._running.add(name)
         try:
             return await self._run_all(
@@ -307,20 +308,32 @@ class Commits:
         if len(names) == 1:
             self._spawn(self._forget_after_a_while(first))
 
-    async def _forget_after_a_while(self, first: int) -> None:
-        await asyncio.sleep(FORGET_AFTER)
+    async def _forget_after_a_while(self, first: int, seconds: float = FORGET_AFTER) -> None:
+        await asyncio.sleep(seconds)
         await self._forget_done(first)
 
     async def _forget_done(self, first: int) -> None:
-        names = self._done.pop(first, [])
-        names += [DECIDED + name for name in self._workers.take_finished(first)]
-        if not names:
-            return
+        """Delete all that can be deleted; what an instance does not delete now, a while later."""
+        while True:
+            names = self._done.pop(first, [])
+            names += [DECIDED + name for name in self._workers.take_finished(first)]
+            if not names:
+                return
+            try:
+                await self._ask(first, b"DEL", *names)
+            except LinkError:
+                self._done.setdefault(first, []).extend(names)
+                if first not in self._late:
+                    self._late.add(first)
+                    self._spawn(self._forget_late(first))
+                raise
+
+    async def _forget_late(self, first: int) -> None:
+        """Try again until it is done: a record stays a second longer than its instance is away."""
         try:
-            await self._ask(first, b"DEL", *names)
-        except LinkError:
-            self._done.setdefault(first, []).extend(names)  # next time
-            raise
+            await _retry(partial(self._forget_after_a_while, first, FORGET_AGAIN))
+        finally:
+            self._late.discard(first)
 
     def finished(self) -> None:
         """Delete the records of what workers have committed: nothing else has deleted them."""
@@ -328,7 +341,7 @@ class Commits:
 
     async def tidy(self) -> None:
         """Delete what can be deleted at once: who counts changes from now on sees none of ours."""
-        jobs = [self._forget_done(first) for first in self._links.ready()]
+        jobs = [self._forget_done(first) for first in self._links.everyone()]
         await asyncio.gather(*jobs, return_exceptions=True)
 
     def _spawn(self, job: Coroutine[None, None, None]) -> None:

@@ -4,7 +4,6 @@ SAVE and its like succeed if they do on all instances; the first refusal is the 
 """
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from threadis import _core, resp
 from threadis.coordinator.commits import RECORDS
 from threadis.coordinator.departures import LEFT, Departures
 from threadis.coordinator.links import Kind, Links, Words, value
+from threadis.coordinator.records import WAITED
 
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 WHOLE: Final = re.compile(rb"0|-?[1-9][0-9]{0,17}")
@@ -113,11 +113,12 @@ class Everywhere:
         self, command: _core.Command, words: list[bytes], timeout: int, waits: bool
     ) -> int | None:
         """1 if everything is on the disks of all instances; None if the client leaves before."""
-        mark = b"threadis:waited:" + os.urandom(12).hex().encode()
+        mark = WAITED + _core.unique_name()
         ask: list[Words] = [[*words, b"%d" % timeout]]
         if not waits:
             ask = [[b"MULTI"], *ask, [b"EXEC"]]
-        batch: list[Words] = [[b"SET", mark, b""], [b"DEL", mark], *ask]
+        block: list[Words] = [[b"MULTI"], [b"SET", mark, b""], [b"DEL", mark], [b"EXEC"]]
+        batch = [*block, *ask]
         everyone = asyncio.gather(
             *(self._links.raw(i, batch, db=self._hidden, wait=None) for i in self._links.everyone())
         )

@@ -27,7 +27,6 @@ from threadis.coordinator.tasks import Tasks
 WORDS, WORD = 32, 128  # of an entry: words, and bytes of each
 REDACTED: Final = b"(redacted)"
 LANE: Final = b"threadis-lane-"  # begins their names
-OURS: Final = b"threadis:"  # begins the names of our own keys
 # Of a lane, and around the scripts on it
 OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT", b"ACL"))
 FENCE: Final = 32  # hexadecimal digits that end a script's replies
@@ -113,7 +112,7 @@ class Log:
         if words[0].upper() in OPENING or (words[0] == b"ECHO" and len(words[-1]) == FENCE):
             return None
         if name.startswith(LANE):
-            return None if words[1:] and words[1].startswith(OURS) else (b"", b"")
+            return None if words[1:] and _core.is_record(words[1]) else (b"", b"")
         is_script = words[0].lower().decode(errors="replace") in SCRIPTS  # noted by ourselves
         return None if is_script else self._callers.find(name)
 

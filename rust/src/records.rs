@@ -1,0 +1,80 @@
+//! Names of our records: keys in a database that clients cannot see.
+
+use crate::nonce::nonce;
+
+/// What a record is about; it begins the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// What an instance would do of a write over several.
+    Prepared,
+    /// A write over several instances has happened.
+    Decided,
+    /// Written for WAITAOF, and deleted at once.
+    Waited,
+}
+
+const RECORDS: [Record; 3] = [Record::Prepared, Record::Decided, Record::Waited];
+
+impl Record {
+    /// What its names begin with.
+    #[must_use]
+    pub fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Prepared => b"threadis:prepared:",
+            Self::Decided => b"threadis:decided:",
+            Self::Waited => b"threadis:waited:",
+        }
+    }
+
+    /// The name of the record of something.
+    #[must_use]
+    pub fn of(self, what: &[u8]) -> Vec<u8> {
+        [self.prefix(), what].concat()
+    }
+}
+
+/// What nothing else is called.
+///
+/// # Errors
+/// When the kernel has no random numbers.
+pub fn unique() -> rustix::io::Result<Vec<u8>> {
+    Ok(nonce()?[..24].to_vec())
+}
+
+/// Whether a key is one of our records: what workers name (a process, its worker, a number) and what
+/// the coordinator does (`unique`).
+#[must_use]
+pub fn is_record(key: &[u8]) -> bool {
+    let Some(name) = RECORDS.iter().find_map(|record| key.strip_prefix(record.prefix())) else {
+        return false;
+    };
+    let is_hex = |word: &[u8]| word.iter().all(u8::is_ascii_hexdigit);
+    let is_number = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_digit);
+    let words: Vec<&[u8]> = name.split(|&byte| byte == b'-').collect();
+    match words[..] {
+        [unique] => unique.len() == 24 && is_hex(unique),
+        [process, worker, number] => {
+            process.len() == 16 && is_hex(process) && is_number(worker) && is_number(number)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_names_are_known_and_no_others() {
+        let unique = unique().expect("random numbers");
+        for record in RECORDS {
+            assert!(is_record(&record.of(&unique)));
+            assert!(is_record(&record.of(b"610704a99350f0a2-0-449")));
+            assert!(!is_record(&record.of(b"")));
+            assert!(!is_record(&record.of(b"610704a99350f0a2-0-")));
+            assert!(!is_record(&record.of(b"mine")));
+        }
+        assert!(!is_record(b"threadis:other:610704a99350f0a2-0-449"));
+        assert!(!is_record(&unique));
+    }
+}
