@@ -138,7 +138,7 @@ class Coordinator:
             self._execution, core, self._verdicts, self._blocking, self._busy
         )
         self._scripts = Scripts(
-            self._execution, self._library, self._busy, self._users, callers, taught
+            self._execution, self._library, self._busy, self._users, callers, taught, self._pubsub
         )
         whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
         self._tallies = Tallies(core, len(start.workers))

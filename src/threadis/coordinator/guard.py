@@ -66,6 +66,7 @@ class Refusals:
     keys: set[bytes] = field(default_factory=set)
     commands: set[bytes] = field(default_factory=set)
     alone: set[bytes] = field(default_factory=set)  # of these, what would see one instance only
+    all: bool = False  # nothing was run: the server has refused everything
 
     def __bool__(self) -> bool:
         return bool(self.keys or self.commands)

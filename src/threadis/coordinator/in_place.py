@@ -35,6 +35,7 @@ class InPlace:
         denied: Collection[bytes] | None = None,
         *,
         only_reads: bool = False,
+        only_as_block: bool = False,
     ) -> tuple[bytes, Refusals]:
         """Run at an instance; the reply, and what the guard refused besides the whole keyspace."""
         alone = self.alone(call.db)
@@ -56,10 +57,11 @@ class InPlace:
                     before=[*before, named(name), guard.login()],
                     back=[self._links.login()],
                     after=[named(), ACL_LOG],
+                    only_as_block=only_as_block,
                 )
             if answers.refusal is not None:  # another script runs there, say
                 guard.abandon()
-                return answers.refusal, Refusals()
+                return answers.refusal, Refusals(all=True)
             log = answers.after[-1]
             refusals, reply = await judge(guard, link, log, call.rights, answers.reply, self._users)
             if refusals:

@@ -21,6 +21,9 @@ class Known:
     """One script. ``groups`` are the keys that live where the keys of a call do."""
 
     reach: Reach | None = None  # None: it has not been read yet
+    wrapped: bytes | None = None  # with the means to undo it; empty: it cannot be
+    tries: int = 0  # runs of that
+    undone: int = 0  # of these, which had to be
     strays: bool = False  # a run that only read has touched more than it declared
     # Undeclared keys, how often one was missing, and whether it lived where the call's keys did.
     _touches: dict[bytes, tuple[int, bool]] = field(default_factory=dict)

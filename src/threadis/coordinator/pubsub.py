@@ -32,6 +32,7 @@ class Pubsub:
         self._pinned: list[Counter[bytes]] = [Counter() for _ in KINDS]  # that soon will have some
         self._tickets: dict[int, _core.Subscribe] = {}
         self._last_ticket = 0
+        self.tells_events = True  # the servers tell of keyspace events, or we do not know it
         self._tasks = Tasks()
         self.events = Events(core, self._hear_all)
         upstreams = _core.Upstreams(core)
@@ -45,6 +46,7 @@ class Pubsub:
         reply = await self._links.call(index, b"CONFIG", b"GET", EVENTS)
         if not isinstance(reply, hiredis.ReplyError):
             self.events.flags = reply[1]
+            self.tells_events = bool(reply[1])
             self._core.set_limit("events", bool(reply[1]))
 
     async def _hear_all(self) -> None:

@@ -34,14 +34,18 @@ from threadis.coordinator.links import Kind
 from threadis.coordinator.locality import is_plain
 from threadis.coordinator.on_copies import EFFECTS, TELLS, OnCopies
 from threadis.coordinator.phases import RefusedError
+from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.reading import Reach, names_commands, reach
 from threadis.coordinator.table import Access
 from threadis.coordinator.taught import Taught
+from threadis.coordinator.undo import UNDONE, Undo, name_of
 from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
 
 KNOWN_LIMIT = 10_000  # scripts we remember something about
 TRIES = 100  # runs in place that only read, each with more keys
+HOPELESS = 8  # runs that had to be undone, and more than a quarter of all: no more are tried
+PUBLISH = b"publish"
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 
 
@@ -56,7 +60,10 @@ class Scripts:
         users: Users,
         callers: Callers,
         taught: Taught,
+        pubsub: Pubsub,
     ) -> None:
+        self._pubsub = pubsub
+        self._undo = Undo(execution.table.rows())
         self._taught = taught
         self._tracking = execution.tracking
         self._witness = Witness(execution.links, execution.table)
@@ -166,6 +173,10 @@ class Scripts:
             if not refusals:
                 return reply
             known.strays = True
+        if len(owners) <= 1 and self._may_try(call, known):
+            reply_if_done = await self._try(call, known)
+            if reply_if_done is not None:
+                return reply_if_done
         try:
             return await self._on_copies.run(call, known)
         except RefusedError as error:
@@ -181,6 +192,36 @@ class Scripts:
         return not call.writes or (
             call.words[0].lower().startswith(b"eval") and (NO_WRITES in flags(call.body))
         )
+
+    def _may_try(self, call: Call, known: Known) -> bool:
+        """Whether to run a script in place so that it can be undone."""
+        is_hopeless = known.undone >= HOPELESS and known.undone * 4 > known.tries
+        is_plain_call = call.keys and call.writes and not call.rights
+        if is_hopeless or not is_plain_call or not all(map(is_plain, call.keys)):
+            return False
+        # What was undone would be told, too.
+        if self._pubsub.tells_events or self._tracking.is_on or PUBLISH in call.body.lower():
+            return False
+        if known.wrapped is None:
+            body = self._body(call.name)
+            known.wrapped = (self._undo.wrap(body) if body else None) or b""
+        return bool(known.wrapped)
+
+    async def _try(self, call: Call, known: Known) -> bytes | None:
+        """Run in place; None if it had to be undone, or was not run."""
+        index = self._in_place.home(call, call.keys)
+        name = name_of(known.wrapped or b"")
+        trial = replace(call, words=[b"EVAL", known.wrapped or b"", *call.words[2:]])
+        reply, refusals = await self._in_place.run(trial, index, EFFECTS, only_as_block=True)
+        if refusals.all:
+            return None
+        known.tries += 1
+        if UNDONE in refusals.keys:
+            known.undone += 1
+            return None
+        if refusals:
+            return STRAYED
+        return reply.replace(name, call.name) if reply.startswith(b"-") else reply
 
     async def _without_copies(self, call: Call, known: Known) -> bytes | None:
         """Run where no copies can be made; None if its keys are on several instances.

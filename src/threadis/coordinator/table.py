@@ -58,6 +58,10 @@ class Table:
         ]
         return Parsed(row, args, keys)
 
+    def rows(self) -> Iterable[Row]:
+        """Return all rows."""
+        return self._rows.values()
+
     def look_up(self, args: Sequence[bytes]) -> Row | None:
         """Find a command's row."""
         found = self._core.find(args)

@@ -1,0 +1,92 @@
+"""Scripts that can be undone: run where their keys are, although they might need others.
+
+``undo.lua`` stands in front of the script, on its first line. Commands go through it: before a key
+is written for the first time it remembers how to put it back, a copy of a small key, the opposite
+of a usual command on a large one. Once the guard refuses a key or a command, or anything fails, all
+is put back, the guard's refusal of ``UNDONE`` tells us so, and the script is run on copies.
+
+A script that could reach the server in another way is not taken.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from tree_sitter import Node
+
+from threadis.commands import KeySpec, Row
+from threadis.coordinator.reading import CALLS, HARMLESS, tree
+from threadis.coordinator.scopes import text
+
+UNDONE: Final = b"threadis:undone"  # nobody's key: the guard is refused it when all is put back
+# Ways around what stands in front, or that change what it does.
+ESCAPES: Final = frozenset({
+    b"_G", b"_ENV", b"getfenv", b"setfenv", b"loadstring", b"load", b"loadfile", b"dofile",
+    b"require", b"module", b"package", b"rawget", b"rawset", b"getmetatable", b"setmetatable",
+    b"debug", b"coroutine", b"newproxy", b"server",
+})  # fmt: skip
+MEMBERS: Final = (CALLS | HARMLESS) - {b"setresp", b"set_repl", b"replicate_commands"}
+# Commands on several keys: the last of them, or 0 for all words.
+SEVERAL: Final = {"del": 0, "unlink": 0, "rename": 3, "renamenx": 3, "rpoplpush": 3, "lmove": 3,
+                  "smove": 3}  # fmt: skip
+ONE: Final = (1, 0)  # where the key is, and the last
+
+
+class Undo:
+    """Puts the means to undo it in front of a script."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        known = [row for row in rows if row.route in ("keys", "split") and "|" not in row.name]
+        singles = {row.name for row in known if _is_single(row)}
+        reads = {row.name for row in known if row.keys and not row.writes and not row.special_words}
+        reads = {name for name in reads if not name.startswith("pf")} | {"time", "echo", "ping"}
+        source = Path(__file__).with_suffix(".lua").read_text()
+        lines = (line.strip() for line in source.splitlines())
+        line = " ".join(line for line in lines if not line.startswith("--"))
+        line = line.replace("@READS@", ",".join(f"['{name}']=true" for name in sorted(reads)))
+        line = line.replace("@SINGLES@", ",".join(f"['{name}']=true" for name in sorted(singles)))
+        several = ",".join(f"['{name}']={last}" for name, last in SEVERAL.items())
+        line = line.replace("@ALLS@", several).replace("@UNDONE@", UNDONE.decode())
+        self._front = line.encode() + b" "
+
+    def wrap(self, script: bytes) -> bytes | None:
+        """Return the script with the means to undo it; None if it could escape."""
+        root = tree(script)
+        if root is None or not _is_tame(root):
+            return None
+        end = script.find(b"\n") + 1 if script.startswith(b"#!") else 0
+        return script[:end] + self._front + script[end:]
+
+
+def name_of(script: bytes) -> bytes:
+    """Return the SHA1 of a script."""
+    return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
+
+
+def _is_single(row: Row) -> bool:
+    if not row.writes or len(row.keys) != 1 or row.special_words or row.blocks:
+        return False
+    spec: KeySpec = row.keys[0]
+    return (spec.index, spec.last) == ONE and not (spec.keyword or spec.is_count or spec.limit)
+
+
+def _is_tame(root: Node) -> bool:
+    left = [root]
+    while left:
+        node = left.pop()
+        if node.type == "identifier":
+            name, parent = text(node), node.parent
+            if name in ESCAPES or parent is None:
+                return False
+            if name == b"redis":
+                around = parent.parent
+                is_member = (
+                    parent.type == "dot_index_expression"
+                    and parent.child_by_field_name("table") == node
+                    and text(parent.child_by_field_name("field")) in MEMBERS
+                )
+                if not is_member or around is None or around.type == "variable_list":
+                    return False
+        left.extend(node.named_children)
+    return True

@@ -1,0 +1,133 @@
+"""Scripts that are tried where their keys are: when they need others, all they did is put back."""
+
+import random
+from typing import Final
+
+import pytest
+
+from differential.pair import Both, Pair
+from differential.test_keyspace import spread
+
+A, B, C, _ = spread("v", each=1)
+TYPES: Final = ("string", "list", "set", "zset", "hash", "stream")
+LARGE: Final = 300
+# Any of these on any key: some fail, and are caught.
+STEPS: Final = {
+    "string": [
+        "'SET', k, 'x'", "'INCR', k", "'APPEND', k, 'y'", "'GETDEL', k", "'SETEX', k, 99, 1",
+    ],
+    "list": [
+        "'LPUSH', k, 'a', 'b'", "'RPUSH', k, 'c'", "'LPOP', k", "'RPOP', k", "'LREM', k, 1, 5",
+        "'LPOP', k, 2", "'LTRIM', k, 1, -2", "'RPOPLPUSH', k, k", "'LSET', k, 0, 'z'",
+    ],
+    "set": ["'SADD', k, 'a', 'b', 'a'", "'SREM', k, 3, 'none', 4", "'SMOVE', k, k, 5"],
+    "zset": [
+        "'ZADD', k, 1.5, 'a', 2, 'b', 3, 'a'", "'ZREM', k, 7, 'none'", "'ZADD', k, 'NX', 1, 'q'",
+        "'ZINCRBY', k, 0.1, 8", "'ZREMRANGEBYRANK', k, 0, 3", "'ZPOPMIN', k",
+    ],
+    "hash": ["'HSET', k, 'a', 1, 3, 'x'", "'HDEL', k, 4", "'HINCRBY', k, 'n', 1"],
+    "stream": ["'XADD', k, '*', 'f', 'v'", "'XTRIM', k, 'MAXLEN', 3", "'XDEL', k, '5-1'"],
+}  # fmt: skip
+ALWAYS: Final = [
+    "'EXPIRE', k, 1000", "'PERSIST', k", "'DEL', k", "'EXPIRE', k, 0", "'PEXPIREAT', k, 1",
+    "'RENAME', k, k .. ':2'", "'UNLINK', k",
+]  # fmt: skip
+
+
+def fill(both: Both, kind: str, key: str, count: int) -> None:
+    values = {
+        "string": ["SET", key, 5],
+        "list": ["RPUSH", key, *range(count)],
+        "set": ["SADD", key, *range(count)],
+        "zset": ["ZADD", key, *(number for n in range(count) for number in (n, n))],
+        "hash": ["HSET", key, *(number for n in range(count) for number in (n, n))],
+    }
+    if kind in values:
+        both.same(*values[kind])
+        return
+    for number in range(1, count // 10):
+        both.same("XADD", key, f"{number}-1", "f", number)
+
+
+def look(both: Both, kind: str, key: str) -> None:
+    """All that a key is."""
+    readers: dict[str, list[str | int]] = {
+        "string": ["GET", key], "list": ["LRANGE", key, 0, -1], "set": ["SMEMBERS", key],
+        "zset": ["ZRANGE", key, 0, -1, "WITHSCORES"], "hash": ["HGETALL", key],
+        "stream": ["XRANGE", key, "-", "5-9"],
+    }  # fmt: skip
+    both.same("TYPE", key)
+    if both.bare.ask("TYPE", key).text == kind.encode():
+        reader = readers[kind]
+        both.same(*reader, how="unordered" if kind in ("set", "hash") else None)
+        if kind == "stream":
+            both.same("XLEN", key)
+    assert both.ours.ask("TTL", key).number // 50 == both.bare.ask("TTL", key).number // 50
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("count", [20, LARGE])
+def test_all_is_put_back(pair: Pair, kind: str, count: int) -> None:
+    chance = random.Random(f"{kind} {count}")  # the same each time
+    with pair.both() as both:
+        for number in range(12):
+            key = f"{{{A}}}{number}"
+            fill(both, kind, key, count)
+            if number % 3 == 0:
+                both.same("EXPIRE", key, 5000)
+            steps = [chance.choice(STEPS[kind] + ALWAYS[:2]) for _ in range(3)]
+            steps += [chance.choice(STEPS[kind] + ALWAYS) for _ in range(3)]
+            script = "local k = ({KEYS[1]})[1] " + "".join(f"redis.pcall({one}) " for one in steps)
+            # In the middle it touches a key that may live elsewhere.
+            script += f"redis.call('INCR', '{B}:' .. {number}) return redis.call('EXISTS', k)"
+            both.same("EVAL", script, 1, key)
+            look(both, kind, key)
+            look(both, kind, key + ":2")
+            both.same("GET", f"{B}:{number}")
+            both.same("DEL", key, key + ":2")
+
+
+def test_errors_and_replies_are_those_of_the_script(pair: Pair) -> None:
+    with pair.both() as both:
+        both.same("SET", "{q}s", "text")
+        for body in (
+            "return {k, ARGV[1], #KEYS}",
+            "redis.call('SET', k, 1)\nredis.call('LPUSH', k, 1)\nreturn 1",
+            "redis.call('SET', k, 1)\nlocal x = nil\nreturn x.y",
+            "redis.call('SET', k, 1)\nerror('mine')",
+            "redis.call('SET', k, 1)\nerror({err='MINE of a table'})",
+            "redis.call('SET', k, 1) return redis.pcall('LPUSH', k, 1)",
+            "redis.call('SET', k, 1) return redis.error_reply('OOM made here')",
+            "redis.call('SET', k, 1) return {err='NOSCRIPT made here'}",
+            "redis.call('INCRBY', k, 12345678901234) return redis.call('INCRBY', k, 1)",
+            "redis.call('ZADD', k, 0.1, 'm') return redis.call('ZSCORE', k, 'm')",
+            "redis.call('HSET', k, 1, 2.5) return redis.call('HGETALL', k)",
+            "redis.call('nosuch', k)",
+            "redis.call()",
+            "redis.call('SET', k, {})",
+            "return redis.call('GET', KEYS[1]):len()",
+            "return redis.sha1hex('x') .. type(redis.call)",
+            "local ok, e = pcall(redis.call, 'LPUSH', k, 1) return tostring(ok)",
+            "local rcall = redis.call rcall('SET', k, 1) return rcall('GET', k)",
+            "redis.log(redis.LOG_DEBUG, 'x') return redis.status_reply('FINE')",
+            "return redis.nosuch",
+            "_G.x = 1",
+            "return redis.call('PUBLISH', 'c', 'm')",
+        ):
+            script = "local k = ARGV[1] .. 'n'\n" + body
+            for _ in range(2):
+                both.same("EVAL", script, 1, "{q}s", "{q}")
+                both.same("TYPE", "{q}n")
+            both.same("DEL", "{q}n")
+
+
+def test_who_listens_hears_nothing_of_what_is_put_back(pair: Pair) -> None:
+    script = "redis.call('SET', ARGV[1], 1) return redis.call('INCR', KEYS[1])"
+    with pair.both() as both, pair.both() as listening:
+        both.same("CONFIG", "SET", "notify-keyspace-events", "EA")
+        listening.same("PSUBSCRIBE", "__keyevent@0__:*")
+        for target in (C, B, A):
+            both.same("EVAL", script, 1, A, target)
+        both.same("CONFIG", "SET", "notify-keyspace-events", "")
+        both.same("SET", "last", 1)
+        both.same("MGET", A, B, C)
