@@ -142,3 +142,20 @@ def ask_rights(both: Both) -> None:
         both.same(family, CHECKS, 2, A, B, C)
         both.same(family, CHECKS, 1, A, "foreign")
         both.same(family, CHECKS, 0, "foreign")
+
+
+def test_the_log_of_denials_names_no_socket_of_ours(pair: Pair) -> None:
+    with pair.both() as both:
+        both.same("ACL", "LOG", "RESET")
+        both.same("ACL", "SETUSER", "few", "on", ">p", "~u*", "+@scripting", "+get", "+set")
+        both.same("AUTH", "few", "p")
+        for script in (GET, "return redis.call('GET', KEYS[1])"):
+            both.same("EVAL", script, 0, "foreign")
+            both.same("EVAL", script, 1, A, "foreign")
+        both.same("GET", "foreign")
+        both.same("AUTH", "default", "")
+        logged = both.ours.ask("ACL", "LOG").raw
+        assert b"few" in logged
+        assert b".sock" not in logged
+        both.same("ACL", "LOG", "RESET")
+        both.same("ACL", "DELUSER", "few")

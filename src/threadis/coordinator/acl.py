@@ -13,6 +13,8 @@ from threadis.coordinator.users import HIDDEN, Denial, Users
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 DEFAULT_COUNT = 10  # entries that ACL LOG shows
 OUR_NAMES = re.compile(rb" name=threadis-[^ ]*")  # of lanes, and of connections that run scripts
+# Where our connections come from, with the name of an instance's socket: as of a peer that is gone
+OUR_SOCKETS = re.compile(rb" addr=.*? laddr=.*? fd=")
 MOST = b"100000"  # entries asked of each instance: more than any keeps
 
 
@@ -148,6 +150,7 @@ class Entry:
                     shown = resp.bulk(self.user)
                 case b"client-info":
                     text = OUR_NAMES.sub(b" name=", value(shown))
+                    text = OUR_SOCKETS.sub(b" addr=?:0 laddr=?:0 fd=", text)
                     user = (b" user=" + self._logged_as, b" user=" + self.user)
                     shown = resp.bulk(text.replace(*user))
             parts += [name, shown]
