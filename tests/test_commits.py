@@ -90,6 +90,41 @@ def test_workers_do_it_however_large_it_is(running: Threadis) -> None:
     assert counts(running) == (before[0] + 3, before[1] + 3)
 
 
+def test_what_one_client_sends_at_once_is_one_commit(running: Threadis) -> None:
+    """Each in its turn: whoever writes a key last has written it."""
+    before = counts(running)
+    with Raw(("127.0.0.1", running.port)) as client:
+        pairs = [ON_ALL[:2], ON_ALL[1:3], ON_ALL[2:], ON_ALL[::3], ON_ALL]
+        lines = [mset(str(number), *pairs[number % 5]) for number in range(100)]
+        behind = [
+            command("DEL", *ON_ALL[:2], "nobody"),
+            command("DEL", *ON_ALL),
+            mset("x", ON_ALL[0], ON_ALL[3]),
+        ]
+        with stopped(running.proxy_pid()):
+            client.send(b"".join([*lines, *behind, command("GET", ON_ALL[3])]))
+        assert [client.reply() for _ in range(100)] == [OK] * 100
+        replies = [client.reply() for _ in range(4)]
+        assert replies[:2] == [b":2\r\n", b":2\r\n"] and replies[2:] == [OK, b"$1\r\nx\r\n"]
+    writes, commits = counts(running)
+    assert writes - before[0] == 103 and commits - before[1] < 10
+
+
+def test_what_is_given_up_of_a_pipeline_is_taken_again_in_order(running: Threadis) -> None:
+    """One that should prepare hangs; the coordinator has the first, and the others wait for it."""
+    with Raw(("127.0.0.1", running.port)) as client, running.client() as other:
+        assert client.ask("MSET", *(word for key in ON_ALL for word in (key, "old"))) == OK
+        others = [f"{{{key}}}n" for key in ON_ALL[:3]]
+        with stopped(running.instance_pids()[3]):
+            lines = [mset(str(number), *(ON_ALL if number < 2 else others)) for number in range(30)]
+            client.send(b"".join([*lines, command("ECHO", "behind")]))
+            replies = [client.reply() for _ in range(30)]
+            assert {one[:1] for one in replies[:2]} <= {b"+", b"-"} and replies[2:] == [OK] * 28
+            assert client.reply() == b"$6\r\nbehind\r\n"
+            assert other.mget(others) == [b"29"] * 3
+        until(lambda: wrote(other, "after"), "a write over all again", 60)
+
+
 def test_what_monitors_see_is_the_coordinators(running: Threadis) -> None:
     before = counts(running)
     with Raw(("127.0.0.1", running.port)) as other, running.client() as client:

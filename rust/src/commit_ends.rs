@@ -2,7 +2,7 @@
 
 use crate::commit::{Commit, Stage, Unsettled, Write};
 use crate::instance;
-use crate::lane;
+use crate::lane::{self, Expect};
 use crate::multi::split;
 use crate::reply::error;
 use crate::shared::{Mail, ToCoordinator};
@@ -61,7 +61,18 @@ impl Worker {
             self.leave_to_coordinator(&commit, None);
         }
         self.drop_lock(commit.token, commit.stage != Stage::Locking);
+        // What a client has sent behind its first write is taken anew, once that is answered.
+        let mut behind: Vec<(Expect, usize, Vec<u8>)> = Vec::new();
         for Write { expect, rows, raw, .. } in commit.writes {
+            let client = (expect.client, expect.generation);
+            if let Some((first, count, more)) = behind.last_mut()
+                && (first.client, first.generation) == client
+            {
+                *count += 1;
+                more.extend_from_slice(&raw);
+                continue;
+            }
+            behind.push((expect, 0, Vec::new()));
             let Some(place) = self.give_back(expect) else { continue };
             let (args, queued) = match rows {
                 None => (split(&raw, 1).pop().unwrap_or_default(), None),
@@ -72,6 +83,9 @@ impl Worker {
                 }
             };
             self.give_to_coordinator(place, raw.len(), args, queued);
+        }
+        for (expect, count, more) in behind {
+            self.take_again(expect, count, more);
         }
     }
 

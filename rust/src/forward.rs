@@ -54,6 +54,7 @@ impl Worker {
             !self.clients[place].rx.is_empty() || self.clients[place].executing.is_some();
         if has_kept && self.clients[place].request.is_none() {
             self.forward_kept(place);
+            self.read_more_to_join(place);
         }
         let client = &mut self.clients[place];
         if !client.readable
@@ -81,6 +82,7 @@ impl Worker {
             self.forward_kept(place);
             io
         };
+        self.read_more_to_join(place);
         self.account(place);
         let client = &self.clients[place];
         if io == Io::Gone {
@@ -157,6 +159,11 @@ impl Worker {
                     taken += u64::from(!args.is_empty());
                     request.reset();
                     used += length;
+                    if self.clients[place].gate == Gate::Drain {
+                        let rest = &bytes[used..];
+                        let (length, count) = self.join_more(place, rest, &mut request, &shared);
+                        (used, taken) = (used + length, taken + count);
+                    }
                     used += self.forward_ordinary(place, &bytes[used..]);
                 }
                 Ok(Cut::Incomplete) => {

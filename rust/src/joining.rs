@@ -1,18 +1,19 @@
 //! Who joins a commit: MSET, DEL and the like, and transactions, of keys on several instances.
 
-use crate::client::{Gate, Owed};
-use crate::command::Row;
+use crate::client::{Closing, Gate, Owed};
+use crate::command::{Found, Route, Row};
 use crate::commit::Commit;
 use crate::forward::Taken;
 use crate::instance::InstanceState;
 use crate::lane::{Expect, State};
 use crate::merge::Merge;
 use crate::multi::Multi;
-use crate::request::{Args, with_args};
+use crate::net::{self, Io};
+use crate::request::{Args, Cut, Request, with_args};
 use crate::route::canonical;
 use crate::shared::Shared;
 use crate::split::Whole;
-use crate::worker::Worker;
+use crate::worker::{CLIENT_READ, Worker};
 use std::sync::Arc;
 
 /// Bytes; a longer write is left to the coordinator: it is kept, several times, until it is done.
@@ -41,16 +42,18 @@ impl Worker {
     }
 
     fn join(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Taken {
-        if self.must_drain(place) {
-            return Taken::NotYet;
-        }
         let (db, args) = (self.db(place), whole.args);
         let Some(first) = whole.owners.iter().copied().min() else {
             return self.route_to_coordinator(place, args);
         };
+        let goes_on = self.goes_on(place);
+        if goes_on.is_none() && self.must_drain(place) {
+            return Taken::NotYet;
+        }
+        let first = goes_on.unwrap_or(usize::from(first));
         let expect = self.owe_commit(place);
         let shared = Arc::clone(&self.shared);
-        let commit = self.forming(usize::from(first), false);
+        let commit = self.forming(first, false);
         commit.begin(expect);
         for (at, owner) in whole.keys() {
             commit.add_key(&shared, owner, (db, args.get(at), row.writes));
@@ -58,6 +61,110 @@ impl Worker {
         commit.add_whole(db, merge, whole);
         commit.end(canonical(args), None);
         Taken::Yes
+    }
+
+    /// Writes that a client has sent right behind one that joined: as many as may join the same
+    /// commit, where they run in the order in which it has sent them. How many bytes they had, and how
+    /// many they were.
+    pub(crate) fn join_more(
+        &mut self,
+        place: usize,
+        bytes: &[u8],
+        request: &mut Request,
+        shared: &Shared,
+    ) -> (usize, u64) {
+        let (mut used, mut taken) = (0, 0);
+        while let Ok(Cut::Complete(length)) = request.cut(&bytes[used..], true) {
+            let args = request.args(&bytes[used..used + length]);
+            if args.is_empty() || !self.joins_too(place, args, shared) {
+                break;
+            }
+            request.reset();
+            (used, taken) = (used + length, taken + 1);
+        }
+        request.reset();
+        (used, taken)
+    }
+
+    /// Reads on as long as what comes joins.
+    pub(crate) fn read_more_to_join(&mut self, place: usize) {
+        let shared = Arc::clone(&self.shared);
+        let mut request = std::mem::take(&mut self.request);
+        while self.clients[place].gate == Gate::Drain
+            && self.clients[place].readable
+            && self.clients[place].request.is_none()
+            && self.goes_on(place).is_some()
+        {
+            let mut bytes = std::mem::take(&mut self.clients[place].rx);
+            let io = net::read(&self.clients[place].fd, &mut bytes, CLIENT_READ);
+            self.note_read(place, io, CLIENT_READ);
+            let (used, taken) = self.join_more(place, &bytes, &mut request, &shared);
+            bytes.drain(..used);
+            self.counters.commands += taken;
+            self.clients[place].session.commands += taken;
+            self.clients[place].rx = bytes;
+            if io == Io::Gone {
+                self.end_after_replies(place);
+            } else if used == 0 {
+                break;
+            }
+        }
+        self.request = request;
+    }
+
+    /// Joins again, if nothing at all speaks against it.
+    fn joins_too(&mut self, place: usize, args: Args, shared: &Shared) -> bool {
+        let sub = (args.len() > 1).then(|| args.get(1));
+        let Found::Row(found) = shared.table.find_again(&mut self.recent, args.get(0), sub) else {
+            return false;
+        };
+        let (row, client) = (shared.table.row(found), &self.clients[place]);
+        let Some(merge) = row.parts.filter(|_| row.route == Route::Keys && row.takes(args.len()))
+        else {
+            return false;
+        };
+        let is_plain = client.gate == Gate::Drain
+            && client.closing == Closing::No
+            && client.quiet.is_none()
+            && !client.is_behind()
+            && row.special_words.is_empty()
+            && !self.tries.has_groups
+            && !self.ends_a_wait(place, row, args)
+            && !self.is_locked(place, row, args);
+        if !is_plain {
+            return false;
+        }
+        let mut owners = std::mem::take(&mut self.owners);
+        let whole = Whole::new(row, args, self.db(place), shared, &mut owners);
+        let joins = whole.filter(|whole| {
+            let first = whole.owners.iter().copied().min().unwrap_or(u16::MAX);
+            whole.owners.iter().any(|&owner| owner != first)
+                && self.goes_on(place).is_some()
+                && self.may_commit(place, args.raw.len(), whole.owners)
+        });
+        if let Some(whole) = joins {
+            self.clients[place].last_command = found;
+            self.counted(place, (found, row), |worker| worker.join(place, row, merge, whole));
+        }
+        let has_joined = joins.is_some();
+        self.owners = owners;
+        has_joined
+    }
+
+    /// The instance for which a commit forms that this client was the last to join, so that what it
+    /// sends next may join it, too: it would wait for it anyhow, so it may have no keys there.
+    pub(crate) fn goes_on(&self, place: usize) -> Option<usize> {
+        let generation = self.clients[place].generation;
+        let is_last = |commit: &Commit| {
+            commit.writes.last().is_some_and(|write| {
+                write.expect.client as usize == place && write.expect.generation == generation
+            })
+        };
+        let mut forming = self.commits.queues.iter().filter(|((_, resp3), _)| !resp3);
+        let found = forming.find(|(_, queue)| {
+            queue.forming.back().is_some_and(|commit| !commit.is_full() && is_last(commit))
+        });
+        found.map(|(&(first, _), _)| first)
     }
 
     /// EXEC of ordinary commands whose keys live on several instances; `Err` gives it back, for the

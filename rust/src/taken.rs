@@ -58,6 +58,23 @@ impl Worker {
         Some(place)
     }
 
+    /// The last of a client's commands, so many, are as if they had not been taken: they come again.
+    pub(crate) fn take_again(&mut self, expect: Expect, count: usize, mut raw: Vec<u8>) {
+        let Some(client) = self.clients.get_mut(expect.client as usize) else { return };
+        if client.generation != expect.generation || count == 0 {
+            return;
+        }
+        for _ in 0..count {
+            if let Some(owed) = client.owed.pop_back() {
+                self.tally.not_called(owed.row() as usize);
+            }
+        }
+        raw.append(&mut client.rx);
+        client.rx = raw;
+        client.request = None; // it is cut anew, too
+        self.account(expect.client as usize);
+    }
+
     /// The coordinator runs what was given back; `length` bytes of commands.
     pub(crate) fn give_to_coordinator(
         &mut self,
