@@ -183,6 +183,11 @@ def _compare(folder: Path, wanted: Wanted, before: Record, now: Record) -> Sourc
     else:
         # Without a log being written nobody touches its manifest: it was switched on since
         is_log = before.is_logged or now.manifest not in (None, before.manifest)
+        if is_log and _was_switched_off(before, now):
+            # Then BGREWRITEAOF has written a base; a snapshot may be newer
+            base = next(one.name for one in now.parts if one.kind == "b")
+            written = snapshot_time(folder / wanted.folder / base)
+            is_log = now.snapshot is None or written > now.time
     if is_log:
         proved, grew = _check_parts(folder, wanted, now, before)
     else:
@@ -272,7 +277,7 @@ def _check_parts(
             raise DataError(_damaged(log / one.name, fault))
     if before is None:
         return False, False
-    for kind in "bi":
+    for kind in "b" if _was_switched_off(before, now) else "bi":
         if _newest(now, kind) < _newest(before, kind):
             raise DataError(_strange(folder, manifest))
     known = {one.name: one for one in before.parts if one.kind != "h"}
@@ -284,6 +289,11 @@ def _check_parts(
         proved = proved and old is not None and old.seal == one.seal
         grew = grew and old is not None
     return proved, grew
+
+
+def _was_switched_off(before: Record, now: Record) -> bool:
+    """Whether the log has been rewritten since, while nothing was written to it."""
+    return _newest(now, "b") > _newest(before, "b") and _newest(now, "i") == 0
 
 
 def _newest(record: Record, kind: str) -> int:
