@@ -367,3 +367,54 @@ def test_another_name_for_files_is_refused(
     copy(originals / f"{kind}-stopped", folder)
     line = Start(folder, stock_server.path, [*FLAGS[kind], "--set", flag]).refusal()
     assert line and "start with --set" in line
+
+
+@pytest.mark.parametrize("kind", FLAGS)
+def test_more_databases_are_taken_and_fewer_refused(
+    originals: Path, stock_server: server.Server, tmp_path: Path, kind: str
+) -> None:
+    folder = tmp_path / "data"
+    copy(originals / f"{kind}-stopped", folder)
+    more = [*FLAGS[kind], "--databases", "17"]
+    assert Start(folder, stock_server.path, more).refusal() is None
+    line = Start(folder, stock_server.path, [*FLAGS[kind], "--databases", "4"]).refusal()
+    assert line and "holds data of 17 databases, not 4; start with --databases 17" in line
+
+
+@pytest.mark.parametrize("wanted", ["yes", "no"])
+def test_a_switch_that_was_not_kept_loses_nothing(
+    threadis: Callable[..., Threadis], stock_server: server.Server, wanted: str
+) -> None:
+    """CONFIG SET appendonly, and a kill of everything straight after."""
+    flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1"]
+    flags += ["--save", ""] if wanted == "yes" else ["--appendonly", "yes"]
+    first = threadis(*flags)
+    with first.client() as client:
+        client.config_set("appendonly", wanted)
+        client.config_set("appendfsync", "always")
+        for name, value in KEYS.items():
+            client.set(name, value)
+        if wanted == "no":
+            client.save()
+    for pid in (first.process.pid, *first.instance_pids(), *first.proxy_pids()):
+        os.kill(pid, signal.SIGKILL)
+    first.close()
+    assert found_keys(threadis(*flags, folder=first.folder)) == KEYS
+
+
+def test_a_log_that_is_rewritten_while_switched_off_is_its_own(
+    threadis: Callable[..., Threadis], stock_server: server.Server
+) -> None:
+    flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1"]
+    flags += ["--appendonly", "yes"]
+    first = threadis(*flags)
+    with first.client() as client:
+        for name, value in KEYS.items():
+            client.set(name, value)
+        client.config_set("appendonly", "no")
+        client.bgrewriteaof()
+        until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "it is written")
+    for pid in (first.process.pid, *first.instance_pids(), *first.proxy_pids()):
+        os.kill(pid, signal.SIGKILL)
+    first.close()
+    assert found_keys(threadis(*flags, folder=first.folder)) == KEYS

@@ -15,7 +15,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(fd)
         new.rename(path)
     except OSError:
-        new.unlink()
+        new.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -59,6 +59,8 @@ class Instance:
         self._is_logged = data.wanted.is_logged  # appendonly, as it was last
         self._recorded: tuple[tuple[tuple[int, ...], int], bool] | None = None
         self._recorded_at = 0.0  # monotonic time
+        self._one_record = asyncio.Lock()
+        self._recording: asyncio.Task[None] | None = None
         self._log_size = 0  # bytes of the append-only file before it was loaded
         self._child: Child | None = None
         self._socket = ""
@@ -239,6 +241,12 @@ class Instance:
         if is_other or is_longer:
             await self._record()
 
+    def log_was_set(self, is_logged: bool) -> None:
+        """Its append-only log was switched on or off: do not wait for the next survey."""
+        if is_logged != self._is_logged and self.state is State.READY:
+            self._is_logged = is_logged
+            self._recording = asyncio.create_task(self._record())
+
     async def _record(self, *, is_clean: bool = False) -> None:
         """Write down what its files are like, for the next start."""
         folder, wanted = self._data.folder(self.index), self._data.wanted
@@ -246,7 +254,8 @@ class Instance:
         self._recorded_at = time.monotonic()
         wanted = replace(wanted, is_logged=self._is_logged)
         try:
-            await asyncio.to_thread(persistence.record, folder, wanted, is_clean=is_clean)
+            async with self._one_record:
+                await asyncio.to_thread(persistence.record, folder, wanted, is_clean=is_clean)
         except OSError as error:  # a full disk: the old record, which asks for less, stays
             log.warning("cannot write %s: %s", folder / persistence.RECORD, error.strerror)
 

@@ -29,9 +29,11 @@ class ProxyProcess:
         start: control.Start,
         instances: Callable[[], list[control.Instance]],
         shut_down: Callable[[list[int]], None],
+        was_set: Callable[[dict[str, str]], None],
     ) -> None:
         self.serving = asyncio.Event()  # clients have been served at least once
         self._start, self._instances, self._shut_down = start, instances, shut_down
+        self._was_set = was_set  # what CONFIG SET has changed since the start
         self._backoff = Backoff()
         self._child: Child | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -135,6 +137,7 @@ class ProxyProcess:
                 return
             case control.Settings():
                 self._settings = message.values
+                self._was_set(message.values)
                 return
         self._check_workers(child.pid, message.worker_tids)
         self._facts = message.facts

@@ -167,6 +167,7 @@ class Supervisor:
             start,
             lambda: [one.message() for one in self._instances],
             self._shut_down,
+            self._was_set,
         )
         running = asyncio.create_task(self._proxy.run())
         self._tasks.append(running)
@@ -270,6 +271,12 @@ class Supervisor:
         """An instance has another state."""
         if self._proxy:
             self._proxy.tell(instance.message())
+
+    def _was_set(self, settings: dict[str, str]) -> None:
+        """CONFIG SET: where an instance's newest data is is written down at once."""
+        if appendonly := settings.get("appendonly"):
+            for instance in self._instances:
+                instance.log_was_set(appendonly.lower() == "yes")
 
     # -- what the user reads --
 
