@@ -91,8 +91,8 @@ async def _check_database(
                 shown = key[:100].decode("utf-8", "backslashreplace")
                 raise DataError(
                     f"dir: {name} in instance-{index} is not its own: the key {shown!r} there "
-                    f"{why}; put its own file back, and bring other data in through clients "
-                    "(docs/configuration.md)"
+                    f"{why}; put its own file back, or move this one away and bring its data in "
+                    "through clients (docs/configuration.md)"
                 )
         seen += len(keys)
         if cursor == b"0" or seen >= most:

@@ -15,6 +15,7 @@ from typing import Any
 import hiredis
 
 from threadis.control import State
+from threadis.errors import DataError
 from threadis.instance_config import ADMIN
 from threadis.process import Activity, activity
 
@@ -62,6 +63,8 @@ class Health:
                 await self._ask_on(self._connection)
             except (OSError, EOFError, HealthError, ValueError):
                 await asyncio.sleep(PING_INTERVAL if self._has_answered else CONNECT_RETRY)
+            except DataError:
+                raise  # it may not be served
             except Exception:  # whatever it is: an instance that nobody watches is lost
                 log.exception("process %d cannot be watched; it is tried again", self._pid)
                 await asyncio.sleep(PING_INTERVAL)
