@@ -44,7 +44,9 @@ mod tracking;
 use commits::{Finished as FinishedCommits, Locked, PyLockTable, Unsettled, WorkerCommits};
 use config::Config;
 use convert::os_error;
-use facts::{build_profile, glob_matches, is_record, record_prefix, slot, unique_name};
+use facts::{
+    build_profile, glob_matches, is_our_channel, is_record, record_prefix, slot, unique_name,
+};
 use letters::{ClientList, Command, Heard, Left, Logged, Ran, Stopped, Tally, letter_to_python};
 use lines::Lines;
 use placement::PyPlacement;
@@ -61,7 +63,8 @@ mod _core {
     #[pymodule_export]
     use super::{
         ClientList, Command, Heard, Left, Logged, Proxy, Ran, Replies, Stopped, Tally,
-        build_profile, elements, glob_matches, is_record, record_prefix, slot, unique_name,
+        build_profile, elements, glob_matches, is_our_channel, is_record, record_prefix, slot,
+        unique_name,
     };
     #[pymodule_export]
     use super::{FinishedCommits, Locked, PyLockTable, Unsettled, WorkerCommits};

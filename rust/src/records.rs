@@ -1,4 +1,4 @@
-//! Names of our records: keys in a database that clients cannot see.
+//! Names of our records, keys in a database that clients cannot see, and of a channel of ours.
 
 use crate::nonce::nonce;
 
@@ -13,6 +13,7 @@ pub enum Record {
     Waited,
 }
 
+const CHANNEL: &[u8] = b"threadis:events:";
 const RECORDS: [Record; 3] = [Record::Prepared, Record::Decided, Record::Waited];
 
 impl Record {
@@ -39,6 +40,21 @@ impl Record {
 /// When the kernel has no random numbers.
 pub fn unique() -> rustix::io::Result<Vec<u8>> {
     Ok(nonce()?[..24].to_vec())
+}
+
+/// A channel of ours that nobody can guess; for marks in what instances publish.
+///
+/// # Errors
+/// When the kernel has no random numbers.
+pub fn channel() -> rustix::io::Result<Vec<u8>> {
+    Ok([CHANNEL, &nonce()?].concat())
+}
+
+/// Whether a channel is one of ours.
+#[must_use]
+pub fn is_channel(name: &[u8]) -> bool {
+    let nonce = name.strip_prefix(CHANNEL);
+    nonce.is_some_and(|nonce| nonce.len() == 32 && nonce.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// Whether a key is one of our records: what workers name (a process, its worker, a number) and what
@@ -76,5 +92,7 @@ mod tests {
         }
         assert!(!is_record(b"threadis:other:610704a99350f0a2-0-449"));
         assert!(!is_record(&unique));
+        assert!(is_channel(&channel().expect("random numbers")));
+        assert!(!is_channel(b"threadis:events:mine"));
     }
 }

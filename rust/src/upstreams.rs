@@ -9,8 +9,8 @@
 //! dropped.
 
 use crate::net::{self, Io};
-use crate::nonce::nonce;
 use crate::number::parse_i64;
+use crate::records;
 use crate::reply::Cutter;
 use crate::shared::{Shared, ToCoordinator};
 use crate::subscriptions::Kind;
@@ -89,8 +89,7 @@ impl Upstreams {
     /// When the kernel has no random numbers.
     pub fn new(instances: usize) -> rustix::io::Result<Self> {
         let links = (0..instances).map(|_| Mutex::default()).collect();
-        let marks = [&b"threadis:events:"[..], &nonce()?].concat();
-        Ok(Self { links, kept: Mutex::default(), marks })
+        Ok(Self { links, kept: Mutex::default(), marks: records::channel()? })
     }
 
     fn lock(&self, instance: usize) -> MutexGuard<'_, Option<Upstream>> {

@@ -675,6 +675,9 @@ def record_prefix(kind: str) -> bytes:
 def unique_name() -> bytes:
     """Name what nothing else is called: the rest of a record's name."""
 
+def is_our_channel(name: bytes) -> bool:
+    """Whether a channel is ours."""
+
 def is_record(key: bytes) -> bool:
     """Whether a key is one of our records."""
 

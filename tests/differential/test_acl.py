@@ -271,7 +271,8 @@ def test_scripts_of_restricted_users(pair: Pair, protocol: int) -> None:
             admin.same("MGET", "x:1", "x:2", "x:3", "x:9", "x:n", "q", "y:1", "r:1", "s:1")
             admin.same("EXISTS", "x:h")
             assert set(denials(admin.ours)) == set(denials(admin.bare))
-            assert b"threadis" not in admin.ours.ask("ACL", "LOG", 100).raw
+            log = admin.ours.ask("ACL", "LOG", 100).raw
+            assert not any(ours in log for ours in (b"threadis", b".sock", b" db=17"))
         finally:
             admin.same("ACL", "DELUSER", "rita")
             admin.same("FUNCTION", "FLUSH")

@@ -175,3 +175,22 @@ def test_who_is_served_hears_of_it_as_from_one_server(
             assert waiting.ours.read() == waiting.bare.read()
         main.same("DEL", A, B, C, D)
         listener.same(main)
+
+
+def test_nobody_sees_how_it_is_done(pair: Pair, main: Both, listener: Listener) -> None:
+    main.same("CONFIG", "SET", "slowlog-log-slower-than", 0, "slowlog-max-len", 1000)
+    monitor = pair.ours()
+    monitor.ask("MONITOR")
+    for line in ("MSET A 1 B 2", "RENAME A C", "SADD D x", "SUNIONSTORE B D", "DEL A B C D"):
+        main.same(*words_of(line))
+    listener.same(main)
+    log = main.ours.ask("SLOWLOG", "GET", 1000).raw
+    main.same("CONFIG", "SET", "slowlog-log-slower-than", 10_000, "slowlog-max-len", 128)
+    main.ours.ask("ECHO", "end")
+    lines = [monitor.read().raw]
+    while b'"end"' not in lines[-1]:
+        lines.append(monitor.read().raw)
+    monitor.close()
+    for seen in (log, b"".join(lines)):
+        assert b"SUNIONSTORE" in seen
+        assert b"threadis" not in seen

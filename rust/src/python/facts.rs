@@ -42,6 +42,12 @@ pub(super) fn is_record(key: &[u8]) -> bool {
     records::is_record(key)
 }
 
+/// Whether a channel is ours.
+#[pyfunction]
+pub(super) fn is_our_channel(name: &[u8]) -> bool {
+    records::is_channel(name)
+}
+
 /// The slot of a key.
 #[pyfunction]
 pub(super) fn slot(key: &[u8]) -> usize {

@@ -173,7 +173,7 @@ class Coordinator:
             "shutdown": Ending(links, self.locks, self._busy, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
             **modules.handlers(),
-            **Acl(links, self._users).handlers(),
+            **Acl(links, self._users, start.databases).handlers(),
             **acl_file.handlers(),
             **Everywhere(links, self._departures, start.databases).handlers(),
             **Latency(links, self._tallies).handlers(),

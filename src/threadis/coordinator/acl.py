@@ -14,15 +14,17 @@ Handler = Callable[[_core.Command], Awaitable[bytes]]
 DEFAULT_COUNT = 10  # entries that ACL LOG shows
 OUR_NAMES = re.compile(rb" name=threadis-[^ ]*")  # of lanes, and of connections that run scripts
 # Where our connections come from, with the name of an instance's socket: as of a peer that is gone
-OUR_SOCKETS = re.compile(rb" addr=.*? laddr=.*? fd=")
+OUR_SOCKETS = re.compile(rb"id=\d+ addr=.*? laddr=.*? fd=-?\d+")
+OUR_FLAGS = re.compile(rb" flags=[^ ]*")
+DATABASE = re.compile(rb" db=(\d+)")
 MOST = b"100000"  # entries asked of each instance: more than any keeps
 
 
 class Acl:
     """The subcommands that know of users."""
 
-    def __init__(self, links: Links, users: Users) -> None:
-        self._links, self._users = links, users
+    def __init__(self, links: Links, users: Users, databases: int) -> None:
+        self._links, self._users, self._databases = links, users, databases
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""
@@ -108,7 +110,9 @@ class Acl:
             *(self._links.raw(index, [asked], kind=kind) for index in everyone)
         )
         entries = [
-            Entry(one, self._users.who) for (reply,) in replies for one in _core.elements(reply)
+            Entry(one, self._users.who, self._databases)
+            for (reply,) in replies
+            for one in _core.elements(reply)
         ]
         shown = sorted(
             (one for one in entries if not _is_hidden(one.user)),
@@ -127,7 +131,8 @@ class Acl:
 class Entry:
     """One entry of ACL LOG."""
 
-    def __init__(self, reply: bytes, who: Callable[[bytes, Denial], bytes]) -> None:
+    def __init__(self, reply: bytes, who: Callable[[bytes, Denial], bytes], databases: int) -> None:
+        self._databases = databases
         self._head = reply[: reply.index(b"\n") + 1]
         self._parts = _core.elements(reply)
         known: dict[bytes, Any] = {}
@@ -138,6 +143,10 @@ class Entry:
         self._logged_as: bytes = known[b"username"]
         self.user = who(self._logged_as, (known[b"reason"], known[b"object"]))
         self.what = (known[b"reason"], known[b"context"], known[b"object"], self.user)
+
+    def _database(self, found: re.Match[bytes]) -> bytes:
+        """The database of a command; that of copies is nobody's."""
+        return found[0] if int(found[1]) < self._databases else b" db=0"
 
     def encode(self) -> bytes:
         """The entry as the server writes it."""
@@ -150,7 +159,8 @@ class Entry:
                     shown = resp.bulk(self.user)
                 case b"client-info":
                     text = OUR_NAMES.sub(b" name=", value(shown))
-                    text = OUR_SOCKETS.sub(b" addr=?:0 laddr=?:0 fd=", text)
+                    text = OUR_SOCKETS.sub(b"id=0 addr=?:0 laddr=?:0 fd=-1", text)
+                    text = DATABASE.sub(self._database, OUR_FLAGS.sub(b" flags=N", text))
                     user = (b" user=" + self._logged_as, b" user=" + self.user)
                     shown = resp.bulk(text.replace(*user))
             parts += [name, shown]

@@ -109,6 +109,8 @@ class Log:
     def _whose(self, row: list[Any]) -> Caller | None:
         """The client whose command an instance has logged; None if it was ours."""
         words, name = row[3], row[5]
+        if words[0] == b"PUBLISH" and _core.is_our_channel(words[1]):
+            return None
         if words[0].upper() in OPENING or (words[0] == b"ECHO" and len(words[-1]) == FENCE):
             return None
         if name.startswith(LANE):
