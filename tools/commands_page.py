@@ -46,7 +46,7 @@ cheap, as on one server.
 
 """
 EVERYTHING = frozenset({"flushall", "flushdb", "swapdb", "function|load", "function|delete", "function|flush",
-                        "function|restore", "script|load", "script|flush"})  # fmt: skip
+                        "function|restore", "script|flush"})  # fmt: skip
 # Where a client may notice more than one server.
 NOTES = {
     "client|list": "`fd`, `events` and buffer sizes are the proxy's",
@@ -68,6 +68,7 @@ NOTES = {
     "replicaof": "`NO ONE` only",
     "scan": "a few keys come at once; else the cursor carries the instance: some calls more until it is 0; inside a script refused",
     "script|debug": "NO only: there is no debugger",
+    "script|load": "told to every instance; 256 MB at most",
     "slowlog|get": "of all instances, ids of our own; the client is not known of entries of shared lanes",
     "sort": "BY, GET and STORE over any instance; GET inside a script is refused",
     "swapdb": "refused for a pinned database",

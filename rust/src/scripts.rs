@@ -17,8 +17,8 @@ use crate::request::Args;
 use crate::shared::{Shared, ToCoordinator};
 use crate::worker::Worker;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// A script that names more keys is left to the coordinator: each is a rule of its guard.
@@ -28,11 +28,19 @@ const LENGTH_MOST: usize = 64 * 1024;
 /// Milliseconds in a second: scripts here are looked at as often.
 const SECOND: u64 = 1000;
 
+/// A script that keeps to its keys.
+#[derive(Debug)]
+struct Known {
+    is_local: bool,
+    /// It was run since somebody asked.
+    was_used: AtomicBool,
+}
+
 /// What is known of scripts.
 #[derive(Debug, Default)]
 pub struct Scripts {
     /// By SHA1, and by their text: whether they touch what begins with one of their keys, too.
-    known: RwLock<HashMap<Arc<[u8]>, bool>>,
+    known: RwLock<HashMap<Arc<[u8]>, Known>>,
     /// Milliseconds after which a script runs for too long; 0 while that is not known.
     pub limit: AtomicU64,
     /// What guards may do, besides their keys.
@@ -48,7 +56,7 @@ impl Scripts {
     /// A script keeps to its keys; or (`is_local`) to what begins with one of them.
     pub fn learn(&self, script: &[u8], is_local: bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.insert(script.into(), is_local);
+        known.insert(script.into(), Known { is_local, was_used: AtomicBool::new(true) });
     }
 
     /// It does not.
@@ -61,9 +69,17 @@ impl Scripts {
         self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Whether it was run since this was asked last.
+    pub fn was_used(&self, script: &[u8]) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(script).is_some_and(|one| one.was_used.swap(false, Relaxed))
+    }
+
     fn find(&self, script: &[u8]) -> Option<(Arc<[u8]>, bool)> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get_key_value(script).map(|(script, &is_local)| (Arc::clone(script), is_local))
+        let (script, found) = known.get_key_value(script)?;
+        found.was_used.store(true, Relaxed);
+        Some((Arc::clone(script), found.is_local))
     }
 }
 

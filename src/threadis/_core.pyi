@@ -594,6 +594,8 @@ class KnownScripts:
         """Let them no more."""
     def forget_all(self) -> None:
         """Let them run nothing: SCRIPT FLUSH."""
+    def was_used(self, script: bytes) -> bool:
+        """Whether a worker has run it since this was asked last."""
     def set_limit(self, milliseconds: int) -> None:
         """Say after how long a script is ``Overdue``; 0: not known, workers run nothing."""
     def answer(self, strayed: Strayed, reply: bytes) -> None:

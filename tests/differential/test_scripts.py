@@ -214,3 +214,18 @@ def test_what_a_script_may_not_list(pair: Pair) -> None:
         refused = both.ours.ask("EVAL", "return redis.call('DBSIZE')", 0)
         assert b"works on copies of them, 10000 at most" in refused.raw
         both.same("FLUSHALL")
+
+
+def test_as_many_scripts_are_kept_as_on_one_server(pair: Pair) -> None:
+    scripts = [f"return {number}" for number in range(700)]
+    with pair.both() as both:
+        both.same("SCRIPT", "FLUSH")
+        both.same("SCRIPT", "LOAD", "return 'loaded'")
+        for script in scripts:
+            both.same("EVAL", script, 0)
+        info = [side.ask("INFO", "memory").text.decode() for side in (both.bare, both.ours)]
+        counts = [text.partition("number_of_cached_scripts:")[2].split()[0] for text in info]
+        assert counts[0] == counts[1]
+        for script in ["return 'loaded'", *scripts[-490:]]:
+            name = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+            both.same("EVALSHA", name, 0)

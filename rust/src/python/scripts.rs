@@ -54,6 +54,11 @@ impl KnownScripts {
         self.shared.scripts.forget_all();
     }
 
+    /// Whether a worker has run it since this was asked last.
+    fn was_used(&self, script: &[u8]) -> bool {
+        self.shared.scripts.was_used(script)
+    }
+
     /// Says after how many milliseconds a script runs for too long; 0: that is not known.
     fn set_limit(&self, milliseconds: u64) {
         self.shared.scripts.limit.store(milliseconds, Relaxed);

@@ -149,6 +149,7 @@ class Coordinator:
             self._configuration,
             self._blocking,
             self._pause,
+            self._library,
             self._pubsub,
             self._tallies,
             self._tracking,

@@ -11,6 +11,7 @@ from threadis.coordinator import counting, merging
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.configuration import Configuration
+from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
 from threadis.coordinator.pause import Pause
@@ -35,6 +36,7 @@ class Information:
         configuration: Configuration,
         blocking: Blocking,
         pause: Pause,
+        library: Library,
         pubsub: Pubsub,
         tallies: Tallies,
         tracking: Tracking,
@@ -51,6 +53,7 @@ class Information:
         self._configuration = configuration
         self._blocking = blocking
         self._pause = pause
+        self._library = library
         self._tallies = tallies
         self._surveys = Surveys(links)
         self._tasks = Tasks()
@@ -134,6 +137,7 @@ class Information:
             + self._pause.count(),
             **self._tracking.describe(),
             **self._pause.describe(),
+            **self._library.describe(),
         }
         counting.put_in(merged, tally)
         if "Keyspace" in merged:

@@ -1,21 +1,34 @@
-"""SCRIPT and FUNCTION: the same scripts and functions on every instance, whoever restarts."""
+"""SCRIPT and FUNCTION: the same scripts and functions on every instance, whoever restarts.
+
+What an instance misses while it is away it is told before it serves again. A script or a library
+may forge replies, so everything that carries one is fenced.
+"""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import hiredis
 
 from threadis import _core, resp
 from threadis.coordinator import fenced
-from threadis.coordinator.links import Kind, LinkError, Links, Words, value
+from threadis.coordinator.bodies import LOAD_BYTES, Bodies, cost
+from threadis.coordinator.links import Kind, LinkError, Links, Words, is_for_a_client, value
 from threadis.coordinator.locks import Locks
-from threadis.coordinator.patience import ask_patiently
+from threadis.coordinator.patience import NO_KIND, ask_patiently, patiently
 from threadis.coordinator.taught import Taught
 
-NOBODY = "TRYAGAIN no instance is ready; the command was not run"
-NO_WRITES = b"no-writes"
-SCRIPTS_LIMIT = 10_000  # bodies kept for instances that restart
+NO_WRITES: Final = b"no-writes"
+NOBODY: Final = "TRYAGAIN no instance is ready; the command was not run"
+FULL: Final = resp.error(
+    f"OOM threadis: SCRIPT LOAD has brought {LOAD_BYTES >> 20} MB; SCRIPT FLUSH frees them"
+)
+# Evicted scripts that instances still have: they are freed by loading all others again.
+GARBAGE_BYTES: Final = 16 * 1024 * 1024
+GARBAGE_COUNT: Final = 500
+BATCH: Final = 1000  # scripts that an instance is told at once
 
 
 class Library:
@@ -26,13 +39,17 @@ class Library:
         self._taught = taught
         self._locks = locks
         self.generation = 0  # of the functions: another one with each change
-        self._bodies: OrderedDict[bytes, bytes] = OrderedDict()  # SHA1 → script
+        self._bodies = Bodies(taught.was_used)
+        self._knows_servers = False  # whether they evict scripts
+        self._garbage_bytes = self._garbage_count = 0
+        self._telling = asyncio.Lock()  # all instances are told of scripts in the same order
+        self._reading: tuple[int, set[bytes]] = (-1, set())  # functions that write nothing
 
     def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
         """Return what runs each command."""
         return {
-            "script|exists": self.ask,
-            "script|load": self.change,
+            "script|exists": self.exists,
+            "script|load": self.load,
             "script|flush": self.change,
             "script|kill": self.kill,
             "script|debug": self.debug,
@@ -46,13 +63,12 @@ class Library:
             "function|stats": self.stats,
         }
 
-    async def debug(self, command: _core.Command) -> bytes:
-        """SCRIPT DEBUG: a debugger would have an instance's connection to itself."""
-        if command.token is not None:  # between MULTI and EXEC
-            return resp.error("ERR SCRIPT DEBUG must be called outside a pipeline")
-        if command.args[2].lower() in (b"yes", b"sync"):
-            return resp.error("ERR threadis: the debugger for scripts is not supported")
-        return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
+    def describe(self) -> dict[str, int]:
+        """Count for INFO."""
+        return {
+            "number_of_cached_scripts": len(self._bodies),
+            "evicted_scripts": self._bodies.evicted,
+        }
 
     async def only_reads(self, args: Words) -> bool:
         """Whether a script is declared to write nothing."""
@@ -62,10 +78,13 @@ class Library:
         if family == b"eval":
             return NO_WRITES in flags(args[1])
         if family == b"evalsha":
-            return NO_WRITES in flags(self._bodies.get(args[1].lower(), b""))
+            return NO_WRITES in flags(self.body(args[1].lower()))
         return args[1].lower() in await self._reading_functions()
 
     async def _reading_functions(self) -> set[bytes]:
+        generation = self.generation
+        if self._reading[0] == generation:
+            return self._reading[1]
         libraries = await self._links.call(self._links.any_ready(), b"FUNCTION", b"LIST")
         if isinstance(libraries, hiredis.ReplyError):
             return set()
@@ -75,83 +94,203 @@ class Library:
             for library in found
             for one in library[b"functions"]
         ]
-        return {one[b"name"].lower() for one in functions if NO_WRITES in one[b"flags"]}
+        names = {one[b"name"].lower() for one in functions if NO_WRITES in one[b"flags"]}
+        self._reading = generation, names
+        return names
 
-    async def prepare(self, family: bytes, name: bytes, script: bytes) -> None:
-        """Make a script of EVAL known to all instances, so that EVALSHA finds it on any."""
-        if family not in (b"eval", b"eval_ro") or name in self._bodies:
-            return
-        replies = await self._everywhere([b"SCRIPT", b"LOAD", script])
-        if not any(reply.startswith(b"-") for reply in replies):
-            self._keep(name, script)
+    # -- scripts --
+
+    async def debug(self, command: _core.Command) -> bytes:
+        """SCRIPT DEBUG: a debugger would have an instance's connection to itself."""
+        if command.token is not None:  # between MULTI and EXEC
+            return resp.error("ERR SCRIPT DEBUG must be called outside a pipeline")
+        if command.args[2].lower() in (b"yes", b"sync"):
+            return resp.error("ERR threadis: the debugger for scripts is not supported")
+        return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
 
     def body(self, name: bytes) -> bytes:
         """Return the script with this SHA1; nothing if it is not kept."""
-        return self._bodies.get(name, b"")
+        return self._bodies.use(name)
 
-    def _keep(self, name: bytes, script: bytes) -> None:
-        self._bodies[name] = script
-        if len(self._bodies) > SCRIPTS_LIMIT:
-            self._bodies.popitem(last=False)
+    async def prepare(self, family: bytes, name: bytes, script: bytes) -> None:
+        """Make a script of EVAL known to all instances, so that EVALSHA finds it on any."""
+        if family not in (b"eval", b"eval_ro") or self._bodies.use(name):
+            return
+        async with self._telling:
+            replies = await self._tell([b"SCRIPT", b"LOAD", script])
+            if any(reply.startswith(b"-") for reply in replies):
+                return
+            await self._look()
+            for gone, body in self._bodies.evaluate(name, script):
+                self._taught.forget(gone)
+                self._garbage_bytes += cost(body)
+                self._garbage_count += 1
+            await self._sweep()
 
-    async def _everywhere(self, words: Words, kind: Kind | None = None) -> list[bytes]:
-        """Run on every instance, fenced; the replies."""
+    async def load(self, command: _core.Command) -> bytes:
+        """SCRIPT LOAD script."""
+        script = command.args[2]
+        name = hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
+        async with self._telling:
+            if not self._bodies.may_load(name, script):
+                return FULL
+            replies = await self._tell(command.args, Kind(resp=command.info.resp))
+            refused = next((reply for reply in replies if reply.startswith(b"-")), None)
+            if refused is None:
+                self._bodies.load(name, script)
+            return refused or replies[0]
 
-        async def one(index: int) -> bytes:
-            async with self._links.lease(index, kind or Kind()) as link:
-                return (await fenced.ask(link, words)).reply
+    async def _tell(self, words: Words, kind: Kind = NO_KIND) -> list[bytes]:
+        """Tell every instance that can hear it; others are told when they come back."""
 
-        return await asyncio.gather(*map(one, self._links.everyone()))
+        async def one(index: int) -> bytes | None:
+            is_for_a_client.set(False)  # one that is being made ready may have been told the rest
+            try:
+                reply = await self._ask(index, words, kind)
+            except LinkError:
+                return None
+            return None if reply.startswith(b"-LOADING") else reply
+
+        replies = await asyncio.gather(*map(one, self._links.everyone()))
+        heard = [reply for reply in replies if reply is not None]
+        if not heard:
+            raise LinkError(NOBODY)
+        return heard
+
+    async def _look(self) -> None:
+        """Ask, once, whether the servers evict scripts."""
+        if self._knows_servers:
+            return
+        stats = await self._links.call(self._links.any_ready(), b"INFO", b"stats")
+        if isinstance(stats, bytes):
+            self._knows_servers = True
+            self._bodies.evicts_by_count(b"evicted_scripts:" in stats)
+
+    async def _sweep(self) -> None:
+        """Free what was evicted on the instances, too; none of them can forget a single script."""
+        is_little = self._garbage_bytes < GARBAGE_BYTES + self._bodies.total()
+        if is_little and self._garbage_count < GARBAGE_COUNT + len(self._bodies):
+            return
+        self._garbage_bytes = self._garbage_count = 0
+        loads = [[b"SCRIPT", b"LOAD", body] for body in self._bodies.all()]
+        block: list[Words] = [[b"MULTI"], [b"SCRIPT", b"FLUSH"], *loads, [b"EXEC"]]
+        for index in self._links.ready():
+            with contextlib.suppress(LinkError):  # one that has died has none left
+                await ask_patiently(self._links, index, block)
+
+    async def exists(self, command: _core.Command) -> bytes:
+        """SCRIPT EXISTS: what all instances have."""
+        replies = await self._ask_all(command)
+        failed = next((reply for reply in replies if reply.startswith(b"-")), None)
+        if failed or len(set(replies)) == 1:
+            return failed or replies[0]
+        return resp.encode([min(one) for one in zip(*map(value, replies), strict=True)])
+
+    # -- changes that are everywhere or nowhere --
 
     async def change(self, command: _core.Command) -> bytes:
-        """Change what every instance has: all or, if one refuses, none."""
-        async with self._locks.hold_everything(command.token, spares_doubts=True):
-            before = await self._links.call(0, b"FUNCTION", b"DUMP")
-            replies = await self._everywhere(command.args, Kind(resp=command.info.resp))
-            refused = next((reply for reply in replies if reply.startswith(b"-")), None)
-            if refused is not None:
-                if any(not reply.startswith(b"-") for reply in replies):
-                    await self._everywhere([b"FUNCTION", b"RESTORE", before, b"FLUSH"])
-                return refused
-        name = command.args[1].upper()
-        self.generation += command.args[0].upper() == b"FUNCTION"
-        if command.args[0].upper() == b"SCRIPT" and name == b"FLUSH":
-            self._bodies.clear()
-            self._taught.forget_all()
-        elif command.args[0].upper() == b"SCRIPT" and name == b"LOAD":
-            self._keep(value(replies[0]), command.args[2])
-        return replies[0]
+        """FUNCTION LOAD, DELETE, FLUSH, RESTORE, and SCRIPT FLUSH."""
+        is_script = command.args[0].upper() == b"SCRIPT"
+        lock = self._locks.hold_everything(command.token, spares_doubts=True)
+        async with lock, self._telling:
+            away = set(self._links.everyone()) - set(self._links.ready())
+            if away:
+                what = "is not ready; the command was not run"
+                raise LinkError(f"TRYAGAIN instance {min(away)} {what}")
+            try:
+                reply = await self._change(command.args, Kind(resp=command.info.resp))
+            finally:
+                self.generation += not is_script
+            if is_script and not reply.startswith(b"-"):
+                self._bodies.clear()
+                self._taught.forget_all()
+                self._garbage_bytes = self._garbage_count = 0
+            return reply
+
+    async def _change(self, words: Words, kind: Kind) -> bytes:
+        """Run everywhere; if they differ, those that went ahead go back.
+
+        One that did not answer is told what the others have, before it serves again.
+        """
+        asked = (self._ask(index, words, kind) for index in self._links.everyone())
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        replies = {i: reply for i, reply in enumerate(answers) if isinstance(reply, bytes)}
+        refused = [index for index, reply in replies.items() if reply.startswith(b"-")]
+        accepted = [index for index in replies if index not in refused]
+        if not replies:
+            raise next(answer for answer in answers if isinstance(answer, BaseException))
+        if refused and accepted:
+            await self._undo(words, replies[accepted[0]], accepted, refused[0])
+        return replies[refused[0] if refused else accepted[0]]
+
+    async def _undo(
+        self, words: Words, reply: bytes, changed: Sequence[int], unchanged: int
+    ) -> None:
+        """Make instances as they were, which one of them still is."""
+        was_new = words[1].upper() == b"LOAD" and len(words) == 3  # without REPLACE
+        undo = [b"FUNCTION", b"DELETE", value(reply)] if was_new else None
+        if undo is None:
+            before = await self._links.call(unchanged, b"FUNCTION", b"DUMP")
+            undo = [b"FUNCTION", b"RESTORE", before, b"FLUSH"]
+        await asyncio.gather(*(self._links.call(index, *undo) for index in changed))
+
+    # -- questions --
+
+    async def _ask(self, index: int, words: Words, kind: Kind) -> bytes:
+        """Ask one instance, however long it takes, while it is there."""
+
+        async def ask() -> bytes:
+            async with self._links.lease(index, kind) as link:
+                return (await fenced.ask(link, words)).reply
+
+        return await patiently(self._links, index, ask())
+
+    async def _ask_all(self, command: _core.Command) -> list[bytes]:
+        """Ask all that are ready; those that are lost meanwhile are left out."""
+        kind = Kind(resp=command.info.resp)
+        asked = (self._ask(index, command.args, kind) for index in self._links.ready())
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        replies = [answer for answer in answers if isinstance(answer, bytes)]
+        if not replies:
+            raise LinkError(NOBODY)
+        return replies
 
     async def ask(self, command: _core.Command) -> bytes:
         """Ask an instance what all of them know."""
-        index = self._links.any_ready()
-        async with self._links.lease(index, Kind(resp=command.info.resp)) as link:
-            return (await fenced.ask(link, command.args)).reply
+        return await self._ask(self._links.any_ready(), command.args, Kind(resp=command.info.resp))
+
+    async def stats(self, command: _core.Command) -> bytes:
+        """FUNCTION STATS: of the instance that runs one, else of any."""
+        replies = await self._ask_plainly(command)
+        return next((r for r in replies if _is_running(r)), replies[0])
 
     async def kill(self, command: _core.Command) -> bytes:
         """SCRIPT KILL, FUNCTION KILL: wherever one runs, as soon as it hears us."""
-        asked = [ask_patiently(self._links, index, [command.args]) for index in self._links.ready()]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        replies = [answer[0] for answer in answers if isinstance(answer, list)]
+        replies = await self._ask_plainly(command)
         killed = [reply for reply in replies if not reply.startswith(b"-")]
         stubborn = [reply for reply in replies if reply.startswith(b"-UNKILLABLE")]
         # One that runs the other kind says BUSY; those that run nothing, NOTBUSY.
         busy = [reply for reply in replies if reply.startswith(b"-BUSY")]
-        found = [*killed, *stubborn, *busy, *replies]
-        return found[0] if found else resp.error(NOBODY)
+        return [*killed, *stubborn, *busy, *replies][0]
 
-    async def stats(self, command: _core.Command) -> bytes:
-        """FUNCTION STATS: of the instance that runs one, else of any."""
-        kind = Kind(resp=command.info.resp)
-        asked = (self._links.raw(i, [command.args], kind=kind) for i in self._links.everyone())
-        replies = [reply for (reply,) in await asyncio.gather(*asked)]
-        return next((r for r in replies if _is_running(r)), replies[0])
+    async def _ask_plainly(self, command: _core.Command) -> list[bytes]:
+        """As ``_ask_all``, of what is allowed while a script runs, as MULTI is not."""
+        kind, ready = Kind(resp=command.info.resp), self._links.ready()
+        asked = (ask_patiently(self._links, i, [command.args], kind=kind) for i in ready)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        replies = [answer[0] for answer in answers if isinstance(answer, list)]
+        if not replies:
+            raise LinkError(NOBODY)
+        return replies
+
+    # -- instances that come back --
 
     async def replay(self, index: int) -> None:
         """Tell an instance that was restarted what it has missed."""
-        scripts: list[Words] = [[b"SCRIPT", b"LOAD", body] for body in self._bodies.values()]
-        if scripts:
-            await self._links.raw(index, scripts)
+        async with self._telling:
+            scripts: list[Words] = [[b"SCRIPT", b"LOAD", body] for body in self._bodies.all()]
+            for at in range(0, len(scripts), BATCH):
+                await self._links.raw(index, scripts[at : at + BATCH])
         others = [one for one in self._links.ready() if one not in self._links.unprepared]
         if not others:
             return

@@ -1,33 +1,19 @@
 """Questions that may take as long as they take, but not longer than there is somebody to answer."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Sequence
+from typing import TypeVar
 
-from threadis.coordinator.fenced import ask as fenced_ask
 from threadis.coordinator.links import Kind, Links, UnknownOutcomeError, Words
 
 LOOK = 0.5  # seconds between looks whether the instance still answers
-
 NO_KIND = Kind()
+T = TypeVar("T")
 
 
-async def ask_patiently(
-    links: Links,
-    index: int,
-    commands: Iterable[Words],
-    *,
-    kind: Kind = NO_KIND,
-    fenced: bool = False,
-) -> list[bytes]:
-    """Ask an instance; raises UnknownOutcomeError once it is stopped or dead."""
-
-    async def ask() -> list[bytes]:
-        if fenced:
-            async with links.lease(index, kind) as link:
-                return [(await fenced_ask(link, words)).reply for words in commands]
-        return await links.raw(index, commands, kind=kind, wait=None)
-
-    asked = asyncio.create_task(ask())
+async def patiently(links: Links, index: int, question: Coroutine[None, None, T]) -> T:
+    """Wait for an instance's answer; UnknownOutcomeError once it is stopped or dead."""
+    asked = asyncio.create_task(question)
     try:
         while not (await asyncio.wait([asked], timeout=LOOK))[0]:
             if index not in links.ready():
@@ -36,3 +22,10 @@ async def ask_patiently(
         return asked.result()
     finally:
         asked.cancel()
+
+
+async def ask_patiently(
+    links: Links, index: int, commands: Sequence[Words], *, kind: Kind = NO_KIND
+) -> list[bytes]:
+    """Ask an instance, as ``patiently``."""
+    return await patiently(links, index, links.raw(index, commands, kind=kind, wait=None))

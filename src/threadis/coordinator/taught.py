@@ -9,6 +9,7 @@ from threadis.coordinator.guard import WHOLE_KEYSPACE, rules_without
 from threadis.coordinator.reading import Reach
 
 PUBLISH = b"publish"
+TEXT_MOST = 64 * 1024  # bytes; workers run no longer command (``rust/src/scripts.rs``)
 
 
 class Taught:
@@ -27,17 +28,28 @@ class Taught:
         self.forget(name)
         if wanted:
             self._taught[name] = wanted
-            for script in (name, body):
+            for script in _names(name, body):
                 self.workers.learn(script, found is Reach.BEGUN)
 
     def forget(self, name: bytes) -> None:
         """Let no worker run a script."""
         if name in self._taught:
             body, _ = self._taught.pop(name)
-            for script in (name, body):
+            for script in _names(name, body):
                 self.workers.forget(script)
+
+    def was_used(self, name: bytes) -> bool:
+        """Whether a worker has run a script since this was asked last."""
+        body, _ = self._taught.get(name, (b"", False))
+        used = [self.workers.was_used(script) for script in _names(name, body)]
+        return any(used)
 
     def forget_all(self) -> None:
         """Take note of SCRIPT FLUSH."""
         self._taught.clear()
         self.workers.forget_all()
+
+
+def _names(name: bytes, body: bytes) -> list[bytes]:
+    """What clients may name a script by."""
+    return [name, body] if len(body) < TEXT_MOST else [name]
