@@ -21,7 +21,7 @@ class Known:
     """One script. ``groups`` are the keys that live where the keys of a call do."""
 
     reach: Reach | None = None  # None: it has not been read yet
-    wrapped: bytes | None = None  # with the means to undo it; empty: it cannot be
+    can_be_undone: bool | None = None  # None: it has not been read yet
     tries: int = 0  # runs of that
     undone: int = 0  # of these, which had to be
     strays: bool = False  # a run that only read has touched more than it declared

@@ -38,7 +38,7 @@ from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.reading import Reach, names_commands, reach
 from threadis.coordinator.table import Access
 from threadis.coordinator.taught import Taught
-from threadis.coordinator.undo import UNDONE, Undo, name_of
+from threadis.coordinator.undo import UNDONE, Undo, is_tame, name_of
 from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
 
@@ -202,16 +202,17 @@ class Scripts:
         # What was undone would be told, too.
         if self._pubsub.tells_events or self._tracking.is_on or PUBLISH in call.body.lower():
             return False
-        if known.wrapped is None:
-            body = self._body(call.name)
-            known.wrapped = (self._undo.wrap(body) if body else None) or b""
-        return bool(known.wrapped)
+        if known.can_be_undone is None:
+            if not call.body or call.words[0].lower().startswith(b"fcall"):
+                return False
+            known.can_be_undone = is_tame(call.body)
+        return known.can_be_undone and bool(call.body)
 
     async def _try(self, call: Call, known: Known) -> bytes | None:
         """Run in place; None if it had to be undone, or was not run."""
         index = self._in_place.home(call, call.keys)
-        name = name_of(known.wrapped or b"")
-        trial = replace(call, words=[b"EVAL", known.wrapped or b"", *call.words[2:]])
+        script = self._undo.wrap(call.body)
+        trial = replace(call, words=[b"EVAL", script, *call.words[2:]])
         reply, refusals = await self._in_place.run(trial, index, EFFECTS, only_as_block=True)
         if refusals.all:
             return None
@@ -221,7 +222,7 @@ class Scripts:
             return None
         if refusals:
             return STRAYED
-        return reply.replace(name, call.name) if reply.startswith(b"-") else reply
+        return reply.replace(name_of(script), call.name) if reply.startswith(b"-") else reply
 
     async def _without_copies(self, call: Call, known: Known) -> bytes | None:
         """Run where no copies can be made; None if its keys are on several instances.

@@ -50,13 +50,16 @@ class Undo:
         line = line.replace("@ALLS@", several).replace("@UNDONE@", UNDONE.decode())
         self._front = line.encode() + b" "
 
-    def wrap(self, script: bytes) -> bytes | None:
-        """Return the script with the means to undo it; None if it could escape."""
-        root = tree(script)
-        if root is None or not _is_tame(root):
-            return None
+    def wrap(self, script: bytes) -> bytes:
+        """Return the script with the means to undo it."""
         end = script.find(b"\n") + 1 if script.startswith(b"#!") else 0
         return script[:end] + self._front + script[end:]
+
+
+def is_tame(script: bytes) -> bool:
+    """Whether a script goes through what stands in front of it, whatever it does."""
+    root = tree(script)
+    return root is not None and _is_tame(root)
 
 
 def name_of(script: bytes) -> bytes:
