@@ -5,6 +5,7 @@ missing=""
 command -v redis-server >/dev/null || missing="$missing redis-server redis-tools"
 command -v nutcracker >/dev/null || test -x /usr/sbin/nutcracker || missing="$missing nutcracker"
 test -e /usr/share/dict/american-english || missing="$missing wamerican"
+command -v strace >/dev/null || missing="$missing strace"
 test -z "$missing" && exit 0
 echo "installing for the tests:$missing"
 as_root=""

@@ -2,6 +2,7 @@
 
 use crate::client::Gate;
 use crate::clock::{monotonic, seconds};
+use crate::lane::Lane;
 use crate::net;
 use crate::shared::ToCoordinator;
 use crate::spin::SPIN_NANOSECONDS;
@@ -11,6 +12,9 @@ use rustix::io::Errno;
 
 /// Events taken from the kernel in one turn.
 pub(crate) const EVENTS: usize = 1024;
+
+/// Clients that are looked at in one sweep.
+const SWEPT: usize = 64;
 
 /// What an event is about; the rest of the 64 bits is a place.
 const KIND_SHIFT: u32 = 62;
@@ -118,6 +122,34 @@ impl Worker {
             lane.readable = true;
             lane.hung_up |= flags.intersects(HANG_UP);
             self.ready_lanes.push(place);
+        }
+    }
+
+    /// Once a second: looks where an event should have been, in case a call failed that should have
+    /// brought it about, or taken note of it. Of very many clients, at some.
+    pub(crate) fn sweep(&mut self) {
+        self.mail_rang = true;
+        let is_waited_for = |lane: &Lane| !lane.is_idle() || lane.can_write() || lane.wants_write;
+        for place in self.lanes.places(is_waited_for) {
+            let Some(lane) = self.lanes.get_mut(place) else { continue };
+            lane.readable = true;
+            self.ready_lanes.push(place);
+            if lane.wants_write {
+                let _ = self.watch_lane(place);
+            } else if lane.can_write() {
+                self.mark_lane_dirty(place);
+            }
+        }
+        let next = self.clients.iter().map(|(place, _)| place).filter(|&at| at >= self.swept);
+        let places: Vec<usize> = next.take(SWEPT).collect();
+        self.swept = places.last().filter(|_| places.len() == SWEPT).map_or(0, |last| last + 1);
+        for place in places {
+            let client = &mut self.clients[place];
+            client.readable = true;
+            if client.wants_write {
+                let _ = self.watch_client(place);
+            }
+            self.mark_ready(place);
         }
     }
 

@@ -100,7 +100,9 @@ impl Worker {
         // After a short read the socket is empty: the next byte raises a new edge. After a
         // hang-up there will be none, so read on to the end.
         client.readable = read >= chunk || (client.hung_up && io != Io::Later);
-        client.session.last_active = self.now_seconds;
+        if io != Io::Later {
+            client.session.last_active = self.now_seconds;
+        }
         client.session.input_bytes += read as u64;
         self.counters.net_input_bytes += read as u64;
     }

@@ -160,7 +160,7 @@ impl Lanes {
         self.places(|lane| lane.is_idle() && now > lane.last_used + patience(lane))
     }
 
-    fn places(&self, wanted: impl Fn(&Lane) -> bool) -> Vec<usize> {
+    pub(crate) fn places(&self, wanted: impl Fn(&Lane) -> bool) -> Vec<usize> {
         self.open.iter().filter(|(_, lane)| wanted(lane)).map(|(place, _)| place).collect()
     }
 

@@ -47,6 +47,7 @@ pub mod lock_table;
 pub mod locks;
 mod look;
 mod looks;
+pub mod mailbox;
 pub mod merge;
 pub mod monitor;
 pub mod multi;

@@ -9,6 +9,9 @@ use rustix::net::{
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// Times that a call is made which fails for no reason of its own.
+const TRIES: usize = 8;
+
 /// What came of reading or writing.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Io {
@@ -23,25 +26,41 @@ pub enum Io {
 /// Reads once, to the end of `buffer`, which may grow by `chunk` bytes.
 pub fn read(fd: impl AsFd, buffer: &mut Vec<u8>, chunk: usize) -> Io {
     buffer.reserve(chunk);
-    let spare = rustix::buffer::spare_capacity(buffer);
-    outcome(rustix::net::recv(fd, spare, RecvFlags::empty()).map(|(read, _)| read), true)
+    let read = persist(|| {
+        let spare = rustix::buffer::spare_capacity(buffer);
+        rustix::net::recv(&fd, spare, RecvFlags::empty()).map(|(read, _)| read)
+    });
+    outcome(read, true)
 }
 
 /// Reads once, to the beginning of `bytes`.
 pub fn read_into(fd: impl AsFd, bytes: &mut [u8]) -> Io {
-    outcome(rustix::net::recv(fd, bytes, RecvFlags::empty()).map(|(read, _)| read), true)
+    let mut read = || rustix::net::recv(&fd, &mut *bytes, RecvFlags::empty());
+    outcome(persist(|| read().map(|(read, _)| read)), true)
 }
 
 /// Writes once.
 pub fn write(fd: impl AsFd, bytes: &[u8]) -> Io {
-    outcome(rustix::net::send(fd, bytes, SendFlags::NOSIGNAL), false)
+    outcome(persist(|| rustix::net::send(&fd, bytes, SendFlags::NOSIGNAL)), false)
+}
+
+/// Repeats a call that was interrupted, or for which the kernel had no memory: neither says anything
+/// of the descriptor.
+pub(crate) fn persist<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    for _ in 1..TRIES {
+        match call() {
+            Err(Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => {}
+            done => return done,
+        }
+    }
+    call()
 }
 
 fn outcome(result: Result<usize, Errno>, zero_is_end: bool) -> Io {
     match result {
         Ok(0) if zero_is_end => Io::Gone,
         Ok(moved) => Io::Moved(moved),
-        // An interrupted call is repeated next turn, as if the socket had not been ready.
+        // Whether it is ready after all, `Worker::sweep` finds out.
         Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => Io::Later,
         Err(_) => Io::Gone,
     }

@@ -11,6 +11,7 @@ use crate::finished::Finished;
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::lock_table::{Lock, LockTable};
+use crate::mailbox::Mailbox;
 use crate::net::Peer;
 use crate::placement::Placement;
 use crate::scripts::Scripts;
@@ -24,8 +25,7 @@ use crate::tracking_table::Tracking;
 use crate::upstreams::{Said, Upstreams};
 use crate::users::{User, Users};
 use crate::waited::Waited;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -336,51 +336,4 @@ pub struct ClientKey {
     pub place: usize,
     /// Which client had that place.
     pub generation: u32,
-}
-
-/// A queue with a bell: an event file descriptor that is readable while letters wait.
-#[derive(Debug)]
-pub struct Mailbox<T> {
-    letters: Mutex<Vec<T>>,
-    bell: OwnedFd,
-}
-
-impl<T> Mailbox<T> {
-    /// An empty mailbox.
-    ///
-    /// # Errors
-    /// When the kernel has no descriptor left.
-    pub fn new() -> rustix::io::Result<Self> {
-        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Self { letters: Mutex::new(Vec::new()), bell })
-    }
-
-    /// Leaves a letter; rings if the box was empty.
-    pub fn post(&self, letter: T) {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        letters.push(letter);
-        if letters.len() == 1 {
-            // Fails only if 2^64 rings went unheard.
-            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
-        }
-    }
-
-    /// True if no letter waits.
-    pub fn is_empty(&self) -> bool {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    /// All letters, oldest first; silences the bell.
-    pub fn take(&self) -> Vec<T> {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        if !letters.is_empty() {
-            let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
-        }
-        std::mem::take(&mut *letters)
-    }
-
-    /// The bell, to wait on.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
-    }
 }

@@ -9,9 +9,10 @@
 //! posted before under the same lock, so a message reaches exactly those whom its publisher counted.
 
 use crate::glob;
+use crate::mailbox::Mailbox;
 use crate::number::push_u64;
 use crate::request::push_bulk;
-use crate::shared::{Door, Mailbox, ToCoordinator};
+use crate::shared::{Door, ToCoordinator};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;

@@ -103,6 +103,8 @@ pub struct Worker {
     /// Bytes buffered for all clients.
     pub(crate) buffered: usize,
     pub(crate) mail_rang: bool,
+    /// Where the next sweep of the clients begins.
+    pub(crate) swept: usize,
     /// How often it was told of a user's rights.
     pub(crate) rights_seen: u64,
     /// The coordinator has answered clients this turn.
@@ -180,6 +182,7 @@ impl Worker {
             merged: Vec::new(),
             buffered: 0,
             mail_rang: false,
+            swept: 0,
             rights_seen: 0,
             coordinator_answered: false,
             accept_waiting: false,
@@ -335,6 +338,7 @@ impl Worker {
             return;
         }
         self.next_tick = self.now + TICK_NANOSECONDS;
+        self.sweep();
         self.end_idle_clients();
         self.stop_leaving();
         self.look_after_scripts();

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from threadis import __version__, config, logs, usage
+from threadis import __version__, config, logs, loops, usage
 from threadis.bench.command import app as bench
 from threadis.errors import ThreadisError
 
@@ -94,7 +94,8 @@ def serve(settings: config.Config) -> None:
     async def run() -> int:
         return await Supervisor(settings, _say).run()
 
-    raise typer.Exit(asyncio.run(run()))
+    with asyncio.Runner(loop_factory=loops.new) as runner:
+        raise typer.Exit(runner.run(run()))
 
 
 def plan(settings: config.Config) -> None:

@@ -13,7 +13,7 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from threadis import _core, commands, control, logs, placement, server_facts
+from threadis import _core, commands, control, logs, loops, placement, server_facts
 from threadis.coordinator import Coordinator
 from threadis.coordinator.balance import Balance
 from threadis.coordinator.links import Links
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # Client buffers may take this share of the memory this process may use.
 CLIENT_MEMORY_SHARE = 0.25
+SWEEP = 1.0  # seconds between looks for letters of which we have not heard
 ASK_AGAIN = 0.05  # seconds, while no instance answers
 
 
@@ -57,7 +58,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # the supervisor hears it and tells us
     logs.set_up()
     channel = socket.socket(fileno=int(sys.argv[1]))
-    sys.exit(asyncio.run(Server(channel).run()))
+    with asyncio.Runner(loop_factory=loops.new) as runner:
+        sys.exit(runner.run(Server(channel).run()))
 
 
 class Server:
@@ -95,6 +97,7 @@ class Server:
             start, core, self._links, facts.client_fields, facts.commands, placed, self._tell
         )
         asyncio.get_running_loop().add_reader(core.bell(), self._read_letters)
+        self._tasks.start(self._sweep(), "looking for letters")
         await self._coordinator.recover()
         tids = core.start()
         self._running = set(range(len(tids)))
@@ -160,6 +163,12 @@ class Server:
             except Exception:
                 log.exception("a letter of the workers is lost: %s", type(letter).__name__)
                 self._coordinator.give_up(letter)
+
+    async def _sweep(self) -> None:
+        """Look for letters whose bell was not heard: the call that rings it may have failed."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            self._read_letters()
 
     def _stopped(self, letter: _core.Stopped) -> None:
         self._running.discard(letter.worker)
