@@ -187,3 +187,30 @@ def test_swapdb_of_a_pinned_database_is_refused(threadis: Start) -> None:
         with pytest.raises(redis.ResponseError, match="database 3 is pinned to an instance"):
             client.swapdb(*pair)
     client.swapdb(4, 5)
+
+
+@pytest.mark.parametrize(
+    ("product", "together", "elsewhere"),
+    [
+        ("bullmq", ["bull:mail:wait", "bull:mail:7", "bull:mail:7:logs"], "bull:sms:wait"),
+        ("bull", ["bull:mail:id", "bull:mail:7:lock"], "bull:sms:id"),
+        ("bee-queue", ["bq:mail:jobs", "bq:mail:stalling"], "bq:sms:jobs"),
+    ],
+)
+def test_a_products_rules_keep_together_what_it_uses_together(
+    product: str, together: list[str], elsewhere: str
+) -> None:
+    where = placed(*placement.read_rules("placement", [product]))
+    slots = {where.slot(key.encode()) for key in together}
+    assert len(slots) == 1
+    assert where.slot(elsewhere.encode()) not in slots
+
+
+def test_products_and_rules_can_be_mixed() -> None:
+    assert placement.read_rules("placement", ["bull,bullmq,bee-queue", "*:{*}"]) == (
+        "bull:{*}:*",
+        "bq:{*}:*",
+        "*:{*}",
+    )
+    with pytest.raises(ConfigError, match="'nosuch' is no product"):
+        placement.read_rules("placement", ["bullmq,nosuch"])

@@ -13,7 +13,7 @@ from threadis import server
 from tools.servers import free_port, running
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "applications" / "node"
-RULE = ["--placement", "bull:{*}:*"]
+RULE = ["--placement", "bullmq"]
 LIMIT = 120  # seconds
 
 

@@ -16,6 +16,12 @@ from threadis import values
 from threadis.errors import ConfigError
 
 EXAMPLE = "as in bull:{*}:*"
+# By product, with the key prefix that is its default; what is recorded are the rules.
+PRESETS: dict[str, tuple[str, ...]] = {
+    "bullmq": ("bull:{*}:*",),  # a queue's keys
+    "bull": ("bull:{*}:*",),
+    "bee-queue": ("bq:{*}:*",),
+}
 Edge = tuple[int, int]  # a place in a rule's text: which literal, and how far in
 
 
@@ -70,12 +76,31 @@ def _edge(before: str) -> Edge:
 
 def read_rules(name: str, raw: object) -> tuple[str, ...]:
     """The rules of a repeated flag, or of a list in TOML."""
-    found = _texts(name, raw, 'placement = ["bull:{*}:*"]')
+    found = [
+        one
+        for text in _texts(name, raw, 'placement = ["bull:{*}:*"]')
+        for one in _expand(name, text)
+    ]
     for text in found:
         parse(name, text)
         if found.count(text) > 1:
             raise ConfigError(f"{name}: {text!r} is there twice; write it once")
     return tuple(found)
+
+
+def _expand(name: str, text: str) -> tuple[str, ...]:
+    """A rule as it is; the rules of products that are named, with commas between them."""
+    if "{" in text or "}" in text:
+        return (text,)
+    rules: dict[str, None] = {}  # Bull and BullMQ share one
+    for product in text.split(","):
+        if product not in PRESETS:
+            raise ConfigError(
+                f"{name}: {product!r} is no product that is known ({', '.join(PRESETS)}), and a "
+                f"rule needs one pair of braces, around the part of the key that decides, {EXAMPLE}"
+            )
+        rules.update(dict.fromkeys(PRESETS[product]))
+    return tuple(rules)
 
 
 def read_pins(name: str, raw: object) -> tuple[tuple[int, int], ...]:
