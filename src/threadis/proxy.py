@@ -99,7 +99,11 @@ class Server:
         asyncio.get_running_loop().add_reader(core.bell(), self._read_letters)
         self._tasks.start(self._sweep(), "looking for letters")
         await self._coordinator.recover()
-        tids = core.start()
+        try:
+            tids = core.start()
+        except OSError as error:  # between our bind and this, somebody else listens there
+            log.error("cannot listen: %s; choose another --port", error)
+            return 1
         self._running = set(range(len(tids)))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, core.stop, 5000)
         self._tell(control.Serving(tids, facts))
