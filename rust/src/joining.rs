@@ -104,8 +104,11 @@ impl Worker {
             self.clients[place].session.commands += taken;
             self.clients[place].rx = bytes;
             if io == Io::Gone {
-                self.end_after_replies(place);
-            } else if used == 0 {
+                // What it has sent before is still run; then its end is read again.
+                self.clients[place].readable = true;
+                break;
+            }
+            if used == 0 {
                 break;
             }
         }
