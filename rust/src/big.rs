@@ -176,9 +176,14 @@ impl Worker {
         if lane.expects.len() > 1 && self.locks.are_settling() {
             return false;
         }
+        if client.executing.is_some() {
+            return false; // under a lock, for which others wait
+        }
+        let kept = client.rx.len();
+        let is_ahead = client.pending() > 0 && client.keeps_rather(kept, &self.shared.settings);
         let at = first.sequence.wrapping_sub(client.front) as usize;
         match client.owed.get(at) {
-            Some(Owed::Streaming) => client.pending() > 0,
+            Some(Owed::Streaming) => is_ahead,
             Some(Owed::Waiting(_) | Owed::Block(_)) if at > 0 => lane.cutter.passed() >= BIG,
             _ => false,
         }

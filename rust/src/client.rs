@@ -10,6 +10,7 @@
 
 use crate::client_info::Session;
 use crate::following::Ahead;
+use crate::input::Input;
 use crate::lanes::Received;
 use crate::merge::Merging;
 use crate::multi::{Block, Executing, Multi};
@@ -24,12 +25,10 @@ use crate::upload::Upload;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
-/// Commands a client may have in flight; above it we stop reading the client.
+/// Commands a client may have in flight; above it no more are taken.
 pub const OWED_LIMIT: usize = 1024;
-/// Bytes waiting for a client above which we stop reading it.
-pub const OUT_SOFT_LIMIT: usize = 256 * 1024;
-/// Bytes waiting for a client above which we close it: room for two of the largest values.
-pub const OUT_HARD_LIMIT: usize = 1024 * 1024 * 1024 + 1024 * 1024;
+/// Bytes of replies that a client has not read above which its commands may have to wait.
+pub const UNREAD_LIMIT: usize = 256 * 1024;
 
 /// Why a client's commands are not being taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +109,7 @@ pub struct Client {
     /// Tells it from others that had the same place.
     pub generation: u32,
     /// Bytes read and not yet forwarded: part of a command, or commands behind a gate.
-    pub rx: Vec<u8>,
+    pub rx: Input,
     /// How far the command at the front of `rx` has been cut, when it is a long one.
     pub request: Option<Box<Request>>,
     /// Bytes for the client.
@@ -203,7 +202,7 @@ impl Client {
         Self {
             fd,
             generation,
-            rx: Vec::new(),
+            rx: Input::default(),
             request: None,
             out: Vec::new(),
             sent: 0,
@@ -384,11 +383,5 @@ impl Client {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.out.len() - self.sent
-    }
-
-    /// True while it should not be read for its own sake.
-    #[must_use]
-    pub fn is_behind(&self) -> bool {
-        self.pending() + self.held >= OUT_SOFT_LIMIT || self.owed.len() >= OWED_LIMIT
     }
 }

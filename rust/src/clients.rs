@@ -3,6 +3,7 @@
 use crate::client::{Client, Closing, Gate};
 use crate::client_info::{ClientInfo, Session};
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
+use crate::input::Input;
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::monitor::Monitor;
@@ -122,6 +123,7 @@ impl Worker {
             over_since: None,
             withheld: 0,
             confirmation: Vec::new(),
+            is_cut_off: false,
             monitor: Monitor::default(),
             tracking: None,
         };
@@ -324,7 +326,7 @@ impl Worker {
     /// if the client may still be sending.
     pub(crate) fn say_goodbye(&mut self, place: usize) {
         let client = &mut self.clients[place];
-        if !client.readable {
+        if !client.readable && !client.session.is_cut_off {
             self.end_client(place);
             return;
         }
@@ -336,14 +338,18 @@ impl Worker {
         self.mark_ready(place);
     }
 
-    /// Throws away what a client sends that was told goodbye.
+    /// Throws away what a client sends that was told goodbye, or will be: it reads that only once it
+    /// has written everything.
     pub(crate) fn discard_input(&mut self, place: usize) {
         let client = &mut self.clients[place];
         self.scratch.clear();
         match net::read(&client.fd, &mut self.scratch, crate::worker::CLIENT_READ) {
-            Io::Gone => self.end_client(place),
-            Io::Later => client.readable = false,
-            Io::Moved(_) => self.mark_ready(place),
+            Io::Gone if matches!(client.closing, Closing::Lingering(_)) => self.end_client(place),
+            Io::Gone | Io::Later => client.readable = false,
+            Io::Moved(_) => {
+                client.session.is_cut_off = true;
+                self.mark_ready(place);
+            }
         }
     }
 
@@ -352,7 +358,7 @@ impl Worker {
         let client = &mut self.clients[place];
         if client.closing == Closing::No {
             client.closing = Closing::AfterReplies;
-            client.rx = Vec::new();
+            client.rx = Input::default();
             client.request = None;
             self.mark_dirty(place);
         }

@@ -1,6 +1,6 @@
 //! From the lanes back to the clients: cut replies, hand each to whom it is owed, write once.
 
-use crate::client::{Closing, Gate, OUT_HARD_LIMIT, Owed};
+use crate::client::{Closing, Gate, Owed};
 use crate::instance;
 use crate::lane::{BUFFER_KEEP, Expect, Lane};
 use crate::net::{self, Io};
@@ -344,11 +344,11 @@ impl Worker {
         let client = &mut self.clients[place];
         let is_over = client.pending() > 0
             && self.shared.settings.output_limits.is_over(client, self.now_seconds);
-        if is_over || client.pending() + client.held > OUT_HARD_LIMIT {
+        if is_over {
             self.counters.clients_evicted += 1;
             self.end_client(place);
-        } else if client.gate == Gate::Output && !client.is_behind() {
-            self.open_gate(place);
+        } else if client.gate == Gate::Output || client.pauses_lane {
+            self.look_again(place);
         } else if client.closing == Closing::AfterReplies
             && client.owed.is_empty()
             && client.pending() == 0
@@ -369,32 +369,13 @@ impl Worker {
                     self.pool.push(buffer);
                 }
             }
-        } else if client.sent > POOL_LARGEST {
+        } else if client.sent > POOL_LARGEST && client.sent >= client.pending() {
             client.out.drain(..client.sent);
+            client.out.shrink_to(2 * client.out.len());
             client.sent = 0;
         }
         if client.owed.is_empty() && client.owed.capacity() > 128 {
             client.owed = std::collections::VecDeque::new();
-        }
-    }
-
-    /// Keeps the total of what clients have buffered.
-    pub(crate) fn account(&mut self, place: usize) {
-        let client = &mut self.clients[place];
-        let bytes = client.buffered();
-        self.buffered = self.buffered - client.accounted + bytes;
-        client.accounted = bytes;
-    }
-
-    /// Over the budget: the client with the most buffered pays; one with NO-EVICT only if all have
-    /// it, because memory must not grow without end.
-    fn evict(&mut self) {
-        let greediest = self.clients.iter().max_by_key(|(_, client)| {
-            (client.closing != Closing::Now && !client.session.no_evict, client.accounted)
-        });
-        if let Some((place, _)) = greediest {
-            self.counters.clients_evicted += 1;
-            self.end_client(place);
         }
     }
 }

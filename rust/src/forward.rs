@@ -2,10 +2,12 @@
 
 use crate::client::{Closing, Gate};
 use crate::command::Found;
+use crate::input::Input;
+use crate::keeping::READ_MOST;
 use crate::net::{self, Io};
 use crate::pause;
 use crate::reply::push_error;
-use crate::request::{Args, Cut, REQUEST_LIMIT};
+use crate::request::{Args, Cut};
 use crate::shared::Shared;
 use crate::worker::{CLIENT_READ, Worker, put_back};
 use std::sync::Arc;
@@ -13,8 +15,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// A partial command longer than this keeps its place between reads; a shorter one is cut anew.
 const KEEP_PLACE: usize = 1024;
-/// Bytes by which a long command is read at most.
-const READ_MOST: usize = 4 * 1024 * 1024;
 
 /// What became of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +34,12 @@ impl Worker {
                 continue;
             };
             client.is_ready = false;
-            match client.closing {
-                Closing::Lingering(_) => self.discard_input(place),
-                Closing::No if client.gate == Gate::Open => self.serve(place),
-                Closing::No if client.gate == Gate::Upload => self.upload(place),
+            let (closing, gate) = (client.closing, client.gate);
+            match closing {
+                Closing::AfterReplies | Closing::Lingering(_) => self.discard_input(place),
+                Closing::No if gate == Gate::Open => self.serve(place),
+                Closing::No if gate == Gate::Upload => self.upload(place),
+                Closing::No if self.keeps_reading(place) => self.keep(place),
                 _ => {}
             }
         }
@@ -52,9 +54,12 @@ impl Worker {
         // A transaction ends here too: the client may send nothing more for a long time.
         let has_kept =
             !self.clients[place].rx.is_empty() || self.clients[place].executing.is_some();
-        if has_kept && self.clients[place].request.is_none() {
+        let request = self.clients[place].request.as_ref();
+        if has_kept && request.is_none_or(|request| request.has_grown) {
             self.forward_kept(place);
             self.read_more_to_join(place);
+            self.account(place);
+            self.look_again(place);
         }
         let client = &mut self.clients[place];
         if !client.readable
@@ -71,13 +76,13 @@ impl Worker {
             self.note_read(place, io, CLIENT_READ);
             let used = self.forward(place, &bytes);
             if used < bytes.len() {
-                self.clients[place].rx = bytes[used..].to_vec();
+                self.clients[place].rx = Input::of(&bytes[used..]);
             }
             self.scratch = bytes;
             io
         } else {
             let chunk = client.rx.len().clamp(CLIENT_READ, READ_MOST);
-            let io = net::read(&client.fd, &mut client.rx, chunk);
+            let io = client.rx.read(&client.fd, chunk);
             self.note_read(place, io, chunk);
             self.forward_kept(place);
             io
@@ -87,9 +92,11 @@ impl Worker {
         let client = &self.clients[place];
         if io == Io::Gone {
             self.end_after_replies(place);
-        } else if client.rx.len() > REQUEST_LIMIT {
-            self.end_client(place);
-        } else if client.readable && client.gate == Gate::Open && client.closing == Closing::No {
+        } else if self.is_over_input_limit(place) {
+            self.sent_too_much(place);
+        } else if client.readable && client.gate == Gate::Open && client.closing == Closing::No
+            || self.keeps_reading(place)
+        {
             self.mark_ready(place);
         }
     }
@@ -108,12 +115,10 @@ impl Worker {
     }
 
     fn forward_kept(&mut self, place: usize) {
-        let mut bytes = std::mem::take(&mut self.clients[place].rx);
-        let used = self.forward(place, &bytes);
-        if used < bytes.len() {
-            bytes.drain(..used);
-            self.clients[place].rx = bytes;
-        }
+        let mut input = std::mem::take(&mut self.clients[place].rx);
+        let used = self.forward(place, input.kept());
+        input.take(used);
+        self.clients[place].rx = input;
     }
 
     /// Forwards the commands at the front of `bytes`; how many bytes they had.
@@ -143,7 +148,7 @@ impl Worker {
                 if self.clients[place].gate != Gate::Open {
                     break;
                 }
-            } else if client.is_behind() {
+            } else if client.is_behind(bytes.len() - used, &shared.settings) {
                 client.gate = Gate::Output;
                 break;
             }

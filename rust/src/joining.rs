@@ -8,7 +8,7 @@ use crate::instance::InstanceState;
 use crate::lane::{Expect, State};
 use crate::merge::Merge;
 use crate::multi::Multi;
-use crate::net::{self, Io};
+use crate::net::Io;
 use crate::request::{Args, Cut, Request, with_args};
 use crate::route::canonical;
 use crate::shared::Shared;
@@ -96,10 +96,10 @@ impl Worker {
             && self.goes_on(place).is_some()
         {
             let mut bytes = std::mem::take(&mut self.clients[place].rx);
-            let io = net::read(&self.clients[place].fd, &mut bytes, CLIENT_READ);
+            let io = bytes.read(&self.clients[place].fd, CLIENT_READ);
             self.note_read(place, io, CLIENT_READ);
-            let (used, taken) = self.join_more(place, &bytes, &mut request, &shared);
-            bytes.drain(..used);
+            let (used, taken) = self.join_more(place, bytes.kept(), &mut request, &shared);
+            bytes.take(used);
             self.counters.commands += taken;
             self.clients[place].session.commands += taken;
             self.clients[place].rx = bytes;
@@ -129,7 +129,7 @@ impl Worker {
         let is_plain = client.gate == Gate::Drain
             && client.closing == Closing::No
             && client.quiet.is_none()
-            && !client.is_behind()
+            && !client.is_behind(client.rx.len(), &shared.settings)
             && row.special_words.is_empty()
             && !self.tries.has_groups
             && !self.ends_a_wait(place, row, args)

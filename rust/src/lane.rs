@@ -300,8 +300,9 @@ impl Lane {
                 } else {
                     self.out.clear();
                 }
-            } else if self.sent > OUT_LIMIT {
+            } else if self.sent > OUT_LIMIT && self.sent >= self.out.len() / 2 {
                 self.out.drain(..self.sent);
+                self.out.shrink_to(2 * self.out.len());
                 self.sent = 0;
             }
         }

@@ -247,8 +247,7 @@ impl Worker {
         for command in commands {
             push_command(&mut rx, command.iter().map(Vec::as_slice));
         }
-        rx.append(&mut client.rx);
-        client.rx = rx;
+        client.rx.put_before(rx);
         client.executing = Some(Executing { left: commands.len(), token });
         client.is_watching = false;
         self.open_gate(key.place);

@@ -8,6 +8,7 @@ use crate::client::{Client, Closing, Gate, OWED_LIMIT, Owed};
 use crate::number::length_of_several_digits;
 use crate::pause;
 use crate::reply::plain;
+use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::worker::Worker;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,7 +25,7 @@ struct Command<'a> {
 
 impl Client {
     /// True if the next command may be an ordinary one.
-    fn is_ordinary(&self) -> bool {
+    fn is_ordinary(&self, kept: usize, settings: &Settings) -> bool {
         self.gate == Gate::Open
             && self.closing == Closing::No
             && self.authenticated
@@ -34,7 +35,7 @@ impl Client {
             && self.multi.is_none()
             && self.executing.is_none()
             && self.session.verdict.is_none()
-            && !self.is_behind()
+            && !self.is_behind(kept, settings)
     }
 }
 
@@ -52,7 +53,7 @@ impl Worker {
     pub(crate) fn forward_ordinary(&mut self, place: usize, bytes: &[u8]) -> usize {
         let shared = &*self.shared;
         let client = &mut self.clients[place];
-        if !client.is_ordinary() || !shared.is_calm() {
+        if !client.is_ordinary(bytes.len(), &shared.settings) || !shared.is_calm() {
             return 0;
         }
         let set = client.lane_set;

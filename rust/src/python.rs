@@ -48,7 +48,9 @@ use convert::os_error;
 use facts::{
     build_profile, glob_matches, is_our_channel, is_record, record_prefix, slot, unique_name,
 };
-use letters::{ClientList, Command, Heard, Left, Logged, Ran, Stopped, Tally, letter_to_python};
+use letters::{
+    ClientList, Command, Heard, Left, Logged, Ran, SentTooMuch, Stopped, Tally, letter_to_python,
+};
 use lines::Lines;
 use placement::PyPlacement;
 use pubsub::{Interest, Said, Subscribe, Subscribed, Upstreams};
@@ -63,7 +65,7 @@ use tracking::Trackers;
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, Heard, Left, Logged, Proxy, Ran, Replies, Stopped, Tally,
+        ClientList, Command, Heard, Left, Logged, Proxy, Ran, Replies, SentTooMuch, Stopped, Tally,
         build_profile, elements, glob_matches, is_our_channel, is_record, record_prefix, slot,
         unique_name,
     };
@@ -122,6 +124,7 @@ impl Proxy {
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             asks_who_first: config.asks_who_first,
+            is_valkey: config.is_valkey,
             ordered_pipelines: config.ordered_pipelines,
             registry: Registry::default(),
             upstreams: crate::upstreams::Upstreams::new(config.instance_count).map_err(os_error)?,

@@ -47,6 +47,8 @@ pub struct Request {
     at: usize,
     /// Arguments still to come; `None` before the header is read.
     missing: Option<i64>,
+    /// Bytes have come behind those that were looked at.
+    pub(crate) has_grown: bool,
 }
 
 /// A complete command, borrowed from the client's buffer.
@@ -119,6 +121,7 @@ impl Request {
     /// # Errors
     /// The text of the protocol error, in Redis's own words where Redis has one.
     pub fn cut(&mut self, buffer: &[u8], authenticated: bool) -> Result<Cut, ProtocolError> {
+        self.has_grown = false;
         match buffer.first() {
             None => Ok(Cut::Incomplete),
             Some(b'*') => self.cut_multibulk(buffer, authenticated),
@@ -138,12 +141,19 @@ impl Request {
         self.inline = None;
         self.at = 0;
         self.missing = None;
+        self.has_grown = false;
     }
 
     /// True while a command is half read.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.missing.is_some()
+    }
+
+    /// Bytes of the command that have been cut.
+    #[must_use]
+    pub fn length_so_far(&self) -> usize {
+        if self.missing.is_some() { self.at } else { 0 }
     }
 
     /// The argument at which `cut` found the end of the bytes: where its text begins, its length,

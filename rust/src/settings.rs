@@ -25,6 +25,8 @@ pub struct Settings {
     pub tight: AtomicBool,
     /// Bytes of client buffers of all workers; 0: as many as without it.
     pub client_memory: AtomicUsize,
+    /// `client-query-buffer-limit`: bytes of a client that are kept at most.
+    pub input_limit: AtomicUsize,
     /// Seconds between keep-alive probes; 0: off.
     pub tcp_keepalive: AtomicU64,
     /// SLOWLOG wants everything, also what workers answer.
@@ -45,6 +47,7 @@ impl Settings {
             "timeout" => self.timeout.store(value, Relaxed),
             "tcp-keepalive" => self.tcp_keepalive.store(value, Relaxed),
             "client-memory" => self.client_memory.store(size, Relaxed),
+            "client-query-buffer-limit" => self.input_limit.store(size, Relaxed),
             "newcomers-room" => self.newcomers_room.store(size, Relaxed),
             "newcomers-worker" => self.newcomers_worker.store(size, Relaxed),
             "log-all" => self.log_all.store(value != 0, Relaxed),
@@ -53,6 +56,12 @@ impl Settings {
             _ => return false,
         }
         true
+    }
+
+    /// Bytes of a client that are kept at most.
+    #[must_use]
+    pub fn input_limit(&self) -> usize {
+        self.input_limit.load(Relaxed)
     }
 
     /// The instance where a script runs too long: it shall answer PING.

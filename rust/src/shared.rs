@@ -55,6 +55,8 @@ pub struct Shared {
     pub unsubscribing_needs_subscription: bool,
     /// Who is not authenticated is not told which commands there are, as in newer servers.
     pub asks_who_first: bool,
+    /// The instances are Valkey servers.
+    pub is_valkey: bool,
     /// In a pipeline, a write waits for earlier writes on other instances.
     pub ordered_pipelines: bool,
     /// Who is subscribed to what.
@@ -246,6 +248,8 @@ pub enum ToCoordinator {
     Finished,
     /// Commands that workers have answered by themselves wait in `slow_log`.
     Logged,
+    /// For the log: a client was closed, because more would have had to be kept of it than may be.
+    SentTooMuch(Box<ClientInfo>),
     /// A script that a worker ran has touched what it may not.
     Strayed {
         /// Whose it is; answer with `Mail::Reply`.

@@ -70,6 +70,8 @@ counters! {
     lanes_broken,
     /// Clients closed because their buffers were too large.
     clients_evicted,
+    /// Clients closed because more than `client-query-buffer-limit` would have had to be kept of them.
+    input_limit_disconnections,
     /// Clients whose command waits for the end of a CLIENT PAUSE.
     clients_paused,
     /// Clients closed for not speaking the protocol.

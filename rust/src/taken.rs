@@ -59,7 +59,7 @@ impl Worker {
     }
 
     /// The last of a client's commands, so many, are as if they had not been taken: they come again.
-    pub(crate) fn take_again(&mut self, expect: Expect, count: usize, mut raw: Vec<u8>) {
+    pub(crate) fn take_again(&mut self, expect: Expect, count: usize, raw: Vec<u8>) {
         let Some(client) = self.clients.get_mut(expect.client as usize) else { return };
         if client.generation != expect.generation || count == 0 {
             return;
@@ -69,8 +69,7 @@ impl Worker {
                 self.tally.not_called(owed.row() as usize);
             }
         }
-        raw.append(&mut client.rx);
-        client.rx = raw;
+        client.rx.put_before(raw);
         client.request = None; // it is cut anew, too
         self.account(expect.client as usize);
     }
@@ -95,6 +94,7 @@ impl Worker {
         if self.clients[place].hung_up {
             self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
         }
+        self.look_again(place); // it may be blocked for long, and send on
     }
 
     /// The coordinator has answered; with nothing at all if the client has left while its command waited.

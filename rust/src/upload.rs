@@ -12,6 +12,7 @@
 
 use crate::client::{Closing, Gate, Owed};
 use crate::command::Found;
+use crate::input::Input;
 use crate::instance;
 use crate::lane::Lane;
 use crate::locks::BUSY;
@@ -141,9 +142,10 @@ impl Worker {
             return;
         }
         if !self.clients[place].rx.is_empty() {
-            let kept = std::mem::take(&mut self.clients[place].rx);
-            let used = self.pass(place, &kept);
-            self.clients[place].rx = kept[used..].to_vec();
+            let mut input = std::mem::take(&mut self.clients[place].rx);
+            let used = self.pass(place, input.kept());
+            input.take(used);
+            self.clients[place].rx = input;
         }
         let client = &mut self.clients[place];
         if client.gate != Gate::Upload || client.closing != Closing::No || !client.readable {
@@ -151,20 +153,24 @@ impl Worker {
         }
         let mut bytes = std::mem::take(&mut self.chunk);
         let kept = client.rx.len();
-        bytes[..kept].copy_from_slice(&client.rx);
-        client.rx = Vec::new();
+        bytes[..kept].copy_from_slice(client.rx.kept());
+        client.rx = Input::default();
         let most = client.upload.as_ref().map_or(0, |upload| upload.rest.most()) - kept;
         let io = net::read_into(&client.fd, &mut bytes[kept..kept + most]);
         self.note_read(place, io, most);
         let end = kept + if let Io::Moved(read) = io { read } else { 0 };
         let used = self.pass(place, &bytes[..end]);
-        self.clients[place].rx = bytes[used..end].to_vec();
+        if used < end {
+            self.clients[place].rx = Input::of(&bytes[used..end]);
+        }
         self.chunk = bytes;
         self.account(place);
         let client = &self.clients[place];
         if io == Io::Gone {
             self.end_after_replies(place);
-        } else if client.readable && client.gate == Gate::Upload && client.closing == Closing::No {
+        } else if client.readable && client.gate == Gate::Upload && client.closing == Closing::No
+            || self.keeps_reading(place)
+        {
             self.mark_ready(place);
         }
     }

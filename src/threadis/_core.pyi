@@ -100,6 +100,8 @@ class ProxyConfig(Protocol):
     @property
     def maxclients(self) -> int: ...
     @property
+    def input_limit(self) -> int: ...
+    @property
     def timeout(self) -> int: ...
     @property
     def tcp_keepalive(self) -> int: ...
@@ -109,6 +111,8 @@ class ProxyConfig(Protocol):
     def unsubscribing_needs_subscription(self) -> bool: ...
     @property
     def asks_who_first(self) -> bool: ...
+    @property
+    def is_valkey(self) -> bool: ...
     @property
     def ordered_pipelines(self) -> bool: ...
     @property
@@ -261,6 +265,13 @@ class Heard:
     def instance(self) -> int: ...
     @property
     def what(self) -> str: ...
+
+@final
+class SentTooMuch:
+    """A client was closed: it sent more than ``client-query-buffer-limit`` lets us keep."""
+
+    @property
+    def info(self) -> ClientInfo: ...
 
 @final
 class Logged:
@@ -454,6 +465,7 @@ class Proxy:
         | Overdue
         | Strayed
         | Logged
+        | SentTooMuch
         | Ran
         | Subscribe
         | Subscribed

@@ -50,6 +50,7 @@ class ServerFacts(msgspec.Struct, frozen=True):
     hello3: list[tuple[bytes, bytes]]
     pushes_follow_replies: bool  # what a client publishes to itself comes behind the reply
     unsubscribing_needs_subscription: bool  # UNSUBSCRIBE without subscriptions is an error
+    is_valkey: bool
     asks_who_first: bool  # before AUTH nobody is told which commands there are
     client_fields: list[str]  # names of the fields of CLIENT INFO, in order
 
@@ -90,6 +91,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     keeps_users: bool = True  # in a file of ours
     maxmemory_clients: str = "0"
     output_limits: str = ""  # client-output-buffer-limit, as far as it is not the default
+    input_limit: int = 1024**3  # bytes; client-query-buffer-limit
     tcp_backlog: int = 511  # connections that may wait to be accepted
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+from threadis import values
 from threadis.errors import ConfigError
 
 # Directives with a flag of ours, which says what they mean over several instances.
@@ -57,6 +58,12 @@ OUR_PREFIXES = {
 }
 
 
+# Directives of the clients' side, with what is read here.
+INPUT_LIMIT = "client-query-buffer-limit"
+INPUT_LIMIT_LEAST = 1024**2  # bytes; the servers' own
+CLIENT_MEMORY = "maxmemory-clients"
+
+
 def check(name: str, value: str) -> tuple[str, str]:
     """A directive that an instance may be given, its name in lower case."""
     lower = name.lower()
@@ -74,7 +81,15 @@ def check(name: str, value: str) -> tuple[str, str]:
     )
     if reason:
         raise ConfigError(f"set {lower}: not possible, {reason}; leave it out")
+    _check_of_clients(lower, value.strip())
     return lower, value.strip()
+
+
+def _check_of_clients(name: str, value: str) -> None:
+    if name == INPUT_LIMIT and values.memory(name, value) < INPUT_LIMIT_LEAST:
+        raise ConfigError(f"set {name}: {value!r} is less than the least, 1mb")
+    if name == CLIENT_MEMORY and not re.fullmatch(r"[0-9]{1,2}%|100%", value):
+        values.memory(name, value)
 
 
 def parse(pair: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ LEAST_LANES, SPARE_LANES = 10_000, 32
 HIDDEN_DATABASES = 2  # records of writes over several instances; copies of borrowed keys
 REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
 # Directives about clients, which the proxy has
-OF_CLIENTS = ("client-output-buffer-limit", "maxmemory-clients")
+OF_CLIENTS = ("client-output-buffer-limit", "client-query-buffer-limit", "maxmemory-clients")
 ADMIN = "threadis-admin"  # the user as whom we come; the workers' lanes know it, too
 # Directives that name files, by the field of ``Wanted`` that has the servers' default
 FILE_NAMES = {"dump": "dbfilename", "folder": "appenddirname", "log": "appendfilename"}

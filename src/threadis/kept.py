@@ -19,6 +19,7 @@ import msgspec
 from threadis import config as configuration
 from threadis import control
 from threadis.config import Config
+from threadis.directives import INPUT_LIMIT
 from threadis.errors import ConfigError, DataError
 from threadis.files import write_atomically
 from threadis.instance_config import OF_CLIENTS, quote
@@ -125,6 +126,8 @@ def restarted(start: control.Start, settings: Mapping[str, str]) -> control.Star
         fields["requirepass"] = settings["requirepass"]
     if "maxmemory-clients" in settings:
         fields["maxmemory_clients"] = settings["maxmemory-clients"]
+    if INPUT_LIMIT in settings:
+        fields["input_limit"] = int(settings[INPUT_LIMIT])
     if "client-output-buffer-limit" in settings:
         limits = f"{start.output_limits} {settings['client-output-buffer-limit']}"
         fields["output_limits"] = limits.strip()

@@ -41,11 +41,13 @@ class CoreConfig:
     client_memory: int  # bytes over all workers
     protected_mode: bool
     maxclients: int
+    input_limit: int  # bytes of one client
     timeout: int
     tcp_keepalive: int
     pushes_follow_replies: bool
     unsubscribing_needs_subscription: bool
     asks_who_first: bool
+    is_valkey: bool
     ordered_pipelines: bool
     hello2: list[tuple[bytes, bytes]]  # fields of HELLO's reply, values as RESP
     hello3: list[tuple[bytes, bytes]]
@@ -195,11 +197,13 @@ def core_config(
         client_memory=int(memory_bytes() * CLIENT_MEMORY_SHARE),
         protected_mode=start.protected_mode,
         maxclients=start.maxclients,
+        input_limit=start.input_limit,
         timeout=start.timeout,
         tcp_keepalive=start.tcp_keepalive,
         pushes_follow_replies=facts.pushes_follow_replies,
         unsubscribing_needs_subscription=facts.unsubscribing_needs_subscription,
         asks_who_first=facts.asks_who_first,
+        is_valkey=facts.is_valkey,
         ordered_pipelines=start.ordered_pipelines,
         hello2=facts.hello2,
         hello3=facts.hello3,

@@ -48,6 +48,7 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
         pushes_follow_replies=pushes_follow_replies(says),
         unsubscribing_needs_subscription=isinstance(unsubscribed, hiredis.ReplyError),
         asks_who_first=asks_who_first(merging.parse(info.decode())["Server"]),
+        is_valkey=says[b"server"] == b"valkey",
         client_fields=[field.split("=")[0] for field in own.decode().split()],
     )
 

@@ -28,10 +28,12 @@ from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
 from threadis.descriptors import clients_room, file_limit, files_least
+from threadis.directives import INPUT_LIMIT
 from threadis.errors import ConfigError, DataError, ServerError
 from threadis.instance import Instance
 from threadis.process import raise_file_limit
 from threadis.proxy_process import ProxyProcess
+from threadis.values import memory
 
 log = logging.getLogger("threadis")
 
@@ -212,6 +214,7 @@ class Supervisor:
             tcp_keepalive=config.tcp_keepalive,
             maxmemory=config.maxmemory,
             output_limits=config.set.get("client-output-buffer-limit", ""),
+            input_limit=memory(INPUT_LIMIT, config.set.get(INPUT_LIMIT, "1gb")),
             allowed={
                 "enable-debug-command": config.enable_debug_command,
                 "enable-module-command": config.enable_module_command,

@@ -20,11 +20,13 @@ pub(super) struct Config {
     pub(super) client_memory: usize,
     pub(super) protected_mode: bool,
     pub(super) maxclients: usize,
+    pub(super) input_limit: usize,
     pub(super) timeout: u64,
     pub(super) tcp_keepalive: u64,
     pub(super) pushes_follow_replies: bool,
     pub(super) unsubscribing_needs_subscription: bool,
     pub(super) asks_who_first: bool,
+    pub(super) is_valkey: bool,
     pub(super) ordered_pipelines: bool,
     pub(super) hello2: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) hello3: Vec<(Vec<u8>, Vec<u8>)>,
@@ -47,6 +49,7 @@ impl Config {
             log_all: AtomicBool::new(false),
             events: AtomicBool::new(false),
             client_memory: AtomicUsize::new(0),
+            input_limit: AtomicUsize::new(self.input_limit),
             pause: AtomicU8::new(0),
         }
     }

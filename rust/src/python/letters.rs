@@ -52,6 +52,12 @@ pub(super) struct Ran {
 #[pyclass(frozen)]
 pub(super) struct Logged {}
 
+/// A client was closed because too much would have had to be kept of it.
+#[pyclass(frozen, get_all)]
+pub(super) struct SentTooMuch {
+    pub(super) info: Py<ClientInfo>,
+}
+
 /// An instance has said something of its keys: "pong", "everything" or "lost".
 #[pyclass(frozen, get_all)]
 pub(super) struct Heard {
@@ -107,6 +113,9 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
             .into_any()
         }
         ToCoordinator::Logged => Py::new(py, Logged {})?.into_any(),
+        ToCoordinator::SentTooMuch(info) => {
+            Py::new(py, SentTooMuch { info: Py::new(py, *info)? })?.into_any()
+        }
         ToCoordinator::Strayed { key, script, guard, log } => {
             let (worker, place, generation) = (key.worker, key.place, key.generation);
             Py::new(py, Strayed { worker, place, generation, script, guard, log })?.into_any()

@@ -217,6 +217,8 @@ class Coordinator:
                 self._tracking.heard(letter)
             case _core.Logged():
                 self._logs.hear()
+            case _core.SentTooMuch():
+                self.clients.sent_too_much(letter)
             case _core.ClientList():
                 self.clients.arrived(letter)
             case _core.Tally():

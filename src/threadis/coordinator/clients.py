@@ -1,6 +1,7 @@
 """CLIENT LIST, INFO, KILL and UNBLOCK: the clients are the workers', the words the server's."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from threadis.coordinator import client_filters
 from threadis.coordinator.client_fields import line
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.numbers import integer
+
+log = logging.getLogger(__name__)
 
 
 class Waiting(Protocol):
@@ -54,6 +57,11 @@ class Clients:
             del self._arrived[answer.request]
             if not self._answers[answer.request].done():
                 self._answers[answer.request].set_result(clients)
+
+    def sent_too_much(self, closed: _core.SentTooMuch) -> None:
+        """Log that a client was closed. What it has sent is left out: that may be a password."""
+        shown = line(closed.info, self._names)
+        log.warning("Closing client that reached max query buffer length: %s", shown)
 
     async def all(self) -> list[_core.ClientInfo]:
         """Every client, by id."""

@@ -22,6 +22,7 @@ from threadis.coordinator.output_limits import UNITS, OutputLimits
 from threadis.coordinator.shares import Shares
 from threadis.coordinator.users import Users
 from threadis.descriptors import clients_room, file_limit
+from threadis.directives import INPUT_LIMIT_LEAST
 from threadis.errors import DataError
 from threadis.process import raise_file_limit
 
@@ -35,6 +36,7 @@ OURS: Final = frozenset(
         "maxmemory",
         "maxclients",
         "maxmemory-clients",
+        "client-query-buffer-limit",
         "timeout",
         "tcp-keepalive",
     )
@@ -107,8 +109,10 @@ class Configuration:
             "maxmemory": str(start.maxmemory),
             "maxmemory-clients": start.maxmemory_clients,
             "aclfile": start.acl_file,
+            "client-query-buffer-limit": str(start.input_limit),
             **start.allowed,
         }
+        core.set_limit("client-memory", self._client_memory())
 
     def value(self, name: str) -> str:
         """Return a directive of ours as CONFIG GET shows it."""
@@ -297,6 +301,12 @@ def _checked(name: str, value: str) -> str:
             return value.lower()
         case "maxmemory":
             return str(_bytes(name, value))
+        case "client-query-buffer-limit":
+            limit = _bytes(name, value)
+            if not INPUT_LIMIT_LEAST <= limit < 2**63:
+                span = f"{INPUT_LIMIT_LEAST} and {2**63 - 1}"
+                raise ValueError(name, f"argument must be between {span} inclusive")
+            return str(limit)
         case "maxmemory-clients" if value.endswith("%") and value[:-1].isdigit():
             if int(value[:-1]) > 100:
                 raise ValueError(name, "percentage argument must be less or equal to 100")

@@ -132,6 +132,7 @@ class Information:
             "total_net_output_bytes": counts["net_output_bytes"],
             "rejected_connections": counts["rejected_connections"],
             "evicted_clients": counts["clients_evicted"],
+            "client_query_buffer_limit_disconnections": counts["input_limit_disconnections"],
             "blocked_clients": self._blocking.count()
             + self._totals()["clients_paused"]
             + self._pause.count(),
