@@ -376,7 +376,8 @@ impl Client {
     #[must_use]
     pub fn buffered(&self) -> usize {
         let queued = self.multi.as_ref().map_or(0, |multi| multi.size());
-        self.pending() + self.held + self.parked.len() + self.rx.len() + queued
+        let cut = self.request.as_ref().map_or(0, |request| request.size());
+        self.pending() + self.held + self.parked.len() + self.rx.len() + cut + queued
     }
 
     /// Bytes not yet written.

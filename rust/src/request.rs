@@ -14,8 +14,8 @@ use std::ops::Range;
 
 /// Bytes of one inline line, and of one length line (Redis's `PROTO_INLINE_MAX_SIZE`).
 pub const INLINE_LIMIT: usize = 64 * 1024;
-/// Arguments of one command.
-pub const ARGS_LIMIT: i64 = 1024 * 1024;
+/// Arguments of one command, as in Redis: its bytes are what bounds it.
+pub const ARGS_LIMIT: i64 = i32::MAX as i64;
 /// Bytes of one argument (Redis's default `proto-max-bulk-len`).
 pub const BULK_LIMIT: usize = 512 * 1024 * 1024;
 /// Bytes of one command (Redis's default `client-query-buffer-limit`).
@@ -148,6 +148,12 @@ impl Request {
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.missing.is_some()
+    }
+
+    /// Bytes that are kept of where its arguments lie.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.args.len() * size_of::<(u32, u32)>()
     }
 
     /// Bytes of the command that have been cut.
