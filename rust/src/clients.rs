@@ -243,8 +243,9 @@ impl Worker {
             user: session.user.to_vec(),
             lib_name: session.lib_name.clone(),
             lib_version: session.lib_version.clone(),
-            age: now - session.created,
-            idle: now - session.last_active,
+            // Saturating: it may have come from a worker whose clock is ahead.
+            age: now.saturating_sub(session.created),
+            idle: now.saturating_sub(session.last_active),
             is_unix: session.peer.is_unix,
             is_closing: client.closing != Closing::No,
             no_evict: session.no_evict,
@@ -302,7 +303,7 @@ impl Worker {
         let mut ending = Vec::new();
         for (place, client) in &mut self.clients {
             client.weigh();
-            let idle = now - client.session.last_active;
+            let idle = now.saturating_sub(client.session.last_active);
             if idle > 0 {
                 client.parked.shrink();
             }

@@ -54,6 +54,6 @@ impl OutputLimits {
             return false;
         }
         let since = *client.session.over_since.get_or_insert(now_seconds);
-        now_seconds - since > limit.soft_seconds.load(Relaxed)
+        now_seconds.saturating_sub(since) > limit.soft_seconds.load(Relaxed)
     }
 }
