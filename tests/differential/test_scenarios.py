@@ -137,6 +137,6 @@ def test_every_supported_command_is_used_with_success(pair: Pair) -> None:
     finally:
         bare.close()
     names = {row.name.encode() for row in pair.supported()}
-    names = {name for name in names if not name.startswith(b"cluster|")}
+    names = {name for name in names if not name.startswith((b"cluster|", b"clusterscan"))}
     names = {name for name in names if name.split(b"|")[0] not in FAMILIES}
     assert names - used == set()
