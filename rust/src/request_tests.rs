@@ -49,7 +49,7 @@ fn malformed_input_is_refused_in_redis_words() {
         (b"*1 \r\n", "invalid multibulk length"),
         (b"*\r\n", "invalid multibulk length"),
         (b"*1e3\r\n", "invalid multibulk length"),
-        (b"*1048577\r\n", "invalid multibulk length"),
+        (b"*2147483648\r\n", "invalid multibulk length"),
         (b"*9223372036854775808\r\n", "invalid multibulk length"),
         (b"*1\r\n$04\r\n", "invalid bulk length"),
         (b"*1\r\n$\r\n", "invalid bulk length"),
