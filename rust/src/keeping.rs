@@ -136,7 +136,7 @@ impl Client {
 
     /// True if it reads so little that what it sends had better stay what it is: commands while
     /// these are fewer bytes than the replies that it has not read. So whoever writes everything
-    /// before he reads anything is read to the end, for the least memory.
+    /// before reading anything is read to the end, for the least memory.
     #[must_use]
     pub fn keeps_rather(&self, kept: usize, settings: &Settings) -> bool {
         !self.authenticated || (kept <= self.unread() && kept < settings.input_limit() / 2)
