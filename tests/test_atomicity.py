@@ -10,6 +10,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ COINS, ELEMENTS = 1000, 50
 FULL = os.environ.get("THREADIS_TORTURE") == "full"
 PAUSE = 60.0  # seconds; what dies often is started again only after a while
 SECONDS = 60.0 if FULL else 4.0
+PUSHES = 3000 if FULL else 150  # of each client
 
 # What a client is told when a server dies under its command.
 FAULTS = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, redis.WatchError)
@@ -185,3 +187,62 @@ def test_a_killed_process_leaves_all_or_nothing(
             until(running.proxy_pids, "a proxy to kill", PAUSE)
             os.kill(running.proxy_pid(), signal.SIGKILL)
     finish(load)
+
+
+def test_who_pushes_beside_waiting_moves_loses_nothing(
+    threadis: Callable[..., Threadis], stock_server: Server
+) -> None:
+    running = threadis(
+        "--server", str(stock_server.path), "--instances", str(INSTANCES), "--workers", "2",
+        "--save", "",
+    )  # fmt: skip
+    pushed: list[set[str]] = [set() for _ in range(8)]
+    failed: list[BaseException] = []
+    is_over = threading.Event()
+
+    def guarded(job: Callable[[redis.Redis, int, random.Random], None], number: int) -> None:
+        try:
+            with running.client() as client:
+                job(client, number, random.Random(number))
+        except BaseException as error:
+            failed.append(error)
+            is_over.set()
+
+    def push(client: redis.Redis, number: int, dice: random.Random) -> None:
+        for at in range(PUSHES):
+            name, element = dice.choice(LISTS), f"{number}-{at}"
+            match dice.randrange(4):
+                case 0:
+                    client.lpush(name, element)
+                case 1:
+                    client.rpush(name, element)
+                case 2:
+                    client.eval("return redis.call('LPUSH', KEYS[1], ARGV[1])", 1, name, element)
+                case _:
+                    with client.pipeline() as block:
+                        block.lpush(name, element)
+                        block.execute()
+            pushed[number].add(element)
+
+    def move(client: redis.Redis, number: int, dice: random.Random) -> None:
+        ends = ("LEFT", "RIGHT")
+        while not is_over.is_set():
+            source, target = dice.choice(LISTS), dice.choice(LISTS)
+            if number % 3:
+                client.blmove(source, target, 1, dice.choice(ends), dice.choice(ends))
+            else:
+                client.brpoplpush(source, target, 1)
+
+    movers = [threading.Thread(target=guarded, args=(move, n), daemon=True) for n in range(12)]
+    pushers = [threading.Thread(target=guarded, args=(push, n), daemon=True) for n in range(8)]
+    for thread in [*movers, *pushers]:
+        thread.start()
+    for thread in pushers:
+        thread.join()
+    is_over.set()
+    for thread in movers:
+        thread.join()
+    assert not failed, failed[0]
+    with running.client() as client:
+        found: list[Any] = [one for name in LISTS for one in client.lrange(name, 0, -1)]
+    assert Counter(one.decode() for one in found) == Counter(set().union(*pushed))

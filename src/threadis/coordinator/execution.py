@@ -61,9 +61,12 @@ class Execution:
             keys = await sort_keys(self, parsed, db)
         owners = {self.table.owner(db, access.key) for access in keys}
         if len(owners) <= 1 and not plans.other_databases(parsed, db):
-            # One server can do it; without keys it will say what is wrong.
+            # One server can do it; without keys it will say what is wrong. But not between the
+            # look and the write of someone who works on several instances.
             index = owners.pop() if owners else self.links.any_ready()
-            return (await self.links.raw(index, [args], db=db, kind=kind))[0]
+            names = [(db, access.key) for access in keys]
+            async with self.locks.stand_in_line(names, within):
+                return (await self.links.raw(index, [args], db=db, kind=kind))[0]
         plan = plans.PLANS.get(parsed.row.name)
         extra = plans.other_databases(parsed, db)
         async with self.hold([*lock_names(keys, db), *extra], within) as lock:
