@@ -78,9 +78,18 @@ def test_a_second_one_is_refused_at_once(tmp_path: Path) -> None:
     opened(tmp_path / "data").close()
 
 
+def test_a_lock_file_that_is_deleted_lets_nobody_in(tmp_path: Path) -> None:
+    data = opened(tmp_path / "data")
+    (tmp_path / "data" / "threadis.lock").unlink()
+    assert "is in use by another threadis (process unknown)" in refusal(tmp_path / "data")
+    assert not (tmp_path / "data" / "threadis.lock").exists()
+    data.close()
+    opened(tmp_path / "data").close()
+
+
 def test_a_child_keeps_the_lock(tmp_path: Path) -> None:
     data = opened(tmp_path / "data")
-    child = subprocess.Popen(["sleep", "60"], pass_fds=[data.lock_fd])
+    child = subprocess.Popen(["sleep", "60"], pass_fds=data.lock_fds)
     data.close()
     assert "in use" in refusal(tmp_path / "data")
     child.kill()
@@ -93,7 +102,7 @@ def test_the_orphans_of_a_killed_owner_are_waited_for(tmp_path: Path) -> None:
         "import subprocess, sys, os\n"
         "from threadis.data_dir import DataDir\n"
         "data = DataDir(sys.argv[1]); data.open(2)\n"
-        "subprocess.Popen(['sleep', '0.3'], pass_fds=[data.lock_fd])\n"
+        "subprocess.Popen(['sleep', '0.3'], pass_fds=data.lock_fds)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     folder = tmp_path / "data"

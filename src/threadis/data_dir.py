@@ -44,7 +44,7 @@ class DataDir:
     def __init__(self, path: str, wanted: persistence.Wanted | None = None) -> None:
         self.path = Path(path).absolute()
         self.wanted = wanted or persistence.Wanted()
-        self.lock_fd = -1
+        self.lock_fds: list[int] = []  # of the directory itself, and of the file in it
         self.layout = Layout(FORMAT, PLACEMENT, 0, [], [])
         self._start_id = secrets.token_hex(4)
 
@@ -96,20 +96,22 @@ class DataDir:
             self._check_all_files()
 
     def _is_in_use(self) -> bool:
-        with contextlib.suppress(FileNotFoundError), (self.path / LOCK).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        for path in (self.path, self.path / LOCK):
+            with contextlib.suppress(FileNotFoundError), _opened(path) as fd:
+                if not _try_lock(fd, fcntl.LOCK_SH):
+                    return True
         return False
 
     def close(self) -> None:
         """Remove the sockets, let go of the lock (which any child that lives still holds)."""
-        if self.lock_fd >= 0:
+        if self.lock_fds:
             with contextlib.suppress(OSError):
                 shutil.rmtree(self.path / SOCKETS)
-            os.close(self.lock_fd)
-            self.lock_fd = -1
+        self._unlock()
+
+    def _unlock(self) -> None:
+        while self.lock_fds:
+            os.close(self.lock_fds.pop())
 
     def folder(self, index: int) -> Path:
         """Where an instance keeps its files."""
@@ -136,7 +138,11 @@ class DataDir:
             )
 
     def _lock(self) -> None:
-        """Hold ``threadis.lock``; the directory is made when nothing is there."""
+        """Hold the directory, and ``threadis.lock``, which says who does; the directory is made
+        when nothing is there.
+
+        The file alone would not do: somebody may delete it.
+        """
         with contextlib.suppress(FileExistsError):
             try:
                 self.path.mkdir(mode=0o700)
@@ -146,23 +152,31 @@ class DataDir:
                 raise DataError(f"dir: cannot make {self.path}: permission denied") from None
         _check_folder(self.path)
         path = self.path / LOCK
-        if not path.exists():
-            self._check_unused()
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise DataError(f"dir: cannot open {path}: {error.strerror}") from None
-        if not _flock(fd):
-            holder = _holder(fd)
-            os.close(fd)
-            raise DataError(
-                f"dir: {self.path} is in use by another threadis (process {holder}); "
-                "stop that one, or choose another --dir"
-            )
-        self.lock_fd = fd
+            self._take(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            if not path.exists() and read_layout(self.path) is None:
+                self._check_unused()
+            fd = self._take(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        except BaseException:
+            self._unlock()
+            raise
         with contextlib.suppress(OSError):  # a full disk; the name of the holder is a courtesy
             os.truncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+    def _take(self, path: Path, flags: int) -> int:
+        """Lock one of both, or refuse; its descriptor."""
+        try:
+            fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DataError(f"dir: cannot open {path}: {error.strerror}") from None
+        self.lock_fds.append(fd)
+        if not _lock_soon(fd, self.path / LOCK):
+            raise DataError(
+                f"dir: {self.path} is in use by another threadis (process "
+                f"{_holder(self.path / LOCK)}); stop that one, or choose another --dir"
+            )
+        return fd
 
     def _check_unused(self) -> None:
         """Refuse a directory that holds something else."""
@@ -285,26 +299,45 @@ def _flags(rules: Sequence[str], pins: Sequence[Pin]) -> str:
     return f"with {' '.join(flags)}" if flags else "without --placement and --pin-database"
 
 
-def _flock(fd: int) -> bool:
-    """Take the lock at once; wait only for the instances of a supervisor that was just killed."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int, how: int) -> bool:
+    """Whether a lock can be had; some file systems have none for directories."""
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return stat.S_ISDIR(os.fstat(fd).st_mode)
+    return True
+
+
+def _lock_soon(fd: int, name: Path) -> bool:
+    """Take a lock at once; wait only for the instances of a supervisor that was just killed."""
     deadline = time.monotonic() + ORPHANS_END
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(fd)
-            if not holder.isdecimal() or activity(int(holder)).state != "Z":
-                return False
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
-        else:
-            return True
+    while not _try_lock(fd, fcntl.LOCK_EX):
+        holder = _holder(name)
+        if not holder.isdecimal() or activity(int(holder)).state != "Z":
+            return False
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
-def _holder(fd: int) -> str:
-    """The process id that the lock's holder wrote into it."""
-    return os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+def _holder(path: Path) -> str:
+    """The process id that the lock's holder wrote into the file."""
+    try:
+        return path.read_bytes()[:32].decode("ascii", "replace").strip() or "unknown"
+    except OSError:
+        return "unknown"
 
 
 def _check_folder(path: Path) -> None:

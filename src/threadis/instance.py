@@ -188,7 +188,7 @@ class Instance:
             cpus=self.cpus,
             stdin=text,
             log=folder / "server.log",  # what it says before it opens its log goes there too
-            pass_fds=[self._data.lock_fd],
+            pass_fds=self._data.lock_fds,
             environment=self._server.environment,
         )
 
