@@ -157,3 +157,50 @@ def test_without_one_instance_scripts_go_on_and_functions_are_not_changed(thread
         client.send(pack("FUNCTION", "LOAD", LIBRARY % ("b", "b", "b")))
         assert client.read().text == b"b"
         assert client.ask("FCALL", "b", 1, there).text == b"b"
+
+
+def instance(running: Threadis, index: int) -> Connection:
+    """A connection to an instance itself, as nobody has it."""
+    with closing(connect(running)) as client:
+        line = client.ask("INFO", "threadis").text.decode().split(f"\ninstance{index}:")[1]
+    return Connection(line.split("socket=")[1].split(",")[0])
+
+
+def libraries(running: Threadis, index: int) -> set[bytes]:
+    """What an instance itself has."""
+    with closing(instance(running, index)) as there:
+        return {one.elements[1].text for one in there.ask("FUNCTION", "LIST").elements}
+
+
+def test_functions_that_differ_between_instances_are_the_same_after_a_start(
+    threadis: Start, stock_server: Server
+) -> None:
+    flags = ["--server", stock_server.path, "--instances", "2"]
+    running = threadis(*flags)
+    with closing(connect(running)) as client:
+        for name in ("one", "two"):
+            assert not client.ask("FUNCTION", "LOAD", LIBRARY % (name, name, name)).is_error
+    with closing(instance(running, 0)) as there:  # as after a loss of power, say
+        assert not there.ask("FUNCTION", "DELETE", "one").is_error
+    assert (libraries(running, 0), libraries(running, 1)) == ({b"two"}, {b"one", b"two"})
+    assert running.stop() == 0
+    again = threadis(*flags, folder=running.folder)
+    assert libraries(again, 0) == libraries(again, 1) == {b"one", b"two"}
+    assert "instance 0 had other functions than instance 1" in again.log()
+    again.stop()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_library_that_one_instance_refuses_is_nowhere(
+    threadis: Start, stock_server: Server, replace: bool
+) -> None:
+    running = threadis("--server", stock_server.path, "--instances", "2")
+    with closing(instance(running, 1)) as there:  # another library has a function of that name
+        assert not there.ask("FUNCTION", "LOAD", LIBRARY % ("other", "f", "old")).is_error
+    words = ["FUNCTION", "LOAD", *(["REPLACE"] if replace else []), LIBRARY % ("new", "f", "new")]
+    with closing(connect(running)) as client:
+        assert client.ask(*words).raw.startswith(b"-ERR Function f already exists")
+    found = libraries(running, 0)
+    # Without knowing better, all are made as the one that has refused.
+    assert found == (libraries(running, 1) if replace else set())
+    assert b"new" not in found

@@ -113,7 +113,6 @@ class Coordinator:
             core, links, self._users, self._verdicts, self._busy, self._tightness
         )
         self._commits = Commits(core, links, self.locks, self._table, start.databases)
-        borrowing = Borrowing(links, self._table, start.databases)
         locality = Locality(placed, placement.read(start.rules), start.pins)
         self._execution = Execution(
             links,
@@ -121,7 +120,7 @@ class Coordinator:
             self._table,
             locality,
             self._commits,
-            borrowing,
+            Borrowing(links, self._table, start.databases),
             self._tracking,
             self._pubsub.events,
         )
@@ -353,6 +352,7 @@ class Coordinator:
         else:
             self._links.unprepared.discard(instance.index)
             self._users.lost(instance.index)
+            self._library.lost(instance.index)
             self._core.set_instance(instance.index, None, instance.state.value)
 
     async def _make_ready(self, instance: control.Instance) -> None:

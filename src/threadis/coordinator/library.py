@@ -7,6 +7,7 @@ may forge replies, so everything that carries one is fenced.
 import asyncio
 import contextlib
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -19,6 +20,8 @@ from threadis.coordinator.links import Kind, LinkError, Links, Words, is_for_a_c
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.patience import NO_KIND, ask_patiently, patiently
 from threadis.coordinator.taught import Taught
+
+log = logging.getLogger(__name__)
 
 NO_WRITES: Final = b"no-writes"
 NOBODY: Final = "TRYAGAIN no instance is ready; the command was not run"
@@ -43,6 +46,8 @@ class Library:
         self._knows_servers = False  # whether they evict scripts
         self._garbage_bytes = self._garbage_count = 0
         self._telling = asyncio.Lock()  # all instances are told of scripts in the same order
+        self._agreed: set[int] = set()  # instances that have the same functions
+        self._agreeing = asyncio.Lock()
         self._reading: tuple[int, set[bytes]] = (-1, set())  # functions that write nothing
 
     def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
@@ -291,13 +296,43 @@ class Library:
             scripts: list[Words] = [[b"SCRIPT", b"LOAD", body] for body in self._bodies.all()]
             for at in range(0, len(scripts), BATCH):
                 await self._links.raw(index, scripts[at : at + BATCH])
-        others = [one for one in self._links.ready() if one not in self._links.unprepared]
-        if not others:
-            return
-        dump = await self._links.call(others[0], b"FUNCTION", b"DUMP")
-        reply = await self._links.call(index, b"FUNCTION", b"RESTORE", dump, b"FLUSH")
+        async with self._agreeing:
+            await self._agree(index)
+
+    def lost(self, index: int) -> None:
+        """Take note that an instance may miss something from now on."""
+        self._agreed.discard(index)
+
+    async def _agree(self, index: int) -> None:
+        """Give an instance the functions that the others have; at the start, that any has most of.
+
+        They may differ where the servers were killed, or one has lost what it had.
+        """
+        known = await self._libraries(index)
+        agreed = [one for one in self._links.ready() if one in self._agreed and one != index]
+        best, wanted = index, known
+        for one in agreed[:1] or self._links.everyone():
+            with contextlib.suppress(LinkError):
+                found = await self._libraries(one)
+                if agreed or len(found) > len(wanted):
+                    best, wanted = one, found
+        if wanted != known:
+            dump = await self._links.call(best, b"FUNCTION", b"DUMP")
+            reply = await self._links.call(index, b"FUNCTION", b"RESTORE", dump, b"FLUSH")
+            if isinstance(reply, hiredis.ReplyError):
+                raise LinkError(f"ERR instance {index} refuses the functions: {reply}")
+            log.warning("instance %d had other functions than instance %d; now it has the same",
+                        index, best)  # fmt: skip
+            self.generation += 1
+        self._agreed.add(index)
+
+    async def _libraries(self, index: int) -> dict[bytes, bytes]:
+        """The code of an instance's libraries, by their names."""
+        reply = await self._links.call(index, b"FUNCTION", b"LIST", b"WITHCODE")
         if isinstance(reply, hiredis.ReplyError):
-            raise LinkError(f"ERR instance {index} refuses the functions: {reply}")
+            raise LinkError(f"ERR instance {index} does not tell its functions: {reply}")
+        found = [dict(zip(one[::2], one[1::2], strict=True)) for one in reply]
+        return {one[b"library_name"]: one[b"library_code"] for one in found}
 
 
 def _is_running(reply: bytes) -> bool:
