@@ -17,6 +17,9 @@ CONSUMES: Final = [
     f"BLMPOP 0 2 {A}none {C}q LEFT COUNT 2", f"BZPOPMIN {A}none {B}z 0", f"BZPOPMAX {C}z 0.05",
     f"BZMPOP 0 2 {A}z {B}z MAX", f"BLMPOP x 1 {A} LEFT", f"BLPOP {A}z 0", f"LMPOP 2 {A}q {B}q LEFT",
     f"XREAD STREAMS {A}s {B}s 0 0", f"XREAD BLOCK 10 STREAMS {A}s {B}s $ $",
+    # On one instance, and without the time to be served later
+    f"BLPOP {{{A}}}none {{{A}}}q 0.001", f"BRPOP {{{A}}}none {{{A}}}q {{{A}}}more 0.001",
+    f"BZPOPMIN {{{A}}}none {{{A}}}z 0.001", f"BZPOPMAX {{{A}}}none {{{A}}}z 0.001",
     f"XREAD COUNT 1 BLOCK 10 STREAMS {A}s {B}s 0 0", f"XREADGROUP GROUP g c STREAMS {A}s {B}s > >",
 ]  # fmt: skip
 READS: Final = [
@@ -49,7 +52,8 @@ def full(pair: Pair, request: pytest.FixtureRequest) -> Iterator[Both]:
         admin.same_all([[b"SET", b"fill%d" % number, VALUE] for number in range(FILL)])
         for number, key in enumerate(KEYS):
             for line in (
-                f"SET {key} {number}", f"RPUSH {key}q 1 2 3",
+                f"SET {key} {number}", f"RPUSH {key}q 1 2 3", f"RPUSH {{{key}}}q 1 2 3",
+                f"ZADD {{{key}}}z 1 a 2.5 b 3 c",
                 f"ZADD {key}z 1 a 2.5 b {number} {key}",
                 f"SADD {key}u a b {key} only", f"PFADD {key}h a {key}", f"XADD {key}s 1-1 f v",
                 f"XGROUP CREATE {key}s g 0",

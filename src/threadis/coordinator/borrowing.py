@@ -141,7 +141,7 @@ class Borrowing:
         before, after = _around(copies, written)
         scarce = scarcity.block([*before, *commands, *after], link.kind.resp)
         reply = (await link.ask(scarce, wait=None))[0]
-        results = scarcity.results(reply)
+        results = scarcity.results(reply, [*before, *commands])
         if results is None:
             raise RefusedError(reply)
         end = len(before) + len(commands)
@@ -207,7 +207,7 @@ class Borrowing:
         restores, dumps = first[: len(copies)], first[len(copies) :]
         made = (await link.ask(scarcity.block(restores, link.kind.resp)))[0]
         try:
-            restored = scarcity.results(made)
+            restored = scarcity.results(made, [])
             if restored is None:
                 raise RefusedError(made)
             answers = await fenced.ask(

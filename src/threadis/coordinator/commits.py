@@ -146,7 +146,7 @@ class Commits:
                 scarce = scarcity.block([*parts[index], *last], kind.resp)
                 link.send(scarce if is_scarce else [b"EXEC"])
             for index, link in links.items():
-                results = await results_of(link)
+                results = await results_of(link, parts[index])
                 if results and results[-1] != resp.OK:
                     results = None  # nothing was written
                 if results is not None:
@@ -175,7 +175,8 @@ class Commits:
 
     async def _run_without_memory(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         block = scarcity.block(part, kind.resp)
-        return results_in([], (await self._links.raw(index, [block], db=db, kind=kind))[0])
+        reply = (await self._links.raw(index, [block], db=db, kind=kind))[0]
+        return scarcity.results(reply, part) or results_in([], reply)
 
     async def _run_one(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         commands = [[b"MULTI"], *part, [b"EXEC"]]

@@ -93,7 +93,7 @@ class Phases:
         decided: Words = [b"SET", DECIDED + name, msgspec.json.encode(list(others))]
         block = scarcity.block([*part, hidden, decided, back], leader.kind.resp)
         reply = (await leader.ask(block))[0]
-        results = scarcity.results(reply) or [reply]
+        results = scarcity.results(reply, part) or [reply]
         if results[-2:-1] != [resp.OK]:  # it may not write, so nothing was written
             await self.withdraw(others, name)
             raise RefusedError(next((one for one in results if one.startswith(b"-")), reply))
@@ -105,13 +105,13 @@ class Phases:
         return [hidden, [b"DEL", PREPARED + name], back]
 
 
-async def results_of(link: Link) -> list[bytes] | None:
-    """The replies inside that of an EXEC just sent; None if it was refused, or did not come."""
+async def results_of(link: Link, part: Part) -> list[bytes] | None:
+    """The replies inside that of a block just sent; None if it was refused, or did not come."""
     try:
         reply = (await link.receive(1))[0]
     except LinkError:
         return None
-    return _core.elements(reply) if reply.startswith(b"*") else None
+    return scarcity.results(reply, part)
 
 
 def results_in(queued: list[bytes], reply: bytes) -> list[bytes]:

@@ -12,22 +12,24 @@ from threadis import _core, resp
 from threadis.coordinator.links import Words
 
 NO_MEMORY = b"-OOM "
+FALSE = b"#f\r\n"
 SCRIPT = b"""#!lua flags=allow-oom
-redis.setresp(tonumber(ARGV[1]))
-local at, replies = 2, {}
+local at, replies = 1, {}
 while ARGV[at] do
-    local last = at + tonumber(ARGV[at])
-    local reply = redis.pcall(unpack(ARGV, at + 1, last))
+    redis.setresp(tonumber(ARGV[at]))
+    local last = at + 1 + tonumber(ARGV[at + 1])
+    local reply = redis.pcall(unpack(ARGV, at + 2, last))
     if reply == nil then reply = false end
     replies[#replies + 1] = reply
     at = last + 1
 end
 return replies
 """
-HAVE_NULLS = frozenset(
-    b"mget hmget hgetex hgetdel zmscore geopos geohash sort sort_ro xreadgroup xclaim xautoclaim "
-    b"xinfo xpending object".split()
-)
+# What replies with nulls inside of an array, which Lua loses in RESP3 …
+HAVE_NULLS = frozenset(b"zmscore geopos xreadgroup xclaim xautoclaim xinfo xpending object".split())
+# … unless it is told in RESP2, in which it is the same else.
+TOLD_IN_RESP2 = frozenset(b"mget hmget hgetex hgetdel geohash sort sort_ro".split())
+NULL_ARRAYS = frozenset((b"LMPOP", b"ZMPOP", b"XREAD", b"XREADGROUP"))
 WORDS_MOST = 5000  # of one command: what Lua can unpack at once is a little more
 
 
@@ -35,15 +37,35 @@ def block(commands: Sequence[Words], protocol: int) -> Words:
     """Build one command that runs all of these; its reply has those of all."""
     flat: list[bytes] = []
     for words in commands:
-        flat += [b"%d" % len(words), *words]
-    return [b"EVAL", SCRIPT, b"0", b"%d" % protocol, *flat]
+        told_in = 2 if words[0].lower() in TOLD_IN_RESP2 else protocol
+        flat += [b"%d" % told_in, b"%d" % len(words), *words]
+    return [b"EVAL", SCRIPT, b"0", *flat]
 
 
-def results(reply: bytes) -> list[bytes] | None:
-    """The replies; None if it was refused."""
+def results(reply: bytes, commands: Sequence[Words]) -> list[bytes] | None:
+    """The replies to these commands; None if the block was refused."""
     if not reply.startswith(b"*"):
         return None
-    return [b"_\r\n" if one == b"#f\r\n" else one for one in _core.elements(reply)]
+    replies = [_with_nulls(one) for one in _core.elements(reply)]
+    for at, words in enumerate(commands):
+        if replies[at] == resp.null(2) and _has_null_array(words):
+            replies[at] = resp.null_array(2)
+    return replies
+
+
+def _has_null_array(words: Words) -> bool:
+    """Whether nothing is an array that is not there: Lua knows only one kind of nothing."""
+    name = words[0].upper()
+    return name in NULL_ARRAYS or (name in (b"LPOP", b"RPOP") and len(words) > 2)
+
+
+def _with_nulls(reply: bytes) -> bytes:
+    """Put nulls for what Lua makes of them in RESP3, in which no command says false."""
+    if reply == FALSE:
+        return resp.null(3)
+    if reply.startswith(b"*") and FALSE in reply:
+        return resp.array([resp.null(3) if one == FALSE else one for one in _core.elements(reply)])
+    return reply
 
 
 def tells(commands: Iterable[Words], protocol: int) -> bool:
@@ -53,14 +75,22 @@ def tells(commands: Iterable[Words], protocol: int) -> bool:
     )
 
 
-POPS = {b"BLPOP": b"LPOP", b"BRPOP": b"RPOP", b"BZPOPMIN": b"ZPOPMIN", b"BZPOPMAX": b"ZPOPMAX"}
+# Each with what takes one element of the first of some keys that has any.
+POPS = {
+    b"BLPOP": (b"LMPOP", b"LEFT"),
+    b"BRPOP": (b"LMPOP", b"RIGHT"),
+    b"BZPOPMIN": (b"ZMPOP", b"MIN"),
+    b"BZPOPMAX": (b"ZMPOP", b"MAX"),
+}
 
 
 def at_once(words: Words) -> Words:
-    """Build a command that does not wait from one for a key that would: scripts may not."""
+    """Build a command that does not wait from one that would: scripts may not."""
     name = words[0].upper()
     if name in POPS:
-        return [POPS[name], words[1]]
+        pop, where = POPS[name]
+        keys = words[1:-1]
+        return [pop, b"%d" % len(keys), *keys, where]
     if name in (b"BLMPOP", b"BZMPOP"):
         return [name[1:], *words[2:]]
     upper = [word.upper() for word in words]
@@ -77,5 +107,6 @@ def as_waited(words: Words, reply: bytes, protocol: int) -> bytes:
     name = words[0].upper()
     if name not in POPS or reply.startswith(b"-"):
         return reply
-    parts = [reply] if name in (b"BLPOP", b"BRPOP") else _core.elements(reply)
-    return resp.array([resp.bulk(words[1]), *parts])
+    key, taken = _core.elements(reply)
+    (element,) = _core.elements(taken)
+    return resp.array([key, *(_core.elements(element) if POPS[name][0] == b"ZMPOP" else [element])])

@@ -359,7 +359,7 @@ class Serving:
         if is_refused and scarcity.tells([words], kind.resp):
             block = [scarcity.block([[b"TYPE", key], scarcity.at_once(words)], kind.resp)]
             replies = await self.raw(index, block, db, kind)
-            found, reply = scarcity.results(replies[0]) or (b"+none\r\n", replies[0])
+            found, reply = scarcity.results(replies[0], []) or (b"+none\r\n", replies[0])
             return value(found), scarcity.as_waited(words, reply, kind.resp)
         if not replies[-1].startswith(b"*"):
             return b"", replies[2] if replies[2].startswith(b"-") else replies[-1]
