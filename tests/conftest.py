@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,19 @@ class Threadis:
     """A running ``threadis serve``."""
 
     def __init__(
-        self, folder: Path, log_path: Path, arguments: list[str], files: int | None = None
+        self,
+        folder: Path,
+        log_path: Path,
+        arguments: list[str],
+        files: int | None = None,
+        before: Sequence[str] = (),  # the command that starts it
     ) -> None:
         self.folder = folder
         self.log_path = log_path
         self._log = self.log_path.open("wb")
         command = [sys.executable, "-m", "threadis", "serve", "--dir", str(folder)]
         self.process = subprocess.Popen(
-            [*limited(files), *command, "--port", "auto", *arguments],
+            [*before, *limited(files), *command, "--port", "auto", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import redis
 from conftest import STOP_LIMIT, Threadis
 from threadis import machine, server_log
 from threadis.server import Server
-from waiting import alive, until
+from waiting import alive, children, until
 
 Start = Callable[..., Threadis]
 KEYS = [f"key:{number}" for number in range(64)]  # enough to lie on every instance
@@ -174,6 +175,22 @@ def test_a_port_in_use_is_refused_before_anything_is_made(threadis: Start, tmp_p
     assert not (tmp_path / "new").exists()
 
 
+def test_a_port_that_is_taken_between_bind_and_listen_is_told_in_one_line(
+    threadis: Start,
+) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        running = threadis("--port", str(port), "--instances", "1", wait=False)
+        until(lambda: "plan " in running.log(), "the port is bound")
+        other.listen()
+        assert running.process.wait(STOP_LIMIT) == 1
+    told = [line for line in running.log().splitlines() if "listen" in line or "proxy" in line]
+    assert len(told) == 1, running.log()
+    assert told[0].startswith("threadis: cannot listen: "), told
+
+
 def test_another_number_of_instances_is_refused(threadis: Start) -> None:
     first = threadis("--instances", "3")
     assert first.stop() == 0
@@ -182,6 +199,30 @@ def test_another_number_of_instances_is_refused(threadis: Start) -> None:
     assert "start with --instances 3, or choose a new --dir" in second.log()
     third = threadis(folder=first.folder)  # auto: as the data says
     assert len(third.instance_pids()) == 3
+
+
+def test_orphans_are_waited_for_where_nobody_else_would(tmp_path: Path) -> None:
+    """As process 1 of a container: here, as the one that adopts what is left below it."""
+    adopts = "import ctypes,os,sys; ctypes.CDLL(None).prctl(36,1,0,0,0);"
+    running = Threadis(
+        tmp_path / "data", tmp_path / "log", ["--instances", "1", "--save", ""],
+        before=[sys.executable, "-c", f"{adopts} os.execv(sys.argv[1], sys.argv[1:])"],
+    )  # fmt: skip
+    try:
+        running.wait_until_serving()
+        with running.client() as client:
+            client.config_set("rdb-key-save-delay", 10_000_000)  # microseconds
+            client.set("key", "value")
+            client.bgsave()
+        server = running.instance_pids()[0]
+        until(lambda: children(server), "a snapshot is being written")
+        orphan = children(server)[0]
+        os.kill(server, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{orphan}").exists(), "the orphan was waited for")
+        until(lambda: running.instance_pids() not in ([], [server]), "the instance is back")
+        assert running.stop() == 0
+    finally:
+        running.close()
 
 
 def test_a_killed_supervisor_leaves_no_process(threadis: Start) -> None:

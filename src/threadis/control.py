@@ -118,6 +118,12 @@ class Serving(msgspec.Struct, frozen=True, tag="serving"):
     facts: ServerFacts  # for the next proxy
 
 
+class CannotServe(msgspec.Struct, frozen=True, tag="cannot-serve"):
+    """From the proxy, before it ends: what the user has to mend."""
+
+    why: str
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """From the proxy: a client asked for the end of everything, and may."""
 
@@ -137,7 +143,7 @@ class Settings(msgspec.Struct, frozen=True, tag="settings"):
 
 
 ToProxy = Start | Instance | Stop
-ToSupervisor = Serving | Shutdown | Users | Settings
+ToSupervisor = Serving | CannotServe | Shutdown | Users | Settings
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -11,7 +11,7 @@ import random
 import resource
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ LONGEST_PAUSE = 30.0  # seconds; a broken disk needs no faster tries
 LONGEST_ABSENCE = 1.0  # seconds; for one that has served: whatever killed it, clients need it
 JITTER = 0.2  # share; so that children which died together do not come back together
 HEALTHY = 60.0  # seconds of life after which old failures are forgotten
+
+
+_running: set[int] = set()  # process ids of children that are waited for here
+
+
+def running() -> Set[int]:
+    """Return the process ids of our children."""
+    return _running
 
 
 class Child:
@@ -53,6 +61,7 @@ class Child:
                 preexec_fn=_prepare(os.getpid(), cpus),
             )
         self.pid = self._process.pid
+        _running.add(self.pid)
         self._pidfd = os.pidfd_open(self.pid)
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()
@@ -76,6 +85,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         status = self._process.wait()
+        _running.discard(self.pid)
         os.close(self._pidfd)
         if not self.exited.done():
             self.exited.set_result(status)

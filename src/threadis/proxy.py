@@ -104,7 +104,8 @@ class Server:
         try:
             tids = core.start()
         except OSError as error:  # between our bind and this, somebody else listens there
-            log.error("cannot listen: %s; choose another --port", error)
+            self._tell(control.CannotServe(f"cannot listen: {error}; choose another --port"))
+            await self._writer.drain()
             return 1
         self._running = set(range(len(tids)))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, core.stop, 5000)

@@ -12,12 +12,13 @@ from pathlib import Path
 from msgspec import structs
 
 from threadis import control, kept
-from threadis.errors import ServerError
+from threadis.errors import ListenError, ServerError
 from threadis.process import Backoff, Child, describe_status, first, wrong_affinity
 
 log = logging.getLogger("threadis")
 
 SERVING_LIMIT = 30.0  # seconds for a proxy to serve; then it is replaced
+LAST_WORDS = 1.0  # seconds to take in what a proxy has said before its end
 EXIT_MARGIN = 2.0  # seconds beyond the grace for the proxy to end
 
 
@@ -38,6 +39,7 @@ class ProxyProcess:
         self._child: Child | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._is_serving = False  # the present process
+        self._obstacle = ""  # why none will ever serve
         self._settings: dict[str, str] = {}  # changed by CONFIG SET
         self._facts: control.ServerFacts | None = None
 
@@ -49,6 +51,8 @@ class ProxyProcess:
                 ending = f"died ({describe_status(await self._live())})"
             except OSError as error:  # no process to be had
                 ending = f"cannot start: {error}"
+            if self._obstacle:
+                raise ListenError(self._obstacle)
             if not self.serving.is_set():
                 raise ServerError(f"the proxy {ending} before it served; see what it printed above")
             lived = time.monotonic() - started
@@ -100,7 +104,9 @@ class ProxyProcess:
         timer = asyncio.get_running_loop().call_later(SERVING_LIMIT, self._replace, child)
         cancelled = False
         try:
-            return await asyncio.shield(child.exited)
+            status = await asyncio.shield(child.exited)
+            await asyncio.wait([listening], timeout=LAST_WORDS)
+            return status
         except asyncio.CancelledError:
             cancelled = True  # the channel stays open for ``stop``
             raise
@@ -131,6 +137,9 @@ class ProxyProcess:
         match message:
             case control.Shutdown():
                 self._shut_down(message.unsaving)
+                return
+            case control.CannotServe():
+                self._obstacle = message.why
                 return
             case control.Users():
                 self._start = structs.replace(self._start, users=message.rules)

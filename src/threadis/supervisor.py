@@ -20,6 +20,7 @@ from threadis import (
     instance_config,
     kept,
     listeners,
+    orphans,
     plan,
     server,
     where,
@@ -31,7 +32,7 @@ from threadis.descriptors import clients_room, file_limit, files_least
 from threadis.directives import INPUT_LIMIT
 from threadis.errors import ConfigError, DataError, ServerError
 from threadis.instance import Instance
-from threadis.process import raise_file_limit
+from threadis.process import raise_file_limit, running
 from threadis.proxy_process import ProxyProcess
 from threadis.values import memory
 
@@ -90,6 +91,7 @@ class Supervisor:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, log.info, NOTHING_TO_RELOAD)
+        orphans.reap(running)
 
     def _begin_to_stop(self, why: str) -> None:
         if self._running and not self._stopping:
