@@ -426,3 +426,30 @@ def test_a_log_that_is_rewritten_while_switched_off_is_its_own(
         os.kill(pid, signal.SIGKILL)
     first.close()
     assert found_keys(threadis(*flags, folder=first.folder)) == KEYS
+
+
+def test_a_kill_at_the_end_of_a_rewrite_is_harmless(
+    threadis: Callable[..., Threadis], stock_server: server.Server
+) -> None:
+    """A server deletes what it has rewritten before it strikes it off the manifest."""
+    flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1"]
+    flags += ["--appendonly", "yes"]
+    first = threadis(*flags)
+    fill(first, "log")
+    folder = first.folder / "instance-0"
+    old = [path.name for path in (folder / "appendonlydir").glob("*.1.*")]
+    before = (folder / "files").read_bytes()
+    with first.client() as client:
+        client.bgrewriteaof()
+        until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "it is written")
+    for pid in (first.process.pid, *first.instance_pids(), *first.proxy_pids()):
+        os.kill(pid, signal.SIGKILL)
+    first.close()
+    manifest = log_file(first.folder, "manifest")
+    base, increment = manifest.read_text().splitlines()
+    history = [f"file {name} seq 1 type h" for name in old]
+    manifest.write_text("\n".join([base, *history, increment, ""]))
+    for name in old:
+        (folder / "appendonlydir" / name).unlink(missing_ok=True)
+    (folder / "files").write_bytes(before)
+    assert found_keys(threadis(*flags, folder=first.folder)) == KEYS

@@ -66,7 +66,8 @@ class DataDir:
             self._clear_sockets()
         except OSError as error:
             self.close()
-            raise DataError(f"dir: cannot write to {self.path}: {error.strerror}") from None
+            path = error.filename or self.path
+            raise DataError(f"dir: cannot use {path}: {error.strerror}") from None
         except BaseException:
             self.close()
             raise

@@ -266,9 +266,9 @@ def _check_parts(
         raise DataError(_gone(folder, manifest))
     if not now.parts:
         raise DataError(_damaged(manifest, "it is empty, or no manifest"))
-    for one in now.parts:
-        if one.kind == "h":
-            continue
+    # History counts for nothing: a server deletes it, and then strikes it off the manifest
+    parts = [one for one in now.parts if one.kind != "h"]
+    for one in parts:
         if not one.seal.digest:
             raise DataError(
                 f"dir: {log / one.name} is gone, {manifest.name} names it; restore it from a backup"
@@ -282,7 +282,7 @@ def _check_parts(
             raise DataError(_strange(folder, manifest))
     known = {one.name: one for one in before.parts if one.kind != "h"}
     proved, grew = True, True
-    for one in now.parts:
+    for one in parts:
         old = known.get(one.name)
         if old:
             _check_part(folder, log / one.name, old, one, before)
@@ -354,7 +354,7 @@ def _read_manifest(log: Path, wanted: Wanted) -> tuple[str | None, list[Part]]:
     """The manifest's digest, and the files it names: none if it is damaged."""
     try:
         content = (log / f"{wanted.log}.manifest").read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None, []
     parts = []
     try:
