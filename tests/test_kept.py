@@ -116,6 +116,54 @@ def test_what_is_given_anew_beats_what_was_kept(threadis: Start, tmp_path: Path)
     assert "maxmemory: what CONFIG REWRITE kept is dropped, it was given anew" in other.log()
 
 
+def test_what_was_given_anew_stays_so(threadis: Start, tmp_path: Path) -> None:
+    """Also when a later start is told what the first was told: nothing comes back."""
+    password = tmp_path / "password"
+    password.write_text("one")
+    flags = ["--instances", "2", "--workers", "1", "--requirepass-file", str(password)]
+    first = threadis(*flags, "--maxmemory", "100mb", "--timeout", "50")
+    with first.client(password="one") as client:
+        client.execute_command("CONFIG SET maxmemory 200mb requirepass two timeout 77")
+        client.config_rewrite()
+    assert first.stop() == 0
+    for size, word in (("50mb", "three"), ("100mb", "one")):
+        password.write_text(word)
+        later = threadis(*flags, "--maxmemory", size, "--timeout", "50", folder=first.folder)
+        with later.client(password=word, decode_responses=True) as client:
+            found = client.config_get("maxmemory", "timeout")
+            assert found == {"maxmemory": str(int(size[:-2]) * 1024**2), "timeout": "77"}
+        assert later.stop() == 0
+    assert "is dropped" not in later.log()
+
+
+def test_a_user_whom_the_configuration_names_no_more_is_gone(
+    threadis: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "threadis.toml"
+    lines = ["'bob on nopass ~* +@all'", "'carol on nopass ~* +@all'"]
+    file.write_text(f"users = [{lines[0]}, {lines[1]}]\ninstances = 2\nworkers = 1\n")
+    first = threadis("--config", str(file))
+    with first.client() as client:
+        client.execute_command("ACL SETUSER dora on nopass ~x")
+        client.execute_command("ACL SETUSER default -flushall")
+        client.acl_save()
+    assert first.stop() == 0
+    before = file.read_text()
+    file.write_text(before.replace(f"{lines[0]}, ", ""))
+    for _ in range(2):
+        second = threadis("--config", str(file), folder=first.folder)
+        with second.client(decode_responses=True) as client:
+            assert client.acl_users() == ["carol", "default", "dora"]
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.flushall()
+        assert second.stop() == 0
+        assert "user bob: what ACL SAVE kept is dropped" in second.log()
+    file.write_text(before)
+    third = threadis("--config", str(file), folder=first.folder)
+    with third.client(username="bob", password="x", decode_responses=True) as client:
+        assert client.acl_users() == ["bob", "carol", "default", "dora"]
+
+
 def test_a_restarted_proxy_or_instance_has_all_of_it(threadis: Start) -> None:
     """Saved or not; and also when all of them die at the same moment."""
     running = threadis("--instances", "2", "--workers", "1")

@@ -11,7 +11,7 @@ something else, they do. With ``aclfile`` the users are in that file, and nowher
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import msgspec
@@ -35,6 +35,7 @@ WORDS = (
 )
 DEFAULT = b"default"
 EVERYTHING = [b"on", b"~*", b"&*", b"+@all"]
+REPLACED = ""  # in place of the digest of what a start was told: by another start, since
 OPEN = [*EVERYTHING, b"nopass"]  # the default user of which nobody says anything
 
 
@@ -112,6 +113,25 @@ def merge(config: Config) -> Config:
             is_bare = kept.value and (name in WORDS or name in OF_CLIENTS)
             directives[name] = kept.value if is_bare else quote(kept.value)
     return dataclasses.replace(config, **found, set=directives)
+
+
+def forget(config: Config, told: Mapping[str, str], users: Mapping[str, str]) -> None:
+    """Drop what this start was told anew: it must not come back when a later one is told as before.
+
+    ``told`` are the directives, ``users`` the digests of the users that the start was told of.
+    """
+    folder = Path(config.dir)
+    before = read(folder)
+    settings = {
+        name: one for name, one in before.settings.items() if told.get(name, "") == one.given
+    }
+    digests = {
+        name: digest if users.get(name) == digest else REPLACED
+        for name, digest in before.users.items()
+    }
+    after = Kept(1, settings, digests)
+    if after != before:
+        write(folder, after)
 
 
 def restarted(start: control.Start, settings: Mapping[str, str]) -> control.Start:
@@ -197,6 +217,8 @@ def users(config: Config) -> dict[bytes, list[bytes]]:
     if found:
         found.setdefault(DEFAULT, OPEN)  # as the servers do
     before, now = read(Path(config.dir)).users, digests(told)
+    if not config.aclfile:
+        _leave_out(found, before.keys() - now.keys())
     for name, rules in told.items():
         text = name.decode()
         if now[text] == before.get(text):
@@ -207,6 +229,18 @@ def users(config: Config) -> dict[bytes, list[bytes]]:
             rules = [*_without_passwords(found.get(DEFAULT, EVERYTHING)), login]
         found[name] = rules
     return found
+
+
+def _leave_out(found: dict[bytes, list[bytes]], names: Set[str]) -> None:
+    """Take out whom the configuration named when users were saved, and names no more.
+
+    The default user stays as saved: without it everybody would have all rights.
+    """
+    for text in sorted(names - {DEFAULT.decode()}):
+        if found.pop(text.encode(), None) is not None:
+            log.warning(
+                "user %s: what ACL SAVE kept is dropped, the configuration names it no more", text
+            )
 
 
 def lines(content: bytes) -> list[tuple[int, list[bytes]]]:

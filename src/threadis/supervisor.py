@@ -123,6 +123,7 @@ class Supervisor:
         await self._start_instances(chosen, planned, password)
         self._tell_allocator(chosen.environment)
         await self._check_users()
+        self._forget_what_was_replaced()
         await self._start_proxy(planned, password)
         self._tell_where()
 
@@ -232,6 +233,12 @@ class Supervisor:
             is_known = kept.hashed(b">" + password.encode()) in self._users.get(kept.DEFAULT, [])
             return password if is_known else None
         return password
+
+    def _forget_what_was_replaced(self) -> None:
+        try:
+            kept.forget(self._config, self._given, kept.digests(self._given_users))
+        except OSError as error:  # serving matters more
+            log.warning("cannot write %s: %s", kept.SETTINGS, error.strerror)
 
     async def _check_users(self) -> None:
         """Let an instance judge the users that were written down."""
