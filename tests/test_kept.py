@@ -33,6 +33,7 @@ SETTINGS = {
     "latency-tracking-info-percentiles": "50 99",
     "protected-mode": "no",
 }
+ODD_SELECTOR = """("~k\\"'" ~foo(bar) &n) +get)"""
 RULES = "~b:* &c:* -@all +get +set +acl|whoami"
 
 
@@ -66,6 +67,7 @@ def test_everything_set_is_there_after_a_restart(
         client.config_set("appendonly", "yes")
         client.acl_setuser("bob", enabled=True, passwords=["+bobs"], keys=["b:*"],
                            categories=["+@all"], channels=["c:*"])  # fmt: skip
+        client.execute_command("ACL SETUSER", "carol", "on", ODD_SELECTOR)
         client.execute_command("ACL SETUSER default -keys -flushall")
         client.config_set("requirepass", "geheimnis")
         client.execute_command("AUTH", "geheimnis")
@@ -171,6 +173,7 @@ def test_a_restarted_proxy_or_instance_has_all_of_it(threadis: Start) -> None:
         for name, text in SETTINGS.items():
             client.config_set(name, text)
         client.execute_command("ACL SETUSER bob on >bobs ~b:* &* +@all")
+        client.execute_command("ACL SETUSER", "carol", "on", ODD_SELECTOR)
         client.execute_command("ACL SETUSER default -keys -flushall")
         client.config_set("requirepass", "geheimnis")
         client.execute_command("AUTH", "geheimnis")
@@ -215,6 +218,19 @@ def test_users_of_the_configuration(threadis: Start, tmp_path: Path) -> None:
     second = threadis("--config", str(file), folder=first.folder, wait=False)
     assert second.process.wait(20) == 2
     assert "threadis: users: bob: ERR Error in ACL SETUSER modifier '+nosuch'" in second.log()
+
+
+def test_a_saved_user_whose_selector_has_quotes_and_parentheses(threadis: Start) -> None:
+    first = threadis("--instances", "2")
+    with first.client(decode_responses=True) as client:
+        client.execute_command("ACL SETUSER", "carol", "on", ODD_SELECTOR)
+        before = acl(client)
+        assert client.acl_save()
+        assert client.acl_load()
+        assert acl(client) == before
+    assert first.stop() == 0
+    with threadis(folder=first.folder).client(decode_responses=True) as client:
+        assert acl(client) == before
 
 
 def test_an_acl_file(threadis: Start, tmp_path: Path) -> None:

@@ -277,3 +277,28 @@ def test_scripts_of_restricted_users(pair: Pair, protocol: int) -> None:
             admin.same("ACL", "DELUSER", "rita")
             admin.same("FUNCTION", "FLUSH")
             admin.same("FLUSHALL")
+
+
+QUOTED: Final = [b'k"1', b'k"q"', b"k'1", b"k'q'", b"foo(bar)", b'k"1\\', b"", b"kq", b"k1", b"foo"]
+
+
+def test_a_selector_may_name_keys_with_quotes_and_parentheses(pair: Pair) -> None:
+    """Servers read a selector as a command line; in scripts, it allows what it says, no more."""
+    selector = '("~k[\\"\']*" ~foo(bar) "~" +@all)'
+    with pair.both() as admin, pair.both() as both:
+        try:
+            admin.same("ACL", "SETUSER", "rita", "reset", "on", ">pw", selector)
+            for number, key in enumerate(QUOTED):
+                admin.same("SET", key, number)
+            both.same("AUTH", "rita", "pw")
+            for lent in ("return 1", "return redis.call('GET', KEYS[1])"):
+                for key in QUOTED:
+                    both.same("EVAL", lent, 1, key)
+            for name in ("EVAL", "EVAL_RO"):
+                for other in QUOTED:
+                    script = b"return {redis.call('GET', KEYS[1]), redis.pcall('GET', ARGV[1])}"
+                    for key in QUOTED[:6]:
+                        both.same(name, script, 1, key, other)
+        finally:
+            admin.same("ACL", "DELUSER", "rita")
+            admin.same("FLUSHALL")

@@ -36,6 +36,7 @@ EXECS: Final[dict[str, Change]] = {
         f"+@all -@write ~* (~{A} +set) (~{B} +set)", [f"SET {A} 5", f"GET {A}", f"SET {B} 3"],
         "clearselectors",
     ),
+    "sorts by any key": (ALL, [f"SORT {D}l BY x*", f"SET {B} 9", f"SORT_RO {D}l GET #"], "+get"),
     "EXEC": (ALL, [f"GET {A}", f"SET {B} 9"], "-exec"),
     "MULTI": (ALL, [f"GET {A}", f"SET {B} 9"], "-multi"),
     "spoilt": (ALL, [f"GET {A}", "NOSUCH"], "-get"),

@@ -21,7 +21,7 @@ ODD: Final = b"\0\t\n\v\f\r \x08\x0e*?[]\\^-~%\x80\xff"
 def test_keys_of_any_byte(pair: Pair) -> None:
     """Each byte is a key of its own, declared or not, read or written."""
     with pair.both() as both:
-        keys = [bytes([byte]) for byte in range(256)]
+        keys = [b"", *(bytes([byte]) for byte in range(256))]
         keys += [bytes(pair) for pair in itertools.product(ODD, repeat=2)]
         both.same_all([[b"SET", key, b"%d" % number] for number, key in enumerate(keys)])
         for script, before in ((GET, []), (PUT, []), (GET, ["1"])):

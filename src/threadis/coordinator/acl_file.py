@@ -13,6 +13,7 @@ from typing import Final
 
 from threadis import _core, control, kept, resp
 from threadis.coordinator.links import Links, Words, value
+from threadis.coordinator.rights import spoken
 from threadis.coordinator.users import HIDDEN, Rules, Users
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class AclFile:
 
     def write(self) -> None:
         """Save the users; OSError if the disk does not take it."""
-        kept.write_users(self._path, self._users.rules)
+        users = {name: spoken(rules) for name, rules in self._users.rules.items()}
+        kept.write_users(self._path, users)
         if self._is_ours:
             before = kept.read(self._folder)
             if before.users != self._given:

@@ -31,7 +31,7 @@ NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")
 UNSEEN = (b"pfdebug", b"migrate")  # MONITOR does not show them, or they reach other servers
 
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
-# All keys, but not as ``~*``: with that, SORT may look at keys that nobody sees.
+# All keys but the empty one, and not as ``~*``: with that, SORT may look at keys that nobody sees.
 ANY_KEY = b"**"
 LISTED_LIMIT = 10_000  # keys of a database that a script may list
 RERUNS = 1000  # runs on copies, each of which has shown keys that were not lent
@@ -131,7 +131,7 @@ class Guard:
         sign = b"%R~" if only_reads else b"~"
         allowed = [sign + group.pattern() for group in local]
         if keys is None:
-            allowed.append(sign + ANY_KEY)
+            allowed += [sign + ANY_KEY, sign]
         others = (key for key in keys or () if not any(key in group for group in local))
         allowed += [sign + pattern(key) for key in others]
         if self._denied != denied:

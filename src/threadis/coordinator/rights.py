@@ -14,6 +14,8 @@ from threadis import _core
 # Rules that say how a user logs in, not what it may do.
 LOGIN = frozenset((b"on", b"off", b"nopass", b"sanitize-payload", b"skip-sanitize-payload"))
 DATABASES = b"db="
+PATTERNS = (b"~", b"%", b"&")  # begin rules of keys and channels
+SPECIAL = re.compile(rb"[\"')]")  # in a selector: quotes, and what seems to end it
 KEY_RULE = re.compile(rb"(?:%(R|W|RW|WR))?~(.*)", re.DOTALL)
 
 
@@ -86,18 +88,7 @@ class Rights:
     @classmethod
     def parse(cls, user: bytes, rules: Sequence[bytes]) -> "Rights":
         """Read a line of ACL LIST, without the name; selectors are in parentheses."""
-        root: list[bytes] = []
-        selectors: list[list[bytes]] = []
-        is_inside = False
-        for rule in rules:
-            if not is_inside and not rule.startswith(b"("):
-                root.append(rule)
-                continue
-            if not is_inside:
-                selectors.append([])
-                rule = rule[1:]
-            is_inside = not rule.endswith(b")")
-            selectors[-1].append(rule if is_inside else rule[:-1])
+        root, selectors = _sets(rules)
         return cls(user, RuleSet.parse(root), [RuleSet.parse(one) for one in selectors])
 
     def may_touch(self, key: bytes) -> bool:
@@ -126,5 +117,40 @@ class Rights:
                 return [*rules, DATABASES + b",".join(one.databases)]
             return rules if b"%d" % copies_of in one.databases else []
 
-        selectors = [b"(" + b" ".join(rules) + b")" for rules in map(made, self.selectors) if rules]
+        selectors = [_selector(rules) for rules in map(made, self.selectors) if rules]
         return [*(made(self.root) or [b"-@all"]), *selectors]
+
+
+def spoken(rules: Sequence[bytes]) -> list[bytes]:
+    """Build what SETUSER must be told to make what ACL LIST shows."""
+    root, selectors = _sets(rules)
+    return [*root, *map(_selector, selectors)]
+
+
+def _sets(rules: Sequence[bytes]) -> tuple[list[bytes], list[list[bytes]]]:
+    """Take the rules of ACL LIST apart: the root permissions, and each selector."""
+    root: list[bytes] = []
+    selectors: list[list[bytes]] = []
+    is_inside = False
+    for rule in rules:
+        if not is_inside and not rule.startswith(b"("):
+            root.append(rule)
+            continue
+        if not is_inside:
+            selectors.append([])
+            rule = rule[1:]
+        # The last rule is one of commands: what else ends so is part of a pattern.
+        is_inside = rule.startswith(PATTERNS) or not rule.endswith(b")")
+        selectors[-1].append(rule if is_inside else rule[:-1])
+    return root, selectors
+
+
+def _selector(rules: Sequence[bytes]) -> bytes:
+    """Write a selector: servers read quotes in it as those of a command line."""
+    return b"(" + b" ".join(map(_quoted, rules)) + b")"
+
+
+def _quoted(rule: bytes) -> bytes:
+    if not SPECIAL.search(rule):
+        return rule
+    return b'"' + re.sub(rb'[\\"]', rb"\\\g<0>", rule) + b'"'

@@ -19,7 +19,7 @@ from threadis import _core, control, resp
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.links import ADMIN, LinkError, Links, Words
 from threadis.coordinator.locks import Locks
-from threadis.coordinator.rights import LOGIN, Rights
+from threadis.coordinator.rights import LOGIN, Rights, spoken
 
 HIDDEN = b"threadis-"
 DEFAULT = b"default"
@@ -256,7 +256,7 @@ class Users:
         words: list[Words] = []
         for name, rules in after.items():
             if before.get(name) != rules:
-                words.append([b"ACL", b"SETUSER", name, *RESET, *rules])
+                words.append([b"ACL", b"SETUSER", name, *RESET, *spoken(rules)])
                 words += self._lane_words(name, rules)
         gone = [name for name in before if name not in after]
         if gone:
@@ -322,7 +322,8 @@ class Users:
             self._core.set_user(name, self._ids[name])
         default = self.rules[DEFAULT]
         self._core.set_open(b"nopass" in default and b"on" in default)
-        self._tell_supervisor(control.Users(self.rules))
+        told = {name: spoken(rules) for name, rules in self.rules.items()}
+        self._tell_supervisor(control.Users(told))
 
     async def _losers(self, before: Mapping[bytes, Rules]) -> list[int]:
         """Return the clients whose user is gone; close those who listen where theirs may not."""

@@ -36,7 +36,8 @@ class Verdicts:
         if not self._users.is_restricted(info.user):
             return None
         if await self._are_allowed(info.user, [(info.db, args)]) == [True]:
-            return self._sort_refusal(info.user, args)
+            # SORT itself looks at its options: between MULTI and EXEC, not before EXEC.
+            return None if info.multi is not None else self._sort_refusal(info.user, args)
         async with self._users.changing:
             if await self._are_allowed(info.user, [(info.db, args)]) == [True]:
                 return None
