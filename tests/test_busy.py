@@ -4,6 +4,8 @@ ours and by new ones, and these are in the right database afterwards.
 
 from collections.abc import Callable
 
+import pytest
+
 from conftest import Threadis
 from differential.wire import Connection, pack
 from threadis.server import Server
@@ -59,3 +61,30 @@ def test_config_set_is_answered_while_a_script_runs_and_somebody_tracks(
     assert "Traceback" not in running.log()
     for connection in (tracks, admin, script):
         connection.close()
+
+
+READS = "redis.pcall('GET', 'a') redis.pcall('GET', 'b') redis.pcall('GET', 'c') "
+
+
+@pytest.mark.parametrize(
+    "call",
+    [("EVAL", 0), ("EVAL", 1, "k"), ("EVAL", 2, "k", "{c}k"), ("EVAL_RO", 0), ("EVAL_RO", 1, "k")],
+    ids=str,
+)
+def test_a_script_that_is_killed_is_not_run_again(
+    threadis: Callable[..., Threadis], stock_server: Server, call: tuple[str | int, ...]
+) -> None:
+    """Although it touches keys that are not declared, and on several instances."""
+    running = threadis("--server", stock_server.path, "--instances", "4", "--save", "")
+    admin, script = (Connection(("127.0.0.1", running.port)) for _ in range(2))
+    assert admin.ask("CONFIG", "SET", "lua-time-limit", "10").raw == b"+OK\r\n"
+    name, *keys = call
+    script.send(pack(name, READS + FOREVER, *keys))
+    until(lambda: admin.ask("SCRIPT", "KILL").raw == b"+OK\r\n", "it is killed")
+    reply = script.read()
+    assert reply.is_error
+    assert b"Script killed by user" in reply.raw
+    assert admin.ask("SCRIPT", "KILL").raw.startswith(b"-NOTBUSY")
+    assert script.ask("MGET", "a", "b", "c").raw == b"*3\r\n" + b"$-1\r\n" * 3
+    admin.close()
+    script.close()

@@ -90,7 +90,8 @@ class Coordinator:
         self.locks = Locks(core, links.count)
         taught = Taught(core)
         self._known_scripts = taught.workers
-        self._library = Library(links, self.locks, taught)
+        self._busy = Busy(core, links, self.locks, taught.workers)
+        self._library = Library(links, self.locks, taught, self._busy)
         is_valkey = self.clients.dialect.is_valkey
         self._pause = Pause(core, self._library, takes_more=is_valkey)
         callers = Callers()
@@ -106,7 +107,6 @@ class Coordinator:
             start, core, links, self._users, self._shares, acl_file, tell
         )
         self._table = Table(core, placed, rows)
-        self._busy = Busy(core, links, self.locks, taught.workers)
         self._tightness = Tightness(core, links, self._table, self._shares)
         self._verdicts = Verdicts(links, self._users)
         self._permission = Permission(

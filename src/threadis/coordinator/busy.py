@@ -7,7 +7,7 @@ are told by us; and PING is answered by that instance, so whoever asks how we ar
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from threadis import _core
 from threadis.coordinator.links import LinkError, Links, value
@@ -15,6 +15,7 @@ from threadis.coordinator.locks import Locks
 
 NAMES = (b"busy-reply-threshold", b"lua-time-limit")  # of Redis 7 and before
 DEFAULT = 5000  # milliseconds
+KILLED = b"Script killed by user with SCRIPT KILL"  # or with FUNCTION KILL; in a server's words
 FOREVER = 2**62
 
 
@@ -30,6 +31,7 @@ class Busy:
         self._locks = locks
         self._threshold: int | None = None  # milliseconds; None: ask again
         self._running: list[int] = []  # instances with a script over the threshold
+        self._kills = self._killing = 0  # SCRIPT KILL: how many were sent, and are not answered
 
     def forget(self) -> None:
         """CONFIG SET may have changed the threshold."""
@@ -44,9 +46,25 @@ class Busy:
             self._running.remove(letter.instance)
         self._tell()
 
+    @contextlib.contextmanager
+    def killing(self) -> Iterator[None]:
+        """Take note that SCRIPT KILL or FUNCTION KILL is on its way."""
+        self._kills += 1
+        self._killing += 1
+        try:
+            yield
+        finally:
+            self._killing -= 1
+
     @contextlib.asynccontextmanager
-    async def watch(self, index: int, around: float = 0.0) -> AsyncIterator[None]:
-        """Watch one script at an instance, and what stands around it in its block for so long."""
+    async def watch(
+        self, index: int, around: float = 0.0
+    ) -> AsyncIterator[Callable[[bytes], bool]]:
+        """Watch one script at an instance, and what stands around it in its block for so long.
+
+        Whether it was killed, its reply tells: a text, but only if somebody kills just then.
+        """
+        before = self._kills - self._killing
         limit = await self._limit()
         loop = asyncio.get_running_loop()
         is_over = False
@@ -59,7 +77,7 @@ class Busy:
 
         timer = loop.call_later(limit / 1000 + around, over) if limit > 0 else None
         try:
-            yield
+            yield lambda reply: reply.startswith(b"-") and KILLED in reply and self._kills > before
         finally:
             if timer:
                 timer.cancel()

@@ -17,6 +17,7 @@ from threadis.coordinator.guard import (
     only_one,
 )
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group, is_plain
+from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.users import Users
 
 
@@ -50,7 +51,7 @@ class InPlace:
             guard = guard_of(link)
             before = guard.before(call.rights, allowed, denied, local, only_reads=only_reads)
             name = self._callers.begin(call.info)
-            async with self._busy.watch(index):
+            async with self._busy.watch(index) as was_killed:
                 answers = await fenced.ask(
                     link,
                     call.words,
@@ -64,6 +65,8 @@ class InPlace:
                 return answers.refusal, Refusals(all=True)
             log = answers.after[-1]
             refusals, reply = await judge(guard, link, log, call.rights, answers.reply, self._users)
+            if was_killed(reply):
+                raise RefusedError(reply)
             if refusals:
                 self._callers.forget(name)
             refusals.alone = refusals.commands & set(alone)

@@ -16,6 +16,7 @@ import hiredis
 from threadis import _core, resp
 from threadis.coordinator import fenced
 from threadis.coordinator.bodies import LOAD_BYTES, Bodies, cost
+from threadis.coordinator.busy import Busy
 from threadis.coordinator.links import Kind, LinkError, Links, Words, is_for_a_client, value
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.patience import NO_KIND, ask_patiently, patiently
@@ -37,8 +38,8 @@ BATCH: Final = 1000  # scripts that an instance is told at once
 class Library:
     """What has been loaded, and telling it to every instance."""
 
-    def __init__(self, links: Links, locks: Locks, taught: Taught) -> None:
-        self._links = links
+    def __init__(self, links: Links, locks: Locks, taught: Taught, busy: Busy) -> None:
+        self._links, self._busy = links, busy
         self._taught = taught
         self._locks = locks
         self.generation = 0  # of the functions: another one with each change
@@ -271,7 +272,8 @@ class Library:
 
     async def kill(self, command: _core.Command) -> bytes:
         """SCRIPT KILL, FUNCTION KILL: wherever one runs, as soon as it hears us."""
-        replies = await self._ask_plainly(command)
+        with self._busy.killing():
+            replies = await self._ask_plainly(command)
         killed = [reply for reply in replies if not reply.startswith(b"-")]
         stubborn = [reply for reply in replies if reply.startswith(b"-UNKILLABLE")]
         # One that runs the other kind says BUSY; those that run nothing, NOTBUSY.

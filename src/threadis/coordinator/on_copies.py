@@ -153,7 +153,7 @@ class OnCopies:
             marks: tuple[list[Words], list[Words]] = ([], [])
             if look:
                 marks = ([look.before], [look.after])
-            async with self._busy.watch(index, len(keys) * KEY_SECONDS):
+            async with self._busy.watch(index, len(keys) * KEY_SECONDS) as was_killed:
                 try:
                     outcome = await borrowing.evaluate_on(
                         link,
@@ -170,6 +170,8 @@ class OnCopies:
                     raise
             reply, log = outcome.replies[len(before) + len(marks[0]) + 2], outcome.replies[-1]
             refusals, reply = await judge(guard, link, log, call.rights, reply, self._users)
+            if was_killed(reply):
+                raise RefusedError(reply)
             if look:
                 touched = self._touched(await look.commands())
                 refusals.keys = touched.difference(keys)
