@@ -78,6 +78,28 @@ def test_an_element_is_never_popped_for_who_has_left(running: Threadis) -> None:
     assert pusher.ask("DBSIZE").number == 0
 
 
+def test_a_push_is_not_undone_by_a_move_that_cannot_be(running: Threadis) -> None:
+    """What has run is answered as such, whatever becomes of those who wait for it."""
+    source, target = (next(keys_of(index, 4)).decode() for index in (0, 1))
+    waiter = waits(running, "BLMOVE", source, target, "LEFT", "RIGHT", "0")
+    pushing: dict[str, list[tuple[str, ...]]] = {
+        "1": [("LPUSH", source, "1")],
+        "2": [("MULTI",), ("LPUSH", source, "2"), ("LPUSH", target[::-1], "2"), ("EXEC",)],
+    }
+    client = connect(running)
+    with stopped(running.process.pid):  # it starts no other
+        os.kill(running.instance_pids()[1], signal.SIGKILL)
+        move = ("LMOVE", target, f"{{{source}}}", "LEFT", "LEFT")  # by way of the coordinator
+        until(lambda: b"cannot be reached" in client.ask(*move).raw, "it is gone")
+        for element, commands in pushing.items():
+            replies = [client.ask(*words).raw for words in commands]
+            is_there = element in client.ask("LRANGE", source, "0", "-1").raw.decode().split()
+            assert is_there != (b"was not run" in replies[-1]), replies
+    if client.ask("LLEN", source).number == 0:
+        client.ask("LPUSH", source, "3")
+    assert not waiter.read().raw.startswith(b"-")
+
+
 def test_the_table_and_the_coordinator_mean_the_same_commands() -> None:
     assert set(TYPES) == MAY_WAIT
 

@@ -165,9 +165,16 @@ class Blocking:
         return [(db, key, True) for db, key in self._serving.closure(places)]
 
     async def serve(self, places: Iterable[Place], lock: Lock) -> None:
-        """Serve who waits for what was just written under a lock, in the order of the places."""
+        """Serve who waits for what was just written under a lock, in the order of the places.
+
+        What has run has run, even if an instance that a move needs is lost: then soon again.
+        """
         covered = {(db, key) for db, key, exclusive in lock.keys if exclusive}
-        await self._serving.serve(list(dict.fromkeys(places)), Held(lock, covered))
+        written = list(dict.fromkeys(places))
+        try:
+            await self._serving.serve(written, Held(lock, covered))
+        except LinkError:
+            self._serving.changed(written)
 
     async def run_and_settle(self, command: _core.Command, handler: Handler) -> Reply:
         """Run a command; who waits for what it may have written is served before its client."""

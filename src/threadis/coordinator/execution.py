@@ -4,6 +4,7 @@
 the keys are borrowed by one instance.
 """
 
+import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from threadis.coordinator import plans, scarcity
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.events import Events, Marked
-from threadis.coordinator.links import Kind, Links
+from threadis.coordinator.links import Kind, LinkError, Links
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.phases import Part, RefusedError
@@ -122,15 +123,20 @@ class Execution:
         return any(self.table.parse(words).row.needs_memory for words in commands)
 
     async def missing(self, keys: Iterable[Access], db: int) -> list[bytes]:
-        """Find keys that are not there, although nobody has asked to remove them."""
+        """Find keys that are not there, although nobody has asked to remove them.
+
+        Whoever asks has written them: of an instance that is lost, all who track are told anyway.
+        """
         by_owner: dict[int, list[bytes]] = defaultdict(list)
         for access in keys:
             if access.writes and not access.removes:
                 by_owner[self.table.owner(db, access.key)].append(access.key)
         found = []
         for index, names in by_owner.items():
-            replies = await self.links.raw(index, [[b"EXISTS", key] for key in names], db=db)
-            found += [key for key, reply in zip(names, replies, strict=True) if reply == b":0\r\n"]
+            with contextlib.suppress(LinkError):
+                replies = await self.links.raw(index, [[b"EXISTS", key] for key in names], db=db)
+                pairs = zip(names, replies, strict=True)
+                found += [key for key, reply in pairs if reply == b":0\r\n"]
         return found
 
     def home(self, db: int, keys: Sequence[bytes]) -> int:
