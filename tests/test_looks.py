@@ -277,7 +277,9 @@ def test_an_instance_that_dies_is_asked_again(running: Threadis) -> None:
         asks_the_hung_one(its, other)
         os.kill(pid, signal.SIGKILL)
         reply = its.reply()  # nothing was taken yet
-        assert reply.endswith(b"\nx\r\n") or reply.startswith(b"-TRYAGAIN instance 1 ")
+        # On a busy machine it may be given up as one that does not answer before it is dead.
+        refusals = (b"-TRYAGAIN instance 1 ", b"-ERR instance 1 did not answer")
+        assert reply.endswith(b"\nx\r\n") or reply.startswith(refusals)
         assert its.ask("RPUSH", KEYS[0], "y") == b":1\r\n"
         until(lambda: number(running, "threadis_locks") == 0, "nothing is locked")
         assert its.ask("BLPOP", *KEYS[:3], "0").endswith(b"\ny\r\n")
