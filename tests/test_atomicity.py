@@ -246,3 +246,49 @@ def test_who_pushes_beside_waiting_moves_loses_nothing(
     with running.client() as client:
         found: list[Any] = [one for name in LISTS for one in client.lrange(name, 0, -1)]
     assert Counter(one.decode() for one in found) == Counter(set().union(*pushed))
+
+
+def test_an_instance_that_dies_while_all_are_flushed_is_flushed_when_it_is_back(
+    threadis: Callable[..., Threadis],
+) -> None:
+    running = threadis(
+        "--instances", str(INSTANCES), "--save", "", "--appendonly", "yes",
+        "--set", "appendfsync=always",
+    )  # fmt: skip
+    with running.client() as client:
+        fill(client)
+        count = client.dbsize()
+        victim = running.instance_pids()[1]
+        replies: list[Any] = []
+
+        def flush() -> None:
+            with redis.Redis(port=running.port, socket_timeout=PAUSE) as other:
+                try:
+                    replies.append(other.flushall())
+                except redis.ResponseError as error:
+                    replies.append(error)
+
+        os.kill(victim, signal.SIGSTOP)
+        thread = threading.Thread(target=flush, daemon=True)
+        thread.start()
+        until(lambda: replies or locks(client), "it is under way")
+        os.kill(victim, signal.SIGKILL)
+        thread.join()
+        until(lambda: len(running.instance_pids()) == INSTANCES, "it is back", PAUSE)
+        if replies == [True]:
+            assert client.dbsize() == 0
+        else:
+            assert "was not run" in str(replies[0])
+            until(lambda: sizes(client) == count, "nothing was run", PAUSE)
+
+
+def locks(client: redis.Redis) -> int:
+    info: Any = client.info("threadis")
+    return int(info["threadis_locks"])
+
+
+def sizes(client: redis.Redis) -> int:
+    try:
+        return int(client.dbsize())
+    except FAULTS:
+        return -1

@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Set
+from typing import Final
 
 from threadis import _core, resp
-from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.links import LinkError, Links, UnknownOutcomeError
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.tracking import Tracking
+
+RETRY: Final = 0.1  # seconds before an instance that was lost in the middle is asked again
+PATIENCE: Final = 30.0  # seconds in which it comes back, if it ever does
 
 
 class Whole:
@@ -35,13 +39,28 @@ class Whole:
             first = (await self._links.raw(0, [command.args], db=command.info.db, wait=None))[0]
             if first.startswith(b"-"):
                 return first
-            await asyncio.gather(
-                *(
-                    self._links.raw(index, [command.args], db=command.info.db, wait=None)
-                    for index in range(1, self._links.count)
-                )
-            )
+            await asyncio.gather(*(self._follow(i, command) for i in range(1, self._links.count)))
             return first
+
+    async def _follow(self, index: int, command: _core.Command) -> None:
+        """Do what another has done; one that is lost in the middle does it once it is back.
+
+        UnknownOutcomeError if it is lost for long, or may have done what is not to be done twice.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        is_repeatable = command.args[0].lower() != b"swapdb"
+        while True:
+            try:
+                await self._links.raw(index, [command.args], db=command.info.db, wait=None)
+            except LinkError as error:
+                is_unknown = isinstance(error, UnknownOutcomeError) and not is_repeatable
+                if is_unknown or loop.time() > deadline:
+                    what = "was lost in the middle of the command; others have run it"
+                    raise UnknownOutcomeError(f"ERR instance {index} {what}") from error
+                await asyncio.sleep(RETRY)
+            else:
+                return
 
     async def swap(self, command: _core.Command) -> bytes:
         """SWAPDB; the hidden databases are out of range, pinned ones stay where they are."""
