@@ -53,7 +53,8 @@ rust: ## the Rust tests
 	@cd rust && cargo test --quiet
 
 python: $(VENV)/.built debian ## the Python tests, on real servers
-	@$(BIN)/pytest $(PYTEST)
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	  $(BIN)/pytest --numprocesses 2 --dist loadfile --basetemp "$$scratch/t" $(PYTEST)
 
 torture: $(VENV)/.built debian ## the long tests in full; results go to benchmarks/results
 	@THREADIS_TORTURE=full $(BIN)/pytest -m torture --timeout 1800 $(PYTEST)
