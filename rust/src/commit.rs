@@ -16,7 +16,7 @@ use crate::lane::Expect;
 use crate::lock_table::Fingerprint;
 use crate::merge::{Merge, Merging};
 use crate::number::push_u64;
-use crate::records::Record;
+use crate::ours::Record;
 use crate::reply::{aggregate, split_first};
 use crate::request::{push_array, push_bulk, push_command};
 use crate::shared::Shared;

@@ -85,6 +85,9 @@ impl Worker {
             Some(owed @ (Owed::Waiting(_) | Owed::Streaming)) if is_front => {
                 if let (Owed::Waiting(row), true) = (owed, is_error(reply)) {
                     self.tally.failed(*row as usize, reply);
+                    if self.tally.was_denial {
+                        self.denied.push((place, *row));
+                    }
                 }
                 if !client.drops(expect.sequence) {
                     if reply.len() < DIRECT_AT_LEAST {
@@ -101,6 +104,9 @@ impl Worker {
             Some(owed @ Owed::Waiting(_)) => {
                 if let (Owed::Waiting(row), true) = (&*owed, is_error(reply)) {
                     self.tally.failed(*row as usize, reply);
+                    if self.tally.was_denial {
+                        self.denied.push((place, *row));
+                    }
                 }
                 let Ok(lane) = u32::try_from(lane) else { return };
                 *owed = Owed::Ready { lane, start, length };
@@ -274,6 +280,9 @@ impl Worker {
     pub(crate) fn write_clients(&mut self) {
         if std::mem::take(&mut self.tally.saw_no_memory) {
             self.shared.settings.tight.store(true, Relaxed);
+        }
+        if !self.denied.is_empty() {
+            self.note_denials();
         }
         if !self.held.is_empty() && self.now >= self.held_until {
             let mut held = std::mem::take(&mut self.held);

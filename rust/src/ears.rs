@@ -6,7 +6,7 @@
 
 use crate::net::{self, Io};
 use crate::number::parse_i64;
-use crate::records::is_record;
+use crate::ours::is_record;
 use crate::reply::Cutter;
 use crate::shared::{Shared, ToCoordinator};
 use rustix::fd::OwnedFd;

@@ -12,10 +12,10 @@
 //! runs nothing.
 
 use crate::guard::Guard;
+use crate::ours::ADMIN;
 use crate::reply::{Broken, STRAY, aggregate, push_error, split_first};
 use crate::request::{Args, push_array, push_bulk, push_command};
 use crate::route::push_args;
-use crate::users::ADMIN;
 use memchr::{memchr, memmem};
 use std::collections::VecDeque;
 use std::ops::Range;

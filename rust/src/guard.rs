@@ -4,11 +4,10 @@
 //! Servers refuse before they act, and name the guard in ACL LOG. Its name is used for one script
 //! at a time, until its first refusal: so what ACL LOG says of it belongs to one run.
 
+use crate::ours::Name;
 use crate::reply::{aggregate, split_first, text};
 use crate::request::{push_array, push_bulk};
 
-/// How guards are called; the coordinator hides them.
-const PREFIX: &str = "threadis-guard-";
 /// Bytes that a key pattern cannot hold as they are, or only as a class with others.
 const AWKWARD: &[u8] = b"\0 \t\n\x0b\x0c\r";
 
@@ -25,7 +24,7 @@ pub(crate) struct Guard {
 impl Guard {
     /// A guard; `id` is nobody else's.
     pub(crate) fn new(id: &str) -> Self {
-        Self { name: name(id), is_made: false, retired: None }
+        Self { name: Name::Guard.of(id.as_bytes()), is_made: false, retired: None }
     }
 
     /// Its rules may not stand at the instance.
@@ -35,7 +34,7 @@ impl Guard {
 
     /// Takes another name.
     pub(crate) fn retire(&mut self, id: &str) {
-        self.retired = Some(std::mem::replace(&mut self.name, name(id)));
+        self.retired = Some(std::mem::replace(&mut self.name, Name::Guard.of(id.as_bytes())));
         self.is_made = false;
     }
 
@@ -84,10 +83,6 @@ impl Guard {
         }
         None
     }
-}
-
-fn name(id: &str) -> Vec<u8> {
-    [PREFIX, id].concat().into_bytes()
 }
 
 fn push_words(out: &mut Vec<u8>, words: &[impl AsRef<[u8]>]) {

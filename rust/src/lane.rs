@@ -10,9 +10,9 @@
 
 use crate::fences::Fences;
 use crate::net::{self, Io};
+use crate::ours::{ADMIN, Name};
 use crate::reply::Cutter;
 use crate::request::{push_array, push_bulk};
-use crate::users::ADMIN;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
@@ -20,10 +20,6 @@ use std::collections::VecDeque;
 pub const OUT_LIMIT: usize = 1024 * 1024;
 /// An emptied buffer larger than this is given back.
 pub(crate) const BUFFER_KEEP: usize = 1024 * 1024;
-
-/// What instances know lanes by, before what tells one from others: the coordinator waits until those
-/// of a stopped instance are gone.
-const NAME: &str = "threadis-lane-";
 
 /// What a lane's connection has been told, once, before the first command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -310,9 +306,10 @@ impl Lane {
     }
 }
 
-/// What an instance knows a lane of a worker by.
+/// What an instance knows a lane of a worker by: the coordinator waits until those of a stopped
+/// instance are gone.
 pub(crate) fn name(worker: usize, serial: u64) -> Vec<u8> {
-    format!("{NAME}{worker}-{serial}").into_bytes()
+    Name::Lane.of(format!("{worker}-{serial}").as_bytes())
 }
 
 /// The commands that put a new connection into a state, and how many replies they have. Its user

@@ -231,21 +231,6 @@ fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// The lines about commands that scripts ran, among what MONITOR shows on an instance.
-#[must_use]
-pub fn of_scripts(lines: &[u8]) -> Vec<u8> {
-    let mut found = Vec::new();
-    for line in lines.split_inclusive(|&byte| byte == b'\n') {
-        // `+seconds.micros [db lua] "command" …`: where clients have their address.
-        let bracket = memchr::memchr(b'[', line).unwrap_or(0);
-        let close = memchr::memchr(b']', &line[bracket..]).map_or(bracket, |at| bracket + at);
-        if line[bracket..close].ends_with(b" lua") {
-            found.extend_from_slice(line);
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,13 +240,5 @@ mod tests {
         let mut out = Vec::new();
         push_quoted(&mut out, b"a\"\\\n\r\t\x07\x08\x00\x7f\xff ~");
         assert_eq!(out, br#""a\"\\\n\r\t\a\b\x00\x7f\xff ~""#);
-    }
-
-    #[test]
-    fn only_what_scripts_ran_is_kept() {
-        let script = b"+1.000001 [0 lua] \"set\" \"[0 x]\"\r\n";
-        let client = b"+1.000001 [0 unix:/tmp/s] \"set\" \"[0 lua]\"\r\n";
-        assert_eq!(of_scripts(&[client.as_slice(), script, client].concat()), script);
-        assert!(of_scripts(b"+OK\r\n").is_empty());
     }
 }

@@ -13,7 +13,6 @@ use crate::net::Listener;
 use crate::scripts::Scripts;
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Shared};
-use crate::slow_log::SlowLog;
 use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
 use crate::tracking_table::Tracking;
@@ -46,10 +45,12 @@ use commits::{Finished as FinishedCommits, Locked, PyLockTable, Unsettled, Worke
 use config::Config;
 use convert::os_error;
 use facts::{
-    build_profile, glob_matches, is_our_channel, is_record, record_prefix, slot, unique_name,
+    build_profile, glob_matches, is_our_channel, is_our_name, is_record, our_prefix, record_prefix,
+    slot, unique_name,
 };
 use letters::{
-    ClientList, Command, Heard, Left, Logged, Ran, SentTooMuch, Stopped, Tally, letter_to_python,
+    ClientList, Command, Heard, Left, Logged, Ran, SentTooMuch, Stopped, Tally, denied,
+    letter_to_python, note_denied,
 };
 use lines::Lines;
 use placement::PyPlacement;
@@ -66,15 +67,16 @@ mod _core {
     #[pymodule_export]
     use super::{
         ClientList, Command, Heard, Left, Logged, Proxy, Ran, Replies, SentTooMuch, Stopped, Tally,
-        build_profile, elements, glob_matches, is_our_channel, is_record, record_prefix, slot,
-        unique_name,
+        build_profile, denied, elements, glob_matches, is_our_channel, is_our_name, is_record,
+        note_denied, our_prefix, record_prefix, slot, unique_name,
     };
     #[pymodule_export]
-    use super::{FinishedCommits, Locked, PyLockTable, Unsettled, WorkerCommits};
+    use super::{FinishedCommits, KnownScripts, Locked, Overdue, PyLockTable, Strayed, Unsettled};
     #[pymodule_export]
-    use super::{Interest, Lines, PyPlacement, Said, Subscribe, Subscribed, Trackers, Upstreams};
-    #[pymodule_export]
-    use super::{KnownScripts, Overdue, Strayed};
+    use super::{
+        Interest, Lines, PyPlacement, Said, Subscribe, Subscribed, Trackers, Upstreams,
+        WorkerCommits,
+    };
     #[pymodule_export]
     use crate::client_info::ClientInfo;
     #[pymodule_export]
@@ -123,6 +125,7 @@ impl Proxy {
             client_memory: config.client_memory / config.workers.len().max(1),
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
+            queues_nothing_when_full: config.queues_nothing_when_full,
             asks_who_first: config.asks_who_first,
             is_valkey: config.is_valkey,
             ordered_pipelines: config.ordered_pipelines,
@@ -133,7 +136,8 @@ impl Proxy {
             waited: Waited::default(),
             lock_table: LockTable::default(),
             finished: Finished::new().map_err(os_error)?,
-            slow_log: SlowLog::default(),
+            slow_log: crate::slow_log::SlowLog::default(),
+            denials: crate::denials::Denials::default(),
             scripts: Scripts::default(),
             monitors: AtomicUsize::new(0),
             users: Users::default(),
@@ -317,12 +321,7 @@ impl Proxy {
         self.shared.post_to_all(|| Mail::Busy);
     }
 
-    /// Says whether an instance is near its limit of memory.
-    fn set_tight(&self, is_tight: bool) {
-        self.shared.settings.tight.store(is_tight, Relaxed);
-    }
-
-    /// Whether one is, or has said so to a worker.
+    /// Whether an instance is near its limit of memory, or has said so to a worker.
     fn is_tight(&self) -> bool {
         self.shared.settings.tight.load(Relaxed)
     }

@@ -51,6 +51,7 @@ impl Settings {
             "newcomers-room" => self.newcomers_room.store(size, Relaxed),
             "newcomers-worker" => self.newcomers_worker.store(size, Relaxed),
             "log-all" => self.log_all.store(value != 0, Relaxed),
+            "tight" => self.tight.store(value != 0, Relaxed),
             "events" => self.events.store(value != 0, Relaxed),
             "protected-mode" => self.protected_mode.store(value != 0, Relaxed),
             _ => return false,

@@ -6,6 +6,7 @@ use crate::client::Client;
 use crate::client_info::ClientInfo;
 use crate::command::{Row, Table};
 use crate::commit::Unsettled;
+use crate::denials::Denials;
 use crate::ears::{Ears, Heard};
 use crate::finished::Finished;
 use crate::instance::InstanceState;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub unsubscribing_needs_subscription: bool,
     /// Who is not authenticated is not told which commands there are, as in newer servers.
     pub asks_who_first: bool,
+    /// At maxmemory instances queue nothing, not even what frees memory.
+    pub queues_nothing_when_full: bool,
     /// The instances are Valkey servers.
     pub is_valkey: bool,
     /// In a pipeline, a write waits for earlier writes on other instances.
@@ -75,6 +78,8 @@ pub struct Shared {
     pub finished: Finished,
     /// What SLOWLOG shall show besides what instances have run.
     pub slow_log: SlowLog,
+    /// For ACL LOG.
+    pub denials: Denials,
     /// What is known of scripts.
     pub scripts: Scripts,
     /// Clients in MONITOR, of all workers.
@@ -118,7 +123,8 @@ impl Shared {
     #[must_use]
     pub fn may_refuse(&self, row: &Row) -> bool {
         let settings = &self.settings;
-        (row.needs_memory && settings.tight.load(Relaxed)) || settings.busy().is_some()
+        let needs_memory = row.needs_memory || self.queues_nothing_when_full;
+        (needs_memory && settings.tight.load(Relaxed)) || settings.busy().is_some()
     }
 }
 

@@ -114,7 +114,9 @@ impl Worker {
         }
         let has_run =
             !reply.starts_with(b"-") && !reply.starts_with(b"_") && !reply.starts_with(b"*-");
-        self.show_kept(key.place, has_run);
+        if self.clients[key.place].executing.is_none() {
+            self.show_kept(key.place, has_run);
+        }
         if let Some(db) = change.db {
             self.change_state(key.place, |state| state.db = db);
         }

@@ -54,6 +54,8 @@ pub struct Tally {
     error_replies: u64,
     /// An instance had no memory left, since somebody last looked.
     pub saw_no_memory: bool,
+    /// The last one said that its client may not do that.
+    pub was_denial: bool,
     /// The last one said that the command did not run.
     was_rejection: bool,
 }
@@ -120,6 +122,7 @@ impl Tally {
         let kind = space.map_or(b"ERR".as_slice(), |at| &text[..at]);
         self.was_rejection = REJECTIONS.contains(&kind);
         self.saw_no_memory |= kind == b"OOM";
+        self.was_denial = kind == b"NOPERM";
         self.error_replies += 1;
         if let Some(count) = self.errors.get_mut(kind) {
             *count += 1;

@@ -10,7 +10,7 @@
 
 use crate::net::{self, Io};
 use crate::number::parse_i64;
-use crate::records;
+use crate::ours;
 use crate::reply::Cutter;
 use crate::shared::{Shared, ToCoordinator};
 use crate::subscriptions::Kind;
@@ -89,7 +89,7 @@ impl Upstreams {
     /// When the kernel has no random numbers.
     pub fn new(instances: usize) -> rustix::io::Result<Self> {
         let links = (0..instances).map(|_| Mutex::default()).collect();
-        Ok(Self { links, kept: Mutex::default(), marks: records::channel()? })
+        Ok(Self { links, kept: Mutex::default(), marks: ours::channel()? })
     }
 
     fn lock(&self, instance: usize) -> MutexGuard<'_, Option<Upstream>> {

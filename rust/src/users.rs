@@ -19,8 +19,6 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Whom instances allow everything, and clients never see.
-pub const ADMIN: &[u8] = b"threadis-admin";
 const DEFAULT: &[u8] = b"default";
 
 /// A user as the coordinator tells it.

@@ -69,6 +69,8 @@ pub struct Worker {
     pub(crate) dirty: Vec<usize>,
     /// Replies that came out of order this turn: client and sequence number.
     pub(crate) early: Vec<(usize, u32)>,
+    /// Clients that were denied a command in this turn, and its row.
+    pub(crate) denied: Vec<(usize, u32)>,
     /// Lanes that were read this turn.
     pub(crate) filled: Vec<usize>,
     /// Lanes that are not read until their client reads.
@@ -164,6 +166,7 @@ impl Worker {
             ready_lanes: Vec::new(),
             dirty: Vec::new(),
             early: Vec::new(),
+            denied: Vec::new(),
             filled: Vec::new(),
             paused: Vec::new(),
             pool: Vec::new(),

@@ -110,6 +110,8 @@ class ProxyConfig(Protocol):
     @property
     def unsubscribing_needs_subscription(self) -> bool: ...
     @property
+    def queues_nothing_when_full(self) -> bool: ...
+    @property
     def asks_who_first(self) -> bool: ...
     @property
     def is_valkey(self) -> bool: ...
@@ -518,10 +520,8 @@ class Proxy:
         """Say what a user may do: 0 everything, else lanes of its own by this number."""
     def set_open(self, is_open: bool) -> None:
         """Say whether a new connection may go on without a password."""
-    def set_tight(self, is_tight: bool) -> None:
-        """Say whether an instance is near its limit of memory."""
     def is_tight(self) -> bool:
-        """Whether one is, or has said so to a worker."""
+        """Whether an instance is near its limit of memory, or has said so to a worker."""
     def set_limit(self, name: str, value: int) -> None:
         """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all, client-memory,
         newcomers-worker (which gets new connections) or newcomers-room (how many, at most)."""
@@ -588,11 +588,14 @@ class Upstreams:
 
 @final
 class Lines:
-    """What MONITOR shows on an instance; clients get the lines about commands of scripts."""
+    """What MONITOR shows on an instance; clients get the lines about commands of their scripts."""
 
-    def __new__(cls, proxy: Proxy) -> Lines: ...
+    def __new__(cls, proxy: Proxy, databases: int, mark: bytes) -> Lines:
+        """``mark`` is in each script of ours."""
     def feed(self, data: bytes) -> None:
         """Pass on what is complete."""
+    def settle(self, number: int, db: int | None) -> None:
+        """Say what has become of a call: its client's database, or None if it does not count."""
 
 @final
 class KnownScripts:
@@ -685,6 +688,21 @@ def glob_matches(pattern: bytes, text: bytes) -> bool:
 
 def record_prefix(kind: str) -> bytes:
     """What names of records begin with: "prepared", "decided" or "waited"."""
+
+def denied(proxy: Proxy) -> list[tuple[int, ClientInfo]]:
+    """Tell which clients were denied something, each with Unix milliseconds, oldest first."""
+
+def note_denied(proxy: Proxy, client: ClientInfo) -> None:
+    """Take note that a client was just denied its command."""
+
+def our_prefix(kind: str | None = None) -> bytes:
+    """What names of our users and connections of a kind begin with; all of them, without a kind.
+
+    "admin", "guard", "lane", "script", "checked" or "line".
+    """
+
+def is_our_name(name: bytes) -> bool:
+    """Whether a user or a connection is ours."""
 
 def unique_name() -> bytes:
     """Name what nothing else is called: the rest of a record's name."""

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from threadis import ours
 from threadis.errors import DataError
 from threadis.health import Connection, HealthError
-from threadis.instance_config import HIDDEN_DATABASES
 from threadis.persistence import Source, Wanted
 from threadis.where import is_ours
 
@@ -114,6 +114,6 @@ async def _databases(connection: Connection) -> list[tuple[int, int]]:
 async def move_hidden(connection: Connection, before: int, now: int) -> None:
     """Let what is in our databases follow them, when clients have got more of theirs."""
     full = {db for db, _ in await _databases(connection)}
-    for offset in reversed(range(HIDDEN_DATABASES)):
+    for offset in reversed(range(ours.HIDDEN_DATABASES)):
         if before + offset in full:
             await connection.ask("SWAPDB", str(before + offset), str(now + offset))

@@ -51,6 +51,7 @@ class ServerFacts(msgspec.Struct, frozen=True):
     pushes_follow_replies: bool  # what a client publishes to itself comes behind the reply
     unsubscribing_needs_subscription: bool  # UNSUBSCRIBE without subscriptions is an error
     is_valkey: bool
+    queues_nothing_when_full: bool  # between MULTI and EXEC, at maxmemory
     asks_who_first: bool  # before AUTH nobody is told which commands there are
     client_fields: list[str]  # names of the fields of CLIENT INFO, in order
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import hiredis
 
+from threadis import ours
 from threadis.control import State
 from threadis.errors import DataError
-from threadis.instance_config import ADMIN
 from threadis.process import Activity, activity
 
 log = logging.getLogger("threadis")
@@ -78,7 +78,7 @@ class Health:
             self._connection = None
 
     async def _ask_on(self, connection: "Connection") -> None:
-        reply = await self._answered(connection.ask("AUTH", ADMIN, self._password))
+        reply = await self._answered(connection.ask("AUTH", ours.ADMIN.decode(), self._password))
         last_ready, last_survey = float("-inf"), float("-inf")  # the loop's time
         while reply.startswith(b"+OK"):
             pong = await self._answered(connection.ask("PING"))
@@ -181,7 +181,7 @@ async def ask(path: str, password: str, pid: int, words: list[str], seconds: flo
     try:
         async with asyncio.timeout(seconds):
             connection = await Connection.open(path, pid)
-            await connection.ask("AUTH", ADMIN, password)
+            await connection.ask("AUTH", ours.ADMIN.decode(), password)
             return await connection.ask(*words)
     except (OSError, EOFError, HealthError, ValueError):  # TimeoutError is an OSError
         return None

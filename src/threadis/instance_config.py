@@ -3,17 +3,16 @@
 import re
 from pathlib import Path
 
+from threadis import ours
 from threadis.config import Config
 from threadis.persistence import Wanted
 from threadis.server import Server
 
 # Connections an instance accepts: few clients may still need many lanes, and the supervisor asks
 LEAST_LANES, SPARE_LANES = 10_000, 32
-HIDDEN_DATABASES = 2  # records of writes over several instances; copies of borrowed keys
 REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
 # Directives about clients, which the proxy has
 OF_CLIENTS = ("client-output-buffer-limit", "client-query-buffer-limit", "maxmemory-clients")
-ADMIN = "threadis-admin"  # the user as whom we come; the workers' lanes know it, too
 # Directives that name files, by the field of ``Wanted`` that has the servers' default
 FILE_NAMES = {"dump": "dbfilename", "folder": "appenddirname", "log": "appendfilename"}
 
@@ -37,13 +36,13 @@ def text(
         f"logfile {quote(str(folder / 'server.log'))}",
         "daemonize no",
         # Ours, hidden from clients; the others are theirs
-        f"user {ADMIN} on >{password} ~* &* +@all",
+        f"user {ours.ADMIN.decode()} on >{password} ~* &* +@all",
         "protected-mode yes",
         # Through the proxy every client looks local: "local" is judged there
         f"enable-debug-command {yes_if_any(config.enable_debug_command)}",
         f"enable-module-command {yes_if_any(config.enable_module_command)}",
         f"enable-protected-configs {yes_if_any(config.enable_protected_configs)}",
-        f"databases {config.databases + HIDDEN_DATABASES}",
+        f"databases {config.databases + ours.HIDDEN_DATABASES}",
         f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
         "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
         "tcp-backlog 511",

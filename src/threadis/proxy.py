@@ -46,6 +46,7 @@ class CoreConfig:
     tcp_keepalive: int
     pushes_follow_replies: bool
     unsubscribing_needs_subscription: bool
+    queues_nothing_when_full: bool
     asks_who_first: bool
     is_valkey: bool
     ordered_pipelines: bool
@@ -203,6 +204,7 @@ def core_config(
         tcp_keepalive=start.tcp_keepalive,
         pushes_follow_replies=facts.pushes_follow_replies,
         unsubscribing_needs_subscription=facts.unsubscribing_needs_subscription,
+        queues_nothing_when_full=facts.queues_nothing_when_full,
         asks_who_first=facts.asks_who_first,
         is_valkey=facts.is_valkey,
         ordered_pipelines=start.ordered_pipelines,

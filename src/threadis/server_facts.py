@@ -40,6 +40,7 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
     for reply in (entries, hello2, own, info, hello3):
         if isinstance(reply, hiredis.ReplyError):  # a script runs there, say
             raise LinkError(f"TRYAGAIN instance {index}: {reply}")
+    server = merging.parse(info.decode())["Server"]
     says = dict(zip(hello2[::2], hello2[1::2], strict=True))
     return ServerFacts(
         commands=commands.derive(entries, is_split=is_split),
@@ -47,7 +48,8 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
         hello3=[(name, encode(field)) for name, field in hello3.items()],
         pushes_follow_replies=pushes_follow_replies(says),
         unsubscribing_needs_subscription=isinstance(unsubscribed, hiredis.ReplyError),
-        asks_who_first=asks_who_first(merging.parse(info.decode())["Server"]),
+        queues_nothing_when_full=queues_nothing_when_full(server),
+        asks_who_first=asks_who_first(server),
         is_valkey=says[b"server"] == b"valkey",
         client_fields=[field.split("=")[0] for field in own.decode().split()],
     )
@@ -61,5 +63,13 @@ def pushes_follow_replies(hello: dict[bytes, Any]) -> bool:
 
 def asks_who_first(info: Mapping[str, str]) -> bool:
     """Whether AUTH comes before everything else: since Valkey 8.1."""
-    version = [int(part) for part in info.get("valkey_version", "0").split(".")[:2]]
-    return version >= [8, 1]
+    return _valkey_version(info) >= [8, 1]
+
+
+def queues_nothing_when_full(info: Mapping[str, str]) -> bool:
+    """Whether MULTI queues nothing without memory, not even what frees some: before Valkey 9."""
+    return _valkey_version(info) < [9, 0]
+
+
+def _valkey_version(info: Mapping[str, str]) -> list[int]:
+    return [int(part) for part in info.get("valkey_version", "0").split(".")[:2]]

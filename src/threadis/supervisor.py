@@ -21,6 +21,7 @@ from threadis import (
     kept,
     listeners,
     orphans,
+    ours,
     plan,
     server,
     where,
@@ -41,7 +42,6 @@ log = logging.getLogger("threadis")
 SETTLE_LIMIT = 10.0  # seconds for the instances to be ready; then we serve what there is
 GRACE = 5.0  # seconds for running commands to be answered at the end
 BRIEF_GRACE = 0.5  # the same at SHUTDOWN
-CHECKED = b"threadis-checked"  # a user that tries the rules of others
 NOTHING_TO_RELOAD = "SIGHUP: ignored, nothing is read again; use CONFIG SET, or start again"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -246,14 +246,14 @@ class Supervisor:
         if ready is None or not self._users:
             return
         for name, rules in self._users.items():
-            words = [b"ACL", b"SETUSER", CHECKED, b"reset", *rules, b"off"]
+            words = [b"ACL", b"SETUSER", ours.CHECKED, b"reset", *rules, b"off"]
             told = [word.decode("utf-8", "surrogateescape") for word in words]
             reply = await ready.ask(*told)
             if reply is not None and reply.startswith(b"-"):
                 where = self._config.aclfile or kept.acl_file(self._config)
                 text = reply[1:].decode("utf-8", "replace").strip()
                 raise ConfigError(f"users: {name.decode()}: {text}; mend it in {where}")
-        await ready.ask("ACL", "DELUSER", CHECKED.decode())
+        await ready.ask("ACL", "DELUSER", ours.CHECKED.decode())
 
     def _raise_file_limit(self, instances: int, workers: int) -> int:
         """How many clients may be served, with the open files that the system grants."""

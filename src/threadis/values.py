@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
+from threadis import ours
 from threadis.errors import ConfigError
 from threadis.machine import parse_cpu_list
 
@@ -161,7 +162,7 @@ def user_lines(name: str, raw: object) -> tuple[str, ...]:
     for one in raw:
         line = text(name, one).strip().removeprefix("user ").strip()
         user = line.split(" ")[0]
-        if not user or user.startswith("threadis-") or user in found:
+        if not user or ours.is_ours(user.encode()) or user in found:
             raise ConfigError(
                 f"{name}: {one!r} does not begin with the name of another user; names that begin "
                 "with threadis- are reserved"

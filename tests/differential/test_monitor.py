@@ -1,10 +1,12 @@
 """MONITOR shows what the bare server shows: every command, once, in the same words."""
 
 import re
+from typing import Final
 
 import pytest
 
 from differential.pair import Both, Pair
+from differential.test_keyspace import spread
 from differential.wire import Word
 
 TIME_AND_ADDRESS = re.compile(rb"^\+\d+\.\d{6} \[(\d+) ([^\]]*)\]")
@@ -108,6 +110,59 @@ def test_commands_of_scripts_are_shown(pair: Pair) -> None:
             inside = [shown(monitor.ours.read().raw).split(b" ", 1)[1] for _ in range(2)]
             assert inside == [b'lua "set" "a" "b"\r\n', b'lua "PING"\r\n']
             client.same("EVAL", script, 1, "a", "b")
+
+
+A, B, C, D = spread("m", each=1)  # on four instances
+CALLS: Final = "redis.call('set',{0},1) return redis.call('get',{1})"
+SCRIPTS: Final = {
+    "proved": (CALLS.format("KEYS[1]", "KEYS[1]"), 1, A),
+    "may stray": (CALLS.format("ARGV[1]", "KEYS[1]"), 1, A, A),
+    "strays": (CALLS.format("KEYS[1]", "ARGV[1]"), 1, A, B),
+    "strays after a write": (
+        "redis.call('set',KEYS[1],1) redis.call('set',ARGV[1],1) return redis.call('get',ARGV[1])",
+        1, B, C,
+    ),
+    "on several": (CALLS.format("KEYS[1]", "KEYS[2]"), 2, A, D),
+    "without keys": ("for i=1,40 do redis.call('set','m'..i,1) end", 0),
+    "more each time": ("return redis.call('get',redis.call('get','next') or 'next')", 0),
+    "lists": ("return #redis.call('keys','*')", 0),
+    "fails": ("return redis.pcall('lpush',KEYS[1],ARGV[1])", 1, A, "x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_shown_as_by_one_server(pair: Pair, name: str) -> None:
+    """Once, in its client's database, and nothing of ours beside it."""
+    words = ("EVAL", *SCRIPTS[name])
+    with pair.both() as monitor, pair.both() as client:
+        for db in (0, 3):
+            client.same("SELECT", db)
+            client.same("MSET", "next", A, A, 1, C, "other")
+            monitor.same("MONITOR")
+            for _ in range(3):
+                client.same(*words)
+                count = 1 + len(re.findall(rb"redis\.p?call", str(SCRIPTS[name][0]).encode()))
+                count += 39 if name == "without keys" else 0
+                same_lines(monitor, count)
+            # Whatever else an instance has told would come before this.
+            client.same("EVAL", "for _, key in ipairs(KEYS) do redis.call('type',key) end", 4,
+                        A, B, C, D)  # fmt: skip
+            same_lines(monitor, 5)
+            monitor.same("RESET")
+
+
+def test_a_transaction_with_a_script_is_shown_once(pair: Pair) -> None:
+    with pair.both() as monitor, pair.both() as client:
+        monitor.same("MONITOR")
+        client.same("MULTI")
+        client.same("SET", A, 1)
+        client.same("EVAL", "return redis.call('get',ARGV[1])", 1, A, B)
+        client.same("SET", B, 2)
+        client.same("EXEC")
+        bare = [shown(monitor.bare.read().raw) for _ in range(6)]
+        ours = [shown(monitor.ours.read().raw) for _ in range(6)]
+        assert sorted(ours) == sorted(bare)  # what scripts run may come behind the next command
+        nothing_else(monitor, client)
 
 
 def test_what_a_monitor_may_do(pair: Pair, protocol: int) -> None:

@@ -25,6 +25,7 @@ pub(super) struct Config {
     pub(super) tcp_keepalive: u64,
     pub(super) pushes_follow_replies: bool,
     pub(super) unsubscribing_needs_subscription: bool,
+    pub(super) queues_nothing_when_full: bool,
     pub(super) asks_who_first: bool,
     pub(super) is_valkey: bool,
     pub(super) ordered_pipelines: bool,

@@ -1,7 +1,7 @@
 //! What anybody may ask.
 
 use super::convert::os_error;
-use crate::records::{self, Record};
+use crate::ours::{self, Name, Record};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -30,22 +30,49 @@ pub(super) fn record_prefix<'py>(py: Python<'py>, kind: &str) -> PyResult<Bound<
     Ok(PyBytes::new(py, record.prefix()))
 }
 
+/// What names of our users and connections of a kind begin with: "admin", "guard", "lane",
+/// "script", "checked" or "line"; all of them, without a kind.
+#[pyfunction]
+#[pyo3(signature = (kind = None))]
+pub(super) fn our_prefix<'py>(
+    py: Python<'py>,
+    kind: Option<&str>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let prefix = match kind {
+        None => ours::OURS,
+        Some("admin") => ours::ADMIN,
+        Some("guard") => Name::Guard.prefix(),
+        Some("lane") => Name::Lane.prefix(),
+        Some("script") => Name::Script.prefix(),
+        Some("checked") => Name::Checked.prefix(),
+        Some("line") => Name::Line.prefix(),
+        Some(_) => return Err(PyValueError::new_err("no such name")),
+    };
+    Ok(PyBytes::new(py, prefix))
+}
+
+/// Whether a user or a connection is ours.
+#[pyfunction]
+pub(super) fn is_our_name(name: &[u8]) -> bool {
+    ours::is_ours(name)
+}
+
 /// What nothing else is called: the rest of a record's name.
 #[pyfunction]
 pub(super) fn unique_name(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
-    records::unique().map(|name| PyBytes::new(py, &name)).map_err(os_error)
+    ours::unique().map(|name| PyBytes::new(py, &name)).map_err(os_error)
 }
 
 /// Whether a key is one of our records.
 #[pyfunction]
 pub(super) fn is_record(key: &[u8]) -> bool {
-    records::is_record(key)
+    ours::is_record(key)
 }
 
 /// Whether a channel is ours.
 #[pyfunction]
 pub(super) fn is_our_channel(name: &[u8]) -> bool {
-    records::is_channel(name)
+    ours::is_channel(name)
 }
 
 /// The slot of a key.

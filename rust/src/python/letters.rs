@@ -1,5 +1,6 @@
 //! Letters of the workers, as the coordinator reads them; `_core.pyi` explains each.
 
+use super::Proxy;
 use super::commits::{Finished, Locked, Unsettled};
 use super::pubsub::{Interest, Said, Subscribe, Subscribed};
 use super::scripts::{Overdue, Strayed};
@@ -84,6 +85,18 @@ pub(super) struct Tally {
 #[pyclass(frozen, get_all)]
 pub(super) struct Stopped {
     pub(super) worker: usize,
+}
+
+/// Clients that were denied something, each with Unix milliseconds.
+#[pyfunction]
+pub(super) fn denied(proxy: &Proxy) -> Vec<(u64, ClientInfo)> {
+    proxy.shared.denials.all()
+}
+
+/// A client was just denied its command.
+#[pyfunction]
+pub(super) fn note_denied(proxy: &Proxy, client: &ClientInfo) {
+    proxy.shared.denials.add(client.clone());
 }
 
 pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py<PyAny>> {

@@ -1,35 +1,56 @@
 //! What MONITOR shows on an instance, on its way to the monitors among the clients.
 
 use super::Proxy;
-use crate::monitor::of_scripts;
+use crate::script_lines::ScriptLines;
 use crate::shared::{Mail, Shared};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
-/// One instance's lines, of which the clients' monitors get those about scripts.
+/// One instance's lines, of which the clients' monitors get those about their scripts.
 #[pyclass]
 pub(super) struct Lines {
     shared: Arc<Shared>,
     buffer: Vec<u8>,
+    of_scripts: ScriptLines,
 }
 
 #[pymethods]
 impl Lines {
+    /// `mark` is in each script of ours.
     #[new]
-    fn new(proxy: &Proxy) -> Self {
-        Self { shared: Arc::clone(&proxy.shared), buffer: Vec::new() }
+    fn new(proxy: &Proxy, databases: u32, mark: Vec<u8>) -> Self {
+        Self {
+            shared: Arc::clone(&proxy.shared),
+            buffer: Vec::new(),
+            of_scripts: ScriptLines::new(databases, mark),
+        }
     }
 
     /// Passes on what is complete.
     fn feed(&mut self, data: &[u8]) {
         self.buffer.extend_from_slice(data);
         let complete = memchr::memrchr(b'\n', &self.buffer).map_or(0, |end| end + 1);
-        let lines: Arc<[u8]> = of_scripts(&self.buffer[..complete]).into();
+        let mut shown = Vec::new();
+        self.of_scripts.take(&self.buffer[..complete], &mut shown);
         self.buffer.drain(..complete);
-        if !lines.is_empty() {
-            for door in &self.shared.doors {
-                door.mailbox.post(Mail::Lines(Arc::clone(&lines)));
-            }
+        self.post(shown);
+    }
+
+    /// Says what has become of a call: the database of its client, or nothing if it does not count.
+    #[pyo3(signature = (number, db))]
+    fn settle(&mut self, number: u64, db: Option<u32>) {
+        let mut shown = Vec::new();
+        self.of_scripts.settle(number, db, &mut shown);
+        self.post(shown);
+    }
+
+    fn post(&self, shown: Vec<u8>) {
+        if shown.is_empty() {
+            return;
+        }
+        let lines: Arc<[u8]> = shown.into();
+        for door in &self.shared.doors {
+            door.mailbox.post(Mail::Lines(Arc::clone(&lines)));
         }
     }
 }

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple
 
-from threadis import _core, control, placement, resp
+from threadis import _core, control, ours, placement, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator import keyspace, modules
 from threadis.coordinator.acl import Acl
@@ -65,7 +65,6 @@ RETRY = 0.05  # seconds between attempts to make an instance ready
 RECOVERY_LIMIT = 3.0  # seconds for all to be ready; then we serve what there is
 RECOVERY_LOOK = 0.01  # seconds between looks meanwhile
 INTERNAL_ERROR = resp.error("ERR threadis: internal error, see the log")
-LANE_NAME = b" name=threadis-lane-"  # as CLIENT LIST shows the workers' connections
 
 
 class Coordinator:
@@ -94,7 +93,8 @@ class Coordinator:
         self._library = Library(links, self.locks, taught, self._busy)
         is_valkey = self.clients.dialect.is_valkey
         self._pause = Pause(core, self._library, takes_more=is_valkey)
-        callers = Callers()
+        self._monitoring = Monitoring(core, links, start.databases)
+        callers = Callers(self._monitoring)
         self._logs = Logs(core, links, callers)
         # Servers that have CLIENT NO-TOUCH run a blocked command again when it is woken.
         is_7_2 = any(row.name == "client|no-touch" for row in rows)
@@ -123,6 +123,7 @@ class Coordinator:
             Borrowing(links, self._table, start.databases),
             self._tracking,
             self._pubsub.events,
+            self._tightness,
         )
         self._blocking = Blocking(
             self._execution,
@@ -153,9 +154,9 @@ class Coordinator:
             self._tallies,
             self._tracking,
             self._commits,
+            self._users,
             self._held,
         )
-        self._monitoring = Monitoring(core, links)
         self._handlers: dict[str, Handler] = {
             "info": information.info,
             "config|get": self._configuration.get,
@@ -173,7 +174,7 @@ class Coordinator:
             "shutdown": Ending(links, self.locks, self._busy, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
             **modules.handlers(),
-            **Acl(links, self._users, start.databases).handlers(),
+            **Acl(core, links, self._users, start.databases).handlers(),
             **acl_file.handlers(),
             **Everywhere(links, self._departures, start.databases).handlers(),
             **Latency(links, self._tallies).handlers(),
@@ -371,7 +372,7 @@ class Coordinator:
             except Exception:
                 log.exception("instance %d is not ready; it is tried again", index)
             else:
-                is_alone = isinstance(known, bytes) and LANE_NAME not in known
+                is_alone = isinstance(known, bytes) and b" name=" + ours.LANE not in known
                 if is_alone and self._links.instance(index) is instance:
                     self._links.unprepared.discard(index)
                     self._links.prepared[index] = instance.socket

@@ -3,18 +3,25 @@
 import asyncio
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
+from threadis.commands import SCRIPTS
+from threadis.coordinator import client_fields
 from threadis.coordinator.links import Kind, Links, value
-from threadis.coordinator.users import HIDDEN, Denial, Users
+from threadis.coordinator.users import Denial, Users
 
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 DEFAULT_COUNT = 10  # entries that ACL LOG shows
-OUR_NAMES = re.compile(rb" name=threadis-[^ ]*")  # of lanes, and of connections that run scripts
+OUR_NAMES = re.compile(
+    rb" name=" + re.escape(_core.our_prefix()) + rb"[^ ]*"
+)  # of lanes, and of connections that run scripts
 # Where our connections come from, with the name of an instance's socket: as of a peer that is gone
 OUR_SOCKETS = re.compile(rb"id=\d+ addr=.*? laddr=.*? fd=-?\d+")
+COMMAND = re.compile(rb" cmd=([^ ]*)")
+NEAR = 2000.0  # milliseconds between a denial and its entry, on a busy machine
 OUR_FLAGS = re.compile(rb" flags=[^ ]*")
 DATABASE = re.compile(rb" db=(\d+)")
 MOST = b"100000"  # entries asked of each instance: more than any keeps
@@ -23,7 +30,8 @@ MOST = b"100000"  # entries asked of each instance: more than any keeps
 class Acl:
     """The subcommands that know of users."""
 
-    def __init__(self, links: Links, users: Users, databases: int) -> None:
+    def __init__(self, core: _core.Proxy, links: Links, users: Users, databases: int) -> None:
+        self._core = core
         self._links, self._users, self._databases = links, users, databases
 
     def handlers(self) -> dict[str, Handler]:
@@ -59,7 +67,7 @@ class Acl:
         shown = []
         for line in value(reply):
             head, name, *rules = line.split(b" ") if b" " in line else (b"", line)
-            if not _is_hidden(name):
+            if not ours.is_ours(name):
                 whole = b" ".join([head, name, *self._users.shown(rules)])
                 shown.append(resp.bulk(whole if head else name))
         return resp.array(shown)
@@ -88,7 +96,7 @@ class Acl:
         return b"%s%d\r\n%s" % (reply[:1], len(shown), b"".join(shown))
 
     async def _dry_run(self, command: _core.Command) -> bytes:
-        if _is_hidden(command.args[2]):
+        if ours.is_ours(command.args[2]):
             name = command.args[2].decode(errors="replace")
             return resp.error(f"ERR User '{name}' not found")
         return await self._ask(command)
@@ -109,13 +117,14 @@ class Acl:
         replies = await asyncio.gather(
             *(self._links.raw(index, [asked], kind=kind) for index in everyone)
         )
+        denied = _core.denied(self._core)
         entries = [
-            Entry(one, self._users.who, self._databases)
+            Entry(one, self._users.who, denied, self._databases)
             for (reply,) in replies
             for one in _core.elements(reply)
         ]
         shown = sorted(
-            (one for one in entries if not _is_hidden(one.user)),
+            (one for one in entries if not ours.is_ours(one.user)),
             key=lambda one: float(one.fields[b"age-seconds"]),
         )
         merged: dict[tuple[bytes, ...], Entry] = {}
@@ -131,8 +140,14 @@ class Acl:
 class Entry:
     """One entry of ACL LOG."""
 
-    def __init__(self, reply: bytes, who: Callable[[bytes, Denial], bytes], databases: int) -> None:
-        self._databases = databases
+    def __init__(
+        self,
+        reply: bytes,
+        who: Callable[[bytes, Denial], bytes],
+        denied: list[tuple[int, _core.ClientInfo]],
+        databases: int,
+    ) -> None:
+        self._denied, self._databases = denied, databases
         self._head = reply[: reply.index(b"\n") + 1]
         self._parts = _core.elements(reply)
         known: dict[bytes, Any] = {}
@@ -146,7 +161,7 @@ class Entry:
 
     def _database(self, found: re.Match[bytes]) -> bytes:
         """The database of a command; that of copies is nobody's."""
-        return found[0] if int(found[1]) < self._databases else b" db=0"
+        return b" db=0" if ours.is_hidden(int(found[1]), self._databases) else found[0]
 
     def encode(self) -> bytes:
         """The entry as the server writes it."""
@@ -158,19 +173,36 @@ class Entry:
                 case b"username":
                     shown = resp.bulk(self.user)
                 case b"client-info":
-                    text = OUR_NAMES.sub(b" name=", value(shown))
-                    text = OUR_SOCKETS.sub(b"id=0 addr=?:0 laddr=?:0 fd=-1", text)
-                    text = DATABASE.sub(self._database, OUR_FLAGS.sub(b" flags=N", text))
-                    user = (b" user=" + self._logged_as, b" user=" + self.user)
-                    shown = resp.bulk(text.replace(*user))
+                    shown = resp.bulk(self._client(value(shown)))
             parts += [name, shown]
         return self._head + b"".join(parts)
 
+    def _client(self, text: bytes) -> bytes:
+        """The client, if we know it; else our connection as one of a client that is gone."""
+        names = [one.partition("=")[0] for one in text.decode(errors="replace").split()]
+        command = COMMAND.search(text)
+        found = self._find(command[1].decode() if command else "")
+        if found:
+            return client_fields.line(found, names).encode()
+        text = OUR_SOCKETS.sub(b"id=0 addr=?:0 laddr=?:0 fd=-1", OUR_NAMES.sub(b" name=", text))
+        text = DATABASE.sub(self._database, OUR_FLAGS.sub(b" flags=N", text))
+        return text.replace(b" user=" + self._logged_as, b" user=" + self.user)
 
-def _is_hidden(name: bytes) -> bool:
-    return name.startswith(HIDDEN)
+    def _find(self, command: str) -> _core.ClientInfo | None:
+        """The client that was denied something of this kind at that moment."""
+        when = time.time() * 1000 - float(self.fields[b"age-seconds"]) * 1000
+        is_login = self.fields[b"reason"] == b"auth"
+        commands = SCRIPTS if self.fields[b"context"] == b"lua" else {command}
+        found = [
+            (abs(moment - when), at)
+            for at, (moment, client) in enumerate(self._denied)
+            if (client.user == self.user or is_login)
+            and (client.command in commands or client.command == command)
+        ]
+        distance, at = min(found, default=(NEAR, 0))
+        return self._denied[at][1] if distance < NEAR else None
 
 
 def _visible(name: bytes) -> bytes:
     """A name that may be asked for; of ours, one that does not exist."""
-    return HIDDEN + os.urandom(16).hex().encode() if _is_hidden(name) else name
+    return ours.LINE + os.urandom(16).hex().encode() if ours.is_ours(name) else name

@@ -11,14 +11,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from threadis import _core, control, kept, resp
+from threadis import _core, control, kept, ours, resp
 from threadis.coordinator.links import Links, Words, value
 from threadis.coordinator.rights import spoken
-from threadis.coordinator.users import HIDDEN, Rules, Users
+from threadis.coordinator.users import Rules, Users
 
 log = logging.getLogger(__name__)
 
-SCRATCH: Final = HIDDEN + b"line-"
 UNSAVED: Final = resp.error(
     "ERR There was an error trying to save the ACLs. Please check the server logs for more "
     "information"
@@ -88,7 +87,7 @@ class AclFile:
         for number, words in kept.lines(content):
             if words[0] != b"user" or len(words) < 2:
                 errors.append((number, f"{self._path}:{number} {NO_USER}"))
-            elif re.search(rb"[\s\0]", words[1]) or words[1].startswith(HIDDEN):
+            elif re.search(rb"[\s\0]", words[1]) or ours.is_ours(words[1]):
                 name = words[1].decode(errors="replace")
                 why = f"'{self._path}:{number}: username '{name}' contains invalid characters."
                 errors.append((number, why))
@@ -115,7 +114,7 @@ class AclFile:
         if not several:
             return []
         first = self._links.any_ready()
-        names = [SCRATCH + b"%d" % number for number in range(len(several))]
+        names = [ours.LINE + b"%d" % number for number in range(len(several))]
         made: list[Words] = [
             [b"ACL", b"SETUSER", name, *rules] for name, rules in zip(names, several, strict=True)
         ]

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from threadis import ours
 from threadis.coordinator import fenced, scarcity
 from threadis.coordinator.events import telling
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, values
@@ -23,8 +24,6 @@ from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.table import Access, Table
 
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
-# Hidden databases, counted from the first that clients cannot select.
-SCRATCH = 1
 # Not FLUSHDB: that is told to whoever tracks keys.
 SWEEP = b"for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('DEL', key) end"
 NO_EXPIRY, GONE = -1, -2  # PEXPIRETIME
@@ -67,7 +66,7 @@ class Borrowing:
         self._links = links
         self._table = table
         self._alone = [asyncio.Lock() for _ in links.everyone()]
-        self.scratch = databases + SCRATCH  # without keys between two commands
+        self.scratch = ours.copies(databases)  # without keys between two commands
 
     async def fetch(self, keys: Iterable[Access], db: int) -> dict[bytes, Copy]:
         """Copy the keys that exist from their owners; of those never read, only that they do."""

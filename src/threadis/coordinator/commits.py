@@ -34,7 +34,7 @@ from typing import Any
 import hiredis
 import msgspec
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
 from threadis.coordinator import scarcity
 from threadis.coordinator.links import (
     Kind,
@@ -45,13 +45,12 @@ from threadis.coordinator.links import (
 )
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.phases import Part, Phases, RefusedError, results_in, results_of
-from threadis.coordinator.records import DECIDED, PREPARED, Prepared
+from threadis.coordinator.records import Prepared
 from threadis.coordinator.table import Table
 from threadis.coordinator.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-RECORDS = 0  # a hidden database, counted from the first that clients cannot select
 FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundred bytes
 FORGET_AGAIN = 1.0  # seconds until they are deleted where that has failed
 RETRY = 0.05  # seconds between attempts to settle what a crash left open
@@ -71,7 +70,7 @@ class Commits:
         self._links = links
         self._locks = locks
         self._table = table
-        self._records = databases + RECORDS
+        self._records = ours.records(databases)
         self._phases = Phases(links, self._records)
         self._done: dict[int, list[bytes]] = {}  # records to delete, by the instance that decided
         self._late: set[int] = set()  # instances that did not delete theirs in time
@@ -205,7 +204,7 @@ class Commits:
 
     async def _settle_all(self, name: bytes, first: int, others: list[int]) -> None:
         for index in others:
-            await _retry(partial(self._settle, index, PREPARED + name))
+            await _retry(partial(self._settle, index, ours.PREPARED + name))
         await _retry(partial(self._forget, first, name))
 
     def unsettled(self, letter: _core.Unsettled) -> None:
@@ -248,8 +247,8 @@ class Commits:
             if payload is None:
                 return
             record = Prepared.decode(payload)
-            name = key.removeprefix(PREPARED)
-            if await self._ask(record.first, b"EXISTS", DECIDED + name):
+            name = key.removeprefix(ours.PREPARED)
+            if await self._ask(record.first, b"EXISTS", ours.DECIDED + name):
                 hidden = [b"SELECT", b"%d" % self._records]
                 part = [*record.commands, hidden, [b"DEL", key], [b"SELECT", b"%d" % record.db]]
                 try:
@@ -274,18 +273,18 @@ class Commits:
 
         Where the instance that decides is not there, the keys are locked until it is.
         """
-        for key in await self._ask(index, b"KEYS", PREPARED + b"*"):
+        for key in await self._ask(index, b"KEYS", ours.PREPARED + b"*"):
             payload = await self._ask(index, b"GET", key)
-            if payload is None or self._is_running(key.removeprefix(PREPARED)):
+            if payload is None or self._is_running(key.removeprefix(ours.PREPARED)):
                 continue
             try:
                 await self._settle(index, key)
             except (LinkError, RefusedError):
                 record = Prepared.decode(payload)
                 self._spawn(self._recover_later(index, key, record))
-        for key in await self._ask(index, b"KEYS", DECIDED + b"*"):
+        for key in await self._ask(index, b"KEYS", ours.DECIDED + b"*"):
             payload = await self._ask(index, b"GET", key)
-            name = key.removeprefix(DECIDED)
+            name = key.removeprefix(ours.DECIDED)
             if payload is not None and not self._is_running(name):
                 others = msgspec.json.decode(payload, type=list[int])
                 self._spawn(self._settle_all(name, index, others))
@@ -300,12 +299,12 @@ class Commits:
             await _retry(partial(self._settle, index, key))
 
     async def _forget(self, first: int, name: bytes) -> None:
-        await self._ask(first, b"DEL", DECIDED + name)
+        await self._ask(first, b"DEL", ours.DECIDED + name)
 
     def _forget_soon(self, first: int, name: bytes) -> None:
         """Delete a record together with those of the next moment."""
         names = self._done.setdefault(first, [])
-        names.append(DECIDED + name)
+        names.append(ours.DECIDED + name)
         if len(names) == 1:
             self._spawn(self._forget_after_a_while(first))
 
@@ -317,7 +316,7 @@ class Commits:
         """Delete all that can be deleted; what an instance does not delete now, a while later."""
         while True:
             names = self._done.pop(first, [])
-            names += [DECIDED + name for name in self._workers.take_finished(first)]
+            names += [ours.DECIDED + name for name in self._workers.take_finished(first)]
             if not names:
                 return
             try:

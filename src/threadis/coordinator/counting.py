@@ -3,6 +3,8 @@
 Only the time is the instances': what theirs took together, our own calls of that name included.
 """
 
+from collections.abc import Mapping
+
 from threadis.coordinator import merging
 from threadis.coordinator.merging import Sections
 from threadis.coordinator.tallies import Tally
@@ -25,6 +27,14 @@ def put_in(merged: Sections, tally: Tally) -> None:
         merged["Latencystats"] = {
             name: value for name, value in merged["Latencystats"].items() if name in shown
         }
+
+
+def leave_out(merged: Sections, refused: Mapping[bytes, int]) -> None:
+    """Take away what guards of scripts were refused, by reason: no client was."""
+    stats = merged.get("Stats", {})
+    for reason, field in ((b"key", "acl_access_denied_key"), (b"command", "acl_access_denied_cmd")):
+        if field in stats:
+            stats[field] = str(max(int(stats[field]) - refused.get(reason, 0), 0))
 
 
 def _commands(theirs: dict[str, str], tally: Tally) -> dict[str, str]:

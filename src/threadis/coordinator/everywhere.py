@@ -9,11 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from threadis import _core, resp
-from threadis.coordinator.commits import RECORDS
+from threadis import _core, ours, resp
 from threadis.coordinator.departures import LEFT, Departures
 from threadis.coordinator.links import Kind, Links, Words, value
-from threadis.coordinator.records import WAITED
 
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 WHOLE: Final = re.compile(rb"0|-?[1-9][0-9]{0,17}")
@@ -24,7 +22,7 @@ class Everywhere:
 
     def __init__(self, links: Links, departures: Departures, databases: int) -> None:
         self._links, self._departures = links, departures
-        self._hidden = databases + RECORDS
+        self._hidden = ours.records(databases)
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""
@@ -113,7 +111,7 @@ class Everywhere:
         self, command: _core.Command, words: list[bytes], timeout: int, waits: bool
     ) -> int | None:
         """1 if everything is on the disks of all instances; None if the client leaves before."""
-        mark = WAITED + _core.unique_name()
+        mark = ours.WAITED + _core.unique_name()
         ask: list[Words] = [[*words, b"%d" % timeout]]
         if not waits:
             ask = [[b"MULTI"], *ask, [b"EXEC"]]

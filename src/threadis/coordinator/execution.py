@@ -21,6 +21,7 @@ from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Table
+from threadis.coordinator.tightness import Tightness
 from threadis.coordinator.tracking import Tracking
 
 
@@ -37,7 +38,9 @@ class Execution:
         borrowing: Borrowing,
         tracking: Tracking,
         events: Events,
+        tightness: Tightness,
     ) -> None:
+        self.tightness = tightness
         self.events = events
         self.links = links
         self.tracking = tracking
@@ -68,6 +71,8 @@ class Execution:
             names = [(db, access.key) for access in keys]
             async with self.locks.stand_in_line(names, within):
                 return (await self.links.raw(index, [args], db=db, kind=kind))[0]
+        if refusal := await self.tightness.refusal_of(args, db, kind):
+            return refusal
         plan = plans.PLANS.get(parsed.row.name)
         extra = plans.other_databases(parsed, db)
         async with self.hold([*lock_names(keys, db), *extra], within) as lock:

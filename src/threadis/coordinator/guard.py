@@ -7,21 +7,28 @@ ACL LOG says of it belongs to one run.
 """
 
 import os
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import hiredis
 
-from threadis import resp
+from threadis import ours, resp
+from threadis.coordinator.call import Call
 from threadis.coordinator.links import Link, Words, value
 from threadis.coordinator.locality import Group, pattern
 from threadis.coordinator.rights import Rights
 from threadis.coordinator.users import Denial, Users
 
-PREFIX = b"threadis-guard-"
-
 # What a script would see or change of one instance only.
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
+# What would tell a script of one instance, and of what is ours there; if the server has it.
+TELLING = frozenset((
+    "info", "lastsave", "memory|stats", "memory|malloc-stats", "memory|doctor", "memory|purge",
+    "slowlog|get", "slowlog|len", "slowlog|reset", "commandlog|get", "commandlog|len",
+    "commandlog|reset", "pubsub|channels", "pubsub|numpat", "pubsub|numsub",
+    "pubsub|shardchannels", "pubsub|shardnumsub",
+))  # fmt: skip
 # Of these, what copies of a whole database tell or change as the database would. (A cursor of SCAN
 # is another one elsewhere.)
 LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
@@ -66,6 +73,7 @@ class Refusals:
     keys: set[bytes] = field(default_factory=set)
     commands: set[bytes] = field(default_factory=set)
     alone: set[bytes] = field(default_factory=set)  # of these, what would see one instance only
+    counts: Counter[bytes] = field(default_factory=Counter)  # how often, by reason
     all: bool = False  # nothing was run: the server has refused everything
 
     def __bool__(self) -> bool:
@@ -118,7 +126,7 @@ class Guard:
         self._keys = None if keys is None else frozenset(keys)
         self._refused, self.denials = frozenset(denied), set()
         if not self.name:
-            self.name = PREFIX + os.urandom(8).hex().encode()
+            self.name = ours.GUARD + os.urandom(8).hex().encode()
             self._denied = None
         gone, self._abandoned = self._abandoned, []
         user = [b"ACL", b"SETUSER", self.name]
@@ -155,10 +163,9 @@ class Guard:
             reason, what = fields[b"reason"], fields[b"object"]
             if self._is_denied_to_user(reason, what):
                 self.denials.add((reason, what))
-            elif reason == b"key":
-                found.keys.add(what)
             else:
-                found.commands.add(what)
+                (found.keys if reason == b"key" else found.commands).add(what)
+                found.counts[reason] += fields[b"count"]
         return found
 
     def _is_denied_to_user(self, reason: bytes, what: bytes) -> bool:
@@ -191,15 +198,16 @@ def guard_of(link: Link) -> Guard:
 
 
 async def judge(
-    guard: Guard, link: Link, log: bytes, rights: Rights | None, reply: bytes, users: Users
+    guard: Guard, link: Link, log: bytes, call: Call, reply: bytes, users: Users
 ) -> tuple[Refusals, bytes]:
     """What the guard refused that the user may do; else the reply, in the user's name."""
     refusals = guard.refusals(log)
+    users.note_refused_guard(link.index, refusals.counts)
     if refusals or guard.denials:
-        if rights:
+        if call.rights:
             if reply.startswith(b"-"):
-                reply = reply.replace(guard.name, rights.user)
+                reply = reply.replace(guard.name, call.rights.user)
             if not refusals:
-                users.note_denials(guard.name, rights.user, guard.denials)
+                users.note_denials(guard.name, call.info, guard.denials)
         await guard.retire(link)
     return refusals, reply

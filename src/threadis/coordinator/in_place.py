@@ -9,7 +9,10 @@ from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import (
     ACL_LOG,
+    NOT_ON_COPIES,
     OTHER_DATABASES,
+    TELLING,
+    UNSEEN,
     WHOLE_KEYSPACE,
     Refusals,
     guard_of,
@@ -28,6 +31,10 @@ class InPlace:
         self._execution, self._busy, self._users = execution, busy, users
         self._callers = callers
         self._links = execution.links
+        known = {row.name for row in execution.table.rows()}
+        self._telling = tuple(name.encode() for name in sorted(TELLING & known))
+        # What a script may not do while it may have to be run again
+        self.effects = (*WHOLE_KEYSPACE, *self._telling, *NOT_ON_COPIES, *UNSEEN)
 
     async def run(
         self,
@@ -36,7 +43,7 @@ class InPlace:
         denied: Collection[bytes] | None = None,
         *,
         only_reads: bool = False,
-        only_as_block: bool = False,
+        can_be_undone: bool = False,
     ) -> tuple[bytes, Refusals]:
         """Run at an instance; the reply, and what the guard refused besides the whole keyspace."""
         alone = self.alone(call.db)
@@ -50,7 +57,7 @@ class InPlace:
         ):
             guard = guard_of(link)
             before = guard.before(call.rights, allowed, denied, local, only_reads=only_reads)
-            name = self._callers.begin(call.info)
+            name = self._callers.begin(call.info, can_be_undone=can_be_undone)
             async with self._busy.watch(index) as was_killed:
                 answers = await fenced.ask(
                     link,
@@ -58,17 +65,16 @@ class InPlace:
                     before=[*before, named(name), guard.login()],
                     back=[self._links.login()],
                     after=[named(), ACL_LOG],
-                    only_as_block=only_as_block,
+                    only_as_block=can_be_undone,
                 )
             if answers.refusal is not None:  # another script runs there, say
                 guard.abandon()
                 return answers.refusal, Refusals(all=True)
             log = answers.after[-1]
-            refusals, reply = await judge(guard, link, log, call.rights, answers.reply, self._users)
+            refusals, reply = await judge(guard, link, log, call, answers.reply, self._users)
+            self._callers.settle(name, index, call.db, counts=not refusals)
             if was_killed(reply):
                 raise RefusedError(reply)
-            if refusals:
-                self._callers.forget(name)
             refusals.alone = refusals.commands & set(alone)
             return only_one(refusals.alone) if refusals.alone else reply, refusals
 
@@ -76,8 +82,9 @@ class InPlace:
         """What no script may do, because it would see one instance only."""
         locality = self._execution.locality
         if locality.home(db) is not None:
-            return (*OTHER_DATABASES, b"flushall", b"swapdb")
-        return (*WHOLE_KEYSPACE, *OTHER_DATABASES) if locality.has_pins else WHOLE_KEYSPACE
+            return (*self._telling, *OTHER_DATABASES, b"flushall", b"swapdb")
+        alone = (*self._telling, *WHOLE_KEYSPACE)
+        return (*alone, *OTHER_DATABASES) if locality.has_pins else alone
 
     def has_all(self, db: int) -> bool:
         """Whether all keys of a database are on one instance."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from threadis import __version__, _core, control, resp
+from threadis import __version__, _core, control, ours, resp
 from threadis.coordinator import counting, merging
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.commits import Commits
@@ -20,6 +20,7 @@ from threadis.coordinator.surveys import PATIENCE, WHOLE, Surveys, only
 from threadis.coordinator.tallies import Tallies, Tally
 from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.tracking import Tracking
+from threadis.coordinator.users import Users
 
 OURS: Final = "threadis"
 NEEDED: Final = (b"memory", b"stats", b"keyspace")  # what our section is made of
@@ -41,9 +42,10 @@ class Information:
         tallies: Tallies,
         tracking: Tracking,
         commits: Commits,
+        users: Users,
         held: Callable[[], dict[str, int]],  # what others hold now, by name
     ) -> None:
-        self._held = held
+        self._held, self._users = held, users
         self._tracking = tracking
         self._commits = commits
         self._pubsub = pubsub
@@ -141,6 +143,7 @@ class Information:
             **self._library.describe(),
         }
         counting.put_in(merged, tally)
+        counting.leave_out(merged, self._users.refused_guards())
         if "Keyspace" in merged:
             merged["Keyspace"] = self._visible(merged["Keyspace"])
         if "Server" in merged:
@@ -175,7 +178,9 @@ class Information:
         """Leave out the databases that are ours; the others in their order."""
         known = {int(name.removeprefix("db")): name for name in keyspace}
         return {
-            known[db]: keyspace[known[db]] for db in sorted(known) if db < self._start.databases
+            known[db]: keyspace[known[db]]
+            for db in sorted(known)
+            if not ours.is_hidden(db, self._start.databases)
         }
 
     def _own_section(self, answers: Mapping[int, Sections]) -> str:

@@ -13,14 +13,13 @@ from typing import Any
 
 import hiredis
 
-from threadis import _core, control, instance_config
+from threadis import _core, control, ours
 
 TIMEOUT = 5.0  # seconds; a call that takes longer is told as such
 READ_MOST = 1024 * 1024  # bytes; copies of large keys come in many pieces else
 GONE = (control.State.RESTARTING, control.State.FAILED)  # there is no process
 KEEP = 16  # idle connections to each instance, of each kind
 
-ADMIN = instance_config.ADMIN.encode()
 STRANGER = b""  # a connection that does not say who it is
 Words = Sequence[bytes]  # one command
 # True in what a client's command runs: it may not reach an instance that is being made ready.
@@ -49,7 +48,7 @@ class Kind:
     """What a connection was told when it was opened."""
 
     resp: int = 2
-    user: bytes = ADMIN
+    user: bytes = ours.ADMIN
 
 
 @dataclass(slots=True)
@@ -183,7 +182,7 @@ class Links:
 
     def login(self) -> Words:
         """Return the command that makes a connection ours again."""
-        return [b"AUTH", ADMIN, self._password]
+        return [b"AUTH", ours.ADMIN, self._password]
 
     def everyone(self) -> range:
         """Return the numbers of all instances."""

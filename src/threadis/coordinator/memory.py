@@ -5,7 +5,7 @@ from typing import Any
 
 import hiredis
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
 from threadis.coordinator.latency import encoded
 from threadis.coordinator.links import Links
 
@@ -39,7 +39,11 @@ class Memory:
         return encoded(merged, command.info.resp)
 
     def _is_hidden(self, name: bytes) -> bool:
-        return name.startswith(b"db.") and name[3:].isdigit() and int(name[3:]) >= self._databases
+        return (
+            name.startswith(b"db.")
+            and name[3:].isdigit()
+            and ours.is_hidden(int(name[3:]), self._databases)
+        )
 
 
 def _as_map(reply: list[Any]) -> Stats:

@@ -1,13 +1,14 @@
 """MONITOR: the workers show what clients run; what scripts run, only the instances can show.
 
 While a client monitors, one connection to each instance does too. Its lines about commands of
-scripts go on to the clients, after the worker's line about the script.
+clients' scripts go on to the clients, after the worker's line about the script, once the script has
+run for good (``rust/src/script_lines.rs``).
 """
 
 import asyncio
 import logging
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.links import LinkError, Links, pack
 from threadis.coordinator.tasks import Tasks
@@ -23,12 +24,23 @@ ClientKey = tuple[int, int, int]  # worker, place, generation
 class Monitoring:
     """Knows who monitors, and monitors the instances for them."""
 
-    def __init__(self, core: _core.Proxy, links: Links) -> None:
-        self._core, self._links = core, links
+    def __init__(self, core: _core.Proxy, links: Links, databases: int) -> None:
+        self._core, self._links, self._databases = core, links, databases
         self._clients: set[ClientKey] = set()
         self._reading: dict[int, asyncio.Task[None]] = {}
+        self._lines: dict[int, _core.Lines] = {}
         self._connecting = asyncio.Lock()
         self._tasks = Tasks()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a client monitors."""
+        return bool(self._clients)
+
+    def settle(self, index: int, number: int, db: int | None) -> None:
+        """Show the commands of a call of a script as of this database; None: it was for nothing."""
+        if lines := self._lines.get(index):
+            lines.settle(number, db)
 
     async def monitor(self, command: _core.Command) -> Answer:
         """MONITOR."""
@@ -68,7 +80,7 @@ class Monitoring:
         self, index: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes
     ) -> None:
         """Hand lines on until nobody wants them, or the connection is lost; then make it anew."""
-        lines = _core.Lines(self._core)
+        lines = self._lines[index] = _core.Lines(self._core, self._databases, ours.MARK)
         try:
             while data:
                 lines.feed(data)
@@ -78,6 +90,7 @@ class Monitoring:
             log.warning("instance %d: %s", index, error, exc_info=not is_known)
         finally:
             writer.close()
+            self._lines.pop(index, None)
         await asyncio.sleep(RETRY)
         self._reading.pop(index, None)
         if index in self._links.ready():

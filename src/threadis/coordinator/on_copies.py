@@ -30,8 +30,6 @@ from threadis.coordinator.guard import (
     SORTS,
     TOO_MANY,
     TOO_MANY_TO_LIST,
-    UNSEEN,
-    WHOLE_KEYSPACE,
     Refusals,
     guard_of,
     judge,
@@ -47,7 +45,6 @@ from threadis.coordinator.table import Access
 from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
 
-EFFECTS = (*WHOLE_KEYSPACE, *NOT_ON_COPIES, *UNSEEN)
 FEW = 64  # keys whose guard compares names quickly
 MOST_PATTERNS = 10_000  # keys that a guard can be told of at all
 LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four times as long
@@ -91,7 +88,7 @@ class OnCopies:
         local = self._in_place.groups(call)
         lists = everything is not None
         others = known.guesses(local) if everything is None else everything
-        denied = [name for name in EFFECTS if not lists or name not in LISTING]
+        denied = [name for name in self._in_place.effects if not lists or name not in LISTING]
         keys = list(dict.fromkeys([*call.keys, *others]))
         trial = Trial(keys, denied, looks=TELLS in call.body)
         for _ in range(RERUNS):
@@ -169,14 +166,13 @@ class OnCopies:
                     guard.abandon()
                     raise
             reply, log = outcome.replies[len(before) + len(marks[0]) + 2], outcome.replies[-1]
-            refusals, reply = await judge(guard, link, log, call.rights, reply, self._users)
+            refusals, reply = await judge(guard, link, log, call, reply, self._users)
             if was_killed(reply):
                 raise RefusedError(reply)
             if look:
                 touched = self._touched(await look.commands())
                 refusals.keys = touched.difference(keys)
-            if refusals:
-                self._callers.forget(name)
+            self._callers.settle(name, index, call.db, counts=not refusals)
         return Outcome([reply], outcome.changes), refusals
 
     def _touched(self, commands: Iterable[Words]) -> set[bytes]:

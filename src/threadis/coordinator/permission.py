@@ -7,16 +7,17 @@ a restricted user may do: see ``verdicts``.
 import logging
 import os
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.links import STRANGER, Kind, LinkError, Links, Words
 from threadis.coordinator.tightness import Tightness
-from threadis.coordinator.users import DEFAULT, HIDDEN, Users
+from threadis.coordinator.users import DEFAULT, Users
 from threadis.coordinator.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 
 User = tuple[bytes, int]  # name, number
+DENIALS = (b"-NOPERM", b"-WRONGPASS")  # what ACL LOG has
 WRONG = resp.error("WRONGPASS invalid username-password pair or user is disabled.")
 
 
@@ -51,6 +52,8 @@ class Permission:
         except Exception:  # one question's bug must not become a client's silence
             log.exception("%s could not be judged", question.args[0])
             refusal = resp.error("ERR threadis: internal error, see the log")
+        if refusal and refusal.startswith(DENIALS):
+            _core.note_denied(self._core, question.info)
         self._core.judge(question, refusal, user)
 
     async def _login(self, args: Words) -> tuple[bytes | None, User | None]:
@@ -59,7 +62,7 @@ class Permission:
         at = _credentials(asked)
         if at is None and self._users.is_off(DEFAULT) and asked[0].lower() == b"auth":
             asked[1] = os.urandom(32).hex().encode()
-        elif at is not None and (asked[at].startswith(HIDDEN) or self._users.is_off(asked[at])):
+        elif at is not None and (ours.is_ours(asked[at]) or self._users.is_off(asked[at])):
             asked[at + 1] = os.urandom(32).hex().encode()
         link = await self._links.connect(self._users.judge(), Kind(user=STRANGER))
         try:

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import msgspec
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
 from threadis.coordinator import scarcity
 from threadis.coordinator.links import Link, LinkError, Links, Words
-from threadis.coordinator.records import DECIDED, PREPARED, Prepared
+from threadis.coordinator.records import Prepared
 
 Part = Sequence[Words]
 
@@ -47,7 +47,7 @@ class Phases:
         for index, link in links.items():
             part = list(parts[index])
             payload = replace(record, commands=part).encode()
-            note: Words = [b"SET", PREPARED + name, payload]
+            note: Words = [b"SET", ours.PREPARED + name, payload]
             batch = [hidden, note, back, [b"MULTI"], *part, *self.last(name, record.db)]
             if is_scarce:
                 batch = [hidden, scarcity.block([note], 2), back]
@@ -70,14 +70,14 @@ class Phases:
         """Let the others forget their parts."""
         for index, link in links.items():
             await link.ask([b"DISCARD"])
-            await self._links.call(index, b"DEL", PREPARED + name, db=self._records)
+            await self._links.call(index, b"DEL", ours.PREPARED + name, db=self._records)
 
     async def decide(
         self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int
     ) -> list[bytes]:
         """Run the first's part; RefusedError if it would not."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        decided: Words = [b"SET", DECIDED + name, msgspec.json.encode(list(others))]
+        decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
         answer = await leader.ask([b"MULTI"], *part, hidden, decided, back, [b"EXEC"])
         try:
             return results_in(answer[:-1], answer[-1])[: len(part)]
@@ -90,7 +90,7 @@ class Phases:
     ) -> list[bytes]:
         """The same; what the server would not run has failed by itself."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        decided: Words = [b"SET", DECIDED + name, msgspec.json.encode(list(others))]
+        decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
         block = scarcity.block([*part, hidden, decided, back], leader.kind.resp)
         reply = (await leader.ask(block))[0]
         results = scarcity.results(reply, part) or [reply]
@@ -102,7 +102,7 @@ class Phases:
     def last(self, name: bytes, db: int) -> Part:
         """What ends the part of one that does not decide."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        return [hidden, [b"DEL", PREPARED + name], back]
+        return [hidden, [b"DEL", ours.PREPARED + name], back]
 
 
 async def results_of(link: Link, part: Part) -> list[bytes] | None:

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 
-from threadis import _core, resp
+from threadis import resp
 from threadis.coordinator.links import Words, value
 from threadis.coordinator.locks import Key
-
-PREPARED, DECIDED = _core.record_prefix("prepared"), _core.record_prefix("decided")
-WAITED = _core.record_prefix("waited")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ needs memory for itself is refused before.
 
 from collections.abc import Iterable, Sequence
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
 from threadis.coordinator.links import Words
 
 NO_MEMORY = b"-OOM "
 FALSE = b"#f\r\n"
-SCRIPT = b"""#!lua flags=allow-oom
+SCRIPT = (
+    b"""#!lua flags=allow-oom
+-- %s
 local at, replies = 1, {}
 while ARGV[at] do
     redis.setresp(tonumber(ARGV[at]))
@@ -25,6 +27,8 @@ while ARGV[at] do
 end
 return replies
 """
+    % ours.MARK
+)
 # What replies with nulls inside of an array, which Lua loses in RESP3 …
 HAVE_NULLS = frozenset(b"zmscore geopos xreadgroup xclaim xautoclaim xinfo xpending object".split())
 # … unless it is told in RESP2, in which it is the same else.

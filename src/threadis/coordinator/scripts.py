@@ -32,7 +32,7 @@ from threadis.coordinator.known import Known
 from threadis.coordinator.library import NO_WRITES, Library, flags
 from threadis.coordinator.links import Kind
 from threadis.coordinator.locality import is_plain
-from threadis.coordinator.on_copies import EFFECTS, TELLS, OnCopies
+from threadis.coordinator.on_copies import TELLS, OnCopies
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.reading import Reach, names_commands, reach
@@ -46,6 +46,7 @@ KNOWN_LIMIT = 10_000  # scripts we remember something about
 TRIES = 100  # runs in place that only read, each with more keys
 HOPELESS = 8  # runs that had to be undone, and more than a quarter of all: no more are tried
 PUBLISH = b"publish"
+QUOTES = (b"'", b'"')
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 
 
@@ -62,7 +63,7 @@ class Scripts:
         taught: Taught,
         pubsub: Pubsub,
     ) -> None:
-        self._pubsub = pubsub
+        self._pubsub, self._callers = pubsub, callers
         self._undo = Undo(execution.table.rows())
         self._taught = taught
         self._tracking = execution.tracking
@@ -158,7 +159,8 @@ class Scripts:
         if not self._in_place.has_all(call.db) or not names_commands(call.body):
             return False
         text = call.body.lower()  # what would be refused in the middle
-        return not any(name in text for name in self._in_place.alone(call.db))
+        families = {name.partition(b"|")[0] for name in self._in_place.alone(call.db)}
+        return not any(quote + name + quote in text for name in families for quote in QUOTES)
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
@@ -169,7 +171,7 @@ class Scripts:
         if len(owners) <= 1 and self._only_reads(call) and not known.strays:
             # It can be run again, whatever it has touched.
             index = self._in_place.home(call, call.keys)
-            reply, refusals = await self._in_place.run(call, index, EFFECTS)
+            reply, refusals = await self._in_place.run(call, index, self._in_place.effects)
             if not refusals:
                 return reply
             known.strays = True
@@ -200,7 +202,8 @@ class Scripts:
         if is_hopeless or not is_plain_call or not all(map(is_plain, call.keys)):
             return False
         # What was undone would be told, too.
-        if self._pubsub.tells_events or self._tracking.is_on or PUBLISH in call.body.lower():
+        is_told = self._pubsub.tells_events or self._tracking.is_on or self._callers.are_watched
+        if is_told or PUBLISH in call.body.lower():
             return False
         if known.can_be_undone is None:
             if not call.body or call.words[0].lower().startswith(b"fcall"):
@@ -213,7 +216,9 @@ class Scripts:
         index = self._in_place.home(call, call.keys)
         script = self._undo.wrap(call.body)
         trial = replace(call, words=[b"EVAL", script, *call.words[2:]])
-        reply, refusals = await self._in_place.run(trial, index, EFFECTS, only_as_block=True)
+        reply, refusals = await self._in_place.run(
+            trial, index, self._in_place.effects, can_be_undone=True
+        )
         if refusals.all:
             return None
         known.tries += 1
@@ -237,7 +242,9 @@ class Scripts:
                 return None
             index = self._in_place.home(call, keys)
             trial = replace(call, keys=keys)
-            reply, refusals = await self._in_place.run(trial, index, EFFECTS, only_reads=True)
+            reply, refusals = await self._in_place.run(
+                trial, index, self._in_place.effects, only_reads=True
+            )
             if not refusals:
                 return reply
             new = refusals.keys - set(keys)

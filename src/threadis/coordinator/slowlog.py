@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import hiredis
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
 from threadis.commands import SCRIPTS
 from threadis.coordinator.callers import Caller, Callers
 from threadis.coordinator.links import LinkError, Links, Words
@@ -26,7 +26,6 @@ from threadis.coordinator.tasks import Tasks
 
 WORDS, WORD = 32, 128  # of an entry: words, and bytes of each
 REDACTED: Final = b"(redacted)"
-LANE: Final = b"threadis-lane-"  # begins their names
 # Of a lane, and around the scripts on it
 OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT", b"ACL"))
 FENCE: Final = 32  # hexadecimal digits that end a script's replies
@@ -99,7 +98,7 @@ class Log:
         for index, found in zip(ready, answers, strict=True):
             process = (index, self._links.instance(index).pid)
             seen = self._seen.get(process, -1)
-            for row in found:
+            for row in reversed(found):  # oldest first
                 if row[0] > seen and (whose := self._whose(row)):
                     new.append([*row[1:4], *whose])
             self._seen[process] = max([seen, *(row[0] for row in found)])
@@ -113,10 +112,10 @@ class Log:
             return None
         if words[0].upper() in OPENING or (words[0] == b"ECHO" and len(words[-1]) == FENCE):
             return None
-        if name.startswith(LANE):
+        if name.startswith(ours.LANE):
             return None if words[1:] and _core.is_record(words[1]) else (b"", b"")
         is_script = words[0].lower().decode(errors="replace") in SCRIPTS  # noted by ourselves
-        return None if is_script else self._callers.find(name)
+        return None if is_script else self._callers.find(name, words[0])
 
     def _take(self, new: list[Entry]) -> None:
         """Number what instances have logged, and what was noted since."""
@@ -137,7 +136,7 @@ class Logs:
     """Answers SLOWLOG and COMMANDLOG."""
 
     def __init__(self, core: _core.Proxy, links: Links, callers: Callers) -> None:
-        self._core, self._links = core, links
+        self._core, self._links, self._callers = core, links, callers
         self._threshold: int | None = None  # microseconds; None: to be asked for
         self._tasks = Tasks()
         self._is_numbering = False
@@ -229,6 +228,7 @@ class Logs:
             reply = await self._links.call(ready[0], b"CONFIG", b"GET", b"slowlog-log-slower-than")
             if isinstance(reply, list):  # else it is busy: asked again at the next command
                 self._threshold = int(reply[1])
+                self._callers.all_is_logged = self._threshold == 0
                 self._core.set_limit("log-all", int(self._threshold == 0))
 
     async def _checked(self, command: _core.Command) -> bytes | None:

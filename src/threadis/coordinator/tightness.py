@@ -29,7 +29,7 @@ class Tightness:
 
     async def look(self) -> None:
         """See how much memory is left; the limit may have changed."""
-        self._core.set_tight(await self._is_tight())
+        self._core.set_limit("tight", int(await self._is_tight()))
 
     async def watch(self) -> None:
         """Divide the memory again and again, and look while an instance refuses for want of it."""
@@ -54,9 +54,20 @@ class Tightness:
 
     async def refusal(self, question: _core.Command) -> bytes | None:
         """Why a command may not be queued now; None if it may."""
-        db, kind = question.info.db, Kind(resp=question.info.resp)
-        block: list[Words] = [[b"MULTI"], question.args, [b"DISCARD"]]
-        for index in sorted(self._table.owners(self._table.parse(question.args), db)):
+        return await self._refusal(question.args, question.info.db, Kind(resp=question.info.resp))
+
+    async def refusal_of(self, args: Words, db: int, kind: Kind) -> bytes | None:
+        """Why a command on several instances may not run now; None if it may.
+
+        One server refuses it even if there turns out to be nothing to do.
+        """
+        is_asked = self._core.is_tight() and self._table.parse(args).row.needs_memory
+        return await self._refusal(args, db, kind) if is_asked else None
+
+    async def _refusal(self, args: Words, db: int, kind: Kind) -> bytes | None:
+        block: list[Words] = [[b"MULTI"], args, [b"DISCARD"]]
+        owners = self._table.owners(self._table.parse(args), db)
+        for index in sorted(owners or {self._links.any_ready()}):
             reply = (await self._links.raw(index, block, db=db, kind=kind))[1]
             if reply.startswith(b"-OOM"):
                 return reply

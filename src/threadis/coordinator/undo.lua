@@ -1,5 +1,5 @@
 -- Runs a script where its keys are, so that it can be undone: see undo.py. One line, in front of it.
-local redis = (function(real)
+local redis = (function(real) --[[@MARK@]]
     local pcall_, saved, was, log, dead, probed = real.pcall, {}, {}, {}, false, false
     local lower, unpack_, select_, type_, tonumber_ = string.lower, unpack, select, type, tonumber
     local error_, find_, setmt, ipairs_, pairs_, format_ = error, string.find, setmetatable, ipairs, pairs, string.format

@@ -15,11 +15,12 @@ from typing import Final
 
 from tree_sitter import Node
 
+from threadis import ours
 from threadis.commands import KeySpec, Row
 from threadis.coordinator.reading import CALLS, HARMLESS, tree
 from threadis.coordinator.scopes import text
 
-UNDONE: Final = b"threadis:undone"  # nobody's key: the guard is refused it when all is put back
+UNDONE: Final = ours.MARK + b":undone"  # the guard is refused this key when all is put back
 # Ways around what stands in front, or that change what it does.
 ESCAPES: Final = frozenset({
     b"_G", b"_ENV", b"getfenv", b"setfenv", b"loadstring", b"load", b"loadfile", b"dofile",
@@ -47,7 +48,11 @@ class Undo:
         line = line.replace("@READS@", ",".join(f"['{name}']=true" for name in sorted(reads)))
         line = line.replace("@SINGLES@", ",".join(f"['{name}']=true" for name in sorted(singles)))
         several = ",".join(f"['{name}']={last}" for name, last in SEVERAL.items())
-        line = line.replace("@ALLS@", several).replace("@UNDONE@", UNDONE.decode())
+        line = (
+            line.replace("@MARK@", ours.MARK.decode())
+            .replace("@ALLS@", several)
+            .replace("@UNDONE@", UNDONE.decode())
+        )
         self._front = line.encode() + b" "
 
     def wrap(self, script: bytes) -> bytes:

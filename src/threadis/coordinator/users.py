@@ -9,19 +9,18 @@ ours altogether.
 import asyncio
 import hashlib
 import itertools
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import hiredis
 
-from threadis import _core, control, resp
+from threadis import _core, control, ours, resp
 from threadis.coordinator.clients import Clients
-from threadis.coordinator.links import ADMIN, LinkError, Links, Words
+from threadis.coordinator.links import LinkError, Links, Words
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.rights import LOGIN, Rights, spoken
 
-HIDDEN = b"threadis-"
 DEFAULT = b"default"
 # What "reset" does, but without the mark sanitize-payload, which Redis 7.0 would show then
 RESET = [b"off", b"resetpass", b"resetkeys", b"resetchannels", b"clearselectors", b"-@all"]
@@ -57,6 +56,7 @@ class Users:
         self._ids: dict[bytes, int] = {}
         self.rules: dict[bytes, Rules] = {}
         self._denials: OrderedDict[bytes, tuple[bytes, set[Denial]]] = OrderedDict()
+        self._refused_guards: dict[int, Counter[bytes]] = {}  # by instance, which counts it
         self.changing = asyncio.Lock()
         self.version = 0  # how often the workers were told of a user
         self._told: set[int] = set()  # instances that know all of them
@@ -79,10 +79,11 @@ class Users:
             return None
         return Rights.parse(name, self.rules[name])
 
-    def note_denials(self, guard: bytes, user: bytes, denials: set[Denial]) -> None:
-        """Remember that what a guard was not allowed to do, its user was not."""
+    def note_denials(self, guard: bytes, client: _core.ClientInfo, denials: set[Denial]) -> None:
+        """Remember that what a guard was not allowed to do, its client was not."""
         if denials:
-            self._denials[guard] = (user, denials)
+            _core.note_denied(self._core, client)
+            self._denials[guard] = (client.user, denials)
             if len(self._denials) > DENIALS_LIMIT:
                 self._denials.popitem(last=False)
 
@@ -137,6 +138,15 @@ class Users:
     def lost(self, index: int) -> None:
         """Take note that an instance may miss something from now on."""
         self._told.discard(index)
+        self._refused_guards.pop(index, None)
+
+    def note_refused_guard(self, index: int, counts: Counter[bytes]) -> None:
+        """Take note of what a guard was refused, by reason: it was no client's doing."""
+        self._refused_guards.setdefault(index, Counter()).update(counts)
+
+    def refused_guards(self) -> Counter[bytes]:
+        """Count it over all instances, as these do."""
+        return sum(self._refused_guards.values(), Counter())
 
     def judge(self) -> int:
         """Return an instance that knows all users; raises LinkError if none can be asked."""
@@ -277,9 +287,9 @@ class Users:
         found: dict[bytes, Rules] = {}
         for line in await self._answer(index, b"ACL", b"LIST"):
             _, name, *rules = line.split(b" ")
-            if name == ADMIN:
+            if name == ours.ADMIN:
                 self._everything = _powers(rules)
-            elif not name.startswith(HIDDEN):
+            elif not ours.is_ours(name):
                 found[name] = self.shown(rules)
         return found
 
@@ -348,7 +358,7 @@ class Users:
 
     def refusal(self, names: Sequence[bytes]) -> bytes | None:
         """Refuse to make a user of a name that is ours."""
-        if any(name.startswith(HIDDEN) for name in names):
+        if any(ours.is_ours(name) for name in names):
             return resp.error("ERR threadis: user names that begin with 'threadis-' are reserved")
         return None
 

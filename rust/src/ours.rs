@@ -1,6 +1,53 @@
-//! Names of our records, keys in a database that clients cannot see, and of a channel of ours.
+//! Names of what is ours and nobody's else: users, connections, records in a database that clients
+//! cannot see, a channel. They are made here, and known here (in Python: `ours.py`).
 
 use crate::nonce::nonce;
+
+/// What names of our users and connections begin with; no client's user may be called so.
+pub const OURS: &[u8] = b"threadis-";
+/// The user as whom we come: instances allow it everything.
+pub const ADMIN: &[u8] = b"threadis-admin";
+
+/// A user or a connection of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// A user that may touch only what a script has declared.
+    Guard,
+    /// A worker's connection.
+    Lane,
+    /// A connection while it runs a client's script.
+    Script,
+    /// A user that tries the rules of others, before the first instance has them.
+    Checked,
+    /// A user that tries a line of an ACL file.
+    Line,
+}
+
+impl Name {
+    /// What such names begin with.
+    #[must_use]
+    pub fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Guard => b"threadis-guard-",
+            Self::Lane => b"threadis-lane-",
+            Self::Script => b"threadis-script-",
+            Self::Checked => b"threadis-checked",
+            Self::Line => b"threadis-line-",
+        }
+    }
+
+    /// The name of one of them.
+    #[must_use]
+    pub fn of(self, what: &[u8]) -> Vec<u8> {
+        [self.prefix(), what].concat()
+    }
+}
+
+/// Whether a user or a connection is ours.
+#[must_use]
+pub fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(OURS)
+}
 
 /// What a record is about; it begins the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +126,16 @@ pub fn is_record(key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_users_and_connections_are_known_and_no_others() {
+        let all = [Name::Guard, Name::Lane, Name::Script, Name::Checked, Name::Line];
+        for name in all {
+            assert!(is_ours(&name.of(b"7")));
+        }
+        assert!(is_ours(ADMIN));
+        assert!(!is_ours(b"threadi") && !is_ours(b"threadis") && !is_ours(b"a-threadis-"));
+    }
 
     #[test]
     fn our_names_are_known_and_no_others() {

@@ -1,0 +1,44 @@
+"""Names of what is ours and nobody's else: users, connections, keys, databases.
+
+They are made here and known here; ``rust/src/ours.rs`` has those that workers use, too. No client
+sees one of them, whatever it asks.
+"""
+
+from typing import Final
+
+from threadis import _core
+
+ADMIN: Final = _core.our_prefix("admin")  # the user as whom we come
+# What begins the names of: users for scripts, workers' connections, ours while they run scripts
+GUARD, LANE = _core.our_prefix("guard"), _core.our_prefix("lane")
+SCRIPT: Final = _core.our_prefix("script")
+# … users that try the rules of others
+CHECKED, LINE = _core.our_prefix("checked"), _core.our_prefix("line")
+
+PREPARED, DECIDED = _core.record_prefix("prepared"), _core.record_prefix("decided")
+WAITED: Final = _core.record_prefix("waited")
+
+# In the text of each script of ours; nobody else can write it.
+MARK: Final = b"threadis:" + _core.unique_name()
+
+HIDDEN_DATABASES: Final = 2  # after those that clients may select
+
+
+def is_ours(name: bytes) -> bool:
+    """Whether a user or a connection is ours."""
+    return _core.is_our_name(name)
+
+
+def records(databases: int) -> int:
+    """Return the database of the records of writes over several instances."""
+    return databases
+
+
+def copies(databases: int) -> int:
+    """Return the database of the copies of borrowed keys."""
+    return databases + 1
+
+
+def is_hidden(db: int, databases: int) -> bool:
+    """Whether a database is one that clients cannot select."""
+    return db >= databases
