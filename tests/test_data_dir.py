@@ -259,6 +259,43 @@ def test_a_volume_that_can_be_written_to_is_taken(
         shutil.rmtree(base)
 
 
+LOGGED_AS_USER = AS_USER.replace(
+    "DataDir(sys.argv[1])",
+    """DataDir(
+    sys.argv[1], persistence.Wanted(is_logged=True)
+)""",
+).replace("import os, sys", "import os, sys; from threadis import persistence")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    "name", ["server.log", "appendonlydir", "appendonlydir/appendonly.aof.1.incr.aof", "."]
+)
+def test_a_file_that_a_server_could_not_write_to_is_named(name: str) -> None:
+    """Of a start as root, say, which an ordinary user's follows."""
+    base = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        base.chmod(0o755)
+        folder = base / "data"
+        opened(folder).close()
+        log = folder / "instance-0" / "appendonlydir"
+        log.mkdir()
+        (log / "appendonly.aof.manifest").write_text("file appendonly.aof.1.incr.aof seq 1 type i")
+        for path in (log / "appendonly.aof.1.incr.aof", folder / "instance-0" / "server.log"):
+            path.touch()
+        strange = folder / "instance-0" / name
+        start = [sys.executable, "-c", LOGGED_AS_USER, str(folder)]
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 12345, 12346)
+        assert subprocess.run(start, check=False).returncode == 0
+        os.chown(strange, 0, 0)
+        strange.chmod(0o755 if strange.is_dir() else 0o644)
+        done = subprocess.run(start, capture_output=True, text=True, check=False)
+        assert f"user 12345 may not write to {strange}; give it back" in done.stderr
+    finally:
+        shutil.rmtree(base)
+
+
 def test_a_long_path_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100)
     assert "bytes too long for the Unix sockets" in refusal(folder)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from threadis import kept, persistence
+from threadis import kept, persistence, writable
 from threadis.errors import DataError
 from threadis.files import write_atomically
 from threadis.layout import FORMAT, LAYOUT, PLACEMENT, Layout, even_slot_map, read_layout
@@ -124,7 +124,13 @@ class DataDir:
 
     def check_files(self, index: int) -> persistence.Source:
         """What an instance is to load; refuse it when that is not what it left."""
-        return persistence.check(self.folder(index), self.wanted)
+        folder, wanted = self.folder(index), self.wanted
+        source = persistence.check(folder, wanted)
+        log = folder / wanted.folder
+        is_logged = wanted.is_logged or source.is_log
+        logs = [log, *log.glob("*.incr.aof")] if is_logged else []
+        writable.check([folder, folder / "server.log", *logs])
+        return source
 
     # -- opening --
 
@@ -360,6 +366,11 @@ def _check_folder(path: Path) -> None:
         raise DataError(
             f"dir: everybody may write to {path}; name a directory in it, which is made: "
             f"--dir {path / 'threadis-data'}"
+        )
+    if writable.is_mounted_for_reading(path):
+        raise DataError(
+            f"dir: {path} is in a file system that is mounted read-only; mount it for writing, or "
+            "choose another --dir"
         )
     if not os.access(path, os.W_OK | os.X_OK):
         raise DataError(
