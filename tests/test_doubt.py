@@ -54,6 +54,23 @@ NAMING: list[list[str]] = [
 ]  # fmt: skip
 
 
+def test_a_record_that_nobody_can_read_locks_nothing_for_ever(running: Threadis) -> None:
+    """Whatever goes wrong with settling a write, its keys are free then, and the log says what."""
+    socket = ask(running, "INFO", "threadis").split(b"\ninstance1:")[1].split(b"socket=")[1]
+    assert ask(running, "MSET", A, "old", B, "old") == b"+OK\r\n"
+    with Raw(("127.0.0.1", running.port)) as writer, Raw(socket.split(b",")[0].decode()) as there:
+        assert there.ask("SELECT", 16) == b"+OK\r\n"
+        with stopped(running.instance_pids()[0]):
+            writer.send(command("MSET", A, "new", B, "new"))
+            until(lambda: is_in_doubt(running), "the key is in doubt")
+            record = there.ask("KEYS", "*").split(b"\r\n")[2]
+            assert there.ask("SET", record, "what nobody has written") == b"+OK\r\n"
+        writer.reply()
+    until(lambda: locks(running) == 0, "the keys are free")
+    assert ask(running, "MSET", A, "last", B, "last") == b"+OK\r\n"
+    assert "a record of a write to several instances failed" in running.log()
+
+
 @pytest.mark.parametrize("restarted", [False, True], ids=["", "the proxy is new"])
 def test_the_instance_that_decides_hangs(running: Threadis, *, restarted: bool) -> None:
     assert ask(running, "MSET", A, "old", B, "old", C, "c") == b"+OK\r\n"
