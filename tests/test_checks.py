@@ -12,24 +12,33 @@ from threadis.data_dir import DataDir
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
+# Flags, and a part of the sentence that both say
 WRONG = [
-    ["--server", "/nonexistent"],
-    ["--server", "/bin/true"],
-    ["--allocator", "nosuch.so"],
-    ["--host", "nosuchhost.invalid"],
-    ["--host", "192.0.2.1"],
-    ["--instances", "4", "--pin-database", "3=9"],
-    ["--pin-database", "99=0"],
-    ["--instances", "8", "--dir", "of-two"],
-    ["--dir", "foreign"],
-    ["--dir", "damaged"],
-    ["--dir", "no/such/data"],
-    ["--dir", "everybodys"],
-    ["--dir", "of-two", "--placement", "a{*}", "--instances", "3"],
-    ["--dir", "x" * 120],
-    ["--port", "0"],
-    ["--unixsocket", "foreign/letter"],
-    ["--aclfile", "nosuch.acl"],
+    ("--server /nonexistent", "cannot run /nonexistent"),
+    ("--server /bin/true", "/bin/true is neither redis-server nor valkey-server"),
+    ("--allocator nosuch.so", "allocator: "),
+    ("--host nosuchhost.invalid", "is not an address of this machine"),
+    ("--host 192.0.2.1", "is not an address of this machine"),
+    ("--instances 4 --pin-database 3=9", "there is no instance 9"),
+    ("--pin-database 99=0", "there is no database 99"),
+    ("--instances 8 --dir of-two", "holds the data of 2 instances, not 8"),
+    ("--dir foreign", "foreign holds letter but no data of threadis"),
+    ("--dir damaged", "damaged/instance-1/dump.rdb"),
+    ("--dir no/such", "no does not exist; make it first"),
+    ("--dir anyones", "everybody may write to"),
+    ("--dir of-two --placement a{*} --instances 3", "holds the data of 2 instances, not 3"),
+    (f"--dir {'x' * 120}", "too long for the Unix sockets in it"),
+    ("--port 0", "add --unixsocket PATH"),
+    ("--unixsocket foreign/letter", "foreign/letter is not a socket"),
+    ("--unixsocket no/such/folder/s", "no/such/folder is no directory"),
+    (f"--unixsocket {'x' * 120}", "its path is longer than 107 bytes"),
+    ("--unixsocket s --unixsocketgroup no-such-group", "there is no group no-such-group"),
+    ("--unixsocketgroup root", "unixsocketgroup: there is no Unix socket"),
+    ("--unixsocketperm 770", "unixsocketperm: there is no Unix socket"),
+    ("--host *,127.0.0.1", "separate the addresses with spaces"),
+    ("--dir file", "file is not a directory; choose another --dir"),
+    ("--dir tools", "tools holds bin but no data of threadis"),
+    ("--aclfile nosuch.acl", "nosuch.acl is not there"),
 ]
 
 
@@ -42,23 +51,30 @@ def folders(tmp_path: Path) -> Path:
     (tmp_path / "damaged" / "instance-1" / "dump.rdb").write_text("hello")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "letter").touch()
-    (tmp_path / "everybodys").mkdir()
-    (tmp_path / "everybodys").chmod(0o777)
+    (tmp_path / "file").touch()
+    (tmp_path / "tools" / "bin").mkdir(parents=True)
+    (tmp_path / "tools" / "bin" / "id").touch()
+    (tmp_path / "anyones").mkdir()
+    (tmp_path / "anyones").chmod(0o777)
     return tmp_path
 
 
-@pytest.mark.parametrize("flags", WRONG, ids=" ".join)
+@pytest.mark.parametrize(("flags", "words"), WRONG)
 def test_plan_refuses_what_serve_refuses(
-    run_threadis: Run, folders: Path, flags: list[str]
+    run_threadis: Run, folders: Path, flags: str, words: str
 ) -> None:
-    if "--port" not in flags:
-        flags = [*flags, "--port", "auto"]
+    given = flags.split()
+    for name, value in (("--port", "auto"), ("--dir", "d")):
+        if name not in given:
+            given += [name, value]
     before = contents(folders)
-    planned = run_threadis("plan", *flags)
+    planned = run_threadis("plan", *given)
     assert contents(folders) == before
-    served = run_threadis("serve", *flags)
+    served = run_threadis("serve", *given)
     assert served.returncode == planned.returncode != 0
     assert planned.stderr.splitlines()[-1] == served.stderr.splitlines()[-1]
+    assert words in served.stderr
+    assert served.stderr.count("\n") == 1
     assert planned.stdout == ""
 
 

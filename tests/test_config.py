@@ -74,6 +74,10 @@ def test_a_flag_is_read(name: str, text: str, value: object) -> None:
         ("port", "x", "--port: 'x' is neither auto nor from 0 to 65535"),
         ("port", "65536", "--port: '65536' is neither auto nor from 0 to 65535"),
         ("pin", "0-", "--pin: '0-' is neither auto, no, nor a list of CPUs"),
+        ("pin", "3-1", "--pin: 3-1 is no range; write 1-3"),
+        ("pin", "0 1", "--pin: '0 1' is neither auto, no, nor a list of CPUs"),
+        ("unixsocketgroup", "", "--unixsocketgroup: the group is empty"),
+        ("requirepass_file", "/dev/null", "requirepass-file: /dev/null is empty; write the"),
         ("pin", "yes", "--pin: 'yes' is neither auto, no, nor"),
         ("unixsocketperm", "778", "--unixsocketperm: '778' is not a mode in octal"),
         ("port", "-1", "--port: '-1' is neither auto"),
@@ -140,6 +144,10 @@ def test_flags_beat_the_file(tmp_path: Path) -> None:
         ("[set]\nhz = 1.5", "set hz: 1.5 is not text"),
         ("[set]\nport = 1", "set port: threadis decides this; use --port instead"),
         ('requirepass = ""', "requirepass: the password is empty"),
+        ('requirepass = "x"\nrequirepass-file = "y"', "requirepass-file is there, too"),
+        ("users = ['bob on', 'bob off']", "users: bob is named twice"),
+        ("users = ['threadis-bob on']", "names that begin with threadis- are reserved"),
+        ("users = [' ']", "users: ' ' does not begin with a user's name"),
     ],
 )
 def test_a_wrong_file_names_the_key_and_the_fix(tmp_path: Path, text: str, words: str) -> None:

@@ -218,6 +218,7 @@ def test_users_of_the_configuration(threadis: Start, tmp_path: Path) -> None:
     second = threadis("--config", str(file), folder=first.folder, wait=False)
     assert second.process.wait(20) == 2
     assert "threadis: users: bob: ERR Error in ACL SETUSER modifier '+nosuch'" in second.log()
+    assert second.log().endswith(f"mend it in {file}\n")
 
 
 def test_a_saved_user_whose_selector_has_quotes_and_parentheses(threadis: Start) -> None:

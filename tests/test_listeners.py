@@ -76,7 +76,7 @@ def test_what_is_no_socket_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     with pytest.raises(ListenError, match="is not a socket"):
         Listeners().bind_unix(str(tmp_path / "file"))
-    with pytest.raises(ListenError, match="cannot listen on"):
+    with pytest.raises(ListenError, match="longer than 107 bytes"):
         Listeners().bind_unix(str(tmp_path / ("x" * 120)))
 
 
@@ -111,6 +111,16 @@ def test_an_address_that_is_named_twice_is_bound_once() -> None:
     bound.close()
     assert sorted(set(shown)) == sorted(shown)
     assert {"127.0.0.1", "127.0.0.2"} <= set(shown)
+
+
+@pytest.mark.parametrize("host", ["* 127.0.0.1", "127.0.0.2 0.0.0.0", "localhost *"])
+def test_an_address_beside_all_interfaces_is_refused(host: str) -> None:
+    """Both can be bound, but not listen."""
+    with pytest.raises(ListenError, match=r"^host: 127\.0\.0\.[12] is among all interfaces"):
+        Listeners().bind_tcp(host, None)
+    bound = Listeners()
+    bound.bind_tcp("* -::1", None)  # of another family
+    bound.close()
 
 
 def test_each_line_that_is_printed_reaches_it(threadis: Callable[..., Threadis]) -> None:

@@ -55,8 +55,12 @@ def make_plan(config: Config) -> plan.Plan:
 def port_or_socket(config: Config) -> None:
     """Refuse a start that nobody could connect to, and a Unix socket that is taken."""
     if config.unixsocket:
-        listeners.check_unix(config.unixsocket)
-    elif config.port == 0:
+        listeners.check_unix(config.unixsocket, config.unixsocketgroup)
+        return
+    for name in ("unixsocketperm", "unixsocketgroup"):
+        if getattr(config, name) is not None:
+            raise ConfigError(f"{name}: there is no Unix socket; add one with --unixsocket")
+    if config.port == 0:
         raise ConfigError(
             "port: 0 is no TCP port; add --unixsocket PATH to serve on a Unix socket only, "
             "or choose a free port with --port auto"

@@ -68,7 +68,7 @@ class Config:
     port: int | None = _knob(6379, _PORT, LISTEN, "PORT|auto", "TCP port; auto: a free one, which is printed; 0: none, only --unixsocket.")
     unixsocket: str | None = _knob(None, values.path, LISTEN, "PATH", "Also listen on this Unix socket.")
     unixsocketperm: int | None = _knob(None, values.permissions, LISTEN, "MODE", "Mode of the Unix socket, as 770; who may write may connect (default: by umask)")
-    unixsocketgroup: str | None = _knob(None, values.text, LISTEN, "GROUP", "Group of the Unix socket.")
+    unixsocketgroup: str | None = _knob(None, values.filled("group"), LISTEN, "GROUP", "Group of the Unix socket.")
     tcp_backlog: int = _knob(511, _SOME, LISTEN, "N", "Connections that may wait to be accepted.")
     protected_mode: bool = _knob(True, values.yes_or_no, LISTEN, "yes|no", "Without a password, serve only clients of this machine.")
     requirepass: str | None = _knob(None, values.text, LISTEN, "PASSWORD", "Password that clients must give.", is_flag=False)
@@ -123,6 +123,8 @@ def load(
     found["set"] = _toml_directives(table.get("set", {})) | dict(
         directives.parse(pair) for pair in directive_flags
     )
+    if {"requirepass", "requirepass-file"} <= table.keys():
+        raise ConfigError("requirepass: requirepass-file is there, too; leave one of them out")
     if found.get("requirepass_file"):
         found["requirepass"] = _read_password(found["requirepass_file"])
     if found.get("requirepass") == "":
@@ -172,4 +174,6 @@ def _read_password(file: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"requirepass-file: cannot read {file}: {why}") from None
+    if not password:
+        raise ConfigError(f"requirepass-file: {file} is empty; write the password into it")
     return values.text("requirepass-file", password)

@@ -188,7 +188,7 @@ class DataDir:
     def _check_unused(self) -> None:
         """Refuse a directory that holds something else."""
         for path in self._entries():
-            if (path / "id").is_file():
+            if path.name.startswith("instance-") and (path / "id").is_file():
                 raise DataError(
                     f"dir: {self.path / LAYOUT} is gone, but {path.name} is there; restore it "
                     "from a backup, or choose another --dir"

@@ -201,12 +201,13 @@ def users(config: Config) -> dict[bytes, list[bytes]]:
         )
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if config.aclfile:
             raise ConfigError(f"aclfile: {path} is not there; make it, or leave it out") from None
         return {DEFAULT: OPEN, **told} if config.users else {}
     except OSError as error:
-        raise DataError(f"aclfile: cannot read {path}: {error.strerror}") from None
+        knob = "aclfile" if config.aclfile else "dir"
+        raise DataError(f"{knob}: cannot read {path}: {error.strerror}") from None
     found = {}
     for number, words in lines(content):
         if words[:1] != [b"user"] or len(words) < 2 or words[1] in found:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import grp
 import os
 import shutil
 import socket
@@ -14,6 +15,8 @@ from threadis.errors import ListenError
 LOOPBACK = "127.0.0.1"  # where redis-cli goes by itself
 ANY = {"*": "0.0.0.0", "::*": "::"}  # noqa: S104  # redis-server's names for every interface
 ANY_REACHED = {"*": LOOPBACK, "0.0.0.0": LOOPBACK, "::*": "::1", "[::]": "::1"}  # noqa: S104
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
+LONGEST_PATH = 107  # bytes of a Unix socket's path, to the kernel
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine does not have the address
 
 
@@ -44,13 +47,14 @@ class Listeners:
                 shown = name if name in ANY else address
                 shown = f"[{shown}]" if ":" in shown and name not in ANY else shown
                 self._add(sock, f"{shown}:{self.tcp_port}", is_unix=False)
+        self._check_wildcards()
         if not self.listeners:
             raise ListenError(f"host: this machine has none of {host}; choose another --host")
 
     def bind_unix(self, path: str, mode: int | None = None, group: str | None = None) -> None:
         """Bind a Unix socket, over a stale one if need be; nobody can connect before it listens."""
         full = Path(path).absolute()
-        check_unix(path)
+        check_unix(path, group)
         with contextlib.suppress(FileNotFoundError):
             full.unlink()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -58,8 +62,7 @@ class Listeners:
             sock.bind(str(full))
         except OSError as error:
             sock.close()
-            why = "longer than 107 bytes" if error.errno is None else error.strerror
-            raise ListenError(f"unixsocket: cannot listen on {full}: {why}") from None
+            raise ListenError(f"unixsocket: cannot listen on {full}: {error.strerror}") from None
         self._unix = (full, full.lstat().st_ino)
         self._add(sock, str(full), is_unix=True)
         try:
@@ -67,9 +70,6 @@ class Listeners:
                 shutil.chown(full, group=int(group) if group.isdigit() else group)
             if mode:
                 full.chmod(mode)
-        except LookupError:
-            self.close()
-            raise ListenError(f"unixsocketgroup: there is no group {group}") from None
         except OSError as error:
             self.close()
             why = f"{error.strerror}; you may give it to a group that you are in"
@@ -113,13 +113,37 @@ class Listeners:
             raise absent
         return bound
 
+    def _check_wildcards(self) -> None:
+        """Refuse an address beside the one that is every interface: both cannot listen."""
+        everywhere = {family for family, address in self._bound if address in EVERYWHERE}
+        for family, address in sorted(self._bound):
+            if family in everywhere and address not in EVERYWHERE:
+                self.close()
+                raise ListenError(
+                    f"host: {address} is among all interfaces (*), which are named, too; "
+                    "leave one of them out"
+                )
+
     def _add(self, sock: socket.socket, address: str, *, is_unix: bool) -> None:
         self._sockets.append(sock)
         self.listeners.append(Listener(sock.fileno(), address, is_unix))
 
 
-def check_unix(path: str) -> None:
-    """Refuse a path where a server answers, or that is no socket. Changes nothing."""
+def check_unix(path: str, group: str | None = None) -> None:
+    """Refuse a path where a server answers, or that cannot be a socket. Changes nothing."""
+    full = Path(path).absolute()
+    if len(os.fsencode(full)) > LONGEST_PATH:
+        why = f"its path is longer than {LONGEST_PATH} bytes; choose a shorter --unixsocket"
+        raise ListenError(f"unixsocket: cannot listen on {full}: {why}")
+    if not full.parent.is_dir():
+        raise ListenError(f"unixsocket: {full.parent} is no directory; make it first")
+    if not os.access(full.parent, os.W_OK | os.X_OK):
+        raise ListenError(f"unixsocket: cannot make a socket in {full.parent}: permission denied")
+    if group and not group.isdigit():
+        try:
+            grp.getgrnam(group)
+        except KeyError:
+            raise ListenError(f"unixsocketgroup: there is no group {group}") from None
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -250,7 +250,8 @@ class Supervisor:
             told = [word.decode("utf-8", "surrogateescape") for word in words]
             reply = await ready.ask(*told)
             if reply is not None and reply.startswith(b"-"):
-                where = self._config.aclfile or kept.acl_file(self._config)
+                is_given = self._given_users.get(name) == rules
+                where = self._config.config_file if is_given else kept.acl_file(self._config)
                 text = reply[1:].decode("utf-8", "replace").strip()
                 raise ConfigError(f"users: {name.decode()}: {text}; mend it in {where}")
         await ready.ask("ACL", "DELUSER", ours.CHECKED.decode())

@@ -38,12 +38,19 @@ def text(name: str, raw: object) -> str:
     return raw
 
 
-def path(name: str, raw: object) -> str:
-    """A path, not empty."""
-    value = text(name, raw)
-    if not value:
-        raise ConfigError(f"{name}: the path is empty; name one, or leave {name} out")
-    return value
+def filled(what: str) -> Reader[str]:
+    """A text that is not empty: a path, say."""
+
+    def read(name: str, raw: object) -> str:
+        value = text(name, raw)
+        if not value:
+            raise ConfigError(f"{name}: the {what} is empty; name one, or leave {name} out")
+        return value
+
+    return read
+
+
+path = filled("path")
 
 
 def yes_or_no(name: str, raw: object) -> bool:
@@ -89,11 +96,14 @@ def pinning(name: str, raw: object) -> tuple[int, ...] | None:
     """``auto`` (None), ``no`` (none), or CPUs as the kernel lists them: 0-3,8; in TOML a list."""
     if isinstance(raw, list):
         raw = ",".join(map(str, raw))
-    words = str(raw).lower().replace(" ", "")
+    words = re.sub(r"\s*,\s*", ",", str(raw).strip().lower())
     if words in ("auto", "no") and not isinstance(raw, bool):
         return None if words == "auto" else ()
     if not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", words):
         raise ConfigError(f"{name}: {raw!r} is neither auto, no, nor a list of CPUs as 0-3,8")
+    for first, _, last in (part.partition("-") for part in words.split(",")):
+        if last and int(last) < int(first):
+            raise ConfigError(f"{name}: {first}-{last} is no range; write {last}-{first}")
     return tuple(dict.fromkeys(parse_cpu_list(words)))
 
 
@@ -162,10 +172,11 @@ def user_lines(name: str, raw: object) -> tuple[str, ...]:
     for one in raw:
         line = text(name, one).strip().removeprefix("user ").strip()
         user = line.split(" ")[0]
-        if not user or ours.is_ours(user.encode()) or user in found:
-            raise ConfigError(
-                f"{name}: {one!r} does not begin with the name of another user; names that begin "
-                "with threadis- are reserved"
-            )
+        if not user:
+            raise ConfigError(f"{name}: {one!r} does not begin with a user's name")
+        if ours.is_ours(user.encode()):
+            raise ConfigError(f"{name}: {user}: names that begin with threadis- are reserved")
+        if user in found:
+            raise ConfigError(f"{name}: {user} is named twice; write all its rules in one line")
         found[user] = line
     return tuple(found.values())

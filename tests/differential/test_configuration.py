@@ -44,6 +44,24 @@ def test_set_and_get(pair: Pair, protocol: int) -> None:
             both.same_line(line)
 
 
+def test_values_that_are_empty_or_spaced(pair: Pair, protocol: int) -> None:
+    limits = "normal 0 0 0"
+    with pair.both(protocol) as both:
+        for name, value in (
+            ("maxmemory", ""), ("maxmemory", "kb"), ("maxmemory", "1 kb"), ("maxmemory", "0x1"),
+            ("maxmemory-clients", ""), ("maxmemory-clients", "%"),
+            ("client-query-buffer-limit", ""),
+            ("client-output-buffer-limit", ""), ("client-output-buffer-limit", " "),
+            ("client-output-buffer-limit", limits), ("client-output-buffer-limit", f"{limits} "),
+            ("client-output-buffer-limit", f" {limits}"),
+            ("client-output-buffer-limit", "normal  0 0 0"),
+            ("client-output-buffer-limit", "normal\t0 0 0"),
+        ):  # fmt: skip
+            both.same("CONFIG", "SET", name, value)
+            both.same("CONFIG", "GET", name)
+        both.same("CONFIG", "SET", "maxmemory", 0, "maxmemory-clients", 0)
+
+
 def test_all_or_nothing(pair: Pair, protocol: int) -> None:
     with pair.both(protocol) as both:
         both.same("CONFIG", "SET", "hash-max-listpack-entries", 7, "set-max-intset-entries", 7)

@@ -194,7 +194,7 @@ class Configuration:
             return _failed(str(error.args[0]), str(error.args[1]))
         limits = wanted.pop(output_limits.NAME, b"").decode(errors="replace")
         try:
-            output_limits.parse(limits)
+            output_limits.parse(limits.split(" ") if limits else [])
         except ValueError as error:
             return _failed(output_limits.NAME, str(error))
         theirs = {n.encode(): v for n, v in wanted.items() if n not in OURS}
@@ -329,6 +329,6 @@ def _checked(name: str, value: str) -> str:
 def _bytes(name: str, value: str) -> int:
     digits = value.rstrip("bkmgBKMG")
     unit = value[len(digits) :].lower()
-    if not digits.isascii() or not digits.isdigit() or unit not in UNITS:
+    if not re.fullmatch("[0-9]*", digits) or unit not in UNITS:
         raise ValueError(name, "argument must be a memory value")
-    return int(digits) * UNITS[unit]
+    return int(digits or 0) * UNITS[unit]  # no digits are 0, as for the servers

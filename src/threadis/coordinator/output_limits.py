@@ -23,7 +23,7 @@ class OutputLimits:
     def __init__(self, core: _core.Proxy, initial: str) -> None:
         self._core = core
         self._limits = dict(DEFAULTS)
-        self._apply({**DEFAULTS, **parse(initial)})
+        self._apply({**DEFAULTS, **parse(initial.split())})
 
     def shown(self, instance_says: str) -> str:
         """As CONFIG GET shows it, with the names and in the order that an instance has."""
@@ -34,7 +34,7 @@ class OutputLimits:
 
     def set(self, value: str) -> None:
         """Change what is named; ValueError with the server's words."""
-        self._apply(parse(value))
+        self._apply(parse(value.split()))
 
     def _apply(self, limits: dict[str, tuple[int, int, int]]) -> None:
         self._limits.update(limits)
@@ -42,9 +42,8 @@ class OutputLimits:
             self._core.set_output_limit(name, *self._limits[name])
 
 
-def parse(value: str) -> dict[str, tuple[int, int, int]]:
+def parse(words: list[str]) -> dict[str, tuple[int, int, int]]:
     """``class hard soft seconds …``; ValueError with the server's words."""
-    words = value.split()
     if len(words) % 4:
         raise ValueError("Wrong number of arguments in buffer limit configuration.")
     limits = {}
