@@ -2,12 +2,16 @@
 ours and by new ones, and these are in the right database afterwards.
 """
 
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
 
 from conftest import Threadis
 from differential.wire import Connection, pack
+from faults import stopped
+from raw import cpu_seconds, keys_of
 from threadis.server import Server
 from waiting import until
 
@@ -88,3 +92,23 @@ def test_a_script_that_is_killed_is_not_run_again(
     assert script.ask("MGET", "a", "b", "c").raw == b"*3\r\n" + b"$-1\r\n" * 3
     admin.close()
     script.close()
+
+
+def test_a_script_of_one_who_tracks_has_run_although_another_instance_is_lost(
+    threadis: Callable[..., Threadis], stock_server: Server
+) -> None:
+    flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1", "--save", ""]
+    running = threadis(*flags)
+    key = next(keys_of(0, 2)).decode()
+    script = "for i = 1, 3e7 do local n = i end return redis.call('incr', KEYS[1])"
+    works, other = running.instance_pids()
+    client = Connection(("127.0.0.1", running.port))
+    assert not client.ask("HELLO", "3").is_error
+    assert client.ask("CLIENT", "TRACKING", "ON").raw == b"+OK\r\n"
+    before = cpu_seconds(works)
+    client.send(pack("EVAL", script, "1", key))
+    until(lambda: cpu_seconds(works) > before + 0.05, "the script runs")
+    with stopped(running.process.pid):  # it starts no other
+        os.kill(other, signal.SIGKILL)
+        assert client.read().number == 1
+    client.close()

@@ -358,6 +358,9 @@ class Tracking:
             yield
         if self._tracks_what_is_read:
             self._trackers.remember(client, reads.keys)
+        if not reads.is_whole:
+            return  # it may have read any
+        if self._tracks_what_is_read:
             self._trackers.forget(client, [key for key in new if key not in reads.keys])
         elif not reads.keys:
             self._trackers.forget(client, new)

@@ -25,6 +25,7 @@ class Reads:
     """The keys that scripts have read, once it is over."""
 
     keys: list[bytes] = field(default_factory=list)
+    is_whole: bool = True  # False: an instance was lost before it had told
 
 
 class Witness:
@@ -45,8 +46,9 @@ class Witness:
                 for index in self._links.ready()
             ]
             yield reads
-            found = await asyncio.gather(*map(self._lines, watching))
-        for words in (words for part in found for words in part):
+            found = await asyncio.gather(*map(self._told, watching))
+        reads.is_whole = None not in found
+        for words in (words for part in found if part for words in part):
             reads.keys += self._read_by(words)
 
     @contextlib.asynccontextmanager
@@ -63,6 +65,13 @@ class Witness:
         """Watch the one script that runs between two marks at an instance."""
         async with self._looks.setdefault(index, asyncio.Lock()), self._monitor(index) as link:
             yield Look(link)
+
+    async def _told(self, link: Link) -> list[Words] | None:
+        """What scripts have run; None if the instance is lost, which undoes nothing of that."""
+        try:
+            return await self._lines(link)
+        except LinkError:
+            return None
 
     async def _lines(self, link: Link) -> list[Words]:
         """The commands of scripts up to now."""
