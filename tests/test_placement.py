@@ -162,6 +162,10 @@ def test_a_rule_is_recorded_and_cannot_change_under_keys(
     assert "database  3, as a whole on one instance" in pinned.stdout
     assert pinned.stdout.endswith("instance  2 (of 0 to 3)\n")
     assert "instance  " in run_threadis("where", "other", "--dir", str(folder)).stdout
+    strange = run_threadis("where", "bull:a\x1b[2J\n:\udcff", "--dir", str(folder))
+    assert strange.stdout.splitlines()[0] == r"key       bull:a\x1b[2J\n:\xff"
+    assert r" of a\x1b[2J\n (bull:{*}:*)" in strange.stdout
+    assert len(strange.stdout.splitlines()) == 3
     absent = run_threadis("where", "x", "--db", "16", "--dir", str(folder))
     assert (absent.returncode, absent.stdout) == (2, "")
     assert absent.stderr == "threadis: db: there is no database 16, only 0 to 15; see --databases\n"

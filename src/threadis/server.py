@@ -67,7 +67,7 @@ class Server:
             found.append(f"{self.kind} {self.package or self.version_text} {below}; update it")
         if not self.allocator.startswith("jemalloc"):
             found.append(
-                f"{self.path} uses {self.allocator} instead of jemalloc: no active defragmentation"
+                f"built with {self.allocator}, not with jemalloc: no active defragmentation"
             )
         return found
 

@@ -43,7 +43,17 @@ def describe(folder: Path, text: str, db: int, databases: int) -> list[str]:
         where = [f"database  {db}, as a whole on one instance (--pin-database)"]
     else:
         begin, end, rule = placed.part(key)
-        why = "" if rule is None else f" of {os.fsdecode(key[begin:end])} ({rules[rule].text})"
+        why = "" if rule is None else f" of {_shown(key[begin:end])} ({rules[rule].text})"
         where = [f"slot      {placed.slot(key)}{why}"]
     index = placed.instance(db, key)
-    return [f"key       {text}", *where, f"instance  {index} (of 0 to {layout.instances - 1})"]
+    return [
+        f"key       {_shown(key)}",
+        *where,
+        f"instance  {index} (of 0 to {layout.instances - 1})",
+    ]
+
+
+def _shown(key: bytes) -> str:
+    """A key, or a part of it, on one line that a terminal can show."""
+    text = os.fsdecode(key)
+    return text if text.isprintable() else str(key)[2:-1]
