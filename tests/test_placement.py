@@ -199,6 +199,8 @@ def test_swapdb_of_a_pinned_database_is_refused(threadis: Start) -> None:
         ("bullmq", ["bull:mail:wait", "bull:mail:7", "bull:mail:7:logs"], "bull:sms:wait"),
         ("bull", ["bull:mail:id", "bull:mail:7:lock"], "bull:sms:id"),
         ("bee-queue", ["bq:mail:jobs", "bq:mail:stalling"], "bq:sms:jobs"),
+        ("dramatiq", ["dramatiq", "dramatiq:mail.msgs", "dramatiq:__heartbeats__"], "other"),
+        ("rsmq", ["rsmq:mail", "rsmq:mail:Q", "rsmq:QUEUES"], "other"),
     ],
 )
 def test_a_products_rules_keep_together_what_it_uses_together(

@@ -84,7 +84,7 @@ class Config:
     appendonly: bool = _knob(False, values.yes_or_no, DATA, "yes|no", "Log every write (AOF), so that nothing is lost when a process dies.")
     save: str | None = _knob(None, values.save_points, DATA, "POINTS", 'Snapshots: pairs of seconds and changes, "3600 1 300 100"; "" for never (default: the server\'s own)')
     databases: int = _knob(16, _SOME, DATA, "N", "Databases that SELECT can reach.")
-    placement: tuple[str, ...] = _knob((), placing.read_rules, DATA, "RULE", "Which part of a key decides on its instance, as 'bull:{*}:*'; or a product: bullmq, bull, bee-queue; may be repeated.", is_list=True)
+    placement: tuple[str, ...] = _knob((), placing.read_rules, DATA, "RULE", "Which part of a key decides on its instance, as 'bull:{*}:*'; or a product: bullmq, bull, bee-queue, dramatiq, rsmq; may be repeated.", is_list=True)
     pin_database: tuple[tuple[int, int], ...] = _knob((), placing.read_pins, DATA, "DB=INSTANCE", "All keys of a database on one instance, as 3=0; may be repeated.", is_list=True)
     multikey: str = _knob("atomic", values.one_of("atomic", "split"), LIMITS, "atomic|split", "MSET, DEL, UNLINK over several instances: all or nothing; or faster, each part on its own.")
     ordered_pipelines: bool = _knob(False, values.yes_or_no, LIMITS, "yes|no", "A write waits for the earlier writes of its pipeline on other instances.")

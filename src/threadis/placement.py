@@ -21,6 +21,8 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "bullmq": ("bull:{*}:*",),  # a queue's keys
     "bull": ("bull:{*}:*",),
     "bee-queue": ("bq:{*}:*",),
+    "dramatiq": ("{dramatiq}*",),  # its script names no queue among its keys: all live together
+    "rsmq": ("{rsmq}:*",),
 }
 Edge = tuple[int, int]  # a place in a rule's text: which literal, and how far in
 

@@ -7,10 +7,11 @@ import pytest
 
 from differential.pair import Both, Pair
 from differential.test_keyspace import spread
+from differential.test_pubsub import read_same, same_count
 
 A, B, C, _ = spread("v", each=1)
 TYPES: Final = ("string", "list", "set", "zset", "hash", "stream")
-LARGE: Final = 300
+LARGE: Final = (300, 900)  # a hash is put back by its fields above 512
 # Any of these on any key: some fail, and are caught.
 STEPS: Final = {
     "string": [
@@ -25,7 +26,10 @@ STEPS: Final = {
         "'ZADD', k, 1.5, 'a', 2, 'b', 3, 'a'", "'ZREM', k, 7, 'none'", "'ZADD', k, 'NX', 1, 'q'",
         "'ZINCRBY', k, 0.1, 8", "'ZREMRANGEBYRANK', k, 0, 3", "'ZPOPMIN', k",
     ],
-    "hash": ["'HSET', k, 'a', 1, 3, 'x'", "'HDEL', k, 4", "'HINCRBY', k, 'n', 1"],
+    "hash": [
+        "'HSET', k, 'a', 1, 3, 'x', 'a', 2", "'HDEL', k, 4, 'none', 4, 5", "'HINCRBY', k, 'n', 1",
+        "'HSETNX', k, 6, 'y'", "'HMSET', k, 7, 'y'", "'HINCRBYFLOAT', k, 8, 0.5", "'HSET', k, 1",
+    ],
     "stream": ["'XADD', k, '*', 'f', 'v'", "'XTRIM', k, 'MAXLEN', 3", "'XDEL', k, '5-1'"],
 }  # fmt: skip
 ALWAYS: Final = [
@@ -66,7 +70,7 @@ def look(both: Both, kind: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("count", [20, LARGE])
+@pytest.mark.parametrize("count", [20, *LARGE])
 def test_all_is_put_back(pair: Pair, kind: str, count: int) -> None:
     chance = random.Random(f"{kind} {count}")  # the same each time
     with pair.both() as both:
@@ -113,6 +117,13 @@ def test_errors_and_replies_are_those_of_the_script(pair: Pair) -> None:
             "return redis.nosuch",
             "_G.x = 1",
             "return redis.call('PUBLISH', 'c', 'm')",
+            "redis.call('SET', k, 1)\nredis.call('PUBLISH', 'c', 'm')\nerror('mine')",
+            "redis.call('publish', 'c', 'm') return {k, ...}",
+            "redis.call('PUBLISH', 'c') return 1",
+            "redis.call('PUBLISH', 'c', 2.5) -- a word\nreturn redis.call('INCR', k) -- end",
+            "local n = redis.call('PUBLISH', 'c', 'm') return n",
+            "return redis.call('MEMORY', 'USAGE', KEYS[1]) > 0",
+            "redis.call('SET', k, 1) return redis.call('OBJECT', 'ENCODING', k)",
         ):
             script = "local k = ARGV[1] .. 'n'\n" + body
             for _ in range(2):
@@ -131,3 +142,74 @@ def test_who_listens_hears_nothing_of_what_is_put_back(pair: Pair) -> None:
         both.same("CONFIG", "SET", "notify-keyspace-events", "")
         both.same("SET", "last", 1)
         both.same("MGET", A, B, C)
+
+
+def test_what_begins_with_a_parenthesis(pair: Pair) -> None:
+    script = "(function(k) redis.call('SET', k, 1) end)(ARGV[1]) return redis.call('GET', ARGV[1])"
+    with pair.both() as both:
+        both.same("EVAL", script, 1, "{q}s", "{q}n")
+        both.same("GET", "{q}n")
+
+
+@pytest.mark.parametrize("begin", ["", "redis.setresp(3) "])
+def test_scores_are_put_back(pair: Pair, begin: str) -> None:
+    script = f"{begin}local k = ({{KEYS[1]}})[1] local was = redis.call('ZSCORE', k, 7)"
+    script += "redis.call('ZADD', k, 900, 7) redis.call('INCR', ARGV[1])"
+    script += "return tostring(type(was) == 'table' and was.double or was)"
+    with pair.both() as both:
+        fill(both, "zset", A, 300)
+        for target in (B, C):
+            both.same("EVAL", script, 1, A, target)
+            both.same("ZADD", A, 7, 7)
+
+
+def test_times_of_fields_are_put_back(pair: Pair) -> None:
+    with pair.both() as both:
+        if both.bare.ask("HPEXPIRETIME", A, "FIELDS", 1, 1).kind == "*":
+            fill(both, "hash", A, 900)
+            both.same("HPEXPIREAT", A, 9_999_999_999_999, "FIELDS", 1, 7)
+            script = (
+                "redis.call('HSET', ({KEYS[1]})[1], 7, 'x') redis.call('INCR', ARGV[1]) error('no')"
+            )
+            for target in (B, C):
+                both.same("SET", target, "text")
+                both.same("EVAL", script, 1, A, target)
+                both.same("HPEXPIRETIME", A, "FIELDS", 2, 7, 8)
+                both.same("HGET", A, 7)
+
+
+@pytest.mark.parametrize("others", [[], ["1700000000000", B, C]])
+def test_a_message_is_told_once(pair: Pair, others: list[str]) -> None:
+    script = "redis.call('PUBLISH', 'c', ARGV[1]) return redis.call('INCR', '{q}' .. ARGV[1])"
+    keys = ["{q}s", *others]  # those that live elsewhere are not touched
+    with pair.both() as both, pair.both() as listening:
+        same_count(listening, 1, "SUBSCRIBE", "c")
+        for number in range(5):
+            both.same("EVAL", script, len(keys), *keys, number)
+            read_same(listening)
+        both.same("PUBLISH", "c", "end")
+        read_same(listening)
+
+
+def test_keys_of_several_instances(pair: Pair) -> None:
+    script = (
+        "redis.call('ZADD', KEYS[1], KEYS[2], 'm') redis.call('ZREM', KEYS[1], 7) "
+        "local k = ARGV[1] "
+        "if k ~= '' then redis.call('INCR', k) end return redis.call('ZRANGE', KEYS[1], 0, 8)"
+    )
+    with pair.both() as both:
+        fill(both, "zset", A, 300)
+        for number, target in enumerate(["", "", "", B, C, "new", A, ""]):
+            both.same("EVAL", script, 3, A, f"170000000000{number}", B, target)
+            both.same("ZRANGE", A, 0, -1, "WITHSCORES")
+            both.same("ZADD", A, 7, 7)
+        both.same("MGET", B, C, "new")
+
+
+def test_nothing_is_told_of_what_is_put_back(pair: Pair) -> None:
+    script = "redis.call('PUBLISH', 'c', 'm') redis.call('SET', '{q}n', 1) error('mine')"
+    with pair.both() as both, pair.both() as listening:
+        same_count(listening, 1, "SUBSCRIBE", "c")
+        both.same("EVAL", script, 1, "{q}s")
+        read_same(listening)
+        both.same("GET", "{q}n")

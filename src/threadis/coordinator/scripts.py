@@ -28,7 +28,7 @@ from threadis.coordinator.callers import Callers
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import STRAYED
 from threadis.coordinator.in_place import InPlace
-from threadis.coordinator.known import Known
+from threadis.coordinator.known import Known, Tries
 from threadis.coordinator.library import NO_WRITES, Library, flags
 from threadis.coordinator.links import Kind
 from threadis.coordinator.locality import is_plain
@@ -44,8 +44,6 @@ from threadis.coordinator.witness import Witness
 
 KNOWN_LIMIT = 10_000  # scripts we remember something about
 TRIES = 100  # runs in place that only read, each with more keys
-HOPELESS = 8  # runs that had to be undone, and more than a quarter of all: no more are tried
-PUBLISH = b"publish"
 QUOTES = (b"'", b'"')
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 
@@ -76,6 +74,8 @@ class Scripts:
         self._known: OrderedDict[bytes, Known] = OrderedDict()
         self._code = (-1, b"")  # of all functions, and of which generation these are
         self._in_place = InPlace(execution, busy, users, callers)
+        effects = self._in_place.effects  # but what is published is told at its end
+        self._undoable = tuple(name for name in effects if name != b"publish")
         self._on_copies = OnCopies(execution, busy, users, callers, self._witness, self._in_place)
 
     async def run(self, command: _core.Command) -> bytes:
@@ -175,8 +175,9 @@ class Scripts:
             if not refusals:
                 return reply
             known.strays = True
-        if len(owners) <= 1 and self._may_try(call, known):
-            reply_if_done = await self._try(call, known)
+        tries = known.together if len(owners) <= 1 else known.apart
+        if not tries.is_hopeless() and self._may_try(call, known):
+            reply_if_done = await self._try(call, tries)
             if reply_if_done is not None:
                 return reply_if_done
         try:
@@ -197,13 +198,11 @@ class Scripts:
 
     def _may_try(self, call: Call, known: Known) -> bool:
         """Whether to run a script in place so that it can be undone."""
-        is_hopeless = known.undone >= HOPELESS and known.undone * 4 > known.tries
         is_plain_call = call.keys and call.writes and not call.rights
-        if is_hopeless or not is_plain_call or not all(map(is_plain, call.keys)):
+        if not is_plain_call or not all(map(is_plain, call.keys)):
             return False
         # What was undone would be told, too.
-        is_told = self._pubsub.tells_events or self._tracking.is_on or self._callers.are_watched
-        if is_told or PUBLISH in call.body.lower():
+        if self._pubsub.tells_events or self._tracking.is_on or self._callers.are_watched:
             return False
         if known.can_be_undone is None:
             if not call.body or call.words[0].lower().startswith(b"fcall"):
@@ -211,19 +210,28 @@ class Scripts:
             known.can_be_undone = is_tame(call.body)
         return known.can_be_undone and bool(call.body)
 
-    async def _try(self, call: Call, known: Known) -> bytes | None:
-        """Run in place; None if it had to be undone, or was not run."""
+    async def _try(self, call: Call, tries: Tries) -> bytes | None:
+        """Run in place; None if it had to be undone, or was not run.
+
+        Of keys on several instances it may touch those that live with the first: what others name
+        as keys may be numbers.
+        """
         index = self._in_place.home(call, call.keys)
-        script = self._undo.wrap(call.body)
-        trial = replace(call, words=[b"EVAL", script, *call.words[2:]])
+        keys = [key for key in call.keys if self._table.owner(call.db, key) == index]
+        is_apart = len(keys) < len(call.keys)
+        script = self._undo.wrap(call.body, is_apart=is_apart)
+        words = [b"EVAL", script, b"0", *call.words[2:]]  # servers ask for rights to what are keys
+        if not is_apart:
+            del words[2]
+        trial = replace(call, keys=keys, words=words)
         reply, refusals = await self._in_place.run(
-            trial, index, self._in_place.effects, can_be_undone=True
+            trial, index, self._undoable, can_be_undone=True
         )
         if refusals.all:
             return None
-        known.tries += 1
+        tries.count += 1
         if UNDONE in refusals.keys:
-            known.undone += 1
+            tries.undone += 1
             return None
         if refusals:
             return STRAYED

@@ -1,9 +1,10 @@
 -- Runs a script where its keys are, so that it can be undone: see undo.py. One line, in front of it.
-local redis = (function(real) --[[@MARK@]]
+(function(real, tells) --[[@MARK@]]
+    local protect, told = pcall, {}
     local pcall_, saved, was, log, dead, probed = real.pcall, {}, {}, {}, false, false
     local lower, unpack_, select_, type_, tonumber_ = string.lower, unpack, select, type, tonumber
     local error_, find_, setmt, ipairs_, pairs_, format_ = error, string.find, setmetatable, ipairs, pairs, string.format
-    local reads, singles, alls = {@READS@}, {@SINGLES@}, {@ALLS@}
+    local reads, singles, alls, have_times = {@READS@}, {@SINGLES@}, {@ALLS@}, @TIMES@
     local function undo()
         dead = true
         for at = #log, 1, -1 do pcall_(unpack_(log[at])) end
@@ -39,9 +40,24 @@ local redis = (function(real) --[[@MARK@]]
     end
     local function keep_time(key) if not was[key] then was[key] = ask('PEXPIRETIME', key) end end
     local function whole(key, count) if count > 100000 then stray() end dump(key) end
+    -- What puts fields of a large hash back; nothing if one has a time of its own.
+    local function fields(key, args, step, count)
+        local found, seen = {}, {}
+        for at = 3, count, step do
+            local field = args[at]
+            if not seen[field] then
+                local value = ask('HGET', key, field)
+                if value and have_times and ask('HPEXPIRETIME', key, 'FIELDS', 1, field)[1] ~= -1 then return nil end
+                found[#found + 1] = value and {'HSET', key, field, value} or {'HDEL', key, field}
+            end
+            seen[field] = true
+        end
+        return found
+    end
+    local steps = {hset = 2, hmset = 2, hsetnx = 2, hincrby = 2, hincrbyfloat = 2, hdel = 1}
     local pushes = {lpush = true, rpush = true, lpushx = true, rpushx = true}
     -- What undoes a command on a large key; nothing: copy the key.
-    local function inverse(name, kind, args, count)
+    local function inverse(name, kind, args, count, size)
         local key = args[2]
         if name == 'persist' then return {} end
         if name == 'expire' or name == 'pexpire' then return (tonumber_(args[3]) or 0) > 0 and {} or nil end
@@ -79,6 +95,8 @@ local redis = (function(real) --[[@MARK@]]
                 seen[member] = true
             end
             return found
+        elseif kind == 'hash' and steps[name] and size > 512 and (steps[name] == 1 or count % 2 == 0) then
+            return fields(args[2], args, steps[name], count)
         end
     end
     local function prepare(name, args, count)
@@ -90,7 +108,7 @@ local redis = (function(real) --[[@MARK@]]
         if singles[name] then
             local kind, size = is_large(args[2])
             if kind then
-                local found = inverse(name, kind, args, count)
+                local found = inverse(name, kind, args, count, size)
                 if not found then return whole(args[2], size) end
                 keep_time(args[2])
                 for _, one in ipairs_(found) do log[#log + 1] = one end
@@ -121,13 +139,19 @@ local redis = (function(real) --[[@MARK@]]
         local count, name = select_('#', ...), ...
         if type_(name) ~= 'string' then stray() end
         name = lower(name)
-        if not reads[name] then
-            if not singles[name] and not alls[name] or count < 2 then stray() end
+        local second = select_(2, ...)
+        if not reads[name] and not (type_(second) == 'string' and reads[name .. '|' .. lower(second)]) then
+            local is_told = tells and name == 'publish' and count == 3
+            if not is_told and not singles[name] and not alls[name] or count < 2 then stray() end
             local args = {...}
             for at = 1, count do
                 local kind = type_(args[at])
                 if kind == 'number' then args[at] = format_('%.17g', args[at])
                 elseif kind ~= 'string' then stray() end
+            end
+            if is_told then
+                told[#told + 1] = args
+                return 0
             end
             prepare(name, args, count)
         end
@@ -141,5 +165,11 @@ local redis = (function(real) --[[@MARK@]]
         return reply
     end
     local mine = setmt({call = call, pcall = run}, {__index = real})
-    return mine
-end)(redis)
+    -- A message cannot be taken back: all are told once the script has come to its end.
+    local function finish(ok, ...)
+        if dead or not ok then stray() end
+        for _, one in ipairs_(told) do ask(unpack_(one)) end
+        return ...
+    end
+    return mine, function(body, ...) return finish(protect(body, mine, ...)) end
+end)
