@@ -65,7 +65,7 @@ bench: $(VENV)/.built debian ## thREaDIS beside bare servers: the figures to rea
 compat: $(VENV)/.built debian ## run SUITE=DIR, a checkout of Redis or Valkey, on stock and on threadis; docs/compatibility.md (ARGS="--untag")
 	@$(BIN)/python -m tools.compat $(SUITE) $(ARGS)
 
-applications: $(VENV)/.built ## tests/applications, ioredis and BullMQ on the stock server and on threadis (needs node and npm)
+applications: $(VENV)/.built ## tests/applications, ioredis, BullMQ, Bull, bee-queue and rsmq on the stock server and on threadis (needs node and npm)
 	@THREADIS_TORTURE=full $(BIN)/pytest tests/applications
 	@$(BIN)/python -m tools.node_applications
 

@@ -1,4 +1,4 @@
-"""Runs tests/applications/node (ioredis, BullMQ) on the stock server and on thREaDIS.
+"""Runs tests/applications/node (BullMQ, Bull, …) on the stock server and on thREaDIS.
 
 python -m tools.node_applications          (needs node and npm)
 """
@@ -13,8 +13,8 @@ from threadis import server
 from tools.servers import free_port, running
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "applications" / "node"
-RULE = ["--placement", "bullmq"]
-LIMIT = 120  # seconds
+RULE = ["--placement", "bullmq,bull,bee-queue,rsmq"]
+LIMIT = 240  # seconds
 
 
 def main() -> None:

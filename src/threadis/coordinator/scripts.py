@@ -224,9 +224,7 @@ class Scripts:
         if not is_apart:
             del words[2]
         trial = replace(call, keys=keys, words=words)
-        reply, refusals = await self._in_place.run(
-            trial, index, self._undoable, can_be_undone=True
-        )
+        reply, refusals = await self._in_place.run(trial, index, self._undoable, can_be_undone=True)
         if refusals.all:
             return None
         tries.count += 1
