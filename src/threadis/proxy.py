@@ -18,6 +18,7 @@ from threadis.coordinator import Coordinator
 from threadis.coordinator.balance import Balance
 from threadis.coordinator.links import Links
 from threadis.coordinator.tasks import Tasks
+from threadis.heap import Heap
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class Server:
         )
         asyncio.get_running_loop().add_reader(core.bell(), self._read_letters)
         self._tasks.start(self._sweep(), "looking for letters")
+        self._tasks.start(Heap().keep_small(), "giving memory back")
         await self._coordinator.recover()
         try:
             tids = core.start()
