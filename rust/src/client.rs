@@ -144,6 +144,10 @@ pub struct Client {
     pub readable: bool,
     /// The other side has ended its half; no further edge will say so.
     pub hung_up: bool,
+    /// Everything that it sends has been read.
+    pub has_ended: bool,
+    /// It takes no more replies: what it has sent is run all the same, what it is owed is dropped.
+    pub is_deaf: bool,
     /// We wait for room in the socket.
     pub wants_write: bool,
     /// In the worker's list of clients to write to.
@@ -220,6 +224,8 @@ impl Client {
             last_write: None,
             readable: true,
             hung_up: false,
+            has_ended: false,
+            is_deaf: false,
             wants_write: false,
             is_dirty: false,
             is_ready: false,

@@ -327,10 +327,12 @@ impl Worker {
     pub(crate) fn write_client(&mut self, place: usize) {
         self.release(place);
         let client = &mut self.clients[place];
-        if client.pending() > 0 && !client.wants_write {
+        if client.is_deaf {
+            client.sent = client.out.len();
+        } else if client.pending() > 0 && !client.wants_write {
             client.note_written(client.pending());
             match net::write(&client.fd, &client.out[client.sent..]) {
-                Io::Gone => return self.end_client(place),
+                Io::Gone => return self.has_left(place),
                 Io::Later => {}
                 Io::Moved(written) => {
                     client.sent += written;

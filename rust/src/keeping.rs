@@ -22,7 +22,11 @@ impl Worker {
     /// True if this client must be read although its commands are not taken.
     pub(crate) fn keeps_reading(&self, place: usize) -> bool {
         let client = &self.clients[place];
-        if !client.readable || !client.authenticated || client.closing != Closing::No {
+        if !client.readable
+            || client.has_ended
+            || !client.authenticated
+            || client.closing != Closing::No
+        {
             return false;
         }
         let settings = &self.shared.settings;
@@ -47,7 +51,8 @@ impl Worker {
         if io == Io::Gone {
             // Its end is noticed again once its commands have been taken.
             self.clients[place].readable = true;
-            return;
+            self.clients[place].has_ended = true;
+            return self.look_again(place);
         }
         self.account(place);
         let client = &mut self.clients[place];
@@ -63,6 +68,20 @@ impl Worker {
             self.read_paused_lanes_of(place);
         }
         self.look_again(place);
+    }
+
+    /// A client has closed its connection without having read everything. What it has sent is run, as by
+    /// a server that reads faster than it answers; no reply is kept for that.
+    pub(crate) fn has_left(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if client.closing != Closing::No {
+            return self.end_client(place);
+        }
+        client.is_deaf = true;
+        client.hung_up = true;
+        client.readable = true; // to the end
+        self.mark_ready(place);
+        self.mark_dirty(place);
     }
 
     /// What is kept of a client, or waits for it to read, is another number of bytes now: its commands
@@ -139,6 +158,10 @@ impl Client {
     /// before reading anything is read to the end, for the least memory.
     #[must_use]
     pub fn keeps_rather(&self, kept: usize, settings: &Settings) -> bool {
-        !self.authenticated || (kept <= self.unread() && kept < settings.input_limit() / 2)
+        let most = settings.input_limit() / 2;
+        let is_less = kept <= self.unread() && kept < most;
+        // Whoever sends nothing more may have left, and reads nothing before it has.
+        let waits_for_reader = !self.has_ended || self.unread() >= most;
+        !self.authenticated || (is_less && waits_for_reader)
     }
 }
