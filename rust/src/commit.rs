@@ -13,7 +13,7 @@
 //! for once. They have nothing to do with each other; that they become visible together harms none.
 
 use crate::lane::Expect;
-use crate::lock_table::Fingerprint;
+use crate::lock::Fingerprint;
 use crate::merge::{Merge, Merging};
 use crate::number::push_u64;
 use crate::ours::Record;
@@ -169,6 +169,11 @@ impl Commit {
     /// Bytes of its commands.
     pub(crate) fn bytes(&self) -> usize {
         self.parts.iter().map(|part| part.commands.len()).sum()
+    }
+
+    /// How many keys they name.
+    pub(crate) fn keys(&self) -> usize {
+        self.parts.iter().map(|part| part.key_count).sum()
     }
 
     /// Begins a client's write; what is added from here on is of it.

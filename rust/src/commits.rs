@@ -14,7 +14,7 @@
 
 use crate::commit::{Commit, EXEC, Stage, Write};
 use crate::lane::{Duty, State};
-use crate::lock_table::{Holder, Want};
+use crate::lock::{Holder, Want};
 use crate::reply::{Broken, STRAY, is_error};
 use crate::shared::ToCoordinator;
 use crate::worker::Worker;
@@ -33,6 +33,8 @@ pub(crate) const RUN_NANOSECONDS: u64 = 5_000_000_000;
 
 /// Nanoseconds more for each byte: what is large takes a server longer (a MB a tenth of a second).
 const NANOSECONDS_A_BYTE: u64 = 100;
+/// The same for each key, of which a server may have to free the value.
+const NANOSECONDS_A_KEY: u64 = 5_000;
 
 /// The commits of a worker.
 #[derive(Debug, Default)]
@@ -100,7 +102,7 @@ impl Commits {
 impl Commit {
     /// Nanoseconds more than one that is small may take.
     fn patience(&self) -> u64 {
-        self.bytes() as u64 * NANOSECONDS_A_BYTE
+        self.bytes() as u64 * NANOSECONDS_A_BYTE + self.keys() as u64 * NANOSECONDS_A_KEY
     }
 }
 

@@ -7,7 +7,7 @@ use crate::command::Row;
 use crate::keys;
 use crate::lane::Lane;
 use crate::lanes::Lanes;
-use crate::lock_table::Fingerprint;
+use crate::lock::Fingerprint;
 use crate::request::Args;
 use crate::worker::Worker;
 use std::sync::Arc;

@@ -46,6 +46,7 @@ pub mod keys;
 pub mod lane;
 pub mod lanes;
 pub mod load;
+pub mod lock;
 pub mod lock_table;
 pub mod locks;
 mod look;

@@ -4,63 +4,28 @@
 //! nobody starves. Once granted, every worker lets its clients wait for those keys (`locks.rs`) and
 //! says so when nothing is in flight that could miss it; from then on the holder is alone with them.
 //! Keys are known by fingerprints: two that share one wait for each other, and nothing is wrong.
+//!
+//! ```text
+//! small lock   stands in one line for each of its keys
+//! large lock   stands in none: it is compared with every other, and follows those it conflicts with
+//! ```
+//! So a command with a million keys holds the table up for no longer than one with ten.
 
 use crate::group::Group;
+use crate::lock::{Fingerprint, Holder, Lock, Want, in_order};
 use crate::shared::{Door, Mail, Shared, ToCoordinator};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::AcqRel;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// A key of a database, for the tables of locks.
-pub type Fingerprint = u64;
-
-/// Who asked for a lock, and hears when it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
-    /// The coordinator.
-    Coordinator,
-    /// A worker, for a commit or a look of its clients.
-    Worker(usize),
-}
-
-/// What a lock is asked for.
-#[derive(Debug)]
-pub struct Want {
-    /// Keys, and whether nobody else may even read them.
-    pub keys: Vec<(Fingerprint, bool)>,
-    /// The whole keyspace, every database.
-    pub everything: bool,
-    /// Instances on which nothing may be in flight before it holds.
-    pub instances: Vec<usize>,
-    /// Who asks.
-    pub holder: Holder,
-    /// Workers hold their clients' commands back; else it only keeps other holders away.
-    pub is_told: bool,
-    /// Keys in doubt do not matter: none is touched.
-    pub spares_doubts: bool,
-}
-
-/// One lock.
-#[derive(Debug)]
-pub struct Lock {
-    /// Its name.
-    pub token: u64,
-    /// What it was asked for.
-    pub want: Want,
-    /// Workers that have not said yet that it holds there.
-    missing: AtomicUsize,
-    /// Its keys are not waited for: what becomes of them is known only when this instance is back.
-    pub doubt: Option<usize>,
-}
 
 /// A lock of the table.
 #[derive(Debug)]
 struct Entry {
     lock: Arc<Lock>,
-    /// Keys for which it is not its turn yet.
+    /// Keys for which it is not its turn yet, and locks that it waits for because one of them is large.
     behind: usize,
+    /// Those who wait for this one because one of both is large.
+    followers: Vec<u64>,
 }
 
 /// What a lock wants of a key.
@@ -132,25 +97,51 @@ struct Inner {
     /// Those whose keys are in doubt.
     doubts: BTreeSet<u64>,
     lines: HashMap<Fingerprint, Line>,
+    /// Those that are in no line.
+    large: BTreeSet<u64>,
 }
 
 impl Inner {
     /// Adds a lock; its token, and the lock if it is granted at once.
-    fn ask(&mut self, mut want: Want, workers: usize) -> (u64, Option<Arc<Lock>>) {
-        in_order(&mut want.keys);
+    /// The keys are in order.
+    fn ask(&mut self, want: Want, workers: usize) -> (u64, Option<Arc<Lock>>) {
         self.last_token += 1;
         let token = self.last_token;
-        let mut behind = 0;
-        for &(key, is_exclusive) in &want.keys {
-            behind += usize::from(!self.lines.entry(key).or_default().join(token, is_exclusive));
+        let lock = Arc::new(Lock::new(token, want, workers));
+        let mut behind = self.follow(&lock);
+        if lock.is_large {
+            self.large.insert(token);
+        } else {
+            for &(key, is_exclusive) in &lock.want.keys {
+                let line = self.lines.entry(key).or_default();
+                behind += usize::from(!line.join(token, is_exclusive));
+            }
         }
-        if want.everything {
+        if lock.want.everything {
             self.everything.insert(token);
         }
-        let lock = Arc::new(Lock { token, want, missing: AtomicUsize::new(workers), doubt: None });
-        self.entries.insert(token, Entry { lock, behind });
+        self.entries.insert(token, Entry { lock, behind, followers: Vec::new() });
         self.waiting.insert(token);
         (token, self.begin_if_free(token))
+    }
+
+    /// A new lock follows the older ones with which no line tells that it conflicts; how many.
+    fn follow(&mut self, lock: &Lock) -> usize {
+        let mut followed = 0;
+        let mut follow = |entry: &mut Entry| {
+            if lock.conflicts(&entry.lock) {
+                entry.followers.push(lock.token);
+                followed += 1;
+            }
+        };
+        if lock.is_large {
+            self.entries.values_mut().for_each(follow);
+        } else {
+            for token in &self.large {
+                self.entries.get_mut(token).into_iter().for_each(&mut follow);
+            }
+        }
+        followed
     }
 
     /// Ends a lock, or a wait for one; those that are granted now.
@@ -160,9 +151,12 @@ impl Inner {
         self.everything.remove(&token);
         self.doubts.remove(&token);
         let mut free = Vec::new();
-        for &(key, _) in &entry.lock.want.keys {
-            self.leave(token, key, &mut free);
+        if !self.large.remove(&token) {
+            for &(key, _) in &entry.lock.want.keys {
+                self.leave(token, key, &mut free);
+            }
         }
+        self.go_on(entry.followers, &mut free);
         if entry.lock.want.everything {
             free = self.waiting.iter().copied().collect();
         } else if !self.everything.is_empty() {
@@ -180,9 +174,16 @@ impl Inner {
                 self.lines.remove(&key);
             }
         }
-        for other in &free[before..] {
-            if let Some(entry) = self.entries.get_mut(other) {
+        let gone_on = free.split_off(before);
+        self.go_on(gone_on, free);
+    }
+
+    /// There is one thing less that each of these waits for.
+    fn go_on(&mut self, others: Vec<u64>, free: &mut Vec<u64>) {
+        for other in others {
+            if let Some(entry) = self.entries.get_mut(&other) {
                 entry.behind -= 1;
+                free.push(other);
             }
         }
     }
@@ -197,34 +198,35 @@ impl Inner {
     ) -> Option<(Arc<Lock>, Vec<Arc<Lock>>)> {
         in_order(&mut keys);
         let mut pushed = Vec::new();
-        if self.everything.remove(&token) {
+        let was_everything = self.everything.remove(&token);
+        if was_everything {
             for &(key, is_exclusive) in &keys {
                 self.lines.entry(key).or_default().push_in(token, is_exclusive, &mut pushed);
             }
         }
+        let entry = self.entries.get(&token)?;
+        let (known, is_large) = (Arc::clone(&entry.lock), entry.lock.is_large);
+        let lock = Arc::new(known.in_doubt(keys, instance));
+        if was_everything {
+            pushed.extend(self.large.iter().filter(|&&other| self.conflict(&lock, other)));
+        }
+        // Whoever follows because of a key that is kept still does.
+        let entry = self.entries.get_mut(&token)?;
+        let followers = std::mem::take(&mut entry.followers);
+        entry.lock = Arc::clone(&lock);
+        self.doubts.insert(token);
+        let (kept, gone_on) = followers.into_iter().partition(|&other| self.conflict(&lock, other));
+        let mut free = Vec::new();
+        self.go_on(gone_on, &mut free);
+        self.entries.get_mut(&token)?.followers = kept;
         for other in pushed {
             self.entries.get_mut(&other)?.behind += 1;
+            if self.large.contains(&other) {
+                self.entries.get_mut(&token)?.followers.push(other);
+            }
         }
-        let entry = self.entries.get_mut(&token)?;
-        let want = &entry.lock.want;
-        let is_kept = |key: &Fingerprint| keys.binary_search_by_key(key, |&(key, _)| key).is_ok();
-        let left: Vec<Fingerprint> =
-            want.keys.iter().map(|&(key, _)| key).filter(|key| !is_kept(key)).collect();
-        let was_everything = want.everything;
-        let want = Want {
-            keys,
-            everything: false,
-            instances: Vec::new(),
-            holder: want.holder,
-            is_told: true,
-            spares_doubts: false,
-        };
-        let missing = AtomicUsize::new(0);
-        entry.lock = Arc::new(Lock { token, want, missing, doubt: Some(instance) });
-        let lock = Arc::clone(&entry.lock);
-        self.doubts.insert(token);
-        let mut free = Vec::new();
-        for key in left {
+        let is_kept = |key| lock.want.keys.binary_search_by_key(&key, |&(key, _)| key).is_ok();
+        for &(key, _) in known.want.keys.iter().filter(|(key, _)| !is_large && !is_kept(*key)) {
             self.leave(token, key, &mut free);
         }
         if was_everything {
@@ -235,23 +237,22 @@ impl Inner {
         Some((lock, free.into_iter().filter_map(|other| self.begin_if_free(other)).collect()))
     }
 
+    fn conflict(&self, lock: &Lock, other: u64) -> bool {
+        self.entries.get(&other).is_some_and(|entry| lock.conflicts(&entry.lock))
+    }
+
     /// The instance for which a lock would wait that waits for keys in doubt.
     fn waits_for(&self, token: u64) -> Option<usize> {
         if self.doubts.is_empty() || !self.waiting.contains(&token) {
             return None;
         }
-        let want = &self.entries.get(&token)?.lock.want;
-        let instance = |doubt: &u64| self.entries.get(doubt)?.lock.doubt;
-        if want.everything {
-            return if want.spares_doubts { None } else { instance(self.doubts.first()?) };
+        let lock = &self.entries.get(&token)?.lock;
+        let mut doubts = self.doubts.range(..token).filter_map(|doubt| self.entries.get(doubt));
+        if lock.want.everything {
+            let spares = lock.want.spares_doubts;
+            return doubts.next().filter(|_| !spares)?.lock.doubt;
         }
-        want.keys.iter().find_map(|(key, is_exclusive)| {
-            let before = self.lines.get(key)?.places.range(..token);
-            let mut doubts = before.filter(|(other, place)| {
-                self.doubts.contains(other) && (place.is_exclusive || *is_exclusive)
-            });
-            instance(doubts.next()?.0)
-        })
+        doubts.find(|entry| lock.conflicts(&entry.lock))?.lock.doubt
     }
 
     /// Grants a lock that conflicts with nothing held and with nothing older that waits.
@@ -272,12 +273,6 @@ impl Inner {
             Arc::clone(&entry.lock)
         })
     }
-}
-
-/// Each key once, exclusive if it is anywhere.
-fn in_order(keys: &mut Vec<(Fingerprint, bool)>) {
-    keys.sort_unstable_by_key(|&(key, is_exclusive)| (key, !is_exclusive));
-    keys.dedup_by_key(|(key, _)| *key);
 }
 
 /// The table.
@@ -318,7 +313,8 @@ impl Shared {
 
     /// Asks for a lock: its token, and the lock if it is granted at once. One that no worker is told
     /// of then holds; of any other its holder hears later. A worker that asks (`me`) tells itself.
-    pub fn ask_lock(&self, want: Want, me: Option<usize>) -> (u64, Option<Arc<Lock>>) {
+    pub fn ask_lock(&self, mut want: Want, me: Option<usize>) -> (u64, Option<Arc<Lock>>) {
+        in_order(&mut want.keys);
         let mut inner = self.lock_table.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (token, begun) = inner.ask(want, self.doors.len());
         // Posted while nobody else can change the table: what is told first happened first.
@@ -367,7 +363,7 @@ impl Shared {
 
     /// A lock holds at a worker; true if it holds at all, and is that worker's own.
     pub fn lock_holds_here(&self, lock: &Lock, me: usize) -> bool {
-        lock.missing.fetch_sub(1, AcqRel) == 1 && self.lock_holds(lock, Some(me))
+        lock.holds_at_one_more() && self.lock_holds(lock, Some(me))
     }
 
     fn lock_holds(&self, lock: &Lock, me: Option<usize>) -> bool {

@@ -3,8 +3,10 @@
 use super::*;
 
 fn want(keys: &[(Fingerprint, bool)]) -> Want {
+    let mut keys = keys.to_vec();
+    in_order(&mut keys);
     Want {
-        keys: keys.to_vec(),
+        keys,
         everything: false,
         instances: Vec::new(),
         holder: Holder::Coordinator,
@@ -86,4 +88,70 @@ fn who_gives_up_lets_those_behind_go_on() {
     assert_eq!(begun, [true, false, false]);
     assert_eq!(tokens(&table.release(2)), [3]);
     assert!(table.release(2).is_empty());
+}
+
+/// A lock on so many keys that it stands in no line, exclusive for every third.
+fn large(first: Fingerprint) -> Want {
+    want(&(first..first + 1000).map(|key| (key, key % 3 == 0)).collect::<Vec<_>>())
+}
+
+#[test]
+fn large_locks_wait_and_are_waited_for_like_others() {
+    let mut table = Inner::default();
+    let everything = Want { everything: true, ..want(&[]) };
+    let wanted = [
+        want(&[(3, false), (1200, true)]),
+        want(&[(4, false)]),
+        large(0),
+        want(&[(5, false)]),
+        want(&[(6, false)]),
+        large(999),
+        want(&[(1990, true)]),
+        large(5000),
+        everything,
+        large(0),
+    ];
+    let begun: Vec<u64> =
+        wanted.into_iter().filter_map(|one| table.ask(one, 1).1.map(|lock| lock.token)).collect();
+    // 5 has nothing to do with 1, but comes behind 3 for a key that 3 has for itself.
+    assert_eq!(begun, [1, 2, 4, 8]);
+    for (token, then) in [
+        (2, vec![]),
+        (1, vec![3]),
+        (4, vec![]),
+        (3, vec![5, 6]), // both were behind it
+        (6, vec![7]),
+        (5, vec![]),
+        (8, vec![]),
+        (7, vec![9]),
+        (9, vec![10]),
+        (10, vec![]),
+    ] {
+        assert_eq!(tokens(&table.release(token)), then, "{token}");
+    }
+    assert!(table.entries.is_empty() && table.lines.is_empty() && table.large.is_empty());
+}
+
+#[test]
+fn large_locks_and_keys_in_doubt() {
+    let mut table = Inner::default();
+    let everything = Want { everything: true, ..want(&[]) };
+    let wanted = [large(0), want(&[(3, false)]), want(&[(6, false)]), large(6), large(9)];
+    let begun = wanted.map(|one| table.ask(one, 1).1.is_some());
+    assert_eq!(begun, [true, false, false, false, false]);
+    let (lock, begun) = table.doubt(1, vec![(6, true), (3, true)], 7).expect("it is held");
+    assert_eq!((lock.doubt, tokens(&begun)), (Some(7), vec![]));
+    assert_eq!([2, 3, 4, 5].map(|token| table.waits_for(token)), [Some(7), Some(7), Some(7), None]);
+    assert!(table.release(3).is_empty());
+    assert_eq!(tokens(&table.release(1)), [2, 4]);
+    assert_eq!(tokens(&table.release(4)), [5]);
+    assert!(table.release(2).is_empty() && table.release(5).is_empty());
+
+    let (token, begun) = table.ask(everything, 1);
+    assert!(begun.is_some() && table.ask(large(0), 1).1.is_none());
+    assert!(table.ask(large(2000), 1).1.is_none());
+    let (_, begun) = table.doubt(token, vec![(3, true)], 7).expect("it is held");
+    assert_eq!(tokens(&begun), [token + 2]);
+    assert_eq!(table.waits_for(token + 1), Some(7));
+    assert_eq!(tokens(&table.release(token)), [token + 1]);
 }

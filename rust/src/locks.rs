@@ -16,7 +16,8 @@ use crate::following::Mark;
 use crate::forward::Taken;
 use crate::instance;
 use crate::lanes::Lanes;
-use crate::lock_table::{Fingerprint, Lock, LockTable};
+use crate::lock::{Fingerprint, Lock};
+use crate::lock_table::LockTable;
 use crate::request::Args;
 use crate::worker::Worker;
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ pub(crate) struct Locks {
     held: Vec<Arc<Lock>>,
     /// How often each key is locked: for everyone, against writers only.
     keys: HashMap<Fingerprint, (u32, u32)>,
+    /// Those with very many keys, which are looked for there.
+    large: Vec<Arc<Lock>>,
     everything: usize,
     /// Keys in doubt, and the instance that must be back.
     doubts: HashMap<Fingerprint, usize>,
@@ -77,11 +80,32 @@ impl Locks {
     fn is_locked(&self, key: Fingerprint, writes: bool) -> bool {
         let held = self.keys.get(&key);
         held.is_some_and(|&(exclusive, shared)| exclusive > 0 || (writes && shared > 0))
+            || self.large.iter().any(|lock| lock.stops(key, writes))
+    }
+
+    /// True if keys are in doubt.
+    fn has_doubts(&self) -> bool {
+        !self.doubts.is_empty() || self.large.iter().any(|lock| lock.doubt.is_some())
+    }
+
+    /// The instance that must be back before it is known what becomes of a key; of any, if none is
+    /// named.
+    fn doubt_of(&self, key: Option<Fingerprint>) -> Option<usize> {
+        let small = match key {
+            Some(key) => self.doubts.get(&key),
+            None => self.doubts.values().next(),
+        };
+        let mut large = self.large.iter().filter(|lock| lock.doubt.is_some());
+        let is_meant = |lock: &&Arc<Lock>| key.is_none_or(|key| lock.stops(key, true));
+        small.copied().or_else(|| large.find(is_meant)?.doubt)
     }
 
     fn add(&mut self, lock: Arc<Lock>) {
         self.everything += usize::from(lock.want.everything);
-        for &(key, exclusive) in &lock.want.keys {
+        if lock.is_large {
+            self.large.push(Arc::clone(&lock));
+        }
+        for &(key, exclusive) in lock.want.keys.iter().filter(|_| !lock.is_large) {
             let held = self.keys.entry(key).or_default();
             *(if exclusive { &mut held.0 } else { &mut held.1 }) += 1;
             if let Some(instance) = lock.doubt {
@@ -99,7 +123,10 @@ impl Locks {
         };
         let lock = self.held.swap_remove(at);
         self.everything -= usize::from(lock.want.everything);
-        for &(key, exclusive) in &lock.want.keys {
+        if lock.is_large {
+            self.large.retain(|large| large.token != token);
+        }
+        for &(key, exclusive) in lock.want.keys.iter().filter(|_| !lock.is_large) {
             if let Some(held) = self.keys.get_mut(&key) {
                 *(if exclusive { &mut held.0 } else { &mut held.1 }) -= 1;
                 if *held == (0, 0) {
@@ -144,7 +171,7 @@ impl Worker {
     /// need not wait for long.
     fn doubt_of(&self, place: usize, row: &Row, args: Args) -> Option<usize> {
         if matches!(row.route, Route::All(_)) {
-            return self.locks.doubts.values().next().copied();
+            return self.locks.doubt_of(None);
         }
         let db = self.db(place);
         let doubt = |at| self.doubt_of_key(db, args.get(at), row.writes);
@@ -153,11 +180,11 @@ impl Worker {
 
     /// The same for one key.
     pub(crate) fn doubt_of_key(&self, db: u32, key: &[u8], writes: bool) -> Option<usize> {
-        if self.locks.doubts.is_empty() {
+        if !self.locks.has_doubts() {
             return None;
         }
         let key = self.shared.lock_table.fingerprint(db, key);
-        let doubt = self.locks.doubts.get(&key).copied();
+        let doubt = self.locks.doubt_of(Some(key));
         doubt.filter(|_| self.locks.is_locked(key, writes))
     }
 

@@ -2,7 +2,7 @@
 //! same time. `looks.rs` is what moves it on.
 
 use crate::lane::Expect;
-use crate::lock_table::Fingerprint;
+use crate::lock::Fingerprint;
 use crate::trying::Attempt;
 use slab::Slab;
 

@@ -21,7 +21,7 @@ use crate::commits::{LOCK_NANOSECONDS, PREPARE_NANOSECONDS, RUN_NANOSECONDS};
 use crate::instance;
 use crate::keys;
 use crate::lane::{Asked, Duty, Expect, Question};
-use crate::lock_table::{Holder, Want};
+use crate::lock::{Holder, Want};
 use crate::look::{KEYS_MOST, Key, LOOKS_MOST, Look, Stage, Wish};
 use crate::reply::{Broken, STRAY, aggregate, error, is_error};
 use crate::request::{push_command, with_args};

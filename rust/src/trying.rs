@@ -15,7 +15,7 @@ use crate::command::Row;
 use crate::forward::Taken;
 use crate::keys;
 use crate::lane::Expect;
-use crate::lock_table::Fingerprint;
+use crate::lock::Fingerprint;
 use crate::multi::split;
 use crate::reach::Reach;
 use crate::reply::{aggregate, is_error, is_null};

@@ -2,7 +2,7 @@
 
 use super::Proxy;
 use crate::commit;
-use crate::lock_table::{Holder, Want};
+use crate::lock::{Holder, Want};
 use crate::shared::Shared;
 use pyo3::prelude::*;
 use std::sync::Arc;

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from threadis import resp
-from threadis.coordinator.links import Words, value
+from threadis.coordinator.links import Words, pack, value
 from threadis.coordinator.locks import Key
+
+_KEY = b"*3\r\n:%d\r\n$%d\r\n%s\r\n:%d\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +20,10 @@ class Prepared:
 
     def encode(self) -> bytes:
         """As one RESP array."""
-        keys = [[db, key, int(exclusive)] for db, key, exclusive in self.keys]
-        return resp.encode([self.first, self.db, keys, [list(words) for words in self.commands]])
+        keys = [_KEY % (db, len(key), key, exclusive) for db, key, exclusive in self.keys]
+        commands = [pack(words) for words in self.commands]
+        head = (resp.integer(self.first), resp.integer(self.db))
+        return resp.array([*head, resp.array(keys), resp.array(commands)])
 
     @classmethod
     def decode(cls, payload: bytes) -> "Prepared":

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from threadis import _core
 from threadis.commands import SCRIPTS, Row
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """A key of a command."""
+class Access(NamedTuple):
+    """A key of a command; a tuple, because a command may have a million."""
 
     key: bytes
     reads: bool  # its value matters
