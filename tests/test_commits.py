@@ -294,3 +294,29 @@ def test_workers_do_it_one_after_the_other(threadis: Callable[..., Threadis]) ->
     writes, commits = counts(running)
     assert writes == 1 + rounds * len(writers)
     assert commits < writes
+
+
+def test_commits_of_many_keys_and_of_few_exclude_each_other(
+    threadis: Callable[..., Threadis], stock_server: Server
+) -> None:
+    """Locks on very many keys are kept otherwise than those on few."""
+    running = threadis(
+        "--server", str(stock_server.path), "--instances", "2", "--workers", "2", "--save", "",
+    )  # fmt: skip
+    keys = [f"key:{number}" for number in range(1000)]
+    few = keys[::333]
+    with ExitStack() as stack, running.client() as client:
+        clients = [stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(6)]
+        assert client.mset(dict.fromkeys(keys, "first"))
+        for turn in range(10):
+            for number, one in enumerate(clients):
+                one.send(mset(f"{turn}:{number}", *(few if number % 2 else keys)) * 3)
+            for _ in range(5):
+                with client.pipeline() as block:
+                    assert len(set(block.mget(few).execute()[0])) == 1
+            assert all(one.reply() == OK for one in clients for _ in range(3))
+        found = client.mget(keys)
+        assert len({found[keys.index(key)] for key in few}) == 1
+        assert len(set(found)) <= 2  # whoever of both was last
+        assert client.delete(*keys) == len(keys)
+    assert counts(running)[0] > 0
