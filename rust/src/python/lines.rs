@@ -43,7 +43,9 @@ impl Lines {
         self.of_scripts.settle(number, db, &mut shown);
         self.post(shown);
     }
+}
 
+impl Lines {
     fn post(&self, shown: Vec<u8>) {
         if shown.is_empty() {
             return;
