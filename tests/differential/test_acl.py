@@ -219,6 +219,10 @@ EVAL "return redis.call('get', 'x:1')" 0
 EVAL "return {redis.call('get', 'x:1'), redis.call('get', 'r:1'), redis.call('incr', 'x:n')}" 0
 EVAL "return redis.call('set', 'r:1', 'v')" 0
 EVAL "return redis.pcall('get', 'q')" 0
+EVAL "local e = redis.pcall('hset', 'x:h', 'a', 'b') return {'$7', e, {e.err, 'x'}, false, 1}" 0
+EVAL "return redis.pcall('hset', KEYS[1], 'a', 'b').err" 1 x:h
+EVAL "return {ok = redis.pcall('hset', KEYS[1], 'a', 'b').err}" 1 x:h
+EVAL "redis.setresp(3) return {map = {[redis.pcall('hlen', 'x:h').err] = {set = {q = true}}}}" 0
 EVAL "redis.call('set', 'x:2', '2') return redis.pcall('hset', 'x:h', 'a', 'b')" 0
 EVAL "return redis.call('hset', KEYS[1], 'a', 'b')" 1 x:h
 EVAL "redis.call('set', 'x:9', '9') return redis.call('get', 'q')" 0

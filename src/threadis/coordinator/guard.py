@@ -41,6 +41,7 @@ ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 # All keys but the empty one, and not as ``~*``: with that, SORT may look at keys that nobody sees.
 ANY_KEY = b"**"
 LISTED_LIMIT = 10_000  # keys of a database that a script may list
+BULKS = (b"$", b"=", b"!")  # begin replies with a length
 RERUNS = 1000  # runs on copies, each of which has shown keys that were not lent
 TOO_MANY = resp.error(
     f"ERR threadis: the script has touched other undeclared keys in each of {RERUNS} runs on copies"
@@ -205,9 +206,29 @@ async def judge(
     users.note_refused_guard(link.index, refusals.counts)
     if refusals or guard.denials:
         if call.rights:
-            if reply.startswith(b"-"):
-                reply = reply.replace(guard.name, call.rights.user)
+            reply = _in_name_of(call.rights.user, guard.name, reply)
             if not refusals:
                 users.note_denials(guard.name, call.info, guard.denials)
         await guard.retire(link)
     return refusals, reply
+
+
+def _in_name_of(user: bytes, guard: bytes, reply: bytes) -> bytes:
+    """Put the user's name for the guard's, in all strings and errors of a reply.
+
+    Servers name whom they refuse, and scripts return what they say.
+    """
+    if guard not in reply:
+        return reply
+    made, at = [], 0
+    while at < len(reply):
+        end = reply.index(b"\r\n", at)
+        kind, size = reply[at : at + 1], reply[at + 1 : end]
+        if kind in BULKS and size.isdigit():
+            text = reply[end + 2 : end + 2 + int(size)].replace(guard, user)
+            made.append(b"%b%d\r\n%b\r\n" % (kind, len(text), text))
+            at = end + 2 + int(size) + 2
+        else:
+            made.append(reply[at:end].replace(guard, user) + b"\r\n")
+            at = end + 2
+    return b"".join(made)
