@@ -132,6 +132,7 @@ impl Worker {
         let doors = &self.shared.doors;
         doors[self.index].clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         doors[to].clients.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.shared.rounds.note_handed();
         doors[to].mailbox.post(Mail::Moved(Box::new(client), state));
         self.counters.clients_moved += 1;
     }

@@ -47,6 +47,8 @@ pub enum Gate {
     Lane,
     /// It goes to another worker.
     Move,
+    /// Other workers read first what was sent before the next command.
+    Round,
     /// The rest of a big command goes on as it comes.
     Upload,
     /// The client does not read its replies, or has too many commands in flight.

@@ -83,6 +83,8 @@ pub struct Session {
     pub commands: u64,
     /// Bytes read so far.
     pub input_bytes: u64,
+    /// How many bytes had been read when all workers last ended a round for it: see `rounds`.
+    pub read_by_all: u64,
     /// Bytes written so far.
     pub output_bytes: u64,
     /// What it had cost when it was last weighed: see `balance`.

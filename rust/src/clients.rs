@@ -92,6 +92,7 @@ impl Worker {
         if chosen == self.index {
             self.add_client(fd, peer);
         } else {
+            self.shared.rounds.note_handed();
             doors[chosen].mailbox.post(Mail::Accepted(fd, peer));
         }
     }
@@ -117,6 +118,7 @@ impl Worker {
             last_active: now,
             commands: 0,
             input_bytes: 0,
+            read_by_all: 0,
             output_bytes: 0,
             cost_before: 0,
             lately: 0,
@@ -135,6 +137,7 @@ impl Worker {
         if epoll::add(&self.epoll, &client.fd, event_data(KIND_CLIENT, place), net::READ).is_err() {
             self.end_client(place);
         }
+        self.mark_ready(place); // it may have sent something already
     }
 
     /// Closes a client's socket and forgets it. What it was owed is dropped when it comes.
@@ -206,6 +209,7 @@ impl Worker {
                 }
                 Mail::BrokenRedirect(key) => self.redirect_is_broken(key),
                 Mail::Lines(lines) => self.deliver_lines(&lines),
+                Mail::Round => self.go_on_after_rounds(),
                 Mail::Stop(grace) => self.stop(grace),
             }
         }

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 /// Events taken from the kernel in one turn.
 pub(crate) const EVENTS: usize = 1024;
 
+/// No time to wait.
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// Clients that are looked at in one sweep.
 const SWEPT: usize = 64;
 
@@ -47,14 +49,31 @@ impl Worker {
             tv_nsec: i64::try_from(timeout % 1_000_000_000).unwrap_or(0),
         };
         events.clear();
-        if is_busy || !self.lanes.are_waited_for() || !self.spin.is_wise() || !self.spin(events) {
+        if is_busy || !self.spin.is_wise() || !self.lanes.are_waited_for() || !self.spin(events) {
             // Fails only when interrupted: then nothing has happened.
             let _ =
                 epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout));
         }
         self.now = monotonic();
         self.now_seconds = seconds(self.now);
-        for event in events.iter() {
+        self.note(events);
+    }
+
+    /// Takes in everything that is ready by now.
+    pub(crate) fn look_at_sockets(&mut self, events: &mut Vec<epoll::Event>) {
+        loop {
+            events.clear();
+            let room = rustix::buffer::spare_capacity(events);
+            let is_done = epoll::wait(&self.epoll, room, Some(&AT_ONCE)).is_err();
+            self.note(events);
+            if is_done || events.len() < EVENTS {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, events: &[epoll::Event]) {
+        for event in events {
             let data = event.data.u64();
             let place = usize::try_from(data & !(3 << KIND_SHIFT)).unwrap_or(usize::MAX);
             match data >> KIND_SHIFT {
@@ -68,7 +87,6 @@ impl Worker {
 
     /// Waits awake for a while; whether something has happened.
     fn spin(&mut self, events: &mut Vec<epoll::Event>) -> bool {
-        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut until = monotonic() + SPIN_NANOSECONDS;
         if !self.held.is_empty() {
             until = until.min(self.held_until);

@@ -91,6 +91,7 @@ impl Worker {
         self.account(place);
         let client = &self.clients[place];
         if io == Io::Gone {
+            self.unsubscribe_all(place); // nobody counts it any more
             self.end_after_replies(place);
         } else if self.is_over_input_limit(place) {
             self.sent_too_much(place);

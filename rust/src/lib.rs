@@ -81,6 +81,7 @@ pub mod scan;
 mod script_lanes;
 mod script_lines;
 pub mod scripts;
+pub mod rounds;
 pub mod session;
 pub mod settings;
 pub mod shared;

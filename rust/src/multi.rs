@@ -12,6 +12,7 @@ use crate::commit::{EXEC, MULTI};
 use crate::forward::Taken;
 use crate::instance;
 use crate::keys;
+use crate::pubsub::Verb;
 use crate::reach::Reach;
 use crate::request::{Args, Cut, Request, push_array, push_command};
 use crate::route::{Owner, has_special_word, owner, push_args};
@@ -184,6 +185,10 @@ impl Worker {
             self.refuse(place, &instance::in_doubt(instance));
             return Taken::Yes;
         }
+        if self.publishes(&multi) && self.must_let_others_read(place) {
+            self.clients[place].multi = Some(multi);
+            return Taken::NotYet;
+        }
         if self.clients[place].is_tracking && !multi.is_spoilt {
             let table = self.shared.clone();
             self.remember_queued(place, &multi.commands, &table.table);
@@ -225,6 +230,13 @@ impl Worker {
             return Taken::Yes;
         }
         self.exec_on_one(place, multi)
+    }
+
+    /// Whether one of its commands is PUBLISH or SPUBLISH.
+    fn publishes(&self, multi: &Multi) -> bool {
+        let route = |row: &u32| self.shared.table.row(*row as usize).route;
+        let is_it = |row: &u32| matches!(route(row), Route::Pubsub(Verb::Publish(_)));
+        multi.needs_coordinator && !multi.is_spoilt && multi.rows.iter().any(is_it)
     }
 
     /// Puts the commands of a transaction before what else the client has sent.

@@ -55,6 +55,9 @@ impl Worker {
     pub(crate) fn pubsub(&mut self, place: usize, verb: Verb, args: Args) -> Taken {
         // A message, or a confirmation, must not overtake replies to what was sent before; and a
         // message tells others of writes that must have happened.
+        if matches!(verb, Verb::Publish(_)) && self.must_let_others_read(place) {
+            return Taken::NotYet;
+        }
         let is_ordered =
             matches!(verb, Verb::Subscribe(_) | Verb::Unsubscribe(_) | Verb::Publish(_));
         if is_ordered && self.must_drain(place) {

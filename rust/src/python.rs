@@ -11,6 +11,7 @@ use crate::lock_table::LockTable;
 use crate::mailbox::Mailbox;
 use crate::net::Listener;
 use crate::scripts::Scripts;
+use crate::rounds::Rounds;
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Shared};
 use crate::stats::Stats;
@@ -127,6 +128,7 @@ impl Proxy {
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             queues_nothing_when_full: config.queues_nothing_when_full,
             asks_who_first: config.asks_who_first,
+            rounds: Rounds::new(config.workers.len()),
             is_valkey: config.is_valkey,
             ordered_pipelines: config.ordered_pipelines,
             registry: Registry::default(),

@@ -17,6 +17,7 @@ use crate::mailbox::Mailbox;
 use crate::net::Peer;
 use crate::placement::Placement;
 use crate::scripts::Scripts;
+use crate::rounds::Rounds;
 use crate::settings::Settings;
 use crate::slow_log::SlowLog;
 use crate::stats::Stats;
@@ -68,6 +69,8 @@ pub struct Shared {
     /// What instances publish.
     pub upstreams: Upstreams,
     /// Instances say here which keys have changed.
+    /// Who waits until all have read their clients.
+    pub rounds: Rounds,
     pub ears: Ears,
     /// Who is told of changed keys.
     pub tracking: Tracking,
@@ -237,6 +240,8 @@ pub enum ToCoordinator {
         token: Option<u64>,
         /// May it run? Answer with `Mail::Verdict`.
         is_question: bool,
+    /// Someone has asked for a round, or yours is over.
+    Round,
     },
     /// A client has run what `Mail::Run` brought.
     Ran(ClientKey),

@@ -13,6 +13,7 @@ use crate::look::Looks;
 use crate::names::Recent;
 use crate::net::{Io, Listener};
 use crate::request::Request;
+use crate::rounds::OwnRounds;
 use crate::shared::{Shared, ToCoordinator};
 use crate::spin::Spin;
 use crate::split::Share;
@@ -48,6 +49,7 @@ pub struct Worker {
     pub(crate) commits: Commits,
     pub(crate) looks: Looks,
     pub(crate) tries: Tries,
+    pub(crate) rounds: OwnRounds,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
@@ -154,6 +156,7 @@ impl Worker {
             commits: Commits::default(),
             looks: Looks::default(),
             tries: Tries::default(),
+            rounds: OwnRounds::default(),
             instances,
             audience: Audience::default(),
             monitors: Vec::new(),
@@ -201,9 +204,11 @@ impl Worker {
         let mut events = Vec::with_capacity(EVENTS);
         while !self.is_finished() {
             self.wait(&mut events);
+            self.notice_rounds(&mut events);
             self.read_mail();
             self.accept();
             self.read_clients();
+            self.ask_for_round();
             self.post_lines();
             self.start_commits();
             self.begin_locks();
@@ -217,6 +222,7 @@ impl Worker {
             self.write_clients();
             self.move_clients();
             self.close();
+            self.end_rounds();
             self.publish();
         }
         self.shared.coordinator.post(ToCoordinator::Stopped(self.index));

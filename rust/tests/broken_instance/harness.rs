@@ -318,6 +318,7 @@ fn shared(instances: usize) -> Shared {
         hello: [hello_reply(&[], false), hello_reply(&[], true)],
         client_memory: CLIENT_MEMORY,
         pushes_follow_replies: true,
+        rounds: _core::rounds::Rounds::new(1),
         unsubscribing_needs_subscription: true,
         asks_who_first: false,
         queues_nothing_when_full: false,
