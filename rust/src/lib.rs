@@ -74,6 +74,7 @@ pub mod quiet;
 mod reach;
 mod refusals;
 pub mod reply;
+mod read_keys;
 pub mod request;
 mod rest;
 mod route;

@@ -1,5 +1,6 @@
 //! Who tracks, and which keys they have read: one table for all workers.
 
+use crate::read_keys::ReadKeys;
 use crate::request::{push_array, push_bulk};
 use crate::shared::{ClientKey, Door, Mail};
 use crate::tracking::Mode;
@@ -24,7 +25,7 @@ pub struct Tracking {
 #[derive(Debug, Default)]
 struct Tables {
     clients: BTreeMap<u64, Tracker>,
-    readers: HashMap<Vec<u8>, Readers>,
+    readers: ReadKeys,
     items: usize,
     prefixes: BTreeMap<Vec<u8>, HashSet<u64>>,
     /// Keys that the coordinator has changed just now; to be told of together.
@@ -41,14 +42,6 @@ struct Tracker {
     prefixes: Vec<Vec<u8>>,
     /// What stands for all keys: of its own protocol, even if another client is told.
     null: &'static [u8],
-}
-
-/// Who has read a key.
-#[derive(Debug, Default)]
-struct Readers {
-    ids: HashSet<u64>,
-    /// When one command has written several keys: in this order.
-    written: u64,
 }
 
 /// A change that the coordinator makes, alone with the key.
@@ -129,13 +122,7 @@ impl Tracking {
         let mut tables = self.lock();
         let mut new = Vec::new();
         for key in keys {
-            let is_new = if let Some(readers) = tables.readers.get_mut(key) {
-                readers.ids.insert(id)
-            } else {
-                let readers = Readers { ids: HashSet::from([id]), written: 0 };
-                tables.readers.insert(key.to_vec(), readers).is_none()
-            };
-            if is_new {
+            if tables.readers.add(key, id) {
                 tables.items += 1;
                 new.push(key);
             }
@@ -241,7 +228,7 @@ impl Tracking {
 impl Tables {
     fn trim(&mut self, most: usize, doors: &[Door]) {
         while most > 0 && self.readers.len() > most {
-            let Some(key) = self.readers.keys().next().cloned() else { break };
+            let Some(key) = self.readers.any() else { break };
             self.tell_readers(&key, None, doors);
         }
     }
@@ -293,7 +280,7 @@ impl Tables {
 }
 
 /// Frees what may be a million keys, while nobody waits for it.
-fn discard(readers: HashMap<Vec<u8>, Readers>) {
+fn discard(readers: ReadKeys) {
     if readers.len() > FREED_AT_ONCE {
         let thread = std::thread::Builder::new().name("discard".into());
         let _ = thread.spawn(move || drop(readers)); // no thread to be had: it is freed here
