@@ -154,7 +154,7 @@ impl Worker {
                 break;
             }
             let client = &mut self.clients[place];
-            match request.cut(&bytes[used..], client.authenticated) {
+            match request.cut_from(&bytes[used..], client.authenticated, shared.dialect) {
                 Ok(Cut::Complete(length)) => {
                     let args = request.args(&bytes[used..used + length]);
                     if self.take(place, args, &shared) == Taken::NotYet {

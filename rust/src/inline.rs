@@ -1,11 +1,34 @@
-//! Splits an inline command line into arguments, as Redis's `sdssplitargs`.
+//! Splits an inline command line into arguments, as the server's `sdssplitargs`.
+
+/// Whose rules hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// Redis's: a word ends with the quote that closes.
+    #[default]
+    Redis,
+    /// Valkey's: what stands next to each other is one word, as in a shell.
+    Valkey,
+}
+
+impl Dialect {
+    /// Bytes of a line, its end not counted, that are taken if they have come at once. Redis looks for
+    /// the end of a line whenever it has read another 16 KB, and gives up above 64 KB; Valkey, where it
+    /// has read that much.
+    #[must_use]
+    pub fn line_limit(self) -> usize {
+        match self {
+            Self::Redis => 5 * 16 * 1024 - 1,
+            Self::Valkey => 64 * 1024,
+        }
+    }
+}
 
 /// The arguments of `line`, unquoted; `None` when quotes do not balance.
 ///
-/// Unlike Redis, a NUL byte is an ordinary byte: Redis stops scanning there and the connection
-/// hangs.
+/// Unlike the servers, a NUL byte is an ordinary byte: they stop scanning there and the connection
+/// hangs. So is 0xff, which Valkey drops.
 #[must_use]
-pub fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub fn split(line: &[u8], dialect: Dialect) -> Option<Vec<Vec<u8>>> {
     let mut args = Vec::new();
     let mut rest = line;
     loop {
@@ -13,14 +36,20 @@ pub fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
         if rest.is_empty() {
             return Some(args);
         }
-        let (arg, after) = one(rest)?;
+        let (arg, after) = one(rest, dialect)?;
         args.push(arg);
         rest = after;
     }
 }
 
+/// What may stand between two words.
 fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c)
+    ends_word(byte) || matches!(byte, 0x0b | 0x0c)
+}
+
+/// What cannot be in a word without quotes.
+fn ends_word(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 fn skip_spaces(mut text: &[u8]) -> &[u8] {
@@ -32,32 +61,25 @@ fn skip_spaces(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// One argument and what follows it. A quote may open in the middle of a word, as in Redis.
-fn one(mut text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+/// One argument and what follows it. A quote may open in the middle of a word.
+fn one(mut text: &[u8], dialect: Dialect) -> Option<(Vec<u8>, &[u8])> {
     let mut arg = Vec::new();
     loop {
-        match text {
+        let used = match text {
             [] => return Some((arg, text)),
-            [space, rest @ ..] if is_space(*space) => return Some((arg, rest)),
-            [b'"', rest @ ..] => return finish(arg, rest, double_quoted),
-            [b'\'', rest @ ..] => return finish(arg, rest, single_quoted),
+            [space, rest @ ..] if ends_word(*space) => return Some((arg, rest)),
+            [b'"', rest @ ..] => 1 + double_quoted(&mut arg, rest)?,
+            [b'\'', rest @ ..] => 1 + single_quoted(&mut arg, rest)?,
             [byte, rest @ ..] => {
                 arg.push(*byte);
                 text = rest;
+                continue;
             }
+        };
+        text = &text[used..];
+        if dialect == Dialect::Redis {
+            return text.first().is_none_or(|&next| is_space(next)).then_some((arg, text));
         }
-    }
-}
-
-type Quoted = fn(&mut Vec<u8>, &[u8]) -> Option<usize>;
-
-/// Reads to the closing quote, which must be followed by a space or the end.
-fn finish(mut arg: Vec<u8>, text: &[u8], quoted: Quoted) -> Option<(Vec<u8>, &[u8])> {
-    let used = quoted(&mut arg, text)?;
-    match text.get(used) {
-        None => Some((arg, &[])),
-        Some(&next) if is_space(next) => Some((arg, &text[used..])),
-        Some(_) => None,
     }
 }
 
@@ -118,28 +140,48 @@ fn hex(digit: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::split;
+    use super::{Dialect, split};
 
     type Words = Option<&'static [&'static [u8]]>;
 
-    #[test]
-    fn splits_as_redis_does() {
-        let cases: [(&[u8], Words); 11] = [
-            (b"", Some(&[])),
-            (b"  \t ", Some(&[])),
-            (b"set k v", Some(&[b"set", b"k", b"v"])),
-            (b"set  \"a b\"\t'c d'", Some(&[b"set", b"a b", b"c d"])),
-            (br#""\x00\xff\n\\\"" "#, Some(&[b"\x00\xff\n\\\""])),
-            (br"'\'\n'", Some(&[b"'\\n"])),
-            (br#"ab"cd""#, Some(&[b"abcd"])),
-            (br#""a"b"#, None),
-            (br#""a"#, None),
-            (br#""x\x4"#, None),
-            (b"get a\0b", Some(&[b"get", b"a\0b"])),
-        ];
+    fn check(dialect: Dialect, cases: &[(&[u8], Words)]) {
         for (line, expected) in cases {
             let expected = expected.map(|words| words.iter().map(|w| w.to_vec()).collect());
-            assert_eq!(split(line), expected, "{line:?}");
+            assert_eq!(split(line, dialect), expected, "{line:?}");
         }
+    }
+
+    #[test]
+    fn splits_as_servers_do() {
+        for dialect in [Dialect::Redis, Dialect::Valkey] {
+            check(
+                dialect,
+                &[
+                    (b"", Some(&[])),
+                    (b"  \t ", Some(&[])),
+                    (b"set k v", Some(&[b"set", b"k", b"v"])),
+                    (b"set  \"a b\"\t'c d'", Some(&[b"set", b"a b", b"c d"])),
+                    (br#""\x00\xff\n\\\"" "#, Some(&[b"\x00\xff\n\\\""])),
+                    (br"'\'\n'", Some(&[b"'\\n"])),
+                    (br#"ab"cd""#, Some(&[b"abcd"])),
+                    (br#""a"#, None),
+                    (br#""x\x4"#, None),
+                    (b"get a\0b", Some(&[b"get", b"a\0b"])),
+                ],
+            );
+        }
+    }
+
+    #[test]
+    fn what_follows_a_quote_is_an_error_or_of_the_same_word() {
+        let lines: [(&[u8], Words); 5] = [
+            (br#""a"b"#, Some(&[b"ab"])),
+            (br#"a"b"c d"#, Some(&[b"abc", b"d"])),
+            (br#"'a'"b"'c'"#, Some(&[b"abc"])),
+            (br#"""''a"#, Some(&[b"a"])),
+            (br#""a"'b"#, None),
+        ];
+        check(Dialect::Valkey, &lines);
+        check(Dialect::Redis, &lines.map(|(line, _)| (line, None)));
     }
 }

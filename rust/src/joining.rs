@@ -74,7 +74,9 @@ impl Worker {
         shared: &Shared,
     ) -> (usize, u64) {
         let (mut used, mut taken) = (0, 0);
-        while let Ok(Cut::Complete(length)) = request.cut(&bytes[used..], true) {
+        while let Ok(Cut::Complete(length)) =
+            request.cut_from(&bytes[used..], true, self.shared.dialect)
+        {
             let args = request.args(&bytes[used..used + length]);
             if args.is_empty() || !self.joins_too(place, args, shared) {
                 break;

@@ -37,7 +37,7 @@ mod forward;
 pub mod glob;
 mod group;
 mod guard;
-mod inline;
+pub mod inline;
 pub mod input;
 pub mod instance;
 mod joining;

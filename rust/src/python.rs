@@ -6,6 +6,7 @@
 use crate::command::Table;
 use crate::ears::Ears;
 use crate::finished::Finished;
+use crate::inline::Dialect;
 use crate::instance::InstanceState;
 use crate::lock_table::LockTable;
 use crate::mailbox::Mailbox;
@@ -123,6 +124,7 @@ impl Proxy {
             instance_password: config.instance_password,
             databases: config.databases,
             hello: [hello_reply(&config.hello2, false), hello_reply(&config.hello3, true)],
+            dialect: if config.is_valkey { Dialect::Valkey } else { Dialect::Redis },
             client_memory: config.client_memory / config.workers.len().max(1),
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,

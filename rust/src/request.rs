@@ -7,12 +7,13 @@
 //! Only canonical framing is accepted (`DESIGN` promise 3), so the bytes of a multibulk command
 //! that was cut here may be sent on as they are: an instance will frame them the same way.
 
-use crate::inline;
+use crate::inline::{self, Dialect};
 use crate::number::parse_i64;
 use memchr::memchr;
 use std::ops::Range;
 
-/// Bytes of one inline line, and of one length line (Redis's `PROTO_INLINE_MAX_SIZE`).
+/// Bytes of one inline line whose end has not come, and of one length line (Redis's
+/// `PROTO_INLINE_MAX_SIZE`).
 pub const INLINE_LIMIT: usize = 64 * 1024;
 /// Arguments of one command, as in Redis: its bytes are what bounds it.
 pub const ARGS_LIMIT: i64 = i32::MAX as i64;
@@ -121,11 +122,25 @@ impl Request {
     /// # Errors
     /// The text of the protocol error, in Redis's own words where Redis has one.
     pub fn cut(&mut self, buffer: &[u8], authenticated: bool) -> Result<Cut, ProtocolError> {
+        self.cut_from(buffer, authenticated, Dialect::default())
+    }
+
+    /// The same of what may be an inline line of a client.
+    ///
+    /// # Errors
+    /// As `cut`.
+    #[inline]
+    pub fn cut_from(
+        &mut self,
+        buffer: &[u8],
+        authenticated: bool,
+        dialect: Dialect,
+    ) -> Result<Cut, ProtocolError> {
         self.has_grown = false;
         match buffer.first() {
             None => Ok(Cut::Incomplete),
             Some(b'*') => self.cut_multibulk(buffer, authenticated),
-            Some(_) => self.cut_inline(buffer),
+            Some(_) => self.cut_inline(buffer, dialect),
         }
     }
 
@@ -220,7 +235,7 @@ impl Request {
         Ok(true)
     }
 
-    fn cut_inline(&mut self, buffer: &[u8]) -> Result<Cut, ProtocolError> {
+    fn cut_inline(&mut self, buffer: &[u8], dialect: Dialect) -> Result<Cut, ProtocolError> {
         let searched = self.at.min(buffer.len());
         let Some(found) = memchr(b'\n', &buffer[searched..]) else {
             if buffer.len() > INLINE_LIMIT {
@@ -230,12 +245,12 @@ impl Request {
             return Ok(Cut::Incomplete);
         };
         let newline = searched + found;
-        if newline > INLINE_LIMIT {
+        if newline > dialect.line_limit() {
             return Err("too big inline request".into());
         }
         let line = &buffer[..newline];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        self.inline = Some(inline::split(line).ok_or("unbalanced quotes in request")?);
+        self.inline = Some(inline::split(line, dialect).ok_or("unbalanced quotes in request")?);
         Ok(Cut::Complete(newline + 1))
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::inline::Dialect;
 
 fn cut_all(stream: &[u8]) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
     let mut request = Request::default();
@@ -106,5 +107,17 @@ proptest::proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(0u8.., 0..600)) {
         let _ = cut_all(&bytes);
+    }
+}
+
+#[test]
+fn a_line_that_has_come_at_once_may_be_longer_as_the_server_has_it() {
+    for (dialect, most) in [(Dialect::Redis, 81_919), (Dialect::Valkey, 65_536)] {
+        let line = |length: usize| [&vec![b'a'; length][..], b"\n"].concat();
+        let cut = |line: &[u8]| Request::default().cut_from(line, true, dialect);
+        assert_eq!(cut(&line(most)), Ok(Cut::Complete(most + 1)));
+        assert_eq!(cut(&line(most + 1)), Err("too big inline request".into()));
+        assert_eq!(cut(&vec![b'a'; INLINE_LIMIT]), Ok(Cut::Incomplete));
+        assert_eq!(cut(&vec![b'a'; INLINE_LIMIT + 1]), Err("too big inline request".into()));
     }
 }

@@ -9,6 +9,7 @@ use crate::commit::Unsettled;
 use crate::denials::Denials;
 use crate::ears::{Ears, Heard};
 use crate::finished::Finished;
+use crate::inline::Dialect;
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::lock::Lock;
@@ -62,6 +63,8 @@ pub struct Shared {
     pub queues_nothing_when_full: bool,
     /// The instances are Valkey servers.
     pub is_valkey: bool,
+    /// Whose inline lines are taken.
+    pub dialect: Dialect,
     /// In a pipeline, a write waits for earlier writes on other instances.
     pub ordered_pipelines: bool,
     /// Who is subscribed to what.

@@ -315,6 +315,7 @@ fn shared(instances: usize) -> Shared {
         instances,
         instance_password: b"secret".to_vec(),
         databases: 16,
+        dialect: _core::inline::Dialect::Redis,
         hello: [hello_reply(&[], false), hello_reply(&[], true)],
         client_memory: CLIENT_MEMORY,
         pushes_follow_replies: true,

@@ -1,0 +1,44 @@
+"""Commands typed as lines: what is one word, and how long a line may be."""
+
+import contextlib
+
+import pytest
+
+from differential.pair import Pair
+from raw import Address, Raw
+
+WORDS = [
+    b'ECHO "a"b', b"ECHO 'a'b", b"ECHO \"a\"'b' ", b"ECHO 'a'\"b\"c", b'ECHO a"b"c', b'ECHO ""a',
+    b'ECHO "a""b"', b'ECHO "a" b', b'ECHO "a', b"ECHO 'a", b'ECHO a"', b'ECHO "\\x41\\x4"',
+    b'ECHO "\\', b"ECHO 'a\\'b'", b"ECHO 'a\\nb'", b"ECHO a\\nb", b'ECHO "a\\nb\\q\\a\\b"',
+    b'ECHO "\\xff"', b'ECHO "\\x4g"', b'ECHO "a"\\"b', b'ECHO \\"b', b"ECHO a\tb", b"ECHO a\rb",
+    b"ECHO a\x0bb", b"ECHO a\x0cb", b'ECHO "a\r"', b" \t ECHO x", b'ECHO ""', b"ECHO ''",
+    b'"ECHO" x', b'EC"HO" x', b"ECHO x\r", b"\r", b"ECHO \x7f\x80\xfe", b"ECHO x\x1cy",
+    b"SET k 'v'w", b'ECHO "a"\x0bb', b"ECHO\x0b\x0c a \x0b", b"ECHO \x0ba", b"ECHO 'a'\x0c",
+]  # fmt: skip
+
+
+def answer(address: Address, content: bytes) -> bytes:
+    """Everything that is answered until the connection ends."""
+    with Raw(address) as client, contextlib.suppress(OSError):  # it may not be read to the end
+        client.send(content)
+        client.half_close()
+        client.wait_for_end()
+    return client.taken()
+
+
+@pytest.mark.parametrize("line", WORDS)
+def test_words_of_a_line(pair: Pair, line: bytes) -> None:
+    content = line + b"\r\nPING\r\nGET k\r\n"
+    found = answer(("127.0.0.1", pair.threadis.port), content)
+    assert found == answer(pair.bare, content)
+
+
+@pytest.mark.parametrize("length", [60_000, 65_530, 65_536, 65_537, 200_000, 1_000_000])
+def test_long_lines(pair: Pair, length: int) -> None:
+    """What lies between depends on how many bytes the server finds when it looks."""
+    line = b"ECHO " + b"v" * (length - 7) + b"\r\n"
+    assert len(line) == length
+    found = answer(("127.0.0.1", pair.threadis.port), line + b"PING\r\n")
+    assert found == answer(pair.bare, line + b"PING\r\n")
+    assert found[:1] == (b"$" if length <= 65_537 else b"-")
