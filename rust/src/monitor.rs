@@ -213,8 +213,15 @@ fn is_password(args: Args, at: usize) -> bool {
 
 /// In quotes, with everything escaped that is not printable.
 fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'"');
+    out.reserve(text.len() + 2);
     out.push(b'"');
-    for &byte in text {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let plain = rest.iter().take_while(|byte| is_plain(byte)).count();
+        out.extend_from_slice(&rest[..plain]);
+        let Some(&byte) = rest.get(plain) else { break };
         match byte {
             b'\\' | b'"' => out.extend_from_slice(&[b'\\', byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
@@ -222,11 +229,12 @@ fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
             b'\t' => out.extend_from_slice(b"\\t"),
             0x07 => out.extend_from_slice(b"\\a"),
             0x08 => out.extend_from_slice(b"\\b"),
-            b' '..=b'~' => out.push(byte),
             _ => {
-                let _ = write!(out, "\\x{byte:02x}");
+                let digit = |value: u8| DIGITS[usize::from(value)];
+                out.extend_from_slice(&[b'\\', b'x', digit(byte >> 4), digit(byte & 15)]);
             }
         }
+        rest = &rest[plain + 1..];
     }
     out.push(b'"');
 }

@@ -28,8 +28,9 @@ impl Lines {
 
     /// Passes on what is complete.
     fn feed(&mut self, data: &[u8]) {
+        let begun = self.buffer.len(); // no line ends there, and it may be as long as a value
         self.buffer.extend_from_slice(data);
-        let complete = memchr::memrchr(b'\n', &self.buffer).map_or(0, |end| end + 1);
+        let complete = memchr::memrchr(b'\n', data).map_or(0, |end| begun + end + 1);
         let mut shown = Vec::new();
         self.of_scripts.take(&self.buffer[..complete], &mut shown);
         self.buffer.drain(..complete);
