@@ -1,6 +1,7 @@
 //! How commits end: well, given up, left to the coordinator.
 
 use crate::commit::{Commit, Stage, Unsettled, Write};
+use crate::count::count_down;
 use crate::instance;
 use crate::lane::{self, Expect};
 use crate::multi::split;
@@ -26,7 +27,7 @@ impl Worker {
             Stage::Preparing | Stage::Deciding => self.give_up_commit(key),
             Stage::Finishing if part.to_come > 0 => {
                 part.has_failed = true;
-                commit.missing -= 1;
+                count_down(&mut commit.missing);
                 if commit.missing == 0 {
                     self.conclude_commit(key);
                 }

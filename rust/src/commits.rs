@@ -13,6 +13,7 @@
 //! that does not prepare in time breaks the commit up.
 
 use crate::commit::{Commit, EXEC, Stage, Write};
+use crate::count::count_down;
 use crate::lane::{Duty, State};
 use crate::lock::{Holder, Want};
 use crate::reply::{Broken, STRAY, is_error};
@@ -313,7 +314,7 @@ impl Worker {
         if !is_last {
             return Ok(());
         }
-        commit.missing -= 1;
+        count_down(&mut commit.missing);
         match commit.stage {
             _ if commit.missing > 0 => {}
             Stage::Finishing => self.conclude_commit(key),

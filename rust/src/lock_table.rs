@@ -11,6 +11,7 @@
 //! ```
 //! So a command with a million keys holds the table up for no longer than one with ten.
 
+use crate::count::count_down;
 use crate::group::Group;
 use crate::lock::{Fingerprint, Holder, Lock, Want, in_order};
 use crate::shared::{Door, Mail, Shared, ToCoordinator};
@@ -182,7 +183,7 @@ impl Inner {
     fn go_on(&mut self, others: Vec<u64>, free: &mut Vec<u64>) {
         for other in others {
             if let Some(entry) = self.entries.get_mut(&other) {
-                entry.behind -= 1;
+                count_down(&mut entry.behind);
                 free.push(other);
             }
         }

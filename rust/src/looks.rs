@@ -18,6 +18,7 @@
 use crate::client::Closing;
 use crate::commit::{EXEC, MULTI};
 use crate::commits::{LOCK_NANOSECONDS, PREPARE_NANOSECONDS, RUN_NANOSECONDS};
+use crate::count::count_down;
 use crate::instance;
 use crate::keys;
 use crate::lane::{Asked, Duty, Expect, Question};
@@ -177,7 +178,7 @@ impl Worker {
         let reply = self.lanes.received(place, start, length);
         let question = self.lanes.get(place).and_then(|lane| lane.questions.front().copied());
         let mut question = question.ok_or(STRAY)?;
-        question.to_come -= 1;
+        count_down(&mut question.to_come);
         let Question { look: key, token, asked, to_come, .. } = question;
         let is_good = match asked {
             _ if is_error(reply) => true,
@@ -197,7 +198,7 @@ impl Worker {
             Asked::IsThere(number) => {
                 look.keys[number].is_there = reply == b":1\r\n";
                 look.is_refused |= is_error(reply);
-                look.missing -= 1;
+                count_down(&mut look.missing);
                 if look.missing == 0 {
                     self.begin_taking(key);
                 }
@@ -281,8 +282,9 @@ impl Worker {
 
     fn end_wish(&mut self, key: usize, number: usize) {
         let look = &mut self.looks.running[key];
-        look.wishes[number].has_ended = true;
-        look.open -= 1;
+        if !std::mem::replace(&mut look.wishes[number].has_ended, true) {
+            count_down(&mut look.open);
+        }
     }
 
     /// The coordinator runs all wishes: nothing has run that changes anything.

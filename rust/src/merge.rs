@@ -1,5 +1,6 @@
 //! Many replies → one: what the `response_policy` tips of the command table mean.
 
+use crate::count::count_down;
 use crate::number::push_i64;
 use crate::reply::{aggregate, integer, is_error, split_first};
 use crate::request::push_array;
@@ -57,7 +58,7 @@ impl Merging {
     /// Takes the reply of an instance; if it was the last, appends the whole reply to `out`, and
     /// is true.
     pub fn add(&mut self, instance: usize, reply: &[u8], out: &mut Vec<u8>) -> bool {
-        self.missing -= 1;
+        count_down(&mut self.missing);
         if self.missing == 0 {
             self.finish(instance, reply, out);
             return true;
