@@ -178,7 +178,7 @@ impl Worker {
                 Mail::Reply(key, reply, change) => self.coordinator_reply(key, reply, change),
                 Mail::Run(key, commands, token) => self.run_queued(key, &commands, token),
                 Mail::Verdict(key, refusal, user) => self.judge(key, refusal, user.as_ref()),
-                Mail::User(user) => self.user_changed(&user),
+                Mail::User(name, id) => self.user_changed(name, id),
                 Mail::OpenToAll => self.open_to_all(),
                 Mail::Lock(lock) => self.lock(lock),
                 Mail::Unlock(token) => self.unlock(token),

@@ -37,7 +37,7 @@ pub struct State {
 }
 
 /// What a lane is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Duty {
     /// The commands of every client in its state.
     Shared,

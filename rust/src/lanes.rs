@@ -3,6 +3,8 @@
 use crate::big::BIG;
 use crate::fences::Fences;
 use crate::lane::{self, BUFFER_KEEP, Duty, Expect, Lane, State, opening};
+use crate::lane_lists::LaneLists;
+use crate::lane_sets::LaneSets;
 use crate::net::{self, Io};
 use crate::reply::{Broken, STRAY};
 use crate::shared::Shared;
@@ -20,8 +22,6 @@ const BUSY: &[u8] = b"-BUSY ";
 const IDLE_SECONDS: u64 = 60;
 /// The same for one that was only needed beside another.
 const SPARE_SECONDS: u64 = 5;
-/// Spare lanes of one state to one instance.
-const SPARES: usize = 8;
 
 /// All lanes of a worker.
 #[derive(Debug, Default)]
@@ -30,8 +30,8 @@ pub struct Lanes {
     /// What each lane has received, by place: apart from `open`, so that replies can be read
     /// here while lanes change.
     pub(crate) received: Received,
-    sets: Vec<Set>,
-    set_places: HashMap<State, u32>,
+    pub(crate) sets: LaneSets,
+    pub(crate) lists: LaneLists,
     /// Those for scripts, by set and instance.
     pub(crate) scripts: HashMap<(u32, usize), usize>,
     /// What the last such lane has left to the next.
@@ -61,14 +61,6 @@ impl Received {
     }
 }
 
-/// The lanes of one state, by instance.
-#[derive(Debug)]
-struct Set {
-    state: State,
-    /// Those that are shared.
-    lanes: Vec<Option<u32>>,
-}
-
 impl Lanes {
     /// None, of a worker.
     #[must_use]
@@ -77,26 +69,20 @@ impl Lanes {
     }
 
     /// The set for a state; made if new.
-    ///
-    /// # Panics
-    /// Never: databases are limited to far fewer than 2^32.
     pub fn set(&mut self, state: State, instances: usize) -> u32 {
-        *self.set_places.entry(state).or_insert_with(|| {
-            self.sets.push(Set { state, lanes: vec![None; instances] });
-            u32::try_from(self.sets.len() - 1).expect("databases are limited")
-        })
+        self.sets.of(state, instances)
     }
 
     /// The state of a set.
     #[must_use]
     pub fn state(&self, set: u32) -> State {
-        self.sets[set as usize].state
+        self.sets.state(set)
     }
 
     /// The open lane of a set to an instance.
     #[must_use]
     pub fn open_lane(&self, set: u32, instance: usize) -> Option<usize> {
-        self.sets[set as usize].lanes[instance].map(|place| place as usize)
+        self.sets.lane(set, instance)
     }
 
     /// The same, to change it.
@@ -144,12 +130,6 @@ impl Lanes {
         })
     }
 
-    /// Places of the lanes to an instance.
-    #[must_use]
-    pub fn of_instance(&self, instance: usize) -> Vec<usize> {
-        self.places(|lane| lane.instance == instance)
-    }
-
     /// Places of the lanes that nobody has used for a while.
     #[must_use]
     pub fn idle(&self, now: u64) -> Vec<usize> {
@@ -165,9 +145,12 @@ impl Lanes {
     }
 
     /// The lane to give up for a new one of `set`; never a shared one of that set: a command for
-    /// several instances may just have reached it, and its place would then be another lane's.
+    /// several instances may just have reached it, and its place would then be another lane's. Nor one
+    /// that was read this turn: an `Owed::Ready` may point into what it has received.
     fn least_used(&self, set: u32) -> Option<usize> {
-        let may_go = |lane: &Lane| lane.is_idle() && (lane.set != set || lane.duty == Duty::Spare);
+        let may_go = |lane: &Lane| {
+            lane.is_idle() && lane.start == 0 && (lane.set != set || lane.duty == Duty::Spare)
+        };
         let idle = self.open.iter().filter(|(_, lane)| may_go(lane));
         idle.min_by_key(|(_, lane)| lane.last_used).map(|(place, _)| place)
     }
@@ -176,43 +159,14 @@ impl Lanes {
     pub fn share(&mut self, place: usize) {
         self.set_duty(place, Duty::Shared);
         let lane = &self.open[place];
-        self.sets[lane.set as usize].lanes[lane.instance] = u32::try_from(place).ok();
-    }
-
-    pub(crate) fn set_duty(&mut self, place: usize, duty: Duty) {
-        let before = std::mem::replace(&mut self.open[place].duty, duty);
-        self.aside -= usize::from(before.is_aside());
-        self.aside += usize::from(duty.is_aside());
-    }
-
-    /// Keeps a lane on which nothing is left for another time; false if there are enough.
-    pub fn spare(&mut self, place: usize) -> bool {
-        let lane = &self.open[place];
-        if self.spares(lane.set, lane.instance).count() >= SPARES {
-            return false;
-        }
-        self.set_duty(place, Duty::Spare);
-        true
-    }
-
-    /// A spare lane, which the caller gives a duty.
-    #[must_use]
-    pub fn find_spare(&self, set: u32, instance: usize) -> Option<usize> {
-        self.spares(set, instance).next()
-    }
-
-    fn spares(&self, set: u32, instance: usize) -> impl Iterator<Item = usize> {
-        let is_spare = move |lane: &Lane| {
-            (lane.duty, lane.set, lane.instance) == (Duty::Spare, set, instance) && !lane.is_broken
-        };
-        self.open.iter().filter(move |(_, lane)| is_spare(lane)).map(|(place, _)| place)
+        *self.sets.lane_mut(lane.set, lane.instance) = u32::try_from(place).ok();
     }
 
     /// No new command will find this lane.
     pub(crate) fn hide(&mut self, place: usize) {
         self.hide_from_scripts(place);
         let lane = &self.open[place];
-        let current = &mut self.sets[lane.set as usize].lanes[lane.instance];
+        let current = self.sets.lane_mut(lane.set, lane.instance);
         if *current == u32::try_from(place).ok() {
             *current = None;
         }
@@ -253,6 +207,7 @@ impl Lanes {
         let mut lane = Lane::new(fd, instance, set, opening, now);
         lane.serial = self.last_serial;
         let place = self.open.insert(lane);
+        self.list(place);
         if self.received.0.len() <= place {
             self.received.0.resize_with(place + 1, Vec::new);
         }
@@ -263,6 +218,7 @@ impl Lanes {
     pub fn close(&mut self, place: usize) {
         self.hide(place);
         self.set_duty(place, Duty::Spare);
+        self.unlist(place);
         let lane = self.open.remove(place);
         if let Some(fences) = lane.scripts {
             self.guards.insert((lane.set, lane.instance), Box::new(fences.renewed()));
@@ -393,5 +349,48 @@ impl Lanes {
             buffer.drain(..lane.start);
         }
         lane.start = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duty, Lane, Lanes, State};
+    use rustix::net::{AddressFamily, SocketType, socket};
+
+    fn add(lanes: &mut Lanes, set: u32, last_used: u64) -> usize {
+        let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+        let place = lanes.open.insert(Lane::new(fd, 0, set, 0, last_used));
+        lanes.list(place);
+        place
+    }
+
+    #[test]
+    fn a_lane_that_was_read_this_turn_is_not_given_up_for_another() {
+        let mut lanes = Lanes::default();
+        let set = lanes.set(State::default(), 1);
+        let (old, new) = (add(&mut lanes, set, 1), add(&mut lanes, set, 2));
+        assert_eq!(lanes.least_used(set), Some(old));
+        lanes.open[old].start = 5; // a reply of so many bytes was cut, and may be handed out later
+        assert_eq!(lanes.least_used(set), Some(new));
+        lanes.open[new].start = 5;
+        assert_eq!(lanes.least_used(set), None);
+    }
+
+    #[test]
+    fn lanes_are_found_by_duty_and_by_instance_as_long_as_they_are_there() {
+        let mut lanes = Lanes::default();
+        let set = lanes.set(State::default(), 1);
+        let places = [add(&mut lanes, set, 1), add(&mut lanes, set, 1)];
+        let spare = |lanes: &Lanes| lanes.of_duty(Duty::Spare, set, 0).collect::<Vec<_>>();
+        assert_eq!((spare(&lanes), lanes.of_instance(0)), (places.to_vec(), places.to_vec()));
+        lanes.set_duty(places[0], Duty::Looks);
+        assert_eq!(
+            (spare(&lanes), lanes.find_for_looks(set, 0)),
+            (vec![places[1]], Some(places[0]))
+        );
+        lanes.open[places[0]].is_broken = true;
+        assert_eq!(lanes.find_for_looks(set, 0), None);
+        lanes.unlist(places[0]);
+        assert_eq!(lanes.of_instance(0), [places[1]]);
     }
 }

@@ -11,11 +11,10 @@ use crate::instance::InstanceState;
 use crate::lock_table::LockTable;
 use crate::mailbox::Mailbox;
 use crate::net::Listener;
-use crate::scripts::Scripts;
 use crate::rounds::Rounds;
+use crate::scripts::Scripts;
 use crate::session::hello_reply;
 use crate::shared::{Change, ClientKey, Door, Mail, Shared};
-use crate::stats::Stats;
 use crate::subscriptions::{KINDS, Registry};
 use crate::tracking_table::Tracking;
 use crate::users::{User, Users};
@@ -111,11 +110,7 @@ impl Proxy {
         let settings = config.settings();
         let rows = config.commands.into_iter().map(CommandRow::into_row);
         let rows = rows.collect::<Result<Vec<_>, _>>().map_err(bad)?;
-        let doors = config.workers.iter().map(|_| {
-            let mailbox = Mailbox::new()?;
-            let (messages, stats) = (Mailbox::new()?, Stats::default());
-            Ok(Door { mailbox, messages, stats, clients: AtomicUsize::new(0) })
-        });
+        let doors = config.workers.iter().map(|_| Door::new());
         let doors = doors.collect::<Result<Vec<_>, _>>().map_err(os_error)?;
         let shared = Shared {
             table: Table::new(rows).map_err(bad)?,
@@ -124,16 +119,16 @@ impl Proxy {
             instance_password: config.instance_password,
             databases: config.databases,
             hello: [hello_reply(&config.hello2, false), hello_reply(&config.hello3, true)],
-            dialect: if config.is_valkey { Dialect::Valkey } else { Dialect::Redis },
             client_memory: config.client_memory / config.workers.len().max(1),
             pushes_follow_replies: config.pushes_follow_replies,
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             queues_nothing_when_full: config.queues_nothing_when_full,
             asks_who_first: config.asks_who_first,
-            rounds: Rounds::new(config.workers.len()),
             is_valkey: config.is_valkey,
+            dialect: if config.is_valkey { Dialect::Valkey } else { Dialect::Redis },
             ordered_pipelines: config.ordered_pipelines,
             registry: Registry::default(),
+            rounds: Rounds::new(config.workers.len()),
             upstreams: crate::upstreams::Upstreams::new(config.instance_count).map_err(os_error)?,
             ears: Ears::default(),
             tracking: Tracking::default(),
@@ -304,11 +299,9 @@ impl Proxy {
         self.shared.doors[key.worker].mailbox.post(Mail::Verdict(key, refusal, user));
     }
 
-    /// Says what a user is: 0 if unrestricted, else a number of its own.
-    fn set_user(&self, name: &[u8], id: u32) {
-        let user = User { name: name.into(), id };
-        self.shared.users.set(&user);
-        self.shared.post_to_all(|| Mail::User(user.clone()));
+    /// Says what a user is: 0 if unrestricted, else a number of its own; nothing if there is none.
+    fn set_user(&self, name: &[u8], id: Option<u32>) {
+        self.shared.set_user(name, id);
     }
 
     /// Says whether a new connection may go on without a password.

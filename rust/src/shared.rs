@@ -17,8 +17,8 @@ use crate::lock_table::LockTable;
 use crate::mailbox::Mailbox;
 use crate::net::Peer;
 use crate::placement::Placement;
-use crate::scripts::Scripts;
 use crate::rounds::Rounds;
+use crate::scripts::Scripts;
 use crate::settings::Settings;
 use crate::slow_log::SlowLog;
 use crate::stats::Stats;
@@ -69,11 +69,11 @@ pub struct Shared {
     pub ordered_pipelines: bool,
     /// Who is subscribed to what.
     pub registry: Registry,
+    /// Who waits until all have read their clients.
+    pub rounds: Rounds,
     /// What instances publish.
     pub upstreams: Upstreams,
     /// Instances say here which keys have changed.
-    /// Who waits until all have read their clients.
-    pub rounds: Rounds,
     pub ears: Ears,
     /// Who is told of changed keys.
     pub tracking: Tracking,
@@ -144,8 +144,26 @@ pub struct Door {
     pub messages: Mailbox<Message>,
     /// Its counters.
     pub stats: Stats,
+    /// Changes of users' rights that it knows of.
+    pub rights_seen: AtomicU64,
     /// Clients it has, or will have once it reads its mail.
     pub clients: AtomicUsize,
+}
+
+impl Door {
+    /// A worker without clients.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptor left.
+    pub fn new() -> rustix::io::Result<Self> {
+        Ok(Self {
+            mailbox: Mailbox::new()?,
+            messages: Mailbox::new()?,
+            stats: Stats::default(),
+            rights_seen: AtomicU64::new(0),
+            clients: AtomicUsize::new(0),
+        })
+    }
 }
 
 /// A letter to a worker.
@@ -168,8 +186,8 @@ pub enum Mail {
     Run(ClientKey, Vec<Vec<Vec<u8>>>, u64),
     /// May the client's next command run? If not, the reply; and who the client is from now on.
     Verdict(ClientKey, Option<Vec<u8>>, Option<User>),
-    /// What a user may do has changed.
-    User(User),
+    /// What a user may do has changed; or there is none of that name.
+    User(Arc<[u8]>, Option<u32>),
     /// Nobody needs to say who he is any more.
     OpenToAll,
     /// Keys that your clients must wait for.
@@ -222,6 +240,8 @@ pub enum Mail {
     BrokenRedirect(ClientKey),
     /// For your monitors.
     Lines(Arc<[u8]>),
+    /// Someone has asked for a round, or yours is over.
+    Round,
     /// Serve what runs, then end; milliseconds of grace.
     Stop(u64),
 }
@@ -243,8 +263,6 @@ pub enum ToCoordinator {
         token: Option<u64>,
         /// May it run? Answer with `Mail::Verdict`.
         is_question: bool,
-    /// Someone has asked for a round, or yours is over.
-    Round,
     },
     /// A client has run what `Mail::Run` brought.
     Ran(ClientKey),

@@ -43,7 +43,7 @@ pub(crate) struct Upload {
     /// That lane's, not of another one at its place.
     serial: u64,
     /// The client's lanes when it began.
-    set: u32,
+    pub(crate) set: u32,
     row: usize,
     key: Vec<u8>,
     /// Bytes sent on so far.

@@ -12,11 +12,11 @@ use crate::command::{Route, Row, Verb};
 use crate::forward::Taken;
 use crate::request::Args;
 use crate::route::{Owner, has_special_word, owner};
-use crate::shared::{ClientKey, Shared, ToCoordinator};
+use crate::shared::{ClientKey, Mail, Shared, ToCoordinator};
 use crate::worker::Worker;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const DEFAULT: &[u8] = b"default";
@@ -37,6 +37,9 @@ pub struct Users {
     names: Mutex<HashMap<u32, Arc<[u8]>>>,
     /// What each user is.
     ids: Mutex<HashMap<Arc<[u8]>, u32>>,
+    /// Changes so far; and ids that are nobody's any more, each with the change that made it so.
+    changes: AtomicU64,
+    outlived: Mutex<Vec<(u64, u32)>>,
     default_id: AtomicU32,
     default_is_open: AtomicBool,
     /// The coordinator has said who there is.
@@ -44,17 +47,29 @@ pub struct Users {
 }
 
 impl Users {
-    /// Takes note of a user.
-    pub fn set(&self, user: &User) {
-        if *user.name == *DEFAULT {
-            self.default_id.store(user.id, Release);
+    /// Takes note of a user, or that there is none of that name; all workers know of so many changes by
+    /// now. What a user was before is forgotten once nobody goes by it.
+    fn set(&self, name: &Arc<[u8]>, id: Option<u32>, seen_by_all: u64) {
+        if **name == *DEFAULT {
+            self.default_id.store(id.unwrap_or(0), Release);
         }
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.insert(Arc::clone(&user.name), user.id);
+        let before = match id {
+            Some(id) => ids.insert(Arc::clone(name), id),
+            None => ids.remove(name),
+        };
         drop(ids);
-        if user.id != 0 {
-            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            names.insert(user.id, Arc::clone(&user.name));
+        let change = self.changes.fetch_add(1, Relaxed) + 1;
+        let mut outlived = self.outlived.lock().unwrap_or_else(PoisonError::into_inner);
+        outlived.extend(before.filter(|&old| old != 0 && id != Some(old)).map(|old| (change, old)));
+        let over: Vec<_> = outlived.extract_if(.., |(change, _)| *change <= seen_by_all).collect();
+        drop(outlived);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, id) in over {
+            names.remove(&id);
+        }
+        if let Some(id) = id.filter(|&id| id != 0) {
+            names.insert(id, Arc::clone(name));
         }
     }
 
@@ -102,6 +117,16 @@ pub enum Verdict {
     Allowed,
     /// This is its reply.
     Refused(Vec<u8>),
+}
+
+impl Shared {
+    /// Says what a user is, or that there is none of that name.
+    pub fn set_user(&self, name: &[u8], id: Option<u32>) {
+        let name: Arc<[u8]> = name.into();
+        let seen = self.doors.iter().map(|door| door.rights_seen.load(Acquire));
+        self.users.set(&name, id, seen.min().unwrap_or(0));
+        self.post_to_all(|| Mail::User(Arc::clone(&name), id));
+    }
 }
 
 impl Worker {
@@ -213,15 +238,35 @@ impl Worker {
         self.change_state(place, |state| state.user = user.id);
     }
 
-    /// A user's permissions have changed.
-    pub(crate) fn user_changed(&mut self, user: &User) {
+    /// A user's permissions have changed; or there is none of that name, and its clients are closed.
+    pub(crate) fn user_changed(&mut self, name: Arc<[u8]>, id: Option<u32>) {
         self.rights_seen += 1;
+        self.shared.doors[self.index].rights_seen.store(self.rights_seen, Release);
+        let Some(id) = id else { return };
+        let user = User { name, id };
         let of_user = self.clients.iter().filter(|(_, client)| client.session.user == user.name);
         let places: Vec<usize> = of_user.map(|(place, _)| place).collect();
         for place in places {
             self.clients[place].session.verdict = None; // it was about the old ones
-            self.become_user(place, user);
+            self.become_user(place, &user);
         }
+    }
+
+    /// Once a second: forgets the states of users that are others by now, if nothing is left of them.
+    pub(crate) fn forget_states(&mut self) {
+        let users = &self.shared.users;
+        let outlived = self.lanes.sets.outlived(|state| users.name(state.user).is_none());
+        if outlived.is_empty() {
+            return;
+        }
+        let mut in_use = HashSet::new();
+        for (_, client) in &self.clients {
+            in_use.insert(client.lane_set);
+            in_use.extend(client.upload.as_ref().map(|upload| upload.set));
+        }
+        in_use.extend(self.lanes.open.iter().map(|(_, lane)| lane.set));
+        in_use.extend(self.looks.running.iter().map(|(_, look)| look.set));
+        self.lanes.sets.end(&outlived, &in_use);
     }
 
     /// A user may listen to less: closes those who do to more; after the reply if it is they who
@@ -248,5 +293,27 @@ impl Worker {
         for (_, client) in &mut self.clients {
             client.authenticated = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arc, Users};
+
+    #[test]
+    fn what_users_were_before_is_forgotten_once_nobody_goes_by_it() {
+        let users = Users::default();
+        let (ann, bob): (Arc<[u8]>, Arc<[u8]>) = (b"ann"[..].into(), b"bob"[..].into());
+        users.set(&ann, Some(1), 0);
+        users.set(&ann, Some(2), 0);
+        users.set(&bob, Some(3), 1); // not all workers know of the second change
+        assert_eq!(users.name(1), Some(Arc::clone(&ann)));
+        users.set(&bob, None, 2);
+        assert_eq!((users.name(1), users.name(2)), (None, Some(Arc::clone(&ann))));
+        assert_eq!((users.id(b"bob"), users.name(3)), (None, Some(Arc::clone(&bob))));
+        for id in 4..1000 {
+            users.set(&ann, Some(id), u64::from(id));
+        }
+        assert_eq!(users.names.lock().map(|names| names.len()).ok(), Some(2));
     }
 }

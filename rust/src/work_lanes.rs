@@ -31,10 +31,7 @@ impl Lanes {
 
     /// The lane for questions of looks to an instance, if there is one.
     pub(crate) fn find_for_looks(&self, set: u32, instance: usize) -> Option<usize> {
-        let is_wanted = |lane: &Lane| {
-            (lane.duty, lane.set, lane.instance) == (Duty::Looks, set, instance) && !lane.is_broken
-        };
-        self.open.iter().find(|(_, lane)| is_wanted(lane)).map(|(place, _)| place)
+        self.of_duty(Duty::Looks, set, instance).next()
     }
 
     /// The lanes on which a look, known by its lock, is owed something, and their instances.

@@ -351,6 +351,7 @@ impl Worker {
         self.end_idle_clients();
         self.stop_leaving();
         self.look_after_scripts();
+        self.forget_states();
         for place in self.lanes.idle(self.now_seconds) {
             self.lanes.close(place);
         }

@@ -516,8 +516,9 @@ class Proxy:
         self, command: Command, refusal: bytes | None, user: tuple[bytes, int] | None
     ) -> None:
         """Answer a question: may the command run, or else its reply; who the client is now."""
-    def set_user(self, name: bytes, id: int) -> None:
-        """Say what a user may do: 0 everything, else lanes of its own by this number."""
+    def set_user(self, name: bytes, id: int | None) -> None:
+        """Say what a user may do: 0 everything, else lanes of its own by this number; None: there
+        is no such user any more."""
     def set_open(self, is_open: bool) -> None:
         """Say whether a new connection may go on without a password."""
     def is_tight(self) -> bool:

@@ -14,7 +14,6 @@ use _core::session::hello_reply;
 use _core::settings::Settings;
 use _core::shared::{Door, Mail, Shared, ToCoordinator};
 use _core::slot::{SLOTS, SlotMap};
-use _core::stats::Stats;
 use _core::subscriptions::Registry;
 use _core::users::Users;
 use _core::worker::Worker;
@@ -297,12 +296,7 @@ fn shared(instances: usize) -> Shared {
             (edges[index], edges[index + 1] - 1, u16::try_from(index).expect("a few instances"))
         })
         .collect();
-    let door = Door {
-        mailbox: Mailbox::new().expect("a descriptor"),
-        messages: Mailbox::new().expect("a descriptor"),
-        stats: Stats::default(),
-        clients: AtomicUsize::new(0),
-    };
+    let door = Door::new().expect("descriptors");
     let users = Users::default();
     users.set_open(true);
     Shared {
@@ -315,17 +309,17 @@ fn shared(instances: usize) -> Shared {
         instances,
         instance_password: b"secret".to_vec(),
         databases: 16,
-        dialect: _core::inline::Dialect::Redis,
         hello: [hello_reply(&[], false), hello_reply(&[], true)],
         client_memory: CLIENT_MEMORY,
         pushes_follow_replies: true,
-        rounds: _core::rounds::Rounds::new(1),
         unsubscribing_needs_subscription: true,
         asks_who_first: false,
         queues_nothing_when_full: false,
         is_valkey: false,
+        dialect: _core::inline::Dialect::Redis,
         ordered_pipelines: false,
         registry: Registry::default(),
+        rounds: _core::rounds::Rounds::new(1),
         upstreams: _core::upstreams::Upstreams::new(instances).expect("random numbers"),
         ears: _core::ears::Ears::default(),
         tracking: _core::tracking_table::Tracking::default(),

@@ -321,6 +321,8 @@ class Users:
         for name in before:
             if name not in self.rules:
                 del self._ids[name]
+                self.version += 1
+                self._core.set_user(name, None)
         for name, rules in self.rules.items():
             if before.get(name) == rules:
                 continue
