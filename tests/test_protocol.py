@@ -141,7 +141,7 @@ MALFORMED: dict[str, tuple[bytes, str | bytes]] = {
     "a line end": (b"*1\r\n\r\n", "expected '$', got ' '"),
     "endless count": (b"*" + b"1" * (INLINE_LIMIT + 1), "too big mbulk count string"),
     "endless length": (b"*1\r\n$" + b"1" * (INLINE_LIMIT + 1), "too big bulk count string"),
-    "endless line": (b"a" * (INLINE_LIMIT + 1), "too big inline request"),
+    "endless line": (b"a" * (2 * INLINE_LIMIT), "too big inline request"),
     "open double quote": (b'SET k "v\r\n', "unbalanced quotes in request"),
     "open single quote": (b"SET k 'v\r\n", "unbalanced quotes in request"),
     "text behind a quote": (b'ECHO "a"b\r\n', "unbalanced quotes in request"),

@@ -20,11 +20,13 @@ WORDS = [
 
 def answer(address: Address, content: bytes) -> bytes:
     """Everything that is answered until the connection ends."""
-    with Raw(address) as client, contextlib.suppress(OSError):  # it may not be read to the end
-        client.send(content)
-        client.half_close()
-        client.wait_for_end()
-    return client.taken()
+    with Raw(address) as client:
+        with contextlib.suppress(OSError):  # it need not be read to the end
+            client.send(content)
+            client.half_close()
+        with contextlib.suppress(ConnectionResetError):
+            client.wait_for_end()
+        return client.taken()
 
 
 @pytest.mark.parametrize("line", WORDS)

@@ -183,16 +183,6 @@ def test_bad_frames_end_the_connection_in_the_servers_words(pair: Pair, data: by
         assert both.ours.read_to_end() == both.bare.read_to_end() == b""
 
 
-@pytest.mark.parametrize("data", [b"set k 'a'b\r\n", b'set k "a"b\r\n'])
-def test_a_closing_quote_ends_a_word(pair: Pair, data: bytes) -> None:
-    """As Redis has it; Valkey 9.1 goes on with the word."""
-    ours = pair.ours()
-    ours.send(data)
-    assert ours.read().raw == b"-ERR Protocol error: unbalanced quotes in request\r\n"
-    assert ours.read_to_end() == b""
-    ours.close()
-
-
 @pytest.mark.parametrize("number", ["x", "0", "-1"])
 def test_client_list_of_no_client(pair: Pair, number: str) -> None:
     with pair.both() as both:
