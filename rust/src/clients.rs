@@ -190,9 +190,11 @@ impl Worker {
                     self.wake_those_behind_scripts();
                 }
                 Mail::Instance(index, state) => self.instance_changed(index, state),
-                Mail::ListClients(request) => {
-                    let clients =
-                        self.clients.iter().map(|(place, _)| self.describe(place)).collect();
+                Mail::ListClients(request, ids) => {
+                    let is_meant =
+                        |id| ids.as_ref().is_none_or(|ids| ids.binary_search(id).is_ok());
+                    let meant = self.clients.iter().filter(|(_, one)| is_meant(&one.session.id));
+                    let clients = meant.map(|(place, _)| self.describe(place)).collect();
                     self.shared.coordinator.post(ToCoordinator::Clients { request, clients });
                 }
                 Mail::Tally(request, reset) => {

@@ -339,13 +339,13 @@ impl Proxy {
         self.shared.connected.load(Relaxed)
     }
 
-    /// Asks every worker for its clients; each answers with a `ClientList` of this number.
-    fn list_clients(&self, request: u64) {
-        self.shared.post_to_all(|| Mail::ListClients(request));
+    /// Asks every worker for a `ClientList` of this number: its clients, or those with these ids.
+    fn list_clients(&self, request: u64, ids: Option<Vec<u64>>) {
+        let ids = ids.map(Arc::from);
+        self.shared.post_to_all(|| Mail::ListClients(request, ids.clone()));
     }
 
-    /// Asks every worker for what it has counted; each answers with a `Tally` of this number, and
-    /// may begin from zero again.
+    /// Asks every worker for a `Tally` of this number; it may begin from zero again.
     fn tally(&self, request: u64, reset: bool) {
         for door in &self.shared.doors {
             door.mailbox.post(Mail::Tally(request, reset));

@@ -202,8 +202,9 @@ pub enum Mail {
     Busy,
     /// An instance changed.
     Instance(usize, InstanceState),
-    /// Describe your clients to the coordinator; the number is its own.
-    ListClients(u64),
+    /// Describe your clients to the coordinator, or those with these ids, which are in order; the
+    /// number is its own.
+    ListClients(u64, Option<Arc<[u64]>>),
     /// Report your tally to the coordinator, and maybe begin a new one; the number is its own.
     Tally(u64, bool),
     /// Who waits for the end of a CLIENT PAUSE tries again.

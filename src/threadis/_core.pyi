@@ -102,6 +102,8 @@ class ProxyConfig(Protocol):
     @property
     def input_limit(self) -> int: ...
     @property
+    def argument_limit(self) -> int: ...
+    @property
     def timeout(self) -> int: ...
     @property
     def tcp_keepalive(self) -> int: ...
@@ -525,13 +527,15 @@ class Proxy:
         """Whether an instance is near its limit of memory, or has said so to a worker."""
     def set_limit(self, name: str, value: int) -> None:
         """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all, client-memory,
+        client-query-buffer-limit, proto-max-bulk-len,
         newcomers-worker (which gets new connections) or newcomers-room (how many, at most)."""
     def stats(self) -> list[dict[str, int]]:
         """Counters of each worker, as of its last turn."""
     def connected(self) -> int:
         """How many clients are connected."""
-    def list_clients(self, request: int) -> None:
-        """Ask each worker for a ``ClientList`` of this number."""
+    def list_clients(self, request: int, ids: Sequence[int] | None) -> None:
+        """Ask each worker for a ``ClientList`` of this number: its clients, or those with ids,
+        which are in order."""
     def tally(self, request: int, reset: bool) -> None:
         """Ask each worker for a ``Tally`` of this number, and maybe to begin a new one."""
     def set_pause(self, what: int) -> None:

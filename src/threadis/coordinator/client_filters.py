@@ -44,6 +44,7 @@ class Filters:
 
     tests: list[Test]
     skip_me: bool
+    ids: frozenset[int] | None = None  # the only clients to ask for
 
     def takes(self, client: _core.ClientInfo, asking: int) -> bool:
         """Whether this client is meant by the client with the id ``asking``."""
@@ -63,7 +64,7 @@ def parse_list(words: list[bytes], dialect: Dialect, users: Callable[[str], bool
         return Filters([_of_kind(words[1])], skip_me=False)
     if option == b"id" and len(words) > 1:
         wanted = {_number(word, "ERR Invalid client ID") for word in words[1:]}
-        return Filters([_one_of(wanted)], skip_me=False)
+        return Filters([], skip_me=False, ids=frozenset(wanted))
     raise FilterError(SYNTAX_ERROR)
 
 
@@ -81,6 +82,7 @@ def _parse(
     words: list[bytes], dialect: Dialect, users: Callable[[str], bool], *, skip_me: bool
 ) -> Filters:
     tests: dict[str, Test] = {}  # the last of its name holds
+    ids: frozenset[int] | None = None  # so here
     at = 0
     while at < len(words):
         name = words[at].decode(errors="replace").lower()
@@ -90,11 +92,14 @@ def _parse(
         at += 2
         is_not = dialect.is_valkey and name.startswith("not-")
         plain = name.removeprefix("not-") if is_not else name
-        if plain == "id" and dialect.is_valkey:
-            wanted = {_valkey_id(raw)}
-            while at < len(words) and integer(words[at]) is not None:
-                wanted.add(_valkey_id(words[at]))
+        if plain == "id":
+            wanted = {_id(raw, dialect)}
+            while dialect.is_valkey and at < len(words) and integer(words[at]) is not None:
+                wanted.add(_id(words[at], dialect))
                 at += 1
+            if not is_not:
+                ids = frozenset(wanted)
+                continue
             test: Test = _one_of(wanted)
         elif name == "skipme":
             skip_me = _yes_or_no(raw)
@@ -102,7 +107,7 @@ def _parse(
         else:
             test = _test(plain, name, raw, dialect, users)
         tests[name] = _negated(test) if is_not else test
-    return Filters(list(tests.values()), skip_me)
+    return Filters(list(tests.values()), skip_me, ids)
 
 
 def _test(
@@ -110,11 +115,6 @@ def _test(
 ) -> Test:
     """One filter; ``name`` is how it was written, in lower case."""
     text = raw.decode(errors="replace")
-    if plain == "id":
-        number = integer(raw)
-        if number is None or number < 1:
-            raise FilterError("ERR client-id should be greater than 0")
-        return _one_of({number})
     if plain == "type":
         return _of_kind(raw, dialect)
     if plain in ("addr", "laddr"):
@@ -187,10 +187,11 @@ def _yes_or_no(raw: bytes) -> bool:
     return answers[raw.lower()]
 
 
-def _valkey_id(raw: bytes) -> int:
-    number = _number(raw, SYNTAX_ERROR)
+def _id(raw: bytes, dialect: Dialect) -> int:
+    too_small = "ERR client-id should be greater than 0"
+    number = _number(raw, SYNTAX_ERROR if dialect.is_valkey else too_small)
     if number < 1:
-        raise FilterError("ERR client-id should be greater than 0")
+        raise FilterError(too_small)
     return number
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from threadis import _core, resp
@@ -65,17 +65,29 @@ class Clients:
 
     async def all(self) -> list[_core.ClientInfo]:
         """Every client, by id."""
+        return await self._ask(None)
+
+    async def of(self, ids: Iterable[int]) -> list[_core.ClientInfo]:
+        """The clients with these ids, by id: it costs nothing how many others there are."""
+        return await self._ask(sorted(one for one in ids if one > 0))
+
+    async def _ask(self, ids: list[int] | None) -> list[_core.ClientInfo]:
         self._last_request += 1
         request = self._last_request
         self._arrived[request] = []
         answer = asyncio.get_running_loop().create_future()
         self._answers[request] = answer
-        self._core.list_clients(request)
+        self._core.list_clients(request, ids)
         try:
             return sorted(await answer, key=lambda client: client.id)
         finally:
             del self._answers[request]
             self._arrived.pop(request, None)
+
+    async def _meant(self, filters: client_filters.Filters, asking: int) -> list[_core.ClientInfo]:
+        """The clients that pass."""
+        clients = await (self.all() if filters.ids is None else self.of(filters.ids))
+        return [one for one in clients if filters.takes(one, asking)]
 
     async def info(self, command: _core.Command) -> bytes:
         """CLIENT INFO."""
@@ -88,7 +100,7 @@ class Clients:
         except client_filters.FilterError as error:
             return resp.error(str(error))
         asking = command.info.id
-        clients = [one for one in await self.all() if filters.takes(one, asking)]
+        clients = await self._meant(filters, asking)
         # The client's own line is as of this command.
         lines = [self.line(command.info if one.id == asking else one) for one in clients]
         return resp.text("".join(f"{one}\n" for one in lines).encode(), command.info.resp)
@@ -104,7 +116,7 @@ class Clients:
         except client_filters.FilterError as error:
             return resp.error(str(error))
         asking = command.info.id
-        found = [one.id for one in await self.all() if filters.takes(one, asking)]
+        found = [one.id for one in await self._meant(filters, asking)]
         await self.end([one for one in found if one != asking])
         if asking in found:
             self._core.kill_clients([asking], after_replies=True)
@@ -118,8 +130,8 @@ class Clients:
             self._core.kill_clients(ids, after_replies=False)
             # A worker removes clients at the end of a turn, and answers in a turn: the second
             # answer comes after the end of the turn that closed them.
-            await self.all()
-            await self.all()
+            await self.of([])
+            await self.of([])
 
     async def unblock(self, command: _core.Command) -> bytes:
         """CLIENT UNBLOCK id [TIMEOUT|ERROR]."""

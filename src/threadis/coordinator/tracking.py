@@ -118,7 +118,7 @@ class Tracking:
             raise
         self._tell(command, mode)
         # If it left meanwhile, that was said before we knew it.
-        if client not in {one.place for one in await self._clients.all()}:
+        if client not in {one.place for one in await self._clients.of([command.info.id])}:
             self.gone(client)
         return resp.OK
 
@@ -155,9 +155,8 @@ class Tracking:
         number = integer(word)
         if number is None:
             raise OptionError("ERR value is not an integer or out of range")
-        for client in await self._clients.all():
-            if client.id == number:
-                return client
+        for client in await self._clients.of([number]):
+            return client
         raise OptionError("ERR The client ID you want redirect to does not exist")
 
     async def _cache(self, command: _core.Command) -> bytes:

@@ -349,7 +349,7 @@ class Users:
         gone = {name for name in before if name not in self.rules}
         if not gone and not deaf:
             return []
-        await self._clients.all()  # in another turn than the first answer they are closed
+        await self._clients.of([])  # in another turn than the first answer they are closed
         clients = await self._clients.all()
         return [client.id for client in clients if client.user in gone]
 
