@@ -31,6 +31,11 @@ impl Quiet {
         self.ranges.retain(|&(from, _)| from != sequence);
     }
 
+    /// RESET: the replies behind it are wanted; its own is as it was to be.
+    pub fn reset(&mut self) {
+        self.off_from = None; // everything before it is answered
+    }
+
     /// The one at `sequence` is not wanted.
     pub fn skip(&mut self, sequence: u32) {
         if self.off_from.is_none() {

@@ -115,7 +115,9 @@ impl Worker {
         self.become_user(place, &user);
         let authenticated = self.shared.users.is_open();
         let client = &mut self.clients[place];
-        client.quiet = None; // everything before it is answered
+        if let Some(quiet) = &mut client.quiet {
+            quiet.reset();
+        }
         client.session.name.clear();
         client.multi = None;
         if std::mem::take(&mut client.is_watching) {

@@ -124,6 +124,12 @@ impl Worker {
         if let Some(Owed::Waiting(_)) = client.owed.front() {
             self.count_answered(key.place, &reply);
             let client = &mut self.clients[key.place];
+            if reply.is_empty() && change.monitoring {
+                // It has monitored before, and is not answered.
+                client.pop_front();
+                self.open_gate(key.place);
+                return self.mark_dirty(key.place);
+            }
             if reply.is_empty() {
                 // It has left while its command waited: what it has sent behind that is not run.
                 client.pop_front();

@@ -47,7 +47,7 @@ class Monitoring:
         if command.token is not None:
             return Answer(resp.error("ERR MONITOR isn't allowed for DENY BLOCKING client"))
         if command.info.is_monitor:
-            return Answer(b"")  # no reply at all, as the server
+            return Answer(b"", monitoring=True)  # no reply at all, as the server
         self._clients.add((command.worker, command.place, command.generation))
         for index in self._links.ready():
             await self.renew(index)
