@@ -410,16 +410,3 @@ def test_an_instance_that_dies_in_the_middle(threadis: Callable[..., Threadis]) 
         assert writer.reply() == NOT_RUN
         until(lambda: writer.ask("SET", KEY, "again") == b"+OK\r\n", "the instance is back")
         assert writer.ask("GET", KEY) == bulk(b"again")
-
-
-def test_an_instance_that_takes_no_such_lengths(threadis: Callable[..., Threadis]) -> None:
-    """It answers in the middle, and hangs up."""
-    started = threadis("--instances", str(INSTANCES), "--workers", "1", "--save", "")
-    address = ("127.0.0.1", started.port)
-    with Raw(address) as writer, Raw(address) as other:
-        assert other.ask("CONFIG", "SET", "proto-max-bulk-len", MB) == b"+OK\r\n"
-        writer.send(command("SET", KEY, BIG) + command("GET", KEY))
-        other.send(command("GET", KEY) * 100)
-        assert writer.reply() == NOT_RUN
-        assert writer.reply() == b"$-1\r\n"
-        assert other.exactly(500) == b"$-1\r\n" * 100

@@ -27,7 +27,7 @@ pub(crate) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 /// Clients' writes in one commit, and bytes of their commands: a server does nothing else meanwhile.
 const WRITES_MOST: usize = 128;
-const BYTES_MOST: usize = 256 * 1024;
+pub(crate) const BYTES_MOST: usize = 256 * 1024;
 
 /// One client's write.
 #[derive(Debug)]
@@ -166,9 +166,9 @@ impl Commit {
         self.writes.len() >= WRITES_MOST || self.bytes() >= BYTES_MOST
     }
 
-    /// Bytes of its commands.
+    /// Bytes of its commands and keys: no record is longer.
     pub(crate) fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.commands.len()).sum()
+        self.parts.iter().map(|part| part.commands.len() + part.keys.len()).sum()
     }
 
     /// How many keys they name.

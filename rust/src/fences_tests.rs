@@ -1,5 +1,5 @@
 use super::*;
-use crate::request::{Cut, Request};
+use crate::request::{Cut, Limits, Request};
 
 const NONCE: [u8; 32] = *b"0123456789abcdef0123456789abcdef";
 const FENCE: &str = "$32\r\n0123456789abcdef0123456789abcdef\r\n";
@@ -10,7 +10,7 @@ fn with_a_script() -> Fences {
     let mut fences = Fences::new("x".into());
     let mut request = Request::default();
     let line = b"EVAL return 0 1 k\n";
-    assert!(matches!(request.cut(line, true), Ok(Cut::Complete(_))));
+    assert!(matches!(request.cut(line, Limits::NONE), Ok(Cut::Complete(_))));
     let means = Means { rules: &[], password: b"pw", nonce: NONCE };
     let (mut out, script) = (Vec::new(), b"return 0".as_slice());
     fences.push(&mut out, script.into(), request.args(line), &[b"~k".to_vec()], &means, 0);

@@ -7,7 +7,7 @@ use crate::keeping::READ_MOST;
 use crate::net::{self, Io};
 use crate::pause;
 use crate::reply::push_error;
-use crate::request::{Args, Cut};
+use crate::request::{Args, Cut, Limits};
 use crate::shared::Shared;
 use crate::worker::{CLIENT_READ, Worker, put_back};
 use std::sync::Arc;
@@ -154,7 +154,11 @@ impl Worker {
                 break;
             }
             let client = &mut self.clients[place];
-            match request.cut_from(&bytes[used..], client.authenticated, shared.dialect) {
+            let limits = Limits {
+                is_authenticated: client.authenticated,
+                argument: shared.settings.argument_limit(),
+            };
+            match request.cut_from(&bytes[used..], limits, shared.dialect) {
                 Ok(Cut::Complete(length)) => {
                     let args = request.args(&bytes[used..used + length]);
                     if self.take(place, args, &shared) == Taken::NotYet {

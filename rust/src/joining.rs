@@ -2,14 +2,14 @@
 
 use crate::client::{Closing, Gate, Owed};
 use crate::command::{Found, Route, Row};
-use crate::commit::Commit;
+use crate::commit::{BYTES_MOST, Commit};
 use crate::forward::Taken;
 use crate::instance::InstanceState;
 use crate::lane::{Expect, State};
 use crate::merge::Merge;
 use crate::multi::Multi;
 use crate::net::Io;
-use crate::request::{Args, Cut, Request, with_args};
+use crate::request::{Args, Cut, Limits, Request, with_args};
 use crate::route::canonical;
 use crate::shared::Shared;
 use crate::split::Whole;
@@ -18,6 +18,9 @@ use std::sync::Arc;
 
 /// Bytes; a longer write is left to the coordinator: it is kept, several times, until it is done.
 const LENGTH_MOST: usize = 128 * 1024 * 1024;
+/// Its record, which is one argument, may be so many times as long (a key is in it twice, and each
+/// command of a transaction has its SELECT), besides those of the others that have joined.
+const RECORD_TIMES: usize = 4;
 
 impl Worker {
     /// A command whose keys live on several instances, to be done in parts: here if that is all there
@@ -74,8 +77,9 @@ impl Worker {
         shared: &Shared,
     ) -> (usize, u64) {
         let (mut used, mut taken) = (0, 0);
+        let limits = Limits { is_authenticated: true, argument: shared.settings.argument_limit() };
         while let Ok(Cut::Complete(length)) =
-            request.cut_from(&bytes[used..], true, self.shared.dialect)
+            request.cut_from(&bytes[used..], limits, self.shared.dialect)
         {
             let args = request.args(&bytes[used..used + length]);
             if args.is_empty() || !self.joins_too(place, args, shared) {
@@ -209,7 +213,8 @@ impl Worker {
             matches!(self.instances.get(instance), Some(InstanceState::Ready(_)))
                 && !self.commits.is_late(instance, self.now)
         };
-        length <= LENGTH_MOST
+        let room = self.shared.settings.argument_limit().saturating_sub(BYTES_MOST);
+        length <= LENGTH_MOST.min(room / RECORD_TIMES)
             && self.may_run_here(place)
             && !self.shared.tells_events()
             && owners.iter().all(is_prompt)

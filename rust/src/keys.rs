@@ -135,12 +135,12 @@ impl Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Cut, Request};
+    use crate::request::{Cut, Limits, Request};
 
     fn found(spec: &KeySpec, line: &str) -> Vec<String> {
         let mut request = Request::default();
         let line = format!("{line}\n");
-        assert!(matches!(request.cut(line.as_bytes(), true), Ok(Cut::Complete(_))));
+        assert!(matches!(request.cut(line.as_bytes(), Limits::NONE), Ok(Cut::Complete(_))));
         let args = request.args(line.as_bytes());
         let text = |index| String::from_utf8_lossy(args.get(index)).into_owned();
         spec.span(args).map(|span| span.indices().map(text).collect()).unwrap_or_default()
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn the_last_key_is_a_key() {
         let mut request = Request::default();
-        assert!(matches!(request.cut(b"MSET a 1 b 2\n", true), Ok(Cut::Complete(_))));
+        assert!(matches!(request.cut(b"MSET a 1 b 2\n", Limits::NONE), Ok(Cut::Complete(_))));
         let span = range(1, -1, 2, 0).span(request.args(b"MSET a 1 b 2\n"));
         assert_eq!(span, Some(Span { first: 1, last: 3, step: 2 }));
     }

@@ -8,7 +8,7 @@
 
 use crate::client::{Closing, Gate};
 use crate::command::{Route, Row, Verb};
-use crate::request::{Args, Cut, Request};
+use crate::request::{Args, Cut, Limits, Request};
 use crate::shared::{Mail, ToCoordinator};
 use crate::slow_log::{Entry, shortened};
 use crate::worker::Worker;
@@ -103,7 +103,7 @@ impl Worker {
     fn lines_of(&self, place: usize, mut commands: &[u8]) -> Vec<u8> {
         let mut lines = Vec::new();
         let mut request = Request::default();
-        while let Ok(Cut::Complete(length)) = request.cut(commands, true) {
+        while let Ok(Cut::Complete(length)) = request.cut(commands, Limits::NONE) {
             let args = request.args(&commands[..length]);
             if let Some(row) = self.shared.table.row_of(args)
                 && row.is_shown

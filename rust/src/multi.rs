@@ -14,7 +14,7 @@ use crate::instance;
 use crate::keys;
 use crate::pubsub::Verb;
 use crate::reach::Reach;
-use crate::request::{Args, Cut, Request, push_array, push_command};
+use crate::request::{Args, Cut, Limits, Request, push_array, push_command};
 use crate::route::{Owner, has_special_word, owner, push_args};
 use crate::shared::{ClientKey, Shared, ToCoordinator};
 use crate::split::Whole;
@@ -340,7 +340,7 @@ fn has_parts(row: &Row, args: Args, db: u32, shared: &Shared) -> bool {
 pub(crate) fn split(mut rest: &[u8], count: usize) -> Vec<Vec<Vec<u8>>> {
     let mut commands = Vec::with_capacity(count);
     let mut request = Request::default();
-    while let Ok(Cut::Complete(length)) = request.cut(rest, true) {
+    while let Ok(Cut::Complete(length)) = request.cut(rest, Limits::NONE) {
         let args = request.args(&rest[..length]);
         commands.push(args.iter().map(<[u8]>::to_vec).collect());
         request.reset();

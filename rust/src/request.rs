@@ -17,8 +17,6 @@ use std::ops::Range;
 pub const INLINE_LIMIT: usize = 64 * 1024;
 /// Arguments of one command, as in Redis: its bytes are what bounds it.
 pub const ARGS_LIMIT: i64 = i32::MAX as i64;
-/// Bytes of one argument (Redis's default `proto-max-bulk-len`).
-pub const BULK_LIMIT: usize = 512 * 1024 * 1024;
 /// Bytes of one command (Redis's default `client-query-buffer-limit`).
 pub const REQUEST_LIMIT: usize = 1024 * 1024 * 1024;
 /// Arguments of one command before authentication, as in Redis.
@@ -60,10 +58,24 @@ pub struct Args<'a> {
     request: &'a Request,
 }
 
+/// What a command may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Its client has said who it is: without, hardly anything.
+    pub is_authenticated: bool,
+    /// Bytes of one argument.
+    pub argument: usize,
+}
+
+impl Limits {
+    /// Of a command that was cut before, or that is ours.
+    pub const NONE: Self = Self { is_authenticated: true, argument: REQUEST_LIMIT };
+}
+
 /// Does something with the arguments of a whole command; `None` if it is none.
 pub(crate) fn with_args<T>(raw: &[u8], run: impl FnOnce(Args) -> T) -> Option<T> {
     let mut request = Request::default();
-    let Ok(Cut::Complete(_)) = request.cut(raw, true) else { return None };
+    let Ok(Cut::Complete(_)) = request.cut(raw, Limits::NONE) else { return None };
     Some(run(request.args(raw)))
 }
 
@@ -121,8 +133,8 @@ impl Request {
     ///
     /// # Errors
     /// The text of the protocol error, in Redis's own words where Redis has one.
-    pub fn cut(&mut self, buffer: &[u8], authenticated: bool) -> Result<Cut, ProtocolError> {
-        self.cut_from(buffer, authenticated, Dialect::default())
+    pub fn cut(&mut self, buffer: &[u8], limits: Limits) -> Result<Cut, ProtocolError> {
+        self.cut_from(buffer, limits, Dialect::default())
     }
 
     /// The same of what may be an inline line of a client.
@@ -133,13 +145,13 @@ impl Request {
     pub fn cut_from(
         &mut self,
         buffer: &[u8],
-        authenticated: bool,
+        limits: Limits,
         dialect: Dialect,
     ) -> Result<Cut, ProtocolError> {
         self.has_grown = false;
         match buffer.first() {
             None => Ok(Cut::Incomplete),
-            Some(b'*') => self.cut_multibulk(buffer, authenticated),
+            Some(b'*') => self.cut_multibulk(buffer, limits),
             Some(_) => self.cut_inline(buffer, dialect),
         }
     }
@@ -182,11 +194,11 @@ impl Request {
     #[must_use]
     pub fn coming(&self, buffer: &[u8]) -> Option<(usize, usize, usize)> {
         let missing = usize::try_from(self.missing?).ok()?;
-        let (length, start) = bulk_header(buffer, self.at).ok()??;
+        let (length, start) = bulk_header(buffer, self.at, REQUEST_LIMIT).ok()??;
         Some((start, length, missing))
     }
 
-    fn cut_multibulk(&mut self, buffer: &[u8], authenticated: bool) -> Result<Cut, ProtocolError> {
+    fn cut_multibulk(&mut self, buffer: &[u8], limits: Limits) -> Result<Cut, ProtocolError> {
         let mut missing = if let Some(missing) = self.missing {
             missing
         } else {
@@ -196,14 +208,14 @@ impl Request {
             if count > ARGS_LIMIT {
                 return Err("invalid multibulk length".into());
             }
-            if count > UNAUTHENTICATED_ARGS && !authenticated {
+            if count > UNAUTHENTICATED_ARGS && !limits.is_authenticated {
                 return Err("unauthenticated multibulk length".into());
             }
             self.at = next;
             count
         };
         while missing > 0 {
-            if !self.cut_bulk(buffer, authenticated)? {
+            if !self.cut_bulk(buffer, limits)? {
                 self.missing = Some(missing);
                 return Ok(Cut::Incomplete);
             }
@@ -213,11 +225,11 @@ impl Request {
     }
 
     /// Takes one `$n\r\n…\r\n`; false when it is not all there.
-    fn cut_bulk(&mut self, buffer: &[u8], authenticated: bool) -> Result<bool, ProtocolError> {
-        let Some((length, start)) = bulk_header(buffer, self.at)? else {
+    fn cut_bulk(&mut self, buffer: &[u8], limits: Limits) -> Result<bool, ProtocolError> {
+        let Some((length, start)) = bulk_header(buffer, self.at, limits.argument)? else {
             return Ok(false);
         };
-        if length > UNAUTHENTICATED_BULK && !authenticated {
+        if length > UNAUTHENTICATED_BULK && !limits.is_authenticated {
             return Err("unauthenticated bulk length".into());
         }
         let end = start + length;
@@ -255,11 +267,12 @@ impl Request {
     }
 }
 
-/// Reads `$<length>\r\n` at `at`: the length, and where the text begins.
+/// Reads `$<length>\r\n` at `at`: the length, up to `most`, and where the text begins.
 #[inline]
 pub(crate) fn bulk_header(
     buffer: &[u8],
     at: usize,
+    most: usize,
 ) -> Result<Option<(usize, usize)>, ProtocolError> {
     match buffer.get(at) {
         None => return Ok(None),
@@ -269,7 +282,7 @@ pub(crate) fn bulk_header(
     let Some((length, start)) = length_line(buffer, at, "bulk", "bulk")? else {
         return Ok(None);
     };
-    let length = usize::try_from(length).ok().filter(|&length| length <= BULK_LIMIT);
+    let length = usize::try_from(length).ok().filter(|&length| length <= most);
     Ok(Some((length.ok_or("invalid bulk length")?, start)))
 }
 

@@ -1,11 +1,14 @@
 use super::*;
 use crate::inline::Dialect;
 
+const STRANGER: Limits = Limits { is_authenticated: false, ..USUAL };
+const USUAL: Limits = Limits { is_authenticated: true, argument: 512 * 1024 * 1024 };
+
 fn cut_all(stream: &[u8]) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
     let mut request = Request::default();
     let mut commands = Vec::new();
     let mut start = 0;
-    while let Cut::Complete(length) = request.cut(&stream[start..], true)? {
+    while let Cut::Complete(length) = request.cut(&stream[start..], USUAL)? {
         let raw = &stream[start..start + length];
         commands.push(request.args(raw).iter().map(<[u8]>::to_vec).collect());
         request.reset();
@@ -34,9 +37,9 @@ fn a_command_is_cut_whole_however_it_arrives() {
     ] {
         let mut request = Request::default();
         for have in 0..whole.len() {
-            assert_eq!(request.cut(&whole[..have], true), Ok(Cut::Incomplete), "{have}");
+            assert_eq!(request.cut(&whole[..have], USUAL), Ok(Cut::Incomplete), "{have}");
         }
-        assert_eq!(request.cut(whole, true), Ok(Cut::Complete(whole.len())));
+        assert_eq!(request.cut(whole, USUAL), Ok(Cut::Complete(whole.len())));
         assert_eq!(request.args(whole).len(), 3);
     }
 }
@@ -80,11 +83,14 @@ fn long_lines_are_refused_before_they_fill_memory() {
 #[test]
 fn limits_are_small_before_authentication() {
     let mut request = Request::default();
-    assert_eq!(request.cut(b"*11\r\n", false), Err("unauthenticated multibulk length".into()));
+    assert_eq!(request.cut(b"*11\r\n", STRANGER), Err("unauthenticated multibulk length".into()));
     request.reset();
-    assert_eq!(request.cut(b"*1\r\n$16385\r\n", false), Err("unauthenticated bulk length".into()));
+    assert_eq!(
+        request.cut(b"*1\r\n$16385\r\n", STRANGER),
+        Err("unauthenticated bulk length".into())
+    );
     request.reset();
-    assert_eq!(request.cut(b"*10\r\n$16384\r\n", false), Ok(Cut::Incomplete));
+    assert_eq!(request.cut(b"*10\r\n$16384\r\n", STRANGER), Ok(Cut::Incomplete));
 }
 
 proptest::proptest! {
@@ -97,9 +103,9 @@ proptest::proptest! {
         push_command(&mut stream, args.iter().map(Vec::as_slice));
         let mut request = Request::default();
         if split < stream.len() {
-            proptest::prop_assert_eq!(request.cut(&stream[..split], true), Ok(Cut::Incomplete));
+            proptest::prop_assert_eq!(request.cut(&stream[..split], USUAL), Ok(Cut::Incomplete));
         }
-        proptest::prop_assert_eq!(request.cut(&stream, true), Ok(Cut::Complete(stream.len())));
+        proptest::prop_assert_eq!(request.cut(&stream, USUAL), Ok(Cut::Complete(stream.len())));
         let read: Vec<_> = request.args(&stream).iter().map(<[u8]>::to_vec).collect();
         proptest::prop_assert_eq!(read, args);
     }
@@ -114,7 +120,7 @@ proptest::proptest! {
 fn a_line_that_has_come_at_once_may_be_longer_as_the_server_has_it() {
     for (dialect, most) in [(Dialect::Redis, 81_919), (Dialect::Valkey, 65_536)] {
         let line = |length: usize| [&vec![b'a'; length][..], b"\n"].concat();
-        let cut = |line: &[u8]| Request::default().cut_from(line, true, dialect);
+        let cut = |line: &[u8]| Request::default().cut_from(line, USUAL, dialect);
         assert_eq!(cut(&line(most)), Ok(Cut::Complete(most + 1)));
         assert_eq!(cut(&line(most + 1)), Err("too big inline request".into()));
         assert_eq!(cut(&vec![b'a'; INLINE_LIMIT]), Ok(Cut::Incomplete));

@@ -26,11 +26,15 @@ impl Rest {
 
     /// Passes over bytes of the command: how many may be sent on, and whether only the two that end
     /// it follow.
-    pub(crate) fn pass(&mut self, bytes: &[u8]) -> Result<(usize, bool), ProtocolError> {
+    pub(crate) fn pass(
+        &mut self,
+        bytes: &[u8],
+        argument_limit: usize,
+    ) -> Result<(usize, bool), ProtocolError> {
         let mut at = 0;
         loop {
             let Some(text) = self.text else {
-                let Some((length, start)) = bulk_header(bytes, at)? else {
+                let Some((length, start)) = bulk_header(bytes, at, argument_limit)? else {
                     return Ok((at, false));
                 };
                 self.length += start - at + length + 2;
@@ -71,14 +75,16 @@ impl Rest {
 mod tests {
     use super::*;
 
+    const ARGUMENT_LIMIT: usize = 512 * 1024 * 1024;
+
     /// Passes `bytes` in two pieces: everything sent on, and what is left.
     fn pass_in_two(bytes: &[u8], cut: usize) -> Result<(Vec<u8>, bool), ProtocolError> {
         let mut rest = Rest { args: 3, text: Some(5), length: 0 };
-        let (first, is_end) = rest.pass(&bytes[..cut])?;
+        let (first, is_end) = rest.pass(&bytes[..cut], ARGUMENT_LIMIT)?;
         if is_end {
             return Ok((bytes[..first].to_vec(), true));
         }
-        let (second, is_end) = rest.pass(&bytes[first..])?;
+        let (second, is_end) = rest.pass(&bytes[first..], ARGUMENT_LIMIT)?;
         Ok((bytes[..first + second].to_vec(), is_end))
     }
 
@@ -117,7 +123,7 @@ mod tests {
     fn lengths_add_up_to_the_limit_of_a_command() {
         let mut rest = Rest { args: 3, text: None, length: REQUEST_LIMIT / 2 };
         let header = format!("${}\r\n", REQUEST_LIMIT / 2);
-        assert!(rest.pass(header.as_bytes()).is_err());
+        assert!(rest.pass(header.as_bytes(), REQUEST_LIMIT).is_err());
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Settings {
     pub client_memory: AtomicUsize,
     /// `client-query-buffer-limit`: bytes of a client that are kept at most.
     pub input_limit: AtomicUsize,
+    /// `proto-max-bulk-len`: bytes of one argument. An instance would hang up on a longer one.
+    pub argument_limit: AtomicUsize,
     /// Seconds between keep-alive probes; 0: off.
     pub tcp_keepalive: AtomicU64,
     /// SLOWLOG wants everything, also what workers answer.
@@ -48,6 +50,7 @@ impl Settings {
             "tcp-keepalive" => self.tcp_keepalive.store(value, Relaxed),
             "client-memory" => self.client_memory.store(size, Relaxed),
             "client-query-buffer-limit" => self.input_limit.store(size, Relaxed),
+            "proto-max-bulk-len" => self.argument_limit.store(size, Relaxed),
             "newcomers-room" => self.newcomers_room.store(size, Relaxed),
             "newcomers-worker" => self.newcomers_worker.store(size, Relaxed),
             "log-all" => self.log_all.store(value != 0, Relaxed),
@@ -63,6 +66,12 @@ impl Settings {
     #[must_use]
     pub fn input_limit(&self) -> usize {
         self.input_limit.load(Relaxed)
+    }
+
+    /// Bytes of one argument.
+    #[must_use]
+    pub fn argument_limit(&self) -> usize {
+        self.argument_limit.load(Relaxed)
     }
 
     /// The instance where a script runs too long: it shall answer PING.

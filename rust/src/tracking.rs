@@ -12,7 +12,7 @@ use crate::client::{Client, Closing, Gate, Owed};
 use crate::command::{Route, Row, Table};
 use crate::keys;
 use crate::number::push_u64;
-use crate::request::{Args, Cut, Request};
+use crate::request::{Args, Cut, Limits, Request};
 use crate::shared::{ClientKey, Mail, ToCoordinator};
 use crate::tracking_table::null;
 use crate::worker::Worker;
@@ -142,7 +142,7 @@ impl Worker {
     pub(crate) fn remember_queued(&mut self, place: usize, mut commands: &[u8], table: &Table) {
         let mut request = Request::default();
         while !commands.is_empty()
-            && let Ok(Cut::Complete(length)) = request.cut(commands, true)
+            && let Ok(Cut::Complete(length)) = request.cut(commands, Limits::NONE)
         {
             let args = request.args(&commands[..length]);
             if let Some(row) = table.row_of(args) {

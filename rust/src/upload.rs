@@ -180,7 +180,8 @@ impl Worker {
         let Some(mut upload) = self.clients[place].upload.take() else {
             return 0;
         };
-        let used = match upload.rest.pass(bytes) {
+        let limit = self.shared.settings.argument_limit();
+        let used = match upload.rest.pass(bytes, limit) {
             Ok((length, false)) => length,
             Ok((length, true)) => match self.may_run(place, &upload) {
                 Ok(false) => length,

@@ -93,6 +93,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     maxmemory_clients: str = "0"
     output_limits: str = ""  # client-output-buffer-limit, as far as it is not the default
     input_limit: int = 1024**3  # bytes; client-query-buffer-limit
+    argument_limit: int = 512 * 1024**2  # bytes; proto-max-bulk-len
     tcp_backlog: int = 511  # connections that may wait to be accepted
 
 

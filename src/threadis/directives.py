@@ -62,6 +62,8 @@ OUR_PREFIXES = {
 INPUT_LIMIT = "client-query-buffer-limit"
 INPUT_LIMIT_LEAST = 1024**2  # bytes; the servers' own
 CLIENT_MEMORY = "maxmemory-clients"
+ARGUMENT_LIMIT = "proto-max-bulk-len"
+ARGUMENT_LIMIT_LEAST = 1024**2  # bytes; the servers' own
 
 
 def check(name: str, value: str) -> tuple[str, str]:
@@ -88,6 +90,8 @@ def check(name: str, value: str) -> tuple[str, str]:
 def _check_of_clients(name: str, value: str) -> None:
     if name == INPUT_LIMIT and values.memory(name, value) < INPUT_LIMIT_LEAST:
         raise ConfigError(f"set {name}: {value!r} is less than the least, 1mb")
+    if name == ARGUMENT_LIMIT:
+        values.memory(name, value)
     if name == CLIENT_MEMORY and not re.fullmatch(r"[0-9]{1,2}%|100%", value):
         values.memory(name, value)
 

@@ -19,10 +19,11 @@ import msgspec
 from threadis import config as configuration
 from threadis import control
 from threadis.config import Config
-from threadis.directives import INPUT_LIMIT
+from threadis.directives import ARGUMENT_LIMIT, INPUT_LIMIT
 from threadis.errors import ConfigError, DataError
 from threadis.files import write_atomically
 from threadis.instance_config import OF_CLIENTS, quote
+from threadis.values import memory
 
 log = logging.getLogger("threadis")
 
@@ -148,6 +149,8 @@ def restarted(start: control.Start, settings: Mapping[str, str]) -> control.Star
         fields["maxmemory_clients"] = settings["maxmemory-clients"]
     if INPUT_LIMIT in settings:
         fields["input_limit"] = int(settings[INPUT_LIMIT])
+    if ARGUMENT_LIMIT in settings:
+        fields["argument_limit"] = memory(ARGUMENT_LIMIT, settings[ARGUMENT_LIMIT])
     if "client-output-buffer-limit" in settings:
         limits = f"{start.output_limits} {settings['client-output-buffer-limit']}"
         fields["output_limits"] = limits.strip()

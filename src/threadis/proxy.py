@@ -43,6 +43,7 @@ class CoreConfig:
     protected_mode: bool
     maxclients: int
     input_limit: int  # bytes of one client
+    argument_limit: int  # bytes of one argument
     timeout: int
     tcp_keepalive: int
     pushes_follow_replies: bool
@@ -202,6 +203,7 @@ def core_config(
         protected_mode=start.protected_mode,
         maxclients=start.maxclients,
         input_limit=start.input_limit,
+        argument_limit=start.argument_limit,
         timeout=start.timeout,
         tcp_keepalive=start.tcp_keepalive,
         pushes_follow_replies=facts.pushes_follow_replies,

@@ -30,7 +30,7 @@ from threadis.config import Config
 from threadis.control import State
 from threadis.data_dir import DataDir
 from threadis.descriptors import clients_room, file_limit, files_least
-from threadis.directives import INPUT_LIMIT
+from threadis.directives import ARGUMENT_LIMIT, INPUT_LIMIT
 from threadis.errors import ConfigError, DataError, ServerError
 from threadis.instance import Instance
 from threadis.process import raise_file_limit, running
@@ -218,6 +218,7 @@ class Supervisor:
             maxmemory=config.maxmemory,
             output_limits=config.set.get("client-output-buffer-limit", ""),
             input_limit=memory(INPUT_LIMIT, config.set.get(INPUT_LIMIT, "1gb")),
+            argument_limit=memory(ARGUMENT_LIMIT, config.set.get(ARGUMENT_LIMIT, "512mb")),
             allowed={
                 "enable-debug-command": config.enable_debug_command,
                 "enable-module-command": config.enable_module_command,

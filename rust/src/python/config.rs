@@ -21,6 +21,7 @@ pub(super) struct Config {
     pub(super) protected_mode: bool,
     pub(super) maxclients: usize,
     pub(super) input_limit: usize,
+    pub(super) argument_limit: usize,
     pub(super) timeout: u64,
     pub(super) tcp_keepalive: u64,
     pub(super) pushes_follow_replies: bool,
@@ -51,6 +52,7 @@ impl Config {
             events: AtomicBool::new(false),
             client_memory: AtomicUsize::new(0),
             input_limit: AtomicUsize::new(self.input_limit),
+            argument_limit: AtomicUsize::new(self.argument_limit),
             pause: AtomicU8::new(0),
         }
     }

@@ -9,7 +9,7 @@ use _core::merge::Merge;
 use _core::net::Listener;
 use _core::output_limits::OutputLimits;
 use _core::placement::Placement;
-use _core::request::{Cut, Request, push_bulk, push_command};
+use _core::request::{Cut, Limits, Request, push_bulk, push_command};
 use _core::session::hello_reply;
 use _core::settings::Settings;
 use _core::shared::{Door, Mail, Shared, ToCoordinator};
@@ -106,7 +106,7 @@ impl Instance {
             let mut chunk = [0; 4096];
             let Ok(read @ 1..) = stream.read(&mut chunk) else { return };
             buffer.extend_from_slice(&chunk[..read]);
-            while let Ok(Cut::Complete(length)) = request.cut(&buffer, true) {
+            while let Ok(Cut::Complete(length)) = request.cut(&buffer, Limits::NONE) {
                 let raw: Vec<u8> = buffer.drain(..length).collect();
                 let args: Vec<_> = request.args(&raw).iter().map(<[u8]>::to_vec).collect();
                 request.reset();
@@ -345,6 +345,7 @@ fn shared(instances: usize) -> Shared {
             events: AtomicBool::new(false),
             client_memory: AtomicUsize::new(0),
             input_limit: AtomicUsize::new(1024 * 1024 * 1024),
+            argument_limit: AtomicUsize::new(512 * 1024 * 1024),
             pause: AtomicU8::new(0),
         },
         last_client_id: AtomicU64::new(0),

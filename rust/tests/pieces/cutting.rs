@@ -2,7 +2,7 @@
 //! proptest here, and for the fuzz targets (`rust/fuzz`), which include this file.
 
 use _core::reply::Cutter;
-use _core::request::{Cut, Request, push_command};
+use _core::request::{Cut, Limits, Request, push_command};
 
 /// A command, and whether it came inline; or the protocol error that ends the stream.
 type Command = Result<(Vec<Vec<u8>>, bool), Vec<u8>>;
@@ -10,10 +10,11 @@ type Command = Result<(Vec<Vec<u8>>, bool), Vec<u8>>;
 /// Cuts a stream as a worker does that reads it piece by piece: `sizes`, over and over.
 /// `keeps` says whether a half-read command keeps its place.
 pub fn commands(stream: &[u8], sizes: &[u8], is_known: bool, keeps: bool) -> Vec<Command> {
+    let limits = Limits { is_authenticated: is_known, ..Limits::NONE };
     let (mut found, mut request, mut start) = (Vec::new(), Request::default(), 0);
     for end in ends(stream.len(), sizes) {
         loop {
-            match request.cut(&stream[start..end], is_known) {
+            match request.cut(&stream[start..end], limits) {
                 Ok(Cut::Complete(length)) => {
                     assert!(0 < length && length <= end - start, "cut within the bytes");
                     let raw = &stream[start..start + length];
@@ -39,7 +40,7 @@ pub fn commands(stream: &[u8], sizes: &[u8], is_known: bool, keeps: bool) -> Vec
 /// A multibulk command that was taken is sent on as it came: it must be canonical.
 pub fn check_canonical(stream: &[u8]) {
     let (mut request, mut start) = (Request::default(), 0);
-    while let Ok(Cut::Complete(length)) = request.cut(&stream[start..], true) {
+    while let Ok(Cut::Complete(length)) = request.cut(&stream[start..], Limits::NONE) {
         let raw = &stream[start..start + length];
         let args = request.args(raw);
         if !args.is_empty() && !args.is_inline() {

@@ -6,8 +6,9 @@ instance that was restarted).
 """
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ from threadis.coordinator.output_limits import UNITS, OutputLimits
 from threadis.coordinator.shares import Shares
 from threadis.coordinator.users import Users
 from threadis.descriptors import clients_room, file_limit
-from threadis.directives import INPUT_LIMIT_LEAST
+from threadis.directives import ARGUMENT_LIMIT, ARGUMENT_LIMIT_LEAST, INPUT_LIMIT_LEAST
 from threadis.errors import DataError
 from threadis.process import raise_file_limit
 
@@ -83,6 +84,7 @@ class Configuration:
         self._links = links
         self._workers = len(start.workers)
         self._output_limits = OutputLimits(core, start.output_limits)
+        links.limits.argument = start.argument_limit
         self._changed = {
             name.encode(): value.encode()
             for name, value in self._settings.items()
@@ -198,15 +200,48 @@ class Configuration:
         except ValueError as error:
             return _failed(output_limits.NAME, str(error))
         theirs = {n.encode(): v for n, v in wanted.items() if n not in OURS}
-        refusal = await self._set_everywhere(theirs)
-        if refusal is not None:
-            return resp.error(refusal)
+        with self._limiting_arguments(wanted.get(ARGUMENT_LIMIT)) as limit_arguments:
+            refusal = await self._set_everywhere(theirs)
+            if refusal is not None:
+                return resp.error(refusal)
+            limit_arguments()
         for name, value in ours.items():
             self._values[name] = value
             await self._apply(name, value, within)
         self._output_limits.set(limits)
         self._note(theirs, ours, limits)
         return resp.OK
+
+    @contextlib.contextmanager
+    def _limiting_arguments(self, value: bytes | None) -> Iterator[Callable[[], None]]:
+        """Never let an argument through that an instance would hang up on.
+
+        So a lower limit counts here before the instances have it, a higher one when all have it.
+        """
+        limits = self._links.limits
+        before = limits.argument
+        try:
+            wanted = before if value is None else _bytes(ARGUMENT_LIMIT, value.decode())
+        except ValueError:
+            wanted = before
+        if not ARGUMENT_LIMIT_LEAST <= wanted < 2**63:  # the instances will say so
+            wanted = before
+
+        def limit(most: int) -> None:
+            limits.argument = most
+            self._core.set_limit(ARGUMENT_LIMIT, most)
+
+        has_succeeded = False
+
+        def succeed() -> None:
+            nonlocal has_succeeded
+            has_succeeded = True
+
+        limit(min(before, wanted))
+        try:
+            yield succeed
+        finally:
+            limit(wanted if has_succeeded else before)
 
     def _note(self, theirs: dict[bytes, bytes], ours: dict[str, str], limits: str) -> None:
         """Remember what has changed: for CONFIG REWRITE, and for the next proxy."""

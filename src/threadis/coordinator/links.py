@@ -34,6 +34,10 @@ class UnknownOutcomeError(LinkError):
     """What was sent may or may not have run."""
 
 
+class TooLongError(LinkError):
+    """An instance would hang up on an argument; nothing of its command was sent."""
+
+
 class BusyError(LinkError):
     """A script runs too long; whoever would wait for it is told so."""
 
@@ -52,9 +56,29 @@ class Kind:
 
 
 @dataclass(slots=True)
+class Limits:
+    """What instances take."""
+
+    argument: int = 512 * 1024**2  # bytes; their ``proto-max-bulk-len``
+
+    def check(self, commands: Iterable[Words]) -> None:
+        """Raise TooLongError if one of them has an argument that is too long.
+
+        What we make of clients' arguments (copies, records) may be longer than any of them.
+        """
+        longest = max((len(word) for words in commands for word in words), default=0)
+        if longest > self.argument:
+            raise TooLongError(
+                f"ERR threadis: this command needs {longest} bytes at once on an instance; "
+                f"proto-max-bulk-len is {self.argument}"
+            )
+
+
+@dataclass(slots=True)
 class Link:
     """One connection; ``Links.lease`` lends it."""
 
+    limits: Limits
     index: int
     kind: Kind
     socket: str
@@ -77,7 +101,10 @@ class Link:
 
     def send(self, *commands: Words) -> None:
         """Send commands, whose replies must be received next."""
-        self.writer.write(b"".join(map(pack, commands)))
+        packed = b"".join(map(pack, commands))
+        if len(packed) > self.limits.argument:
+            self.limits.check(commands)
+        self.writer.write(packed)
 
     async def receive(self, count: int, wait: float | None = TIMEOUT) -> list[bytes]:
         """Wait for so many replies; as ``ask``."""
@@ -126,6 +153,7 @@ class Links:
     def __init__(self, count: int, password: bytes) -> None:
         self.count = count
         self._password = password
+        self.limits = Limits()
         self._instances: list[control.Instance | None] = [None] * count
         self.unprepared: set[int] = set()  # instances that lack something clients rely on
         self.prepared: dict[int, str] = {}  # by instance, the socket of a process that had it all
@@ -275,7 +303,7 @@ class Links:
             raise LinkError(
                 f"TRYAGAIN instance {known.index} cannot be reached; the command was not run"
             ) from error
-        link = Link(known.index, kind, known.socket, reader, writer)
+        link = Link(self.limits, known.index, kind, known.socket, reader, writer)
         if kind.user == STRANGER:
             return link
         with contextlib.suppress(LinkError):

@@ -43,20 +43,22 @@ class Phases:
     ) -> None:
         """Let the others look at their parts; raises RefusedError if one does not want it."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % record.db]
-        counts = {}
-        for index, link in links.items():
+        batches = {}
+        for index in links:
             part = list(parts[index])
             payload = replace(record, commands=part).encode()
             note: Words = [b"SET", ours.PREPARED + name, payload]
             batch = [hidden, note, back, [b"MULTI"], *part, *self.last(name, record.db)]
             if is_scarce:
                 batch = [hidden, scarcity.block([note], 2), back]
-            link.send(*batch)
-            counts[index] = len(batch)
+            self._links.limits.check(batch)
+            batches[index] = batch
+        for index, link in links.items():
+            link.send(*batches[index])
         refusal = None
         try:
             for index, link in links.items():
-                answer = await link.receive(counts[index])
+                answer = await link.receive(len(batches[index]))
                 refusal = refusal or next((one for one in answer if one.startswith(b"-")), None)
         except BaseException:
             for link in links.values():
