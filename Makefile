@@ -19,10 +19,10 @@ help: ## this text
 serve: $(VENV)/.built ## build what is missing and serve on 127.0.0.1:6379 (ARGS="--port 7000 --instances 4")
 	@exec $(BIN)/threadis serve $(ARGS)
 
-test: announced debian lint types rust python ## build what is missing and pass everything, in 20 to 25 minutes (PYTEST="-k name" for some of the Python tests)
+test: announced debian lint types rust python ## build what is missing and pass everything, in about 20 minutes (PYTEST="-k name" for some of the Python tests)
 
 announced:
-	@echo 'all tests take 20 to 25 minutes on two cores; redis-server, nutcracker and wamerican are installed with apt if they are missing'
+	@echo 'all tests take about 20 minutes on two cores; redis-server, nutcracker and wamerican are installed with apt if they are missing'
 
 build: $(VENV)/.built ## the virtual environment with threadis in it, editable
 

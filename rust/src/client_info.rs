@@ -97,7 +97,7 @@ pub struct Session {
     pub withheld: usize,
     /// Of SUBSCRIBE, while the instances are being subscribed: messages come behind it.
     pub confirmation: Vec<u8>,
-    /// It went on sending what nobody takes.
+    /// It may go on sending what nobody takes.
     pub is_cut_off: bool,
     /// MONITOR.
     pub monitor: Monitor,

@@ -371,6 +371,16 @@ impl Worker {
         }
     }
 
+    /// Tells a client what is wrong with what it sends, and ends it. It may be sending more just now:
+    /// a socket that is closed before it has come would cost it what it is told.
+    #[cold]
+    pub(crate) fn end_after_protocol_error(&mut self, place: usize, error: &[u8]) {
+        self.counters.protocol_errors += 1;
+        self.answer_error(place, &[b"ERR Protocol error: ", error].concat());
+        self.clients[place].session.is_cut_off = true;
+        self.end_after_replies(place);
+    }
+
     fn stop(&mut self, grace_milliseconds: u64) {
         // The supervisor shares these sockets: closing ours alone would not end the events.
         for listener in self.listeners.drain(..) {

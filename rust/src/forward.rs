@@ -190,9 +190,7 @@ impl Worker {
                     break;
                 }
                 Err(error) => {
-                    self.counters.protocol_errors += 1;
-                    self.answer_error(place, &[b"ERR Protocol error: ", error.as_slice()].concat());
-                    self.end_after_replies(place);
+                    self.end_after_protocol_error(place, &error);
                     used = bytes.len();
                     break;
                 }

@@ -196,9 +196,7 @@ impl Worker {
                 }
             },
             Err(error) => {
-                self.counters.protocol_errors += 1;
-                self.answer_error(place, &[b"ERR Protocol error: ", error.as_slice()].concat());
-                self.end_after_replies(place);
+                self.end_after_protocol_error(place, &error);
                 self.clients[place].upload = Some(upload); // the end of the client ends it
                 return bytes.len();
             }
