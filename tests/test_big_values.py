@@ -123,7 +123,8 @@ def test_nor_does_one_that_is_read_slowly(running: Threadis, connect: Connect) -
     peak = Peak(running.proxy_pid())
     # The second cannot be written before the first; the third is behind the first on its lane.
     slow.send(command("GET", KEYS[0]) + command("GET", KEYS[1]) + command("GET", KEYS[0]))
-    until(lambda: is_aside(running), "a lane is set aside")
+    # Before that nobody knows that something big comes, and would wait behind it.
+    until(lambda: lanes(running, "threadis_lanes_aside") == 2, "both lanes are set aside")
     for _ in range(1000):
         other.send(command("SET", BESIDE, "v") + command("GET", BESIDE))
         assert other.reply() == b"+OK\r\n"
