@@ -181,8 +181,10 @@ def _compare(folder: Path, wanted: Wanted, before: Record, now: Record) -> Sourc
         _check_untouched(folder, wanted, before, now)
         is_log = before.is_logged
     else:
-        # Without a log being written nobody touches its manifest: it was switched on since
-        is_log = before.is_logged or now.manifest not in (None, before.manifest)
+        # Without a log being written nobody touches its manifest: it was switched on since. It has
+        # none before it is first written: until then there is no log
+        had_log = before.is_logged and before.manifest is not None
+        is_log = had_log or now.manifest not in (None, before.manifest)
         if is_log and _was_switched_off(before, now):
             # Then BGREWRITEAOF has written a base; a snapshot may be newer
             base = next(one.name for one in now.parts if one.kind == "b")
