@@ -83,11 +83,10 @@ impl Worker {
         let reply = self.lanes.received(lane, start, length);
         match client.owed_at(expect.sequence) {
             Some(owed @ (Owed::Waiting(_) | Owed::Streaming)) if is_front => {
-                if let (Owed::Waiting(row), true) = (owed, is_error(reply)) {
-                    self.tally.failed(*row as usize, reply);
-                    if self.tally.was_denial {
-                        self.denied.push((place, *row));
-                    }
+                if let (Owed::Waiting(row), true) = (owed, is_error(reply))
+                    && self.tally.failed(*row as usize, reply)
+                {
+                    self.denied.push((place, *row));
                 }
                 if !client.drops(expect.sequence) {
                     if reply.len() < DIRECT_AT_LEAST {
@@ -102,11 +101,10 @@ impl Worker {
                 }
             }
             Some(owed @ Owed::Waiting(_)) => {
-                if let (Owed::Waiting(row), true) = (&*owed, is_error(reply)) {
-                    self.tally.failed(*row as usize, reply);
-                    if self.tally.was_denial {
-                        self.denied.push((place, *row));
-                    }
+                if let (Owed::Waiting(row), true) = (&*owed, is_error(reply))
+                    && self.tally.failed(*row as usize, reply)
+                {
+                    self.denied.push((place, *row));
                 }
                 let Ok(lane) = u32::try_from(lane) else { return };
                 *owed = Owed::Ready { lane, start, length };

@@ -54,8 +54,6 @@ pub struct Tally {
     error_replies: u64,
     /// An instance had no memory left, since somebody last looked.
     pub saw_no_memory: bool,
-    /// The last one said that its client may not do that.
-    pub was_denial: bool,
     /// The last one said that the command did not run.
     was_rejection: bool,
 }
@@ -92,9 +90,10 @@ impl Tally {
         }
     }
 
-    /// A command that was counted as called was answered by this error.
+    /// A command that was counted as called was answered by this error; true if its client may not do
+    /// that.
     #[cold]
-    pub fn failed(&mut self, row: usize, error: &[u8]) {
+    pub fn failed(&mut self, row: usize, error: &[u8]) -> bool {
         self.note_error(error);
         if let Some(count) = self.counts.get_mut(row) {
             if self.was_rejection {
@@ -104,6 +103,7 @@ impl Tally {
                 count.failed += 1;
             }
         }
+        error.starts_with(b"-NOPERM ")
     }
 
     /// A command was refused.
@@ -122,7 +122,6 @@ impl Tally {
         let kind = space.map_or(b"ERR".as_slice(), |at| &text[..at]);
         self.was_rejection = REJECTIONS.contains(&kind);
         self.saw_no_memory |= kind == b"OOM";
-        self.was_denial = kind == b"NOPERM";
         self.error_replies += 1;
         if let Some(count) = self.errors.get_mut(kind) {
             *count += 1;
