@@ -25,14 +25,13 @@ import msgspec
 
 from threadis import kept, persistence, writable
 from threadis.errors import DataError
-from threadis.files import write_atomically
+from threadis.files import SOCKET_PATH_LIMIT, write_atomically
 from threadis.layout import FORMAT, LAYOUT, PLACEMENT, Layout, even_slot_map, read_layout
 from threadis.process import activity
 from threadis.saved import holds_keys
 
 log = logging.getLogger("threadis")
 
-SOCKET_PATH_LIMIT = 107  # bytes; the kernel's sun_path, less its closing NUL
 ORPHANS_END = 5.0  # seconds; the kernel kills a dead supervisor's instances within milliseconds
 Pin = tuple[int, int]  # a database, and the instance it lives on
 LOCK, SOCKETS = "threadis.lock", "sockets"

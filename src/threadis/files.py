@@ -1,7 +1,10 @@
-"""Owns how a small file is written: the old one or the new one, whatever happens."""
+"""Owns how a small file is written, and how long the path of a socket may be."""
 
 import os
 from pathlib import Path
+from typing import Final
+
+SOCKET_PATH_LIMIT: Final = 107  # bytes; the kernel's sun_path, less its closing NUL
 
 
 def write_atomically(path: Path, content: bytes) -> None:

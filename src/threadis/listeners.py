@@ -11,12 +11,12 @@ from pathlib import Path
 
 from threadis.control import Listener
 from threadis.errors import ListenError
+from threadis.files import SOCKET_PATH_LIMIT
 
 LOOPBACK = "127.0.0.1"  # where redis-cli goes by itself
 ANY = {"*": "0.0.0.0", "::*": "::"}  # noqa: S104  # redis-server's names for every interface
 ANY_REACHED = {"*": LOOPBACK, "0.0.0.0": LOOPBACK, "::*": "::1", "[::]": "::1"}  # noqa: S104
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
-LONGEST_PATH = 107  # bytes of a Unix socket's path, to the kernel
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine does not have the address
 
 
@@ -132,8 +132,8 @@ class Listeners:
 def check_unix(path: str, group: str | None = None) -> None:
     """Refuse a path where a server answers, or that cannot be a socket. Changes nothing."""
     full = Path(path).absolute()
-    if len(os.fsencode(full)) > LONGEST_PATH:
-        why = f"its path is longer than {LONGEST_PATH} bytes; choose a shorter --unixsocket"
+    if len(os.fsencode(full)) > SOCKET_PATH_LIMIT:
+        why = f"its path is longer than {SOCKET_PATH_LIMIT} bytes; choose a shorter --unixsocket"
         raise ListenError(f"unixsocket: cannot listen on {full}: {why}")
     if not full.parent.is_dir():
         raise ListenError(f"unixsocket: {full.parent} is no directory; make it first")
