@@ -6,9 +6,8 @@ instance that was restarted).
 """
 
 import asyncio
-import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -200,11 +199,9 @@ class Configuration:
         except ValueError as error:
             return _failed(output_limits.NAME, str(error))
         theirs = {n.encode(): v for n, v in wanted.items() if n not in OURS}
-        with self._limiting_arguments(wanted.get(ARGUMENT_LIMIT)) as limit_arguments:
-            refusal = await self._set_everywhere(theirs)
-            if refusal is not None:
-                return resp.error(refusal)
-            limit_arguments()
+        refusal = await self._set_while_limiting(theirs)
+        if refusal is not None:
+            return resp.error(refusal)
         for name, value in ours.items():
             self._values[name] = value
             await self._apply(name, value, within)
@@ -212,36 +209,24 @@ class Configuration:
         self._note(theirs, ours, limits)
         return resp.OK
 
-    @contextlib.contextmanager
-    def _limiting_arguments(self, value: bytes | None) -> Iterator[Callable[[], None]]:
-        """Never let an argument through that an instance would hang up on.
+    async def _set_while_limiting(self, theirs: dict[bytes, bytes]) -> str | None:
+        """Set on every instance, and never let an argument through that one would hang up on.
 
         So a lower limit counts here before the instances have it, a higher one when all have it.
         """
-        limits = self._links.limits
-        before = limits.argument
+        holds = before = self._links.limits.argument
+        after = _argument_limit(theirs.get(ARGUMENT_LIMIT.encode()), before)
+        self._limit_arguments(min(before, after))
         try:
-            wanted = before if value is None else _bytes(ARGUMENT_LIMIT, value.decode())
-        except ValueError:
-            wanted = before
-        if not ARGUMENT_LIMIT_LEAST <= wanted < 2**63:  # the instances will say so
-            wanted = before
-
-        def limit(most: int) -> None:
-            limits.argument = most
-            self._core.set_limit(ARGUMENT_LIMIT, most)
-
-        has_succeeded = False
-
-        def succeed() -> None:
-            nonlocal has_succeeded
-            has_succeeded = True
-
-        limit(min(before, wanted))
-        try:
-            yield succeed
+            refusal = await self._set_everywhere(theirs)
+            holds = before if refusal else after
+            return refusal
         finally:
-            limit(wanted if has_succeeded else before)
+            self._limit_arguments(holds)
+
+    def _limit_arguments(self, most: int) -> None:
+        self._links.limits.argument = most
+        self._core.set_limit(ARGUMENT_LIMIT, most)
 
     def _note(self, theirs: dict[bytes, bytes], ours: dict[str, str], limits: str) -> None:
         """Remember what has changed: for CONFIG REWRITE, and for the next proxy."""
@@ -367,3 +352,12 @@ def _bytes(name: str, value: str) -> int:
     if not re.fullmatch("[0-9]*", digits) or unit not in UNITS:
         raise ValueError(name, "argument must be a memory value")
     return int(digits or 0) * UNITS[unit]  # no digits are 0, as for the servers
+
+
+def _argument_limit(value: bytes | None, before: int) -> int:
+    """Read what is to be set; as before, if instances will refuse it."""
+    try:
+        wanted = before if value is None else _bytes(ARGUMENT_LIMIT, value.decode())
+    except ValueError:
+        return before
+    return wanted if ARGUMENT_LIMIT_LEAST <= wanted < 2**63 else before
