@@ -79,5 +79,9 @@ def test_what_is_made_of_shorter_arguments_is_refused_before_anything_happens(pa
         for number in range(3):
             assert ours.ask("RPUSH", source, value).number == number + 1
         assert ours.ask("RENAME", source, target).is_error
+        script = "return redis.call('LLEN', KEYS[1]) + redis.call('RPUSH', ARGV[1], 'x')"
+        refused = ours.ask("EVAL", script, 2, source, target, target)
+        assert b"proto-max-bulk-len is 1048576" in refused.text
+        assert ours.ask("EXISTS", target).number == 0
         assert ours.ask("LLEN", source).number == 3
         assert ours.ask("SET", target, 1).kind == "+"  # nothing is locked

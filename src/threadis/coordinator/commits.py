@@ -94,9 +94,8 @@ class Commits:
         The caller holds ``lock`` on all keys. Raises RefusedError if nothing was done, LinkError
         if that is not known yet; then the lock is kept until it is.
         """
-        for part in parts.values():
-            self._links.limits.check(part)
         first, *others = sorted(parts, key=lambda index: (-len(parts[index]), index))
+        self._links.limits.check(parts[first])  # those of the others ``prepare`` checks
         if not others:
             run = self._run_without_memory if is_scarce else self._run_one
             return {first: await run(first, parts[first], db, kind)}

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from threadis import _core, resp
-from threadis.coordinator.links import READ_MOST, BusyError, Link, UnknownOutcomeError, Words, pack
+from threadis.coordinator.links import READ_MOST, BusyError, Link, UnknownOutcomeError, Words
 
 MALFORMED = resp.error("ERR threadis: the script's reply was malformed")
 END = b"\r\n"
@@ -52,7 +52,7 @@ async def ask(
     nonce = os.urandom(16).hex().encode()
     behind = [*back, [b"ECHO", nonce], *after]
     inside = [*before, script, *behind]
-    link.writer.write(b"".join(map(pack, [[b"MULTI"], *inside, [b"EXEC"]])))
+    link.send([b"MULTI"], *inside, [b"EXEC"])
     stream = _Stream(link)
     try:
         lines = await stream.lines(len(inside) + 1)
@@ -82,7 +82,7 @@ async def _ask_without_memory(
     if refusal is not None:
         return Answers(refusal, [], [], refusal)
     nonce = os.urandom(16).hex().encode()
-    link.writer.write(b"".join(map(pack, [script, *back, [b"ECHO", nonce], *after])))
+    link.send(script, *back, [b"ECHO", nonce], *after)
     found = await _read(_Stream(link, PATIENCE), nonce, 0, len(back), len(after))
     return Answers(found.reply, first, found.after)
 
