@@ -72,8 +72,9 @@ class InPlace:
                 return answers.refusal, Refusals(all=True)
             log = answers.after[-1]
             refusals, reply = await judge(guard, link, log, call, answers.reply, self._users)
-            self._callers.settle(name, index, call.db, counts=not refusals)
-            if was_killed(reply):
+            is_killed = was_killed(reply)
+            self._callers.settle(name, index, call.db, counts=is_killed or not refusals)
+            if is_killed:
                 raise RefusedError(reply)
             refusals.alone = refusals.commands & set(alone)
             return only_one(refusals.alone) if refusals.alone else reply, refusals

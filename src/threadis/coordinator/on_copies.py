@@ -167,12 +167,13 @@ class OnCopies:
                     raise
             reply, log = outcome.replies[len(before) + len(marks[0]) + 2], outcome.replies[-1]
             refusals, reply = await judge(guard, link, log, call, reply, self._users)
-            if was_killed(reply):
-                raise RefusedError(reply)
-            if look:
+            is_killed = was_killed(reply)
+            if look and not is_killed:
                 touched = self._touched(await look.commands())
                 refusals.keys = touched.difference(keys)
-            self._callers.settle(name, index, call.db, counts=not refusals)
+            self._callers.settle(name, index, call.db, counts=is_killed or not refusals)
+            if is_killed:
+                raise RefusedError(reply)
         return Outcome([reply], outcome.changes), refusals
 
     def _touched(self, commands: Iterable[Words]) -> set[bytes]:
