@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import hiredis
 
@@ -94,11 +94,8 @@ class Library:
         libraries = await self._links.call(self._links.any_ready(), b"FUNCTION", b"LIST")
         if isinstance(libraries, hiredis.ReplyError):
             return set()
-        found = [dict(zip(one[::2], one[1::2], strict=True)) for one in libraries]
         functions = [
-            dict(zip(one[::2], one[1::2], strict=True))
-            for library in found
-            for one in library[b"functions"]
+            _fields(one) for library in map(_fields, libraries) for one in library[b"functions"]
         ]
         names = {one[b"name"].lower() for one in functions if NO_WRITES in one[b"flags"]}
         self._reading = generation, names
@@ -333,8 +330,12 @@ class Library:
         reply = await self._links.call(index, b"FUNCTION", b"LIST", b"WITHCODE")
         if isinstance(reply, hiredis.ReplyError):
             raise LinkError(f"ERR instance {index} does not tell its functions: {reply}")
-        found = [dict(zip(one[::2], one[1::2], strict=True)) for one in reply]
-        return {one[b"library_name"]: one[b"library_code"] for one in found}
+        return {one[b"library_name"]: one[b"library_code"] for one in map(_fields, reply)}
+
+
+def _fields(reply: list[Any]) -> dict[bytes, Any]:
+    """What FUNCTION LIST says of a library or of a function, by name."""
+    return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
 def _is_running(reply: bytes) -> bool:

@@ -220,10 +220,9 @@ class Scripts:
         keys = [key for key in call.keys if self._table.owner(call.db, key) == index]
         is_apart = len(keys) < len(call.keys)
         script = self._undo.wrap(call.body, is_apart=is_apart)
-        words = [b"EVAL", script, b"0", *call.words[2:]]  # servers ask for rights to what are keys
-        if not is_apart:
-            del words[2]
-        trial = replace(call, keys=keys, words=words)
+        # Servers ask for rights to what are keys: apart, all are arguments, their number too.
+        head = [b"EVAL", script, b"0"] if is_apart else [b"EVAL", script]
+        trial = replace(call, keys=keys, words=[*head, *call.words[2:]])
         reply, refusals = await self._in_place.run(trial, index, self._undoable, can_be_undone=True)
         if refusals.all:
             return None

@@ -155,8 +155,8 @@ class Tracking:
         number = integer(word)
         if number is None:
             raise OptionError("ERR value is not an integer or out of range")
-        for client in await self._clients.of([number]):
-            return client
+        if found := await self._clients.of([number]):
+            return found[0]
         raise OptionError("ERR The client ID you want redirect to does not exist")
 
     async def _cache(self, command: _core.Command) -> bytes:
