@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 import subprocess
+import termios
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ from waiting import until
 Address = tuple[str, int] | str
 PATIENCE = 45.0  # seconds for any one answer on a busy machine
 CHUNK = 256 * 1024
-_SIOCOUTQ = 0x5411  # bytes of a Unix socket that the other side has not read
 
 
 def command(*words: bytes | str | int) -> bytes:
@@ -88,8 +88,12 @@ class Raw:
     def _is_read(self) -> bool:
         if select.select([self.socket], [], [], 1e-5)[0]:
             self._take()
+        return self.is_sent()
+
+    def is_sent(self) -> bool:
+        """Whether the other side has all: its kernel over TCP, itself over a Unix socket."""
         waiting = array.array("i", [0])
-        fcntl.ioctl(self.socket, _SIOCOUTQ, waiting)
+        fcntl.ioctl(self.socket, termios.TIOCOUTQ, waiting)
         return waiting[0] == 0
 
     def exactly(self, count: int) -> bytes:

@@ -1,8 +1,5 @@
 """Clients that close their connection without having read: what they have sent is run."""
 
-import array
-import fcntl
-import termios
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -45,13 +42,7 @@ def writer(running: Threadis) -> Iterator[Raw]:
 def write_all(client: Raw, content: bytes) -> None:
     """Write without reading, until the other side's kernel has everything."""
     client.socket.sendall(content)
-    waiting = array.array("i", [0])
-
-    def is_sent() -> bool:
-        fcntl.ioctl(client.socket, termios.TIOCOUTQ, waiting)
-        return waiting[0] == 0
-
-    until(is_sent, "everything is sent")
+    until(client.is_sent, "everything is sent")
 
 
 @pytest.mark.parametrize("road", ROADS)

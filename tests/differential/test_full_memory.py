@@ -1,5 +1,6 @@
 """At maxmemory without eviction, what only frees or reads is done on every road."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -44,30 +45,38 @@ NEEDS: Final = [
 ]  # fmt: skip
 
 
+@contextlib.contextmanager
+def without_memory(admin: Both, fill: int, *lines: str) -> Iterator[None]:
+    """Two servers that have so many large values, and what these lines for each key make of it (its
+    number is {0}, its name {1}); and no memory left.
+    """
+    admin.same_all([[b"SET", b"fill%d" % number, VALUE] for number in range(fill)])
+    for number, key in enumerate(KEYS):
+        for line in lines:
+            admin.same_line(line.format(number, key))
+    admin.same("SREM", f"{B}u", "only")
+    try:
+        admin.same("CONFIG", "SET", "maxmemory", "1mb")
+        yield
+    finally:
+        admin.same("CONFIG", "SET", "maxmemory", "0")
+
+
 @pytest.fixture(params=["known", "new"])
 def full(pair: Pair, request: pytest.FixtureRequest) -> Iterator[Both]:
     """Two servers that have no memory left; the proxy knows it, or will hear of it."""
+    lines = (
+        "SET {1} {0}", "RPUSH {1}q 1 2 3", "RPUSH {{{1}}}q 1 2 3", "ZADD {{{1}}}z 1 a 2.5 b 3 c",
+        "ZADD {1}z 1 a 2.5 b {0} {1}", "SADD {1}u a b {1} only", "PFADD {1}h a {1}",
+        "XADD {1}s 1-1 f v", "XGROUP CREATE {1}s g 0",
+    )  # fmt: skip
     with pair.both() as admin:
         admin.same("FLUSHALL")
-        admin.same_all([[b"SET", b"fill%d" % number, VALUE] for number in range(FILL)])
-        for number, key in enumerate(KEYS):
-            for line in (
-                f"SET {key} {number}", f"RPUSH {key}q 1 2 3", f"RPUSH {{{key}}}q 1 2 3",
-                f"ZADD {{{key}}}z 1 a 2.5 b 3 c",
-                f"ZADD {key}z 1 a 2.5 b {number} {key}",
-                f"SADD {key}u a b {key} only", f"PFADD {key}h a {key}", f"XADD {key}s 1-1 f v",
-                f"XGROUP CREATE {key}s g 0",
-            ):  # fmt: skip
-                admin.same_line(line)
-        admin.same("SREM", f"{B}u", "only")
-        try:
-            admin.same("CONFIG", "SET", "maxmemory", "1mb")
+        with without_memory(admin, FILL, *lines):
             if request.param == "known":
                 admin.same("APPEND", A, "x")
             yield admin
-        finally:
-            admin.same("CONFIG", "SET", "maxmemory", "0")
-            admin.same("FLUSHALL")
+        admin.same("FLUSHALL")
 
 
 def test_what_frees_or_reads_is_done(pair: Pair, full: Both, protocol: int) -> None:

@@ -10,10 +10,10 @@ from typing import Final
 import pytest
 
 from differential.pair import Both, Pair
-from differential.test_keyspace import spread
+from differential.test_full_memory import KEYS, without_memory
 
-A, B, C, D = spread("f", each=1)  # on four instances
-FILL, VALUE = 100, b"x" * 20_000
+A, B, C, D = KEYS  # on four instances
+FILL = 100  # large values
 GROUPS: Final = {
     "copies": f"""
         COPY {A} {B}new; COPY nosuch {A}new; COPY {A} {A} DB 1; COPY {A} {B} REPLACE; COPY
@@ -183,22 +183,13 @@ def lines(group: str) -> list[list[str]]:
 @pytest.fixture
 def full(pair: Pair) -> Iterator[Both]:
     """Two servers that have no memory left."""
-    with pair.both() as admin:
-        admin.same_all([[b"SET", b"fill%d" % number, VALUE] for number in range(FILL)])
-        for number, key in enumerate((A, B, C, D)):
-            for line in (
-                f"SET {key} {number}", f"RPUSH {key}q 1 2 3 4 5 6", f"SADD {key}u a b {key} only",
-                f"ZADD {key}z 1 a 2.5 b {number} {key} 7 e", f"PFADD {key}h a {key}",
-                f"XADD {key}s 1-1 f v", f"XGROUP CREATE {key}s g 0", f"GEOADD {key}g 1 1 m",
-                f"HSET {key}hh a b",
-            ):  # fmt: skip
-                admin.same_line(line)
-        admin.same("SREM", f"{B}u", "only")
-        try:
-            admin.same("CONFIG", "SET", "maxmemory", "1mb")
-            yield admin
-        finally:
-            admin.same("CONFIG", "SET", "maxmemory", "0")
+    lines = (
+        "SET {1} {0}", "RPUSH {1}q 1 2 3 4 5 6", "SADD {1}u a b {1} only",
+        "ZADD {1}z 1 a 2.5 b {0} {1} 7 e", "PFADD {1}h a {1}", "XADD {1}s 1-1 f v",
+        "XGROUP CREATE {1}s g 0", "GEOADD {1}g 1 1 m", "HSET {1}hh a b",
+    )  # fmt: skip
+    with pair.both() as admin, without_memory(admin, FILL, *lines):
+        yield admin
 
 
 @pytest.mark.parametrize("group", GROUPS)
