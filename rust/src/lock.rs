@@ -19,10 +19,29 @@ pub enum Holder {
     Worker(usize),
 }
 
+/// How a lock wants a key. Two that want it differently do not hold it together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nobody else may even read it.
+    Exclusive,
+    /// Others may read it.
+    Shared,
+    /// Whatever one block on one instance does to it: the instance puts such blocks in order, so any
+    /// number of them hold it together. Those who look first and write then do not.
+    Passing,
+}
+
+impl Mode {
+    pub(crate) fn goes_with(self, other: Self) -> bool {
+        self == other && self != Self::Exclusive
+    }
+}
+
 /// What a lock is asked for.
 #[derive(Debug)]
 pub struct Want {
-    /// Keys, and whether nobody else may even read them.
+    /// Keys, and whether nobody else may have them. Those of a lock that is not told are shared only
+    /// with others that are not.
     pub keys: Vec<(Fingerprint, bool)>,
     /// The whole keyspace, every database.
     pub everything: bool,
@@ -34,6 +53,17 @@ pub struct Want {
     pub is_told: bool,
     /// Keys in doubt do not matter: none is touched.
     pub spares_doubts: bool,
+}
+
+impl Want {
+    /// How it wants a key.
+    pub(crate) fn mode(&self, is_exclusive: bool) -> Mode {
+        match (is_exclusive, self.is_told) {
+            (true, _) => Mode::Exclusive,
+            (false, true) => Mode::Shared,
+            (false, false) => Mode::Passing,
+        }
+    }
 }
 
 /// One lock.
@@ -95,7 +125,9 @@ impl Lock {
         few.want.keys.iter().any(|&(key, is_exclusive)| {
             // Those before it are of no interest to those behind it: two long lists are walked once.
             rest = &rest[gallop(rest, key)..];
-            rest.first().is_some_and(|&(same, other)| same == key && (is_exclusive || other))
+            let mode = few.want.mode(is_exclusive);
+            let is_met = |other| !mode.goes_with(many.want.mode(other));
+            rest.first().is_some_and(|&(same, other)| same == key && is_met(other))
         })
     }
 }

@@ -13,7 +13,7 @@
 
 use crate::count::count_down;
 use crate::group::Group;
-use crate::lock::{Fingerprint, Holder, Lock, Want, in_order};
+use crate::lock::{Fingerprint, Holder, Lock, Mode, Want, in_order};
 use crate::shared::{Door, Mail, Shared, ToCoordinator};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -32,56 +32,54 @@ struct Entry {
 /// What a lock wants of a key.
 #[derive(Debug)]
 struct Place {
-    is_exclusive: bool,
+    mode: Mode,
     has_turn: bool,
 }
 
 /// The locks that want a key, in order of arrival.
 ///
-/// It is the turn of the first, and if that shares the key, of all behind it that do, up to one
-/// that does not. Whoever leaves costs only those whose turn comes.
+/// It is the turn of the first, and of all behind it that go with it, up to one that does not.
+/// Whoever leaves costs only those whose turn comes.
 #[derive(Debug, Default)]
 struct Line {
     /// By token: whoever asks later has a higher one.
     places: BTreeMap<u64, Place>,
-    exclusive: usize,
 }
 
 impl Line {
     /// Stands at the end; whether it is its turn at once.
-    fn join(&mut self, token: u64, is_exclusive: bool) -> bool {
-        let has_turn = self.places.is_empty() || !(is_exclusive || self.exclusive > 0);
-        self.places.insert(token, Place { is_exclusive, has_turn });
-        self.exclusive += usize::from(is_exclusive);
+    fn join(&mut self, token: u64, mode: Mode) -> bool {
+        let last = self.places.last_key_value();
+        let has_turn = last.is_none_or(|(_, last)| last.has_turn && mode.goes_with(last.mode));
+        self.places.insert(token, Place { mode, has_turn });
         has_turn
     }
 
     /// Stands before all others; adds those whose turn it is not any more.
-    fn push_in(&mut self, token: u64, is_exclusive: bool, pushed: &mut Vec<u64>) {
+    fn push_in(&mut self, token: u64, mode: Mode, pushed: &mut Vec<u64>) {
         for (&other, place) in &mut self.places {
-            if place.has_turn && (is_exclusive || place.is_exclusive) {
+            if place.has_turn && !mode.goes_with(place.mode) {
                 place.has_turn = false;
                 pushed.push(other);
             }
         }
-        self.places.insert(token, Place { is_exclusive, has_turn: true });
-        self.exclusive += usize::from(is_exclusive);
+        self.places.insert(token, Place { mode, has_turn: true });
     }
 
     /// Makes room; adds those whose turn it is now.
     fn leave(&mut self, token: u64, found: &mut Vec<u64>) {
         let Some(left) = self.places.remove(&token) else { return };
-        self.exclusive -= usize::from(left.is_exclusive);
+        let Some(first) = self.places.values().next().map(|place| place.mode) else { return };
+        if left.mode.goes_with(first) {
+            return; // those that go with it had their turn before
+        }
         for (index, (&other, place)) in self.places.iter_mut().enumerate() {
-            if place.is_exclusive && index > 0 {
+            if index > 0 && !first.goes_with(place.mode) {
                 break;
             }
             if !place.has_turn {
                 place.has_turn = true;
                 found.push(other);
-            }
-            if place.is_exclusive || !left.is_exclusive {
-                break; // those behind it had their turn before, or have it later
             }
         }
     }
@@ -115,7 +113,7 @@ impl Inner {
         } else {
             for &(key, is_exclusive) in &lock.want.keys {
                 let line = self.lines.entry(key).or_default();
-                behind += usize::from(!line.join(token, is_exclusive));
+                behind += usize::from(!line.join(token, lock.want.mode(is_exclusive)));
             }
         }
         if lock.want.everything {
@@ -198,15 +196,16 @@ impl Inner {
         instance: usize,
     ) -> Option<(Arc<Lock>, Vec<Arc<Lock>>)> {
         in_order(&mut keys);
+        let entry = self.entries.get(&token)?;
+        let (known, is_large) = (Arc::clone(&entry.lock), entry.lock.is_large);
         let mut pushed = Vec::new();
         let was_everything = self.everything.remove(&token);
         if was_everything {
             for &(key, is_exclusive) in &keys {
-                self.lines.entry(key).or_default().push_in(token, is_exclusive, &mut pushed);
+                let mode = known.want.mode(is_exclusive);
+                self.lines.entry(key).or_default().push_in(token, mode, &mut pushed);
             }
         }
-        let entry = self.entries.get(&token)?;
-        let (known, is_large) = (Arc::clone(&entry.lock), entry.lock.is_large);
         let lock = Arc::new(known.in_doubt(keys, instance));
         if was_everything {
             pushed.extend(self.large.iter().filter(|&&other| self.conflict(&lock, other)));

@@ -90,6 +90,56 @@ fn who_gives_up_lets_those_behind_go_on() {
     assert!(table.release(2).is_empty());
 }
 
+/// Of a lock that no worker is told of.
+fn passing(keys: &[(Fingerprint, bool)]) -> Want {
+    Want { is_told: false, ..want(keys) }
+}
+
+#[test]
+fn those_who_pass_wait_only_for_those_who_look_first_and_write_then() {
+    let (a, b) = (1, 2);
+    let mut table = Inner::default();
+    let wanted = [
+        passing(&[(a, false)]),
+        passing(&[(a, false), (b, true)]),
+        passing(&[(b, true)]), // one alone
+        want(&[(a, false)]),   // would see what is not written yet
+        want(&[(a, false)]),
+        passing(&[(a, false)]),
+        passing(&[(a, false)]),
+        want(&[(a, true)]),
+    ];
+    let begun: Vec<u64> =
+        wanted.into_iter().filter_map(|one| table.ask(one, 1).1.map(|lock| lock.token)).collect();
+    assert_eq!(begun, [1, 2]);
+    for (token, then) in [
+        (1, vec![]),
+        (2, vec![4, 5, 3]),
+        (4, vec![]),
+        (5, vec![6, 7]),
+        (7, vec![]),
+        (3, vec![]),
+        (6, vec![8]),
+        (8, vec![]),
+    ] {
+        assert_eq!(tokens(&table.release(token)), then, "{token}");
+    }
+    assert!(table.entries.is_empty() && table.lines.is_empty());
+}
+
+#[test]
+fn who_passes_is_let_through_where_another_kind_stood_between() {
+    let mut table = Inner::default();
+    let wanted = [passing(&[(1, false)]), want(&[(1, false)]), passing(&[(1, false)])];
+    let begun = wanted.map(|one| table.ask(one, 1).1.is_some());
+    assert_eq!(begun, [true, false, false]);
+    assert_eq!(tokens(&table.release(2)), [3]);
+    let large_and_passing = Want { is_told: false, ..large(0) };
+    assert!(table.ask(large_and_passing, 1).1.is_some_and(|lock| lock.is_large));
+    assert!(table.ask(passing(&[(4, false)]), 1).1.is_some());
+    assert!(table.ask(want(&[(5, false)]), 1).1.is_none());
+}
+
 /// A lock on so many keys that it stands in no line, exclusive for every third.
 fn large(first: Fingerprint) -> Want {
     want(&(first..first + 1000).map(|key| (key, key % 3 == 0)).collect::<Vec<_>>())

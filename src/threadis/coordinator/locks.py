@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threadis import _core
 from threadis.coordinator.links import BusyError, LinkError
 
-Key = tuple[int, bytes, bool]  # database, key, exclusive
+Key = tuple[int, bytes, bool]  # database, key, exclusive (else shared with its like)
 # Asked once a lock holds that a client's command has waited for; raises if it may not run any more.
 proviso: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("proviso", default=None)
 
@@ -76,15 +76,21 @@ class Locks:
         return Holding(self, lock)
 
     def stand_in_line(
-        self, keys: Iterable[tuple[int, bytes]], within: int | None = None
+        self,
+        keys: Iterable[tuple[int, bytes]],
+        within: int | None = None,
+        *,
+        alone: Iterable[tuple[int, bytes]] = (),
     ) -> "Holding":
-        """Keep other holders away from keys, but not the clients' commands on one instance.
+        """Keep away from keys who works on several instances, but nobody else.
 
-        Enough for what is one block on one instance, and cheaper: no worker is asked.
+        Enough for what is one block on one instance, which puts such blocks in order, and cheaper:
+        no worker is asked. ``alone`` are names that only one may have who stands in line.
         """
         if within is not None and within in self._held:
             return Holding(None, self._held[within])
-        named = [(db, key, True) for db, key in keys]
+        named = [(db, key, False) for db, key in keys]
+        named += [(db, name, True) for db, name in alone]
         return Holding(self, Lock(named, everything=False, instances=[], is_told=False))
 
     def hold_everything(

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 RETRY: Final = 0.1  # seconds before keys of an instance that does not answer are tried again
 AT_ONCE: Final = 8  # commands of waiting clients that an instance is asked at the same time
+SERVED: Final = b"\0threadis:served:"  # begins the name of the lock of who serves a key
 MOVES_AT_ONCE: Final = 64  # waiting moves whose targets are locked with their source
 # What Redis 7.0 says to XREADGROUP; later servers run the command again.
 NO_STREAM: Final = b"-UNBLOCKED the stream key no longer exists\r\n"
@@ -198,11 +199,12 @@ class Serving:
 
     @contextlib.asynccontextmanager
     async def hold(self, places: list[Place], within: int | None = None) -> AsyncIterator[Held]:
-        """Lock places and what hangs on them; only against other holders, if one instance is."""
+        """Lock places and what hangs on them; if these are on one instance, only as who serves."""
         closure = self.closure(places)
         manager: contextlib.AbstractAsyncContextManager[Lock]
         if len({self._execution.table.owner(db, key) for db, key in closure}) <= 1:
-            manager = self._execution.locks.stand_in_line(closure, within)
+            alone = [(db, SERVED + key) for db, key in closure]
+            manager = self._execution.locks.stand_in_line(closure, within, alone=alone)
         else:
             manager = self._execution.hold([(db, key, True) for db, key in closure], within)
         async with manager as lock:
