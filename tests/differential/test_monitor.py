@@ -7,7 +7,8 @@ import pytest
 
 from differential.pair import Both, Pair
 from differential.test_keyspace import spread
-from differential.wire import Word
+from differential.wire import Connection, Word, pack
+from waiting import until
 
 TIME_AND_ADDRESS = re.compile(rb"^\+\d+\.\d{6} \[(\d+) ([^\]]*)\]")
 
@@ -149,6 +150,31 @@ def test_a_script_is_shown_as_by_one_server(pair: Pair, name: str) -> None:
                         A, B, C, D)  # fmt: skip
             same_lines(monitor, 5)
             monitor.same("RESET")
+
+
+def until_killed(monitor: Connection, client: Connection, admin: Connection) -> list[bytes]:
+    """What is shown of a script that ends when it is killed."""
+    until(lambda: admin.ask("SCRIPT", "KILL").raw == b"+OK\r\n", "it is killed")
+    assert client.read().is_error
+    admin.ask("ECHO", "end")
+    lines = []
+    while b'"ECHO"' not in (line := shown(monitor.read().raw)):
+        lines.append(line)
+    return [line for line in lines if b"SCRIPT" not in line]
+
+
+@pytest.mark.parametrize("keys", [(A,), (A, D)], ids=["in place", "on copies"])
+def test_what_a_script_has_run_that_was_killed_is_shown(pair: Pair, keys: tuple[str, ...]) -> None:
+    script = "redis.call('get', KEYS[1]) redis.call('exists', KEYS[#KEYS]) while true do end"
+    with pair.both() as monitor, pair.both() as client, pair.both() as admin:
+        admin.same("CONFIG", "SET", "lua-time-limit", 10)
+        monitor.same("MONITOR")
+        client.bare.send(pack("EVAL", script, len(keys), *keys))
+        bare = until_killed(monitor.bare, client.bare, admin.bare)
+        client.ours.send(pack("EVAL", script, len(keys), *keys))
+        assert until_killed(monitor.ours, client.ours, admin.ours) == bare
+        assert len(bare) == 3
+        admin.same("CONFIG", "SET", "lua-time-limit", 5000)
 
 
 def test_a_transaction_with_a_script_is_shown_once(pair: Pair) -> None:
