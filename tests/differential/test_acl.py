@@ -64,6 +64,18 @@ def test_hello_says_who(users: Both, pair: Pair) -> None:
     ours.close()
 
 
+def test_a_user_that_is_made_anew_just_as_it_was(users: Both) -> None:
+    """As those do who provision: its rules are the same before and after."""
+    for rules in ("reset on >pass", "resetpass on >pass", "reset on nopass", "reset off >pass on"):
+        for _ in range(2):
+            users.same("ACL", "SETUSER", "carol", *rules.split(), "~c*", "+@all")
+        users.same("AUTH", "carol", "pass")
+        for line in ("GET c1", "GET a1", "PING", "MGET c1 c2 c3 c4", "EVAL 'return 1' 1 c1"):
+            users.same_line(line)
+        users.same("AUTH", "default", "")
+        users.same("ACL", "DELUSER", "carol")
+
+
 def test_permissions_do_not_leak_between_clients(users: Both, pair: Pair) -> None:
     """Many connections of three users on the same workers, taking turns."""
     logins = ("alice", "bob", "default")

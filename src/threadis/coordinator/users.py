@@ -205,7 +205,9 @@ class Users:
                 await self._tell_surely(first, self._lane_words(words[2], before[words[2]]), before)
             return reply, []
         after = await self._read(first)
-        changed = [name for name, rules in after.items() if before.get(name) != rules]
+        # What ``reset`` takes away and gives back is not seen in the rules: our password is gone.
+        named = words[2:3]
+        changed = [name for name in after if name in named or before.get(name) != after[name]]
         ours = [words for name in changed for words in self._lane_words(name, after[name])]
         await self._tell_surely(first, ours, after)
         for index in self._links.ready():
