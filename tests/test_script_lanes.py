@@ -253,6 +253,16 @@ def test_who_waits_is_served_before_the_script_is_answered(
         assert one.reply() == b"*2\r\n" + bulk(A) + bulk(b"x")
 
 
+def test_scripts_that_go_to_another_database_are_left_to_the_coordinator(
+    client: redis.Redis,
+) -> None:
+    """Their keys there may be locked; workers look for that in one database."""
+    sha = str(client.script_load("redis.call('select', 3) return redis.call('INCR', KEYS[1])"))
+    before = run_here(client)
+    assert [client.evalsha(sha, 1, A) for _ in range(3)] == [1, 2, 3]
+    assert run_here(client) == before
+
+
 def test_scripts_that_publish_are_left_to_the_coordinator(
     shared: Threadis, client: redis.Redis
 ) -> None:

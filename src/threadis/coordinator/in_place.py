@@ -21,6 +21,7 @@ from threadis.coordinator.guard import (
 )
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group, is_plain
 from threadis.coordinator.phases import RefusedError
+from threadis.coordinator.reading import selects
 from threadis.coordinator.users import Users
 
 
@@ -31,6 +32,7 @@ class InPlace:
         self._execution, self._busy, self._users = execution, busy, users
         self._callers = callers
         self._links = execution.links
+        self._databases = range(execution.borrowing.databases)
         known = {row.name for row in execution.table.rows()}
         self._telling = tuple(name.encode() for name in sorted(TELLING & known))
         # What a script may not do while it may have to be run again
@@ -49,10 +51,12 @@ class InPlace:
         alone = self.alone(call.db)
         denied = alone if denied is None else denied
         local, allowed = self.groups(call), self.keys(call)
-        names = [(call.db, key) for key in call.keys]
-        names += [(call.db, LOCK + group.prefix) for group in local]
+        names = [*call.keys, *(LOCK + group.prefix for group in local)]
+        # What is proved may go to another database, where its keys are on the same instance.
+        databases = self._databases if selects(call.body) else [call.db]
+        places = [(db, name) for db in databases for name in names]
         async with (
-            self._execution.locks.stand_in_line(names, call.within),
+            self._execution.locks.stand_in_line(places, call.within),
             self._links.lease(index, call.kind, call.db) as link,
         ):
             guard = guard_of(link)

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
+from threadis import ours
 from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call
@@ -40,6 +41,7 @@ from threadis.coordinator.known import Known
 from threadis.coordinator.links import Words
 from threadis.coordinator.locality import is_plain
 from threadis.coordinator.phases import RefusedError
+from threadis.coordinator.reading import KEYLESS
 from threadis.coordinator.sorting import patterns, target
 from threadis.coordinator.table import Access
 from threadis.coordinator.users import Users
@@ -50,6 +52,7 @@ MOST_PATTERNS = 10_000  # keys that a guard can be told of at all
 LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four times as long
 KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to read them
 RANDOM_KEY = b"randomkey"
+SELECT = b"select"
 TELLS = b"acl_check_cmd"  # tells a script what it may do: its guard must be allowed the same
 
 
@@ -60,6 +63,7 @@ class Trial:
     keys: list[bytes]
     denied: Collection[bytes]
     looks: bool = False
+    wanders: bool = False  # may go to other databases, the real ones: so it may write nothing
 
 
 class OnCopies:
@@ -77,6 +81,7 @@ class OnCopies:
         self._execution, self._busy, self._users = execution, busy, users
         self._callers, self._witness, self._in_place = callers, witness, in_place
         self._links, self._table = execution.links, execution.table
+        self._writing = {row.name.encode() for row in execution.table.rows() if row.writes}
 
     async def run(
         self, call: Call, known: Known, everything: Collection[bytes] | None = None
@@ -119,11 +124,24 @@ class OnCopies:
                 return reply or TOO_MANY_TO_LIST
             elif refusals.commands <= {b"publish", b"spublish"}:
                 trial.denied = [name for name in trial.denied if b"publish" not in name]
+            elif refusals.commands == {SELECT} and self._may_wander(call, trial, lists=lists):
+                trial.wanders = trial.looks = True
+                allowed = [name for name in trial.denied if name != SELECT]
+                trial.denied = [*allowed, *self._writing] if call.writes else allowed
             elif refusals.commands <= set(NOT_ON_COPIES):
                 return NOT_ALL_DECLARED
             else:
                 return only_one(refusals.commands)
         return TOO_MANY
+
+    def _may_wander(self, call: Call, trial: Trial, *, lists: bool) -> bool:
+        """Whether to let it SELECT, which is fine if it touches nothing there and writes nothing.
+
+        Who may list keys, could there, too; who is kept from databases, would not be; who asks
+        for his rights, would be told that he may not write.
+        """
+        is_kept = call.rights is not None and call.rights.has_databases()
+        return not (trial.wanders or lists or is_kept or TELLS in call.body)
 
     async def _try(self, call: Call, trial: Trial) -> tuple[Outcome, Refusals]:
         """One run; what it has done, and what else it needs."""
@@ -169,12 +187,27 @@ class OnCopies:
             refusals, reply = await judge(guard, link, log, call, reply, self._users)
             is_killed = was_killed(reply)
             if look and not is_killed:
-                touched = self._touched(await look.commands())
-                refusals.keys = touched.difference(keys)
+                ran = await look.commands()
+                if trial.wanders and (refusals.commands & self._writing or self._strays(ran)):
+                    refusals.commands = {SELECT}
+                refusals.keys = self._touched(words for _, words in ran).difference(keys)
             self._callers.settle(name, index, call.db, counts=is_killed or not refusals)
             if is_killed:
                 raise RefusedError(reply)
         return Outcome([reply], outcome.changes), refusals
+
+    def _strays(self, ran: Iterable[tuple[int, Words]]) -> bool:
+        """Whether a script has touched anything where no copies are, or has found what is ours."""
+        databases, scratch = self._execution.borrowing.databases, self._execution.borrowing.scratch
+        hidden = range(databases, databases + ours.HIDDEN_DATABASES)
+        for db, (name, *args) in ran:
+            if name.lower() == SELECT:
+                number = args[0] if args else b""
+                if number.isdigit() and int(number) in hidden:
+                    return True
+            elif db != scratch and name.lower().decode(errors="replace") not in KEYLESS:
+                return True
+        return False
 
     def _touched(self, commands: Iterable[Words]) -> set[bytes]:
         """The keys of some commands."""

@@ -102,9 +102,17 @@ _UNNAMED = re.compile(
 )
 
 
+_SELECT = re.compile(rb"""["']select["']""", re.IGNORECASE)
+
+
 def names_commands(script: bytes) -> bool:
     """Whether all commands of a script stand in its text."""
     return bool(script) and _UNNAMED.search(script.replace(b"pcall(function", b"")) is None
+
+
+def selects(script: bytes) -> bool:
+    """Whether a script that is proved may go to another database: the name stands in its text."""
+    return _SELECT.search(script) is not None
 
 
 class _Reader:

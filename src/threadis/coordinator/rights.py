@@ -99,6 +99,10 @@ class Rights:
         """Whether some set lets a key be written."""
         return any(one.access(key)[1] for one in (self.root, *self.selectors))
 
+    def has_databases(self) -> bool:
+        """Whether some set keeps it from databases."""
+        return any(one.databases is not None for one in (self.root, *self.selectors))
+
     def rules(
         self,
         keys: dict[bytes, list[bytes]] | None,

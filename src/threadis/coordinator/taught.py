@@ -1,12 +1,12 @@
 """The scripts that workers run by themselves: those that are proved to keep to their keys.
 
 Nothing that publishes: its messages come to us first, and later than the worker's own PUBLISH of
-the same client.
+the same client. Nothing that goes to another database: workers look for locks in one.
 """
 
 from threadis import _core
 from threadis.coordinator.guard import WHOLE_KEYSPACE, rules_without
-from threadis.coordinator.reading import Reach
+from threadis.coordinator.reading import Reach, selects
 
 PUBLISH = b"publish"
 TEXT_MOST = 64 * 1024  # bytes; workers run no longer command (``rust/src/scripts.rs``)
@@ -21,8 +21,8 @@ class Taught:
 
     def tell(self, name: bytes, body: bytes, found: Reach) -> None:
         """Let workers run a script, or no more; ``body`` is empty if nobody has it any more."""
-        may = found is not Reach.ANYTHING and body and PUBLISH not in body.lower()
-        wanted = (body, found) if may else None
+        may = found is not Reach.ANYTHING and PUBLISH not in body.lower() and not selects(body)
+        wanted = (body, found) if may and body else None
         if wanted == self._taught.get(name):
             return
         self.forget(name)

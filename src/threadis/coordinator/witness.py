@@ -15,7 +15,7 @@ from typing import Final
 from threadis.coordinator.links import READ_MOST, Link, LinkError, Links, Words
 from threadis.coordinator.table import Table
 
-LINE: Final = re.compile(rb"\+[0-9.]+ \[\d+ lua\] (.*)\r\n", re.DOTALL)
+LINE: Final = re.compile(rb"\+[0-9.]+ \[(\d+) lua\] (.*)\r\n", re.DOTALL)
 TURN: Final = 1000  # lines that are read before others have their turn
 WORD: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 
@@ -81,7 +81,7 @@ class Witness:
         try:
             while mark not in (line := await link.next_reply()):
                 if match := LINE.fullmatch(line):
-                    found.append(_words(match[1]))
+                    found.append(_words(match[2]))
         except (OSError, EOFError, ValueError) as error:
             raise LinkError(f"ERR instance {link.index} was lost while a script ran") from error
         return found
@@ -103,8 +103,8 @@ class Look:
         self.before: Words = [b"ECHO", self._begin]  # to be sent right before the script
         self.after: Words = [b"ECHO", self._end]
 
-    async def commands(self) -> list[Words]:
-        """What the script has run."""
+    async def commands(self) -> list[tuple[int, Words]]:
+        """What the script has run, and in which databases."""
         data = bytearray()
         try:
             while (end := data.find(self._end, max(0, len(data) - 2 * READ_MOST))) < 0:
@@ -116,13 +116,13 @@ class Look:
                     del data[:begin]  # it has not begun
         except (OSError, EOFError) as error:
             raise LinkError(f"ERR instance {self._link.index} was lost") from error
-        found: dict[bytes, None] = {}
+        found: dict[tuple[bytes, bytes], None] = {}
         for number, line in enumerate(bytes(data[:end]).splitlines(keepends=True)):
             if match := LINE.fullmatch(line):
-                found[match[1]] = None  # the same again and again counts once
+                found[match[1], match[2]] = None  # the same again and again counts once
             if number % TURN == 0:
                 await asyncio.sleep(0)
-        return [_words(line) for line in found]
+        return [(int(db), _words(line)) for db, line in found]
 
 
 def _words(line: bytes) -> Words:
