@@ -58,10 +58,12 @@ pub enum Record {
     Decided,
     /// Written for WAITAOF, and deleted at once.
     Waited,
+    /// A SWAPDB has happened at this instance; it goes by itself.
+    Swapped,
 }
 
 const CHANNEL: &[u8] = b"threadis:events:";
-const RECORDS: [Record; 3] = [Record::Prepared, Record::Decided, Record::Waited];
+const RECORDS: [Record; 4] = [Record::Prepared, Record::Decided, Record::Waited, Record::Swapped];
 
 impl Record {
     /// What its names begin with.
@@ -71,6 +73,7 @@ impl Record {
             Self::Prepared => b"threadis:prepared:",
             Self::Decided => b"threadis:decided:",
             Self::Waited => b"threadis:waited:",
+            Self::Swapped => b"threadis:swapped:",
         }
     }
 

@@ -18,13 +18,14 @@ pub(super) fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
     crate::glob::matches(pattern, text)
 }
 
-/// What names of records of a kind begin with: "prepared", "decided" or "waited".
+/// What names of records of a kind begin with: "prepared", "decided", "waited" or "swapped".
 #[pyfunction]
 pub(super) fn record_prefix<'py>(py: Python<'py>, kind: &str) -> PyResult<Bound<'py, PyBytes>> {
     let record = match kind {
         "prepared" => Record::Prepared,
         "decided" => Record::Decided,
         "waited" => Record::Waited,
+        "swapped" => Record::Swapped,
         _ => return Err(PyValueError::new_err("no such record")),
     };
     Ok(PyBytes::new(py, record.prefix()))

@@ -1,0 +1,79 @@
+"""FLUSHALL, FLUSHDB and SWAPDB happen on all instances or on none, although one dies meanwhile."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from conftest import Threadis
+from waiting import until
+
+INSTANCES = 3
+KEYS = 60
+PAUSE = 60.0  # seconds; what dies often is started again only after a while
+FLAGS = [
+    "--instances", str(INSTANCES), "--save", "", "--appendonly", "yes",
+    "--set", "appendfsync=always",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["killed before", "killed any time"])
+@pytest.mark.parametrize("victim", [0, INSTANCES - 1])
+@pytest.mark.parametrize("words", ["FLUSHALL", "FLUSHDB", "SWAPDB 0 1"])
+def test_whoever_dies_it_happens_everywhere_or_nowhere(
+    threadis: Callable[..., Threadis], words: str, victim: int, goes_on: bool
+) -> None:
+    running = threadis(*FLAGS)
+    with running.client() as client:
+        client.mset({f"key:{number}": number for number in range(KEYS)})
+        pid = running.instance_pids()[victim]
+        os.kill(pid, signal.SIGSTOP)
+        replies: list[Any] = []
+        other = redis.Redis(port=running.port, socket_timeout=PAUSE, retry=Retry(NoBackoff(), 0))
+        thread = threading.Thread(target=ask, args=(other, words, replies), daemon=True)
+        thread.start()
+        until(lambda: replies or locks(client), "it is under way")
+        if goes_on:
+            os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGKILL)
+        thread.join()
+        until(lambda: len(running.instance_pids()) == INSTANCES, "it is back", PAUSE)
+        if replies == [b"OK"]:
+            after = (0, KEYS if words.startswith("SWAPDB") else 0)
+        else:
+            assert "was not run" in str(replies[0])
+            after = (KEYS, 0)
+        until(lambda: sizes(running.port) == after, "all or nothing", PAUSE)
+
+
+def ask(client: redis.Redis, words: str, replies: list[Any]) -> None:
+    with client:
+        try:
+            client.set_response_callback(words.split()[0], lambda reply, **_: reply)
+            call: Callable[..., Any] = client.execute_command
+            replies.append(call(*words.split()))
+        except redis.ResponseError as error:
+            replies.append(error)
+
+
+def locks(client: redis.Redis) -> int:
+    info: Any = client.info("threadis")
+    return int(info["threadis_locks"])
+
+
+def sizes(port: int) -> tuple[int, ...]:
+    """How many keys are in the two databases; nothing while an instance is not back."""
+    found = []
+    for db in (0, 1):
+        with redis.Redis(port=port, socket_timeout=PAUSE, db=db) as client:
+            try:
+                found.append(int(client.dbsize()))
+            except (redis.ConnectionError, redis.ResponseError):
+                return ()
+    return tuple(found)
