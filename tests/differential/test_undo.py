@@ -9,7 +9,7 @@ from differential.pair import Both, Pair
 from differential.test_keyspace import spread
 from differential.test_pubsub import read_same, same_count
 
-A, B, C, _ = spread("v", each=1)
+A, B, C, D = spread("v", each=1)
 TYPES: Final = ("string", "list", "set", "zset", "hash", "stream")
 LARGE: Final = (300, 900)  # a hash is put back by its fields above 512
 # Any of these on any key: some fail, and are caught.
@@ -130,6 +130,21 @@ def test_errors_and_replies_are_those_of_the_script(pair: Pair) -> None:
                 both.same("EVAL", script, 1, "{q}s", "{q}")
                 both.same("TYPE", "{q}n")
             both.same("DEL", "{q}n")
+
+
+@pytest.mark.parametrize("then", ["", "error({err='MINE here'})", "redis.call('LPUSH', k, 1)"])
+@pytest.mark.parametrize("caught", ["'INCR', o", "'GET', o", "'EXISTS', k, o", "'RENAME', k, o"])
+def test_what_is_caught_is_no_answer_for_a_refusal(pair: Pair, caught: str, then: str) -> None:
+    """The script would go on, as if the key had been refused to its user."""
+    script = (
+        "local k, o = ({KEYS[1]})[1], ARGV[1] redis.call('INCR', k) "
+        f"local got = redis.pcall({caught}) {then} return {{type(got), redis.call('EXISTS', k)}}"
+    )
+    with pair.both() as both:
+        for other in (A, B, C):
+            for keys in ([A], [A, D]):
+                both.same("EVAL", script, len(keys), *keys, other)
+                both.same("MGET", A, B, C)
 
 
 def test_who_listens_hears_nothing_of_what_is_put_back(pair: Pair) -> None:

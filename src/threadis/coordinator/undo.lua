@@ -134,6 +134,11 @@
             end
         end
     end
+    -- Redis 7.0; newer ones and Valkey.
+    local function is_refusal(reply)
+        if type_(reply) ~= 'table' or not reply.err then return false end
+        return find_(reply.err, 'The user executing the script', 1, true) or find_(reply.err, 'ACL failure in script', 1, true)
+    end
     local function run(...)
         if dead then stray() end
         local count, name = select_('#', ...), ...
@@ -156,7 +161,7 @@
             prepare(name, args, count)
         end
         local reply = pcall_(...)
-        if type_(reply) == 'table' and reply.err and find_(reply.err, 'The user executing the script', 1, true) then stray() end
+        if is_refusal(reply) then stray() end
         return reply
     end
     local function call(...)
