@@ -113,3 +113,89 @@ def test_who_has_sent_a_subscription_hears_what_is_published_later(
             assert lost == 0, f"{lost} of {ROUNDS} were lost: {kind}, {heard.__name__}"
             assert found == expected
         assert spread_over(running, workers)
+
+
+def write(speaker: Raw, key: str) -> None:
+    assert speaker.ask("SET", key, 1) == b"+OK\r\n"
+
+
+def write_in_a_transaction(speaker: Raw, key: str) -> None:
+    speaker.send(command("MULTI") + command("SET", key, 1) + command("EXEC"))
+    for expected in (b"+OK\r\n", b"+QUEUED\r\n", b"*1\r\n+OK\r\n"):
+        assert speaker.reply() == expected
+
+
+def write_in_a_script(speaker: Raw, key: str) -> None:
+    assert speaker.ask("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, key) == b"+OK\r\n"
+
+
+def write_in_a_queued_script(speaker: Raw, key: str) -> None:
+    script = "return redis.call('SET', KEYS[1], 1)"
+    speaker.send(command("MULTI") + command("EVAL", script, 1, key) + command("EXEC"))
+    for expected in (b"+OK\r\n", b"+QUEUED\r\n", b"*1\r\n+OK\r\n"):
+        assert speaker.reply() == expected
+
+
+def write_on_several(speaker: Raw, key: str) -> None:
+    assert speaker.ask("MSET", key, 1, "a", 1, "b", 1, "c", 1) == b"+OK\r\n"
+
+
+def write_much(speaker: Raw, key: str) -> None:
+    assert speaker.ask("SET", key, "x" * 200_000) == b"+OK\r\n"
+
+
+def miss(speaker: Raw, key: str) -> None:
+    assert speaker.ask("GET", key) == b"$-1\r\n"
+
+
+CHANGES = [
+    write, write_in_a_transaction, write_in_a_script, write_in_a_queued_script, write_on_several,
+    write_much, miss,
+]  # fmt: skip
+NAMES_OF_EVENTS = {
+    "first channel": ("SUBSCRIBE", "__keyspace@0__:k%d"),
+    "first pattern": ("PSUBSCRIBE", "__key*@0__:k%d"),
+    "known channel": ("SUBSCRIBE", "__keyspace@0__:k7"),
+}
+
+
+def events_heard(address: Address, kind: str, change: Callable[[Raw, str], None]) -> list[bytes]:
+    """What each listener reads behind its confirmation."""
+    subscribe, name = NAMES_OF_EVENTS[kind]
+    is_known = "%" not in name
+    with clients(address) as (listeners, speakers), Raw(address) as other:
+        other.ask("CONFIG", "SET", "notify-keyspace-events", "Km" if change is miss else "KA")
+        if is_known:
+            other.ask(subscribe, name)
+        found: list[bytes] = []
+        for number, listener, speaker in pairs(listeners, speakers):
+            words = subscribe, name if is_known else name % number
+            listener.send(command(*words))
+            change(speaker, "k7" if is_known else f"k{number}")
+            assert b"subscribe" in listener.reply()
+            found.append(listener.ask("PING"))
+            if b"message" in found[-1]:
+                listener.reply()  # the PONG
+            listener.ask(subscribe.replace("SUB", "UNSUB"), words[1])
+        speakers[0].ask("FLUSHALL")
+        return found
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_who_has_sent_a_subscription_hears_of_what_is_changed_later(
+    threadis: Callable[..., Threadis],
+    stock_server: Server,
+    tmp_path: Path,
+    change: Callable[[Raw, str], None],
+) -> None:
+    flags = ("--server", stock_server.path, "--instances", "2", "--save", "", "--workers", "2")
+    running = threadis(*flags)
+    ours = ("127.0.0.1", running.port)
+    with bare_server(stock_server.path, tmp_path) as bare, clients(ours):  # of those who follow
+        for kind in NAMES_OF_EVENTS:
+            expected, found = events_heard(bare, kind, change), events_heard(ours, kind, change)
+            assert all(b"message" in words for words in expected)
+            lost = sum(b"message" not in words for words in found)
+            assert lost == 0, f"{lost} of {ROUNDS} were lost: {kind}"
+            assert found == expected
+        assert spread_over(running, 2)

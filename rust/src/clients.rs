@@ -119,6 +119,7 @@ impl Worker {
             commands: 0,
             input_bytes: 0,
             read_by_all: 0,
+            heard_by_all: 0,
             output_bytes: 0,
             cost_before: 0,
             lately: 0,

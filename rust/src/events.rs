@@ -37,6 +37,7 @@ impl Worker {
             || !self.dirty_lanes.is_empty()
             || self.locks.are_coming();
         let mut until = self.next_tick.min(self.commits.deadline()).min(self.looks.deadline());
+        until = until.min(self.writers_deadline());
         if !self.held.is_empty() {
             until = until.min(self.held_until);
         }

@@ -60,6 +60,7 @@ pub mod monitor;
 pub mod multi;
 pub mod names;
 pub mod net;
+pub mod newcomers;
 mod nonce;
 pub mod number;
 mod ordered;

@@ -8,7 +8,7 @@ use crate::client::{Client, Closing, Gate, OWED_LIMIT, Owed};
 use crate::number::length_of_several_digits;
 use crate::pause;
 use crate::reply::plain;
-use crate::settings::Settings;
+use crate::settings::{OF_READS, OF_WRITES, Settings};
 use crate::shared::Shared;
 use crate::worker::Worker;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,6 +45,7 @@ impl Shared {
         !self.ordered_pipelines
             && self.settings.pause.load(Relaxed) == pause::NONE
             && self.monitors.load(Relaxed) == 0
+            && self.settings.events.load(Relaxed) != OF_READS
     }
 }
 
@@ -59,6 +60,7 @@ impl Worker {
         let set = client.lane_set;
         let db = self.lanes.state(set).db;
         let room = OWED_LIMIT - client.owed.len();
+        let must_tell = shared.settings.events.load(Relaxed) >= OF_WRITES;
         let (mut used, mut taken) = (0, 0);
         while taken < room
             && let Some(command) = cut(&bytes[used..])
@@ -67,7 +69,7 @@ impl Worker {
             let Some((found, row)) = found else { break };
             if !row.takes(command.count)
                 || row.feeds && (self.tries.has_groups || !shared.waited.is_empty())
-                || row.writes && shared.tracking.is_on()
+                || row.writes && (must_tell || shared.tracking.is_on())
                 || self.locks.stops(&shared.lock_table, db, command.key, row.writes)
             {
                 break;

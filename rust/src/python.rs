@@ -213,7 +213,7 @@ impl Proxy {
     fn subscribe(&self, request: &Subscribe, ticket: u64) {
         let (worker, place, generation) = (request.worker, request.place, request.generation);
         let key = ClientKey { worker, place, generation };
-        self.shared.registry.are_upstream(KINDS[request.kind], &request.names);
+        self.shared.are_upstream(KINDS[request.kind], &request.names);
         self.shared.doors[worker].mailbox.post(Mail::Subscribe { key, ticket });
     }
 

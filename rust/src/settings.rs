@@ -4,6 +4,15 @@ use crate::output_limits::OutputLimits;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
+/// No keyspace events.
+pub const NO_EVENTS: u8 = 0;
+/// Of keys whose time is over, or for which there is no memory: nobody knows when these come.
+pub const UNTIMELY: u8 = 1;
+/// Also of what commands change.
+pub const OF_WRITES: u8 = 2;
+/// Also of keys that commands do not find.
+pub const OF_READS: u8 = 3;
+
 /// What CONFIG SET may change while clients are served.
 #[derive(Debug)]
 pub struct Settings {
@@ -33,8 +42,8 @@ pub struct Settings {
     pub tcp_keepalive: AtomicU64,
     /// SLOWLOG wants everything, also what workers answer.
     pub log_all: AtomicBool,
-    /// Instances tell of keyspace events.
-    pub events: AtomicBool,
+    /// Which keyspace events instances tell of.
+    pub events: AtomicU8,
     /// What CLIENT PAUSE holds back; see `pause`.
     pub pause: AtomicU8,
 }
@@ -55,7 +64,7 @@ impl Settings {
             "newcomers-worker" => self.newcomers_worker.store(size, Relaxed),
             "log-all" => self.log_all.store(value != 0, Relaxed),
             "tight" => self.tight.store(value != 0, Relaxed),
-            "events" => self.events.store(value != 0, Relaxed),
+            "events" => self.events.store(u8::try_from(value).unwrap_or(OF_READS), Relaxed),
             "protected-mode" => self.protected_mode.store(value != 0, Relaxed),
             _ => return false,
         }

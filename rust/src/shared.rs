@@ -241,7 +241,7 @@ pub enum Mail {
     BrokenRedirect(ClientKey),
     /// For your monitors.
     Lines(Arc<[u8]>),
-    /// Someone has asked for a round, or yours is over.
+    /// Someone has asked for a round, yours is over, or newcomers are heard.
     Round,
     /// Serve what runs, then end; milliseconds of grace.
     Stop(u64),

@@ -220,7 +220,7 @@ impl Worker {
     }
 }
 
-fn is_script(row: &Row) -> bool {
+pub(crate) fn is_script(row: &Row) -> bool {
     let is_named_so = row.name.starts_with(b"eval") || row.name.starts_with(b"fcall");
     is_named_so && matches!(row.route, Route::Script | Route::Coordinator)
 }

@@ -238,6 +238,9 @@ impl Worker {
         if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row) {
             return Ok(false);
         }
+        if self.must_let_newcomers_in(place, row) {
+            return Ok(false);
+        }
         if !self.is_key_locked(place, &upload.key, row.writes) {
             return Ok(true);
         }

@@ -12,6 +12,7 @@ use crate::net::{self, Io};
 use crate::number::parse_i64;
 use crate::ours;
 use crate::reply::Cutter;
+use crate::settings::NO_EVENTS;
 use crate::shared::{Shared, ToCoordinator};
 use crate::subscriptions::Kind;
 use crate::worker::Worker;
@@ -155,7 +156,7 @@ impl Shared {
     /// Whether somebody listens to keyspace events, and there are any.
     #[inline]
     pub fn tells_events(&self) -> bool {
-        self.registry.is_listened_to() && self.settings.events.load(Relaxed)
+        self.registry.is_listened_to() && self.settings.events.load(Relaxed) != NO_EVENTS
     }
 
     /// Takes in what an instance has published up to now, unless somebody does already.

@@ -12,6 +12,7 @@ use crate::locks::Locks;
 use crate::look::Looks;
 use crate::names::Recent;
 use crate::net::{Io, Listener};
+use crate::newcomers::Writer;
 use crate::request::Request;
 use crate::rounds::OwnRounds;
 use crate::shared::{Shared, ToCoordinator};
@@ -50,6 +51,8 @@ pub struct Worker {
     pub(crate) looks: Looks,
     pub(crate) tries: Tries,
     pub(crate) rounds: OwnRounds,
+    /// Clients whose writes wait for newcomers.
+    pub(crate) writers: Vec<Writer>,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.
     pub(crate) audience: Audience,
@@ -157,6 +160,7 @@ impl Worker {
             looks: Looks::default(),
             tries: Tries::default(),
             rounds: OwnRounds::default(),
+            writers: Vec::new(),
             instances,
             audience: Audience::default(),
             monitors: Vec::new(),
@@ -206,6 +210,7 @@ impl Worker {
             self.wait(&mut events);
             self.notice_rounds(&mut events);
             self.read_mail();
+            self.let_writers_go_on();
             self.accept();
             self.read_clients();
             self.ask_for_round();

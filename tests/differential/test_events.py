@@ -179,6 +179,7 @@ def test_who_is_served_hears_of_it_as_from_one_server(
 
 def test_nobody_sees_how_it_is_done(pair: Pair, main: Both, listener: Listener) -> None:
     main.same("CONFIG", "SET", "slowlog-log-slower-than", 0, "slowlog-max-len", 1000)
+    main.same("SLOWLOG", "RESET")
     monitor = pair.ours()
     monitor.ask("MONITOR")
     for line in ("MSET A 1 B 2", "RENAME A C", "SADD D x", "SUNIONSTORE B D", "DEL A B C D"):

@@ -3,7 +3,7 @@
 use super::placement::PyPlacement;
 use super::rows::CommandRow;
 use crate::output_limits::OutputLimits;
-use crate::settings::Settings;
+use crate::settings::{NO_EVENTS, Settings};
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
@@ -49,7 +49,7 @@ impl Config {
             timeout: AtomicU64::new(self.timeout),
             tcp_keepalive: AtomicU64::new(self.tcp_keepalive),
             log_all: AtomicBool::new(false),
-            events: AtomicBool::new(false),
+            events: AtomicU8::new(NO_EVENTS),
             client_memory: AtomicUsize::new(0),
             input_limit: AtomicUsize::new(self.input_limit),
             argument_limit: AtomicUsize::new(self.argument_limit),

@@ -342,7 +342,7 @@ fn shared(instances: usize) -> Shared {
             timeout: AtomicU64::new(0),
             tcp_keepalive: AtomicU64::new(0),
             log_all: AtomicBool::new(false),
-            events: AtomicBool::new(false),
+            events: AtomicU8::new(0),
             client_memory: AtomicUsize::new(0),
             input_limit: AtomicUsize::new(1024 * 1024 * 1024),
             argument_limit: AtomicUsize::new(512 * 1024 * 1024),

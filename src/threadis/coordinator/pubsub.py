@@ -21,6 +21,18 @@ from threadis.coordinator.upstream import KINDS, Upstream
 DROPPED: Final = (500, 50, 500)
 BREATH: Final = 0.005  # seconds between two such batches; nobody waits for them
 EVENTS: Final = b"notify-keyspace-events"
+UNTIMELY: Final = b"KExe"  # keys that expire or are evicted; K and E are no classes
+
+
+def told_of(flags: bytes) -> int:
+    """Say, as workers do, what the events of these classes are about: nothing, what happens at
+    times of its own, what commands change, or also what they do not find.
+    """
+    if not flags:
+        return 0
+    if b"m" in flags:
+        return 3
+    return 2 if set(flags) - set(UNTIMELY) else 1
 
 
 class Pubsub:
@@ -47,7 +59,7 @@ class Pubsub:
         if not isinstance(reply, hiredis.ReplyError):
             self.events.flags = reply[1]
             self.tells_events = bool(reply[1])
-            self._core.set_limit("events", bool(reply[1]))
+            self._core.set_limit("events", told_of(reply[1]))
 
     async def _hear_all(self) -> None:
         await asyncio.gather(*(upstream.hear_all() for upstream in self._upstreams))
