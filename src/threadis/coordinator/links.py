@@ -108,10 +108,7 @@ class Link:
 
     async def receive(self, count: int, wait: float | None = TIMEOUT) -> list[bytes]:
         """Wait for so many replies; as ``ask``."""
-        timer = None
-        if wait is not None:
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(wait, self.reader.set_exception, TimeoutError())
+        timer = None if wait is None else _Timer(self.reader, wait)
         try:
             return [await self.next_reply() for _ in range(count)]
         except BaseException as error:
@@ -123,6 +120,10 @@ class Link:
         finally:
             if timer:
                 timer.cancel()
+
+    def is_whole(self) -> bool:
+        """Whether the next who asks is answered: it is not spoilt, nor was it told to give up."""
+        return not self.is_spoilt and self.reader.exception() is None
 
     async def next_reply(self) -> bytes:
         """Wait for one reply; EOFError, OSError or ValueError if there is none to come."""
@@ -281,7 +282,7 @@ class Links:
         idle = self._idle[link.index, link.kind]
         # The instance may have moved meanwhile; then this connection leads nowhere.
         is_here = link.socket == self.instance(link.index).socket
-        if is_here and not link.is_spoilt and len(idle) < KEEP:
+        if is_here and link.is_whole() and len(idle) < KEEP:
             idle.append(link)
         else:
             link.writer.close()
@@ -314,6 +315,26 @@ class Links:
                 return link
         writer.close()
         raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
+
+
+class _Timer:
+    """Ends the wait for a reply, unless that is there by then.
+
+    Where the loop itself was late, replies have come that nobody has looked at yet: these are read
+    in the turn after, so it is only behind them that a reader is told to give up.
+    """
+
+    __slots__ = ("_handle", "_loop", "_reader")
+
+    def __init__(self, reader: asyncio.StreamReader, wait: float) -> None:
+        self._reader, self._loop = reader, asyncio.get_running_loop()
+        self._handle: asyncio.Handle = self._loop.call_later(wait, self._is_up)
+
+    def _is_up(self) -> None:
+        self._handle = self._loop.call_soon(self._reader.set_exception, TimeoutError())
+
+    def cancel(self) -> None:
+        self._handle.cancel()
 
 
 class Lease:
