@@ -120,7 +120,7 @@ class Guard:
 
         It may do what a user with these ``rights`` may (None: everything), with these ``keys``
         (None: with all that the user may touch; somebody else looks). Where the real keys are,
-        the groups that live there are allowed; on copies of a database they are not, because
+        the groups that live there are allowed, too; on copies of a database they are not, because
         nobody would notice them.
         """
         self._rights, self._only_reads = rights, only_reads
@@ -141,8 +141,7 @@ class Guard:
         allowed = [sign + group.pattern() for group in local]
         if keys is None:
             allowed += [sign + ANY_KEY, sign]
-        others = (key for key in keys or () if not any(key in group for group in local))
-        allowed += [sign + pattern(key) for key in others]
+        allowed += [sign + pattern(key) for key in keys or ()]
         if self._denied != denied:
             self._denied = denied
             return [*gone, [*user, *new, *rules_without(denied), *allowed]]

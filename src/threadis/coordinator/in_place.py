@@ -24,6 +24,8 @@ from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import selects
 from threadis.coordinator.users import Users
 
+NAMES_MOST = 1000  # patterns of names: servers compare each of them with each key that is touched
+
 
 class InPlace:
     """Runs scripts on the real keys of one instance."""
@@ -50,7 +52,7 @@ class InPlace:
         """Run at an instance; the reply, and what the guard refused besides the whole keyspace."""
         alone = self.alone(call.db)
         denied = alone if denied is None else denied
-        local, allowed = self.groups(call), self.keys(call)
+        local, others = self._names(call)
         names = [*call.keys, *(LOCK + group.prefix for group in local)]
         # What is proved may go to another database, where its keys are on the same instance.
         databases = self._databases if selects(call.body) else [call.db]
@@ -60,7 +62,7 @@ class InPlace:
             self._links.lease(index, call.kind, call.db) as link,
         ):
             guard = guard_of(link)
-            before = guard.before(call.rights, allowed, denied, local, only_reads=only_reads)
+            before = guard.before(call.rights, others, denied, local, only_reads=only_reads)
             name = self._callers.begin(call.info, can_be_undone=can_be_undone)
             async with self._busy.watch(index) as was_killed:
                 answers = await fenced.ask(
@@ -95,9 +97,28 @@ class InPlace:
         """Whether all keys of a database are on one instance."""
         return self._links.count == 1 or self._execution.locality.home(db) is not None
 
-    def keys(self, call: Call) -> Collection[bytes] | None:
-        """What a guard is told; None if there is nothing to keep from a script."""
-        return None if self.has_all(call.db) else call.keys
+    def can_name(self, call: Call) -> bool:
+        """Whether a guard can be told of all that a script may touch, and is still quick."""
+        if len(call.keys) <= NAMES_MOST:
+            return True
+        local, others = self._names(call)
+        return len(local) + len(others or ()) <= NAMES_MOST
+
+    def _names(self, call: Call) -> tuple[list[Group], Collection[bytes] | None]:
+        """What a guard is told: groups, and keys that are in none of them; None: all there are."""
+        if self.has_all(call.db):
+            return ([] if call.rights else [EVERYTHING]), None
+        if call.rights:
+            return [], call.keys
+        groups: dict[Group, None] = {}
+        others: dict[bytes, None] = {}
+        for key in call.keys:
+            group = self._execution.locality.group(call.db, key)
+            if group and _is_exact(group):
+                groups[group] = None
+            else:
+                others[key] = None
+        return list(groups), others.keys()
 
     def home(self, call: Call, keys: Sequence[bytes]) -> int:
         """Choose the instance for a script with these keys."""
@@ -111,9 +132,9 @@ class InPlace:
 
         A restricted user's script gets exact keys only.
         """
-        if call.rights:
-            return []
-        if self.has_all(call.db):
-            return [EVERYTHING]
-        found = self._execution.locality.groups(call.db, call.keys)
-        return [group for group in found if all(map(is_plain, (group.prefix, *group.tail)))]
+        return [] if call.rights else self._names(call)[0]
+
+
+def _is_exact(group: Group) -> bool:
+    """Whether its pattern matches no other keys."""
+    return all(map(is_plain, (group.prefix, *group.tail)))

@@ -33,6 +33,10 @@ class Group:
         return len(self.tail) > 1 and not self.tail[-1]
 
     def __contains__(self, key: bytes) -> bool:
+        if not key.startswith(self.prefix):
+            return False
+        if self.tail == (b"", b""):
+            return True
         rest = b".*".join(re.escape(one) for one in self.tail)
         return re.fullmatch(re.escape(self.prefix) + rest, key, re.DOTALL) is not None
 

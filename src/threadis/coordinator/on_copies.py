@@ -247,11 +247,12 @@ class OnCopies:
         owners = {self._table.owner(call.db, key) for key in keys}
         candidates = [i for i, size in enumerate(sizes) if size or not any(sizes)]
         possible = [index for index in candidates if owners <= {index}]
-        if not possible or not all(map(is_plain, keys)):
+        trial = replace(call, keys=list(keys))
+        can_name = self._in_place.can_name(trial) and all(map(is_plain, keys))
+        if not possible or not can_name:
             return None
         weights = [max(sizes[index], 1) for index in possible]
         index = random.choices(possible, weights)[0]  # noqa: S311 - as random as RANDOMKEY
         denied = [name for name in self._in_place.alone(call.db) if name != RANDOM_KEY]
-        trial = replace(call, keys=list(keys))
         reply, refusals = await self._in_place.run(trial, index, denied, only_reads=True)
         return reply if not refusals else None

@@ -165,10 +165,11 @@ class Scripts:
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
         owners = {self._table.owner(call.db, key) for key in call.keys}
-        if len(owners) <= 1 and self._is_sure(call):
+        is_named = self._in_place.can_name(call)
+        if is_named and len(owners) <= 1 and self._is_sure(call):
             index = self._in_place.home(call, call.keys)
             return (await self._in_place.run(call, index))[0]
-        if len(owners) <= 1 and self._only_reads(call) and not known.strays:
+        if is_named and len(owners) <= 1 and self._only_reads(call) and not known.strays:
             # It can be run again, whatever it has touched.
             index = self._in_place.home(call, call.keys)
             reply, refusals = await self._in_place.run(call, index, self._in_place.effects)
@@ -176,7 +177,7 @@ class Scripts:
                 return reply
             known.strays = True
         tries = known.together if len(owners) <= 1 else known.apart
-        if not tries.is_hopeless() and self._may_try(call, known):
+        if is_named and not tries.is_hopeless() and self._may_try(call, known):
             reply_if_done = await self._try(call, tries)
             if reply_if_done is not None:
                 return reply_if_done
@@ -247,6 +248,8 @@ class Scripts:
                 return None
             index = self._in_place.home(call, keys)
             trial = replace(call, keys=keys)
+            if not self._in_place.can_name(trial):
+                return None
             reply, refusals = await self._in_place.run(
                 trial, index, self._in_place.effects, only_reads=True
             )

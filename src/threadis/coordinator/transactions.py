@@ -12,7 +12,6 @@ asked by an empty MULTI … EXEC there, under key locks. EXEC then goes one of f
 import asyncio
 from collections import defaultdict
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
@@ -20,30 +19,20 @@ from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.execution import Execution, lock_names
-from threadis.coordinator.links import Kind, Link, LinkError, Words
+from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.plans import reaches_other_databases
 from threadis.coordinator.table import Access, Parsed
 from threadis.coordinator.verdicts import Verdicts
+from threadis.coordinator.watches import Watch
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
-CLEAN = b"*0\r\n"  # an empty transaction of which no watched key has changed
 
 PLAIN_ROUTES = frozenset({"keys", "split"})
 # Run by the worker without a look at the keyspace: they need no lock of their own.
 HARMLESS_ROUTES = frozenset({"session", "any", "pubsub"})
-
-
-@dataclass(slots=True)
-class Watch:
-    """What a client watches."""
-
-    kind: Kind
-    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
-    links: dict[int, Link] = field(default_factory=dict)
-    keys: list[tuple[int, bytes]] = field(default_factory=list)
 
 
 class Transactions:
@@ -81,18 +70,16 @@ class Transactions:
             return await self._watch(command, _client(command))
 
     async def _watch(self, command: _core.Command, client: ClientKey) -> Answer:
-        watch = self._watches.setdefault(client, Watch(Kind(resp=command.info.resp)))
+        db = command.info.db
+        watch = self._watches.get(client)
+        if watch is None:
+            watch = Watch(self._execution.links, Kind(resp=command.info.resp))
+            self._watches[client] = watch
         by_owner: dict[int, list[bytes]] = defaultdict(list)
         for key in command.args[1:]:
-            by_owner[self._execution.table.owner(command.info.db, key)].append(key)
-            watch.keys.append((command.info.db, key))
+            by_owner[self._execution.table.owner(db, key)].append(key)
         for index, keys in by_owner.items():
-            link = watch.links.get(index)
-            if link is None:
-                lease = self._execution.links.lease(index, watch.kind, command.info.db)
-                link = watch.links[index] = await watch.stack.enter_async_context(lease)
-            await link.select(command.info.db)
-            reply = (await link.ask([b"WATCH", *keys]))[0]
+            reply = await watch.add(index, keys, db)
             if reply != resp.OK:
                 return Answer(reply, watching=True)
         return Answer(resp.OK, watching=True)
@@ -107,12 +94,7 @@ class Transactions:
         """End what a client had: it is gone, or does not watch any more."""
         watch = self._watches.pop(client, None)
         if watch:
-            for link in watch.links.values():
-                try:
-                    await link.ask([b"UNWATCH"])
-                except LinkError:
-                    link.is_spoilt = True
-            await watch.stack.aclose()
+            await watch.end()
 
     async def gone(self, client: ClientKey) -> None:
         """Take note that a client is gone."""
@@ -149,9 +131,9 @@ class Transactions:
         instances = set().union(*owners)
         is_plain = all(self._is_plain(parsed) for parsed in queued)
         is_heard = not self._tracking.is_unheard(command)
-        is_on_one = watch is not None and len(instances | set(watch.links)) == 1
-        if is_plain and watch and is_on_one and watch.kind == kind and is_heard:
-            link = next(iter(watch.links.values()))
+        link = watch.only_link() if watch else None
+        is_on_one = watch and link and instances <= watch.instances()
+        if is_plain and watch and link and is_on_one and watch.kind == kind and is_heard:
             await link.select(db)
             touched = [(db, access.key) for parsed in queued for access in parsed.keys]
             # Not between the look and the write of someone who works on several instances.
@@ -165,9 +147,9 @@ class Transactions:
             written = [(db, access.key) for access in keys if access.writes]
             await self._blocking.all_known(written)
             also = self._blocking.also_lock(written)
-            names = [*lock_names(keys, db), *_watched(watch), *also]
+            names = [*lock_names(keys, db), *(watch.locks() if watch else ()), *also]
             async with self._execution.hold(names) as lock:
-                if watch and not await _is_clean(watch):
+                if watch and not await watch.is_clean():
                     return _null(command)
                 denied = await self._verdicts.denied(command)
                 queued = _allowed(queued, denied)
@@ -226,11 +208,11 @@ class Transactions:
             self._is_plain(parsed) or parsed.row.route in HARMLESS_ROUTES for parsed in queued
         ) and not any(parsed.row.name == "select" for parsed in queued):
             keys: list[Access] = [access for parsed in queued for access in parsed.keys]
-            names: list[Key] = [*lock_names(keys, db), *_watched(watch)]
+            names: list[Key] = [*lock_names(keys, db), *(watch.locks() if watch else ())]
             lock = await stack.enter_async_context(self._execution.hold(names))
         else:
             lock = await stack.enter_async_context(self._execution.locks.hold_everything())
-        if watch and not await _is_clean(watch):
+        if watch and not await watch.is_clean():
             await stack.aclose()
             return _null(command)
         touched = [access.key for parsed in queued for access in parsed.keys]
@@ -257,10 +239,6 @@ def _client(command: _core.Command) -> ClientKey:
     return (command.worker, command.place, command.generation)
 
 
-def _watched(watch: Watch | None) -> list[Key]:
-    return [(db, key, False) for db, key in watch.keys] if watch else []
-
-
 def _allowed(queued: list[Parsed], denied: dict[int, bytes]) -> list[Parsed]:
     return [parsed for at, parsed in enumerate(queued) if at not in denied]
 
@@ -273,18 +251,6 @@ def _with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:
     for at in sorted(denied):
         parts.insert(at, denied[at])
     return resp.array(parts)
-
-
-async def _is_clean(watch: Watch) -> bool:
-    """Ask every watching connection; one that is lost may have missed something."""
-    for link in watch.links.values():
-        try:
-            replies = await link.ask([b"MULTI"], [b"EXEC"])
-        except LinkError:
-            return False
-        if replies[1] != CLEAN:
-            return False
-    return True
 
 
 def _null(command: _core.Command) -> bytes:

@@ -1,0 +1,108 @@
+"""Commands with thousands of keys: answered as by one server, in few steps. Counted, not timed."""
+
+import itertools
+from typing import Any, Final, cast
+
+import pytest
+
+from differential.conftest import INSTANCES
+from differential.pair import Both, Pair
+from differential.wire import Connection
+from raw import keys_of
+from threadis import _core
+from threadis.coordinator.call import Call
+from threadis.coordinator.in_place import NAMES_MOST, InPlace
+from threadis.coordinator.links import Kind
+from threadis.coordinator.locality import Locality
+from threadis.coordinator.watches import COMPARED_MOST, KEYS_MOST, slices
+from threadis.layout import even_slot_map
+from waiting import until
+
+MANY: Final = [f"many:{number}" for number in range(INSTANCES * KEYS_MOST + 2000)]
+ON_ONE: Final = list(itertools.islice(keys_of(0, INSTANCES), NAMES_MOST + 1))
+OTHER: Final = next(keys_of(1, INSTANCES))
+SCRIPTS: Final = {
+    "proved": "for _, key in ipairs(KEYS) do redis.call('INCR', key) end return #KEYS",
+    "undeclared": "redis.call('SET', KEYS[#KEYS], ARGV[1]) return redis.call('INCR', ARGV[1])",
+    "fails": "redis.call('SET', KEYS[1], 'new') return redis.call('INCR', KEYS[1])",
+}  # fmt: skip
+
+
+def lent(side: Connection) -> int:
+    return int(side.ask("INFO", "threadis").text.split(b"threadis_lent_links:")[1].split()[0])
+
+
+def transaction(both: Both) -> None:
+    both.same("MULTI")
+    both.same("INCR", MANY[0])
+    both.same("GET", MANY[-1])
+    both.same("EXEC")
+
+
+def test_watched_keys_are_spread_over_connections(pair: Pair) -> None:
+    """A server compares each with all that are watched on its connection."""
+    pair.flush()
+    with pair.both() as both, pair.both() as others:
+        before = lent(others.ours)
+        both.same("WATCH", *MANY)
+        both.same("WATCH", *MANY)
+        assert lent(others.ours) - before == 2 * INSTANCES
+        transaction(both)
+        until(lambda: lent(others.ours) == before, "connections are given back")
+        for changed in (MANY[0], MANY[-1]):
+            both.same("WATCH", *MANY)
+            others.same("SET", changed, 1)
+            transaction(both)
+        both.same("WATCH", *MANY)
+        both.same("UNWATCH")
+        others.same("SET", MANY[1], 1)
+        transaction(both)
+        until(lambda: lent(others.ours) == before, "connections are given back")
+
+
+def test_an_instance_that_watches_more_is_told_of_fewer_at_once() -> None:
+    keys = [b"%d" % number for number in range(KEYS_MOST)]
+    for watched in (0, KEYS_MOST, 100 * KEYS_MOST, COMPARED_MOST):
+        some = list(slices(keys, watched))
+        assert [key for part in some for key in part] == keys
+        assert max(map(len, some)) * watched <= COMPARED_MOST
+
+
+@pytest.mark.parametrize("name", list(SCRIPTS))
+def test_scripts(pair: Pair, name: str) -> None:
+    for keys in (ON_ONE, [*ON_ONE, OTHER]):
+        pair.flush()
+        with pair.both() as both:
+            for _ in range(2):
+                both.same("EVAL", SCRIPTS[name], len(keys), *keys, OTHER)
+            both.same("MGET", *keys, OTHER)
+
+
+def test_a_guard_is_told_of_few_names() -> None:
+    """A server compares each of them with each key that a script touches."""
+    placed = _core.Placement(
+        [(one.first, one.last, one.instance) for one in even_slot_map(INSTANCES)], INSTANCES
+    )
+    in_place = InPlace.__new__(InPlace)
+    in_place._execution = cast(Any, _Execution(Locality(placed, [], [])))
+    in_place._links = cast(Any, _Links())
+
+    def can_name(keys: list[bytes]) -> bool:
+        words = [b"EVAL", b"return 1", b"%d" % len(keys), *keys]
+        call = Call(b"", words, keys, 0, Kind(), True, None, None, cast(Any, None), b"")
+        return in_place.can_name(call)
+
+    assert can_name(ON_ONE[:NAMES_MOST])
+    assert not can_name(ON_ONE)
+    assert can_name([ON_ONE[0]] * len(ON_ONE))
+    assert can_name([b"{tag}" + key for key in ON_ONE])
+    assert not can_name([b"{%b}" % key for key in ON_ONE])
+
+
+class _Execution:
+    def __init__(self, locality: Locality) -> None:
+        self.locality = locality
+
+
+class _Links:
+    count = INSTANCES
