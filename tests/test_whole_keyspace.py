@@ -1,9 +1,11 @@
 """FLUSHALL, FLUSHDB and SWAPDB happen on all instances or on none, although one dies meanwhile."""
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from waiting import until
 
 INSTANCES = 3
 KEYS = 60
+ROUNDS = 8
 PAUSE = 60.0  # seconds; what dies often is started again only after a while
 FLAGS = [
     "--instances", str(INSTANCES), "--save", "", "--appendonly", "yes",
@@ -50,6 +53,44 @@ def test_whoever_dies_it_happens_everywhere_or_nowhere(
             assert "was not run" in str(replies[0])
             after = (KEYS, 0)
         until(lambda: sizes(running.port) == after, "all or nothing", PAUSE)
+
+
+@pytest.mark.parametrize("words", ["FLUSHALL", "SWAPDB 0 1"])
+def test_if_the_proxy_dies_it_happens_everywhere_or_nowhere(
+    threadis: Callable[..., Threadis], words: str
+) -> None:
+    running = threadis(*FLAGS)
+    for count in range(1, ROUNDS + 1):
+        with running.client() as client:
+            client.flushall()
+            client.mset({f"key:{number}": number for number in range(KEYS)})
+        replies: list[Any] = []
+        thread = threading.Thread(target=again_and_again, args=(running.port, words, replies))
+        thread.start()
+        until(partial(has, replies, count), "it is under way")
+        for pid in running.proxy_pids():
+            os.kill(pid, signal.SIGKILL)
+        thread.join()
+        until(partial(is_whole, running.port), "everywhere or nowhere", PAUSE)
+
+
+def has(replies: list[Any], count: int) -> bool:
+    return len(replies) >= count
+
+
+def is_whole(port: int) -> bool:
+    return sizes(port) in ((KEYS, 0), (0, KEYS), (0, 0))
+
+
+def again_and_again(port: int, words: str, replies: list[Any]) -> None:
+    """Until the connection is lost."""
+    with redis.Redis(port=port, socket_timeout=PAUSE, retry=Retry(NoBackoff(), 0)) as client:
+        call: Callable[..., Any] = client.execute_command
+        with contextlib.suppress(redis.ConnectionError):
+            while True:
+                replies.append(call(*words.split()))
+                if words == "FLUSHALL":
+                    client.mset({f"key:{number}": number for number in range(KEYS)})
 
 
 def ask(client: redis.Redis, words: str, replies: list[Any]) -> None:

@@ -58,12 +58,12 @@ pub enum Record {
     Decided,
     /// Written for WAITAOF, and deleted at once.
     Waited,
-    /// A SWAPDB has happened at this instance; it goes by itself.
-    Swapped,
+    /// An instance has done its part of what concerns all keys; it goes by itself.
+    Swept,
 }
 
 const CHANNEL: &[u8] = b"threadis:events:";
-const RECORDS: [Record; 4] = [Record::Prepared, Record::Decided, Record::Waited, Record::Swapped];
+const RECORDS: [Record; 4] = [Record::Prepared, Record::Decided, Record::Waited, Record::Swept];
 
 impl Record {
     /// What its names begin with.
@@ -73,7 +73,7 @@ impl Record {
             Self::Prepared => b"threadis:prepared:",
             Self::Decided => b"threadis:decided:",
             Self::Waited => b"threadis:waited:",
-            Self::Swapped => b"threadis:swapped:",
+            Self::Swept => b"threadis:swept:",
         }
     }
 

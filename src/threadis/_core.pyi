@@ -692,7 +692,7 @@ def glob_matches(pattern: bytes, text: bytes) -> bool:
     """Whether a pattern of the server's kind (KEYS, PSUBSCRIBE, ACL) matches."""
 
 def record_prefix(kind: str) -> bytes:
-    """What names of records begin with: "prepared", "decided", "waited" or "swapped"."""
+    """What names of records begin with: "prepared", "decided", "waited" or "swept"."""
 
 def denied(proxy: Proxy) -> list[tuple[int, ClientInfo]]:
     """Tell which clients were denied something, each with Unix milliseconds, oldest first."""

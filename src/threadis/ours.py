@@ -16,7 +16,7 @@ SCRIPT: Final = _core.our_prefix("script")
 CHECKED, LINE = _core.our_prefix("checked"), _core.our_prefix("line")
 
 PREPARED, DECIDED = _core.record_prefix("prepared"), _core.record_prefix("decided")
-WAITED, SWAPPED = _core.record_prefix("waited"), _core.record_prefix("swapped")
+WAITED, SWEPT = _core.record_prefix("waited"), _core.record_prefix("swept")
 
 # In the text of each script of ours; nobody else can write it.
 MARK: Final = b"threadis:" + _core.unique_name()

@@ -18,14 +18,14 @@ pub(super) fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
     crate::glob::matches(pattern, text)
 }
 
-/// What names of records of a kind begin with: "prepared", "decided", "waited" or "swapped".
+/// What names of records of a kind begin with: "prepared", "decided", "waited" or "swept".
 #[pyfunction]
 pub(super) fn record_prefix<'py>(py: Python<'py>, kind: &str) -> PyResult<Bound<'py, PyBytes>> {
     let record = match kind {
         "prepared" => Record::Prepared,
         "decided" => Record::Decided,
         "waited" => Record::Waited,
-        "swapped" => Record::Swapped,
+        "swept" => Record::Swept,
         _ => return Err(PyValueError::new_err("no such record")),
     };
     Ok(PyBytes::new(py, record.prefix()))

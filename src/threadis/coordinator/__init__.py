@@ -140,7 +140,14 @@ class Coordinator:
         self._scripts = Scripts(
             self._execution, self._library, self._busy, self._users, callers, taught, self._pubsub
         )
-        whole = Whole(links, self.locks, start.databases, dict(start.pins).keys(), self._tracking)
+        whole = Whole(
+            links,
+            self.locks,
+            start.databases,
+            dict(start.pins).keys(),
+            self._tracking,
+            self._commits,
+        )
         self._tallies = Tallies(core, len(start.workers))
         information = Information(
             start,
@@ -188,8 +195,8 @@ class Coordinator:
             "exec": self._transactions.exec,
             **dict.fromkeys(SCRIPTS, self._scripts.run),
             **self._library.handlers(),
-            "flushall": whole.run,
-            "flushdb": whole.run,
+            "flushall": whole.flush,
+            "flushdb": whole.flush,
             "swapdb": whole.swap,
             **dict.fromkeys(TYPES, self._blocking.run),
             "scan": lambda command: keyspace.scan(command, links),

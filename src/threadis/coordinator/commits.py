@@ -27,7 +27,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -160,7 +160,7 @@ class Commits:
                 f"ERR instance {failed[0]} was lost during a write to several instances; "
                 "it will be completed when it is back"
             )
-        self._forget_soon(first, name)
+        self.forget_soon(first, name)
         return replies
 
     def _named(self, parts: Iterable[Part], db: int) -> Iterator[Key]:
@@ -197,11 +197,32 @@ class Commits:
     ) -> None:
         try:
             await asyncio.sleep(RETRY)
-            await self._pass_all(lost)
-            await self._settle_all(name, first, others)
+            await self._settle_at_last(name, first, others, lost)
         finally:  # also after a bug: a lock that nobody will end would be a hang
             self._running.discard(name)
             self._locks.release(lock)
+
+    @contextmanager
+    def begin(self) -> Iterator[bytes]:
+        """Name a write whose outcome the caller sees to; who recovers leaves its records alone."""
+        name = _core.unique_name()
+        self._running.add(name)
+        try:
+            yield name
+        finally:
+            self._running.discard(name)
+
+    def settle(
+        self, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
+    ) -> None:
+        """See to it, in the background, that everyone has done his part, or nobody will."""
+        self._spawn(self._settle_at_last(name, first, others, lost))
+
+    async def _settle_at_last(
+        self, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
+    ) -> None:
+        await self._pass_all(lost)
+        await self._settle_all(name, first, others)
 
     async def _settle_all(self, name: bytes, first: int, others: list[int]) -> None:
         for index in others:
@@ -232,9 +253,11 @@ class Commits:
         Else what is on its way there comes behind us.
         """
         for one in lost:
-            await _retry(partial(self._pass, *one))
+            await _retry(partial(self.passed, one))
 
-    async def _pass(self, index: int, socket: str, mark: bytes) -> None:
+    async def passed(self, lost: Connection) -> None:
+        """Raise LinkError while an instance may not have read all from a connection."""
+        index, socket, mark = lost
         if self._links.is_gone(index, socket):
             return
         known = await self._links.call(index, b"CLIENT", b"LIST")
@@ -302,7 +325,7 @@ class Commits:
     async def _forget(self, first: int, name: bytes) -> None:
         await self._ask(first, b"DEL", ours.DECIDED + name)
 
-    def _forget_soon(self, first: int, name: bytes) -> None:
+    def forget_soon(self, first: int, name: bytes) -> None:
         """Delete a record together with those of the next moment."""
         names = self._done.setdefault(first, [])
         names.append(ours.DECIDED + name)

@@ -1,18 +1,33 @@
-"""Commands on the whole keyspace: FLUSHALL, FLUSHDB, SWAPDB. Alone with all keys."""
+"""Commands on the whole keyspace: FLUSHALL, FLUSHDB, SWAPDB. Alone with all keys.
+
+They leave the records of other writes over several instances (``commits``), so they happen
+everywhere or nowhere, whoever dies. But nobody else does anything meanwhile: an instance that is
+lost in the middle is waited for, and a mark there says whether it has done its part::
+
+    the others:   SET prepared:ID
+    the first:    the command, SET decided:ID                     the mark is decided:ID
+    the others:   the command, DEL prepared:ID, SET swept:ID      the mark is swept:ID
+    the first:    DEL decided:ID                                  soon
+"""
 
 import asyncio
-from collections.abc import Set
-from typing import Final
+from collections.abc import Coroutine, Iterable, Set
+from typing import Any, Final
+
+import msgspec
 
 from threadis import _core, ours, resp
 from threadis.coordinator import scarcity
-from threadis.coordinator.links import LinkError, Links, UnknownOutcomeError, Words
+from threadis.coordinator.commits import Commits, Connection
+from threadis.coordinator.links import Kind, LinkError, Links, UnknownOutcomeError, Words
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.phases import RefusedError
+from threadis.coordinator.records import Prepared
 from threadis.coordinator.tracking import Tracking
 
 RETRY: Final = 0.1  # seconds before an instance that was lost in the middle is asked again
 PATIENCE: Final = 30.0  # seconds in which it comes back, if it ever does
-KEPT: Final = 600  # seconds for which an instance knows that it has swapped
+KEPT: Final = b"600"  # seconds for which an instance knows that it has done its part
 
 
 class Whole:
@@ -25,82 +40,156 @@ class Whole:
         databases: int,
         pinned: Set[int],
         tracking: Tracking,
+        commits: Commits,
     ) -> None:
         self._links = links
         self._locks = locks
         self._databases = databases
-        self._hidden = ours.records(databases)
+        self._records = ours.records(databases)
         self._pinned = pinned
         self._tracking = tracking
+        self._commits = commits
 
-    async def run(self, command: _core.Command) -> bytes:
-        """Everywhere or, as far as an instance can say so beforehand, nowhere."""
-        return await self._everywhere(command, command.args)
-
-    async def _everywhere(
-        self, command: _core.Command, words: Words, mark: bytes | None = None
-    ) -> bytes:
-        down = [i for i in self._links.everyone() if i not in self._links.ready()]
-        if down:
-            raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; the command was not run")
-        db = self._hidden if mark else command.info.db
-        async with self._locks.hold_everything(command.token), self._tracking.flushing():
-            first, *others = self._links.everyone()
-            reply = await self._at(first, words, db, mark)
-            if not reply.startswith(b"-"):
-                await asyncio.gather(
-                    *(self._at(i, words, db, mark, has_begun=True) for i in others)
-                )
-            return reply
-
-    async def _at(
-        self, index: int, words: Words, db: int, mark: bytes | None, *, has_begun: bool = False
-    ) -> bytes:
-        """Run at an instance; at one that is lost in the middle once it is back.
-
-        What must not run twice leaves a ``mark``. UnknownOutcomeError if it is lost for long.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE
-        while True:
-            try:
-                if has_begun and mark and await self._has(index, mark, db):
-                    return resp.OK
-                reply = (await self._links.raw(index, [words], db=db, wait=None))[0]
-            except LinkError as error:
-                has_begun = has_begun or isinstance(error, UnknownOutcomeError)
-                if not has_begun:
-                    raise
-                problem = str(error)
-            else:
-                if not (has_begun and reply.startswith(b"-")):
-                    return reply
-                problem = reply[1:].strip().decode(errors="replace")
-            if loop.time() > deadline:
-                raise UnknownOutcomeError(
-                    f"ERR instance {index} was lost in the middle of the command, and others may "
-                    f"have run it: {problem}"
-                )
-            await asyncio.sleep(RETRY)
-
-    async def _has(self, index: int, mark: bytes, db: int) -> bool:
-        return bool(await self._links.call(index, b"EXISTS", mark, db=db) == 1)
+    async def flush(self, command: _core.Command) -> bytes:
+        """FLUSHALL and FLUSHDB [ASYNC|SYNC]."""
+        _, *options = command.args
+        is_right = not options or (len(options) == 1 and options[0].lower() in (b"async", b"sync"))
+        return await (self._everywhere(command) if is_right else self._denied(command))
 
     async def swap(self, command: _core.Command) -> bytes:
         """SWAPDB; the hidden databases are out of range, pinned ones stay where they are."""
-        indices = [int(word) for word in command.args[1:3] if word.isdigit()]
-        if len(indices) == 2 and any(self._databases <= one < 2**31 for one in indices):
+        words = command.args[1:]
+        indices = [int(word) for word in words if word.isdigit() and b"%d" % int(word) == word]
+        if len(indices) != 2 or len(words) != 2:
+            return await self._denied(command)
+        if any(self._databases <= one < 2**31 for one in indices):
             return resp.error("ERR DB index is out of range")
+        if any(one >= 2**31 for one in indices):
+            return await self._denied(command)
         pinned = self._pinned & set(indices)
         if pinned:
             return resp.error(
                 f"ERR threadis: database {min(pinned)} is pinned to an instance; SWAPDB would have "
                 "to carry all its keys to others, and back"
             )
-        if len(command.args) != 3 or len(indices) != 2:
-            return await self.run(command)  # an instance says what is wrong
-        mark = ours.SWAPPED + _core.unique_name()
-        words = [command.args, [b"SET", mark, b"", b"EX", b"%d" % KEPT]]
-        reply = await self._everywhere(command, scarcity.block(words, 2), mark)
-        found = scarcity.results(reply, words)
-        return found[0] if found else reply
+        return await self._everywhere(command)
+
+    async def _denied(self, command: _core.Command) -> bytes:
+        """Let an instance say what is wrong."""
+        return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
+
+    async def _everywhere(self, command: _core.Command) -> bytes:
+        down = [i for i in self._links.everyone() if i not in self._links.ready()]
+        if down:
+            raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; the command was not run")
+        async with self._locks.hold_everything(command.token), self._tracking.flushing():
+            first, *others = self._links.everyone()
+            with self._commits.begin() as name:
+                sweep = Sweep(self._links, self._commits, self._records, name, command)
+                return await sweep.run(first, others)
+
+
+class Sweep:
+    """One command, everywhere. The caller holds the lock on everything."""
+
+    def __init__(
+        self, links: Links, commits: Commits, records: int, name: bytes, command: _core.Command
+    ) -> None:
+        self._links = links
+        self._commits = commits
+        self._records = records  # their database
+        self._name = name
+        self._words, self._db = command.args, command.info.db
+        self._lost: list[Connection] = []  # from which something may still come
+
+    async def run(self, first: int, others: list[int]) -> bytes:
+        """Do it; the reply."""
+        try:
+            await _all_of(self._prepare(index, first) for index in others)
+            decided = ours.DECIDED + self._name
+            decide: Words = [b"SET", decided, msgspec.json.encode(others)]
+            try:
+                reply = await self._do_at(first, [decide], decided, has_begun=False)
+            except RefusedError:
+                await self._block(first, [[b"DEL", decided]], self._records)
+                raise
+            prepared, swept = ours.PREPARED + self._name, ours.SWEPT + self._name
+            done: list[Words] = [[b"DEL", prepared], [b"SET", swept, b"", b"EX", KEPT]]
+            await _all_of(self._do_at(index, done, swept, has_begun=True) for index in others)
+        except RefusedError as error:
+            self._commits.settle(self._name, first, others, self._lost)
+            return error.reply
+        except LinkError:
+            self._commits.settle(self._name, first, others, self._lost)
+            raise
+        self._commits.forget_soon(first, self._name)
+        return reply
+
+    async def _prepare(self, index: int, first: int) -> None:
+        payload = Prepared(first, self._db, [], [self._words]).encode()
+        note: Words = [b"SET", ours.PREPARED + self._name, payload]
+        try:
+            await self._block(index, [note], self._records)
+        except UnknownOutcomeError as error:
+            what = "did not answer; the command was not run"
+            raise LinkError(f"TRYAGAIN instance {index} {what}") from error
+
+    async def _do_at(
+        self, index: int, records: list[Words], mark: bytes, *, has_begun: bool
+    ) -> bytes:
+        """Do it at an instance; if that is lost in the middle, once it is back.
+
+        ``records`` are written with it; if the ``mark`` is there, it has happened.
+        UnknownOutcomeError if it is lost for long. If nothing at all ``has_begun``: LinkError,
+        and RefusedError.
+        """
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % self._db]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while True:
+            try:
+                await self._nothing_on_its_way(index)
+                if has_begun and await self._is_there(index, mark):
+                    return resp.OK
+                return await self._block(index, [self._words, hidden, *records, back], self._db)
+            except (LinkError, RefusedError) as error:
+                has_begun = has_begun or isinstance(error, UnknownOutcomeError)
+                if not has_begun:
+                    raise
+                if loop.time() > deadline:
+                    raise UnknownOutcomeError(
+                        f"ERR instance {index} was lost during a write to all instances; it will "
+                        "be completed when it is back"
+                    ) from error
+                await asyncio.sleep(RETRY)
+
+    async def _nothing_on_its_way(self, index: int) -> None:
+        for lost in [lost for lost in self._lost if lost[0] == index]:
+            await self._commits.passed(lost)
+            self._lost.remove(lost)
+
+    async def _is_there(self, index: int, record: bytes) -> bool:
+        return bool(await self._links.call(index, b"EXISTS", record, db=self._records) == 1)
+
+    async def _block(self, index: int, commands: list[Words], db: int) -> bytes:
+        """Run commands as one block, also without memory; the first's reply.
+
+        RefusedError if that is an error.
+        """
+        async with self._links.lease(index, Kind(), db) as link:
+            try:
+                reply = (await link.ask(scarcity.block(commands, 2), wait=None))[0]
+            except UnknownOutcomeError:
+                self._lost.append((link.index, link.socket, b"id=%d " % link.id))
+                raise
+        result = (scarcity.results(reply, commands) or [reply])[0]
+        if result.startswith(b"-"):
+            raise RefusedError(result)
+        return result
+
+
+async def _all_of(jobs: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Run all to their ends; then raise what one of them has raised."""
+    for outcome in await asyncio.gather(*jobs, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
