@@ -279,6 +279,13 @@ CONTENTS = [
     "user a\tb on\n", "user bob on #zz\n", "# comment\nuser bob on\n", "",
     "user a +nosuch\nuser b +nono\nhello\n", "user default on nopass ~* +@all\nuser x off\n",
     "user bob  on   >pw ~x* (+get ~y*) +get\n", "\n \n\nuser q ~a +nope\n",
+    "user  alice on\n", "user  on nopass\n", "user  \n", "user alice  on   nopass\n",
+    "user alice on ~a*\t +get\r \n", " \tuser alice\ton\n", "user\talice on\n",
+    "user alice on >pass\t\n", "user alice on >pa\tss \t nopass\r\r\n\r\nuser bob on \t\r\n",
+    "user alice on\tnopass\n", "user alice on \v nopass\n", "user alice on nopass\f\n",
+    "user alice on ( ~b*  +get ) \t (~c*\t+set)\n", "user alice on (~b*\t +get)\t\n",
+    "user alice on (~b* +get)(~c* +set)\n", "user alice on (  )\n", "user alice on &\t\n",
+    'user "alice" on \'nopass\'\n', "USER alice on\n", "user alice on\nuser  bob on\n",
     "user default on nopass ~* &* +@all -debug\r\nuser c on #%s ~c +@read" % ("a" * 64), None,
 ]  # fmt: skip
 

@@ -121,6 +121,10 @@ class DataDir:
         """A name used by one process only: a late-dying server unlinks its socket by name."""
         return str(self.path / SOCKETS / f"i{index}-{self._start_id}-{start}.sock")
 
+    def make_socket_folder(self) -> None:
+        """Somebody may have deleted it."""
+        (self.path / SOCKETS).mkdir(mode=0o700, exist_ok=True)
+
     def check_files(self, index: int) -> persistence.Source:
         """What an instance is to load; refuse it when that is not what it left."""
         folder, wanted = self.folder(index), self.wanted
@@ -295,7 +299,7 @@ class DataDir:
         folder = self.path / SOCKETS
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
-        folder.mkdir(mode=0o700)
+        self.make_socket_folder()
 
 
 def _flags(rules: Sequence[str], pins: Sequence[Pin]) -> str:

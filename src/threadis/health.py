@@ -18,6 +18,7 @@ from threadis import ours
 from threadis.control import State
 from threadis.errors import DataError
 from threadis.process import Activity, activity
+from threadis.socket_file import SocketFile
 
 log = logging.getLogger("threadis")
 
@@ -53,13 +54,20 @@ class Health:
         self._survey = survey  # again and again: what it says of its files
         self._is_admitted = False
         self._connection: Connection | None = None
+        self._file = SocketFile(path)
         self._has_answered = False
 
     async def watch(self) -> None:
         """Tell of every change, for ever."""
+        with contextlib.closing(self._file):
+            await self._watch()
+
+    async def _watch(self) -> None:
         while True:
             try:
+                self._file.mend()
                 self._connection = await Connection.open(self._path, self._pid)
+                self._file.hold()
                 await self._ask_on(self._connection)
             except (OSError, EOFError, HealthError, ValueError):
                 await asyncio.sleep(PING_INTERVAL if self._has_answered else CONNECT_RETRY)
@@ -81,6 +89,7 @@ class Health:
         reply = await self._answered(connection.ask("AUTH", ours.ADMIN.decode(), self._password))
         last_ready, last_survey = float("-inf"), float("-inf")  # the loop's time
         while reply.startswith(b"+OK"):
+            self._file.mend()
             pong = await self._answered(connection.ask("PING"))
             self._has_answered = True
             now = asyncio.get_running_loop().time()
@@ -112,6 +121,7 @@ class Health:
             before: Activity = activity(self._pid)
             await asyncio.wait([answer], timeout=DEADLINE)
             while not answer.done():
+                self._file.mend()
                 now = activity(self._pid)
                 if now.is_stopped(before):
                     self._become(State.STOPPED)

@@ -164,6 +164,7 @@ class Instance:
 
     def _spawn(self) -> Child:
         self._starts += 1
+        self._data.make_socket_folder()
         self._socket = self._data.socket_path(self.index, self._starts)
         folder = self._data.folder(self.index)
         self._source = self._data.check_files(self.index)

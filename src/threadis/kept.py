@@ -213,7 +213,7 @@ def users(config: Config) -> dict[bytes, list[bytes]]:
         raise DataError(f"{knob}: cannot read {path}: {error.strerror}") from None
     found = {}
     for number, words in lines(content):
-        if words[:1] != [b"user"] or len(words) < 2 or words[1] in found:
+        if words[0] != b"user" or not all(words[1:2] or [b""]) or words[1] in found:
             raise DataError(
                 f"aclfile: {path}, line {number}: 'user NAME RULES' is expected, once a user"
             )
@@ -248,13 +248,27 @@ def _leave_out(found: dict[bytes, list[bytes]], names: Set[str]) -> None:
 
 
 def lines(content: bytes) -> list[tuple[int, list[bytes]]]:
-    """The lines of an ACL file that are not empty: numbers, from 1 on, and words."""
+    """The lines of an ACL file that are not empty, as servers read them: numbers, from 1 on, and
+    words. Two spaces before the name are a name without letters; elsewhere they are one.
+    """
     split = [line.strip(b" \t\r") for line in content.split(b"\n")]
-    return [
-        (number, [word for word in line.split(b" ") if word])
-        for number, line in enumerate(split, 1)
-        if line
-    ]
+    words = [(number, line.split(b" ")) for number, line in enumerate(split, 1) if line]
+    return [(number, [*line[:2], *_rules(line[2:])]) for number, line in words]
+
+
+def _rules(words: list[bytes]) -> list[bytes]:
+    """The rules of a user; a tab beside one is none, but in a selector it may be."""
+    found, is_in_selector = [], False
+    for word in words:
+        if is_in_selector:
+            is_in_selector = not word.endswith(b")")
+            found.append(word)
+        elif word.startswith(b"(") and not word.endswith(b")"):
+            is_in_selector = True
+            found.append(word)
+        else:
+            found.append(word.strip(b"\t\r"))
+    return [word for word in found if word]
 
 
 def write_users(path: Path, users: Mapping[bytes, list[bytes]]) -> None:
