@@ -21,7 +21,7 @@ class Call:
     within: int | None
     rights: Rights | None  # of its user; None: everything
     info: _core.ClientInfo
-    body: bytes  # its text, or that of all functions; empty if nobody has it any more
+    body: bytes  # its text, or that of the function's library; empty if nobody has it
 
 
 def declared(args: Sequence[bytes]) -> list[bytes] | None:

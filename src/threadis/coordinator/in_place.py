@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from threadis.coordinator import fenced
+from threadis.coordinator.asking import Asking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call
 from threadis.coordinator.callers import Callers, named
@@ -52,6 +53,8 @@ class InPlace:
         """Run at an instance; the reply, and what the guard refused besides the whole keyspace."""
         alone = self.alone(call.db)
         denied = alone if denied is None else denied
+        if asking := Asking.of(call.body):
+            denied = asking.may_run(denied)
         local, others = self._names(call)
         names = [*call.keys, *(LOCK + group.prefix for group in local)]
         # What is proved may go to another database, where its keys are on the same instance.

@@ -49,7 +49,9 @@ class Library:
         self._telling = asyncio.Lock()  # all instances are told of scripts in the same order
         self._agreed: set[int] = set()  # instances that have the same functions
         self._agreeing = asyncio.Lock()
-        self._reading: tuple[int, set[bytes]] = (-1, set())  # functions that write nothing
+        self._read = -1  # the generation of what follows
+        self._reading: set[bytes] = set()  # functions that write nothing
+        self._codes: dict[bytes, bytes] = {}  # libraries, by function
 
     def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
         """Return what runs each command."""
@@ -88,18 +90,30 @@ class Library:
         return args[1].lower() in await self._reading_functions()
 
     async def _reading_functions(self) -> set[bytes]:
+        await self._read_functions()
+        return self._reading
+
+    async def code(self, function: bytes) -> bytes:
+        """Return the library that has a function; nothing if there is none."""
+        await self._read_functions()
+        return self._codes.get(function.lower(), b"")
+
+    async def _read_functions(self) -> None:
+        """Find what FUNCTION LIST says, once for each generation."""
         generation = self.generation
-        if self._reading[0] == generation:
-            return self._reading[1]
-        libraries = await self._links.call(self._links.any_ready(), b"FUNCTION", b"LIST")
-        if isinstance(libraries, hiredis.ReplyError):
-            return set()
-        functions = [
-            _fields(one) for library in map(_fields, libraries) for one in library[b"functions"]
-        ]
-        names = {one[b"name"].lower() for one in functions if NO_WRITES in one[b"flags"]}
-        self._reading = generation, names
-        return names
+        if self._read == generation:
+            return
+        found = await self._links.call(self._links.any_ready(), b"FUNCTION", b"LIST", b"WITHCODE")
+        self._reading, self._codes = set(), {}
+        if isinstance(found, hiredis.ReplyError):
+            return
+        for library in map(_fields, found):
+            for function in map(_fields, library[b"functions"]):
+                name = function[b"name"].lower()
+                self._codes[name] = library[b"library_code"]
+                if NO_WRITES in function[b"flags"]:
+                    self._reading.add(name)
+        self._read = generation
 
     # -- scripts --
 

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from threadis import ours
+from threadis.coordinator.asking import TELLS, Asking
 from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call
@@ -53,7 +54,7 @@ LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four t
 KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to read them
 RANDOM_KEY = b"randomkey"
 SELECT = b"select"
-TELLS = b"acl_check_cmd"  # tells a script what it may do: its guard must be allowed the same
+PUBLISHING = frozenset((b"publish", b"spublish"))
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Trial:
     keys: list[bytes]
     denied: Collection[bytes]
     looks: bool = False
+    rehearses: bool = False  # it is told that it may not publish: only to find its keys
     wanders: bool = False  # may go to other databases, the real ones: so it may write nothing
 
 
@@ -95,7 +97,13 @@ class OnCopies:
         others = known.guesses(local) if everything is None else everything
         denied = [name for name in self._in_place.effects if not lists or name not in LISTING]
         keys = list(dict.fromkeys([*call.keys, *others]))
-        trial = Trial(keys, denied, looks=TELLS in call.body)
+        trial = Trial(keys, denied)
+        if asking := Asking.of(call.body):  # its guard must be allowed what its user is
+            trial.looks, trial.denied = True, asking.may_run(denied)
+            told = asking.may_ask(trial.denied)
+            trial.rehearses = bool(told & PUBLISHING)
+            if told := told - PUBLISHING:
+                return await self._refuse(call, known, told, lists=lists)
         for _ in range(RERUNS):
             names = [(call.db, key, call.writes) for key in trial.keys]
             async with (
@@ -103,8 +111,8 @@ class OnCopies:
                 self._execution.events.of_one_command(call.db) as mine,
             ):
                 outcome, refusals = await self._try(call, trial)
-                mine.is_void = bool(refusals)
-                if not refusals:
+                mine.is_void = bool(refusals) or trial.rehearses
+                if not mine.is_void:
                     if outcome.changes:
                         parts = self._execution.borrowing.writes(outcome.changes, call.db)
                         # What needs memory, the server has refused inside of the script.
@@ -116,23 +124,36 @@ class OnCopies:
                 trial.looks = True
                 known.touched(new, local)
             elif alone := refusals.commands & set(self._in_place.alone(call.db)):
-                if lists or not alone <= set(LISTING):
-                    return only_one(alone)
-                reply = await self._of_all(call, known)
-                if reply is None and alone == {RANDOM_KEY}:
-                    reply = await self._anywhere(call, trial.keys)
-                return reply or TOO_MANY_TO_LIST
-            elif refusals.commands <= {b"publish", b"spublish"}:
-                trial.denied = [name for name in trial.denied if b"publish" not in name]
+                return await self._refuse(call, known, alone, lists=lists, keys=trial.keys)
+            elif refusals.commands <= PUBLISHING:  # of a rehearsal: nothing at all was refused
+                trial.denied = [name for name in trial.denied if name not in PUBLISHING]
+                trial.rehearses = False
             elif refusals.commands == {SELECT} and self._may_wander(call, trial, lists=lists):
                 trial.wanders = trial.looks = True
                 allowed = [name for name in trial.denied if name != SELECT]
                 trial.denied = [*allowed, *self._writing] if call.writes else allowed
-            elif refusals.commands <= set(NOT_ON_COPIES):
-                return NOT_ALL_DECLARED
             else:
-                return only_one(refusals.commands)
+                return await self._refuse(call, known, refusals.commands, lists=True)
         return TOO_MANY
+
+    async def _refuse(
+        self,
+        call: Call,
+        known: Known,
+        commands: Collection[bytes],
+        *,
+        lists: bool,
+        keys: Sequence[bytes] = (),
+    ) -> bytes:
+        """Say that commands cannot be run on copies; of all keys some can."""
+        if set(commands) <= set(NOT_ON_COPIES):
+            return NOT_ALL_DECLARED
+        if lists or not set(commands) <= set(LISTING):
+            return only_one(commands)
+        reply = await self._of_all(call, known)
+        if reply is None and set(commands) == {RANDOM_KEY} and TELLS not in call.body:
+            reply = await self._anywhere(call, keys)
+        return reply or TOO_MANY_TO_LIST
 
     def _may_wander(self, call: Call, trial: Trial, *, lists: bool) -> bool:
         """Whether to let it SELECT, which is fine if it touches nothing there and writes nothing.
@@ -153,7 +174,7 @@ class OnCopies:
         is_exact = len(keys) <= MOST_PATTERNS and all(map(is_plain, keys))
         looks = trial.looks or not is_exact or len(keys) > FEW
         if looks and sum(len(copy.dump) for copy in copies.values()) > LOOK_LIMIT:
-            if not is_exact:
+            if not is_exact or TELLS in call.body:
                 raise RefusedError(NO_LOOK)
             looks = False
         async with AsyncExitStack() as stack:

@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from threadis import _core
 from threadis.coordinator import fenced
+from threadis.coordinator.asking import TELLS, Asking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, declared
 from threadis.coordinator.callers import Callers
@@ -32,7 +33,7 @@ from threadis.coordinator.known import Known, Tries
 from threadis.coordinator.library import NO_WRITES, Library, flags
 from threadis.coordinator.links import Kind
 from threadis.coordinator.locality import is_plain
-from threadis.coordinator.on_copies import TELLS, OnCopies
+from threadis.coordinator.on_copies import OnCopies
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.reading import Reach, names_commands, reach
@@ -72,7 +73,6 @@ class Scripts:
         self._table = execution.table
         self._library = library
         self._known: OrderedDict[bytes, Known] = OrderedDict()
-        self._code = (-1, b"")  # of all functions, and of which generation these are
         self._in_place = InPlace(execution, busy, users, callers)
         effects = self._in_place.effects  # but what is published is told at its end
         self._undoable = tuple(name for name in effects if name != b"publish")
@@ -98,7 +98,8 @@ class Scripts:
             name = b"%d:%s" % (self._library.generation, args[1])
         writes, rights = not family.endswith(b"_ro"), self._users.rights(info.user)
         await self._library.prepare(family, name, args[1])
-        body = await self._functions() if family.startswith(b"fcall") else self._body(name)
+        is_function = family.startswith(b"fcall")
+        body = await self._library.code(args[1]) if is_function else self._body(name)
         call = Call(name, words, keys, info.db, kind, writes, command.token, rights, info, body)
         try:
             async with AsyncExitStack() as stack:
@@ -125,15 +126,6 @@ class Scripts:
     def _body(self, name: bytes) -> bytes:
         return self._library.body(name)
 
-    async def _functions(self) -> bytes:
-        """The code of all functions."""
-        generation = self._library.generation
-        if self._code[0] != generation:
-            index = self._links.any_ready()
-            reply = (await self._links.raw(index, [[b"FUNCTION", b"LIST", b"WITHCODE"]]))[0]
-            self._code = (generation, reply)
-        return self._code[1]
-
     def _reach(self, call: Call) -> Reach:
         """What a script can touch; of functions, and of what nobody has any more, anything."""
         known = self._remember(call.name)
@@ -157,6 +149,9 @@ class Scripts:
             groups = [locality.group(call.db, key) for key in call.keys]
             return all(group is not None and group.is_open() for group in groups)
         if not self._in_place.has_all(call.db) or not names_commands(call.body):
+            return False
+        asking = Asking.of(call.body)
+        if asking and asking.may_ask(asking.may_run(self._in_place.alone(call.db))):
             return False
         text = call.body.lower()  # what would be refused in the middle
         families = {name.partition(b"|")[0] for name in self._in_place.alone(call.db)}
@@ -238,8 +233,10 @@ class Scripts:
     async def _without_copies(self, call: Call, known: Known) -> bytes | None:
         """Run where no copies can be made; None if its keys are on several instances.
 
-        It may only read: so it can be run again, with more keys.
+        It may only read: so it can be run again, with more keys; but not if it asks what it may.
         """
+        if TELLS in call.body:
+            return None
         groups = self._in_place.groups(call)
         keys = list(dict.fromkeys([*call.keys, *known.guesses(groups)]))
         for _ in range(TRIES):
