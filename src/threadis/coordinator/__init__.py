@@ -140,14 +140,7 @@ class Coordinator:
         self._scripts = Scripts(
             self._execution, self._library, self._busy, self._users, callers, taught, self._pubsub
         )
-        whole = Whole(
-            links,
-            self.locks,
-            start.databases,
-            dict(start.pins).keys(),
-            self._tracking,
-            self._commits,
-        )
+        whole = Whole(start, links, self.locks, self._tracking, self._commits)
         self._tallies = Tallies(core, len(start.workers))
         information = Information(
             start,

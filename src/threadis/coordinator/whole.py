@@ -11,12 +11,12 @@ lost in the middle is waited for, and a mark there says whether it has done its 
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Set
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 import msgspec
 
-from threadis import _core, ours, resp
+from threadis import _core, control, ours, resp
 from threadis.coordinator import scarcity
 from threadis.coordinator.commits import Commits, Connection
 from threadis.coordinator.links import Kind, LinkError, Links, UnknownOutcomeError, Words
@@ -35,18 +35,17 @@ class Whole:
 
     def __init__(
         self,
+        start: control.Start,
         links: Links,
         locks: Locks,
-        databases: int,
-        pinned: Set[int],
         tracking: Tracking,
         commits: Commits,
     ) -> None:
         self._links = links
         self._locks = locks
-        self._databases = databases
-        self._records = ours.records(databases)
-        self._pinned = pinned
+        self._databases = start.databases
+        self._records = ours.records(start.databases)
+        self._pinned = dict(start.pins).keys()
         self._tracking = tracking
         self._commits = commits
 
