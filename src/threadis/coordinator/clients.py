@@ -10,6 +10,8 @@ from threadis.coordinator import client_filters
 from threadis.coordinator.client_fields import line
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.numbers import integer
+from threadis.coordinator.survey import Survey
+from threadis.coordinator.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,9 @@ class Clients:
         self._last_request = 0
         self._arrived: dict[int, list[_core.ClientList]] = {}
         self._answers: dict[int, asyncio.Future[list[_core.ClientInfo]]] = {}
+        self._tasks = Tasks()
+        self._next: asyncio.Task[Survey] | None = None  # that has not begun yet
+        self._looking, self._showing = asyncio.Lock(), asyncio.Lock()
         self.waiting: Waiting = NobodyWaits()
         self.has_user: Callable[[str], bool] = lambda _: False  # see users.Users
 
@@ -65,7 +70,20 @@ class Clients:
 
     async def all(self) -> list[_core.ClientInfo]:
         """Every client, by id."""
-        return await self._ask(None)
+        return (await self._survey()).clients
+
+    async def _survey(self) -> Survey:
+        """Every client, looked up after this was asked for. All who ask while the workers are
+        being asked share the next answer.
+        """
+        if self._next is None:
+            self._next = self._tasks.start(self._look(), "a look at all clients")
+        return await asyncio.shield(self._next)
+
+    async def _look(self) -> Survey:
+        async with self._looking:
+            self._next = None
+            return Survey(await self._ask(None))
 
     async def of(self, ids: Iterable[int]) -> list[_core.ClientInfo]:
         """The clients with these ids, by id: it costs nothing how many others there are."""
@@ -84,6 +102,21 @@ class Clients:
             del self._answers[request]
             self._arrived.pop(request, None)
 
+    async def _shown(self, filters: client_filters.Filters, info: _core.ClientInfo) -> bytes:
+        """The lines of the clients that pass; the client's own is as of this command.
+
+        If all are looked at, one command after the other, and others' work in between.
+        """
+        if filters.ids is not None:
+            survey = Survey(await self.of(filters.ids))
+            return survey.show(filters, info, self.line)
+        survey = await self._survey()
+        async with self._showing:
+            await survey.write(self.line)
+            shown = survey.show(filters, info, self.line)
+            await asyncio.sleep(0)
+            return shown
+
     async def _meant(self, filters: client_filters.Filters, asking: int) -> list[_core.ClientInfo]:
         """The clients that pass."""
         clients = await (self.all() if filters.ids is None else self.of(filters.ids))
@@ -99,11 +132,7 @@ class Clients:
             filters = client_filters.parse_list(command.args[2:], self.dialect, self.has_user)
         except client_filters.FilterError as error:
             return resp.error(str(error))
-        asking = command.info.id
-        clients = await self._meant(filters, asking)
-        # The client's own line is as of this command.
-        lines = [self.line(command.info if one.id == asking else one) for one in clients]
-        return resp.text("".join(f"{one}\n" for one in lines).encode(), command.info.resp)
+        return resp.text(await self._shown(filters, command.info), command.info.resp)
 
     async def kill(self, command: _core.Command) -> bytes:
         """CLIENT KILL address, or filter …."""
