@@ -112,14 +112,23 @@ impl Worker {
 
     /// A client that tracks runs a command: remembers what it reads.
     pub(crate) fn remember(&mut self, place: usize, row: &Row, args: Args) {
-        let client = &self.clients[place];
-        if client.executing.is_some() || row.writes || !row.touches_keys || is_script(row) {
-            return; // EXEC has remembered already; what a script reads, the coordinator finds out
-        }
-        if client.session.tracking.as_ref().is_some_and(|mode| mode.remembers()) {
+        if self.is_remembered(place, row) {
             let keys = keys::all(&row.keys, args).map(|at| args.get(at));
-            let _ = self.shared.tracking.remember(client.session.id, keys, &self.shared.doors);
+            let id = self.clients[place].session.id;
+            let _ = self.shared.tracking.remember(id, keys, &self.shared.doors);
         }
+    }
+
+    /// Whether what this command reads is remembered for its client. EXEC has remembered already; what a
+    /// script reads, the coordinator finds out.
+    pub(crate) fn is_remembered(&self, place: usize, row: &Row) -> bool {
+        let client = &self.clients[place];
+        client.is_tracking
+            && client.executing.is_none()
+            && !row.writes
+            && row.touches_keys
+            && !is_script(row)
+            && client.session.tracking.as_ref().is_some_and(|mode| mode.remembers())
     }
 
     /// A command that writes several keys: they are told of in its order.

@@ -183,7 +183,9 @@ impl Worker {
         }
         // Between MULTI and EXEC servers have other words for it.
         let executing = self.clients[place].executing.map(|executing| executing.token);
-        let may_go = !is_login && !is_queued && executing.is_none();
+        // And nobody hears of a key that he was refused to read.
+        let is_remembered = self.is_remembered(place, row);
+        let may_go = !is_login && !is_queued && executing.is_none() && !is_remembered;
         if may_go && self.is_judged_by_lane(place, row, args, shared) {
             return None;
         }

@@ -305,3 +305,47 @@ def test_nobody_hears_of_our_records(pair: Pair) -> None:
             heard += listener.ours.read().raw
     assert b"hidden" in heard
     assert b"threadis:" not in heard
+
+
+FORBIDDEN = ["secret:1", "secret:2", "secret:3"]
+READS = [
+    "GET secret:1", "MGET open secret:1", "MGET secret:1 secret:2 secret:3", "STRLEN secret:2",
+    "EXISTS open secret:3", "SUNION s secret:1", "SORT open BY secret:*", "TYPE secret:1",
+    "EVAL \"return redis.call('GET', KEYS[1])\" 1 secret:1",
+    "EVAL \"return redis.pcall('GET', KEYS[1])\" 1 secret:2",
+    "EVAL \"redis.call('GET', KEYS[1]); redis.pcall('GET', ARGV[1])\" 1 open secret:1",
+    "MULTI ; GET secret:1 ; EXEC", "MULTI ; GET open ; EXEC", "WATCH secret:2",
+    "XREAD STREAMS secret:1 0", "SET open 1 GET", "GETEX secret:1", "LPOS secret:2 x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [(), ("BCAST",), ("BCAST", "PREFIX", "secret"), ("OPTIN",)])
+def test_who_may_not_read_a_key_hears_of_it_as_on_one_server(
+    pair: Pair, options: tuple[str, ...]
+) -> None:
+    with pair.both(3) as reader, pair.both() as writer:
+        writer.same("ACL", "SETUSER", "carl", "on", ">pw", "~open", "~s", "&*", "+@all")
+        reader.same("AUTH", "carl", "pw")
+        reader.same("CLIENT", "TRACKING", "ON", *options)
+        for line in READS:
+            if options == ("OPTIN",):
+                reader.same("CLIENT", "CACHING", "YES")
+            for one in line.split(" ; "):
+                reader.same_line(one)
+            for key in FORBIDDEN:
+                writer.same("SET", key, 1)
+                writer.same("DEL", key)
+            writer.same("DEL", "open")
+            for side in (reader.bare, reader.ours):
+                side.send(pack("ECHO", "end"))
+            heard = [until_end(side) for side in (reader.bare, reader.ours)]
+            assert heard[1] == heard[0], line
+        writer.same("ACL", "DELUSER", "carl")
+
+
+def until_end(side: Connection) -> list[bytes]:
+    """The keys that a client hears of before a reply."""
+    found: list[bytes] = []
+    while (reply := side.read()).raw != b"$3\r\nend\r\n":
+        found.append(reply.raw)
+    return found
