@@ -120,6 +120,10 @@ impl Worker {
     /// Subscribes: for what clients publish, at once. Until the instances are subscribed as well, which
     /// the coordinator sees to, the client is not told, and messages wait.
     fn subscribe(&mut self, place: usize, kind: Kind, args: Args) {
+        if kind == Kind::Shard && self.clients[place].executing.is_some() {
+            // The older kinds may, for the sake of older clients.
+            return self.refuse(place, "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
+        }
         let names: Vec<Name> = args.iter().skip(1).map(Name::from).collect();
         let fresh = self.fresh(place, kind, &names);
         let shared = self.shared.clone();

@@ -246,3 +246,18 @@ def upstream(connection: Connection) -> int:
     found = re.search(rb"threadis_upstream_subscriptions:(\d+)", info)
     assert found
     return int(found[1])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["SSUBSCRIBE a b a"], ["SUBSCRIBE a", "SSUBSCRIBE b", "PSUBSCRIBE c*", "PING"],
+        ["SSUBSCRIBE b", "SUNSUBSCRIBE", "SET a 1"], ["SUNSUBSCRIBE x", "UNSUBSCRIBE"],
+    ],
+)  # fmt: skip
+def test_subscribing_in_a_transaction(pair: Pair, protocol: int, lines: list[str]) -> None:
+    with pair.both(protocol) as both:
+        for line in ("MULTI", *lines, "EXEC", "PUBSUB SHARDCHANNELS", "PUBSUB CHANNELS", "QUIT"):
+            for side in (both.bare, both.ours):
+                side.send(both.packed(*line.split()))
+        assert both.ours.read_to_end() == both.bare.read_to_end()
