@@ -34,6 +34,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// `maxmemory-clients` counts as at least that many bytes, or nobody could set another value.
+const CLIENT_MEMORY_LEAST: usize = 128 * 1024;
+
 /// Facts that hold as long as the proxy runs, and the doors between its threads.
 #[derive(Debug)]
 pub struct Shared {
@@ -113,7 +116,7 @@ impl Shared {
     pub fn client_memory(&self) -> usize {
         match self.settings.client_memory.load(Relaxed) {
             0 => self.client_memory,
-            limit => self.client_memory.min(limit / self.doors.len()),
+            limit => self.client_memory.min((limit / self.doors.len()).max(CLIENT_MEMORY_LEAST)),
         }
     }
 

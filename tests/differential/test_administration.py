@@ -57,6 +57,7 @@ EVERYTHING = """
 PING; ECHO x; CLIENT SETNAME who; SET k v; MSET a 1 b 2 c 3 d 4; CONFIG SET masterauth secret
 CONFIG SET maxmemory-policy noeviction; AUTH default nopass; ACL SETUSER someone off; ACL LIST
 MULTI; SET a 2; PING; SET b 3; EXEC; EVAL "return 1" 0; GET k; NOSUCH; SET
+KEYS ?; DBSIZE; KEYS ?; KEYS nothing
 """
 
 

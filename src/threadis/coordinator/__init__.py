@@ -92,12 +92,12 @@ class Coordinator:
         self._busy = Busy(core, links, self.locks, taught.workers)
         self._library = Library(links, self.locks, taught, self._busy)
         is_valkey = self.clients.dialect.is_valkey
-        self._pause = Pause(core, self._library, takes_more=is_valkey)
-        self._monitoring = Monitoring(core, links, start.databases)
-        callers = Callers(self._monitoring)
-        self._logs = Logs(core, links, callers)
         # Servers that have CLIENT NO-TOUCH run a blocked command again when it is woken.
         is_7_2 = any(row.name == "client|no-touch" for row in rows)
+        self._pause = Pause(core, self._library, takes_more=is_valkey, wraps=not is_7_2)
+        self._monitoring = Monitoring(core, links, start.databases)
+        callers = Callers(self._monitoring)
+        self._logs = Logs(core, links, callers, rows)
         self._tracking = Tracking(core, links, self.clients, tracks_what_is_read=is_7_2)
         self._users = Users(core, links, self.locks, self.clients, start, tell)
         self.clients.has_user = self._users.has

@@ -18,6 +18,7 @@ from threadis.coordinator import output_limits
 from threadis.coordinator.acl_file import AclFile
 from threadis.coordinator.allowed import is_allowed
 from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.numbers import integer
 from threadis.coordinator.output_limits import UNITS, OutputLimits
 from threadis.coordinator.shares import Shares
 from threadis.coordinator.users import Users
@@ -338,7 +339,7 @@ def _checked(name: str, value: str) -> str:
                 raise ValueError(name, "argument must be a memory or percent value") from None
         case "maxclients" | "timeout" | "tcp-keepalive":
             least, most = (1, 2**32 - 1) if name == "maxclients" else (0, 2**31 - 1)
-            if not re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value):
+            if integer(value.encode()) is None:
                 raise ValueError(name, "argument couldn't be parsed into an integer")
             if not least <= int(value) <= most:
                 raise ValueError(name, f"argument must be between {least} and {most} inclusive")

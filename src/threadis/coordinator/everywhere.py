@@ -77,7 +77,10 @@ class Everywhere:
         if not WHOLE.fullmatch(replicas) or not WHOLE.fullmatch(timeout) or int(timeout) < 0:
             # An instance says what is wrong
             return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
-        waits = int(replicas) > 0 and command.token is None
+        wanted = int(replicas)
+        # Servers keep the number of who waits in 32 bits.
+        is_short = wanted > 0 and (wanted + 2**31) % 2**32 > 2**31
+        waits = is_short and command.token is None
         if waits and not await self._until(command, time.monotonic(), int(timeout)):
             return LEFT
         return resp.encode(0)

@@ -23,11 +23,14 @@ NEVER: Final = 2**63 - 1  # milliseconds
 class Pause:
     """The one pause of all clients."""
 
-    def __init__(self, core: _core.Proxy, library: Library, *, takes_more: bool) -> None:
+    def __init__(
+        self, core: _core.Proxy, library: Library, *, takes_more: bool, wraps: bool
+    ) -> None:
         self._core = core
         self._library = library
         self._held: dict[ClientKey, asyncio.Future[bool]] = {}  # True: go on, False: it has left
         self._takes_more = takes_more  # Valkey ignores the mode if more arguments follow
+        self._wraps = wraps  # Redis 7.0 reckons such an end as one that is over
         self._what = NOTHING
         self._sleepers = 0
         self._end = 0.0  # monotonic seconds
@@ -47,9 +50,10 @@ class Pause:
             return resp.error("ERR timeout is not an integer or out of range")
         if milliseconds < 0:
             return resp.error("ERR timeout is negative")
-        if milliseconds > NEVER - int(time.time() * 1000):
+        if milliseconds <= NEVER - int(time.time() * 1000):
+            self._end = max(self._end, time.monotonic() + milliseconds / 1000)
+        elif not self._wraps:
             return resp.error("ERR timeout is out of range")
-        self._end = max(self._end, time.monotonic() + milliseconds / 1000)
         if what > self._what:
             self._what = what
             self._tell()

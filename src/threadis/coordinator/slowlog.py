@@ -18,8 +18,9 @@ from typing import Any, Final
 import hiredis
 
 from threadis import _core, ours, resp
-from threadis.commands import SCRIPTS
+from threadis.commands import SCRIPTS, Row
 from threadis.coordinator.callers import Caller, Callers
+from threadis.coordinator.halves import Entry, Halves
 from threadis.coordinator.links import LinkError, Links, Words
 from threadis.coordinator.migrating import OPTIONS
 from threadis.coordinator.tasks import Tasks
@@ -40,14 +41,15 @@ LENGTHS: Final = {
     b"large-reply": b"commandlog-large-reply-max-len",
 }
 
-Entry = list[Any]  # time, amount, arguments, address, name
-
 
 class Log:
     """One kind of log over all instances."""
 
-    def __init__(self, links: Links, callers: Callers, get: list[bytes], length: bytes) -> None:
+    def __init__(
+        self, links: Links, callers: Callers, get: list[bytes], length: bytes, halves: Halves
+    ) -> None:
         self._links, self._callers, self._get, self._length = links, callers, get, length
+        self._halves = halves
         self._entries: list[tuple[int, Entry]] = []  # with their ids, oldest first
         self._seen: dict[tuple[int, int], int] = {}  # instance and process: last id seen there
         self._last_id = -1
@@ -100,7 +102,10 @@ class Log:
             seen = self._seen.get(process, -1)
             for row in reversed(found):  # oldest first
                 if row[0] > seen and (whose := self._whose(row)):
-                    new.append([*row[1:4], *whose])
+                    entry = [*row[1:4], *whose]
+                    is_lane = row[5].startswith(ours.LANE)
+                    if not (is_lane and self._halves.join(index, entry)):
+                        new.append(entry)
             self._seen[process] = max([seen, *(row[0] for row in found)])
         self._take(new)
         return self._entries[::-1]
@@ -135,7 +140,10 @@ class Log:
 class Logs:
     """Answers SLOWLOG and COMMANDLOG."""
 
-    def __init__(self, core: _core.Proxy, links: Links, callers: Callers) -> None:
+    def __init__(
+        self, core: _core.Proxy, links: Links, callers: Callers, rows: Sequence[Row]
+    ) -> None:
+        everywhere = {row.name for row in rows if row.route == "all"}
         self._core, self._links, self._callers = core, links, callers
         self._threshold: int | None = None  # microseconds; None: to be asked for
         self._tasks = Tasks()
@@ -148,6 +156,7 @@ class Logs:
                 if kind == b"slow"
                 else [b"COMMANDLOG", b"GET", b"-1", kind],
                 length,
+                Halves(everywhere),
             )
             for kind, length in LENGTHS.items()
         }

@@ -1,6 +1,8 @@
 """Clients that wait for keys: one queue a key, longest waiting first."""
 
 import asyncio
+import math
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ TYPES: Final = {  # of the value a command waits for
 MOVES: Final = ("blmove", "brpoplpush")
 POPS: Final = ("blpop", "brpop", "bzpopmin", "bzpopmax")
 COUNTED: Final = ("blmpop", "bzmpop")
+LEAST: Final = 0.001  # seconds for which servers let somebody wait at least
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
 
@@ -118,9 +121,15 @@ def _number(word: bytes) -> float:
     """Seconds as C's strtold reads them; negative if it is none."""
     try:
         is_hex = b"x" in word.lower()
-        return float.fromhex(word.decode()) if is_hex else float(word)
+        number = float.fromhex(word.decode()) if is_hex else float(word)
     except (ValueError, OverflowError):
         return -1
+    # What is nothing to us need not be nothing to C, which has more digits.
+    digits = word.lower().partition(b"p" if is_hex else b"e")[0]
+    if number == 0 and re.search(b"[1-9a-f]", digits):
+        number = math.copysign(LEAST, number) / 2
+    # Servers round up to whole milliseconds: a little less than nothing is no limit.
+    return 0 if -LEAST < number < 0 else number
 
 
 @dataclass(eq=False, slots=True)
