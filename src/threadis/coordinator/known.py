@@ -23,6 +23,7 @@ class Tries:
 
     count: int = 0
     undone: int = 0  # of these, which had to be
+    compiles: bool | None = None  # what makes that possible has room in front; None: not known yet
 
     def is_hopeless(self) -> bool:
         """Whether no more should be tried."""

@@ -39,13 +39,16 @@ from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.reading import Reach, names_commands, reach
 from threadis.coordinator.table import Access
 from threadis.coordinator.taught import Taught
-from threadis.coordinator.undo import UNDONE, Undo, is_tame, name_of
+from threadis.coordinator.undo import UNDONE, Undo, code_of, is_tame, name_of
 from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
 
 KNOWN_LIMIT = 10_000  # scripts we remember something about
 TRIES = 100  # runs in place that only read, each with more keys
 QUOTES = (b"'", b'"')
+# Lua limits names and depth: there may be no room for what stands in front of a script.
+COMPILES = b"return loadstring(ARGV[1]) and 1 or 0"
+YES, NO = b":1\r\n", b":0\r\n"
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 
 
@@ -216,6 +219,11 @@ class Scripts:
         keys = [key for key in call.keys if self._table.owner(call.db, key) == index]
         is_apart = len(keys) < len(call.keys)
         script = self._undo.wrap(call.body, is_apart=is_apart)
+        if tries.compiles is None:
+            answer = (await self._links.raw(index, [[b"EVAL", COMPILES, b"0", code_of(script)]]))[0]
+            tries.compiles = {YES: True, NO: False}.get(answer)
+        if not tries.compiles:
+            return None
         # Servers ask for rights to what are keys: apart, all are arguments, their number too.
         head = [b"EVAL", script, b"0"] if is_apart else [b"EVAL", script]
         trial = replace(call, keys=keys, words=[*head, *call.words[2:]])

@@ -68,12 +68,17 @@ class Undo:
 
     def wrap(self, script: bytes, *, is_apart: bool = False) -> bytes:
         """Return the script with the means to undo it; if apart, for keys that are arguments."""
-        end = script.find(b"\n") + 1 if script.startswith(b"#!") else 0
-        head, body = script[:end] + CUT * is_apart, script[end:]
+        body = code_of(script)
+        head = script.removesuffix(body) + CUT * is_apart
         if PUBLISH in script.lower():
             call = b"return (select(2, " + self._maker + b"(redis, true)))(function(redis, ...) "
             return head + call + body + b"\nend, ...)"
         return head + b"local redis = " + self._maker + b"(redis); " + body
+
+
+def code_of(script: bytes) -> bytes:
+    """Return a script without the first line that says how to run it."""
+    return script[script.find(b"\n") + 1 :] if script.startswith(b"#!") else script
 
 
 def is_tame(script: bytes) -> bool:
