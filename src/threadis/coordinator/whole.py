@@ -145,15 +145,16 @@ class Sweep:
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % self._db]
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
+        is_unknown = False
         while True:
             try:
                 await self._nothing_on_its_way(index)
-                if has_begun and await self._is_there(index, mark):
+                if is_unknown and await self._is_there(index, mark):
                     return resp.OK
                 return await self._block(index, [self._words, hidden, *records, back], self._db)
             except (LinkError, RefusedError) as error:
-                has_begun = has_begun or isinstance(error, UnknownOutcomeError)
-                if not has_begun:
+                is_unknown = is_unknown or isinstance(error, UnknownOutcomeError)
+                if not (has_begun or is_unknown):
                     raise
                 if loop.time() > deadline:
                     raise UnknownOutcomeError(
