@@ -112,3 +112,43 @@ def test_a_script_of_one_who_tracks_has_run_although_another_instance_is_lost(
         os.kill(other, signal.SIGKILL)
         assert client.read().number == 1
     client.close()
+
+
+ASKED = [
+    "LATENCY LATEST", "LATENCY HISTORY command", "LATENCY HISTOGRAM", "LATENCY RESET",
+    "LATENCY GRAPH command", "LATENCY DOCTOR", "LASTSAVE", "ROLE", "RANDOMKEY", "DBSIZE", "KEYS *",
+    "SCAN 0", "MEMORY STATS", "MEMORY DOCTOR", "MEMORY PURGE", "SLOWLOG GET", "SLOWLOG LEN",
+    "SLOWLOG RESET", "ACL LOG", "ACL LOG RESET", "ACL LIST", "ACL GETUSER default", "ACL SAVE",
+    "ACL SETUSER bob on", "ACL DELUSER bob", "ACL DRYRUN default GET a", "CONFIG GET maxmemory",
+    "CONFIG GET *", "CONFIG REWRITE", "CONFIG RESETSTAT", "CONFIG SET maxmemory 1gb",
+    "CONFIG SET notify-keyspace-events KEA", "INFO", "INFO commandstats", "FUNCTION LIST",
+    "FUNCTION DUMP", "FUNCTION STATS", "FUNCTION FLUSH", "FUNCTION DELETE lib", "SCRIPT FLUSH",
+    "SCRIPT EXISTS abc", "SCRIPT LOAD return(1)", "DEBUG DIGEST", "FLUSHALL", "FLUSHDB",
+    "SWAPDB 0 1", "BGSAVE", "BGREWRITEAOF", "SAVE", "WAIT 0 0", "CLIENT LIST", "CLIENT INFO",
+    "CLIENT KILL ID 99999", "CLIENT NO-EVICT ON", "CLIENT TRACKING ON", "RENAME a b", "COPY a b",
+    "MSET a 1 b 2 c 3", "BLPOP a b c 1", "XREAD BLOCK 100 STREAMS a b $ $", "SUNIONSTORE a b c",
+    "SORT a BY w_* STORE b", "EVAL return(1) 0", "EVAL return(1) 3 a b c", "WATCH a b c",
+    "SUBSCRIBE a", "PSUBSCRIBE a*", "SSUBSCRIBE a", "UNSUBSCRIBE", "PUBLISH a x",
+    "PUBSUB CHANNELS", "MONITOR", "MODULE LIST", "OBJECT FREQ a", "COMMAND COUNT", "TIME",
+]  # fmt: skip
+
+
+def test_everything_is_answered_while_a_script_runs(
+    threadis: Callable[..., Threadis], stock_server: Server
+) -> None:
+    """With BUSY, or with what can be known without the instance that runs it."""
+    flags = ["--server", stock_server.path, "--instances", "3", "--enable-debug-command", "yes"]
+    running = threadis(*flags)
+    admin, script = (Connection(("127.0.0.1", running.port)) for _ in range(2))
+    assert admin.ask("CONFIG", "SET", "lua-time-limit", "10").raw == b"+OK\r\n"
+    script.send(pack("EVAL", FOREVER, 1, "a"))
+    until(lambda: admin.ask("GET", "a").raw.startswith(b"-BUSY"), "it runs")
+    for line in ASKED:
+        client = Connection(("127.0.0.1", running.port))
+        assert b"internal error" not in client.ask(*line.split()).raw, line
+        client.close()
+    assert admin.ask("SCRIPT", "KILL").raw == b"+OK\r\n"
+    assert script.read().is_error
+    assert "Traceback" not in running.log()
+    for connection in (admin, script):
+        connection.close()

@@ -50,6 +50,9 @@ impl Verb {
     }
 }
 
+/// An instance that runs a script for long takes no subscriptions.
+const BUSY: &str = "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+
 impl Worker {
     /// Runs a command about subscriptions.
     pub(crate) fn pubsub(&mut self, place: usize, verb: Verb, args: Args) -> Taken {
@@ -64,6 +67,7 @@ impl Worker {
             return Taken::NotYet;
         }
         match verb {
+            Verb::Subscribe(_) if self.shared.settings.busy().is_some() => self.refuse(place, BUSY),
             Verb::Subscribe(kind) => self.subscribe(place, kind, args),
             Verb::Unsubscribe(kind) => self.unsubscribe(place, kind, args),
             Verb::Publish(kind) => self.publish_message(place, kind, args.get(1), args.get(2)),

@@ -132,7 +132,7 @@ class Acl:
             known = merged.setdefault(entry.what, entry)
             if known is not entry:
                 known.count += entry.count
-        _, most = await self._links.call(everyone[0], b"CONFIG", b"GET", b"acllog-max-len")
+        _, most = await self._links.call_surely(everyone[0], b"CONFIG", b"GET", b"acllog-max-len")
         count = min(int(args[2]) if len(args) > 2 else DEFAULT_COUNT, int(most))
         return resp.array([one.encode() for one in list(merged.values())[:count]])
 

@@ -185,7 +185,7 @@ class Configuration:
         if name in self._values:
             return self._values[name].encode()
         names = [b"CONFIG", b"GET", name.encode()]
-        reply = await self._links.call(self._links.any_ready(), *names)
+        reply = await self._links.call_surely(self._links.any_ready(), *names)
         return reply[1] if len(reply) > 1 else None
 
     async def _set(self, wanted: dict[str, bytes], within: int | None) -> bytes:

@@ -67,7 +67,7 @@ class Everywhere:
 
     async def _role(self, command: _core.Command) -> bytes:
         """ROLE: a primary without replicas, whose writes are those of all instances."""
-        replies = [value(reply) for reply in await self._all(command)]
+        replies = await self._links.call_all(*command.args)
         offset = sum(reply[1] for reply in replies)
         return resp.encode([replies[0][0], offset, []])
 

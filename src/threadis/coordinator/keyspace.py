@@ -1,6 +1,5 @@
 """Commands about the keyspace as a whole."""
 
-import asyncio
 import random
 
 import hiredis
@@ -15,10 +14,7 @@ SCAN_COUNT = 10  # keys that SCAN looks at if the client does not say how many
 async def random_key(command: _core.Command, links: Links) -> bytes:
     """RANDOMKEY: an instance is drawn by how many keys it has, so every key is as likely."""
     db = command.info.db
-    sizes = await asyncio.gather(
-        *(links.call(index, b"DBSIZE", db=db) for index in range(links.count))
-    )
-    left = dict(enumerate(sizes))
+    left = dict(enumerate(await links.call_all(b"DBSIZE", db=db)))
     while any(left.values()):
         index = random.choices(list(left), weights=list(left.values()))[0]  # noqa: S311
         key = await links.call(index, b"RANDOMKEY", db=db)
@@ -97,4 +93,4 @@ async def _is_small(links: Links, db: int, count: int) -> bool:
         sizes = await links.call_all(b"DBSIZE", db=db)
     except LinkError:
         return False
-    return all(isinstance(size, int) for size in sizes) and sum(sizes) <= count
+    return bool(sum(sizes) <= count)

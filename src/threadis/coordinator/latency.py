@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import hiredis
-
 from threadis import _core, resp
 from threadis.coordinator.links import Kind, Links, value
 from threadis.coordinator.tallies import Tallies
@@ -75,8 +73,6 @@ class Latency:
         """As many calls as clients made; how long they took, the instances have measured."""
         buckets: dict[str, dict[int, int]] = {}
         for part in await self._links.call_all(*command.args):
-            if isinstance(part, hiredis.ReplyError):
-                return resp.error(str(part))
             for name, row in zip(part[::2], part[1::2], strict=True):
                 counts, before = buckets.setdefault(name.decode(), {}), 0
                 for bucket, total in zip(row[3][::2], row[3][1::2], strict=True):

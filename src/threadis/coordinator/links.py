@@ -224,9 +224,17 @@ class Links:
         """
         return value((await self.raw(index, [args], db=db))[0])
 
+    async def call_surely(self, index: int, *args: bytes, db: int = 0) -> Any:
+        """Ask one instance; raises LinkError also if it refuses: it runs a script, say."""
+        reply = await self.call(index, *args, db=db)
+        if isinstance(reply, hiredis.ReplyError):
+            raise LinkError(str(reply))
+        return reply
+
     async def call_all(self, *args: bytes, db: int = 0) -> list[Any]:
-        """Ask every instance at once; raises LinkError if one does not answer."""
-        return await asyncio.gather(*(self.call(index, *args, db=db) for index in self.everyone()))
+        """Ask every instance at once; raises LinkError if one does not answer, or refuses."""
+        asked = (self.call_surely(index, *args, db=db) for index in self.everyone())
+        return await asyncio.gather(*asked)
 
     async def raw(
         self,

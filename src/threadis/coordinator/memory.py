@@ -3,9 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-import hiredis
-
-from threadis import _core, ours, resp
+from threadis import _core, ours
 from threadis.coordinator.latency import encoded
 from threadis.coordinator.links import Links
 
@@ -28,12 +26,7 @@ class Memory:
 
     async def stats(self, command: _core.Command) -> bytes:
         """MEMORY STATS."""
-        parts = []
-        for reply in await self._links.call_all(*command.args):
-            if isinstance(reply, hiredis.ReplyError):
-                return resp.error(str(reply))
-            parts.append(_as_map(reply))
-        merged = merge(parts)
+        merged = merge([_as_map(one) for one in await self._links.call_all(*command.args)])
         for name in [name for name in merged if self._is_hidden(name)]:
             del merged[name]
         return encoded(merged, command.info.resp)

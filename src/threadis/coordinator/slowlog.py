@@ -15,8 +15,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-import hiredis
-
 from threadis import _core, ours, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator.callers import Caller, Callers
@@ -87,14 +85,11 @@ class Log:
 
     async def _read(self) -> list[tuple[int, Entry]]:
         names = [b"CONFIG", b"GET", self._length]
-        limit = await self._links.call(self._links.any_ready(), *names)
-        if isinstance(limit, hiredis.ReplyError):
-            raise LinkError(str(limit))
+        limit = await self._links.call_surely(self._links.any_ready(), *names)
         self._most = int(limit[1])
         ready = self._links.ready()
-        answers = await asyncio.gather(*(self._links.call(index, *self._get) for index in ready))
-        if refusal := next((one for one in answers if isinstance(one, hiredis.ReplyError)), None):
-            raise LinkError(str(refusal))
+        asked = (self._links.call_surely(index, *self._get) for index in ready)
+        answers = await asyncio.gather(*asked)
         # All have answered: from here on nothing is lost half way
         new: list[Entry] = []
         for index, found in zip(ready, answers, strict=True):
