@@ -56,7 +56,7 @@ use letters::{
 use lines::Lines;
 use placement::PyPlacement;
 use pubsub::{Interest, Said, Subscribe, Subscribed, Upstreams};
-use replies::{Replies, elements};
+use replies::{Replies, elements, pack_all};
 use rows::CommandRow;
 use scripts::{KnownScripts, Overdue, Strayed};
 use thread::start_thread;
@@ -69,7 +69,7 @@ mod _core {
     use super::{
         ClientList, Command, Heard, Left, Logged, Proxy, Ran, Replies, SentTooMuch, Stopped, Tally,
         build_profile, denied, elements, glob_matches, is_our_channel, is_our_name, is_record,
-        note_denied, our_prefix, record_prefix, slot, unique_name,
+        note_denied, our_prefix, pack_all, record_prefix, slot, unique_name,
     };
     #[pymodule_export]
     use super::{FinishedCommits, KnownScripts, Locked, Overdue, PyLockTable, Strayed, Unsettled};

@@ -556,6 +556,8 @@ class Replies:
     def __new__(cls, pushes: bool = False) -> Replies: ...
     def feed(self, data: bytes) -> None:
         """Add what was read."""
+    def take(self, count: int) -> list[bytes]:
+        """Take so many complete replies, or as many as there are; raises ValueError."""
     def next(self) -> bytes | None:
         """Take the next complete reply, as it came; raises ValueError if it cannot be one."""
 
@@ -679,8 +681,13 @@ class Placement:
         """Tell the slot of a key, unless its database is pinned."""
     def instance(self, db: int, key: bytes) -> int:
         """Tell the instance of a key in a database."""
+    def instances(self, db: int, keys: Sequence[bytes]) -> list[int]:
+        """Tell the instances of many keys in a database."""
     def part(self, key: bytes) -> tuple[int, int, int | None]:
         """Tell begin and end of what decides about a key, and the number of the rule."""
+
+def pack_all(commands: Sequence[Sequence[bytes]]) -> bytes:
+    """Put many commands in canonical form."""
 
 def elements(reply: bytes) -> list[bytes]:
     """Split an array, set or map into its elements, as they came; raises ValueError."""

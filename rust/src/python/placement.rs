@@ -4,6 +4,7 @@ use crate::placement::{Edge, Placement, Rule};
 use crate::slot::SlotMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use std::sync::Arc;
 
 /// A rule: its literals, and where its braces are.
@@ -43,6 +44,12 @@ impl PyPlacement {
     /// The instance of a key in a database.
     fn instance(&self, db: u32, key: &[u8]) -> u16 {
         self.0.instance(db, key)
+    }
+
+    /// The instances of many keys in a database.
+    #[allow(clippy::needless_pass_by_value, reason = "Python hands values over")]
+    fn instances(&self, db: u32, keys: Vec<PyBackedBytes>) -> Vec<u16> {
+        keys.iter().map(|key| self.0.instance(db, key)).collect()
     }
 
     /// Begin and end of what decides about a key, and the number of the rule that says so.

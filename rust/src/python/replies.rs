@@ -2,8 +2,10 @@
 //! a client is byte for byte what the instance said.
 
 use crate::reply::{Broken, Cutter};
+use crate::request::{push_array, push_bulk};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 /// What a connection has received, reply by reply.
@@ -34,6 +36,16 @@ impl Replies {
         self.buffer.extend_from_slice(data);
     }
 
+    /// The next complete replies, as they came: so many, or as many as there are.
+    fn take<'py>(&mut self, py: Python<'py>, count: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let mut found = Vec::new();
+        while found.len() < count {
+            let Some(reply) = self.next(py)? else { break };
+            found.push(reply);
+        }
+        Ok(found)
+    }
+
     /// The next complete reply, as it came.
     fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let rest = &self.buffer[self.start..];
@@ -46,6 +58,20 @@ impl Replies {
         self.start += length;
         Ok(Some(PyBytes::new(py, &rest[..length])))
     }
+}
+
+/// Many commands in canonical form.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value, reason = "Python hands values over")]
+pub(super) fn pack_all(py: Python<'_>, commands: Vec<Vec<PyBackedBytes>>) -> Bound<'_, PyBytes> {
+    let mut packed = Vec::new();
+    for words in &commands {
+        push_array(&mut packed, words.len());
+        for word in words {
+            push_bulk(&mut packed, word);
+        }
+    }
+    PyBytes::new(py, &packed)
 }
 
 /// The elements of an array, set, map or push, as they came; an empty list for anything else.

@@ -7,18 +7,20 @@ does not matter to the server, so a change in another one is a false alarm.
 """
 
 import asyncio
+import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from threadis import _core, resp
-from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, pack, value
+from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, value
 from threadis.coordinator.tasks import Tasks, insist
 
 log = logging.getLogger(__name__)
 
 STALE_LIMIT: Final = 10_000  # armed keys of an instance for which nobody waits any more
+AT_ONCE: Final = 1000  # keys that are armed before others have their turn
 
 Place = tuple[int, bytes]  # database, key
 
@@ -60,9 +62,10 @@ class Alarms:
 
     async def arm(self, places: Collection[Place]) -> list[Place]:
         """Hear of the next change; returns those that exist. LinkError if that cannot be."""
-        link = await self._open()
-        answers = [self._ask(link, place) for place in places]
-        await asyncio.gather(*answers)
+        rest = iter(places)
+        while some := list(itertools.islice(rest, AT_ONCE)):
+            link = await self._open()
+            await asyncio.gather(*self._ask(link, some))
         return [place for place in places if not self.is_absent(place)]
 
     def forget(self, key: bytes) -> None:
@@ -90,18 +93,22 @@ class Alarms:
                 self._link = await opened
             return self._link
 
-    def _ask(self, link: Link, place: Place) -> asyncio.Future[None]:
-        """Read a key: MEMORY USAGE counts as no hit or miss, and does not touch it."""
-        db, key = place
-        if link.db != db:
-            link.db = db
-            link.writer.write(pack([b"SELECT", b"%d" % db]))
-            self._asked.append(None)
-        link.writer.write(pack([b"MEMORY", b"USAGE", key, b"SAMPLES", b"1"]))
-        answer = asyncio.get_running_loop().create_future()
-        self._asked.append((place, answer))
-        self._stale.pop(key, None)
-        return answer
+    def _ask(self, link: Link, places: Iterable[Place]) -> list[asyncio.Future[None]]:
+        """Read keys: MEMORY USAGE counts as no hit or miss, and does not touch them."""
+        loop, answers = asyncio.get_running_loop(), []
+        commands: list[Words] = []
+        for db, key in places:
+            if link.db != db:
+                link.db = db
+                commands.append([b"SELECT", b"%d" % db])
+                self._asked.append(None)
+            commands.append([b"MEMORY", b"USAGE", key, b"SAMPLES", b"1"])
+            answer: asyncio.Future[None] = loop.create_future()
+            answers.append(answer)
+            self._asked.append(((db, key), answer))
+            self._stale.pop(key, None)
+        link.writer.write(_core.pack_all(commands))
+        return answers
 
     async def _listen(self, opened: asyncio.Future[Link]) -> None:
         """Read what the instance says, until the connection ends; then begin again."""

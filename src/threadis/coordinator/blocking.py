@@ -11,12 +11,13 @@ A client waits here, not on an instance::
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.commands import SCRIPTS
-from threadis.coordinator import scarcity, streams
+from threadis.coordinator import looking, scarcity, streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.answer import Handler, Reply
 from threadis.coordinator.departures import LEFT, Departures
@@ -259,10 +260,14 @@ class Blocking:
             return await execution.execute(wish.move(), db, kind, token)
         if wish.streams:
             return await execution.execute(wish.without_block(), db, kind, token)
+
+        async def ask(index: int, commands: list[Words]) -> list[bytes]:
+            return await self._serving.raw(index, commands, db, kind)
+
         reply = resp.null_array(kind.resp)
-        for key in wish.keys:
-            owner = self._table.owner(db, key)
-            _, reply = await self._serving.block(owner, wish.only(key), key, db, kind)
+        owner = partial(self._table.owner, db)
+        async for key in looking.present(wish.keys, owner, ask):
+            _, reply = await self._serving.block(owner(key), wish.only(key), key, db, kind)
             if reply not in resp.NULLS:
                 break
         return reply
@@ -289,18 +294,24 @@ class Blocking:
         read = streams.parse(args)
         if read is None:
             return args, None
-        ids = list(read.ids)
+        new = [key for key, entry in zip(read.keys, read.ids, strict=True) if entry == streams.NEW]
         last: dict[bytes, bytes] = {}
-        for at, key in enumerate(read.keys):
-            if ids[at] == streams.NEW and key not in last:
-                index = self._table.owner(db, key)
-                question: list[Words] = [[b"XINFO", b"STREAM", key]]
-                reply = (await self._serving.raw(index, question, db, Kind()))[0]
-                if reply.startswith(b"-WRONGTYPE"):
-                    return args, reply
-                info = value(reply)
-                is_there = isinstance(info, list)
-                last[key] = info[info.index(b"last-generated-id") + 1] if is_there else b"0-0"
-            if ids[at] == streams.NEW:
-                ids[at] = last[key]
+
+        async def ask(index: int, commands: list[Words]) -> list[bytes]:
+            return await self._serving.raw(index, commands, db, Kind())
+
+        infos = looking.replies(
+            list(dict.fromkeys(new)),
+            partial(self._table.owner, db),
+            lambda key: [b"XINFO", b"STREAM", key],
+            ask,
+        )
+        async for key, reply in infos:
+            if reply.startswith(b"-WRONGTYPE"):
+                return args, reply
+            info = value(reply)
+            is_there = isinstance(info, list)
+            last[key] = info[info.index(b"last-generated-id") + 1] if is_there else b"0-0"
+        named = zip(read.keys, read.ids, strict=True)
+        ids = [last[key] if entry == streams.NEW else entry for key, entry in named]
         return [*args[: len(args) - len(ids)], *ids], None

@@ -74,8 +74,9 @@ class Borrowing:
         for access in keys:
             wanted[access.key] = wanted.get(access.key, False) or access.reads
         by_owner: dict[int, dict[bytes, bool]] = defaultdict(dict)
-        for key, reads in wanted.items():
-            by_owner[self._table.owner(db, key)][key] = reads
+        owners = self._table.owners_by_name(db, list(wanted))
+        for (key, reads), owner in zip(wanted.items(), owners, strict=True):
+            by_owner[owner][key] = reads
         found = await asyncio.gather(
             *(self._fetch_from(index, names, db) for index, names in by_owner.items())
         )

@@ -63,7 +63,7 @@ class Execution:
         keys = list(parsed.keys)
         if parsed.row.name in ("sort", "sort_ro"):
             keys = await sort_keys(self, parsed, db)
-        owners = {self.table.owner(db, access.key) for access in keys}
+        owners = set(self.table.owners_of(db, keys))
         if len(owners) <= 1 and not plans.other_databases(parsed, db):
             # One server can do it; without keys it will say what is wrong. But not between the
             # look and the write of someone who works on several instances.
@@ -88,7 +88,12 @@ class Execution:
         self, names: list[Key], within: int | None = None
     ) -> AbstractAsyncContextManager[Lock]:
         """Lock keys, with nothing in flight to their instances."""
-        instances = {self.table.owner(db, key) for db, key, _ in names}
+        by_db: dict[int, list[bytes]] = defaultdict(list)
+        for db, key, _ in names:
+            by_db[db].append(key)
+        instances = {
+            index for db, keys in by_db.items() for index in self.table.owners_by_name(db, keys)
+        }
         return self.locks.hold([*names, *self.locality.locks(names)], instances, within)
 
     async def borrow(
@@ -125,7 +130,8 @@ class Execution:
 
     def need_memory(self, commands: Iterable[Sequence[bytes]]) -> bool:
         """Whether a server without memory refuses one of these."""
-        return any(self.table.parse(words).row.needs_memory for words in commands)
+        rows = (self.table.look_up(words[:2]) for words in commands)
+        return any(row is None or row.needs_memory for row in rows)
 
     async def missing(self, keys: Iterable[Access], db: int) -> list[bytes]:
         """Find keys that are not there, although nobody has asked to remove them.
@@ -149,7 +155,7 @@ class Execution:
 
         While clients track, one of which none of them is: there, copies look like changes.
         """
-        owners = [self.table.owner(db, key) for key in keys]
+        owners = self.table.owners_by_name(db, keys)
         others = [index for index in self.links.ready() if index not in owners]
         if self.tracking.is_on and others:
             return others[0]

@@ -101,7 +101,7 @@ class Link:
 
     def send(self, *commands: Words) -> None:
         """Send commands, whose replies must be received next."""
-        packed = b"".join(map(pack, commands))
+        packed = _core.pack_all(commands)
         if len(packed) > self.limits.argument:
             self.limits.check(commands)
         self.writer.write(packed)
@@ -110,7 +110,11 @@ class Link:
         """Wait for so many replies; as ``ask``."""
         timer = None if wait is None else _Timer(self.reader, wait)
         try:
-            return [await self.next_reply() for _ in range(count)]
+            found = self.replies.take(count)
+            while len(found) < count:
+                found.append(await self.next_reply())
+                found += self.replies.take(count - len(found))
+            return found
         except BaseException as error:
             self.is_spoilt = True
             if isinstance(error, (OSError, TimeoutError, EOFError, ValueError)):

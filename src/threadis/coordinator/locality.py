@@ -57,6 +57,7 @@ class Locality:
         self._rules = rules
         self._pinned = dict(pins)
         self.has_pins = bool(pins)
+        self._decides = bool(rules or pins)  # about keys without a hash tag, too
 
     def home(self, db: int) -> int | None:
         """Tell the instance of a pinned database."""
@@ -90,7 +91,9 @@ class Locality:
         """What holders of keys of several instances lock too, so that no script of those keys'
         groups runs meanwhile: it may touch them without having declared them.
         """
-        found = dict.fromkeys((db, self.group(db, key)) for db, key, _ in names)
+        found = dict.fromkeys(
+            (db, self.group(db, key)) for db, key, _ in names if b"{" in key or self._decides
+        )
         return [(db, LOCK + group.prefix, False) for db, group in found if group]
 
 

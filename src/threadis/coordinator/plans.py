@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from threadis import resp
+from threadis.coordinator import looking
 from threadis.coordinator.events import NEW, telling
 from threadis.coordinator.links import Kind, Words, value
 from threadis.coordinator.locks import Key, Lock
@@ -59,6 +60,10 @@ class Job:
         where = self.db if db is None else db
         links = self.execution.links
         return await links.raw(self.owner(key, where), commands, db=where, kind=self.kind)
+
+    async def ask_instance(self, index: int, commands: list[Words]) -> list[bytes]:
+        """Send commands to an instance; the replies as they came."""
+        return await self.execution.links.raw(index, commands, db=self.db, kind=self.kind)
 
     async def refusal(self) -> bytes:
         """Say what is wrong with a command's syntax, in the server's words.
@@ -308,13 +313,14 @@ async def _move_member(job: Job) -> bytes:
 
 async def _pop_first(job: Job) -> bytes:
     """LMPOP, ZMPOP: the first key that has something."""
-    keys = [access.key for access in job.parsed.keys]
-    name, options = job.args[0], job.args[2 + len(keys) :]
-    reply = b""
-    for key in keys:
-        reply = (await job.raw(key, [[name, b"1", key, *options]]))[0]
-        if reply not in resp.NULLS:
-            break
+    first, *others = (access.key for access in job.parsed.keys)
+    name, options = job.args[0], job.args[3 + len(others) :]
+    reply = (await job.raw(first, [[name, b"1", first, *options]]))[0]  # or what is wrong with it
+    if reply in resp.NULLS:
+        async for key in looking.present(others, job.owner, job.ask_instance):
+            reply = (await job.raw(key, [[name, b"1", key, *options]]))[0]
+            if reply not in resp.NULLS:
+                break
     return reply
 
 

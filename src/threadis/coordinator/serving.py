@@ -9,7 +9,7 @@ import contextlib
 import contextvars
 import itertools
 import logging
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -94,15 +94,19 @@ class Serving:
         """Let a client wait."""
         for db, key in self.waiters.add(waiter):
             self._core.wait_for(db, key)
+        unarmed: dict[Alarms, list[Place]] = defaultdict(list)
         for place in waiter.places:
-            if not self.alarms(place).is_armed(place[1]):
-                self._spawn(self._arm(place), "an alarm")
+            alarms = self.alarms(place)
+            if not alarms.is_armed(place[1]):
+                unarmed[alarms].append(place)
+        for alarms, places in unarmed.items():
+            self._spawn(self._arm(alarms, places), "alarms")
 
-    async def _arm(self, place: Place) -> None:
-        """Arm an alarm, as soon as the instance can be reached; serve what is there meanwhile."""
-        while place in self.waiters:
+    async def _arm(self, alarms: Alarms, places: list[Place]) -> None:
+        """Arm alarms, as soon as the instance can be reached; serve what is there meanwhile."""
+        while places := [place for place in places if place in self.waiters]:
             try:
-                self.changed(await self.alarms(place).arm([place]))
+                self.changed(await alarms.arm(places))
             except LinkError:
                 await asyncio.sleep(RETRY)
             else:

@@ -2,11 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from threadis import _core, resp
+from threadis.coordinator import looking
 from threadis.coordinator.links import Words, value
 
 if TYPE_CHECKING:
@@ -77,11 +78,25 @@ async def read_streams(job: "Job") -> bytes:
     for index, (keys, ids) in groups.items():
         replies[index] = (await job.raw(keys[0], [read.words(keys, ids)]))[0]
     if any(reply.startswith(b"-") for reply in replies.values()):
-        for key in read.keys:
-            reply = (await job.raw(key, [read.only(key)]))[0]
+        async for _, reply in _of_each(job, read, _one_stream(read)):
             if reply.startswith(b"-"):
                 return reply
     return _merge(job, read, replies)
+
+
+Named = tuple[bytes, bytes]  # key, id
+
+
+def _one_stream(read: StreamRead) -> Callable[[Named], Words]:
+    return lambda named: read.words([named[0]], [named[1]])
+
+
+def _of_each(
+    job: "Job", read: StreamRead, question: Callable[[Named], Words]
+) -> AsyncIterator[tuple[Named, bytes]]:
+    """Ask a question about each stream."""
+    named = list(zip(read.keys, read.ids, strict=True))
+    return looking.replies(named, lambda one: job.owner(one[0]), question, job.ask_instance)
 
 
 async def read_groups(job: "Job") -> bytes:
@@ -89,12 +104,13 @@ async def read_groups(job: "Job") -> bytes:
     read = parse(job.args)
     if read is None:
         return await job.refusal()
-    for key, entry in zip(read.keys, read.ids, strict=True):
-        groups = value((await job.raw(key, [[b"XINFO", b"GROUPS", key]]))[0])
+    infos = _of_each(job, read, lambda named: [b"XINFO", b"GROUPS", named[0]])
+    async for (key, entry), info_reply in infos:
+        groups = value(info_reply)
         names = [_field(info, b"name") for info in groups] if isinstance(groups, list) else []
         if read.group not in names or not ID.fullmatch(entry):
             # Never delivers: it is an error, in the server's words.
-            reply = (await job.raw(key, [read.only(key)]))[0]
+            reply = (await job.raw(key, [read.words([key], [entry])]))[0]
             if reply.startswith(b"-"):
                 return reply
     parts = _by_owner(job, read)

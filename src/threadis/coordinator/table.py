@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import NamedTuple
 
 from threadis import _core
@@ -15,6 +17,9 @@ class Access(NamedTuple):
     reads: bool  # its value matters
     writes: bool
     removes: bool = False  # the key may be gone then
+
+
+_ACCESS = partial(tuple.__new__, Access)  # the quickest way to make one
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +51,11 @@ class Table:
             raise KeyError(args[0])
         name, positions = found
         row = self._rows[name]
-        keys = [
-            Access(
-                args[at],
-                reads=spec.access in ("RO", "RW"),
-                writes=row.writes and spec.access != "RO",
-                removes=spec.deletes,
-            )
-            for spec, spans in zip(row.keys, positions, strict=True)
-            for at in spans
-        ]
+        keys: list[Access] = []
+        for spec, places in zip(row.keys, positions, strict=True):
+            reads, writes = spec.access in ("RO", "RW"), row.writes and spec.access != "RO"
+            what = (repeat(reads), repeat(writes), repeat(spec.deletes))
+            keys += map(_ACCESS, zip(map(args.__getitem__, places), *what, strict=False))
         return Parsed(row, args, keys)
 
     def rows(self) -> Iterable[Row]:
@@ -73,4 +73,12 @@ class Table:
 
     def owners(self, parsed: Parsed, db: int) -> set[int]:
         """Return the instances of a command's keys."""
-        return {self.owner(db, access.key) for access in parsed.keys}
+        return set(self.owners_of(db, parsed.keys))
+
+    def owners_of(self, db: int, keys: Sequence[Access]) -> list[int]:
+        """Return the instance of each key of a command."""
+        return self.owners_by_name(db, [access[0] for access in keys])
+
+    def owners_by_name(self, db: int, keys: Sequence[bytes]) -> list[int]:
+        """Return the instance of each of many keys."""
+        return self._placed.instances(db, keys)

@@ -22,6 +22,7 @@ KINDS: Final = range(3)
 PATTERN: Final = 1
 
 RETRY = 0.05  # seconds between attempts to reach an instance that should be there
+COMPARED_MOST = 1_000_000  # patterns that an instance compares at once; Redis 7.0 one by one
 BATCH = 500  # names in one command: a millisecond of the loop's time
 
 
@@ -108,10 +109,15 @@ class Upstream:
 
         With the first name by which events may be heard, we hear all of them ourselves.
         """
-        for at in range(0, len(names), BATCH):
+        at = 0
+        while at < len(names):
             if self._fd != fd:
                 raise LinkError("the connection was lost")
-            made, batch = self._made[kind], dict.fromkeys(names[at : at + BATCH])
+            made, most = self._made[kind], BATCH
+            if kind == PATTERN:
+                most = max(1, min(BATCH, COMPARED_MOST // (len(made) + 1)))
+            batch = dict.fromkeys(names[at : at + most])
+            at += most
             if missing := [name for name in batch if name not in made]:
                 made.update(missing)
                 self._send(pack([SUBSCRIBE[kind], *missing]))
@@ -119,7 +125,8 @@ class Upstream:
             if not self._hears_events and any(concerns(kind, name) for name in missing):
                 self._hears_events = True
                 self._send(pack([SUBSCRIBE[PATTERN], self._core.events()]))
-            await asyncio.sleep(0)
+            # An instance compares each pattern with all it has: others come in between.
+            await (self._ping() if kind == PATTERN and at < len(names) else asyncio.sleep(0))
         if self._fd != fd:
             raise LinkError("the connection was lost")
 
