@@ -11,7 +11,7 @@ from threadis.server import Server
 
 CLIENTS = 400
 MEGABYTES = 40  # 400 descriptions of 400 clients take 150
-MANY_LINES = 110  # megabytes: 400 replies of 400 lines have 50
+MANY_LINES = 60  # megabytes: 400 lists of 400 clients, looked up for each, take 120
 
 LINES = [
     ("CLIENT", "TRACKING", "ON"),

@@ -2,13 +2,15 @@
 
 import contextlib
 import itertools
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from conftest import Threadis
-from raw import Address, Raw, bare_server, command
+from raw import Address, Raw, bare_server, command, keys_of
 from threadis.server import Server
 
 ROUNDS = 200
@@ -179,6 +181,27 @@ def events_heard(address: Address, kind: str, change: Callable[[Raw, str], None]
             listener.ask(subscribe.replace("SUB", "UNSUB"), words[1])
         speakers[0].ask("FLUSHALL")
         return found
+
+
+def test_an_instance_that_is_stopped_holds_up_nobody_who_writes(
+    threadis: Callable[..., Threadis], stock_server: Server
+) -> None:
+    flags = ("--server", stock_server.path, "--instances", "2", "--save", "", "--workers", "2")
+    running = threadis(*flags)
+    address, stopped = ("127.0.0.1", running.port), running.instance_pids()[1]
+    with Raw(address) as speaker, Raw(address) as listener:
+        speaker.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+        keys = list(itertools.islice(keys_of(0, 2), 50))
+        for key in keys:
+            assert speaker.ask("SET", key, 1) == b"+OK\r\n"
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            for key in keys:
+                listener.send(command("SUBSCRIBE", b"__keyspace@0__:" + key))
+                assert speaker.ask("SET", key, 2) == b"+OK\r\n"
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        assert b"subscribe" in listener.reply()
 
 
 @pytest.mark.parametrize("change", CHANGES)

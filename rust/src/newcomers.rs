@@ -62,6 +62,13 @@ impl Newcomers {
         self.note_oldest(&waiting);
     }
 
+    /// Those up to this number have had their time: nobody waits for them any more.
+    fn give_up(&self, newest: u64) {
+        let mut waiting = self.lock();
+        *waiting = waiting.split_off(&(newest + 1));
+        self.note_oldest(&waiting);
+    }
+
     fn note_oldest(&self, waiting: &BTreeSet<u64>) {
         self.oldest.store(waiting.first().copied().unwrap_or(NONE), SeqCst);
     }
@@ -147,12 +154,14 @@ impl Worker {
         if self.writers.is_empty() {
             return;
         }
-        let newcomers = &self.shared.registry.newcomers;
+        let shared = self.shared.clone();
+        let newcomers = &shared.registry.newcomers;
         let (waiting, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.writers)
             .into_iter()
             .partition(|one| newcomers.has_some(one.newest) && self.now < one.until);
         self.writers = waiting;
-        for Writer { place, generation, read, .. } in ready {
+        for Writer { place, generation, read, newest, .. } in ready {
+            newcomers.give_up(newest);
             let client = self.clients.get_mut(place);
             if let Some(client) = client.filter(|client| {
                 (client.generation, client.gate) == (generation, Gate::Round)
@@ -162,5 +171,34 @@ impl Worker {
                 self.open_gate(place);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_waits_for_those_who_came_before_it() {
+        let newcomers = Newcomers::default();
+        assert!(!newcomers.has_some(0));
+        let (first, second) = (newcomers.add(), newcomers.add());
+        assert!(newcomers.has_some(first) && newcomers.has_some(second));
+        newcomers.remove(Some(first));
+        assert!(!newcomers.has_some(first) && newcomers.has_some(second));
+        newcomers.remove(Some(second));
+        newcomers.remove(None);
+        assert!(!newcomers.has_some(second));
+    }
+
+    #[test]
+    fn who_is_not_heard_in_time_holds_up_no_later_write() {
+        let newcomers = Newcomers::default();
+        let (first, second) = (newcomers.add(), newcomers.add());
+        newcomers.give_up(first);
+        assert!(!newcomers.has_some(first) && newcomers.has_some(second));
+        newcomers.give_up(second);
+        newcomers.remove(Some(second));
+        assert!(!newcomers.has_some(second));
     }
 }
