@@ -28,8 +28,9 @@ build: $(VENV)/.built ## the virtual environment with threadis in it, editable
 
 $(VENV)/.built: $(SOURCES)
 	@command -v cc >/dev/null || { echo 'make: there is no C compiler (cc); on Debian: apt install gcc'; exit 1; }
+	@command -v python3 >/dev/null || { echo 'make: there is no python3; on Debian: apt install python3-venv'; exit 1; }
 	@command -v cargo >/dev/null || { echo 'make: there is no Rust (cargo); see https://rustup.rs'; exit 1; }
-	@$(BIN)/python -c '$(ENOUGH)' 2>/dev/null || { rm -rf $(VENV) && \
+	@$(BIN)/python -c 'import pip; $(ENOUGH)' 2>/dev/null || { rm -rf $(VENV) && \
 	  { python3 -c '$(ENOUGH)' || \
 	    { echo 'make: python3 is older than $(PYTHON); put a newer one first in PATH'; exit 1; }; } && \
 	  { python3 -m venv $(VENV) || \

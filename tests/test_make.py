@@ -48,8 +48,12 @@ def test_an_old_python_is_said_and_leaves_nothing(copy: Path, tmp_path: Path) ->
     assert not (copy / ".venv").exists()
 
 
-def test_an_environment_of_an_old_python_is_made_anew(copy: Path, tmp_path: Path) -> None:
-    program(copy / ".venv" / "bin" / "python", OLD)
+@pytest.mark.parametrize("what", ["of an old Python", "cut short"])
+def test_an_unusable_environment_is_made_anew(copy: Path, tmp_path: Path, what: str) -> None:
+    if what == "cut short":  # pip comes last
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", copy / ".venv"], check=True)
+    else:
+        program(copy / ".venv" / "bin" / "python", OLD)
     program(copy / ".venv" / "leftover", "")
     program(tmp_path / "bin" / "python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     make(copy, f"{tmp_path / 'bin'}:{os.environ['PATH']}")  # there is nothing to be built
@@ -61,8 +65,11 @@ def test_an_environment_of_an_old_python_is_made_anew(copy: Path, tmp_path: Path
     assert done.stdout == f"{sys.version_info[:2]}\n"
 
 
-@pytest.mark.parametrize(("missing", "hint"), [("cc", "apt install gcc"), ("cargo", "rustup.rs")])
-def test_a_missing_compiler_is_said(copy: Path, tmp_path: Path, missing: str, hint: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "hint"),
+    [("cc", "apt install gcc"), ("cargo", "rustup.rs"), ("python3", "there is no python3")],
+)
+def test_what_is_missing_is_said(copy: Path, tmp_path: Path, missing: str, hint: str) -> None:
     for name in ("sh", "find", "python3", "rm", "cc", "cargo"):
         if name != missing:
             program(tmp_path / "bin" / name, f'#!/bin/sh\nexec {shutil.which(name)} "$@"\n')
