@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 
 from conftest import Threadis
 from raw import Raw
@@ -102,6 +103,29 @@ def test_every_address_of_a_name_is_bound() -> None:
     shown = {one.address.rpartition(":")[0].strip("[]") for one in bound.listeners}
     bound.close()
     assert shown == wanted
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can put another /etc/hosts in place")
+def test_both_addresses_of_localhost_are_served(tmp_path: Path) -> None:
+    """As Debian's /etc/hosts names them; here, nobody but the start sees that file."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n::1 localhost\n")
+    sees = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    running = Threadis(
+        tmp_path / "data", tmp_path / "log", ["--host", "localhost", "--save", ""],
+        before=["unshare", "--mount", "sh", "-c", sees, str(hosts)],
+    )  # fmt: skip
+    try:
+        running.wait_until_serving()
+        for address in ("127.0.0.1", "::1"):
+            with redis.Redis(host=address, port=running.port) as client:
+                assert client.mset({"a": 1, "b": 2, "c": 3})
+    finally:
+        running.close()
 
 
 def test_an_address_that_is_named_twice_is_bound_once() -> None:
