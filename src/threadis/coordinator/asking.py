@@ -10,6 +10,8 @@ from typing import Final
 
 from tree_sitter import Node
 
+from threadis.coordinator.call import Call
+from threadis.coordinator.functions import UNCERTAIN, as_script
 from threadis.coordinator.reading import CALLS, HARMLESS, SERVERS, tree
 from threadis.coordinator.scopes import text, values
 
@@ -30,8 +32,13 @@ class Asking:
     asks: frozenset[bytes] | None
 
     @classmethod
-    def of(cls, script: bytes) -> "Asking | None":
+    def of(cls, call: Call) -> "Asking | None":
         """Read a script; None if it does not ask."""
+        script = call.body
+        if TELLS not in script:
+            return None
+        if call.is_function and (alone := as_script(script, call.words[1])) != UNCERTAIN:
+            script = alone
         if TELLS not in script:
             return None
         root = tree(script)
@@ -56,7 +63,12 @@ class Asking:
         return [name for name in denied if _has(self.runs, name)]
 
     def may_ask(self, denied: Collection[bytes]) -> set[bytes]:
-        """Find of what a guard is denied what would be answered wrongly."""
+        """Find of what a guard is denied what would be answered wrongly.
+
+        Who names nothing at all is not refused: he asks about what a guard may do, mostly.
+        """
+        if self.asks is self.runs is None:
+            return set()
         return {name for name in denied if _has(self.asks, name)}
 
 

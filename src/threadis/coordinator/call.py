@@ -8,6 +8,10 @@ from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.rights import Rights
 
 
+class ChangedError(Exception):
+    """A function is another one by now; nothing was run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One script to run."""
@@ -22,6 +26,12 @@ class Call:
     rights: Rights | None  # of its user; None: everything
     info: _core.ClientInfo
     body: bytes  # its text, or that of the function's library; empty if nobody has it
+    generation: int | None = None  # of functions, when the library was found; None: no function
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is one of a library."""
+        return self.generation is not None
 
 
 def declared(args: Sequence[bytes]) -> list[bytes] | None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from threadis.coordinator import fenced
 from threadis.coordinator.asking import Asking
 from threadis.coordinator.busy import Busy
-from threadis.coordinator.call import Call
+from threadis.coordinator.call import Call, ChangedError
 from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import (
@@ -20,6 +20,7 @@ from threadis.coordinator.guard import (
     judge,
     only_one,
 )
+from threadis.coordinator.library import Library
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group, is_plain
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import selects
@@ -31,7 +32,15 @@ NAMES_MOST = 1000  # patterns of names: servers compare each of them with each k
 class InPlace:
     """Runs scripts on the real keys of one instance."""
 
-    def __init__(self, execution: Execution, busy: Busy, users: Users, callers: Callers) -> None:
+    def __init__(
+        self,
+        execution: Execution,
+        library: Library,
+        busy: Busy,
+        users: Users,
+        callers: Callers,
+    ) -> None:
+        self._library = library
         self._execution, self._busy, self._users = execution, busy, users
         self._callers = callers
         self._links = execution.links
@@ -53,7 +62,7 @@ class InPlace:
         """Run at an instance; the reply, and what the guard refused besides the whole keyspace."""
         alone = self.alone(call.db)
         denied = alone if denied is None else denied
-        if asking := Asking.of(call.body):
+        if asking := Asking.of(call):
             denied = asking.may_run(denied)
         local, others = self._names(call)
         names = [*call.keys, *(LOCK + group.prefix for group in local)]
@@ -64,6 +73,8 @@ class InPlace:
             self._execution.locks.stand_in_line(places, call.within),
             self._links.lease(index, call.kind, call.db) as link,
         ):
+            if call.generation not in (None, self._library.generation):
+                raise ChangedError
             guard = guard_of(link)
             before = guard.before(call.rights, others, denied, local, only_reads=only_reads)
             name = self._callers.begin(call.info, can_be_undone=can_be_undone)

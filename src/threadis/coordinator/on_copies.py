@@ -98,7 +98,7 @@ class OnCopies:
         denied = [name for name in self._in_place.effects if not lists or name not in LISTING]
         keys = list(dict.fromkeys([*call.keys, *others]))
         trial = Trial(keys, denied)
-        if asking := Asking.of(call.body):  # its guard must be allowed what its user is
+        if asking := Asking.of(call):  # its guard must be allowed what its user is
             trial.looks, trial.denied = True, asking.may_run(denied)
             told = asking.may_ask(trial.denied)
             trial.rehearses = bool(told & PUBLISHING)

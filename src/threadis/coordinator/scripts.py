@@ -24,9 +24,10 @@ from threadis import _core
 from threadis.coordinator import fenced
 from threadis.coordinator.asking import TELLS, Asking
 from threadis.coordinator.busy import Busy
-from threadis.coordinator.call import Call, declared
+from threadis.coordinator.call import Call, ChangedError, declared
 from threadis.coordinator.callers import Callers
 from threadis.coordinator.execution import Execution
+from threadis.coordinator.functions import as_script
 from threadis.coordinator.guard import STRAYED
 from threadis.coordinator.in_place import InPlace
 from threadis.coordinator.known import Known, Tries
@@ -76,7 +77,7 @@ class Scripts:
         self._table = execution.table
         self._library = library
         self._known: OrderedDict[bytes, Known] = OrderedDict()
-        self._in_place = InPlace(execution, busy, users, callers)
+        self._in_place = InPlace(execution, library, busy, users, callers)
         effects = self._in_place.effects  # but what is published is told at its end
         self._undoable = tuple(name for name in effects if name != b"publish")
         self._on_copies = OnCopies(execution, busy, users, callers, self._witness, self._in_place)
@@ -92,18 +93,23 @@ class Scripts:
             index = self._links.any_ready()
             async with self._links.lease(index, kind, info.db) as link:
                 return (await fenced.ask(link, args)).reply
-        name, words = args[1], list(args)
+        name, words, current = args[1], list(args), self._library.generation
+        is_function = family.startswith(b"fcall")
         if family in (b"eval", b"eval_ro"):
             name = hashlib.sha1(args[1], usedforsecurity=False).hexdigest().encode()
         elif family in (b"evalsha", b"evalsha_ro"):
             name = args[1].lower()
         else:  # another library may give another function this name
-            name = b"%d:%s" % (self._library.generation, args[1])
+            name = b"%d:%s" % (current, args[1])
         writes, rights = not family.endswith(b"_ro"), self._users.rights(info.user)
         await self._library.prepare(family, name, args[1])
-        is_function = family.startswith(b"fcall")
-        body = await self._library.code(args[1]) if is_function else self._body(name)
-        call = Call(name, words, keys, info.db, kind, writes, command.token, rights, info, body)
+        generation, body = None, self._body(name)
+        if is_function:
+            generation, body = current, await self._library.code(args[1])
+        within = command.token
+        call = Call(
+            name, words, keys, info.db, kind, writes, within, rights, info, body, generation
+        )
         try:
             async with AsyncExitStack() as stack:
                 if writes and command.token is None and self._tracking.is_unheard(command):
@@ -117,12 +123,14 @@ class Scripts:
                 reading = self._tracking.reading(command, keys, self._witness)
                 await stack.enter_async_context(reading)
                 reply = await self._run(call)
-                if not family.startswith(b"fcall"):
+                if not is_function:
                     self._taught.tell(name, self._body(name), self._reach(call))
                 if call.within != command.token:  # nobody else may change its keys
                     wrote = [Access(key, reads=False, writes=True) for key in keys]
                     gone += await self._execution.missing(wrote, call.db)
                 return reply
+        except ChangedError:
+            return await self.run(command)
         except RefusedError as error:
             return error.reply
 
@@ -130,15 +138,15 @@ class Scripts:
         return self._library.body(name)
 
     def _reach(self, call: Call) -> Reach:
-        """What a script can touch; of functions, and of what nobody has any more, anything."""
+        """What a script can touch; of what nobody has any more, anything."""
         known = self._remember(call.name)
+        if not call.body or (call.is_function and not call.keys):  # nothing keeps others away
+            return Reach.ANYTHING
         if known.reach is None:
-            body = self._body(call.name)
-            if not body:
-                return Reach.ANYTHING
             databases = self._execution.borrowing.databases
             if self._execution.locality.has_pins:
                 databases = 0
+            body = as_script(call.body, call.words[1]) if call.is_function else call.body
             known.reach = reach(body, self._table.look_up, databases)
         return known.reach
 
@@ -153,7 +161,7 @@ class Scripts:
             return all(group is not None and group.is_open() for group in groups)
         if not self._in_place.has_all(call.db) or not names_commands(call.body):
             return False
-        asking = Asking.of(call.body)
+        asking = Asking.of(call)
         if asking and asking.may_ask(asking.may_run(self._in_place.alone(call.db))):
             return False
         text = call.body.lower()  # what would be refused in the middle
@@ -204,7 +212,7 @@ class Scripts:
         if self._pubsub.tells_events or self._tracking.is_on or self._callers.are_watched:
             return False
         if known.can_be_undone is None:
-            if not call.body or call.words[0].lower().startswith(b"fcall"):
+            if not call.body or call.is_function:
                 return False
             known.can_be_undone = is_tame(call.body)
         return known.can_be_undone and bool(call.body)
