@@ -1,8 +1,11 @@
-"""The coordinator's connections: whoever was answered leaves one that answers the next, too."""
+"""The coordinator's connections: who is waited for, and that whoever was answered leaves one that
+answers the next, too.
+"""
 
 import asyncio
 import contextlib
 import select
+import signal
 import subprocess
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -10,16 +13,23 @@ from pathlib import Path
 import pytest
 
 from threadis import control, server
-from threadis.coordinator.links import STRANGER, Kind, Link, Links
+from threadis.coordinator import deadline
+from threadis.coordinator.links import STRANGER, Kind, Link, Links, UnknownOutcomeError
 from waiting import until
 
 PLAIN = Kind(user=STRANGER)
 PING, PONG = [b"PING"], [b"+PONG\r\n"]
+LONG = [b"EVAL", b"for i = 1, 1e8 do end return 1", b"0"]
+WAIT = 0.01  # seconds; a script of that length is longer
+Process = subprocess.Popen[bytes]
 
 
 @pytest.fixture
-def socket(stock_server: server.Server, tmp_path: Path) -> Iterator[str]:
-    """A stock server's Unix socket."""
+def instance(
+    stock_server: server.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Process, str]]:
+    """A stock server, and its Unix socket."""
+    monkeypatch.setattr(deadline, "LOOK", WAIT)
     path = tmp_path / "s"
     process = subprocess.Popen(
         [stock_server.path, "--port", "0", "--unixsocket", str(path), "--save", ""],
@@ -27,33 +37,37 @@ def socket(stock_server: server.Server, tmp_path: Path) -> Iterator[str]:
         stdout=subprocess.DEVNULL,
     )
     until(path.exists, "the server listens")
-    yield str(path)
+    yield process, str(path)
     process.kill()
     process.wait()
 
 
 @contextlib.contextmanager
-def links_to(socket: str) -> Iterator[Links]:
+def links_to(instance: tuple[Process, str]) -> Iterator[Links]:
     links = Links(1, b"")
-    links.update(known(socket, control.State.READY))
+    tell(links, instance, control.State.READY)
     yield links
-    links.update(known(socket, control.State.FAILED))  # closes what it keeps
+    tell(links, instance, control.State.FAILED)  # closes what it keeps
 
 
-def known(socket: str, state: control.State) -> control.Instance:
-    return control.Instance(index=0, state=state, socket=socket, pid=0, cpus=[])
+def tell(links: Links, instance: tuple[Process, str], state: control.State) -> None:
+    process, path = instance
+    links.update(control.Instance(index=0, state=state, socket=path, pid=process.pid, cpus=[]))
 
 
 def run(test: Coroutine[None, None, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 30))
+    asyncio.run(asyncio.wait_for(test, 60))
 
 
-async def ask_late(link: Link) -> None:
-    """Ask, and look for the reply only once the time for it is up."""
-    loop, wait = asyncio.get_running_loop(), 0.01
-    asked = asyncio.ensure_future(link.ask(PING, wait=wait))
-    await asyncio.sleep(0)
-    end = loop.time() + wait
+async def ask_late(link: Link, process: Process) -> None:
+    """Ask, and look for the reply only once the time for it is up, and it has been looked for."""
+    loop = asyncio.get_running_loop()
+    process.send_signal(signal.SIGSTOP)
+    asked = asyncio.ensure_future(link.ask(PING, wait=0))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    process.send_signal(signal.SIGCONT)
+    end = loop.time() + WAIT
     # The loop is busy: ten thousand clients have begun to wait, say.
     assert select.select([link.writer.get_extra_info("socket")], [], [], 10)[0]
     while loop.time() <= end:
@@ -61,24 +75,47 @@ async def ask_late(link: Link) -> None:
     assert await asked == PONG
 
 
-def test_a_reply_that_came_in_time_counts_however_late_we_look(socket: str) -> None:
+def test_a_reply_that_came_in_time_counts_however_late_we_look(
+    instance: tuple[Process, str],
+) -> None:
     async def ask() -> None:
-        with links_to(socket) as links:
+        with links_to(instance) as links:
             async with links.lease(0, PLAIN) as link:
-                await ask_late(link)
+                await ask_late(link, instance[0])
                 assert await link.ask(PING) == PONG
             assert await links.raw(0, [PING], kind=PLAIN) == PONG
 
     run(ask())
 
 
-def test_a_connection_that_was_told_to_give_up_is_not_lent_again(socket: str) -> None:
+def test_a_connection_that_was_told_to_give_up_is_not_lent_again(
+    instance: tuple[Process, str],
+) -> None:
     async def ask() -> None:
-        with links_to(socket) as links:
+        with links_to(instance) as links:
             async with links.lease(0, PLAIN) as link:
                 assert await link.ask(PING) == PONG
-                links.update(known(socket, control.State.STOPPED))
-                links.update(known(socket, control.State.READY))
+                tell(links, instance, control.State.STOPPED)
+                tell(links, instance, control.State.READY)
             assert await links.raw(0, [PING], kind=PLAIN) == PONG
+
+    run(ask())
+
+
+def test_an_instance_at_work_is_waited_for(instance: tuple[Process, str]) -> None:
+    async def ask() -> None:
+        with links_to(instance) as links:
+            assert await links.raw(0, [LONG], kind=PLAIN, wait=WAIT) == [b":1\r\n"]
+
+    run(ask())
+
+
+def test_an_instance_that_does_nothing_is_not_waited_for(instance: tuple[Process, str]) -> None:
+    async def ask() -> None:
+        with links_to(instance) as links:
+            assert await links.raw(0, [PING], kind=PLAIN) == PONG
+            instance[0].send_signal(signal.SIGSTOP)
+            with pytest.raises(UnknownOutcomeError, match="did not answer"):
+                await links.raw(0, [PING], kind=PLAIN, wait=WAIT)
 
     run(ask())

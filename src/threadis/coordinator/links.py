@@ -14,8 +14,9 @@ from typing import Any
 import hiredis
 
 from threadis import _core, control, ours
+from threadis.coordinator.deadline import Deadline
 
-TIMEOUT = 5.0  # seconds; a call that takes longer is told as such
+TIMEOUT = 5.0  # seconds; a call that takes longer fails, unless its instance is at work
 READ_MOST = 1024 * 1024  # bytes; copies of large keys come in many pieces else
 GONE = (control.State.RESTARTING, control.State.FAILED)  # there is no process
 KEEP = 16  # idle connections to each instance, of each kind
@@ -82,6 +83,7 @@ class Link:
     index: int
     kind: Kind
     socket: str
+    pid: int
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     replies: _core.Replies = field(default_factory=_core.Replies)
@@ -108,7 +110,7 @@ class Link:
 
     async def receive(self, count: int, wait: float | None = TIMEOUT) -> list[bytes]:
         """Wait for so many replies; as ``ask``."""
-        timer = None if wait is None else _Timer(self.reader, wait)
+        deadline = None if wait is None else Deadline(self.reader, self.pid, wait)
         try:
             found = self.replies.take(count)
             while len(found) < count:
@@ -122,8 +124,8 @@ class Link:
                 raise UnknownOutcomeError(f"ERR instance {self.index} {what}") from error
             raise
         finally:
-            if timer:
-                timer.cancel()
+            if deadline:
+                deadline.cancel()
 
     def is_whole(self) -> bool:
         """Whether the next who asks is answered: it is not spoilt, nor was it told to give up."""
@@ -316,7 +318,7 @@ class Links:
             raise LinkError(
                 f"TRYAGAIN instance {known.index} cannot be reached; the command was not run"
             ) from error
-        link = Link(self.limits, known.index, kind, known.socket, reader, writer)
+        link = Link(self.limits, known.index, kind, known.socket, known.pid, reader, writer)
         if kind.user == STRANGER:
             return link
         with contextlib.suppress(LinkError):
@@ -327,26 +329,6 @@ class Links:
                 return link
         writer.close()
         raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
-
-
-class _Timer:
-    """Ends the wait for a reply, unless that is there by then.
-
-    Where the loop itself was late, replies have come that nobody has looked at yet: these are read
-    in the turn after, so it is only behind them that a reader is told to give up.
-    """
-
-    __slots__ = ("_handle", "_loop", "_reader")
-
-    def __init__(self, reader: asyncio.StreamReader, wait: float) -> None:
-        self._reader, self._loop = reader, asyncio.get_running_loop()
-        self._handle: asyncio.Handle = self._loop.call_later(wait, self._is_up)
-
-    def _is_up(self) -> None:
-        self._handle = self._loop.call_soon(self._reader.set_exception, TimeoutError())
-
-    def cancel(self) -> None:
-        self._handle.cancel()
 
 
 class Lease:
