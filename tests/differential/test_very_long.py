@@ -11,6 +11,7 @@ from differential.pair import Both, Pair
 from differential.wire import Connection, Word
 from raw import keys_of
 from threadis import _core
+from threadis.coordinator.borrowing import _around
 from threadis.coordinator.call import Call
 from threadis.coordinator.in_place import NAMES_MOST, InPlace
 from threadis.coordinator.links import Kind
@@ -77,6 +78,34 @@ def test_scripts(pair: Pair, name: str) -> None:
             for _ in range(2):
                 both.same("EVAL", SCRIPTS[name], len(keys), *keys, OTHER)
             both.same("MGET", *keys, OTHER)
+
+
+def test_what_a_script_with_many_keys_has_changed_is_one_question() -> None:
+    before, behind = _around({}, ON_ONE, sweeps=True)
+    assert (len(before), len(behind)) == (0, 1)
+
+
+def test_times_to_live_are_those_that_a_script_with_many_keys_has_left(pair: Pair) -> None:
+    keys = [*ON_ONE, OTHER]
+    soon, late = 10**14 + 7, 2**53 + 1
+    script = (
+        "redis.call('INCR', KEYS[1]) redis.call('INCR', KEYS[2]) redis.call('PERSIST', KEYS[3]) "
+        "redis.call('SET', KEYS[4], 'new', 'PXAT', ARGV[1]) redis.call('PEXPIRE', KEYS[5], 0) "
+    )
+    pair.flush()
+    with pair.both() as both:
+        for key in keys[:5]:
+            both.same("SET", key, 1)
+            both.same("PEXPIREAT", key, soon)
+        both.same("PEXPIREAT", keys[1], late)
+        both.same("EVAL", script, len(keys), *keys, soon + 1)
+        for key in keys[:6]:
+            both.same("GET", key)
+            both.same("PEXPIRETIME", key)
+        # Lua cannot tell this time exactly, so nothing is done.
+        refused = both.ours.ask("EVAL", script, len(keys), *keys, late)
+        assert b"expires too late" in refused.text
+        both.same("GET", keys[0])
 
 
 def test_a_guard_is_told_of_few_names() -> None:

@@ -13,10 +13,10 @@ So a command that fails, a script that is refused, a killed process leave every 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from threadis import ours
+from threadis import ours, resp
 from threadis.coordinator import fenced, scarcity
 from threadis.coordinator.events import telling
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, values
@@ -24,9 +24,21 @@ from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.table import Access, Table
 
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
-# Not FLUSHDB: that is told to whoever tracks keys.
-SWEEP = b"for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('DEL', key) end"
+# Tells all keys, their values and when they expire, and deletes them. Not FLUSHDB: that is told to
+# whoever tracks keys.
+SWEEP = b"""
+local found = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+    found[#found + 1] = key
+    found[#found + 1] = redis.call('DUMP', key)
+    found[#found + 1] = redis.call('PEXPIRETIME', key)
+    redis.call('DEL', key)
+end
+return found
+"""
+EXACT_MOST = 2**53  # Lua's numbers
 NO_EXPIRY, GONE = -1, -2  # PEXPIRETIME
+TOO_LATE = resp.error("ERR threadis: a key that the script has made expires too late to be told")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +200,10 @@ class Borrowing:
         own = answers.before[len(first) + len(begin) :]
         replies = [*own, answers.reply, *behind[: len(after)]]
         old, new = answers.before[: len(first)], behind[len(after) :]
-        return _outcome(copies, written, old, replies, new)
+        if sweeps and new[0].startswith(b"-"):  # it was killed, say
+            await self.clean(link.index)
+            raise RefusedError(new[0])
+        return _outcome(copies, written, old, replies, new, sweeps=sweeps)
 
     async def _evaluate_scarcely(
         self,
@@ -215,13 +230,15 @@ class Borrowing:
             )
             if answers.refusal is not None:
                 raise RefusedError(answers.refusal)
+            if sweeps and answers.after[-1].startswith(b"-"):
+                raise RefusedError(answers.after[-1])
         except BaseException:
             with contextlib.suppress(LinkError):
                 await self.clean(link.index)
             raise
         replies = [*answers.before[len(dumps) :], answers.reply, *answers.after[: len(after)]]
         old, new = [*restored, *answers.before[: len(dumps)]], answers.after[len(after) :]
-        return _outcome(copies, written, old, replies, new)
+        return _outcome(copies, written, old, replies, new, sweeps=sweeps)
 
     async def clean(self, index: int) -> None:
         """Delete copies that somebody who was ended in the middle has left."""
@@ -240,15 +257,40 @@ def _around(
     copies: dict[bytes, Copy], written: Sequence[bytes], *, sweeps: bool = False
 ) -> tuple[list[Words], list[Words]]:
     """What comes before commands on copies, and behind them."""
-    dumps: list[Words] = [[b"DUMP", key] for key in written]
     old_dumps: list[Words] = [[b"DUMP", key] for key in written if key in copies]
+    restores = [copy.restore(key) for key, copy in copies.items()]
+    if sweeps:
+        return [*restores, *old_dumps], [[b"EVAL", SWEEP, b"0"]]
+    dumps: list[Words] = [[b"DUMP", key] for key in written]
     ends: list[Words] = [[b"PEXPIRETIME", key] for key in written]
     names = list(dict.fromkeys([*copies, *written]))
     clear: list[Words] = [[b"DEL", *names]] if names else []
-    if sweeps:
-        clear = [[b"EVAL", SWEEP, b"0"]]
-    restores = [copy.restore(key) for key, copy in copies.items()]
     return [*restores, *old_dumps], [*dumps, *ends, *clear]
+
+
+Now = Mapping[bytes, tuple[bytes, int]]  # what keys are now, and when they expire
+
+
+def _now(copies: dict[bytes, Copy], written: Sequence[bytes], after: Sequence[bytes]) -> Now:
+    """What ``_around`` has found out behind the commands, without it having swept."""
+    count = len(written)
+    found = zip(written, values(after[:count]), values(after[count : 2 * count]), strict=True)
+    return {key: (dump, int(when)) for key, dump, when in found if dump is not None}
+
+
+def _swept(copies: dict[bytes, Copy], written: Sequence[bytes], after: Sequence[bytes]) -> Now:
+    """The same, with it having swept."""
+    (said,) = values(after)
+    now = {}
+    for key, dump, when in zip(said[::3], said[1::3], said[2::3], strict=True):
+        exact = when
+        if when >= EXACT_MOST:  # it is exact only if it is what it was
+            exact = copies[key].expires if key in copies else NO_EXPIRY
+            if float(exact) != float(when):
+                raise RefusedError(TOO_LATE)
+        if isinstance(dump, bytes):  # else it has just expired
+            now[key] = (dump, exact)
+    return now
 
 
 def _outcome(
@@ -257,20 +299,20 @@ def _outcome(
     before: Sequence[bytes],
     replies: list[bytes],
     after: Sequence[bytes],
+    *,
+    sweeps: bool = False,
 ) -> Outcome:
     """What the replies to ``_around`` say; RefusedError if a copy could not be made."""
     restored, dumps = before[: len(copies)], before[len(copies) :]
     refused = next((reply for reply in restored if reply.startswith(b"-")), None)
     if refused is not None:
         raise RefusedError(refused)
-    count = len(written)
     had = [key for key in written if key in copies]
     old_values = dict(zip(had, values(dumps), strict=True))
-    new_values = values(after[:count])
-    expires = [int(one) for one in values(after[count : 2 * count])]
+    now = (_swept if sweeps else _now)(copies, written, after)
     changes: dict[bytes, Copy | None] = {}
-    for key, new, when in zip(written, new_values, expires, strict=True):
-        old = old_values.get(key)
+    for key in written:
+        old, (new, when) = old_values.get(key), now.get(key, (None, GONE))
         known = copies[key].expires if key in copies else GONE
         if key in copies and copies[key].is_placeholder:
             known = NO_EXPIRY
