@@ -8,7 +8,7 @@ import pytest
 
 from differential.conftest import INSTANCES
 from differential.pair import Both, Pair
-from differential.wire import Connection, Word
+from differential.wire import Connection, Word, pack
 from raw import keys_of
 from threadis import _core
 from threadis.coordinator.borrowing import _around
@@ -16,6 +16,7 @@ from threadis.coordinator.call import Call
 from threadis.coordinator.in_place import NAMES_MOST, InPlace
 from threadis.coordinator.links import Kind
 from threadis.coordinator.locality import Locality
+from threadis.coordinator.upstream import BATCH, KINDS, PATTERN, at_once
 from threadis.coordinator.watches import COMPARED_MOST, KEYS_MOST, slices
 from threadis.layout import even_slot_map
 from waiting import until
@@ -68,6 +69,22 @@ def test_an_instance_that_watches_more_is_told_of_fewer_at_once() -> None:
         some = list(slices(keys, watched))
         assert [key for part in some for key in part] == keys
         assert max(map(len, some)) * watched <= COMPARED_MOST
+
+
+def test_an_instance_that_has_more_patterns_is_told_of_fewer_at_once() -> None:
+    for made in (0, 1000, 100_000, COMPARED_MOST):
+        assert 0 < at_once(PATTERN, made) * made <= COMPARED_MOST or not made
+    assert {at_once(kind, COMPARED_MOST) for kind in KINDS if kind != PATTERN} == {BATCH}
+
+
+def test_thousands_of_patterns(pair: Pair) -> None:
+    patterns = [f"pattern:{number}:*" for number in range(3000)]
+    with contextlib.closing(pair.ours()) as ours, contextlib.closing(pair.ours()) as other:
+        ours.send(pack("PSUBSCRIBE", *patterns))
+        assert [ours.read().elements[2].number for _ in patterns] == [*range(1, 3001)]
+        script = "return redis.call('PUBLISH', ARGV[1], 'said')"
+        other.ask("EVAL", script, 0, "pattern:2999:x")
+        assert ours.read().elements[1].text == patterns[-1].encode()
 
 
 @pytest.mark.parametrize("name", list(SCRIPTS))

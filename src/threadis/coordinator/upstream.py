@@ -26,6 +26,11 @@ COMPARED_MOST = 1_000_000  # patterns that an instance compares at once; Redis 7
 BATCH = 500  # names in one command: a millisecond of the loop's time
 
 
+def at_once(kind: int, made: int) -> int:
+    """How many names to send at once to an instance that has so many of us."""
+    return BATCH if kind != PATTERN else max(1, min(BATCH, COMPARED_MOST // (made + 1)))
+
+
 class Upstream:
     """Keeps an instance subscribed to what is wanted, through restarts and lost connections."""
 
@@ -113,9 +118,8 @@ class Upstream:
         while at < len(names):
             if self._fd != fd:
                 raise LinkError("the connection was lost")
-            made, most = self._made[kind], BATCH
-            if kind == PATTERN:
-                most = max(1, min(BATCH, COMPARED_MOST // (len(made) + 1)))
+            made = self._made[kind]
+            most = at_once(kind, len(made))
             batch = dict.fromkeys(names[at : at + most])
             at += most
             if missing := [name for name in batch if name not in made]:
