@@ -76,6 +76,8 @@ def check_placement(running: Threadis, placed: _core.Placement | None = None) ->
         owners: Counter[int] = Counter()
         for db in range(DATABASES):
             connection.ask("SELECT", db)
+            for key in scan(connection):
+                connection.ask("PERSIST", key)  # nothing expires between two looks
             keys = scan(connection)
             owners.update(placed.instance(db, key) if placed else owner(key) for key in keys)
             for at in range(0, len(keys), 1000):  # EXISTS asks the owner, SCAN asked everybody
