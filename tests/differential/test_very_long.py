@@ -1,7 +1,9 @@
 """Commands with thousands of keys: answered as by one server, in few steps. Counted, not timed."""
 
+import asyncio
 import contextlib
 import itertools
+import threading
 from typing import Any, Final, cast
 
 import pytest
@@ -11,6 +13,7 @@ from differential.pair import Both, Pair
 from differential.wire import Connection, Word, pack
 from raw import keys_of
 from threadis import _core
+from threadis.coordinator.aside import LARGE, aside
 from threadis.coordinator.borrowing import _around
 from threadis.coordinator.call import Call
 from threadis.coordinator.in_place import NAMES_MOST, InPlace
@@ -214,3 +217,28 @@ class _Execution:
 
 class _Links:
     count = INSTANCES
+
+
+def test_a_long_transaction_with_a_command_over_several_instances(pair: Pair) -> None:
+    """Its parts are worked out beside what others ask."""
+    pair.flush()
+    names = [f"queued:{number}" for number in range(LARGE + 1)]
+    queued = b"".join(pack("SET", name, name) for name in names)
+    block = pack("MULTI") + queued + pack("RENAME", MANY[0], MANY[1]) + pack("EXEC")
+    with pair.both() as both:
+        both.same("SET", MANY[0], 1)
+        sides = (both.bare, both.ours)
+        for side in sides:
+            side.send(block)
+        bare, ours = ([side.read().raw for _ in range(len(names) + 3)] for side in sides)
+        assert ours == bare
+        assert ours[-1].startswith(b"*%d\r\n+OK" % (len(names) + 1))
+        both.same("MGET", *names, *MANY[:2])
+
+
+def test_what_is_large_is_worked_out_in_another_thread() -> None:
+    async def threads() -> list[int]:
+        return [await aside(size, threading.get_ident) for size in (0, LARGE - 1, LARGE)]
+
+    small, nearly, large = asyncio.run(threads())
+    assert small == nearly == threading.get_ident() != large

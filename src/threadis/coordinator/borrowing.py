@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from threadis import ours, resp
 from threadis.coordinator import fenced, scarcity
+from threadis.coordinator.aside import aside
 from threadis.coordinator.events import telling
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, values
 from threadis.coordinator.phases import Part, RefusedError
@@ -102,23 +103,9 @@ class Borrowing:
         return copies
 
     async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
-        questions: list[Words] = []
-        for key, reads in keys.items():
-            questions.append([b"PEXPIRETIME", key])
-            if reads:
-                questions.append([b"DUMP", key])
+        questions = await aside(len(keys), _questions, keys)
         replies = await self._links.raw(index, questions, db=db)
-        refused = next((reply for reply in replies if reply.startswith(b"-")), None)
-        if refused is not None:  # it is loading, say
-            raise RefusedError(refused)
-        said = iter(values(replies))
-        found = {}
-        for key, reads in keys.items():
-            expires = int(next(said))
-            dump = next(said) if reads else b""
-            if expires != GONE and isinstance(dump, bytes):
-                found[key] = Copy(dump, expires, is_placeholder=not reads)
-        return found
+        return await aside(len(keys), _copies, keys, replies)
 
     async def evaluate(
         self,
@@ -178,7 +165,8 @@ class Borrowing:
         The replies are those to ``before``, the script, ``after``. ``sweeps``: it may have written
         keys that were not lent, too.
         """
-        first, last = _around(copies, written, sweeps=sweeps)
+        size = len(copies) + len(written)
+        first, last = await aside(size, _around, copies, written, sweeps=sweeps)
         begin, end = mine.around() if (mine := telling.get()) else ([], [])
         await link.select(self.scratch)
         answers = await fenced.ask(
@@ -203,7 +191,7 @@ class Borrowing:
         if sweeps and new[0].startswith(b"-"):  # it was killed, say
             await self.clean(link.index)
             raise RefusedError(new[0])
-        return _outcome(copies, written, old, replies, new, sweeps=sweeps)
+        return await aside(size, _outcome, copies, written, old, replies, new, sweeps=sweeps)
 
     async def _evaluate_scarcely(
         self,
@@ -251,6 +239,31 @@ class Borrowing:
             command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
             parts[self._table.owner(db, key)].append(command)
         return dict(parts)
+
+
+def _questions(keys: Mapping[bytes, bool]) -> list[Words]:
+    """What an owner is asked about keys, if they are read or not."""
+    questions: list[Words] = []
+    for key, reads in keys.items():
+        questions.append([b"PEXPIRETIME", key])
+        if reads:
+            questions.append([b"DUMP", key])
+    return questions
+
+
+def _copies(keys: Mapping[bytes, bool], replies: list[bytes]) -> dict[bytes, Copy]:
+    """What it says; RefusedError if it does not: it is loading, say."""
+    refused = next((reply for reply in replies if reply.startswith(b"-")), None)
+    if refused is not None:
+        raise RefusedError(refused)
+    said = iter(values(replies))
+    found = {}
+    for key, reads in keys.items():
+        expires = int(next(said))
+        dump = next(said) if reads else b""
+        if expires != GONE and isinstance(dump, bytes):
+            found[key] = Copy(dump, expires, is_placeholder=not reads)
+    return found
 
 
 def _around(

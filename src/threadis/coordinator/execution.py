@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 
 from threadis import _core
 from threadis.coordinator import plans, scarcity
+from threadis.coordinator.aside import aside
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.events import Events, Marked
@@ -124,7 +125,8 @@ class Execution:
             home, commands, copies, written, kind, needs_memory=needs_memory
         )
         if outcome.changes:
-            writes = self.borrowing.writes(outcome.changes, db)
+            changes = outcome.changes
+            writes = await aside(len(changes), self.borrowing.writes, changes, db)
             await self.commit(writes, lock, db, needs_memory=needs_memory)
         return outcome.replies
 

@@ -6,6 +6,7 @@ used again: its next reply would answer the wrong question.
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Limits:
 
         What we make of clients' arguments (copies, records) may be longer than any of them.
         """
-        longest = max((len(word) for words in commands for word in words), default=0)
+        longest = max(map(len, itertools.chain.from_iterable(commands)), default=0)
         if longest > self.argument:
             raise TooLongError(
                 f"ERR threadis: this command needs {longest} bytes at once on an instance; "

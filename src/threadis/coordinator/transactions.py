@@ -11,11 +11,14 @@ asked by an empty MULTI … EXEC there, under key locks. EXEC then goes one of f
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.coordinator.answer import Answer
+from threadis.coordinator.aside import aside
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.execution import Execution, lock_names
@@ -28,6 +31,7 @@ from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.watches import Watch
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
+One = TypeVar("One")
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 
 PLAIN_ROUTES = frozenset({"keys", "split"})
@@ -125,9 +129,8 @@ class Transactions:
     async def _exec(
         self, command: _core.Command, client: ClientKey, watch: Watch | None
     ) -> bytes | None:
-        queued = [self._execution.table.parse(args) for args in command.queued or []]
-        kind, db = Kind(resp=command.info.resp), command.info.db
-        owners = [self._execution.table.owners(parsed, db) for parsed in queued]
+        args, kind, db = command.queued or [], Kind(resp=command.info.resp), command.info.db
+        queued, owners = await aside(len(args), self._parse, args, db)
         instances = set().union(*owners)
         is_plain = all(self._is_plain(parsed) for parsed in queued)
         is_heard = not self._tracking.is_unheard(command)
@@ -152,10 +155,9 @@ class Transactions:
                 if watch and not await watch.is_clean():
                     return _null(command)
                 denied = await self._verdicts.denied(command)
-                queued = _allowed(queued, denied)
+                queued, owners = _allowed(queued, denied), _allowed(owners, denied)
                 if not queued:
                     return _with_denials(b"*0\r\n", denied)
-                owners = [self._execution.table.owners(parsed, db) for parsed in queued]
                 changing = self._tracking.changing(command, [key for _, key in written])
                 async with changing as gone, self._execution.events.of_one_command(db):
                     if all(len(found) <= 1 for found in owners):
@@ -168,6 +170,11 @@ class Transactions:
                 await self._blocking.serve(written, lock)
                 return _with_denials(resp.array(parts), denied)
         return await self._run_in_order(command, client, watch, queued)
+
+    def _parse(self, commands: Sequence[Words], db: int) -> tuple[list[Parsed], list[set[int]]]:
+        """Parse commands; with the instances of the keys of each."""
+        queued = [self._execution.table.parse(args) for args in commands]
+        return queued, [self._execution.table.owners(parsed, db) for parsed in queued]
 
     def _is_plain(self, parsed: Parsed) -> bool:
         row = parsed.row
@@ -239,8 +246,8 @@ def _client(command: _core.Command) -> ClientKey:
     return (command.worker, command.place, command.generation)
 
 
-def _allowed(queued: list[Parsed], denied: dict[int, bytes]) -> list[Parsed]:
-    return [parsed for at, parsed in enumerate(queued) if at not in denied]
+def _allowed(queued: list[One], denied: dict[int, bytes]) -> list[One]:
+    return [one for at, one in enumerate(queued) if at not in denied]
 
 
 def _with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:
