@@ -100,9 +100,9 @@ def test_a_restricted_user_selects_what_it_may(pair: Pair, rules: str) -> None:
 def test_databases_of_a_user_are_its_own(pair: Pair) -> None:
     """Where servers know such rules: nothing is answered that the rules forbid."""
     with pair.both() as both:
-        if both.bare.ask("ACL", "SETUSER", "few", "on", ">p", "~*", "+@all", "db=0").kind != "+":
-            pytest.skip("this server has no rules for databases")
         both.same("ACL", "SETUSER", "few", "on", ">p", "~*", "+@all", "db=0")
+        if b"few" not in both.bare.ask("ACL", "USERS").raw:  # Redis 7.0 knows no such rules
+            return
         both.same("AUTH", "few", "p")
         functions(both, LOOKS["only selects"])
         assert both.bare.ask("FCALL", "there", 1, A, 9).raw.startswith(b"-ERR ACL failure")

@@ -72,7 +72,7 @@ class Commits:
         self._table = table
         self._records = ours.records(databases)
         self._phases = Phases(links, self._records)
-        self._done: dict[int, list[bytes]] = {}  # records to delete, by the instance that decided
+        self._done: dict[int, list[bytes]] = {}  # records to delete, by instance
         self._late: set[int] = set()  # instances that did not delete theirs in time
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
         self._settling = asyncio.Lock()
@@ -160,7 +160,7 @@ class Commits:
                 f"ERR instance {failed[0]} was lost during a write to several instances; "
                 "it will be completed when it is back"
             )
-        self.forget_soon(first, name)
+        self.forget_soon(first, ours.DECIDED + name)
         return replies
 
     def _named(self, parts: Iterable[Part], db: int) -> Iterator[Key]:
@@ -325,12 +325,12 @@ class Commits:
     async def _forget(self, first: int, name: bytes) -> None:
         await self._ask(first, b"DEL", ours.DECIDED + name)
 
-    def forget_soon(self, first: int, name: bytes) -> None:
+    def forget_soon(self, index: int, record: bytes) -> None:
         """Delete a record together with those of the next moment."""
-        names = self._done.setdefault(first, [])
-        names.append(ours.DECIDED + name)
+        names = self._done.setdefault(index, [])
+        names.append(record)
         if len(names) == 1:
-            self._spawn(self._forget_after_a_while(first))
+            self._spawn(self._forget_after_a_while(index))
 
     async def _forget_after_a_while(self, first: int, seconds: float = FORGET_AFTER) -> None:
         await asyncio.sleep(seconds)

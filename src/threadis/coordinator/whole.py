@@ -7,7 +7,7 @@ lost in the middle is waited for, and a mark there says whether it has done its 
     the others:   SET prepared:ID
     the first:    the command, SET decided:ID                     the mark is decided:ID
     the others:   the command, DEL prepared:ID, SET swept:ID      the mark is swept:ID
-    the first:    DEL decided:ID                                  soon
+    all:          DEL decided:ID, DEL swept:ID                    soon
 """
 
 import asyncio
@@ -121,7 +121,9 @@ class Sweep:
         except LinkError:
             self._commits.settle(self._name, first, others, self._lost)
             raise
-        self._commits.forget_soon(first, self._name)
+        self._commits.forget_soon(first, decided)
+        for index in others:
+            self._commits.forget_soon(index, swept)
         return reply
 
     async def _prepare(self, index: int, first: int) -> None:
