@@ -14,6 +14,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from conftest import Threadis
+from faults import stopped
+from raw import Raw, keys_of
 from waiting import until
 
 INSTANCES = 3
@@ -91,6 +93,28 @@ def again_and_again(port: int, words: str, replies: list[Any]) -> None:
                 replies.append(call(*words.split()))
                 if words == "FLUSHALL":
                     client.mset({f"key:{number}": number for number in range(KEYS)})
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CONFIG GET save", "DBSIZE", "FLUSHDB", "SWAPDB 0 1", "EVAL return(1) 0", "PUBLISH a b"],
+)
+def test_a_transaction_runs_nothing_if_it_is_known_that_an_instance_would_not(
+    threadis: Callable[..., Threadis], words: str
+) -> None:
+    running = threadis("--instances", str(INSTANCES), "--save", "")
+    first, last = (next(keys_of(index, INSTANCES)) for index in (0, INSTANCES - 1))
+    with Raw(("127.0.0.1", running.port)) as client:
+        assert client.ask("MSET", first, "old", last, "old") == b"+OK\r\n"
+        with stopped(running.instance_pids()[-1]):
+            until(lambda: client.ask("GET", last).startswith(b"-TRYAGAIN"), "it is known")
+            assert client.ask("MULTI") == b"+OK\r\n"
+            for queued in (("SET", first, "new"), words.split(), ("SET", last, "new")):
+                client.ask(*queued)
+            assert client.ask("EXEC").startswith((b"-TRYAGAIN", b"-EXECABORT"))
+        until(lambda: client.ask("PING", "x") == b"$1\r\nx\r\n", "it is answered")
+        until(lambda: not client.ask("GET", last).startswith(b"-"), "it is back", PAUSE)
+        assert client.ask("MGET", first, last) == b"*2\r\n$3\r\nold\r\n$3\r\nold\r\n"
 
 
 def ask(client: redis.Redis, words: str, replies: list[Any]) -> None:

@@ -11,7 +11,7 @@ asked by an empty MULTI … EXEC there, under key locks. EXEC then goes one of f
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -22,7 +22,7 @@ from threadis.coordinator.aside import aside
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.execution import Execution, lock_names
-from threadis.coordinator.links import Kind, Words
+from threadis.coordinator.links import Kind, LinkError, Words
 from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.plans import reaches_other_databases
@@ -169,7 +169,7 @@ class Transactions:
                         gone += await self._execution.missing(keys, db)
                 await self._blocking.serve(written, lock)
                 return _with_denials(resp.array(parts), denied)
-        return await self._run_in_order(command, client, watch, queued)
+        return await self._run_in_order(command, client, watch, queued, instances)
 
     def _parse(self, commands: Sequence[Words], db: int) -> tuple[list[Parsed], list[set[int]]]:
         """Parse commands; with the instances of the keys of each."""
@@ -207,13 +207,19 @@ class Transactions:
         client: ClientKey,
         watch: Watch | None,
         queued: list[Parsed],
+        instances: Collection[int],
     ) -> bytes | None:
-        """Let the worker run the commands as if they came now, while nobody else may."""
+        """Let the worker run the commands as if they came now, while nobody else may.
+
+        LinkError, before anything has happened, if it is known that an instance would not.
+        """
         stack = AsyncExitStack()
         db = command.info.db
+        needed: Collection[int] = self._execution.links.everyone()
         if all(
             self._is_plain(parsed) or parsed.row.route in HARMLESS_ROUTES for parsed in queued
         ) and not any(parsed.row.name == "select" for parsed in queued):
+            needed = instances
             keys: list[Access] = [access for parsed in queued for access in parsed.keys]
             names: list[Key] = [*lock_names(keys, db), *(watch.locks() if watch else ())]
             lock = await stack.enter_async_context(self._execution.hold(names))
@@ -222,6 +228,11 @@ class Transactions:
         if watch and not await watch.is_clean():
             await stack.aclose()
             return _null(command)
+        links = self._execution.links
+        ready = set(links.ready()) - links.unprepared
+        if down := [index for index in needed if index not in ready]:
+            await stack.aclose()
+            raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; nothing was run")
         touched = [access.key for parsed in queued for access in parsed.keys]
         await stack.enter_async_context(self._tracking.changing(command, touched, once=True))
         self._running[client] = stack
