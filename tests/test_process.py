@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,23 @@ def test_the_kernels_word() -> None:
     child.kill()
     child.wait()
     assert activity(child.pid).state == "Z"
+
+
+def test_no_module_comes_from_the_directory_in_which_it_is_started(tmp_path: Path) -> None:
+    for name in ("queue", "random", "select"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
+    script = Path(sysconfig.get_path("scripts")) / "threadis"
+    words = [str(script), "serve", "--port", "auto", "--instances", "1"]
+    with subprocess.Popen(
+        [*words, "--dir", "data"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        assert running.stdout
+        try:
+            known = next((line for line in running.stdout if "127.0.0.1:" in line), "it has ended")
+        finally:
+            running.terminate()
+    assert "serving" in known

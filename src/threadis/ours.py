@@ -20,6 +20,8 @@ WAITED, SWEPT = _core.record_prefix("waited"), _core.record_prefix("swept")
 
 # In the text of each script of ours; nobody else can write it.
 MARK: Final = b"threadis:" + _core.unique_name()
+# A line in those that are no client's at all.
+SCRIPT_MARK: Final = b"-- " + MARK
 
 HIDDEN_DATABASES: Final = 2  # after those that clients may select
 

@@ -93,7 +93,8 @@ class ProxyProcess:
             reader, writer = await asyncio.open_connection(sock=ours, limit=control.MESSAGE_LIMIT)
             self._writer = writer
             self._child = child = Child(
-                [sys.executable, "-m", "threadis.proxy", str(theirs.fileno())],
+                # -P: no module is taken from the directory in which we were started.
+                [sys.executable, "-P", "-m", "threadis.proxy", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *fds],
             )
         start = kept.restarted(self._start, self._settings)

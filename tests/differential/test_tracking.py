@@ -273,6 +273,7 @@ def test_a_script_reads_all_its_keys_or_none(pair: Pair) -> None:
         for body, reads in (
             ("return 1", False), ("return redis.call('SET', KEYS[3], 1)", False),
             ("return redis.call('GET', KEYS[1])", True), ("return redis.call('PING')", False),
+            ("return redis.call('set', 'undeclared', 1)", False),
         ):  # fmt: skip
             for _ in range(2):
                 reader.same("EVAL", body, 3, *KEYS[:3])

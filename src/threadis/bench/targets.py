@@ -80,7 +80,7 @@ OPTIONS = {
 @contextlib.contextmanager
 def threadis(setup: Setup, name: str = "threadis") -> Iterator[Target]:
     """A thREaDIS of this installation, on loopback, without persistence."""
-    command = [sys.executable, "-m", "threadis", "serve", "--port", "auto", "--save", ""]
+    command = [sys.executable, "-P", "-m", "threadis", "serve", "--port", "auto", "--save", ""]
     command += ["--appendonly", "no", "--server", setup.server]
     command += ["--instances", str(setup.instances), "--workers", str(setup.workers)]
     # The bare server's allocator, so that only the proxy makes the difference

@@ -354,6 +354,7 @@ class Coordinator:
             self._links.unprepared.discard(instance.index)
             self._users.lost(instance.index)
             self._library.lost(instance.index)
+            self._tracking.lost(instance.index)
             self._core.set_instance(instance.index, None, instance.state.value)
 
     async def _make_ready(self, instance: control.Instance) -> None:

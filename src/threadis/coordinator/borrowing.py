@@ -27,7 +27,9 @@ from threadis.coordinator.table import Access, Table
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
 # Tells all keys, their values and when they expire, and deletes them. Not FLUSHDB: that is told to
 # whoever tracks keys.
-SWEEP = b"""
+SWEEP = (
+    ours.SCRIPT_MARK
+    + b"""
 local found = {}
 for _, key in ipairs(redis.call('KEYS', '*')) do
     found[#found + 1] = key
@@ -37,6 +39,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
 end
 return found
 """
+)
 EXACT_MOST = 2**53  # Lua's numbers
 NO_EXPIRY, GONE = -1, -2  # PEXPIRETIME
 TOO_LATE = resp.error("ERR threadis: a key that the script has made expires too late to be told")

@@ -15,7 +15,7 @@ NO_MEMORY = b"-OOM "
 FALSE = b"#f\r\n"
 SCRIPT = (
     b"""#!lua flags=allow-oom
--- %s
+%s
 local at, replies = 1, {}
 while ARGV[at] do
     redis.setresp(tonumber(ARGV[at]))
@@ -27,7 +27,7 @@ while ARGV[at] do
 end
 return replies
 """
-    % ours.MARK
+    % ours.SCRIPT_MARK
 )
 # What replies with nulls inside of an array, which Lua loses in RESP3 …
 HAVE_NULLS = frozenset(b"zmscore geopos xreadgroup xclaim xautoclaim xinfo xpending object".split())

@@ -249,12 +249,22 @@ class Tracking:
 
     async def _heard_up_to_now(self, index: int) -> None:
         hearing = self._hearing.get(index)
-        if hearing:
-            pong = asyncio.get_running_loop().create_future()
-            hearing.pongs.append(pong)
-            if not self._trackers.ping(index):
-                self._stop(index)
-            await pong
+        if hearing is None:
+            return
+        if index not in self._links.ready():
+            self._lose(index)
+            return
+        pong = asyncio.get_running_loop().create_future()
+        hearing.pongs.append(pong)
+        if not self._trackers.ping(index):
+            self._stop(index)
+        await pong
+
+    def lost(self, index: int) -> None:
+        """Take note that an instance answers no more: nobody waits for what it would tell."""
+        hearing = self._hearing.get(index)
+        if hearing and hearing.pongs:
+            self._lose(index)
 
     def heard(self, letter: _core.Heard) -> None:
         """Take note of what an instance says besides names of keys."""
@@ -268,9 +278,11 @@ class Tracking:
             self._flushed()
         else:
             log.warning("instance %d tells us nothing of its keys any more", letter.instance)
-            self._stop(letter.instance)
-            job = self._listen_again(letter.instance)
-            self._tasks.start(job, f"listening again to instance {letter.instance}")
+            self._lose(letter.instance)
+
+    def _lose(self, index: int) -> None:
+        self._stop(index)
+        self._tasks.start(self._listen_again(index), f"listening again to instance {index}")
 
     def _stop(self, index: int) -> None:
         """Listen to an instance no more."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from threadis import ours
 from threadis.coordinator.links import READ_MOST, Link, LinkError, Links, Words
 from threadis.coordinator.table import Table
 
@@ -74,13 +75,17 @@ class Witness:
             return None
 
     async def _lines(self, link: Link) -> list[Words]:
-        """The commands of scripts up to now."""
+        """The commands of clients' scripts up to now."""
         mark = os.urandom(16).hex().encode()
         await self._links.raw(link.index, [[b"ECHO", mark]])
         found: list[Words] = []
+        is_ours = False
         try:
             while mark not in (line := await link.next_reply()):
-                if match := LINE.fullmatch(line):
+                match = LINE.fullmatch(line)
+                if match is None:
+                    is_ours = ours.SCRIPT_MARK in line  # what it runs comes behind it
+                elif not is_ours:
                     found.append(_words(match[2]))
         except (OSError, EOFError, ValueError) as error:
             raise LinkError(f"ERR instance {link.index} was lost while a script ran") from error
