@@ -87,6 +87,32 @@ def test_a_log_that_is_rewritten_while_switched_off_is_its_own(
     assert found_keys(threadis(*flags, folder=first.folder)) == KEYS
 
 
+@pytest.mark.parametrize("rewrites", [True, False], ids=["rewritten", "as it was"])
+def test_a_log_that_was_switched_off_is_loaded_where_there_is_no_snapshot(
+    threadis: Callable[..., Threadis], stock_server: server.Server, rewrites: bool
+) -> None:
+    """Also once it is noted that it is switched off."""
+    flags = ["--server", stock_server.path, "--instances", "1", "--workers", "1"]
+    flags += ["--appendonly", "yes", "--set", "appendfsync=always"]
+    first = threadis(*flags)
+    files = first.folder / "instance-0" / "files"
+    with first.client() as client:
+        for name, value in KEYS.items():
+            client.set(name, value)
+        client.config_set("appendonly", "no")
+        if rewrites:
+            rewrite(client)
+
+    def is_noted() -> bool:
+        noted = json.loads(files.read_bytes())
+        bases = [part["number"] for part in noted["parts"] if part["kind"] == "b"]
+        return not noted["is_logged"] and bases == [2 if rewrites else 1]
+
+    until(is_noted, "it is noted")
+    kill_all(first)
+    assert found_keys(threadis(*flags, folder=first.folder)) == KEYS
+
+
 def test_a_kill_at_the_end_of_a_rewrite_is_harmless(
     threadis: Callable[..., Threadis], stock_server: server.Server
 ) -> None:

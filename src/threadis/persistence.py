@@ -190,6 +190,8 @@ def _compare(folder: Path, wanted: Wanted, before: Record, now: Record) -> Sourc
             base = next(one.name for one in now.parts if one.kind == "b")
             written = snapshot_time(folder / wanted.folder / base)
             is_log = now.snapshot is None or written > now.time
+    if not is_log and wanted.is_logged and now.snapshot is None and before.snapshot is None:
+        is_log = bool(now.parts)  # it was switched off, and is all there is
     if is_log:
         proved, grew = _check_parts(folder, wanted, now, before)
     else:
