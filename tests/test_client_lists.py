@@ -21,14 +21,19 @@ LINES = [
 ]
 
 
+def connected(stack: contextlib.ExitStack, running: Threadis) -> tuple[list[Raw], list[int]]:
+    """Many clients, and their ids."""
+    clients = [stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(CLIENTS)]
+    return clients, [int(client.ask("CLIENT", "ID")[1:]) for client in clients]
+
+
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_many_that_ask_for_one_of_many(
     threadis: Callable[..., Threadis], stock_server: Server, line: tuple[str, ...]
 ) -> None:
     running = threadis("--instances", "2", "--workers", "2", "--server", stock_server.path)
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(CLIENTS)]
-        ids = [int(client.ask("CLIENT", "ID")[1:]) for client in clients]
+        clients, ids = connected(stack, running)
         before = status(running.proxy_pid(), "VmHWM")
         for client, number in zip(clients, ids, strict=True):
             client.send(command(*(word.format(self=number) for word in line)))
@@ -47,8 +52,7 @@ def test_many_that_ask_for_all_of_many_share_the_answer(
     """Each sees what was so when it asked: its own command, and who was there."""
     running = threadis("--instances", "2", "--workers", "2", "--server", stock_server.path)
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in range(CLIENTS)]
-        ids = [int(client.ask("CLIENT", "ID")[1:]) for client in clients]
+        clients, ids = connected(stack, running)
         before = status(running.proxy_pid(), "VmHWM")
         for number, client in enumerate(clients):
             client.send(command("CLIENT", "SETNAME", f"n{number}") + command("CLIENT", "LIST"))

@@ -72,6 +72,11 @@ class Start:
                                            "--workers", "1", *self.flags])  # fmt: skip
 
 
+def write_all(client: redis.Redis) -> None:
+    for name, value in KEYS.items():
+        client.set(name, value)
+
+
 def found_keys(running: Threadis) -> dict[str, str]:
     with running.client(decode_responses=True) as client:
         names = sorted(client.scan_iter(count=1000))
@@ -102,8 +107,7 @@ def originals(stock_server: server.Server, tmp_path_factory: pytest.TempPathFact
 def fill(running: Threadis, kind: str) -> None:
     """Write the keys, and wait until what is on disk is recorded."""
     with running.client() as client:
-        for name, value in KEYS.items():
-            client.set(name, value)
+        write_all(client)
         if kind == "snapshots":
             client.save()
 

@@ -9,7 +9,7 @@ import redis
 
 from conftest import Threadis
 from faults import kill_all
-from test_damage import KEYS, fill, found_keys, log_file
+from test_damage import KEYS, fill, found_keys, log_file, write_all
 from threadis import server
 from waiting import until
 
@@ -42,8 +42,7 @@ def test_a_switch_that_was_not_kept_loses_nothing(
     with first.client() as client:
         client.config_set("appendonly", wanted)
         client.config_set("appendfsync", "always")
-        for name, value in KEYS.items():
-            client.set(name, value)
+        write_all(client)
         if wanted == "no":
             client.save()
         until_written(client)
@@ -58,8 +57,7 @@ def test_a_kill_before_a_new_log_is_there_is_harmless(
     flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1"]
     first = threadis(*flags)
     with first.client() as client:
-        for name, value in KEYS.items():
-            client.set(name, value)
+        write_all(client)
         client.save()
         client.config_set("appendonly", "yes")
         until_written(client)
@@ -79,8 +77,7 @@ def test_a_log_that_is_rewritten_while_switched_off_is_its_own(
     flags += ["--appendonly", "yes"]
     first = threadis(*flags)
     with first.client() as client:
-        for name, value in KEYS.items():
-            client.set(name, value)
+        write_all(client)
         client.config_set("appendonly", "no")
         rewrite(client)
     kill_all(first)
@@ -97,8 +94,7 @@ def test_a_log_that_was_switched_off_is_loaded_where_there_is_no_snapshot(
     first = threadis(*flags)
     files = first.folder / "instance-0" / "files"
     with first.client() as client:
-        for name, value in KEYS.items():
-            client.set(name, value)
+        write_all(client)
         client.config_set("appendonly", "no")
         if rewrites:
             rewrite(client)

@@ -13,12 +13,12 @@ from differential.pair import Both, Pair
 from differential.wire import Connection, Word, pack
 from raw import keys_of
 from threadis import _core
-from threadis.coordinator.aside import LARGE, aside
 from threadis.coordinator.borrowing import _around
 from threadis.coordinator.call import Call
 from threadis.coordinator.in_place import NAMES_MOST, InPlace
 from threadis.coordinator.links import Kind
 from threadis.coordinator.locality import Locality
+from threadis.coordinator.offload import LARGE, offload
 from threadis.coordinator.upstream import BATCH, KINDS, PATTERN, at_once
 from threadis.coordinator.watches import COMPARED_MOST, KEYS_MOST, slices
 from threadis.layout import even_slot_map
@@ -238,7 +238,7 @@ def test_a_long_transaction_with_a_command_over_several_instances(pair: Pair) ->
 
 def test_what_is_large_is_worked_out_in_another_thread() -> None:
     async def threads() -> list[int]:
-        return [await aside(size, threading.get_ident) for size in (0, LARGE - 1, LARGE)]
+        return [await offload(size, threading.get_ident) for size in (0, LARGE - 1, LARGE)]
 
     small, nearly, large = asyncio.run(threads())
     assert small == nearly == threading.get_ident() != large

@@ -14,13 +14,13 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from threadis import _core, resp
-from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, value
+from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, pack, value
+from threadis.coordinator.looking import AT_ONCE, is_there
 from threadis.coordinator.tasks import Tasks, insist
 
 log = logging.getLogger(__name__)
 
 STALE_LIMIT: Final = 10_000  # armed keys of an instance for which nobody waits any more
-AT_ONCE: Final = 1000  # keys that are armed before others have their turn
 
 Place = tuple[int, bytes]  # database, key
 
@@ -94,7 +94,7 @@ class Alarms:
             return self._link
 
     def _ask(self, link: Link, places: Iterable[Place]) -> list[asyncio.Future[None]]:
-        """Read keys: MEMORY USAGE counts as no hit or miss, and does not touch them."""
+        """Read keys."""
         loop, answers = asyncio.get_running_loop(), []
         commands: list[Words] = []
         for db, key in places:
@@ -102,12 +102,12 @@ class Alarms:
                 link.db = db
                 commands.append([b"SELECT", b"%d" % db])
                 self._asked.append(None)
-            commands.append([b"MEMORY", b"USAGE", key, b"SAMPLES", b"1"])
+            commands.append(is_there(key))
             answer: asyncio.Future[None] = loop.create_future()
             answers.append(answer)
             self._asked.append(((db, key), answer))
             self._stale.pop(key, None)
-        link.writer.write(_core.pack_all(commands))
+        link.writer.write(pack(*commands))
         return answers
 
     async def _listen(self, opened: asyncio.Future[Link]) -> None:

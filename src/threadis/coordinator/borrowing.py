@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from threadis import ours, resp
 from threadis.coordinator import fenced, scarcity
-from threadis.coordinator.aside import aside
 from threadis.coordinator.events import telling
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, values
+from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.table import Access, Table
 
@@ -106,9 +106,9 @@ class Borrowing:
         return copies
 
     async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
-        questions = await aside(len(keys), _questions, keys)
+        questions = await offload(len(keys), _questions, keys)
         replies = await self._links.raw(index, questions, db=db)
-        return await aside(len(keys), _copies, keys, replies)
+        return await offload(len(keys), _copies, keys, replies)
 
     async def evaluate(
         self,
@@ -169,7 +169,7 @@ class Borrowing:
         keys that were not lent, too.
         """
         size = len(copies) + len(written)
-        first, last = await aside(size, _around, copies, written, sweeps=sweeps)
+        first, last = await offload(size, _around, copies, written, sweeps=sweeps)
         begin, end = mine.around() if (mine := telling.get()) else ([], [])
         await link.select(self.scratch)
         answers = await fenced.ask(
@@ -194,7 +194,7 @@ class Borrowing:
         if sweeps and new[0].startswith(b"-"):  # it was killed, say
             await self.clean(link.index)
             raise RefusedError(new[0])
-        return await aside(size, _outcome, copies, written, old, replies, new, sweeps=sweeps)
+        return await offload(size, _outcome, copies, written, old, replies, new, sweeps=sweeps)
 
     async def _evaluate_scarcely(
         self,

@@ -109,6 +109,7 @@ class Clients:
         """
         if filters.ids is not None:
             survey = Survey(await self.of(filters.ids))
+            await survey.write(self.line)
             return survey.show(filters, info, self.line)
         survey = await self._survey()
         async with self._showing:

@@ -189,7 +189,7 @@ class Commits:
         """Hold on to the lock until it is known what has happened."""
         lock.is_kept = True
         spoilt = (link for link in links if link.is_spoilt)
-        lost = [(link.index, link.socket, b"id=%d " % link.id) for link in spoilt]
+        lost = [connection_of(link) for link in spoilt]
         self._spawn(self._settle_later(lock, name, first, others, lost))
 
     async def _settle_later(
@@ -370,6 +370,11 @@ class Commits:
 
     def _spawn(self, job: Coroutine[None, None, None]) -> None:
         self._tasks.start(job, "a record of a write to several instances")
+
+
+def connection_of(link: Link) -> Connection:
+    """Return how a connection of ours can be known, once it is closed."""
+    return link.index, link.socket, b"id=%d " % link.id
 
 
 async def _retry(job: Callable[[], Awaitable[None]]) -> None:

@@ -12,13 +12,13 @@ from contextlib import AbstractAsyncContextManager
 
 from threadis import _core
 from threadis.coordinator import plans, scarcity
-from threadis.coordinator.aside import aside
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.events import Events, Marked
 from threadis.coordinator.links import Kind, LinkError, Links
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
+from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Table
@@ -126,7 +126,7 @@ class Execution:
         )
         if outcome.changes:
             changes = outcome.changes
-            writes = await aside(len(changes), self.borrowing.writes, changes, db)
+            writes = await offload(len(changes), self.borrowing.writes, changes, db)
             await self.commit(writes, lock, db, needs_memory=needs_memory)
         return outcome.replies
 

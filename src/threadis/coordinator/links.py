@@ -104,7 +104,7 @@ class Link:
 
     def send(self, *commands: Words) -> None:
         """Send commands, whose replies must be received next."""
-        packed = _core.pack_all(commands)
+        packed = pack(*commands)
         if len(packed) > self.limits.argument:
             self.limits.check(commands)
         self.writer.write(packed)
@@ -350,10 +350,9 @@ class Lease:
         self._links.give_back(self._link)
 
 
-def pack(command: Words) -> bytes:
-    """One command in canonical form."""
-    packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
-    return packed
+def pack(*commands: Words) -> bytes:
+    """Commands in canonical form."""
+    return _core.pack_all(commands)
 
 
 def id_of(hello: Any) -> int:

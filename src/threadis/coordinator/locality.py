@@ -80,13 +80,6 @@ class Locality:
             return None
         return found
 
-    def groups(self, db: int, keys: Iterable[bytes]) -> list[Group]:
-        """Find the groups of several keys."""
-        if db in self._pinned:
-            return [EVERYTHING]
-        found = (self.group(db, key) for key in keys)
-        return [group for group in dict.fromkeys(found) if group]
-
     def locks(self, names: Iterable[Key]) -> list[Key]:
         """What holders of keys of several instances lock too, so that no script of those keys'
         groups runs meanwhile: it may touch them without having declared them.

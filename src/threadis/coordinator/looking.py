@@ -19,6 +19,11 @@ T = TypeVar("T")
 Ask = Callable[[int, list[Words]], Awaitable[list[bytes]]]
 
 
+def is_there(key: bytes) -> Words:
+    """Ask whether a key is there: this counts as no hit or miss, and does not touch it."""
+    return [b"MEMORY", b"USAGE", key, b"SAMPLES", b"1"]
+
+
 async def replies(
     wanted: Sequence[T], owner: Callable[[T], int], question: Callable[[T], Words], ask: Ask
 ) -> AsyncIterator[tuple[T, bytes]]:
@@ -41,14 +46,7 @@ async def replies(
 async def present(
     keys: Sequence[bytes], owner: Callable[[bytes], int], ask: Ask
 ) -> AsyncIterator[bytes]:
-    """Find those that are there, in their order; one that has just expired may be among them.
-
-    MEMORY USAGE counts as no hit or miss, and does not touch a key.
-    """
-
-    def question(key: bytes) -> Words:
-        return [b"MEMORY", b"USAGE", key, b"SAMPLES", b"1"]
-
-    async for key, reply in replies(keys, owner, question, ask):
+    """Find those that are there, in their order; one that has just expired may be among them."""
+    async for key, reply in replies(keys, owner, is_there, ask):
         if reply not in resp.NULLS:
             yield key

@@ -11,8 +11,8 @@ import msgspec
 
 from threadis import _core, ours, resp
 from threadis.coordinator import scarcity
-from threadis.coordinator.aside import aside
 from threadis.coordinator.links import Link, LinkError, Links, Words
+from threadis.coordinator.offload import offload
 from threadis.coordinator.records import Prepared
 
 Part = Sequence[Words]
@@ -47,7 +47,7 @@ class Phases:
         batches = {}
         for index in links:
             part = list(parts[index])
-            payload = await aside(len(part), replace(record, commands=part).encode)
+            payload = await offload(len(part), replace(record, commands=part).encode)
             note: Words = [b"SET", ours.PREPARED + name, payload]
             batch = [hidden, note, back, [b"MULTI"], *part, *self.last(name, record.db)]
             if is_scarce:

@@ -18,9 +18,9 @@ from typing import Any, Final
 from threadis import _core, ours, resp
 from threadis.commands import SCRIPTS, Row
 from threadis.coordinator.callers import Caller, Callers
-from threadis.coordinator.halves import Entry, Halves
 from threadis.coordinator.links import LinkError, Links, Words
 from threadis.coordinator.migrating import OPTIONS
+from threadis.coordinator.slowlog_fanout import Entry, FanOut
 from threadis.coordinator.tasks import Tasks
 
 WORDS, WORD = 32, 128  # of an entry: words, and bytes of each
@@ -44,10 +44,10 @@ class Log:
     """One kind of log over all instances."""
 
     def __init__(
-        self, links: Links, callers: Callers, get: list[bytes], length: bytes, halves: Halves
+        self, links: Links, callers: Callers, get: list[bytes], length: bytes, fan_out: FanOut
     ) -> None:
         self._links, self._callers, self._get, self._length = links, callers, get, length
-        self._halves = halves
+        self._fan_out = fan_out
         self._entries: list[tuple[int, Entry]] = []  # with their ids, oldest first
         self._seen: dict[tuple[int, int], int] = {}  # instance and process: last id seen there
         self._last_id = -1
@@ -99,7 +99,7 @@ class Log:
                 if row[0] > seen and (whose := self._whose(row)):
                     entry = [*row[1:4], *whose]
                     is_lane = row[5].startswith(ours.LANE)
-                    if not (is_lane and self._halves.join(index, entry)):
+                    if not (is_lane and self._fan_out.join(index, entry)):
                         new.append(entry)
             self._seen[process] = max([seen, *(row[0] for row in found)])
         self._take(new)
@@ -151,7 +151,7 @@ class Logs:
                 if kind == b"slow"
                 else [b"COMMANDLOG", b"GET", b"-1", kind],
                 length,
-                Halves(everywhere),
+                FanOut(everywhere),
             )
             for kind, length in LENGTHS.items()
         }

@@ -78,17 +78,13 @@ async def read_streams(job: "Job") -> bytes:
     for index, (keys, ids) in groups.items():
         replies[index] = (await job.raw(keys[0], [read.words(keys, ids)]))[0]
     if any(reply.startswith(b"-") for reply in replies.values()):
-        async for _, reply in _of_each(job, read, _one_stream(read)):
+        async for _, reply in _of_each(job, read, lambda one: read.words([one[0]], [one[1]])):
             if reply.startswith(b"-"):
                 return reply
     return _merge(job, read, replies)
 
 
 Named = tuple[bytes, bytes]  # key, id
-
-
-def _one_stream(read: StreamRead) -> Callable[[Named], Words]:
-    return lambda named: read.words([named[0]], [named[1]])
 
 
 def _of_each(

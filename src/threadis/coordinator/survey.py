@@ -27,13 +27,9 @@ class Survey:
             await asyncio.sleep(0)
 
     def show(self, filters: Filters, asking: _core.ClientInfo, write: Write) -> bytes:
-        """The lines of those who pass; the line of who asks is as of now."""
+        """The lines of those who pass, once they are written; that of who asks is as of now."""
         return b"".join(
-            _line(write, asking)
-            if one.id == asking.id
-            else self._lines[at]
-            if self._lines
-            else _line(write, one)
+            _line(write, asking) if one.id == asking.id else self._lines[at]
             for at, one in enumerate(self.clients)
             if filters.takes(one, asking.id)
         )

@@ -236,7 +236,7 @@ class Tracking:
             hello: list[Words] = [[b"HELLO", b"3", *self._links.login()], LISTEN]
             try:
                 await loop.sock_connect(ear, self._links.instance(index).socket)
-                await loop.sock_sendall(ear, b"".join(map(pack, hello)))
+                await loop.sock_sendall(ear, pack(*hello))
             except OSError as error:
                 ear.close()
                 raise LinkError(f"TRYAGAIN instance {index} cannot be reached") from error

@@ -18,12 +18,12 @@ from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.coordinator.answer import Answer
-from threadis.coordinator.aside import aside
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, LinkError, Words
 from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.plans import reaches_other_databases
 from threadis.coordinator.table import Access, Parsed
@@ -130,12 +130,12 @@ class Transactions:
         self, command: _core.Command, client: ClientKey, watch: Watch | None
     ) -> bytes | None:
         args, kind, db = command.queued or [], Kind(resp=command.info.resp), command.info.db
-        queued, owners = await aside(len(args), self._parse, args, db)
+        queued, owners = await offload(len(args), self._parse, args, db)
         instances = set().union(*owners)
         is_plain = all(self._is_plain(parsed) for parsed in queued)
         is_heard = not self._tracking.is_unheard(command)
         link = watch.only_link() if watch else None
-        is_on_one = watch and link and instances <= watch.instances()
+        is_on_one = link is not None and instances <= {link.index}
         if is_plain and watch and link and is_on_one and watch.kind == kind and is_heard:
             await link.select(db)
             touched = [(db, access.key) for parsed in queued for access in parsed.keys]

@@ -37,10 +37,6 @@ class Watch:
         self._lines: dict[int, list[_Line]] = defaultdict(list)  # by instance
         self._stack = AsyncExitStack()
 
-    def instances(self) -> set[int]:
-        """Return the instances of its keys."""
-        return {index for index, lines in self._lines.items() if lines}
-
     def only_link(self) -> Link | None:
         """Return the connection that watches all, if there is one."""
         links = self._all()

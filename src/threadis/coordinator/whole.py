@@ -18,7 +18,7 @@ import msgspec
 
 from threadis import _core, control, ours, resp
 from threadis.coordinator import scarcity
-from threadis.coordinator.commits import Commits, Connection
+from threadis.coordinator.commits import Commits, Connection, connection_of
 from threadis.coordinator.links import Kind, LinkError, Links, UnknownOutcomeError, Words
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.phases import RefusedError
@@ -182,7 +182,7 @@ class Sweep:
             try:
                 reply = (await link.ask(scarcity.block(commands, 2), wait=None))[0]
             except UnknownOutcomeError:
-                self._lost.append((link.index, link.socket, b"id=%d " % link.id))
+                self._lost.append(connection_of(link))
                 raise
         result = (scarcity.results(reply, commands) or [reply])[0]
         if result.startswith(b"-"):

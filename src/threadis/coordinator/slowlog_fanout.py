@@ -10,7 +10,7 @@ APART: Final = 1  # seconds between two instances' entries about one command
 Entry = list[Any]  # time, amount, arguments, address, name
 
 
-class Halves:
+class FanOut:
     """The latest such entries, and which instances have spoken of each."""
 
     def __init__(self, names: Set[str]) -> None:

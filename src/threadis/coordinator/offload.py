@@ -10,7 +10,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-async def aside(
+async def offload(
     size: int,
     function: Callable[Arguments, Result],
     *args: Arguments.args,
