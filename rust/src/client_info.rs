@@ -85,7 +85,7 @@ pub struct Session {
     pub input_bytes: u64,
     /// How many bytes had been read when all workers last ended a round for it: see `rounds`.
     pub read_by_all: u64,
-    /// The same when it last waited for listeners: see `newcomers`.
+    /// The same when it last waited for listeners: see `pending_subscriptions`.
     pub heard_by_all: u64,
     /// Bytes written so far.
     pub output_bytes: u64,

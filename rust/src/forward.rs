@@ -247,7 +247,7 @@ impl Worker {
         } else if is_confined {
             self.refuse_while_subscribed(place, row, args)
         } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)
-            || self.must_let_newcomers_in(place, row)
+            || self.must_wait_for_subscriptions(place, row)
         {
             Taken::NotYet
         } else if self.is_monitored() && self.refuse_to_monitor(place, row) {

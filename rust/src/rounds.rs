@@ -10,7 +10,7 @@
 //! ```
 //! Who wants no round pays one look at a number, a turn.
 
-use crate::client::{Closing, Gate};
+use crate::client::{Client, Closing, Gate};
 use crate::shared::{Door, Mail, Shared};
 use crate::worker::Worker;
 use rustix::event::epoll;
@@ -187,6 +187,13 @@ impl Worker {
         }
     }
 
+    /// A client that still waits for others to read, or to hear.
+    pub(crate) fn waits_at_round(&mut self, place: usize, generation: u32) -> Option<&mut Client> {
+        let client = self.clients.get_mut(place)?;
+        let is_it = (client.generation, client.gate) == (generation, Gate::Round);
+        (is_it && client.closing == Closing::No).then_some(client)
+    }
+
     /// Lets those go on whose rounds are over.
     pub(crate) fn go_on_after_rounds(&mut self) {
         while let Some(round) = self.rounds.waiting.front()
@@ -198,11 +205,7 @@ impl Worker {
                 continue;
             }
             for Publisher { place, generation, read } in round.publishers {
-                let client = self.clients.get_mut(place);
-                if let Some(client) = client.filter(|client| {
-                    (client.generation, client.gate) == (generation, Gate::Round)
-                        && client.closing == Closing::No
-                }) {
+                if let Some(client) = self.waits_at_round(place, generation) {
                     client.session.read_by_all = read;
                     self.open_gate(place);
                 }

@@ -244,7 +244,7 @@ pub enum Mail {
     BrokenRedirect(ClientKey),
     /// For your monitors.
     Lines(Arc<[u8]>),
-    /// Someone has asked for a round, yours is over, or newcomers are heard.
+    /// Someone has asked for a round, yours is over, or subscriptions have reached the instances.
     Round,
     /// Serve what runs, then end; milliseconds of grace.
     Stop(u64),

@@ -10,8 +10,8 @@
 
 use crate::glob;
 use crate::mailbox::Mailbox;
-use crate::newcomers::Newcomers;
 use crate::number::push_u64;
+use crate::pending_subscriptions::PendingSubscriptions;
 use crate::request::push_bulk;
 use crate::shared::{Door, ToCoordinator};
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ pub struct Registry {
     /// Names by which keyspace events may be heard.
     of_events: AtomicUsize,
     /// Those of them that the instances are not subscribed to.
-    pub newcomers: Newcomers,
+    pub pending: PendingSubscriptions,
 }
 
 type Table = HashMap<Name, Subscribers>;
@@ -66,8 +66,8 @@ struct Subscribers {
     counts: Vec<usize>,
     /// The instances are subscribed, too.
     is_upstream: bool,
-    /// Its number among the newcomers, if it is one.
-    newcomer: Option<u64>,
+    /// Its number while it is pending.
+    pending: Option<u64>,
 }
 
 impl Registry {
@@ -99,8 +99,8 @@ impl Registry {
                 let is_of_events = concerns_events(kind, name);
                 self.of_events.fetch_add(usize::from(is_of_events), Relaxed);
                 changed.push(name.to_vec());
-                let newcomer = is_of_events.then(|| self.newcomers.add());
-                Subscribers { counts: vec![0; doors.len()], is_upstream: false, newcomer }
+                let pending = is_of_events.then(|| self.pending.add());
+                Subscribers { counts: vec![0; doors.len()], is_upstream: false, pending }
             });
             known.counts[worker] += 1;
             are_upstream &= known.is_upstream;
@@ -118,7 +118,7 @@ impl Registry {
         for name in names {
             if let Some(known) = tables[kind as usize].get_mut(name.as_slice()) {
                 known.is_upstream = true;
-                self.newcomers.remove(known.newcomer.take());
+                self.pending.remove(known.pending.take());
             }
         }
     }
@@ -137,10 +137,10 @@ impl Registry {
         let table = &mut tables[kind as usize];
         let mut changed = Vec::new();
         for name in names {
-            let Some(Subscribers { counts, newcomer, .. }) = table.get_mut(name) else { continue };
+            let Some(Subscribers { counts, pending, .. }) = table.get_mut(name) else { continue };
             counts[worker] = counts[worker].saturating_sub(1);
             if counts.iter().all(|&count| count == 0) {
-                self.newcomers.remove(newcomer.take());
+                self.pending.remove(pending.take());
                 table.remove(name);
                 self.of_events.fetch_sub(usize::from(concerns_events(kind, name)), Relaxed);
                 changed.push(name.to_vec());

@@ -238,7 +238,7 @@ impl Worker {
         if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row) {
             return Ok(false);
         }
-        if self.must_let_newcomers_in(place, row) {
+        if self.must_wait_for_subscriptions(place, row) {
             return Ok(false);
         }
         if !self.is_key_locked(place, &upload.key, row.writes) {

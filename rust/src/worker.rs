@@ -12,7 +12,7 @@ use crate::locks::Locks;
 use crate::look::Looks;
 use crate::names::Recent;
 use crate::net::{Io, Listener};
-use crate::newcomers::Writer;
+use crate::pending_subscriptions::Writer;
 use crate::request::Request;
 use crate::rounds::OwnRounds;
 use crate::shared::{Shared, ToCoordinator};
@@ -51,7 +51,7 @@ pub struct Worker {
     pub(crate) looks: Looks,
     pub(crate) tries: Tries,
     pub(crate) rounds: OwnRounds,
-    /// Clients whose writes wait for newcomers.
+    /// Clients whose writes wait for pending subscriptions.
     pub(crate) writers: Vec<Writer>,
     pub(crate) instances: Vec<InstanceState>,
     /// Subscribers among its clients.

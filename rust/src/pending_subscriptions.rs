@@ -4,10 +4,10 @@
 //! a write was read ─► a round: all workers have read what was sent before it
 //!                 ─► the instances are subscribed to what these have named ─► it is taken again
 //! ```
-//! Both only while instances tell of what commands do. Who hears for others that the instances are not
-//! subscribed yet is a *newcomer*: a name that may be of events.
+//! Both only while instances tell of what commands do. A name that may be of events is *pending* until
+//! the instances are subscribed to it.
 
-use crate::client::{Closing, Gate};
+use crate::client::Gate;
 use crate::command::{Route, Row, Verb};
 use crate::settings::{OF_READS, OF_WRITES};
 use crate::shared::{Mail, Shared};
@@ -19,28 +19,28 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How long a write waits for newcomers at most: an instance may not answer now, and others do.
+/// How long a write waits for them at most: an instance may not answer now, and others do.
 const WAIT_NANOSECONDS: u64 = 250_000_000;
-/// No newcomer is this old.
+/// No pending one is this old.
 const NONE: u64 = u64::MAX;
 
 /// Names of events that the instances are not subscribed to yet, by age.
 #[derive(Debug)]
-pub struct Newcomers {
+pub struct PendingSubscriptions {
     waiting: Mutex<BTreeSet<u64>>,
     /// The numbers of the oldest one, and of the newest one ever.
     oldest: AtomicU64,
     newest: AtomicU64,
 }
 
-impl Default for Newcomers {
+impl Default for PendingSubscriptions {
     fn default() -> Self {
         let (oldest, newest) = (AtomicU64::new(NONE), AtomicU64::new(0));
         Self { waiting: Mutex::default(), oldest, newest }
     }
 }
 
-impl Newcomers {
+impl PendingSubscriptions {
     fn lock(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,7 +86,7 @@ pub(crate) struct Writer {
     generation: u32,
     /// How much of what it has sent was read.
     read: u64,
-    /// The newest newcomer that it waits for.
+    /// The newest pending one that it waits for.
     newest: u64,
     until: u64,
 }
@@ -106,7 +106,7 @@ impl Shared {
 impl Worker {
     /// True, and the gate is shut, while somebody may have sent SUBSCRIBE before this client's command who
     /// would not hear of its events.
-    pub(crate) fn must_let_newcomers_in(&mut self, place: usize, row: &Row) -> bool {
+    pub(crate) fn must_wait_for_subscriptions(&mut self, place: usize, row: &Row) -> bool {
         let told = self.shared.settings.events.load(Relaxed);
         if told < OF_WRITES {
             return false;
@@ -129,11 +129,11 @@ impl Worker {
         if self.must_let_others_read(place) {
             return true;
         }
-        let newcomers = &self.shared.registry.newcomers;
-        let newest = newcomers.newest.load(SeqCst);
+        let pending = &self.shared.registry.pending;
+        let newest = pending.newest.load(SeqCst);
         let client = &mut self.clients[place];
         let (generation, read) = (client.generation, client.session.input_bytes);
-        if client.session.heard_by_all == read || !newcomers.has_some(newest) {
+        if client.session.heard_by_all == read || !pending.has_some(newest) {
             return false;
         }
         client.gate = Gate::Round;
@@ -142,31 +142,27 @@ impl Worker {
         true
     }
 
-    /// When the first of those who wait for newcomers waits no longer.
+    /// When the first of those who wait for pending subscriptions waits no longer.
     #[inline]
     pub(crate) fn writers_deadline(&self) -> u64 {
         self.writers.first().map_or(u64::MAX, |writer| writer.until)
     }
 
-    /// Lets those go on whose newcomers are heard, or who have waited long enough.
+    /// Lets those go on for whom nothing is pending any more, or who have waited long enough.
     #[inline]
     pub(crate) fn let_writers_go_on(&mut self) {
         if self.writers.is_empty() {
             return;
         }
         let shared = self.shared.clone();
-        let newcomers = &shared.registry.newcomers;
+        let pending = &shared.registry.pending;
         let (waiting, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.writers)
             .into_iter()
-            .partition(|one| newcomers.has_some(one.newest) && self.now < one.until);
+            .partition(|one| pending.has_some(one.newest) && self.now < one.until);
         self.writers = waiting;
         for Writer { place, generation, read, newest, .. } in ready {
-            newcomers.give_up(newest);
-            let client = self.clients.get_mut(place);
-            if let Some(client) = client.filter(|client| {
-                (client.generation, client.gate) == (generation, Gate::Round)
-                    && client.closing == Closing::No
-            }) {
+            pending.give_up(newest);
+            if let Some(client) = self.waits_at_round(place, generation) {
                 client.session.heard_by_all = read;
                 self.open_gate(place);
             }
@@ -180,25 +176,25 @@ mod tests {
 
     #[test]
     fn a_write_waits_for_those_who_came_before_it() {
-        let newcomers = Newcomers::default();
-        assert!(!newcomers.has_some(0));
-        let (first, second) = (newcomers.add(), newcomers.add());
-        assert!(newcomers.has_some(first) && newcomers.has_some(second));
-        newcomers.remove(Some(first));
-        assert!(!newcomers.has_some(first) && newcomers.has_some(second));
-        newcomers.remove(Some(second));
-        newcomers.remove(None);
-        assert!(!newcomers.has_some(second));
+        let pending = PendingSubscriptions::default();
+        assert!(!pending.has_some(0));
+        let (first, second) = (pending.add(), pending.add());
+        assert!(pending.has_some(first) && pending.has_some(second));
+        pending.remove(Some(first));
+        assert!(!pending.has_some(first) && pending.has_some(second));
+        pending.remove(Some(second));
+        pending.remove(None);
+        assert!(!pending.has_some(second));
     }
 
     #[test]
     fn who_is_not_heard_in_time_holds_up_no_later_write() {
-        let newcomers = Newcomers::default();
-        let (first, second) = (newcomers.add(), newcomers.add());
-        newcomers.give_up(first);
-        assert!(!newcomers.has_some(first) && newcomers.has_some(second));
-        newcomers.give_up(second);
-        newcomers.remove(Some(second));
-        assert!(!newcomers.has_some(second));
+        let pending = PendingSubscriptions::default();
+        let (first, second) = (pending.add(), pending.add());
+        pending.give_up(first);
+        assert!(!pending.has_some(first) && pending.has_some(second));
+        pending.give_up(second);
+        pending.remove(Some(second));
+        assert!(!pending.has_some(second));
     }
 }
