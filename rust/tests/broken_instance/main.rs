@@ -1,9 +1,10 @@
-//! What a broken instance does to its lane, and to nobody else: rows P13 and F30.
+//! What a broken instance does to its lane, and to nobody else.
 //!
 //! No stock server can be made to send these bytes, so a scripted one does. Two clients wait on
 //! one lane; each row says what the instance writes, and what each of the two reads.
 
 mod allocations;
+mod client;
 mod commits;
 mod harness;
 mod looks;
