@@ -240,7 +240,7 @@ impl Worker {
             self.refuse_while_subscribed(place, row, args)
         } else if (client.is_restricted
             || row.no_auth
-            || (client.multi.is_some() && shared.may_refuse(row)))
+            || ((client.multi.is_some() || self.is_monitored()) && shared.may_refuse(row)))
             && let Some(taken) = self.ask_first(place, row, args, shared)
         {
             taken

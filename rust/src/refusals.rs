@@ -59,7 +59,11 @@ impl Worker {
     /// Refuses a command that does not run; a transaction will be refused, or is over with EXEC.
     pub(crate) fn reject(&mut self, place: usize, row: &Row, args: Args, why: &str) -> Taken {
         if row.route == Route::Session(Verb::Exec) {
-            return self.exec_refused(place, args, why.strip_prefix("ERR ").unwrap_or(why));
+            let taken = self.exec_refused(place, args, why.strip_prefix("ERR ").unwrap_or(why));
+            if taken == Taken::Yes && self.is_monitored() {
+                self.show(place, row, args);
+            }
+            return taken;
         }
         self.tally.rejected(self.clients[place].last_command);
         self.refuse(place, why);

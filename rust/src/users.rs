@@ -130,8 +130,8 @@ impl Shared {
 }
 
 impl Worker {
-    /// Before a command of a restricted user, or of anyone who says who he is: what to do
-    /// instead of running it, if anything.
+    /// Before a command of a restricted user, of anyone who says who he is, or that may not fit into
+    /// memory where that must be known first: what to do instead of running it, if anything.
     #[cold]
     pub(crate) fn ask_first(
         &mut self,
@@ -140,6 +140,7 @@ impl Worker {
         args: Args,
         shared: &Shared,
     ) -> Option<Taken> {
+        let is_monitored = self.is_monitored();
         let client = &mut self.clients[place];
         let is_queued = client.multi.is_some() && !row.ends_multi;
         let is_login = match row.route {
@@ -152,7 +153,8 @@ impl Worker {
         let is_exempt = if is_login {
             is_queued
         } else {
-            let is_judged = client.is_restricted || is_queued && shared.may_refuse(row);
+            let may_be_full = (is_queued || is_monitored) && shared.may_refuse(row);
+            let is_judged = client.is_restricted || may_be_full;
             row.no_auth || !is_judged
         };
         if is_exempt {
@@ -163,7 +165,8 @@ impl Worker {
                 self.tally.called(client.last_command);
                 self.tally.failed(client.last_command, &reply);
                 self.answer(place, &reply);
-                if is_login && self.is_monitored() {
+                // SORT runs, and looks at its options then.
+                if is_monitored && (is_login || reply.starts_with(b"-ERR ")) {
                     self.show(place, row, args);
                 }
                 if row.route == Route::Session(Verb::Exec) {
@@ -183,9 +186,9 @@ impl Worker {
         }
         // Between MULTI and EXEC servers have other words for it.
         let executing = self.clients[place].executing.map(|executing| executing.token);
-        // And nobody hears of a key that he was refused to read.
-        let is_remembered = self.is_remembered(place, row);
-        let may_go = !is_login && !is_queued && executing.is_none() && !is_remembered;
+        // And nobody hears of a key that he was refused to read, or sees what does not run.
+        let is_noticed = is_monitored || self.is_remembered(place, row);
+        let may_go = !is_login && !is_queued && executing.is_none() && !is_noticed;
         if may_go && self.is_judged_by_lane(place, row, args, shared) {
             return None;
         }

@@ -205,3 +205,57 @@ def test_what_a_monitor_may_do(pair: Pair, protocol: int) -> None:
         monitor.same("RESET")
         client.same("SET", "a", 1)
         monitor.same("GET", "a")
+
+
+REFUSED: Final = [
+    "AUTH limited p", "GET other", "GET m", "SET other 1", "LPUSH m 1", "XREAD STREAMS other 0",
+    "OBJECT ENCODING other", "MEMORY USAGE other", "SORT m BY x_*", "MGET m other", "CONFIG GET x",
+    "MULTI", "GET other", "EXEC", "MULTI", "GET m", "EXEC x", "EXEC", "PUBLISH c m", "SORT m",
+    "EVAL return(redis.call('get',KEYS[1])) 1 other",
+]  # fmt: skip
+FULL: Final = [
+    "SET m 1", f"MSET {A} 1 {B} 2", "LPUSH l 1", "GET m", f"SUNIONSTORE {A} {B} {C}", "DEL m",
+    "MULTI", "GET m", "SET m 1", "EXEC", "EVAL return(1) 0",
+]  # fmt: skip
+
+
+def test_what_may_not_run_is_not_shown(pair: Pair) -> None:
+    with pair.both() as monitor, pair.both() as admin:
+        admin.same("ACL", "SETUSER", "limited", "on", ">p", "~m", "+@all", "-lpush", "-config")
+        monitor.same("MONITOR")
+        try:
+            for client, lines in ((pair.both(), REFUSED), (pair.both(), FULL)):
+                with client:
+                    if lines is FULL:
+                        admin.same("CONFIG", "SET", "maxmemory", 1)
+                    for line in lines:
+                        run(client, *line.split())
+                        end(monitor, admin, line)
+        finally:
+            admin.same("CONFIG", "SET", "maxmemory", 0)
+            admin.same("ACL", "DELUSER", "limited")
+
+
+def test_exec_of_a_client_that_has_not_said_who_it_is_is_shown(pair: Pair) -> None:
+    with pair.both() as monitor, pair.both() as admin:
+        admin.same("CONFIG", "SET", "requirepass", "secret")
+        try:
+            monitor.same("MONITOR")
+            with pair.both() as client:
+                for line in ("GET m", "MULTI", "EXEC", "PING"):
+                    client.same(*line.split())
+                    end(monitor, admin, line)
+        finally:
+            admin.same("CONFIG", "SET", "requirepass", "")
+
+
+def end(monitor: Both, admin: Both, what: str) -> None:
+    """Both show the same, up to now."""
+    admin.same("ECHO", "end")
+    found = []
+    for side in (monitor.bare, monitor.ours):
+        lines = []
+        while b'"ECHO"' not in (line := shown(side.read().raw)):
+            lines.append(line)
+        found.append(lines)
+    assert found[1] == found[0], what

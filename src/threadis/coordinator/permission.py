@@ -47,6 +47,8 @@ class Permission:
                 refusal = await self._verdicts.refusal(question)
                 if refusal is None and question.queued is not None:
                     refusal = await self._busy.refusal() or await self._tightness.refusal(question)
+                elif refusal is None and question.token is None:
+                    refusal = await self._tightness.refusal_outside(question)
         except LinkError as error:
             refusal = resp.error(str(error))
         except Exception:  # one question's bug must not become a client's silence

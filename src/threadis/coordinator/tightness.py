@@ -56,6 +56,10 @@ class Tightness:
         """Why a command may not be queued now; None if it may."""
         return await self._refusal(question.args, question.info.db, Kind(resp=question.info.resp))
 
+    async def refusal_outside(self, question: _core.Command) -> bytes | None:
+        """Why a command may not run now that nobody should see then; None if it may."""
+        return await self.refusal_of(question.args, question.info.db, Kind(resp=question.info.resp))
+
     async def refusal_of(self, args: Words, db: int, kind: Kind) -> bytes | None:
         """Why a command on several instances may not run now; None if it may.
 
