@@ -45,12 +45,14 @@ class Alarms:
         self._opening = asyncio.Lock()
         self._armed: dict[bytes, set[int]] = {}  # the databases in which the key was not there
         self._stale: dict[bytes, None] = {}
+        self._unsent: list[Words] = []  # questions of this turn of the loop: they leave together
         self._asked: deque[tuple[Place, asyncio.Future[None]] | None] = deque()
+        self._off: dict[bytes, None] = {}  # keys whose alarm went off in this turn
         self._tasks = Tasks()
 
     def count(self) -> int:
         """Return how many keys are armed for someone."""
-        return len(self._armed.keys() - self._stale.keys())
+        return len(self._armed) - len(self._stale)
 
     def is_armed(self, key: bytes) -> bool:
         """Whether we shall hear of the next change."""
@@ -61,12 +63,24 @@ class Alarms:
         return place[0] in self._armed.get(place[1], ())
 
     async def arm(self, places: Collection[Place]) -> list[Place]:
-        """Hear of the next change; returns those that exist. LinkError if that cannot be."""
+        """Hear of the next change; returns those that exist. LinkError if that cannot be.
+
+        Who asks in the same turn of the loop shares a message.
+        """
         rest = iter(places)
         while some := list(itertools.islice(rest, AT_ONCE)):
-            link = await self._open()
-            await asyncio.gather(*self._ask(link, some))
+            link = self._link or await self._open()
+            if link is None or link is not self._link:
+                raise LinkError(
+                    f"TRYAGAIN instance {self._index} was lost; the command was not run"
+                )
+            answers = self._ask(link, some)
+            await (answers[0] if len(answers) == 1 else asyncio.gather(*answers))
         return [place for place in places if not self.is_absent(place)]
+
+    def want(self, key: bytes) -> None:
+        """Take note that somebody waits for a key."""
+        self._stale.pop(key, None)
 
     def forget(self, key: bytes) -> None:
         """Take note that nobody waits for a key any more. The server cannot disarm one key."""
@@ -85,30 +99,34 @@ class Alarms:
                 block: list[Words] = [[b"MULTI"], *sets, [b"DEL", *part], [b"EXEC"]]
                 await self._links.raw(self._index, block, db=self._scratch)
 
-    async def _open(self) -> Link:
+    async def _open(self) -> Link | None:
         async with self._opening:
             if self._link is None:
                 opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
                 self._tasks.start(self._listen(opened), f"the alarms of instance {self._index}")
-                self._link = await opened
+                await opened
             return self._link
 
     def _ask(self, link: Link, places: Iterable[Place]) -> list[asyncio.Future[None]]:
         """Read keys."""
         loop, answers = asyncio.get_running_loop(), []
-        commands: list[Words] = []
+        if not self._unsent:
+            loop.call_soon(self._send, link)
         for db, key in places:
             if link.db != db:
                 link.db = db
-                commands.append([b"SELECT", b"%d" % db])
+                self._unsent.append([b"SELECT", b"%d" % db])
                 self._asked.append(None)
-            commands.append(is_there(key))
+            self._unsent.append(is_there(key))
             answer: asyncio.Future[None] = loop.create_future()
             answers.append(answer)
             self._asked.append(((db, key), answer))
-            self._stale.pop(key, None)
-        link.writer.write(pack(*commands))
         return answers
+
+    def _send(self, link: Link) -> None:
+        if link is self._link:  # else it was lost, and whoever asked was told so
+            link.writer.write(pack(*self._unsent))
+            self._unsent.clear()
 
     async def _listen(self, opened: asyncio.Future[Link]) -> None:
         """Read what the instance says, until the connection ends; then begin again."""
@@ -117,6 +135,7 @@ class Alarms:
                 link.is_spoilt = True  # it tracks
                 link.replies = _core.Replies(pushes=True)
                 await link.ask([b"CLIENT", b"TRACKING", b"ON"])
+                self._link = link
                 opened.set_result(link)
                 while True:
                     self._hear(await link.next_reply())
@@ -130,6 +149,7 @@ class Alarms:
             self._link = None
             self._armed.clear()
             self._stale.clear()
+            self._unsent.clear()
             asked, self._asked = self._asked, deque()
             for item in asked:
                 if item and not item[1].done():
@@ -150,8 +170,10 @@ class Alarms:
                 return
             absent = self._armed.setdefault(key, set())
             (absent.add if reply in resp.NULLS else absent.discard)(db)
-            if not self._wanted(key):
-                self.forget(key)  # whoever waited has gone meanwhile
+            if self._wanted(key):
+                self.want(key)
+            else:
+                self.forget(key)  # whoever waited has gone meanwhile, or will only wait
             answer.set_result(None)
         elif reply.startswith(b"-"):  # SELECT: a script runs there, say
             raise ValueError("it is in another database")
@@ -162,9 +184,18 @@ class Alarms:
             self._armed.pop(name, None)
             self._stale.pop(name, None)
         if names is None:
-            places = self._wanted(None)
+            self._arm_again(self._wanted(None))
         else:
-            places = [place for name in names for place in self._wanted(name)]
+            if not self._off:
+                asyncio.get_running_loop().call_soon(self._arm_those_off)
+            self._off.update(dict.fromkeys(names))
+
+    def _arm_those_off(self) -> None:
+        """Who was served in the same turn waits no more: then nothing is asked."""
+        names, self._off = self._off, {}
+        self._arm_again([place for name in names for place in self._wanted(name)])
+
+    def _arm_again(self, places: list[Place]) -> None:
         if places:
             self._tasks.start(self._again(places), "arming an alarm again")
 

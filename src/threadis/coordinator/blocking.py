@@ -28,9 +28,12 @@ from threadis.coordinator.plans import other_databases
 from threadis.coordinator.serving import Held, Serving
 from threadis.coordinator.table import Parsed
 from threadis.coordinator.verdicts import Verdicts
-from threadis.coordinator.waiters import TYPES, ClientKey, Request, Waiter, request
+from threadis.coordinator.waiters import MOVES, TYPES, ClientKey, Request, Waiter, request
 
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
+TAKERS: Final = frozenset(
+    name.encode() for name in TYPES if name not in MOVES
+)  # put nothing anywhere
 SWAPS: Final = frozenset({"swapdb", "flushall", "flushdb"})
 
 
@@ -74,12 +77,13 @@ class Blocking:
 
     async def run(self, command: _core.Command) -> bytes | None:
         """A command that may wait; None if it does. Who writes its keys later waits for that."""
-        places = [(command.info.db, access.key) for access in self._table.parse(command.args).keys]
+        parsed = self._table.parse(command.args)
+        places = [(command.info.db, access.key) for access in parsed.keys]
         is_known = asyncio.get_running_loop().create_future()
         for place in places:
             self._coming.setdefault(place, set()).add(is_known)
         try:
-            return await self._run(command)
+            return await self._run(command, parsed)
         finally:
             is_known.set_result(None)
             for place in set(places):
@@ -93,13 +97,14 @@ class Blocking:
         if coming:
             await asyncio.wait(coming)
 
-    async def _run(self, command: _core.Command) -> bytes | None:
+    async def _run(self, command: _core.Command, parsed: Parsed) -> bytes | None:
         began = asyncio.get_running_loop().time()
         db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
         args, refusal = await self._resolve(command.args, db)
         if refusal:
             return refusal
-        parsed = self._table.parse(args)
+        if args is not command.args:
+            parsed = self._table.parse(args)
         wish = request(parsed.row.name, args, [access.key for access in parsed.keys])
         if wish is None or not parsed.keys:
             return await self._fault(parsed, kind)
@@ -107,7 +112,9 @@ class Blocking:
             return await self._look(command, parsed, wish)
         # Ten thousand that come for one key at the same time: the first looks, the others join it.
         async with self._gates.setdefault((db, wish.keys[0]), asyncio.Lock()):
-            if self._must_wait(wish, db):
+            if wish.is_faultless and await self._serving.are_absent(
+                [(db, key) for key in wish.keys]
+            ):
                 return self._wait(command, wish, began)
             reply = await self._look(command, parsed, wish)
             if reply in resp.NULLS and wish.blocks:
@@ -179,6 +186,8 @@ class Blocking:
 
     async def run_and_settle(self, command: _core.Command, handler: Handler) -> Reply:
         """Run a command; who waits for what it may have written is served before its client."""
+        if command.args[0].lower() in TAKERS:
+            return await handler(command)
         places = self._written_by(command)
         with self._serving.in_order(places):
             reply = await handler(command)
@@ -229,13 +238,6 @@ class Blocking:
         ]
         places += [(other, key) for other, key, _ in other_databases(parsed, db)]
         return places
-
-    def _must_wait(self, wish: Request, db: int) -> bool:
-        """Whether others wait for all its keys already, and none of these is there."""
-        return wish.is_faultless and all(
-            (db, key) in self._waiters and self._serving.alarms((db, key)).is_absent((db, key))
-            for key in wish.keys
-        )
 
     def _wait(self, command: _core.Command, wish: Request, began: float) -> bytes | None:
         if self._departures.has_left(command):

@@ -239,6 +239,7 @@ class Information:
             "used_memory": memory.get("used_memory", 0),
             "mem_fragmentation_ratio": memory.get("mem_fragmentation_ratio", 0),
             "instantaneous_ops_per_sec": stats.get("instantaneous_ops_per_sec", 0),
+            "reads": stats.get("total_reads_processed", 0),
             "keys": keys,
         }
         return _joined(shown)

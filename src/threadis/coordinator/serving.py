@@ -97,10 +97,24 @@ class Serving:
         unarmed: dict[Alarms, list[Place]] = defaultdict(list)
         for place in waiter.places:
             alarms = self.alarms(place)
-            if not alarms.is_armed(place[1]):
+            if alarms.is_armed(place[1]):
+                alarms.want(place[1])
+            else:
                 unarmed[alarms].append(place)
         for alarms, places in unarmed.items():
             self._spawn(self._arm(alarms, places), "alarms")
+
+    async def are_absent(self, places: Collection[Place]) -> bool:
+        """Whether none of these keys is there, as far as the alarms know, which then are armed."""
+        unknown: dict[Alarms, list[Place]] = defaultdict(list)
+        for place in places:
+            alarms = self.alarms(place)
+            if not alarms.is_absent(place):
+                unknown[alarms].append(place)
+        for alarms, asked in unknown.items():
+            if await alarms.arm(asked):
+                return False
+        return all(self.alarms(place).is_absent(place) for place in places)
 
     async def _arm(self, alarms: Alarms, places: list[Place]) -> None:
         """Arm alarms, as soon as the instance can be reached; serve what is there meanwhile."""

@@ -31,6 +31,8 @@ TYPES: Final = {  # of the value a command waits for
 }
 MOVES: Final = ("blmove", "brpoplpush")
 POPS: Final = ("blpop", "brpop", "bzpopmin", "bzpopmax")
+PLAIN: Final = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")  # a number of seconds that all understand
+ENDS: Final = frozenset((b"LEFT", b"RIGHT"))
 COUNTED: Final = ("blmpop", "bzmpop")
 LEAST: Final = 0.001  # seconds for which servers let somebody wait at least
 
@@ -78,7 +80,9 @@ class Request:
     @property
     def is_faultless(self) -> bool:
         """Whether its only fault could be its number, and that is none."""
-        return self.name in POPS and self.args[-1].isdigit() and len(self.args[-1]) < 10
+        if self.name == "blmove" and not ENDS.issuperset(map(bytes.upper, self.args[3:5])):
+            return False
+        return self.name in POPS + MOVES and PLAIN.fullmatch(self.args[-1]) is not None
 
     def only(self, key: bytes) -> Words:
         """Build the same command for one of its keys."""
