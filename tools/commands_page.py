@@ -69,7 +69,7 @@ NOTES = {
     "scan": "a few keys come at once; else the cursor carries the instance: some calls more until it is 0; inside a script refused",
     "script|debug": "NO only: there is no debugger",
     "script|load": "told to every instance; 256 MB at most",
-    "slowlog|get": "of all instances, ids of our own; the client is not known of entries of shared lanes",
+    "slowlog|get": "of all instances, ids of our own; the client of entries of shared lanes is not known (`?:0`)",
     "sort": "BY, GET and STORE over any instance; GET inside a script is refused",
     "swapdb": "refused for a pinned database",
     "wait": "there are no replicas",

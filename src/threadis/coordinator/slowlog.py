@@ -1,7 +1,7 @@
 """SLOWLOG and COMMANDLOG: the entries of all instances as one log, with ids of its own.
 
 Entries are numbered when they are first looked at, oldest first. Which client of a shared lane an
-entry is from, an instance cannot know: its address and name are empty. What came over connections
+entry is from, an instance cannot know: its address is ``?:0``. What came over connections
 that are not lanes is our own traffic and is not shown, but for the commands of scripts, of which we
 know who called them; nor is what surrounds a script on a lane. Commands of clients that the
 coordinator ran are noted here, with their clients; those of a transaction share its time. What a
@@ -30,6 +30,8 @@ OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT", b"ACL"))
 FENCE: Final = 32  # hexadecimal digits that end a script's replies
 UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting is not slowness
 DEFAULT_COUNT: Final = 10
+# As servers write an address that they do not know. Clients take host and port apart (Jedis).
+UNKNOWN: Final = (b"?:0", b"")
 COARSE: Final = 5  # Linux: the clock that servers read, up to 10 ms behind the exact one
 BATCH: Final = 128  # commands noted before instances are asked for theirs
 PACE: Final = 0.05  # seconds between two batches of what workers have answered
@@ -113,7 +115,7 @@ class Log:
         if words[0].upper() in OPENING or (words[0] == b"ECHO" and len(words[-1]) == FENCE):
             return None
         if name.startswith(ours.LANE):
-            return None if words[1:] and _core.is_record(words[1]) else (b"", b"")
+            return None if words[1:] and _core.is_record(words[1]) else UNKNOWN
         is_script = words[0].lower().decode(errors="replace") in SCRIPTS  # noted by ourselves
         return None if is_script else self._callers.find(name, words[0])
 
