@@ -22,6 +22,7 @@ use crate::waited::Waited;
 use crate::worker::Worker;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -260,7 +261,7 @@ impl Proxy {
 
     /// Looks a command up: its row's name, and for each key specification the arguments it names.
     #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
-    fn find(&self, args: Vec<Vec<u8>>) -> Option<(String, Vec<Vec<usize>>)> {
+    fn find<'py>(&self, args: Vec<Bound<'py, PyBytes>>) -> Option<rows::Found<'py>> {
         rows::find(&self.shared.table, &args)
     }
 

@@ -497,7 +497,7 @@ class Proxy:
         """Take note that he does no more."""
     def arrived(self, command: Command) -> None:
         """Say that a blocking command is known: from here on ``wait_for`` counts."""
-    def find(self, args: Sequence[bytes]) -> tuple[str, list[list[int]]] | None:
+    def find(self, args: Sequence[bytes]) -> tuple[str, list[list[bytes]]] | None:
         """Look a command up: row name; for each key specification, the arguments that are keys."""
     def subscribe(self, request: Subscribe, ticket: int) -> None:
         """Subscribe the client that asked; a ``Subscribed`` with this ticket follows."""

@@ -6,6 +6,7 @@ coordinator beside them.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -112,6 +113,7 @@ class Server:
             await self._writer.drain()
             return 1
         self._running = set(range(len(tids)))
+        gc.freeze()  # what there is now stays
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, core.stop, 5000)
         self._tell(control.Serving(tids, facts))
         if len(tids) > 1:

@@ -210,6 +210,43 @@ def test_many_streams_are_read_in_few_steps(pair: Pair, protocol: int) -> None:
         counted.same("XREAD", "BLOCK", 10, "STREAMS", *STREAMS, *["$"] * len(STREAMS))
 
 
+SETS: Final = [f"set:{number}" for number in range(LARGE + 500)]
+
+
+def hits(side: Connection) -> int:
+    """How often instances have looked for a key that was there."""
+    return int(side.ask("INFO", "stats").text.split(b"keyspace_hits:")[1].split()[0])
+
+
+@pytest.mark.parametrize("of", ["members", "numbers"])
+def test_very_many_sets_are_not_copied(pair: Pair, protocol: int, of: str) -> None:
+    pair.flush()
+    beginning = "" if of == "numbers" else "m"
+    with pair.both(protocol) as both, contextlib.closing(pair.ours()) as ours:
+        both.same_all([
+            [b"SADD", name.encode(), b"%s%d" % (beginning.encode(), at % 50), b"7"]
+            for at, name in enumerate(SETS)
+        ])  # fmt: skip
+        both.same("SADD", SETS[0], "only here")
+        lists = [SETS, [*SETS, "none"], ["none", *SETS], [*SETS, *SETS[:2]]]
+        for name, names in itertools.product(("SUNION", "SINTER", "SDIFF"), lists):
+            before = hits(ours)
+            both.same(name, *names, how="unordered")
+            for target in ("target", SETS[1], "0", "1"):
+                both.same("COPY", SETS[1], "kept", "REPLACE")
+                both.same(f"{name}STORE", target, *names)
+                for what in ("TYPE", "TTL", "SCARD"):
+                    both.same(what, target)
+                both.same("SMEMBERS", target, how="unordered")
+                both.same("COPY", "kept", SETS[1], "REPLACE")
+            assert hits(ours) - before < 6 * len(names)  # copies are looked for three times each
+        both.same("SET", SETS[-3], "text")
+        for name in ("SUNION", "SINTER", "SDIFF"):
+            both.same(name, *SETS)
+            both.same(f"{name}STORE", "target", *SETS)
+        both.same("EXISTS", "target")
+
+
 class _Execution:
     def __init__(self, locality: Locality) -> None:
         self.locality = locality

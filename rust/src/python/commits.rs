@@ -5,6 +5,7 @@ use crate::commit;
 use crate::lock::{Holder, Want};
 use crate::shared::Shared;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use std::sync::Arc;
 
 /// The lock table, for the coordinator.
@@ -32,7 +33,7 @@ impl PyLockTable {
     #[allow(clippy::needless_pass_by_value, reason = "what Python gives is ours")]
     fn ask(
         &self,
-        keys: Vec<(u32, Vec<u8>, bool)>,
+        keys: Vec<(u32, PyBackedBytes, bool)>,
         everything: bool,
         instances: Vec<usize>,
         is_told: bool,

@@ -2,11 +2,13 @@
 
 use super::letters::Command;
 use crate::command::{Route, Row, Table, Verb};
-use crate::keys::{Begin, Find, KeySpec};
+use crate::keys::{Begin, Find, KeySpec, Span};
 use crate::merge::Merge;
 use crate::pubsub;
 use crate::request::{Args, push_array, push_bulk, with_args};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
 
 /// One row of the command table, as `threadis.commands` derives it.
 #[derive(FromPyObject)]
@@ -155,11 +157,15 @@ impl CommandRow {
     }
 }
 
-/// Looks a command up: its row's name, and the arguments that each key specification names.
-pub(super) fn find(table: &Table, words: &[Vec<u8>]) -> Option<(String, Vec<Vec<usize>>)> {
-    with_row(table, words, |row, args| {
+/// A row's name, and the arguments that each key specification names.
+pub(super) type Found<'py> = (String, Vec<Vec<Bound<'py, PyBytes>>>);
+
+/// Looks a command up.
+pub(super) fn find<'py>(table: &Table, words: &[Bound<'py, PyBytes>]) -> Option<Found<'py>> {
+    with_row(table, words.iter().map(PyBytesMethods::as_bytes), |row, args| {
         let spans = row.keys.iter().map(|spec| spec.span(args));
-        let keys = spans.map(|span| span.map_or(Vec::new(), |span| span.indices().collect()));
+        let named = |span: Span| span.indices().map(|at| words[at].clone()).collect();
+        let keys = spans.map(|span| span.map_or(Vec::new(), named));
         (String::from_utf8_lossy(&row.name).into_owned(), keys.collect())
     })
 }
@@ -171,13 +177,17 @@ pub(super) fn with_command(
     command: &Command,
     run: impl FnOnce(&Row, Args),
 ) -> PyResult<()> {
-    let words: Vec<Vec<u8>> = command.args.extract(py)?;
-    with_row(table, &words, run);
+    let words: Vec<PyBackedBytes> = command.args.extract(py)?;
+    with_row(table, words.iter().map(AsRef::as_ref), run);
     Ok(())
 }
 
 /// Looks a command up, and does something with its row and its arguments.
-fn with_row<T>(table: &Table, words: &[Vec<u8>], run: impl FnOnce(&Row, Args) -> T) -> Option<T> {
+fn with_row<'a, T>(
+    table: &Table,
+    words: impl ExactSizeIterator<Item = &'a [u8]>,
+    run: impl FnOnce(&Row, Args) -> T,
+) -> Option<T> {
     let mut raw = Vec::new();
     push_array(&mut raw, words.len());
     for word in words {

@@ -14,10 +14,10 @@ from dataclasses import astuple
 
 from threadis import _core, control, ours, placement, resp
 from threadis.commands import SCRIPTS, Row
-from threadis.coordinator import keyspace, modules
+from threadis.coordinator import garbage, keyspace, modules
 from threadis.coordinator.acl import Acl
 from threadis.coordinator.acl_file import AclFile
-from threadis.coordinator.answer import Answer, Handler, Reply
+from threadis.coordinator.answer import INTERNAL_ERROR, Answer, Handler, Reply
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.busy import Busy
@@ -64,7 +64,6 @@ log = logging.getLogger(__name__)
 RETRY = 0.05  # seconds between attempts to make an instance ready
 RECOVERY_LIMIT = 3.0  # seconds for all to be ready; then we serve what there is
 RECOVERY_LOOK = 0.01  # seconds between looks meanwhile
-INTERNAL_ERROR = resp.error("ERR threadis: internal error, see the log")
 
 
 class Coordinator:
@@ -259,7 +258,8 @@ class Coordinator:
         began = time.monotonic()
         reply: Reply = INTERNAL_ERROR
         try:
-            reply = await self._answer(command, name)
+            with garbage.of_a_command(len(command.args) + len(command.queued or ())):
+                reply = await self._answer(command, name)
             await self._follow_up(command, name, reply, began)
         except LinkError as error:
             reply = resp.error(str(error))

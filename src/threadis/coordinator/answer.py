@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from threadis import _core
+from threadis import _core, resp
+
+INTERNAL_ERROR = resp.error("ERR threadis: internal error, see the log")
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ class Blocking:
         async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
             keys = [key for _, key in written]
             async with self._tracking.changing(command, keys, once=is_direct) as gone:
-                reply = await self._execution.execute(command.args, db, kind, lock.token)
+                reply = await self._execution.run(parsed, db, kind, lock.token)
                 if is_unheard:
                     gone += await self._execution.missing(parsed.keys, db)
             await self.serve(written, lock)
@@ -164,9 +164,10 @@ class Blocking:
 
     async def _run_told(self, command: _core.Command) -> bytes:
         """Run a command; what it changes on several instances is told as one change."""
-        keys = [access.key for access in self._table.parse(command.args).keys if access.writes]
+        parsed, kind = self._table.parse(command.args), Kind(resp=command.info.resp)
+        keys = [access.key for access in parsed.keys if access.writes]
         async with self._tracking.changing(command, keys):
-            return await self._execution.run(command)
+            return await self._execution.run(parsed, command.info.db, kind, command.token)
 
     def also_lock(self, places: Iterable[Place]) -> list[Key]:
         """What must be locked, besides, by who writes these and will serve those who wait."""

@@ -97,12 +97,7 @@ class Borrowing:
             *(self._fetch_from(index, names, db) for index, names in by_owner.items())
         )
         copies = {key: copy for part in found for key, copy in part.items()}
-        total = sum(len(copy.dump) for copy in copies.values())
-        if total > BORROW_LIMIT:
-            raise TooLargeError(
-                f"ERR threadis: this command needs {total} bytes of other instances; the limit is "
-                f"{BORROW_LIMIT}. Give its keys a common {{hash tag}}"
-            )
+        check_size(sum(len(copy.dump) for copy in copies.values()))
         return copies
 
     async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
@@ -242,6 +237,15 @@ class Borrowing:
             command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
             parts[self._table.owner(db, key)].append(command)
         return dict(parts)
+
+
+def check_size(total: int) -> None:
+    """Raise TooLargeError if so many bytes may not be borrowed."""
+    if total > BORROW_LIMIT:
+        raise TooLargeError(
+            f"ERR threadis: this command needs {total} bytes of other instances; the limit is "
+            f"{BORROW_LIMIT}. Give its keys a common {{hash tag}}"
+        )
 
 
 def _questions(keys: Mapping[bytes, bool]) -> list[Words]:

@@ -10,9 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from threadis import _core
-from threadis.coordinator import plans, scarcity
-from threadis.coordinator.borrowing import Borrowing
+from threadis.coordinator import many_sets, plans, scarcity
+from threadis.coordinator.borrowing import Borrowing, Outcome
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.events import Events, Marked
 from threadis.coordinator.links import Kind, LinkError, Links
@@ -21,7 +20,7 @@ from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.sorting import sort_keys
-from threadis.coordinator.table import Access, Table
+from threadis.coordinator.table import Access, Parsed, Table
 from threadis.coordinator.tightness import Tightness
 from threadis.coordinator.tracking import Tracking
 
@@ -51,17 +50,15 @@ class Execution:
         self.commits = commits
         self.borrowing = borrowing
 
-    async def run(self, command: _core.Command) -> bytes:
-        """Run a client's command."""
-        kind = Kind(resp=command.info.resp)
-        return await self.execute(command.args, command.info.db, kind, command.token)
-
     async def execute(
         self, args: Sequence[bytes], db: int, kind: Kind, within: int | None = None
     ) -> bytes:
         """Run a command in a database; the reply in the protocol of ``kind``."""
-        parsed = self.table.parse(args)
-        keys = list(parsed.keys)
+        return await self.run(self.table.parse(args), db, kind, within)
+
+    async def run(self, parsed: Parsed, db: int, kind: Kind, within: int | None = None) -> bytes:
+        """The same of one whose keys are known."""
+        args, keys = parsed.args, parsed.keys
         if parsed.row.name in ("sort", "sort_ro"):
             keys = await sort_keys(self, parsed, db)
         owners = set(self.table.owners_of(db, keys))
@@ -81,6 +78,9 @@ class Execution:
                 async with self.events.of_one_command(db):
                     if plan:
                         return await plan(plans.Job(self, parsed, db, kind, lock))
+                    if many_sets.takes(parsed):
+                        with contextlib.suppress(many_sets.ScarceError):
+                            return await many_sets.run(self, parsed, db, kind, lock)
                     return await self.borrow([args], keys, db, kind, lock)
             except RefusedError as error:
                 return error.reply
@@ -124,11 +124,16 @@ class Execution:
         outcome = await self.borrowing.evaluate(
             home, commands, copies, written, kind, needs_memory=needs_memory
         )
-        if outcome.changes:
-            changes = outcome.changes
+        await self.write_back(outcome, lock, db, needs_memory=needs_memory)
+        return outcome.replies
+
+    async def write_back(
+        self, outcome: Outcome, lock: Lock, db: int, *, needs_memory: bool
+    ) -> None:
+        """Write what has changed on copies."""
+        if changes := outcome.changes:
             writes = await offload(len(changes), self.borrowing.writes, changes, db)
             await self.commit(writes, lock, db, needs_memory=needs_memory)
-        return outcome.replies
 
     def need_memory(self, commands: Iterable[Sequence[bytes]]) -> bool:
         """Whether a server without memory refuses one of these."""

@@ -49,13 +49,13 @@ class Table:
         found = self._core.find(args)
         if found is None:
             raise KeyError(args[0])
-        name, positions = found
+        name, names = found
         row = self._rows[name]
         keys: list[Access] = []
-        for spec, places in zip(row.keys, positions, strict=True):
+        for spec, named in zip(row.keys, names, strict=True):
             reads, writes = spec.access in ("RO", "RW"), row.writes and spec.access != "RO"
             what = (repeat(reads), repeat(writes), repeat(spec.deletes))
-            keys += map(_ACCESS, zip(map(args.__getitem__, places), *what, strict=False))
+            keys += map(_ACCESS, zip(named, *what, strict=False))
         return Parsed(row, args, keys)
 
     def rows(self) -> Iterable[Row]:
