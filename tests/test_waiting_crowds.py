@@ -73,3 +73,61 @@ def test_who_comes_together_is_looked_for_together(
     let_wait(running, main, crowd, commands)
     until(lambda: number(main, "threadis_armed_keys") == CROWD, "all are armed")
     assert number(main, "reads") - before < CROWD
+
+
+SERVED: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    (("BLPOP", "k{}", "0"), ("RPUSH", "k{}", "v{}")),
+    (("BRPOP", "all", "0"), ("LPUSH", "all", "v{}")),
+    (("BZPOPMAX", "all", "0"), ("ZADD", "all", "1", "v{}")),
+    (("XREADGROUP", "GROUP", "g", "c{}", "BLOCK", "0", "STREAMS", "s", ">"),
+     ("XADD", "s", "*", "v{}", "")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "feed"), SERVED, ids=lambda words: words[0])
+def test_who_is_served_costs_an_instance_one_message(
+    running: Threadis,
+    main: Connection,
+    crowd: list[Connection],
+    words: tuple[str, ...],
+    feed: tuple[str, ...],
+) -> None:
+    """For what feeds him and for his own command; and who came first is first."""
+    assert main.ask("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM").raw == b"+OK\r\n"
+    for at, client in enumerate(crowd):  # one after the other
+        client.send(pack(*(word.format(at) for word in words)))
+        if words[1] != "k{}":
+            until(lambda: number(main, "blocked_clients") == at + 1, "it waits")  # noqa: B023
+    until(lambda: number(main, "blocked_clients") == CROWD, "all wait")
+    before = number(main, "reads")
+    for at in range(CROWD):
+        assert not main.ask(*(word.format(at) for word in feed)).is_error
+    # And one to be told of the next change; as a stream stays, that is a reason to look again.
+    messages = 3.5 if feed[0] == "XADD" else 2.5
+    assert number(main, "reads") - before < messages * CROWD
+    for at, client in enumerate(crowd):
+        assert b"\nv%d\r\n" % at in client.read().raw
+
+
+def test_what_is_pushed_at_once_is_handed_out_in_few_messages(
+    running: Threadis, main: Connection, crowd: list[Connection]
+) -> None:
+    let_wait(running, main, crowd, [("BLPOP", "all", "0")] * CROWD)
+    before = number(main, "reads")
+    assert main.ask("RPUSH", "all", *range(CROWD + 1)).number == CROWD + 1
+    got = [int(client.read().elements[1].text) for client in crowd]
+    assert sorted(got) == list(range(CROWD))
+    assert number(main, "reads") - before < CROWD / 2
+    assert main.ask("LRANGE", "all", "0", "-1").elements[0].text == b"%d" % CROWD
+
+
+def test_all_who_read_a_stream_hear_of_it_in_few_messages(
+    running: Threadis, main: Connection, crowd: list[Connection]
+) -> None:
+    assert main.ask("XADD", "s", "1-1", "f", "v").raw == b"$3\r\n1-1\r\n"
+    let_wait(running, main, crowd, [("XREAD", "BLOCK", "0", "STREAMS", "s", "$")] * CROWD)
+    before = number(main, "reads")
+    assert main.ask("XADD", "s", "1-2", "f", "v").raw == b"$3\r\n1-2\r\n"
+    for client in crowd:
+        assert b"1-2" in client.read().raw
+    assert number(main, "reads") - before < CROWD / 2

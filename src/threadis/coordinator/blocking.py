@@ -20,12 +20,13 @@ from threadis.commands import SCRIPTS
 from threadis.coordinator import looking, scarcity, streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.answer import Handler, Reply
+from threadis.coordinator.attempts import Held
 from threadis.coordinator.departures import LEFT, Departures
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, LinkError, Words, value
 from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.plans import other_databases
-from threadis.coordinator.serving import Held, Serving
+from threadis.coordinator.serving import Serving
 from threadis.coordinator.table import Parsed
 from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.waiters import MOVES, TYPES, ClientKey, Request, Waiter, request
@@ -153,6 +154,10 @@ class Blocking:
             return reply
         names = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
         is_direct = len(self._table.owners(parsed, db)) <= 1 and not other_databases(parsed, db)
+        if is_direct and len(written) == 1 and not is_unheard:
+            together = await self._serving.write(command, parsed.row.name, written[0])
+            if together is not None:
+                return together
         async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
             keys = [key for _, key in written]
             async with self._tracking.changing(command, keys, once=is_direct) as gone:
@@ -257,7 +262,7 @@ class Blocking:
         execution, token = self._execution, held.lock.token
         owners = self._table.owners(parsed, db)
         if len(owners) <= 1:
-            block = self._serving.block(owners.pop(), parsed.args, wish.keys[0], db, kind)
+            block = self._serving.attempts.block(owners.pop(), parsed.args, wish.keys[0], db, kind)
             return (await block)[1]
         if wish.target is not None:
             return await execution.execute(wish.move(), db, kind, token)
@@ -265,12 +270,12 @@ class Blocking:
             return await execution.execute(wish.without_block(), db, kind, token)
 
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
-            return await self._serving.raw(index, commands, db, kind)
+            return await self._serving.attempts.raw(index, commands, db, kind)
 
         reply = resp.null_array(kind.resp)
         owner = partial(self._table.owner, db)
         async for key in looking.present(wish.keys, owner, ask):
-            _, reply = await self._serving.block(owner(key), wish.only(key), key, db, kind)
+            _, reply = await self._serving.attempts.block(owner(key), wish.only(key), key, db, kind)
             if reply not in resp.NULLS:
                 break
         return reply
@@ -288,7 +293,7 @@ class Blocking:
         """What is wrong with a command's syntax, in the server's words; where no key is."""
         index = self._table.owner(0, parsed.keys[0].key) if parsed.keys else 0
         scratch = self._execution.borrowing.scratch
-        return (await self._serving.block(index, parsed.args, b"", scratch, kind))[1]
+        return (await self._serving.attempts.block(index, parsed.args, b"", scratch, kind))[1]
 
     async def _resolve(self, args: Words, db: int) -> tuple[Words, bytes | None]:
         """Put the last entry of now for each $ of XREAD; or what is wrong with a key."""
@@ -301,7 +306,7 @@ class Blocking:
         last: dict[bytes, bytes] = {}
 
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
-            return await self._serving.raw(index, commands, db, Kind())
+            return await self._serving.attempts.raw(index, commands, db, Kind())
 
         infos = looking.replies(
             list(dict.fromkeys(new)),

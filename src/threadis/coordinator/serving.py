@@ -1,7 +1,6 @@
 """Serving clients that wait: for one key, whoever has waited longest is tried first.
 
-Each is served by its own command, restricted to the key that has changed, inside MULTI … EXEC,
-where a server never blocks; so errors, replies and events are the server's.
+Each is served by its own command, restricted to the key that has changed (see attempts).
 """
 
 import asyncio
@@ -15,36 +14,30 @@ from dataclasses import dataclass
 from typing import Final
 
 from threadis import _core, resp
-from threadis.coordinator import scarcity
 from threadis.coordinator.alarms import Alarms, Place
-from threadis.coordinator.departures import LEFT, has_hung_up
+from threadis.coordinator.attempts import Attempts, Held
 from threadis.coordinator.execution import Execution
-from threadis.coordinator.links import Kind, LinkError, UnknownOutcomeError, Words, value
+from threadis.coordinator.links import LinkError
 from threadis.coordinator.locks import Lock, proviso
 from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.verdicts import Verdicts
-from threadis.coordinator.waiters import GROUP, LIST, STREAM, Request, Waiter, Waiters
+from threadis.coordinator.waiters import GROUP, LIST, STREAM, ZSET, Waiter, Waiters
 
 log = logging.getLogger(__name__)
 
 RETRY: Final = 0.1  # seconds before keys of an instance that does not answer are tried again
-AT_ONCE: Final = 8  # commands of waiting clients that an instance is asked at the same time
+AT_MOST: Final = 32  # clients that are tried in one block
 SERVED: Final = b"\0threadis:served:"  # begins the name of the lock of who serves a key
 MOVES_AT_ONCE: Final = 64  # waiting moves whose targets are locked with their source
-# What Redis 7.0 says to XREADGROUP; later servers run the command again.
-NO_STREAM: Final = b"-UNBLOCKED the stream key no longer exists\r\n"
-NO_GROUP: Final = b"-NOGROUP the consumer group this client was blocked on no longer exists\r\n"
-
 FAILED: Final = resp.error("ERR threadis: internal error, see the log")
-WRONG_TYPE: Final = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A lock, and the places it covers."""
-
-    lock: Lock
-    places: set[Place]
+FEEDS: Final = {  # what only adds to its one key: the type of that
+    "lpush": LIST,
+    "rpush": LIST,
+    "lpushx": LIST,
+    "rpushx": LIST,
+    "zadd": ZSET,
+    "xadd": STREAM,
+}
 
 
 class Serving:
@@ -60,10 +53,7 @@ class Serving:
         runs_again: bool,
     ) -> None:
         self._execution = execution
-        self._served = served
-        self._verdicts = verdicts
         self._core = core
-        self._runs_again = runs_again  # the server runs a blocked command again: 7.2 and later
         self._links = execution.links
         self.waiters = Waiters()
         self._alarms = [
@@ -76,7 +66,9 @@ class Serving:
             )
             for index in self._links.everyone()
         ]
-        self._turns = [asyncio.Semaphore(AT_ONCE) for _ in self._links.everyone()]
+        self.attempts = Attempts(
+            execution, verdicts, self.alarms, self._finish, served, runs_again=runs_again
+        )
         self._again: dict[Place, bool] = {}  # being served; whether it must be looked at again
         self._in_order: Counter[Place] = Counter()  # left to who writes them
         self._missed: set[Place] = set()  # of these, those of which an alarm has told
@@ -112,8 +104,11 @@ class Serving:
             if not alarms.is_absent(place):
                 unknown[alarms].append(place)
         for alarms, asked in unknown.items():
-            if await alarms.arm(asked):
-                return False
+            try:
+                if await alarms.arm(asked):
+                    return False
+            except LinkError:
+                return False  # whoever looks is told
         return all(self.alarms(place).is_absent(place) for place in places)
 
     async def _arm(self, alarms: Alarms, places: list[Place]) -> None:
@@ -235,7 +230,8 @@ class Serving:
             place = todo.popleft()
             lines = self.waiters.lines(place) if line is None else [line]
             if any(self.waiters.line(place, name) for name in lines):
-                found = await self.type(place)
+                is_plain = len(lines) == 1 and lines[0] != STREAM  # the attempt tells the type, too
+                found = lines[0] if is_plain else await self.attempts.type(place)
                 for name in lines:
                     if name == STREAM == found:
                         await self._show(place, held)
@@ -249,6 +245,7 @@ class Serving:
         """
         db, key = place
         targets = []
+        most = 1  # are tried at once: more with each time that they have found something
         while waiter := self.waiters.first(place, line):
             target = None
             if waiter.request.target is not None:
@@ -256,135 +253,71 @@ class Serving:
                 if target not in held.places:
                     self.changed([place])
                     break
-            reply = await self._serve_one(waiter, key, held)
+            everybody, protocol = self.waiters.line(place, line), waiter.command.info.resp
+            some = self.attempts.pick(everybody, most, key, held, protocol)
+            block = await self.attempts.together(some, place) if len(some) > 1 else None
+            reply = block.last if block else await self.attempts.one(waiter, key, held)
             if reply in resp.NULLS:
                 break
             if target and reply and not reply.startswith(b"-"):
                 targets.append(target)
+            is_refused = len(some) > 1 and not block  # then one by one, to the end
+            most = 0 if is_refused else min(2 * most, AT_MOST)
         return targets
-
-    async def _serve_one(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
-        """Try one client's command; what it is answered, if that ends its wait."""
-        async with waiter.turn:  # another of its keys may be served just now
-            if waiter.is_over:
-                return LEFT
-            if has_hung_up(waiter.command):
-                self._finish(waiter, LEFT)
-                return LEFT
-            # Who runs a command again asks again whether it may.
-            if self._runs_again and (refusal := await self._verdicts.refusal(waiter.command)):
-                self._finish(waiter, refusal)
-                return refusal
-            target = waiter.request.target
-            changed = [key] if target is None else [key, target]
-            # Whoever tracks what he is given hears of it behind his reply.
-            async with self._execution.tracking.changing(waiter.command, changed):
-                wish = waiter.request
-                if not self._runs_again or wish.target is not None:
-                    return await self._attempt(waiter, [key], held)
-                if wish.streams:
-                    covered = {one for db, one in held.places if db == waiter.db} | {key}
-                    keys = [key, *(one for one in covered if one != key and one in wish.keys)]
-                    return await self._attempt(waiter, keys, held)
-                return await self._run_again(waiter, key, held)
-
-    async def _run_again(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
-        """Try a command as a server does that runs it again: from its first key on.
-
-        What was written together with this key may come before it; and a key before it that is of
-        another type by now is an error.
-        """
-        wish = waiter.request
-        for one in dict.fromkeys(wish.keys[: wish.keys.index(key)]):
-            place = (waiter.db, one)
-            is_held = place in held.places
-            if not is_held and self.alarms(place).is_absent(place):
-                continue
-            try:
-                found = await self.type(place)
-            except LinkError:
-                continue  # nobody knows
-            if found == wish.type and is_held:
-                reply = await self._attempt(waiter, [one], held)
-                if waiter.is_over:
-                    return reply
-            elif found not in (wish.type, b"none"):
-                self._served(waiter.command)
-                self._finish(waiter, WRONG_TYPE)
-                return WRONG_TYPE
-        return await self._attempt(waiter, [key], held)
 
     async def _show(self, place: Place, held: Held) -> None:
         """Let all who wait for a stream's entries look; nobody takes any away."""
-        for waiter in list(self.waiters.line(place, STREAM)):
-            await self._serve_one(waiter, place[1], held)
+        everybody, key = list(self.waiters.line(place, STREAM)), place[1]
+        for start in range(0, len(everybody), AT_MOST):
+            some = everybody[start : start + AT_MOST]
+            protocol = some[0].command.info.resp
+            plain = [one for one in some if self.attempts.is_plain(one, key, held, protocol)]
+            plain = self.attempts.pick(plain, AT_MOST, key, held, protocol)
+            if len(plain) < 2 or not await self.attempts.together(plain, place):
+                plain = []
+            for waiter in some:
+                if waiter not in plain and not waiter.is_over:
+                    await self.attempts.one(waiter, key, held)
 
-    async def type(self, place: Place) -> bytes:
-        """Ask for a key's type."""
-        db, key = place
-        index = self._execution.table.owner(db, key)
-        found = value((await self.raw(index, [[b"TYPE", key]], db, Kind()))[0])
-        return found if isinstance(found, bytes) else b""
+    async def write(self, command: _core.Command, name: str, place: Place) -> bytes | None:
+        """Run what feeds a key together with the commands of those whom it serves.
 
-    async def raw(self, index: int, commands: list[Words], db: int, kind: Kind) -> list[bytes]:
-        """Ask an instance; few at the same time, so that ten thousand clients can wait."""
-        async with self._turns[index]:
-            return await self._links.raw(index, commands, db=db, kind=kind)
+        Nobody else comes between, as on one server; no worker has to be asked to keep others away.
+        None if something else has to be considered: then nothing has run.
+        """
+        type_, first = FEEDS.get(name), self.waiters.first(place, LIST)
+        if type_ is None or (first and first.request.target is not None):
+            return None
+        async with self.hold([place]) as held:
+            waiters = self._whom_it_serves(command, type_, place, held)
+            block = await self.attempts.together(waiters, place, command.args) if waiters else None
+            if block is None:
+                return None
+            if block.left == type_ != STREAM:
+                try:
+                    await self.serve([place], held)
+                except LinkError:  # what has run has run
+                    self.changed([place])
+            return block.first
 
-    async def _attempt(self, waiter: Waiter, keys: list[bytes], held: Held) -> bytes:
-        """Try a waiting client's command for some keys; unless it finds nothing, its wait ends."""
-        wish, owner, key = waiter.request, self._execution.table.owner, keys[0]
-        # Who runs again asks for a stream as often as it is named; Redis 7.0 once, as named first.
-        words = wish.streams.all_of(keys) if wish.streams and self._runs_again else wish.only(key)
-        reply = resp.null_array(waiter.kind.resp)
-        try:
-            index = owner(waiter.db, key)
-            if wish.target is not None and owner(waiter.db, wish.target) != index:
-                if await self.type((waiter.db, key)) == wish.type:
-                    reply = await self._execution.execute(
-                        wish.move(), waiter.db, waiter.kind, held.lock.token
-                    )
-            elif len(keys) > 1:
-                token = held.lock.token
-                reply = await self._execution.execute(words, waiter.db, waiter.kind, token)
-            else:
-                found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
-                if found != wish.type:
-                    reply = self._key_is_gone(wish, reply)
-                elif wish.needs_key and reply.startswith(b"-NOGROUP") and not self._runs_again:
-                    reply = NO_GROUP
-        except UnknownOutcomeError as error:
-            reply = resp.error(str(error))
-        finally:
-            if reply not in resp.NULLS:
-                self._served(waiter.command)
-                self._finish(waiter, reply)
-            elif waiter.verdict is not None:
-                self._finish(waiter, waiter.verdict)
-        return reply
-
-    def _key_is_gone(self, wish: Request, reply: bytes) -> bytes:
-        """What a client hears whose key is not there, or of another type."""
-        if wish.needs_key:
-            return reply if self._runs_again else NO_STREAM
-        return resp.null_array(2)  # it goes on waiting
-
-    async def block(
-        self, index: int, words: Words, key: bytes, db: int, kind: Kind
-    ) -> tuple[bytes, bytes]:
-        """Run a command where it cannot block; the type of a key before it, and the reply."""
-        block: list[Words] = [[b"MULTI"], [b"TYPE", key], words, [b"EXEC"]]
-        replies = await self.raw(index, block, db, kind)
-        is_refused = not replies[-1].startswith(b"*") and not self._execution.need_memory([words])
-        if is_refused and scarcity.tells([words], kind.resp):
-            block = [scarcity.block([[b"TYPE", key], scarcity.at_once(words)], kind.resp)]
-            replies = await self.raw(index, block, db, kind)
-            found, reply = scarcity.results(replies[0], []) or (b"+none\r\n", replies[0])
-            return value(found), scarcity.as_waited(words, reply, kind.resp)
-        if not replies[-1].startswith(b"*"):
-            return b"", replies[2] if replies[2].startswith(b"-") else replies[-1]
-        found, reply = _core.elements(replies[-1])
-        return value(found), reply
+    def _whom_it_serves(
+        self, command: _core.Command, type_: bytes, place: Place, held: Held
+    ) -> list[Waiter]:
+        """Find all who may get something of a command; none if they cannot be tried together."""
+        found: list[Waiter] = []
+        for name in self.waiters.lines(place):
+            if name == type_ or (type_ == STREAM and name.startswith(GROUP)):
+                line = self.waiters.line(place, name)
+                elements = 1 if name.startswith(GROUP) else len(command.args) - 2
+                count = len(line) if name == STREAM else min(len(line), elements)
+                protocol = command.info.resp
+                if len(found) + count > AT_MOST:
+                    return []
+                some = self.attempts.pick(line, count, place[1], held, protocol)
+                found += some
+                if len(some) < min(count, len(self.waiters.line(place, name))):
+                    return []
+        return found
 
     def _spawn(self, job: Coroutine[None, None, None], what: str) -> None:
         context = contextvars.copy_context()

@@ -30,6 +30,10 @@ class Verdicts:
     def __init__(self, links: Links, users: Users) -> None:
         self._links, self._users = links, users
 
+    def is_restricted(self, command: _core.Command) -> bool:
+        """Whether there is something that a command's client may not do."""
+        return self._users.is_restricted(command.info.user)
+
     async def refusal(self, command: _core.Command) -> bytes | None:
         """Why a client may not run its command; None if it may."""
         info, args = command.info, command.args

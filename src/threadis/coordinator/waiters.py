@@ -15,6 +15,7 @@ from threadis.coordinator.streams import StreamRead
 from threadis.coordinator.streams import parse as parse_streams
 
 LIST: Final = b"list"
+ZSET: Final = b"zset"
 STREAM: Final = b"stream"
 GROUP: Final = b"group:"  # and its name: they share what a stream has, others do not
 TYPES: Final = {  # of the value a command waits for
@@ -23,9 +24,9 @@ TYPES: Final = {  # of the value a command waits for
     "blmove": LIST,
     "brpoplpush": LIST,
     "blmpop": LIST,
-    "bzpopmin": b"zset",
-    "bzpopmax": b"zset",
-    "bzmpop": b"zset",
+    "bzpopmin": ZSET,
+    "bzpopmax": ZSET,
+    "bzmpop": ZSET,
     "xread": STREAM,
     "xreadgroup": STREAM,
 }
