@@ -35,7 +35,7 @@ import hiredis
 import msgspec
 
 from threadis import _core, ours, resp
-from threadis.coordinator import scarcity
+from threadis.coordinator import owed, scarcity
 from threadis.coordinator.links import (
     Kind,
     Link,
@@ -275,15 +275,10 @@ class Commits:
             if await self._ask(record.first, b"EXISTS", ours.DECIDED + name):
                 hidden = [b"SELECT", b"%d" % self._records]
                 part = [*record.commands, hidden, [b"DEL", key], [b"SELECT", b"%d" % record.db]]
-                try:
-                    await self._run_one(index, part, record.db, Kind())
-                except RefusedError as error:
-                    if not error.reply.startswith(scarcity.NO_MEMORY):
-                        raise
-                    await self._run_without_memory(index, part, record.db, Kind())
+                await owed.run(self._links, index, part, record.db)
                 log.warning("instance %d: completed a write to several instances", index)
             else:
-                await self._ask(index, b"DEL", key)
+                await owed.delete(self._links, index, self._records, key)
 
     async def _ask(self, index: int, *words: bytes) -> Any:
         """Ask about records; LinkError if the answer is an error: it is still loading, say."""
@@ -323,7 +318,7 @@ class Commits:
             await _retry(partial(self._settle, index, key))
 
     async def _forget(self, first: int, name: bytes) -> None:
-        await self._ask(first, b"DEL", ours.DECIDED + name)
+        await owed.delete(self._links, first, self._records, ours.DECIDED + name)
 
     def forget_soon(self, index: int, record: bytes) -> None:
         """Delete a record together with those of the next moment."""
@@ -344,7 +339,7 @@ class Commits:
             if not names:
                 return
             try:
-                await self._ask(first, b"DEL", *names)
+                await owed.delete(self._links, first, self._records, *names)
             except LinkError:
                 self._done.setdefault(first, []).extend(names)
                 if first not in self._late:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from threadis import _core, ours, resp
-from threadis.coordinator import scarcity
+from threadis.coordinator import owed, scarcity
 from threadis.coordinator.links import Link, LinkError, Links, Words
 from threadis.coordinator.offload import offload
 from threadis.coordinator.records import Prepared
@@ -73,7 +73,7 @@ class Phases:
         """Let the others forget their parts."""
         for index, link in links.items():
             await link.ask([b"DISCARD"])
-            await self._links.call(index, b"DEL", ours.PREPARED + name, db=self._records)
+            await owed.delete(self._links, index, self._records, ours.PREPARED + name)
 
     async def decide(
         self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int

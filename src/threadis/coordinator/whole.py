@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from threadis import _core, control, ours, resp
-from threadis.coordinator import scarcity
+from threadis.coordinator import owed, scarcity
 from threadis.coordinator.commits import Commits, Connection, connection_of
 from threadis.coordinator.links import Kind, LinkError, Links, UnknownOutcomeError, Words
 from threadis.coordinator.locks import Locks
@@ -110,7 +110,7 @@ class Sweep:
             try:
                 reply = await self._do_at(first, [decide], decided, has_begun=False)
             except RefusedError:
-                await self._block(first, [[b"DEL", decided]], self._records)
+                await owed.delete(self._links, first, self._records, decided)
                 raise
             prepared, swept = ours.PREPARED + self._name, ours.SWEPT + self._name
             done: list[Words] = [[b"DEL", prepared], [b"SET", swept, b"", b"EX", KEPT]]
@@ -153,7 +153,8 @@ class Sweep:
                 await self._nothing_on_its_way(index)
                 if is_unknown and await self._is_there(index, mark):
                     return resp.OK
-                return await self._block(index, [self._words, hidden, *records, back], self._db)
+                commands = [self._words, hidden, *records, back]
+                return await self._block(index, commands, self._db, is_owed=has_begun)
             except (LinkError, RefusedError) as error:
                 is_unknown = is_unknown or isinstance(error, UnknownOutcomeError)
                 if not (has_begun or is_unknown):
@@ -173,14 +174,19 @@ class Sweep:
     async def _is_there(self, index: int, record: bytes) -> bool:
         return bool(await self._links.call(index, b"EXISTS", record, db=self._records) == 1)
 
-    async def _block(self, index: int, commands: list[Words], db: int) -> bytes:
+    async def _block(
+        self, index: int, commands: list[Words], db: int, *, is_owed: bool = False
+    ) -> bytes:
         """Run commands as one block, also without memory; the first's reply.
 
         RefusedError if that is an error.
         """
+        block = scarcity.block(commands, 2)
         async with self._links.lease(index, Kind(), db) as link:
             try:
-                reply = (await link.ask(scarcity.block(commands, 2), wait=None))[0]
+                (reply,) = await link.ask(block, wait=None)
+                if is_owed and reply.startswith(b"-"):
+                    (reply,) = await owed.insist(link, [block], reply) or [reply]
             except UnknownOutcomeError:
                 self._lost.append(connection_of(link))
                 raise

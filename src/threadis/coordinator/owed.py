@@ -1,0 +1,49 @@
+"""What is owed: writes that must happen although an instance takes none for now.
+
+A server refuses writes after a snapshot that failed, say. What has been decided before that is
+done all the same, and records are deleted: else nobody could even read the keys, for as long.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from threadis.coordinator import scarcity
+from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, value
+
+# What a refusal says, the option behind it, and with what that refuses nothing.
+OPTIONS: Final = (
+    (b"(stop-writes-on-bgsave-error option)", b"stop-writes-on-bgsave-error", b"no"),
+    (b"NOREPLICAS ", b"min-replicas-to-write", b"0"),
+)
+
+
+async def run(links: Links, index: int, part: Sequence[Words], db: int) -> None:
+    """Run commands as one block; LinkError if they have not run, or if that is not known."""
+    block: list[Words] = [[b"MULTI"], *part, [b"EXEC"]]
+    async with links.lease(index, Kind(), db) as link:
+        *queued, reply = await link.ask(*block)
+        refusal = next((one for one in queued if one.startswith(b"-")), reply)
+        if refusal.startswith(scarcity.NO_MEMORY):
+            (reply,) = await link.ask(scarcity.block(part, link.kind.resp))
+        elif refusal.startswith(b"-"):
+            reply = (await insist(link, block, refusal) or [reply])[-1]
+        if not reply.startswith(b"*") or reply.startswith(b"*-1"):
+            raise LinkError(f"TRYAGAIN instance {index}: {refusal.decode(errors='replace')}")
+
+
+async def delete(links: Links, index: int, db: int, *names: bytes) -> None:
+    """Delete records; LinkError if they may still be there."""
+    (reply,) = await links.raw(index, [[b"DEL", *names]], db=db)
+    if reply.startswith(b"-"):
+        await run(links, index, [[b"DEL", *names]], db)
+
+
+async def insist(link: Link, commands: Sequence[Words], refusal: bytes) -> list[bytes] | None:
+    """Run commands with the option off that has refused them; None if there is no such option."""
+    for said, option, off in OPTIONS:
+        if said in refusal:
+            (known,) = await link.ask([b"CONFIG", b"GET", option])
+            set_back = [b"CONFIG", b"SET", option, value(known)[1]]
+            _, *replies, _ = await link.ask([b"CONFIG", b"SET", option, off], *commands, set_back)
+            return replies
+    return None
