@@ -4,7 +4,7 @@
 //! ```text
 //! the first keys, of one instance: an attempt as any (trying.rs)  ─► something: that is the answer
 //! nothing: a lock on all the keys, then
-//!   to each instance: EXISTS of each of its keys                  ─► which are there
+//!   to each instance: MEMORY USAGE of each of its keys            ─► which are there
 //!   to that of the first: MULTI, the command for this key, EXEC   ─► that is the answer
 //! nothing anywhere, anything unusual                              ─► the coordinator
 //! ```
@@ -24,7 +24,7 @@ use crate::keys;
 use crate::lane::{Asked, Duty, Expect, Question};
 use crate::lock::{Holder, Want};
 use crate::look::{KEYS_MOST, Key, LOOKS_MOST, Look, Stage, Wish};
-use crate::reply::{Broken, STRAY, aggregate, error, is_error};
+use crate::reply::{Broken, STRAY, aggregate, error, is_error, is_null};
 use crate::request::{push_command, with_args};
 use crate::split::Whole;
 use crate::trying::{Attempt, found};
@@ -113,7 +113,10 @@ impl Worker {
             let place = self.lane_for_looks(key, number)?;
             let (lane, look) = (self.lanes.get_mut(place)?, &self.looks.running[key]);
             let begin = lane.out.len();
-            push_command(&mut lane.out, [&b"EXISTS"[..], &look.keys[number].name].into_iter());
+            // Not EXISTS: that counts as a hit or a miss, and events tell of it. A key that has just
+            // expired may seem to be there; then nothing is taken from it.
+            let question = [&b"MEMORY"[..], b"USAGE", &look.keys[number].name, b"SAMPLES", b"1"];
+            push_command(&mut lane.out, question.into_iter());
             lane.ask((key, look.token), Asked::IsThere(number), lane.out.len() - begin);
             self.counters.lane_commands += 1;
             self.mark_lane_dirty(place);
@@ -182,7 +185,7 @@ impl Worker {
         let Question { look: key, token, asked, to_come, .. } = question;
         let is_good = match asked {
             _ if is_error(reply) => true,
-            Asked::IsThere(_) => matches!(reply, b":0\r\n" | b":1\r\n"),
+            Asked::IsThere(_) => reply[0] == b':' || is_null(reply),
             Asked::Take(_) if to_come == 0 => aggregate(reply).is_some(),
             Asked::Take(_) => reply[0] == b'+',
         };
@@ -196,7 +199,7 @@ impl Worker {
         let Some(look) = self.looks.get_mut(key, token) else { return Ok(()) };
         match asked {
             Asked::IsThere(number) => {
-                look.keys[number].is_there = reply == b":1\r\n";
+                look.keys[number].is_there = reply[0] == b':';
                 look.is_refused |= is_error(reply);
                 count_down(&mut look.missing);
                 if look.missing == 0 {

@@ -62,6 +62,10 @@ enum Telling {
     Now,
     /// They are kept under a number, as those of a step of a command in a database.
     Kept(u64, u64, u64),
+    /// The same of new keys; nobody hears of others.
+    KeptNew(u64, u64, u64),
+    /// Subscribers hear of them, but not of what was not found.
+    Found,
     /// Nobody does.
     Never,
 }
@@ -248,11 +252,16 @@ impl Shared {
                     upstream.telling = mark(payload);
                 }
             } else if let Some((db, rest)) = database_of(channel) {
+                let event = event_of(channel, rest, payload);
                 match upstream.telling {
-                    Telling::Now if db < u64::from(self.databases) => {
+                    Telling::Found if event == b"keymiss" => {}
+                    Telling::KeptNew(..) if event != b"new" => {}
+                    Telling::Now | Telling::Found if db < u64::from(self.databases) => {
                         messages.push((kind, name, &frame[1..]));
                     }
-                    Telling::Kept(id, step, real) if name == EVENTS => {
+                    Telling::Kept(id, step, real) | Telling::KeptNew(id, step, real)
+                        if name == EVENTS =>
+                    {
                         // Of copies, in a database that clients cannot see.
                         let db = if db < u64::from(self.databases) { db } else { real };
                         let digits = db.to_string();
@@ -294,14 +303,18 @@ impl Worker {
     }
 }
 
-/// What a mark says: a number, a step and a database; `-`: never; nothing: now.
+/// What a mark says: a number, a step and a database, and perhaps `new`; `?`: what is found; `-`: never;
+/// nothing: now.
 fn mark(payload: &[u8]) -> Telling {
+    let is_of_new = payload.ends_with(b" new");
     let mut words = payload
         .split(|&byte| byte == b' ')
         .map(|word| parse_i64(word).and_then(|number| u64::try_from(number).ok()));
     match (words.next().flatten(), words.next().flatten(), words.next().flatten()) {
+        (Some(id), Some(step), Some(db)) if is_of_new => Telling::KeptNew(id, step, db),
         (Some(id), Some(step), Some(db)) => Telling::Kept(id, step, db),
         _ if payload == b"-" => Telling::Never,
+        _ if payload == b"?" => Telling::Found,
         _ => Telling::Now,
     }
 }
@@ -315,6 +328,11 @@ fn database_of(channel: &[u8]) -> Option<(u64, &[u8])> {
     let (number, rest) = rest.split_at(digits);
     let number = u64::try_from(parse_i64(number)?).ok()?;
     rest.starts_with(b"__:").then_some((number, rest))
+}
+
+/// What has happened: the channel of keys' events is named by it, on those of keys it is the message.
+fn event_of<'m>(channel: &[u8], rest: &'m [u8], payload: &'m [u8]) -> &'m [u8] {
+    if channel.starts_with(b"__keyspace@") { payload } else { &rest[b"__:".len()..] }
 }
 
 /// The number in the answer to a PING of the coordinator.

@@ -132,6 +132,12 @@ COMMANDS = [
     "EVAL \"redis.call('SET', KEYS[1], 1); return redis.call('INCR', ARGV[1])\" 1 A B",
     "EVAL \"redis.call('SET', KEYS[1], 1); return redis.call('NOTHING')\" 2 A C", "DEL A B C D",
     "SET A x PX 100000", "RENAME A B", "EXPIRE B 100", "PERSIST B", "COPY B C", "GETDEL C",
+    "COPY none A", "RENAMENX none A", "SMOVE none A x", "LMOVE none B LEFT LEFT", "FLUSHALL",
+    "SINTER A none", "SUNION none A", "PFCOUNT A none", "ZUNION 2 A none", "BLPOP A none 0.01",
+    "BLPOP none 0.01", "BLMOVE none B LEFT LEFT 0.01", "BZPOPMIN A none 0.01", "LCS A none",
+    "XREADGROUP GROUP g c STREAMS none A > >", "BITOP OR C none A", "SORT none BY w_*",
+    "MULTI ; GET A ; MGET A none ; EXEC", "MSETNX A 1 B 2", "MSETNX A 1 C 2", "MGET none A",
+    "EVAL \"return redis.call('MGET', KEYS[1], KEYS[2])\" 2 A none", "LMPOP 2 none C LEFT",
 ]  # fmt: skip
 
 
@@ -141,7 +147,7 @@ def words_of(line: str) -> list[bytes]:
     return [named.get(word, word) for word in split(line)]
 
 
-@pytest.mark.parametrize("flags", ["KEA", "EKgn$lszt", "Kx$"])
+@pytest.mark.parametrize("flags", ["KEA", "EKgn$lszt", "Kx$", "KEAmn", "Em", "Kn"])
 def test_commands_over_several_instances_are_told_as_one_server_does(
     pair: Pair, main: Both, protocol: int, flags: str
 ) -> None:

@@ -3,6 +3,7 @@
 import re
 
 from differential.pair import Both, Pair
+from differential.test_events import COMMANDS, words_of
 from differential.wire import Connection, pack
 
 ORDINARY = """
@@ -48,6 +49,28 @@ def test_every_command_counts_once(pair: Pair, protocol: int) -> None:
         same_counts(both)
         both.same("CONFIG", "RESETSTAT")
         same_counts(both)
+
+
+def test_what_we_read_for_ourselves_is_no_hit_and_no_miss(pair: Pair) -> None:
+    field = re.compile(rb"keyspace_(?:hits|misses):\d+")
+
+    def found(connection: Connection) -> list[bytes]:
+        return field.findall(connection.ask("INFO", "stats").text)
+
+    # A script that is run again, or undone, reads again.
+    lines = [line for line in COMMANDS if not line.startswith("EVAL")]
+    more = ["RPUSH A 1 2", "MSET w_1 2 w_2 1", "SORT A BY w_* GET w_*", "XADD C 1-1 f v"]
+    more += ["XREAD STREAMS C none 0 0", "XREAD BLOCK 1 STREAMS C none $ $", "WATCH A B", "UNWATCH"]
+    more += ["XGROUP CREATE C g 0", "XREADGROUP GROUP g c STREAMS C none > >", "TOUCH A B none"]
+    with pair.both() as both:
+        both.same("CONFIG", "RESETSTAT")
+        for line in [*lines, *more]:
+            for part in line.split(" ; "):
+                for side in (both.bare, both.ours):
+                    side.ask(*words_of(part))
+            assert found(both.ours) == found(both.bare), line
+        both.same("CONFIG", "RESETSTAT")
+        assert found(both.ours) == found(both.bare)
 
 
 def test_pipelines_count_as_well(pair: Pair) -> None:

@@ -63,8 +63,8 @@ pub struct Instance {
     pub connections: AtomicUsize,
     /// What it says to EXEC; nothing: it hangs up.
     pub exec: Mutex<Vec<u8>>,
-    /// What it says to EXISTS.
-    pub exists: Mutex<Vec<u8>>,
+    /// What it says to MEMORY USAGE.
+    pub usage: Mutex<Vec<u8>>,
 }
 
 impl Instance {
@@ -77,7 +77,7 @@ impl Instance {
             arrival: Condvar::new(),
             connections: AtomicUsize::new(0),
             exec: Mutex::default(),
-            exists: Mutex::new(b":0\r\n".to_vec()),
+            usage: Mutex::new(b"$-1\r\n".to_vec()),
         });
         let this = Arc::clone(&instance);
         std::thread::spawn(move || {
@@ -113,7 +113,7 @@ impl Instance {
                 request.reset();
                 let special = match &args[0][..] {
                     b"EXEC" => Some(&self.exec),
-                    b"EXISTS" => Some(&self.exists),
+                    b"MEMORY" => Some(&self.usage),
                     _ => None,
                 };
                 if let Some(reply) = special {

@@ -11,10 +11,10 @@ const LOST: &[u8] =
 
 /// What the client hears, if anything; what the coordinator is told to settle, and how many locks are
 /// left. If the client hears nothing, the coordinator has its command.
-fn pop(exists: &[u8], exec: &[u8], reply: Option<&[u8]>) -> (Vec<Unsettled>, usize) {
+fn pop(usage: &[u8], exec: &[u8], reply: Option<&[u8]>) -> (Vec<Unsettled>, usize) {
     let proxy = Proxy::start(vec![Vec::new(), Vec::new()]);
     *proxy.instances[0].exec.lock().expect("no panic") = NOTHING.to_vec();
-    *proxy.instances[1].exists.lock().expect("no panic") = exists.to_vec();
+    *proxy.instances[1].usage.lock().expect("no panic") = usage.to_vec();
     *proxy.instances[1].exec.lock().expect("no panic") = exec.to_vec();
     let mut told = proxy.ask(&BLPOP, reply);
     // The worker has ended the lock before it answers somebody else: the first key is nobody's.
@@ -29,29 +29,29 @@ fn pop(exists: &[u8], exec: &[u8], reply: Option<&[u8]>) -> (Vec<Unsettled>, usi
 #[test]
 fn what_is_there_is_taken() {
     let found = b"*2\r\n$1\r\na\r\n$1\r\nx\r\n";
-    let (unsettled, locks) = pop(b":1\r\n", &[b"*1\r\n", &found[..]].concat(), Some(found));
+    let (unsettled, locks) = pop(b":56\r\n", &[b"*1\r\n", &found[..]].concat(), Some(found));
     assert_eq!((unsettled.len(), locks), (0, 0));
     let wrong = b"-WRONGTYPE no list\r\n";
-    let (unsettled, locks) = pop(b":1\r\n", &[b"*1\r\n", &wrong[..]].concat(), Some(wrong));
+    let (unsettled, locks) = pop(b":56\r\n", &[b"*1\r\n", &wrong[..]].concat(), Some(wrong));
     assert_eq!((unsettled.len(), locks), (0, 0));
 }
 
 #[test]
 fn where_nothing_was_taken_the_coordinator_goes_on() {
-    let exists =
-        [&b":0\r\n"[..], b"-LOADING\r\n", b"+OK\r\n", b":2\r\n", b"$x\r\n", b":0\r\n:0\r\n"];
-    let cases = exists.map(|exists| (exists, NOTHING));
-    let refused = [NOTHING, b"-EXECABORT no\r\n"].map(|exec| (&b":1\r\n"[..], exec));
-    for (exists, exec) in cases.into_iter().chain(refused) {
-        let (unsettled, locks) = pop(exists, exec, None);
-        assert_eq!((unsettled.len(), locks), (0, 0), "{}", exists.escape_ascii());
+    let usage: [&[u8]; 6] =
+        [b"$-1\r\n", b"-LOADING\r\n", b"+OK\r\n", b"*0\r\n", b"$x\r\n", b"$-1\r\n$-1\r\n"];
+    let cases = usage.map(|usage| (usage, NOTHING));
+    let refused = [NOTHING, b"-EXECABORT no\r\n"].map(|exec| (&b":56\r\n"[..], exec));
+    for (usage, exec) in cases.into_iter().chain(refused) {
+        let (unsettled, locks) = pop(usage, exec, None);
+        assert_eq!((unsettled.len(), locks), (0, 0), "{}", usage.escape_ascii());
     }
 }
 
 #[test]
 fn what_may_have_been_taken_is_locked_until_that_is_settled() {
     for exec in [&b""[..], b"$x\r\n", b"+OK\r\n", b":1\r\n"] {
-        let (unsettled, locks) = pop(b":1\r\n", exec, Some(LOST));
+        let (unsettled, locks) = pop(b":56\r\n", exec, Some(LOST));
         assert_eq!((unsettled.len(), locks), (1, 1), "{}", exec.escape_ascii());
         assert!(unsettled[0].token.is_some());
         assert_eq!(unsettled[0].lanes.iter().map(|lane| lane.0).collect::<Vec<_>>(), [1]);

@@ -19,7 +19,6 @@ from threadis.coordinator.acl import Acl
 from threadis.coordinator.acl_file import AclFile
 from threadis.coordinator.answer import INTERNAL_ERROR, Answer, Handler, Reply
 from threadis.coordinator.blocking import Blocking
-from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.callers import Callers
 from threadis.coordinator.clients import Clients
@@ -112,14 +111,13 @@ class Coordinator:
             core, links, self._users, self._verdicts, self._busy, self._tightness
         )
         self._commits = Commits(core, links, self.locks, self._table, start.databases)
-        locality = Locality(placed, placement.read(start.rules), start.pins)
         self._execution = Execution(
             links,
             self.locks,
             self._table,
-            locality,
+            Locality(placed, placement.read(start.rules), start.pins),
             self._commits,
-            Borrowing(links, self._table, start.databases),
+            start.databases,
             self._tracking,
             self._pubsub.events,
             self._tightness,
@@ -154,6 +152,7 @@ class Coordinator:
             self._tracking,
             self._commits,
             self._users,
+            self._execution.own_reads,
             self._held,
         )
         self._handlers: dict[str, Handler] = {

@@ -6,10 +6,11 @@ Between MULTI and EXEC no server blocks, so errors, replies and events are the s
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from threadis import _core, resp
-from threadis.coordinator import scarcity
+from threadis.coordinator import scarcity, streams
 from threadis.coordinator.alarms import Alarms, Place
 from threadis.coordinator.departures import LEFT, has_hung_up
 from threadis.coordinator.execution import Execution
@@ -55,6 +56,7 @@ class Attempts:
         runs_again: bool,
     ) -> None:
         self._execution, self._verdicts, self._links = execution, verdicts, execution.links
+        self._own_reads = execution.own_reads
         self._alarms, self._finish, self._served = alarms, finish, served
         self._runs_again = runs_again  # the server runs a blocked command again: 7.2 and later
         self._turns = [asyncio.Semaphore(AT_ONCE) for _ in self._links.everyone()]
@@ -132,16 +134,20 @@ class Attempts:
         try:
             type_: Words = [b"TYPE", key]
             tried = [self._words(waiter.request, [key]) for waiter in waiters]
-            asked = [*([first] if first else []), type_, *tried, type_]
+            looks, ends = self._own_reads.marks()
+            look = [*looks, type_, *ends]
+            asked = [*([first] if first else []), *look, *tried, *look]
             index, kind = self._execution.table.owner(db, key), waiters[0].kind
             exec_ = (await self.raw(index, [[b"MULTI"], *asked, [b"EXEC"]], db, kind))[-1]
             if not exec_.startswith(b"*"):
                 return None
             replies = _core.elements(exec_)
-            found = value(replies[1 if first else 0])
-            for waiter, reply in zip(waiters, replies[-1 - len(waiters) : -1], strict=True):
-                self._end(waiter, self._judge(waiter.request, found, reply))
-            return Block(replies[0], replies[-2], value(replies[-1]))
+            before, behind = replies[: -len(look)], replies[-len(look) :]
+            found, is_left = before[bool(first) + len(looks)], behind[len(looks)]
+            self._own_reads.note(index, [type_, type_], [found, is_left])
+            for waiter, reply in zip(waiters, before[-len(waiters) :], strict=True):
+                self._end(waiter, self._judge(waiter.request, value(found), reply))
+            return Block(before[0], before[-1], value(is_left))
         except UnknownOutcomeError as error:
             for waiter in waiters:
                 self._end(waiter, resp.error(str(error)))
@@ -180,8 +186,12 @@ class Attempts:
         """Ask for a key's type."""
         db, key = place
         index = self._execution.table.owner(db, key)
-        found = value((await self.raw(index, [[b"TYPE", key]], db, Kind()))[0])
+        found = value((await self.look(index, [[b"TYPE", key]], db))[0])
         return found if isinstance(found, bytes) else b""
+
+    async def look(self, index: int, questions: list[Words], db: int) -> list[bytes]:
+        """Ask an instance about what no client has asked."""
+        return await self._own_reads.ask_by(partial(self.raw, db=db, kind=Kind()), index, questions)
 
     async def raw(self, index: int, commands: list[Words], db: int, kind: Kind) -> list[bytes]:
         """Ask an instance; few at the same time, so that ten thousand clients can wait."""
@@ -205,6 +215,8 @@ class Attempts:
                 reply = await self._execution.execute(words, waiter.db, waiter.kind, token)
             else:
                 found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
+                if wish.streams and reply in resp.NULLS:  # no server looks again for nothing
+                    self._own_reads.of(index).hits += 2 * streams.count(words)
                 reply = self._judge(wish, found, reply)
         except UnknownOutcomeError as error:
             reply = resp.error(str(error))
@@ -247,15 +259,18 @@ class Attempts:
         self, index: int, words: Words, key: bytes, db: int, kind: Kind
     ) -> tuple[bytes, bytes]:
         """Run a command where it cannot block; the type of a key before it, and the reply."""
-        block: list[Words] = [[b"MULTI"], [b"TYPE", key], words, [b"EXEC"]]
+        looks, ends = self._own_reads.marks()
+        block: list[Words] = [[b"MULTI"], *looks, [b"TYPE", key], *ends, words, [b"EXEC"]]
         replies = await self.raw(index, block, db, kind)
         is_refused = not replies[-1].startswith(b"*") and not self._execution.need_memory([words])
         if is_refused and scarcity.tells([words], kind.resp):
             block = [scarcity.block([[b"TYPE", key], scarcity.at_once(words)], kind.resp)]
             replies = await self.raw(index, block, db, kind)
             found, reply = scarcity.results(replies[0], []) or (b"+none\r\n", replies[0])
+            self._own_reads.note(index, [[b"TYPE"]], [found])
             return value(found), scarcity.as_waited(words, reply, kind.resp)
         if not replies[-1].startswith(b"*"):
-            return b"", replies[2] if replies[2].startswith(b"-") else replies[-1]
-        found, reply = _core.elements(replies[-1])
-        return value(found), reply
+            return b"", replies[-2] if replies[-2].startswith(b"-") else replies[-1]
+        inside = _core.elements(replies[-1])
+        self._own_reads.note(index, [[b"TYPE"]], [inside[len(looks)]])
+        return value(inside[len(looks)]), inside[-1]

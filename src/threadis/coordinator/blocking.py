@@ -293,7 +293,10 @@ class Blocking:
         """What is wrong with a command's syntax, in the server's words; where no key is."""
         index = self._table.owner(0, parsed.keys[0].key) if parsed.keys else 0
         scratch = self._execution.borrowing.scratch
-        return (await self._serving.attempts.block(index, parsed.args, b"", scratch, kind))[1]
+        block = self._serving.attempts.block(index, parsed.args, b"", scratch, kind)
+        reply = (await block)[1]
+        self._execution.own_reads.note_trial(index, parsed.row.name, len(parsed.keys), reply)
+        return reply
 
     async def _resolve(self, args: Words, db: int) -> tuple[Words, bytes | None]:
         """Put the last entry of now for each $ of XREAD; or what is wrong with a key."""
@@ -306,7 +309,7 @@ class Blocking:
         last: dict[bytes, bytes] = {}
 
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
-            return await self._serving.attempts.raw(index, commands, db, Kind())
+            return await self._serving.attempts.look(index, commands, db)
 
         infos = looking.replies(
             list(dict.fromkeys(new)),

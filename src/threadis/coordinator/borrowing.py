@@ -21,6 +21,7 @@ from threadis.coordinator import fenced, scarcity
 from threadis.coordinator.events import telling
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, values
 from threadis.coordinator.offload import offload
+from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.table import Access, Table
 
@@ -77,10 +78,11 @@ class TooLargeError(LinkError):
 class Borrowing:
     """Runs commands on copies. The caller holds locks on all keys."""
 
-    def __init__(self, links: Links, table: Table, databases: int) -> None:
+    def __init__(self, links: Links, table: Table, databases: int, own_reads: OwnReads) -> None:
         self.databases = databases  # that clients may select
         self._links = links
         self._table = table
+        self._own_reads = own_reads
         self._alone = [asyncio.Lock() for _ in links.everyone()]
         self.scratch = ours.copies(databases)  # without keys between two commands
 
@@ -102,7 +104,7 @@ class Borrowing:
 
     async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
         questions = await offload(len(keys), _questions, keys)
-        replies = await self._links.raw(index, questions, db=db)
+        replies = await self._own_reads.ask(index, questions, db=db)
         return await offload(len(keys), _copies, keys, replies)
 
     async def evaluate(
@@ -143,6 +145,9 @@ class Borrowing:
             raise RefusedError(reply)
         end = len(before) + len(commands)
         replies = results[len(before) : end]
+        self._own_reads.note(
+            link.index, [*before, *after], [*results[: len(before)], *results[end:]]
+        )
         return _outcome(copies, written, results[: len(before)], replies, results[end:])
 
     async def evaluate_on(
@@ -186,6 +191,7 @@ class Borrowing:
         own = answers.before[len(first) + len(begin) :]
         replies = [*own, answers.reply, *behind[: len(after)]]
         old, new = answers.before[: len(first)], behind[len(after) :]
+        self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
         if sweeps and new[0].startswith(b"-"):  # it was killed, say
             await self.clean(link.index)
             raise RefusedError(new[0])
@@ -224,7 +230,17 @@ class Borrowing:
             raise
         replies = [*answers.before[len(dumps) :], answers.reply, *answers.after[: len(after)]]
         old, new = [*restored, *answers.before[: len(dumps)]], answers.after[len(after) :]
+        self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
         return _outcome(copies, written, old, replies, new, sweeps=sweeps)
+
+    def _note(
+        self, index: int, asked: Iterable[Words], replies: Sequence[bytes], *, sweeps: bool
+    ) -> None:
+        """Count what was read of copies."""
+        self._own_reads.note(index, asked, replies)
+        if sweeps and replies[-1].startswith(b"*"):  # of each key its name, its value, its end
+            count = int(replies[-1][1 : replies[-1].index(b"\r")])
+            self._own_reads.of(index).hits += 2 * (count // 3)
 
     async def clean(self, index: int) -> None:
         """Delete copies that somebody who was ended in the middle has left."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from threadis.coordinator import merging
 from threadis.coordinator.merging import Sections
+from threadis.coordinator.own_reads import Reads
 from threadis.coordinator.tallies import Tally
 
 PREFIX = {"Commandstats": "cmdstat_", "Latencystats": "latency_percentiles_usec_"}
@@ -29,12 +30,19 @@ def put_in(merged: Sections, tally: Tally) -> None:
         }
 
 
-def leave_out(merged: Sections, refused: Mapping[bytes, int]) -> None:
-    """Take away what guards of scripts were refused, by reason: no client was."""
+def leave_out(merged: Sections, refused: Mapping[bytes, int], reads: Reads) -> None:
+    """Take away what no client has done: what guards of scripts were refused, by reason, and what
+    was read for ourselves.
+    """
     stats = merged.get("Stats", {})
-    for reason, field in ((b"key", "acl_access_denied_key"), (b"command", "acl_access_denied_cmd")):
+    for field, count in (
+        ("acl_access_denied_key", refused.get(b"key", 0)),
+        ("acl_access_denied_cmd", refused.get(b"command", 0)),
+        ("keyspace_hits", reads.hits),
+        ("keyspace_misses", reads.misses),
+    ):
         if field in stats:
-            stats[field] = str(max(int(stats[field]) - refused.get(reason, 0), 0))
+            stats[field] = str(max(int(stats[field]) - count, 0))
 
 
 def _commands(theirs: dict[str, str], tally: Tally) -> dict[str, str]:

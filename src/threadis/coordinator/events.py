@@ -18,7 +18,7 @@ from threadis.coordinator.links import Words
 from threadis.coordinator.phases import Part
 
 ALL: Final = frozenset(b"g$lshzxetd")  # what "A" stands for
-GENERIC, NEW = b"g", b"n"  # classes of events
+GENERIC, MISS = b"g", b"m"  # classes of events
 
 
 class Telling:
@@ -31,6 +31,10 @@ class Telling:
     def step(self, place: int) -> Words:
         """Mark what follows as the command's own, in this place of its order."""
         return self._events.mark(b"%d %d %d" % (self._number, place, self._db))
+
+    def only_new(self, place: int) -> Words:
+        """Mark what follows as that, but only where it tells of new keys."""
+        return self._events.mark(b"%d %d %d new" % (self._number, place, self._db))
 
     def silence(self) -> Words:
         """Mark what follows as nothing that anybody should hear of."""
@@ -45,7 +49,7 @@ class Telling:
         return [self.step(0)], [self.end()]
 
     def add(self, db: int, name: bytes, key: bytes, kind: bytes = GENERIC) -> None:
-        """Add an event that nobody has told."""
+        """Add an event that nobody has told; behind those of new keys."""
         self._events.add(self._number, db, name, key, kind)
 
 
@@ -85,30 +89,42 @@ class Events:
         """Build a mark."""
         return [b"PUBLISH", self._core.marks(), what]
 
+    def around_misses(self) -> tuple[list[Words], list[Words]]:
+        """What stands, in a block, before and behind questions of which no miss is to be told."""
+        if MISS in self.flags and self._core.tells_events():
+            return [self.mark(b"?")], [self.mark(b"")]
+        return [], []
+
     def add(self, number: int, db: int, name: bytes, key: bytes, kind: bytes) -> None:
         """Keep an event of a class, if instances would tell of it."""
         if kind in self.flags or (b"A" in self.flags and ALL.issuperset(kind)):
             if b"K" in self.flags:
-                self._core.add(number, 0, b"__keyspace@%d__:%s" % (db, key), name)
+                self._core.add(number, 1, b"__keyspace@%d__:%s" % (db, key), name)
             if b"E" in self.flags:
-                self._core.add(number, 0, b"__keyevent@%d__:%s" % (db, name), key)
+                self._core.add(number, 1, b"__keyevent@%d__:%s" % (db, name), key)
 
 
 class Marked:
     """The parts of a write, with marks in them if somebody listens."""
 
     def __init__(
-        self, parts: Mapping[int, Part], steps: Mapping[tuple[int, int], int] | None
+        self,
+        parts: Mapping[int, Part],
+        steps: Mapping[tuple[int, int], int] | None,
+        *,
+        makes_new: bool,
     ) -> None:
         """``steps`` has the place of each command (instance, number) in the order of events; with
-        none, nobody is to hear of any.
+        none, nobody is to hear of any, except that keys are new if this ``makes_new`` ones.
         """
         self.parts: dict[int, Part] = dict(parts)
         self._places = {index: list(range(len(part))) for index, part in parts.items()}
         if (mine := telling.get()) is None:
             return
         for index, part in parts.items():
-            marked: list[Words] = [] if steps is not None else [mine.silence()]
+            marked: list[Words] = []
+            if steps is None:
+                marked.append(mine.only_new(0) if makes_new else mine.silence())
             for at, words in enumerate(part):
                 if steps is not None:
                     marked.append(mine.step(steps[index, at]))

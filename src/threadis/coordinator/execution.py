@@ -18,6 +18,7 @@ from threadis.coordinator.links import Kind, LinkError, Links
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.offload import offload
+from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Parsed, Table
@@ -35,12 +36,13 @@ class Execution:
         table: Table,
         locality: Locality,
         commits: Commits,
-        borrowing: Borrowing,
+        databases: int,
         tracking: Tracking,
         events: Events,
         tightness: Tightness,
     ) -> None:
         self.tightness = tightness
+        self.own_reads = OwnReads(links, events)
         self.events = events
         self.links = links
         self.tracking = tracking
@@ -48,7 +50,7 @@ class Execution:
         self.table = table
         self.locality = locality
         self.commits = commits
-        self.borrowing = borrowing
+        self.borrowing = Borrowing(links, table, databases, self.own_reads)
 
     async def execute(
         self, args: Sequence[bytes], db: int, kind: Kind, within: int | None = None
@@ -152,7 +154,8 @@ class Execution:
         found = []
         for index, names in by_owner.items():
             with contextlib.suppress(LinkError):
-                replies = await self.links.raw(index, [[b"EXISTS", key] for key in names], db=db)
+                questions = [[b"EXISTS", key] for key in names]
+                replies = await self.own_reads.ask(index, questions, db=db)
                 pairs = zip(names, replies, strict=True)
                 found += [key for key, reply in pairs if reply == b":0\r\n"]
         return found
@@ -177,13 +180,15 @@ class Execution:
         *,
         needs_memory: bool = True,
         steps: Mapping[tuple[int, int], int] | None = None,
+        makes_new: bool = False,
     ) -> dict[int, list[bytes]]:
         """Write on several instances, all or nothing; without memory only what needs none.
 
-        Events of the commands are told in the order of ``steps``; without, nobody hears of them.
+        Events of the commands are told in the order of ``steps``; without, nobody hears of them,
+        but that keys are new if this ``makes_new`` ones.
         """
         kind = kind or Kind()
-        marked = Marked(parts, steps)
+        marked = Marked(parts, steps, makes_new=makes_new)
         try:
             return marked.replies(await self.commits.run(marked.parts, lock, db=db, kind=kind))
         except RefusedError as error:

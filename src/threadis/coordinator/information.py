@@ -14,6 +14,7 @@ from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
+from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.surveys import PATIENCE, WHOLE, Surveys, only
@@ -43,9 +44,10 @@ class Information:
         tracking: Tracking,
         commits: Commits,
         users: Users,
+        own_reads: OwnReads,
         held: Callable[[], dict[str, int]],  # what others hold now, by name
     ) -> None:
-        self._held, self._users = held, users
+        self._held, self._users, self._own_reads = held, users, own_reads
         self._tracking = tracking
         self._commits = commits
         self._pubsub = pubsub
@@ -95,6 +97,7 @@ class Information:
         """CONFIG RESETSTAT: the instances' counters and ours."""
         indices = range(self._links.count)
         await asyncio.gather(*(self._links.call(index, *command.args) for index in indices))
+        self._own_reads.reset()
         await self._tallies.read(reset=True)
         self._zero = self._totals()
         return resp.OK
@@ -143,7 +146,7 @@ class Information:
             **self._library.describe(),
         }
         counting.put_in(merged, tally)
-        counting.leave_out(merged, self._users.refused_guards())
+        counting.leave_out(merged, self._users.refused_guards(), self._own_reads.total())
         if "Keyspace" in merged:
             merged["Keyspace"] = self._visible(merged["Keyspace"])
         if "Server" in merged:

@@ -15,7 +15,7 @@ import hiredis
 
 from threadis import resp
 from threadis.coordinator import looking
-from threadis.coordinator.events import NEW, telling
+from threadis.coordinator.events import MISS, telling
 from threadis.coordinator.links import Kind, Words, value
 from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.phases import Part, RefusedError
@@ -49,11 +49,16 @@ class Job:
     async def ask(self, key: bytes, *words: bytes, db: int | None = None) -> Any:
         """Ask a key's instance; RefusedError if it answers with an error."""
         where = self.db if db is None else db
-        reply = (await self.raw(key, [words], where))[0]
+        reply = (await self.look(key, [words], where))[0]
         found = value(reply)
         if isinstance(found, hiredis.ReplyError):
             raise RefusedError(reply)
         return found
+
+    async def look(self, key: bytes, questions: list[Words], db: int) -> list[bytes]:
+        """Ask a key's instance about what no client has asked."""
+        reads = self.execution.own_reads
+        return await reads.ask(self.owner(key, db), questions, db=db, kind=self.kind)
 
     async def raw(self, key: bytes, commands: list[Words], db: int | None = None) -> list[bytes]:
         """Send commands to a key's instance; the replies as they came."""
@@ -61,9 +66,10 @@ class Job:
         links = self.execution.links
         return await links.raw(self.owner(key, where), commands, db=where, kind=self.kind)
 
-    async def ask_instance(self, index: int, commands: list[Words]) -> list[bytes]:
-        """Send commands to an instance; the replies as they came."""
-        return await self.execution.links.raw(index, commands, db=self.db, kind=self.kind)
+    async def ask_instance(self, index: int, questions: list[Words]) -> list[bytes]:
+        """Ask an instance about what no client has asked; the replies as they came."""
+        reads = self.execution.own_reads
+        return await reads.ask(index, questions, db=self.db, kind=self.kind)
 
     async def refusal(self) -> bytes:
         """Say what is wrong with a command's syntax, in the server's words.
@@ -188,9 +194,10 @@ async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool)
     parts[job.owner(source)].append([b"DEL", source])
     parts[job.owner(target)].append(copy.restore(target, *options))
     needs_memory = job.parsed.row.needs_memory
-    await job.execution.commit(dict(parts), job.lock, job.db, needs_memory=needs_memory)
+    await job.execution.commit(
+        dict(parts), job.lock, job.db, needs_memory=needs_memory, makes_new=True
+    )
     if mine := telling.get():
-        mine.add(job.db, b"new", target, NEW)
         mine.add(job.db, b"rename_from", source)
         mine.add(job.db, b"rename_to", target)
     return True
@@ -198,10 +205,10 @@ async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool)
 
 async def _age(job: Job, key: bytes) -> list[bytes]:
     """The options of RESTORE that keep what eviction knows of a key."""
-    idle = value((await job.raw(key, [[b"OBJECT", b"IDLETIME", key]]))[0])
+    idle = value((await job.look(key, [[b"OBJECT", b"IDLETIME", key]], job.db))[0])
     if isinstance(idle, int):
         return [b"IDLETIME", b"%d" % idle]
-    freq = value((await job.raw(key, [[b"OBJECT", b"FREQ", key]]))[0])
+    freq = value((await job.look(key, [[b"OBJECT", b"FREQ", key]], job.db))[0])
     return [b"FREQ", b"%d" % freq] if isinstance(freq, int) else []
 
 
@@ -235,6 +242,17 @@ def _copy_options(args: Sequence[bytes], db: int) -> tuple[int, bool] | None:
     return target, replace
 
 
+def _count_read(job: Job, key: bytes, *, is_there: bool) -> None:
+    """Count a key that the command itself reads: once, and as one server tells of it."""
+    reads = job.execution.own_reads.of(job.owner(key))
+    if is_there:
+        reads.hits -= 1
+    else:
+        reads.misses -= 1
+        if mine := telling.get():
+            mine.add(job.db, b"keymiss", key, MISS)
+
+
 async def _copy(job: Job) -> bytes:
     source, target = job.args[1], job.args[2]
     options = _copy_options(job.args, job.db)
@@ -247,14 +265,16 @@ async def _copy(job: Job) -> bytes:
     if here == job.owner(target, db):
         return (await job.write([(source, job.args)]))[0]
     copies = await job.execution.borrowing.fetch([Access(source, True, False)], job.db)
+    _count_read(job, source, is_there=source in copies)
     if source not in copies:
         return b":0\r\n"
     if not replace and await job.ask(target, b"EXISTS", target, db=db):
         return b":0\r\n"
     restore = copies[source].restore(target, b"REPLACE")
-    await job.execution.commit({job.owner(target, db): [restore]}, job.lock, db, job.kind)
+    await job.execution.commit(
+        {job.owner(target, db): [restore]}, job.lock, db, job.kind, makes_new=True
+    )
     if mine := telling.get():
-        mine.add(db, b"new", target, NEW)
         mine.add(db, b"copy_to", target)
     return b":1\r\n"
 
@@ -273,9 +293,10 @@ async def _move(job: Job) -> bytes:
     restore = copies[key].restore(key, *await _age(job, key))
     inside: list[Words] = [[b"SELECT", b"%d" % db], restore, [b"SELECT", b"%d" % job.db]]
     parts: dict[int, Part] = {here: [[b"DEL", key]], there: inside}
-    await job.execution.commit(parts, job.lock, job.db, job.kind, needs_memory=False)
+    await job.execution.commit(
+        parts, job.lock, job.db, job.kind, needs_memory=False, makes_new=True
+    )
     if mine := telling.get():
-        mine.add(db, b"new", key, NEW)
         mine.add(job.db, b"move_from", key)
         mine.add(db, b"move_to", key)
     return b":1\r\n"

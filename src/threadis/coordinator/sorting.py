@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from threadis.coordinator.links import value
 from threadis.coordinator.table import Access, Parsed
 
 if TYPE_CHECKING:
@@ -53,9 +54,8 @@ async def sort_keys(execution: "Execution", parsed: Parsed, db: int) -> list[Acc
         keys.append(Access(store, reads=False, writes=True))
     wanted = patterns(parsed.args)
     if wanted:
-        elements = await execution.links.call(
-            execution.table.owner(db, source), b"SORT", source, b"BY", b"nosort", db=db
-        )
+        index, question = execution.table.owner(db, source), [b"SORT", source, b"BY", b"nosort"]
+        elements = value((await execution.own_reads.ask(index, [question], db=db))[0])
         if isinstance(elements, list):
             names = {key_of(pattern, element) for pattern in wanted for element in elements}
             keys.extend(Access(name, reads=True, writes=False) for name in sorted(names))

@@ -68,6 +68,12 @@ def parse(args: Sequence[bytes]) -> StreamRead | None:
     return None
 
 
+def count(args: Sequence[bytes]) -> int:
+    """Count the streams that a command names."""
+    read = parse(args)
+    return len(read.keys) if read else 0
+
+
 async def read_streams(job: "Job") -> bytes:
     """XREAD: asks every owner; the first stream with an error speaks for all."""
     read = parse(job.args)
@@ -107,7 +113,9 @@ async def read_groups(job: "Job") -> bytes:
         if read.group not in names or not ID.fullmatch(entry):
             # Never delivers: it is an error, in the server's words.
             reply = (await job.raw(key, [read.words([key], [entry])]))[0]
-            if reply.startswith(b"-"):
+            if reply.startswith(b"-"):  # the server has read those before it
+                at = read.keys.index(key)
+                job.execution.own_reads.of(job.owner(key)).hits -= at
                 return reply
     parts = _by_owner(job, read)
     commands = [(keys[0], read.words(keys, ids)) for keys, ids in parts.values()]
