@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from conftest import Threadis
+from faults import stopped
 from raw import Raw, command
 from waiting import until
 
@@ -70,6 +71,20 @@ def test_a_script_on_one_instance_does_not_hold_up_info(threadis: Start) -> None
         until(lambda: killed(client), "the script ends")
         assert busy.reply().startswith(b"-")
         until(lambda: not late(), "both answer again")
+
+
+def test_the_keys_of_a_stopped_instance_are_shown_as_they_last_were(threadis: Start) -> None:
+    running = threadis("--instances", "2", "--save", "")
+    with running.client() as client:
+        for number in range(32):
+            client.set(f"k:{number}", "v")
+        assert client.info("keyspace")["db0"]["keys"] == 32
+        with stopped(running.instance_pids()[1]):
+            until(lambda: client.info("threadis")["instance1"]["state"] == "stopped", "seen")
+            assert client.info("keyspace")["db0"]["keys"] == 32
+            assert client.info("threadis")["instance1"]["late_ms"] > 0
+        until(lambda: client.info("threadis")["instance1"]["state"] == "ready", "it goes on")
+        assert client.info("keyspace")["db0"]["keys"] == 32
 
 
 def killed(client: "redis.Redis") -> bool:

@@ -1,7 +1,8 @@
 """What instances say of themselves, for INFO: never waited for long.
 
 An instance that does not answer in time (a script runs there, it forks, its disk is slow) is shown
-as it last was; it is asked on, and waited for again once it has answered.
+as it last was; it is asked on, and waited for again once it has answered. So is one that is
+stopped: what it has is not lost.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from threadis import control
 from threadis.coordinator import merging
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
@@ -49,19 +51,30 @@ class Surveys:
         found = {}
         for index in self._links.ready():
             known, task = self._of(index), asked.get(index)
-            if task is not None and task.done():
-                answer = task.result()
-                if answer is not None:
-                    found[index] = answer
-            elif known.sections:
-                known.is_late = True
+            is_late = task is None or not task.done()
+            answer = None if task is None or is_late else task.result()
+            if answer is not None:
+                found[index] = answer
+            elif known.sections:  # it is late, or cannot be reached just now
+                known.is_late = known.is_late or is_late
                 found[index] = only(known.sections, sections)
-        return found
+        for index in self._stopped() if found else ():
+            if last := self._of(index).sections:
+                found[index] = only(last, sections)
+        return dict(sorted(found.items()))
 
     def age(self, index: int) -> int:
         """Milliseconds since a late instance has said what is shown of it; else 0."""
         known = self._known.get(index)
-        return int((time.monotonic() - known.at) * 1000) if known and known.is_late else 0
+        is_late = known is not None and (known.is_late or index in self._stopped())
+        return int((time.monotonic() - known.at) * 1000) if known and is_late else 0
+
+    def _stopped(self) -> list[int]:
+        return [
+            index
+            for index in self._links.everyone()
+            if self._links.instance(index).state is control.State.STOPPED
+        ]
 
     def _of(self, index: int) -> Known:
         socket = self._links.instance(index).socket
