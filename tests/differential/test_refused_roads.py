@@ -36,6 +36,16 @@ ROADS: Final[dict[str, list[tuple[str | int, ...]]]] = {
     "a command inside": [("EVAL", "return redis.pcall('incr',KEYS[1])", 1, B)],
     "several keys inside": [("EVAL", "return redis.pcall('set',KEYS[1],1)", 2, A, B)],
     "a message inside": [("EVAL", "return redis.pcall('publish','no','x')", 0)],
+    "everything inside": [("EVAL", "return redis.call('flushall')", 0)],
+    "everything inside, with a key": [("EVAL", "return redis.call('swapdb',0,1)", 1, B)],
+    "everything inside, with several keys": [
+        ("EVAL", "return redis.call('flushall')", 2, B, "ok1")
+    ],
+    "all keys inside": [("EVAL", "return redis.pcall('keys','*')", 2, B, "ok1")],
+    "everything inside, caught": [
+        ("EVAL", "redis.pcall('flushall') return redis.call('set',KEYS[1],5)", 2, "ok2", B),
+    ],
+    "everything of a function": [("FCALL", "ask", 2, B, "ok1", "flushall")],
     "a reading script": [("EVAL_RO", GET, 1, B, C)],
     "a function's command": [("FCALL", "ask", 1, B, "incr", B)],
     "a function's key": [("FCALL", "ask", 1, B, "get", C)],
@@ -62,7 +72,18 @@ def admin(pair: Pair) -> Iterator[Both]:
     """Who makes the restricted user, and reads the log."""
     with pair.both() as both:
         both.same("FUNCTION", "LOAD", LIBRARY)
-        rules = ("on", "nopass", f"%R~{A}", f"~{B}", "~ok*", "&ch*", "+@all", "-incr", "-config")
+        rules: tuple[str, ...] = (
+            "on",
+            "nopass",
+            f"%R~{A}",
+            f"~{B}",
+            "~ok*",
+            "&ch*",
+            "+@all",
+            "-incr",
+            "-config",
+        )
+        rules = (*rules, "-flushall", "-swapdb", "-keys")
         both.same("ACL", "SETUSER", "restricted", *rules)
         both.same("ACL", "LOG", "RESET")
         yield both

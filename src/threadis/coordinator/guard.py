@@ -42,6 +42,8 @@ ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 ANY_KEY = b"**"
 LISTED_LIMIT = 10_000  # keys of a database that a script may list
 BULKS = (b"$", b"=", b"!")  # begin replies with a length
+ARGUMENTS_MOST = 2  # that what would see one instance only needs at least
+MAY_NOT_RUN = b" has no permissions to run the "  # as ACL DRYRUN says it
 RERUNS = 1000  # runs on copies, each of which has shown keys that were not lent
 TOO_MANY = resp.error(
     f"ERR threadis: the script has touched other undeclared keys in each of {RERUNS} runs on copies"
@@ -202,6 +204,10 @@ async def judge(
 ) -> tuple[Refusals, bytes]:
     """What the guard refused that the user may do; else the reply, in the user's name."""
     refusals = guard.refusals(log)
+    if call.rights and refusals.commands:
+        denied = await _denied(link, call.rights.user, refusals.commands)
+        guard.denials |= {(b"command", name) for name in denied}
+        refusals.commands -= denied
     users.note_refused_guard(link.index, refusals.counts)
     if refusals or guard.denials:
         if call.rights:
@@ -210,6 +216,18 @@ async def judge(
                 users.note_denials(guard.name, call.info, guard.denials)
         await guard.retire(link)
     return refusals, reply
+
+
+async def _denied(link: Link, user: bytes, commands: Collection[bytes]) -> set[bytes]:
+    """Find which of these commands their user may not run either, with whatever arguments."""
+    asked: list[tuple[bytes, Words]] = [
+        (name, [b"ACL", b"DRYRUN", user, *name.split(b"|"), *[b"0"] * count])
+        for name in commands
+        for count in range(ARGUMENTS_MOST + 1)
+    ]
+    replies = await link.ask(*(words for _, words in asked))
+    pairs = zip(asked, replies, strict=True)
+    return {name for (name, _), reply in pairs if reply.startswith(b"$") and MAY_NOT_RUN in reply}
 
 
 def _in_name_of(user: bytes, guard: bytes, reply: bytes) -> bytes:
