@@ -115,7 +115,7 @@ class Guard:
         denied: Collection[bytes],
         local: Collection[Group] = (),
         *,
-        copies_of: int | None = None,
+        copies: tuple[int, int] | None = None,
         only_reads: bool = False,
     ) -> list[Words]:
         """Build the commands that set the guard up for these keys.
@@ -137,7 +137,7 @@ class Guard:
         if rights:
             self._denied = None
             patterns = None if keys is None else {key: [pattern(key)] for key in keys}
-            rules = rights.rules(patterns, denied, copies_of, only_reads=only_reads)
+            rules = rights.rules(patterns, denied, copies, only_reads=only_reads)
             return [*gone, [*user, *new, *rules]]
         sign = b"%R~" if only_reads else b"~"
         allowed = [sign + group.pattern() for group in local]

@@ -184,7 +184,8 @@ class OnCopies:
             look = await stack.enter_async_context(self._witness.look(index)) if looks else None
             guard = guard_of(link)
             allowed = None if looks else keys
-            before = guard.before(call.rights, allowed, trial.denied, copies_of=call.db)
+            copies_of = (call.db, borrowing.scratch)
+            before = guard.before(call.rights, allowed, trial.denied, copies=copies_of)
             name = self._callers.begin(call.info)
             marks: tuple[list[Words], list[Words]] = ([], [])
             if look:

@@ -107,19 +107,22 @@ class Rights:
         self,
         keys: dict[bytes, list[bytes]] | None,
         denied: Collection[bytes],
-        copies_of: int | None,
+        copies: tuple[int, int] | None,
         *,
         only_reads: bool,
     ) -> list[bytes]:
-        """Build a guard's rules; ``copies_of`` is the database whose copies are elsewhere."""
+        """Build a guard's rules; ``copies`` has a database, and the one where its copies are."""
 
         def made(one: RuleSet) -> list[bytes]:
             rules = one.rules(keys, denied, only_reads=only_reads)
             if one.databases is None:
                 return rules
-            if copies_of is None:
-                return [*rules, DATABASES + b",".join(one.databases)]
-            return rules if b"%d" % copies_of in one.databases else []
+            databases = one.databases
+            if copies is not None:
+                if b"%d" % copies[0] not in databases:
+                    return []
+                databases = [*databases, b"%d" % copies[1]]
+            return [*rules, DATABASES + b",".join(databases)]
 
         selectors = [_selector(rules) for rules in map(made, self.selectors) if rules]
         return [*(made(self.root) or [b"-@all"]), *selectors]
