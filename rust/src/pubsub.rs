@@ -9,6 +9,7 @@ use crate::subscriptions::{KINDS, Kind, Message, Name};
 use crate::tracking::runs_script;
 use crate::worker::Worker;
 use std::collections::HashSet;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What a worker does about subscriptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +68,10 @@ impl Worker {
             return Taken::NotYet;
         }
         match verb {
-            Verb::Subscribe(_) if self.shared.settings.busy().is_some() => self.refuse(place, BUSY),
+            Verb::Subscribe(_) if self.shared.settings.busy().is_some() => {
+                self.refuse(place, BUSY);
+                return Taken::Yes;
+            }
             Verb::Subscribe(kind) => self.subscribe(place, kind, args),
             Verb::Unsubscribe(kind) => self.unsubscribe(place, kind, args),
             Verb::Publish(kind) => self.publish_message(place, kind, args.get(1), args.get(2)),
@@ -96,6 +100,9 @@ impl Worker {
                 self.answer(place, &reply);
             }
             Verb::Patterns => self.answer_number(place, self.shared.registry.len(Kind::Pattern)),
+        }
+        if self.shared.settings.log_all.load(Relaxed) {
+            self.log(place, args);
         }
         Taken::Yes
     }

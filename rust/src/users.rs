@@ -169,6 +169,9 @@ impl Worker {
                 if is_monitored && (is_login || reply.starts_with(b"-ERR ")) {
                     self.show(place, row, args);
                 }
+                if is_login && shared.settings.log_all.load(Relaxed) {
+                    self.log(place, args);
+                }
                 if row.route == Route::Session(Verb::Exec) {
                     self.clients[place].multi = None;
                 }

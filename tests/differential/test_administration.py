@@ -59,7 +59,8 @@ EVERYTHING = """
 PING; ECHO x; CLIENT SETNAME who; SET k v; MSET a 1 b 2 c 3 d 4; CONFIG SET masterauth secret
 CONFIG SET maxmemory-policy noeviction; AUTH default nopass; ACL SETUSER someone off; ACL LIST
 MULTI; SET a 2; PING; SET b 3; EXEC; EVAL "return 1" 0; GET k; NOSUCH; SET
-KEYS ?; DBSIZE; KEYS ?; KEYS nothing
+KEYS ?; DBSIZE; KEYS ?; KEYS nothing; PUBLISH c m; PUBSUB NUMPAT; PUBSUB CHANNELS; AUTH nobody no
+HELLO 3 AUTH nobody no; PUBSUB NUMSUB c; UNSUBSCRIBE c
 """
 
 
