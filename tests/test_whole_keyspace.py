@@ -67,11 +67,14 @@ def test_if_the_proxy_dies_it_happens_everywhere_or_nowhere(
             client.flushall()
             client.mset({f"key:{number}": number for number in range(KEYS)})
         replies: list[Any] = []
-        thread = threading.Thread(target=again_and_again, args=(running.port, words, replies))
+        is_over = threading.Event()
+        job = partial(again_and_again, running.port, words, replies, is_over)
+        thread = threading.Thread(target=job)
         thread.start()
         until(partial(has, replies, count), "it is under way")
         for pid in running.proxy_pids():
             os.kill(pid, signal.SIGKILL)
+        is_over.set()
         thread.join()
         until(partial(is_whole, running.port), "everywhere or nowhere", PAUSE)
 
@@ -84,12 +87,12 @@ def is_whole(port: int) -> bool:
     return sizes(port) in ((KEYS, 0), (0, KEYS), (0, 0))
 
 
-def again_and_again(port: int, words: str, replies: list[Any]) -> None:
-    """Until the connection is lost."""
+def again_and_again(port: int, words: str, replies: list[Any], is_over: threading.Event) -> None:
+    """Until it is over, or the connection is lost."""
     with redis.Redis(port=port, socket_timeout=PAUSE, retry=Retry(NoBackoff(), 0)) as client:
         call: Callable[..., Any] = client.execute_command
         with contextlib.suppress(redis.ConnectionError):
-            while True:
+            while not is_over.is_set():
                 replies.append(call(*words.split()))
                 if words == "FLUSHALL":
                     client.mset({f"key:{number}": number for number in range(KEYS)})

@@ -9,11 +9,12 @@
 //! the client reads its answers in the order of its commands.
 
 use crate::client_info::Session;
+use crate::executing::Executing;
 use crate::following::Ahead;
 use crate::input::Input;
 use crate::lanes::Received;
 use crate::merge::Merging;
-use crate::multi::{Block, Executing, Multi};
+use crate::multi::{Block, Multi};
 use crate::ordered::LastWrite;
 use crate::parked::Parked;
 use crate::push::Pushes;
@@ -167,7 +168,7 @@ pub struct Client {
     /// Between MULTI and EXEC.
     pub multi: Option<Box<Multi>>,
     /// Runs what EXEC was given, one command after the other.
-    pub executing: Option<Executing>,
+    pub executing: Option<Box<Executing>>,
     /// The coordinator watches keys for it.
     pub is_watching: bool,
     /// The coordinator has heard of it, and wants to hear when it goes.

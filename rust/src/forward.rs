@@ -161,13 +161,15 @@ impl Worker {
             match request.cut_from(&bytes[used..], limits, shared.dialect) {
                 Ok(Cut::Complete(length)) => {
                     let args = request.args(&bytes[used..used + length]);
-                    if self.take(place, args, &shared) == Taken::NotYet {
+                    let taken_now = if self.clients[place].executing.is_some() {
+                        self.take_queued(place, args, &shared)
+                    } else {
+                        self.take(place, args, &shared)
+                    };
+                    if taken_now == Taken::NotYet {
                         break;
                     }
                     self.clients[place].session.verdict = None;
-                    if let Some(executing) = &mut self.clients[place].executing {
-                        executing.left -= 1;
-                    }
                     taken += u64::from(!args.is_empty());
                     request.reset();
                     used += length;
@@ -204,7 +206,7 @@ impl Worker {
     }
 
     /// Takes one command.
-    fn take(&mut self, place: usize, args: Args, shared: &Shared) -> Taken {
+    pub(crate) fn take(&mut self, place: usize, args: Args, shared: &Shared) -> Taken {
         if args.is_empty() {
             return Taken::Yes;
         }

@@ -31,6 +31,7 @@ mod deliver;
 pub mod denials;
 pub mod ears;
 mod events;
+pub mod executing;
 mod fences;
 pub mod finished;
 mod following;

@@ -14,9 +14,9 @@ use crate::instance;
 use crate::keys;
 use crate::pubsub::Verb;
 use crate::reach::Reach;
-use crate::request::{Args, Cut, Limits, Request, push_array, push_command};
+use crate::request::{Args, Cut, Limits, Request};
 use crate::route::{Owner, has_special_word, owner, push_args};
-use crate::shared::{ClientKey, Shared, ToCoordinator};
+use crate::shared::Shared;
 use crate::split::Whole;
 use crate::worker::Worker;
 
@@ -63,15 +63,6 @@ impl Block {
         let why = self.refusal.strip_prefix(b"-").unwrap_or(&self.refusal);
         [b"-EXECABORT Transaction discarded because of: ", why].concat()
     }
-}
-
-/// A transaction that the worker runs command by command.
-#[derive(Debug, Clone, Copy)]
-pub struct Executing {
-    /// Commands still to be taken.
-    pub left: usize,
-    /// The lock it runs under.
-    pub token: u64,
 }
 
 impl Multi {
@@ -237,47 +228,6 @@ impl Worker {
         let route = |row: &u32| self.shared.table.row(*row as usize).route;
         let is_it = |row: &u32| matches!(route(row), Route::Pubsub(Verb::Publish(_)));
         multi.needs_coordinator && !multi.is_spoilt && multi.rows.iter().any(is_it)
-    }
-
-    /// Puts the commands of a transaction before what else the client has sent.
-    pub(crate) fn run_queued(&mut self, key: ClientKey, commands: &[Vec<Vec<u8>>], token: u64) {
-        let Some(client) = self.clients.get_mut(key.place) else {
-            return;
-        };
-        if client.generation != key.generation
-            || !matches!(client.owed.front(), Some(Owed::Waiting(_)))
-        {
-            return;
-        }
-        self.count_answered(key.place, b"");
-        let client = &mut self.clients[key.place];
-        let mut header = Vec::new();
-        push_array(&mut header, commands.len());
-        client.hold(client.front, header);
-        client.settle(&self.lanes.received);
-        let mut rx = Vec::new();
-        for command in commands {
-            push_command(&mut rx, command.iter().map(Vec::as_slice));
-        }
-        client.rx.put_before(rx);
-        client.executing = Some(Executing { left: commands.len(), token });
-        client.is_watching = false;
-        self.open_gate(key.place);
-        self.mark_dirty(key.place);
-    }
-
-    /// True, and the coordinator hears of it, once everything of a transaction is answered.
-    pub(crate) fn has_executed(&mut self, place: usize) -> bool {
-        let is_last = self.clients[place].executing.is_some_and(|executing| executing.left == 0);
-        if !is_last || self.must_drain(place) {
-            return false;
-        }
-        self.clients[place].executing = None;
-        self.show_kept(place, false);
-        self.clients[place].release_pushes();
-        self.mark_dirty(place);
-        self.shared.coordinator.post(ToCoordinator::Ran(self.key(place)));
-        true
     }
 
     fn exec_on_one(&mut self, place: usize, multi: Box<Multi>) -> Taken {

@@ -5,6 +5,7 @@
 
 use crate::command::Table;
 use crate::ears::Ears;
+use crate::executing::Known;
 use crate::finished::Finished;
 use crate::inline::Dialect;
 use crate::instance::InstanceState;
@@ -234,11 +235,11 @@ impl Proxy {
         Ok(())
     }
 
-    /// Answers EXEC: the worker runs these commands under a lock, then says `Ran`.
-    fn run_queued(&self, command: &Command, queued: Vec<Vec<Vec<u8>>>, token: u64) {
+    /// Answers EXEC: the worker runs, under a lock, what has no reply yet, then says `Ran`.
+    fn run_queued(&self, command: &Command, queued: Vec<Vec<Vec<u8>>>, known: Known, token: u64) {
         let key = command.key();
         if let Some(door) = self.shared.doors.get(key.worker) {
-            door.mailbox.post(Mail::Run(key, queued, token));
+            door.mailbox.post(Mail::Run(key, queued, known, token));
         }
     }
 

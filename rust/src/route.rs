@@ -186,7 +186,7 @@ impl Worker {
             info: Box::new(ClientInfo { query_bytes: args.raw.len(), ..self.describe(place) }),
             args: args.iter().map(<[u8]>::to_vec).collect(),
             queued,
-            token: self.clients[place].executing.map(|executing| executing.token),
+            token: self.clients[place].executing.as_ref().map(|executing| executing.token),
             is_question: false,
         };
         let client = &mut self.clients[place];

@@ -188,7 +188,7 @@ impl Worker {
             return Some(Taken::NotYet);
         }
         // Between MULTI and EXEC servers have other words for it.
-        let executing = self.clients[place].executing.map(|executing| executing.token);
+        let executing = self.clients[place].executing.as_ref().map(|executing| executing.token);
         // And nobody hears of a key that he was refused to read, or sees what does not run.
         let is_noticed = is_monitored || self.is_remembered(place, row);
         let may_go = !is_login && !is_queued && executing.is_none() && !is_noticed;

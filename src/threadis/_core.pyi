@@ -489,8 +489,17 @@ class Proxy:
         monitoring: bool = False,
     ) -> None:
         """Answer a command with one reply in the client's protocol; change its session."""
-    def run_queued(self, command: Command, queued: Sequence[Sequence[bytes]], token: int) -> None:
-        """Answer EXEC: the worker runs these as if they came now, then says ``Ran``."""
+    def run_queued(
+        self,
+        command: Command,
+        queued: Sequence[Sequence[bytes]],
+        replies: Sequence[bytes | None],
+        token: int,
+    ) -> None:
+        """Answer EXEC: the worker runs these as if they came now, then says ``Ran``.
+
+        Those that have a reply have run already; ``replies`` may be shorter.
+        """
     def wait_for(self, db: int, key: bytes) -> None:
         """Take note that someone waits for a key: what writes it comes to the coordinator."""
     def unwait(self, db: int, key: bytes) -> None:

@@ -138,7 +138,7 @@ class Commits:
                 decide = self._phases.decide_without_memory if is_scarce else self._phases.decide
                 replies = {first: await decide(leader, parts[first], links, name, db)}
             except LinkError:
-                self._locks.doubt(lock, keys, first)
+                self._doubt(lock, parts, keys, first)
                 self._keep(lock, name, first, others, [leader])
                 raise
             for index, link in links.items():
@@ -154,7 +154,7 @@ class Commits:
         if failed := [index for index in others if index not in replies]:
             # What is not a write there is as it shall be; what is locked for scripts stays so.
             left = [key for key in keys if not key[2] or self._table.owner(*key[:2]) in failed]
-            self._locks.doubt(lock, left, failed[0])
+            self._doubt(lock, parts, left, failed[0])
             self._keep(lock, name, first, others, list(links.values()))
             raise UnknownOutcomeError(
                 f"ERR instance {failed[0]} was lost during a write to several instances; "
@@ -172,6 +172,11 @@ class Commits:
                     where = int(words[1])
                 for access in self._table.parse(words).keys:
                     yield where, access.key, True
+
+    def _doubt(self, lock: Lock, parts: Mapping[int, Part], keys: list[Key], instance: int) -> None:
+        """Let others use all but these keys; of what empties databases, it is all keys."""
+        if not any(map(_flushes, parts.values())):
+            self._locks.doubt(lock, keys, instance)
 
     async def _run_without_memory(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         block = scarcity.block(part, kind.resp)
@@ -290,7 +295,8 @@ class Commits:
     async def recover(self, index: int) -> None:
         """Settle what an instance that came (back) has prepared; before clients may use it.
 
-        Where the instance that decides is not there, the keys are locked until it is.
+        Where the instance that decides is not there, the keys are locked until it is; of what
+        empties databases, LinkError.
         """
         for key in await self._ask(index, b"KEYS", ours.PREPARED + b"*"):
             payload = await self._ask(index, b"GET", key)
@@ -298,8 +304,10 @@ class Commits:
                 continue
             try:
                 await self._settle(index, key)
-            except (LinkError, RefusedError):
+            except (LinkError, RefusedError) as error:
                 record = Prepared.decode(payload)
+                if _flushes(record.commands):  # it has no keys that could be locked
+                    raise LinkError(str(error)) from error
                 self._spawn(self._recover_later(index, key, record))
         for key in await self._ask(index, b"KEYS", ours.DECIDED + b"*"):
             payload = await self._ask(index, b"GET", key)
@@ -370,6 +378,11 @@ class Commits:
 def connection_of(link: Link) -> Connection:
     """Return how a connection of ours can be known, once it is closed."""
     return link.index, link.socket, b"id=%d " % link.id
+
+
+def _flushes(part: Part) -> bool:
+    """Whether it empties databases."""
+    return any(words[0].lower() in (b"flushdb", b"flushall") for words in part)
 
 
 async def _retry(job: Callable[[], Awaitable[None]]) -> None:

@@ -1,42 +1,37 @@
 """WATCH and EXEC, where one block on one instance is not enough.
 
 A watch is an exclusive connection to each instance with watched keys; whether it is still good is
-asked by an empty MULTI … EXEC there, under key locks. EXEC then goes one of four ways::
+asked by an empty MULTI … EXEC there, under key locks. EXEC then goes one of these ways (``queued``
+says which)::
 
-    everything on one instance, watched or not  one block there, on the watching connection
+    everything on the instance that is watched  one block there, on the watching connection
     ordinary commands on several instances      one block on each, all or nothing (commits)
     a command that spans instances itself       the whole on borrowed keys (borrowing)
-    SELECT, PUBLISH, INFO, EVAL …               the worker runs them in order, nobody else may
+    also PING, PUBLISH, SELECT, INFO            the same, and then the worker runs these
+    EVAL, SORT BY, INFO before a write …        the worker runs all in order, nobody else may
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from contextlib import AsyncExitStack
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
-from threadis.coordinator.execution import Execution, lock_names
-from threadis.coordinator.links import Kind, LinkError, Words
-from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.execution import Execution
+from threadis.coordinator.links import Kind, Link, LinkError, Words
+from threadis.coordinator.locks import Lock
 from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import RefusedError
-from threadis.coordinator.plans import reaches_other_databases
-from threadis.coordinator.table import Access, Parsed
+from threadis.coordinator.queued import How, Parts, Queued, Step
 from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.watches import Watch
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
-One = TypeVar("One")
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
-
-PLAIN_ROUTES = frozenset({"keys", "split"})
-# Run by the worker without a look at the keyspace: they need no lock of their own.
-HARMLESS_ROUTES = frozenset({"session", "any", "pubsub"})
 
 
 class Transactions:
@@ -130,101 +125,119 @@ class Transactions:
         self, command: _core.Command, client: ClientKey, watch: Watch | None
     ) -> bytes | None:
         args, kind, db = command.queued or [], Kind(resp=command.info.resp), command.info.db
-        queued, owners = await offload(len(args), self._parse, args, db)
-        instances = set().union(*owners)
-        is_plain = all(self._is_plain(parsed) for parsed in queued)
+        queued = await offload(len(args), self._read, args, db)
+        if queued.is_plain and watch and (link := watch.only_link()):
+            is_on_it = queued.instances <= {link.index} and watch.kind == kind
+            if is_on_it and not self._tracking.is_unheard(command):
+                return await self._exec_there(command, queued, watch, link)
+        if not queued.is_one_write:
+            return await self._run_in_order(command, client, watch, queued)
+        async with AsyncExitStack() as stack:
+            lock = await stack.enter_async_context(await self._locked(queued, watch))
+            if watch and not await watch.is_clean():
+                return _null(command)
+            denied = await self._verdicts.denied(command)
+            is_in_place = not any(queued.steps[at].name == "select" for at in denied)
+            if is_in_place:
+                replies = await self._write(command, queued, denied, lock)
+                done = [reply for reply in replies if reply is not None]
+                if len(done) == len(replies):
+                    return resp.array(done)
+                self._running[client] = stack.pop_all()
+                self._core.run_queued(command, args, replies, lock.token)
+                return None
+        # What comes behind a SELECT that its client may not do any more is elsewhere.
+        return await self._run_in_order(command, client, watch, queued)
+
+    def _read(self, commands: Sequence[Words], db: int) -> Queued:
+        databases, instances = self._execution.borrowing.databases, self._execution.links.count
+        return Queued(commands, db, self._execution.table, databases, instances)
+
+    async def _exec_there(
+        self, command: _core.Command, queued: Queued, watch: Watch, link: Link
+    ) -> bytes:
+        """Run a transaction where its client watches keys, on the connection that does."""
+        await link.select(queued.db)
+        touched = [(db, key) for db, key, _ in queued.locks]
+        # Not between the look and the write of someone who works on several instances.
+        async with self._execution.locks.stand_in_line([*touched, *watch.keys]):
+            denied = await self._verdicts.denied(command)
+            words = [step.parsed.args for at, step in enumerate(queued.steps) if at not in denied]
+            reply = (await link.ask([b"MULTI"], *words, [b"EXEC"], wait=None))[-1]
+            return _with_denials(reply, denied) if denied else reply
+
+    async def _locked(
+        self, queued: Queued, watch: Watch | None
+    ) -> AbstractAsyncContextManager[Lock]:
+        """The lock under which a transaction is one write."""
+        written = queued.written_keys
+        await self._blocking.all_known(written)
+        if queued.needs_everything:
+            return self._execution.locks.hold_everything()
+        also = self._blocking.also_lock(written)
+        names = [*queued.locks, *(watch.locks() if watch else ()), *also]
+        return self._execution.hold(names)
+
+    async def _write(
+        self, command: _core.Command, queued: Queued, denied: dict[int, bytes], lock: Lock
+    ) -> list[bytes | None]:
+        """Do what is on keys as one; the reply of each command, or None if it is still to be run.
+
+        LinkError, before anything has happened, if it is known that an instance would not.
+        """
+        kind, db = Kind(resp=command.info.resp), queued.db
+        replies = [denied.get(at) for at in range(len(queued.steps))]
+        places = [
+            at for at, step in enumerate(queued.steps) if step.is_written and at not in denied
+        ]
+        steps = [queued.steps[at] for at in places]
+        written = queued.written_keys
         is_heard = not self._tracking.is_unheard(command)
-        link = watch.only_link() if watch else None
-        is_on_one = link is not None and instances <= {link.index}
-        if is_plain and watch and link and is_on_one and watch.kind == kind and is_heard:
-            await link.select(db)
-            touched = [(db, access.key) for parsed in queued for access in parsed.keys]
-            # Not between the look and the write of someone who works on several instances.
-            async with self._execution.locks.stand_in_line([*touched, *watch.keys]):
-                denied = await self._verdicts.denied(command)
-                words = [parsed.args for parsed in _allowed(queued, denied)]
-                reply = (await link.ask([b"MULTI"], *words, [b"EXEC"], wait=None))[-1]
-                return _with_denials(reply, denied) if denied else reply
-        if is_plain:
-            keys = [access for parsed in queued for access in parsed.keys]
-            written = [(db, access.key) for access in keys if access.writes]
-            await self._blocking.all_known(written)
-            also = self._blocking.also_lock(written)
-            names = [*lock_names(keys, db), *(watch.locks() if watch else ()), *also]
-            async with self._execution.hold(names) as lock:
-                if watch and not await watch.is_clean():
-                    return _null(command)
-                denied = await self._verdicts.denied(command)
-                queued, owners = _allowed(queued, denied), _allowed(owners, denied)
-                if not queued:
-                    return _with_denials(b"*0\r\n", denied)
-                changing = self._tracking.changing(command, [key for _, key in written])
-                async with changing as gone, self._execution.events.of_one_command(db):
-                    if all(len(found) <= 1 for found in owners):
-                        parts = await self._parts(queued, lock, db, kind)
-                    else:
-                        commands = [parsed.args for parsed in queued]
-                        parts = await self._execution.borrow_all(commands, keys, db, kind, lock)
-                    if not is_heard:
-                        gone += await self._execution.missing(keys, db)
-                await self._blocking.serve(written, lock)
-                return _with_denials(resp.array(parts), denied)
-        return await self._run_in_order(command, client, watch, queued, instances)
+        async with AsyncExitStack() as stack:
+            if queued.flushes:
+                await stack.enter_async_context(self._tracking.flushing())
+            changing = self._tracking.changing(command, [key for _, key in written])
+            gone = await stack.enter_async_context(changing)
+            await stack.enter_async_context(self._execution.events.of_one_command(db))
+            if steps:
+                found = await self._run(steps, lock, db, kind)
+                for at, reply in zip(places, found, strict=True):
+                    replies[at] = reply
+            if not is_heard:
+                for step in steps:
+                    gone += await self._execution.missing(step.parsed.keys, step.db)
+        await self._blocking.serve(written, lock)
+        return replies
 
-    def _parse(self, commands: Sequence[Words], db: int) -> tuple[list[Parsed], list[set[int]]]:
-        """Parse commands; with the instances of the keys of each."""
-        queued = [self._execution.table.parse(args) for args in commands]
-        return queued, [self._execution.table.owners(parsed, db) for parsed in queued]
-
-    def _is_plain(self, parsed: Parsed) -> bool:
-        row = parsed.row
-        return (
-            row.route in PLAIN_ROUTES
-            and bool(parsed.keys)
-            and not row.needs_coordinator
-            and (row.name == "copy" or not row.special_words)
-            and not reaches_other_databases(parsed)
+    async def _run(self, steps: list[Step], lock: Lock, db: int, kind: Kind) -> list[bytes]:
+        """Run steps as one write."""
+        commands = [step.parsed.args for step in steps]
+        if any(step.how is How.ANYWHERE for step in steps):
+            keys = [access for step in steps for access in step.parsed.keys]
+            return await self._execution.borrow_all(commands, keys, steps[0].db, kind, lock)
+        parts = await offload(len(steps), Parts, steps, db)
+        # What would wait cannot be told to a server without memory.
+        needs_memory = any(step.parsed.row.needs_memory or step.parsed.row.blocks for step in steps)
+        found = await self._execution.commit(
+            dict(parts.parts), lock, db, kind, needs_memory=needs_memory, steps=parts.order
         )
-
-    async def _parts(self, queued: list[Parsed], lock: Lock, db: int, kind: Kind) -> list[bytes]:
-        """One block on each instance; the replies in the client's order."""
-        parts: dict[int, list[Words]] = defaultdict(list)
-        places = []
-        for parsed in queued:
-            index = next(iter(self._execution.table.owners(parsed, db)))
-            places.append((index, len(parts[index])))
-            parts[index].append(parsed.args)
-        needs_memory = any(parsed.row.needs_memory for parsed in queued)
-        steps = {place: step for step, place in enumerate(places)}
-        replies = await self._execution.commit(
-            dict(parts), lock, db, kind, needs_memory=needs_memory, steps=steps
-        )
-        return [replies[index][at] for index, at in places]
+        return parts.replies(found)
 
     async def _run_in_order(
-        self,
-        command: _core.Command,
-        client: ClientKey,
-        watch: Watch | None,
-        queued: list[Parsed],
-        instances: Collection[int],
+        self, command: _core.Command, client: ClientKey, watch: Watch | None, queued: Queued
     ) -> bytes | None:
         """Let the worker run the commands as if they came now, while nobody else may.
 
         LinkError, before anything has happened, if it is known that an instance would not.
         """
         stack = AsyncExitStack()
-        db = command.info.db
         needed: Collection[int] = self._execution.links.everyone()
-        if all(
-            self._is_plain(parsed) or parsed.row.route in HARMLESS_ROUTES for parsed in queued
-        ) and not any(parsed.row.name == "select" for parsed in queued):
-            needed = instances
-            keys: list[Access] = [access for parsed in queued for access in parsed.keys]
-            names: list[Key] = [*lock_names(keys, db), *(watch.locks() if watch else ())]
-            lock = await stack.enter_async_context(self._execution.hold(names))
-        else:
+        if queued.needs_everything:
             lock = await stack.enter_async_context(self._execution.locks.hold_everything())
+        else:
+            needed = queued.instances
+            names = [*queued.locks, *(watch.locks() if watch else ())]
+            lock = await stack.enter_async_context(self._execution.hold(names))
         if watch and not await watch.is_clean():
             await stack.aclose()
             return _null(command)
@@ -233,10 +246,10 @@ class Transactions:
         if down := [index for index in needed if index not in ready]:
             await stack.aclose()
             raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; nothing was run")
-        touched = [access.key for parsed in queued for access in parsed.keys]
+        touched = [key for _, key, _ in queued.locks]
         await stack.enter_async_context(self._tracking.changing(command, touched, once=True))
         self._running[client] = stack
-        self._core.run_queued(command, [list(parsed.args) for parsed in queued], lock.token)
+        self._core.run_queued(command, command.queued or [], [], lock.token)
         return None
 
     async def finished(self, client: ClientKey) -> None:
@@ -255,10 +268,6 @@ def _aborted(why: bytes) -> bytes:
 
 def _client(command: _core.Command) -> ClientKey:
     return (command.worker, command.place, command.generation)
-
-
-def _allowed(queued: list[One], denied: dict[int, bytes]) -> list[One]:
-    return [one for at, one in enumerate(queued) if at not in denied]
 
 
 def _with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:

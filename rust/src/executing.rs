@@ -1,0 +1,110 @@
+//! EXEC that the worker runs command by command, as if they came now, while nobody else may.
+//!
+//! The coordinator says which (`transactions.py`), and what those have answered that it has run.
+
+use crate::client::Owed;
+use crate::command::Found;
+use crate::forward::Taken;
+use crate::reply::is_error;
+use crate::request::{Args, push_array, push_command};
+use crate::shared::{ClientKey, Shared, ToCoordinator};
+use crate::worker::Worker;
+use std::collections::VecDeque;
+
+/// The reply of each command of a transaction, if it has run already; fewer, if no more have.
+pub type Known = Vec<Option<Vec<u8>>>;
+
+/// A transaction that the worker runs command by command.
+#[derive(Debug)]
+pub struct Executing {
+    /// Commands still to be taken.
+    pub left: usize,
+    /// The lock it runs under.
+    pub token: u64,
+    /// The replies to those of them that have run.
+    known: VecDeque<Option<Vec<u8>>>,
+}
+
+impl Worker {
+    /// Puts the commands of a transaction before what else the client has sent.
+    pub(crate) fn run_queued(
+        &mut self,
+        key: ClientKey,
+        commands: &[Vec<Vec<u8>>],
+        known: Known,
+        token: u64,
+    ) {
+        let Some(client) = self.clients.get_mut(key.place) else {
+            return;
+        };
+        if client.generation != key.generation
+            || !matches!(client.owed.front(), Some(Owed::Waiting(_)))
+        {
+            return;
+        }
+        self.count_answered(key.place, b"");
+        let client = &mut self.clients[key.place];
+        let mut header = Vec::new();
+        push_array(&mut header, commands.len());
+        client.hold(client.front, header);
+        client.settle(&self.lanes.received);
+        let mut rx = Vec::new();
+        for command in commands {
+            push_command(&mut rx, command.iter().map(Vec::as_slice));
+        }
+        client.rx.put_before(rx);
+        let executing = Executing { left: commands.len(), token, known: known.into() };
+        client.executing = Some(Box::new(executing));
+        client.is_watching = false;
+        self.open_gate(key.place);
+        self.mark_dirty(key.place);
+    }
+
+    /// Takes a command of a transaction, or answers it if it has run.
+    pub(crate) fn take_queued(&mut self, place: usize, args: Args, shared: &Shared) -> Taken {
+        let executing = self.clients[place].executing.as_mut();
+        let reply = executing.and_then(|one| one.known.front_mut()).and_then(Option::take);
+        let taken = match reply {
+            Some(reply) => self.answer_queued(place, args, &reply, shared),
+            None => self.take(place, args, shared),
+        };
+        if taken == Taken::Yes
+            && let Some(executing) = &mut self.clients[place].executing
+        {
+            executing.left -= 1;
+            executing.known.pop_front();
+        }
+        taken
+    }
+
+    fn answer_queued(&mut self, place: usize, args: Args, reply: &[u8], shared: &Shared) -> Taken {
+        let sub = (args.len() > 1).then(|| args.get(1));
+        if let Found::Row(found) = shared.table.find(args.get(0), sub) {
+            self.clients[place].last_command = found;
+            self.tally.called(found);
+            if is_error(reply) {
+                self.tally.failed(found, reply);
+            }
+            if self.is_monitored() {
+                self.show(place, shared.table.row(found), args);
+            }
+        }
+        self.answer(place, reply);
+        Taken::Yes
+    }
+
+    /// True, and the coordinator hears of it, once everything of a transaction is answered.
+    pub(crate) fn has_executed(&mut self, place: usize) -> bool {
+        let executing = self.clients[place].executing.as_ref();
+        let is_last = executing.is_some_and(|executing| executing.left == 0);
+        if !is_last || self.must_drain(place) {
+            return false;
+        }
+        self.clients[place].executing = None;
+        self.show_kept(place, false);
+        self.clients[place].release_pushes();
+        self.mark_dirty(place);
+        self.shared.coordinator.post(ToCoordinator::Ran(self.key(place)));
+        true
+    }
+}

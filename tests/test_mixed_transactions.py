@@ -1,0 +1,110 @@
+"""A transaction with more than ordinary keys is whole: whoever dies, all happens or nothing."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from conftest import Threadis
+from raw import keys_of
+from waiting import until
+
+INSTANCES = 3
+ROUNDS = 5
+PAUSE = 60.0  # seconds; what dies often is started again only after a while
+FLAGS = [
+    "--instances", str(INSTANCES), "--save", "", "--appendonly", "yes",
+    "--set", "appendfsync=always",
+]  # fmt: skip
+KEYS = [next(keys_of(index, INSTANCES)).decode() for index in range(INSTANCES)]
+SET = [f"SET {key} %d" for key in KEYS]
+
+# What stands between writes on all instances.
+MIDDLES = (
+    "PING", "ECHO hello", "PUBLISH channel message", "TIME", "SELECT 2|SELECT 0", "DBSIZE",
+    "KEYS *", "BLPOP queue 0", "XREAD BLOCK 0 STREAMS stream 0", "MOVE nothing 3", "FLUSHDB",
+    "FLUSHALL",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("victim", range(INSTANCES))
+@pytest.mark.parametrize("middle", MIDDLES)
+def test_if_an_instance_dies(threadis: Callable[..., Threadis], middle: str, victim: int) -> None:
+    running = threadis(*FLAGS)
+    with running.client() as client:
+        run(running.port, SET, 0)
+        replies: list[Any] = []
+        commands = [SET[0], *middle.split("|"), *SET[1:], "PING"]
+        pid = running.instance_pids()[victim]
+        os.kill(pid, signal.SIGSTOP)
+        job = partial(lambda: replies.append(run(running.port, commands, 1)))
+        thread = threading.Thread(target=job, daemon=True)
+        thread.start()
+        until(lambda: replies or has_locks(client), "it is under way")
+        os.kill(pid, signal.SIGKILL)
+        thread.join()
+    until(lambda: len(running.instance_pids()) == INSTANCES, "it is back", PAUSE)
+    until(partial(are_equal, running.port), "all or nothing", PAUSE)
+
+
+@pytest.mark.parametrize("middle", ["PUBLISH channel message", "SELECT 1|SELECT 0", "FLUSHDB"])
+def test_if_the_proxy_dies(threadis: Callable[..., Threadis], middle: str) -> None:
+    running = threadis(*FLAGS)
+    commands = [*middle.split("|"), *SET, "PING"]
+    for number in range(ROUNDS):
+        done: list[Any] = []
+        is_over = threading.Event()
+
+        def again_and_again(done: list[Any], is_over: threading.Event, number: int) -> None:
+            while not is_over.is_set():
+                done.append(run(running.port, commands, len(done) * ROUNDS + number))
+
+        thread = threading.Thread(target=again_and_again, args=(done, is_over, number))
+        thread.start()
+        until(partial(has, done, ROUNDS), "it is under way")
+        for pid in running.proxy_pids():
+            os.kill(pid, signal.SIGKILL)
+        is_over.set()
+        thread.join()
+        until(partial(are_equal, running.port), "all or nothing", PAUSE)
+
+
+def has_locks(client: redis.Redis) -> bool:
+    info: Any = client.info("threadis")
+    return bool(info["threadis_locks"])
+
+
+def has(found: list[Any], count: int) -> bool:
+    return len(found) >= count
+
+
+def connect(port: int) -> redis.Redis:
+    return redis.Redis(port=port, socket_timeout=PAUSE, retry=Retry(NoBackoff(), 0))
+
+
+def are_equal(port: int) -> bool:
+    """Whether all keys are the same; not while somebody cannot be asked."""
+    try:
+        with connect(port) as client:
+            return len({client.get(key) for key in KEYS}) == 1
+    except redis.RedisError:
+        return False
+
+
+def run(port: int, commands: Sequence[str], number: int) -> Any:
+    """Run a transaction; its reply, or its error."""
+    with connect(port) as client:
+        pipe = client.pipeline()
+        for text in commands:
+            pipe.execute_command(*text.replace("%d", str(number)).split())
+        try:
+            return pipe.execute(raise_on_error=False)
+        except redis.RedisError as error:
+            return error
