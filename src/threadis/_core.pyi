@@ -493,12 +493,12 @@ class Proxy:
         self,
         command: Command,
         queued: Sequence[Sequence[bytes]],
-        replies: Sequence[bytes | None],
+        known: Sequence[bytes | None],
         token: int,
     ) -> None:
         """Answer EXEC: the worker runs these as if they came now, then says ``Ran``.
 
-        Those that have a reply have run already; ``replies`` may be shorter.
+        ``known`` has the replies to those that have run already, and may be shorter.
         """
     def wait_for(self, db: int, key: bytes) -> None:
         """Take note that someone waits for a key: what writes it comes to the coordinator."""
