@@ -10,6 +10,7 @@ use crate::request::{Args, push_array, push_command};
 use crate::shared::{ClientKey, Shared, ToCoordinator};
 use crate::worker::Worker;
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The reply of each command of a transaction, if it has run already; fewer, if no more have.
 pub type Known = Vec<Option<Vec<u8>>>;
@@ -87,6 +88,9 @@ impl Worker {
             }
             if self.is_monitored() {
                 self.show(place, shared.table.row(found), args);
+            }
+            if shared.settings.log_all.load(Relaxed) {
+                self.log(place, args);
             }
         }
         self.answer(place, reply);

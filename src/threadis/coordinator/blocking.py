@@ -111,6 +111,8 @@ class Blocking:
             return await self._fault(parsed, kind)
         if token is not None:
             return await self._look(command, parsed, wish)
+        if refusal := await self._execution.tightness.refusal_of(args, db, kind):
+            return refusal
         # Ten thousand that come for one key at the same time: the first looks, the others join it.
         async with self._gates.setdefault((db, wish.keys[0]), asyncio.Lock()):
             if wish.is_faultless and await self._serving.are_absent(
