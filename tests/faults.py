@@ -4,8 +4,20 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import redis
 
 from conftest import Threadis
+
+# Options with which whatever was acknowledged survives a kill.
+DURABLE = ("--appendonly", "yes", "--set", "appendfsync=always")
+
+
+def locks(client: redis.Redis) -> int:
+    """How many keys' locks are held or waited for: something is under way."""
+    info: Any = client.info("threadis")
+    return int(info["threadis_locks"])
 
 
 @contextmanager

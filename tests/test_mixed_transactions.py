@@ -13,16 +13,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from conftest import Threadis
+from faults import DURABLE, locks
 from raw import keys_of
 from waiting import until
 
 INSTANCES = 3
 ROUNDS = 5
 PAUSE = 60.0  # seconds; what dies often is started again only after a while
-FLAGS = [
-    "--instances", str(INSTANCES), "--save", "", "--appendonly", "yes",
-    "--set", "appendfsync=always",
-]  # fmt: skip
+FLAGS = ["--instances", str(INSTANCES), "--save", "", *DURABLE]
 KEYS = [next(keys_of(index, INSTANCES)).decode() for index in range(INSTANCES)]
 SET = [f"SET {key} %d" for key in KEYS]
 
@@ -44,10 +42,9 @@ def test_if_an_instance_dies(threadis: Callable[..., Threadis], middle: str, vic
         commands = [SET[0], *middle.split("|"), *SET[1:], "PING"]
         pid = running.instance_pids()[victim]
         os.kill(pid, signal.SIGSTOP)
-        job = partial(lambda: replies.append(run(running.port, commands, 1)))
-        thread = threading.Thread(target=job, daemon=True)
+        thread = threading.Thread(target=run_and_tell, args=(running.port, commands, replies))
         thread.start()
-        until(lambda: replies or has_locks(client), "it is under way")
+        until(lambda: replies or locks(client), "it is under way")
         os.kill(pid, signal.SIGKILL)
         thread.join()
     until(lambda: len(running.instance_pids()) == INSTANCES, "it is back", PAUSE)
@@ -76,9 +73,8 @@ def test_if_the_proxy_dies(threadis: Callable[..., Threadis], middle: str) -> No
         until(partial(are_equal, running.port), "all or nothing", PAUSE)
 
 
-def has_locks(client: redis.Redis) -> bool:
-    info: Any = client.info("threadis")
-    return bool(info["threadis_locks"])
+def run_and_tell(port: int, commands: Sequence[str], replies: list[Any]) -> None:
+    replies.append(run(port, commands, 1))
 
 
 def has(found: list[Any], count: int) -> bool:

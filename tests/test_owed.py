@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Threadis
-from faults import stopped
+from faults import DURABLE, stopped
 from raw import Raw, command, keys_of
 from test_records import hidden
 from threadis.server import Server
@@ -20,8 +20,7 @@ A, B = (next(keys_of(index, 2)).decode() for index in range(2))
 @pytest.fixture
 def running(threadis: Callable[..., Threadis], stock_server: Server) -> Threadis:
     return threadis(
-        "--server", str(stock_server.path), "--instances", "2", "--save", "3600 1000000",
-        "--appendonly", "yes", "--set", "appendfsync=always",
+        "--server", str(stock_server.path), "--instances", "2", "--save", "3600 1000000", *DURABLE,
     )  # fmt: skip
 
 

@@ -9,12 +9,11 @@ import pytest
 import redis
 
 from conftest import Threadis
-from faults import stopped
+from faults import DURABLE, stopped
 from waiting import alive, until
 
 Start = Callable[..., Threadis]
 KEYS = [f"key:{number}" for number in range(32)]  # enough to lie on every instance
-DURABLE = ("--appendonly", "yes", "--set", "appendfsync=always")
 
 
 def is_whole(running: Threadis) -> bool:

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from conftest import Threadis
-from faults import stopped
+from faults import DURABLE, locks, stopped
 from raw import Raw, keys_of
 from waiting import until
 
@@ -22,10 +22,7 @@ INSTANCES = 3
 KEYS = 60
 ROUNDS = 5
 PAUSE = 60.0  # seconds; what dies often is started again only after a while
-FLAGS = [
-    "--instances", str(INSTANCES), "--save", "", "--appendonly", "yes",
-    "--set", "appendfsync=always",
-]  # fmt: skip
+FLAGS = ["--instances", str(INSTANCES), "--save", "", *DURABLE]
 
 
 @pytest.mark.parametrize("goes_on", [False, True], ids=["killed before", "killed any time"])
@@ -128,11 +125,6 @@ def ask(client: redis.Redis, words: str, replies: list[Any]) -> None:
             replies.append(call(*words.split()))
         except redis.ResponseError as error:
             replies.append(error)
-
-
-def locks(client: redis.Redis) -> int:
-    info: Any = client.info("threadis")
-    return int(info["threadis_locks"])
 
 
 def sizes(port: int) -> tuple[int, ...]:

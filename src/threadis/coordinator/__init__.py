@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import astuple
 
 from threadis import _core, control, ours, placement, resp
-from threadis.commands import SCRIPTS, Row
+from threadis.commands import FLUSHES, SCRIPTS, Row
 from threadis.coordinator import garbage, keyspace, modules
 from threadis.coordinator.acl import Acl
 from threadis.coordinator.acl_file import AclFile
@@ -295,7 +295,7 @@ class Coordinator:
             with contextlib.suppress(LinkError):
                 await self._logs.note(command, began)
         jobs: list[Callable[[], Awaitable[None]]] = []
-        if name in ("flushall", "flushdb"):
+        if name in FLUSHES:
             jobs = [self._shares.spread]
         elif name == "config|set" and reply == resp.OK:
             self._busy.forget()

@@ -16,7 +16,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
-from threadis.commands import SCRIPTS
+from threadis.commands import FLUSHES, SCRIPTS
 from threadis.coordinator import looking, scarcity, streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.answer import Handler, Reply
@@ -35,7 +35,7 @@ UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
 TAKERS: Final = frozenset(
     name.encode() for name in TYPES if name not in MOVES
 )  # put nothing anywhere
-SWAPS: Final = frozenset({"swapdb", "flushall", "flushdb"})
+SWAPS: Final = FLUSHES | {"swapdb"}
 
 
 class Blocking:

@@ -35,6 +35,7 @@ import hiredis
 import msgspec
 
 from threadis import _core, ours, resp
+from threadis.commands import FLUSHES
 from threadis.coordinator import owed, scarcity
 from threadis.coordinator.links import (
     Kind,
@@ -44,7 +45,7 @@ from threadis.coordinator.links import (
     UnknownOutcomeError,
 )
 from threadis.coordinator.locks import Key, Lock, Locks
-from threadis.coordinator.phases import Part, Phases, RefusedError, results_in, results_of
+from threadis.coordinator.phases import Part, Phases, results_in, results_of
 from threadis.coordinator.records import Prepared
 from threadis.coordinator.table import Table
 from threadis.coordinator.tasks import Tasks
@@ -304,10 +305,10 @@ class Commits:
                 continue
             try:
                 await self._settle(index, key)
-            except (LinkError, RefusedError) as error:
+            except LinkError:
                 record = Prepared.decode(payload)
                 if _flushes(record.commands):  # it has no keys that could be locked
-                    raise LinkError(str(error)) from error
+                    raise
                 self._spawn(self._recover_later(index, key, record))
         for key in await self._ask(index, b"KEYS", ours.DECIDED + b"*"):
             payload = await self._ask(index, b"GET", key)
@@ -382,12 +383,12 @@ def connection_of(link: Link) -> Connection:
 
 def _flushes(part: Part) -> bool:
     """Whether it empties databases."""
-    return any(words[0].lower() in (b"flushdb", b"flushall") for words in part)
+    return any(words[0].lower().decode() in FLUSHES for words in part)
 
 
 async def _retry(job: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             return await job()
-        except (LinkError, RefusedError):
+        except LinkError:
             await asyncio.sleep(RETRY)

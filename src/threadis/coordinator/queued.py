@@ -5,10 +5,12 @@ A step is one of these::
     at home     on the instance of its keys: a part of the write
     anywhere    on keys of several instances: the whole is borrowed
     everywhere  DBSIZE, KEYS, FLUSHDB, FLUSHALL: a part on each instance
-    aside       PING, PUBLISH, SELECT, INFO: the client's worker runs it, behind the write
+    aside       PING, PUBLISH, SELECT: the client's worker runs it, behind the write
+    at the end  INFO, SCAN: the same, if nothing is written behind it
+    alone       EVAL, SORT BY: no write of ours can do it
 
-So all that changes keys happens at once, or not at all. Where that would show, since a step aside
-looks at the keyspace in between, the transaction is no one write.
+So all that changes keys happens at once, or not at all. Where that would show, or a step
+must be alone, the transaction is no one write.
 """
 
 from collections import defaultdict
@@ -18,6 +20,7 @@ from enum import Enum, auto
 from typing import Final
 
 from threadis import _core, resp
+from threadis.commands import FLUSHES
 from threadis.coordinator.execution import lock_names
 from threadis.coordinator.links import Words
 from threadis.coordinator.locks import Key
@@ -29,9 +32,8 @@ PLAIN_ROUTES: Final = frozenset({"keys", "split"})
 ASIDE_ROUTES: Final = frozenset({"session", "any", "pubsub"})
 # They change what the same client's next commands may do, or how they are answered.
 CHANGES_SESSION: Final = frozenset({"auth", "hello", "reset", "client|reply", "client|no-touch"})
-# Options that name keys which only the server knows.
-HIDE_KEYS: Final = dict.fromkeys(("sort", "sort_ro"), frozenset((b"BY", b"GET", b"STORE")))
-FLUSHES: Final = frozenset({"flushdb", "flushall"})
+# With their special words they have keys that only the server knows.
+HIDE_KEYS: Final = frozenset({"sort", "sort_ro"})
 EVERYWHERE: Final = FLUSHES | {"dbsize", "keys"}
 
 
@@ -151,7 +153,8 @@ def _is_one_write(steps: Sequence[Step]) -> bool:
 
 def _how(parsed: Parsed, owners: Collection[int], *, reaches_far: bool) -> How:
     row = parsed.row
-    if row.name in HIDE_KEYS and any(word.upper() in HIDE_KEYS[row.name] for word in parsed.args):
+    special = {word.encode() for word in row.special_words}
+    if row.name in HIDE_KEYS and not special.isdisjoint(map(bytes.upper, parsed.args)):
         return How.ALONE
     is_ordinary = row.route in PLAIN_ROUTES or row.blocks or row.name == "move"
     if is_ordinary and parsed.keys and (len(owners) <= 1 or not reaches_far):
@@ -176,5 +179,5 @@ def _merged(name: str, replies: list[bytes]) -> bytes:
     if error is not None or len(replies) == 1 or name in FLUSHES:
         return error or replies[0]
     if name == "dbsize":
-        return resp.encode(sum(int(reply[1:-2]) for reply in replies))
+        return resp.integer(sum(int(reply[1:-2]) for reply in replies))
     return resp.array([one for reply in replies for one in _core.elements(reply)])

@@ -211,8 +211,8 @@ class Transactions:
 
     async def _run(self, steps: list[Step], lock: Lock, db: int, kind: Kind) -> list[bytes]:
         """Run steps as one write."""
-        commands = [step.parsed.args for step in steps]
         if any(step.how is How.ANYWHERE for step in steps):
+            commands = [step.parsed.args for step in steps]
             keys = [access for step in steps for access in step.parsed.keys]
             return await self._execution.borrow_all(commands, keys, steps[0].db, kind, lock)
         parts = await offload(len(steps), Parts, steps, db)
