@@ -4,14 +4,16 @@ ours and by new ones, and these are in the right database afterwards.
 
 import os
 import signal
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from conftest import Threadis
 from differential.wire import Connection, pack
 from faults import stopped
-from raw import cpu_seconds, keys_of
+from raw import bare_server, cpu_seconds, keys_of
 from threadis.server import Server
 from waiting import until
 
@@ -152,3 +154,44 @@ def test_everything_is_answered_while_a_script_runs(
     assert "Traceback" not in running.log()
     for connection in (admin, script):
         connection.close()
+
+
+SUBSCRIBERS = (("SUBSCRIBE", "c"), ("PSUBSCRIBE", "p*"), ("SSUBSCRIBE", "s"))
+
+
+def subscribe_while_a_script_begins(address: str | tuple[str, int]) -> list[bytes]:
+    """What clients are told who subscribe before it runs too long, and who is subscribed then."""
+    admin, script, late, earlier = (Connection(address) for _ in range(4))
+    assert admin.ask("CONFIG", "SET", "lua-time-limit", "2000").raw == b"+OK\r\n"
+    assert earlier.ask("SUBSCRIBE", "before").raw.startswith(b"*3")
+    script.send(pack("EVAL", FOREVER, 1, "k"))
+    time.sleep(0.5)  # no server says anything before
+    clients = [Connection(address) for _ in SUBSCRIBERS]
+    for client, words in zip([*clients, earlier], [*SUBSCRIBERS, ("SUBSCRIBE", "c")], strict=True):
+        client.send(pack(*words))
+    told = [client.read().raw[:5] for client in [*clients, earlier]]
+    until(lambda: late.ask("SCRIPT", "KILL").raw == b"+OK\r\n", "it is killed")
+    assert script.read().is_error
+    told += [client.ask("PING").raw for client in clients]
+    for what in ("CHANNELS", "SHARDCHANNELS", "NUMPAT"):
+        told.append(late.ask("PUBSUB", what).raw)
+    told.append(late.ask("PUBLISH", "before", "x").raw)
+    told.append(earlier.read().raw)
+    for client, words in zip(clients, SUBSCRIBERS, strict=True):  # now they may
+        told.append(client.ask(*words).raw)
+        told.append(late.ask("EVAL", "redis.call('PUBLISH', 'p1', 'x')", 0).raw)
+    told.append(clients[1].read().raw)
+    for connection in (admin, script, late, earlier, *clients):
+        connection.close()
+    return told
+
+
+def test_who_subscribes_does_not_wait_for_a_script(
+    threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path
+) -> None:
+    running = threadis("--server", stock_server.path, "--instances", "3", "--save", "")
+    with bare_server(stock_server.path, tmp_path) as bare:
+        ours = subscribe_while_a_script_begins(("127.0.0.1", running.port))
+        stock = subscribe_while_a_script_begins(bare)
+    assert ours == stock
+    assert "Traceback" not in running.log()

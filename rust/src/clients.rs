@@ -205,7 +205,7 @@ impl Worker {
                 Mail::EndPause => self.end_pause(),
                 Mail::Kill(ids, after_replies) => self.kill(&ids, after_replies),
                 Mail::Confine { user, channels } => self.confine(&user, &channels),
-                Mail::Subscribe { key, ticket } => self.confirm_late(key, ticket),
+                Mail::Subscribe { key, ticket, refused } => self.confirm_late(key, ticket, refused),
                 Mail::Track(key, mode) => self.track(key, mode),
                 Mail::Invalidate { origin, target, body } => {
                     self.tell_invalid(origin, target, body.as_deref());

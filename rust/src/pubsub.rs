@@ -3,6 +3,7 @@
 use crate::client::{Closing, Gate, Owed};
 use crate::forward::{Taken, printable};
 use crate::number::push_u64;
+use crate::reply::push_error;
 use crate::request::{Args, push_array, push_bulk};
 use crate::shared::{ClientKey, ToCoordinator};
 use crate::subscriptions::{KINDS, Kind, Message, Name};
@@ -50,6 +51,9 @@ impl Verb {
         })
     }
 }
+
+/// Subscriptions that come to nothing.
+pub(crate) type Refused = (Kind, Vec<Vec<u8>>);
 
 /// An instance that runs a script for long takes no subscriptions.
 const BUSY: &str = "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
@@ -155,23 +159,40 @@ impl Worker {
         shared.coordinator.post(ToCoordinator::Subscribe { key: self.key(place), kind, names });
     }
 
-    /// The instances are subscribed: now the client is told.
-    pub(crate) fn confirm_late(&mut self, key: ClientKey, ticket: u64) {
+    /// The instances are subscribed: now the client is told. Or a script runs too long at one: then it is
+    /// told so, and subscribed to none of the names that were asked for.
+    pub(crate) fn confirm_late(&mut self, key: ClientKey, ticket: u64, refused: Option<Refused>) {
         let place = key.place;
         let is_here = self.clients.get(place).is_some_and(|client| {
             client.generation == key.generation && client.closing != Closing::Now
         });
         if is_here && matches!(self.clients[place].owed.front(), Some(Owed::Waiting(_))) {
-            self.count_answered(place, b"");
+            let mut reply = std::mem::take(&mut self.clients[place].session.confirmation);
+            if let Some((kind, names)) = refused {
+                self.take_back(place, kind, &names);
+                reply.clear();
+                push_error(&mut reply, BUSY.as_bytes());
+            }
+            self.count_answered(place, &reply);
             let client = &mut self.clients[place];
-            let confirmation = std::mem::take(&mut client.session.confirmation);
-            client.out.extend_from_slice(&confirmation);
+            client.out.extend_from_slice(&reply);
             client.pop_front();
             self.open_gate(place);
             self.mark_dirty(place);
         }
         // Also for one who is gone: the coordinator waits for this to count again.
         self.shared.coordinator.post(ToCoordinator::Subscribed(ticket));
+    }
+
+    /// Ends subscriptions that nobody was told of.
+    fn take_back(&mut self, place: usize, kind: Kind, names: &[Vec<u8>]) {
+        let names: Vec<Name> = names.iter().map(|name| Name::from(&name[..])).collect();
+        self.count_out(kind, &names);
+        for name in &names {
+            self.leave(place, kind, name);
+        }
+        self.clients[place].forget_pushes(kind, &names);
+        self.forget_subscriber(place);
     }
 
     /// The names that a client is not subscribed to, each once.
@@ -300,7 +321,8 @@ impl Worker {
                 let is_told_first = !client.session.confirmation.is_empty()
                     || self.shared.pushes_follow_replies && runs_script(client, &self.shared.table);
                 if is_told_first {
-                    client.push_behind([&[first], &*message.frame].concat());
+                    let of = Some((message.kind, message.name.clone()));
+                    client.push_behind([&[first], &*message.frame].concat(), of);
                 } else {
                     client.push(first, &message.frame);
                 }

@@ -4,6 +4,7 @@
 //! or that of EXEC, and never before the reply that it must follow.
 
 use crate::client::{Client, Owed};
+use crate::subscriptions::{Kind, Name};
 use std::collections::VecDeque;
 
 /// Pushes that wait for replies, oldest first.
@@ -15,6 +16,8 @@ pub struct Push {
     /// It follows the reply with this sequence number.
     after: u32,
     bytes: Vec<u8>,
+    /// The subscription that it is for, if that is not certain yet.
+    of: Option<(Kind, Name)>,
 }
 
 impl Client {
@@ -26,22 +29,34 @@ impl Client {
             self.out.extend_from_slice(rest);
         } else {
             let after = self.front.wrapping_sub(u32::from(!is_inside_a_reply));
-            self.wait_to_push(after, [&[first], rest].concat());
+            self.wait_to_push(after, [&[first], rest].concat(), None);
         }
     }
 
-    /// Pushes a whole message behind everything that is owed.
-    pub(crate) fn push_behind(&mut self, bytes: Vec<u8>) {
+    /// Pushes a whole message behind everything that is owed; a subscription's may be forgotten before.
+    pub(crate) fn push_behind(&mut self, bytes: Vec<u8>, of: Option<(Kind, Name)>) {
         if self.owed.is_empty() && self.pushes.is_empty() && self.executing.is_none() {
             self.out.extend_from_slice(&bytes);
         } else {
-            self.wait_to_push(self.next_sequence().wrapping_sub(1), bytes);
+            self.wait_to_push(self.next_sequence().wrapping_sub(1), bytes, of);
         }
     }
 
-    fn wait_to_push(&mut self, after: u32, bytes: Vec<u8>) {
+    fn wait_to_push(&mut self, after: u32, bytes: Vec<u8>, of: Option<(Kind, Name)>) {
         self.held += bytes.len();
-        self.pushes.push_back(Push { after, bytes });
+        self.pushes.push_back(Push { after, bytes, of });
+    }
+
+    /// Forgets messages to subscriptions that have come to nothing.
+    pub(crate) fn forget_pushes(&mut self, kind: Kind, names: &[Name]) {
+        let is_for =
+            |push: &Push| push.of.as_ref().is_some_and(|(k, n)| *k == kind && names.contains(n));
+        let held = &mut self.held;
+        self.pushes.retain(|push| {
+            let is_kept = !is_for(push);
+            *held -= if is_kept { 0 } else { push.bytes.len() };
+            is_kept
+        });
     }
 
     /// The oldest reply has just been written: so may be what waited for it.

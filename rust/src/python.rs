@@ -15,7 +15,7 @@ use crate::net::Listener;
 use crate::rounds::Rounds;
 use crate::scripts::Scripts;
 use crate::session::hello_reply;
-use crate::shared::{Change, ClientKey, Door, Mail, Shared};
+use crate::shared::{Change, Door, Mail, Shared};
 use crate::subscriptions::{KINDS, Registry};
 use crate::tracking_table::Tracking;
 use crate::users::{User, Users};
@@ -211,12 +211,10 @@ impl Proxy {
         }
     }
 
-    /// Tells a client that it is subscribed, now that the instances are; answers with `Subscribed`.
-    fn subscribe(&self, request: &Subscribe, ticket: u64) {
-        let (worker, place, generation) = (request.worker, request.place, request.generation);
-        let key = ClientKey { worker, place, generation };
-        self.shared.are_upstream(KINDS[request.kind], &request.names);
-        self.shared.doors[worker].mailbox.post(Mail::Subscribe { key, ticket });
+    /// Tells a client that it is subscribed, now that the instances are, or that a script runs too long;
+    /// answers with `Subscribed`.
+    fn subscribe(&self, request: &Subscribe, ticket: u64, is_refused: bool) {
+        request.answer(&self.shared, ticket, is_refused);
     }
 
     /// How many channels, patterns and sharded channels have subscribers.

@@ -18,6 +18,7 @@ use crate::lock_table::LockTable;
 use crate::mailbox::Mailbox;
 use crate::net::Peer;
 use crate::placement::Placement;
+use crate::pubsub::Refused;
 use crate::rounds::Rounds;
 use crate::scripts::Scripts;
 use crate::settings::Settings;
@@ -223,13 +224,15 @@ pub enum Mail {
         /// As in `&pattern`.
         channels: Vec<Vec<u8>>,
     },
-    /// The instances are subscribed to what a client has named: now tell the client, and hand the
-    /// ticket back.
+    /// The instances are subscribed to what a client has named, or will not be for long: now tell the
+    /// client, and hand the ticket back.
     Subscribe {
         /// Who asked.
         key: ClientKey,
         /// The coordinator's own number.
         ticket: u64,
+        /// The names that it is not subscribed to, because a script runs too long.
+        refused: Option<Refused>,
     },
     /// How a client tracks, or that it does not.
     Track(ClientKey, Option<Box<Mode>>),

@@ -223,7 +223,7 @@ impl Worker {
         if waits(client, &self.shared.table) {
             client.push(frame[0], &frame[1..]);
         } else {
-            client.push_behind(frame);
+            client.push_behind(frame, None);
         }
         self.mark_dirty(place);
     }

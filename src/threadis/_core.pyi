@@ -508,8 +508,9 @@ class Proxy:
         """Say that a blocking command is known: from here on ``wait_for`` counts."""
     def find(self, args: Sequence[bytes]) -> tuple[str, list[list[bytes]]] | None:
         """Look a command up: row name; for each key specification, the arguments that are keys."""
-    def subscribe(self, request: Subscribe, ticket: int) -> None:
-        """Subscribe the client that asked; a ``Subscribed`` with this ticket follows."""
+    def subscribe(self, request: Subscribe, ticket: int, is_refused: bool) -> None:
+        """Tell the client that asked that it is subscribed, or that a script runs too long; a
+        ``Subscribed`` with this ticket follows."""
     def subscriptions(self) -> list[int]:
         """How many channels, patterns and sharded channels have subscribers."""
     def set_output_limit(self, class_: str, hard: int, soft: int, seconds: int) -> None:

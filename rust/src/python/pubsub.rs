@@ -1,7 +1,7 @@
 //! Subscriptions, and what instances publish, between the workers and the coordinator.
 
 use super::{Proxy, own};
-use crate::shared::Shared;
+use crate::shared::{ClientKey, Mail, Shared};
 use crate::subscriptions::{KINDS, concerns_events};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -16,6 +16,19 @@ pub(super) struct Subscribe {
     pub generation: u32,
     pub kind: usize,
     pub names: Vec<Vec<u8>>,
+}
+
+impl Subscribe {
+    pub(super) fn answer(&self, shared: &Shared, ticket: u64, is_refused: bool) {
+        let (worker, place, generation) = (self.worker, self.place, self.generation);
+        let key = ClientKey { worker, place, generation };
+        let (kind, names) = (KINDS[self.kind], &self.names);
+        if !is_refused {
+            shared.are_upstream(kind, names);
+        }
+        let refused = is_refused.then(|| (kind, names.clone()));
+        shared.doors[worker].mailbox.post(Mail::Subscribe { key, ticket, refused });
+    }
 }
 
 /// A `Proxy.subscribe` was done.

@@ -87,7 +87,7 @@ class Coordinator:
         self.locks = Locks(core, links.count)
         taught = Taught(core)
         self._known_scripts = taught.workers
-        self._busy = Busy(core, links, self.locks, taught.workers)
+        self._busy = Busy(core, links, self.locks, self._pubsub, taught.workers)
         self._library = Library(links, self.locks, taught, self._busy)
         is_valkey = self.clients.dialect.is_valkey
         # Servers that have CLIENT NO-TOUCH run a blocked command again when it is woken.

@@ -1,8 +1,9 @@
 """Scripts that run too long: what everyone else is told.
 
 A server answers BUSY to all commands while a script has run longer than ``busy-reply-threshold``.
-Commands for its instance get that from the instance itself. Those that wait for the script's keys
-are told by us; and PING is answered by that instance, so whoever asks how we are learns of it.
+Commands for its instance get that from the instance itself. Those that wait for the script's keys,
+or to be subscribed there, are told by us; and PING is answered by that instance, so whoever asks
+how we are learns of it.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from threadis import _core
 from threadis.coordinator.links import LinkError, Links, value
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.pubsub import Pubsub
 
 NAMES = (b"busy-reply-threshold", b"lua-time-limit")  # of Redis 7 and before
 DEFAULT = 5000  # milliseconds
@@ -23,12 +25,18 @@ class Busy:
     """Watches scripts."""
 
     def __init__(
-        self, core: _core.Proxy, links: Links, locks: Locks, workers: _core.KnownScripts
+        self,
+        core: _core.Proxy,
+        links: Links,
+        locks: Locks,
+        pubsub: Pubsub,
+        workers: _core.KnownScripts,
     ) -> None:
         self._core = core
         self._workers = workers
         self._links = links
         self._locks = locks
+        self._pubsub = pubsub
         self._threshold: int | None = None  # milliseconds; None: ask again
         self._running: list[int] = []  # instances with a script over the threshold
         self._kills = self._killing = 0  # SCRIPT KILL: how many were sent, and are not answered
@@ -96,6 +104,7 @@ class Busy:
     def _tell(self) -> None:
         self._core.set_busy(self._running[-1] if self._running else None)
         self._locks.set_busy(bool(self._running))
+        self._pubsub.set_busy(bool(self._running))
 
     async def _limit(self) -> int:
         if self._threshold is not None:

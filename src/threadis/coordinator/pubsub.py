@@ -42,7 +42,9 @@ class Pubsub:
         self._core, self._links = core, links
         self._subscribed: list[set[bytes]] = [set() for _ in KINDS]  # names with subscribers
         self._pinned: list[Counter[bytes]] = [Counter() for _ in KINDS]  # that soon will have some
-        self._tickets: dict[int, _core.Subscribe] = {}
+        self._tickets: dict[int, _core.Subscribe] = {}  # until clients are told
+        self._waiting: dict[int, _core.Subscribe] = {}  # until instances are subscribed
+        self._is_busy = False  # a script runs too long
         self._last_ticket = 0
         self.tells_events = True  # the servers tell of keyspace events, or we do not know it
         self._tasks = Tasks()
@@ -65,23 +67,41 @@ class Pubsub:
         await asyncio.gather(*(upstream.hear_all() for upstream in self._upstreams))
 
     async def subscribe(self, request: _core.Subscribe) -> None:
-        """Subscribe the instances, then the client."""
-        pinned = self._pinned[request.kind]
-        pinned.update(request.names)
+        """Subscribe the instances, then the client; no script that runs long is waited for."""
+        self._last_ticket += 1
+        ticket = self._last_ticket
+        self._waiting[ticket] = request
+        self._pin(request)
+        upstreams = () if self._is_busy else self._upstreams
         try:
             await asyncio.gather(
-                *(upstream.ensure(request.kind, request.names) for upstream in self._upstreams)
+                *(upstream.ensure(request.kind, request.names) for upstream in upstreams)
             )
         finally:  # whatever went wrong with the instances, the client is answered
-            self._last_ticket += 1
-            self._tickets[self._last_ticket] = request
-            self._core.subscribe(request, self._last_ticket)
+            self._answer(ticket, is_refused=not upstreams)
+            self._unpin(request)
+
+    def _answer(self, ticket: int, *, is_refused: bool) -> None:
+        if request := self._waiting.pop(ticket, None):
+            self._tickets[ticket] = request
+            self._pin(request)
+            self._core.subscribe(request, ticket, is_refused)
+
+    def set_busy(self, busy: bool) -> None:
+        """While a script runs too long, nobody waits for instances: it may be at one of them."""
+        self._is_busy = busy
+        for ticket in list(self._waiting) if busy else ():
+            self._answer(ticket, is_refused=True)
 
     def subscribed(self, letter: _core.Subscribed) -> None:
-        """A client is subscribed (the registry has said so before), or it is gone."""
-        request = self._tickets.pop(letter.ticket, None)
-        if request is None:
-            return
+        """A client has been told (the registry has said so before), or it is gone."""
+        if request := self._tickets.pop(letter.ticket, None):
+            self._unpin(request)
+
+    def _pin(self, request: _core.Subscribe) -> None:
+        self._pinned[request.kind].update(request.names)
+
+    def _unpin(self, request: _core.Subscribe) -> None:
         pinned, names = self._pinned[request.kind], request.names
         for name in names:
             if pinned[name] > 1:
