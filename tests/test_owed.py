@@ -43,6 +43,26 @@ def fails_to_save(there: Raw, folder: Path) -> None:
     until(lambda: b"last_bgsave_status:err" in there.ask("INFO", "persistence"), "it has failed")
 
 
+def has_no_space(there: Raw, folder: Path) -> None:
+    """Let it refuse writes: its log cannot be written. No option helps."""
+    assert there.ask("CONFIG", "SET", "appendfsync", "everysec") == b"+OK\r\n"
+    log = max((folder / "appendonlydir").glob("appendonly.aof.*.incr.aof"))
+    number = int(log.name.split(".")[2])
+    log.with_name(f"appendonly.aof.{number + 1}.incr.aof").symlink_to("/dev/full")
+    assert there.ask("BGREWRITEAOF").startswith(b"+Background")
+    there.ask("SET", "anything", "x")
+    until(lambda: b"aof_last_write_status:err" in there.ask("INFO", "persistence"), "it is full")
+
+
+def has_space(there: Raw, folder: Path) -> None:
+    """Let it write its log again."""
+    for log in (folder / "appendonlydir").glob("appendonly.aof.*.incr.aof"):
+        if log.is_symlink():
+            log.unlink()
+    until(lambda: there.ask("BGREWRITEAOF").startswith(b"+Background"), "no other one runs")
+    until(lambda: b"aof_last_write_status:ok" in there.ask("INFO", "persistence"), "it has space")
+
+
 REFUSALS: dict[Callable[[Raw, Path], None], bytes] = {
     lacks_replicas: b"-NOREPLICAS ",
     fails_to_save: b"-MISCONF ",
@@ -86,3 +106,72 @@ def test_a_flush_ends(running: Threadis, tmp_path: Path) -> None:
         assert client.ask("GET", B) == b"$-1\r\n"
         until(lambda: hidden(client) == 0, "no record is left")
         assert client.ask("SET", B, "x").startswith(b"-NOREPLICAS ")
+
+
+WRITES = (("MSET", A, "x", B, "x"), ("RENAME", A, B), ("DEL", A, B), ("FLUSHALL",))
+FULL = b"-MISCONF Errors writing to the AOF file: No space left on device\r\n"
+
+
+def test_keys_are_read_although_the_one_who_has_promised_has_no_space(
+    running: Threadis, tmp_path: Path
+) -> None:
+    """Nothing was decided: it has only a record that it cannot delete."""
+    address = ("127.0.0.1", running.port)
+    folder = next(tmp_path.glob("**/instance-1"))
+    with Raw(address) as client, Raw(address) as writer, Raw(socket_of(running, 1)) as there:
+        assert client.ask("MSET", A, "old", B, "old") == b"+OK\r\n"
+        decides = running.instance_pids()[0]
+        with stopped(decides):
+            writer.send(command("MSET", A, "new", B, "new"))
+            until(lambda: b" in doubt " in client.ask("GET", B), "it has promised")
+            has_no_space(there, folder)
+            os.kill(decides, signal.SIGKILL)
+        old = b"*2\r\n" + 2 * b"$3\r\nold\r\n"
+        until(lambda: client.ask("MGET", A, B) == old, "both are read")
+        assert client.ask("SET", A, "x") == b"+OK\r\n"
+        for words in (
+            ("SET", B, "x"),
+            ("MSET", A, "x", B, "x"),
+            ("RENAME", A, B),
+            ("DEL", A, B),
+            ("FLUSHALL",),
+        ):
+            assert client.ask(*words) == FULL, words
+        has_space(there, folder)
+        until(lambda: hidden(client) == 0, "no record is left")
+        assert client.ask("SET", B, "x") == b"+OK\r\n"
+
+
+def test_keys_are_read_although_the_one_who_has_decided_has_no_space(
+    running: Threadis, tmp_path: Path
+) -> None:
+    """Everything has happened: it has only a record that it cannot delete."""
+    address = ("127.0.0.1", running.port)
+    folder = next(tmp_path.glob("**/instance-0"))
+    with Raw(address) as client, Raw(address) as writer, Raw(socket_of(running, 0)) as there:
+        assert client.ask("MSET", A, "old", B, "old") == b"+OK\r\n"
+        decides, other = running.instance_pids()
+        with stopped(other):
+            with stopped(decides):
+                os.kill(other, signal.SIGCONT)
+                writer.send(command("MSET", A, "new", B, "new"))
+                until(lambda: b" in doubt " in client.ask("GET", B), "it has promised")
+                os.kill(other, signal.SIGSTOP)
+            until(lambda: there.ask("GET", A) == b"$3\r\nnew\r\n", "it is decided")
+            with stopped(running.process.pid):  # the other one does not come back before
+                os.kill(other, signal.SIGKILL)
+                has_no_space(there, folder)
+        new = b"*2\r\n" + 2 * b"$3\r\nnew\r\n"
+        until(lambda: client.ask("MGET", A, B) == new, "both are read")
+        assert client.ask("SET", B, "x") == b"+OK\r\n"
+        for words in (
+            ("SET", A, "x"),
+            ("MSET", A, "x", B, "x"),
+            ("RENAME", B, A),
+            ("DEL", A, B),
+            ("FLUSHALL",),
+        ):
+            assert client.ask(*words) == FULL, words
+        has_space(there, folder)
+        until(lambda: hidden(client) == 0, "no record is left")
+        assert client.ask("SET", A, "x") == b"+OK\r\n"

@@ -233,7 +233,7 @@ class Commits:
     async def _settle_all(self, name: bytes, first: int, others: list[int]) -> None:
         for index in others:
             await _retry(partial(self._settle, index, ours.PREPARED + name))
-        await _retry(partial(self._forget, first, name))
+        self.forget_soon(first, ours.DECIDED + name)  # it is refused while there is no space, say
 
     def unsettled(self, letter: _core.Unsettled) -> None:
         """Settle what a worker has left; its lock, if it has one, holds until then."""
@@ -284,7 +284,7 @@ class Commits:
                 await owed.run(self._links, index, part, record.db)
                 log.warning("instance %d: completed a write to several instances", index)
             else:
-                await owed.delete(self._links, index, self._records, key)
+                self.forget_soon(index, key)
 
     async def _ask(self, index: int, *words: bytes) -> Any:
         """Ask about records; LinkError if the answer is an error: it is still loading, say."""
@@ -325,9 +325,6 @@ class Commits:
         async with self._locks.hold(record.keys, [index], waits_long=True) as lock:
             self._locks.doubt(lock, record.keys, record.first)
             await _retry(partial(self._settle, index, key))
-
-    async def _forget(self, first: int, name: bytes) -> None:
-        await owed.delete(self._links, first, self._records, ours.DECIDED + name)
 
     def forget_soon(self, index: int, record: bytes) -> None:
         """Delete a record together with those of the next moment."""

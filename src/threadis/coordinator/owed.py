@@ -2,6 +2,10 @@
 
 A server refuses writes after a snapshot that failed, say. What has been decided before that is
 done all the same, and records are deleted: else nobody could even read the keys, for as long.
+
+Against a log that cannot be written no option helps. Then the keys of a part that was promised, and
+decided, stay in doubt until there is space: their old values beside the others' new ones would be
+half a write. Records that mean nothing any more are deleted then; no key waits for that.
 """
 
 from collections.abc import Sequence

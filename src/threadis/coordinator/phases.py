@@ -4,7 +4,7 @@
 asked first whether he would run his part: then a script is what else is a block (``scarcity``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -56,23 +56,26 @@ class Phases:
             batches[index] = batch
         for index, link in links.items():
             link.send(*batches[index])
-        refusal = None
+        refusal, noted = None, []
         try:
             for index, link in links.items():
                 answer = await link.receive(len(batches[index]))
                 refusal = refusal or next((one for one in answer if one.startswith(b"-")), None)
+                if not answer[1].startswith(b"-"):
+                    noted.append(index)
         except BaseException:
             for link in links.values():
                 link.is_spoilt = True
             raise
         if refusal is not None:
-            await self.withdraw(links, name)
+            await self.withdraw(links, name, noted)
             raise RefusedError(refusal)
 
-    async def withdraw(self, links: dict[int, Link], name: bytes) -> None:
-        """Let the others forget their parts."""
-        for index, link in links.items():
+    async def withdraw(self, links: dict[int, Link], name: bytes, noted: Iterable[int]) -> None:
+        """Let the others forget their parts, and the records of those who have some."""
+        for link in links.values():
             await link.ask([b"DISCARD"])
+        for index in noted:
             await owed.delete(self._links, index, self._records, ours.PREPARED + name)
 
     async def decide(
@@ -85,7 +88,7 @@ class Phases:
         try:
             return results_in(answer[:-1], answer[-1])[: len(part)]
         except RefusedError:
-            await self.withdraw(others, name)
+            await self.withdraw(others, name, others)
             raise
 
     async def decide_without_memory(
@@ -98,7 +101,7 @@ class Phases:
         reply = (await leader.ask(block))[0]
         results = scarcity.results(reply, part) or [reply]
         if results[-2:-1] != [resp.OK]:  # it may not write, so nothing was written
-            await self.withdraw(others, name)
+            await self.withdraw(others, name, others)
             raise RefusedError(next((one for one in results if one.startswith(b"-")), reply))
         return results[: len(part)]
 

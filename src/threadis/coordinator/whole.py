@@ -110,7 +110,8 @@ class Sweep:
             try:
                 reply = await self._do_at(first, [decide], decided, has_begun=False)
             except RefusedError:
-                await owed.delete(self._links, first, self._records, decided)
+                if await self._is_there(first, decided):
+                    await owed.delete(self._links, first, self._records, decided)
                 raise
             prepared, swept = ours.PREPARED + self._name, ours.SWEPT + self._name
             done: list[Words] = [[b"DEL", prepared], [b"SET", swept, b"", b"EX", KEPT]]
