@@ -177,7 +177,9 @@ impl Worker {
                 Mail::Moved(client, state) => self.take_over(*client, state),
                 Mail::Give { to, permille } => self.give(to, permille),
                 Mail::Reply(key, reply, change) => self.coordinator_reply(key, reply, change),
-                Mail::Run(key, queued, known, token) => self.run_queued(key, &queued, known, token),
+                Mail::Run(key, queued, known, token, caching) => {
+                    self.run_queued(key, &queued, known, token, caching);
+                }
                 Mail::Verdict(key, refusal, user) => self.judge(key, refusal, user.as_ref()),
                 Mail::User(name, id) => self.user_changed(name, id),
                 Mail::OpenToAll => self.open_to_all(),

@@ -34,6 +34,7 @@ impl Worker {
         commands: &[Vec<Vec<u8>>],
         known: Known,
         token: u64,
+        caching: bool,
     ) {
         let Some(client) = self.clients.get_mut(key.place) else {
             return;
@@ -57,6 +58,7 @@ impl Worker {
         let executing = Executing { left: commands.len(), token, known: known.into() };
         client.executing = Some(Box::new(executing));
         client.is_watching = false;
+        client.set_caching(caching);
         self.open_gate(key.place);
         self.mark_dirty(key.place);
     }
@@ -105,6 +107,7 @@ impl Worker {
             return false;
         }
         self.clients[place].executing = None;
+        self.clients[place].set_caching(false);
         self.show_kept(place, false);
         self.clients[place].release_pushes();
         self.mark_dirty(place);

@@ -180,7 +180,9 @@ impl Worker {
             self.clients[place].multi = Some(multi);
             return Taken::NotYet;
         }
-        if self.clients[place].is_tracking && !multi.is_spoilt {
+        // What a restricted user may still read, is known later.
+        let client = &self.clients[place];
+        if client.is_tracking && !client.is_restricted && !multi.is_spoilt {
             let table = self.shared.clone();
             self.remember_queued(place, &multi.commands, &table.table);
         }

@@ -235,9 +235,9 @@ impl Proxy {
 
     /// Answers EXEC: the worker runs, under a lock, what has no reply yet, then says `Ran`.
     fn run_queued(&self, command: &Command, queued: Vec<Vec<Vec<u8>>>, known: Known, token: u64) {
-        let key = command.key();
+        let (key, caching) = (command.key(), command.info.get().is_caching);
         if let Some(door) = self.shared.doors.get(key.worker) {
-            door.mailbox.post(Mail::Run(key, queued, known, token));
+            door.mailbox.post(Mail::Run(key, queued, known, token, caching));
         }
     }
 

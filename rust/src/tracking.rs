@@ -119,12 +119,12 @@ impl Worker {
         }
     }
 
-    /// Whether what this command reads is remembered for its client. EXEC has remembered already; what a
-    /// script reads, the coordinator finds out.
+    /// Whether what this command reads is remembered for its client. EXEC has remembered already, unless
+    /// some of it may not be read any more; what a script reads, the coordinator finds out.
     pub(crate) fn is_remembered(&self, place: usize, row: &Row) -> bool {
         let client = &self.clients[place];
         client.is_tracking
-            && client.executing.is_none()
+            && (client.executing.is_none() || client.is_restricted)
             && !row.writes
             && row.touches_keys
             && !is_script(row)
@@ -165,12 +165,9 @@ impl Worker {
     /// CLIENT CACHING holds for one command, or one transaction.
     pub(crate) fn end_caching(&mut self, place: usize, row: &Row) {
         let client = &mut self.clients[place];
-        if client.multi.is_none()
-            && client.executing.is_none()
-            && !row.name.starts_with(b"client")
-            && let Some(mode) = &mut client.session.tracking
+        if client.multi.is_none() && client.executing.is_none() && !row.name.starts_with(b"client")
         {
-            mode.caching = false;
+            client.set_caching(false);
         }
     }
 
@@ -232,6 +229,15 @@ impl Worker {
 pub(crate) fn is_script(row: &Row) -> bool {
     let is_named_so = row.name.starts_with(b"eval") || row.name.starts_with(b"fcall");
     is_named_so && matches!(row.route, Route::Script | Route::Coordinator)
+}
+
+impl Client {
+    /// CLIENT CACHING holds, or does no more.
+    pub(crate) fn set_caching(&mut self, caching: bool) {
+        if let Some(mode) = &mut self.session.tracking {
+            mode.caching = caching;
+        }
+    }
 }
 
 fn waits(client: &Client, table: &Table) -> bool {

@@ -350,3 +350,43 @@ def until_end(side: Connection) -> list[bytes]:
     while (reply := side.read()).raw != b"$3\r\nend\r\n":
         found.append(reply.raw)
     return found
+
+
+QUEUED = {
+    "one": [("GET", "b:0"), ("GET", "b:1"), ("SET", "b:2", "x")],
+    "several": [("MGET", *(f"b:{number}" for number in range(4))), ("GET", "b:5")],
+    "in order": [("PING",), ("GET", "b:0"), ("SORT", "b:l", "BY", "nosort"), ("SELECT", "0")],
+    "script": [("EVAL", "return redis.call('GET', KEYS[1])", "1", "b:0"), ("GET", "b:1")],
+}
+
+
+@pytest.mark.parametrize("watches", [False, True], ids=["", "watched"])
+@pytest.mark.parametrize("options", [(), ("OPTIN",)], ids=str)
+@pytest.mark.parametrize("rule", ["-get", "-mget", "-eval", "resetkeys ~c:*", "+get"])
+@pytest.mark.parametrize("queued", QUEUED)
+def test_who_may_not_read_a_key_any_more_at_exec_does_not_hear_of_it(
+    pair: Pair, queued: str, rule: str, options: tuple[str, ...], *, watches: bool
+) -> None:
+    with pair.both(3) as client, pair.both() as writer:
+        writer.same("ACL", "SETUSER", "ann", "on", ">pw", "~b:*", "+@all")
+        for number in range(6):
+            writer.same("SET", f"b:{number}", "1")
+        client.same("AUTH", "ann", "pw")
+        client.same("CLIENT", "TRACKING", "ON", *options)
+        if watches:
+            client.same("WATCH", "b:0")
+        if options:
+            client.same("CLIENT", "CACHING", "YES")
+        client.same("MULTI")
+        for words in QUEUED[queued]:
+            client.same(*words)
+        writer.same("ACL", "SETUSER", "ann", *rule.split())
+        client.same("EXEC")
+        for number in range(6):
+            writer.same("SET", f"b:{number}", "2")
+            writer.same("DEL", f"b:{number}")
+        for side in (client.bare, client.ours):
+            side.send(pack("ECHO", "end"))
+        heard = [sorted(until_end(side)) for side in (client.bare, client.ours)]
+        assert heard[1] == heard[0]
+        writer.same("ACL", "DELUSER", "ann")

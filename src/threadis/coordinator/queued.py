@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import Final
 
 from threadis import _core, resp
-from threadis.commands import FLUSHES
+from threadis.commands import FLUSHES, SCRIPTS
 from threadis.coordinator.execution import lock_names
 from threadis.coordinator.links import Words
 from threadis.coordinator.locks import Key
@@ -62,6 +62,13 @@ class Step:
     def name(self) -> str:
         """Its row's name."""
         return self.parsed.row.name
+
+    @property
+    def read_keys(self) -> list[bytes]:
+        """What it reads without changing anything; of scripts others know."""
+        row = self.parsed.row
+        is_read = row.touches_keys and not row.writes and row.name not in SCRIPTS
+        return [access.key for access in self.parsed.keys] if is_read else []
 
     @property
     def is_written(self) -> bool:

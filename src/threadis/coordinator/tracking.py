@@ -21,7 +21,7 @@ from threadis.coordinator.clients import Clients
 from threadis.coordinator.links import LinkError, Links, Words, pack
 from threadis.coordinator.numbers import integer
 from threadis.coordinator.tasks import Tasks
-from threadis.coordinator.tracking_mode import Mode, OptionError, checked
+from threadis.coordinator.tracking_mode import Mode, OptionError, checked, described
 from threadis.coordinator.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -185,38 +185,7 @@ class Tracking:
 
     async def _info(self, command: _core.Command) -> bytes:
         """CLIENT TRACKINGINFO."""
-        mode = self._modes.get(command.info.place)
-        known = mode.flags if mode else frozenset()
-        flags = [b"on" if mode else b"off"]
-        for name, caching in (
-            (b"bcast", b""),
-            (b"optin", b"caching-yes"),
-            (b"optout", b"caching-no"),
-        ):
-            if name in known:
-                flags.append(name)
-                if caching and command.info.is_caching:
-                    flags.append(caching)
-        if NOLOOP in known:
-            flags.append(NOLOOP)
-        if command.info.is_redirect_broken:
-            flags.append(b"broken_redirect")
-        redirect = command.info.redirect if mode else -1
-        prefixes = sorted(mode.prefixes) if mode else []
-        is_new = command.info.resp == 3
-        return b"".join(
-            (
-                b"%3\r\n" if is_new else b"*6\r\n",
-                resp.bulk(b"flags"),
-                b"%c%d\r\n" % (b"~" if is_new else b"*", len(flags)),
-                *map(resp.bulk, flags),
-                resp.bulk(b"redirect"),
-                resp.integer(redirect),
-                resp.bulk(b"prefixes"),
-                b"*%d\r\n" % len(prefixes),
-                *map(resp.bulk, prefixes),
-            )
-        )
+        return described(self._modes.get(command.info.place), command.info)
 
     def gone(self, client: ClientKey) -> None:
         """Take note that a client does not track any more, if it did."""
@@ -355,10 +324,18 @@ class Tracking:
         self, command: _core.Command, keys: list[bytes], witness: Witness
     ) -> AbstractAsyncContextManager[None]:
         """Remember what a script reads: on older servers all its keys, if it reads any."""
-        mode = self._modes.get(command.info.place) if self._modes else None
-        if mode is None or not mode.remembers(is_caching=command.info.is_caching):
+        if not self._remembers(command):
             return contextlib.nullcontext()
         return self._reading(command.info.id, keys, witness)
+
+    def will_read(self, command: _core.Command, keys: Iterable[bytes]) -> None:
+        """Remember what a transaction will read in a moment."""
+        if self._remembers(command):
+            self._trackers.remember(command.info.id, list(keys))
+
+    def _remembers(self, command: _core.Command) -> bool:
+        mode = self._modes.get(command.info.place) if self._modes else None
+        return mode is not None and mode.remembers(is_caching=command.info.is_caching)
 
     @contextlib.asynccontextmanager
     async def _reading(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from threadis import _core
+from threadis import _core, resp
 
 SWITCH: Final = (
     "ERR You can't switch {} mode {}before disabling tracking for this client, and then "
@@ -68,3 +68,38 @@ def _check_prefixes(prefixes: Sequence[bytes], existing: Sequence[bytes]) -> Non
                     raise OptionError(
                         f"ERR Prefix '{first}' overlaps with {what} prefix '{second}'. {OVERLAP}"
                     )
+
+
+def described(mode: Mode | None, client: _core.ClientInfo) -> bytes:
+    """The reply of CLIENT TRACKINGINFO."""
+    known = mode.flags if mode else frozenset()
+    flags = [b"on" if mode else b"off"]
+    for name, caching in (
+        (b"bcast", b""),
+        (b"optin", b"caching-yes"),
+        (b"optout", b"caching-no"),
+    ):
+        if name in known:
+            flags.append(name)
+            if caching and client.is_caching:
+                flags.append(caching)
+    if b"noloop" in known:
+        flags.append(b"noloop")
+    if client.is_redirect_broken:
+        flags.append(b"broken_redirect")
+    redirect = client.redirect if mode else -1
+    prefixes = sorted(mode.prefixes) if mode else []
+    is_new = client.resp == 3
+    return b"".join(
+        (
+            b"%3\r\n" if is_new else b"*6\r\n",
+            resp.bulk(b"flags"),
+            b"%c%d\r\n" % (b"~" if is_new else b"*", len(flags)),
+            *map(resp.bulk, flags),
+            resp.bulk(b"redirect"),
+            resp.integer(redirect),
+            resp.bulk(b"prefixes"),
+            b"*%d\r\n" % len(prefixes),
+            *map(resp.bulk, prefixes),
+        )
+    )

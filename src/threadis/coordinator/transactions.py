@@ -12,6 +12,7 @@ says which)::
 """
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -136,7 +137,7 @@ class Transactions:
             lock = await stack.enter_async_context(await self._locked(queued, watch))
             if watch and not await watch.is_clean():
                 return _null(command)
-            denied = await self._verdicts.denied(command)
+            denied = await self._denied(command, queued)
             is_in_place = not any(queued.steps[at].name == "select" for at in denied)
             if is_in_place:
                 replies = await self._write(command, queued, denied, lock)
@@ -161,10 +162,17 @@ class Transactions:
         touched = [(db, key) for db, key, _ in queued.locks]
         # Not between the look and the write of someone who works on several instances.
         async with self._execution.locks.stand_in_line([*touched, *watch.keys]):
-            denied = await self._verdicts.denied(command)
+            denied = await self._denied(command, queued)
             words = [step.parsed.args for at, step in enumerate(queued.steps) if at not in denied]
             reply = (await link.ask([b"MULTI"], *words, [b"EXEC"], wait=None))[-1]
             return _with_denials(reply, denied) if denied else reply
+
+    async def _denied(self, command: _core.Command, queued: Queued) -> dict[int, bytes]:
+        """What the client may not run any more; it will hear of what the others read."""
+        denied = await self._verdicts.denied(command)
+        read = (step.read_keys for at, step in enumerate(queued.steps) if at not in denied)
+        self._tracking.will_read(command, itertools.chain.from_iterable(read))
+        return denied
 
     async def _locked(
         self, queued: Queued, watch: Watch | None
