@@ -5,13 +5,15 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from conftest import Threadis
 from faults import stopped
-from raw import Raw, command
+from raw import Raw, command, keys_of
+from threadis import ours
 from waiting import until
 
 Start = Callable[..., Threadis]
@@ -167,3 +169,31 @@ def test_memory_stats_are_sums(threadis: Start) -> None:
         assert stats["total.allocated"] > 300 * 100
         assert 0 < float(stats["dataset.percentage"]) <= 100
         assert [name for name in stats if name.startswith("db.")] == ["db.0"]
+
+
+def test_an_instance_is_shown_as_ready_once_commands_reach_it(threadis: Start) -> None:
+    """One that was taken for stopped is made ready first: nothing old may overtake what is new."""
+    running = threadis("--instances", "2", "--save", "")
+
+    def state(client: redis.Redis) -> str:
+        found: Any = client.info("threadis")
+        return str(found["instance1"]["state"])
+
+    def is_reached(client: redis.Redis) -> bool:
+        try:
+            client.set(next(keys_of(1, 2)), "x")
+        except redis.exceptions.TryAgainError:
+            return False
+        return True
+
+    with running.client() as client:
+        found: Any = client.info("threadis")
+        with Raw(found["instance1"]["socket"]) as there:
+            assert there.ask("CLIENT", "SETNAME", ours.LANE + b"old") == b"+OK\r\n"
+            with stopped(running.instance_pids()[1]):
+                until(lambda: state(client) == "stopped", "it is missed")
+            until(lambda: state(client) != "stopped", "it is awake")
+            assert state(client) == "starting"
+            assert not is_reached(client)
+        until(lambda: state(client) == "ready", "it is ready")
+        assert is_reached(client)

@@ -4,16 +4,19 @@ answers the next, too.
 
 import asyncio
 import contextlib
+import os
 import select
 import signal
+import socket
 import subprocess
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from threadis import control, server
-from threadis.coordinator import deadline
+from threadis.coordinator import deadline, links, sockets
 from threadis.coordinator.links import STRANGER, Kind, Link, Links, UnknownOutcomeError
 from waiting import until
 
@@ -36,10 +39,16 @@ def instance(
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )
-    until(path.exists, "the server listens")
+    until(lambda: listens(path), "the server listens")
     yield process, str(path)
     process.kill()
     process.wait()
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody can connect there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 @contextlib.contextmanager
@@ -117,5 +126,55 @@ def test_an_instance_that_does_nothing_is_not_waited_for(instance: tuple[Process
             instance[0].send_signal(signal.SIGSTOP)
             with pytest.raises(UnknownOutcomeError, match="did not answer"):
                 await links.raw(0, [PING], kind=PLAIN, wait=WAIT)
+
+    run(ask())
+
+
+def test_a_connection_that_was_made_counts_however_late_we_look(
+    instance: tuple[Process, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "TIMEOUT", WAIT)
+
+    async def ask() -> None:
+        with links_to(instance) as known:
+            loop = asyncio.get_running_loop()
+            made = asyncio.ensure_future(known.connect(0, PLAIN))
+            await asyncio.sleep(0)
+            end = loop.time() + 2 * WAIT
+            while loop.time() <= end:  # ten thousand clients have begun to wait, say
+                pass
+            link = await made
+            assert await link.ask(PING) == PONG
+            link.writer.close()
+
+    run(ask())
+
+
+def test_who_finds_the_queue_of_an_instance_full_comes_again(tmp_path: Path) -> None:
+    """It says so to whoever comes while very many others do."""
+    path, count = str(tmp_path / "s"), 8
+
+    async def answer(client: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with client:
+            client.setblocking(False)
+            assert await loop.sock_recv(client, 100)
+            await loop.sock_sendall(client, PONG[0])
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(1)
+            listener.setblocking(False)
+            known = Links(1, b"")
+            here = control.Instance(0, control.State.READY, path, os.getpid(), [])
+            known.update(here)
+            asked = [asyncio.ensure_future(known.raw(0, [PING], kind=PLAIN)) for _ in range(count)]
+            await asyncio.sleep(2 * sockets.AGAIN)
+            for _ in range(count):
+                await answer((await loop.sock_accept(listener))[0])
+            assert await asyncio.gather(*asked) == [PONG] * count
+            known.update(replace(here, state=control.State.FAILED))  # closes what it keeps
 
     run(ask())

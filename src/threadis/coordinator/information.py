@@ -234,7 +234,7 @@ class Information:
             for value in self._visible(sections.get("Keyspace", {})).values()
         )
         shown = {
-            "state": known.state.value,
+            "state": self._links.state(index),
             "pid": known.pid,
             "cpu": "+".join(map(str, known.cpus)) or "any",
             "socket": known.socket,

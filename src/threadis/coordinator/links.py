@@ -7,6 +7,7 @@ used again: its next reply would answer the wrong question.
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import hiredis
 
 from threadis import _core, control, ours
+from threadis.coordinator import sockets
 from threadis.coordinator.deadline import Deadline
 
 TIMEOUT = 5.0  # seconds; a call that takes longer fails, unless its instance is at work
@@ -306,19 +308,33 @@ class Links:
         known = self.instance(index)
         if known.state not in (control.State.READY, control.State.LOADING):
             raise LinkError(f"TRYAGAIN instance {index} is {known.state}; the command was not run")
-        is_whole = index not in self.unprepared and self.prepared.get(index) == known.socket
-        if not is_whole and is_for_a_client.get():
+        if not self._is_prepared(known) and is_for_a_client.get():
             raise LinkError(f"TRYAGAIN instance {index} is starting; the command was not run")
         return known
 
-    async def _connect(self, known: control.Instance, kind: Kind) -> Link:
+    def _is_prepared(self, known: control.Instance) -> bool:
+        index = known.index
+        return index not in self.unprepared and self.prepared.get(index) == known.socket
+
+    def state(self, index: int) -> str:
+        """Say how an instance is; it is ready once clients' commands reach it."""
+        known = self.instance(index)
+        is_ready = known.state is control.State.READY
+        return "starting" if is_ready and not self._is_prepared(known) else known.state.value
+
+    async def open_socket(self, index: int) -> socket.socket:
+        """Connect to where an instance is; LinkError if that cannot be done."""
+        known = self.instance(index)
         try:
-            async with asyncio.timeout(TIMEOUT):
-                reader, writer = await asyncio.open_unix_connection(known.socket, limit=READ_MOST)
-        except (OSError, TimeoutError) as error:
+            return await sockets.connect(known.socket, lambda: self._instances[index] is known)
+        except OSError as error:
             raise LinkError(
-                f"TRYAGAIN instance {known.index} cannot be reached; the command was not run"
+                f"TRYAGAIN instance {index} cannot be reached; the command was not run"
             ) from error
+
+    async def _connect(self, known: control.Instance, kind: Kind) -> Link:
+        end = await self.open_socket(known.index)
+        reader, writer = await asyncio.open_unix_connection(sock=end, limit=READ_MOST)
         link = Link(self.limits, known.index, kind, known.socket, known.pid, reader, writer)
         if kind.user == STRANGER:
             return link

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -200,11 +199,9 @@ class Tracking:
             if not self._modes or index in self._hearing:
                 return
             loop = asyncio.get_running_loop()
-            ear = socket.socket(socket.AF_UNIX)
-            ear.setblocking(False)
+            ear = await self._links.open_socket(index)
             hello: list[Words] = [[b"HELLO", b"3", *self._links.login()], LISTEN]
             try:
-                await loop.sock_connect(ear, self._links.instance(index).socket)
                 await loop.sock_sendall(ear, pack(*hello))
             except OSError as error:
                 ear.close()

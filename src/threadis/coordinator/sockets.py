@@ -1,0 +1,34 @@
+"""Connecting to an instance's Unix socket."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+AGAIN: Final = 0.05  # seconds between attempts to connect where too many do
+ATTEMPTS: Final = 100
+
+
+async def connect(path: str, is_there: Callable[[], bool]) -> socket.socket:
+    """Connect, as long as the instance ``is_there``; OSError if that cannot be done.
+
+    No time is measured: the kernel answers at once, while we may be late ourselves. Where too many
+    have come in the same moment it says to come again, which asyncio would take for success.
+    """
+    attempts = ATTEMPTS
+    while True:
+        end = socket.socket(socket.AF_UNIX)
+        end.setblocking(False)
+        try:
+            end.connect(path)
+        except BlockingIOError:
+            end.close()
+            attempts -= 1
+            if not attempts or not is_there():
+                raise
+        except BaseException:
+            end.close()
+            raise
+        else:
+            return end
+        await asyncio.sleep(AGAIN)
