@@ -44,6 +44,9 @@ GRACE = 5.0  # seconds for running commands to be answered at the end
 BRIEF_GRACE = 0.5  # the same at SHUTDOWN
 NOTHING_TO_RELOAD = "SIGHUP: ignored, nothing is read again; use CONFIG SET, or start again"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds of a stop before a SIGINT is somebody who insists. Whoever passes signals on may send two
+# within milliseconds (``timeout``: to its child, then to the group), a person presses Ctrl-C twice
+INSISTING_COUNTS_AFTER = 2.0
 
 
 class Supervisor:
@@ -60,7 +63,8 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._running: asyncio.Task[int] | None = None  # this one's ``run``
-        self._fast = asyncio.Event()  # somebody asked twice to stop
+        self._may_insist = False  # it was said that SIGINT ends at once
+        self._fast = asyncio.Event()  # somebody does not want to wait for data to be saved
         self._grace = GRACE
         self._unsaving: list[int] = []  # instances that end without saving
 
@@ -75,6 +79,7 @@ class Supervisor:
                 raise
         finally:
             clean = await self._stop()
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the exit status is ours
         self._say("stopped")
         return 0 if clean else 1
 
@@ -82,8 +87,8 @@ class Supervisor:
         loop, self._running = asyncio.get_running_loop(), asyncio.current_task()
 
         def on_signal(number: signal.Signals) -> None:
-            if self._stopping:
-                log.warning("%s again: stopping at once", number.name)
+            if self._may_insist and number is signal.SIGINT:
+                log.warning("SIGINT: stopping at once")
                 self._fast.set()
             else:
                 self._begin_to_stop(number.name)
@@ -98,6 +103,14 @@ class Supervisor:
             log.info("%s: stopping", why)
             self._stopping = True
             self._running.cancel()
+            asyncio.get_running_loop().call_later(INSISTING_COUNTS_AFTER, self._let_insist)
+
+    def _let_insist(self) -> None:
+        """From now on SIGINT ends at once; SIGTERM never does, as with a stock server."""
+        log.warning(
+            "still stopping; SIGINT (Ctrl-C) ends at once from now on: what is not on disk is lost"
+        )
+        self._may_insist = True
 
     def _shut_down(self, unsaving: list[int]) -> None:
         """SHUTDOWN: a server answers nobody any more, either."""
