@@ -70,7 +70,8 @@ NOTES = {
     "script|debug": "NO only: there is no debugger",
     "script|load": "told to every instance; 256 MB at most",
     "slowlog|get": "of all instances, ids of our own; the client of entries of shared lanes is not known (`?:0`)",
-    "sort": "BY, GET and STORE over any instance; GET inside a script is refused",
+    "sort": "BY, GET and STORE over any instance, inside scripts, too, unless the script has "
+    "changed before what it sorts",
     "swapdb": "refused for a pinned database",
     "wait": "there are no replicas",
     "xread": "without BLOCK: planned",

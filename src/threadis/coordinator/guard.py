@@ -38,7 +38,8 @@ NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")
 UNSEEN = (b"pfdebug", b"migrate")  # MONITOR does not show them, or they reach other servers
 
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
-# All keys but the empty one, and not as ``~*``: with that, SORT may look at keys that nobody sees.
+# All keys but the empty one, and not as ``~*``: with that, SORT may look at keys that nobody sees,
+# but on copies, where somebody does.
 ANY_KEY = b"**"
 LISTED_LIMIT = 10_000  # keys of a database that a script may list
 BULKS = (b"$", b"=", b"!")  # begin replies with a length
@@ -56,8 +57,8 @@ STRAYED = resp.error(
     "ERR threadis: the script was refused something in the middle; it may have written before"
 )
 SORTS = resp.error(
-    "ERR threadis: SORT with BY or GET inside a script needs keys that all live on one instance "
-    "for certain; nothing was run"
+    "ERR threadis: SORT with BY or GET inside a script that has changed what it sorts needs keys "
+    "that all live on one instance for certain; nothing was run"
 )
 NO_LOOK = resp.error(
     "ERR threadis: the script touches undeclared keys, and the copies of all its keys are too "
@@ -142,7 +143,7 @@ class Guard:
         sign = b"%R~" if only_reads else b"~"
         allowed = [sign + group.pattern() for group in local]
         if keys is None:
-            allowed += [sign + ANY_KEY, sign]
+            allowed += [sign + ANY_KEY, sign] if copies is None else [sign + b"*"]
         allowed += [sign + pattern(key) for key in keys or ()]
         if self._denied != denied:
             self._denied = denied

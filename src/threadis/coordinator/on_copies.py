@@ -43,7 +43,7 @@ from threadis.coordinator.links import Words
 from threadis.coordinator.locality import is_plain
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import KEYLESS
-from threadis.coordinator.sorting import patterns, target
+from threadis.coordinator.sorting import looks_at_others, patterns, sort_keys
 from threadis.coordinator.table import Access
 from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
@@ -97,7 +97,7 @@ class OnCopies:
         others = known.guesses(local) if everything is None else everything
         denied = [name for name in self._in_place.effects if not lists or name not in LISTING]
         keys = list(dict.fromkeys([*call.keys, *others]))
-        trial = Trial(keys, denied)
+        trial = Trial(keys, denied, looks=looks_at_others(call.body))
         if asking := Asking.of(call):  # its guard must be allowed what its user is
             trial.looks, trial.denied = True, asking.may_run(denied)
             told = asking.may_ask(trial.denied)
@@ -174,7 +174,7 @@ class OnCopies:
         is_exact = len(keys) <= MOST_PATTERNS and all(map(is_plain, keys))
         looks = trial.looks or not is_exact or len(keys) > FEW
         if looks and sum(len(copy.dump) for copy in copies.values()) > LOOK_LIMIT:
-            if not is_exact or TELLS in call.body:
+            if not is_exact or TELLS in call.body or looks_at_others(call.body):
                 raise RefusedError(NO_LOOK)
             looks = False
         async with AsyncExitStack() as stack:
@@ -212,7 +212,8 @@ class OnCopies:
                 ran = await look.commands()
                 if trial.wanders and (refusals.commands & self._writing or self._strays(ran)):
                     refusals.commands = {SELECT}
-                refusals.keys = self._touched(words for _, words in ran).difference(keys)
+                touched = await self._touched([words for _, words in ran], keys, call.db)
+                refusals.keys = touched.difference(keys)
             self._callers.settle(name, index, call.db, counts=is_killed or not refusals)
             if is_killed:
                 raise RefusedError(reply)
@@ -231,9 +232,12 @@ class OnCopies:
                 return True
         return False
 
-    def _touched(self, commands: Iterable[Words]) -> set[bytes]:
-        """The keys of some commands."""
+    async def _touched(
+        self, commands: Iterable[Words], lent: Collection[bytes], db: int
+    ) -> set[bytes]:
+        """The keys of some commands, which ran on copies of those that were lent."""
         found: set[bytes] = set()
+        written: set[bytes] = set()
         for words in commands:
             try:
                 parsed = self._table.parse(words)
@@ -241,10 +245,12 @@ class OnCopies:
                 continue  # nothing that exists
             found.update(access.key for access in parsed.keys)
             if parsed.row.name in ("sort", "sort_ro"):
-                if patterns(words):
-                    raise RefusedError(SORTS)
-                if store := target(words):
-                    found.add(store)
+                if patterns(words) and words[1] in written:
+                    raise RefusedError(SORTS)  # nobody knows which elements it had
+                if words[1] in lent:  # its real one is as it was lent
+                    looked_at = await sort_keys(self._execution, parsed, db)
+                    found.update(access.key for access in looked_at)
+            written.update(access.key for access in parsed.keys if access.writes)
         return found
 
     async def _of_all(self, call: Call, known: Known) -> bytes | None:

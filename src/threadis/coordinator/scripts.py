@@ -38,6 +38,7 @@ from threadis.coordinator.on_copies import OnCopies
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.reading import Reach, names_commands, reach
+from threadis.coordinator.sorting import looks_at_others
 from threadis.coordinator.table import Access
 from threadis.coordinator.taught import Taught
 from threadis.coordinator.undo import UNDONE, Undo, code_of, is_tame, name_of
@@ -140,6 +141,8 @@ class Scripts:
     def _reach(self, call: Call) -> Reach:
         """What a script can touch; of what nobody has any more, anything."""
         known = self._remember(call.name)
+        if looks_at_others(call.body):
+            return Reach.ANYTHING
         if not call.body or (call.is_function and not call.keys):  # nothing keeps others away
             return Reach.ANYTHING
         if known.reach is None:
@@ -170,6 +173,8 @@ class Scripts:
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
+        if looks_at_others(call.body) and not self._in_place.has_all(call.db):
+            return await self._on_copies.run(call, known)
         owners = {self._table.owner(call.db, key) for key in call.keys}
         is_named = self._in_place.can_name(call)
         if is_named and len(owners) <= 1 and self._is_sure(call):

@@ -1,13 +1,23 @@
 """SORT's keys: BY and GET patterns name one for each element."""
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from threadis.coordinator.links import value
 from threadis.coordinator.table import Access, Parsed
 
 if TYPE_CHECKING:
     from threadis.coordinator.execution import Execution
+
+# What a script names that may SORT by other keys, or get them.
+SORTING: Final = re.compile(rb"""['"]sort(_ro)?['"]""", re.IGNORECASE)
+OPTIONS: Final = re.compile(rb"""['"](by|get)['"]""", re.IGNORECASE)
+
+
+def looks_at_others(body: bytes) -> bool:
+    """Whether a script may look at keys that only SORT's patterns name."""
+    return bool(SORTING.search(body) and OPTIONS.search(body))
 
 
 def patterns(args: Sequence[bytes]) -> list[bytes]:
