@@ -25,6 +25,7 @@ def test_python_is_met_in_few_rust_files() -> None:
         "python/pubsub.rs",
         "python/letters.rs",
         "python/lines.rs",
+        "python/long.rs",
         "python/placement.rs",
         "python/replies.rs",
         "python/rows.rs",

@@ -21,6 +21,7 @@ use crate::push::Pushes;
 use crate::quiet::Quiet;
 use crate::request::Request;
 use crate::subscriptions::Subscriptions;
+use crate::taken::append;
 use crate::trying::Attempt;
 use crate::upload::Upload;
 use rustix::fd::OwnedFd;
@@ -324,7 +325,7 @@ impl Client {
 
     /// Moves every reply that is there and next in order to `out`.
     pub fn settle(&mut self, received: &Received) {
-        while let Some(owed) = self.owed.front() {
+        while let Some(owed) = self.owed.front_mut() {
             let before = self.out.len();
             match owed {
                 Owed::Ready { lane, start, length } => {
@@ -336,7 +337,7 @@ impl Client {
                 }
                 Owed::Held(reply) => {
                     self.held -= reply.len();
-                    self.out.extend_from_slice(reply);
+                    append(&mut self.out, reply);
                 }
                 _ => break,
             }

@@ -314,7 +314,7 @@ impl Commit {
     }
 
     /// Calls `answer` with each write and its reply, or the instance that failed it.
-    pub(crate) fn answers(&self, mut answer: impl FnMut(&Write, Result<&[u8], usize>)) {
+    pub(crate) fn answers(&self, mut answer: impl FnMut(&Write, Result<&mut Vec<u8>, usize>)) {
         let elements = |part: &Part| aggregate(&part.reply).map_or(0, |(_, _, rest)| rest.len());
         let mut rests: Vec<&[u8]> = self
             .parts
@@ -351,7 +351,7 @@ impl Commit {
             }
             let mut steps = write.replies.iter().flat_map(Reply::steps);
             let failed = steps.find(|step| self.parts[step.instance].has_failed);
-            answer(write, failed.map_or(Ok(&out), |step| Err(step.instance)));
+            answer(write, failed.map_or(Ok(&mut out), |step| Err(step.instance)));
         }
     }
 }

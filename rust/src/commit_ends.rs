@@ -4,7 +4,7 @@ use crate::commit::{Commit, Stage, Unsettled, Write};
 use crate::count::count_down;
 use crate::instance;
 use crate::lane::{self, Expect};
-use crate::multi::split;
+use crate::multi::{Queued, words};
 use crate::reply::error;
 use crate::shared::{Mail, ToCoordinator};
 use crate::worker::Worker;
@@ -41,7 +41,9 @@ impl Worker {
         let commit = self.end_commit(key);
         commit.answers(|write, reply| match reply {
             Ok(reply) => self.answer_write(write, reply),
-            Err(instance) => self.answer_write(write, &error(&instance::incomplete(instance))),
+            Err(instance) => {
+                self.answer_write(write, &mut error(&instance::incomplete(instance)));
+            }
         });
         if let Some(failed) = commit.parts.iter().position(|part| part.has_failed) {
             let keys = commit.locks(|part| part.has_failed); // the others are as they shall be
@@ -75,15 +77,16 @@ impl Worker {
             }
             behind.push((expect, 0, Vec::new()));
             let Some(place) = self.give_back(expect) else { continue };
+            let length = raw.len();
             let (args, queued) = match rows {
-                None => (split(&raw, 1).pop().unwrap_or_default(), None),
+                None => (words(&raw), None),
                 Some(rows) => {
-                    let queued = split(&raw, rows.len());
+                    let queued = Queued { commands: raw, count: rows.len() };
                     self.clients[place].session.queued_rows = rows;
                     (vec![b"EXEC".to_vec()], Some(queued))
                 }
             };
-            self.give_to_coordinator(place, raw.len(), args, queued);
+            self.give_to_coordinator(place, length, args, queued);
         }
         for (expect, count, more) in behind {
             self.take_again(expect, count, more);
@@ -93,8 +96,8 @@ impl Worker {
     /// It may have run or not.
     fn doubt_commit(&mut self, key: usize) {
         let commit = self.end_commit(key);
-        let reply = error(&instance::lost(commit.first, true));
-        commit.writes.iter().for_each(|write| self.answer_write(write, &reply));
+        let mut reply = error(&instance::lost(commit.first, true));
+        commit.writes.iter().for_each(|write| self.answer_write(write, &mut reply));
         self.shared.doubt_lock(commit.token, commit.locks(|_| true), commit.first);
         self.leave_to_coordinator(&commit, Some(commit.token));
     }
@@ -187,7 +190,7 @@ impl Worker {
         self.unlock(token);
     }
 
-    fn answer_write(&mut self, write: &Write, reply: &[u8]) {
+    fn answer_write(&mut self, write: &Write, reply: &mut Vec<u8>) {
         if let Some(rows) = &write.rows {
             self.tally.executed(rows, reply);
         }

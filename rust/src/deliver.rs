@@ -21,6 +21,9 @@ const OUT_KEEP: usize = 4 * 1024;
 /// Buffers in the pool, and their largest size.
 const POOL_BUFFERS: usize = 64;
 const POOL_LARGEST: usize = 1024 * 1024;
+/// So many times what is left must be written before that is moved to the front, which nobody should
+/// wait for.
+const TRIM_AFTER: usize = 8;
 
 impl Worker {
     /// Reads every ready lane once, and hands out the replies.
@@ -141,7 +144,7 @@ impl Worker {
                         self.tally.failed(*row as usize, &self.merged);
                     }
                     client.held -= before;
-                    client.put(expect.sequence, &self.merged);
+                    client.put_from(expect.sequence, &mut self.merged);
                     self.merged.clear();
                     self.merged.shrink_to(BUFFER_KEEP);
                 } else {
@@ -378,7 +381,7 @@ impl Worker {
                     self.pool.push(buffer);
                 }
             }
-        } else if client.sent > POOL_LARGEST && client.sent >= client.pending() {
+        } else if client.sent > POOL_LARGEST && client.sent >= TRIM_AFTER * client.pending() {
             client.out.drain(..client.sent);
             client.out.shrink_to(2 * client.out.len());
             client.sent = 0;

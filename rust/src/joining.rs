@@ -18,6 +18,10 @@ use std::sync::Arc;
 
 /// Bytes; a longer write is left to the coordinator: it is kept, several times, until it is done.
 const LENGTH_MOST: usize = 128 * 1024 * 1024;
+/// Bytes of a write from which on its words are looked at, and bytes of a word that is long. To copy
+/// such words several times would hold up everybody here; the coordinator does not copy them.
+const LOOKED_AT: usize = 1024 * 1024;
+const LONG_WORD: usize = 16 * 1024;
 /// Its record, which is one argument, may be so many times as long (a key is in it twice, and each
 /// command of a transaction has its SELECT), besides those of the others that have joined.
 const RECORD_TIMES: usize = 4;
@@ -35,7 +39,9 @@ impl Worker {
         let mut owners = std::mem::take(&mut self.owners);
         let whole = Whole::new(row, args, self.db(place), shared, &mut owners);
         let taken = match row.parts.zip(whole) {
-            Some((merge, whole)) if self.may_commit(place, args.raw.len(), whole.owners) => {
+            Some((merge, whole))
+                if self.may_commit(place, args.raw.len(), args.len(), whole.owners) =>
+            {
                 self.join(place, row, merge, whole)
             }
             _ => self.route_to_coordinator(place, args),
@@ -149,7 +155,7 @@ impl Worker {
             let first = whole.owners.iter().copied().min().unwrap_or(u16::MAX);
             whole.owners.iter().any(|&owner| owner != first)
                 && self.goes_on(place).is_some()
-                && self.may_commit(place, args.raw.len(), whole.owners)
+                && self.may_commit(place, args.raw.len(), args.len(), whole.owners)
         });
         if let Some(whole) = joins {
             self.clients[place].last_command = found;
@@ -184,7 +190,9 @@ impl Worker {
         let of_key = |(db, key, _): &(u32, Vec<u8>, bool)| shared.placement.instance(*db, key);
         let owners: Vec<u16> = multi.keys.iter().map(of_key).collect();
         let first = owners.iter().copied().min();
-        let Some(first) = first.filter(|_| self.may_commit(place, multi.size(), &owners)) else {
+        let Some(first) =
+            first.filter(|_| self.may_commit(place, multi.size(), 2 * multi.rows.len(), &owners))
+        else {
             return Err(multi);
         };
         let expect = self.owe_commit(place);
@@ -206,15 +214,17 @@ impl Worker {
         Ok(())
     }
 
-    /// True if everything about a write is ordinary.
-    fn may_commit(&self, place: usize, length: usize, owners: &[u16]) -> bool {
+    /// True if everything about a write is ordinary: of so many bytes, and about so many words.
+    fn may_commit(&self, place: usize, length: usize, words: usize, owners: &[u16]) -> bool {
         let is_prompt = |&owner: &u16| {
             let instance = usize::from(owner);
             matches!(self.instances.get(instance), Some(InstanceState::Ready(_)))
                 && !self.commits.is_late(instance, self.now)
         };
         let room = self.shared.settings.argument_limit().saturating_sub(BYTES_MOST);
+        let has_long_words = length > LOOKED_AT && length / words.max(1) > LONG_WORD;
         length <= LENGTH_MOST.min(room / RECORD_TIMES)
+            && !has_long_words
             && self.may_run_here(place)
             && !self.shared.tells_events()
             && owners.iter().all(is_prompt)

@@ -237,10 +237,10 @@ impl Worker {
     /// What a wish has taken, if anything.
     fn took(&mut self, key: usize, number: usize, found: Option<Vec<u8>>) {
         let wish = &mut self.looks.running[key].wishes[number];
-        if let Some(found) = found {
+        if let Some(mut found) = found {
             let expect = wish.expect;
             self.counters.unwaited += 1;
-            self.answer_owed(expect, &found);
+            self.answer_owed(expect, &mut found);
             self.end_wish(key, number);
         } else if wish.attempt.is_refused || self.take_next(key, number).is_none() {
             self.leave_wish(key, number);
@@ -264,7 +264,7 @@ impl Worker {
                         let wish = &look.wishes[number];
                         let expect = wish.expect;
                         look.lost.push((serial, wish.order[wish.tried - 1]));
-                        self.answer_owed(expect, &error(&instance::lost(instance, true)));
+                        self.answer_owed(expect, &mut error(&instance::lost(instance, true)));
                         self.end_wish(key, number);
                     } else {
                         self.leave_wish(key, number);

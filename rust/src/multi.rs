@@ -14,7 +14,7 @@ use crate::instance;
 use crate::keys;
 use crate::pubsub::Verb;
 use crate::reach::Reach;
-use crate::request::{Args, Cut, Limits, Request};
+use crate::request::{Args, with_args};
 use crate::route::{Owner, has_special_word, owner, push_args};
 use crate::shared::Shared;
 use crate::split::Whole;
@@ -42,6 +42,13 @@ pub struct Multi {
     pub(crate) keys: Vec<(u32, Vec<u8>, bool)>,
     /// A command waits while CLIENT PAUSE holds writes back, and so will EXEC.
     pub(crate) may_replicate: bool,
+}
+
+/// Commands for EXEC, in canonical form, one behind the other, and how many.
+#[derive(Debug, Default)]
+pub struct Queued {
+    pub(crate) commands: Vec<u8>,
+    pub(crate) count: usize,
 }
 
 /// A transaction on its way to one instance.
@@ -206,11 +213,12 @@ impl Worker {
             }
             let joined = if is_plain { self.join_with(place, multi) } else { Err(multi) };
             let Err(multi) = joined else { return Taken::Yes };
-            let queued = (!multi.is_spoilt).then(|| split(&multi.commands, multi.rows.len()));
-            if queued.is_some() && self.is_monitored() {
+            if !multi.is_spoilt && self.is_monitored() {
                 self.show_queued_later(place, &multi.commands);
             }
-            self.clients[place].session.queued_rows = multi.rows;
+            let Multi { commands, rows, is_spoilt, .. } = *multi;
+            let queued = (!is_spoilt).then_some(Queued { commands, count: rows.len() });
+            self.clients[place].session.queued_rows = rows;
             self.send_to_coordinator(place, args, queued);
             return Taken::Yes;
         }
@@ -288,18 +296,7 @@ fn has_parts(row: &Row, args: Args, db: u32, shared: &Shared) -> bool {
     row.parts.is_some() && Whole::new(row, args, db, shared, &mut Vec::new()).is_some()
 }
 
-/// Commands apart, for the coordinator.
-pub(crate) fn split(mut rest: &[u8], count: usize) -> Vec<Vec<Vec<u8>>> {
-    let mut commands = Vec::with_capacity(count);
-    let mut request = Request::default();
-    while let Ok(Cut::Complete(length)) = request.cut(rest, Limits::NONE) {
-        let args = request.args(&rest[..length]);
-        commands.push(args.iter().map(<[u8]>::to_vec).collect());
-        request.reset();
-        rest = &rest[length..];
-        if rest.is_empty() {
-            break;
-        }
-    }
-    commands
+/// The words of one command, for the coordinator.
+pub(crate) fn words(command: &[u8]) -> Vec<Vec<u8>> {
+    with_args(command, |args| args.iter().map(<[u8]>::to_vec).collect()).unwrap_or_default()
 }

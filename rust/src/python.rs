@@ -36,6 +36,7 @@ mod convert;
 mod facts;
 mod letters;
 mod lines;
+mod long;
 mod placement;
 mod pubsub;
 mod replies;
@@ -56,9 +57,10 @@ use letters::{
     letter_to_python, note_denied,
 };
 use lines::Lines;
+use long::{Packed, Pieces, copied};
 use placement::PyPlacement;
 use pubsub::{Interest, Said, Subscribe, Subscribed, Upstreams};
-use replies::{Replies, elements, pack_all};
+use replies::{Replies, bounds, elements, is_reply};
 use rows::CommandRow;
 use scripts::{KnownScripts, Overdue, Strayed};
 use thread::start_thread;
@@ -69,16 +71,12 @@ use tracking::Trackers;
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, Heard, Left, Logged, Proxy, Ran, Replies, SentTooMuch, Stopped, Tally,
-        build_profile, denied, elements, glob_matches, is_our_channel, is_our_name, is_record,
-        note_denied, our_prefix, pack_all, record_prefix, slot, unique_name,
-    };
-    #[pymodule_export]
-    use super::{FinishedCommits, KnownScripts, Locked, Overdue, PyLockTable, Strayed, Unsettled};
-    #[pymodule_export]
-    use super::{
-        Interest, Lines, PyPlacement, Said, Subscribe, Subscribed, Trackers, Upstreams,
-        WorkerCommits,
+        ClientList, Command, FinishedCommits, Heard, Interest, KnownScripts, Left, Lines, Locked,
+        Logged, Overdue, Packed, Pieces, Proxy, PyLockTable, PyPlacement, Ran, Replies, Said,
+        SentTooMuch, Stopped, Strayed, Subscribe, Subscribed, Tally, Trackers, Unsettled,
+        Upstreams, WorkerCommits, bounds, build_profile, denied, elements, glob_matches,
+        is_our_channel, is_our_name, is_record, is_reply, note_denied, our_prefix, record_prefix,
+        slot, unique_name,
     };
     #[pymodule_export]
     use crate::client_info::ClientInfo;
@@ -199,15 +197,16 @@ impl Proxy {
     #[pyo3(signature = (command, data, db=None, watching=None, monitoring=false))]
     fn reply(
         &self,
+        py: Python,
         command: &Command,
-        data: Vec<u8>,
+        data: &[u8],
         db: Option<u32>,
         watching: Option<bool>,
         monitoring: bool,
     ) {
-        let key = command.key();
+        let (key, reply) = (command.key(), copied(py, data));
         if let Some(door) = self.shared.doors.get(key.worker) {
-            door.mailbox.post(Mail::Reply(key, data, Change { db, watching, monitoring }));
+            door.mailbox.post(Mail::Reply(key, reply, Change { db, watching, monitoring }));
         }
     }
 

@@ -108,6 +108,13 @@ impl<'a> Args<'a> {
         &self.raw[start as usize..end as usize]
     }
 
+    /// Where argument `index` stands in `raw`, if it did not come inline.
+    #[cfg(feature = "python")]
+    pub(crate) fn range(&self, index: usize) -> Range<usize> {
+        let (start, end) = self.request.args[index];
+        start as usize..end as usize
+    }
+
     /// Arguments `range`, which may not begin with the first, as they stand in `raw`; `None` if
     /// they came inline.
     fn bulks(&self, range: &Range<usize>) -> Option<&'a [u8]> {
@@ -352,6 +359,12 @@ pub fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     push_header(out, b'$', bytes.len());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends what stands before so many bytes.
+#[cfg(feature = "python")]
+pub(crate) fn push_bulk_head(out: &mut Vec<u8>, length: usize) {
+    push_header(out, b'$', length);
 }
 
 fn push_header(out: &mut Vec<u8>, kind: u8, count: usize) {

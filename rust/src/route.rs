@@ -6,6 +6,7 @@ use crate::command::{Route, Row};
 use crate::forward::Taken;
 use crate::instance::InstanceState;
 use crate::merge::{Merge, Merging};
+use crate::multi::Queued;
 use crate::number::push_u64;
 use crate::reach::Reach;
 use crate::request::{Args, push_array, push_bulk, push_command};
@@ -175,12 +176,7 @@ impl Worker {
     }
 
     /// Gives a command to the coordinator; nothing more is taken from this client until it answers.
-    pub(crate) fn send_to_coordinator(
-        &mut self,
-        place: usize,
-        args: Args,
-        queued: Option<Vec<Vec<Vec<u8>>>>,
-    ) {
+    pub(crate) fn send_to_coordinator(&mut self, place: usize, args: Args, queued: Option<Queued>) {
         let letter = ToCoordinator::Command {
             key: self.key(place),
             info: Box::new(ClientInfo { query_bytes: args.raw.len(), ..self.describe(place) }),

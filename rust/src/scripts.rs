@@ -10,7 +10,7 @@ use crate::group::Group;
 use crate::guard;
 use crate::keys;
 use crate::lane::Expect;
-use crate::multi::split;
+use crate::multi::words;
 use crate::nonce::nonce;
 use crate::reply::Broken;
 use crate::request::Args;
@@ -232,7 +232,7 @@ impl Worker {
                     self.tally.saw_no_memory |= why.starts_with(b"-OOM ");
                     self.script_not_run(expect, &block.command);
                 }
-                Outcome::Malformed(told) => self.answer_owed(expect, &told),
+                Outcome::Malformed(mut told) => self.answer_owed(expect, &mut told),
                 Outcome::Strayed(log) => {
                     let log = self.lanes.received.after(place, start)[log].to_vec();
                     self.script_strayed(expect, &block.script, block.guard, log);
@@ -260,7 +260,7 @@ impl Worker {
     /// The coordinator runs what has not run here, and finds the words or another way.
     fn script_not_run(&mut self, expect: Expect, command: &[u8]) {
         let Some(place) = self.give_back(expect) else { return };
-        let args = split(command, 1).pop().unwrap_or_default();
+        let args = words(command);
         self.give_to_coordinator(place, command.len(), args, None);
     }
 

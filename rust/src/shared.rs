@@ -16,6 +16,7 @@ use crate::lane::State;
 use crate::lock::Lock;
 use crate::lock_table::LockTable;
 use crate::mailbox::Mailbox;
+use crate::multi::Queued;
 use crate::net::Peer;
 use crate::placement::Placement;
 use crate::pubsub::Refused;
@@ -267,7 +268,7 @@ pub enum ToCoordinator {
         /// The command.
         args: Vec<Vec<u8>>,
         /// EXEC: what was queued; `None` if that was refused.
-        queued: Option<Vec<Vec<Vec<u8>>>>,
+        queued: Option<Queued>,
         /// The lock under which it runs, inside EXEC.
         token: Option<u64>,
         /// May it run? Answer with `Mail::Verdict`.

@@ -1,9 +1,10 @@
 //! Commands that a worker has begun with, and their clients: answered after all, or handed over to the
 //! coordinator.
 
-use crate::client::{Closing, Gate, Owed};
+use crate::client::{Client, Closing, Gate, Owed, UNREAD_LIMIT};
 use crate::client_info::ClientInfo;
 use crate::lane::Expect;
+use crate::multi::Queued;
 use crate::pause;
 use crate::reply::is_error;
 use crate::shared::{Change, ClientKey, ToCoordinator};
@@ -27,7 +28,7 @@ impl Worker {
     }
 
     /// Answers a command that was taken: all before it were answered.
-    pub(crate) fn answer_owed(&mut self, expect: Expect, reply: &[u8]) {
+    pub(crate) fn answer_owed(&mut self, expect: Expect, reply: &mut Vec<u8>) {
         let place = expect.client as usize;
         let Some(client) = self.clients.get_mut(place) else { return };
         if client.generation != expect.generation {
@@ -38,7 +39,8 @@ impl Worker {
         {
             self.tally.failed(owed.row() as usize, reply);
         }
-        client.put(expect.sequence, reply);
+        client.put_from(expect.sequence, reply);
+        client.settle(&self.lanes.received);
         self.open_gate(place);
         self.mark_dirty(place);
     }
@@ -80,7 +82,7 @@ impl Worker {
         place: usize,
         length: usize,
         args: Vec<Vec<u8>>,
-        queued: Option<Vec<Vec<Vec<u8>>>>,
+        queued: Option<Queued>,
     ) {
         let info = ClientInfo { query_bytes: length, ..self.describe(place) };
         self.shared.coordinator.post(ToCoordinator::Command {
@@ -141,5 +143,25 @@ impl Worker {
             self.open_gate(key.place);
             self.mark_dirty(key.place);
         }
+    }
+}
+
+impl Client {
+    /// Puts a reply where it is owed; a long one is taken, and is still to be settled.
+    pub(crate) fn put_from(&mut self, sequence: u32, reply: &mut Vec<u8>) {
+        if reply.len() > UNREAD_LIMIT {
+            self.hold(sequence, std::mem::take(reply));
+        } else {
+            self.put(sequence, reply);
+        }
+    }
+}
+
+/// Appends a reply; a long one is not copied, if nothing stands before it.
+pub(crate) fn append(out: &mut Vec<u8>, reply: &mut Vec<u8>) {
+    if out.is_empty() && reply.len() > UNREAD_LIMIT {
+        std::mem::swap(out, reply);
+    } else {
+        out.extend_from_slice(reply);
     }
 }

@@ -16,7 +16,7 @@ use crate::forward::Taken;
 use crate::keys;
 use crate::lane::Expect;
 use crate::lock::Fingerprint;
-use crate::multi::split;
+use crate::multi::words;
 use crate::reach::Reach;
 use crate::reply::{aggregate, is_error, is_null};
 use crate::request::{Args, with_args};
@@ -140,7 +140,7 @@ impl Worker {
         let Some(place) = self.give_back(expect) else { return };
         let row = self.shared.table.row(self.clients[place].last_command);
         with_args(command, |args| self.shared.waited.coming(self.db(place), row, args));
-        let args = split(command, 1).pop().unwrap_or_default();
+        let args = words(command);
         self.give_to_coordinator(place, command.len(), args, None);
     }
 }

@@ -10,6 +10,7 @@
 use crate::client::{Client, Gate};
 use crate::command::{Route, Row, Verb};
 use crate::forward::Taken;
+use crate::multi::Queued;
 use crate::request::Args;
 use crate::route::{Owner, has_special_word, owner};
 use crate::shared::{ClientKey, Mail, Shared, ToCoordinator};
@@ -199,7 +200,7 @@ impl Worker {
             key: self.key(place),
             info: Box::new(self.describe(place)),
             args: args.iter().map(<[u8]>::to_vec).collect(),
-            queued: is_queued.then(Vec::new),
+            queued: is_queued.then(Queued::default),
             token: executing,
             is_question: true,
         };

@@ -231,6 +231,9 @@ class Command:
     @property
     def is_question(self) -> bool:
         """May it run? ``Proxy.judge`` answers."""
+    @property
+    def long(self) -> list[tuple[list[bytes], int, Pieces]]:
+        """Words that are still to be put in their places: the list, the index, the word."""
 
 @final
 class Strayed:
@@ -566,10 +569,38 @@ class Replies:
     def __new__(cls, pushes: bool = False) -> Replies: ...
     def feed(self, data: bytes) -> None:
         """Add what was read."""
-    def take(self, count: int) -> list[bytes]:
+    def take(self, count: int) -> list[bytes | Pieces]:
         """Take so many complete replies, or as many as there are; raises ValueError."""
-    def next(self) -> bytes | None:
+    def next(self) -> bytes | Pieces | None:
         """Take the next complete reply, as it came; raises ValueError if it cannot be one."""
+    def until(self, mark: bytes) -> bytes | Pieces | None:
+        """Take what comes before a mark, once that has come, and drop the mark."""
+    def has(self, text: bytes) -> bool:
+        """Whether this is in what has come and was not taken."""
+    def __len__(self) -> int:
+        """How many bytes have come that were not taken."""
+
+@final
+class Pieces:
+    """Something long, piece by piece: nobody need wait until all of it is copied."""
+
+    def __iter__(self) -> Pieces: ...
+    def __next__(self) -> bytes: ...
+
+@final
+class Packed:
+    """Commands in canonical form, behind a head; long words are not copied."""
+
+    def __new__(
+        cls, commands: Sequence[Sequence[bytes | Packed]], head: bytes | None = None
+    ) -> Packed:
+        """A word that is packed itself is the bytes of that."""
+    def __len__(self) -> int:
+        """How many bytes."""
+    def __bytes__(self) -> bytes:
+        """All of them."""
+    def part(self, begin: int, length: int) -> bytes:
+        """So many bytes from there on, or as many as there are."""
 
 @final
 class Upstreams:
@@ -696,11 +727,14 @@ class Placement:
     def part(self, key: bytes) -> tuple[int, int, int | None]:
         """Tell begin and end of what decides about a key, and the number of the rule."""
 
-def pack_all(commands: Sequence[Sequence[bytes]]) -> bytes:
-    """Put many commands in canonical form."""
-
 def elements(reply: bytes) -> list[bytes]:
     """Split an array, set or map into its elements, as they came; raises ValueError."""
+
+def bounds(reply: bytes) -> list[tuple[int, int]]:
+    """Tell where each of these begins and ends; others may go on meanwhile."""
+
+def is_reply(text: bytes) -> bool:
+    """Whether this is one reply, and nothing else."""
 
 def build_profile() -> str:
     """Say "release" or "debug"."""

@@ -2,14 +2,18 @@
 
 use super::Proxy;
 use super::commits::{Finished, Locked, Unsettled};
+use super::long::{PIECE, Pieces};
 use super::pubsub::{Interest, Said, Subscribe, Subscribed};
 use super::scripts::{Overdue, Strayed};
 use crate::client_info::ClientInfo;
 use crate::ears;
+use crate::multi::Queued;
+use crate::request::{Cut, Limits, Request};
 use crate::shared::{ClientKey, ToCoordinator};
 use crate::upstreams;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
+use std::sync::Arc;
 
 /// A command for the coordinator.
 #[pyclass(frozen, get_all)]
@@ -23,6 +27,8 @@ pub(super) struct Command {
     pub(super) queued: Option<Py<PyList>>,
     pub(super) token: Option<u64>,
     pub(super) is_question: bool,
+    /// Words that are still to be put in their places: list, index, the word.
+    pub(super) long: Vec<(Py<PyList>, usize, Py<Pieces>)>,
 }
 
 impl Command {
@@ -112,18 +118,22 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
         }
         ToCoordinator::Command { key, info, args, queued, token, is_question } => {
             let info = Py::new(py, *info)?;
-            let args = words_to_python(py, &args)?;
-            let queued = queued.map(|queued| {
-                let commands = queued.iter().map(|args| words_to_python(py, args));
-                PyList::new(py, commands.collect::<PyResult<Vec<_>>>()?).map(Bound::unbind)
-            });
-            let queued = queued.transpose()?;
+            let mut long = Vec::new();
+            let (list, missing) = words_to_python(py, args.iter().map(Vec::as_slice))?;
+            let mut words = args;
+            for at in missing {
+                let word = std::mem::take(&mut words[at]);
+                let all = 0..word.len();
+                let pieces = Pieces::new(Arc::new(word), all);
+                long.push((list.clone_ref(py), at, Py::new(py, pieces)?));
+            }
+            let args = list;
+            let queued =
+                queued.map(|queued| queued_to_python(py, queued, &mut long)).transpose()?;
             let (worker, place, generation) = (key.worker, key.place, key.generation);
-            Py::new(
-                py,
-                Command { worker, place, generation, info, args, queued, token, is_question },
-            )?
-            .into_any()
+            let command =
+                Command { worker, place, generation, info, args, queued, token, is_question, long };
+            Py::new(py, command)?.into_any()
         }
         ToCoordinator::Logged => Py::new(py, Logged {})?.into_any(),
         ToCoordinator::SentTooMuch(info) => {
@@ -175,9 +185,47 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
     })
 }
 
-fn words_to_python(py: Python, words: &[Vec<u8>]) -> PyResult<Py<PyList>> {
-    let words = words.iter().map(|word| PyBytes::new(py, word));
-    PyList::new(py, words).map(Bound::unbind)
+/// A list of words, and the places in it of those that are long, and missing.
+fn words_to_python<'a>(
+    py: Python,
+    words: impl ExactSizeIterator<Item = &'a [u8]>,
+) -> PyResult<(Py<PyList>, Vec<usize>)> {
+    let mut missing = Vec::new();
+    let words = words.enumerate().map(|(at, word)| {
+        let is_long = word.len() > PIECE;
+        if is_long {
+            missing.push(at);
+        }
+        PyBytes::new(py, if is_long { b"" } else { word })
+    });
+    let list = PyList::new(py, words)?.unbind();
+    Ok((list, missing))
+}
+
+fn queued_to_python(
+    py: Python,
+    Queued { commands, count }: Queued,
+    long: &mut Vec<(Py<PyList>, usize, Py<Pieces>)>,
+) -> PyResult<Py<PyList>> {
+    let commands = Arc::new(commands);
+    let (mut lists, mut at) = (Vec::with_capacity(count), 0);
+    let mut request = Request::default();
+    while let Ok(Cut::Complete(length)) = request.cut(&commands[at..], Limits::NONE) {
+        let args = request.args(&commands[at..at + length]);
+        let (list, missing) = words_to_python(py, args.iter())?;
+        for index in missing {
+            let range = args.range(index);
+            let pieces = Pieces::new(Arc::clone(&commands), at + range.start..at + range.end);
+            long.push((list.clone_ref(py), index, Py::new(py, pieces)?));
+        }
+        lists.push(list);
+        request.reset();
+        at += length;
+        if at == commands.len() {
+            break;
+        }
+    }
+    PyList::new(py, lists).map(Bound::unbind)
 }
 
 fn left_to_python(py: Python, key: ClientKey, is_gone: bool) -> PyResult<Py<PyAny>> {

@@ -10,14 +10,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import astuple
 
 from threadis import _core, control, ours, placement, resp
 from threadis.commands import FLUSHES, SCRIPTS, Row
-from threadis.coordinator import garbage, keyspace, modules
+from threadis.coordinator import garbage, keyspace, long, modules
 from threadis.coordinator.acl import Acl
 from threadis.coordinator.acl_file import AclFile
-from threadis.coordinator.answer import INTERNAL_ERROR, Answer, Handler, Reply
+from threadis.coordinator.answer import INTERNAL_ERROR, Handler, Reply, send
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.callers import Callers
@@ -257,6 +256,7 @@ class Coordinator:
         began = time.monotonic()
         reply: Reply = INTERNAL_ERROR
         try:
+            await long.complete(command)
             with garbage.of_a_command(len(command.args) + len(command.queued or ())):
                 reply = await self._answer(command, name)
             await self._follow_up(command, name, reply, began)
@@ -268,10 +268,7 @@ class Coordinator:
             self._departures.end(command)
             if name in TYPES:
                 self._core.arrived(command)
-            if isinstance(reply, Answer):
-                self._core.reply(command, *astuple(reply))
-            elif reply is not None:
-                self._core.reply(command, reply)
+            await send(self._core, command, reply)
 
     async def _answer(self, command: _core.Command, name: str) -> Reply:
         """Find a command's reply."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from threadis import _core, resp
-from threadis.coordinator import scarcity, streams
+from threadis.coordinator import long, scarcity, streams
 from threadis.coordinator.alarms import Alarms, Place
 from threadis.coordinator.departures import LEFT, has_hung_up
 from threadis.coordinator.execution import Execution
@@ -141,7 +141,7 @@ class Attempts:
             exec_ = (await self.raw(index, [[b"MULTI"], *asked, [b"EXEC"]], db, kind))[-1]
             if not exec_.startswith(b"*"):
                 return None
-            replies = _core.elements(exec_)
+            replies = await long.elements(exec_)
             before, behind = replies[: -len(look)], replies[-len(look) :]
             found, is_left = before[bool(first) + len(looks)], behind[len(looks)]
             self._own_reads.note(index, [type_, type_], [found, is_left])
@@ -266,11 +266,12 @@ class Attempts:
         if is_refused and scarcity.tells([words], kind.resp):
             block = [scarcity.block([[b"TYPE", key], scarcity.at_once(words)], kind.resp)]
             replies = await self.raw(index, block, db, kind)
-            found, reply = scarcity.results(replies[0], []) or (b"+none\r\n", replies[0])
+            results = await scarcity.results(replies[0], [])
+            found, reply = results or (b"+none\r\n", replies[0])
             self._own_reads.note(index, [[b"TYPE"]], [found])
             return value(found), scarcity.as_waited(words, reply, kind.resp)
         if not replies[-1].startswith(b"*"):
             return b"", replies[-2] if replies[-2].startswith(b"-") else replies[-1]
-        inside = _core.elements(replies[-1])
+        inside = await long.elements(replies[-1])
         self._own_reads.note(index, [[b"TYPE"]], [inside[len(looks)]])
         return value(inside[len(looks)]), inside[-1]

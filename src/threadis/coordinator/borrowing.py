@@ -15,11 +15,12 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from threadis import ours, resp
-from threadis.coordinator import fenced, scarcity
+from threadis.coordinator import fenced, long, scarcity
 from threadis.coordinator.events import telling
-from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, values
+from threadis.coordinator.links import Kind, Link, LinkError, Links, Words
 from threadis.coordinator.offload import offload
 from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.phases import Part, RefusedError
@@ -105,7 +106,10 @@ class Borrowing:
     async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
         questions = await offload(len(keys), _questions, keys)
         replies = await self._own_reads.ask(index, questions, db=db)
-        return await offload(len(keys), _copies, keys, replies)
+        refused = next((reply for reply in replies if reply.startswith(b"-")), None)
+        if refused is not None:  # it is loading, say
+            raise RefusedError(refused)
+        return await offload(len(keys), _copies, keys, await long.values(replies))
 
     async def evaluate(
         self,
@@ -140,7 +144,7 @@ class Borrowing:
         before, after = _around(copies, written)
         scarce = scarcity.block([*before, *commands, *after], link.kind.resp)
         reply = (await link.ask(scarce, wait=None))[0]
-        results = scarcity.results(reply, [*before, *commands])
+        results = await scarcity.results(reply, [*before, *commands])
         if results is None:
             raise RefusedError(reply)
         end = len(before) + len(commands)
@@ -148,7 +152,7 @@ class Borrowing:
         self._own_reads.note(
             link.index, [*before, *after], [*results[: len(before)], *results[end:]]
         )
-        return _outcome(copies, written, results[: len(before)], replies, results[end:])
+        return await _outcome(copies, written, results[: len(before)], replies, results[end:])
 
     async def evaluate_on(
         self,
@@ -195,7 +199,7 @@ class Borrowing:
         if sweeps and new[0].startswith(b"-"):  # it was killed, say
             await self.clean(link.index)
             raise RefusedError(new[0])
-        return await offload(size, _outcome, copies, written, old, replies, new, sweeps=sweeps)
+        return await _outcome(copies, written, old, replies, new, sweeps=sweeps)
 
     async def _evaluate_scarcely(
         self,
@@ -214,7 +218,7 @@ class Borrowing:
         restores, dumps = first[: len(copies)], first[len(copies) :]
         made = (await link.ask(scarcity.block(restores, link.kind.resp)))[0]
         try:
-            restored = scarcity.results(made, [])
+            restored = await scarcity.results(made, [])
             if restored is None:
                 raise RefusedError(made)
             answers = await fenced.ask(
@@ -231,7 +235,7 @@ class Borrowing:
         replies = [*answers.before[len(dumps) :], answers.reply, *answers.after[: len(after)]]
         old, new = [*restored, *answers.before[: len(dumps)]], answers.after[len(after) :]
         self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
-        return _outcome(copies, written, old, replies, new, sweeps=sweeps)
+        return await _outcome(copies, written, old, replies, new, sweeps=sweeps)
 
     def _note(
         self, index: int, asked: Iterable[Words], replies: Sequence[bytes], *, sweeps: bool
@@ -274,12 +278,9 @@ def _questions(keys: Mapping[bytes, bool]) -> list[Words]:
     return questions
 
 
-def _copies(keys: Mapping[bytes, bool], replies: list[bytes]) -> dict[bytes, Copy]:
-    """What it says; RefusedError if it does not: it is loading, say."""
-    refused = next((reply for reply in replies if reply.startswith(b"-")), None)
-    if refused is not None:
-        raise RefusedError(refused)
-    said = iter(values(replies))
+def _copies(keys: Mapping[bytes, bool], replies: Sequence[Any]) -> dict[bytes, Copy]:
+    """What it says."""
+    said = iter(replies)
     found = {}
     for key, reads in keys.items():
         expires = int(next(said))
@@ -307,16 +308,15 @@ def _around(
 Now = Mapping[bytes, tuple[bytes, int]]  # what keys are now, and when they expire
 
 
-def _now(copies: dict[bytes, Copy], written: Sequence[bytes], after: Sequence[bytes]) -> Now:
+def _now(written: Sequence[bytes], after: Sequence[Any]) -> Now:
     """What ``_around`` has found out behind the commands, without it having swept."""
     count = len(written)
-    found = zip(written, values(after[:count]), values(after[count : 2 * count]), strict=True)
+    found = zip(written, after[:count], after[count : 2 * count], strict=True)
     return {key: (dump, int(when)) for key, dump, when in found if dump is not None}
 
 
-def _swept(copies: dict[bytes, Copy], written: Sequence[bytes], after: Sequence[bytes]) -> Now:
+def _swept(copies: dict[bytes, Copy], said: Sequence[Any]) -> Now:
     """The same, with it having swept."""
-    (said,) = values(after)
     now = {}
     for key, dump, when in zip(said[::3], said[1::3], said[2::3], strict=True):
         exact = when
@@ -329,7 +329,7 @@ def _swept(copies: dict[bytes, Copy], written: Sequence[bytes], after: Sequence[
     return now
 
 
-def _outcome(
+async def _outcome(
     copies: dict[bytes, Copy],
     written: Sequence[bytes],
     before: Sequence[bytes],
@@ -343,9 +343,18 @@ def _outcome(
     refused = next((reply for reply in restored if reply.startswith(b"-")), None)
     if refused is not None:
         raise RefusedError(refused)
+    old, new = await long.values(dumps), await long.values(after)
+    size = len(copies) + len(written)
+    now = _swept(copies, new[0]) if sweeps else await offload(size, _now, written, new)
+    return Outcome(replies, await offload(size, _changes, copies, written, old, now))
+
+
+def _changes(
+    copies: dict[bytes, Copy], written: Sequence[bytes], dumps: Sequence[Any], now: Now
+) -> dict[bytes, Copy | None]:
+    """What has become of the keys that may have been written."""
     had = [key for key in written if key in copies]
-    old_values = dict(zip(had, values(dumps), strict=True))
-    now = (_swept if sweeps else _now)(copies, written, after)
+    old_values = dict(zip(had, dumps, strict=True))
     changes: dict[bytes, Copy | None] = {}
     for key in written:
         old, (new, when) = old_values.get(key), now.get(key, (None, GONE))
@@ -357,4 +366,4 @@ def _outcome(
                 changes[key] = None
         elif new != old or when != known:
             changes[key] = Copy(new, when)
-    return Outcome(replies, changes)
+    return changes

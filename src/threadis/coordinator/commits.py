@@ -182,12 +182,12 @@ class Commits:
     async def _run_without_memory(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         block = scarcity.block(part, kind.resp)
         reply = (await self._links.raw(index, [block], db=db, kind=kind))[0]
-        return scarcity.results(reply, part) or results_in([], reply)
+        return await scarcity.results(reply, part) or await results_in([], reply)
 
     async def _run_one(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         commands = [[b"MULTI"], *part, [b"EXEC"]]
         replies = await self._links.raw(index, commands, db=db, kind=kind)
-        return results_in(replies[1:-1], replies[-1])
+        return await results_in(replies[1:-1], replies[-1])
 
     def _keep(
         self, lock: Lock, name: bytes, first: int, others: list[int], links: Iterable[Link]

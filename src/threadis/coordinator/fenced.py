@@ -18,7 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from threadis import _core, resp
-from threadis.coordinator.links import READ_MOST, BusyError, Link, UnknownOutcomeError, Words
+from threadis.coordinator.links import (
+    READ_MOST,
+    BusyError,
+    Link,
+    UnknownOutcomeError,
+    Words,
+    entire,
+)
+from threadis.coordinator.offload import cut
 
 MALFORMED = resp.error("ERR threadis: the script's reply was malformed")
 END = b"\r\n"
@@ -55,14 +63,14 @@ async def ask(
     link.send([b"MULTI"], *inside, [b"EXEC"])
     stream = _Stream(link)
     try:
-        lines = await stream.lines(len(inside) + 1)
-        if await stream.peek() != b"*":
-            said = await stream.line()
+        lines = [await stream.line() for _ in range(len(inside) + 1)]
+        said = await stream.line()
+        if not said.startswith(b"*"):
             refusal = next((line for line in lines if line.startswith(b"-")), said)
             if refusal.startswith(b"-OOM ") and not only_as_block:
                 return await _ask_without_memory(link, script, before, back, after)
             return Answers(refusal, [], [], refusal)
-        if await stream.line() != b"*%d\r\n" % len(inside):
+        if said != b"*%d\r\n" % len(inside):
             raise ValueError("not the reply to EXEC")
         return await _read(stream, nonce, len(before), len(back), len(after))
     except BaseException as error:
@@ -88,16 +96,15 @@ async def _ask_without_memory(
 
 
 async def _read(stream: "_Stream", nonce: bytes, before: int, back: int, after: int) -> Answers:
-    start = stream.at
-    found = await stream.find(b"$32\r\n" + nonce + END)
-    ours = _Cut(bytes(stream.data[start:found]))
-    first = ours.cut(before)
-    text = ours.rest()
-    for _ in range(back):
-        if not text.endswith(resp.OK):
-            raise ValueError("not ours any more")
-        text = text.removesuffix(resp.OK)
-    return Answers(_one(text), first, await stream.replies(after))
+    first = await stream.replies(before)
+    text = await stream.until(b"$32\r\n" + nonce + END)
+    end = len(text) - back * len(resp.OK)
+    if end < 0 or text[end:] != back * resp.OK:
+        raise ValueError("not ours any more")
+    reply = _one(await cut(text, 0, end) if back else text)
+    last = await stream.replies(after)
+    stream.end()
+    return Answers(reply, first, last)
 
 
 def _lost(link: Link, error: BaseException) -> BaseException:
@@ -113,54 +120,24 @@ def _one(text: bytes) -> bytes:
     """One reply of what a script has written; an error of several lines in one line."""
     if text[:1] in (b"-", b"+") and text.find(END) == len(text) - 2:
         return text
-    cut = _Cut(text)
-    try:
-        if len(cut.cut(1)[0]) == len(text):
-            return text
-    except ValueError:
-        pass
+    if _core.is_reply(text):
+        return text
     if text.startswith(b"-"):
         return text.strip().replace(b"\r", b" ").replace(b"\n", b" ") + END
     return MALFORMED
 
 
-class _Cut:
-    """Cuts replies off the front of some bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-        self._replies = _core.Replies()
-        self._replies.feed(data)
-
-    def cut(self, count: int) -> list[bytes]:
-        """Take some; ValueError if there are fewer."""
-        found = []
-        for _ in range(count):
-            reply = self._replies.next()
-            if reply is None:
-                raise ValueError("too few replies")
-            self._at += len(reply)
-            found.append(reply)
-        return found
-
-    def rest(self) -> bytes:
-        """Return what was not taken."""
-        return self._data[self._at :]
-
-
 class _Stream:
-    """What comes on a connection, as bytes."""
+    """What comes on a connection: replies, and what may be anything."""
 
     def __init__(self, link: Link, patience: float | None = None) -> None:
         self._reader = link.reader
         self._patience = patience
-        self.data = bytearray()
-        self.at = 0
+        self._replies = _core.Replies()
 
     async def _more(self) -> None:
         # Outside a block the nonce is refused, too, while another script runs too long.
-        is_busy = self._patience is not None and b"-BUSY " in self.data
+        is_busy = self._patience is not None and self._replies.has(b"-BUSY ")
         try:
             async with asyncio.timeout(self._patience if is_busy else None):
                 data = await self._reader.read(READ_MOST)
@@ -168,53 +145,30 @@ class _Stream:
             raise BusyError from None
         if not data:
             raise EOFError("the instance hung up")
-        self.data += data
+        self._replies.feed(data)
 
-    async def peek(self) -> bytes:
-        """Look at the next byte."""
-        while len(self.data) <= self.at:
+    async def until(self, mark: bytes) -> bytes:
+        """Wait for a mark and go behind it; what comes before it."""
+        while (found := self._replies.until(mark)) is None:
             await self._more()
-        return bytes(self.data[self.at : self.at + 1])
-
-    async def find(self, mark: bytes) -> int:
-        """Wait for a mark and go behind it; where it begins."""
-        begin = self.at
-        while (found := self.data.find(mark, begin)) < 0:
-            begin = max(self.at, len(self.data) - len(mark) + 1)
-            await self._more()
-        self.at = found + len(mark)
-        return found
+        return await entire(found)
 
     async def line(self) -> bytes:
         """Wait for one line, its end included."""
-        start = self.at
-        await self.find(END)
-        return bytes(self.data[start : self.at])
-
-    async def lines(self, count: int) -> list[bytes]:
-        """Wait for some lines."""
-        while self.data.count(END, self.at) < count:
-            await self._more()
-        found = [line + END for line in bytes(self.data[self.at :]).split(END, count)[:count]]
-        self.at += sum(map(len, found))
-        return found
+        return await self.until(END) + END
 
     async def replies(self, count: int) -> list[bytes]:
-        """Wait for the last replies; ValueError if there is more."""
-        replies = _core.Replies()
-        replies.feed(bytes(self.data[self.at :]))
+        """Wait for some replies; ValueError if these are none."""
         found: list[bytes] = []
-        length = len(self.data) - self.at
         while len(found) < count:
-            reply = replies.next()
+            reply = self._replies.next()
             if reply is None:
-                data = await self._reader.read(READ_MOST)
-                if not data:
-                    raise EOFError("the instance hung up")
-                length += len(data)
-                replies.feed(data)
+                await self._more()
             else:
-                found.append(reply)
-        if sum(map(len, found)) != length:
-            raise ValueError("more replies than commands")
+                found.append(await entire(reply))
         return found
+
+    def end(self) -> None:
+        """Raise ValueError if there is more."""
+        if len(self._replies):
+            raise ValueError("more replies than commands")

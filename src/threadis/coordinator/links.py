@@ -18,14 +18,18 @@ import hiredis
 from threadis import _core, control, ours
 from threadis.coordinator import sockets
 from threadis.coordinator.deadline import Deadline
+from threadis.coordinator.lease import Lease
+from threadis.coordinator.offload import whole
 
 TIMEOUT = 5.0  # seconds; a call that takes longer fails, unless its instance is at work
 READ_MOST = 1024 * 1024  # bytes; copies of large keys come in many pieces else
+WRITE_MOST = 256 * 1024  # bytes that a connection is given at once: what it does not take is copied
 GONE = (control.State.RESTARTING, control.State.FAILED)  # there is no process
 KEEP = 16  # idle connections to each instance, of each kind
 
 STRANGER = b""  # a connection that does not say who it is
 Words = Sequence[bytes]  # one command
+Packable = Sequence[bytes | _core.Packed]  # the same, with words that are packed already
 # True in what a client's command runs: it may not reach an instance that is being made ready.
 is_for_a_client: ContextVar[bool] = ContextVar("is_for_a_client", default=False)
 
@@ -65,7 +69,7 @@ class Limits:
 
     argument: int = 512 * 1024**2  # bytes; their ``proto-max-bulk-len``
 
-    def check(self, commands: Iterable[Words]) -> None:
+    def check(self, commands: Iterable[Packable]) -> None:
         """Raise TooLongError if one of them has an argument that is too long.
 
         What we make of clients' arguments (copies, records) may be longer than any of them.
@@ -93,10 +97,11 @@ class Link:
     id: int = 0  # as CLIENT LIST shows it
     db: int = 0
     is_spoilt: bool = False  # never to be used again
+    sender: asyncio.Task[None] | None = None  # sends what is long, piece by piece
     is_patient: bool = False  # waits for its instance also while that is taken for stopped
     guard: Any = None  # its user for scripts, see ``guard.Guard``
 
-    async def ask(self, *commands: Words, wait: float | None = TIMEOUT) -> list[bytes]:
+    async def ask(self, *commands: Packable, wait: float | None = TIMEOUT) -> list[bytes]:
         """Send commands, return their replies as they came; ``wait`` None waits for ever.
 
         Raises UnknownOutcomeError, and spoils the connection, if not all are answered.
@@ -104,21 +109,32 @@ class Link:
         self.send(*commands)
         return await self.receive(len(commands), wait)
 
-    def send(self, *commands: Words) -> None:
+    def send(self, *commands: Packable) -> None:
         """Send commands, whose replies must be received next."""
-        packed = pack(*commands)
+        packed = _core.Packed(commands)
         if len(packed) > self.limits.argument:
             self.limits.check(commands)
-        self.writer.write(packed)
+        self.writer.write(packed.part(0, WRITE_MOST))
+        if len(packed) > WRITE_MOST:
+            self.sender = asyncio.create_task(self._send_on(packed))
+
+    async def _send_on(self, packed: _core.Packed) -> None:
+        """Send the rest piece by piece; whoever waits for the replies hears what goes wrong."""
+        with contextlib.suppress(OSError):
+            for at in range(WRITE_MOST, len(packed), WRITE_MOST):
+                await self.writer.drain()
+                if self.is_spoilt:
+                    return
+                self.writer.write(packed.part(at, WRITE_MOST))
 
     async def receive(self, count: int, wait: float | None = TIMEOUT) -> list[bytes]:
         """Wait for so many replies; as ``ask``."""
         deadline = None if wait is None else Deadline(self.reader, self.pid, wait)
         try:
-            found = self.replies.take(count)
+            found: list[bytes] = []
             while len(found) < count:
                 found.append(await self.next_reply())
-                found += self.replies.take(count - len(found))
+                found += [await entire(one) for one in self.replies.take(count - len(found))]
             return found
         except BaseException as error:
             self.is_spoilt = True
@@ -132,7 +148,8 @@ class Link:
 
     def is_whole(self) -> bool:
         """Whether the next who asks is answered: it is not spoilt, nor was it told to give up."""
-        return not self.is_spoilt and self.reader.exception() is None
+        is_sent = self.sender is None or self.sender.done()
+        return is_sent and not self.is_spoilt and self.reader.exception() is None
 
     async def next_reply(self) -> bytes:
         """Wait for one reply; EOFError, OSError or ValueError if there is none to come."""
@@ -141,7 +158,7 @@ class Link:
             if not data:
                 raise EOFError("the instance hung up")
             self.replies.feed(data)
-        return reply
+        return await entire(reply)
 
     async def select(self, db: int) -> None:
         """Make this database the current one."""
@@ -248,7 +265,7 @@ class Links:
     async def raw(
         self,
         index: int,
-        commands: Iterable[Words],
+        commands: Iterable[Packable],
         *,
         db: int = 0,
         kind: Kind = Kind(),
@@ -272,7 +289,7 @@ class Links:
         """Open a connection that is the caller's own, to read and to close."""
         return await self._connect(self._reachable(index), kind)
 
-    def lease(self, index: int, kind: Kind = Kind(), db: int | None = None) -> "Lease":
+    def lease(self, index: int, kind: Kind = Kind(), db: int | None = None) -> Lease:
         """Lend a connection, in a database if one is named; spoil it (``is_spoilt``) if its state
         is not what it was.
         """
@@ -348,27 +365,14 @@ class Links:
         raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
 
 
-class Lease:
-    """A lent connection, for the length of an ``async with``."""
-
-    __slots__ = ("_db", "_index", "_kind", "_link", "_links")
-
-    def __init__(self, links: Links, index: int, kind: Kind, db: int | None) -> None:
-        self._links, self._index, self._kind, self._db = links, index, kind, db
-
-    async def __aenter__(self) -> Link:
-        self._link = await self._links.take(self._index, self._kind, self._db)
-        return self._link
-
-    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
-        if error is not None:
-            self._link.is_spoilt = True
-        self._links.give_back(self._link)
-
-
 def pack(*commands: Words) -> bytes:
     """Commands in canonical form."""
-    return _core.pack_all(commands)
+    return bytes(_core.Packed(commands))
+
+
+async def entire(reply: bytes | _core.Pieces) -> bytes:
+    """Put together what was too long to be handed over at once."""
+    return reply if isinstance(reply, bytes) else await whole(reply)
 
 
 def id_of(hello: Any) -> int:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import hiredis
 
-from threadis.coordinator import scarcity
+from threadis.coordinator import long, scarcity
 from threadis.coordinator.borrowing import NO_EXPIRY, Copy, check_size
 from threadis.coordinator.events import telling
-from threadis.coordinator.links import Kind, Words, value
+from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.locks import Lock
-from threadis.coordinator.offload import LARGE, offload
+from threadis.coordinator.offload import LARGE
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.table import Parsed
 
@@ -77,7 +77,7 @@ async def run(execution: "Execution", parsed: Parsed, db: int, kind: Kind, lock:
         names.remove(target.key)  # its value there is another one
     copies: dict[bytes, Copy] = {}
     for name, reply in zip(names, replies, strict=False):
-        members = await offload(len(reply) // 10, value, reply)
+        members = await long.value(reply)
         if isinstance(members, hiredis.ReplyError):
             raise RefusedError(reply)
         if members:

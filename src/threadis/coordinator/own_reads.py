@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from threadis import _core, resp
+from threadis import resp
+from threadis.coordinator import long
 from threadis.coordinator.events import Events
 from threadis.coordinator.links import Kind, Links, Words
 
@@ -96,7 +97,7 @@ class OwnReads:
             block: list[Words] = [[b"MULTI"], *before, *questions, *after, [b"EXEC"]]
             *_, reply = await send(index, block)
             is_refused = not reply.startswith(b"*")
-            inside = [reply] * (len(questions) + 2) if is_refused else _core.elements(reply)
+            inside = [reply] * (len(questions) + 2) if is_refused else await long.elements(reply)
             replies = inside[1:-1]
         else:
             replies = await send(index, list(questions))

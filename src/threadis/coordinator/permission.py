@@ -8,6 +8,7 @@ import logging
 import os
 
 from threadis import _core, ours, resp
+from threadis.coordinator import long
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.links import STRANGER, Kind, LinkError, Links, Words
 from threadis.coordinator.tightness import Tightness
@@ -41,6 +42,7 @@ class Permission:
         """May this command run?"""
         user = None
         try:
+            await long.complete(question)
             if question.args[0].lower() in (b"auth", b"hello"):
                 refusal, user = await self._login(question.args)
             else:

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import msgspec
 
-from threadis import _core, ours, resp
-from threadis.coordinator import owed, scarcity
-from threadis.coordinator.links import Link, LinkError, Links, Words
+from threadis import ours, resp
+from threadis.coordinator import long, owed, scarcity
+from threadis.coordinator.links import Link, LinkError, Links, Packable, Words
 from threadis.coordinator.offload import offload
 from threadis.coordinator.records import Prepared
 
@@ -48,9 +48,11 @@ class Phases:
         for index in links:
             part = list(parts[index])
             payload = await offload(len(part), replace(record, commands=part).encode)
-            note: Words = [b"SET", ours.PREPARED + name, payload]
-            batch = [hidden, note, back, [b"MULTI"], *part, *self.last(name, record.db)]
+            key = ours.PREPARED + name
+            batch: list[Packable] = [hidden, [b"SET", key, payload], back, [b"MULTI"], *part]
+            batch += self.last(name, record.db)
             if is_scarce:
+                note = [b"SET", key, bytes(payload)]
                 batch = [hidden, scarcity.block([note], 2), back]
             self._links.limits.check(batch)
             batches[index] = batch
@@ -86,7 +88,7 @@ class Phases:
         decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
         answer = await leader.ask([b"MULTI"], *part, hidden, decided, back, [b"EXEC"])
         try:
-            return results_in(answer[:-1], answer[-1])[: len(part)]
+            return (await results_in(answer[:-1], answer[-1]))[: len(part)]
         except RefusedError:
             await self.withdraw(others, name, others)
             raise
@@ -99,7 +101,7 @@ class Phases:
         decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
         block = scarcity.block([*part, hidden, decided, back], leader.kind.resp)
         reply = (await leader.ask(block))[0]
-        results = scarcity.results(reply, part) or [reply]
+        results = await scarcity.results(reply, part) or [reply]
         if results[-2:-1] != [resp.OK]:  # it may not write, so nothing was written
             await self.withdraw(others, name, others)
             raise RefusedError(next((one for one in results if one.startswith(b"-")), reply))
@@ -117,11 +119,11 @@ async def results_of(link: Link, part: Part) -> list[bytes] | None:
         reply = (await link.receive(1))[0]
     except LinkError:
         return None
-    return scarcity.results(reply, part)
+    return await scarcity.results(reply, part)
 
 
-def results_in(queued: list[bytes], reply: bytes) -> list[bytes]:
+async def results_in(queued: list[bytes], reply: bytes) -> list[bytes]:
     """The replies inside EXEC's; RefusedError if there are none."""
     if reply.startswith(b"*") and not reply.startswith(b"*-1"):
-        return _core.elements(reply)
+        return await long.elements(reply)
     raise RefusedError(next((one for one in queued if one.startswith(b"-")), reply))

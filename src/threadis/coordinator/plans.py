@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from threadis import resp
-from threadis.coordinator import looking
+from threadis.coordinator import long, looking
 from threadis.coordinator.events import MISS, telling
 from threadis.coordinator.links import Kind, Words, value
 from threadis.coordinator.locks import Key, Lock
@@ -50,7 +50,7 @@ class Job:
         """Ask a key's instance; RefusedError if it answers with an error."""
         where = self.db if db is None else db
         reply = (await self.look(key, [words], where))[0]
-        found = value(reply)
+        found = await long.value(reply)
         if isinstance(found, hiredis.ReplyError):
             raise RefusedError(reply)
         return found
@@ -316,7 +316,7 @@ async def _move_element(job: Job) -> bytes:
     pop = b"LPOP" if ends[0] == b"LEFT" else b"RPOP"
     push = b"LPUSH" if ends[1] == b"LEFT" else b"RPUSH"
     await job.write([(target, [push, target, found[0]]), (source, [pop, source])])
-    return resp.bulk(found[0])
+    return await long.bulk(found[0])
 
 
 async def _move_member(job: Job) -> bytes:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from threadis import resp
-from threadis.coordinator.links import Words, pack, value
+from threadis import _core, resp
+from threadis.coordinator.links import Words, value
 from threadis.coordinator.locks import Key
 
 _KEY = b"*3\r\n:%d\r\n$%d\r\n%s\r\n:%d\r\n"
@@ -18,12 +18,13 @@ class Prepared:
     keys: list[Key]  # what stays locked until it is settled
     commands: list[Words]
 
-    def encode(self) -> bytes:
+    def encode(self) -> _core.Packed:
         """As one RESP array."""
         keys = [_KEY % (db, len(key), key, exclusive) for db, key, exclusive in self.keys]
-        commands = [pack(words) for words in self.commands]
-        head = (resp.integer(self.first), resp.integer(self.db))
-        return resp.array([*head, resp.array(keys), resp.array(commands)])
+        head = (resp.integer(self.first), resp.integer(self.db), resp.array(keys))
+        return _core.Packed(
+            self.commands, b"*4\r\n%s*%d\r\n" % (b"".join(head), len(self.commands))
+        )
 
     @classmethod
     def decode(cls, payload: bytes) -> "Prepared":

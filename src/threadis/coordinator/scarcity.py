@@ -9,6 +9,7 @@ needs memory for itself is refused before.
 from collections.abc import Iterable, Sequence
 
 from threadis import _core, ours, resp
+from threadis.coordinator import long
 from threadis.coordinator.links import Words
 
 NO_MEMORY = b"-OOM "
@@ -46,11 +47,11 @@ def block(commands: Sequence[Words], protocol: int) -> Words:
     return [b"EVAL", SCRIPT, b"0", *flat]
 
 
-def results(reply: bytes, commands: Sequence[Words]) -> list[bytes] | None:
+async def results(reply: bytes, commands: Sequence[Words]) -> list[bytes] | None:
     """The replies to these commands; None if the block was refused."""
     if not reply.startswith(b"*"):
         return None
-    replies = [_with_nulls(one) for one in _core.elements(reply)]
+    replies = [_with_nulls(one) for one in await long.elements(reply)]
     for at, words in enumerate(commands):
         if replies[at] == resp.null(2) and _has_null_array(words):
             replies[at] = resp.null_array(2)

@@ -19,6 +19,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
+from threadis.coordinator import long
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
@@ -143,7 +144,7 @@ class Transactions:
                 replies = await self._write(command, queued, denied, lock)
                 done = [reply for reply in replies if reply is not None]
                 if len(done) == len(replies):
-                    return resp.array(done)
+                    return await long.array(done)
                 self._running[client] = stack.pop_all()
                 self._core.run_queued(command, args, replies, lock.token)
                 return None
@@ -165,7 +166,7 @@ class Transactions:
             denied = await self._denied(command, queued)
             words = [step.parsed.args for at, step in enumerate(queued.steps) if at not in denied]
             reply = (await link.ask([b"MULTI"], *words, [b"EXEC"], wait=None))[-1]
-            return _with_denials(reply, denied) if denied else reply
+            return await _with_denials(reply, denied) if denied else reply
 
     async def _denied(self, command: _core.Command, queued: Queued) -> dict[int, bytes]:
         """What the client may not run any more; it will hear of what the others read."""
@@ -278,14 +279,14 @@ def _client(command: _core.Command) -> ClientKey:
     return (command.worker, command.place, command.generation)
 
 
-def _with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:
+async def _with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:
     """EXEC's reply, with what was not run in its place; or its refusal."""
     if not denied or not reply.startswith(b"*") or reply.startswith(b"*-"):
         return reply
-    parts = _core.elements(reply)
+    parts = await long.elements(reply)
     for at in sorted(denied):
         parts.insert(at, denied[at])
-    return resp.array(parts)
+    return await long.array(parts)
 
 
 def _null(command: _core.Command) -> bytes:

@@ -129,7 +129,7 @@ class Sweep:
 
     async def _prepare(self, index: int, first: int) -> None:
         payload = Prepared(first, self._db, [], [self._words]).encode()
-        note: Words = [b"SET", ours.PREPARED + self._name, payload]
+        note: Words = [b"SET", ours.PREPARED + self._name, bytes(payload)]
         try:
             await self._block(index, [note], self._records)
         except UnknownOutcomeError as error:
@@ -191,7 +191,7 @@ class Sweep:
             except UnknownOutcomeError:
                 self._lost.append(connection_of(link))
                 raise
-        result = (scarcity.results(reply, commands) or [reply])[0]
+        result = (await scarcity.results(reply, commands) or [reply])[0]
         if result.startswith(b"-"):
             raise RefusedError(result)
         return result

@@ -1,0 +1,125 @@
+"""What is long goes in pieces, so that others have their turns. Counted, not timed."""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raw import command
+from threadis import _core
+from threadis.coordinator import long
+from threadis.coordinator.links import STRANGER, WRITE_MOST, Kind, Limits, Link, pack
+from threadis.coordinator.offload import PIECE, cut
+from threadis.coordinator.records import Prepared
+
+LONG = os.urandom(PIECE) * 2 + b"the end"
+
+
+@given(st.lists(st.lists(st.sampled_from([b"", b"x", b"y" * 70_000]), min_size=1), max_size=4))
+def test_what_is_packed_is_what_instances_take(commands: list[list[bytes]]) -> None:
+    flat = b"".join(command(*words) for words in commands)
+    packed = _core.Packed(commands, b"head")
+    assert bytes(packed) == b"head" + flat
+    assert pack(*commands) == flat
+    assert len(packed) == len(flat) + 4
+    parts = [packed.part(at, 999) for at in range(0, len(packed), 999)]
+    assert b"".join(parts) == bytes(packed)
+    inside = _core.Packed([[b"SET", packed]])
+    assert bytes(inside) == command(b"SET", bytes(packed))
+
+
+def test_a_record_with_long_values_is_read_again() -> None:
+    record = Prepared(1, 3, [(3, b"key", True)], [[b"SET", b"key", LONG], [b"DEL", b"x"]])
+    assert Prepared.decode(bytes(record.encode())) == record
+
+
+async def turns_during(job: Coroutine[Any, Any, Any]) -> tuple[Any, int]:
+    """What a job comes to, and how often others had their turn meanwhile."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(others())
+    try:
+        return await job, turns
+    finally:
+        task.cancel()
+
+
+def test_long_replies_are_read_while_others_have_their_turns() -> None:
+    value = LONG * 8
+    reply = b"*2\r\n$1\r\nx\r\n$%d\r\n%s\r\n" % (len(value), value)
+    found, turns = asyncio.run(turns_during(long.value(reply)))
+    assert found == [b"x", value]
+    assert turns >= 2 * len(value) // PIECE  # the element, and its content
+    found, turns = asyncio.run(turns_during(cut(value, 1, len(value) - 1)))
+    assert found == value[1:-1]
+    assert turns >= len(value) // PIECE
+
+
+def test_what_is_long_comes_in_pieces() -> None:
+    replies = _core.Replies()
+    replies.feed(b":1\r\n$%d\r\n%s\r\n+OK" % (len(LONG), LONG))
+    replies.feed(b"\r\n")
+    assert replies.next() == b":1\r\n"
+    found = replies.next()
+    assert isinstance(found, _core.Pieces)
+    pieces = list(found)
+    assert max(map(len, pieces)) <= PIECE
+    assert b"".join(pieces) == b"$%d\r\n%s\r\n" % (len(LONG), LONG)
+    assert replies.take(2) == [b"+OK\r\n"]
+    assert len(replies) == 0
+
+
+def test_what_comes_before_a_mark_is_found_however_it_comes() -> None:
+    text = b"ab\r" * 5
+    for size in range(1, 8):
+        replies = _core.Replies()
+        stream = text + b"\r\nmark" + b"+behind\r\n"
+        found = None
+        for at in range(0, len(stream), size):
+            replies.feed(stream[at : at + size])
+            found = found or replies.until(b"\r\nmark")
+        assert found == text
+        assert replies.next() == b"+behind\r\n"
+
+
+def test_a_long_command_is_sent_piece_by_piece(tmp_path: Path) -> None:
+    """So it is not copied as a whole, and is dropped with a connection that is given up."""
+    path = str(tmp_path / "s")
+    words = [b"SET", b"key", LONG * 8]
+    received, gone = bytearray(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while len(received) < len(command(*words)):
+            received.extend(await reader.read(PIECE))
+        writer.write(b"+OK\r\n")
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    async def send() -> None:
+        server = await asyncio.start_unix_server(answer, path)
+        async with server:
+            reader, writer = await asyncio.open_unix_connection(path)
+            link = Link(Limits(), 0, Kind(user=STRANGER), path, os.getpid(), reader, writer)
+            link.send(words)
+            assert writer.transport.get_write_buffer_size() <= WRITE_MOST
+            assert not link.is_whole()
+            reply, turns = await turns_during(link.receive(1))
+            assert reply == [b"+OK\r\n"]
+            assert turns >= len(LONG) * 8 // WRITE_MOST // 2
+            assert link.is_whole()
+            writer.close()
+            await gone.wait()
+
+    asyncio.run(asyncio.wait_for(send(), 60))
+    assert received == command(*words)
