@@ -14,7 +14,8 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .PHONY: help serve test announced build lint types rust python format debian torture bench compat applications docs fuzz clean
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {print $$1; print $$2}' $(MAKEFILE_LIST) | fold -s -w 60 | \
+	  awk '/^[a-z]+$$/ {name = "make " $$0; next} {printf "  %-18s%s\n", name, $$0; name = ""}'
 
 serve: $(VENV)/.built ## build what is missing and serve on 127.0.0.1:6379 (ARGS="--port 7000 --instances 4")
 	@exec $(BIN)/threadis serve $(ARGS)
@@ -40,11 +41,12 @@ $(VENV)/.built: $(SOURCES)
 	@$(BIN)/python -m pip install --quiet --editable . --group dev
 	@touch $@
 
-lint: $(VENV)/.built ## ruff, rustfmt, clippy
+lint: $(VENV)/.built ## ruff, rustfmt, clippy (with Python and without, as the Rust tests are built)
 	@$(BIN)/ruff check src tests tools
 	@$(BIN)/ruff format --check --quiet src tests tools
 	@cd rust && cargo fmt --check
 	@cd rust && cargo clippy --quiet --all-targets --features python -- -D warnings
+	@cd rust && cargo clippy --quiet --all-targets -- -D warnings
 
 types: $(VENV)/.built ## mypy, and the stub of the Rust module against the module
 	@$(BIN)/mypy

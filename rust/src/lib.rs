@@ -86,6 +86,7 @@ pub mod rounds;
 mod route;
 pub mod scan;
 mod script_lanes;
+#[cfg(any(test, feature = "python"))]
 mod script_lines;
 pub mod scripts;
 pub mod session;

@@ -79,7 +79,7 @@ def serve(settings: config.Config) -> None:
 
     Examples:
 
-      threadis serve                                    # 127.0.0.1:6379, all cores
+      threadis serve                         # 127.0.0.1:6379, all cores
 
       threadis serve --port 7000 --instances 4 --appendonly yes
 
