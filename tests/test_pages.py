@@ -1,5 +1,7 @@
 """The generated pages are what their sources say."""
 
+import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -81,6 +83,31 @@ def test_results_are_kept(tmp_path: Path) -> None:
 def test_the_pages_of_benchmarks_are_the_results() -> None:
     for name, text in pages.made().items():
         assert (DIRECTORY / name).read_text() == text, f"{name}: run `make docs`"
+
+
+def test_the_readme_says_of_the_torture_what_was_recorded() -> None:
+    results = DIRECTORY / "results"
+    faults = json.loads((results / "torture-faults-1.json").read_bytes())
+    histories = json.loads((results / "torture-histories-1.json").read_bytes())
+    under_faults = sum(one["known"] for name, one in histories.items() if "faults" in name)
+    assert not any(
+        faults[f"{what}_errors"] for what in ("ownership", "order", "missing", "protocol")
+    )
+    text = " ".join((DIRECTORY.parent / "README.md").read_text().split())
+    for words in (
+        f"{faults['cycles']} random kills and stops of instances under load, "
+        f"{faults['commands'] / 1e6:.1f} million commands checked",
+        f"{round(faults['ledger_acknowledged'], -3):,} acknowledged writes",
+        f"{sum(one['known'] for one in histories.values()) / 1e6:.1f} million commands of",
+        f"{round(under_faults, -3):,} of them while instances and proxy were killed",
+    ):
+        assert words in text, "README.md: take what was recorded"
+
+
+def test_the_files_that_pages_name_are_there() -> None:
+    for path in (*DIRECTORY.parent.glob("*.md"), *DIRECTORY.glob("*.md")):
+        for name in re.findall(r"benchmarks/[\w./-]+\.(?:json|md|svg)", path.read_text()):
+            assert (DIRECTORY.parent / name).exists(), f"{path.name}: {name}"
 
 
 def test_a_page_is_made_of_what_was_measured(
