@@ -51,6 +51,7 @@ impl Worker {
             return self.leave_to_coordinator(&commit, Some(commit.token));
         }
         self.release_lock(commit.token);
+        self.shared.finished.count_records(commit.instances());
         self.shared.finished.add(commit.first, commit.name);
         self.forget_soon();
     }

@@ -13,6 +13,8 @@ pub struct Finished {
     /// Begins the names of all commits of this process.
     pub prefix: Vec<u8>,
     names: Mutex<HashMap<usize, Vec<Vec<u8>>>>,
+    /// How often each instance has written and deleted a record of theirs.
+    records: Mutex<HashMap<usize, u64>>,
 }
 
 impl Finished {
@@ -21,13 +23,29 @@ impl Finished {
     /// # Errors
     /// When the kernel has no random numbers.
     pub fn new() -> rustix::io::Result<Self> {
-        Ok(Self { prefix: nonce()?[..16].to_vec(), names: Mutex::default() })
+        Ok(Self {
+            prefix: nonce()?[..16].to_vec(),
+            names: Mutex::default(),
+            records: Mutex::default(),
+        })
     }
 
     /// A commit is done.
     pub(crate) fn add(&self, first: usize, name: Vec<u8>) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.entry(first).or_default().push(name);
+    }
+
+    /// Each of these had a record of a commit, which it deletes.
+    pub(crate) fn count_records(&self, instances: impl Iterator<Item = usize>) {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        instances.for_each(|instance| *records.entry(instance).or_default() += 1);
+    }
+
+    /// How many an instance had.
+    pub fn records_of(&self, instance: usize) -> u64 {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.get(&instance).copied().unwrap_or_default()
     }
 
     /// Names whose records shall be deleted with what is sent next to this instance.

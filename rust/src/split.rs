@@ -10,6 +10,7 @@ use crate::request::{Args, push_array, push_bulk, push_bulks};
 use crate::shared::Shared;
 use crate::worker::Worker;
 use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A command, and where its keys are.
 #[derive(Clone, Copy)]
@@ -139,6 +140,10 @@ impl Worker {
         }
         match home {
             Some(home) => self.route_to_instance(place, home, whole.args),
+            // The log shall have it as it was sent: no instance sees it so.
+            None if self.shared.settings.log_all.load(Relaxed) => {
+                self.route_to_coordinator(place, whole.args)
+            }
             None => self.split(place, merge, whole),
         }
     }

@@ -364,6 +364,8 @@ class WorkerCommits:
         """What the names of this process's begin with."""
     def take_finished(self, first: int) -> list[bytes]:
         """Take the names of some that are done but for the record on this instance."""
+    def records_of(self, instance: int) -> int:
+        """How many records an instance had of those that are done."""
 
 @final
 class Unsettled:

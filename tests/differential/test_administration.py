@@ -61,6 +61,7 @@ CONFIG SET maxmemory-policy noeviction; AUTH default nopass; ACL SETUSER someone
 MULTI; SET a 2; PING; SET b 3; EXEC; EVAL "return 1" 0; GET k; NOSUCH; SET
 KEYS ?; DBSIZE; KEYS ?; KEYS nothing; PUBLISH c m; PUBSUB NUMPAT; PUBSUB CHANNELS; AUTH nobody no
 HELLO 3 AUTH nobody no; PUBSUB NUMSUB c; UNSUBSCRIBE c
+MGET a b c d e; EXISTS a b c a; TOUCH a b c d; DEL a b; UNLINK b c d; MULTI; MGET a b c; EXEC
 """
 
 

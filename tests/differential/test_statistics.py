@@ -18,6 +18,7 @@ MULTI; SET k:1 a; SET k:2 b; LPUSH k:2 x; CLIENT ID; EXEC; DISCARD; MULTI; GET k
 MULTI; SET {a}1 x; LPUSH {a}1 x; GET {a}1; EXEC; MULTI; MULTI; EXEC; WATCH k:1; UNWATCH; WATCH k:1
 SET k:1 c; MULTI; GET k:1; EXEC; FLUSHDB; RANDOMKEY; SLOWLOG LEN; EXEC x
 """
+CHANGES = b"rdb_changes_since_last_save:"
 VOLATILE = re.compile(rb"usec(_per_call)?=[0-9.]+,")
 
 
@@ -132,3 +133,25 @@ def test_what_is_cleaned_up_later_counts_as_no_change(pair: Pair) -> None:
             connection.ask("SET", "one", "1")
             assert changes() == last + 1
     connection.close()
+
+
+def changes(side: Connection) -> int:
+    """How often data has changed since the last save."""
+    lines = side.ask("INFO", "persistence").text.split()
+    return next(int(line.split(b":")[1]) for line in lines if line.startswith(CHANGES))
+
+
+def test_our_records_are_no_changes(pair: Pair) -> None:
+    with pair.both() as client:
+        for _ in "12":  # the second time behind a save
+            before = [changes(side) for side in (client.bare, client.ours)]
+            for line in (
+                "MSET a 1 b 2 c 3 d 4", "MSETNX a 1 b 2", "MSETNX e 1 f 2 g 3", "DEL a b e",
+                "SET a 1", "UNLINK c d x", "MULTI", "SET a 2", "SET b 2", "INCR c", "EXEC",
+            ):  # fmt: skip
+                client.same_line(line)
+            after = [changes(side) for side in (client.bare, client.ours)]
+            assert after[1] - before[1] == after[0] - before[0]
+            client.same("SAVE")
+            assert [changes(side) for side in (client.bare, client.ours)] == [0, 0]
+            client.same("FLUSHDB")

@@ -122,4 +122,9 @@ impl WorkerCommits {
     fn take_finished(&self, first: usize) -> Vec<Vec<u8>> {
         self.shared.finished.take(first)
     }
+
+    /// How many records an instance had of those that have finished.
+    fn records_of(&self, instance: usize) -> u64 {
+        self.shared.finished.records_of(instance)
+    }
 }

@@ -18,6 +18,7 @@ forget it. Until then the keys stay locked.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import (
     Awaitable,
     Callable,
@@ -78,6 +79,7 @@ class Commits:
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
         self._settling = asyncio.Lock()
         self._tasks = Tasks()
+        self._had: Counter[int] = Counter()  # records, by instance
 
     async def run(
         self,
@@ -161,8 +163,13 @@ class Commits:
                 f"ERR instance {failed[0]} was lost during a write to several instances; "
                 "it will be completed when it is back"
             )
+        self._had.update(parts.keys())
         self.forget_soon(first, ours.DECIDED + name)
         return replies
+
+    def own_changes(self, index: int) -> int:
+        """How often an instance has written or deleted a record."""
+        return 2 * (self._had[index] + self._workers.records_of(index))
 
     def _named(self, parts: Iterable[Part], db: int) -> Iterator[Key]:
         """The keys of commands, for whoever has locked everything."""

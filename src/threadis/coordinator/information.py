@@ -14,6 +14,7 @@ from threadis.coordinator.configuration import Configuration
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.merging import Sections
+from threadis.coordinator.own_changes import OwnChanges
 from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.pubsub import Pubsub
@@ -60,6 +61,7 @@ class Information:
         self._library = library
         self._tallies = tallies
         self._surveys = Surveys(links)
+        self._own_changes = OwnChanges(links, commits.own_changes)
         self._tasks = Tasks()
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
@@ -73,7 +75,9 @@ class Information:
         sections = [*asked, *NEEDED] if is_ours and not is_whole else asked
         if asked or not wanted:
             await self._tidy()
+        counts = self._own_changes.counts()
         answers, tally = await asyncio.gather(self._surveys.ask(sections), self._tallies.read())
+        answers = self._own_changes.leave_out(answers, counts)
         text = ""
         if asked or not wanted:
             if not answers:
