@@ -29,6 +29,10 @@ MIDDLES = (
     "PING", "ECHO hello", "PUBLISH channel message", "TIME", "SELECT 2|SELECT 0", "DBSIZE",
     "KEYS *", "BLPOP queue 0", "XREAD BLOCK 0 STREAMS stream 0", "MOVE nothing 3", "FLUSHDB",
     "FLUSHALL",
+    # Scripts that can touch no other keys for certain, and one that could.
+    "|".join(f"EVAL return(redis.call('SET',KEYS[1],ARGV[1])) 1 {key} script" for key in KEYS),
+    "EVAL return(redis.call('SET',ARGV[1],'script')) 0 undeclared",
+    f"EVAL return(redis.call('SET',KEYS[1],ARGV[1])) 1 {KEYS[1]} script|FCALL nothing 0",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@
 //!
 //! Events of what we do ourselves are marked, in the block of commands that causes them, by messages to
 //! a channel that nobody else knows: they are kept, to be told as those of the client's command, or
-//! dropped.
+//! dropped. So is what scripts publish there: a run that is made again has published nothing.
 
 use crate::net::{self, Io};
 use crate::number::parse_i64;
@@ -37,7 +37,7 @@ pub(crate) const EVENTS: &[u8] = b"__key[es]*@*__:*";
 #[derive(Debug)]
 pub struct Upstreams {
     links: Vec<Mutex<Option<Upstream>>>,
-    kept: Mutex<HashMap<u64, Vec<Event>>>,
+    kept: Mutex<HashMap<u64, Kept>>,
     /// The channel of marks; we subscribe to it as to a pattern, because scripts can list channels.
     pub marks: Vec<u8>,
 }
@@ -68,6 +68,14 @@ enum Telling {
     Found,
     /// Nobody does.
     Never,
+}
+
+/// What is kept of one command.
+#[derive(Debug, Default)]
+struct Kept {
+    events: Vec<Event>,
+    /// What its scripts have published: for which subscriptions, and the messages.
+    messages: Vec<(Kind, Vec<u8>, Vec<u8>)>,
 }
 
 /// An event that is kept.
@@ -101,7 +109,7 @@ impl Upstreams {
         self.links[instance].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<u64, Vec<Event>>> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<u64, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -140,13 +148,13 @@ impl Upstreams {
 
     /// From now on what is marked with this number is kept.
     pub fn keep(&self, id: u64) {
-        self.kept().insert(id, Vec::new());
+        self.kept().insert(id, Kept::default());
     }
 
     /// Adds an event that nobody has told.
     pub fn add(&self, id: u64, step: u64, channel: Vec<u8>, payload: Vec<u8>) {
-        if let Some(events) = self.kept().get_mut(&id) {
-            events.push(Event { step, channel, payload });
+        if let Some(kept) = self.kept().get_mut(&id) {
+            kept.events.push(Event { step, channel, payload });
         }
     }
 
@@ -175,13 +183,16 @@ impl Shared {
         }
     }
 
-    /// Tells the events that were kept, step by step.
+    /// Tells the events that were kept, step by step, and then the messages.
     pub fn tell_kept(&self, id: u64) {
-        let mut events = self.upstreams.kept().remove(&id).unwrap_or_default();
+        let Kept { mut events, messages } = self.upstreams.kept().remove(&id).unwrap_or_default();
         events.sort_by_key(|event| event.step);
         for Event { channel, payload, .. } in events {
             self.registry.publish(Kind::Channel, &channel, &payload, &self.doors);
         }
+        let messages: Vec<_> =
+            messages.iter().map(|(kind, name, frame)| (*kind, &name[..], &frame[..])).collect();
+        self.registry.forward(&messages, &self.doors);
     }
 
     /// Waits until an instance has told of all that it has answered.
@@ -270,6 +281,10 @@ impl Shared {
                         self.upstreams.add(id, step, channel, payload.to_vec());
                     }
                     _ => {}
+                }
+            } else if let Telling::Kept(id, ..) | Telling::KeptNew(id, ..) = upstream.telling {
+                if let Some(kept) = self.upstreams.kept().get_mut(&id) {
+                    kept.messages.push((kind, name.to_vec(), frame[1..].to_vec()));
                 }
             } else {
                 messages.push((kind, name, &frame[1..]));

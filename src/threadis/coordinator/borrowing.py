@@ -14,12 +14,13 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from threadis import ours, resp
 from threadis.coordinator import fenced, long, scarcity
 from threadis.coordinator.events import telling
+from threadis.coordinator.fenced import Answers, Fence
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words
 from threadis.coordinator.offload import offload
 from threadis.coordinator.own_reads import OwnReads
@@ -58,7 +59,8 @@ class Copy:
     def restore(self, key: bytes, *options: bytes) -> Words:
         """Build the command that makes the key this value."""
         if self.is_placeholder:
-            return [b"SET", key, b""]
+            ends = [] if self.expires == NO_EXPIRY else [b"PXAT", b"%d" % self.expires]
+            return [b"SET", key, b"", *ends]
         if self.expires == NO_EXPIRY:
             return [b"RESTORE", key, b"0", self.dump, *options]
         return [b"RESTORE", key, b"%d" % self.expires, self.dump, b"ABSTTL", *options]
@@ -68,8 +70,13 @@ class Copy:
 class Outcome:
     """What borrowed commands answered, and what has changed (None: the key is gone)."""
 
-    replies: list[bytes]
+    answers: list[Answers]
     changes: dict[bytes, Copy | None]
+
+    @property
+    def replies(self) -> list[bytes]:
+        """Without what was answered around scripts."""
+        return [answers.reply for answers in self.answers]
 
 
 class TooLargeError(LinkError):
@@ -122,12 +129,9 @@ class Borrowing:
         needs_memory: bool,
     ) -> Outcome:
         """Run commands on copies at an instance; RefusedError if the server would not."""
-        *first, last = commands
         async with self._links.lease(index, kind, self.scratch) as link:
             try:
-                return await self.evaluate_on(
-                    link, last, copies, written, before=first, is_script=False
-                )
+                return await self.evaluate_on(link, commands, copies, written)
             except RefusedError as error:
                 is_scarce = error.reply.startswith(scarcity.NO_MEMORY)
                 if needs_memory or not is_scarce or not scarcity.tells(commands, kind.resp):
@@ -152,64 +156,52 @@ class Borrowing:
         self._own_reads.note(
             link.index, [*before, *after], [*results[: len(before)], *results[end:]]
         )
-        return await _outcome(copies, written, results[: len(before)], replies, results[end:])
+        answers = [Answers(reply) for reply in replies]
+        return await _outcome(copies, written, results[: len(before)], answers, results[end:])
 
     async def evaluate_on(
         self,
         link: Link,
-        script: Words,
+        pieces: Sequence[Words | Fence],
         copies: dict[bytes, Copy],
         written: Sequence[bytes],
         *,
-        before: Sequence[Words] = (),
-        back: Sequence[Words] = (),
-        after: Sequence[Words] = (),
-        is_script: bool = True,
         sweeps: bool = False,
     ) -> Outcome:
-        """The same on a connection of one's own; what stands around the script as in ``fenced``.
+        """The same on a connection of one's own, of commands and scripts.
 
-        The replies are those to ``before``, the script, ``after``. ``sweeps``: it may have written
-        keys that were not lent, too.
+        ``sweeps``: a script may have written keys that were not lent, too.
         """
         size = len(copies) + len(written)
         first, last = await offload(size, _around, copies, written, sweeps=sweeps)
         begin, end = mine.around() if (mine := telling.get()) else ([], [])
         await link.select(self.scratch)
-        answers = await fenced.ask(
-            link,
-            script,
-            before=[*first, *begin, *before],
-            back=back,
-            after=[*end, *after, *last],
-            only_as_block=True,
-        )
-        if is_script and (answers.refusal or b"").startswith(scarcity.NO_MEMORY):
+        block = fenced.Block([*first, *begin, *pieces, *end, *last])
+        block.send(link)
+        answers = await block.receive(link)
+        if (refusal := answers[0].refusal) is not None:
+            script = pieces[0]
+            is_scarce = refusal.startswith(scarcity.NO_MEMORY)
+            if not is_scarce or len(pieces) > 1 or not isinstance(script, Fence):
+                raise RefusedError(refusal)
             async with self._alone[link.index]:
-                return await self._evaluate_scarcely(
-                    link, script, copies, written, before, back, after, sweeps=sweeps
-                )
-        if answers.refusal is not None:
-            raise RefusedError(answers.refusal)
-        behind = answers.after[len(end) :]
-        own = answers.before[len(first) + len(begin) :]
-        replies = [*own, answers.reply, *behind[: len(after)]]
-        old, new = answers.before[: len(first)], behind[len(after) :]
+                return await self._evaluate_scarcely(link, script, copies, written, sweeps=sweeps)
+        old = [one.reply for one in answers[: len(first)]]
+        new = [one.reply for one in answers[len(answers) - len(last) :]]
+        at = len(first) + len(begin)
         self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
         if sweeps and new[0].startswith(b"-"):  # it was killed, say
             await self.clean(link.index)
             raise RefusedError(new[0])
-        return await _outcome(copies, written, old, replies, new, sweeps=sweeps)
+        asked_for = answers[at : at + len(pieces)]
+        return await _outcome(copies, written, old, asked_for, new, sweeps=sweeps)
 
     async def _evaluate_scarcely(
         self,
         link: Link,
-        script: Words,
+        script: Fence,
         copies: dict[bytes, Copy],
         written: Sequence[bytes],
-        before: Sequence[Words],
-        back: Sequence[Words],
-        after: Sequence[Words],
         *,
         sweeps: bool,
     ) -> Outcome:
@@ -221,9 +213,8 @@ class Borrowing:
             restored = await scarcity.results(made, [])
             if restored is None:
                 raise RefusedError(made)
-            answers = await fenced.ask(
-                link, script, before=[*dumps, *before], back=back, after=[*after, *last]
-            )
+            fence = replace(script, before=[*dumps, *script.before], after=[*script.after, *last])
+            answers = await fenced.ask(link, fence)
             if answers.refusal is not None:
                 raise RefusedError(answers.refusal)
             if sweeps and answers.after[-1].startswith(b"-"):
@@ -232,10 +223,11 @@ class Borrowing:
             with contextlib.suppress(LinkError):
                 await self.clean(link.index)
             raise
-        replies = [*answers.before[len(dumps) :], answers.reply, *answers.after[: len(after)]]
-        old, new = [*restored, *answers.before[: len(dumps)]], answers.after[len(after) :]
+        count = len(script.after)
+        old, new = [*restored, *answers.before[: len(dumps)]], answers.after[count:]
+        mine = replace(answers, before=answers.before[len(dumps) :], after=answers.after[:count])
         self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
-        return await _outcome(copies, written, old, replies, new, sweeps=sweeps)
+        return await _outcome(copies, written, old, [mine], new, sweeps=sweeps)
 
     def _note(
         self, index: int, asked: Iterable[Words], replies: Sequence[bytes], *, sweeps: bool
@@ -333,7 +325,7 @@ async def _outcome(
     copies: dict[bytes, Copy],
     written: Sequence[bytes],
     before: Sequence[bytes],
-    replies: list[bytes],
+    answers: list[Answers],
     after: Sequence[bytes],
     *,
     sweeps: bool = False,
@@ -346,7 +338,7 @@ async def _outcome(
     old, new = await long.values(dumps), await long.values(after)
     size = len(copies) + len(written)
     now = _swept(copies, new[0]) if sweeps else await offload(size, _now, written, new)
-    return Outcome(replies, await offload(size, _changes, copies, written, old, now))
+    return Outcome(answers, await offload(size, _changes, copies, written, old, now))
 
 
 def _changes(
@@ -359,8 +351,6 @@ def _changes(
     for key in written:
         old, (new, when) = old_values.get(key), now.get(key, (None, GONE))
         known = copies[key].expires if key in copies else GONE
-        if key in copies and copies[key].is_placeholder:
-            known = NO_EXPIRY
         if new is None:
             if old is not None:
                 changes[key] = None

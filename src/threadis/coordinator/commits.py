@@ -38,6 +38,7 @@ import msgspec
 from threadis import _core, ours, resp
 from threadis.commands import FLUSHES
 from threadis.coordinator import owed, scarcity
+from threadis.coordinator.fenced import Script
 from threadis.coordinator.links import (
     Kind,
     Link,
@@ -46,7 +47,7 @@ from threadis.coordinator.links import (
     UnknownOutcomeError,
 )
 from threadis.coordinator.locks import Key, Lock, Locks
-from threadis.coordinator.phases import Part, Phases, results_in, results_of
+from threadis.coordinator.phases import Part, Phases, Place, Scripts, results_in
 from threadis.coordinator.records import Prepared
 from threadis.coordinator.table import Table
 from threadis.coordinator.tasks import Tasks
@@ -89,24 +90,29 @@ class Commits:
         db: int,
         kind: Kind,
         is_scarce: bool = False,
+        scripts: Mapping[Place, Script] | None = None,
     ) -> dict[int, list[bytes]]:
         """Run each part on its instance as one block; the replies of the commands.
 
-        If memory ``is_scarce``, nobody is asked first whether he would run his part.
+        If memory ``is_scarce``, nobody is asked first whether he would run his part; then there
+        can be no ``scripts`` among the commands, each of which is told its answers.
 
         The caller holds ``lock`` on all keys. Raises RefusedError if nothing was done, LinkError
         if that is not known yet; then the lock is kept until it is.
         """
         first, *others = sorted(parts, key=lambda index: (-len(parts[index]), index))
         self._links.limits.check(parts[first])  # those of the others ``prepare`` checks
+        fenced = Scripts(scripts or {})
         if not others:
-            run = self._run_without_memory if is_scarce else self._run_one
-            return {first: await run(first, parts[first], db, kind)}
+            if is_scarce:
+                return {first: await self._run_without_memory(first, parts[first], db, kind)}
+            async with self._links.lease(first, kind, db) as link:
+                return {first: await fenced.run(link, parts[first])}
         name = _core.unique_name()
         self._running.add(name)
         try:
             return await self._run_all(
-                parts, lock, first, others, name, db, kind, is_scarce=is_scarce
+                parts, lock, first, others, name, db, kind, fenced, is_scarce=is_scarce
             )
         finally:
             if not lock.is_kept:
@@ -121,6 +127,7 @@ class Commits:
         name: bytes,
         db: int,
         kind: Kind,
+        scripts: Scripts,
         *,
         is_scarce: bool,
     ) -> dict[int, list[bytes]]:
@@ -133,13 +140,17 @@ class Commits:
             keys = lock.keys or list(self._named(parts.values(), db))
             try:
                 record = Prepared(first, db, keys, [])
-                await self._phases.prepare(links, parts, record, name, is_scarce=is_scarce)
+                await self._phases.prepare(links, parts, record, name, scripts, is_scarce=is_scarce)
             except LinkError:  # nothing will be decided, but something may be prepared
                 self._spawn(self._settle_all(name, first, others))
                 raise
             try:
-                decide = self._phases.decide_without_memory if is_scarce else self._phases.decide
-                replies = {first: await decide(leader, parts[first], links, name, db)}
+                decision = (leader, parts[first], links, name, db)
+                if is_scarce:
+                    done = await self._phases.decide_without_memory(*decision)
+                else:
+                    done = await self._phases.decide(*decision, scripts)
+                replies = {first: done}
             except LinkError:
                 self._doubt(lock, parts, keys, first)
                 self._keep(lock, name, first, others, [leader])
@@ -149,7 +160,7 @@ class Commits:
                 scarce = scarcity.block([*parts[index], *last], kind.resp)
                 link.send(scarce if is_scarce else [b"EXEC"])
             for index, link in links.items():
-                results = await results_of(link, parts[index])
+                results = await scripts.results_of(index, link, parts[index])
                 if results and results[-1] != resp.OK:
                     results = None  # nothing was written
                 if results is not None:
@@ -190,11 +201,6 @@ class Commits:
         block = scarcity.block(part, kind.resp)
         reply = (await self._links.raw(index, [block], db=db, kind=kind))[0]
         return await scarcity.results(reply, part) or await results_in([], reply)
-
-    async def _run_one(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
-        commands = [[b"MULTI"], *part, [b"EXEC"]]
-        replies = await self._links.raw(index, commands, db=db, kind=kind)
-        return await results_in(replies[1:-1], replies[-1])
 
     def _keep(
         self, lock: Lock, name: bytes, first: int, others: list[int], links: Iterable[Link]

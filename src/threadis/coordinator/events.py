@@ -11,11 +11,13 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, TypeVar
 
 from threadis import _core
 from threadis.coordinator.links import Words
 from threadis.coordinator.phases import Part
+
+T = TypeVar("T")
 
 ALL: Final = frozenset(b"g$lshzxetd")  # what "A" stands for
 GENERIC, MISS = b"g", b"m"  # classes of events
@@ -67,11 +69,14 @@ class Events:
         self.flags = b""  # notify-keyspace-events
 
     @contextlib.asynccontextmanager
-    async def of_one_command(self, db: int) -> AsyncIterator[Telling]:
-        """Tell of what one command does, in its own order, when it is done."""
+    async def of_one_command(self, db: int, *, has_scripts: bool = False) -> AsyncIterator[Telling]:
+        """Tell of what one command does, in its own order, when it is done.
+
+        Of scripts also what they publish: a run that is made again has published nothing.
+        """
         number = next(self._numbers)
         mine = Telling(self, number, db)
-        if not self._core.tells_events():
+        if not has_scripts and not self._core.tells_events():
             yield mine
             return
         self._core.keep(number)
@@ -131,6 +136,10 @@ class Marked:
                 self._places[index][at] = len(marked)
                 marked.append(words)
             self.parts[index] = [*marked, mine.end()]
+
+    def moved(self, places: Mapping[tuple[int, int], T]) -> dict[tuple[int, int], T]:
+        """Find the same places among the marks."""
+        return {(index, self._places[index][at]): one for (index, at), one in places.items()}
 
     def replies(self, found: Mapping[int, Sequence[bytes]]) -> dict[int, list[bytes]]:
         """The replies to the parts themselves."""

@@ -14,12 +14,13 @@ from threadis.coordinator import many_sets, plans, scarcity
 from threadis.coordinator.borrowing import Borrowing, Outcome
 from threadis.coordinator.commits import Commits
 from threadis.coordinator.events import Events, Marked
+from threadis.coordinator.fenced import Script
 from threadis.coordinator.links import Kind, LinkError, Links
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.offload import offload
 from threadis.coordinator.own_reads import OwnReads
-from threadis.coordinator.phases import Part, RefusedError
+from threadis.coordinator.phases import Part, Place, RefusedError
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Parsed, Table
 from threadis.coordinator.tightness import Tightness
@@ -181,6 +182,7 @@ class Execution:
         needs_memory: bool = True,
         steps: Mapping[tuple[int, int], int] | None = None,
         makes_new: bool = False,
+        scripts: Mapping[Place, Script] | None = None,
     ) -> dict[int, list[bytes]]:
         """Write on several instances, all or nothing; without memory only what needs none.
 
@@ -190,7 +192,9 @@ class Execution:
         kind = kind or Kind()
         marked = Marked(parts, steps, makes_new=makes_new)
         try:
-            return marked.replies(await self.commits.run(marked.parts, lock, db=db, kind=kind))
+            fenced = marked.moved(scripts or {})
+            found = await self.commits.run(marked.parts, lock, db=db, kind=kind, scripts=fenced)
+            return marked.replies(found)
         except RefusedError as error:
             commands = itertools.chain.from_iterable(parts.values())
             is_scarce = error.reply.startswith(scarcity.NO_MEMORY)

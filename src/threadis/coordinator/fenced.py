@@ -14,8 +14,9 @@ the script was answered well.
 
 import asyncio
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from threadis import _core, resp
 from threadis.coordinator.links import (
@@ -34,75 +35,116 @@ PATIENCE = 0.5  # seconds for what has been sent together with a script that is 
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """A script and what stands around it; ``back`` comes right behind it, answered with OK."""
+
+    script: Words
+    before: Sequence[Words] = ()
+    back: Sequence[Words] = ()
+    after: Sequence[Words] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """The replies, each to its own command; ``refusal`` if the server has run nothing."""
 
     reply: bytes
-    before: list[bytes]
-    after: list[bytes]
+    before: Sequence[bytes] = ()
+    after: Sequence[bytes] = ()
     refusal: bytes | None = None
 
 
-async def ask(
-    link: Link,
-    script: Words,
-    *,
-    before: Sequence[Words] = (),
-    back: Sequence[Words] = (),
-    after: Sequence[Words] = (),
-    only_as_block: bool = False,
-) -> Answers:
-    """Run a script; ``back`` comes right behind it and is answered with OK.
-
-    Waits as long as it takes. Raises UnknownOutcomeError, and spoils the connection, if the
-    replies are not ours to understand.
-    """
-    nonce = os.urandom(16).hex().encode()
-    behind = [*back, [b"ECHO", nonce], *after]
-    inside = [*before, script, *behind]
-    link.send([b"MULTI"], *inside, [b"EXEC"])
-    stream = _Stream(link)
-    try:
-        lines = [await stream.line() for _ in range(len(inside) + 1)]
-        said = await stream.line()
-        if not said.startswith(b"*"):
-            refusal = next((line for line in lines if line.startswith(b"-")), said)
-            if refusal.startswith(b"-OOM ") and not only_as_block:
-                return await _ask_without_memory(link, script, before, back, after)
-            return Answers(refusal, [], [], refusal)
-        if said != b"*%d\r\n" % len(inside):
-            raise ValueError("not the reply to EXEC")
-        return await _read(stream, nonce, len(before), len(back), len(after))
-    except BaseException as error:
-        raise _lost(link, error) from error
+NOT_RUN: Final = Answers(b"")
 
 
-async def _ask_without_memory(
-    link: Link,
-    script: Words,
-    before: Sequence[Words],
-    back: Sequence[Words],
-    after: Sequence[Words],
-) -> Answers:
+@dataclass(slots=True)
+class Script:
+    """A script as a piece of somebody's block."""
+
+    fence: Fence
+    answers: Answers = field(init=False, default=NOT_RUN)
+
+
+class Block:
+    """What runs at once: ordinary commands, and scripts with what stands around them."""
+
+    def __init__(self, pieces: Iterable[Words | Fence]) -> None:
+        self.commands: list[Words] = []
+        # How many ordinary commands come next, or a script's fence and its nonce.
+        self._pieces: list[int | tuple[Fence, bytes]] = []
+        for piece in pieces:
+            if isinstance(piece, Fence):
+                nonce = os.urandom(16).hex().encode()
+                behind = [*piece.back, [b"ECHO", nonce], *piece.after]
+                self.commands += [*piece.before, piece.script, *behind]
+                self._pieces.append((piece, nonce))
+            else:
+                self.commands.append(piece)
+                last = self._pieces[-1] if self._pieces else None
+                if isinstance(last, int):
+                    self._pieces[-1] = last + 1
+                else:
+                    self._pieces.append(1)
+
+    def send(self, link: Link) -> None:
+        """Send it as one block, whose replies must be read next."""
+        link.send([b"MULTI"], *self.commands, [b"EXEC"])
+
+    async def receive(self, link: Link, *, is_queued: bool = False) -> list[Answers]:
+        """Wait, as long as it takes, for the answers to each piece; just one of a refusal.
+
+        ``is_queued`` if nothing but the reply to EXEC is still to come. Raises
+        UnknownOutcomeError, and spoils the connection, if the replies are not ours to understand.
+        """
+        stream = _Stream(link)
+        try:
+            count = 0 if is_queued else len(self.commands) + 1
+            lines = [await stream.line() for _ in range(count)]
+            said = await stream.line()
+            if not said.startswith(b"*"):
+                refusal = next((line for line in lines if line.startswith(b"-")), said)
+                return [Answers(refusal, refusal=refusal)]
+            if said != b"*%d\r\n" % len(self.commands):
+                raise ValueError("not the reply to EXEC")
+            found: list[Answers] = []
+            for piece in self._pieces:
+                if isinstance(piece, int):
+                    found += map(Answers, await stream.replies(piece))
+                else:
+                    fence, nonce = piece
+                    before = await stream.replies(len(fence.before))
+                    reply = await stream.fenced(nonce, len(fence.back))
+                    found.append(Answers(reply, before, await stream.replies(len(fence.after))))
+            stream.end()
+        except BaseException as error:
+            raise _lost(link, error) from error
+        return found
+
+
+async def ask(link: Link, fence: Fence, *, only_as_block: bool = False) -> Answers:
+    """Run one script; as ``Block.receive``."""
+    block = Block([fence])
+    block.send(link)
+    answers = (await block.receive(link))[0]
+    if (answers.refusal or b"").startswith(b"-OOM ") and not only_as_block:
+        try:
+            return await _ask_without_memory(link, fence)
+        except BaseException as error:
+            raise _lost(link, error) from error
+    return answers
+
+
+async def _ask_without_memory(link: Link, fence: Fence) -> Answers:
     """The same, not as a block."""
-    first = await link.ask(*before)
+    first = await link.ask(*fence.before)
     refusal = next((reply for reply in first if reply.startswith(b"-")), None)
     if refusal is not None:
-        return Answers(refusal, [], [], refusal)
+        return Answers(refusal, refusal=refusal)
     nonce = os.urandom(16).hex().encode()
-    link.send(script, *back, [b"ECHO", nonce], *after)
-    found = await _read(_Stream(link, PATIENCE), nonce, 0, len(back), len(after))
-    return Answers(found.reply, first, found.after)
-
-
-async def _read(stream: "_Stream", nonce: bytes, before: int, back: int, after: int) -> Answers:
-    first = await stream.replies(before)
-    text = await stream.until(b"$32\r\n" + nonce + END)
-    end = len(text) - back * len(resp.OK)
-    if end < 0 or text[end:] != back * resp.OK:
-        raise ValueError("not ours any more")
-    reply = _one(await cut(text, 0, end) if back else text)
-    last = await stream.replies(after)
+    link.send(fence.script, *fence.back, [b"ECHO", nonce], *fence.after)
+    stream = _Stream(link, PATIENCE)
+    reply = await stream.fenced(nonce, len(fence.back))
+    last = await stream.replies(len(fence.after))
     stream.end()
     return Answers(reply, first, last)
 
@@ -152,6 +194,14 @@ class _Stream:
         while (found := self._replies.until(mark)) is None:
             await self._more()
         return await entire(found)
+
+    async def fenced(self, nonce: bytes, back: int) -> bytes:
+        """Wait for what a script has answered, up to its nonce."""
+        text = await self.until(b"$32\r\n" + nonce + END)
+        end = len(text) - back * len(resp.OK)
+        if end < 0 or text[end:] != back * resp.OK:
+            raise ValueError("not ours any more")
+        return _one(await cut(text, 0, end) if back else text)
 
     async def line(self) -> bytes:
         """Wait for one line, its end included."""

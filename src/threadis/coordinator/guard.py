@@ -32,9 +32,9 @@ TELLING = frozenset((
 # Of these, what copies of a whole database tell or change as the database would. (A cursor of SCAN
 # is another one elsewhere.)
 LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
-# What cannot be done on copies: it reaches other databases, or cannot be undone.
+# What cannot be done on copies: it reaches other databases.
 OTHER_DATABASES = (b"select", b"move", b"copy")
-NOT_ON_COPIES = (*OTHER_DATABASES, b"publish", b"spublish")
+PUBLISHING = (b"publish", b"spublish")  # cannot be undone, but kept until all is done
 UNSEEN = (b"pfdebug", b"migrate")  # MONITOR does not show them, or they reach other servers
 
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps

@@ -6,25 +6,24 @@ from threadis.coordinator import fenced
 from threadis.coordinator.asking import Asking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, ChangedError
-from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.guard import (
-    ACL_LOG,
-    NOT_ON_COPIES,
     OTHER_DATABASES,
+    PUBLISHING,
+    STRAYED,
     TELLING,
     UNSEEN,
     WHOLE_KEYSPACE,
     Refusals,
     guard_of,
-    judge,
     only_one,
 )
+from threadis.coordinator.guarded import Allowed, Guarded, Guards
 from threadis.coordinator.library import Library
+from threadis.coordinator.links import LinkError, UnknownOutcomeError
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group, is_plain
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import selects
-from threadis.coordinator.users import Users
 
 NAMES_MOST = 1000  # patterns of names: servers compare each of them with each key that is touched
 
@@ -37,18 +36,16 @@ class InPlace:
         execution: Execution,
         library: Library,
         busy: Busy,
-        users: Users,
-        callers: Callers,
+        guards: Guards,
     ) -> None:
         self._library = library
-        self._execution, self._busy, self._users = execution, busy, users
-        self._callers = callers
+        self._execution, self._busy, self._guards = execution, busy, guards
         self._links = execution.links
         self._databases = range(execution.borrowing.databases)
         known = {row.name for row in execution.table.rows()}
         self._telling = tuple(name.encode() for name in sorted(TELLING & known))
         # What a script may not do while it may have to be run again
-        self.effects = (*WHOLE_KEYSPACE, *self._telling, *NOT_ON_COPIES, *UNSEEN)
+        self.effects = (*WHOLE_KEYSPACE, *self._telling, *OTHER_DATABASES, *PUBLISHING, *UNSEEN)
 
     async def run(
         self,
@@ -60,44 +57,64 @@ class InPlace:
         can_be_undone: bool = False,
     ) -> tuple[bytes, Refusals]:
         """Run at an instance; the reply, and what the guard refused besides the whole keyspace."""
-        alone = self.alone(call.db)
-        denied = alone if denied is None else denied
-        if asking := Asking.of(call):
-            denied = asking.may_run(denied)
-        local, others = self._names(call)
-        names = [*call.keys, *(LOCK + group.prefix for group in local)]
-        # What is proved may go to another database, where its keys are on the same instance.
-        databases = self._databases if selects(call.body) else [call.db]
-        places = [(db, name) for db in databases for name in names]
+        allowed = self._allowed(call, denied, only_reads=only_reads)
         async with (
-            self._execution.locks.stand_in_line(places, call.within),
+            self._execution.locks.stand_in_line(self.places(call), call.within),
             self._links.lease(index, call.kind, call.db) as link,
         ):
             if call.generation not in (None, self._library.generation):
                 raise ChangedError
             guard = guard_of(link)
-            before = guard.before(call.rights, others, denied, local, only_reads=only_reads)
-            name = self._callers.begin(call.info, can_be_undone=can_be_undone)
+            script = self._guards.enclose(call, allowed, guard, can_be_undone=can_be_undone)
             async with self._busy.watch(index) as was_killed:
-                answers = await fenced.ask(
-                    link,
-                    call.words,
-                    before=[*before, named(name), guard.login()],
-                    back=[self._links.login()],
-                    after=[named(), ACL_LOG],
-                    only_as_block=can_be_undone,
-                )
+                answers = await fenced.ask(link, script.fence, only_as_block=can_be_undone)
             if answers.refusal is not None:  # another script runs there, say
                 guard.abandon()
                 return answers.refusal, Refusals(all=True)
-            log = answers.after[-1]
-            refusals, reply = await judge(guard, link, log, call, answers.reply, self._users)
+            script.answers = answers
+            refusals, reply = await self._guards.judge(script, link)
             is_killed = was_killed(reply)
-            self._callers.settle(name, index, call.db, counts=is_killed or not refusals)
+            self._guards.settle(script, index, counts=is_killed or not refusals)
             if is_killed:
                 raise RefusedError(reply)
-            refusals.alone = refusals.commands & set(alone)
+            refusals.alone = refusals.commands & set(self.alone(call.db))
             return only_one(refusals.alone) if refusals.alone else reply, refusals
+
+    def places(self, call: Call) -> list[tuple[int, bytes]]:
+        """Find the names under which a script is kept away from others."""
+        local, _ = self._names(call)
+        names = [*call.keys, *(LOCK + group.prefix for group in local)]
+        # What is proved may go to another database, where its keys are on the same instance.
+        databases = self._databases if selects(call.body) else [call.db]
+        return [(db, name) for db in databases for name in names]
+
+    def enclose(self, call: Call) -> Guarded:
+        """Make a script a piece of somebody's block at the instance of its keys."""
+        return self._guards.enclose(call, self._allowed(call))
+
+    async def reply(self, script: Guarded, index: int) -> bytes:
+        """What a script has answered in such a block."""
+        if script.guard.name not in script.answers.after[-1]:  # it was refused nothing
+            self._guards.settle(script, index, counts=True)
+            return script.answers.reply
+        try:
+            async with self._links.lease(index) as link:
+                refusals, reply = await self._guards.judge(script, link)
+        except LinkError as error:
+            raise UnknownOutcomeError(f"ERR instance {index} was lost; all was run") from error
+        self._guards.settle(script, index, counts=not refusals)
+        if alone := refusals.commands & set(self.alone(script.call.db)):
+            return only_one(alone)
+        return STRAYED if refusals else reply
+
+    def _allowed(
+        self, call: Call, denied: Collection[bytes] | None = None, *, only_reads: bool = False
+    ) -> Allowed:
+        denied = self.alone(call.db) if denied is None else denied
+        if asking := Asking.of(call):
+            denied = asking.may_run(denied)
+        local, others = self._names(call)
+        return Allowed(others, denied, local, only_reads=only_reads)
 
     def alone(self, db: int) -> Collection[bytes]:
         """What no script may do, because it would see one instance only."""

@@ -258,7 +258,7 @@ class Library:
 
         async def ask() -> bytes:
             async with self._links.lease(index, kind) as link:
-                return (await fenced.ask(link, words)).reply
+                return (await fenced.ask(link, fenced.Fence(words))).reply
 
         return await patiently(self._links, index, ask())
 

@@ -91,9 +91,7 @@ async def run(execution: "Execution", parsed: Parsed, db: int, kind: Kind, lock:
     home = execution.home(db, [access.key for access in parsed.keys])
     async with execution.links.lease(home, kind, execution.borrowing.scratch) as link:
         try:
-            outcome = await execution.borrowing.evaluate_on(
-                link, words, copies, written, is_script=False
-            )
+            outcome = await execution.borrowing.evaluate_on(link, [words], copies, written)
         except RefusedError as error:
             if error.reply.startswith(scarcity.NO_MEMORY):
                 raise ScarceError(error.reply) from error

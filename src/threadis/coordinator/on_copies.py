@@ -9,6 +9,7 @@ The first is cheaper, the second shows all keys of a run at once, and keys of an
 has touched other keys counts for nothing: it is made again, with copies of these.
 """
 
+import itertools
 import random
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -19,33 +20,33 @@ from threadis.coordinator.asking import TELLS, Asking
 from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call
-from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.execution import Execution
+from threadis.coordinator.fenced import Answers
 from threadis.coordinator.guard import (
-    ACL_LOG,
     LISTED_LIMIT,
     LISTING,
     NO_LOOK,
     NOT_ALL_DECLARED,
-    NOT_ON_COPIES,
+    OTHER_DATABASES,
+    PUBLISHING,
     RERUNS,
     SORTS,
     TOO_MANY,
     TOO_MANY_TO_LIST,
     Refusals,
     guard_of,
-    judge,
     only_one,
 )
+from threadis.coordinator.guarded import Allowed, Guards
 from threadis.coordinator.in_place import InPlace
 from threadis.coordinator.known import Known
 from threadis.coordinator.links import Words
 from threadis.coordinator.locality import is_plain
+from threadis.coordinator.locks import Lock
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import KEYLESS
 from threadis.coordinator.sorting import looks_at_others, patterns, sort_keys
 from threadis.coordinator.table import Access
-from threadis.coordinator.users import Users
 from threadis.coordinator.witness import Witness
 
 FEW = 64  # keys whose guard compares names quickly
@@ -54,7 +55,6 @@ LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four t
 KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to read them
 RANDOM_KEY = b"randomkey"
 SELECT = b"select"
-PUBLISHING = frozenset((b"publish", b"spublish"))
 
 
 @dataclass(slots=True)
@@ -64,7 +64,6 @@ class Trial:
     keys: list[bytes]
     denied: Collection[bytes]
     looks: bool = False
-    rehearses: bool = False  # it is told that it may not publish: only to find its keys
     wanders: bool = False  # may go to other databases, the real ones: so it may write nothing
 
 
@@ -75,13 +74,12 @@ class OnCopies:
         self,
         execution: Execution,
         busy: Busy,
-        users: Users,
-        callers: Callers,
+        guards: Guards,
         witness: Witness,
         in_place: InPlace,
     ) -> None:
-        self._execution, self._busy, self._users = execution, busy, users
-        self._callers, self._witness, self._in_place = callers, witness, in_place
+        self._execution, self._busy, self._guards = execution, busy, guards
+        self._witness, self._in_place = witness, in_place
         self._links, self._table = execution.links, execution.table
         self._writing = {row.name.encode() for row in execution.table.rows() if row.writes}
 
@@ -95,23 +93,22 @@ class OnCopies:
         local = self._in_place.groups(call)
         lists = everything is not None
         others = known.guesses(local) if everything is None else everything
-        denied = [name for name in self._in_place.effects if not lists or name not in LISTING]
+        possible = {*PUBLISHING, *LISTING} if lists else {*PUBLISHING}
+        denied = [name for name in self._in_place.effects if name not in possible]
         keys = list(dict.fromkeys([*call.keys, *others]))
         trial = Trial(keys, denied, looks=looks_at_others(call.body))
         if asking := Asking.of(call):  # its guard must be allowed what its user is
             trial.looks, trial.denied = True, asking.may_run(denied)
-            told = asking.may_ask(trial.denied)
-            trial.rehearses = bool(told & PUBLISHING)
-            if told := told - PUBLISHING:
+            if told := asking.may_ask(trial.denied):
                 return await self._refuse(call, known, told, lists=lists)
         for _ in range(RERUNS):
             names = [(call.db, key, call.writes) for key in trial.keys]
             async with (
                 self._execution.hold(names, call.within) as lock,
-                self._execution.events.of_one_command(call.db) as mine,
+                self._execution.events.of_one_command(call.db, has_scripts=True) as mine,
             ):
-                outcome, refusals = await self._try(call, trial)
-                mine.is_void = bool(refusals) or trial.rehearses
+                outcome, refusals = await self._try([call], trial)
+                mine.is_void = bool(refusals)
                 if not mine.is_void:
                     if outcome.changes:
                         parts = self._execution.borrowing.writes(outcome.changes, call.db)
@@ -125,9 +122,6 @@ class OnCopies:
                 known.touched(new, local)
             elif alone := refusals.commands & set(self._in_place.alone(call.db)):
                 return await self._refuse(call, known, alone, lists=lists, keys=trial.keys)
-            elif refusals.commands <= PUBLISHING:  # of a rehearsal: nothing at all was refused
-                trial.denied = [name for name in trial.denied if name not in PUBLISHING]
-                trial.rehearses = False
             elif refusals.commands == {SELECT} and self._may_wander(call, trial, lists=lists):
                 trial.wanders = trial.looks = True
                 allowed = [name for name in trial.denied if name != SELECT]
@@ -146,7 +140,7 @@ class OnCopies:
         keys: Sequence[bytes] = (),
     ) -> bytes:
         """Say that commands cannot be run on copies; of all keys some can."""
-        if set(commands) <= set(NOT_ON_COPIES):
+        if set(commands) <= set(OTHER_DATABASES):
             return NOT_ALL_DECLARED
         if lists or not set(commands) <= set(LISTING):
             return only_one(commands)
@@ -164,17 +158,54 @@ class OnCopies:
         is_kept = call.rights is not None and call.rights.has_databases()
         return not (trial.wanders or lists or is_kept or TELLS in call.body)
 
-    async def _try(self, call: Call, trial: Trial) -> tuple[Outcome, Refusals]:
+    async def run_all(
+        self,
+        pieces: Sequence[Words | Call],
+        keys: Sequence[bytes],
+        knowns: Sequence[Known],
+        lock: Lock,
+    ) -> list[bytes] | None:
+        """Run scripts and commands of one client as one, with all their ``keys``.
+
+        The caller holds a lock on everything. None if that cannot be: nothing was done then.
+        """
+        calls = [one for one in pieces if isinstance(one, Call)]
+        db = calls[0].db
+        groups = [self._in_place.groups(call) for call in calls]
+        guesses = itertools.chain.from_iterable(map(Known.guesses, knowns, groups))
+        denied = [name for name in self._in_place.effects if name not in PUBLISHING]
+        trial = Trial(list(dict.fromkeys([*keys, *guesses])), denied)
+        for _ in range(RERUNS):
+            async with self._execution.events.of_one_command(db, has_scripts=True) as mine:
+                outcome, refusals = await self._try(pieces, trial)
+                mine.is_void = bool(refusals)
+                if not mine.is_void:
+                    await self._execution.write_back(outcome, lock, db, needs_memory=True)
+                    return outcome.replies
+            have = set(trial.keys)
+            if new := [key for key in refusals.keys if key not in have]:
+                trial.keys += new
+                trial.looks = True
+                for known, local in zip(knowns, groups, strict=True):
+                    known.touched(new, local)
+            else:
+                return None
+        return None
+
+    async def _try(self, pieces: Sequence[Words | Call], trial: Trial) -> tuple[Outcome, Refusals]:
         """One run; what it has done, and what else it needs."""
-        keys = trial.keys
+        calls = [one for one in pieces if isinstance(one, Call)]
+        keys, call = trial.keys, calls[0]
+        writes = len(pieces) > 1 or call.writes
         borrowing = self._execution.borrowing
-        accesses = [Access(key, reads=True, writes=call.writes) for key in keys]
+        accesses = [Access(key, reads=True, writes=writes) for key in keys]
         copies = await borrowing.fetch(accesses, call.db)
         index = self._execution.home(call.db, keys)
         is_exact = len(keys) <= MOST_PATTERNS and all(map(is_plain, keys))
         looks = trial.looks or not is_exact or len(keys) > FEW
         if looks and sum(len(copy.dump) for copy in copies.values()) > LOOK_LIMIT:
-            if not is_exact or TELLS in call.body or looks_at_others(call.body):
+            look_needed = any(TELLS in one.body or looks_at_others(one.body) for one in calls)
+            if not is_exact or look_needed:
                 raise RefusedError(NO_LOOK)
             looks = False
         async with AsyncExitStack() as stack:
@@ -182,42 +213,51 @@ class OnCopies:
                 self._links.lease(index, call.kind, borrowing.scratch)
             )
             look = await stack.enter_async_context(self._witness.look(index)) if looks else None
-            guard = guard_of(link)
-            allowed = None if looks else keys
             copies_of = (call.db, borrowing.scratch)
-            before = guard.before(call.rights, allowed, trial.denied, copies=copies_of)
-            name = self._callers.begin(call.info)
-            marks: tuple[list[Words], list[Words]] = ([], [])
-            if look:
-                marks = ([look.before], [look.after])
+            allowed = Allowed(None if looks else keys, trial.denied, copies=copies_of)
+            guards = [guard_of(link)] if len(calls) == 1 else [None] * len(calls)
+            scripts = [
+                self._guards.enclose(
+                    one,
+                    allowed,
+                    guard,
+                    before=[look.before] if look and one is calls[0] else [],
+                    after=[look.after] if look and one is calls[-1] else [],
+                )
+                for one, guard in zip(calls, guards, strict=True)
+            ]
+            left = iter(scripts)
+            block = [next(left).fence if isinstance(one, Call) else one for one in pieces]
             async with self._busy.watch(index, len(keys) * KEY_SECONDS) as was_killed:
                 try:
                     outcome = await borrowing.evaluate_on(
-                        link,
-                        call.words,
-                        copies,
-                        keys if call.writes else [],
-                        before=[*before, named(name), *marks[0], guard.login()],
-                        back=[self._links.login()],
-                        after=[*marks[1], named(), ACL_LOG],
-                        sweeps=looks,
+                        link, block, copies, keys if writes else [], sweeps=looks
                     )
                 except RefusedError:
-                    guard.abandon()
+                    for script in scripts:
+                        script.guard.abandon()
                     raise
-            reply, log = outcome.replies[len(before) + len(marks[0]) + 2], outcome.replies[-1]
-            refusals, reply = await judge(guard, link, log, call, reply, self._users)
-            is_killed = was_killed(reply)
-            if look and not is_killed:
+            refusals, killed = Refusals(), b""
+            found = [Answers(one.reply) for one in outcome.answers]
+            places = [at for at, one in enumerate(pieces) if isinstance(one, Call)]
+            for at, script in zip(places, scripts, strict=True):
+                script.answers = outcome.answers[at]
+                refused, reply = await self._guards.judge(script, link)
+                refusals.keys |= refused.keys
+                refusals.commands |= refused.commands
+                killed = reply if was_killed(reply) else killed
+                found[at] = Answers(reply)
+            if look and not killed:
                 ran = await look.commands()
                 if trial.wanders and (refusals.commands & self._writing or self._strays(ran)):
                     refusals.commands = {SELECT}
                 touched = await self._touched([words for _, words in ran], keys, call.db)
                 refusals.keys = touched.difference(keys)
-            self._callers.settle(name, index, call.db, counts=is_killed or not refusals)
-            if is_killed:
-                raise RefusedError(reply)
-        return Outcome([reply], outcome.changes), refusals
+            for script in scripts:
+                self._guards.settle(script, index, counts=bool(killed) or not refusals)
+            if killed:
+                raise RefusedError(killed)
+        return Outcome(found, outcome.changes), refusals
 
     def _strays(self, ran: Iterable[tuple[int, Words]]) -> bool:
         """Whether a script has touched anything where no copies are, or has found what is ours."""

@@ -11,7 +11,9 @@ half a write. Records that mean nothing any more are deleted then; no key waits 
 from collections.abc import Sequence
 from typing import Final
 
+from threadis.commands import SCRIPTS
 from threadis.coordinator import scarcity
+from threadis.coordinator.fenced import Block, Fence
 from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, value
 
 # What a refusal says, the option behind it, and with what that refuses nothing.
@@ -23,6 +25,8 @@ OPTIONS: Final = (
 
 async def run(links: Links, index: int, part: Sequence[Words], db: int) -> None:
     """Run commands as one block; LinkError if they have not run, or if that is not known."""
+    if any(_is_script(words) for words in part):
+        return await _run_scripts(links, index, part, db)
     block: list[Words] = [[b"MULTI"], *part, [b"EXEC"]]
     async with links.lease(index, Kind(), db) as link:
         *queued, reply = await link.ask(*block)
@@ -33,6 +37,31 @@ async def run(links: Links, index: int, part: Sequence[Words], db: int) -> None:
             reply = (await insist(link, block, refusal) or [reply])[-1]
         if not reply.startswith(b"*") or reply.startswith(b"*-1"):
             raise LinkError(f"TRYAGAIN instance {index}: {refusal.decode(errors='replace')}")
+
+
+async def _run_scripts(links: Links, index: int, part: Sequence[Words], db: int) -> None:
+    """The same with scripts among them, which could forge replies, and fail half-way.
+
+    So they are fenced, and while they run there is memory for what was decided when there was.
+    """
+    block = Block(Fence(words) if _is_script(words) else words for words in part)
+    async with links.lease(index, Kind(), db) as link:
+        options = [b"maxmemory", *(option for _, option, _ in OPTIONS)]
+        known = value((await link.ask([b"CONFIG", b"GET", *options]))[0])
+        offs = [b"0", *(off for _, _, off in OPTIONS)]
+        lifted = [word for pair in zip(options, offs, strict=True) for word in pair]
+        await link.ask([b"CONFIG", b"SET", *lifted])
+        try:
+            block.send(link)
+            refusal = (await block.receive(link))[0].refusal
+        finally:
+            await links.raw(index, [[b"CONFIG", b"SET", *known]])
+        if refusal is not None:
+            raise LinkError(f"TRYAGAIN instance {index}: {refusal.decode(errors='replace')}")
+
+
+def _is_script(words: Words) -> bool:
+    return words[0].lower().decode(errors="replace") in SCRIPTS
 
 
 async def delete(links: Links, index: int, db: int, *names: bytes) -> None:

@@ -11,11 +11,13 @@ import msgspec
 
 from threadis import ours, resp
 from threadis.coordinator import long, owed, scarcity
+from threadis.coordinator.fenced import Block, Script
 from threadis.coordinator.links import Link, LinkError, Links, Packable, Words
 from threadis.coordinator.offload import offload
 from threadis.coordinator.records import Prepared
 
 Part = Sequence[Words]
+Place = tuple[int, int]  # of a command: the instance of its part, and its number there
 
 
 class RefusedError(Exception):
@@ -24,6 +26,54 @@ class RefusedError(Exception):
     def __init__(self, reply: bytes) -> None:
         super().__init__(reply.decode(errors="replace"))
         self.reply = reply
+
+
+class Scripts:
+    """The scripts in the parts of one write: their connections are told them with a fence each."""
+
+    def __init__(self, scripts: Mapping[Place, Script]) -> None:
+        self._scripts = scripts
+        self._instances = {index for index, _ in scripts}
+        self._blocks: dict[int, Block] = {}
+
+    def block(self, index: int, part: Part, behind: Part = ()) -> Block | None:
+        """Build what an instance is told, with what is ours behind it; None without scripts."""
+        if index not in self._instances:
+            return None
+        pieces = (
+            self._scripts[index, at].fence if (index, at) in self._scripts else words
+            for at, words in enumerate(part)
+        )
+        block = self._blocks[index] = Block([*pieces, *behind])
+        return block
+
+    async def results(self, index: int, link: Link, *, is_queued: bool = False) -> list[bytes]:
+        """Wait for the replies to a block that was sent; RefusedError if it has not run."""
+        found = await self._blocks[index].receive(link, is_queued=is_queued)
+        if (refusal := found[0].refusal) is not None:
+            raise RefusedError(refusal)
+        for (where, at), script in self._scripts.items():
+            if where == index:
+                script.answers = found[at]
+        return [one.reply for one in found]
+
+    async def results_of(self, index: int, link: Link, part: Part) -> list[bytes] | None:
+        """The replies inside that of EXEC just sent; None if it was refused, or did not come."""
+        try:
+            if index in self._blocks:
+                return await self.results(index, link, is_queued=True)
+            reply = (await link.receive(1))[0]
+        except (LinkError, RefusedError):
+            return None
+        return await scarcity.results(reply, part)
+
+    async def run(self, link: Link, part: Part, behind: Part = ()) -> list[bytes]:
+        """Run a part and what is ours behind it as one block; RefusedError if it has not run."""
+        if block := self.block(link.index, part, behind):
+            block.send(link)
+            return await self.results(link.index, link)
+        *queued, reply = await link.ask([b"MULTI"], *part, *behind, [b"EXEC"])
+        return await results_in(queued, reply)
 
 
 class Phases:
@@ -39,6 +89,7 @@ class Phases:
         parts: Mapping[int, Part],
         record: Prepared,
         name: bytes,
+        scripts: Scripts,
         *,
         is_scarce: bool,
     ) -> None:
@@ -49,8 +100,10 @@ class Phases:
             part = list(parts[index])
             payload = await offload(len(part), replace(record, commands=part).encode)
             key = ours.PREPARED + name
-            batch: list[Packable] = [hidden, [b"SET", key, payload], back, [b"MULTI"], *part]
-            batch += self.last(name, record.db)
+            last = self.last(name, record.db)
+            block = scripts.block(index, part, last)
+            told = block.commands if block else [*part, *last]
+            batch: list[Packable] = [hidden, [b"SET", key, payload], back, [b"MULTI"], *told]
             if is_scarce:
                 note = [b"SET", key, bytes(payload)]
                 batch = [hidden, scarcity.block([note], 2), back]
@@ -81,14 +134,19 @@ class Phases:
             await owed.delete(self._links, index, self._records, ours.PREPARED + name)
 
     async def decide(
-        self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int
+        self,
+        leader: Link,
+        part: Part,
+        others: dict[int, Link],
+        name: bytes,
+        db: int,
+        scripts: Scripts,
     ) -> list[bytes]:
         """Run the first's part; RefusedError if it would not."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
-        answer = await leader.ask([b"MULTI"], *part, hidden, decided, back, [b"EXEC"])
         try:
-            return (await results_in(answer[:-1], answer[-1]))[: len(part)]
+            return (await scripts.run(leader, part, [hidden, decided, back]))[: len(part)]
         except RefusedError:
             await self.withdraw(others, name, others)
             raise
@@ -111,15 +169,6 @@ class Phases:
         """What ends the part of one that does not decide."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         return [hidden, [b"DEL", ours.PREPARED + name], back]
-
-
-async def results_of(link: Link, part: Part) -> list[bytes] | None:
-    """The replies inside that of a block just sent; None if it was refused, or did not come."""
-    try:
-        reply = (await link.receive(1))[0]
-    except LinkError:
-        return None
-    return await scarcity.results(reply, part)
 
 
 async def results_in(queued: list[bytes], reply: bytes) -> list[bytes]:

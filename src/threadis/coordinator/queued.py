@@ -7,7 +7,9 @@ A step is one of these::
     everywhere  DBSIZE, KEYS, FLUSHDB, FLUSHALL: a part on each instance
     aside       PING, PUBLISH, SELECT: the client's worker runs it, behind the write
     at the end  INFO, SCAN: the same, if nothing is written behind it
-    alone       EVAL, SORT BY: no write of ours can do it
+    a script    EVAL, FCALL: at home if it can touch no others for certain (``scripts``), else
+                the whole is borrowed
+    alone       SORT BY, SWAPDB: no write of ours can do it
 
 So all that changes keys happens at once, or not at all. Where that would show, or a step
 must be alone, the transaction is no one write.
@@ -21,9 +23,13 @@ from typing import Final
 
 from threadis import _core, resp
 from threadis.commands import FLUSHES, SCRIPTS
+from threadis.coordinator.call import Call
 from threadis.coordinator.execution import lock_names
+from threadis.coordinator.guarded import Guarded
 from threadis.coordinator.links import Words
+from threadis.coordinator.locality import LOCK
 from threadis.coordinator.locks import Key
+from threadis.coordinator.phases import Place
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.table import Parsed, Table
 
@@ -43,6 +49,7 @@ class How(Enum):
     AT_HOME = auto()
     ANYWHERE = auto()
     EVERYWHERE = auto()
+    SCRIPT = auto()  # until somebody has read it
     ASIDE = auto()
     AT_THE_END = auto()  # aside, but not before something is written
     ALONE = auto()  # no write of ours can do it
@@ -57,6 +64,7 @@ class Step:
     names: Sequence[Key]
     owners: Collection[int]
     how: How
+    script: Guarded | Call | None = None  # what it is at home, or where the whole is borrowed
 
     @property
     def name(self) -> str:
@@ -75,27 +83,35 @@ class Step:
         """Whether the write does it."""
         return self.how in (How.AT_HOME, How.ANYWHERE, How.EVERYWHERE)
 
+    @property
+    def names_database(self) -> bool:
+        """Whether it would leave the database of copies."""
+        words = self.parsed.args[3:] if self.name == "copy" else ()
+        return self.name == "move" or b"DB" in map(bytes.upper, words)
+
 
 class Queued:
     """The steps of one transaction, and what follows from them."""
 
-    def __init__(
-        self, commands: Sequence[Words], db: int, table: Table, databases: int, instances: int
-    ) -> None:
+    def __init__(self, steps: list[Step], db: int) -> None:
         self.db = db
-        self.steps = list(_steps(commands, db, table, databases, range(instances)))
+        self.steps = steps
         kinds = {step.how for step in self.steps}
         # The write does everything, in one database, with no instance but its keys'.
         self.is_plain = kinds <= {How.AT_HOME, How.ANYWHERE} and all(
-            step.db == db for step in self.steps
+            step.db == db and step.script is None for step in self.steps
         )
         # It must be alone with the whole keyspace.
-        self.needs_everything = not kinds.isdisjoint((How.EVERYWHERE, How.ALONE, How.AT_THE_END))
+        self.needs_everything = not kinds.isdisjoint(
+            (How.EVERYWHERE, How.ALONE, How.AT_THE_END)
+        ) or any(isinstance(step.script, Call) for step in self.steps)
         self.flushes = any(step.name in FLUSHES for step in self.steps)
         self.is_one_write = How.ALONE not in kinds and _is_one_write(self.steps)
         self.instances = set().union(*(step.owners for step in self.steps))
         self.locks = [name for step in self.steps for name in step.names]
-        self.written_keys = [(where, key) for where, key, writes in self.locks if writes]
+        self.written_keys = [
+            (where, key) for where, key, writes in self.locks if writes and not key.startswith(LOCK)
+        ]
 
 
 class Parts:
@@ -104,8 +120,10 @@ class Parts:
     def __init__(self, steps: Sequence[Step], db: int) -> None:
         """All begin and end in database ``db``."""
         self.parts: dict[int, list[Words]] = defaultdict(list)
-        self.order: dict[tuple[int, int], int] = {}  # the step of each command of a part
-        self._places: list[list[tuple[int, int]]] = []
+        self.order: dict[Place, int] = {}  # the step of each command of a part
+        self.scripts: dict[Place, Guarded] = {}
+        self._loaded: dict[int, set[bytes]] = defaultdict(set)
+        self._places: list[list[Place]] = []
         self._names = [step.name for step in steps]
         where: dict[int, int] = {}
         for number, step in enumerate(steps):
@@ -114,13 +132,25 @@ class Parts:
                 if where.get(index, db) != step.db:
                     self._add(index, [b"SELECT", b"%d" % step.db], number)
                     where[index] = step.db
-                places.append(self._add(index, step.parsed.args, number))
+                if isinstance(step.script, Guarded):
+                    self._load(index, step.script.call, number)
+                place = self._add(index, step.parsed.args, number)
+                if isinstance(step.script, Guarded):
+                    self.scripts[place] = step.script
+                places.append(place)
             self._places.append(places)
         for index, selected in where.items():
             if selected != db:
                 self._add(index, [b"SELECT", b"%d" % db], len(steps))
 
-    def _add(self, index: int, words: Words, number: int) -> tuple[int, int]:
+    def _load(self, index: int, call: Call, number: int) -> None:
+        """Make a script known once more: somebody may flush all of them meanwhile."""
+        is_named = call.words[0].lower().startswith(b"evalsha")
+        if is_named and call.name not in self._loaded[index]:
+            self._loaded[index].add(call.name)
+            self._add(index, [b"SCRIPT", b"LOAD", call.body], number)
+
+    def _add(self, index: int, words: Words, number: int) -> Place:
         place = (index, len(self.parts[index]))
         self.parts[index].append(words)
         self.order[place] = number
@@ -132,9 +162,10 @@ class Parts:
         return [_merged(name, each) for name, each in zip(self._names, of_each, strict=True)]
 
 
-def _steps(
+def read(
     commands: Sequence[Words], db: int, table: Table, databases: int, everyone: Collection[int]
 ) -> Iterator[Step]:
+    """Say of each command how it is done."""
     for args in commands:
         parsed = table.parse(args)
         names, owners = lock_names(parsed.keys, db), table.owners(parsed, db)
@@ -151,7 +182,9 @@ def _is_one_write(steps: Sequence[Step]) -> bool:
     written = [step for step in steps if step.is_written]
     kinds = {step.how for step in written}
     if How.ANYWHERE in kinds and (
-        How.EVERYWHERE in kinds or len({step.db for step in written}) > 1
+        How.EVERYWHERE in kinds
+        or len({step.db for step in written}) > 1
+        or any(step.names_database for step in written)
     ):
         return False
     last = max((at for at, step in enumerate(steps) if step.is_written), default=-1)
@@ -160,6 +193,8 @@ def _is_one_write(steps: Sequence[Step]) -> bool:
 
 def _how(parsed: Parsed, owners: Collection[int], *, reaches_far: bool) -> How:
     row = parsed.row
+    if row.name in SCRIPTS:
+        return How.SCRIPT
     special = {word.encode() for word in row.special_words}
     if row.name in HIDE_KEYS and not special.isdisjoint(map(bytes.upper, parsed.args)):
         return How.ALONE

@@ -17,7 +17,8 @@ something is special about the client or the moment.
 
 import hashlib
 from collections import OrderedDict
-from contextlib import AsyncExitStack
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 
 from threadis import _core
@@ -29,14 +30,17 @@ from threadis.coordinator.callers import Callers
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.functions import as_script
 from threadis.coordinator.guard import STRAYED
+from threadis.coordinator.guarded import Guarded, Guards
 from threadis.coordinator.in_place import InPlace
 from threadis.coordinator.known import Known, Tries
 from threadis.coordinator.library import NO_WRITES, Library, flags
-from threadis.coordinator.links import Kind
+from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.locality import is_plain
+from threadis.coordinator.locks import Lock
 from threadis.coordinator.on_copies import OnCopies
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.pubsub import Pubsub
+from threadis.coordinator.queued import How, Step
 from threadis.coordinator.reading import Reach, names_commands, reach
 from threadis.coordinator.sorting import looks_at_others
 from threadis.coordinator.table import Access
@@ -78,42 +82,26 @@ class Scripts:
         self._table = execution.table
         self._library = library
         self._known: OrderedDict[bytes, Known] = OrderedDict()
-        self._in_place = InPlace(execution, library, busy, users, callers)
+        guards = Guards(execution.links, users, callers)
+        self._in_place = InPlace(execution, library, busy, guards)
         effects = self._in_place.effects  # but what is published is told at its end
         self._undoable = tuple(name for name in effects if name != b"publish")
-        self._on_copies = OnCopies(execution, busy, users, callers, self._witness, self._in_place)
+        self._on_copies = OnCopies(execution, busy, guards, self._witness, self._in_place)
 
     async def run(self, command: _core.Command) -> bytes:
         """Run EVAL, EVALSHA, FCALL …"""
         args, info = command.args, command.info
         keys = declared(args)
         kind = Kind(resp=info.resp)
-        family = args[0].lower()
         if keys is None:
             # The numbers are wrong, as any server will say before it looks at the script.
             index = self._links.any_ready()
             async with self._links.lease(index, kind, info.db) as link:
-                return (await fenced.ask(link, args)).reply
-        name, words, current = args[1], list(args), self._library.generation
-        is_function = family.startswith(b"fcall")
-        if family in (b"eval", b"eval_ro"):
-            name = hashlib.sha1(args[1], usedforsecurity=False).hexdigest().encode()
-        elif family in (b"evalsha", b"evalsha_ro"):
-            name = args[1].lower()
-        else:  # another library may give another function this name
-            name = b"%d:%s" % (current, args[1])
-        writes, rights = not family.endswith(b"_ro"), self._users.rights(info.user)
-        await self._library.prepare(family, name, args[1])
-        generation, body = None, self._body(name)
-        if is_function:
-            generation, body = current, await self._library.code(args[1])
-        within = command.token
-        call = Call(
-            name, words, keys, info.db, kind, writes, within, rights, info, body, generation
-        )
+                return (await fenced.ask(link, fenced.Fence(args))).reply
+        call = await self._call(args, keys, info.db, command)
         try:
             async with AsyncExitStack() as stack:
-                if writes and command.token is None and self._tracking.is_unheard(command):
+                if call.writes and command.token is None and self._tracking.is_unheard(command):
                     lock = await stack.enter_async_context(self._execution.locks.hold_everything())
                     call = replace(call, within=lock.token)
                 gone: list[bytes] = []
@@ -124,8 +112,7 @@ class Scripts:
                 reading = self._tracking.reading(command, keys, self._witness)
                 await stack.enter_async_context(reading)
                 reply = await self._run(call)
-                if not is_function:
-                    self._taught.tell(name, self._body(name), self._reach(call))
+                self._tell(call)
                 if call.within != command.token:  # nobody else may change its keys
                     wrote = [Access(key, reads=False, writes=True) for key in keys]
                     gone += await self._execution.missing(wrote, call.db)
@@ -135,8 +122,98 @@ class Scripts:
         except RefusedError as error:
             return error.reply
 
-    def _body(self, name: bytes) -> bytes:
-        return self._library.body(name)
+    async def _call(self, words: Words, keys: list[bytes], db: int, command: _core.Command) -> Call:
+        """Read the words of a script, which its client's command is, or has in it."""
+        family, name, info = words[0].lower(), words[1], command.info
+        current = self._library.generation
+        is_function = family.startswith(b"fcall")
+        if family in (b"eval", b"eval_ro"):
+            name = hashlib.sha1(name, usedforsecurity=False).hexdigest().encode()
+        elif family in (b"evalsha", b"evalsha_ro"):
+            name = name.lower()
+        else:  # another library may give another function this name
+            name = b"%d:%s" % (current, name)
+        await self._library.prepare(family, name, words[1])
+        if is_function:
+            body = await self._library.code(words[1])
+        else:
+            body = self._library.body(name)
+        return Call(
+            name,
+            list(words),
+            keys,
+            db,
+            Kind(resp=info.resp),
+            not family.endswith(b"_ro"),
+            command.token,
+            self._users.rights(info.user),
+            info,
+            body,
+            current if is_function else None,
+        )
+
+    def _tell(self, call: Call) -> None:
+        """Let workers run a script from now on, if they may."""
+        if not call.is_function:
+            self._taught.tell(call.name, self._library.body(call.name), self._reach(call))
+
+    async def placed(self, steps: list[Step], command: _core.Command) -> list[Step]:
+        """Say how the scripts among a transaction's steps are done; some must be alone."""
+        calls: dict[int, Call] = {}
+        for at, step in enumerate(steps):
+            keys = declared(step.parsed.args) if step.how is How.SCRIPT else None
+            if keys is not None:
+                calls[at] = await self._call(step.parsed.args, keys, step.db, command)
+        homes = {at: self._in_place.home(call, call.keys) for at, call in calls.items()}
+        owners = set(homes.values()).union(*(step.owners for step in steps if step.is_written))
+        # What a crash leaves is ended without a guard: nothing is to be forbidden then.
+        are_at_home = all(
+            self._is_at_home(call)
+            and not call.is_function
+            and (len(owners) <= 1 or not call.rights)
+            for call in calls.values()
+        )
+        found = []
+        for at, step in enumerate(steps):
+            if (call := calls.get(at)) is None:
+                how = How.ANYWHERE if step.how is How.SCRIPT else step.how  # wrong numbers
+                found.append(replace(step, how=how))
+            elif are_at_home:
+                self._tell(call)
+                names = [(db, name, True) for db, name in self._in_place.places(call)]
+                script = self._in_place.enclose(call)
+                found.append(
+                    replace(step, how=How.AT_HOME, script=script, names=names, owners={homes[at]})
+                )
+            else:
+                how = How.ALONE if TELLS in call.body else How.ANYWHERE
+                found.append(replace(step, how=how, script=call))
+        return found
+
+    async def reply(self, script: Guarded, index: int) -> bytes:
+        """What a script has answered that was part of a transaction."""
+        return await self._in_place.reply(script, index)
+
+    async def run_all(self, steps: Sequence[Step], lock: Lock) -> list[bytes] | None:
+        """Run commands and scripts on copies, as one; None, and nothing is done, if they must
+        run one behind the other.
+        """
+        calls = [step.script for step in steps if isinstance(step.script, Call)]
+        pieces = [
+            step.script if isinstance(step.script, Call) else step.parsed.args for step in steps
+        ]
+        keys = [access.key for step in steps for access in step.parsed.keys]
+        knowns = [self._remember(call.name) for call in calls]
+        return await self._on_copies.run_all(pieces, keys, knowns, lock)
+
+    def reading(
+        self, command: _core.Command, steps: Iterable[Step]
+    ) -> AbstractAsyncContextManager[None]:
+        """Remember what the scripts of a transaction read, if its client tracks."""
+        keys = [
+            access.key for step in steps if step.script is not None for access in step.parsed.keys
+        ]
+        return self._tracking.reading(command, keys, self._witness)
 
     def _reach(self, call: Call) -> Reach:
         """What a script can touch; of what nobody has any more, anything."""
@@ -171,13 +248,18 @@ class Scripts:
         families = {name.partition(b"|")[0] for name in self._in_place.alone(call.db)}
         return not any(quote + name + quote in text for name in families for quote in QUOTES)
 
+    def _is_at_home(self, call: Call) -> bool:
+        """Whether a script can be run on the instance of its keys, and be told of these."""
+        owners = {self._table.owner(call.db, key) for key in call.keys}
+        return len(owners) <= 1 and self._in_place.can_name(call) and self._is_sure(call)
+
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
         if looks_at_others(call.body) and not self._in_place.has_all(call.db):
             return await self._on_copies.run(call, known)
         owners = {self._table.owner(call.db, key) for key in call.keys}
         is_named = self._in_place.can_name(call)
-        if is_named and len(owners) <= 1 and self._is_sure(call):
+        if self._is_at_home(call):
             index = self._in_place.home(call, call.keys)
             return (await self._in_place.run(call, index))[0]
         if is_named and len(owners) <= 1 and self._only_reads(call) and not known.strays:

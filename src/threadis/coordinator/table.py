@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from threadis import _core
 from threadis.commands import SCRIPTS, Row
+
+DELETES: Final = frozenset({"del", "unlink"})  # whatever the value is
 
 
 class Access(NamedTuple):
@@ -53,7 +55,8 @@ class Table:
         row = self._rows[name]
         keys: list[Access] = []
         for spec, named in zip(row.keys, names, strict=True):
-            reads, writes = spec.access in ("RO", "RW"), row.writes and spec.access != "RO"
+            reads = spec.access in ("RO", "RW") or (spec.access == "RM" and name not in DELETES)
+            writes = row.writes and spec.access != "RO"
             what = (repeat(reads), repeat(writes), repeat(spec.deletes))
             keys += map(_ACCESS, zip(named, *what, strict=False))
         return Parsed(row, args, keys)

@@ -23,12 +23,14 @@ from threadis.coordinator import long
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
+from threadis.coordinator.call import Call
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.links import Kind, Link, LinkError, Words
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import RefusedError
-from threadis.coordinator.queued import How, Parts, Queued, Step
+from threadis.coordinator.queued import How, Parts, Queued, Step, read
+from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.watches import Watch
 
@@ -46,7 +48,9 @@ class Transactions:
         verdicts: Verdicts,
         blocking: Blocking,
         busy: Busy,
+        scripts: Scripts,
     ) -> None:
+        self._scripts = scripts
         self._tracking = execution.tracking
         self._verdicts = verdicts
         self._busy = busy
@@ -127,7 +131,10 @@ class Transactions:
         self, command: _core.Command, client: ClientKey, watch: Watch | None
     ) -> bytes | None:
         args, kind, db = command.queued or [], Kind(resp=command.info.resp), command.info.db
-        queued = await offload(len(args), self._read, args, db)
+        steps = await offload(len(args), self._read, args, db)
+        if any(step.how is How.SCRIPT for step in steps):
+            steps = await self._scripts.placed(steps, command)
+        queued = Queued(steps, db)
         if queued.is_plain and watch and (link := watch.only_link()):
             is_on_it = queued.instances <= {link.index} and watch.kind == kind
             if is_on_it and not self._tracking.is_unheard(command):
@@ -142,18 +149,20 @@ class Transactions:
             is_in_place = not any(queued.steps[at].name == "select" for at in denied)
             if is_in_place:
                 replies = await self._write(command, queued, denied, lock)
-                done = [reply for reply in replies if reply is not None]
-                if len(done) == len(replies):
-                    return await long.array(done)
-                self._running[client] = stack.pop_all()
-                self._core.run_queued(command, args, replies, lock.token)
-                return None
-        # What comes behind a SELECT that its client may not do any more is elsewhere.
+                if replies is not None:
+                    done = [reply for reply in replies if reply is not None]
+                    if len(done) == len(replies):
+                        return await long.array(done)
+                    self._running[client] = stack.pop_all()
+                    self._core.run_queued(command, args, replies, lock.token)
+                    return None
+        # What comes behind a SELECT that its client may not do any more is elsewhere; and there
+        # are scripts that cannot be run on copies together.
         return await self._run_in_order(command, client, watch, queued)
 
-    def _read(self, commands: Sequence[Words], db: int) -> Queued:
-        databases, instances = self._execution.borrowing.databases, self._execution.links.count
-        return Queued(commands, db, self._execution.table, databases, instances)
+    def _read(self, commands: Sequence[Words], db: int) -> list[Step]:
+        databases, everyone = self._execution.borrowing.databases, self._execution.links.everyone()
+        return list(read(commands, db, self._execution.table, databases, everyone))
 
     async def _exec_there(
         self, command: _core.Command, queued: Queued, watch: Watch, link: Link
@@ -189,10 +198,11 @@ class Transactions:
 
     async def _write(
         self, command: _core.Command, queued: Queued, denied: dict[int, bytes], lock: Lock
-    ) -> list[bytes | None]:
+    ) -> list[bytes | None] | None:
         """Do what is on keys as one; the reply of each command, or None if it is still to be run.
 
-        LinkError, before anything has happened, if it is known that an instance would not.
+        None of all if that cannot be as one: nothing was done then. LinkError, before anything
+        has happened, if it is known that an instance would not.
         """
         kind, db = Kind(resp=command.info.resp), queued.db
         replies = [denied.get(at) for at in range(len(queued.steps))]
@@ -209,7 +219,9 @@ class Transactions:
             gone = await stack.enter_async_context(changing)
             await stack.enter_async_context(self._execution.events.of_one_command(db))
             if steps:
-                found = await self._run(steps, lock, db, kind)
+                found = await self._run(command, steps, lock, db, kind)
+                if found is None:
+                    return None
                 for at, reply in zip(places, found, strict=True):
                     replies[at] = reply
             if not is_heard:
@@ -218,8 +230,15 @@ class Transactions:
         await self._blocking.serve(written, lock)
         return replies
 
-    async def _run(self, steps: list[Step], lock: Lock, db: int, kind: Kind) -> list[bytes]:
-        """Run steps as one write."""
+    async def _run(
+        self, command: _core.Command, steps: list[Step], lock: Lock, db: int, kind: Kind
+    ) -> list[bytes] | None:
+        """Run steps as one write; None if that cannot be."""
+        if any(step.script for step in steps):
+            async with self._scripts.reading(command, steps):
+                if any(isinstance(step.script, Call) for step in steps):
+                    return await self._scripts.run_all(steps, lock)
+                return await self._run_scripts(steps, lock, db, kind)
         if any(step.how is How.ANYWHERE for step in steps):
             commands = [step.parsed.args for step in steps]
             keys = [access for step in steps for access in step.parsed.keys]
@@ -230,6 +249,19 @@ class Transactions:
         found = await self._execution.commit(
             dict(parts.parts), lock, db, kind, needs_memory=needs_memory, steps=parts.order
         )
+        return parts.replies(found)
+
+    async def _run_scripts(self, steps: list[Step], lock: Lock, db: int, kind: Kind) -> list[bytes]:
+        """Run steps that have scripts among them, each on the instance of its keys."""
+        parts = Parts(steps, db)
+        async with AsyncExitStack() as stack:
+            for index in {index for index, _ in parts.scripts}:
+                await stack.enter_async_context(self._busy.watch(index))
+            found = await self._execution.commit(
+                dict(parts.parts), lock, db, kind, steps=parts.order, scripts=parts.scripts
+            )
+        for (index, at), script in parts.scripts.items():
+            found[index][at] = await self._scripts.reply(script, index)
         return parts.replies(found)
 
     async def _run_in_order(

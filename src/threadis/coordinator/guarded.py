@@ -1,0 +1,84 @@
+"""A client's script behind its guard: what stands around it in a block, and what came of it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from threadis.coordinator.call import Call
+from threadis.coordinator.callers import Callers, named
+from threadis.coordinator.fenced import Fence, Script
+from threadis.coordinator.guard import ACL_LOG, Guard, Refusals, judge
+from threadis.coordinator.links import Link, Links, Words
+from threadis.coordinator.locality import Group
+from threadis.coordinator.users import Users
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a guard allows."""
+
+    keys: Collection[bytes] | None  # None: all that the caller may touch; somebody else looks
+    denied: Collection[bytes]  # commands
+    local: Collection[Group] = ()  # groups whose keys it may touch, too
+    copies: tuple[int, int] | None = None  # the database of which it sees copies, and theirs
+    only_reads: bool = False
+
+
+@dataclass(slots=True)
+class Guarded(Script):
+    """One script."""
+
+    call: Call
+    guard: Guard
+    caller: bytes  # the name that its connection has meanwhile
+
+
+class Guards:
+    """Puts scripts behind guards."""
+
+    def __init__(self, links: Links, users: Users, callers: Callers) -> None:
+        self._links, self._users, self._callers = links, users, callers
+
+    def enclose(
+        self,
+        call: Call,
+        allowed: Allowed,
+        guard: Guard | None = None,
+        *,
+        before: Sequence[Words] = (),
+        after: Sequence[Words] = (),
+        can_be_undone: bool = False,
+    ) -> Guarded:
+        """Build what stands around a script; ``before`` comes right before its guard is let in,
+        ``after`` right behind it.
+
+        Without a guard it gets one of its own for this run.
+        """
+        is_for_this_run = guard is None
+        guard = guard or Guard()
+        setup = guard.before(
+            call.rights,
+            allowed.keys,
+            allowed.denied,
+            allowed.local,
+            copies=allowed.copies,
+            only_reads=allowed.only_reads,
+        )
+        gone = [[b"ACL", b"DELUSER", guard.name]] if is_for_this_run else []
+        caller = self._callers.begin(call.info, can_be_undone=can_be_undone)
+        fence = Fence(
+            call.words,
+            [*setup, named(caller), *before, guard.login()],
+            [self._links.login()],
+            [*after, *gone, named(), ACL_LOG],
+        )
+        return Guarded(fence, call, guard, caller)
+
+    async def judge(self, guarded: Guarded, link: Link) -> tuple[Refusals, bytes]:
+        """What was refused that the caller may do; else the reply, in the caller's name."""
+        log, call = guarded.answers.after[-1], guarded.call
+        reply = guarded.answers.reply
+        return await judge(guarded.guard, link, log, call, reply, self._users)
+
+    def settle(self, guarded: Guarded, index: int, *, counts: bool) -> None:
+        """Take note that a script is over, or was for nothing."""
+        self._callers.settle(guarded.caller, index, guarded.call.db, counts=counts)
