@@ -168,7 +168,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         arity=entry[1],
         route=route,
         detail=detail,
-        keys=_key_specs(entry),
+        keys=_keys(entry, flags),
         no_auth="no_auth" in flags,
         may_replicate="write" in flags or name in MAY_REPLICATE,
         writes="write" in flags,
@@ -187,6 +187,14 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         words_until=override.words_until if override else "",
         refusal=_refusal(name),
     )
+
+
+def _keys(entry: list[Any], flags: set[str]) -> tuple[KeySpec, ...]:
+    """Where its keys are; XREADGROUP is said only to read them, but groups change in them."""
+    specs = _key_specs(entry)
+    if "write" in flags and all(spec.access == "RO" for spec in specs):
+        specs = tuple(replace(spec, access="RW") for spec in specs)
+    return specs
 
 
 def _is_waited_by_nobody(entry: list[Any]) -> bool:

@@ -26,7 +26,8 @@ OPTIONS: Final = (
 async def run(links: Links, index: int, part: Sequence[Words], db: int) -> None:
     """Run commands as one block; LinkError if they have not run, or if that is not known."""
     if any(_is_script(words) for words in part):
-        return await _run_scripts(links, index, part, db)
+        await _run_scripts(links, index, part, db)
+        return
     block: list[Words] = [[b"MULTI"], *part, [b"EXEC"]]
     async with links.lease(index, Kind(), db) as link:
         *queued, reply = await link.ask(*block)

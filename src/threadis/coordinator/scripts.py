@@ -167,7 +167,7 @@ class Scripts:
         homes = {at: self._in_place.home(call, call.keys) for at, call in calls.items()}
         owners = set(homes.values()).union(*(step.owners for step in steps if step.is_written))
         # What a crash leaves is ended without a guard: nothing is to be forbidden then.
-        are_at_home = all(
+        are_at_home = all(step.how is not How.ANYWHERE for step in steps) and all(
             self._is_at_home(call)
             and not call.is_function
             and (len(owners) <= 1 or not call.rights)

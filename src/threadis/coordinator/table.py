@@ -54,9 +54,10 @@ class Table:
         name, names = found
         row = self._rows[name]
         keys: list[Access] = []
+        notes_count = name == "pfcount" and sum(map(len, names)) == 1  # in the key itself
         for spec, named in zip(row.keys, names, strict=True):
             reads = spec.access in ("RO", "RW") or (spec.access == "RM" and name not in DELETES)
-            writes = row.writes and spec.access != "RO"
+            writes = (row.writes or notes_count) and spec.access != "RO"
             what = (repeat(reads), repeat(writes), repeat(spec.deletes))
             keys += map(_ACCESS, zip(named, *what, strict=False))
         return Parsed(row, args, keys)

@@ -1,0 +1,73 @@
+"""Each command as part of a transaction that cannot be left to one instance."""
+
+import os
+from typing import Final
+
+import pytest
+
+from differential.pair import Both, Pair, marked
+from differential.test_keyspace import spread
+from differential.test_scenarios import SCENARIOS, lines
+
+ELSEWHERE: Final = spread("elsewhere", each=1)
+FIRST, SECOND, *_ = ELSEWHERE
+# Done on copies; over several instances; a script of which nobody knows what it touches, and one
+# that certainly keeps to its key.
+COMPANIONS: Final[dict[str, list[bytes]]] = {
+    "copies": [b"LCS", FIRST.encode(), SECOND.encode()],
+    "several": [b"MSET", *(word for key in ELSEWHERE for word in (key.encode(), b"x"))],
+    "script": [b"EVAL", b"return redis.call('INCR', ARGV[1])", b"0", b"counter:undeclared"],
+    "sure script": [b"EVAL", b"return redis.call('INCR', KEYS[1])", b"1", b"counter:declared"],
+}
+LENGTHS: Final = {
+    b"string": "STRLEN", b"list": "LLEN", b"set": "SCARD", b"zset": "ZCARD", b"hash": "HLEN",
+    b"stream": "XLEN",
+}  # fmt: skip
+TURNS: Final = range(2 * len(COMPANIONS))  # each command with each of them, in either order
+FULL: Final = os.environ.get("THREADIS_TORTURE") == "full"
+DATABASES: Final = (0, 1, 2)
+# Between MULTI and EXEC they are something else, or are told of what else there is.
+NOT_HERE: Final = (b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"RESET", b"QUIT", b"RANDOMKEY")
+
+
+@pytest.mark.parametrize("turn", TURNS if FULL else TURNS[:1])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_command(pair: Pair, protocol: int, name: str, turn: int) -> None:
+    with pair.both(protocol) as both:
+        both.same("FLUSHALL")
+        for number, line in enumerate(lines(SCENARIOS[name]), turn):
+            how, words = marked(line)
+            if words[0].upper() in NOT_HERE:
+                continue
+            others = list(COMPANIONS.values())
+            commands = [others[number % len(others)], words]
+            if number // len(others) % 2:
+                commands.reverse()
+            batch = [[b"MULTI"], *commands, [b"EXEC"]]
+            bare, ours = both.bare.ask_all(batch), both.ours.ask_all(batch)
+            assert [one.raw for one in ours[:-1]] == [one.raw for one in bare[:-1]], line
+            assert len(ours[-1].elements) == len(bare[-1].elements), (line, ours[-1].raw)
+            if bare[-1].is_error:
+                assert ours[-1].raw == bare[-1].raw, line
+                continue
+            for command, theirs, got in zip(
+                commands, bare[-1].elements, ours[-1].elements, strict=True
+            ):
+                mode = how if command is words else None
+                assert not both.differ(command, theirs, got, mode), (
+                    f"{line}: {theirs.raw[:400]!r} expected, {got.raw[:400]!r}"
+                )
+        same_state(both)
+
+
+def same_state(both: Both) -> None:
+    """The same keys in each database, as long, and those that expire."""
+    for db in DATABASES:
+        both.same("SELECT", db)
+        keys = [key.text for key in both.same("KEYS", "*").elements]
+        kinds = [both.same("TYPE", key).text for key in keys]
+        for key, kind in zip(keys, kinds, strict=True):
+            both.same(LENGTHS[kind], key)
+            both.same("PEXPIRETIME", key, how="shape")
+            if kind == b"stream":
+                both.same("XINFO", "GROUPS", key)
