@@ -93,11 +93,11 @@ class OnCopies:
         local = self._in_place.groups(call)
         lists = everything is not None
         others = known.guesses(local) if everything is None else everything
-        possible = {*PUBLISHING, *LISTING} if lists else {*PUBLISHING}
-        denied = [name for name in self._in_place.effects if name not in possible]
+        denied = [name for name in self._in_place.effects if not lists or name not in LISTING]
         keys = list(dict.fromkeys([*call.keys, *others]))
         trial = Trial(keys, denied, looks=looks_at_others(call.body))
         if asking := Asking.of(call):  # its guard must be allowed what its user is
+            denied = [name for name in denied if name not in PUBLISHING]
             trial.looks, trial.denied = True, asking.may_run(denied)
             if told := asking.may_ask(trial.denied):
                 return await self._refuse(call, known, told, lists=lists)
@@ -122,6 +122,8 @@ class OnCopies:
                 known.touched(new, local)
             elif alone := refusals.commands & set(self._in_place.alone(call.db)):
                 return await self._refuse(call, known, alone, lists=lists, keys=trial.keys)
+            elif refusals.commands <= set(PUBLISHING):  # it needs nothing else: now it may
+                trial.denied = [name for name in trial.denied if name not in PUBLISHING]
             elif refusals.commands == {SELECT} and self._may_wander(call, trial, lists=lists):
                 trial.wanders = trial.looks = True
                 allowed = [name for name in trial.denied if name != SELECT]
@@ -173,8 +175,7 @@ class OnCopies:
         db = calls[0].db
         groups = [self._in_place.groups(call) for call in calls]
         guesses = itertools.chain.from_iterable(map(Known.guesses, knowns, groups))
-        denied = [name for name in self._in_place.effects if name not in PUBLISHING]
-        trial = Trial(list(dict.fromkeys([*keys, *guesses])), denied)
+        trial = Trial(list(dict.fromkeys([*keys, *guesses])), self._in_place.effects)
         for _ in range(RERUNS):
             async with self._execution.events.of_one_command(db, has_scripts=True) as mine:
                 outcome, refusals = await self._try(pieces, trial)
@@ -188,6 +189,8 @@ class OnCopies:
                 trial.looks = True
                 for known, local in zip(knowns, groups, strict=True):
                     known.touched(new, local)
+            elif refusals.commands and refusals.commands <= set(PUBLISHING):
+                trial.denied = [name for name in trial.denied if name not in PUBLISHING]
             else:
                 return None
         return None

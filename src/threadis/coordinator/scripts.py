@@ -178,16 +178,25 @@ class Scripts:
             if (call := calls.get(at)) is None:
                 how = How.ANYWHERE if step.how is How.SCRIPT else step.how  # wrong numbers
                 found.append(replace(step, how=how))
-            elif are_at_home:
+                continue
+            accesses = [Access(key, reads=True, writes=call.writes) for key in call.keys]
+            parsed = replace(step.parsed, keys=accesses)
+            if are_at_home:
                 self._tell(call)
-                names = [(db, name, True) for db, name in self._in_place.places(call)]
-                script = self._in_place.enclose(call)
                 found.append(
-                    replace(step, how=How.AT_HOME, script=script, names=names, owners={homes[at]})
+                    replace(
+                        step,
+                        parsed=parsed,
+                        how=How.AT_HOME,
+                        script=self._in_place.enclose(call),
+                        names=[(db, name, True) for db, name in self._in_place.places(call)],
+                        owners={homes[at]},
+                    )
                 )
             else:
                 how = How.ALONE if TELLS in call.body else How.ANYWHERE
-                found.append(replace(step, how=how, script=call))
+                names = [(step.db, key, call.writes) for key in call.keys]
+                found.append(replace(step, parsed=parsed, how=how, script=call, names=names))
         return found
 
     async def reply(self, script: Guarded, index: int) -> bytes:
