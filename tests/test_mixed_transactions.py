@@ -13,8 +13,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from conftest import Threadis
-from faults import DURABLE, locks
-from raw import keys_of
+from faults import DURABLE, locks, stopped
+from raw import Raw, command, keys_of
 from waiting import until
 
 INSTANCES = 3
@@ -53,6 +53,27 @@ def test_if_an_instance_dies(threadis: Callable[..., Threadis], middle: str, vic
         thread.join()
     until(lambda: len(running.instance_pids()) == INSTANCES, "it is back", PAUSE)
     until(partial(are_equal, running.port), "all or nothing", PAUSE)
+
+
+@pytest.mark.parametrize("ends", ["CLIENT KILL", "a reset"])
+@pytest.mark.parametrize(
+    "middle", ["SORT nothing GET x_*", "PUBLISH channel message", "EVAL return(1) 0"]
+)
+def test_if_its_client_goes(threadis: Callable[..., Threadis], middle: str, ends: str) -> None:
+    running = threadis(*FLAGS)
+    with running.client() as client, Raw(("127.0.0.1", running.port)) as other:
+        client.eval("return(1)", 0)  # all instances know it
+        number = int(other.ask("CLIENT", "ID")[1:-2])
+        words = [text.replace("%d", "1").split() for text in [*SET[:2], middle, *SET]]
+        with stopped(running.instance_pids()[1]):
+            other.send(b"".join(command(*one) for one in [["MULTI"], *words, ["EXEC"]]))
+            until(lambda: locks(client), "it is under way")
+            if ends == "CLIENT KILL":
+                client.client_kill_filter(_id=str(number))
+            else:
+                other.reset()
+        until(lambda: not locks(client), "it is over", PAUSE)
+        assert client.mget(KEYS) == [b"1"] * INSTANCES
 
 
 @pytest.mark.parametrize("middle", ["PUBLISH channel message", "SELECT 1|SELECT 0", "FLUSHDB"])

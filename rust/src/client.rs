@@ -152,6 +152,8 @@ pub struct Client {
     pub has_ended: bool,
     /// It takes no more replies: what it has sent is run all the same, what it is owed is dropped.
     pub is_deaf: bool,
+    /// How it ends once its transaction has run: that is never left in the middle.
+    pub closing_then: Closing,
     /// We wait for room in the socket.
     pub wants_write: bool,
     /// In the worker's list of clients to write to.
@@ -230,6 +232,7 @@ impl Client {
             hung_up: false,
             has_ended: false,
             is_deaf: false,
+            closing_then: Closing::No,
             wants_write: false,
             is_dirty: false,
             is_ready: false,

@@ -293,7 +293,7 @@ impl Worker {
             if after_replies {
                 self.end_after_replies(place);
             } else {
-                self.end_client(place);
+                self.end_when_whole(place);
             }
         }
     }
@@ -328,7 +328,11 @@ impl Worker {
             }
         }
         for place in ending {
-            self.end_client(place);
+            if is_over {
+                self.end_client(place);
+            } else {
+                self.end_when_whole(place);
+            }
         }
     }
 
@@ -366,6 +370,12 @@ impl Worker {
     /// Ends a client once it has been written everything it is owed; takes nothing more from it.
     pub(crate) fn end_after_replies(&mut self, place: usize) {
         let client = &mut self.clients[place];
+        if client.executing.is_some() {
+            if client.closing_then == Closing::No {
+                client.closing_then = Closing::AfterReplies;
+            }
+            return self.mark_ready(place);
+        }
         if client.closing == Closing::No {
             client.closing = Closing::AfterReplies;
             client.rx = Input::default();

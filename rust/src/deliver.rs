@@ -358,7 +358,7 @@ impl Worker {
             && self.shared.settings.output_limits.is_over(client, self.now_seconds);
         if is_over {
             self.counters.clients_evicted += 1;
-            self.end_client(place);
+            self.end_when_whole(place);
         } else if client.gate == Gate::Output || client.pauses_lane {
             self.look_again(place);
         } else if client.closing == Closing::AfterReplies

@@ -133,7 +133,7 @@ impl Worker {
         });
         if let Some((place, _)) = greediest {
             self.counters.clients_evicted += 1;
-            self.end_client(place);
+            self.end_when_whole(place);
         }
     }
 }

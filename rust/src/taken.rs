@@ -141,6 +141,9 @@ impl Worker {
             client.hold(client.front, reply);
             client.settle(&self.lanes.received);
             self.open_gate(key.place);
+            if self.clients[key.place].executing.is_none() {
+                self.end_as_told(key.place);
+            }
             self.mark_dirty(key.place);
         }
     }

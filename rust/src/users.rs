@@ -292,7 +292,7 @@ impl Worker {
             if is_answered_later {
                 self.end_after_replies(place);
             } else {
-                self.end_client(place);
+                self.end_when_whole(place);
             }
         }
     }
