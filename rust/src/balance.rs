@@ -8,7 +8,8 @@
 //! state is known elsewhere by its worker's number stays: one with subscriptions, watched keys,
 //! client-side caching, or in MONITOR.
 
-use crate::client::{Client, Closing, Gate};
+use crate::client::{Client, Gate};
+use crate::ending::Closing;
 use crate::events::{KIND_CLIENT, event_data};
 use crate::lane::State;
 use crate::net;

@@ -9,6 +9,7 @@
 //! the client reads its answers in the order of its commands.
 
 use crate::client_info::Session;
+use crate::ending::Closing;
 use crate::executing::Executing;
 use crate::following::Ahead;
 use crate::input::Input;
@@ -55,19 +56,6 @@ pub enum Gate {
     Upload,
     /// The client does not read its replies, or has too many commands in flight.
     Output,
-}
-
-/// How a connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closing {
-    /// It does not.
-    No,
-    /// Once everything it is owed has been written.
-    AfterReplies,
-    /// We said goodbye; until this second input is thrown away, or a reset would eat our words.
-    Lingering(u64),
-    /// At the end of this turn.
-    Now,
 }
 
 /// The reply to one command.

@@ -1,13 +1,13 @@
 //! Clients come and go: accepting, handing over, closing the idle, stopping.
 
-use crate::client::{Client, Closing, Gate};
+use crate::client::{Client, Gate};
 use crate::client_info::{ClientInfo, Session};
+use crate::ending::Closing;
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
-use crate::input::Input;
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::monitor::Monitor;
-use crate::net::{self, Io, Peer};
+use crate::net::{self, Peer};
 use crate::shared::{ClientKey, Mail, ToCoordinator};
 use crate::subscriptions::Kind;
 use crate::worker::Worker;
@@ -18,8 +18,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Connections accepted in one turn, so that a storm of them does not starve those who are here.
 const ACCEPT_BATCH: usize = 64;
-/// Seconds a client that was told goodbye may take to hear it.
-const LINGER_SECONDS: u64 = 1;
 
 const NOT_YET: &[u8] = b"-LOADING threadis: no instance is ready yet\r\n";
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
@@ -334,64 +332,6 @@ impl Worker {
                 self.end_when_whole(place);
             }
         }
-    }
-
-    /// A client that has everything it will get: half-closes, and waits for the other half only
-    /// if the client may still be sending.
-    pub(crate) fn say_goodbye(&mut self, place: usize) {
-        let client = &mut self.clients[place];
-        if !client.readable && !client.session.is_cut_off {
-            self.end_client(place);
-            return;
-        }
-        if rustix::net::shutdown(&client.fd, rustix::net::Shutdown::Write).is_err() {
-            self.end_client(place);
-            return;
-        }
-        client.closing = Closing::Lingering(self.now_seconds + LINGER_SECONDS + 1);
-        self.mark_ready(place);
-    }
-
-    /// Throws away what a client sends that was told goodbye, or will be: it reads that only once it
-    /// has written everything.
-    pub(crate) fn discard_input(&mut self, place: usize) {
-        let client = &mut self.clients[place];
-        self.scratch.clear();
-        match net::read(&client.fd, &mut self.scratch, crate::worker::CLIENT_READ) {
-            Io::Gone if matches!(client.closing, Closing::Lingering(_)) => self.end_client(place),
-            Io::Gone | Io::Later => client.readable = false,
-            Io::Moved(_) => {
-                client.session.is_cut_off = true;
-                self.mark_ready(place);
-            }
-        }
-    }
-
-    /// Ends a client once it has been written everything it is owed; takes nothing more from it.
-    pub(crate) fn end_after_replies(&mut self, place: usize) {
-        let client = &mut self.clients[place];
-        if client.executing.is_some() {
-            if client.closing_then == Closing::No {
-                client.closing_then = Closing::AfterReplies;
-            }
-            return self.mark_ready(place);
-        }
-        if client.closing == Closing::No {
-            client.closing = Closing::AfterReplies;
-            client.rx = Input::default();
-            client.request = None;
-            self.mark_dirty(place);
-        }
-    }
-
-    /// Tells a client what is wrong with what it sends, and ends it. It may be sending more just now:
-    /// a socket that is closed before it has come would cost it what it is told.
-    #[cold]
-    pub(crate) fn end_after_protocol_error(&mut self, place: usize, error: &[u8]) {
-        self.counters.protocol_errors += 1;
-        self.answer_error(place, &[b"ERR Protocol error: ", error].concat());
-        self.clients[place].session.is_cut_off = true;
-        self.end_after_replies(place);
     }
 
     fn stop(&mut self, grace_milliseconds: u64) {

@@ -2,8 +2,8 @@
 //!
 //! The coordinator says which (`transactions.py`), and what those have answered that it has run.
 
-use crate::client::{Closing, Gate, Owed};
-use crate::command::{Found, Route, Verb};
+use crate::client::Owed;
+use crate::command::Found;
 use crate::forward::Taken;
 use crate::reply::is_error;
 use crate::request::{Args, push_array, push_command};
@@ -97,32 +97,6 @@ impl Worker {
         }
         self.answer(place, reply);
         Taken::Yes
-    }
-
-    /// Ends a client at the end of this turn, or once its transaction has run, of which it hears
-    /// nothing.
-    pub(crate) fn end_when_whole(&mut self, place: usize) {
-        let client = &self.clients[place];
-        let row = client.last_command;
-        let is_exec = client.gate == Gate::Coordinator
-            && row < self.shared.table.len()
-            && self.shared.table.row(row).route == Route::Session(Verb::Exec);
-        if client.executing.is_none() && !is_exec {
-            return self.end_client(place);
-        }
-        let client = &mut self.clients[place];
-        client.closing_then = Closing::Now;
-        client.is_deaf = true;
-        self.mark_dirty(place);
-    }
-
-    /// Ends a client that was to end before its transaction had run.
-    pub(crate) fn end_as_told(&mut self, place: usize) {
-        match std::mem::replace(&mut self.clients[place].closing_then, Closing::No) {
-            Closing::Now => self.end_client(place),
-            Closing::AfterReplies => self.end_after_replies(place),
-            _ => {}
-        }
     }
 
     /// True, and the coordinator hears of it, once everything of a transaction is answered.

@@ -1,7 +1,8 @@
 //! From a client's bytes to the lanes: cut, look up, find the instance, append.
 
-use crate::client::{Closing, Gate};
+use crate::client::Gate;
 use crate::command::Found;
+use crate::ending::Closing;
 use crate::input::Input;
 use crate::keeping::READ_MOST;
 use crate::net::{self, Io};

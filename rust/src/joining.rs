@@ -1,8 +1,9 @@
 //! Who joins a commit: MSET, DEL and the like, and transactions, of keys on several instances.
 
-use crate::client::{Closing, Gate, Owed};
+use crate::client::{Gate, Owed};
 use crate::command::{Found, Route, Row};
 use crate::commit::{BYTES_MOST, Commit};
+use crate::ending::Closing;
 use crate::forward::Taken;
 use crate::instance::InstanceState;
 use crate::lane::{Expect, State};

@@ -9,7 +9,8 @@
 //! what the client sends and what it is answered. Whoever is blocked, or paused, is read too:
 //! only another client of the same application may end that.
 
-use crate::client::{Client, Closing, Gate, OWED_LIMIT, UNREAD_LIMIT};
+use crate::client::{Client, Gate, OWED_LIMIT, UNREAD_LIMIT};
+use crate::ending::Closing;
 use crate::net::Io;
 use crate::settings::Settings;
 use crate::shared::ToCoordinator;

@@ -30,6 +30,7 @@ mod count;
 mod deliver;
 pub mod denials;
 pub mod ears;
+pub mod ending;
 mod events;
 pub mod executing;
 mod fences;

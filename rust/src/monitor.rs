@@ -6,8 +6,9 @@
 //! ```
 //! Lines leave before the lanes are written, so no reply overtakes the line about its command.
 
-use crate::client::{Closing, Gate};
+use crate::client::Gate;
 use crate::command::{Route, Row, Verb};
+use crate::ending::Closing;
 use crate::request::{Args, Cut, Limits, Request};
 use crate::shared::{Mail, ToCoordinator};
 use crate::slow_log::{Entry, shortened};

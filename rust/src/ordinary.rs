@@ -4,7 +4,8 @@
 //! Whatever is special is left to `forward` and `deliver`, which know everything; here is only the
 //! short way, taken over whole pipelines, with what does not change in between looked at once.
 
-use crate::client::{Client, Closing, Gate, OWED_LIMIT, Owed};
+use crate::client::{Client, Gate, OWED_LIMIT, Owed};
+use crate::ending::Closing;
 use crate::number::length_of_several_digits;
 use crate::pause;
 use crate::reply::plain;

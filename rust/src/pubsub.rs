@@ -1,6 +1,7 @@
 //! SUBSCRIBE, PUBLISH, PUBSUB and their kin, and messages on their way to a worker's clients.
 
-use crate::client::{Closing, Gate, Owed};
+use crate::client::{Gate, Owed};
+use crate::ending::Closing;
 use crate::forward::{Taken, printable};
 use crate::number::push_u64;
 use crate::reply::push_error;

@@ -1,8 +1,9 @@
 //! Commands that a worker has begun with, and their clients: answered after all, or handed over to the
 //! coordinator.
 
-use crate::client::{Client, Closing, Gate, Owed, UNREAD_LIMIT};
+use crate::client::{Client, Gate, Owed, UNREAD_LIMIT};
 use crate::client_info::ClientInfo;
+use crate::ending::Closing;
 use crate::lane::Expect;
 use crate::multi::Queued;
 use crate::pause;

@@ -8,8 +8,9 @@
 //! behind everything the client is owed by then. So whoever read an old value hears of the new one
 //! later than of the old.
 
-use crate::client::{Client, Closing, Gate, Owed};
+use crate::client::{Client, Gate, Owed};
 use crate::command::{Route, Row, Table};
+use crate::ending::Closing;
 use crate::keys;
 use crate::number::push_u64;
 use crate::request::{Args, Cut, Limits, Request};

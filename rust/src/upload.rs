@@ -10,8 +10,9 @@
 //! client or the lane is lost. Whatever needs the whole command takes the other way (`forward`),
 //! where it is kept until it is complete.
 
-use crate::client::{Closing, Gate, Owed};
+use crate::client::{Gate, Owed};
 use crate::command::Found;
+use crate::ending::Closing;
 use crate::input::Input;
 use crate::instance;
 use crate::lane::Lane;

@@ -1,9 +1,10 @@
 //! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
 
 use crate::balance::Leaving;
-use crate::client::{Client, Closing};
+use crate::client::Client;
 use crate::clock::{monotonic, seconds};
 use crate::commits::Commits;
+use crate::ending::Closing;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::following::Tries;
 use crate::instance::InstanceState;
@@ -259,12 +260,6 @@ impl Worker {
             lane.is_dirty = true;
             self.dirty_lanes.push(place);
         }
-    }
-
-    /// Ends a client at the end of this turn.
-    pub(crate) fn end_client(&mut self, place: usize) {
-        self.clients[place].closing = Closing::Now;
-        self.ending.push(place);
     }
 
     /// Lets a client's commands be taken again, from the next turn on.

@@ -145,12 +145,8 @@ class Commits:
                 self._spawn(self._settle_all(name, first, others))
                 raise
             try:
-                decision = (leader, parts[first], links, name, db)
-                if is_scarce:
-                    done = await self._phases.decide_without_memory(*decision)
-                else:
-                    done = await self._phases.decide(*decision, scripts)
-                replies = {first: done}
+                decide = self._phases.decide_without_memory if is_scarce else self._phases.decide
+                replies = {first: await decide(leader, parts[first], links, name, db, scripts)}
             except LinkError:
                 self._doubt(lock, parts, keys, first)
                 self._keep(lock, name, first, others, [leader])

@@ -152,9 +152,15 @@ class Phases:
             raise
 
     async def decide_without_memory(
-        self, leader: Link, part: Part, others: dict[int, Link], name: bytes, db: int
+        self,
+        leader: Link,
+        part: Part,
+        others: dict[int, Link],
+        name: bytes,
+        db: int,
+        _: Scripts,
     ) -> list[bytes]:
-        """The same; what the server would not run has failed by itself."""
+        """The same without scripts; what the server would not run has failed by itself."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
         block = scarcity.block([*part, hidden, decided, back], leader.kind.resp)
