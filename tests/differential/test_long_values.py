@@ -66,3 +66,16 @@ def test_elements_are_what_one_server_makes_of_them(pair: Pair) -> None:
         ask(both, "SMISMEMBER", b, LONG, OTHER, "x")
         ask(both, "SDIFF", b, a2)
         ask(both, "SINTER", a2, b)
+
+
+def test_long_keys_that_begin_alike_are_different_keys(pair: Pair) -> None:
+    keys = [b"k" * 5000 + b"%d" % number for number in range(8)]
+    pair.flush()
+    with pair.both() as both:
+        for number, key in enumerate(keys):
+            ask(both, "SADD", key, number, "all")
+        ask(both, "SINTERSTORE", keys[0] + b"x", *keys)
+        ask(both, "RENAME", keys[0], keys[1])
+        ask(both, "EVAL", "return redis.call('SCARD', KEYS[2])", 2, keys[1], keys[2])
+        ask(both, "EXISTS", *keys, keys[0] + b"x")
+        ask(both, "UNLINK", *keys)

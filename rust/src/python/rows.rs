@@ -160,9 +160,16 @@ impl CommandRow {
 /// A row's name, and the arguments that each key specification names.
 pub(super) type Found<'py> = (String, Vec<Vec<Bound<'py, PyBytes>>>);
 
+/// Bytes of a word that are looked at to find keys: names, numbers and options are shorter.
+const LOOKED_AT: usize = 1024;
+
 /// Looks a command up.
 pub(super) fn find<'py>(table: &Table, words: &[Bound<'py, PyBytes>]) -> Option<Found<'py>> {
-    with_row(table, words.iter().map(PyBytesMethods::as_bytes), |row, args| {
+    let heads = words.iter().map(|word| {
+        let word = word.as_bytes();
+        &word[..word.len().min(LOOKED_AT)]
+    });
+    with_row(table, heads, |row, args| {
         let spans = row.keys.iter().map(|spec| spec.span(args));
         let named = |span: Span| span.indices().map(|at| words[at].clone()).collect();
         let keys = spans.map(|span| span.map_or(Vec::new(), named));

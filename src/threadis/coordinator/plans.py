@@ -5,6 +5,7 @@ Each plan runs alone with its keys. It looks first, answers what one server woul
 there is nothing to do, and then writes everything at once.
 """
 
+import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +19,7 @@ from threadis.coordinator import long, looking
 from threadis.coordinator.events import MISS, telling
 from threadis.coordinator.links import Kind, Words, value
 from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.scarcity import WORDS_MOST
 from threadis.coordinator.streams import read_groups, read_streams
@@ -98,8 +100,9 @@ class Job:
 
 def _by_owner(job: Job, keys: Sequence[bytes]) -> dict[int, list[bytes]]:
     found: dict[int, list[bytes]] = defaultdict(list)
-    for key in keys:
-        found[job.owner(key)].append(key)
+    owners = job.execution.table.owners_by_name(job.db, keys)
+    for key, owner in zip(keys, owners, strict=True):
+        found[owner].append(key)
     return found
 
 
@@ -109,7 +112,7 @@ async def _delete(job: Job) -> bytes:
     if telling.get():  # each key in its turn
         groups, most = {0: list(job.args[1:])}, 1
     else:
-        groups = _by_owner(job, job.args[1:])
+        groups = await offload(len(job.args), _by_owner, job, job.args[1:])
     commands = [
         (keys[at], [job.args[0], *keys[at : at + most]])
         for keys in groups.values()
@@ -124,23 +127,24 @@ def _pairs(job: Job, first: int, last: int) -> list[list[bytes]]:
     if telling.get():
         return [list(job.args[at : at + 2]) for at in range(first, last, 2)]
     groups: dict[int, list[bytes]] = defaultdict(list)
-    for at in range(first, last, 2):
-        groups[job.owner(job.args[at])].extend(job.args[at : at + 2])
+    owners = job.execution.table.owners_by_name(job.db, job.args[first:last:2])
+    for at, owner in zip(range(first, last, 2), owners, strict=True):
+        groups[owner].extend(job.args[at : at + 2])
     return list(groups.values())
 
 
 async def _mset(job: Job) -> bytes:
     if len(job.args) % 2 == 0:
         return await job.refusal()
-    groups = _pairs(job, 1, len(job.args))
+    groups = await offload(len(job.args), _pairs, job, 1, len(job.args))
     return (await job.write([(pairs[0], [b"MSET", *pairs]) for pairs in groups]))[0]
 
 
 async def _exist(job: Job, keys: Sequence[bytes]) -> int:
     """Count how many of the keys exist."""
-    groups = _by_owner(job, keys)
-    counts = [await job.ask(names[0], b"EXISTS", *names) for names in groups.values()]
-    return sum(int(count) for count in counts)
+    groups = await offload(len(keys), _by_owner, job, keys)
+    asked = (job.ask(names[0], b"EXISTS", *names) for names in groups.values())
+    return sum(map(int, await asyncio.gather(*asked)))
 
 
 async def _msetnx(job: Job) -> bytes:
@@ -148,7 +152,7 @@ async def _msetnx(job: Job) -> bytes:
         return await job.refusal()
     if await _exist(job, job.args[1::2]):
         return b":0\r\n"
-    groups = _pairs(job, 1, len(job.args))
+    groups = await offload(len(job.args), _pairs, job, 1, len(job.args))
     await job.write([(pairs[0], [b"MSET", *pairs]) for pairs in groups])
     return b":1\r\n"
 
@@ -174,7 +178,7 @@ async def _msetex(job: Job) -> bytes:
         wanted = 0 if b"NX" in conditions else len(set(keys))
         if existing != wanted:
             return b":0\r\n"
-    groups = _pairs(job, 2, end)
+    groups = await offload(end, _pairs, job, 2, end)
     commands: list[tuple[bytes, Words]] = [
         (pairs[0], [job.args[0], b"%d" % (len(pairs) // 2), *pairs, *options]) for pairs in groups
     ]
