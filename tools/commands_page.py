@@ -49,7 +49,7 @@ EVERYTHING = frozenset({"flushall", "flushdb", "swapdb", "function|load", "funct
                         "function|restore", "script|flush"})  # fmt: skip
 # Where a client may notice more than one server.
 NOTES = {
-    "client|list": "`fd`, `events` and buffer sizes are the proxy's",
+    "client|list": "`fd`, `events` and buffer sizes are the proxy's; `tot-cmds` leaves out what scripts call",
     "client|pause": "the instances go on expiring keys",
     "client|tracking": "an invalidation may come once too often, never once too few: [why](decisions/tracking.md)",
     "config|rewrite": "what CONFIG SET has changed is kept beside the data; your file is left as it is",

@@ -1,9 +1,14 @@
 //! A client's session, and what CLIENT LIST shows of it; Python writes that in the server's words.
 
+use crate::client::Gate;
+use crate::ending::Closing;
 use crate::monitor::Monitor;
 use crate::net::Peer;
+use crate::subscriptions::Kind;
 use crate::tracking::Mode;
 use crate::users::Verdict;
+use crate::worker::Worker;
+use rustix::fd::AsRawFd;
 use std::sync::Arc;
 
 /// One client as CLIENT LIST shows it.
@@ -41,6 +46,14 @@ pub struct ClientInfo {
     pub psub: usize,
     pub ssub: usize,
     pub multi: Option<usize>,
+    /// Between MULTI and EXEC, or EXEC runs.
+    pub in_multi: bool,
+    /// Commands that wait for EXEC.
+    pub is_queueing: bool,
+    pub watched: usize,
+    pub is_dirty: bool,
+    /// See `Shared`.
+    pub keeps_queue: bool,
     pub is_monitor: bool,
     pub place: (usize, usize, u32),
     pub is_tracking: bool,
@@ -73,6 +86,12 @@ pub struct Session {
     pub no_evict: bool,
     /// Rows of the commands of the transaction that the coordinator has.
     pub queued_rows: Vec<u32>,
+    /// How many commands the last EXEC was to run.
+    pub block: usize,
+    /// The row of that EXEC.
+    pub exec_row: usize,
+    /// MULTI or WATCH was used: newer servers show that nothing is queued only from then on.
+    pub has_queue: bool,
     /// CLIENT CAPA REDIRECT.
     pub can_redirect: bool,
     /// Monotonic seconds when it came.
@@ -81,6 +100,8 @@ pub struct Session {
     pub last_active: u64,
     /// Commands so far.
     pub commands: u64,
+    /// How many of them wait for EXEC, or were refused before they ran.
+    pub not_run: u64,
     /// Bytes read so far.
     pub input_bytes: u64,
     /// How many bytes had been read when all workers last ended a round for it: see `rounds`.
@@ -105,4 +126,100 @@ pub struct Session {
     pub monitor: Monitor,
     /// CLIENT TRACKING.
     pub tracking: Option<Box<Mode>>,
+}
+
+impl ClientInfo {
+    /// With what only the coordinator knows: whether its command waits, how many keys it watches,
+    /// and whether one of them has changed.
+    #[must_use]
+    pub fn but(&self, is_blocked: bool, watched: usize, is_dirty: bool) -> Self {
+        let waits = is_blocked && !self.is_blocked;
+        Self {
+            is_blocked: is_blocked || self.is_blocked,
+            watched,
+            is_dirty,
+            multi: if is_dirty && self.keeps_queue { Some(0) } else { self.multi },
+            // What waits has not run yet.
+            total_commands: self.total_commands.saturating_sub(u64::from(waits)),
+            ..self.clone()
+        }
+    }
+}
+
+impl Session {
+    /// EXEC has run so many commands that waited for it.
+    pub(crate) fn has_run(&mut self, count: usize) {
+        self.not_run = self.not_run.saturating_sub(count as u64);
+    }
+}
+
+impl Worker {
+    /// A client as CLIENT LIST shows it.
+    pub(crate) fn describe(&self, place: usize) -> ClientInfo {
+        let client = &self.clients[place];
+        let session = &client.session;
+        let state = self.lanes.state(client.lane_set);
+        let now = self.now_seconds;
+        let subscribed = |kind| client.subscriptions.as_ref().map_or(0, |known| known.count(kind));
+        let is_executing = client.executing.is_some(); // EXEC has not ended yet
+        let last = if is_executing { session.exec_row } else { client.last_command };
+        let command = match last {
+            usize::MAX => "NULL".into(),
+            row => String::from_utf8_lossy(&self.shared.table.row(row).name).into_owned(),
+        };
+        let runs_block =
+            is_executing || client.gate == Gate::Coordinator && !session.queued_rows.is_empty();
+        ClientInfo {
+            id: session.id,
+            address: session.peer.address.clone(),
+            local_address: session.peer.local_address.clone(),
+            fd: client.fd.as_raw_fd(),
+            name: session.name.clone(),
+            user: session.user.to_vec(),
+            lib_name: session.lib_name.clone(),
+            lib_version: session.lib_version.clone(),
+            // Saturating: it may have come from a worker whose clock is ahead.
+            age: now.saturating_sub(session.created),
+            idle: now.saturating_sub(session.last_active),
+            is_unix: session.peer.is_unix,
+            is_closing: client.closing != Closing::No,
+            no_evict: session.no_evict,
+            no_touch: state.no_touch,
+            is_blocked: client.gate == Gate::Pause,
+            can_redirect: session.can_redirect,
+            db: state.db,
+            resp: if state.resp3 { 3 } else { 2 },
+            query_bytes: client.rx.len(),
+            output_bytes: client.pending(),
+            output_replies: client.owed.len(),
+            wants_write: client.wants_write,
+            command,
+            total_input: session.input_bytes,
+            total_output: session.output_bytes,
+            total_commands: session
+                .commands
+                .saturating_sub(session.not_run + u64::from(is_executing)),
+            sub: subscribed(Kind::Channel),
+            psub: subscribed(Kind::Pattern),
+            ssub: subscribed(Kind::Shard),
+            multi: match &client.multi {
+                Some(multi) => Some(multi.rows.len()),
+                None if runs_block => Some(session.block),
+                None => (session.has_queue && self.shared.keeps_queue).then_some(0),
+            },
+            in_multi: client.multi.is_some() || runs_block,
+            is_queueing: client.multi.is_some(),
+            watched: 0,
+            is_dirty: false,
+            keeps_queue: self.shared.keeps_queue,
+            is_monitor: session.monitor.is_on,
+            place: (self.index, place, client.generation),
+            is_tracking: client.is_tracking,
+            tracks_all: session.tracking.as_ref().is_some_and(|mode| mode.prefixes.is_some()),
+            is_redirect_broken: session.tracking.as_ref().is_some_and(|mode| mode.is_broken),
+            is_caching: session.tracking.as_ref().is_some_and(|mode| mode.caching),
+            redirect: session.tracking.as_ref().and_then(|mode| mode.redirect).map_or(0, |to| to.0),
+            rights: self.rights_seen,
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Clients come and go: accepting, handing over, closing the idle, stopping.
 
 use crate::client::{Client, Gate};
-use crate::client_info::{ClientInfo, Session};
+use crate::client_info::Session;
 use crate::ending::Closing;
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
@@ -9,10 +9,9 @@ use crate::lane::State;
 use crate::monitor::Monitor;
 use crate::net::{self, Peer};
 use crate::shared::{ClientKey, Mail, ToCoordinator};
-use crate::subscriptions::Kind;
 use crate::worker::Worker;
 use rustix::event::epoll;
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -111,10 +110,14 @@ impl Worker {
             lib_version: Vec::new(),
             no_evict: false,
             queued_rows: Vec::new(),
+            block: 0,
+            exec_row: usize::MAX,
+            has_queue: false,
             can_redirect: false,
             created: now,
             last_active: now,
             commands: 0,
+            not_run: 0,
             input_bytes: 0,
             read_by_all: 0,
             heard_by_all: 0,
@@ -227,60 +230,6 @@ impl Worker {
         // Also a Ready at another socket: these lanes lead to a process that is no more.
         for place in self.lanes.of_instance(index) {
             self.break_lane(place);
-        }
-    }
-
-    /// A client as CLIENT LIST shows it.
-    pub(crate) fn describe(&self, place: usize) -> ClientInfo {
-        let client = &self.clients[place];
-        let session = &client.session;
-        let state = self.lanes.state(client.lane_set);
-        let now = self.now_seconds;
-        let subscribed = |kind| client.subscriptions.as_ref().map_or(0, |known| known.count(kind));
-        let command = match client.last_command {
-            usize::MAX => "NULL".into(),
-            row => String::from_utf8_lossy(&self.shared.table.row(row).name).into_owned(),
-        };
-        ClientInfo {
-            id: session.id,
-            address: session.peer.address.clone(),
-            local_address: session.peer.local_address.clone(),
-            fd: client.fd.as_raw_fd(),
-            name: session.name.clone(),
-            user: session.user.to_vec(),
-            lib_name: session.lib_name.clone(),
-            lib_version: session.lib_version.clone(),
-            // Saturating: it may have come from a worker whose clock is ahead.
-            age: now.saturating_sub(session.created),
-            idle: now.saturating_sub(session.last_active),
-            is_unix: session.peer.is_unix,
-            is_closing: client.closing != Closing::No,
-            no_evict: session.no_evict,
-            no_touch: state.no_touch,
-            is_blocked: client.gate == Gate::Pause,
-            can_redirect: session.can_redirect,
-            db: state.db,
-            resp: if state.resp3 { 3 } else { 2 },
-            query_bytes: client.rx.len(),
-            output_bytes: client.pending(),
-            output_replies: client.owed.len(),
-            wants_write: client.wants_write,
-            command,
-            total_input: session.input_bytes,
-            total_output: session.output_bytes,
-            total_commands: session.commands,
-            sub: subscribed(Kind::Channel),
-            psub: subscribed(Kind::Pattern),
-            ssub: subscribed(Kind::Shard),
-            multi: client.multi.as_ref().map(|multi| multi.rows.len()),
-            is_monitor: session.monitor.is_on,
-            place: (self.index, place, client.generation),
-            is_tracking: client.is_tracking,
-            tracks_all: session.tracking.as_ref().is_some_and(|mode| mode.prefixes.is_some()),
-            is_redirect_broken: session.tracking.as_ref().is_some_and(|mode| mode.is_broken),
-            is_caching: session.tracking.as_ref().is_some_and(|mode| mode.caching),
-            redirect: session.tracking.as_ref().and_then(|mode| mode.redirect).map_or(0, |to| to.0),
-            rights: self.rights_seen,
         }
     }
 

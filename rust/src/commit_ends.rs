@@ -83,7 +83,9 @@ impl Worker {
                 None => (words(&raw), None),
                 Some(rows) => {
                     let queued = Queued { commands: raw, count: rows.len() };
-                    self.clients[place].session.queued_rows = rows;
+                    let session = &mut self.clients[place].session;
+                    session.not_run += rows.len() as u64; // not yet, after all
+                    session.queued_rows = rows;
                     (vec![b"EXEC".to_vec()], Some(queued))
                 }
             };

@@ -145,6 +145,8 @@ impl Worker {
             }
             if client.executing.is_some() {
                 if self.has_executed(place) {
+                    let client = &mut self.clients[place];
+                    client.last_command = client.session.exec_row;
                     continue;
                 }
                 if self.clients[place].gate != Gate::Open {
@@ -225,6 +227,7 @@ impl Worker {
                 }
                 self.answer_error(place, &unknown_subcommand(&shared.table.row(parent).name, args));
                 self.spoil_multi(place);
+                self.note_unknown(place);
                 return Taken::Yes;
             }
         };
@@ -301,6 +304,7 @@ impl Worker {
         }
         self.answer_error(place, &unknown_command(args));
         self.spoil_multi(place);
+        self.note_unknown(place);
         Taken::Yes
     }
 

@@ -36,7 +36,7 @@ pub struct Multi {
     is_on_several: bool,
     /// A command that no instance can do alone.
     needs_coordinator: bool,
-    /// A command was refused: EXEC will refuse the whole.
+    /// A command was refused: EXEC will refuse the whole, and nothing more is kept.
     is_spoilt: bool,
     /// Database, key, whether it is written: what EXEC must not run into a lock with.
     pub(crate) keys: Vec<(u32, Vec<u8>, bool)>,
@@ -88,6 +88,7 @@ impl Worker {
             return self.refuse(place, "ERR MULTI calls can not be nested");
         }
         client.multi = Some(Box::default());
+        client.session.has_queue = true;
         self.answer(place, b"+OK\r\n");
     }
 
@@ -111,12 +112,16 @@ impl Worker {
     /// A command that was refused while others wait for EXEC.
     pub(crate) fn spoil_multi(&mut self, place: usize) {
         if let Some(multi) = &mut self.clients[place].multi {
+            if self.shared.keeps_queue {
+                **multi = Multi::default();
+            }
             multi.is_spoilt = true;
         }
     }
 
     /// Keeps a command for EXEC.
     pub(crate) fn queue(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) {
+        self.clients[place].session.not_run += 1;
         if !row.multi_refusal.is_empty() {
             self.tally.rejected(self.clients[place].last_command);
             self.answer_error(place, &row.multi_refusal);
@@ -126,6 +131,9 @@ impl Worker {
             self.tally.rejected(self.clients[place].last_command);
             self.answer_error(place, &row.refusal);
             return self.spoil_multi(place);
+        }
+        if self.clients[place].multi.as_ref().is_some_and(|multi| multi.is_spoilt) {
+            return self.answer(place, b"+QUEUED\r\n");
         }
         let db = self.db(place);
         let is_plain = matches!(row.route, Route::Keys | Route::Split(_) | Route::Any)
@@ -211,8 +219,14 @@ impl Worker {
                 self.clients[place].multi = Some(multi);
                 return Taken::NotYet;
             }
+            let count = multi.rows.len();
+            let client = &mut self.clients[place];
+            (client.session.block, client.session.exec_row) = (count, client.last_command);
             let joined = if is_plain { self.join_with(place, multi) } else { Err(multi) };
-            let Err(multi) = joined else { return Taken::Yes };
+            let Err(multi) = joined else {
+                self.clients[place].session.has_run(count);
+                return Taken::Yes;
+            };
             if !multi.is_spoilt && self.is_monitored() {
                 self.show_queued_later(place, &multi.commands);
             }
@@ -264,6 +278,7 @@ impl Worker {
         // MULTI and every command have a reply of their own, which says no more than QUEUED.
         let exec = self.clients[place].last_row();
         let count = multi.rows.len();
+        self.clients[place].session.has_run(count);
         let block = Block { before: count + 1, rows: multi.rows, exec, refusal: Vec::new() };
         self.append_block(place, lane, Owed::Block(Box::new(block)), &multi.commands, count);
         Taken::Yes

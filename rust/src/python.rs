@@ -124,6 +124,7 @@ impl Proxy {
             unsubscribing_needs_subscription: config.unsubscribing_needs_subscription,
             queues_nothing_when_full: config.queues_nothing_when_full,
             asks_who_first: config.asks_who_first,
+            keeps_queue: config.keeps_queue,
             is_valkey: config.is_valkey,
             dialect: if config.is_valkey { Dialect::Valkey } else { Dialect::Redis },
             ordered_pipelines: config.ordered_pipelines,

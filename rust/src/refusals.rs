@@ -56,6 +56,13 @@ impl Worker {
         self.reject(place, row, args, &why)
     }
 
+    /// CLIENT LIST shows no name of a command that there is not.
+    pub(crate) fn note_unknown(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        client.last_command = usize::MAX;
+        client.session.not_run += 1;
+    }
+
     /// Refuses a command that does not run; a transaction will be refused, or is over with EXEC.
     pub(crate) fn reject(&mut self, place: usize, row: &Row, args: Args, why: &str) -> Taken {
         if row.route == Route::Session(Verb::Exec) {
@@ -66,6 +73,7 @@ impl Worker {
             return taken;
         }
         self.tally.rejected(self.clients[place].last_command);
+        self.clients[place].session.not_run += 1;
         self.refuse(place, why);
         self.spoil_multi(place);
         Taken::Yes

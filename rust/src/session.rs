@@ -1,6 +1,6 @@
 //! What a worker answers by itself, because it owns the session: PING, HELLO, SELECT, CLIENT ….
 
-use crate::command::Verb;
+use crate::command::{Found, Verb};
 use crate::forward::{Taken, printable};
 use crate::lane::State;
 use crate::number::{parse_i64, push_u64};
@@ -35,7 +35,10 @@ impl Worker {
             Verb::Watch if self.clients[place].multi.is_some() => {
                 self.refuse(place, "ERR WATCH inside MULTI is not allowed");
             }
-            Verb::Watch => return self.route_to_coordinator(place, args),
+            Verb::Watch => {
+                self.clients[place].session.has_queue = true;
+                return self.route_to_coordinator(place, args);
+            }
             Verb::Exec => return self.exec(place, args),
             Verb::Discard => return self.discard(place, args),
             Verb::Ping => match self.shared.settings.busy() {
@@ -114,11 +117,15 @@ impl Worker {
         let user = self.shared.users.newcomer();
         self.become_user(place, &user);
         let authenticated = self.shared.users.is_open();
+        // Servers that have CLIENT NO-TOUCH let RESET end NO-EVICT, too.
+        let no_touch = self.shared.table.find(b"client", Some(b"no-touch"));
+        let resets_no_evict = matches!(no_touch, Found::Row(_));
         let client = &mut self.clients[place];
         if let Some(quiet) = &mut client.quiet {
             quiet.reset();
         }
         client.session.name.clear();
+        client.session.no_evict &= !resets_no_evict;
         client.multi = None;
         if std::mem::take(&mut client.is_watching) {
             self.shared.coordinator.post(ToCoordinator::Gone(self.key(place)));

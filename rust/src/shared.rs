@@ -65,6 +65,9 @@ pub struct Shared {
     pub unsubscribing_needs_subscription: bool,
     /// Who is not authenticated is not told which commands there are, as in newer servers.
     pub asks_who_first: bool,
+    /// What waits for EXEC is forgotten once that must fail; and CLIENT LIST shows multi=0, not -1,
+    /// of who has used MULTI or WATCH before.
+    pub keeps_queue: bool,
     /// At maxmemory instances queue nothing, not even what frees memory.
     pub queues_nothing_when_full: bool,
     /// The instances are Valkey servers.

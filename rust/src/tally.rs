@@ -133,8 +133,8 @@ impl Tally {
 
     /// A transaction of these commands ran; its reply has one element for each.
     pub fn executed(&mut self, rows: &[u32], reply: &[u8]) {
-        if !reply.starts_with(b"*") || reply.starts_with(b"*-") {
-            return; // it did not run
+        if !has_run(reply) {
+            return;
         }
         for &row in rows {
             self.called(row as usize);
@@ -199,6 +199,11 @@ impl Tally {
     }
 }
 
+/// Whether a transaction has run, by EXEC's reply.
+fn has_run(reply: &[u8]) -> bool {
+    reply.starts_with(b"*") && !reply.starts_with(b"*-")
+}
+
 impl Owed {
     /// True if one instance answers, and nothing of that has come.
     #[must_use]
@@ -244,7 +249,7 @@ impl Worker {
         if self.tally.error_replies == before {
             self.tally.called(found);
         } else {
-            self.count_error(found, row);
+            self.count_error(place, found, row);
         }
         taken
     }
@@ -254,9 +259,10 @@ impl Worker {
     }
 
     #[cold]
-    fn count_error(&mut self, found: usize, row: &Row) {
+    fn count_error(&mut self, place: usize, found: usize, row: &Row) {
         if self.tally.was_rejection || row.route == Route::Refuse {
             self.tally.rejected(found);
+            self.clients[place].session.not_run += 1;
         } else if let Some(count) = self.tally.counts.get_mut(found) {
             count.calls += 1;
             count.failed += 1;
@@ -272,6 +278,9 @@ impl Worker {
         if is_error(reply) {
             self.tally.failed(row as usize, reply);
         } else {
+            if has_run(reply) {
+                client.session.has_run(queued.len());
+            }
             self.tally.executed(&queued, reply);
         }
     }

@@ -116,6 +116,8 @@ class ProxyConfig(Protocol):
     @property
     def asks_who_first(self) -> bool: ...
     @property
+    def keeps_queue(self) -> bool: ...
+    @property
     def is_valkey(self) -> bool: ...
     @property
     def ordered_pipelines(self) -> bool: ...
@@ -206,7 +208,23 @@ class ClientInfo:
     @property
     def multi(self) -> int | None: ...
     @property
+    def in_multi(self) -> bool:
+        """Between MULTI and EXEC, or EXEC runs."""
+    @property
+    def is_queueing(self) -> bool:
+        """Commands wait for EXEC."""
+    @property
+    def watched(self) -> int: ...
+    @property
+    def is_dirty(self) -> bool: ...
+    @property
+    def keeps_queue(self) -> bool: ...
+    @property
     def rights(self) -> int: ...
+    def but(self, is_blocked: bool, watched: int, is_dirty: bool) -> ClientInfo:
+        """Return it with what only the coordinator knows: whether its command waits, how many
+        keys it watches, and whether one of them has changed.
+        """
 
 @final
 class Command:

@@ -51,6 +51,7 @@ class CoreConfig:
     unsubscribing_needs_subscription: bool
     queues_nothing_when_full: bool
     asks_who_first: bool
+    keeps_queue: bool
     is_valkey: bool
     ordered_pipelines: bool
     hello2: list[tuple[bytes, bytes]]  # fields of HELLO's reply, values as RESP
@@ -212,6 +213,7 @@ def core_config(
         unsubscribing_needs_subscription=facts.unsubscribing_needs_subscription,
         queues_nothing_when_full=facts.queues_nothing_when_full,
         asks_who_first=facts.asks_who_first,
+        keeps_queue=facts.keeps_queue,
         is_valkey=facts.is_valkey,
         ordered_pipelines=start.ordered_pipelines,
         hello2=facts.hello2,

@@ -28,6 +28,8 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
     questions: list[Words] = [
         [b"COMMAND"],
         [b"HELLO", b"2"],
+        [b"MULTI"],
+        [b"DISCARD"],
         [b"CLIENT", b"INFO"],
         [b"UNSUBSCRIBE"],
         [b"INFO", b"server"],
@@ -36,7 +38,7 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
     async with links.lease(index) as link:
         link.is_spoilt = True  # it does not speak RESP2 any more
         replies = [value(reply) for reply in await link.ask(*questions)]
-    entries, hello2, own, unsubscribed, info, hello3 = replies
+    entries, hello2, _, _, own, unsubscribed, info, hello3 = replies
     for reply in (entries, hello2, own, info, hello3):
         if isinstance(reply, hiredis.ReplyError):  # a script runs there, say
             raise LinkError(f"TRYAGAIN instance {index}: {reply}")
@@ -49,6 +51,7 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
         pushes_follow_replies=pushes_follow_replies(says),
         unsubscribing_needs_subscription=isinstance(unsubscribed, hiredis.ReplyError),
         queues_nothing_when_full=queues_nothing_when_full(server),
+        keeps_queue=b"multi=0" in own.split(),
         asks_who_first=asks_who_first(server),
         is_valkey=says[b"server"] == b"valkey",
         client_fields=[field.split("=")[0] for field in own.decode().split()],

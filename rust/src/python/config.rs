@@ -28,6 +28,7 @@ pub(super) struct Config {
     pub(super) unsubscribing_needs_subscription: bool,
     pub(super) queues_nothing_when_full: bool,
     pub(super) asks_who_first: bool,
+    pub(super) keeps_queue: bool,
     pub(super) is_valkey: bool,
     pub(super) ordered_pipelines: bool,
     pub(super) hello2: Vec<(Vec<u8>, Vec<u8>)>,

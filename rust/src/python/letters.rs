@@ -38,6 +38,14 @@ impl Command {
     }
 }
 
+#[pymethods]
+impl ClientInfo {
+    #[pyo3(name = "but")]
+    fn py_but(&self, is_blocked: bool, watched: usize, is_dirty: bool) -> Self {
+        self.but(is_blocked, watched, is_dirty)
+    }
+}
+
 /// A client that the coordinator knows has ended its side, or is gone.
 #[pyclass(frozen, get_all)]
 pub(super) struct Left {

@@ -315,6 +315,7 @@ fn shared(instances: usize) -> Shared {
         pushes_follow_replies: true,
         unsubscribing_needs_subscription: true,
         asks_who_first: false,
+        keeps_queue: true,
         queues_nothing_when_full: false,
         is_valkey: false,
         dialect: _core::inline::Dialect::Redis,

@@ -129,13 +129,13 @@ class Coordinator:
             self._logs.served,
             runs_again=is_7_2,
         )
-        self.clients.waiting = self._blocking
         self._scripts = Scripts(
             self._execution, self._library, self._busy, self._users, callers, taught, self._pubsub
         )
         self._transactions = Transactions(
             self._execution, core, self._verdicts, self._blocking, self._busy, self._scripts
         )
+        self.clients.join(self._blocking, self._pause, self._transactions._watches)
         whole = Whole(start, links, self.locks, self._tracking, self._commits)
         self._tallies = Tallies(core, len(start.workers))
         information = Information(

@@ -62,7 +62,11 @@ class Blocking:
 
     def count(self) -> int:
         """Return how many clients wait."""
-        return len(self._waiters) + self._departures.waiting
+        return len(self._waiters) + len(self._departures.waiting)
+
+    def clients(self) -> Collection[ClientKey]:
+        """Return who waits."""
+        return self._waiters.clients() | self._departures.waiting.keys()
 
     def count_keys(self, *, only_groups: bool = False) -> int:
         """Return for how many keys they wait; or consumers of groups do."""
@@ -71,10 +75,6 @@ class Blocking:
     def count_armed(self) -> int:
         """Return for how many keys instances would tell us of a change."""
         return self._serving.count_armed()
-
-    def ids(self) -> Collection[int]:
-        """Return the ids of the clients that wait."""
-        return self._waiters.ids()
 
     async def run(self, command: _core.Command) -> bytes | None:
         """A command that may wait; None if it does. Who writes its keys later waits for that."""

@@ -21,12 +21,14 @@ def fields(client: _core.ClientInfo) -> dict[str, str]:
         for letter, is_set in (
             ("O", client.is_monitor),
             ("P", client.sub or client.psub or client.ssub),
+            ("x", client.in_multi),
             ("b", client.is_blocked),
             ("t", client.is_tracking),
             ("R", client.is_redirect_broken),
             ("B", client.tracks_all),
-            ("U", client.is_unix),
+            ("d", client.is_dirty),
             ("A", client.is_closing),
+            ("U", client.is_unix),
             ("e", client.no_evict),
             ("T", client.no_touch),
         )
@@ -46,6 +48,7 @@ def fields(client: _core.ClientInfo) -> dict[str, str]:
         "sub": str(client.sub),
         "psub": str(client.psub),
         "ssub": str(client.ssub),
+        "watch": str(client.watched),
         "multi": str(-1 if client.multi is None else client.multi),
         "qbuf": str(client.query_bytes),
         "obl": str(client.output_bytes),

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from threadis import _core, resp
@@ -10,25 +10,20 @@ from threadis.coordinator import client_filters
 from threadis.coordinator.client_fields import line
 from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.numbers import integer
+from threadis.coordinator.standing import Standing, Waits
 from threadis.coordinator.survey import Survey
 from threadis.coordinator.tasks import Tasks
+from threadis.coordinator.waiters import ClientKey
+from threadis.coordinator.watches import Watch
 
 log = logging.getLogger(__name__)
 
 
-class Waiting(Protocol):
+class Blocking(Waits, Protocol):
     """Clients in a blocking command."""
 
     def unblock(self, client_id: int, *, with_error: bool) -> bool:
         """Let a client go, as by a timeout or with an error; False if it does not wait."""
-
-
-class NobodyWaits:
-    """No command blocks yet."""
-
-    def unblock(self, client_id: int, *, with_error: bool) -> bool:
-        """Nobody to let go."""
-        return False
 
 
 class Clients:
@@ -46,10 +41,16 @@ class Clients:
         self._arrived: dict[int, list[_core.ClientList]] = {}
         self._answers: dict[int, asyncio.Future[list[_core.ClientInfo]]] = {}
         self._tasks = Tasks()
+        self.waiting: Blocking  # see join
         self._next: asyncio.Task[Survey] | None = None  # that has not begun yet
         self._looking, self._showing = asyncio.Lock(), asyncio.Lock()
-        self.waiting: Waiting = NobodyWaits()
+        self.standing = Standing(links)
         self.has_user: Callable[[str], bool] = lambda _: False  # see users.Users
+
+    def join(self, blocking: Blocking, pause: Waits, watches: Mapping[ClientKey, Watch]) -> None:
+        """Be told who else knows of clients."""
+        self.waiting = blocking
+        self.standing.waits, self.standing.watches = (blocking, pause), watches
 
     def arrived(self, answer: _core.ClientList) -> None:
         """Take a worker's answer; the last one completes the list."""
@@ -83,7 +84,7 @@ class Clients:
     async def _look(self) -> Survey:
         async with self._looking:
             self._next = None
-            return Survey(await self._ask(None))
+            return Survey(await self.standing.complete(await self._ask(None)))
 
     async def of(self, ids: Iterable[int]) -> list[_core.ClientInfo]:
         """The clients with these ids, by id: it costs nothing how many others there are."""
@@ -108,7 +109,7 @@ class Clients:
         If all are looked at, one command after the other, and others' work in between.
         """
         if filters.ids is not None:
-            survey = Survey(await self.of(filters.ids))
+            survey = Survey(await self.standing.complete(await self.of(filters.ids)))
             await survey.write(self.line)
             return survey.show(filters, info, self.line)
         survey = await self._survey()
@@ -120,12 +121,16 @@ class Clients:
 
     async def _meant(self, filters: client_filters.Filters, asking: int) -> list[_core.ClientInfo]:
         """The clients that pass."""
-        clients = await (self.all() if filters.ids is None else self.of(filters.ids))
+        if filters.ids is None:
+            clients = await self.all()
+        else:
+            clients = await self.standing.complete(await self.of(filters.ids))
         return [one for one in clients if filters.takes(one, asking)]
 
     async def info(self, command: _core.Command) -> bytes:
         """CLIENT INFO."""
-        return resp.text(f"{self.line(command.info)}\n".encode(), command.info.resp)
+        [info] = await self.standing.complete([command.info])
+        return resp.text(f"{self.line(info)}\n".encode(), info.resp)
 
     async def list(self, command: _core.Command) -> bytes:
         """CLIENT LIST [filter …]."""
@@ -133,7 +138,8 @@ class Clients:
             filters = client_filters.parse_list(command.args[2:], self.dialect, self.has_user)
         except client_filters.FilterError as error:
             return resp.error(str(error))
-        return resp.text(await self._shown(filters, command.info), command.info.resp)
+        [info] = await self.standing.complete([command.info])
+        return resp.text(await self._shown(filters, info), info.resp)
 
     async def kill(self, command: _core.Command) -> bytes:
         """CLIENT KILL address, or filter …."""

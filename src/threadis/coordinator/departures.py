@@ -6,6 +6,7 @@ not run, as by the stock server: an empty reply says so to the worker.
 
 import asyncio
 import select
+from collections import Counter
 from typing import Final
 
 from threadis import _core
@@ -29,7 +30,7 @@ class Departures:
 
     def __init__(self) -> None:
         self._stays: dict[ClientKey, _Stay] = {}
-        self.waiting = 0  # clients in WAIT and WAITAOF
+        self.waiting: Counter[ClientKey] = Counter()  # clients in WAIT and WAITAOF
 
     def begin(self, command: _core.Command) -> None:
         """A command has come; its client may leave from now on."""
@@ -57,15 +58,18 @@ class Departures:
 
     async def stays(self, command: _core.Command, seconds: float | None) -> bool:
         """Wait so long (None: for ever), or until a client has left; False if it has."""
-        if stay := self._stays.get(client_key(command)):
-            self.waiting += 1
+        client = client_key(command)
+        if stay := self._stays.get(client):
+            self.waiting[client] += 1
             try:
                 async with asyncio.timeout(seconds):
                     await stay.has_hung_up.wait()
             except TimeoutError:
                 pass
             finally:
-                self.waiting -= 1
+                self.waiting[client] -= 1
+                if not self.waiting[client]:
+                    del self.waiting[client]
         return not self.has_left(command)
 
 

@@ -6,7 +6,7 @@ Scripts are held back here: whether one may write, its own first line says, or i
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from threadis import _core, resp
@@ -80,6 +80,10 @@ class Pause:
 
     def _tell(self) -> None:
         self._core.set_pause(MODES[b"all"] if self._sleepers else self._what)
+
+    def clients(self) -> Collection[ClientKey]:
+        """Return who is held back here."""
+        return self._held.keys()
 
     def count(self) -> int:
         """Return how many clients are held back here."""

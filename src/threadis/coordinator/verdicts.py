@@ -41,15 +41,13 @@ class Verdicts:
             return None
         if await self._are_allowed(info.user, [(info.db, args)]) == [True]:
             # SORT itself looks at its options: between MULTI and EXEC, not before EXEC.
-            return None if info.multi is not None else self._sort_refusal(info.user, args)
+            return None if info.is_queueing else self._sort_refusal(info.user, args)
         async with self._users.changing:
             if await self._are_allowed(info.user, [(info.db, args)]) == [True]:
                 return None
             if command.token is not None:
                 return (await self._changed(info.user, [args]))[0]
-            return (
-                await self._words(info.user, info.resp, [args], in_multi=info.multi is not None)
-            )[0]
+            return (await self._words(info.user, info.resp, [args], in_multi=info.is_queueing))[0]
 
     async def denied(self, command: _core.Command) -> dict[int, bytes]:
         """What its client may not run any more of a transaction: each with its reply."""

@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, KeysView, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -262,9 +262,9 @@ class Waiters:
         """The same by the id that clients know."""
         return self._by_id.get(client_id)
 
-    def ids(self) -> Collection[int]:
-        """The ids of all clients that wait."""
-        return self._by_id.keys()
+    def clients(self) -> KeysView[ClientKey]:
+        """All clients that wait."""
+        return self._by_client.keys()
 
 
 def client_key(command: _core.Command) -> ClientKey:

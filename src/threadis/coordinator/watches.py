@@ -39,7 +39,7 @@ class Watch:
 
     def only_link(self) -> Link | None:
         """Return the connection that watches all, if there is one."""
-        links = self._all()
+        links = self.links()
         return links[0] if len(links) == 1 else None
 
     def locks(self) -> list[Key]:
@@ -64,7 +64,7 @@ class Watch:
 
     async def is_clean(self) -> bool:
         """Ask every connection; one that is lost may have missed something."""
-        for link in self._all():
+        for link in self.links():
             try:
                 replies = await link.ask([b"MULTI"], [b"EXEC"])
             except LinkError:
@@ -75,7 +75,7 @@ class Watch:
 
     async def end(self) -> None:
         """Watch nothing any more."""
-        for link in self._all():
+        for link in self.links():
             try:
                 await link.ask([b"UNWATCH"])
             except LinkError:
@@ -92,7 +92,8 @@ class Watch:
             lines.append(found)
         return found
 
-    def _all(self) -> list[Link]:
+    def links(self) -> list[Link]:
+        """Return all its connections."""
         return [line.link for lines in self._lines.values() for line in lines]
 
 
