@@ -30,7 +30,7 @@ WRONG = [
     (f"--dir {'x' * 120}", "too long for the Unix sockets in it"),
     ("--port 0", "add --unixsocket PATH"),
     ("--unixsocket foreign/letter", "foreign/letter is not a socket"),
-    ("--unixsocket no/such/folder/s", "no/such/folder is no directory"),
+    ("--unixsocket no/such/folder/s", "no/such/folder does not exist; make it first"),
     (f"--unixsocket {'x' * 120}", "its path is longer than 107 bytes"),
     ("--unixsocket s --unixsocketgroup no-such-group", "there is no group no-such-group"),
     ("--unixsocketgroup root", "unixsocketgroup: there is no Unix socket"),
@@ -83,6 +83,8 @@ def test_plan_beside_one_that_runs(threadis: Callable[..., Threadis], run_thread
     flags = ["--port", str(running.port), "--dir", str(running.folder), "--appendonly", "yes"]
     planned = run_threadis("plan", *flags)
     assert (planned.returncode, planned.stderr) == (0, "")
+    holder = f"{running.folder} is in use by another threadis (process {running.process.pid})"
+    assert f"note: {holder}\n" in planned.stdout
     assert run_threadis("plan", *flags, "--instances", "3").returncode == 1
 
 

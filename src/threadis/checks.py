@@ -68,7 +68,7 @@ def port_or_socket(config: Config) -> None:
 
 
 def dry_run(config: Config) -> plan.Plan:
-    """The plan of a configuration that ``serve`` would take; its port may be in use."""
+    """The plan of a configuration that ``serve`` would take; port and directory may be in use."""
     kept.users(config)
     config = kept.merge(config)
     _, planned = parts(config)
@@ -78,5 +78,7 @@ def dry_run(config: Config) -> plan.Plan:
         bound.bind_tcp(config.host, None)
         bound.close()
     data = data_dir.DataDir(config.dir, instance_config.wanted(config))
-    data.examine(len(planned.instance_cpus), config.placement, config.pin_database)
+    user = data.examine(len(planned.instance_cpus), config.placement, config.pin_database)
+    if user:
+        planned.notes.append(f"{data.path} is in use by another threadis (process {user})")
     return planned

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from threadis import directives, values
+from threadis import denied, directives, values
 from threadis import placement as placing
 from threadis.errors import ConfigError
 
@@ -137,7 +137,8 @@ def _read_toml(file: str) -> dict[str, object]:
     try:
         table = tomllib.loads(Path(file).read_text("utf-8"))
     except OSError as error:
-        raise ConfigError(f"config: cannot read {file}: {error.strerror}; check --config") from None
+        why = denied.sentence("read", file, error, "check --config")
+        raise ConfigError(f"config: {why}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         hint = "; a redis.conf is not read: write NAME = VALUE, other directives below [set]"
         raise ConfigError(f"config: {file} is not TOML: {error}{hint}") from None
@@ -171,9 +172,12 @@ def _read_password(file: str) -> str:
     """The password in a file, without the line break at its end."""
     try:
         password = Path(file).read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"requirepass-file: cannot read {file}: {why}") from None
+    except OSError as error:
+        why = denied.sentence("read", file, error, "check --requirepass-file")
+        raise ConfigError(f"requirepass-file: {why}") from None
+    except UnicodeDecodeError:
+        why = "is not UTF-8; write the password as text"
+        raise ConfigError(f"requirepass-file: {file} {why}") from None
     if not password:
         raise ConfigError(f"requirepass-file: {file} is empty; write the password into it")
     return values.text("requirepass-file", password)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from threadis import kept, persistence, writable
+from threadis import denied, kept, persistence, writable
 from threadis.errors import DataError
 from threadis.files import SOCKET_PATH_LIMIT, write_atomically
 from threadis.layout import FORMAT, LAYOUT, PLACEMENT, Layout, even_slot_map, read_layout
@@ -52,8 +52,8 @@ class DataDir:
         change nothing.
         """
         self._check_socket_path(instances)
-        self._lock()
         try:
+            self._lock()
             layout = read_layout(self.path)
             if layout is None:
                 layout = self._create(instances, rules, pins)
@@ -65,35 +65,47 @@ class DataDir:
             self._clear_sockets()
         except OSError as error:
             self.close()
-            path = error.filename or self.path
-            raise DataError(f"dir: cannot use {path}: {error.strerror}") from None
+            raise self._unusable(error) from None
         except BaseException:
             self.close()
             raise
 
-    def examine(self, instances: int, rules: Sequence[str] = (), pins: Sequence[Pin] = ()) -> None:
-        """Refuse what ``open`` would, but that it is in use, and change nothing.
+    def examine(self, instances: int, rules: Sequence[str] = (), pins: Sequence[Pin] = ()) -> str:
+        """Refuse what ``open`` would, but that it is in use, and change nothing; who uses it.
 
         The files of instances that run are not looked at.
         """
         self._check_socket_path(instances)
-        if not self.path.exists():
-            if not self.path.parent.is_dir():
-                raise DataError(f"dir: {self.path.parent} does not exist; make it first")
-            if not os.access(self.path.parent, os.W_OK | os.X_OK):
-                raise DataError(f"dir: cannot make {self.path}: permission denied")
-            return
+        try:
+            return self._examine(instances, list(rules), list(pins))
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def _examine(self, instances: int, rules: list[str], pins: list[Pin]) -> str:
+        if not os.path.lexists(self.path):
+            self._check_can_be_made()
+            return ""
         _check_folder(self.path)
         layout = read_layout(self.path)
         if layout is None:
             self._check_unused()
-            return
+            return ""
         self.layout = layout
         self._check_instances(instances)
         self._check_strangers()
-        self._is_placed(list(rules), list(pins))
-        if not self._is_in_use():
-            self._check_all_files()
+        self._is_placed(rules, pins)
+        if self._is_in_use():
+            return _holder(self.path / LOCK)
+        self._check_all_files()
+        return ""
+
+    def _unusable(self, error: OSError) -> DataError:
+        path = error.filename or self.path
+        return DataError(f"dir: {denied.sentence('use', path, error, 'choose another --dir')}")
+
+    def _check_can_be_made(self) -> None:
+        if why := denied.to_make(self.path, "choose another --dir"):
+            raise DataError(f"dir: {why}")
 
     def _is_in_use(self) -> bool:
         for path in (self.path, self.path / LOCK):
@@ -153,13 +165,10 @@ class DataDir:
 
         The file alone would not do: somebody may delete it.
         """
-        with contextlib.suppress(FileExistsError):
-            try:
+        if not os.path.lexists(self.path):
+            self._check_can_be_made()
+            with contextlib.suppress(FileExistsError):
                 self.path.mkdir(mode=0o700)
-            except FileNotFoundError:
-                raise DataError(f"dir: {self.path.parent} does not exist; make it first") from None
-            except PermissionError:
-                raise DataError(f"dir: cannot make {self.path}: permission denied") from None
         _check_folder(self.path)
         path = self.path / LOCK
         try:
@@ -179,7 +188,7 @@ class DataDir:
         try:
             fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise DataError(f"dir: cannot open {path}: {error.strerror}") from None
+            raise self._unusable(error) from None
         self.lock_fds.append(fd)
         if not _lock_soon(fd, self.path / LOCK):
             raise DataError(
@@ -263,7 +272,7 @@ class DataDir:
             folder = self.folder(index)
             try:
                 found = (folder / "id").read_text("ascii").strip()
-            except (OSError, UnicodeDecodeError):
+            except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
                 raise DataError(
                     f"dir: {folder} is missing, or has lost its file id; restore it from a backup"
                 ) from None

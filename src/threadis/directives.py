@@ -71,11 +71,6 @@ def check(name: str, value: str) -> tuple[str, str]:
     lower = name.lower()
     if not re.fullmatch(r"[a-z0-9_.-]+", lower):
         raise ConfigError(f"set: {name!r} is not a directive's name; write --set NAME=VALUE")
-    if not value.strip() or re.search(r"[\r\n\0]", value):
-        raise ConfigError(
-            f"set {lower}: the value must be one line that is not empty; "
-            f"write '{lower}=\"\"' for an empty one"
-        )
     if lower in FLAG_INSTEAD:
         raise ConfigError(f"set {lower}: threadis decides this; use {FLAG_INSTEAD[lower]} instead")
     reason = OURS.get(lower) or next(
@@ -83,6 +78,11 @@ def check(name: str, value: str) -> tuple[str, str]:
     )
     if reason:
         raise ConfigError(f"set {lower}: not possible, {reason}; leave it out")
+    if not value.strip() or re.search(r"[\r\n\0]", value):
+        raise ConfigError(
+            f"set {lower}: the value must be one line that is not empty; "
+            f"write '{lower}=\"\"' for an empty one"
+        )
     _check_of_clients(lower, value.strip())
     return lower, value.strip()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from threadis import config as configuration
-from threadis import control
+from threadis import control, denied, ours
 from threadis.config import Config
 from threadis.directives import ARGUMENT_LIMIT, INPUT_LIMIT
 from threadis.errors import ConfigError, DataError
@@ -63,7 +63,8 @@ def read(folder: Path) -> Kept:
     except (FileNotFoundError, NotADirectoryError):
         return Kept(1)
     except OSError as error:
-        raise DataError(f"dir: cannot read {path}: {error.strerror}") from None
+        otherwise = "choose another --dir"
+        raise DataError(f"dir: {denied.sentence('read', path, error, otherwise)}") from None
     except msgspec.DecodeError as error:
         raise DataError(
             f"dir: {path} is damaged ({error}); restore it from a backup, or, to go without what "
@@ -210,12 +211,19 @@ def users(config: Config) -> dict[bytes, list[bytes]]:
         return {DEFAULT: OPEN, **told} if config.users else {}
     except OSError as error:
         knob = "aclfile" if config.aclfile else "dir"
-        raise DataError(f"{knob}: cannot read {path}: {error.strerror}") from None
+        otherwise = f"choose another --{knob}"
+        raise DataError(f"{knob}: {denied.sentence('read', path, error, otherwise)}") from None
     found = {}
     for number, words in lines(content):
         if words[0] != b"user" or not all(words[1:2] or [b""]) or words[1] in found:
             raise DataError(
                 f"aclfile: {path}, line {number}: 'user NAME RULES' is expected, once a user"
+            )
+        if ours.is_ours(words[1]):
+            shown = words[1].decode("utf-8", "backslashreplace")
+            raise DataError(
+                f"aclfile: {path}, line {number}: {shown}: names that begin with threadis- are "
+                "reserved; choose another name"
             )
         found[words[1]] = words[2:]
     if found:

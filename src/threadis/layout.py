@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from threadis import denied
 from threadis.control import SlotRange
 from threadis.errors import DataError
 
@@ -57,7 +58,8 @@ def read_layout(folder: Path) -> Layout | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise DataError(f"dir: cannot read {path}: {error.strerror}") from None
+        otherwise = "choose another --dir"
+        raise DataError(f"dir: {denied.sentence('read', path, error, otherwise)}") from None
     try:
         layout = msgspec.json.decode(content, type=Layout)
     except msgspec.DecodeError as error:

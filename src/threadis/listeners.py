@@ -9,6 +9,7 @@ import socket
 import stat
 from pathlib import Path
 
+from threadis import denied
 from threadis.control import Listener
 from threadis.errors import ListenError
 from threadis.files import SOCKET_PATH_LIMIT
@@ -17,6 +18,7 @@ LOOPBACK = "127.0.0.1"  # where redis-cli goes by itself
 ANY = {"*": "0.0.0.0", "::*": "::"}  # noqa: S104  # redis-server's names for every interface
 ANY_REACHED = {"*": LOOPBACK, "0.0.0.0": LOOPBACK, "::*": "::1", "[::]": "::1"}  # noqa: S104
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
+CHOOSE = "choose another --unixsocket"
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine does not have the address
 
 
@@ -62,7 +64,7 @@ class Listeners:
             sock.bind(str(full))
         except OSError as error:
             sock.close()
-            raise ListenError(f"unixsocket: cannot listen on {full}: {error.strerror}") from None
+            raise ListenError(_unusable(full, error)) from None
         self._unix = (full, full.lstat().st_ino)
         self._add(sock, str(full), is_unix=True)
         try:
@@ -135,10 +137,8 @@ def check_unix(path: str, group: str | None = None) -> None:
     if len(os.fsencode(full)) > SOCKET_PATH_LIMIT:
         why = f"its path is longer than {SOCKET_PATH_LIMIT} bytes; choose a shorter --unixsocket"
         raise ListenError(f"unixsocket: cannot listen on {full}: {why}")
-    if not full.parent.is_dir():
-        raise ListenError(f"unixsocket: {full.parent} is no directory; make it first")
-    if not os.access(full.parent, os.W_OK | os.X_OK):
-        raise ListenError(f"unixsocket: cannot make a socket in {full.parent}: permission denied")
+    if why := denied.to_make(full, CHOOSE):
+        raise ListenError(f"unixsocket: {why}")
     if group and not group.isdigit():
         try:
             grp.getgrnam(group)
@@ -149,7 +149,7 @@ def check_unix(path: str, group: str | None = None) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ListenError(f"unixsocket: cannot use {path}: {error.strerror}") from None
+        raise ListenError(_unusable(full, error)) from None
     if not stat.S_ISSOCK(mode):
         raise ListenError(f"unixsocket: {path} is not a socket; choose another --unixsocket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -160,10 +160,14 @@ def check_unix(path: str, group: str | None = None) -> None:
             return  # stale: left by a server that was killed
         except OSError as error:
             if error.errno != errno.EAGAIN:
-                raise ListenError(f"unixsocket: cannot use {path}: {error.strerror}") from None
+                raise ListenError(_unusable(full, error)) from None
     raise ListenError(
         f"unixsocket: a server is listening on {path}; stop it, or choose another --unixsocket"
     )
+
+
+def _unusable(path: Path, error: OSError) -> str:
+    return f"unixsocket: {denied.sentence('use', path, error, CHOOSE)}"
 
 
 def _addresses(name: str) -> list[tuple[socket.AddressFamily, str]]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from threadis import denied
 from threadis.errors import DataError
 from threadis.files import write_atomically
 from threadis.saved import holds_keys, snapshot_fault, snapshot_time
@@ -346,7 +347,8 @@ def _read_record(folder: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"dir: cannot read {path}: {error.strerror}") from None
+        otherwise = "restore it from a backup"
+        raise DataError(f"dir: {denied.sentence('read', path, error, otherwise)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise DataError(
             f"dir: {path} is damaged; restore it from a backup, or, to start with whatever data "
