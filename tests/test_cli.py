@@ -134,6 +134,8 @@ def test_what_the_server_refuses_is_said_once(
     assert done.stderr.count("\n") == 1, done.stderr
     assert "no instance starts" in done.stderr
     assert directive.partition("=")[2] in done.stderr
+    hint = "loadmodule" if directive.startswith("loadmodule") else ""
+    assert done.stderr.endswith(f"; check --set {hint}".rstrip() + "\n")
     assert len(done.stderr) < 400
     assert "overcommit" not in done.stderr
 

@@ -145,6 +145,8 @@ def test_flags_beat_the_file(tmp_path: Path) -> None:
         ("[set]\nport = 1", "set port: threadis decides this; use --port instead"),
         ('requirepass = ""', "requirepass: the password is empty"),
         ('requirepass = "x"\nrequirepass-file = "y"', "requirepass-file is there, too"),
+        ("requirepass = 'x'\nusers = ['default on nopass ~*']", "users: default has a password"),
+        ("requirepass = 'x'\nusers = ['bob on', 'default on >y ~*']", "leave one of them out"),
         ("users = ['bob on', 'bob off']", "users: bob is named twice"),
         ("users = ['threadis-bob on']", "names that begin with threadis- are reserved"),
         ("users = [' ']", "users: ' ' does not begin with a user's name"),

@@ -70,7 +70,7 @@ class Config:
     unixsocketperm: int | None = _knob(None, values.permissions, LISTEN, "MODE", "Mode of the Unix socket, as 770; who may write may connect (default: by umask)")
     unixsocketgroup: str | None = _knob(None, values.filled("group"), LISTEN, "GROUP", "Group of the Unix socket.")
     tcp_backlog: int = _knob(511, _SOME, LISTEN, "N", "Connections that may wait to be accepted.")
-    protected_mode: bool = _knob(True, values.yes_or_no, LISTEN, "yes|no", "Without a password, serve only clients of this machine.")
+    protected_mode: bool = _knob(True, values.yes_or_no, LISTEN, "yes|no", "Without a password, serve only clients that come by loopback or the Unix socket.")
     requirepass: str | None = _knob(None, values.text, LISTEN, "PASSWORD", "Password that clients must give.", is_flag=False)
     requirepass_file: str | None = _knob(None, values.path, LISTEN, "FILE", "File with the password that clients must give (never in argv).")
     users: tuple[str, ...] = _knob((), values.user_lines, LISTEN, "USERS", "ACL users, each as in an ACL file: 'bob on #DIGEST ~b:* +@all'.", is_flag=False, is_list=True)
@@ -93,7 +93,7 @@ class Config:
     tcp_keepalive: int = _knob(300, _ANY, LIMITS, "SECONDS", "Time between probes of an idle client; 0: none.")
     server: str | None = _knob(None, values.path, SERVER, "PATH", "The redis-server or valkey-server to run (default: from PATH, else the bundled Valkey)")
     allocator: str = _knob("auto", values.path, SERVER, "auto|none|LIBRARY", "Memory allocator of servers built without jemalloc; auto: jemalloc if installed, else a tuned glibc.")
-    enable_debug_command: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow DEBUG; local: to clients of this machine.")
+    enable_debug_command: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow DEBUG; local: by loopback or Unix socket.")
     enable_protected_configs: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow CONFIG SET of protected directives.")
     enable_module_command: str = _knob("no", values.one_of(*ALLOWED), SERVER, "no|yes|local", "Allow MODULE LOAD and UNLOAD.")
     set: Mapping[str, str] = dataclasses.field(default_factory=dict)  # directives passed through
@@ -129,7 +129,20 @@ def load(
         found["requirepass"] = _read_password(found["requirepass_file"])
     if found.get("requirepass") == "":
         raise ConfigError("requirepass: the password is empty; write one, or leave requirepass out")
+    if found.get("requirepass"):
+        _check_default(found.get("users", ()))
     return Config(**found, config_file=str(Path(file).absolute()) if file else None)
+
+
+def _check_default(users: tuple[str, ...]) -> None:
+    """Refuse passwords of the default user beside ``requirepass``, which is another one."""
+    for line in users:
+        name, *rules = line.split()
+        if name == "default" and any(rule == "nopass" or rule[0] in "#>" for rule in rules):
+            raise ConfigError(
+                "users: default has a password or nopass there, and requirepass is another; leave "
+                "one of them out"
+            )
 
 
 def _read_toml(file: str) -> dict[str, object]:

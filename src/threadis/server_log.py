@@ -12,6 +12,7 @@ USUAL = re.compile(r"WARNING.*overcommit")  # on most machines; not why it ended
 DIRECTIVE = re.compile(
     r"FATAL CONFIG FILE ERROR[^\n]*\n[^\n]*\n>>> '(?P<line>(?P<name>\S+)[^\n]*)'\n(?P<why>[^\n]*)"
 )
+MODULE = re.compile(r" [.*#-] (?P<why>Module [^\n]*)\n(?:[^\n]*\n)*?[^\n]*Can't load module from")
 SECRET = ("requirepass", "user")  # directives that are not shown
 ABOUT_DATA = re.compile(r"RDB|loading (the )?DB|AOF|append only file", re.IGNORECASE)
 NAMED = re.compile(r"(?:Checking RDB file|append only file|the AOF file|AOF file) ([^\s:!]+)")
@@ -44,7 +45,10 @@ class ServerLog:
 
     def refused_directive(self) -> str:
         """If the server ended because of its configuration: which directive, and why."""
-        found = DIRECTIVE.search(self.new())
+        text = self.new()
+        if module := MODULE.search(text):
+            return f"{module['why'].strip()}; check --set loadmodule"
+        found = DIRECTIVE.search(text)
         if not found:
             return ""
         shown = found["name"] if found["name"] in SECRET else found["line"]
