@@ -195,3 +195,44 @@ def test_who_subscribes_does_not_wait_for_a_script(
         stock = subscribe_while_a_script_begins(bare)
     assert ours == stock
     assert "Traceback" not in running.log()
+
+
+TELLS = """
+redis.call('SET', KEYS[1], 1) redis.call('PUBLISH', 'news', 'one')
+for i = 1, 3e8 do local n = i end
+redis.call('SET', KEYS[1], 2) redis.call('PUBLISH', 'news', 'two')
+"""
+
+
+def heard_of_a_script(address: str | tuple[str, int]) -> list[list[bytes]]:
+    """What subscribers hear of a script that runs too long, while others ask its server."""
+    admin, script, late, events, news, other = (Connection(address) for _ in range(6))
+    changes = ("lua-time-limit", "10", "notify-keyspace-events", "E$")
+    assert admin.ask("CONFIG", "SET", *changes).raw == b"+OK\r\n"
+    events.ask("PSUBSCRIBE", "__keyevent@*__:set")
+    news.ask("SUBSCRIBE", "news")
+    script.send(pack("EVAL", TELLS, 1, "k"))
+    until(lambda: late.ask("GET", "k").raw.startswith(b"-BUSY"), "it runs")
+    for _ in range(3):
+        assert late.ask("GET", "k").raw.startswith(b"-BUSY")
+        assert other.ask("SUBSCRIBE", "others").raw.startswith(b"-BUSY")
+    assert script.read().raw == b"$-1\r\n"
+    assert late.ask("SET", "k", "3").raw == b"+OK\r\n"
+    assert other.ask("SUBSCRIBE", "others").raw.startswith(b"*3")
+    late.ask("EVAL", "redis.call('PUBLISH', 'others', 'three')", 0)
+    found = [[one.read().raw for _ in range(count)] for one, count in ((events, 3), (news, 2))]
+    found.append([other.read().raw])
+    for connection in (admin, script, late, events, news, other):
+        connection.close()
+    return found
+
+
+def test_what_a_script_tells_is_heard_however_long_it_runs(
+    threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path
+) -> None:
+    running = threadis("--server", stock_server.path, "--instances", "3", "--save", "")
+    with bare_server(stock_server.path, tmp_path) as bare:
+        ours = heard_of_a_script(("127.0.0.1", running.port))
+        stock = heard_of_a_script(bare)
+    assert ours == stock
+    assert "the connection was lost" not in running.log()

@@ -102,6 +102,7 @@ pub mod stats;
 pub mod subscriptions;
 mod taken;
 pub mod tally;
+mod told;
 pub mod tracking;
 pub mod tracking_table;
 pub mod trying;

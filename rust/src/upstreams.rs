@@ -15,6 +15,7 @@ use crate::reply::Cutter;
 use crate::settings::NO_EVENTS;
 use crate::shared::{Shared, ToCoordinator};
 use crate::subscriptions::Kind;
+use crate::told::{Told, message, pong};
 use crate::worker::Worker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -52,6 +53,8 @@ struct Upstream {
     telling: Telling,
     /// Pings of workers that are not answered.
     unanswered: u32,
+    /// The coordinator has sent something, and was not told since that it is refused.
+    is_busy_news: bool,
     is_lost: bool,
 }
 
@@ -91,6 +94,8 @@ struct Event {
 pub enum Said {
     /// The answer to its PING with this number.
     Pong(u64),
+    /// It runs a script for long, and has refused what was sent last.
+    Busy,
     /// Nothing more will come.
     Lost,
 }
@@ -122,6 +127,7 @@ impl Upstreams {
             cutter: Cutter::default(),
             telling: Telling::Now,
             unanswered: 0,
+            is_busy_news: false,
             is_lost: false,
         });
     }
@@ -136,6 +142,7 @@ impl Upstreams {
         let mut link = self.lock(instance);
         let Some(upstream) = link.as_mut() else { return true };
         upstream.out.extend_from_slice(commands);
+        upstream.is_busy_news |= !commands.is_empty();
         while !upstream.out.is_empty() {
             match net::write(&upstream.fd, &upstream.out) {
                 Io::Moved(sent) => drop(upstream.out.drain(..sent)),
@@ -253,6 +260,13 @@ impl Shared {
                 } else if let Some(number) = pong(frame) {
                     let said = Said::Pong(number);
                     self.coordinator.post(ToCoordinator::Upstream { instance, said });
+                } else if frame.starts_with(b"-BUSY ") {
+                    // Nobody who asks whether all is told has anything to wait for.
+                    upstream.unanswered = 0;
+                    if std::mem::take(&mut upstream.is_busy_news) {
+                        let said = Said::Busy;
+                        self.coordinator.post(ToCoordinator::Upstream { instance, said });
+                    }
                 } else if frame.starts_with(b"-") {
                     return None;
                 }
@@ -348,47 +362,4 @@ fn database_of(channel: &[u8]) -> Option<(u64, &[u8])> {
 /// What has happened: the channel of keys' events is named by it, on those of keys it is the message.
 fn event_of<'m>(channel: &[u8], rest: &'m [u8], payload: &'m [u8]) -> &'m [u8] {
     if channel.starts_with(b"__keyspace@") { payload } else { &rest[b"__:".len()..] }
-}
-
-/// The number in the answer to a PING of the coordinator.
-fn pong(frame: &[u8]) -> Option<u64> {
-    let (_, rest) = bulk(frame.strip_prefix(b"*2\r\n")?)?;
-    u64::try_from(parse_i64(bulk(rest)?.0)?).ok()
-}
-
-/// A message.
-struct Told<'m> {
-    /// What kind of subscription it is for.
-    kind: Kind,
-    /// Which one.
-    name: &'m [u8],
-    channel: &'m [u8],
-    payload: &'m [u8],
-}
-
-/// A reply as a message, if it is one.
-fn message(reply: &[u8]) -> Option<Told<'_>> {
-    let body = reply.strip_prefix(b"*3\r\n").or_else(|| reply.strip_prefix(b"*4\r\n"))?;
-    let (word, rest) = bulk(body)?;
-    let kind = match word {
-        b"message" => Kind::Channel,
-        b"pmessage" => Kind::Pattern,
-        b"smessage" => Kind::Shard,
-        _ => return None,
-    };
-    let (name, mut rest) = bulk(rest)?;
-    let mut channel = name;
-    if kind == Kind::Pattern {
-        (channel, rest) = bulk(rest)?;
-    }
-    Some(Told { kind, name, channel, payload: bulk(rest)?.0 })
-}
-
-/// A bulk string and what follows it.
-fn bulk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let bytes = bytes.strip_prefix(b"$")?;
-    let end = memchr::memchr(b'\r', bytes)?;
-    let length = usize::try_from(parse_i64(&bytes[..end])?).ok()?;
-    let rest = bytes.get(end + 2..)?;
-    Some((rest.get(..length)?, rest.get(length + 2..)?))
 }

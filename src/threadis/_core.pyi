@@ -456,12 +456,16 @@ class Interest:
 
 @final
 class Said:
-    """An instance has answered a PING where it publishes; no number: the connection is lost."""
+    """An instance has answered a PING where it publishes; no number: it has refused what was sent,
+    because it is busy, or the connection is lost.
+    """
 
     @property
     def instance(self) -> int: ...
     @property
     def pong(self) -> int | None: ...
+    @property
+    def is_busy(self) -> bool: ...
 
 @final
 class Stopped:

@@ -163,11 +163,12 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
             Py::new(py, Heard { instance, what })?.into_any()
         }
         ToCoordinator::Upstream { instance, said } => {
-            let pong = match said {
-                upstreams::Said::Pong(number) => Some(number),
-                upstreams::Said::Lost => None,
+            let (pong, is_busy) = match said {
+                upstreams::Said::Pong(number) => (Some(number), false),
+                upstreams::Said::Busy => (None, true),
+                upstreams::Said::Lost => (None, false),
             };
-            Py::new(py, Said { instance, pong })?.into_any()
+            Py::new(py, Said { instance, pong, is_busy })?.into_any()
         }
         ToCoordinator::Clients { request, clients } => {
             let clients = clients.into_iter().map(|client| Py::new(py, client));

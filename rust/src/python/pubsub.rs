@@ -45,11 +45,13 @@ pub(super) struct Interest {
     pub is_wanted: bool,
 }
 
-/// An instance has answered the PING with this number; none: the connection is lost.
+/// An instance has answered the PING with this number; none: it refuses everything because it is busy, or
+/// the connection is lost.
 #[pyclass(frozen, get_all)]
 pub(super) struct Said {
     pub instance: usize,
     pub pong: Option<u64>,
+    pub is_busy: bool,
 }
 
 /// The connections on which instances publish.

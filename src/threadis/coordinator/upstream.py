@@ -21,6 +21,11 @@ UNSUBSCRIBE: Final = (b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE")
 KINDS: Final = range(3)
 PATTERN: Final = 1
 
+
+class BusyError(LinkError):
+    """A script runs too long there; the connection is as it was."""
+
+
 RETRY = 0.05  # seconds between attempts to reach an instance that should be there
 COMPARED_MOST = 1_000_000  # patterns that an instance compares at once; Redis 7.0 one by one
 BATCH = 500  # names in one command: a millisecond of the loop's time
@@ -47,6 +52,9 @@ class Upstream:
         self._hears_events = False
         self._tasks = Tasks()
         self._socket = ""  # where the connection leads
+        self._is_known = False  # it has answered there
+        # What was sent and may be refused: the last PING before it, subscriptions made and ended
+        self._unsure: list[tuple[int, int, list[bytes], list[bytes]]] = []
         self._pongs: dict[int, asyncio.Future[None]] = {}
         self._last_ping = 0
         self._lock = asyncio.Lock()  # one attempt to connect at a time
@@ -66,6 +74,8 @@ class Upstream:
         while self.is_in_use():
             try:
                 await self._subscribe(kind, names)
+            except BusyError:
+                await asyncio.sleep(RETRY)
             except (LinkError, OSError) as error:
                 log.info("subscriptions of instance %d: %s", self._index, error)
                 await asyncio.sleep(RETRY)
@@ -85,6 +95,7 @@ class Upstream:
         gone = [name for name in names if name in self._made[kind]]
         if gone and self._fd is not None:
             self._made[kind].difference_update(gone)
+            self._unsure.append((self._last_ping, kind, [], gone))
             self._send(pack([UNSUBSCRIBE[kind], *gone]))
 
     async def _subscribe(self, kind: int, names: Iterable[bytes]) -> None:
@@ -124,6 +135,7 @@ class Upstream:
             at += most
             if missing := [name for name in batch if name not in made]:
                 made.update(missing)
+                self._unsure.append((self._last_ping, kind, missing, []))
                 self._send(pack([SUBSCRIBE[kind], *missing]))
             concerns = self._core.concerns_events
             if not self._hears_events and any(concerns(kind, name) for name in missing):
@@ -154,6 +166,7 @@ class Upstream:
         finally:
             link.writer.transport.abort()  # of its own descriptor
         self._socket = link.socket
+        self._is_known = False
         self._core.open(self._index, self._fd)
         asyncio.get_running_loop().add_reader(self._fd, self._core.hear, self._index)
         self._send(pack([SUBSCRIBE[PATTERN], self._core.marks()]))
@@ -162,16 +175,39 @@ class Upstream:
 
     def said(self, letter: _core.Said) -> None:
         """Hear the answer to a PING; or that the connection is lost: then make it anew."""
-        if letter.pong is None:
+        if letter.is_busy and self._is_known:
+            self._refused()
+        elif letter.pong is None:
             log.warning("subscriptions of instance %d: the connection was lost", self._index)
             self._lose()
             self._tasks.start(self._revive(), f"subscriptions of instance {self._index}")
-        elif (pong := self._pongs.get(letter.pong)) and not pong.done():
-            pong.set_result(None)
+        else:
+            self._is_known = True
+            self._unsure = [one for one in self._unsure if one[0] >= letter.pong]
+            if (pong := self._pongs.get(letter.pong)) and not pong.done():
+                pong.set_result(None)
+
+    def _refused(self) -> None:
+        """A script runs too long there: what was sent last is to be sent again behind it.
+
+        What is published meanwhile, by the script, is heard.
+        """
+        for _, kind, made, ended in self._unsure:
+            self._made[kind].difference_update(made)
+            self._made[kind].update(ended)
+        if any(self._unsure):
+            self._hears_events = False  # to be on the safe side
+            self._tasks.start(self._revive(), f"subscriptions of instance {self._index}")
+        self._unsure = []
+        self._fail(BusyError("a script runs too long"))
 
     async def _revive(self) -> None:
         await asyncio.sleep(RETRY)  # a script keeps it busy, say
         await self.ensure()
+        if self._fd is not None:
+            for kind in KINDS:
+                await self._write(self._fd, kind, list(self._wanted(kind)))
+                self.drop(kind, list(self._made[kind] - self._wanted(kind)))
 
     def _lose(self) -> None:
         """Forget the connection; who waits for it tries again."""
@@ -182,6 +218,10 @@ class Upstream:
             self._core.close(self._index)
         self._fd, self._hears_events = None, False
         self._made = [set() for _ in KINDS]
+        self._unsure = []
+        self._fail(LinkError("the connection was lost"))
+
+    def _fail(self, error: LinkError) -> None:
         for pong in self._pongs.values():
             if not pong.done():
-                pong.set_exception(LinkError("the connection was lost"))
+                pong.set_exception(error)
