@@ -172,6 +172,8 @@ class OnCopies:
         The caller holds a lock on everything. None if that cannot be: nothing was done then.
         """
         calls = [one for one in pieces if isinstance(one, Call)]
+        if any(looks_at_others(call.body) for call in calls):
+            return None  # what it sorts may be changed by what comes before it
         db = calls[0].db
         groups = [self._in_place.groups(call) for call in calls]
         guesses = itertools.chain.from_iterable(map(Known.guesses, knowns, groups))
@@ -256,6 +258,8 @@ class OnCopies:
                     refusals.commands = {SELECT}
                 touched = await self._touched([words for _, words in ran], keys, call.db)
                 refusals.keys = touched.difference(keys)
+                if len(pieces) > 1 and any(_sorts_by_others(words) for _, words in ran):
+                    refusals.commands.add(b"sort")  # of what commands before it may have changed
             for script in scripts:
                 self._guards.settle(script, index, counts=bool(killed) or not refusals)
             if killed:
@@ -327,3 +331,7 @@ class OnCopies:
         denied = [name for name in self._in_place.alone(call.db) if name != RANDOM_KEY]
         reply, refusals = await self._in_place.run(trial, index, denied, only_reads=True)
         return reply if not refusals else None
+
+
+def _sorts_by_others(words: Words) -> bool:
+    return words[0].lower() in (b"sort", b"sort_ro") and bool(patterns(words))
