@@ -9,7 +9,7 @@ import pytest
 from differential.pair import Both, Pair
 from differential.test_acl import denials
 from differential.test_keyspace import spread
-from differential.wire import Connection
+from differential.wire import Connection, Word
 from raw import command
 from waiting import until
 
@@ -164,3 +164,26 @@ def test_whoever_is_there_stays_though_nobody_else_may_come(
                 newcomer.same("AUTH", "bob", password)
             for words in shown:
                 admin.same_line(words)
+
+
+EMPTY: Final = [
+    "~* +@all -flushall", "allkeys +@all -flushall", "~** +@all", "%RW~** +@all", "%R~* +@all",
+    "~ ~b:* +@all", "~b:* +@all", "+@all -@write (~* +@write +eval +get)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rules", EMPTY)
+def test_the_empty_key_in_scripts(pair: Pair, admin: Both, rules: str) -> None:
+    """Of all patterns only ``~*`` is none to servers, and stands for the empty key, too."""
+    reads = "for _, key in ipairs(KEYS) do redis.call('get', key) end return #KEYS"
+    writes = reads.replace("'get', key", "'set', key, 5")
+    with pair.both() as both:
+        become_bob(admin, both, f"&* {rules}")
+        for keys in ([""], [A, ""], ["", A, B], [A, B]):
+            for script in (reads, writes):
+                call: list[Word] = ["EVAL", script, len(keys), *keys]
+                both.same(*call)
+                both.same("MULTI")
+                both.same(*call)
+                both.same("EXEC")
+        admin.same("MGET", "", A, B)

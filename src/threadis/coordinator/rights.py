@@ -27,6 +27,11 @@ class Pattern:
     reads: bool
     writes: bool
 
+    def matches(self, key: bytes) -> bool:
+        """Whether it stands for a key; of ``~*``, which is no pattern to servers, any is one."""
+        is_all = self.glob == b"*" and self.reads and self.writes
+        return is_all or _core.glob_matches(self.glob, key)
+
 
 def _sign(reads: bool, writes: bool) -> bytes:
     return b"~" if reads and writes else b"%R~" if reads else b"%W~"
@@ -57,7 +62,7 @@ class RuleSet:
 
     def access(self, key: bytes) -> tuple[bool, bool]:
         """Whether it lets a key be read, and be written."""
-        found = [one for one in self.patterns if _core.glob_matches(one.glob, key)]
+        found = [one for one in self.patterns if one.matches(key)]
         return any(one.reads for one in found), any(one.writes for one in found)
 
     def rules(
