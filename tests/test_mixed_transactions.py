@@ -22,13 +22,17 @@ ROUNDS = 5
 PAUSE = 60.0  # seconds; what dies often is started again only after a while
 FLAGS = ["--instances", str(INSTANCES), "--save", "", *DURABLE]
 KEYS = [next(keys_of(index, INSTANCES)).decode() for index in range(INSTANCES)]
+OTHERS = [next(keys_of(index, INSTANCES, "other")).decode() for index in range(INSTANCES)]
 SET = [f"SET {key} %d" for key in KEYS]
 
 # What stands between writes on all instances.
 MIDDLES = (
     "PING", "ECHO hello", "PUBLISH channel message", "TIME", "SELECT 2|SELECT 0", "DBSIZE",
     "KEYS *", "BLPOP queue 0", "XREAD BLOCK 0 STREAMS stream 0", "MOVE nothing 3", "FLUSHDB",
-    "FLUSHALL",
+    "FLUSHALL", "SWAPDB 5 6", "CONFIG GET port",
+    # On keys of several instances, and of the whole keyspace.
+    "LCS {0} {1}|DBSIZE", "LCS {0} {1}|KEYS *", "BLPOP {0} {1} 0|DBSIZE",
+    "DBSIZE|BRPOPLPUSH {0} {1}",
     # Scripts that can touch no other keys for certain, and one that could.
     "|".join(f"EVAL return(redis.call('SET',KEYS[1],ARGV[1])) 1 {key} script" for key in KEYS),
     "EVAL return(redis.call('SET',ARGV[1],'script')) 0 undeclared",
@@ -43,6 +47,7 @@ def test_if_an_instance_dies(threadis: Callable[..., Threadis], middle: str, vic
     with running.client() as client:
         run(running.port, SET, 0)
         replies: list[Any] = []
+        middle = middle.format(*OTHERS)
         commands = [SET[0], *middle.split("|"), *SET[1:], "PING"]
         pid = running.instance_pids()[victim]
         os.kill(pid, signal.SIGSTOP)

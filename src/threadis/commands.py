@@ -68,6 +68,7 @@ REPLICATION: Final = frozenset({"sync", "psync", "replconf"})
 # Run at once between MULTI and EXEC.
 ENDS_MULTI: Final = frozenset({"multi", "exec", "discard", "watch", "quit", "reset"})
 FLUSHES: Final = frozenset({"flushall", "flushdb"})
+SWEEPS: Final = FLUSHES | {"swapdb"}  # they change whole databases
 SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
 RUN_BY_WORKERS: Final = frozenset({"eval", "evalsha"})  # once a script is known
 # Replicated although they do not write, which COMMAND does not say; of scripts only they know.

@@ -16,7 +16,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
-from threadis.commands import FLUSHES, SCRIPTS
+from threadis.commands import SCRIPTS, SWEEPS
 from threadis.coordinator import looking, scarcity, streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.answer import Handler, Reply
@@ -35,7 +35,6 @@ UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
 TAKERS: Final = frozenset(
     name.encode() for name in TYPES if name not in MOVES
 )  # put nothing anywhere
-SWAPS: Final = FLUSHES | {"swapdb"}
 
 
 class Blocking:
@@ -209,7 +208,7 @@ class Blocking:
         places: list[Place] = []
         for args in command.queued or [command.args]:
             parsed = self._table.parse(args)
-            if parsed.row.name in SWAPS:
+            if parsed.row.name in SWEEPS:
                 return self._waiters.places()
             places += self._written(parsed, command.info.db)
         return list(dict.fromkeys(places))

@@ -13,7 +13,7 @@ So a command that fails, a script that is refused, a killed process leave every 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,6 +72,7 @@ class Outcome:
 
     answers: list[Answers]
     changes: dict[bytes, Copy | None]
+    lent: Collection[bytes] = ()  # the keys that were there
 
     @property
     def replies(self) -> list[bytes]:
@@ -338,7 +339,8 @@ async def _outcome(
     old, new = await long.values(dumps), await long.values(after)
     size = len(copies) + len(written)
     now = _swept(copies, new[0]) if sweeps else await offload(size, _now, written, new)
-    return Outcome(answers, await offload(size, _changes, copies, written, old, now))
+    changes = await offload(size, _changes, copies, written, old, now)
+    return Outcome(answers, changes, copies.keys())
 
 
 def _changes(

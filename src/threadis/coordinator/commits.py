@@ -36,7 +36,7 @@ import hiredis
 import msgspec
 
 from threadis import _core, ours, resp
-from threadis.commands import FLUSHES
+from threadis.commands import SWEEPS
 from threadis.coordinator import owed, scarcity
 from threadis.coordinator.fenced import Script
 from threadis.coordinator.links import (
@@ -388,8 +388,8 @@ def connection_of(link: Link) -> Connection:
 
 
 def _flushes(part: Part) -> bool:
-    """Whether it empties databases."""
-    return any(words[0].lower().decode() in FLUSHES for words in part)
+    """Whether it changes whole databases."""
+    return any(words[0].lower().decode() in SWEEPS for words in part)
 
 
 async def _retry(job: Callable[[], Awaitable[None]]) -> None:

@@ -19,6 +19,7 @@ from threadis.coordinator.links import Kind, LinkError, Links
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.offload import offload
+from threadis.coordinator.overall import Overall
 from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.phases import Part, Place, RefusedError
 from threadis.coordinator.sorting import sort_keys
@@ -121,6 +122,7 @@ class Execution:
     ) -> list[bytes]:
         """Run several as one; their replies."""
         needs_memory = self.need_memory(commands)
+        overall = await Overall.look(self.links, commands, db)
         copies = await self.borrowing.fetch(keys, db)
         written = list(dict.fromkeys(access.key for access in keys if access.writes))
         home = self.home(db, [access.key for access in keys])
@@ -128,7 +130,8 @@ class Execution:
             home, commands, copies, written, kind, needs_memory=needs_memory
         )
         await self.write_back(outcome, lock, db, needs_memory=needs_memory)
-        return outcome.replies
+        pairs = zip(commands, outcome.replies, strict=True)
+        return [overall.reply(words, reply, outcome.lent) for words, reply in pairs]
 
     async def write_back(
         self, outcome: Outcome, lock: Lock, db: int, *, needs_memory: bool

@@ -43,6 +43,7 @@ from threadis.coordinator.known import Known
 from threadis.coordinator.links import Words
 from threadis.coordinator.locality import is_plain
 from threadis.coordinator.locks import Lock
+from threadis.coordinator.overall import Overall
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import KEYLESS
 from threadis.coordinator.sorting import looks_at_others, patterns, sort_keys
@@ -178,13 +179,18 @@ class OnCopies:
         groups = [self._in_place.groups(call) for call in calls]
         guesses = itertools.chain.from_iterable(map(Known.guesses, knowns, groups))
         trial = Trial(list(dict.fromkeys([*keys, *guesses])), self._in_place.effects)
+        plain = [one for one in pieces if not isinstance(one, Call)]
+        overall = await Overall.look(self._links, plain, db)
         for _ in range(RERUNS):
             async with self._execution.events.of_one_command(db, has_scripts=True) as mine:
                 outcome, refusals = await self._try(pieces, trial)
                 mine.is_void = bool(refusals)
                 if not mine.is_void:
                     await self._execution.write_back(outcome, lock, db, needs_memory=True)
-                    return outcome.replies
+                    return [
+                        reply if isinstance(one, Call) else overall.reply(one, reply, outcome.lent)
+                        for one, reply in zip(pieces, outcome.replies, strict=True)
+                    ]
             have = set(trial.keys)
             if new := [key for key in refusals.keys if key not in have]:
                 trial.keys += new
@@ -264,7 +270,7 @@ class OnCopies:
                 self._guards.settle(script, index, counts=bool(killed) or not refusals)
             if killed:
                 raise RefusedError(killed)
-        return Outcome(found, outcome.changes), refusals
+        return replace(outcome, answers=found), refusals
 
     def _strays(self, ran: Iterable[tuple[int, Words]]) -> bool:
         """Whether a script has touched anything where no copies are, or has found what is ours."""

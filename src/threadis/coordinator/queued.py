@@ -4,12 +4,13 @@ A step is one of these::
 
     at home     on the instance of its keys: a part of the write
     anywhere    on keys of several instances: the whole is borrowed
-    everywhere  DBSIZE, KEYS, FLUSHDB, FLUSHALL: a part on each instance
+    everywhere  DBSIZE, KEYS, FLUSHDB, FLUSHALL, SWAPDB: a part on each instance; the first two
+                also where the whole is borrowed (``overall``)
     aside       PING, PUBLISH, SELECT: the client's worker runs it, behind the write
     at the end  INFO, SCAN: the same, if nothing is written behind it
     a script    EVAL, FCALL: at home if it can touch no others for certain (``scripts``), else
                 the whole is borrowed
-    alone       SORT BY, SWAPDB: no write of ours can do it
+    alone       SORT BY: no write of ours can do it
 
 So all that changes keys happens at once, or not at all. Where that would show, or a step
 must be alone, the transaction is no one write.
@@ -22,13 +23,14 @@ from enum import Enum, auto
 from typing import Final
 
 from threadis import _core, resp
-from threadis.commands import FLUSHES, SCRIPTS
+from threadis.commands import SCRIPTS, SWEEPS
 from threadis.coordinator.call import Call
 from threadis.coordinator.execution import lock_names
 from threadis.coordinator.guarded import Guarded
 from threadis.coordinator.links import Words
 from threadis.coordinator.locality import LOCK
 from threadis.coordinator.locks import Key
+from threadis.coordinator.overall import LISTS
 from threadis.coordinator.phases import Place
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.table import Parsed, Table
@@ -40,7 +42,15 @@ ASIDE_ROUTES: Final = frozenset({"session", "any", "pubsub"})
 CHANGES_SESSION: Final = frozenset({"auth", "hello", "reset", "client|reply", "client|no-touch"})
 # With their special words they have keys that only the server knows.
 HIDE_KEYS: Final = frozenset({"sort", "sort_ro"})
-EVERYWHERE: Final = FLUSHES | {"dbsize", "keys"}
+EVERYWHERE: Final = SWEEPS | LISTS
+# Neither do they look at keys, nor do they change anything that others here look at.
+LOOKS_ELSEWHERE: Final = frozenset({
+    "acl|cat", "acl|getuser", "acl|list", "acl|users", "acl|whoami", "client|getname",
+    "client|getredir", "client|id", "client|info", "client|list", "client|trackinginfo", "command",
+    "command|count", "command|docs", "command|info", "command|list", "config|get", "lastsave",
+    "latency|history", "latency|latest", "pubsub|channels", "pubsub|numpat", "pubsub|numsub",
+    "role", "slowlog|get", "slowlog|len", "wait",
+})  # fmt: skip
 
 
 class How(Enum):
@@ -105,7 +115,7 @@ class Queued:
         self.needs_everything = not kinds.isdisjoint(
             (How.EVERYWHERE, How.ALONE, How.AT_THE_END)
         ) or any(isinstance(step.script, Call) for step in self.steps)
-        self.flushes = any(step.name in FLUSHES for step in self.steps)
+        self.flushes = any(step.name in SWEEPS for step in self.steps)
         self.is_one_write = How.ALONE not in kinds and _is_one_write(self.steps)
         self.instances = set().union(*(step.owners for step in self.steps))
         self.locks = [name for step in self.steps for name in step.names]
@@ -163,7 +173,13 @@ class Parts:
 
 
 def read(
-    commands: Sequence[Words], db: int, table: Table, databases: int, everyone: Collection[int]
+    commands: Sequence[Words],
+    db: int,
+    table: Table,
+    databases: int,
+    everyone: Collection[int],
+    *,
+    has_pins: bool,
 ) -> Iterator[Step]:
     """Say of each command how it is done."""
     for args in commands:
@@ -172,6 +188,8 @@ def read(
         far = other_databases(parsed, db)
         owners.update(table.owner(where, key) for where, key, _ in far)
         how = _how(parsed, owners, reaches_far=bool(far))
+        if parsed.row.name == "swapdb" and (has_pins or not _are_databases(args[1:], databases)):
+            how = How.ALONE
         yield Step(parsed, db, [*names, *far], everyone if how is How.EVERYWHERE else owners, how)
         if parsed.row.name == "select":
             db = _selected(args[1], db, databases)
@@ -182,7 +200,7 @@ def _is_one_write(steps: Sequence[Step]) -> bool:
     written = [step for step in steps if step.is_written]
     kinds = {step.how for step in written}
     if How.ANYWHERE in kinds and (
-        How.EVERYWHERE in kinds
+        any(step.how is How.EVERYWHERE and step.name not in LISTS for step in written)
         or len({step.db for step in written}) > 1
         or any(step.names_database for step in written)
     ):
@@ -205,7 +223,8 @@ def _how(parsed: Parsed, owners: Collection[int], *, reaches_far: bool) -> How:
         return How.EVERYWHERE
     if row.writes or parsed.keys:
         return How.ALONE
-    if row.route in ASIDE_ROUTES and row.name not in CHANGES_SESSION:
+    is_aside = row.route in ASIDE_ROUTES and row.name not in CHANGES_SESSION
+    if is_aside or row.name in LOOKS_ELSEWHERE:
         return How.ASIDE
     return How.AT_THE_END
 
@@ -215,10 +234,15 @@ def _selected(word: bytes, db: int, databases: int) -> int:
     return int(word) if word.isdigit() and len(word) < 10 and int(word) < databases else db
 
 
+def _are_databases(words: Sequence[bytes], databases: int) -> bool:
+    """Whether all are numbers of databases, as one writes them."""
+    return all(word.isdigit() and len(word) < 10 and int(word) < databases for word in words)
+
+
 def _merged(name: str, replies: list[bytes]) -> bytes:
     """One reply of those of all instances."""
     error = next((reply for reply in replies if reply.startswith(b"-")), None)
-    if error is not None or len(replies) == 1 or name in FLUSHES:
+    if error is not None or len(replies) == 1 or name in SWEEPS:
         return error or replies[0]
     if name == "dbsize":
         return resp.integer(sum(int(reply[1:-2]) for reply in replies))

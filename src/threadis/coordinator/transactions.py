@@ -162,7 +162,9 @@ class Transactions:
 
     def _read(self, commands: Sequence[Words], db: int) -> list[Step]:
         databases, everyone = self._execution.borrowing.databases, self._execution.links.everyone()
-        return list(read(commands, db, self._execution.table, databases, everyone))
+        has_pins = self._execution.locality.has_pins
+        table = self._execution.table
+        return list(read(commands, db, table, databases, everyone, has_pins=has_pins))
 
     async def _exec_there(
         self, command: _core.Command, queued: Queued, watch: Watch, link: Link
