@@ -83,6 +83,26 @@ PROGRAMS: Final[dict[str, str]] = {
         "C A 0 ; BLMOVE A B LEFT RIGHT 1 ; BZMPOP 0 2 C A MIN ; BLMPOP 0 2 C A LEFT",
     "becomes another type":
         "1> BLPOP A 0 ; SET A x ; DEL A ; ZADD A 1 a ; DEL A ; RPUSH A x ; 1<",
+    "several keys become another type":
+        "1> BLPOP A B 0 ; 2> BZMPOP 0 2 A B MIN ; XADD A 1-1 f v ; XADD B 1-1 f v ; DEL A B ; "
+        "RPUSH B x ; 1< ; ZADD B 1 m ; 2< ; 1> BLMPOP 0 3 A E B LEFT ; 2> BZPOPMAX B A 0 ; SET A "
+        "x ; SADD E x ; DEL A E ; RPUSH B x ; 1< ; ZADD A 1 m ; 2< ; DBSIZE",
+    "another type comes with a transaction":
+        "1> BLPOP A B 0 ; MULTI ; RENAME B B ; PING ; SADD A x ; SET C x ; EXEC ; DEL A ; RPUSH B "
+        "x ; 1< ; 1> BZPOPMIN A B 0 ; MULTI ; FLUSHDB ; LPUSH A x ; EXEC ; DEL A ; ZADD B 1 x ; "
+        "1< ; 1> BLMPOP 0 2 A B LEFT ; MULTI ; SET A x ; SET B x ; EXEC ; DEL A ; LPUSH A x ; 1<",
+    "another type comes with a database":
+        "1> BLPOP A B 0 ; 2> BZMPOP 0 2 A E MAX ; SELECT 1 ; XADD A 1-1 f v ; SWAPDB 0 1 ; SWAPDB "
+        "0 1 ; SET E x ; SADD B x ; SWAPDB 0 1 ; SELECT 0 ; DEL A B E ; RPUSH B x ; 1< ; ZADD E 1 "
+        "m ; 2<",
+    "another type comes with a script":
+        "1> BLPOP A B 0 ; EVAL \"redis.call('SET', KEYS[1], 1) redis.call('SET', KEYS[2], 1)\" 2 A "
+        "B ; DEL A ; SET A x ; DEL A ; RPUSH A x ; 1< ; DEL B",
+    "a stream becomes another type":
+        "XADD A 1-1 f v ; XADD B 1-1 f v ; 1> XREAD BLOCK 0 STREAMS A B $ $ ; SET A x ; XADD B 2-1 "
+        "f v ; 1< ; DEL A ; 1> XREAD BLOCK 0 STREAMS B A $ 0 ; MULTI ; SET A x ; ZADD B 1 x ; EXEC "
+        "; DEL A ; XADD B 3-1 f v ; 1< ; 1> XREAD BLOCK 0 STREAMS A B $ $ ; MULTI ; SET A x ; "
+        "XADD B 4-1 f v ; EXEC ; 1<",
     "lists and sorted sets":
         "1> BZPOPMIN A 0 ; 2> BLPOP A 0 ; RPUSH A x ; 2< ; ZADD A 1 m ; 1< ; DBSIZE",
     "sorted sets":

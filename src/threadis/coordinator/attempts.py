@@ -17,7 +17,7 @@ from threadis.coordinator.execution import Execution
 from threadis.coordinator.links import Kind, LinkError, UnknownOutcomeError, Words, value
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.verdicts import Verdicts
-from threadis.coordinator.waiters import Request, Waiter
+from threadis.coordinator.waiters import STREAM, Request, Waiter
 
 AT_ONCE: Final = 8  # blocks that an instance is asked for at the same time
 # What Redis 7.0 says to XREADGROUP; later servers run the command again.
@@ -163,24 +163,30 @@ class Attempts:
         """Try a command as a server does that runs it again: from its first key on.
 
         What was written together with this key may come before it; and a key before it that is of
-        another type by now is an error.
+        another type by now is an error. A key that has itself become of another type wakes nobody.
         """
-        wish = waiter.request
-        for one in self._before(waiter, key, held):
+        wish, before = waiter.request, list(self._before(waiter, key, held))
+        if before and await self._known_type((waiter.db, key)) != wish.type:
+            before = []
+        for one in before:
             place = (waiter.db, one)
-            try:
-                found = await self.type(place)
-            except LinkError:
-                continue  # nobody knows
+            found = await self._known_type(place)
             if found == wish.type and place in held.places:
                 reply = await self._attempt(waiter, [one], held)
                 if waiter.is_over:
                     return reply
-            elif found not in (wish.type, b"none"):
+            elif found not in (wish.type, b"none", None):
                 self._served(waiter.command)
                 self._finish(waiter, WRONG_TYPE)
                 return WRONG_TYPE
         return await self._attempt(waiter, [key], held)
+
+    async def _known_type(self, place: Place) -> bytes | None:
+        """Ask for a key's type; None if its instance does not answer."""
+        try:
+            return await self.type(place)
+        except LinkError:
+            return None
 
     async def type(self, place: Place) -> bytes:
         """Ask for a key's type."""
@@ -211,18 +217,38 @@ class Attempts:
                         wish.move(), waiter.db, waiter.kind, held.lock.token
                     )
             elif len(keys) > 1:
-                token = held.lock.token
-                reply = await self._execution.execute(words, waiter.db, waiter.kind, token)
+                if wish.needs_key or await self._has_entries(waiter, key):
+                    token = held.lock.token
+                    reply = await self._execution.execute(words, waiter.db, waiter.kind, token)
             else:
                 found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
                 if wish.streams and reply in resp.NULLS:  # no server looks again for nothing
                     self._own_reads.of(index).hits += 2 * streams.count(words)
                 reply = self._judge(wish, found, reply)
+            if waiter.doubted and reply not in resp.NULLS and await self._is_faulty(waiter):
+                reply = WRONG_TYPE
         except UnknownOutcomeError as error:
             reply = resp.error(str(error))
         finally:
             self._end(waiter, reply)
         return reply
+
+    async def _has_entries(self, waiter: Waiter, key: bytes) -> bool:
+        """Whether a key's own entries wake an XREAD; else what is wrong with others does not."""
+        words, index = (
+            self._words(waiter.request, [key]),
+            self._execution.table.owner(waiter.db, key),
+        )
+        found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
+        self._own_reads.of(index).hits += 2 * streams.count(words)
+        return found == STREAM and reply not in resp.NULLS
+
+    async def _is_faulty(self, waiter: Waiter) -> bool:
+        """Whether an XREAD that is run again finds a key of another type: then it shows nothing."""
+        if not self._runs_again:
+            return False
+        found = {await self._known_type((waiter.db, key)) for key in waiter.doubted}
+        return not found <= {STREAM, b"none", None}
 
     def _words(self, wish: Request, keys: list[bytes]) -> Words:
         """Build a command for some of its keys.

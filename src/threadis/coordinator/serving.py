@@ -232,6 +232,9 @@ class Serving:
             if any(self.waiters.line(place, name) for name in lines):
                 is_plain = len(lines) == 1 and lines[0] != STREAM  # the attempt tells the type, too
                 found = lines[0] if is_plain else await self.attempts.type(place)
+                if found not in (STREAM, b"none"):
+                    for waiter in self.waiters.line(place, STREAM):
+                        waiter.doubted.add(place[1])
                 for name in lines:
                     if name == STREAM == found:
                         await self._show(place, held)

@@ -148,6 +148,7 @@ class Waiter:
     verdict: bytes | None = None  # what ends its wait, should that find nothing
     is_over: bool = False
     places: list[Place] = field(default_factory=list)
+    doubted: set[bytes] = field(default_factory=set)  # keys of XREAD seen to be of another type
 
     @property
     def db(self) -> int:
