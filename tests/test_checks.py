@@ -1,6 +1,7 @@
 """``plan`` refuses what ``serve`` would refuse, in the same words, and changes nothing."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,11 @@ WRONG = [
     ("--unixsocket no/such/folder/s", "no/such/folder does not exist; make it first"),
     (f"--unixsocket {'x' * 120}", "its path is longer than 107 bytes"),
     ("--unixsocket s --unixsocketgroup no-such-group", "there is no group no-such-group"),
+    ("--unixsocket s --unixsocketgroup 99999999999999999999", "there is no group 99999999999"),
+    ("--host a..b", "host: 'a..b' is not an address of this machine; check --host"),
+    (f"--host {'x' * 80}", "is not an address of this machine; check --host"),
+    ("--dir d\udcff", "--dir: 'd\\udcff' is not UTF-8; use a name that is"),
+    ("--set hz=\udcff", "set hz: '\\udcff' is not UTF-8"),
     ("--unixsocketgroup root", "unixsocketgroup: there is no Unix socket"),
     ("--unixsocketperm 770", "unixsocketperm: there is no Unix socket"),
     ("--host *,127.0.0.1", "separate the addresses with spaces"),
@@ -76,6 +82,19 @@ def test_plan_refuses_what_serve_refuses(
     assert words in served.stderr
     assert served.stderr.count("\n") == 1
     assert planned.stdout == ""
+
+
+def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    program = f'rmdir ../gone; exec {sys.executable} -m threadis "$0"'
+    for command in ("plan", "serve", "--version"):
+        done = subprocess.run(
+            ["sh", "-c", program, command],
+            cwd=tmp_path / "gone", capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        (tmp_path / "gone").mkdir()
+        said = "threadis: the directory in which you are is gone; change to another one\n"
+        assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_plan_beside_one_that_runs(threadis: Callable[..., Threadis], run_threadis: Run) -> None:

@@ -179,6 +179,10 @@ def _common(
 def main() -> None:
     """The console command ``threadis``."""
     try:
+        Path.cwd()
+    except OSError:
+        fail("the directory in which you are is gone; change to another one", 1)
+    try:
         status = app(sys.argv[1:] or ["--help"], prog_name="threadis", standalone_mode=False)
     except ThreadisError as error:
         fail(str(error), error.exit_status)

@@ -83,6 +83,7 @@ def check(name: str, value: str) -> tuple[str, str]:
             f"set {lower}: the value must be one line that is not empty; "
             f"write '{lower}=\"\"' for an empty one"
         )
+    values.text(f"set {lower}", value)
     _check_of_clients(lower, value.strip())
     return lower, value.strip()
 

@@ -18,6 +18,7 @@ LOOPBACK = "127.0.0.1"  # where redis-cli goes by itself
 ANY = {"*": "0.0.0.0", "::*": "::"}  # noqa: S104  # redis-server's names for every interface
 ANY_REACHED = {"*": LOOPBACK, "0.0.0.0": LOOPBACK, "::*": "::1", "[::]": "::1"}  # noqa: S104
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
+NO_GROUP = 2**32 - 1  # the kernel's gid that is none
 CHOOSE = "choose another --unixsocket"
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine does not have the address
 
@@ -139,9 +140,12 @@ def check_unix(path: str, group: str | None = None) -> None:
         raise ListenError(f"unixsocket: cannot listen on {full}: {why}")
     if why := denied.to_make(full, CHOOSE):
         raise ListenError(f"unixsocket: {why}")
-    if group and not group.isdigit():
+    if group:
         try:
-            grp.getgrnam(group)
+            if not group.isdigit():
+                grp.getgrnam(group)
+            elif int(group) >= NO_GROUP:
+                raise KeyError
         except KeyError:
             raise ListenError(f"unixsocketgroup: there is no group {group}") from None
     try:
@@ -172,7 +176,10 @@ def _unusable(path: Path, error: OSError) -> str:
 
 def _addresses(name: str) -> list[tuple[socket.AddressFamily, str]]:
     """Each address of a name once, IPv4 first: that is where most clients try."""
-    found = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:  # no name of a machine is like that
+        raise socket.gaierror(socket.EAI_NONAME, "no name") from None
     unique = dict.fromkeys((family, str(address[0])) for family, *_, address in found)
     return sorted(unique, key=lambda one: one[0] != socket.AF_INET)
 

@@ -35,6 +35,10 @@ def text(name: str, raw: object) -> str:
         raise ConfigError(f"{name}: {raw!r} is not text; put it in quotes")
     if "\n" in raw or "\r" in raw or "\0" in raw:
         raise ConfigError(f"{name}: line breaks and NUL are not allowed; write it on one line")
+    try:
+        raw.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        raise ConfigError(f"{name}: {raw!r} is not UTF-8; use a name that is") from None
     return raw
 
 
