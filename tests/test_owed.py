@@ -151,16 +151,14 @@ def test_keys_are_read_although_the_one_who_has_decided_has_no_space(
     with Raw(address) as client, Raw(address) as writer, Raw(socket_of(running, 0)) as there:
         assert client.ask("MSET", A, "old", B, "old") == b"+OK\r\n"
         decides, other = running.instance_pids()
-        with stopped(other):
-            with stopped(decides):
-                os.kill(other, signal.SIGCONT)
-                writer.send(command("MSET", A, "new", B, "new"))
-                until(lambda: b" in doubt " in client.ask("GET", B), "it has promised")
-                os.kill(other, signal.SIGSTOP)
-            until(lambda: there.ask("GET", A) == b"$3\r\nnew\r\n", "it is decided")
-            with stopped(running.process.pid):  # the other one does not come back before
-                os.kill(other, signal.SIGKILL)
-                has_no_space(there, folder)
+        with stopped(decides):
+            writer.send(command("MSET", A, "new", B, "new"))
+            until(lambda: b" in doubt " in client.ask("GET", B), "it has promised")
+            os.kill(other, signal.SIGSTOP)  # for good
+        until(lambda: there.ask("GET", A) == b"$3\r\nnew\r\n", "it is decided")
+        with stopped(running.process.pid):  # the other one does not come back before
+            os.kill(other, signal.SIGKILL)
+            has_no_space(there, folder)
         new = b"*2\r\n" + 2 * b"$3\r\nnew\r\n"
         until(lambda: client.ask("MGET", A, B) == new, "both are read")
         assert client.ask("SET", B, "x") == b"+OK\r\n"
