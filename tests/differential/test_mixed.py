@@ -1,6 +1,7 @@
 """Each command as part of a transaction that cannot be left to one instance."""
 
 import os
+from functools import partial
 from typing import Final
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from differential.pair import Both, Pair, marked
 from differential.test_keyspace import spread
 from differential.test_scenarios import SCENARIOS, lines
+from differential.wire import Connection
+from waiting import until
 
 ELSEWHERE: Final = spread("elsewhere", each=1)
 FIRST, SECOND, *_ = ELSEWHERE
@@ -58,6 +61,25 @@ def test_every_command(pair: Pair, protocol: int, name: str, turn: int) -> None:
                     f"{line}: {theirs.raw[:400]!r} expected, {got.raw[:400]!r}"
                 )
         same_state(both)
+
+
+def test_who_waits_is_served_once_all_has_run(pair: Pair) -> None:
+    with pair.both() as both, pair.both() as waiting:
+        both.same("FLUSHALL")
+        both.same("CONFIG", "SET", "slowlog-log-slower-than", 0)
+        for side, waiter in ((both.bare, waiting.bare), (both.ours, waiting.ours)):
+            waiter.send(Both.packed("BLPOP", FIRST, SECOND, 0))
+            until(partial(waits, side), "it waits")
+        batch = ["MULTI", f"RPUSH {FIRST} x", f"RPUSH {SECOND} y", "PING", "SLOWLOG RESET", "EXEC"]
+        both.same_all([line.encode().split() for line in batch])
+        assert waiting.ours.read() == waiting.bare.read()
+        newest = both.same("SLOWLOG", "GET", 1, how="shape").elements[0].elements[3]
+        assert next(word.text for word in newest.elements) == b"BLPOP"
+        both.same("CONFIG", "SET", "slowlog-log-slower-than", 10000)
+
+
+def waits(side: Connection) -> bool:
+    return b"blocked_clients:1\r\n" in side.ask("INFO", "clients").raw
 
 
 def same_state(both: Both) -> None:

@@ -12,6 +12,7 @@ says which)::
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -150,6 +151,8 @@ class Transactions:
             if is_in_place:
                 replies = await self._write(command, queued, denied, lock)
                 if replies is not None:
+                    # Once all has run: what is pushed may expire before that.
+                    stack.push_async_callback(self._serve, queued, lock)
                     done = [reply for reply in replies if reply is not None]
                     if len(done) == len(replies):
                         return await long.array(done)
@@ -229,7 +232,6 @@ class Transactions:
             if not is_heard:
                 for step in steps:
                     gone += await self._execution.missing(step.parsed.keys, step.db)
-        await self._blocking.serve(written, lock)
         return replies
 
     async def _run(
@@ -294,6 +296,11 @@ class Transactions:
         self._running[client] = stack
         self._core.run_queued(command, command.queued or [], [], lock.token)
         return None
+
+    async def _serve(self, queued: Queued, lock: Lock) -> None:
+        """Serve who waits for what a transaction has written."""
+        with contextlib.suppress(LinkError):  # its alarm will tell
+            await self._blocking.serve(queued.written_keys, lock)
 
     async def finished(self, client: ClientKey) -> None:
         """Take note that a worker has run what it was told to."""
