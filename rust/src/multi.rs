@@ -44,11 +44,13 @@ pub struct Multi {
     pub(crate) may_replicate: bool,
 }
 
-/// Commands for EXEC, in canonical form, one behind the other, and how many.
+/// What EXEC is to run.
 #[derive(Debug, Default)]
 pub struct Queued {
-    pub(crate) commands: Vec<u8>,
-    pub(crate) count: usize,
+    /// Commands in canonical form, one behind the other.
+    pub commands: Vec<u8>,
+    /// How many these are.
+    pub count: usize,
 }
 
 /// A transaction on its way to one instance.
