@@ -103,9 +103,9 @@ class Coordinator:
         self._configuration = Configuration(
             start, core, links, self._users, self._shares, acl_file, tell
         )
-        self._table = Table(core, placed, rows)
+        self._table = Table(core, placed, rows, start.databases)
         self._tightness = Tightness(core, links, self._table, self._shares)
-        self._verdicts = Verdicts(links, self._users)
+        self._verdicts = Verdicts(links, self._users, start.databases)
         self._permission = Permission(
             core, links, self._users, self._verdicts, self._busy, self._tightness
         )

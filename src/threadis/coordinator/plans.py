@@ -16,6 +16,7 @@ import hiredis
 
 from threadis import resp
 from threadis.coordinator import long, looking
+from threadis.coordinator.databases import NUMBER, OUTSIDE
 from threadis.coordinator.events import MISS, telling
 from threadis.coordinator.links import Kind, Words, value
 from threadis.coordinator.locks import Key, Lock
@@ -226,7 +227,6 @@ async def _renamenx(job: Job) -> bytes:
     return b"-ERR no such key\r\n" if moved is None else b":%d\r\n" % moved
 
 
-_DATABASE = re.compile(rb"0|[1-9][0-9]{0,8}")  # as the servers read one
 _OUT_OF_RANGE = b"-ERR DB index is out of range\r\n"
 
 
@@ -238,8 +238,9 @@ def _copy_options(args: Sequence[bytes], db: int) -> tuple[int, bool] | None:
         if word == b"REPLACE":
             replace = True
             at += 1
-        elif word == b"DB" and at + 1 < len(args) and _DATABASE.fullmatch(args[at + 1]):
-            target = int(args[at + 1])
+        elif word == b"DB" and at + 1 < len(args) and NUMBER.fullmatch(args[at + 1]):
+            if target != OUTSIDE:  # which is an error, whatever follows
+                target = int(args[at + 1])
             at += 2
         else:
             return None
@@ -382,7 +383,7 @@ def other_databases(parsed: Parsed, db: int) -> list[Key]:
         options = _copy_options(parsed.args, db)
         if options and options[0] != db:
             return [(options[0], parsed.args[2], True)]
-    elif parsed.row.name == "move" and _DATABASE.fullmatch(parsed.args[2]):
+    elif parsed.row.name == "move" and NUMBER.fullmatch(parsed.args[2]):
         target = int(parsed.args[2])
         return [(target, parsed.args[1], True)] if target != db else []
     return []

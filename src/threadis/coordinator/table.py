@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from threadis import _core
 from threadis.commands import SCRIPTS, Row
+from threadis.coordinator.databases import confined
 
 DELETES: Final = frozenset({"del", "unlink"})  # whatever the value is
 
@@ -36,9 +37,11 @@ class Parsed:
 class Table:
     """Looks commands up; the workers' table, so both sides agree."""
 
-    def __init__(self, core: _core.Proxy, placed: _core.Placement, rows: Iterable[Row]) -> None:
+    def __init__(
+        self, core: _core.Proxy, placed: _core.Placement, rows: Iterable[Row], databases: int
+    ) -> None:
         self._core = core
-        self._placed = placed
+        self._placed, self._databases = placed, databases
         self._rows = {row.name: row for row in rows}
         self.reading = frozenset(
             name
@@ -60,7 +63,7 @@ class Table:
             writes = (row.writes or notes_count) and spec.access != "RO"
             what = (repeat(reads), repeat(writes), repeat(spec.deletes))
             keys += map(_ACCESS, zip(named, *what, strict=False))
-        return Parsed(row, args, keys)
+        return Parsed(row, confined(args, self._databases), keys)
 
     def rows(self) -> Iterable[Row]:
         """Return all rows."""

@@ -11,6 +11,7 @@ from operator import itemgetter
 
 from threadis import _core, resp
 from threadis.commands import SCRIPTS
+from threadis.coordinator.databases import confined, selected
 from threadis.coordinator.links import Kind, LinkError, Links, Words
 from threadis.coordinator.users import Users
 
@@ -27,8 +28,8 @@ class DeniedError(LinkError):
 class Verdicts:
     """Asks whether a client may run its command now."""
 
-    def __init__(self, links: Links, users: Users) -> None:
-        self._links, self._users = links, users
+    def __init__(self, links: Links, users: Users, databases: int) -> None:
+        self._links, self._users, self._databases = links, users, databases
 
     def is_restricted(self, command: _core.Command) -> bool:
         """Whether there is something that a command's client may not do."""
@@ -58,8 +59,8 @@ class Verdicts:
         asked: list[tuple[int, Words]] = []
         for args in queued:
             asked.append((db, args))
-            if args[0].lower() == b"select" and args[1].isdigit():
-                db = int(args[1])
+            if args[0].lower() == b"select":
+                db = selected(args[1], db, self._databases)
         found = {}
         async with self._users.changing:
             allowed = await self._are_allowed(name, asked)
@@ -93,7 +94,9 @@ class Verdicts:
         """Ask for commands, each in its database."""
         index, found = self._users.judge(), []
         for db, group in groupby(asked, key=itemgetter(0)):
-            questions: list[Words] = [[b"ACL", b"DRYRUN", name, *args] for _, args in group]
+            questions: list[Words] = [
+                [b"ACL", b"DRYRUN", name, *confined(args, self._databases)] for _, args in group
+            ]
             replies = await self._links.raw(index, questions, db=db)
             found += [reply == resp.OK for reply in replies]
         return found
@@ -106,8 +109,9 @@ class Verdicts:
         if not in_multi or await self._are_allowed(name, [(0, begin[0])]) == [False]:
             begin = []
         link = await self._links.connect(self._users.judge(), Kind(protocol, name))
+        sent = [confined(args, self._databases) for args in commands]
         try:
-            return (await link.ask(*begin, *commands))[len(begin) :]
+            return (await link.ask(*begin, *sent))[len(begin) :]
         finally:
             link.writer.close()
 

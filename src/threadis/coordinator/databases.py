@@ -1,0 +1,44 @@
+"""Databases that commands name: instances have more than clients may know of, and those are ours.
+
+So what is out of range for a client is put out of range for every instance, which then says so.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Final
+
+NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,8}")  # as the servers read one
+OUTSIDE: Final = 999_999_999  # no server has as many
+
+
+def confined(args: Sequence[bytes], databases: int) -> Sequence[bytes]:
+    """A command, with ``OUTSIDE`` for each database that is not its client's."""
+    beyond = {at for at in _places(args) if _is_beyond(args[at], databases)}
+    if not beyond:
+        return args
+    return [b"%d" % OUTSIDE if at in beyond else word for at, word in enumerate(args)]
+
+
+def selected(word: bytes, db: int, databases: int) -> int:
+    """The database after a SELECT, which fails for any that is not the client's."""
+    is_one = NUMBER.fullmatch(word) and int(word) < databases
+    return int(word) if is_one else db
+
+
+def _places(args: Sequence[bytes]) -> Collection[int]:
+    """Where a command names databases."""
+    places: Collection[int] = ()
+    match args[0].lower():
+        case b"select":
+            places = (1,)
+        case b"move":
+            places = (2,)
+        case b"swapdb":
+            places = (1, 2)
+        case b"copy":
+            places = [at for at in range(4, len(args)) if args[at - 1].upper() == b"DB"]
+    return [at for at in places if at < len(args)]
+
+
+def _is_beyond(word: bytes, databases: int) -> bool:
+    return NUMBER.fullmatch(word) is not None and int(word) >= databases
