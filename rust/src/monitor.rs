@@ -77,6 +77,8 @@ impl Worker {
             if with_commands {
                 self.lines.append(&mut queued);
             }
+            let db = self.lanes.state(self.clients[place].lane_set).db;
+            put_database(&mut exec, db);
             self.lines.append(&mut exec);
         }
     }
@@ -177,6 +179,14 @@ impl Worker {
             self.shared.coordinator.post(ToCoordinator::Gone(self.key(place)));
         }
     }
+}
+
+/// EXEC is shown with the database that its commands have selected.
+fn put_database(line: &mut Vec<u8>, db: u32) {
+    let begin = line.iter().position(|&byte| byte == b'[').map(|at| at + 1);
+    let Some(begin) = begin else { return };
+    let digits = line[begin..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    line.splice(begin..begin + digits, db.to_string().into_bytes());
 }
 
 /// Which arguments nobody may see.

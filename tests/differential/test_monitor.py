@@ -78,7 +78,8 @@ def test_transactions_are_shown_when_they_run(pair: Pair, watching: bool) -> Non
         for block, count in (
             ("SET a{t} 1|GET a{t}", 2), ("SET a 1|SET b 2|SET c 3|MGET a b c", 4),
             ("SELECT 2|SET a 1|SELECT 0", 3), ("SUNIONSTORE x a{s} b{t}", 1), ("WHAT", 0),
-            ("PUBLISH a b", 1), ("", 0),
+            ("PUBLISH a b", 1), ("", 0), ("SELECT 2|SET a 1", 2), ("SET a 1|SELECT 13|DBSIZE", 3),
+            ("SELECT 16", 1), ("SELECT 1|SELECT 0|PING", 3),
         ):  # fmt: skip
             if watching:
                 client.same("WATCH", "w")
