@@ -90,6 +90,8 @@ pub struct Session {
     pub block: usize,
     /// The row of that EXEC.
     pub exec_row: usize,
+    /// What EXEC is told, once the coordinator has ended the watch.
+    pub exec_refusal: Option<Box<str>>,
     /// MULTI or WATCH was used: newer servers show that nothing is queued only from then on.
     pub has_queue: bool,
     /// CLIENT CAPA REDIRECT.

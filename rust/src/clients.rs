@@ -112,6 +112,7 @@ impl Worker {
             queued_rows: Vec::new(),
             block: 0,
             exec_row: usize::MAX,
+            exec_refusal: None,
             has_queue: false,
             can_redirect: false,
             created: now,

@@ -14,6 +14,7 @@ use crate::instance;
 use crate::keys;
 use crate::pubsub::Verb;
 use crate::reach::Reach;
+use crate::reply::push_error;
 use crate::request::{Args, with_args};
 use crate::route::{Owner, has_special_word, owner, push_args};
 use crate::shared::Shared;
@@ -171,14 +172,32 @@ impl Worker {
 
     /// EXEC is refused: the transaction is over, too.
     pub(crate) fn exec_refused(&mut self, place: usize, args: Args, why: &str) -> Taken {
+        let text = format!("EXECABORT Transaction discarded because of: {why}");
         if self.clients[place].is_watching {
+            // The coordinator ends the watch first, with MULTI or without.
+            self.clients[place].multi.get_or_insert_with(Box::default);
             self.spoil_multi(place);
-            return self.exec(place, args);
+            let taken = self.exec(place, args);
+            if taken == Taken::Yes {
+                self.clients[place].session.exec_refusal = Some(text.into());
+            }
+            return taken;
         }
         self.tally.rejected(self.clients[place].last_command);
         self.clients[place].multi = None;
-        self.refuse(place, &format!("EXECABORT Transaction discarded because of: {why}"));
+        self.refuse(place, &text);
         Taken::Yes
+    }
+
+    /// The coordinator has ended the watch of such an EXEC: its client is told why it was refused.
+    pub(crate) fn refuse_exec(&mut self, place: usize, text: &str, reply: &mut Vec<u8>) {
+        let client = &mut self.clients[place];
+        client.session.queued_rows.clear();
+        client.session.not_run += 1;
+        self.tally.rejected(client.session.exec_row);
+        self.tally.note_error(text.as_bytes());
+        reply.clear();
+        push_error(reply, text.as_bytes());
     }
 
     /// EXEC.

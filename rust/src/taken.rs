@@ -101,7 +101,7 @@ impl Worker {
     }
 
     /// The coordinator has answered; with nothing at all if the client has left while its command waited.
-    pub(crate) fn coordinator_reply(&mut self, key: ClientKey, reply: Vec<u8>, change: Change) {
+    pub(crate) fn coordinator_reply(&mut self, key: ClientKey, mut reply: Vec<u8>, change: Change) {
         let Some(client) = self.clients.get_mut(key.place) else {
             return;
         };
@@ -125,7 +125,11 @@ impl Worker {
         }
         let client = &mut self.clients[key.place];
         if let Some(Owed::Waiting(_)) = client.owed.front() {
-            self.count_answered(key.place, &reply);
+            let refusal = self.clients[key.place].session.exec_refusal.take();
+            match refusal.filter(|_| !reply.is_empty()) {
+                Some(text) => self.refuse_exec(key.place, &text, &mut reply),
+                None => self.count_answered(key.place, &reply),
+            }
             let client = &mut self.clients[key.place];
             if reply.is_empty() && change.monitoring {
                 // It has monitored before, and is not answered.

@@ -74,6 +74,20 @@ def test_what_we_read_for_ourselves_is_no_hit_and_no_miss(pair: Pair) -> None:
         assert found(both.ours) == found(both.bare)
 
 
+def test_an_exec_that_is_refused_says_why_and_ends_what_was_watched(pair: Pair) -> None:
+    lines = """
+    WATCH k; EXEC x; SET k 1; MULTI; GET k; EXEC; WATCH k; MULTI; SET k 2; EXEC x; EXEC; SET k 3
+    WATCH k; MULTI; NOSUCH; EXEC x; MULTI; NOSUCH; EXEC x; EXEC x; WATCH k; SUBSCRIBE c; EXEC; GET k
+    EXEC; RESET; SET k 4; WATCH k k:2 k:3; EXEC x; SET k:2 5; MULTI; GET k; GET k:3; EXEC; WATCH k
+    MULTI; SUBSCRIBE c; EXEC; EXEC; RESET; SET k 6; WATCH k; SET k 7; EXEC x; WATCH k; MULTI; EXEC
+    """
+    with pair.both() as both:
+        both.same("CONFIG", "RESETSTAT")
+        for line in re.split(r"[;\n]", lines.strip()):
+            both.same(*line.split())
+        same_counts(both)
+
+
 def test_pipelines_count_as_well(pair: Pair) -> None:
     data = b"".join(pack("LPUSH" if n % 10 == 0 else "SET", f"p:{n % 10}", "v") for n in range(500))
     with pair.both() as both:
