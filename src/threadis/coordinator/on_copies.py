@@ -9,9 +9,8 @@ The first is cheaper, the second shows all keys of a run at once, and keys of an
 has touched other keys counts for nothing: it is made again, with copies of these.
 """
 
-import itertools
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
@@ -41,7 +40,7 @@ from threadis.coordinator.guarded import Allowed, Guards
 from threadis.coordinator.in_place import InPlace
 from threadis.coordinator.known import Known
 from threadis.coordinator.links import Words
-from threadis.coordinator.locality import is_plain
+from threadis.coordinator.locality import Group, is_plain
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.overall import Overall
 from threadis.coordinator.phases import RefusedError
@@ -165,19 +164,22 @@ class OnCopies:
         self,
         pieces: Sequence[Words | Call],
         keys: Sequence[bytes],
-        knowns: Sequence[Known],
+        knowns: Mapping[bytes, Known],
         lock: Lock,
     ) -> list[bytes] | None:
         """Run scripts and commands of one client as one, with all their ``keys``.
 
-        The caller holds a lock on everything. None if that cannot be: nothing was done then.
+        ``knowns`` is what is known of the scripts, by name. The caller holds a lock on everything.
+        None if that cannot be: nothing was done then.
         """
         calls = [one for one in pieces if isinstance(one, Call)]
         if any(looks_at_others(call.body) for call in calls):
             return None  # what it sorts may be changed by what comes before it
         db = calls[0].db
-        groups = [self._in_place.groups(call) for call in calls]
-        guesses = itertools.chain.from_iterable(map(Known.guesses, knowns, groups))
+        local: dict[bytes, list[Group]] = {name: [] for name in knowns}
+        for call in calls:
+            local[call.name] += self._in_place.groups(call)
+        guesses = [key for name, known in knowns.items() for key in known.guesses(local[name])]
         trial = Trial(list(dict.fromkeys([*keys, *guesses])), self._in_place.effects)
         plain = [one for one in pieces if not isinstance(one, Call)]
         overall = await Overall.look(self._links, plain, db)
@@ -195,8 +197,8 @@ class OnCopies:
             if new := [key for key in refusals.keys if key not in have]:
                 trial.keys += new
                 trial.looks = True
-                for known, local in zip(knowns, groups, strict=True):
-                    known.touched(new, local)
+                for name, known in knowns.items():
+                    known.touched(new, local[name])
             elif refusals.commands and refusals.commands <= set(PUBLISHING):
                 trial.denied = [name for name in trial.denied if name not in PUBLISHING]
             else:

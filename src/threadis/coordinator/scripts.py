@@ -212,7 +212,7 @@ class Scripts:
             step.script if isinstance(step.script, Call) else step.parsed.args for step in steps
         ]
         keys = [access.key for step in steps for access in step.parsed.keys]
-        knowns = [self._remember(call.name) for call in calls]
+        knowns = {call.name: self._remember(call.name) for call in calls}
         return await self._on_copies.run_all(pieces, keys, knowns, lock)
 
     def reading(
