@@ -79,7 +79,8 @@ class Supervisor:
                 raise
         finally:
             clean = await self._stop()
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the exit status is ours
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # the exit status is ours
         self._say("stopped")
         return 0 if clean else 1
 
@@ -93,9 +94,12 @@ class Supervisor:
             else:
                 self._begin_to_stop(number.name)
 
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, on_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, log.info, NOTHING_TO_RELOAD)
+        def wake(number: int, _: object) -> None:
+            loop.call_soon_threadsafe(on_signal, signal.Signals(number))
+
+        loop.add_signal_handler(signal.SIGHUP, log.info, NOTHING_TO_RELOAD)  # any signal wakes it
+        for number in STOP_SIGNALS:  # not the loop's: when it is closed they would be deadly again
+            signal.signal(number, wake)
         orphans.reap(running)
 
     def _begin_to_stop(self, why: str) -> None:
