@@ -83,3 +83,25 @@ def test_what_the_script_has_changed_before_is_not_sorted_by_others(pair: Pair) 
     assert ours.ask("LLEN", "l").number == 3
     until(lambda: ours.ask("GET", "d_1").text == b"data of 1", "nothing is locked")
     ours.close()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "redis.call('SET', KEYS[2], 'x') return redis.call('SORT', KEYS[1], ARGV[1], ARGV[2])",
+        "redis.call('SET', KEYS[2], 'x') return redis.call('SORT', KEYS[1], unpack(ARGV))",
+        "redis.call('SET', KEYS[2], 'x') return redis.call(ARGV[3] or 'sort', KEYS[1], 'BY', 'w*')",
+        "return redis.pcall('sort_ro', KEYS[1], ARGV[1], ARGV[2])",
+    ],
+)
+@pytest.mark.parametrize("words", [("BY", "w_*"), ("get", "d_*"), ("BY", "w_*", "SORT")], ids=str)
+def test_words_may_come_from_the_caller(pair: Pair, script: str, words: tuple[str, ...]) -> None:
+    with pair.both() as client:
+        fill(pair)
+        for keys in (("l", "dst"), ("l", "w_1")):
+            client.same("EVAL", script, 2, *keys, *words)
+            client.same("MULTI")
+            client.same("SET", "d_2", "other")
+            client.same("EVAL", script, 2, *keys, *words)
+            client.same("EXEC")
+            client.same("GET", keys[1])

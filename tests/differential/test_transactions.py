@@ -22,6 +22,15 @@ PROGRAMS: Final[dict[str, list[Line]]] = {
         ("MULTI",), ("SET", A, "x"), ("INCR", A), ("SET", B, "y"), ("LPUSH", B, 1), ("EXEC",),
         ("MGET", *KEYS), ("MULTI",), ("INCR", A), ("GET", A), ("EXEC",),
     ],
+    "scripts with wrong numbers of keys": [
+        line
+        for script in ((), (("EVAL", "return redis.call('INCR', KEYS[1])", 1, A),))
+        for number in (-1, "x", 9, "1.5", "")
+        for line in (
+            ("MULTI",), ("SET", B, number), ("EVAL", "return 1", number), *script,
+            ("EVALSHA", "0" * 40, number), ("FCALL", "f", number), ("EXEC",), ("MGET", A, B),
+        )
+    ],
     "empty": [("MULTI",), ("EXEC",), ("MULTI",), ("DISCARD",)],
     "out of order": [
         ("EXEC",), ("DISCARD",), ("MULTI",), ("MULTI",), ("WATCH", A), ("SET", A, 1), ("EXEC",),

@@ -95,7 +95,7 @@ class OnCopies:
         others = known.guesses(local) if everything is None else everything
         denied = [name for name in self._in_place.effects if not lists or name not in LISTING]
         keys = list(dict.fromkeys([*call.keys, *others]))
-        trial = Trial(keys, denied, looks=looks_at_others(call.body))
+        trial = Trial(keys, denied, looks=looks_at_others(call))
         if asking := Asking.of(call):  # its guard must be allowed what its user is
             denied = [name for name in denied if name not in PUBLISHING]
             trial.looks, trial.denied = True, asking.may_run(denied)
@@ -173,7 +173,7 @@ class OnCopies:
         None if that cannot be: nothing was done then.
         """
         calls = [one for one in pieces if isinstance(one, Call)]
-        if any(looks_at_others(call.body) for call in calls):
+        if any(looks_at_others(call) for call in calls):
             return None  # what it sorts may be changed by what comes before it
         db = calls[0].db
         local: dict[bytes, list[Group]] = {name: [] for name in knowns}
@@ -217,7 +217,7 @@ class OnCopies:
         is_exact = len(keys) <= MOST_PATTERNS and all(map(is_plain, keys))
         looks = trial.looks or not is_exact or len(keys) > FEW
         if looks and sum(len(copy.dump) for copy in copies.values()) > LOOK_LIMIT:
-            look_needed = any(TELLS in one.body or looks_at_others(one.body) for one in calls)
+            look_needed = any(TELLS in one.body or looks_at_others(one) for one in calls)
             if not is_exact or look_needed:
                 raise RefusedError(NO_LOOK)
             looks = False

@@ -63,7 +63,15 @@ PLAIN: Final = frozenset({
     "false", "table_constructor", "field", "vararg_expression", "comment", "comment_content",
 })  # fmt: skip
 
+OPEN: Final = ("function_call", "vararg_expression")  # as last arguments they may be several
+
 _LANGUAGE: Final = tree_sitter.Language(tree_sitter_lua.language())
+
+
+def _stays_here(args: list[Node], words: list[bytes]) -> bool:
+    """Whether COPY names no other database: it has nothing, or REPLACE, behind its keys."""
+    is_open = bool(args) and args[-1].type in OPEN
+    return not is_open and [word.upper() for word in words[3:]] in ([], [b"REPLACE"])
 
 
 class UnprovenError(Exception):
@@ -241,14 +249,15 @@ class _Reader:
             if int(words[1]) < self._databases:
                 return
             raise UnprovenError
-        if not row.keys or row.special_words or row.route not in ("keys", "split"):
+        is_copy = row.name == "copy"
+        if not row.keys or row.name == "move" or (row.special_words and not is_copy):
             raise UnprovenError
-        if row.name == "move" or (row.name == "copy" and len(words) != 3):
+        if row.route not in ("keys", "split") or (is_copy and not _stays_here(args, words)):
             raise UnprovenError
         self._look_at_keys(row, args, words)
 
     def _look_at_keys(self, row: Row, args: list[Node], words: list[bytes]) -> None:
-        is_open = bool(args) and args[-1].type in ("function_call", "vararg_expression")
+        is_open = bool(args) and args[-1].type in OPEN
         known = len(args) - is_open
         for spec in row.keys:
             if spec.keyword or spec.limit:

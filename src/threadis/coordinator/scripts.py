@@ -29,7 +29,7 @@ from threadis.coordinator.call import Call, ChangedError, declared
 from threadis.coordinator.callers import Callers
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.functions import as_script
-from threadis.coordinator.guard import STRAYED
+from threadis.coordinator.guard import OTHER_DATABASES, STRAYED
 from threadis.coordinator.guarded import Guarded, Guards
 from threadis.coordinator.in_place import InPlace
 from threadis.coordinator.known import Known, Tries
@@ -176,8 +176,11 @@ class Scripts:
         found = []
         for at, step in enumerate(steps):
             if (call := calls.get(at)) is None:
-                how = How.ANYWHERE if step.how is How.SCRIPT else step.how  # wrong numbers
-                found.append(replace(step, how=how))
+                if step.how is How.SCRIPT:  # its numbers are wrong: any server says so
+                    how = How.AT_HOME if are_at_home else How.ANYWHERE
+                    owners_of_it = owners or {self._links.any_ready()}
+                    step = replace(step, how=how, owners={min(owners_of_it)})
+                found.append(step)
                 continue
             accesses = [Access(key, reads=True, writes=call.writes) for key in call.keys]
             parsed = replace(step.parsed, keys=accesses)
@@ -227,7 +230,7 @@ class Scripts:
     def _reach(self, call: Call) -> Reach:
         """What a script can touch; of what nobody has any more, anything."""
         known = self._remember(call.name)
-        if looks_at_others(call.body):
+        if looks_at_others(call):
             return Reach.ANYTHING
         if not call.body or (call.is_function and not call.keys):  # nothing keeps others away
             return Reach.ANYTHING
@@ -254,7 +257,8 @@ class Scripts:
         if asking and asking.may_ask(asking.may_run(self._in_place.alone(call.db))):
             return False
         text = call.body.lower()  # what would be refused in the middle
-        families = {name.partition(b"|")[0] for name in self._in_place.alone(call.db)}
+        refused = (*self._in_place.alone(call.db), *OTHER_DATABASES)
+        families = {name.partition(b"|")[0] for name in refused}
         return not any(quote + name + quote in text for name in families for quote in QUOTES)
 
     def _is_at_home(self, call: Call) -> bool:
@@ -264,7 +268,7 @@ class Scripts:
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
-        if looks_at_others(call.body) and not self._in_place.has_all(call.db):
+        if looks_at_others(call) and not self._in_place.has_all(call.db):
             return await self._on_copies.run(call, known)
         owners = {self._table.owner(call.db, key) for key in call.keys}
         is_named = self._in_place.can_name(call)
@@ -304,6 +308,8 @@ class Scripts:
         is_plain_call = call.keys and call.writes and not call.rights
         if not is_plain_call or not all(map(is_plain, call.keys)):
             return False
+        if self._in_place.has_all(call.db):
+            return False  # its guard is refused no key, not even the one that tells of an undoing
         # What was undone would be told, too.
         if self._pubsub.tells_events or self._tracking.is_on or self._callers.are_watched:
             return False

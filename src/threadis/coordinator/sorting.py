@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from threadis.coordinator.call import Call
 from threadis.coordinator.links import value
 from threadis.coordinator.table import Access, Parsed
 
@@ -12,12 +13,20 @@ if TYPE_CHECKING:
 
 # What a script names that may SORT by other keys, or get them.
 SORTING: Final = re.compile(rb"""['"]sort(_ro)?['"]""", re.IGNORECASE)
+SORTS: Final = frozenset((b"SORT", b"SORT_RO"))
+LOOKS: Final = frozenset((b"BY", b"GET"))
+LONGEST: Final = max(map(len, SORTS))
 OPTIONS: Final = re.compile(rb"""['"](by|get)['"]""", re.IGNORECASE)
 
 
-def looks_at_others(body: bytes) -> bool:
-    """Whether a script may look at keys that only SORT's patterns name."""
-    return bool(SORTING.search(body) and OPTIONS.search(body))
+def looks_at_others(call: Call) -> bool:
+    """Whether a script may look at keys that only SORT's patterns name.
+
+    It has their words itself, or is called with them.
+    """
+    args = {word.upper() for word in call.words[3:] if len(word) <= LONGEST}
+    sorts = SORTING.search(call.body) or not args.isdisjoint(SORTS)
+    return bool(sorts and (OPTIONS.search(call.body) or not args.isdisjoint(LOOKS)))
 
 
 def patterns(args: Sequence[bytes]) -> list[bytes]:
