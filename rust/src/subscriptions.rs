@@ -175,6 +175,17 @@ impl Registry {
         receivers
     }
 
+    /// How many would receive a message.
+    pub fn receivers(&self, kind: Kind, channel: &[u8]) -> usize {
+        let tables = self.lock();
+        let all = |kind: Kind| tables[kind as usize].iter();
+        let patterns = all(Kind::Pattern)
+            .filter(|(pattern, _)| kind == Kind::Channel && glob::matches(pattern, channel));
+        let named = tables[kind as usize].get(channel);
+        let known = named.into_iter().chain(patterns.map(|(_, known)| known));
+        known.flat_map(|known| &known.counts).sum()
+    }
+
     /// Posts messages that instances sent for one subscription each: its kind, its name, and the
     /// message behind its first byte.
     pub fn forward(&self, messages: &[(Kind, &[u8], &[u8])], doors: &[Door]) {

@@ -73,20 +73,15 @@ enum Telling {
     Never,
 }
 
-/// What is kept of one command.
-#[derive(Debug, Default)]
-struct Kept {
-    events: Vec<Event>,
-    /// What its scripts have published: for which subscriptions, and the messages.
-    messages: Vec<(Kind, Vec<u8>, Vec<u8>)>,
-}
+/// What is kept of one command, each with its step.
+type Kept = Vec<(u64, What)>;
 
-/// An event that is kept.
 #[derive(Debug)]
-struct Event {
-    step: u64,
-    channel: Vec<u8>,
-    payload: Vec<u8>,
+enum What {
+    /// An event, or a message: whoever subscribes to the channel is meant.
+    Published(Kind, Vec<u8>, Vec<u8>),
+    /// What a script has published: for which subscription, and the message for that.
+    Heard(Kind, Vec<u8>, Vec<u8>),
 }
 
 /// What an instance has said to the coordinator.
@@ -158,10 +153,14 @@ impl Upstreams {
         self.kept().insert(id, Kept::default());
     }
 
-    /// Adds an event that nobody has told.
-    pub fn add(&self, id: u64, step: u64, channel: Vec<u8>, payload: Vec<u8>) {
+    /// Adds an event that nobody has told, or a message.
+    pub fn add(&self, id: u64, step: u64, kind: Kind, channel: Vec<u8>, payload: Vec<u8>) {
+        self.keep_of(id, step, What::Published(kind, channel, payload));
+    }
+
+    fn keep_of(&self, id: u64, step: u64, what: What) {
         if let Some(kept) = self.kept().get_mut(&id) {
-            kept.events.push(Event { step, channel, payload });
+            kept.push((step, what));
         }
     }
 
@@ -190,16 +189,20 @@ impl Shared {
         }
     }
 
-    /// Tells the events that were kept, step by step, and then the messages.
+    /// Tells the events and messages that were kept, step by step.
     pub fn tell_kept(&self, id: u64) {
-        let Kept { mut events, messages } = self.upstreams.kept().remove(&id).unwrap_or_default();
-        events.sort_by_key(|event| event.step);
-        for Event { channel, payload, .. } in events {
-            self.registry.publish(Kind::Channel, &channel, &payload, &self.doors);
+        let mut kept = self.upstreams.kept().remove(&id).unwrap_or_default();
+        kept.sort_by_key(|(step, _)| *step);
+        for (_, what) in kept {
+            match what {
+                What::Published(kind, channel, payload) => {
+                    self.registry.publish(kind, &channel, &payload, &self.doors);
+                }
+                What::Heard(kind, name, frame) => {
+                    self.registry.forward(&[(kind, &name, &frame)], &self.doors);
+                }
+            }
         }
-        let messages: Vec<_> =
-            messages.iter().map(|(kind, name, frame)| (*kind, &name[..], &frame[..])).collect();
-        self.registry.forward(&messages, &self.doors);
     }
 
     /// Waits until an instance has told of all that it has answered.
@@ -292,14 +295,15 @@ impl Shared {
                         let digits = db.to_string();
                         let begin = &channel[..b"__keyspace@".len()];
                         let channel = [begin, digits.as_bytes(), rest].concat();
-                        self.upstreams.add(id, step, channel, payload.to_vec());
+                        self.upstreams.add(id, step, Kind::Channel, channel, payload.to_vec());
                     }
                     _ => {}
                 }
-            } else if let Telling::Kept(id, ..) | Telling::KeptNew(id, ..) = upstream.telling {
-                if let Some(kept) = self.upstreams.kept().get_mut(&id) {
-                    kept.messages.push((kind, name.to_vec(), frame[1..].to_vec()));
-                }
+            } else if let Telling::Kept(id, step, _) | Telling::KeptNew(id, step, _) =
+                upstream.telling
+            {
+                let what = What::Heard(kind, name.to_vec(), frame[1..].to_vec());
+                self.upstreams.keep_of(id, step, what);
             } else {
                 messages.push((kind, name, &frame[1..]));
             }

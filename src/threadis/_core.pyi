@@ -651,8 +651,10 @@ class Upstreams:
         """Whether somebody listens to keyspace events, and there are any."""
     def keep(self, id: int) -> None:
         """Keep the events that are marked with this number."""
-    def add(self, id: int, step: int, channel: bytes, payload: bytes) -> None:
-        """Add one that nobody has told."""
+    def add(self, id: int, step: int, kind: int, channel: bytes, payload: bytes) -> None:
+        """Add one that nobody has told, or a message."""
+    def receivers(self, kind: int, channel: bytes) -> int:
+        """Count who would receive a message."""
     def tell(self, id: int) -> None:
         """Tell what was kept, step by step."""
     def forget(self, id: int) -> None:

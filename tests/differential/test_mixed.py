@@ -1,6 +1,8 @@
 """Each command as part of a transaction that cannot be left to one instance."""
 
+import itertools
 import os
+import shlex
 from functools import partial
 from typing import Final
 
@@ -61,6 +63,54 @@ def test_every_command(pair: Pair, protocol: int, name: str, turn: int) -> None:
                     f"{line}: {theirs.raw[:400]!r} expected, {got.raw[:400]!r}"
                 )
         same_state(both)
+
+
+SAYS: Final = "redis.call('PUBLISH', 'c', ARGV[1]) return redis.call('SET', {}, ARGV[1])"
+OTHERS: Final[dict[str, tuple[str | int, ...]]] = {
+    "none": ("PING",),
+    "sure": ("EVAL", SAYS.format("KEYS[1]"), 1, FIRST, "s1"),
+    "elsewhere": ("EVAL", SAYS.format("KEYS[1]"), 1, SECOND, "s2"),
+    "undeclared": ("EVAL", SAYS.format("ARGV[2]"), 0, "s3", "undeclared"),
+    "on copies": ("LCS", FIRST, SECOND),
+}
+
+
+@pytest.mark.parametrize("flags", ["", "KEA"])
+@pytest.mark.parametrize("others", list(itertools.combinations(OTHERS, 2)), ids="+".join)
+def test_all_is_told_in_order(pair: Pair, others: tuple[str, str], flags: str) -> None:
+    one, other = map(OTHERS.__getitem__, others)
+    with pair.both() as both, pair.both() as listening:
+        both.same("FLUSHALL")
+        both.same("CONFIG", "SET", "notify-keyspace-events", flags)
+        both.same("MSET", FIRST, "x", SECOND, "y")
+        listening.same("PSUBSCRIBE", "c*", "__keyevent@0__:set")
+        lines: list[tuple[str | int, ...]] = [
+            ("MULTI",), ("PUBLISH", "c", "p1"), ("SET", FIRST, 1), one, ("PUBLISH", "c2", "p2"),
+            other, ("SET", SECOND, 2), one, ("PUBLISH", "c", "p3"), ("EXEC",),
+        ]  # fmt: skip
+        both.same_all([[str(word).encode() for word in line] for line in lines])
+        both.same("PUBLISH", "c", "end")
+        told: list[list[bytes]] = []
+        for side in (listening.bare, listening.ours):
+            side.read()  # the second confirmation
+            told.append([])
+            while told[-1][-1:] != [b"end"]:
+                told[-1].append(side.read().elements[-1].text)
+        both.same("CONFIG", "SET", "notify-keyspace-events", "")
+        assert told[1] == told[0]
+
+
+@pytest.mark.parametrize(
+    "command", ["MSET {0} '' {1} ''", "RENAME empty {0}", "COPY empty {0} REPLACE"]
+)
+@pytest.mark.parametrize("companion", ["LCS {0} {1}", "LCS none nothing", "BLPOP none nothing 0"])
+def test_an_empty_value_replaces_another(pair: Pair, command: str, companion: str) -> None:
+    with pair.both() as both:
+        both.same("FLUSHALL")
+        both.same("MSET", FIRST, "x", SECOND, "y", "empty", "")
+        for line in ("MULTI", command, companion, "EXEC"):
+            both.same(*shlex.split(line.format(FIRST, SECOND)))
+        both.same("MGET", FIRST, SECOND, "empty")
 
 
 def test_who_waits_is_served_once_all_has_run(pair: Pair) -> None:

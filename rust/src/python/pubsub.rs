@@ -115,9 +115,24 @@ impl Upstreams {
         self.shared.upstreams.keep(id);
     }
 
-    /// Adds one that nobody has told.
-    fn add(&self, id: u64, step: u64, channel: Vec<u8>, payload: Vec<u8>) {
-        self.shared.upstreams.add(id, step, channel, payload);
+    /// Adds one that nobody has told, or a message.
+    fn add(
+        &self,
+        id: u64,
+        step: u64,
+        kind: usize,
+        channel: Vec<u8>,
+        payload: Vec<u8>,
+    ) -> PyResult<()> {
+        let kind = KINDS.get(kind).ok_or_else(|| PyValueError::new_err("no such kind"))?;
+        self.shared.upstreams.add(id, step, *kind, channel, payload);
+        Ok(())
+    }
+
+    /// How many would receive a message.
+    fn receivers(&self, kind: usize, channel: &[u8]) -> PyResult<usize> {
+        let kind = KINDS.get(kind).ok_or_else(|| PyValueError::new_err("no such kind"))?;
+        Ok(self.shared.registry.receivers(*kind, channel))
     }
 
     /// Tells what was kept, step by step.

@@ -60,7 +60,7 @@ class Copy:
         """Build the command that makes the key this value."""
         if self.is_placeholder:
             ends = [] if self.expires == NO_EXPIRY else [b"PXAT", b"%d" % self.expires]
-            return [b"SET", key, b"", *ends]
+            return [b"SET", key, ours.MARK, *ends]  # nobody can write the same
         if self.expires == NO_EXPIRY:
             return [b"RESTORE", key, b"0", self.dump, *options]
         return [b"RESTORE", key, b"%d" % self.expires, self.dump, b"ABSTTL", *options]
@@ -175,9 +175,9 @@ class Borrowing:
         """
         size = len(copies) + len(written)
         first, last = await offload(size, _around, copies, written, sweeps=sweeps)
-        begin, end = mine.around() if (mine := telling.get()) else ([], [])
+        marked, places = _marked(pieces)
         await link.select(self.scratch)
-        block = fenced.Block([*first, *begin, *pieces, *end, *last])
+        block = fenced.Block([*first, *marked, *last])
         block.send(link)
         answers = await block.receive(link)
         if (refusal := answers[0].refusal) is not None:
@@ -189,12 +189,11 @@ class Borrowing:
                 return await self._evaluate_scarcely(link, script, copies, written, sweeps=sweeps)
         old = [one.reply for one in answers[: len(first)]]
         new = [one.reply for one in answers[len(answers) - len(last) :]]
-        at = len(first) + len(begin)
         self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
         if sweeps and new[0].startswith(b"-"):  # it was killed, say
             await self.clean(link.index)
             raise RefusedError(new[0])
-        asked_for = answers[at : at + len(pieces)]
+        asked_for = [answers[len(first) + at] for at in places]
         return await _outcome(copies, written, old, asked_for, new, sweeps=sweeps)
 
     async def _evaluate_scarcely(
@@ -343,6 +342,16 @@ async def _outcome(
     return Outcome(answers, changes, copies.keys())
 
 
+def _marked(pieces: Sequence[Words | Fence]) -> tuple[Sequence[Words | Fence], Sequence[int]]:
+    """The same with marks for whoever is told of it; and where each is among these."""
+    mine = telling.get()
+    if mine is None:
+        return pieces, range(len(pieces))
+    marks = [mine.step(at) for at in mine.places or [0] * len(pieces)]
+    marked = [one for pair in zip(marks, pieces, strict=True) for one in pair]
+    return [*marked, mine.end()], range(1, len(marked), 2)
+
+
 def _changes(
     copies: dict[bytes, Copy], written: Sequence[bytes], dumps: Sequence[Any], now: Now
 ) -> dict[bytes, Copy | None]:
@@ -356,6 +365,9 @@ def _changes(
         if new is None:
             if old is not None:
                 changes[key] = None
+        elif key in copies and copies[key].is_placeholder:
+            if new != old:
+                changes[key] = Copy(new, when)
         elif new != old or when != known:
             changes[key] = Copy(new, when)
     return changes

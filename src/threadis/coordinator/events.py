@@ -11,6 +11,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from threadis import _core
@@ -20,7 +21,18 @@ from threadis.coordinator.phases import Part
 T = TypeVar("T")
 
 ALL: Final = frozenset(b"g$lshzxetd")  # what "A" stands for
+CHANNEL, SHARD = 0, 2  # kinds of subscriptions that PUBLISH and SPUBLISH are for
 GENERIC, MISS = b"g", b"m"  # classes of events
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """PUBLISH or SPUBLISH in a transaction."""
+
+    place: int  # among its commands
+    kind: int  # of subscriptions
+    channel: bytes
+    payload: bytes
 
 
 class Telling:
@@ -29,6 +41,8 @@ class Telling:
     def __init__(self, events: "Events", number: int, db: int) -> None:
         self._events, self._number, self._db = events, number, db
         self.is_void = False  # it was not done after all
+        # Of commands that run together on copies, their places in its order; else they have one.
+        self.places: Sequence[int] = ()
 
     def step(self, place: int) -> Words:
         """Mark what follows as the command's own, in this place of its order."""
@@ -46,9 +60,9 @@ class Telling:
         """End either."""
         return self._events.mark(b"")
 
-    def around(self) -> tuple[list[Words], list[Words]]:
-        """What stands before and behind commands all of whose events are told as they come."""
-        return [self.step(0)], [self.end()]
+    def publish(self, message: "Publication") -> None:
+        """Tell of a message of the command's own, in its place."""
+        self._events.publish(self._number, message)
 
     def add(self, db: int, name: bytes, key: bytes, kind: bytes = GENERIC) -> None:
         """Add an event that nobody has told; behind those of new keys."""
@@ -90,6 +104,18 @@ class Events:
             telling.reset(before)
             self._core.forget(number)
 
+    def tells(self) -> bool:
+        """Whether anybody listens to events."""
+        return self._core.tells_events()
+
+    def receivers(self, message: Publication) -> int:
+        """Count who will receive a message."""
+        return self._core.receivers(message.kind, message.channel)
+
+    def publish(self, number: int, message: Publication) -> None:
+        """Keep a message of a command."""
+        self._core.add(number, message.place, message.kind, message.channel, message.payload)
+
     def mark(self, what: bytes) -> Words:
         """Build a mark."""
         return [b"PUBLISH", self._core.marks(), what]
@@ -104,9 +130,9 @@ class Events:
         """Keep an event of a class, if instances would tell of it."""
         if kind in self.flags or (b"A" in self.flags and ALL.issuperset(kind)):
             if b"K" in self.flags:
-                self._core.add(number, 1, b"__keyspace@%d__:%s" % (db, key), name)
+                self._core.add(number, 1, CHANNEL, b"__keyspace@%d__:%s" % (db, key), name)
             if b"E" in self.flags:
-                self._core.add(number, 1, b"__keyevent@%d__:%s" % (db, name), key)
+                self._core.add(number, 1, CHANNEL, b"__keyevent@%d__:%s" % (db, name), key)
 
 
 class Marked:

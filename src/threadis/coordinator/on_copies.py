@@ -19,6 +19,7 @@ from threadis.coordinator.asking import TELLS, Asking
 from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call
+from threadis.coordinator.events import Publication
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.fenced import Answers
 from threadis.coordinator.guard import (
@@ -166,11 +167,14 @@ class OnCopies:
         keys: Sequence[bytes],
         knowns: Mapping[bytes, Known],
         lock: Lock,
+        order: Sequence[int],
+        messages: Iterable[Publication],
     ) -> list[bytes] | None:
         """Run scripts and commands of one client as one, with all their ``keys``.
 
-        ``knowns`` is what is known of the scripts, by name. The caller holds a lock on everything.
-        None if that cannot be: nothing was done then.
+        ``knowns`` is what is known of the scripts, by name; ``order`` has the places of all in the
+        transaction, in which there are these ``messages``, too. The caller holds a lock on
+        everything. None if that cannot be: nothing was done then.
         """
         calls = [one for one in pieces if isinstance(one, Call)]
         if any(looks_at_others(call) for call in calls):
@@ -185,10 +189,13 @@ class OnCopies:
         overall = await Overall.look(self._links, plain, db)
         for _ in range(RERUNS):
             async with self._execution.events.of_one_command(db, has_scripts=True) as mine:
+                mine.places = order
                 outcome, refusals = await self._try(pieces, trial)
                 mine.is_void = bool(refusals)
                 if not mine.is_void:
                     await self._execution.write_back(outcome, lock, db, needs_memory=True)
+                    for message in messages:
+                        mine.publish(message)
                     return [
                         reply if isinstance(one, Call) else overall.reply(one, reply, outcome.lent)
                         for one, reply in zip(pieces, outcome.replies, strict=True)

@@ -25,6 +25,7 @@ from typing import Final
 from threadis import _core, resp
 from threadis.commands import SCRIPTS, SWEEPS
 from threadis.coordinator.call import Call
+from threadis.coordinator.events import CHANNEL, SHARD, Publication
 from threadis.coordinator.execution import lock_names
 from threadis.coordinator.guarded import Guarded
 from threadis.coordinator.links import Words
@@ -38,6 +39,7 @@ from threadis.coordinator.table import Parsed, Table
 PLAIN_ROUTES: Final = frozenset({"keys", "split"})
 # Run by the worker without a look at the keyspace.
 ASIDE_ROUTES: Final = frozenset({"session", "any", "pubsub"})
+PUBLISHES: Final = {"publish": CHANNEL, "spublish": SHARD}
 # They change what the same client's next commands may do, or how they are answered.
 CHANGES_SESSION: Final = frozenset({"auth", "hello", "reset", "client|reply", "client|no-touch"})
 # With their special words they have keys that only the server knows.
@@ -123,12 +125,24 @@ class Queued:
             (where, key) for where, key, writes in self.locks if writes and not key.startswith(LOCK)
         ]
 
+    def messages(self, denied: Collection[int], *, always: bool) -> list[Publication]:
+        """What PUBLISH says among them, if that must be told in order with what scripts say."""
+        scripts = [step.script for step in self.steps if step.script is not None]
+        bodies = [one.call.body if isinstance(one, Guarded) else one.body for one in scripts]
+        if not always and all(body and b"publish" not in body.lower() for body in bodies):
+            return []
+        return [
+            Publication(at, PUBLISHES[step.name], *step.parsed.args[1:3])
+            for at, step in enumerate(self.steps)
+            if step.name in PUBLISHES and at not in denied
+        ]
+
 
 class Parts:
     """A write's part for each instance, and where in it the reply of each step will be."""
 
-    def __init__(self, steps: Sequence[Step], db: int) -> None:
-        """All begin and end in database ``db``."""
+    def __init__(self, steps: Sequence[Step], order: Sequence[int], db: int) -> None:
+        """All begin and end in database ``db``; ``order`` has their places in the transaction."""
         self.parts: dict[int, list[Words]] = defaultdict(list)
         self.order: dict[Place, int] = {}  # the step of each command of a part
         self.scripts: dict[Place, Guarded] = {}
@@ -136,7 +150,7 @@ class Parts:
         self._places: list[list[Place]] = []
         self._names = [step.name for step in steps]
         where: dict[int, int] = {}
-        for number, step in enumerate(steps):
+        for number, step in zip(order, steps, strict=True):
             places = []
             for index in sorted(step.owners):
                 if where.get(index, db) != step.db:
@@ -151,7 +165,7 @@ class Parts:
             self._places.append(places)
         for index, selected in where.items():
             if selected != db:
-                self._add(index, [b"SELECT", b"%d" % db], len(steps))
+                self._add(index, [b"SELECT", b"%d" % db], 0)
 
     def _load(self, index: int, call: Call, number: int) -> None:
         """Make a script known once more: somebody may flush all of them meanwhile."""

@@ -27,6 +27,7 @@ from threadis.coordinator.asking import TELLS, Asking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, ChangedError, declared
 from threadis.coordinator.callers import Callers
+from threadis.coordinator.events import Publication
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.functions import as_script
 from threadis.coordinator.guard import OTHER_DATABASES, STRAYED
@@ -206,9 +207,15 @@ class Scripts:
         """What a script has answered that was part of a transaction."""
         return await self._in_place.reply(script, index)
 
-    async def run_all(self, steps: Sequence[Step], lock: Lock) -> list[bytes] | None:
+    async def run_all(
+        self,
+        steps: Sequence[Step],
+        lock: Lock,
+        order: Sequence[int],
+        messages: Iterable[Publication],
+    ) -> list[bytes] | None:
         """Run commands and scripts on copies, as one; None, and nothing is done, if they must
-        run one behind the other.
+        run one behind the other. As ``OnCopies.run_all``.
         """
         calls = [step.script for step in steps if isinstance(step.script, Call)]
         pieces = [
@@ -216,7 +223,7 @@ class Scripts:
         ]
         keys = [access.key for step in steps for access in step.parsed.keys]
         knowns = {call.name: self._remember(call.name) for call in calls}
-        return await self._on_copies.run_all(pieces, keys, knowns, lock)
+        return await self._on_copies.run_all(pieces, keys, knowns, lock, order, messages)
 
     def reading(
         self, command: _core.Command, steps: Iterable[Step]

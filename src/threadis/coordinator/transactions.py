@@ -217,37 +217,55 @@ class Transactions:
         steps = [queued.steps[at] for at in places]
         written = queued.written_keys
         is_heard = not self._tracking.is_unheard(command)
+        events = self._execution.events
+        messages = queued.messages(denied, always=events.tells())
+        for message in messages:
+            replies[message.place] = resp.integer(events.receivers(message))
+        has_scripts = any(step.script for step in steps)
         async with AsyncExitStack() as stack:
             if queued.flushes:
                 await stack.enter_async_context(self._tracking.flushing())
             changing = self._tracking.changing(command, [key for _, key in written])
             gone = await stack.enter_async_context(changing)
-            await stack.enter_async_context(self._execution.events.of_one_command(db))
-            if steps:
-                found = await self._run(command, steps, lock, db, kind)
-                if found is None:
-                    return None
-                for at, reply in zip(places, found, strict=True):
-                    replies[at] = reply
+            telling = events.of_one_command(db, has_scripts=has_scripts)
+            mine = await stack.enter_async_context(telling)
+            mine.places = places
+            if has_scripts and any(isinstance(step.script, Call) for step in steps):
+                async with self._scripts.reading(command, steps):
+                    found = await self._scripts.run_all(steps, lock, places, messages)
+            else:
+                found = await self._run(command, steps, places, lock, db, kind)
+                for message in messages:
+                    mine.publish(message)
+            if found is None:
+                return None
+            for at, reply in zip(places, found, strict=True):
+                replies[at] = reply
             if not is_heard:
                 for step in steps:
                     gone += await self._execution.missing(step.parsed.keys, step.db)
         return replies
 
     async def _run(
-        self, command: _core.Command, steps: list[Step], lock: Lock, db: int, kind: Kind
-    ) -> list[bytes] | None:
-        """Run steps as one write; None if that cannot be."""
+        self,
+        command: _core.Command,
+        steps: list[Step],
+        order: list[int],
+        lock: Lock,
+        db: int,
+        kind: Kind,
+    ) -> list[bytes]:
+        """Run steps as one write; ``order`` has their places in the transaction."""
         if any(step.script for step in steps):
             async with self._scripts.reading(command, steps):
-                if any(isinstance(step.script, Call) for step in steps):
-                    return await self._scripts.run_all(steps, lock)
-                return await self._run_scripts(steps, lock, db, kind)
+                return await self._run_scripts(steps, order, lock, db, kind)
+        if not steps:
+            return []
         if any(step.how is How.ANYWHERE for step in steps):
             commands = [step.parsed.args for step in steps]
             keys = [access for step in steps for access in step.parsed.keys]
             return await self._execution.borrow_all(commands, keys, steps[0].db, kind, lock)
-        parts = await offload(len(steps), Parts, steps, db)
+        parts = await offload(len(steps), Parts, steps, order, db)
         # What would wait cannot be told to a server without memory.
         needs_memory = any(step.parsed.row.needs_memory or step.parsed.row.blocks for step in steps)
         found = await self._execution.commit(
@@ -255,9 +273,11 @@ class Transactions:
         )
         return parts.replies(found)
 
-    async def _run_scripts(self, steps: list[Step], lock: Lock, db: int, kind: Kind) -> list[bytes]:
+    async def _run_scripts(
+        self, steps: list[Step], order: list[int], lock: Lock, db: int, kind: Kind
+    ) -> list[bytes]:
         """Run steps that have scripts among them, each on the instance of its keys."""
-        parts = Parts(steps, db)
+        parts = Parts(steps, order, db)
         async with AsyncExitStack() as stack:
             for index in {index for index, _ in parts.scripts}:
                 await stack.enter_async_context(self._busy.watch(index))
