@@ -101,7 +101,7 @@ class Phases:
             payload = await offload(len(part), replace(record, commands=part).encode)
             key = ours.PREPARED + name
             last = self.last(name, record.db)
-            block = scripts.block(index, part, last)
+            block = scripts.block(index, part, [*last[:1], self._without_effect(name), *last[1:]])
             told = block.commands if block else [*part, *last]
             batch: list[Packable] = [hidden, [b"SET", key, payload], back, [b"MULTI"], *told]
             if is_scarce:
@@ -170,6 +170,10 @@ class Phases:
             await self.withdraw(others, name, others)
             raise RefusedError(next((one for one in results if one.startswith(b"-")), reply))
         return results[: len(part)]
+
+    def _without_effect(self, name: bytes) -> Words:
+        """Build what a server without memory refuses: scripts may be queued there, and fail."""
+        return [b"LPUSHX", ours.DECIDED + name, b""]
 
     def last(self, name: bytes, db: int) -> Part:
         """What ends the part of one that does not decide."""

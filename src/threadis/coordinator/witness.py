@@ -110,15 +110,17 @@ class Look:
 
     async def commands(self) -> list[tuple[int, Words]]:
         """What the script has run, and in which databases."""
-        data = bytearray()
+        data, has_begun = bytearray(), False
         try:
             while (end := data.find(self._end, max(0, len(data) - 2 * READ_MOST))) < 0:
                 more = await self._link.reader.read(READ_MOST)
                 if not more:
                     raise EOFError("the instance hung up")
                 data += more
-                if (begin := data.rfind(self._begin)) > 0:
-                    del data[:begin]  # it has not begun
+                if not has_begun:  # what comes before is others'
+                    begin = data.find(self._begin)
+                    has_begun = begin >= 0
+                    del data[: begin if has_begun else -len(self._begin)]
         except (OSError, EOFError) as error:
             raise LinkError(f"ERR instance {self._link.index} was lost") from error
         found: dict[tuple[bytes, bytes], None] = {}
