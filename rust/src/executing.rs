@@ -46,6 +46,9 @@ impl Worker {
         }
         self.count_answered(key.place, b"");
         let client = &mut self.clients[key.place];
+        // From here on nothing is pushed: it would come into the middle of EXEC's reply.
+        let executing = Executing { left: commands.len(), token, known: known.into() };
+        client.executing = Some(Box::new(executing));
         let mut header = Vec::new();
         push_array(&mut header, commands.len());
         client.hold(client.front, header);
@@ -55,8 +58,6 @@ impl Worker {
             push_command(&mut rx, command.iter().map(Vec::as_slice));
         }
         client.rx.put_before(rx);
-        let executing = Executing { left: commands.len(), token, known: known.into() };
-        client.executing = Some(Box::new(executing));
         client.is_watching = false;
         client.set_caching(caching);
         self.open_gate(key.place);
