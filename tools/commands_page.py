@@ -62,7 +62,7 @@ NOTES = {
     "memory|stats": "the sum over all instances",
     "migrate": "each instance carries its own keys",
     "module|load": "only at the start, on all instances",
-    "monitor": "what scripts run comes behind the script",
+    "monitor": "what scripts run comes behind the script; in a transaction before its lines",
     "object|freq": "a key that was copied keeps its own",
     "publish": "delivered by the workers; what a script publishes comes through its instance",
     "replicaof": "`NO ONE` only",
