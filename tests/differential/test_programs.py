@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from differential.pair import Pair
 
+APART = 5  # seconds between the same command on both sides
+
 FULL = os.environ.get("THREADIS_TORTURE") == "full"
 KEYS = ["a", "b", "c", "{t}1", "{t}2", "{t}3"]
 VALUES = ["", "a", "b", "10", "-3", "1.5", "\x00\r\n", "99999999999999999999"]
@@ -50,7 +52,10 @@ def run(pair: Pair, program: list[tuple[str, ...]], protocol: int) -> None:
             both.same("KEYS", "*")
             for key in KEYS:
                 both.same("TYPE", key)
-                both.same("EXPIRETIME", key)
+                sides = (both.bare.ask("EXPIRETIME", key), both.ours.ask("EXPIRETIME", key))
+                bare, ours = (reply.number for reply in sides)
+                # Either has run EXPIRE at a moment of its own.
+                assert abs(bare - ours) <= APART and (bare < 0) == (ours < 0)
 
 
 @seed(20261123)
