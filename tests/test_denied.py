@@ -74,17 +74,19 @@ def words(top: Path, flag: str, name: str, before: list[str]) -> str:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Path:
-    (tmp_path / "locked").write_text("x")
-    (tmp_path / "locked").chmod(0)
-    (tmp_path / "file").touch()
-    (tmp_path / "dangling").symlink_to("nowhere")
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "ours.acl").write_text("user bob on nopass\nuser threadis-me on nopass ~* +@all\n")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What nobody may use; in a folder with a short name, because sockets' names have a limit."""
+    top = tmp_path_factory.mktemp("d")
+    (top / "locked").write_text("x")
+    (top / "locked").chmod(0)
+    (top / "file").touch()
+    (top / "dangling").symlink_to("nowhere")
+    (top / "loop").symlink_to("loop")
+    (top / "ours.acl").write_text("user bob on nopass\nuser threadis-me on nopass ~* +@all\n")
     for name in ("closed", "read-only"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "closed").chmod(0)
-    return tmp_path
+        (top / name).mkdir()
+    (top / "closed").chmod(0)
+    return top
 
 
 @pytest.mark.parametrize(("flag", "name", "said"), DENIED)

@@ -44,10 +44,9 @@ from threadis.coordinator.links import (
     Link,
     LinkError,
     Links,
-    UnknownOutcomeError,
 )
 from threadis.coordinator.locks import Key, Lock, Locks
-from threadis.coordinator.phases import Part, Phases, Place, Scripts, results_in
+from threadis.coordinator.phases import Part, Phases, Place, Scripts, results_in, unfinished
 from threadis.coordinator.records import Prepared
 from threadis.coordinator.table import Table
 from threadis.coordinator.tasks import Tasks
@@ -166,10 +165,7 @@ class Commits:
             left = [key for key in keys if not key[2] or self._table.owner(*key[:2]) in failed]
             self._doubt(lock, parts, left, failed[0])
             self._keep(lock, name, first, others, list(links.values()))
-            raise UnknownOutcomeError(
-                f"ERR instance {failed[0]} was lost during a write to several instances; "
-                "it will be completed when it is back"
-            )
+            raise unfinished(links[failed[0]])
         self._had.update(parts.keys())
         self.forget_soon(first, ours.DECIDED + name)
         return replies

@@ -12,7 +12,14 @@ import msgspec
 from threadis import ours, resp
 from threadis.coordinator import long, owed, scarcity
 from threadis.coordinator.fenced import Block, Script
-from threadis.coordinator.links import Link, LinkError, Links, Packable, Words
+from threadis.coordinator.links import (
+    Link,
+    LinkError,
+    Links,
+    Packable,
+    UnknownOutcomeError,
+    Words,
+)
 from threadis.coordinator.offload import offload
 from threadis.coordinator.records import Prepared
 
@@ -179,6 +186,18 @@ class Phases:
         """What ends the part of one that does not decide."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         return [hidden, [b"DEL", ours.PREPARED + name], back]
+
+
+def unfinished(link: Link) -> UnknownOutcomeError:
+    """What is told of a write that was decided, and has not happened at this instance yet."""
+    if link.is_spoilt:
+        what, when = "was lost during", "when it is back"
+    else:  # it has no memory for it, or no space
+        what, when = "refuses its part of", "as soon as it takes it"
+    return UnknownOutcomeError(
+        f"ERR instance {link.index} {what} a write to several instances; "
+        f"it will be completed {when}"
+    )
 
 
 async def results_in(queued: list[bytes], reply: bytes) -> list[bytes]:
