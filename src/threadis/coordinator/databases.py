@@ -21,8 +21,12 @@ def confined(args: Sequence[bytes], databases: int) -> Sequence[bytes]:
 
 def selected(word: bytes, db: int, databases: int) -> int:
     """The database after a SELECT, which fails for any that is not the client's."""
-    is_one = NUMBER.fullmatch(word) and int(word) < databases
-    return int(word) if is_one else db
+    return int(word) if are_within([word], databases) else db
+
+
+def are_within(words: Sequence[bytes], databases: int) -> bool:
+    """Whether all are numbers of databases that clients have."""
+    return all(NUMBER.fullmatch(word) and int(word) < databases for word in words)
 
 
 def _places(args: Sequence[bytes]) -> Collection[int]:

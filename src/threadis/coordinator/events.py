@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from threadis import _core
 from threadis.coordinator.links import Words
-from threadis.coordinator.phases import Part
+from threadis.coordinator.phases import Part, Place
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ class Marked:
     def __init__(
         self,
         parts: Mapping[int, Part],
-        steps: Mapping[tuple[int, int], int] | None,
+        steps: Mapping[Place, int] | None,
         *,
         makes_new: bool,
     ) -> None:
@@ -163,7 +163,7 @@ class Marked:
                 marked.append(words)
             self.parts[index] = [*marked, mine.end()]
 
-    def moved(self, places: Mapping[tuple[int, int], T]) -> dict[tuple[int, int], T]:
+    def moved(self, places: Mapping[Place, T]) -> dict[Place, T]:
         """Find the same places among the marks."""
         return {(index, self._places[index][at]): one for (index, at), one in places.items()}
 

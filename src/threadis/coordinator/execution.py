@@ -183,7 +183,7 @@ class Execution:
         kind: Kind | None = None,
         *,
         needs_memory: bool = True,
-        steps: Mapping[tuple[int, int], int] | None = None,
+        steps: Mapping[Place, int] | None = None,
         makes_new: bool = False,
         scripts: Mapping[Place, Script] | None = None,
     ) -> dict[int, list[bytes]]:

@@ -25,6 +25,7 @@ from typing import Final
 from threadis import _core, resp
 from threadis.commands import SCRIPTS, SWEEPS
 from threadis.coordinator.call import Call
+from threadis.coordinator.databases import are_within, selected
 from threadis.coordinator.events import CHANNEL, SHARD, Publication
 from threadis.coordinator.execution import lock_names
 from threadis.coordinator.guarded import Guarded
@@ -157,22 +158,24 @@ class Parts:
                     self._add(index, [b"SELECT", b"%d" % step.db], number)
                     where[index] = step.db
                 if isinstance(step.script, Guarded):
-                    self._load(index, step.script.call, number)
-                place = self._add(index, step.parsed.args, number)
-                if isinstance(step.script, Guarded):
-                    self.scripts[place] = step.script
-                places.append(place)
+                    places.append(self._add_script(index, step.script, number))
+                else:
+                    places.append(self._add(index, step.parsed.args, number))
             self._places.append(places)
-        for index, selected in where.items():
-            if selected != db:
+        for index, now in where.items():
+            if now != db:
                 self._add(index, [b"SELECT", b"%d" % db], 0)
 
-    def _load(self, index: int, call: Call, number: int) -> None:
-        """Make a script known once more: somebody may flush all of them meanwhile."""
+    def _add_script(self, index: int, script: Guarded, number: int) -> Place:
+        """Add a script, known once more: somebody may flush all of them meanwhile."""
+        call = script.call
         is_named = call.words[0].lower().startswith(b"evalsha")
         if is_named and call.name not in self._loaded[index]:
             self._loaded[index].add(call.name)
             self._add(index, [b"SCRIPT", b"LOAD", call.body], number)
+        place = self._add(index, call.words, number)
+        self.scripts[place] = script
+        return place
 
     def _add(self, index: int, words: Words, number: int) -> Place:
         place = (index, len(self.parts[index]))
@@ -202,11 +205,11 @@ def read(
         far = other_databases(parsed, db)
         owners.update(table.owner(where, key) for where, key, _ in far)
         how = _how(parsed, owners, reaches_far=bool(far))
-        if parsed.row.name == "swapdb" and (has_pins or not _are_databases(args[1:], databases)):
+        if parsed.row.name == "swapdb" and (has_pins or not are_within(args[1:], databases)):
             how = How.ALONE
         yield Step(parsed, db, [*names, *far], everyone if how is How.EVERYWHERE else owners, how)
         if parsed.row.name == "select":
-            db = _selected(args[1], db, databases)
+            db = selected(args[1], db, databases)
 
 
 def _is_one_write(steps: Sequence[Step]) -> bool:
@@ -241,16 +244,6 @@ def _how(parsed: Parsed, owners: Collection[int], *, reaches_far: bool) -> How:
     if is_aside or row.name in LOOKS_ELSEWHERE:
         return How.ASIDE
     return How.AT_THE_END
-
-
-def _selected(word: bytes, db: int, databases: int) -> int:
-    """The database after SELECT; that before it, if there is no such."""
-    return int(word) if word.isdigit() and len(word) < 10 and int(word) < databases else db
-
-
-def _are_databases(words: Sequence[bytes], databases: int) -> bool:
-    """Whether all are numbers of databases, as one writes them."""
-    return all(word.isdigit() and len(word) < 10 and int(word) < databases for word in words)
 
 
 def _merged(name: str, replies: list[bytes]) -> bytes:
