@@ -144,8 +144,10 @@ class Commits:
                 self._spawn(self._settle_all(name, first, others))
                 raise
             try:
-                decide = self._phases.decide_without_memory if is_scarce else self._phases.decide
-                replies = {first: await decide(leader, parts[first], links, name, db, scripts)}
+                done = await self._phases.decide(
+                    leader, parts[first], links, name, db, scripts, is_scarce=is_scarce
+                )
+                replies = {first: done}
             except LinkError:
                 self._doubt(lock, parts, keys, first)
                 self._keep(lock, name, first, others, [leader])

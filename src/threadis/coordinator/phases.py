@@ -148,35 +148,18 @@ class Phases:
         name: bytes,
         db: int,
         scripts: Scripts,
+        *,
+        is_scarce: bool,
     ) -> list[bytes]:
         """Run the first's part; RefusedError if it would not."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
+        run = _run_without_memory if is_scarce else scripts.run
         try:
-            return (await scripts.run(leader, part, [hidden, decided, back]))[: len(part)]
+            return (await run(leader, part, [hidden, decided, back]))[: len(part)]
         except RefusedError:
             await self.withdraw(others, name, others)
             raise
-
-    async def decide_without_memory(
-        self,
-        leader: Link,
-        part: Part,
-        others: dict[int, Link],
-        name: bytes,
-        db: int,
-        _: Scripts,
-    ) -> list[bytes]:
-        """The same without scripts; what the server would not run has failed by itself."""
-        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
-        block = scarcity.block([*part, hidden, decided, back], leader.kind.resp)
-        reply = (await leader.ask(block))[0]
-        results = await scarcity.results(reply, part) or [reply]
-        if results[-2:-1] != [resp.OK]:  # it may not write, so nothing was written
-            await self.withdraw(others, name, others)
-            raise RefusedError(next((one for one in results if one.startswith(b"-")), reply))
-        return results[: len(part)]
 
     def _without_effect(self, name: bytes) -> Words:
         """Build what a server without memory refuses: scripts may be queued there, and fail."""
@@ -186,6 +169,19 @@ class Phases:
         """What ends the part of one that does not decide."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         return [hidden, [b"DEL", ours.PREPARED + name], back]
+
+
+async def _run_without_memory(link: Link, part: Part, behind: Part) -> list[bytes]:
+    """Run a part and what is ours behind it as one script; RefusedError if that has not written.
+
+    Which of the part's commands the server would not run, has failed by itself.
+    """
+    block = scarcity.block([*part, *behind], link.kind.resp)
+    reply = (await link.ask(block))[0]
+    results = await scarcity.results(reply, part) or [reply]
+    if results[-2:-1] != [resp.OK]:
+        raise RefusedError(next((one for one in results if one.startswith(b"-")), reply))
+    return results
 
 
 def unfinished(link: Link) -> UnknownOutcomeError:
