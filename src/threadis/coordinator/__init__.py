@@ -135,7 +135,7 @@ class Coordinator:
         self._transactions = Transactions(
             self._execution, core, self._verdicts, self._blocking, self._busy, self._scripts
         )
-        self.clients.join(self._blocking, self._pause, self._transactions._watches)
+        self.clients.join(self._blocking, self._pause, self._transactions.watches)
         whole = Whole(start, links, self.locks, self._tracking, self._commits)
         self._tallies = Tallies(core, len(start.workers))
         information = Information(

@@ -95,6 +95,17 @@ def only_one(what: Collection[bytes]) -> bytes:
     return resp.error(f"ERR threadis: {names} inside a script would see one instance only")
 
 
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a guard allows."""
+
+    keys: Collection[bytes] | None  # None: all that the caller may touch; somebody else looks
+    denied: Collection[bytes]  # commands
+    local: Collection[Group] = ()  # groups whose keys it may touch, too
+    copies: tuple[int, int] | None = None  # the database of which it sees copies, and theirs
+    only_reads: bool = False
+
+
 class Guard:
     """The guard of one connection; makes the commands to pipeline around a script."""
 
@@ -109,23 +120,14 @@ class Guard:
         self._password = os.urandom(16).hex().encode()
         self._denied: Collection[bytes] | None = None  # None: its rules must be made anew
 
-    def before(
-        self,
-        rights: Rights | None,
-        keys: Collection[bytes] | None,
-        denied: Collection[bytes],
-        local: Collection[Group] = (),
-        *,
-        copies: tuple[int, int] | None = None,
-        only_reads: bool = False,
-    ) -> list[Words]:
-        """Build the commands that set the guard up for these keys.
+    def before(self, rights: Rights | None, allowed: Allowed) -> list[Words]:
+        """Build the commands that set the guard up.
 
-        It may do what a user with these ``rights`` may (None: everything), with these ``keys``
-        (None: with all that the user may touch; somebody else looks). Where the real keys are,
-        the groups that live there are allowed, too; on copies of a database they are not, because
-        nobody would notice them.
+        It may do what a user with these ``rights`` may (None: everything), as far as that is
+        allowed. Where the real keys are, the groups that live there are allowed, too; on copies of
+        a database they are not, because nobody would notice them.
         """
+        keys, denied, only_reads = allowed.keys, allowed.denied, allowed.only_reads
         self._rights, self._only_reads = rights, only_reads
         self._keys = None if keys is None else frozenset(keys)
         self._refused, self.denials = frozenset(denied), set()
@@ -138,17 +140,17 @@ class Guard:
         if rights:
             self._denied = None
             patterns = None if keys is None else {key: [pattern(key)] for key in keys}
-            rules = rights.rules(patterns, denied, copies, only_reads=only_reads)
+            rules = rights.rules(patterns, denied, allowed.copies, only_reads=only_reads)
             return [*gone, [*user, *new, *rules]]
         sign = b"%R~" if only_reads else b"~"
-        allowed = [sign + group.pattern() for group in local]
+        rules = [sign + group.pattern() for group in allowed.local]
         if keys is None:
-            allowed += [sign + ANY_KEY, sign] if copies is None else [sign + b"*"]
-        allowed += [sign + pattern(key) for key in keys or ()]
+            rules += [sign + ANY_KEY, sign] if allowed.copies is None else [sign + b"*"]
+        rules += [sign + pattern(key) for key in keys or ()]
         if self._denied != denied:
             self._denied = denied
-            return [*gone, [*user, *new, *rules_without(denied), *allowed]]
-        return [*gone, [*user, b"resetkeys", *allowed]]
+            return [*gone, [*user, *new, *rules_without(denied), *rules]]
+        return [*gone, [*user, b"resetkeys", *rules]]
 
     def login(self) -> Words:
         """Build the command that makes the connection the guard's."""

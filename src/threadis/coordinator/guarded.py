@@ -1,26 +1,14 @@
 """A client's script behind its guard: what stands around it in a block, and what came of it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from threadis.coordinator.call import Call
 from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.fenced import Fence, Script
-from threadis.coordinator.guard import ACL_LOG, Guard, Refusals, judge
+from threadis.coordinator.guard import ACL_LOG, Allowed, Guard, Refusals, judge
 from threadis.coordinator.links import Link, Links, Words
-from threadis.coordinator.locality import Group
 from threadis.coordinator.users import Users
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """What a guard allows."""
-
-    keys: Collection[bytes] | None  # None: all that the caller may touch; somebody else looks
-    denied: Collection[bytes]  # commands
-    local: Collection[Group] = ()  # groups whose keys it may touch, too
-    copies: tuple[int, int] | None = None  # the database of which it sees copies, and theirs
-    only_reads: bool = False
 
 
 @dataclass(slots=True)
@@ -55,14 +43,7 @@ class Guards:
         """
         is_for_this_run = guard is None
         guard = guard or Guard()
-        setup = guard.before(
-            call.rights,
-            allowed.keys,
-            allowed.denied,
-            allowed.local,
-            copies=allowed.copies,
-            only_reads=allowed.only_reads,
-        )
+        setup = guard.before(call.rights, allowed)
         gone = [[b"ACL", b"DELUSER", guard.name]] if is_for_this_run else []
         caller = self._callers.begin(call.info, can_be_undone=can_be_undone)
         fence = Fence(

@@ -14,11 +14,12 @@ from threadis.coordinator.guard import (
     TELLING,
     UNSEEN,
     WHOLE_KEYSPACE,
+    Allowed,
     Refusals,
     guard_of,
     only_one,
 )
-from threadis.coordinator.guarded import Allowed, Guarded, Guards
+from threadis.coordinator.guarded import Guarded, Guards
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, UnknownOutcomeError
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group, is_plain

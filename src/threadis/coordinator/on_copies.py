@@ -33,11 +33,12 @@ from threadis.coordinator.guard import (
     SORTS,
     TOO_MANY,
     TOO_MANY_TO_LIST,
+    Allowed,
     Refusals,
     guard_of,
     only_one,
 )
-from threadis.coordinator.guarded import Allowed, Guards
+from threadis.coordinator.guarded import Guards
 from threadis.coordinator.in_place import InPlace
 from threadis.coordinator.known import Known
 from threadis.coordinator.links import Words

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from weakref import WeakValueDictionary
 
@@ -62,6 +62,11 @@ class Transactions:
         self._running: dict[ClientKey, AsyncExitStack] = {}
         # One thing at a time for a client: it may vanish while its watching connections are asked.
         self._turns: WeakValueDictionary[ClientKey, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def watches(self) -> Mapping[ClientKey, Watch]:
+        """Who watches keys."""
+        return self._watches
 
     def count(self) -> int:
         """Return how many clients watch keys."""
@@ -230,11 +235,13 @@ class Transactions:
             telling = events.of_one_command(db, has_scripts=has_scripts)
             mine = await stack.enter_async_context(telling)
             mine.places = places
-            if has_scripts and any(isinstance(step.script, Call) for step in steps):
-                async with self._scripts.reading(command, steps):
-                    found = await self._scripts.run_all(steps, lock, places, messages)
+            if has_scripts:
+                reading = self._scripts.reading(command, steps)
+                await stack.enter_async_context(reading)
+            if any(isinstance(step.script, Call) for step in steps):
+                found = await self._scripts.run_all(steps, lock, places, messages)
             else:
-                found = await self._run(command, steps, places, lock, db, kind)
+                found = await self._run(steps, places, lock, db, kind)
                 for message in messages:
                     mine.publish(message)
             if found is None:
@@ -247,20 +254,13 @@ class Transactions:
         return replies
 
     async def _run(
-        self,
-        command: _core.Command,
-        steps: list[Step],
-        order: list[int],
-        lock: Lock,
-        db: int,
-        kind: Kind,
+        self, steps: list[Step], order: list[int], lock: Lock, db: int, kind: Kind
     ) -> list[bytes]:
         """Run steps as one write; ``order`` has their places in the transaction."""
-        if any(step.script for step in steps):
-            async with self._scripts.reading(command, steps):
-                return await self._run_scripts(steps, order, lock, db, kind)
         if not steps:
             return []
+        if any(step.script for step in steps):
+            return await self._run_scripts(steps, order, lock, db, kind)
         if any(step.how is How.ANYWHERE for step in steps):
             commands = [step.parsed.args for step in steps]
             keys = [access for step in steps for access in step.parsed.keys]
