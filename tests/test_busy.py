@@ -13,7 +13,7 @@ import pytest
 from conftest import Threadis
 from differential.wire import Connection, pack
 from faults import stopped
-from raw import bare_server, cpu_seconds, keys_of
+from raw import Address, bare_server, cpu_seconds, keys_of
 from threadis.server import Server
 from waiting import until
 
@@ -186,14 +186,21 @@ def subscribe_while_a_script_begins(address: str | tuple[str, int]) -> list[byte
     return told
 
 
+def is_as_on_stock(
+    running: Threadis, stock_server: Server, folder: Path, program: Callable[[Address], object]
+) -> None:
+    """What a program finds out at an address is the same here and there."""
+    with bare_server(stock_server.path, folder) as bare:
+        ours = program(("127.0.0.1", running.port))
+        stock = program(bare)
+    assert ours == stock
+
+
 def test_who_subscribes_does_not_wait_for_a_script(
     threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "3", "--save", "")
-    with bare_server(stock_server.path, tmp_path) as bare:
-        ours = subscribe_while_a_script_begins(("127.0.0.1", running.port))
-        stock = subscribe_while_a_script_begins(bare)
-    assert ours == stock
+    is_as_on_stock(running, stock_server, tmp_path, subscribe_while_a_script_begins)
     assert "Traceback" not in running.log()
 
 
@@ -231,8 +238,5 @@ def test_what_a_script_tells_is_heard_however_long_it_runs(
     threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "3", "--save", "")
-    with bare_server(stock_server.path, tmp_path) as bare:
-        ours = heard_of_a_script(("127.0.0.1", running.port))
-        stock = heard_of_a_script(bare)
-    assert ours == stock
+    is_as_on_stock(running, stock_server, tmp_path, heard_of_a_script)
     assert "the connection was lost" not in running.log()

@@ -129,14 +129,7 @@ def test_keys_are_read_although_the_one_who_has_promised_has_no_space(
         old = b"*2\r\n" + 2 * b"$3\r\nold\r\n"
         until(lambda: client.ask("MGET", A, B) == old, "both are read")
         assert client.ask("SET", A, "x") == b"+OK\r\n"
-        for words in (
-            ("SET", B, "x"),
-            ("MSET", A, "x", B, "x"),
-            ("RENAME", A, B),
-            ("DEL", A, B),
-            ("FLUSHALL",),
-        ):
-            assert client.ask(*words) == FULL, words
+        refuses_to_write(client, full=B, other=A)
         has_space(there, folder)
         until(lambda: hidden(client) == 0, "no record is left")
         assert client.ask("SET", B, "x") == b"+OK\r\n"
@@ -162,14 +155,19 @@ def test_keys_are_read_although_the_one_who_has_decided_has_no_space(
         new = b"*2\r\n" + 2 * b"$3\r\nnew\r\n"
         until(lambda: client.ask("MGET", A, B) == new, "both are read")
         assert client.ask("SET", B, "x") == b"+OK\r\n"
-        for words in (
-            ("SET", A, "x"),
-            ("MSET", A, "x", B, "x"),
-            ("RENAME", B, A),
-            ("DEL", A, B),
-            ("FLUSHALL",),
-        ):
-            assert client.ask(*words) == FULL, words
+        refuses_to_write(client, full=A, other=B)
         has_space(there, folder)
         until(lambda: hidden(client) == 0, "no record is left")
         assert client.ask("SET", A, "x") == b"+OK\r\n"
+
+
+def refuses_to_write(client: Raw, full: str, other: str) -> None:
+    """The instance of one key does, which has no space, whatever the command."""
+    for words in (
+        ("SET", full, "x"),
+        ("MSET", A, "x", B, "x"),
+        ("RENAME", other, full),
+        ("DEL", A, B),
+        ("FLUSHALL",),
+    ):
+        assert client.ask(*words) == FULL, words

@@ -11,6 +11,7 @@ import pytest
 from differential.pair import Both, Pair, marked
 from differential.test_keyspace import spread
 from differential.test_scenarios import SCENARIOS, lines
+from differential.test_tracking import invalid
 from differential.wire import Connection
 from waiting import until
 
@@ -111,6 +112,19 @@ def test_an_empty_value_replaces_another(pair: Pair, command: str, companion: st
         for line in ("MULTI", command, companion, "EXEC"):
             both.same(*shlex.split(line.format(FIRST, SECOND)))
         both.same("MGET", FIRST, SECOND, "empty")
+
+
+@pytest.mark.parametrize("aside", ["PING", "SELECT 0", "TIME", "CLIENT GETNAME"])
+def test_invalidations_come_behind_the_reply_to_exec(pair: Pair, aside: str) -> None:
+    with pair.both(3) as both:
+        both.same("CLIENT", "TRACKING", "ON")
+        both.same("MGET", *ELSEWHERE)
+        both.same("MULTI")
+        both.same("SET", FIRST, 1)
+        both.same(*aside.split())
+        both.same("EXEC", how="shape")
+        invalid(both, FIRST)
+        both.same("PING")
 
 
 def test_who_waits_is_served_once_all_has_run(pair: Pair) -> None:

@@ -252,19 +252,6 @@ def test_a_client_may_not_want_to_hear_of_itself(pair: Pair, options: tuple[str,
         invalid(both, "key:7")
 
 
-@pytest.mark.parametrize("aside", ["PING", "SELECT 0", "TIME", "CLIENT GETNAME"])
-def test_invalidations_come_behind_the_reply_to_exec(pair: Pair, aside: str) -> None:
-    with pair.both(3) as both:
-        both.same("CLIENT", "TRACKING", "ON")
-        both.same("MGET", *KEYS)
-        both.same("MULTI")
-        both.same("SET", KEYS[0], 1)
-        both.same(*aside.split())
-        both.same("EXEC", how="shape")
-        invalid(both, KEYS[0])
-        both.same("PING")
-
-
 def test_changes_over_several_instances_are_one(pair: Pair) -> None:
     with pair.both(3) as reader, pair.both() as writer:
         reader.same("MGET", *KEYS)
