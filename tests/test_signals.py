@@ -2,15 +2,12 @@
 
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
-from conftest import STOP_LIMIT, Threadis
-from test_supervisor import check, fill
+from conftest import STOP_LIMIT
+from test_supervisor import Start, check, fill
 from waiting import until
-
-Start = Callable[..., Threadis]
 
 
 def test_one_that_cannot_save_is_told_and_one_who_insists_ends_it(threadis: Start) -> None:

@@ -117,6 +117,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether it is EXEC.
+    #[must_use]
+    pub fn is_exec(&self) -> bool {
+        self.route == Route::Session(Verb::Exec)
+    }
+
     /// A row without subcommands; `Table::new` links those.
     #[must_use]
     pub fn new(name: Vec<u8>, arity: i64, route: Route, keys: Vec<KeySpec>) -> Self {

@@ -1,7 +1,6 @@
 //! How a client's connection ends: at once, after what it is owed, or after its transaction.
 
 use crate::client::Gate;
-use crate::command::{Route, Verb};
 use crate::input::Input;
 use crate::net::{self, Io};
 use crate::worker::Worker;
@@ -94,7 +93,7 @@ impl Worker {
         let row = client.last_command;
         let is_exec = client.gate == Gate::Coordinator
             && row < self.shared.table.len()
-            && self.shared.table.row(row).route == Route::Session(Verb::Exec);
+            && self.shared.table.row(row).is_exec();
         if client.executing.is_none() && !is_exec {
             return self.end_client(place);
         }

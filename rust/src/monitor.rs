@@ -54,7 +54,7 @@ impl Worker {
         let mut line = Vec::new();
         self.push_line(&mut line, place, row, args);
         match &mut self.clients[place].session.monitor.unshown {
-            Some((_, exec)) if row.route == Route::Session(Verb::Exec) => *exec = line,
+            Some((_, exec)) if row.is_exec() => *exec = line,
             _ => self.lines.append(&mut line),
         }
     }

@@ -1,7 +1,7 @@
 //! CLIENT PAUSE: clients whose commands wait here until the coordinator says that they may go on.
 
 use crate::client::Gate;
-use crate::command::{Route, Row, Verb};
+use crate::command::Row;
 use crate::worker::Worker;
 use std::sync::atomic::Ordering::Acquire;
 
@@ -17,7 +17,7 @@ impl Worker {
     /// does not.
     pub(crate) fn must_pause(&mut self, place: usize, row: &Row) -> bool {
         let client = &mut self.clients[place];
-        let is_exec = row.route == Route::Session(Verb::Exec);
+        let is_exec = row.is_exec();
         let in_block = client.multi.as_ref().is_some_and(|multi| multi.may_replicate);
         let may_replicate = row.may_replicate || is_exec && in_block;
         let pause = self.shared.settings.pause.load(Acquire);

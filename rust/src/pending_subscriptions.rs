@@ -8,7 +8,7 @@
 //! the instances are subscribed to it.
 
 use crate::client::Gate;
-use crate::command::{Route, Row, Verb};
+use crate::command::Row;
 use crate::settings::{OF_READS, OF_WRITES};
 use crate::shared::{Mail, Shared};
 use crate::subscriptions::{Kind, concerns_events};
@@ -112,7 +112,7 @@ impl Worker {
             return false;
         }
         let client = &self.clients[place];
-        let is_exec = row.route == Route::Session(Verb::Exec);
+        let is_exec = row.is_exec();
         let is_told = |row: &Row| {
             row.may_replicate || is_script(row) || told == OF_READS && !row.keys.is_empty()
         };

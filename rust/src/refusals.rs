@@ -1,7 +1,7 @@
 //! What a command is refused for before its rights, its state and its keys are looked at, in the
 //! server's order and words.
 
-use crate::command::{Route, Row, Verb};
+use crate::command::Row;
 use crate::forward::Taken;
 use crate::net::Peer;
 use crate::request::Args;
@@ -65,7 +65,7 @@ impl Worker {
 
     /// Refuses a command that does not run; a transaction will be refused, or is over with EXEC.
     pub(crate) fn reject(&mut self, place: usize, row: &Row, args: Args, why: &str) -> Taken {
-        if row.route == Route::Session(Verb::Exec) {
+        if row.is_exec() {
             let taken = self.exec_refused(place, args, why.strip_prefix("ERR ").unwrap_or(why));
             if taken == Taken::Yes && self.is_monitored() {
                 self.show(place, row, args);

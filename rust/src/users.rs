@@ -173,7 +173,7 @@ impl Worker {
                 if is_login && shared.settings.log_all.load(Relaxed) {
                     self.log(place, args);
                 }
-                if row.route == Route::Session(Verb::Exec) {
+                if row.is_exec() {
                     self.clients[place].multi = None;
                 }
                 self.spoil_multi(place);
