@@ -169,7 +169,9 @@ def subscribe_while_a_script_begins(address: str | tuple[str, int]) -> list[byte
     clients = [Connection(address) for _ in SUBSCRIBERS]
     for client, words in zip([*clients, earlier], [*SUBSCRIBERS, ("SUBSCRIBE", "c")], strict=True):
         client.send(pack(*words))
-    told = [client.read().raw[:5] for client in [*clients, earlier]]
+    for line in ("SUBSCRIBE c", "SUBSCRIBE d c", "PSUBSCRIBE c"):
+        earlier.send(pack(*line.split()))
+    told = [client.read().raw[:5] for client in [*clients, *[earlier] * 4]]
     until(lambda: late.ask("SCRIPT", "KILL").raw == b"+OK\r\n", "it is killed")
     assert script.read().is_error
     told += [client.ask("PING").raw for client in clients]

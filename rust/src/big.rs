@@ -65,7 +65,13 @@ impl Client {
             return Gate::Drain;
         }
         self.waits_aside = false;
-        if self.upload.is_some() { Gate::Upload } else { Gate::Open }
+        if self.upload.is_some() {
+            Gate::Upload
+        } else if !self.session.confirmations.is_empty() && self.executing.is_none() {
+            Gate::Subscribing
+        } else {
+            Gate::Open
+        }
     }
 
     /// Adds bytes of a reply: those that its socket takes at once are not copied.

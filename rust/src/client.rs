@@ -42,6 +42,8 @@ pub enum Gate {
     Drain,
     /// The coordinator has the last one.
     Coordinator,
+    /// The instances are being subscribed for it: only commands about subscriptions are taken.
+    Subscribing,
     /// CLIENT PAUSE holds the next one back.
     Pause,
     /// A key of the next command is locked.

@@ -1,6 +1,7 @@
 //! A client's session, and what CLIENT LIST shows of it; Python writes that in the server's words.
 
 use crate::client::Gate;
+use crate::confirmations::Confirmations;
 use crate::ending::Closing;
 use crate::monitor::Monitor;
 use crate::net::Peer;
@@ -120,8 +121,8 @@ pub struct Session {
     pub over_since: Option<u64>,
     /// Bytes of its replies that are left in instances, because it does not read.
     pub withheld: usize,
-    /// Of SUBSCRIBE, while the instances are being subscribed: messages come behind it.
-    pub confirmation: Vec<u8>,
+    /// Of SUBSCRIBE, while the instances are being subscribed: messages come behind them.
+    pub confirmations: Confirmations,
     /// It may go on sending what nobody takes.
     pub is_cut_off: bool,
     /// MONITOR.

@@ -2,6 +2,7 @@
 
 use crate::client::{Client, Gate};
 use crate::client_info::Session;
+use crate::confirmations::Confirmations;
 use crate::ending::Closing;
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
@@ -127,7 +128,7 @@ impl Worker {
             lately: 0,
             over_since: None,
             withheld: 0,
-            confirmation: Vec::new(),
+            confirmations: Confirmations::new(),
             is_cut_off: false,
             monitor: Monitor::default(),
             tracking: None,
@@ -209,7 +210,11 @@ impl Worker {
                 Mail::EndPause => self.end_pause(),
                 Mail::Kill(ids, after_replies) => self.kill(&ids, after_replies),
                 Mail::Confine { user, channels } => self.confine(&user, &channels),
-                Mail::Subscribe { key, ticket, refused } => self.confirm_late(key, ticket, refused),
+                Mail::Subscribe { key, sequence, ticket, refused } => {
+                    self.confirm_late(key, sequence, refused);
+                    // Also for one who is gone: the coordinator waits for this to count again.
+                    self.shared.coordinator.post(ToCoordinator::Subscribed(ticket));
+                }
                 Mail::Track(key, mode) => self.track(key, mode),
                 Mail::Invalidate { origin, target, body } => {
                     self.tell_invalid(origin, target, body.as_deref());

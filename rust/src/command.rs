@@ -172,6 +172,13 @@ impl Row {
         )
     }
 
+    /// True if it is taken while a client's subscriptions are not confirmed yet.
+    #[must_use]
+    pub fn may_follow_subscribe(&self) -> bool {
+        let is_last = matches!(self.route, Route::Session(Verb::Quit | Verb::Reset));
+        self.is_for_subscribers() && !is_last
+    }
+
     /// True if `count` arguments, name included, are allowed.
     #[must_use]
     pub fn takes(&self, count: usize) -> bool {

@@ -38,7 +38,7 @@ impl Worker {
             let (closing, gate) = (client.closing, client.gate);
             match closing {
                 Closing::AfterReplies | Closing::Lingering(_) => self.discard_input(place),
-                Closing::No if gate == Gate::Open => self.serve(place),
+                Closing::No if gate.takes_some() => self.serve(place),
                 Closing::No if gate == Gate::Upload => self.upload(place),
                 Closing::No if self.keeps_reading(place) => self.keep(place),
                 _ => {}
@@ -64,7 +64,7 @@ impl Worker {
         }
         let client = &mut self.clients[place];
         if !client.readable
-            || client.gate != Gate::Open
+            || !client.gate.takes_some()
             || client.closing != Closing::No
             || client.has_heard
         {
@@ -96,7 +96,7 @@ impl Worker {
             self.end_after_replies(place);
         } else if self.is_over_input_limit(place) {
             self.sent_too_much(place);
-        } else if client.readable && client.gate == Gate::Open && client.closing == Closing::No
+        } else if client.readable && client.gate.takes_some() && client.closing == Closing::No
             || self.keeps_reading(place)
         {
             self.mark_ready(place);
@@ -140,7 +140,7 @@ impl Worker {
         let mut taken = 0;
         loop {
             let client = &mut self.clients[place];
-            if client.gate != Gate::Open || client.closing != Closing::No {
+            if !client.gate.takes_some() || client.closing != Closing::No {
                 break;
             }
             if client.executing.is_some() {
@@ -233,6 +233,10 @@ impl Worker {
         };
         let row = shared.table.row(found);
         let client = &mut self.clients[place];
+        if client.gate == Gate::Subscribing && !row.may_follow_subscribe() {
+            client.gate = Gate::Drain;
+            return Taken::NotYet;
+        }
         client.last_command = found; // before it runs: CLIENT INFO shows itself
         if (!row.takes(args.len()) || !client.authenticated || !row.protection.is_empty())
             && let Some(why) = self.early_refusal(place, row, args.len())

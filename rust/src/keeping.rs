@@ -32,7 +32,7 @@ impl Worker {
         }
         let settings = &self.shared.settings;
         match client.gate {
-            Gate::Open | Gate::Upload => false,
+            Gate::Open | Gate::Subscribing | Gate::Upload => false,
             Gate::Pause => true,
             Gate::Coordinator => self.shared.table.row(client.last_command).blocks,
             _ => {
@@ -107,7 +107,7 @@ impl Worker {
             _ => 0,
         };
         let coming = client.rx.len() - cut;
-        client.gate == Gate::Open && coming + queued > self.shared.settings.input_limit()
+        client.gate.takes_some() && coming + queued > self.shared.settings.input_limit()
     }
 
     /// More of one client would have to be kept than `client-query-buffer-limit`.

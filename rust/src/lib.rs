@@ -26,6 +26,7 @@ pub mod command;
 pub mod commit;
 mod commit_ends;
 mod commits;
+pub mod confirmations;
 mod count;
 mod deliver;
 pub mod denials;

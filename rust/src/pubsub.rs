@@ -1,12 +1,11 @@
 //! SUBSCRIBE, PUBLISH, PUBSUB and their kin, and messages on their way to a worker's clients.
 
-use crate::client::{Gate, Owed};
+use crate::client::Gate;
 use crate::ending::Closing;
 use crate::forward::{Taken, printable};
 use crate::number::push_u64;
-use crate::reply::push_error;
 use crate::request::{Args, push_array, push_bulk};
-use crate::shared::{ClientKey, ToCoordinator};
+use crate::shared::ToCoordinator;
 use crate::subscriptions::{KINDS, Kind, Message, Name};
 use crate::tracking::runs_script;
 use crate::worker::Worker;
@@ -57,7 +56,8 @@ impl Verb {
 pub(crate) type Refused = (Kind, Vec<Vec<u8>>);
 
 /// An instance that runs a script for long takes no subscriptions.
-const BUSY: &str = "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+pub(crate) const BUSY: &str =
+    "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
 
 impl Worker {
     /// Runs a command about subscriptions.
@@ -69,7 +69,8 @@ impl Worker {
         }
         let is_ordered =
             matches!(verb, Verb::Subscribe(_) | Verb::Unsubscribe(_) | Verb::Publish(_));
-        if is_ordered && self.must_drain(place) {
+        let is_behind_others = self.clients[place].gate == Gate::Subscribing; // and may be: see there
+        if is_ordered && !is_behind_others && self.must_drain(place) {
             return Taken::NotYet;
         }
         match verb {
@@ -147,53 +148,12 @@ impl Worker {
             shared.registry.join(kind, &fresh, self.index, &shared.doors, &shared.coordinator);
         self.deliver_messages(messages); // to those who were subscribed before
         let confirmation = self.enter(place, kind, &names);
-        let client = &mut self.clients[place];
-        if are_upstream {
-            client.out.extend_from_slice(&confirmation);
-            self.mark_dirty(place);
-            return;
+        if are_upstream && self.clients[place].session.confirmations.is_empty() {
+            return self.confirm(place, confirmation);
         }
-        client.session.confirmation = confirmation;
-        client.owe(Owed::Waiting(client.last_row()));
-        client.gate = Gate::Coordinator;
-        let names = fresh.iter().map(|name| name.to_vec()).collect();
-        shared.coordinator.post(ToCoordinator::Subscribe { key: self.key(place), kind, names });
-    }
-
-    /// The instances are subscribed: now the client is told. Or a script runs too long at one: then it is
-    /// told so, and subscribed to none of the names that were asked for.
-    pub(crate) fn confirm_late(&mut self, key: ClientKey, ticket: u64, refused: Option<Refused>) {
-        let place = key.place;
-        let is_here = self.clients.get(place).is_some_and(|client| {
-            client.generation == key.generation && client.closing != Closing::Now
-        });
-        if is_here && matches!(self.clients[place].owed.front(), Some(Owed::Waiting(_))) {
-            let mut reply = std::mem::take(&mut self.clients[place].session.confirmation);
-            if let Some((kind, names)) = refused {
-                self.take_back(place, kind, &names);
-                reply.clear();
-                push_error(&mut reply, BUSY.as_bytes());
-            }
-            self.count_answered(place, &reply);
-            let client = &mut self.clients[place];
-            client.out.extend_from_slice(&reply);
-            client.pop_front();
-            self.open_gate(place);
-            self.mark_dirty(place);
-        }
-        // Also for one who is gone: the coordinator waits for this to count again.
-        self.shared.coordinator.post(ToCoordinator::Subscribed(ticket));
-    }
-
-    /// Ends subscriptions that nobody was told of.
-    fn take_back(&mut self, place: usize, kind: Kind, names: &[Vec<u8>]) {
-        let names: Vec<Name> = names.iter().map(|name| Name::from(&name[..])).collect();
-        self.count_out(kind, &names);
-        for name in &names {
-            self.leave(place, kind, name);
-        }
-        self.clients[place].forget_pushes(kind, &names);
-        self.forget_subscriber(place);
+        let sequence = self.confirm_later(place, confirmation);
+        let (key, names) = (self.key(place), fresh.iter().map(|name| name.to_vec()).collect());
+        shared.coordinator.post(ToCoordinator::Subscribe { key, sequence, kind, names });
     }
 
     /// The names that a client is not subscribed to, each once.
@@ -239,10 +199,11 @@ impl Worker {
             let known = self.clients[place].subscriptions.as_ref();
             known.map_or_else(Vec::new, |known| known.in_order(kind))
         };
+        let mut confirmation = Vec::new();
         if names.is_empty() {
-            let client = &mut self.clients[place];
-            let left = client.subscriptions.as_ref().map_or(0, |known| known.shown(kind));
-            push_confirmation(&mut client.out, resp3, unsubscribed(kind), None, left);
+            let known = self.clients[place].subscriptions.as_ref();
+            let left = known.map_or(0, |known| known.shown(kind));
+            push_confirmation(&mut confirmation, resp3, unsubscribed(kind), None, left);
         }
         let known = self.clients[place].subscriptions.as_deref();
         let is_known = |name: &&Name| known.is_some_and(|known| known.has(kind, name));
@@ -252,16 +213,16 @@ impl Worker {
         self.count_out(kind, &leaving);
         for name in names {
             self.leave(place, kind, &name);
-            let client = &mut self.clients[place];
-            let left = client.subscriptions.as_ref().map_or(0, |known| known.shown(kind));
-            push_confirmation(&mut client.out, resp3, unsubscribed(kind), Some(&name), left);
+            let known = self.clients[place].subscriptions.as_ref();
+            let left = known.map_or(0, |known| known.shown(kind));
+            push_confirmation(&mut confirmation, resp3, unsubscribed(kind), Some(&name), left);
         }
         self.forget_subscriber(place);
-        self.mark_dirty(place);
+        self.confirm(place, confirmation);
     }
 
     /// Counts a client out; what was posted before reaches those who were subscribed then.
-    fn count_out(&mut self, kind: Kind, names: &[Name]) {
+    pub(crate) fn count_out(&mut self, kind: Kind, names: &[Name]) {
         let shared = self.shared.clone();
         let registry = &shared.registry;
         let messages = registry.leave(kind, names, self.index, &shared.doors, &shared.coordinator);
@@ -269,14 +230,14 @@ impl Worker {
     }
 
     /// Takes a client, which the registry has counted out, from the audience.
-    fn leave(&mut self, place: usize, kind: Kind, name: &Name) {
+    pub(crate) fn leave(&mut self, place: usize, kind: Kind, name: &Name) {
         let known = self.clients[place].subscriptions.as_deref_mut();
         if known.is_some_and(|known| known.remove(kind, name)) {
             self.audience.remove(kind, name, place);
         }
     }
 
-    fn forget_subscriber(&mut self, place: usize) {
+    pub(crate) fn forget_subscriber(&mut self, place: usize) {
         let client = &mut self.clients[place];
         if client.subscriptions.as_ref().is_some_and(|known| known.is_empty()) {
             client.subscriptions = None;
@@ -319,7 +280,7 @@ impl Worker {
                     client.out = self.pool.pop().unwrap_or_default();
                 }
                 let first = if self.lanes.state(client.lane_set).resp3 { b'>' } else { b'*' };
-                let is_told_first = !client.session.confirmation.is_empty()
+                let is_told_first = !client.session.confirmations.is_empty()
                     || self.shared.pushes_follow_replies && runs_script(client, &self.shared.table);
                 if is_told_first {
                     let of = Some((message.kind, message.name.clone()));

@@ -233,6 +233,8 @@ pub enum Mail {
     Subscribe {
         /// Who asked.
         key: ClientKey,
+        /// Which of its replies waits.
+        sequence: u32,
         /// The coordinator's own number.
         ticket: u64,
         /// The names that it is not subscribed to, because a script runs too long.
@@ -346,6 +348,8 @@ pub enum ToCoordinator {
     Subscribe {
         /// Who asked.
         key: ClientKey,
+        /// Which of its replies waits.
+        sequence: u32,
         /// What the names are.
         kind: Kind,
         /// As the client gave them.

@@ -181,10 +181,10 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
             let (commands, errors) = (commands.collect(), report.errors);
             Py::new(py, Tally { request, commands, errors })?.into_any()
         }
-        ToCoordinator::Subscribe { key, kind, names } => {
+        ToCoordinator::Subscribe { key, sequence, kind, names } => {
             let (worker, place, generation) = (key.worker, key.place, key.generation);
             let kind = kind as usize;
-            Py::new(py, Subscribe { worker, place, generation, kind, names })?.into_any()
+            Py::new(py, Subscribe { worker, place, generation, sequence, kind, names })?.into_any()
         }
         ToCoordinator::Subscribed(ticket) => Py::new(py, Subscribed { ticket })?.into_any(),
         ToCoordinator::Interest { kind, names, is_wanted } => {

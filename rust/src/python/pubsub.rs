@@ -14,6 +14,7 @@ pub(super) struct Subscribe {
     pub worker: usize,
     pub place: usize,
     pub generation: u32,
+    pub sequence: u32,
     pub kind: usize,
     pub names: Vec<Vec<u8>>,
 }
@@ -22,12 +23,12 @@ impl Subscribe {
     pub(super) fn answer(&self, shared: &Shared, ticket: u64, is_refused: bool) {
         let (worker, place, generation) = (self.worker, self.place, self.generation);
         let key = ClientKey { worker, place, generation };
-        let (kind, names) = (KINDS[self.kind], &self.names);
+        let (sequence, kind, names) = (self.sequence, KINDS[self.kind], &self.names);
         if !is_refused {
             shared.are_upstream(kind, names);
         }
         let refused = is_refused.then(|| (kind, names.clone()));
-        shared.doors[worker].mailbox.post(Mail::Subscribe { key, ticket, refused });
+        shared.doors[worker].mailbox.post(Mail::Subscribe { key, sequence, ticket, refused });
     }
 }
 
