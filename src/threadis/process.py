@@ -192,6 +192,14 @@ def activity(pid: int) -> Activity:
     return Activity(fields[0], int(fields[11]) + int(fields[12]))
 
 
+def cpu_seconds(pid: int) -> float:
+    """How long the main thread of a process has run so far; 0 if that is not known."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def bytes_written(pid: int) -> int:
     """How many bytes a process has written so far, to files and sockets; 0 if that is secret."""
     with contextlib.suppress(OSError):

@@ -138,7 +138,7 @@ class Coordinator:
         self.clients.join(self._blocking, self._pause, self._transactions.watches)
         whole = Whole(start, links, self.locks, self._tracking, self._commits)
         self._tallies = Tallies(core, len(start.workers))
-        information = Information(
+        self._information = information = Information(
             start,
             core,
             links,
@@ -333,6 +333,7 @@ class Coordinator:
         who may come.
         """
         self._tasks.start(self._tightness.watch(), "the watch over memory")
+        self._tasks.start(self._information.watch(), "the watch over instances")
         for index in self._links.everyone():
             self.instance_changed(self._links.instance(index))
         with contextlib.suppress(TimeoutError):

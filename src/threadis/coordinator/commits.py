@@ -342,9 +342,9 @@ class Commits:
 
     async def _forget_after_a_while(self, first: int, seconds: float = FORGET_AFTER) -> None:
         await asyncio.sleep(seconds)
-        await self._forget_done(first)
+        await self.forget_done(first)
 
-    async def _forget_done(self, first: int) -> None:
+    async def forget_done(self, first: int) -> None:
         """Delete all that can be deleted; what an instance does not delete now, a while later."""
         while True:
             names = self._done.pop(first, [])
@@ -373,7 +373,7 @@ class Commits:
 
     async def tidy(self) -> None:
         """Delete what can be deleted at once: who counts changes from now on sees none of ours."""
-        jobs = [self._forget_done(first) for first in self._links.everyone()]
+        jobs = [self.forget_done(first) for first in self._links.everyone()]
         await asyncio.gather(*jobs, return_exceptions=True)
 
     def _spawn(self, job: Coroutine[None, None, None]) -> None:

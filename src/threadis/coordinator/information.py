@@ -18,9 +18,9 @@ from threadis.coordinator.own_changes import OwnChanges
 from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.pubsub import Pubsub
-from threadis.coordinator.surveys import PATIENCE, WHOLE, Surveys, only
+from threadis.coordinator.surveys import WHOLE, Surveys, only
 from threadis.coordinator.tallies import Tallies, Tally
-from threadis.coordinator.tasks import Tasks
+from threadis.coordinator.tasks import insist
 from threadis.coordinator.tracking import Tracking
 from threadis.coordinator.users import Users
 
@@ -60,9 +60,8 @@ class Information:
         self._pause = pause
         self._library = library
         self._tallies = tallies
-        self._surveys = Surveys(links)
-        self._own_changes = OwnChanges(links, commits.own_changes)
-        self._tasks = Tasks()
+        self._surveys = Surveys(links, commits.forget_done, commits.own_changes)
+        self._own_changes = OwnChanges(links)
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
 
@@ -73,11 +72,10 @@ class Information:
         is_whole = not wanted or any(word in WHOLE for word in wanted)
         is_ours = is_whole or OURS.encode() in wanted
         sections = [*asked, *NEEDED] if is_ours and not is_whole else asked
-        if asked or not wanted:
-            await self._tidy()
-        counts = self._own_changes.counts()
-        answers, tally = await asyncio.gather(self._surveys.ask(sections), self._tallies.read())
-        answers = self._own_changes.leave_out(answers, counts)
+        # Our records are deleted first, so that they are not counted.
+        asking = self._surveys.ask(sections, tidies=bool(asked or not wanted))
+        answers, tally = await asyncio.gather(asking, self._tallies.read())
+        answers = self._own_changes.leave_out(answers, self._surveys.changes())
         text = ""
         if asked or not wanted:
             if not answers:
@@ -92,10 +90,9 @@ class Information:
             text += ("\r\n" if text else "") + self._own_section(answers)
         return resp.text(text.encode(), command.info.resp)
 
-    async def _tidy(self) -> None:
-        """Delete our records, so that they are not counted; no instance is waited for long."""
-        tidying = self._tasks.start(self._commits.tidy(), "tidying up for INFO")
-        await asyncio.wait([tidying], timeout=PATIENCE)
+    async def watch(self) -> None:
+        """Keep what instances say of themselves, for as long as we serve."""
+        await insist(self._surveys.watch, "what instances say of themselves")
 
     async def reset(self, command: _core.Command) -> bytes:
         """CONFIG RESETSTAT: the instances' counters and ours."""

@@ -4,7 +4,7 @@ A server counts them with those of its clients. A save begins anew, at a moment 
 us: what was ours before the first look behind it is left in, so no change of a client is left out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,16 +27,14 @@ class Since:
 class OwnChanges:
     """Leaves them out."""
 
-    def __init__(self, links: Links, count: Callable[[int], int]) -> None:
-        self._links, self._count = links, count
+    def __init__(self, links: Links) -> None:
+        self._links = links
         self._since: dict[int, Since] = {}
 
-    def counts(self) -> list[int]:
-        """How many there were up to now; to be asked before the instances are."""
-        return [self._count(index) for index in self._links.everyone()]
-
-    def leave_out(self, answers: Mapping[int, Sections], counts: list[int]) -> dict[int, Sections]:
-        """What the instances say, without them."""
+    def leave_out(
+        self, answers: Mapping[int, Sections], counts: Mapping[int, int]
+    ) -> dict[int, Sections]:
+        """What the instances say, without them: how many there were before each was asked."""
         return {index: self._without(index, said, counts[index]) for index, said in answers.items()}
 
     def _without(self, index: int, said: Sections, count: int) -> Sections:
