@@ -55,6 +55,7 @@ FEW = 64  # keys whose guard compares names quickly
 MOST_PATTERNS = 10_000  # keys that a guard can be told of at all
 LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four times as long
 KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to read them
+BYTE_SECONDS = 1e-7  # the same of one byte: a big value is packed and read several times
 RANDOM_KEY = b"randomkey"
 SELECT = b"select"
 
@@ -224,7 +225,8 @@ class OnCopies:
         index = self._execution.home(call.db, keys)
         is_exact = len(keys) <= MOST_PATTERNS and all(map(is_plain, keys))
         looks = trial.looks or not is_exact or len(keys) > FEW
-        if looks and sum(len(copy.dump) for copy in copies.values()) > LOOK_LIMIT:
+        size = sum(len(copy.dump) for copy in copies.values())
+        if looks and size > LOOK_LIMIT:
             look_needed = any(TELLS in one.body or looks_at_others(one) for one in calls)
             if not is_exact or look_needed:
                 raise RefusedError(NO_LOOK)
@@ -249,7 +251,8 @@ class OnCopies:
             ]
             left = iter(scripts)
             block = [next(left).fence if isinstance(one, Call) else one for one in pieces]
-            async with self._busy.watch(index, len(keys) * KEY_SECONDS) as was_killed:
+            around = len(keys) * KEY_SECONDS + size * BYTE_SECONDS
+            async with self._busy.watch(index, around) as was_killed:
                 try:
                     outcome = await borrowing.evaluate_on(
                         link, block, copies, keys if writes else [], sweeps=looks
