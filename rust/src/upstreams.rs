@@ -317,11 +317,16 @@ impl Shared {
 }
 
 impl Worker {
-    /// While somebody listens to keyspace events: before replies leave, what was told of their commands
-    /// is posted.
+    /// While somebody tracks, or listens to keyspace events: before replies leave, what was told of their
+    /// commands is posted.
     pub(crate) fn hear_events(&mut self) {
         let by_coordinator = std::mem::take(&mut self.coordinator_answered);
-        if !self.shared.tells_events() || (self.filled.is_empty() && !by_coordinator) {
+        if self.filled.is_empty() && !by_coordinator {
+            return;
+        }
+        // An instance tells which keys have changed before it answers: no need to ask for it.
+        self.shared.hear();
+        if !self.shared.tells_events() {
             return;
         }
         for instance in 0..self.shared.instances {

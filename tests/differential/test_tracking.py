@@ -4,9 +4,11 @@ from functools import partial
 
 import pytest
 
+from differential.conftest import INSTANCES
 from differential.pair import Both, Pair
 from differential.test_keyspace import spread
 from differential.wire import Connection, Reply, pack
+from raw import owner
 from waiting import until
 
 KEYS = [f"key:{number}" for number in range(8)]  # on all instances
@@ -212,6 +214,19 @@ def test_what_has_changed_is_told_before_the_next_reply(pair: Pair) -> None:
                 side.send(Both.packed("PING"))
             invalid(reader, "key")
             assert told(reader).raw == b"+PONG\r\n"
+
+
+@pytest.mark.parametrize("options", [(), ("BCAST",)])
+def test_changes_are_told_in_their_order(pair: Pair, options: tuple[str, ...]) -> None:
+    """Whichever instances have the keys: the last first."""
+    keys = sorted(KEYS, key=lambda key: owner(key.encode(), INSTANCES), reverse=True)
+    with pair.both(3) as reader, pair.both() as writer:
+        reader.same("CLIENT", "TRACKING", "ON", *options)
+        for _ in range(200):
+            reader.same("MGET", *keys)
+            for key in keys:
+                writer.same("INCR", key)
+            invalid(reader, *keys)
 
 
 OWN = [
