@@ -14,6 +14,7 @@
 
 use crate::lane::Expect;
 use crate::lock::Fingerprint;
+use crate::logged::Begun;
 use crate::merge::{Merge, Merging};
 use crate::number::push_u64;
 use crate::ours::Record;
@@ -37,7 +38,7 @@ pub(crate) struct Write {
     /// Of a transaction the rows of its commands.
     pub(crate) rows: Option<Vec<u32>>,
     /// The client's command, or the commands of its transaction: for the coordinator, if need be.
-    pub(crate) raw: Vec<u8>,
+    pub(crate) begun: Begun,
     replies: Vec<Reply>,
 }
 
@@ -177,14 +178,15 @@ impl Commit {
     }
 
     /// Begins a client's write; what is added from here on is of it.
-    pub(crate) fn begin(&mut self, expect: Expect) {
-        self.writes.push(Write { expect, rows: None, raw: Vec::new(), replies: Vec::new() });
+    pub(crate) fn begin(&mut self, expect: Expect, at: u64) {
+        let begun = Begun { raw: Vec::new(), at };
+        self.writes.push(Write { expect, rows: None, begun, replies: Vec::new() });
     }
 
     /// Ends it: what the client has sent, and of a transaction the rows.
     pub(crate) fn end(&mut self, raw: Vec<u8>, rows: Option<Vec<u32>>) {
         if let Some(write) = self.writes.last_mut() {
-            (write.raw, write.rows) = (raw, rows);
+            (write.begun.raw, write.rows) = (raw, rows);
         }
     }
 
@@ -313,8 +315,12 @@ impl Commit {
         has_run
     }
 
-    /// Calls `answer` with each write and its reply, or the instance that failed it.
-    pub(crate) fn answers(&self, mut answer: impl FnMut(&Write, Result<&mut Vec<u8>, usize>)) {
+    /// Calls `answer` with each write, its reply, or the instance that failed it, and where in the
+    /// reply that of each command ends.
+    pub(crate) fn answers(
+        &self,
+        mut answer: impl FnMut(&Write, Result<&mut Vec<u8>, usize>, &[usize]),
+    ) {
         let elements = |part: &Part| aggregate(&part.reply).map_or(0, |(_, _, rest)| rest.len());
         let mut rests: Vec<&[u8]> = self
             .parts
@@ -331,9 +337,10 @@ impl Commit {
             }
             element
         };
-        let mut out = Vec::new();
+        let (mut out, mut ends) = (Vec::new(), Vec::new());
         for write in &self.writes {
             out.clear();
+            ends.clear();
             if let Some(rows) = &write.rows {
                 push_array(&mut out, rows.len());
             }
@@ -348,10 +355,11 @@ impl Commit {
                         }
                     }
                 }
+                ends.push(out.len());
             }
             let mut steps = write.replies.iter().flat_map(Reply::steps);
             let failed = steps.find(|step| self.parts[step.instance].has_failed);
-            answer(write, failed.map_or(Ok(&mut out), |step| Err(step.instance)));
+            answer(write, failed.map_or(Ok(&mut out), |step| Err(step.instance)), &ends);
         }
     }
 }

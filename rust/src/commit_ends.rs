@@ -4,6 +4,7 @@ use crate::commit::{Commit, Stage, Unsettled, Write};
 use crate::count::count_down;
 use crate::instance;
 use crate::lane::{self, Expect};
+use crate::logged::Begun;
 use crate::multi::{Queued, words};
 use crate::reply::error;
 use crate::shared::{Mail, ToCoordinator};
@@ -39,8 +40,11 @@ impl Worker {
     /// Everything has run, or will once an instance is back.
     pub(crate) fn conclude_commit(&mut self, key: usize) {
         let commit = self.end_commit(key);
-        commit.answers(|write, reply| match reply {
-            Ok(reply) => self.answer_write(write, reply),
+        commit.answers(|write, reply, ends| match reply {
+            Ok(reply) => {
+                self.log_write(write, ends);
+                self.answer_write(write, reply);
+            }
             Err(instance) => {
                 self.answer_write(write, &mut error(&instance::incomplete(instance)));
             }
@@ -67,7 +71,7 @@ impl Worker {
         self.drop_lock(commit.token, commit.stage != Stage::Locking);
         // What a client has sent behind its first write is taken anew, once that is answered.
         let mut behind: Vec<(Expect, usize, Vec<u8>)> = Vec::new();
-        for Write { expect, rows, raw, .. } in commit.writes {
+        for Write { expect, rows, begun: Begun { raw, .. }, .. } in commit.writes {
             let client = (expect.client, expect.generation);
             if let Some((first, count, more)) = behind.last_mut()
                 && (first.client, first.generation) == client

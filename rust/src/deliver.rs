@@ -84,6 +84,7 @@ impl Worker {
         if is_front && client.out.capacity() == 0 {
             client.out = self.pool.pop().unwrap_or_default();
         }
+        let mut whole = None;
         let reply = self.lanes.received(lane, start, length);
         match client.owed_at(expect.sequence) {
             Some(owed @ (Owed::Waiting(_) | Owed::Streaming)) if is_front => {
@@ -144,6 +145,8 @@ impl Worker {
                     if is_error(&self.merged) {
                         self.tally.failed(*row as usize, &self.merged);
                     }
+                    let has_run = !is_error(&self.merged) || !self.tally.was_rejection();
+                    whole = merging.begun.take().filter(|_| has_run).zip(Some(self.merged.len()));
                     client.held -= before;
                     client.put_from(expect.sequence, &mut self.merged);
                     self.merged.clear();
@@ -165,6 +168,9 @@ impl Worker {
         }
         if client.gate == Gate::Drain && client.owed.is_empty() {
             self.open_gate(place);
+        }
+        if let Some((begun, length)) = whole {
+            self.log_whole(place, &begun, length);
         }
     }
 

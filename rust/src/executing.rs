@@ -10,7 +10,6 @@ use crate::request::{Args, push_array, push_command};
 use crate::shared::{ClientKey, Shared, ToCoordinator};
 use crate::worker::Worker;
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// The reply of each command of a transaction, if it has run already; fewer, if no more have.
 pub type Known = Vec<Option<Vec<u8>>>;
@@ -24,6 +23,10 @@ pub struct Executing {
     pub token: u64,
     /// The replies to those of them that have run.
     known: VecDeque<Option<Vec<u8>>>,
+    /// Microseconds that each of these took.
+    pub(crate) took: u64,
+    /// Bytes of EXEC's reply, up to here: so servers measure the replies in it.
+    pub(crate) replied: usize,
 }
 
 impl Worker {
@@ -32,7 +35,7 @@ impl Worker {
         &mut self,
         key: ClientKey,
         commands: &[Vec<Vec<u8>>],
-        known: Known,
+        (known, took): (Known, u64),
         token: u64,
         caching: bool,
     ) {
@@ -47,10 +50,11 @@ impl Worker {
         self.count_answered(key.place, b"");
         let client = &mut self.clients[key.place];
         // From here on nothing is pushed: it would come into the middle of EXEC's reply.
-        let executing = Executing { left: commands.len(), token, known: known.into() };
-        client.executing = Some(Box::new(executing));
         let mut header = Vec::new();
         push_array(&mut header, commands.len());
+        let (left, replied) = (commands.len(), header.len());
+        let executing = Executing { left, token, known: known.into(), took, replied };
+        client.executing = Some(Box::new(executing));
         client.hold(client.front, header);
         client.settle(&self.lanes.received);
         let mut rx = Vec::new();
@@ -92,9 +96,7 @@ impl Worker {
             if self.is_monitored() {
                 self.show(place, shared.table.row(found), args);
             }
-            if shared.settings.log_all.load(Relaxed) {
-                self.log(place, args);
-            }
+            self.log_run(place, (shared.table.row(found), args), reply.len());
         }
         self.answer(place, reply);
         Taken::Yes

@@ -61,10 +61,10 @@ impl Worker {
             return Taken::NotYet;
         }
         let first = goes_on.unwrap_or(usize::from(first));
-        let expect = self.owe_commit(place);
+        let (expect, now) = (self.owe_commit(place), self.now);
         let shared = Arc::clone(&self.shared);
         let commit = self.forming(first, false);
-        commit.begin(expect);
+        commit.begin(expect, now);
         for (at, owner) in whole.keys() {
             commit.add_key(&shared, owner, (db, args.get(at), row.writes));
         }
@@ -196,9 +196,9 @@ impl Worker {
         else {
             return Err(multi);
         };
-        let expect = self.owe_commit(place);
+        let (expect, now) = (self.owe_commit(place), self.now);
         let commit = self.forming(usize::from(first), resp3);
-        commit.begin(expect);
+        commit.begin(expect, now);
         for ((_, key, writes), &owner) in multi.keys.iter().zip(&owners) {
             commit.add_key(&shared, usize::from(owner), (db, key, *writes));
         }

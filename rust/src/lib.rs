@@ -55,6 +55,7 @@ pub mod load;
 pub mod lock;
 pub mod lock_table;
 pub mod locks;
+mod logged;
 mod look;
 mod looks;
 pub mod mailbox;

@@ -42,7 +42,7 @@ impl Worker {
         let is_late = |&instance: &usize| self.commits.is_late(instance, self.now);
         if keys.len() > KEYS_MOST || self.looks.len() >= LOOKS_MOST || instances.iter().any(is_late)
         {
-            return self.leave_waiting(expect, &attempt.command);
+            return self.leave_waiting(expect, &attempt.begun.raw);
         }
         let order = (0..keys.len()).collect();
         let wish = Wish { expect, attempt, order, tried: 0, has_ended: false };
@@ -82,7 +82,7 @@ impl Worker {
     fn keys_of(&self, db: u32, attempt: &Attempt) -> Vec<Key> {
         let (row, placement) =
             (self.shared.table.row(attempt.row as usize), &self.shared.placement);
-        let keys = with_args(&attempt.command, |args| {
+        let keys = with_args(&attempt.begun.raw, |args| {
             let names = keys::all(&row.keys, args).map(|at| args.get(at).to_vec());
             let key = |name: Vec<u8>| {
                 let instance = usize::from(placement.instance(db, &name));
@@ -114,8 +114,9 @@ impl Worker {
             let (lane, look) = (self.lanes.get_mut(place)?, &self.looks.running[key]);
             let begin = lane.out.len();
             // Not EXISTS: that counts as a hit or a miss, and events tell of it. A key that has just
-            // expired may seem to be there; then nothing is taken from it.
-            let question = [&b"MEMORY"[..], b"USAGE", &look.keys[number].name, b"SAMPLES", b"1"];
+            // expired may seem to be there; then nothing is taken from it. So spelt, SLOWLOG knows
+            // that it is ours.
+            let question = [&b"MEMORY"[..], b"Usage", &look.keys[number].name, b"SAMPLES", b"1"];
             push_command(&mut lane.out, question.into_iter());
             lane.ask((key, look.token), Asked::IsThere(number), lane.out.len() - begin);
             self.counters.lane_commands += 1;
@@ -156,7 +157,7 @@ impl Worker {
         let row = self.shared.table.row(wish.attempt.row as usize);
         let begin = lane.out.len();
         lane.out.extend_from_slice(MULTI);
-        with_args(&wish.attempt.command, |args| {
+        with_args(&wish.attempt.begun.raw, |args| {
             let mut owners = Vec::new();
             if let Some(whole) = Whole::new(row, args, look.db, &self.shared, &mut owners) {
                 whole.push_some(at, 1, &mut lane.out);
@@ -240,12 +241,29 @@ impl Worker {
         if let Some(mut found) = found {
             let expect = wish.expect;
             self.counters.unwaited += 1;
+            self.log_wish(key, number, found.len());
             self.answer_owed(expect, &mut found);
             self.end_wish(key, number);
         } else if wish.attempt.is_refused || self.take_next(key, number).is_none() {
             self.leave_wish(key, number);
         }
         self.end_look_if_done(key);
+    }
+
+    /// The instance of the key that had something has seen the command with this key alone.
+    fn log_wish(&self, key: usize, number: usize, reply: usize) {
+        let look = &self.looks.running[key];
+        let wish = &look.wishes[number];
+        let at = wish.tried - 1;
+        let (db, instance) = (look.db, look.keys[wish.order[at]].instance);
+        let Some(place) = self.place_of(wish.expect) else { return };
+        self.log_seen(place, &wish.attempt.begun, reply, |worker, row, args| {
+            let (mut owners, mut part) = (Vec::new(), Vec::new());
+            if let Some(whole) = Whole::new(row, args, db, &worker.shared, &mut owners) {
+                whole.push_some(at, 1, &mut part);
+            }
+            Self::seen(instance, &part)
+        });
     }
 
     /// A lane is out of service: what was asked there will not be answered.
@@ -278,7 +296,7 @@ impl Worker {
     /// The coordinator runs a wish, and lets it wait if need be.
     fn leave_wish(&mut self, key: usize, number: usize) {
         let wish = &mut self.looks.running[key].wishes[number];
-        let (expect, command) = (wish.expect, std::mem::take(&mut wish.attempt.command));
+        let (expect, command) = (wish.expect, std::mem::take(&mut wish.attempt.begun.raw));
         self.leave_waiting(expect, &command);
         self.end_wish(key, number);
     }

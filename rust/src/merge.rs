@@ -1,6 +1,7 @@
 //! Many replies → one: what the `response_policy` tips of the command table mean.
 
 use crate::count::count_down;
+use crate::logged::Begun;
 use crate::number::push_i64;
 use crate::reply::{aggregate, integer, is_error, split_first};
 use crate::request::push_array;
@@ -46,13 +47,15 @@ pub struct Merging {
     parts: Vec<Range<usize>>,
     /// For `Keyed`: the instance of each key, in the client's order.
     order: Vec<u16>,
+    /// What its client has sent, for the logs.
+    pub(crate) begun: Option<Begun>,
 }
 
 impl Merging {
     /// Waits for `missing` parts out of `instances`.
     #[must_use]
     pub fn new(merge: Merge, instances: usize, missing: usize, order: Vec<u16>) -> Self {
-        Self { merge, missing, bytes: Vec::new(), parts: vec![0..0; instances], order }
+        Self { merge, missing, bytes: Vec::new(), parts: vec![0..0; instances], order, begun: None }
     }
 
     /// Takes the reply of an instance; if it was the last, appends the whole reply to `out`, and

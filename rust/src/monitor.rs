@@ -6,19 +6,17 @@
 //! ```
 //! Lines leave before the lanes are written, so no reply overtakes the line about its command.
 
-use crate::client::Gate;
 use crate::command::{Route, Row, Verb};
 use crate::ending::Closing;
 use crate::request::{Args, Cut, Limits, Request};
 use crate::shared::{Mail, ToCoordinator};
-use crate::slow_log::{Entry, shortened};
 use crate::worker::Worker;
 use rustix::time::{ClockId, clock_gettime};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-const REDACTED: &[u8] = b"(redacted)";
+pub(crate) const REDACTED: &[u8] = b"(redacted)";
 
 /// A client's part in it.
 #[derive(Debug, Default)]
@@ -80,26 +78,6 @@ impl Worker {
             let db = self.lanes.state(self.clients[place].lane_set).db;
             put_database(&mut exec, db);
             self.lines.append(&mut exec);
-        }
-    }
-
-    /// Tells SLOWLOG, which wants everything, of a command that was answered here.
-    #[cold]
-    pub(crate) fn log(&self, place: usize, args: Args) {
-        let shared = &self.shared;
-        let row = shared.table.row(self.clients[place].last_command);
-        if !row.is_logged || self.clients[place].gate == Gate::Coordinator {
-            return;
-        }
-        let secret = secrets(row, args);
-        let session = &self.clients[place].session;
-        let is_first = shared.slow_log.add(Entry {
-            address: session.peer.address.clone(),
-            name: session.name.clone(),
-            args: shortened(args, REDACTED, |at| secret.contains(&at)),
-        });
-        if is_first {
-            shared.coordinator.post(ToCoordinator::Logged);
         }
     }
 
@@ -190,7 +168,7 @@ fn put_database(line: &mut Vec<u8>, db: u32) {
 }
 
 /// Which arguments nobody may see.
-fn secrets(row: &Row, args: Args) -> Vec<usize> {
+pub(crate) fn secrets(row: &Row, args: Args) -> Vec<usize> {
     if row.route == Route::Session(Verb::Auth) {
         return (1..args.len()).collect();
     }

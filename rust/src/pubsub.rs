@@ -10,7 +10,6 @@ use crate::subscriptions::{KINDS, Kind, Message, Name};
 use crate::tracking::runs_script;
 use crate::worker::Worker;
 use std::collections::HashSet;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// What a worker does about subscriptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +72,7 @@ impl Worker {
         if is_ordered && !is_behind_others && self.must_drain(place) {
             return Taken::NotYet;
         }
+        let before = self.answered_bytes(place);
         match verb {
             Verb::Subscribe(_) if self.shared.settings.busy().is_some() => {
                 self.refuse(place, BUSY);
@@ -107,9 +107,7 @@ impl Worker {
             }
             Verb::Patterns => self.answer_number(place, self.shared.registry.len(Kind::Pattern)),
         }
-        if self.shared.settings.log_all.load(Relaxed) {
-            self.log(place, args);
-        }
+        self.log(place, args, before);
         Taken::Yes
     }
 

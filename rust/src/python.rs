@@ -53,8 +53,8 @@ use facts::{
     slot, unique_name,
 };
 use letters::{
-    ClientList, Command, Heard, Left, Logged, Ran, SentTooMuch, Stopped, Tally, denied,
-    letter_to_python, note_denied,
+    ClientList, Command, Heard, Left, Logged, LoggedCommand, Ran, SentTooMuch, Stopped, Tally,
+    denied, letter_to_python, logged, note_denied,
 };
 use lines::Lines;
 use long::{Packed, Pieces, copied};
@@ -90,9 +90,6 @@ struct Proxy {
     shared: Arc<Shared>,
     waiting: Mutex<Option<Waiting>>,
 }
-
-/// Address and name of the client, and the command.
-type LoggedCommand = (Vec<u8>, Vec<u8>, Vec<Vec<u8>>);
 
 /// What `start` needs, once.
 struct Waiting {
@@ -234,7 +231,13 @@ impl Proxy {
     }
 
     /// Answers EXEC: the worker runs, under a lock, what has no reply yet, then says `Ran`.
-    fn run_queued(&self, command: &Command, queued: Vec<Vec<Vec<u8>>>, known: Known, token: u64) {
+    fn run_queued(
+        &self,
+        command: &Command,
+        queued: Vec<Vec<Vec<u8>>>,
+        known: (Known, u64),
+        token: u64,
+    ) {
         let (key, caching) = (command.key(), command.info.get().is_caching);
         if let Some(door) = self.shared.doors.get(key.worker) {
             door.mailbox.post(Mail::Run(key, queued, known, token, caching));
@@ -280,11 +283,10 @@ impl Proxy {
         Ok(())
     }
 
-    /// What workers have answered by themselves while SLOWLOG wants everything: address and name
-    /// of the client, and the command.
+    /// What workers tell the logs: address and name of the client, the command, when it ended, how
+    /// long it took at most, bytes of request and reply, its parts.
     fn take_logged(&self) -> Vec<LoggedCommand> {
-        let entries = self.shared.slow_log.take().into_iter();
-        entries.map(|entry| (entry.address.into_bytes(), entry.name, entry.args)).collect()
+        self.shared.slow_log.take().into_iter().map(logged).collect()
     }
 
     /// How many of these were dropped because too many waited.

@@ -5,6 +5,7 @@ use crate::client_info::ClientInfo;
 use crate::command::{Route, Row};
 use crate::forward::Taken;
 use crate::instance::InstanceState;
+use crate::logged::Begun;
 use crate::merge::{Merge, Merging};
 use crate::multi::Queued;
 use crate::number::push_u64;
@@ -128,14 +129,15 @@ impl Worker {
             Err(taken) => return taken,
         };
         let merging = Merging::new(merge, lanes.len(), lanes.len(), Vec::new());
-        let sequence = self.owe_merging(place, merging);
+        let sequence = self.owe_merging(place, merging, args);
         for lane in lanes {
             self.append_part(place, lane, sequence, |out| push_args(out, args));
         }
         Taken::Yes
     }
 
-    pub(crate) fn owe_merging(&mut self, place: usize, merging: Merging) -> u32 {
+    pub(crate) fn owe_merging(&mut self, place: usize, mut merging: Merging, args: Args) -> u32 {
+        merging.begun = Some(Begun { raw: canonical(args), at: self.now });
         let client = &mut self.clients[place];
         client.owe(Owed::Merging(Box::new(merging), client.last_row()))
     }

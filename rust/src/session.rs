@@ -7,7 +7,6 @@ use crate::number::{parse_i64, push_u64};
 use crate::request::{Args, push_array, push_bulk};
 use crate::shared::ToCoordinator;
 use crate::worker::Worker;
-use std::sync::atomic::Ordering::Relaxed;
 
 const OK: &[u8] = b"+OK\r\n";
 const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
@@ -16,9 +15,10 @@ const NO_INT: &str = "ERR value is out of range, value must between -2147483648 
 impl Worker {
     /// Runs a command of the session.
     pub(crate) fn session(&mut self, place: usize, verb: Verb, args: Args) -> Taken {
+        let before = self.answered_bytes(place);
         let taken = self.answer_session(place, verb, args);
-        if taken == Taken::Yes && self.shared.settings.log_all.load(Relaxed) {
-            self.log(place, args);
+        if taken == Taken::Yes {
+            self.log(place, args, before);
         }
         taken
     }

@@ -42,6 +42,12 @@ pub struct Settings {
     pub tcp_keepalive: AtomicU64,
     /// SLOWLOG wants everything, also what workers answer.
     pub log_all: AtomicBool,
+    /// Microseconds from which on it wants a command; the highest number: none.
+    pub log_slow: AtomicU64,
+    /// Bytes of a request, and of a reply, from which on COMMANDLOG wants it.
+    pub log_requests: AtomicU64,
+    /// See `log_requests`.
+    pub log_replies: AtomicU64,
     /// Which keyspace events instances tell of.
     pub events: AtomicU8,
     /// What CLIENT PAUSE holds back; see `pause`.
@@ -62,13 +68,27 @@ impl Settings {
             "proto-max-bulk-len" => self.argument_limit.store(size, Relaxed),
             "newcomers-room" => self.newcomers_room.store(size, Relaxed),
             "newcomers-worker" => self.newcomers_worker.store(size, Relaxed),
-            "log-all" => self.log_all.store(value != 0, Relaxed),
+            "log-slow" => {
+                self.log_slow.store(value, Relaxed);
+                self.log_all.store(value == 0, Relaxed);
+            }
+            "log-requests" => self.log_requests.store(value, Relaxed),
+            "log-replies" => self.log_replies.store(value, Relaxed),
             "tight" => self.tight.store(value != 0, Relaxed),
             "events" => self.events.store(u8::try_from(value).unwrap_or(OF_READS), Relaxed),
             "protected-mode" => self.protected_mode.store(value != 0, Relaxed),
             _ => return false,
         }
         true
+    }
+
+    /// True if a log may want a command that took so many microseconds, whose request and reply have
+    /// so many bytes.
+    #[must_use]
+    pub fn logs(&self, took: u64, request: usize, reply: usize) -> bool {
+        took >= self.log_slow.load(Relaxed)
+            || request as u64 >= self.log_requests.load(Relaxed)
+            || reply as u64 >= self.log_replies.load(Relaxed)
     }
 
     /// Bytes of a client that are kept at most.

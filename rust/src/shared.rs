@@ -193,7 +193,7 @@ pub enum Mail {
     Reply(ClientKey, Vec<u8>, Change),
     /// Answer EXEC: run these commands of the client as if they came now, under this lock; but
     /// answer those that have run with what is known. Whether CLIENT CACHING holds for them.
-    Run(ClientKey, Vec<Vec<Vec<u8>>>, Known, u64, bool),
+    Run(ClientKey, Vec<Vec<Vec<u8>>>, (Known, u64), u64, bool),
     /// May the client's next command run? If not, the reply; and who the client is from now on.
     Verdict(ClientKey, Option<Vec<u8>>, Option<User>),
     /// What a user may do has changed; or there is none of that name.

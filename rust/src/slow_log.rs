@@ -1,4 +1,5 @@
-//! For SLOWLOG, when it wants everything: commands that workers have answered by themselves.
+//! For SLOWLOG and COMMANDLOG: commands that no instance has logged as their client sent them, because
+//! workers have answered them by themselves, or have made parts of them for several instances.
 //!
 //! They wait here until the coordinator takes them. One letter says that there are some; however
 //! many clients send PING, the coordinator has no more than that to read.
@@ -15,7 +16,10 @@ const MOST: usize = 1024;
 const WORDS: usize = 32;
 const WORD: usize = 128;
 
-/// A command that took no time of any instance.
+/// What an instance has seen of a command: its number, and the words as it logs them.
+pub type Seen = (usize, Vec<Vec<u8>>);
+
+/// A command that some log may want.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The client's.
@@ -24,6 +28,16 @@ pub struct Entry {
     pub name: Vec<u8>,
     /// Without secrets, and not everything of long ones.
     pub args: Vec<Vec<u8>>,
+    /// When it was answered, in seconds since 1970.
+    pub at: u64,
+    /// Microseconds from when it was taken until its last part was answered: no part took longer.
+    pub took: u64,
+    /// Bytes of what the client has sent.
+    pub request: usize,
+    /// Bytes of the reply; of commands of a transaction, with those of all before it.
+    pub reply: usize,
+    /// Its parts.
+    pub parts: Vec<Seen>,
 }
 
 /// The entries of all workers.
@@ -91,6 +105,11 @@ mod tests {
             address: number.to_string(),
             name: Vec::new(),
             args: Vec::new(),
+            at: 0,
+            took: 0,
+            request: 0,
+            reply: 0,
+            parts: Vec::new(),
         };
         assert!(log.add(entry(0)));
         assert!((1..MOST + 5).all(|number| !log.add(entry(number))));

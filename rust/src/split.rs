@@ -159,7 +159,8 @@ impl Worker {
         if reached.is_ok() {
             let parts = shares.iter().filter(|share| share.keys > 0).count();
             let order = if merge == Merge::Keyed { whole.owners.to_vec() } else { Vec::new() };
-            let sequence = self.owe_merging(place, Merging::new(merge, shares.len(), parts, order));
+            let merging = Merging::new(merge, shares.len(), parts, order);
+            let sequence = self.owe_merging(place, merging, whole.args);
             self.write_shares(place, sequence, whole, &mut shares);
         }
         self.shares = shares;

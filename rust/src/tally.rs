@@ -131,6 +131,12 @@ impl Tally {
         }
     }
 
+    /// True if the error that was noted last said that its command did not run.
+    #[cold]
+    pub(crate) fn was_rejection(&self) -> bool {
+        self.was_rejection
+    }
+
     /// A transaction of these commands ran; its reply has one element for each.
     pub fn executed(&mut self, rows: &[u32], reply: &[u8]) {
         if !has_run(reply) {

@@ -16,6 +16,7 @@ use crate::forward::Taken;
 use crate::keys;
 use crate::lane::Expect;
 use crate::lock::Fingerprint;
+use crate::logged::Begun;
 use crate::multi::words;
 use crate::reach::Reach;
 use crate::reply::{aggregate, is_error, is_null};
@@ -35,7 +36,7 @@ const NEWEST: &[u8] = b"$";
 #[derive(Debug)]
 pub struct Attempt {
     /// The command.
-    pub(crate) command: Vec<u8>,
+    pub(crate) begun: Begun,
     /// Its row.
     pub row: u32,
     /// Its keys.
@@ -82,9 +83,10 @@ impl Worker {
         let is_of_group = row.name == b"xreadgroup";
         match self.reach(place, instance) {
             Reach::Lane(lane) => {
-                let (command, row) = (canonical(args), self.clients[place].last_row());
+                let row = self.clients[place].last_row();
+                let begun = Begun { raw: canonical(args), at: self.now };
                 let attempt = Attempt {
-                    command,
+                    begun,
                     row,
                     keys: Arc::clone(&names),
                     is_on_several: matches!(home, Owner::Several),
@@ -127,12 +129,25 @@ impl Worker {
         let Owed::Trying(attempt) = std::mem::replace(owed, waiting) else { return };
         if let Some(found) = found.and_then(|found| u32::try_from(found.len()).ok()) {
             self.counters.unwaited += 1;
+            self.log_attempt(place, lane, &attempt, found as usize);
             self.deliver(lane, start + length - found, found, expect);
         } else if is_refused || !attempt.is_on_several {
-            self.leave_waiting(expect, &attempt.command);
+            self.leave_waiting(expect, &attempt.begun.raw);
         } else {
             self.look(expect, *attempt);
         }
+    }
+
+    /// Its instance has seen it in a block, and of keys on several instances only the first.
+    fn log_attempt(&self, place: usize, lane: usize, attempt: &Attempt, reply: usize) {
+        let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
+        self.log_seen(place, &attempt.begun, reply, |worker, row, args| {
+            let (db, mut owners) = (worker.db(place), Vec::new());
+            match Whole::new(row, args, db, &worker.shared, &mut owners) {
+                Some(whole) if attempt.is_on_several => Self::seen(instance, &whole.begin().1),
+                _ => Self::seen(instance, &attempt.begun.raw),
+            }
+        });
     }
 
     /// The coordinator has it wait.

@@ -165,13 +165,14 @@ impl Worker {
             Some(Verdict::Refused(reply)) => {
                 self.tally.called(client.last_command);
                 self.tally.failed(client.last_command, &reply);
+                let before = self.answered_bytes(place);
                 self.answer(place, &reply);
                 // SORT runs, and looks at its options then.
                 if is_monitored && (is_login || reply.starts_with(b"-ERR ")) {
                     self.show(place, row, args);
                 }
-                if is_login && shared.settings.log_all.load(Relaxed) {
-                    self.log(place, args);
+                if is_login {
+                    self.log(place, args, before);
                 }
                 if row.is_exec() {
                     self.clients[place].multi = None;

@@ -522,12 +522,13 @@ class Proxy:
         self,
         command: Command,
         queued: Sequence[Sequence[bytes]],
-        known: Sequence[bytes | None],
+        known: tuple[Sequence[bytes | None], int],
         token: int,
     ) -> None:
         """Answer EXEC: the worker runs these as if they came now, then says ``Ran``.
 
-        ``known`` has the replies to those that have run already, and may be shorter.
+        ``known`` has the replies to those that have run already, and may be shorter; and how many
+        microseconds each of them took.
         """
     def wait_for(self, db: int, key: bytes) -> None:
         """Take note that someone waits for a key: what writes it comes to the coordinator."""
@@ -546,9 +547,19 @@ class Proxy:
         """Change client-output-buffer-limit of "normal" or "pubsub"; raises ValueError."""
     def set_instance(self, index: int, socket: str | None, why: str) -> None:
         """Say where an instance listens, or (without a socket) why it cannot be reached."""
-    def take_logged(self) -> list[tuple[bytes, bytes, list[bytes]]]:
-        """Take what workers answered by themselves while SLOWLOG wants everything, oldest first:
-        address and name of the client, and the command as servers log it."""
+    def take_logged(
+        self,
+    ) -> list[
+        tuple[
+            tuple[bytes, bytes],
+            list[bytes],
+            tuple[int, int, int, int],
+            list[tuple[int, list[bytes]]],
+        ]
+    ]:
+        """Take what workers tell the logs, oldest first: address and name of the client; the
+        command as servers log it; when it ended (seconds), microseconds that it took at most,
+        bytes of its request and its reply; what each instance has seen of it."""
     def dropped_logged(self) -> int:
         """Tell how many of these were dropped because too many waited."""
     def set_busy(self, instance: int | None) -> None:
@@ -565,7 +576,7 @@ class Proxy:
     def is_tight(self) -> bool:
         """Whether an instance is near its limit of memory, or has said so to a worker."""
     def set_limit(self, name: str, value: int) -> None:
-        """Change maxclients, timeout, tcp-keepalive, protected-mode, log-all, client-memory,
+        """Change maxclients, timeout, tcp-keepalive, protected-mode, log-slow, client-memory,
         client-query-buffer-limit, proto-max-bulk-len,
         newcomers-worker (which gets new connections) or newcomers-room (how many, at most)."""
     def stats(self) -> list[dict[str, int]]:

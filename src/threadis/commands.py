@@ -65,6 +65,8 @@ class Row:
 SPLITTABLE: Final = frozenset({"mset", "del", "unlink"})
 # A replica, or redis-cli with --rdb or --replica, would get one instance's data.
 REPLICATION: Final = frozenset({"sync", "psync", "replconf"})
+# Flags of commands that are in no log, as Redis and Valkey call it
+UNLOGGED: Final = frozenset({"skip_slowlog", "skip_commandlog"})
 # Run at once between MULTI and EXEC.
 ENDS_MULTI: Final = frozenset({"multi", "exec", "discard", "watch", "quit", "reset"})
 FLUSHES: Final = frozenset({"flushall", "flushdb"})
@@ -181,7 +183,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
         blocks=name in MAY_WAIT,
         takes_first=name in TAKES_FIRST,
-        is_logged="skip_slowlog" not in flags,
+        is_logged=flags.isdisjoint(UNLOGGED),
         is_shown="admin" not in flags and ("skip_monitor" not in flags or family in SCRIPTS),
         touches_keys=not flags.isdisjoint(("readonly", "write")) or name in MAY_REPLICATE | SCRIPTS,
         special_words=override.special_words if override else (),

@@ -10,6 +10,7 @@ use crate::ears;
 use crate::multi::Queued;
 use crate::request::{Cut, Limits, Request};
 use crate::shared::{ClientKey, ToCoordinator};
+use crate::slow_log::{Entry, Seen};
 use crate::upstreams;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -240,4 +241,14 @@ fn queued_to_python(
 fn left_to_python(py: Python, key: ClientKey, is_gone: bool) -> PyResult<Py<PyAny>> {
     let (worker, place, generation) = (key.worker, key.place, key.generation);
     Ok(Py::new(py, Left { worker, place, generation, is_gone })?.into_any())
+}
+
+/// What workers tell the logs: address and name of the client, the command, when it ended, microseconds,
+/// bytes of request and reply, parts.
+pub(super) type LoggedCommand =
+    ((Vec<u8>, Vec<u8>), Vec<Vec<u8>>, (u64, u64, usize, usize), Vec<Seen>);
+
+pub(super) fn logged(entry: Entry) -> LoggedCommand {
+    let Entry { address, name, args, at, took, request, reply, parts } = entry;
+    ((address.into_bytes(), name), args, (at, took, request, reply), parts)
 }

@@ -94,7 +94,7 @@ class Coordinator:
         self._pause = Pause(core, self._library, takes_more=is_valkey, wraps=not is_7_2)
         self._monitoring = Monitoring(core, links, start.databases)
         callers = Callers(self._monitoring)
-        self._logs = Logs(core, links, callers, rows)
+        self._logs = Logs(core, links, callers)
         self._tracking = Tracking(core, links, self.clients, tracks_what_is_read=is_7_2)
         self._users = Users(core, links, self.locks, self.clients, start, tell)
         self.clients.has_user = self._users.has
@@ -290,7 +290,7 @@ class Coordinator:
         """Do what else there is to do; the command has run, so its reply stays what it is."""
         if reply:
             with contextlib.suppress(LinkError):
-                await self._logs.note(command, began)
+                await self._logs.note(command, reply, began)
         jobs: list[Callable[[], Awaitable[None]]] = []
         if name in FLUSHES:
             jobs = [self._shares.spread]

@@ -51,7 +51,7 @@ class Attempts:
         verdicts: Verdicts,
         alarms: Callable[[Place], Alarms],
         finish: Callable[[Waiter, bytes], None],
-        served: Callable[[_core.Command], None],
+        served: Callable[[_core.Command, bytes], None],
         *,
         runs_again: bool,
     ) -> None:
@@ -176,7 +176,7 @@ class Attempts:
                 if waiter.is_over:
                     return reply
             elif found not in (wish.type, b"none", None):
-                self._served(waiter.command)
+                self._served(waiter.command, WRONG_TYPE)
                 self._finish(waiter, WRONG_TYPE)
                 return WRONG_TYPE
         return await self._attempt(waiter, [key], held)
@@ -270,10 +270,16 @@ class Attempts:
     def _end(self, waiter: Waiter, reply: bytes) -> None:
         """End a wait if there is something, or a verdict."""
         if reply not in resp.NULLS:
-            self._served(waiter.command)
+            self._served(waiter.command, reply)
             self._finish(waiter, reply)
         elif waiter.verdict is not None:
-            self._finish(waiter, waiter.verdict)
+            self.end_with(waiter, waiter.verdict)
+
+    def end_with(self, waiter: Waiter, verdict: bytes) -> None:
+        """End a wait for nothing. Servers that run commands again log that, the older do not."""
+        if self._runs_again and not waiter.is_over and verdict != LEFT:
+            self._served(waiter.command, verdict)
+        self._finish(waiter, verdict)
 
     def _key_is_gone(self, wish: Request, reply: bytes) -> bytes:
         """What a client hears whose key is not there, or of another type."""

@@ -46,7 +46,7 @@ class Blocking:
         core: _core.Proxy,
         verdicts: Verdicts,
         departures: Departures,
-        served: Callable[[_core.Command], None],
+        served: Callable[[_core.Command, bytes], None],
         *,
         runs_again: bool,
     ) -> None:

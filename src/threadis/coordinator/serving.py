@@ -48,7 +48,7 @@ class Serving:
         execution: Execution,
         core: _core.Proxy,
         verdicts: Verdicts,
-        served: Callable[[_core.Command], None],
+        served: Callable[[_core.Command, bytes], None],
         *,
         runs_again: bool,
     ) -> None:
@@ -126,7 +126,7 @@ class Serving:
         if waiter.turn.locked():
             waiter.verdict = reply if waiter.verdict is None else waiter.verdict
         else:
-            self._finish(waiter, reply)
+            self.attempts.end_with(waiter, reply)
 
     def _finish(self, waiter: Waiter, reply: bytes) -> None:
         if waiter.is_over:

@@ -14,6 +14,7 @@ says which)::
 import asyncio
 import contextlib
 import itertools
+import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -136,6 +137,7 @@ class Transactions:
     async def _exec(
         self, command: _core.Command, client: ClientKey, watch: Watch | None
     ) -> bytes | None:
+        began = time.monotonic()
         args, kind, db = command.queued or [], Kind(resp=command.info.resp), command.info.db
         steps = await offload(len(args), self._read, args, db)
         if any(step.how is How.SCRIPT for step in steps):
@@ -162,7 +164,8 @@ class Transactions:
                     if len(done) == len(replies):
                         return await long.array(done)
                     self._running[client] = stack.pop_all()
-                    self._core.run_queued(command, args, replies, lock.token)
+                    took = int((time.monotonic() - began) * 1_000_000) // max(len(done), 1)
+                    self._core.run_queued(command, args, (replies, took), lock.token)
                     return None
         # What comes behind a SELECT that its client may not do any more is elsewhere; and there
         # are scripts that cannot be run on copies together.
@@ -314,7 +317,7 @@ class Transactions:
         touched = [key for _, key, _ in queued.locks]
         await stack.enter_async_context(self._tracking.changing(command, touched, once=True))
         self._running[client] = stack
-        self._core.run_queued(command, command.queued or [], [], lock.token)
+        self._core.run_queued(command, command.queued or [], ([], 0), lock.token)
         return None
 
     async def _serve(self, queued: Queued, lock: Lock) -> None:

@@ -1,0 +1,90 @@
+"""Commands of clients that instances have logged in parts, for the logs: clients see one.
+
+A worker tells of such a command when its last part is answered (``rust/src/logged.rs``): its
+client, its words, and what each instance has seen of it. An instance logs its part before it
+answers. So whoever asks all instances after that has seen all parts; only who asked before may
+have seen some, and the command takes their places.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+KEPT: Final = 256  # entries that may yet turn out to be a part
+APART: Final = 1  # seconds by which the clocks of servers may be late
+
+Entry = list[Any]  # time, amount, arguments, address, name
+
+
+@dataclass(slots=True)
+class Whole:
+    """One of which parts may be met."""
+
+    entry: Entry
+    most: int  # microseconds of any part
+    began: int  # seconds
+    parts: dict[int, list[bytes]]  # what each instance has seen, and was not met yet
+    is_slow: bool  # how long it took, its parts say
+    is_told: bool
+
+    def takes(self, index: int, entry: Entry) -> bool:
+        """Whether an instance's entry is a part of it."""
+        return (
+            self.parts.get(index) == entry[2]
+            and (entry[1] <= self.most or not self.is_slow)
+            and self.began - APART <= entry[0] <= self.entry[0] + APART
+        )
+
+    def add(self, index: int, entry: Entry) -> None:
+        """Add a part: the slowest counts."""
+        del self.parts[index]
+        if self.is_slow:
+            self.entry[1] = max(entry[1], self.entry[1])
+
+
+class Wholes:
+    """Those whose parts may be met, and entries that were met before their whole."""
+
+    def __init__(self) -> None:
+        self._open: list[Whole] = []
+        self._met: deque[tuple[int, Entry]] = deque(maxlen=KEPT)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, whole: Whole) -> list[Entry]:
+        """Add one; the entries that are parts of it, and were told already."""
+        found = []
+        for index, entry in list(self._met):
+            if whole.takes(index, entry):
+                whole.add(index, entry)
+                self._met.remove((index, entry))
+                found.append(entry)
+        self._open.append(whole)
+        return found
+
+    def join(self, index: int, entry: Entry) -> list[Entry]:
+        """Take what an instance has logged; what is to be told of it: nothing of a further part."""
+        for whole in self._open:
+            if whole.takes(index, entry):
+                whole.add(index, entry)
+                is_news, whole.is_told = not whole.is_told, True
+                return [whole.entry] if is_news else []
+        self._met.append((index, entry))
+        return [entry]
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """All instances are asked meanwhile: what was open before is done with then."""
+        before = len(self._open)
+        try:
+            yield
+        finally:
+            del self._open[:before]
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._open.clear()
+        self._met.clear()
