@@ -32,16 +32,23 @@ MIDDLES = (
     "FLUSHALL", "SWAPDB 5 6", "CONFIG GET port",
     # On keys of several instances, and of the whole keyspace.
     "LCS {0} {1}|DBSIZE", "LCS {0} {1}|KEYS *", "BLPOP {0} {1} 0|DBSIZE",
-    "DBSIZE|BRPOPLPUSH {0} {1}",
+    "DBSIZE|BRPOPLPUSH {0} {1}", "SORT {0} BY x_*", "SORT {0} STORE {1}", "COPY nothing {1} DB 3",
+    "LCS {0} {1}|FLUSHDB", "LCS {0} {1}|FLUSHALL", "LCS {0} {1}|SWAPDB 5 6",
+    "LCS {0} {1}|SELECT 2|MSET {0} x {1} y|SELECT 0", "LCS {0} {1}|MOVE nothing 3",
+    "INFO keyspace", "SCAN 0", "RANDOMKEY", "RANDOMKEY|LCS {0} {1}", "UNWATCH", "SWAPDB 0 99",
+    "SCRIPT EXISTS x",
     # Scripts that can touch no other keys for certain, and one that could.
     "|".join(f"EVAL return(redis.call('SET',KEYS[1],ARGV[1])) 1 {key} script" for key in KEYS),
     "EVAL return(redis.call('SET',ARGV[1],'script')) 0 undeclared",
     f"EVAL return(redis.call('SET',KEYS[1],ARGV[1])) 1 {KEYS[1]} script|FCALL nothing 0",
 )  # fmt: skip
+# What comes before all writes, and is run before them.
+FIRST = "first "
+BEGINNINGS = ("CONFIG SET hz 11", "SCRIPT LOAD return(1)|PING", "FUNCTION FLUSH")
 
 
 @pytest.mark.parametrize("victim", range(INSTANCES))
-@pytest.mark.parametrize("middle", MIDDLES)
+@pytest.mark.parametrize("middle", [*MIDDLES, *(f"{FIRST}{before}" for before in BEGINNINGS)])
 def test_if_an_instance_dies(threadis: Callable[..., Threadis], middle: str, victim: int) -> None:
     running = threadis(*FLAGS)
     with running.client() as client:
@@ -49,6 +56,8 @@ def test_if_an_instance_dies(threadis: Callable[..., Threadis], middle: str, vic
         replies: list[Any] = []
         middle = middle.format(*OTHERS)
         commands = [SET[0], *middle.split("|"), *SET[1:], "PING"]
+        if middle.startswith(FIRST):
+            commands = [*middle.removeprefix(FIRST).split("|"), *SET, "PING"]
         pid = running.instance_pids()[victim]
         os.kill(pid, signal.SIGSTOP)
         thread = threading.Thread(target=run_and_tell, args=(running.port, commands, replies))

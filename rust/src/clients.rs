@@ -180,8 +180,8 @@ impl Worker {
                 Mail::Moved(client, state) => self.take_over(*client, state),
                 Mail::Give { to, permille } => self.give(to, permille),
                 Mail::Reply(key, reply, change) => self.coordinator_reply(key, reply, change),
-                Mail::Run(key, queued, known, token, caching) => {
-                    self.run_queued(key, &queued, known, token, caching);
+                Mail::Run(key, queued, more, known, token, caching) => {
+                    self.run_queued(key, &queued, more, known, token, caching);
                 }
                 Mail::Verdict(key, refusal, user) => self.judge(key, refusal, user.as_ref()),
                 Mail::User(name, id) => self.user_changed(name, id),

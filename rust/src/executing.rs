@@ -2,7 +2,7 @@
 //!
 //! The coordinator says which (`transactions.py`), and what those have answered that it has run.
 
-use crate::client::Owed;
+use crate::client::{Gate, Owed};
 use crate::command::Found;
 use crate::forward::Taken;
 use crate::reply::is_error;
@@ -11,6 +11,8 @@ use crate::shared::{ClientKey, Shared, ToCoordinator};
 use crate::worker::Worker;
 use std::collections::VecDeque;
 
+/// The words of each command of a transaction.
+pub type Commands = Vec<Vec<Vec<u8>>>;
 /// The reply of each command of a transaction, if it has run already; fewer, if no more have.
 pub type Known = Vec<Option<Vec<u8>>>;
 
@@ -19,6 +21,8 @@ pub type Known = Vec<Option<Vec<u8>>>;
 pub struct Executing {
     /// Commands still to be taken.
     pub left: usize,
+    /// The coordinator is to do something once these are answered, before others come.
+    has_more: bool,
     /// The lock it runs under.
     pub token: u64,
     /// The replies to those of them that have run.
@@ -30,11 +34,13 @@ pub struct Executing {
 }
 
 impl Worker {
-    /// Puts the commands of a transaction before what else the client has sent.
+    /// Puts the commands of a transaction, of which so many `more` come later, before what else the
+    /// client has sent.
     pub(crate) fn run_queued(
         &mut self,
         key: ClientKey,
         commands: &[Vec<Vec<u8>>],
+        more: usize,
         (known, took): (Known, u64),
         token: u64,
         caching: bool,
@@ -42,21 +48,29 @@ impl Worker {
         let Some(client) = self.clients.get_mut(key.place) else {
             return;
         };
+        let has_begun = client.executing.is_some();
         if client.generation != key.generation
-            || !matches!(client.owed.front(), Some(Owed::Waiting(_)))
+            || !has_begun && !matches!(client.owed.front(), Some(Owed::Waiting(_)))
         {
             return;
         }
-        self.count_answered(key.place, b"");
+        if !has_begun {
+            self.count_answered(key.place, b"");
+        }
         let client = &mut self.clients[key.place];
         // From here on nothing is pushed: it would come into the middle of EXEC's reply.
         let mut header = Vec::new();
-        push_array(&mut header, commands.len());
-        let (left, replied) = (commands.len(), header.len());
-        let executing = Executing { left, token, known: known.into(), took, replied };
+        if !has_begun {
+            push_array(&mut header, commands.len() + more);
+        }
+        let (left, has_more) = (commands.len(), more > 0);
+        let replied = client.executing.as_ref().map_or(header.len(), |one| one.replied);
+        let executing = Executing { left, has_more, token, known: known.into(), took, replied };
         client.executing = Some(Box::new(executing));
-        client.hold(client.front, header);
-        client.settle(&self.lanes.received);
+        if !has_begun {
+            client.hold(client.front, header);
+            client.settle(&self.lanes.received);
+        }
         let mut rx = Vec::new();
         for command in commands {
             push_command(&mut rx, command.iter().map(Vec::as_slice));
@@ -102,11 +116,19 @@ impl Worker {
         Taken::Yes
     }
 
-    /// True, and the coordinator hears of it, once everything of a transaction is answered.
+    /// True once everything of a transaction is answered. The coordinator hears of it, also of what it
+    /// has wanted first.
     pub(crate) fn has_executed(&mut self, place: usize) -> bool {
         let executing = self.clients[place].executing.as_ref();
-        let is_last = executing.is_some_and(|executing| executing.left == 0);
-        if !is_last || self.must_drain(place) {
+        let Some(has_more) = executing.filter(|one| one.left == 0).map(|one| one.has_more) else {
+            return false;
+        };
+        if self.must_drain(place) {
+            return false;
+        }
+        if has_more {
+            self.clients[place].gate = Gate::Coordinator;
+            self.shared.coordinator.post(ToCoordinator::Ran(self.key(place)));
             return false;
         }
         self.clients[place].executing = None;

@@ -5,7 +5,7 @@
 
 use crate::command::Table;
 use crate::ears::Ears;
-use crate::executing::Known;
+use crate::executing::{Commands, Known};
 use crate::finished::Finished;
 use crate::inline::Dialect;
 use crate::instance::InstanceState;
@@ -230,17 +230,18 @@ impl Proxy {
         Ok(())
     }
 
-    /// Answers EXEC: the worker runs, under a lock, what has no reply yet, then says `Ran`.
+    /// Answers EXEC: the worker runs, under a lock, what has no reply yet, then says `Ran`. So many
+    /// more are to come then, by another call.
     fn run_queued(
         &self,
         command: &Command,
-        queued: Vec<Vec<Vec<u8>>>,
+        queued: (Commands, usize),
         known: (Known, u64),
         token: u64,
     ) {
         let (key, caching) = (command.key(), command.info.get().is_caching);
         if let Some(door) = self.shared.doors.get(key.worker) {
-            door.mailbox.post(Mail::Run(key, queued, known, token, caching));
+            door.mailbox.post(Mail::Run(key, queued.0, queued.1, known, token, caching));
         }
     }
 

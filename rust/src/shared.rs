@@ -8,7 +8,7 @@ use crate::command::{Row, Table};
 use crate::commit::Unsettled;
 use crate::denials::Denials;
 use crate::ears::{Ears, Heard};
-use crate::executing::Known;
+use crate::executing::{Commands, Known};
 use crate::finished::Finished;
 use crate::inline::Dialect;
 use crate::instance::InstanceState;
@@ -193,7 +193,7 @@ pub enum Mail {
     Reply(ClientKey, Vec<u8>, Change),
     /// Answer EXEC: run these commands of the client as if they came now, under this lock; but
     /// answer those that have run with what is known. Whether CLIENT CACHING holds for them.
-    Run(ClientKey, Vec<Vec<Vec<u8>>>, (Known, u64), u64, bool),
+    Run(ClientKey, Commands, usize, (Known, u64), u64, bool),
     /// May the client's next command run? If not, the reply; and who the client is from now on.
     Verdict(ClientKey, Option<Vec<u8>>, Option<User>),
     /// What a user may do has changed; or there is none of that name.

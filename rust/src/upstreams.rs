@@ -24,6 +24,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+/// Databases of ours that have copies: as in `ours.py`.
+const COPIES: usize = 4;
 const CHUNK: usize = 64 * 1024;
 /// How long replies wait for an instance that does not say that it has told everything: it has
 /// answered a moment ago, and may have begun with something long.
@@ -63,10 +65,11 @@ struct Upstream {
 enum Telling {
     /// Subscribers hear of them.
     Now,
-    /// They are kept under a number, as those of a step of a command in a database.
-    Kept(u64, u64, u64),
+    /// They are kept under a number, as those of a step of a command. Whose copies are in our databases
+    /// is told, too.
+    Kept(u64, u64, [u64; COPIES]),
     /// The same of new keys; nobody hears of others.
-    KeptNew(u64, u64, u64),
+    KeptNew(u64, u64, [u64; COPIES]),
     /// Subscribers hear of them, but not of what was not found.
     Found,
     /// Nobody does.
@@ -287,11 +290,12 @@ impl Shared {
                     Telling::Now | Telling::Found if db < u64::from(self.databases) => {
                         messages.push((kind, name, &frame[1..]));
                     }
-                    Telling::Kept(id, step, real) | Telling::KeptNew(id, step, real)
+                    Telling::Kept(id, step, copied) | Telling::KeptNew(id, step, copied)
                         if name == EVENTS =>
                     {
-                        // Of copies, in a database that clients cannot see.
-                        let db = if db < u64::from(self.databases) { db } else { real };
+                        let first = u64::from(self.databases) + 1; // behind that of records
+                        let of_copy = db.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+                        let db = of_copy.map_or(db, |at| copied.get(at).copied().unwrap_or(db));
                         let digits = db.to_string();
                         let begin = &channel[..b"__keyspace@".len()];
                         let channel = [begin, digits.as_bytes(), rest].concat();
@@ -341,16 +345,23 @@ impl Worker {
     }
 }
 
-/// What a mark says: a number, a step and a database, and perhaps `new`; `?`: what is found; `-`: never;
-/// nothing: now.
+/// What a mark says: a number, a step and some databases, and perhaps `new`; `?`: what is found; `-`:
+/// never; nothing: now.
 fn mark(payload: &[u8]) -> Telling {
     let is_of_new = payload.ends_with(b" new");
     let mut words = payload
         .split(|&byte| byte == b' ')
         .map(|word| parse_i64(word).and_then(|number| u64::try_from(number).ok()));
-    match (words.next().flatten(), words.next().flatten(), words.next().flatten()) {
-        (Some(id), Some(step), Some(db)) if is_of_new => Telling::KeptNew(id, step, db),
-        (Some(id), Some(step), Some(db)) => Telling::Kept(id, step, db),
+    match (words.next().flatten(), words.next().flatten()) {
+        (Some(id), Some(step)) => {
+            let mut copied = [0; COPIES];
+            copied.iter_mut().zip(words.flatten()).for_each(|(copy, db)| *copy = db);
+            if is_of_new {
+                Telling::KeptNew(id, step, copied)
+            } else {
+                Telling::Kept(id, step, copied)
+            }
+        }
         _ if payload == b"-" => Telling::Never,
         _ if payload == b"?" => Telling::Found,
         _ => Telling::Now,

@@ -521,14 +521,14 @@ class Proxy:
     def run_queued(
         self,
         command: Command,
-        queued: Sequence[Sequence[bytes]],
+        queued: tuple[Sequence[Sequence[bytes]], int],
         known: tuple[Sequence[bytes | None], int],
         token: int,
     ) -> None:
         """Answer EXEC: the worker runs these as if they came now, then says ``Ran``.
 
-        ``known`` has the replies to those that have run already, and may be shorter; and how many
-        microseconds each of them took.
+        So many more commands are to come then, by another call. ``known`` has the replies to those
+        that have run already, and may be shorter; and how many microseconds each of them took.
         """
     def wait_for(self, db: int, key: bytes) -> None:
         """Take note that someone waits for a key: what writes it comes to the coordinator."""

@@ -23,7 +23,8 @@ MARK: Final = b"threadis:" + _core.unique_name()
 # A line in those that are no client's at all.
 SCRIPT_MARK: Final = b"-- " + MARK
 
-HIDDEN_DATABASES: Final = 2  # after those that clients may select
+COPIES: Final = 4  # databases of copies: a transaction may use as many of the client's
+HIDDEN_DATABASES: Final = 1 + COPIES  # after those that clients may select
 
 
 def is_ours(name: bytes) -> bool:
@@ -37,7 +38,7 @@ def records(databases: int) -> int:
 
 
 def copies(databases: int) -> int:
-    """Return the database of the copies of borrowed keys."""
+    """Return the first database of the copies of borrowed keys."""
     return databases + 1
 
 

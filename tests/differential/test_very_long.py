@@ -13,7 +13,7 @@ from differential.pair import Both, Pair
 from differential.wire import Connection, Word, pack
 from raw import keys_of
 from threadis import _core
-from threadis.coordinator.borrowing import _around
+from threadis.coordinator.borrowing import around
 from threadis.coordinator.call import Call
 from threadis.coordinator.in_place import NAMES_MOST, InPlace
 from threadis.coordinator.links import Kind
@@ -101,7 +101,7 @@ def test_scripts(pair: Pair, name: str) -> None:
 
 
 def test_what_a_script_with_many_keys_has_changed_is_one_question() -> None:
-    before, behind = _around({}, ON_ONE, sweeps=True)
+    before, behind = around({}, ON_ONE, sweeps=True)
     assert (len(before), len(behind)) == (0, 1)
 
 

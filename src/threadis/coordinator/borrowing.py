@@ -21,7 +21,7 @@ from threadis import ours, resp
 from threadis.coordinator import fenced, long, scarcity
 from threadis.coordinator.events import telling
 from threadis.coordinator.fenced import Answers, Fence
-from threadis.coordinator.links import Kind, Link, LinkError, Links, Words
+from threadis.coordinator.links import Link, LinkError, Links, Words
 from threadis.coordinator.offload import offload
 from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.phases import Part, RefusedError
@@ -93,7 +93,8 @@ class Borrowing:
         self._table = table
         self._own_reads = own_reads
         self._alone = [asyncio.Lock() for _ in links.everyone()]
-        self.scratch = ours.copies(databases)  # without keys between two commands
+        # The first of those for copies, without keys between two commands.
+        self.scratch = ours.copies(databases)
 
     async def fetch(self, keys: Iterable[Access], db: int) -> dict[bytes, Copy]:
         """Copy the keys that exist from their owners; of those never read, only that they do."""
@@ -119,47 +120,6 @@ class Borrowing:
             raise RefusedError(refused)
         return await offload(len(keys), _copies, keys, await long.values(replies))
 
-    async def evaluate(
-        self,
-        index: int,
-        commands: Sequence[Words],
-        copies: dict[bytes, Copy],
-        written: Sequence[bytes],
-        kind: Kind,
-        *,
-        needs_memory: bool,
-    ) -> Outcome:
-        """Run commands on copies at an instance; RefusedError if the server would not."""
-        async with self._links.lease(index, kind, self.scratch) as link:
-            try:
-                return await self.evaluate_on(link, commands, copies, written)
-            except RefusedError as error:
-                is_scarce = error.reply.startswith(scarcity.NO_MEMORY)
-                if needs_memory or not is_scarce or not scarcity.tells(commands, kind.resp):
-                    raise
-            return await self._evaluate_without_memory(link, commands, copies, written)
-
-    async def _evaluate_without_memory(
-        self,
-        link: Link,
-        commands: Sequence[Words],
-        copies: dict[bytes, Copy],
-        written: Sequence[bytes],
-    ) -> Outcome:
-        before, after = _around(copies, written)
-        scarce = scarcity.block([*before, *commands, *after], link.kind.resp)
-        reply = (await link.ask(scarce, wait=None))[0]
-        results = await scarcity.results(reply, [*before, *commands])
-        if results is None:
-            raise RefusedError(reply)
-        end = len(before) + len(commands)
-        replies = results[len(before) : end]
-        self._own_reads.note(
-            link.index, [*before, *after], [*results[: len(before)], *results[end:]]
-        )
-        answers = [Answers(reply) for reply in replies]
-        return await _outcome(copies, written, results[: len(before)], answers, results[end:])
-
     async def evaluate_on(
         self,
         link: Link,
@@ -169,12 +129,13 @@ class Borrowing:
         *,
         sweeps: bool = False,
     ) -> Outcome:
-        """The same on a connection of one's own, of commands and scripts.
+        """Run commands and scripts on copies, on a connection of one's own.
 
-        ``sweeps``: a script may have written keys that were not lent, too.
+        RefusedError if the server would not. ``sweeps``: a script may have written keys that were
+        not lent, too.
         """
         size = len(copies) + len(written)
-        first, last = await offload(size, _around, copies, written, sweeps=sweeps)
+        first, last = await offload(size, around, copies, written, sweeps=sweeps)
         marked, places = _marked(pieces)
         await link.select(self.scratch)
         block = fenced.Block([*first, *marked, *last])
@@ -206,7 +167,7 @@ class Borrowing:
         sweeps: bool,
     ) -> Outcome:
         """A script on copies, not as a block: without memory the copies are made before it."""
-        first, last = _around(copies, written, sweeps=sweeps)
+        first, last = around(copies, written, sweeps=sweeps)
         restores, dumps = first[: len(copies)], first[len(copies) :]
         made = (await link.ask(scarcity.block(restores, link.kind.resp)))[0]
         try:
@@ -282,7 +243,7 @@ def _copies(keys: Mapping[bytes, bool], replies: Sequence[Any]) -> dict[bytes, C
     return found
 
 
-def _around(
+def around(
     copies: dict[bytes, Copy], written: Sequence[bytes], *, sweeps: bool = False
 ) -> tuple[list[Words], list[Words]]:
     """What comes before commands on copies, and behind them."""
@@ -301,7 +262,7 @@ Now = Mapping[bytes, tuple[bytes, int]]  # what keys are now, and when they expi
 
 
 def _now(written: Sequence[bytes], after: Sequence[Any]) -> Now:
-    """What ``_around`` has found out behind the commands, without it having swept."""
+    """What ``around`` has found out behind the commands, without it having swept."""
     count = len(written)
     found = zip(written, after[:count], after[count : 2 * count], strict=True)
     return {key: (dump, int(when)) for key, dump, when in found if dump is not None}
@@ -330,16 +291,41 @@ async def _outcome(
     *,
     sweeps: bool = False,
 ) -> Outcome:
-    """What the replies to ``_around`` say; RefusedError if a copy could not be made."""
+    """What the replies to ``around`` say; RefusedError if a copy could not be made."""
+    if not sweeps:
+        changes = await find_changes(copies, written, before, after)
+    else:
+        old, new = await _old_values(copies, before), await long.values(after)
+        size = len(copies) + len(written)
+        changes = await offload(size, _changes, copies, written, old, _swept(copies, new[0]))
+    return Outcome(answers, changes, copies.keys())
+
+
+async def find_changes(
+    copies: dict[bytes, Copy],
+    written: Sequence[bytes],
+    before: Sequence[bytes],
+    after: Sequence[bytes],
+    *,
+    compares: bool = True,
+) -> dict[bytes, Copy | None]:
+    """Read in the replies to ``around`` what has become of keys; of all, or if it ``compares`` of
+    those that are not what they were. RefusedError if a copy could not be made.
+    """
+    size = len(copies) + len(written)
+    old, new = await _old_values(copies, before), await long.values(after)
+    now = await offload(size, _now, written, new)
+    if not compares:
+        return {key: Copy(*now[key]) if key in now else None for key in written}
+    return await offload(size, _changes, copies, written, old, now)
+
+
+async def _old_values(copies: dict[bytes, Copy], before: Sequence[bytes]) -> list[Any]:
     restored, dumps = before[: len(copies)], before[len(copies) :]
     refused = next((reply for reply in restored if reply.startswith(b"-")), None)
     if refused is not None:
         raise RefusedError(refused)
-    old, new = await long.values(dumps), await long.values(after)
-    size = len(copies) + len(written)
-    now = _swept(copies, new[0]) if sweeps else await offload(size, _now, written, new)
-    changes = await offload(size, _changes, copies, written, old, now)
-    return Outcome(answers, changes, copies.keys())
+    return await long.values(dumps)
 
 
 def _marked(pieces: Sequence[Words | Fence]) -> tuple[Sequence[Words | Fence], Sequence[int]]:

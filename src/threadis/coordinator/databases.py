@@ -4,7 +4,7 @@ So what is out of range for a client is put out of range for every instance, whi
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,8}")  # as the servers read one
@@ -17,6 +17,21 @@ def confined(args: Sequence[bytes], databases: int) -> Sequence[bytes]:
     if not beyond:
         return args
     return [b"%d" % OUTSIDE if at in beyond else word for at, word in enumerate(args)]
+
+
+def renumbered(args: Sequence[bytes], numbers: Mapping[int, int], db: int) -> Sequence[bytes]:
+    """A command, with other numbers for databases: that of ``db`` for those that have none.
+
+    What is no client's stays as it is.
+    """
+    places = [at for at in _places(args) if NUMBER.fullmatch(args[at])]
+    if not places:
+        return args
+    changed = list(args)
+    for at in places:
+        if (number := int(args[at])) != OUTSIDE:
+            changed[at] = b"%d" % numbers.get(number, numbers[db])
+    return changed
 
 
 def selected(word: bytes, db: int, databases: int) -> int:

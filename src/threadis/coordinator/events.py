@@ -39,18 +39,22 @@ class Telling:
     """The events of one command in a database."""
 
     def __init__(self, events: "Events", number: int, db: int) -> None:
-        self._events, self._number, self._db = events, number, db
+        self._events, self._number = events, number
+        self.dbs: Sequence[int] = [db]  # whose copies are in our first database for them, and so on
         self.is_void = False  # it was not done after all
         # Of commands that run together on copies, their places in its order; else they have one.
         self.places: Sequence[int] = ()
 
     def step(self, place: int) -> Words:
         """Mark what follows as the command's own, in this place of its order."""
-        return self._events.mark(b"%d %d %d" % (self._number, place, self._db))
+        return self._events.mark(self._step(place))
 
     def only_new(self, place: int) -> Words:
         """Mark what follows as that, but only where it tells of new keys."""
-        return self._events.mark(b"%d %d %d new" % (self._number, place, self._db))
+        return self._events.mark(self._step(place) + b" new")
+
+    def _step(self, place: int) -> bytes:
+        return b" ".join(b"%d" % number for number in (self._number, place, *self.dbs))
 
     def silence(self) -> Words:
         """Mark what follows as nothing that anybody should hear of."""

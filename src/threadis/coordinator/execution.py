@@ -9,6 +9,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 from threadis.coordinator import many_sets, plans, scarcity
 from threadis.coordinator.borrowing import Borrowing, Outcome
@@ -19,12 +20,12 @@ from threadis.coordinator.links import Kind, LinkError, Links
 from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.offload import offload
-from threadis.coordinator.overall import Overall
 from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.phases import Part, Place, RefusedError
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Parsed, Table
 from threadis.coordinator.tightness import Tightness
+from threadis.coordinator.together import Piece, Together
 from threadis.coordinator.tracking import Tracking
 
 
@@ -85,7 +86,8 @@ class Execution:
                     if many_sets.takes(parsed):
                         with contextlib.suppress(many_sets.ScarceError):
                             return await many_sets.run(self, parsed, db, kind, lock)
-                    return await self.borrow([args], keys, db, kind, lock)
+                    piece = Piece(replace(parsed, keys=keys), db)
+                    return (await self.borrow([piece], db, kind, lock))[0]
             except RefusedError as error:
                 return error.reply
 
@@ -101,37 +103,12 @@ class Execution:
         }
         return self.locks.hold([*names, *self.locality.locks(names)], instances, within)
 
-    async def borrow(
-        self,
-        commands: Sequence[Sequence[bytes]],
-        keys: Sequence[Access],
-        db: int,
-        kind: Kind,
-        lock: Lock,
-    ) -> bytes:
-        """Run a command on borrowed keys and write back what has changed."""
-        return (await self.borrow_all(commands, keys, db, kind, lock))[0]
+    async def borrow(self, pieces: Sequence[Piece], db: int, kind: Kind, lock: Lock) -> list[bytes]:
+        """Run commands on borrowed keys, as one, and write back what has changed; their replies.
 
-    async def borrow_all(
-        self,
-        commands: Sequence[Sequence[bytes]],
-        keys: Sequence[Access],
-        db: int,
-        kind: Kind,
-        lock: Lock,
-    ) -> list[bytes]:
-        """Run several as one; their replies."""
-        needs_memory = self.need_memory(commands)
-        overall = await Overall.look(self.links, commands, db)
-        copies = await self.borrowing.fetch(keys, db)
-        written = list(dict.fromkeys(access.key for access in keys if access.writes))
-        home = self.home(db, [access.key for access in keys])
-        outcome = await self.borrowing.evaluate(
-            home, commands, copies, written, kind, needs_memory=needs_memory
-        )
-        await self.write_back(outcome, lock, db, needs_memory=needs_memory)
-        pairs = zip(commands, outcome.replies, strict=True)
-        return [overall.reply(words, reply, outcome.lent) for words, reply in pairs]
+        RefusedError if a server would not.
+        """
+        return await Together(self, pieces, lock, kind).run(db)
 
     async def write_back(
         self, outcome: Outcome, lock: Lock, db: int, *, needs_memory: bool
@@ -169,7 +146,10 @@ class Execution:
 
         While clients track, one of which none of them is: there, copies look like changes.
         """
-        owners = self.table.owners_by_name(db, keys)
+        return self.home_of(self.table.owners_by_name(db, keys))
+
+    def home_of(self, owners: Sequence[int]) -> int:
+        """The same of the instances that have them."""
         others = [index for index in self.links.ready() if index not in owners]
         if self.tracking.is_on and others:
             return others[0]

@@ -12,7 +12,7 @@ has touched other keys counts for nothing: it is made again, with copies of thes
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from threadis import ours
 from threadis.coordinator.asking import TELLS, Asking
@@ -41,13 +41,13 @@ from threadis.coordinator.guard import (
 from threadis.coordinator.guarded import Guards
 from threadis.coordinator.in_place import InPlace
 from threadis.coordinator.known import Known
-from threadis.coordinator.links import Words
+from threadis.coordinator.links import Words, value
 from threadis.coordinator.locality import Group, is_plain
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.overall import Overall
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import KEYLESS
-from threadis.coordinator.sorting import looks_at_others, patterns, sort_keys
+from threadis.coordinator.sorting import key_of, looks_at_others, patterns, sort_keys
 from threadis.coordinator.table import Access
 from threadis.coordinator.witness import Witness
 
@@ -57,7 +57,7 @@ LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four t
 KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to read them
 BYTE_SECONDS = 1e-7  # the same of one byte: a big value is packed and read several times
 RANDOM_KEY = b"randomkey"
-SELECT = b"select"
+SELECT, SORT = b"select", b"sort"
 
 
 @dataclass(slots=True)
@@ -68,6 +68,26 @@ class Trial:
     denied: Collection[bytes]
     looks: bool = False
     wanders: bool = False  # may go to other databases, the real ones: so it may write nothing
+    # What scripts among other commands sort, by which patterns: it is asked for its elements.
+    sorts: dict[bytes, set[bytes]] = field(default_factory=dict)
+
+    def note_sorts(self, ran: Iterable[Words]) -> bool:
+        """Add what was sorted by other keys; whether there is more than was known."""
+        known = sum(map(len, self.sorts.values()))
+        for words in ran:
+            if words[0].lower() in (b"sort", b"sort_ro") and (wanted := patterns(words)):
+                self.sorts.setdefault(words[1], set()).update(wanted)
+        return sum(map(len, self.sorts.values())) > known
+
+    def named(self, questions: Sequence[bytes], replies: Sequence[bytes]) -> set[bytes]:
+        """The keys that patterns name for the elements of what is sorted."""
+        return {
+            key_of(pattern, element)
+            for source, reply in zip(questions, replies, strict=True)
+            if reply.startswith((b"*", b"~"))
+            for element in value(reply)
+            for pattern in self.sorts[source]
+        }
 
 
 class OnCopies:
@@ -100,8 +120,7 @@ class OnCopies:
         keys = list(dict.fromkeys([*call.keys, *others]))
         trial = Trial(keys, denied, looks=looks_at_others(call))
         if asking := Asking.of(call):  # its guard must be allowed what its user is
-            denied = [name for name in denied if name not in PUBLISHING]
-            trial.looks, trial.denied = True, asking.may_run(denied)
+            trial.looks, trial.denied = True, _denied(asking, denied)
             if told := asking.may_ask(trial.denied):
                 return await self._refuse(call, known, told, lists=lists)
         for _ in range(RERUNS):
@@ -179,16 +198,18 @@ class OnCopies:
         everything. None if that cannot be: nothing was done then.
         """
         calls = [one for one in pieces if isinstance(one, Call)]
-        if any(looks_at_others(call) for call in calls):
-            return None  # what it sorts may be changed by what comes before it
         db = calls[0].db
         local: dict[bytes, list[Group]] = {name: [] for name in knowns}
         for call in calls:
             local[call.name] += self._in_place.groups(call)
         guesses = [key for name, known in knowns.items() for key in known.guesses(local[name])]
-        trial = Trial(list(dict.fromkeys([*keys, *guesses])), self._in_place.effects)
+        askings = [asking for call in calls if (asking := Asking.of(call))]
+        if any(asking.may_ask(_denied(asking, self._in_place.effects)) for asking in askings):
+            return None
+        looks = bool(askings) or any(map(looks_at_others, calls))
+        trial = Trial(list(dict.fromkeys([*keys, *guesses])), self._in_place.effects, looks)
         plain = [one for one in pieces if not isinstance(one, Call)]
-        overall = await Overall.look(self._links, plain, db)
+        overall = await Overall.look(self._links, plain, [db])
         for _ in range(RERUNS):
             async with self._execution.events.of_one_command(db, has_scripts=True) as mine:
                 mine.places = order
@@ -198,8 +219,9 @@ class OnCopies:
                     await self._execution.write_back(outcome, lock, db, needs_memory=True)
                     for message in messages:
                         mine.publish(message)
+                    overall.without({db: outcome.lent})
                     return [
-                        reply if isinstance(one, Call) else overall.reply(one, reply, outcome.lent)
+                        reply if isinstance(one, Call) else overall.reply(one, reply, db)
                         for one, reply in zip(pieces, outcome.replies, strict=True)
                     ]
             have = set(trial.keys)
@@ -210,7 +232,7 @@ class OnCopies:
                     known.touched(new, local[name])
             elif refusals.commands and refusals.commands <= set(PUBLISHING):
                 trial.denied = [name for name in trial.denied if name not in PUBLISHING]
-            else:
+            elif refusals.commands != {SORT}:
                 return None
         return None
 
@@ -237,17 +259,24 @@ class OnCopies:
             )
             look = await stack.enter_async_context(self._witness.look(index)) if looks else None
             copies_of = (call.db, borrowing.scratch)
-            allowed = Allowed(None if looks else keys, trial.denied, copies=copies_of)
+            allowed = [
+                Allowed(None if looks else keys, denied, copies=copies_of)
+                for one in calls
+                for asking in [Asking.of(one)]
+                for denied in [_denied(asking, trial.denied) if asking else trial.denied]
+            ]
             guards = [guard_of(link)] if len(calls) == 1 else [None] * len(calls)
+            questions = list(trial.sorts)
+            asked: list[Words] = [[b"SORT", source, b"BY", b"nosort"] for source in questions]
             scripts = [
                 self._guards.enclose(
                     one,
-                    allowed,
+                    may,
                     guard,
-                    before=[look.before] if look and one is calls[0] else [],
+                    before=[*([look.before] if look and one is calls[0] else []), *asked],
                     after=[look.after] if look and one is calls[-1] else [],
                 )
-                for one, guard in zip(calls, guards, strict=True)
+                for one, may, guard in zip(calls, allowed, guards, strict=True)
             ]
             left = iter(scripts)
             block = [next(left).fence if isinstance(one, Call) else one for one in pieces]
@@ -277,8 +306,13 @@ class OnCopies:
                     refusals.commands = {SELECT}
                 touched = await self._touched([words for _, words in ran], keys, call.db)
                 refusals.keys = touched.difference(keys)
-                if len(pieces) > 1 and any(_sorts_by_others(words) for _, words in ran):
-                    refusals.commands.add(b"sort")  # of what commands before it may have changed
+                for script in scripts if questions else ():
+                    # Right before its guard is let in.
+                    replies = script.answers.before[-1 - len(asked) : -1]
+                    self._execution.own_reads.note(index, asked, replies)
+                    refusals.keys |= trial.named(questions, replies).difference(keys)
+                if len(pieces) > 1 and trial.note_sorts(words for _, words in ran):
+                    refusals.commands.add(SORT)  # commands before it may have changed its elements
             for script in scripts:
                 self._guards.settle(script, index, counts=bool(killed) or not refusals)
             if killed:
@@ -352,5 +386,6 @@ class OnCopies:
         return reply if not refusals else None
 
 
-def _sorts_by_others(words: Words) -> bool:
-    return words[0].lower() in (b"sort", b"sort_ro") and bool(patterns(words))
+def _denied(asking: Asking, denied: Collection[bytes]) -> list[bytes]:
+    """What the guard of a script that asks is denied; what it publishes is told once, too."""
+    return asking.may_run([name for name in denied if name not in PUBLISHING])

@@ -381,9 +381,9 @@ def other_databases(parsed: Parsed, db: int) -> list[Key]:
     """Keys that a command names in a database other than its own."""
     if parsed.row.name == "copy":
         options = _copy_options(parsed.args, db)
-        if options and options[0] != db:
+        if options and options[0] not in (db, OUTSIDE):
             return [(options[0], parsed.args[2], True)]
     elif parsed.row.name == "move" and NUMBER.fullmatch(parsed.args[2]):
         target = int(parsed.args[2])
-        return [(target, parsed.args[1], True)] if target != db else []
+        return [(target, parsed.args[1], True)] if target not in (db, OUTSIDE) else []
     return []

@@ -3,19 +3,19 @@
 A step is one of these::
 
     at home     on the instance of its keys: a part of the write
-    anywhere    on keys of several instances: the whole is borrowed
-    everywhere  DBSIZE, KEYS, FLUSHDB, FLUSHALL, SWAPDB: a part on each instance; the first two
-                also where the whole is borrowed (``overall``)
-    aside       PING, PUBLISH, SELECT: the client's worker runs it, behind the write
-    at the end  INFO, SCAN: the same, if nothing is written behind it
+    anywhere    on keys of several instances, or that only SORT knows: the whole is borrowed
+    everywhere  DBSIZE, KEYS, RANDOMKEY, FLUSHDB, SWAPDB …: a part on each instance; where the whole
+                is borrowed, what they do to it (``together``, ``overall``)
+    aside       PING, PUBLISH, SELECT, INFO: the client's worker runs it, behind the write
+    in order    CONFIG SET, FUNCTION LOAD: the same, or before the write; not in its middle
     a script    EVAL, FCALL: at home if it can touch no others for certain (``scripts``), else
                 the whole is borrowed
-    alone       SORT BY: no write of ours can do it
 
-So all that changes keys happens at once, or not at all. Where that would show, or a step
-must be alone, the transaction is no one write.
+So all that changes keys happens at once, or not at all. Where that cannot be, the worker may run
+one step behind the other, if not more than one writes.
 """
 
+import random
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,25 +35,49 @@ from threadis.coordinator.locks import Key
 from threadis.coordinator.overall import LISTS
 from threadis.coordinator.phases import Place
 from threadis.coordinator.plans import other_databases
+from threadis.coordinator.sorting import patterns, with_target
 from threadis.coordinator.table import Parsed, Table
 
 PLAIN_ROUTES: Final = frozenset({"keys", "split"})
 # Run by the worker without a look at the keyspace.
-ASIDE_ROUTES: Final = frozenset({"session", "any", "pubsub"})
+ASIDE_ROUTES: Final = frozenset({"session", "any", "pubsub", "refuse"})
 PUBLISHES: Final = {"publish": CHANNEL, "spublish": SHARD}
 # They change what the same client's next commands may do, or how they are answered.
 CHANGES_SESSION: Final = frozenset({"auth", "hello", "reset", "client|reply", "client|no-touch"})
-# With their special words they have keys that only the server knows.
-HIDE_KEYS: Final = frozenset({"sort", "sort_ro"})
 EVERYWHERE: Final = SWEEPS | LISTS
-# Neither do they look at keys, nor do they change anything that others here look at.
+# They look at no keys, and change nothing that others here look at.
 LOOKS_ELSEWHERE: Final = frozenset({
-    "acl|cat", "acl|getuser", "acl|list", "acl|users", "acl|whoami", "client|getname",
-    "client|getredir", "client|id", "client|info", "client|list", "client|trackinginfo", "command",
-    "command|count", "command|docs", "command|info", "command|list", "config|get", "lastsave",
-    "latency|history", "latency|latest", "pubsub|channels", "pubsub|numpat", "pubsub|numsub",
-    "role", "slowlog|get", "slowlog|len", "wait",
+    "acl|cat", "acl|dryrun", "acl|getuser", "acl|list", "acl|log", "acl|save", "acl|users",
+    "acl|whoami", "bgrewriteaof", "bgsave", "client|getname", "client|getredir", "client|id",
+    "client|info", "client|kill", "client|list", "client|no-evict", "client|pause",
+    "client|setinfo", "client|setname", "client|trackinginfo", "client|unblock", "client|unpause",
+    "command", "command|count", "command|docs", "command|info", "command|list", "commandlog|get",
+    "commandlog|len", "commandlog|reset", "config|get", "config|resetstat", "config|rewrite",
+    "function|dump", "function|kill", "function|list", "function|stats", "lastsave",
+    "latency|doctor", "latency|graph", "latency|histogram", "latency|history", "latency|latest",
+    "latency|reset", "memory|doctor", "memory|malloc-stats", "memory|purge", "pubsub|channels",
+    "pubsub|numpat", "pubsub|numsub", "role", "save", "script|debug", "script|exists",
+    "script|kill", "script|show", "slowlog|get", "slowlog|len", "slowlog|reset", "unwatch",
+    "wait", "waitaof",
+    # What these say is a little later than it would be; of keys that come or go meanwhile SCAN may
+    # tell or not.
+    "info", "memory|stats", "scan",
 })  # fmt: skip
+
+
+BETWEEN: Final = (
+    b"-ERR threadis: %s between writes cannot be part of their transaction: put it in front of "
+    b"them, or behind them\r\n"
+)
+UNDECLARED: Final = resp.error(
+    "ERR threadis: a script that may touch keys of several instances cannot be part of a "
+    "transaction that uses several databases, empties or swaps them, or sorts by other keys: "
+    "divide it"
+)
+TOGETHER: Final = resp.error(
+    "ERR threadis: a script of this transaction needs what cannot be one write with the others: "
+    "run it by itself"
+)
 
 
 class How(Enum):
@@ -64,8 +88,7 @@ class How(Enum):
     EVERYWHERE = auto()
     SCRIPT = auto()  # until somebody has read it
     ASIDE = auto()
-    AT_THE_END = auto()  # aside, but not before something is written
-    ALONE = auto()  # no write of ours can do it
+    IN_ORDER = auto()  # aside, but not between what is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +101,7 @@ class Step:
     owners: Collection[int]
     how: How
     script: Guarded | Call | None = None  # what it is at home, or where the whole is borrowed
+    hides_keys: bool = False  # has more than are known
 
     @property
     def name(self) -> str:
@@ -97,6 +121,13 @@ class Step:
         return self.how in (How.AT_HOME, How.ANYWHERE, How.EVERYWHERE)
 
     @property
+    def writes(self) -> bool:
+        """Whether it may change keys."""
+        if self.name in SCRIPTS:
+            return not self.name.endswith("_ro")
+        return self.parsed.row.writes and not self.name.startswith("function|")
+
+    @property
     def names_database(self) -> bool:
         """Whether it would leave the database of copies."""
         words = self.parsed.args[3:] if self.name == "copy" else ()
@@ -106,25 +137,43 @@ class Step:
 class Queued:
     """The steps of one transaction, and what follows from them."""
 
-    def __init__(self, steps: list[Step], db: int) -> None:
+    def __init__(self, steps: list[Step], db: int, stays: Collection[int] = ()) -> None:
+        """``stays`` has each SELECT that its client may not do."""
+        self._stays = set(stays)
         self.db = db
         self.steps = steps
         kinds = {step.how for step in self.steps}
         # The write does everything, in one database, with no instance but its keys'.
         self.is_plain = kinds <= {How.AT_HOME, How.ANYWHERE} and all(
-            step.db == db and step.script is None for step in self.steps
+            step.db == db and step.script is None and not step.hides_keys for step in self.steps
         )
         # It must be alone with the whole keyspace.
-        self.needs_everything = not kinds.isdisjoint(
-            (How.EVERYWHERE, How.ALONE, How.AT_THE_END)
-        ) or any(isinstance(step.script, Call) for step in self.steps)
+        self.needs_everything = not kinds.isdisjoint((How.EVERYWHERE, How.IN_ORDER)) or any(
+            isinstance(step.script, Call) or step.hides_keys for step in self.steps
+        )
         self.flushes = any(step.name in SWEEPS for step in self.steps)
-        self.is_one_write = How.ALONE not in kinds and _is_one_write(self.steps)
+        # Why one write cannot do all that is on keys, in a reply.
+        self.obstacle = _obstacle(self.steps)
+        self.is_one_write = self.obstacle is None and any(step.is_written for step in self.steps)
+        # How many the worker runs before the write.
+        self.leading = 0
+        for at, step in enumerate(self.steps):
+            if step.is_written:
+                break
+            if step.how is How.IN_ORDER:
+                self.leading = at + 1
+        # It is whole although one step is run behind the other.
+        self.may_run_in_order = sum(step.writes for step in self.steps) <= 1
         self.instances = set().union(*(step.owners for step in self.steps))
         self.locks = [name for step in self.steps for name in step.names]
         self.written_keys = [
             (where, key) for where, key, writes in self.locks if writes and not key.startswith(LOCK)
         ]
+
+    def leaves_place(self, denied: Collection[int]) -> bool:
+        """Whether commands would be in other databases, if these cannot be done."""
+        selects = {at for at in denied if self.steps[at].name == "select"}
+        return selects != self._stays
 
     def messages(self, denied: Collection[int], *, always: bool) -> list[Publication]:
         """What PUBLISH says among them, if that must be told in order with what scripts say."""
@@ -195,55 +244,62 @@ def read(
     table: Table,
     databases: int,
     everyone: Collection[int],
+    stays: Collection[int],
     *,
     has_pins: bool,
 ) -> Iterator[Step]:
-    """Say of each command how it is done."""
-    for args in commands:
+    """Say of each command how it is done; which of them are a SELECT that ``stays`` has."""
+    for at, args in enumerate(commands):
         parsed = table.parse(args)
+        named: Sequence[bytes] = ()
+        if parsed.row.name in ("sort", "sort_ro") and parsed.keys:
+            named, parsed = patterns(args), with_target(parsed)
         names, owners = lock_names(parsed.keys, db), table.owners(parsed, db)
         far = other_databases(parsed, db)
         owners.update(table.owner(where, key) for where, key, _ in far)
-        how = _how(parsed, owners, reaches_far=bool(far))
-        if parsed.row.name == "swapdb" and (has_pins or not are_within(args[1:], databases)):
-            how = How.ALONE
-        yield Step(parsed, db, [*names, *far], everyone if how is How.EVERYWHERE else owners, how)
-        if parsed.row.name == "select":
+        how, hides_keys = _how(parsed, owners), bool(named)
+        if hides_keys:
+            how = How.ANYWHERE
+        if parsed.row.name == "swapdb" and has_pins:
+            how = How.IN_ORDER
+        elif parsed.row.name == "swapdb" and not are_within(args[1:], databases):
+            how = How.AT_HOME
+        if how is How.AT_HOME and not owners:  # any server says what is wrong
+            owners = {min(everyone)}
+        where = everyone if how is How.EVERYWHERE else owners
+        yield Step(parsed, db, [*names, *far], where, how, hides_keys=hides_keys)
+        if parsed.row.name == "select" and at not in stays:
             db = selected(args[1], db, databases)
 
 
-def _is_one_write(steps: Sequence[Step]) -> bool:
-    """Whether one write can do all that is on keys, and nobody can tell."""
-    written = [step for step in steps if step.is_written]
-    kinds = {step.how for step in written}
-    if How.ANYWHERE in kinds and (
+def _obstacle(steps: Sequence[Step]) -> bytes | None:
+    """Why one write cannot do all that is on keys so that nobody can tell, in a reply."""
+    places = [at for at, step in enumerate(steps) if step.is_written]
+    written = [steps[at] for at in places]
+    for at, step in enumerate(steps) if places else ():
+        if step.how is How.IN_ORDER and (step.parsed.keys or places[0] < at < places[-1]):
+            return BETWEEN % step.name.replace("|", " ").upper().encode()
+    if any(isinstance(step.script, Call) for step in written) and (
         any(step.how is How.EVERYWHERE and step.name not in LISTS for step in written)
         or len({step.db for step in written}) > 1
-        or any(step.names_database for step in written)
+        or any(step.names_database or step.hides_keys for step in written)
     ):
-        return False
-    last = max((at for at, step in enumerate(steps) if step.is_written), default=-1)
-    return last >= 0 and all(step.how is not How.AT_THE_END for step in steps[:last])
+        return UNDECLARED
+    return None
 
 
-def _how(parsed: Parsed, owners: Collection[int], *, reaches_far: bool) -> How:
+def _how(parsed: Parsed, owners: Collection[int]) -> How:
     row = parsed.row
     if row.name in SCRIPTS:
         return How.SCRIPT
-    special = {word.encode() for word in row.special_words}
-    if row.name in HIDE_KEYS and not special.isdisjoint(map(bytes.upper, parsed.args)):
-        return How.ALONE
-    is_ordinary = row.route in PLAIN_ROUTES or row.blocks or row.name == "move"
-    if is_ordinary and parsed.keys and (len(owners) <= 1 or not reaches_far):
+    if row.route in PLAIN_ROUTES or row.blocks or row.name == "move":
         return How.AT_HOME if len(owners) <= 1 else How.ANYWHERE
     if row.name in EVERYWHERE:
         return How.EVERYWHERE
-    if row.writes or parsed.keys:
-        return How.ALONE
     is_aside = row.route in ASIDE_ROUTES and row.name not in CHANGES_SESSION
-    if is_aside or row.name in LOOKS_ELSEWHERE:
+    if not (row.writes or parsed.keys) and (is_aside or row.name in LOOKS_ELSEWHERE):
         return How.ASIDE
-    return How.AT_THE_END
+    return How.IN_ORDER
 
 
 def _merged(name: str, replies: list[bytes]) -> bytes:
@@ -251,6 +307,9 @@ def _merged(name: str, replies: list[bytes]) -> bytes:
     error = next((reply for reply in replies if reply.startswith(b"-")), None)
     if error is not None or len(replies) == 1 or name in SWEEPS:
         return error or replies[0]
+    if name == "randomkey":
+        found = [reply for reply in replies if reply not in resp.NULLS]
+        return random.choice(found or replies)  # noqa: S311 - as random as RANDOMKEY
     if name == "dbsize":
         return resp.integer(sum(int(reply[1:-2]) for reply in replies))
     return resp.array([one for reply in replies for one in _core.elements(reply)])

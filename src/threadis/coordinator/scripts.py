@@ -198,9 +198,10 @@ class Scripts:
                     )
                 )
             else:
-                how = How.ALONE if TELLS in call.body else How.ANYWHERE
                 names = [(step.db, key, call.writes) for key in call.keys]
-                found.append(replace(step, parsed=parsed, how=how, script=call, names=names))
+                found.append(
+                    replace(step, parsed=parsed, how=How.ANYWHERE, script=call, names=names)
+                )
         return found
 
     async def reply(self, script: Guarded, index: int) -> bytes:
@@ -214,9 +215,7 @@ class Scripts:
         order: Sequence[int],
         messages: Iterable[Publication],
     ) -> list[bytes] | None:
-        """Run commands and scripts on copies, as one; None, and nothing is done, if they must
-        run one behind the other. As ``OnCopies.run_all``.
-        """
+        """Run commands and scripts on copies, as one; as ``OnCopies.run_all``."""
         calls = [step.script for step in steps if isinstance(step.script, Call)]
         pieces = [
             step.script if isinstance(step.script, Call) else step.parsed.args for step in steps

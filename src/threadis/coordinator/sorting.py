@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from threadis.coordinator.call import Call
@@ -63,14 +64,18 @@ def key_of(pattern: bytes, element: bytes) -> bytes:
     return pattern[:star] + element + pattern[star + 1 : end]
 
 
+def with_target(parsed: Parsed) -> Parsed:
+    """Add to SORT's keys the one behind STORE."""
+    store = target(parsed.args) if parsed.row.name == "sort" else None
+    keys = [Access(parsed.args[1], reads=True, writes=False)]
+    if store is not None:
+        keys.append(Access(store, reads=False, writes=True))
+    return replace(parsed, keys=keys)
+
+
 async def sort_keys(execution: "Execution", parsed: Parsed, db: int) -> list[Access]:
     """Return every key that SORT will look at, as of now."""
-    source = parsed.args[1]
-    keys = [Access(source, reads=True, writes=False)]
-    store = target(parsed.args) if parsed.row.name == "sort" else None
-    if store is not None:
-        # Written first in the list: the result lives there.
-        keys.append(Access(store, reads=False, writes=True))
+    source, keys = parsed.args[1], list(with_target(parsed).keys)
     wanted = patterns(parsed.args)
     if wanted:
         index, question = execution.table.owner(db, source), [b"SORT", source, b"BY", b"nosort"]

@@ -8,7 +8,8 @@ says which)::
     ordinary commands on several instances      one block on each, all or nothing (commits)
     a command that spans instances itself       the whole on borrowed keys (borrowing)
     also PING, PUBLISH, SELECT, INFO            the same, and then the worker runs these
-    EVAL, SORT BY, INFO before a write …        the worker runs all in order, nobody else may
+    CONFIG SET, FUNCTION LOAD before a write    the worker runs these, and then the same
+    not more than one write                     the worker may run all in order, nobody else
 """
 
 import asyncio
@@ -31,12 +32,14 @@ from threadis.coordinator.links import Kind, Link, LinkError, Words
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import RefusedError
-from threadis.coordinator.queued import How, Parts, Queued, Step, read
+from threadis.coordinator.queued import TOGETHER, How, Parts, Queued, Step, read
 from threadis.coordinator.scripts import Scripts
+from threadis.coordinator.together import Piece
 from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.watches import Watch
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
+CHANGED = resp.error("TRYAGAIN the rights of this client have changed; nothing was written")
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 
 
@@ -61,6 +64,8 @@ class Transactions:
         self._core = core
         self._watches: dict[ClientKey, Watch] = {}
         self._running: dict[ClientKey, AsyncExitStack] = {}
+        # Whose worker runs what comes before a write.
+        self._leading: dict[ClientKey, asyncio.Future[bool]] = {}
         # One thing at a time for a client: it may vanish while its watching connections are asked.
         self._turns: WeakValueDictionary[ClientKey, asyncio.Lock] = WeakValueDictionary()
 
@@ -110,6 +115,8 @@ class Transactions:
 
     async def gone(self, client: ClientKey) -> None:
         """Take note that a client is gone."""
+        if leading := self._leading.pop(client, None):
+            leading.set_result(False)
         async with self._turn(client):
             await self._forget(client)
         await self.finished(client)
@@ -137,45 +144,76 @@ class Transactions:
     async def _exec(
         self, command: _core.Command, client: ClientKey, watch: Watch | None
     ) -> bytes | None:
-        began = time.monotonic()
-        args, kind, db = command.queued or [], Kind(resp=command.info.resp), command.info.db
-        steps = await offload(len(args), self._read, args, db)
-        if any(step.how is How.SCRIPT for step in steps):
-            steps = await self._scripts.placed(steps, command)
-        queued = Queued(steps, db)
+        began, kind = time.monotonic(), Kind(resp=command.info.resp)
+        queued = await self._planned(command)
         if queued.is_plain and watch and (link := watch.only_link()):
             is_on_it = queued.instances <= {link.index} and watch.kind == kind
             if is_on_it and not self._tracking.is_unheard(command):
                 return await self._exec_there(command, queued, watch, link)
         if not queued.is_one_write:
             return await self._run_in_order(command, client, watch, queued)
+        args = command.queued or []
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(await self._locked(queued, watch))
             if watch and not await watch.is_clean():
                 return _null(command)
-            denied = await self._denied(command, queued)
-            is_in_place = not any(queued.steps[at].name == "select" for at in denied)
-            if is_in_place:
-                replies = await self._write(command, queued, denied, lock)
-                if replies is not None:
-                    # Once all has run: what is pushed may expire before that.
-                    stack.push_async_callback(self._serve, queued, lock)
-                    done = [reply for reply in replies if reply is not None]
-                    if len(done) == len(replies):
-                        return await long.array(done)
-                    self._running[client] = stack.pop_all()
-                    took = int((time.monotonic() - began) * 1_000_000) // max(len(done), 1)
-                    self._core.run_queued(command, args, (replies, took), lock.token)
-                    return None
-        # What comes behind a SELECT that its client may not do any more is elsewhere; and there
-        # are scripts that cannot be run on copies together.
+            if queued.leading and not await self._run_first(command, client, queued, lock):
+                return None
+            replies = await self._write_or_say(command, queued, lock)
+            if replies is not None:
+                # Once all has run: what is pushed may expire before that.
+                stack.push_async_callback(self._serve, queued, lock)
+                done = [reply for reply in replies if reply is not None]
+                if len(done) == len(replies) and not queued.leading:
+                    return await long.array(done)
+                self._running[client] = stack.pop_all()
+                took = int((time.monotonic() - began) * 1_000_000) // max(len(done), 1)
+                left = slice(queued.leading, None)
+                self._core.run_queued(command, (args[left], 0), (replies[left], took), lock.token)
+                return None
+        # There are scripts that cannot be run on copies together.
         return await self._run_in_order(command, client, watch, queued)
 
-    def _read(self, commands: Sequence[Words], db: int) -> list[Step]:
+    async def _planned(self, command: _core.Command) -> Queued:
+        """How all is to be done, by what its client may do now."""
+        args, db = command.queued or [], command.info.db
+        selects = [at for at, words in enumerate(args) if words[0].lower() == b"select"]
+        denied = await self._verdicts.denied(command) if selects else {}
+        stays = denied.keys() & set(selects)
+        steps = await offload(len(args), self._read, args, db, stays)
+        if any(step.how is How.SCRIPT for step in steps):
+            steps = await self._scripts.placed(steps, command)
+        return Queued(steps, db, stays)
+
+    async def _run_first(
+        self, command: _core.Command, client: ClientKey, queued: Queued, lock: Lock
+    ) -> bool:
+        """Let the worker run what comes before the write; False if its client is gone."""
+        args, count = command.queued or [], queued.leading
+        self._leading[client] = has_run = asyncio.get_running_loop().create_future()
+        self._core.run_queued(command, (args[:count], len(args) - count), ([], 0), lock.token)
+        return bool(await has_run)
+
+    async def _write_or_say(
+        self, command: _core.Command, queued: Queued, lock: Lock
+    ) -> list[bytes | None] | None:
+        """As ``_write``; once EXEC's reply has begun, each command is told why nothing was done."""
+        try:
+            denied = await self._denied(command, queued)
+            if queued.leaves_place(denied):
+                raise RefusedError(CHANGED)
+            return await self._write(command, queued, denied, lock)
+        except (LinkError, RefusedError) as error:
+            if not queued.leading:
+                raise
+            reply = error.reply if isinstance(error, RefusedError) else resp.error(str(error))
+            return [reply] * len(queued.steps)
+
+    def _read(self, commands: Sequence[Words], db: int, stays: Collection[int]) -> list[Step]:
         databases, everyone = self._execution.borrowing.databases, self._execution.links.everyone()
         has_pins = self._execution.locality.has_pins
         table = self._execution.table
-        return list(read(commands, db, table, databases, everyone, has_pins=has_pins))
+        return list(read(commands, db, table, databases, everyone, stays, has_pins=has_pins))
 
     async def _exec_there(
         self, command: _core.Command, queued: Queued, watch: Watch, link: Link
@@ -265,9 +303,8 @@ class Transactions:
         if any(step.script for step in steps):
             return await self._run_scripts(steps, order, lock, db, kind)
         if any(step.how is How.ANYWHERE for step in steps):
-            commands = [step.parsed.args for step in steps]
-            keys = [access for step in steps for access in step.parsed.keys]
-            return await self._execution.borrow_all(commands, keys, steps[0].db, kind, lock)
+            pieces = [Piece(step.parsed, step.db) for step in steps]
+            return await self._execution.borrow(pieces, db, kind, lock)
         parts = await offload(len(steps), Parts, steps, order, db)
         # What would wait cannot be told to a server without memory.
         needs_memory = any(step.parsed.row.needs_memory or step.parsed.row.blocks for step in steps)
@@ -296,8 +333,11 @@ class Transactions:
     ) -> bytes | None:
         """Let the worker run the commands as if they came now, while nobody else may.
 
-        LinkError, before anything has happened, if it is known that an instance would not.
+        RefusedError if that could be half of it, LinkError if it is known that an instance would
+        not, before anything has happened.
         """
+        if not queued.may_run_in_order:
+            raise RefusedError(queued.obstacle or TOGETHER)
         stack = AsyncExitStack()
         needed: Collection[int] = self._execution.links.everyone()
         if queued.needs_everything:
@@ -317,7 +357,7 @@ class Transactions:
         touched = [key for _, key, _ in queued.locks]
         await stack.enter_async_context(self._tracking.changing(command, touched, once=True))
         self._running[client] = stack
-        self._core.run_queued(command, command.queued or [], ([], 0), lock.token)
+        self._core.run_queued(command, (command.queued or [], 0), ([], 0), lock.token)
         return None
 
     async def _serve(self, queued: Queued, lock: Lock) -> None:
@@ -327,6 +367,9 @@ class Transactions:
 
     async def finished(self, client: ClientKey) -> None:
         """Take note that a worker has run what it was told to."""
+        if leading := self._leading.pop(client, None):
+            leading.set_result(True)
+            return
         stack = self._running.pop(client, None)
         if stack:
             await stack.aclose()

@@ -1,0 +1,157 @@
+"""Transactions that are one write: with SORT, databases, sweeps, settings, counts of keys."""
+
+import shlex
+from typing import Final
+
+import pytest
+
+from differential.pair import Both, Pair, marked
+from differential.test_keyspace import spread
+from differential.wire import Connection
+
+A, B, C, D = spread("one", each=1)
+DATABASES: Final = 4
+BEFORE: Final = (
+    f"RPUSH {A} 3 1 2", f"SADD {B} a b c", f"SADD {C} b c d", f"SET {D} here EX 1000",
+    "MSET w_1 3 w_2 2 w_3 1 w_9 0 d_1 one d_2 two d_3 three d_9 nine", "SELECT 1",
+    f"SADD {B} elsewhere", "SET q 1", "SELECT 2", "SET other 1", "HSET hash f v", "SELECT 0",
+)  # fmt: skip
+# Each with something that no instance can do alone.
+TRANSACTIONS: Final = {
+    "SORT BY": (f"SORT {A} BY w_*", "SET w_3 9", f"SORT {A} BY w_*", f"SORT_RO {A} BY w_* GET d_*"),
+    "SORT GET of what comes": (
+        f"SORT {A} GET d_*", f"RPUSH {A} 9", "SET d_9 changed", f"SORT {A} BY w_* GET # GET d_*",
+        f"DEL {A}", f"SORT {A} BY w_*", f"SORT {D} BY w_*",
+    ),
+    "SORT GET of a field": ("HSET h_1 f x", f"SORT {A} BY h_*->f GET h_*->f", "HSET h_2 f y"),
+    "SORT STORE": (f"SORT {A} STORE {B}", f"SORT {B} DESC STORE {C}", f"LRANGE {C} 0 -1"),
+    "SORT BY STORE": (
+        f"SORT {A} BY w_* GET d_* STORE {B}", f"SORT {B} ALPHA BY nosort STORE {A}",
+        f"SORT {A} BY w_* STORE {A}", f"LRANGE {A} 0 -1", f"SORT {A} BY nothing STORE {C}",
+    ),
+    "FLUSHDB": (
+        f"MSET {A} 1 {D} 2", "FLUSHDB", "DBSIZE", "MSET a 1 b 2 c 3", "RENAME a z", "DBSIZE",
+        "unordered KEYS *", f"EXISTS {A} {B} {C} {D}",
+    ),
+    "FLUSHALL": (
+        f"SUNIONSTORE s {B} {C}", "FLUSHALL ASYNC", f"SUNIONSTORE s {B} {C}", "MSET a 1 b 2 c 3",
+        "SELECT 2", "DBSIZE", "SET other 2", "MSET a 1 b 2 c 3", "GETDEL a",
+    ),
+    "FLUSHALL that cannot be": (f"SUNIONSTORE s {B} {C}", "FLUSHALL NOW", "FLUSHDB SYNC SYNC"),
+    "several databases": (
+        f"SUNIONSTORE s {B} {C}", "SELECT 1", f"SUNIONSTORE s {B} {C}", f"EXPIRE {B} 100",
+        "SELECT 2", "unordered KEYS *", "MSET k1 1 k2 2 k3 3", "SELECT 99", "SELECT 0", "DEL s",
+    ),
+    "MOVE": (
+        f"SUNIONSTORE s {B} {C}", "MOVE s 3", f"SUNIONSTORE s {B} {C}", "MOVE s 3", f"MOVE {D} 1",
+        "MOVE q 77", "MOVE q 0", "MOVE nothing 2", "MOVE q x",
+    ),
+    "COPY ... DB": (
+        f"COPY {B} {A} DB 3", f"COPY {B} {A} DB 3", f"COPY {C} {A} REPLACE DB 3 DB 1",
+        f"COPY {B} {A} DB 77", f"COPY {D} {B} DB 2", f"COPY {D} {D}",
+    ),
+    "SWAPDB": (
+        f"SUNIONSTORE s {B} {C}", "SWAPDB 0 1", "DBSIZE", "unordered KEYS *",
+        f"SUNIONSTORE t {B} {C}", "SWAPDB 1 1", "SELECT 1", "DBSIZE", f"SADD {B} z",
+    ),
+    "SWAPDB and FLUSHDB": (
+        "SWAPDB 1 2", "FLUSHDB", f"SUNIONSTORE s {B} {C}", "SWAPDB 0 2", "FLUSHDB ASYNC",
+        "FLUSHDB LATER", "MSET a 1 b 2 c 3", "SELECT 2", "DBSIZE",
+    ),
+    "RANDOMKEY": (
+        f"DEL {A} {B} {C} {D} w_1 w_2 w_3 w_9 d_1 d_2 d_3 d_9", "RANDOMKEY", "SET x 1", "RANDOMKEY",
+        "LCS x y", "DEL x", "RANDOMKEY", "SELECT 1", f"SREM {B} elsewhere", "RANDOMKEY",
+    ),
+    "INFO, SCAN and their like": (
+        f"MSET {A} 1 {B} 2", "shape INFO server", "shape SCAN 0 MATCH no", f"SUNIONSTORE s {C} {C}",
+        "shape CLIENT LIST", "shape MEMORY DOCTOR", "ACL LOG RESET", "SLOWLOG RESET", f"DEL {A}",
+    ),
+    "settings before the write": (
+        "CONFIG SET list-max-listpack-size 77", "CONFIG SET nothing 1", "SCRIPT EXISTS f",
+        "SET x 1", "CLIENT SETNAME me", f"SUNIONSTORE s {B} {C}", "CLIENT GETNAME",
+        "CONFIG GET list-max-listpack-size",
+    ),
+    "settings behind the write": (f"SUNIONSTORE s {B} {C}", "SET x 1", "CONFIG SET hz 11"),
+    "a script that is loaded first": (
+        "SCRIPT LOAD 'return 1'", f"SET {A} 1",
+        "EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0", f"SET {B} 1",
+    ),
+    "what does nothing": (
+        f"SET {A} 1", "UNWATCH", "SCRIPT EXISTS x", f"SET {B} 1", "FUNCTION LIST", "SWAPDB 0 99",
+        f"SET {C} 1", "SWAPDB 0 x", f"COPY {A} new DB 0", "FUNCTION KILL", f"MOVE {D} 0",
+    ),
+    "wrong numbers of keys": (
+        f"ZUNIONSTORE {A} 0 y", "SET a 1", "SINTERCARD zz a", "SET b 2", "LMPOP 0 a LEFT",
+        "SET c 3",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", ["", "KEA"])
+@pytest.mark.parametrize("name", TRANSACTIONS)
+def test_what_it_answers_and_leaves_and_tells(
+    pair: Pair, protocol: int, name: str, flags: str
+) -> None:
+    with pair.both(protocol) as both, pair.both() as listening:
+        both.same("FLUSHALL")
+        for line in BEFORE:
+            both.same_line(line)
+        both.same("CONFIG", "SET", "notify-keyspace-events", flags)
+        listening.same("PSUBSCRIBE", "__key*__:*", "end")
+        listening.bare.read()
+        listening.ours.read()
+        commands = [marked(line) for line in TRANSACTIONS[name]]
+        batch = [[b"MULTI"], *(words for _, words in commands), [b"EXEC"]]
+        bare, ours = both.bare.ask_all(batch)[-1], both.ours.ask_all(batch)[-1]
+        assert len(ours.elements) == len(commands), ours.raw
+        for (how, words), theirs, got in zip(commands, bare.elements, ours.elements, strict=True):
+            assert not both.differ(words, theirs, got, how), (words, theirs.raw, got.raw)
+        both.same("SELECT", 0)
+        both.same("PUBLISH", "end", "")
+        assert heard(listening.ours) == heard(listening.bare)
+        for setting in ("notify-keyspace-events ''", "list-max-listpack-size -2", "hz 10"):
+            both.same("CONFIG", "SET", *shlex.split(setting))
+        same_values(both)
+
+
+def heard(side: Connection) -> list[bytes]:
+    """What a subscriber is told up to the end."""
+    found: list[bytes] = []
+    while not found or b"end" not in found[-1]:
+        found.append(side.read().raw)
+    return found
+
+
+def same_values(both: Both) -> None:
+    """The same values in each database, and those that expire."""
+    for db in range(DATABASES):
+        both.same("SELECT", db)
+        for key in sorted(key.text for key in both.same("KEYS", "*").elements):
+            kind = both.same("TYPE", key).text
+            if kind == b"list":
+                both.same("LRANGE", key, 0, -1)
+            else:
+                both.same("SORT" if kind == b"set" else "DUMP", key, *[b"ALPHA"] * (kind == b"set"))
+            both.same("PEXPIRETIME", key, how="shape")
+
+
+def test_what_cannot_be_one_write_is_refused_before_anything_has_happened(pair: Pair) -> None:
+    stray = "EVAL \"return redis.call('INCR', ARGV[1])\" 0 {}"
+    asks = "EVAL \"redis.acl_check_cmd('FLUSHALL') return redis.call(ARGV[1], ARGV[2])\" 0 INCR {}"
+    refused = {
+        f"SET {A} 1|CONFIG SET hz 11|SET {B} 1": b"CONFIG SET between writes",
+        f"SET {A} 1|FUNCTION FLUSH|MSET {A} 1 {B} 1": b"FUNCTION FLUSH between writes",
+        f"{stray.format(A)}|SELECT 1|{stray.format(B)}": b"several databases",
+        f"{stray.format(A)}|FLUSHDB|SET {B} 1": b"empties or swaps",
+        f"SET {A} 1|{asks.format(B)}": b"run it by itself",
+        "|".join(f"SELECT {db}|SUNIONSTORE s {B} {C}" for db in range(5)): b"4 databases",
+    }
+    with pair.both() as both:
+        both.same("FLUSHALL")
+        for text, why in refused.items():
+            batch = [[b"MULTI"], *(marked(line)[1] for line in text.split("|")), [b"EXEC"]]
+            reply = both.ours.ask_all(batch)[-1]
+            assert reply.is_error, (text, reply.raw)
+            assert why in reply.raw
+            assert both.ours.ask("DBSIZE").number == 0, text
+        assert both.ours.ask("CONFIG", "GET", "hz").elements[1].text == b"10"
