@@ -35,7 +35,7 @@ def running(threadis: Callable[..., Threadis], stock_server: Server) -> Threadis
 
 @pytest.fixture
 def writer(running: Threadis) -> Iterator[Raw]:
-    with Raw(("127.0.0.1", running.port), receive_buffer=4096) as client:
+    with Raw(("127.0.0.1", running.port)) as client:
         yield client
 
 
