@@ -71,6 +71,12 @@ TRANSACTIONS: Final = {
         "SET x 1", "CLIENT SETNAME me", f"SUNIONSTORE s {B} {C}", "CLIENT GETNAME",
         "CONFIG GET list-max-listpack-size",
     ),
+    "settings between reads": (
+        f"GET {D}", f"GET {A}", "CONFIG SET hz 11", f"EVAL_RO \"return redis.call('GET','{D}')\" 0",
+        "CONFIG SET hz 12", f"SET {A} 1", f"SUNIONSTORE s {B} {C}", f"MGET {A} {D}",
+        "CONFIG SET hz 13", f"GET {A}", "XREAD BLOCK 0 STREAMS nothing 0", f"SCARD {B}",
+        "CONFIG SET hz 10", "DBSIZE",
+    ),
     "settings behind the write": (f"SUNIONSTORE s {B} {C}", "SET x 1", "CONFIG SET hz 11"),
     "a script that is loaded first": (
         "SCRIPT LOAD 'return 1'", f"SET {A} 1",

@@ -7,7 +7,8 @@ A step is one of these::
     everywhere  DBSIZE, KEYS, RANDOMKEY, FLUSHDB, SWAPDB …: a part on each instance; where the whole
                 is borrowed, what they do to it (``together``, ``overall``)
     aside       PING, PUBLISH, SELECT, INFO: the client's worker runs it, behind the write
-    in order    CONFIG SET, FUNCTION LOAD: the same, or before the write; not in its middle
+    in order    CONFIG SET, FUNCTION LOAD: the same, or before the write; not in its middle. With
+                it the worker runs the reads on that side
     a script    EVAL, FCALL: at home if it can touch no others for certain (``scripts``), else
                 the whole is borrowed
 
@@ -18,7 +19,7 @@ one step behind the other, if not more than one writes.
 import random
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
@@ -137,9 +138,9 @@ class Step:
 class Queued:
     """The steps of one transaction, and what follows from them."""
 
-    def __init__(self, steps: list[Step], db: int, stays: Collection[int] = ()) -> None:
-        """``stays`` has each SELECT that its client may not do."""
-        self._stays = set(stays)
+    def __init__(self, steps: list[Step], db: int, write: range, stays: Collection[int]) -> None:
+        """``write`` has the places of the write, ``stays`` each SELECT that cannot be done."""
+        self.write, self._stays = write, set(stays)
         self.db = db
         self.steps = steps
         kinds = {step.how for step in self.steps}
@@ -153,15 +154,8 @@ class Queued:
         )
         self.flushes = any(step.name in SWEEPS for step in self.steps)
         # Why one write cannot do all that is on keys, in a reply.
-        self.obstacle = _obstacle(self.steps)
+        self.obstacle = _obstacle(self.steps[write.start : write.stop])
         self.is_one_write = self.obstacle is None and any(step.is_written for step in self.steps)
-        # How many the worker runs before the write.
-        self.leading = 0
-        for at, step in enumerate(self.steps):
-            if step.is_written:
-                break
-            if step.how is How.IN_ORDER:
-                self.leading = at + 1
         # It is whole although one step is run behind the other.
         self.may_run_in_order = sum(step.writes for step in self.steps) <= 1
         self.instances = set().union(*(step.owners for step in self.steps))
@@ -184,7 +178,7 @@ class Queued:
         return [
             Publication(at, PUBLISHES[step.name], *step.parsed.args[1:3])
             for at, step in enumerate(self.steps)
-            if step.name in PUBLISHES and at not in denied
+            if step.name in PUBLISHES and at in self.write and at not in denied
         ]
 
 
@@ -272,12 +266,24 @@ def read(
             db = selected(args[1], db, databases)
 
 
+def bounded(steps: list[Step]) -> tuple[list[Step], range]:
+    """Find the places of the write; what is on keys on either side of it, is to be run aside."""
+    writing = [at for at, step in enumerate(steps) if step.writes]
+    in_order = [at for at, step in enumerate(steps) if step.how is How.IN_ORDER]
+    if not writing or not in_order:
+        return steps, range(len(steps))
+    begin = max((at + 1 for at in in_order if at < writing[0]), default=0)
+    write = range(begin, min((at for at in in_order if at > writing[-1]), default=len(steps)))
+    is_apart = (at not in write and step.how is not How.IN_ORDER for at, step in enumerate(steps))
+    pairs = zip(steps, is_apart, strict=True)
+    return [replace(step, how=How.ASIDE) if apart else step for step, apart in pairs], write
+
+
 def _obstacle(steps: Sequence[Step]) -> bytes | None:
-    """Why one write cannot do all that is on keys so that nobody can tell, in a reply."""
-    places = [at for at, step in enumerate(steps) if step.is_written]
-    written = [steps[at] for at in places]
-    for at, step in enumerate(steps) if places else ():
-        if step.how is How.IN_ORDER and (step.parsed.keys or places[0] < at < places[-1]):
+    """Why these cannot be one write so that nobody can tell, in a reply."""
+    written = [step for step in steps if step.is_written]
+    for step in steps:
+        if step.how is How.IN_ORDER:
             return BETWEEN % step.name.replace("|", " ").upper().encode()
     if any(isinstance(step.script, Call) for step in written) and (
         any(step.how is How.EVERYWHERE and step.name not in LISTS for step in written)

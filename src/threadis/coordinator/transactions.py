@@ -32,7 +32,7 @@ from threadis.coordinator.links import Kind, Link, LinkError, Words
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import RefusedError
-from threadis.coordinator.queued import TOGETHER, How, Parts, Queued, Step, read
+from threadis.coordinator.queued import TOGETHER, How, Parts, Queued, Step, bounded, read
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.together import Piece
 from threadis.coordinator.verdicts import Verdicts
@@ -157,18 +157,18 @@ class Transactions:
             lock = await stack.enter_async_context(await self._locked(queued, watch))
             if watch and not await watch.is_clean():
                 return _null(command)
-            if queued.leading and not await self._run_first(command, client, queued, lock):
+            if queued.write.start and not await self._run_first(command, client, queued, lock):
                 return None
             replies = await self._write_or_say(command, queued, lock)
             if replies is not None:
                 # Once all has run: what is pushed may expire before that.
                 stack.push_async_callback(self._serve, queued, lock)
                 done = [reply for reply in replies if reply is not None]
-                if len(done) == len(replies) and not queued.leading:
+                if len(done) == len(replies) and not queued.write.start:
                     return await long.array(done)
                 self._running[client] = stack.pop_all()
                 took = int((time.monotonic() - began) * 1_000_000) // max(len(done), 1)
-                left = slice(queued.leading, None)
+                left = slice(queued.write.start, None)
                 self._core.run_queued(command, (args[left], 0), (replies[left], took), lock.token)
                 return None
         # There are scripts that cannot be run on copies together.
@@ -180,16 +180,16 @@ class Transactions:
         selects = [at for at, words in enumerate(args) if words[0].lower() == b"select"]
         denied = await self._verdicts.denied(command) if selects else {}
         stays = denied.keys() & set(selects)
-        steps = await offload(len(args), self._read, args, db, stays)
+        steps, write = bounded(await offload(len(args), self._read, args, db, stays))
         if any(step.how is How.SCRIPT for step in steps):
             steps = await self._scripts.placed(steps, command)
-        return Queued(steps, db, stays)
+        return Queued(steps, db, write, stays)
 
     async def _run_first(
         self, command: _core.Command, client: ClientKey, queued: Queued, lock: Lock
     ) -> bool:
         """Let the worker run what comes before the write; False if its client is gone."""
-        args, count = command.queued or [], queued.leading
+        args, count = command.queued or [], queued.write.start
         self._leading[client] = has_run = asyncio.get_running_loop().create_future()
         self._core.run_queued(command, (args[:count], len(args) - count), ([], 0), lock.token)
         return bool(await has_run)
@@ -204,7 +204,7 @@ class Transactions:
                 raise RefusedError(CHANGED)
             return await self._write(command, queued, denied, lock)
         except (LinkError, RefusedError) as error:
-            if not queued.leading:
+            if not queued.write.start:
                 raise
             reply = error.reply if isinstance(error, RefusedError) else resp.error(str(error))
             return [reply] * len(queued.steps)
