@@ -63,12 +63,15 @@ Way = Callable[..., bytes]
 
 
 def heard_first(address: Address, kind: str, way: Way) -> list[tuple[bytes, ...]]:
-    """For each channel: how many receive it, and what its first subscriber reads."""
+    """For each channel: how many receive it, and what its first subscriber reads.
+
+    The stock server itself may read the two clients in either order: it is waited for (`feed`).
+    """
     subscribe, verb, name = KINDS[kind]
     with clients(address) as (listeners, speakers):
         found: list[tuple[bytes, ...]] = []
         for number, listener, speaker in pairs(listeners, speakers):
-            listener.send(command(subscribe, name % number))
+            listener.feed([command(subscribe, name % number)])
             count = way(speaker, verb, f"c{number}", "x")
             found.append((count, listener.reply(), listener.ask("PING")))
             if b"message" in found[-1][2]:
@@ -85,7 +88,7 @@ def heard_later(address: Address, kind: str, way: Way) -> list[tuple[bytes, ...]
             other.ask(subscribe, name % 7)
         found: list[tuple[bytes, ...]] = []
         for _, listener, speaker in pairs(listeners, speakers):
-            listener.send(command(subscribe, name % 7))
+            listener.feed([command(subscribe, name % 7)])
             count = way(speaker, verb, "c7", "x")
             found.append((count, listener.reply(), listener.ask("PING")))
             if b"message" in found[-1][2]:
@@ -172,7 +175,7 @@ def events_heard(address: Address, kind: str, change: Callable[[Raw, str], None]
         found: list[bytes] = []
         for number, listener, speaker in pairs(listeners, speakers):
             words = subscribe, name if is_known else name % number
-            listener.send(command(*words))
+            listener.feed([command(*words)])
             change(speaker, "k7" if is_known else f"k{number}")
             assert b"subscribe" in listener.reply()
             found.append(listener.ask("PING"))
