@@ -180,6 +180,7 @@ impl Worker {
                 Mail::Moved(client, state) => self.take_over(*client, state),
                 Mail::Give { to, permille } => self.give(to, permille),
                 Mail::Reply(key, reply, change) => self.coordinator_reply(key, reply, change),
+                Mail::ScriptLines(key, lines) => self.keep_script_lines(key, lines),
                 Mail::Run(key, queued, more, known, token, caching) => {
                     self.run_queued(key, &queued, more, known, token, caching);
                 }

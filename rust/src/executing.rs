@@ -23,6 +23,8 @@ pub struct Executing {
     pub left: usize,
     /// The coordinator is to do something once these are answered, before others come.
     has_more: bool,
+    /// The place of the next in the transaction.
+    next: usize,
     /// The lock it runs under.
     pub token: u64,
     /// The replies to those of them that have run.
@@ -64,8 +66,10 @@ impl Worker {
             push_array(&mut header, commands.len() + more);
         }
         let (left, has_more) = (commands.len(), more > 0);
-        let replied = client.executing.as_ref().map_or(header.len(), |one| one.replied);
-        let executing = Executing { left, has_more, token, known: known.into(), took, replied };
+        let before = client.executing.as_ref();
+        let (next, replied) = before.map_or((0, header.len()), |one| (one.next, one.replied));
+        let known = known.into();
+        let executing = Executing { left, has_more, next, token, known, took, replied };
         client.executing = Some(Box::new(executing));
         if !has_begun {
             client.hold(client.front, header);
@@ -94,6 +98,7 @@ impl Worker {
             && let Some(executing) = &mut self.clients[place].executing
         {
             executing.left -= 1;
+            executing.next += 1;
             executing.known.pop_front();
         }
         taken
@@ -109,6 +114,8 @@ impl Worker {
             }
             if self.is_monitored() {
                 self.show(place, shared.table.row(found), args);
+                let at = self.clients[place].executing.as_ref().map_or(0, |one| one.next);
+                self.show_script_lines(place, at);
             }
             self.log_run(place, (shared.table.row(found), args), reply.len());
         }

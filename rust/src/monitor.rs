@@ -9,7 +9,7 @@
 use crate::command::{Route, Row, Verb};
 use crate::ending::Closing;
 use crate::request::{Args, Cut, Limits, Request};
-use crate::shared::{Mail, ToCoordinator};
+use crate::shared::{ClientKey, Mail, ToCoordinator};
 use crate::worker::Worker;
 use rustix::time::{ClockId, clock_gettime};
 use std::io::Write;
@@ -24,7 +24,9 @@ pub struct Monitor {
     /// It sees every command.
     pub(crate) is_on: bool,
     /// Its EXEC runs at the coordinator: lines of the queued commands, and of EXEC.
-    unshown: Option<(Vec<u8>, Vec<u8>)>,
+    unshown: Option<(Vec<Vec<u8>>, Vec<u8>)>,
+    /// What its scripts have run, by their places in it.
+    of_scripts: Vec<(usize, Vec<u8>)>,
 }
 
 impl Worker {
@@ -59,8 +61,8 @@ impl Worker {
 
     /// Shows the commands of a transaction.
     pub(crate) fn show_queued(&mut self, place: usize, commands: &[u8]) {
-        let mut lines = self.lines_of(place, commands);
-        self.lines.append(&mut lines);
+        let lines = self.lines_of(place, commands);
+        self.lines.extend(lines.into_iter().flatten());
     }
 
     /// Keeps the lines about a transaction until it is known whether it ran.
@@ -71,26 +73,48 @@ impl Worker {
 
     /// Shows a transaction that is over; its commands only if they ran and were not shown yet.
     pub(crate) fn show_kept(&mut self, place: usize, with_commands: bool) {
-        if let Some((mut queued, mut exec)) = self.clients[place].session.monitor.unshown.take() {
-            if with_commands {
-                self.lines.append(&mut queued);
+        if let Some((queued, mut exec)) = self.clients[place].session.monitor.unshown.take() {
+            for (at, mut line) in queued.into_iter().enumerate().filter(|_| with_commands) {
+                self.lines.append(&mut line);
+                self.show_script_lines(place, at);
             }
             let db = self.lanes.state(self.clients[place].lane_set).db;
             put_database(&mut exec, db);
             self.lines.append(&mut exec);
         }
+        self.clients[place].session.monitor.of_scripts.clear();
     }
 
-    fn lines_of(&self, place: usize, mut commands: &[u8]) -> Vec<u8> {
+    /// What scripts of a transaction have run; its reply comes next.
+    pub(crate) fn keep_script_lines(&mut self, key: ClientKey, lines: Vec<(usize, Vec<u8>)>) {
+        let client = self.clients.get_mut(key.place);
+        if let Some(client) = client.filter(|client| client.generation == key.generation) {
+            client.session.monitor.of_scripts = lines;
+        }
+    }
+
+    /// Shows what the script at a place of a transaction has run.
+    pub(crate) fn show_script_lines(&mut self, place: usize, at: usize) {
+        for (_, lines) in
+            self.clients[place].session.monitor.of_scripts.iter_mut().filter(|one| one.0 == at)
+        {
+            self.lines.append(lines);
+        }
+    }
+
+    /// Of each command; nothing of one that is not shown.
+    fn lines_of(&self, place: usize, mut commands: &[u8]) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
         let mut request = Request::default();
         while let Ok(Cut::Complete(length)) = request.cut(commands, Limits::NONE) {
             let args = request.args(&commands[..length]);
+            let mut line = Vec::new();
             if let Some(row) = self.shared.table.row_of(args)
                 && row.is_shown
             {
-                self.push_line(&mut lines, place, row, args);
+                self.push_line(&mut line, place, row, args);
             }
+            lines.push(line);
             request.reset();
             commands = &commands[length..];
             if commands.is_empty() {

@@ -113,6 +113,14 @@ impl ScriptLines {
         self.release(number, shown);
     }
 
+    /// The lines of a call that counts, in a database of its client; `None` if more may come.
+    pub(crate) fn take_call(&mut self, number: u64, db: u32) -> Option<Vec<u8>> {
+        self.calls.get(&number).filter(|call| call.is_over)?;
+        let mut shown = Vec::new();
+        self.settle(number, Some(db), &mut shown);
+        Some(shown)
+    }
+
     fn release(&mut self, number: u64, shown: &mut Vec<u8>) {
         let Some(&Call { is_over: true, fate, .. }) = self.calls.get(&number) else {
             return;

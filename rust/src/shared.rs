@@ -191,6 +191,8 @@ pub enum Mail {
     },
     /// The coordinator's answer to a client, and what it changes of its session.
     Reply(ClientKey, Vec<u8>, Change),
+    /// What scripts of a transaction have run, by their places, for MONITOR; its reply comes next.
+    ScriptLines(ClientKey, Vec<(usize, Vec<u8>)>),
     /// Answer EXEC: run these commands of the client as if they came now, under this lock; but
     /// answer those that have run with what is known. Whether CLIENT CACHING holds for them.
     Run(ClientKey, Commands, usize, (Known, u64), u64, bool),

@@ -683,6 +683,11 @@ class Lines:
         """Pass on what is complete."""
     def settle(self, number: int, db: int | None) -> None:
         """Say what has become of a call: its client's database, or None if it does not count."""
+    def take_call(self, number: int, db: int) -> bytes | None:
+        """Take the lines of a call that counts; None if more may come."""
+    def hand_over(self, command: Command, lines: Sequence[tuple[int, bytes]]) -> None:
+        """Give what scripts of a transaction have run, by their places in it, to the worker that
+        shows it; the reply comes next."""
 
 @final
 class KnownScripts:

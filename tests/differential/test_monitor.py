@@ -178,18 +178,30 @@ def test_what_a_script_has_run_that_was_killed_is_shown(pair: Pair, keys: tuple[
         admin.same("CONFIG", "SET", "lua-time-limit", 5000)
 
 
-def test_a_transaction_with_a_script_is_shown_once(pair: Pair) -> None:
-    with pair.both() as monitor, pair.both() as client:
+PLAIN: Final = ("EVAL", "return redis.call('get',KEYS[1])", 1, A)
+WANDERS: Final = ("EVAL", "return redis.call('get',ARGV[1])", 1, A, B)
+CALLS_MANY: Final = ("EVAL", "redis.call('set',KEYS[1],1) redis.call('incr',KEYS[2])", 2, C, D)
+BLOCKS: Final[dict[str, list[tuple[Word, ...]]]] = {
+    "at home": [("SET", A, 1), PLAIN, ("SET", A, 2), PLAIN, ("GET", A)],
+    "on several": [("SET", A, 1), PLAIN, ("SET", B, 2), (*PLAIN[:3], B), ("DEL", A)],
+    "wander": [("SET", A, 1), WANDERS, ("SET", B, 2), CALLS_MANY, ("GET", C)],
+    "with others": [("PING",), ("SET", A, 1), WANDERS, ("ECHO", "x"), CALLS_MANY, ("GET", B)],
+    "in another database": [("SELECT", 3), ("SET", A, 1), PLAIN, ("SELECT", 0), PLAIN],
+    "fail": [("SET", A, "x"), ("EVAL", "return redis.call('incr',KEYS[1])", 1, A), PLAIN],
+    "hidden between": [("CONFIG", "GET", "port"), ("SET", A, 1), PLAIN, ("SET", A, 2)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_scripts_of_a_transaction_are_shown_in_its_order(pair: Pair, name: str) -> None:
+    with pair.both() as monitor, pair.both() as client, pair.both() as admin:
         monitor.same("MONITOR")
-        client.same("MULTI")
-        client.same("SET", A, 1)
-        client.same("EVAL", "return redis.call('get',ARGV[1])", 1, A, B)
-        client.same("SET", B, 2)
-        client.same("EXEC")
-        bare = [shown(monitor.bare.read().raw) for _ in range(6)]
-        ours = [shown(monitor.ours.read().raw) for _ in range(6)]
-        assert sorted(ours) == sorted(bare)  # what scripts run may come behind the next command
-        nothing_else(monitor, client)
+        for _ in range(3):
+            client.same("MULTI")
+            for words in BLOCKS[name]:
+                client.same(*words)
+            client.same("EXEC", how="shape")
+            end(monitor, admin, name)
 
 
 def test_what_a_monitor_may_do(pair: Pair, protocol: int) -> None:

@@ -1,6 +1,7 @@
 //! What MONITOR shows on an instance, on its way to the monitors among the clients.
 
 use super::Proxy;
+use super::letters::Command;
 use crate::script_lines::ScriptLines;
 use crate::shared::{Mail, Shared};
 use pyo3::prelude::*;
@@ -43,6 +44,19 @@ impl Lines {
         let mut shown = Vec::new();
         self.of_scripts.settle(number, db, &mut shown);
         self.post(shown);
+    }
+
+    /// Takes the lines of a call that counts, in that database; `None` if more may come.
+    fn take_call(&mut self, number: u64, db: u32) -> Option<Vec<u8>> {
+        self.of_scripts.take_call(number, db)
+    }
+
+    /// Gives what scripts of a transaction have run to the worker that shows it, by their places.
+    fn hand_over(&self, command: &Command, lines: Vec<(usize, Vec<u8>)>) {
+        let key = command.key();
+        if let Some(door) = self.shared.doors.get(key.worker) {
+            door.mailbox.post(Mail::ScriptLines(key, lines));
+        }
     }
 }
 

@@ -6,6 +6,8 @@ not tell even that: there the commands of a script are not in the log), MONITOR 
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from threadis import _core, ours
@@ -49,6 +51,12 @@ class Callers:
             self._known.pop(name, None)
         number = int(name.removeprefix(ours.SCRIPT))
         self._monitoring.settle(index, number, db if counts else None)
+
+    def in_order(
+        self, command: _core.Command, places: Sequence[int]
+    ) -> AbstractAsyncContextManager[None]:
+        """Show what the scripts at these places of a transaction run behind each of them."""
+        return self._monitoring.in_order(command, places)
 
     def find(self, name: bytes, command: bytes) -> Caller | None:
         """Whose call it was that has run a command; None if that was ours."""

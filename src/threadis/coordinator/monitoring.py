@@ -6,7 +6,10 @@ run for good (``rust/src/script_lines.rs``).
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator, Sequence
+from contextvars import ContextVar
 
 from threadis import _core, ours, resp
 from threadis.coordinator.answer import Answer
@@ -17,6 +20,13 @@ log = logging.getLogger(__name__)
 
 READ_MOST = 256 * 1024
 RETRY = 0.05  # seconds before a lost connection is made anew
+PATIENCE = 0.5  # seconds for all lines of a transaction's scripts; what comes later is shown then
+LOOK = 0.001  # seconds between looks meanwhile
+
+Ended = tuple[int, int, int | None]  # a call: its instance and number, and where it counts
+
+# The calls of a transaction that have ended, if it is one
+_ended: ContextVar[list[Ended] | None] = ContextVar("ended", default=None)
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
 
@@ -39,8 +49,48 @@ class Monitoring:
 
     def settle(self, index: int, number: int, db: int | None) -> None:
         """Show the commands of a call of a script as of this database; None: it was for nothing."""
+        if (ended := _ended.get()) is not None:
+            ended.append((index, number, db))
+            if db is not None:
+                return
         if lines := self._lines.get(index):
             lines.settle(number, db)
+
+    @contextlib.asynccontextmanager
+    async def in_order(self, command: _core.Command, places: Sequence[int]) -> AsyncIterator[None]:
+        """Show what scripts of a transaction run in its order, by their places in it."""
+        if not (self._clients and places):
+            yield
+            return
+        ended: list[Ended] = []
+        token = _ended.set(ended)
+        try:
+            yield
+        except BaseException:
+            _ended.reset(token)
+            for index, number, db in ended:  # nobody will show the transaction
+                self.settle(index, number, db)
+            raise
+        _ended.reset(token)
+        # What came to nothing was run again: the last count.
+        last = ended[-len(places) :]
+        await self._hand_over(command, list(zip(places, last, strict=False)))
+
+    async def _hand_over(self, command: _core.Command, ended: Sequence[tuple[int, Ended]]) -> None:
+        found: list[tuple[int, bytes]] = []
+        until = asyncio.get_running_loop().time() + PATIENCE
+        for at, (index, number, db) in ended:
+            if db is None or not (lines := self._lines.get(index)):
+                continue
+            while (shown := lines.take_call(number, db)) is None:
+                if asyncio.get_running_loop().time() > until:
+                    lines.settle(number, db)
+                    break
+                await asyncio.sleep(LOOK)
+            if shown:
+                found.append((at, shown))
+        if found:
+            next(iter(self._lines.values())).hand_over(command, found)
 
     async def monitor(self, command: _core.Command) -> Answer:
         """MONITOR."""

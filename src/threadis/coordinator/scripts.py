@@ -72,7 +72,7 @@ class Scripts:
         taught: Taught,
         pubsub: Pubsub,
     ) -> None:
-        self._pubsub, self._callers = pubsub, callers
+        self._pubsub, self.callers = pubsub, callers
         self._undo = Undo(execution.table.rows())
         self._taught = taught
         self._tracking = execution.tracking
@@ -317,7 +317,7 @@ class Scripts:
         if self._in_place.has_all(call.db):
             return False  # its guard is refused no key, not even the one that tells of an undoing
         # What was undone would be told, too.
-        if self._pubsub.tells_events or self._tracking.is_on or self._callers.are_watched:
+        if self._pubsub.tells_events or self._tracking.is_on or self.callers.are_watched:
             return False
         if known.can_be_undone is None:
             if not call.body or call.is_function:

@@ -267,18 +267,18 @@ class Transactions:
         messages = queued.messages(denied, always=events.tells())
         for message in messages:
             replies[message.place] = resp.integer(events.receivers(message))
-        has_scripts = any(step.script for step in steps)
+        scripts = [at for at, step in zip(places, steps, strict=True) if step.script]
         async with AsyncExitStack() as stack:
             if queued.flushes:
                 await stack.enter_async_context(self._tracking.flushing())
             changing = self._tracking.changing(command, [key for _, key in written])
             gone = await stack.enter_async_context(changing)
-            telling = events.of_one_command(db, has_scripts=has_scripts)
+            telling = events.of_one_command(db, has_scripts=bool(scripts))
             mine = await stack.enter_async_context(telling)
             mine.places = places
-            if has_scripts:
-                reading = self._scripts.reading(command, steps)
-                await stack.enter_async_context(reading)
+            if scripts:
+                await stack.enter_async_context(self._scripts.callers.in_order(command, scripts))
+                await stack.enter_async_context(self._scripts.reading(command, steps))
             if any(isinstance(step.script, Call) for step in steps):
                 found = await self._scripts.run_all(steps, lock, places, messages)
             else:
