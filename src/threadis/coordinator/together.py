@@ -94,6 +94,7 @@ class Block:
         mine = telling.get()
         self._around: dict[int, tuple[range, range]] = {}
         self._places: list[int] = []  # of the pieces
+        self._now = home = min(lent.scratch for lent in lents.values())
         around = {db: borrowing.around(lent.copies, lent.written) for db, lent in lents.items()}
         before = {db: self._add_ours(db, around[db][0]) for db in lents}
         self.written_until = len(self.words)
@@ -102,7 +103,7 @@ class Block:
         for at, (piece, order) in enumerate(zip(pieces, orders, strict=True)):
             if mine:
                 self.words.append(mine.silence() if is_trial else mine.step(order))
-            self.words.append([b"SELECT", b"%d" % numbers[piece.db]])
+            self._select(numbers[piece.db])
             if is_trial and piece.patterns:
                 self.asked[at] = len(self.words)
                 self._ours.add(len(self.words))
@@ -116,11 +117,16 @@ class Block:
         if mine:
             self.words.append(mine.end())
         after = {db: self._add_ours(db, around[db][1]) for db in lents}
-        self.words.append([b"SELECT", b"%d" % min(numbers.values())])
+        self._select(home)
         self._around = {db: (before[db], after[db]) for db in lents}
 
+    def _select(self, number: int) -> None:
+        if number != self._now:
+            self.words.append([b"SELECT", b"%d" % number])
+            self._now = number
+
     def _add_ours(self, db: int, words: Sequence[Words]) -> range:
-        self.words.append([b"SELECT", b"%d" % self._lents[db].scratch])
+        self._select(self._lents[db].scratch)
         begin = len(self.words)
         self.words += words
         found = range(begin, len(self.words))
@@ -133,7 +139,7 @@ class Block:
             self.words.append(mine.silence())
         for db in self._lents if piece.name == "flushall" else [piece.db]:
             lent = self._lents[db]
-            self.words.append([b"SELECT", b"%d" % lent.scratch])
+            self._select(lent.scratch)
             if lent.keys:
                 self.words.append([b"DEL", *lent.keys])
         self.words.append([b"ECHO", b"OK"])
