@@ -83,14 +83,18 @@ def check_placement(running: Threadis, placed: _core.Placement | None = None) ->
             for at in range(0, len(keys), 1000):  # EXISTS asks the owner, SCAN asked everybody
                 part = keys[at : at + 1000]
                 assert connection.ask("EXISTS", *part).number == len(part), f"lost: {part}"
-        info = connection.ask("INFO", "threadis").text.decode()
+        wanted = {index: owners[index] for index in range(INSTANCES)}
+        # Of an instance that is at work INFO may tell what was a moment ago
+        until(lambda: counted(connection) == wanted, "INFO counts the keys of each instance")
     finally:
         connection.close()
-    counted = re.findall(r"^instance(\d+):.*,keys=(\d+)\r?$", info, re.MULTILINE)
-    assert len(counted) == INSTANCES, info
-    assert {int(index): int(keys) for index, keys in counted} == {
-        index: owners[index] for index in range(INSTANCES)
-    }
+
+
+def counted(connection: Connection) -> dict[int, int]:
+    """The keys of each instance, as INFO shows them."""
+    info = connection.ask("INFO", "threadis").text.decode()
+    found = re.findall(r"^instance(\d+):.*,keys=(\d+)\r?$", info, re.MULTILINE)
+    return {int(index): int(keys) for index, keys in found}
 
 
 def owner(key: bytes) -> int:
