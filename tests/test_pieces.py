@@ -4,17 +4,19 @@ import asyncio
 import os
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raw import command
 from threadis import _core
-from threadis.coordinator import long
+from threadis.coordinator import fenced, long
 from threadis.coordinator.links import STRANGER, WRITE_MOST, Kind, Limits, Link, pack
-from threadis.coordinator.offload import PIECE, cut
+from threadis.coordinator.offload import LARGE, PIECE, cut
 from threadis.coordinator.records import Prepared
+from threadis.coordinator.serving import Serving
 
 LONG = os.urandom(PIECE) * 2 + b"the end"
 
@@ -63,6 +65,39 @@ def test_long_replies_are_read_while_others_have_their_turns() -> None:
     found, turns = asyncio.run(turns_during(cut(value, 1, len(value) - 1)))
     assert found == value[1:-1]
     assert turns >= len(value) // PIECE
+
+
+def test_the_replies_of_a_block_are_read_while_others_have_their_turns() -> None:
+    count = 20 * LARGE
+
+    async def receive() -> tuple[list[fenced.Answers], int]:
+        reader = asyncio.StreamReader()
+        reader.feed_data(b"+OK\r\n" + b"+QUEUED\r\n" * count + b"*%d\r\n" % count)
+        reader.feed_data(b"$2\r\nxy\r\n" * count)
+        link: Any = SimpleNamespace(reader=reader, index=0)
+        block = fenced.Block([[b"GET", b"key"]] * count)
+        return cast("tuple[list[fenced.Answers], int]", await turns_during(block.receive(link)))
+
+    found, turns = asyncio.run(receive())
+    assert [one.reply for one in found] == [b"$2\r\nxy\r\n"] * count
+    assert turns > count // LARGE  # in the replies of MULTI, and in those of EXEC
+
+
+def test_only_who_still_waits_is_served_when_alarms_are_armed() -> None:
+    """A task for each of 100,000 keys of a client that is gone held everybody up."""
+    places = [(0, b"%d" % number) for number in range(100)]
+    served: list[Any] = []
+
+    class Alarms:
+        async def arm(self, asked: list[Any]) -> list[Any]:
+            waiting.difference_update(asked[1:])  # whoever waited for them has gone
+            return asked
+
+    waiting = set(places)
+    serving: Any = SimpleNamespace(waiters=waiting, changed=served.extend)
+    alarms: Any = Alarms()
+    asyncio.run(Serving._arm(serving, alarms, places))  # what its task runs
+    assert served == places[:1]
 
 
 def test_what_is_long_comes_in_pieces() -> None:

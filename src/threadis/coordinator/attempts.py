@@ -144,7 +144,7 @@ class Attempts:
             replies = await long.elements(exec_)
             before, behind = replies[: -len(look)], replies[-len(look) :]
             found, is_left = before[bool(first) + len(looks)], behind[len(looks)]
-            self._own_reads.note(index, [type_, type_], [found, is_left])
+            await self._own_reads.note(index, [type_, type_], [found, is_left])
             for waiter, reply in zip(waiters, before[-len(waiters) :], strict=True):
                 self._end(waiter, self._judge(waiter.request, value(found), reply))
             return Block(before[0], before[-1], value(is_left))
@@ -300,10 +300,10 @@ class Attempts:
             replies = await self.raw(index, block, db, kind)
             results = await scarcity.results(replies[0], [])
             found, reply = results or (b"+none\r\n", replies[0])
-            self._own_reads.note(index, [[b"TYPE"]], [found])
+            await self._own_reads.note(index, [[b"TYPE"]], [found])
             return value(found), scarcity.as_waited(words, reply, kind.resp)
         if not replies[-1].startswith(b"*"):
             return b"", replies[-2] if replies[-2].startswith(b"-") else replies[-1]
         inside = await long.elements(replies[-1])
-        self._own_reads.note(index, [[b"TYPE"]], [inside[len(looks)]])
+        await self._own_reads.note(index, [[b"TYPE"]], [inside[len(looks)]])
         return value(inside[len(looks)]), inside[-1]

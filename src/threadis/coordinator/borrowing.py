@@ -138,7 +138,7 @@ class Borrowing:
         first, last = await offload(size, around, copies, written, sweeps=sweeps)
         marked, places = _marked(pieces)
         await link.select(self.scratch)
-        block = fenced.Block([*first, *marked, *last])
+        block = await offload(size, fenced.Block, [*first, *marked, *last])
         block.send(link)
         answers = await block.receive(link)
         if (refusal := answers[0].refusal) is not None:
@@ -150,7 +150,7 @@ class Borrowing:
                 return await self._evaluate_scarcely(link, script, copies, written, sweeps=sweeps)
         old = [one.reply for one in answers[: len(first)]]
         new = [one.reply for one in answers[len(answers) - len(last) :]]
-        self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
+        await self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
         if sweeps and new[0].startswith(b"-"):  # it was killed, say
             await self.clean(link.index)
             raise RefusedError(new[0])
@@ -187,14 +187,14 @@ class Borrowing:
         count = len(script.after)
         old, new = [*restored, *answers.before[: len(dumps)]], answers.after[count:]
         mine = replace(answers, before=answers.before[len(dumps) :], after=answers.after[:count])
-        self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
+        await self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
         return await _outcome(copies, written, old, [mine], new, sweeps=sweeps)
 
-    def _note(
-        self, index: int, asked: Iterable[Words], replies: Sequence[bytes], *, sweeps: bool
+    async def _note(
+        self, index: int, asked: Sequence[Words], replies: Sequence[bytes], *, sweeps: bool
     ) -> None:
         """Count what was read of copies."""
-        self._own_reads.note(index, asked, replies)
+        await self._own_reads.note(index, asked, replies)
         if sweeps and replies[-1].startswith(b"*"):  # of each key its name, its value, its end
             count = int(replies[-1][1 : replies[-1].index(b"\r")])
             self._own_reads.of(index).hits += 2 * (count // 3)

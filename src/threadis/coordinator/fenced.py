@@ -27,7 +27,7 @@ from threadis.coordinator.links import (
     Words,
     entire,
 )
-from threadis.coordinator.offload import cut
+from threadis.coordinator.offload import LARGE, cut
 
 MALFORMED = resp.error("ERR threadis: the script's reply was malformed")
 END = b"\r\n"
@@ -44,7 +44,7 @@ class Fence:
     after: Sequence[Words] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: that takes four times as long, and there may be many
 class Answers:
     """The replies, each to its own command; ``refusal`` if the server has run nothing."""
 
@@ -99,7 +99,7 @@ class Block:
         stream = _Stream(link)
         try:
             count = 0 if is_queued else len(self.commands) + 1
-            lines = [await stream.line() for _ in range(count)]
+            lines = await stream.replies(count)
             said = await stream.line()
             if not said.startswith(b"*"):
                 refusal = next((line for line in lines if line.startswith(b"-")), said)
@@ -216,6 +216,10 @@ class _Stream:
                 await self._more()
             else:
                 found.append(await entire(reply))
+                more = self._replies.take(min(count - len(found), LARGE))
+                found += [await entire(one) for one in more]
+                if len(more) == LARGE:
+                    await asyncio.sleep(0)  # others have their turn
         return found
 
     def end(self) -> None:

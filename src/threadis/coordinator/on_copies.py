@@ -9,6 +9,7 @@ The first is cheaper, the second shows all keys of a run at once, and keys of an
 has touched other keys counts for nothing: it is made again, with copies of these.
 """
 
+import asyncio
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -44,6 +45,7 @@ from threadis.coordinator.known import Known
 from threadis.coordinator.links import Words, value
 from threadis.coordinator.locality import Group, is_plain
 from threadis.coordinator.locks import Lock
+from threadis.coordinator.offload import LARGE
 from threadis.coordinator.overall import Overall
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import KEYLESS
@@ -309,7 +311,7 @@ class OnCopies:
                 for script in scripts if questions else ():
                     # Right before its guard is let in.
                     replies = script.answers.before[-1 - len(asked) : -1]
-                    self._execution.own_reads.note(index, asked, replies)
+                    await self._execution.own_reads.note(index, asked, replies)
                     refusals.keys |= trial.named(questions, replies).difference(keys)
                 if len(pieces) > 1 and trial.note_sorts(words for _, words in ran):
                     refusals.commands.add(SORT)  # commands before it may have changed its elements
@@ -338,7 +340,9 @@ class OnCopies:
         """The keys of some commands, which ran on copies of those that were lent."""
         found: set[bytes] = set()
         written: set[bytes] = set()
-        for words in commands:
+        for number, words in enumerate(commands, 1):
+            if number % LARGE == 0:
+                await asyncio.sleep(0)  # others have their turn
             try:
                 parsed = self._table.parse(words)
             except KeyError:

@@ -6,7 +6,7 @@ types and lifetimes. A server counts each as a hit or a miss, and tells of what 
 and asked within marks (``events``).
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -15,6 +15,7 @@ from threadis import resp
 from threadis.coordinator import long
 from threadis.coordinator.events import Events
 from threadis.coordinator.links import Kind, Links, Words
+from threadis.coordinator.offload import offload
 
 # What we ask with, and what else than null it says of a key that is not there.
 ABSENT: Final[dict[bytes, bytes]] = {
@@ -101,20 +102,29 @@ class OwnReads:
             replies = inside[1:-1]
         else:
             replies = await send(index, list(questions))
-        self.note(index, questions, replies)
+        await self.note(index, questions, replies)
         return replies
 
-    def note(self, index: int, questions: Iterable[Words], replies: Iterable[bytes]) -> None:
+    async def note(self, index: int, questions: Sequence[Words], replies: Sequence[bytes]) -> None:
         """Count what was asked; other commands than questions of ours do not count."""
         reads = self.of(index)
-        for words, reply in zip(questions, replies, strict=False):
-            name = words[0]
-            if name == b"EXISTS" and reply.startswith(b":"):
-                found = int(reply[1:-2])
-                reads.hits += found
-                reads.misses += len(words) - 1 - found
-            elif (absent := ABSENT.get(name)) is not None:
-                if reply == absent or reply in resp.NULLS or reply.startswith(NO_KEY):
-                    reads.misses += 1
-                elif not reply.startswith(b"-") or reply.startswith(FAULTS):
-                    reads.hits += 1
+        found = await offload(len(questions), _count, questions, replies)
+        reads.hits += found.hits
+        reads.misses += found.misses
+
+
+def _count(questions: Sequence[Words], replies: Sequence[bytes]) -> Reads:
+    """What a server has counted."""
+    reads = Reads()
+    for words, reply in zip(questions, replies, strict=False):
+        name = words[0]
+        if name == b"EXISTS" and reply.startswith(b":"):
+            found = int(reply[1:-2])
+            reads.hits += found
+            reads.misses += len(words) - 1 - found
+        elif (absent := ABSENT.get(name)) is not None:
+            if reply == absent or reply in resp.NULLS or reply.startswith(NO_KEY):
+                reads.misses += 1
+            elif not reply.startswith(b"-") or reply.startswith(FAULTS):
+                reads.hits += 1
+    return reads

@@ -115,7 +115,8 @@ class Serving:
         """Arm alarms, as soon as the instance can be reached; serve what is there meanwhile."""
         while places := [place for place in places if place in self.waiters]:
             try:
-                self.changed(await alarms.arm(places))
+                there = await alarms.arm(places)
+                self.changed([place for place in there if place in self.waiters])
             except LinkError:
                 await asyncio.sleep(RETRY)
             else:
@@ -199,6 +200,8 @@ class Serving:
     def closure(self, places: Iterable[Place]) -> set[Place]:
         """These places, and where waiting moves would carry what appears there."""
         found = set(places)
+        if not self.waiters:
+            return found  # there may be very many
         todo = list(found)
         while todo:
             line = self.waiters.line(todo.pop(), LIST)
@@ -215,7 +218,7 @@ class Serving:
         """Lock places and what hangs on them; if these are on one instance, only as who serves."""
         closure = self.closure(places)
         manager: contextlib.AbstractAsyncContextManager[Lock]
-        if len({self._execution.table.owner(db, key) for db, key in closure}) <= 1:
+        if self._are_together(closure):
             alone = [(db, SERVED + key) for db, key in closure]
             manager = self._execution.locks.stand_in_line(closure, within, alone=alone)
         else:
@@ -223,10 +226,16 @@ class Serving:
         async with manager as lock:
             yield Held(lock, closure)
 
+    def _are_together(self, places: Iterable[Place]) -> bool:
+        """Whether places are on one instance."""
+        owner = self._execution.table.owner
+        first = next((owner(*place) for place in places), None)
+        return all(owner(*place) == first for place in places)
+
     async def serve(self, places: Collection[Place], held: Held, line: bytes | None = None) -> None:
         """Give what is there to those who wait for it, or to those in one line."""
         todo = deque(places)
-        while todo:
+        while todo and self.waiters:
             place = todo.popleft()
             lines = self.waiters.lines(place) if line is None else [line]
             if any(self.waiters.line(place, name) for name in lines):

@@ -1,12 +1,13 @@
 """SORT's keys: BY and GET patterns name one for each element."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from threadis.coordinator.call import Call
 from threadis.coordinator.links import value
+from threadis.coordinator.offload import offload
 from threadis.coordinator.table import Access, Parsed
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ async def sort_keys(execution: "Execution", parsed: Parsed, db: int) -> list[Acc
         index, question = execution.table.owner(db, source), [b"SORT", source, b"BY", b"nosort"]
         elements = value((await execution.own_reads.ask(index, [question], db=db))[0])
         if isinstance(elements, list):
-            names = {key_of(pattern, element) for pattern in wanted for element in elements}
-            keys.extend(Access(name, reads=True, writes=False) for name in sorted(names))
+            keys += await offload(len(elements), _looked_at, wanted, elements)
     return keys
+
+
+def _looked_at(wanted: Iterable[bytes], elements: Sequence[bytes]) -> list[Access]:
+    """The keys that patterns name with elements."""
+    names = {key_of(pattern, element) for pattern in wanted for element in elements}
+    return [Access(name, reads=True, writes=False) for name in sorted(names)]

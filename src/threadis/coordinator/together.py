@@ -300,7 +300,7 @@ class Together:
                 if results is None:
                     raise RefusedError(reply)
                 found = results
-        execution.own_reads.note(home, *block.questions(found))
+        await execution.own_reads.note(home, *block.questions(found))
         return block, found
 
 
