@@ -210,9 +210,9 @@ class Users:
         changed = [name for name in after if name in named or before.get(name) != after[name]]
         ours = [words for name in changed for words in self._lane_words(name, after[name])]
         await self._tell_surely(first, ours, after)
-        for index in self._links.ready():
-            if index != first:
-                await self._tell_surely(index, [*bare, words, *ours], after)
+        others = [index for index in self._links.ready() if index != first]
+        told = (self._tell_surely(index, [*bare, words, *ours], after) for index in others)
+        await asyncio.gather(*told)  # thousands of rules take a server a second
         self.rules = after
         self._publish(before)
         return reply, await self._losers(before)
