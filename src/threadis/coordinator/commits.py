@@ -75,6 +75,7 @@ class Commits:
         self._records = ours.records(databases)
         self._phases = Phases(links, self._records)
         self._done: dict[int, list[bytes]] = {}  # records to delete, by instance
+        self._deleting = [asyncio.Lock() for _ in links.everyone()]
         self._late: set[int] = set()  # instances that did not delete theirs in time
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
         self._settling = asyncio.Lock()
@@ -346,19 +347,17 @@ class Commits:
 
     async def forget_done(self, first: int) -> None:
         """Delete all that can be deleted; what an instance does not delete now, a while later."""
-        while True:
-            names = self._done.pop(first, [])
-            names += [ours.DECIDED + name for name in self._workers.take_finished(first)]
-            if not names:
-                return
-            try:
-                await owed.delete(self._links, first, self._records, *names)
-            except LinkError:
-                self._done.setdefault(first, []).extend(names)
-                if first not in self._late:
-                    self._late.add(first)
-                    self._spawn(self._forget_late(first))
-                raise
+        done, take = self._done, self._workers.take_finished
+        async with self._deleting[first]:  # what somebody else deletes just now is waited for
+            while names := [*done.pop(first, []), *(ours.DECIDED + name for name in take(first))]:
+                try:
+                    await owed.delete(self._links, first, self._records, *names)
+                except LinkError:
+                    done.setdefault(first, []).extend(names)
+                    if first not in self._late:
+                        self._late.add(first)
+                        self._spawn(self._forget_late(first))
+                    raise
 
     async def _forget_late(self, first: int) -> None:
         """Try again until it is done: a record stays a second longer than its instance is away."""

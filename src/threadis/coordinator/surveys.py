@@ -24,6 +24,7 @@ WHOLE: Final = (b"default", b"all", b"everything")  # arguments that stand for m
 MOMENT: Final = 0.002  # seconds in which one that is not at work answers, and looks whether it is
 WORK: Final = 0.001  # seconds of CPU without an answer: it is at work; to answer takes a tenth
 TIDYING: Final = 0.01  # the same while it deletes what is ours, for which it may need its disk, too
+LOOKS: Final = 2  # that must find it at work: we may be late ourselves
 PATIENCE: Final = 0.5  # seconds that INFO waits for one that gets no CPU, or was never heard
 TURNS: Final = 10  # of the loop, in which an answer that is here reaches whoever waits for it
 PERIOD: Final = 1.0  # seconds between questions to everyone
@@ -56,23 +57,30 @@ class Question:
     known: Known
     step: int = 0
     used: float = 0.0  # seconds of CPU before this step
+    seen: float = 0.0  # the same at the last look
     allowed: float = 0.0  # seconds of CPU for this step
+    looks: int = 0  # that have found it at work
     task: "asyncio.Task[Sections | None] | None" = None
 
     def begin(self, allowed: float) -> None:
         """Take note that it is asked now."""
         self.step += 1
-        self.used, self.allowed = cpu_seconds(self.known.pid), allowed
+        self.used = self.seen = cpu_seconds(self.known.pid)
+        self.allowed, self.looks = allowed, 0
 
     def finds_at_work(self) -> bool:
         """Whether it does something else, if it has not answered, and it is known what it was."""
         if not self.known.sections():
             return False
-        state = activity(self.known.pid).state
+        state, used = activity(self.known.pid).state, cpu_seconds(self.known.pid)
         if state == "R":  # it may be in line for a CPU
-            return cpu_seconds(self.known.pid) - self.used > self.allowed
-        # It sleeps although it was asked: it waits for a disk, say.
-        return state != "D" or self.allowed == WORK
+            self.looks += used - self.used > self.allowed
+        elif used == self.seen and (state != "D" or self.allowed == WORK):
+            self.looks += 1  # it sleeps although it was asked: it waits for a disk, say
+        else:
+            self.looks = 0  # it sleeps because it waits for us: for a connection's next command
+        self.seen = used
+        return self.looks >= LOOKS
 
 
 class Surveys:
