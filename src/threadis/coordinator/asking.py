@@ -12,6 +12,7 @@ from tree_sitter import Node
 
 from threadis.coordinator.call import Call
 from threadis.coordinator.functions import UNCERTAIN, as_script
+from threadis.coordinator.guard import PUBLISHING
 from threadis.coordinator.reading import CALLS, HARMLESS, SERVERS, tree
 from threadis.coordinator.scopes import text, values
 
@@ -61,6 +62,10 @@ class Asking:
     def may_run(self, denied: Collection[bytes]) -> list[bytes]:
         """Find what a guard must be denied."""
         return [name for name in denied if _has(self.runs, name)]
+
+    def denied(self, denied: Collection[bytes]) -> list[bytes]:
+        """The same of a guard on copies; what is published is told once, however often it runs."""
+        return self.may_run([name for name in denied if name not in PUBLISHING])
 
     def may_ask(self, denied: Collection[bytes]) -> set[bytes]:
         """Find of what a guard is denied what would be answered wrongly.

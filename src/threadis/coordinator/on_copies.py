@@ -122,7 +122,7 @@ class OnCopies:
         keys = list(dict.fromkeys([*call.keys, *others]))
         trial = Trial(keys, denied, looks=looks_at_others(call))
         if asking := Asking.of(call):  # its guard must be allowed what its user is
-            trial.looks, trial.denied = True, _denied(asking, denied)
+            trial.looks, trial.denied = True, asking.denied(denied)
             if told := asking.may_ask(trial.denied):
                 return await self._refuse(call, known, told, lists=lists)
         for _ in range(RERUNS):
@@ -206,7 +206,7 @@ class OnCopies:
             local[call.name] += self._in_place.groups(call)
         guesses = [key for name, known in knowns.items() for key in known.guesses(local[name])]
         askings = [asking for call in calls if (asking := Asking.of(call))]
-        if any(asking.may_ask(_denied(asking, self._in_place.effects)) for asking in askings):
+        if any(asking.may_ask(asking.denied(self._in_place.effects)) for asking in askings):
             return None
         looks = bool(askings) or any(map(looks_at_others, calls))
         trial = Trial(list(dict.fromkeys([*keys, *guesses])), self._in_place.effects, looks)
@@ -232,9 +232,14 @@ class OnCopies:
                 trial.looks = True
                 for name, known in knowns.items():
                     known.touched(new, local[name])
-            elif refusals.commands and refusals.commands <= set(PUBLISHING):
-                trial.denied = [name for name in trial.denied if name not in PUBLISHING]
-            elif refusals.commands != {SORT}:
+            elif refusals.commands <= {SORT, *PUBLISHING, *LISTING}:
+                if not refusals.commands.isdisjoint(LISTING):
+                    if (everything := await self._all_keys(db)) is None:
+                        return None
+                    trial.keys = list(dict.fromkeys([*trial.keys, *everything]))
+                allowed = refusals.commands & {*PUBLISHING, *LISTING}
+                trial.denied = [name for name in trial.denied if name not in allowed]
+            else:
                 return None
         return None
 
@@ -265,7 +270,7 @@ class OnCopies:
                 Allowed(None if looks else keys, denied, copies=copies_of)
                 for one in calls
                 for asking in [Asking.of(one)]
-                for denied in [_denied(asking, trial.denied) if asking else trial.denied]
+                for denied in [asking.denied(trial.denied) if asking else trial.denied]
             ]
             guards = [guard_of(link)] if len(calls) == 1 else [None] * len(calls)
             questions = list(trial.sorts)
@@ -363,11 +368,15 @@ class OnCopies:
         There it may list them.
         """
         async with self._execution.locks.hold_everything(call.within) as lock:
-            if sum(await self._links.call_all(b"DBSIZE", db=call.db)) > LISTED_LIMIT:
-                return None
-            listed = await self._links.call_all(b"KEYS", b"*", db=call.db)
-            keys = [key for some in listed for key in some]
-            return await self.run(replace(call, within=lock.token), known, keys)
+            keys = await self._all_keys(call.db)
+            within = replace(call, within=lock.token)
+            return None if keys is None else await self.run(within, known, keys)
+
+    async def _all_keys(self, db: int) -> list[bytes] | None:
+        """The keys of a database, if they are not too many. The caller holds everything."""
+        if sum(await self._links.call_all(b"DBSIZE", db=db)) > LISTED_LIMIT:
+            return None
+        return [key for some in await self._links.call_all(b"KEYS", b"*", db=db) for key in some]
 
     async def _anywhere(self, call: Call, keys: Sequence[bytes]) -> bytes | None:
         """Run where RANDOMKEY may answer for all: where the keys are, or anywhere.
@@ -388,8 +397,3 @@ class OnCopies:
         denied = [name for name in self._in_place.alone(call.db) if name != RANDOM_KEY]
         reply, refusals = await self._in_place.run(trial, index, denied, only_reads=True)
         return reply if not refusals else None
-
-
-def _denied(asking: Asking, denied: Collection[bytes]) -> list[bytes]:
-    """What the guard of a script that asks is denied; what it publishes is told once, too."""
-    return asking.may_run([name for name in denied if name not in PUBLISHING])
