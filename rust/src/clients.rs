@@ -245,6 +245,12 @@ impl Worker {
         let places: Vec<usize> = wanted.map(|(place, _)| place).collect();
         for place in places {
             if after_replies {
+                let client = &mut self.clients[place];
+                if client.executing.is_some() {
+                    // As on one server, this is the last that it hears of its transaction.
+                    let next = client.next_sequence();
+                    client.quiet.get_or_insert_default().switch_off(next);
+                }
                 self.end_after_replies(place);
             } else {
                 self.end_when_whole(place);

@@ -139,7 +139,12 @@ impl Worker {
             return false;
         }
         self.clients[place].executing = None;
-        self.clients[place].set_caching(false);
+        let client = &mut self.clients[place];
+        let next = client.next_sequence();
+        if let Some(quiet) = &mut client.quiet {
+            quiet.end_exec(next);
+        }
+        client.set_caching(false);
         self.end_as_told(place);
         self.show_kept(place, false);
         self.clients[place].release_pushes();

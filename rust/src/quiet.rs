@@ -12,6 +12,8 @@ pub struct Quiet {
     ranges: VecDeque<(u32, u32)>,
     /// Everything from here on.
     off_from: Option<u32>,
+    /// The one behind EXEC, which is being run.
+    after_exec: bool,
 }
 
 impl Quiet {
@@ -44,6 +46,18 @@ impl Quiet {
         }
     }
 
+    /// The same, in a transaction: the next command is the one behind it.
+    pub fn skip_after_exec(&mut self) {
+        self.after_exec |= self.off_from.is_none();
+    }
+
+    /// EXEC has been run.
+    pub fn end_exec(&mut self, sequence: u32) {
+        if std::mem::take(&mut self.after_exec) {
+            self.skip(sequence);
+        }
+    }
+
     /// The reply at `sequence` was answered without being owed: the next takes its number.
     pub fn answered(&mut self, sequence: u32) {
         self.ranges.retain(|&(from, _)| from != sequence);
@@ -65,7 +79,7 @@ impl Quiet {
         }
         // The numbers come round again after four thousand million replies.
         self.off_from = self.off_from.map(|from| if is_past(from) { front } else { from });
-        self.ranges.is_empty() && self.off_from.is_none()
+        self.ranges.is_empty() && self.off_from.is_none() && !self.after_exec
     }
 }
 

@@ -239,6 +239,9 @@ impl Worker {
                 self.answer(place, OK);
             }
             b"off" => client.quiet.get_or_insert_default().switch_off(next),
+            b"skip" if client.executing.is_some() => {
+                client.quiet.get_or_insert_default().skip_after_exec();
+            }
             b"skip" => client.quiet.get_or_insert_default().skip(next),
             _ => self.refuse(place, "ERR syntax error"),
         }

@@ -105,8 +105,10 @@ impl Tracking {
         }
         self.trackers.store(tables.clients.len(), Relaxed);
         if tables.clients.is_empty() {
-            // Nobody listens to the instances any more.
+            // Nobody listens to the instances any more, unless somebody is about to track again.
+            let changing = std::mem::take(&mut tables.changing);
             let old = std::mem::take(&mut *tables);
+            tables.changing = changing;
             drop(tables);
             discard(old.readers);
         }

@@ -38,13 +38,19 @@ from threadis.coordinator.phases import Place
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.sorting import patterns, with_target
 from threadis.coordinator.table import Parsed, Table
+from threadis.coordinator.tracking_mode import Tracked
 
 PLAIN_ROUTES: Final = frozenset({"keys", "split"})
 # Run by the worker without a look at the keyspace.
 ASIDE_ROUTES: Final = frozenset({"session", "any", "pubsub", "refuse"})
 PUBLISHES: Final = {"publish": CHANNEL, "spublish": SHARD}
 # They change what the same client's next commands may do, or how they are answered.
-CHANGES_SESSION: Final = frozenset({"auth", "hello", "reset", "client|reply", "client|no-touch"})
+CHANGES_SESSION: Final = frozenset({"auth", "hello", "reset", "client|no-touch"})
+# They change what the same client is told of what is written, or of what it has read.
+CHANGES_AUDIENCE: Final = frozenset(
+    prefix + word for word in ("subscribe", "unsubscribe") for prefix in ("", "p", "s")
+)
+CHANGES_TRACKING: Final = frozenset({"client|tracking", "client|caching"})
 EVERYWHERE: Final = SWEEPS | LISTS
 # They look at no keys, and change nothing that others here look at.
 LOOKS_ELSEWHERE: Final = frozenset({
@@ -117,6 +123,12 @@ class Step:
         return [access.key for access in self.parsed.keys] if is_read else []
 
     @property
+    def may_read(self) -> list[bytes]:
+        """The same, and of scripts the keys that are known."""
+        is_script = self.name in SCRIPTS
+        return [access.key for access in self.parsed.keys] if is_script else self.read_keys
+
+    @property
     def is_written(self) -> bool:
         """Whether the write does it."""
         return self.how in (How.AT_HOME, How.ANYWHERE, How.EVERYWHERE)
@@ -156,13 +168,26 @@ class Queued:
         # Why one write cannot do all that is on keys, in a reply.
         self.obstacle = _obstacle(self.steps[write.start : write.stop])
         self.is_one_write = self.obstacle is None and any(step.is_written for step in self.steps)
+        # Behind these, what is published is counted when its turn has come.
+        names = [step.name for step in self.steps]
+        self._first_listening = next(
+            (at for at, name in enumerate(names) if name in CHANGES_AUDIENCE), len(names)
+        )
         # It is whole although one step is run behind the other.
         self.may_run_in_order = sum(step.writes for step in self.steps) <= 1
         self.instances = set().union(*(step.owners for step in self.steps))
         self.locks = [name for step in self.steps for name in step.names]
+        self.touched = [key for _, key, _ in self.locks]
         self.written_keys = [
             (where, key) for where, key, writes in self.locks if writes and not key.startswith(LOCK)
         ]
+        self.tracked: Tracked | None = None
+        begins = (at for at, name in enumerate(names) if name in CHANGES_TRACKING)
+        if (begin := next(begins, None)) is not None:
+            before = [key for step in self.steps[:begin] for key in step.may_read]
+            read = [key for step in self.steps[begin:] for key in step.may_read]
+            is_caching = "client|caching" in names
+            self.tracked = Tracked(before, read, self.touched, is_caching=is_caching)
 
     def leaves_place(self, denied: Collection[int]) -> bool:
         """Whether commands would be in other databases, if these cannot be done."""
@@ -179,6 +204,7 @@ class Queued:
             Publication(at, PUBLISHES[step.name], *step.parsed.args[1:3])
             for at, step in enumerate(self.steps)
             if step.name in PUBLISHES and at in self.write and at not in denied
+            if at < self._first_listening
         ]
 
 
@@ -270,9 +296,11 @@ def bounded(steps: list[Step]) -> tuple[list[Step], range]:
     """Find the places of the write; what is on keys on either side of it, is to be run aside."""
     writing = [at for at, step in enumerate(steps) if step.writes]
     in_order = [at for at, step in enumerate(steps) if step.how is How.IN_ORDER]
-    if not writing or not in_order:
+    # Whoever subscribes before all writes hears of them.
+    listening = [at for at, step in enumerate(steps) if step.name in CHANGES_AUDIENCE]
+    if not writing or not (in_order or listening):
         return steps, range(len(steps))
-    begin = max((at + 1 for at in in_order if at < writing[0]), default=0)
+    begin = max((at + 1 for at in (*in_order, *listening) if at < writing[0]), default=0)
     write = range(begin, min((at for at in in_order if at > writing[-1]), default=len(steps)))
     is_apart = (at not in write and step.how is not How.IN_ORDER for at, step in enumerate(steps))
     pairs = zip(steps, is_apart, strict=True)
@@ -303,6 +331,7 @@ def _how(parsed: Parsed, owners: Collection[int]) -> How:
     if row.name in EVERYWHERE:
         return How.EVERYWHERE
     is_aside = row.route in ASIDE_ROUTES and row.name not in CHANGES_SESSION
+    is_aside |= row.name in CHANGES_TRACKING
     if not (row.writes or parsed.keys) and (is_aside or row.name in LOOKS_ELSEWHERE):
         return How.ASIDE
     return How.IN_ORDER

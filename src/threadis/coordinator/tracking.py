@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,9 +18,15 @@ import hiredis
 from threadis import _core, resp
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.links import LinkError, Links, Words, pack
-from threadis.coordinator.numbers import integer
 from threadis.coordinator.tasks import Tasks
-from threadis.coordinator.tracking_mode import Mode, OptionError, checked, described
+from threadis.coordinator.tracking_mode import (
+    Mode,
+    OptionError,
+    Tracked,
+    checked,
+    described,
+    parsed,
+)
 from threadis.coordinator.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -54,6 +60,7 @@ class Tracking:
         self._trackers = _core.Trackers(core)
         self._modes: dict[ClientKey, Mode] = {}
         self._hearing: dict[int, Hearing] = {}
+        self._beginning: dict[ClientKey, Tracked] = {}  # clients that may be about to track
         self._connecting = asyncio.Lock()
         self._flushes = 0  # that run now
         self._has_flushed = False
@@ -92,7 +99,7 @@ class Tracking:
         word = command.args[2].lower()
         client = command.info.place
         try:
-            mode = await self._parse(command.args[3:])
+            mode = await parsed(command.args[3:], self._clients)
             if word == b"on":
                 mode = checked(mode, self._modes.get(client))
         except OptionError as error:
@@ -130,34 +137,6 @@ class Tracking:
             (target.id, *target.place) if target else None,
         )
 
-    async def _parse(self, words: Sequence[bytes]) -> Mode:
-        """The options, as far as they can be judged by themselves."""
-        flags: set[bytes] = set()
-        prefixes: list[bytes] = []
-        redirect: _core.ClientInfo | None = None
-        rest = list(words)
-        while rest:
-            option = rest.pop(0).lower()
-            if option in (b"bcast", b"optin", b"optout", b"noloop"):
-                flags.add(option)
-            elif option == b"prefix" and rest:
-                prefixes.append(rest.pop(0))
-            elif option == b"redirect" and rest:
-                if redirect:
-                    raise OptionError("ERR A client can only redirect to a single other client")
-                redirect = await self._target(rest.pop(0))
-            else:
-                raise OptionError("ERR syntax error")
-        return Mode(frozenset(flags), redirect, tuple(prefixes))
-
-    async def _target(self, word: bytes) -> _core.ClientInfo:
-        number = integer(word)
-        if number is None:
-            raise OptionError("ERR value is not an integer or out of range")
-        if found := await self._clients.of([number]):
-            return found[0]
-        raise OptionError("ERR The client ID you want redirect to does not exist")
-
     async def _cache(self, command: _core.Command) -> bytes:
         """CLIENT CACHING YES|NO."""
         mode = self._modes.get(command.info.place)
@@ -189,14 +168,21 @@ class Tracking:
     def gone(self, client: ClientKey) -> None:
         """Take note that a client does not track any more, if it did."""
         self._modes.pop(client, None)
-        if not self._modes:
+        self._stop_unless_needed()
+
+    def _stop_unless_needed(self) -> None:
+        if not self._is_needed:
             for index in list(self._hearing):
                 self._stop(index)
+
+    @property
+    def _is_needed(self) -> bool:
+        return bool(self._modes or self._beginning)
 
     async def renew(self, index: int) -> None:
         """Listen to an instance, if somebody tracks and nobody listens."""
         async with self._connecting:
-            if not self._modes or index in self._hearing:
+            if not self._is_needed or index in self._hearing:
                 return
             loop = asyncio.get_running_loop()
             ear = await self._links.open_socket(index)
@@ -260,7 +246,7 @@ class Tracking:
 
     async def _listen_again(self, index: int) -> None:
         """When a connection is lost, everything may have changed."""
-        while index in self._links.ready() and index not in self._hearing and self._modes:
+        while index in self._links.ready() and index not in self._hearing and self._is_needed:
             try:
                 await self.renew(index)
             except LinkError:
@@ -321,14 +307,46 @@ class Tracking:
         self, command: _core.Command, keys: list[bytes], witness: Witness
     ) -> AbstractAsyncContextManager[None]:
         """Remember what a script reads: on older servers all its keys, if it reads any."""
-        if not self._remembers(command):
+        if not self._remembers(command) and command.info.place not in self._beginning:
             return contextlib.nullcontext()
-        return self._reading(command.info.id, keys, witness)
+        return self._reading(command.info, keys, witness)
 
     def will_read(self, command: _core.Command, keys: Iterable[bytes]) -> None:
         """Remember what a transaction will read in a moment."""
         if self._remembers(command):
             self._trackers.remember(command.info.id, list(keys))
+
+    def beginning(
+        self, command: _core.Command, tracked: Tracked | None
+    ) -> AbstractAsyncContextManager[None]:
+        """Around a transaction in which its client may begin to track: where, is known afterwards.
+
+        What it has read is remembered then, and what has changed meanwhile is told.
+        """
+        return self._begin(command, tracked) if tracked else contextlib.nullcontext()
+
+    @contextlib.asynccontextmanager
+    async def _begin(self, command: _core.Command, tracked: Tracked) -> AsyncIterator[None]:
+        client, ticket = command.info.place, next(self._tickets)
+        self._beginning[client] = tracked
+        if self._remembers(command):  # the end of tracking may have it forgotten
+            tracked.read.extend(tracked.before)
+        try:
+            for index in self._links.ready():
+                await self.renew(index)
+            self._trackers.begin_changes(ticket, tracked.touched, None)
+            try:
+                yield
+            finally:
+                mode = self._modes.get(client)
+                cached = {False, tracked.is_caching or command.info.is_caching}
+                if mode and any(mode.remembers(is_caching=one) for one in cached):
+                    self._trackers.remember(command.info.id, tracked.read)
+                await self._hear_all()
+                self._trackers.end_changes(ticket, [])
+        finally:
+            del self._beginning[client]
+            self._stop_unless_needed()
 
     def _remembers(self, command: _core.Command) -> bool:
         mode = self._modes.get(command.info.place) if self._modes else None
@@ -336,12 +354,15 @@ class Tracking:
 
     @contextlib.asynccontextmanager
     async def _reading(
-        self, client: int, keys: list[bytes], witness: Witness
+        self, info: _core.ClientInfo, keys: list[bytes], witness: Witness
     ) -> AsyncIterator[None]:
+        client = info.id
         new = self._trackers.remember(client, keys)  # it may change as soon as it is read
         async with witness.watch() as reads:
             yield
         if self._tracks_what_is_read:
+            if beginning := self._beginning.get(info.place):
+                beginning.read.extend(reads.keys)
             self._trackers.remember(client, reads.keys)
         if not reads.is_whole:
             return  # it may have read any

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from threadis import _core, resp
+from threadis.coordinator.clients import Clients
+from threadis.coordinator.numbers import integer
 
 SWITCH: Final = (
     "ERR You can't switch {} mode {}before disabling tracking for this client, and then "
@@ -32,6 +34,16 @@ class Mode:
         return (
             is_caching if b"optin" in self.flags else not (b"optout" in self.flags and is_caching)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """What a transaction does in which its client may begin to track."""
+
+    before: list[bytes]  # what it reads before that
+    read: list[bytes]
+    touched: list[bytes]
+    is_caching: bool  # CLIENT CACHING is in it
 
 
 def checked(mode: Mode, before: Mode | None) -> Mode:
@@ -68,6 +80,36 @@ def _check_prefixes(prefixes: Sequence[bytes], existing: Sequence[bytes]) -> Non
                     raise OptionError(
                         f"ERR Prefix '{first}' overlaps with {what} prefix '{second}'. {OVERLAP}"
                     )
+
+
+async def parsed(words: Sequence[bytes], clients: Clients) -> Mode:
+    """The options, as far as they can be judged by themselves."""
+    flags: set[bytes] = set()
+    prefixes: list[bytes] = []
+    redirect: _core.ClientInfo | None = None
+    rest = list(words)
+    while rest:
+        option = rest.pop(0).lower()
+        if option in (b"bcast", b"optin", b"optout", b"noloop"):
+            flags.add(option)
+        elif option == b"prefix" and rest:
+            prefixes.append(rest.pop(0))
+        elif option == b"redirect" and rest:
+            if redirect:
+                raise OptionError("ERR A client can only redirect to a single other client")
+            redirect = await _target(rest.pop(0), clients)
+        else:
+            raise OptionError("ERR syntax error")
+    return Mode(frozenset(flags), redirect, tuple(prefixes))
+
+
+async def _target(word: bytes, clients: Clients) -> _core.ClientInfo:
+    number = integer(word)
+    if number is None:
+        raise OptionError("ERR value is not an integer or out of range")
+    if found := await clients.of([number]):
+        return found[0]
+    raise OptionError("ERR The client ID you want redirect to does not exist")
 
 
 def described(mode: Mode | None, client: _core.ClientInfo) -> bytes:

@@ -157,11 +157,12 @@ class Transactions:
             lock = await stack.enter_async_context(await self._locked(queued, watch))
             if watch and not await watch.is_clean():
                 return _null(command)
+            await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
             if queued.write.start and not await self._run_first(command, client, queued, lock):
                 return None
             replies = await self._write_or_say(command, queued, lock)
             if replies is not None:
-                # Once all has run: what is pushed may expire before that.
+                # At last: what is pushed may expire before all has run.
                 stack.push_async_callback(self._serve, queued, lock)
                 done = [reply for reply in replies if reply is not None]
                 if len(done) == len(replies) and not queued.write.start:
@@ -338,27 +339,26 @@ class Transactions:
         """
         if not queued.may_run_in_order:
             raise RefusedError(queued.obstacle or TOGETHER)
-        stack = AsyncExitStack()
         needed: Collection[int] = self._execution.links.everyone()
-        if queued.needs_everything:
-            lock = await stack.enter_async_context(self._execution.locks.hold_everything())
-        else:
-            needed = queued.instances
-            names = [*queued.locks, *(watch.locks() if watch else ())]
-            lock = await stack.enter_async_context(self._execution.hold(names))
-        if watch and not await watch.is_clean():
-            await stack.aclose()
-            return _null(command)
-        links = self._execution.links
-        ready = set(links.ready()) - links.unprepared
-        if down := [index for index in needed if index not in ready]:
-            await stack.aclose()
-            raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; nothing was run")
-        touched = [key for _, key, _ in queued.locks]
-        await stack.enter_async_context(self._tracking.changing(command, touched, once=True))
-        self._running[client] = stack
-        self._core.run_queued(command, (command.queued or [], 0), ([], 0), lock.token)
-        return None
+        async with AsyncExitStack() as stack:
+            if queued.needs_everything:
+                lock = await stack.enter_async_context(self._execution.locks.hold_everything())
+            else:
+                needed = queued.instances
+                names = [*queued.locks, *(watch.locks() if watch else ())]
+                lock = await stack.enter_async_context(self._execution.hold(names))
+            if watch and not await watch.is_clean():
+                return _null(command)
+            links = self._execution.links
+            ready = set(links.ready()) - links.unprepared
+            if down := [index for index in needed if index not in ready]:
+                raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; nothing was run")
+            await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
+            changing = self._tracking.changing(command, queued.touched, once=True)
+            await stack.enter_async_context(changing)
+            self._running[client] = stack.pop_all()
+            self._core.run_queued(command, (command.queued or [], 0), ([], 0), lock.token)
+            return None
 
     async def _serve(self, queued: Queued, lock: Lock) -> None:
         """Serve who waits for what a transaction has written."""
