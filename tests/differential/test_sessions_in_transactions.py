@@ -65,7 +65,8 @@ def test_who_ends_itself_hears_no_more(
 
 EVENT = re.compile(rb">[34]\r\n\$\d+\r\np?message\r\n(?:\$\d+\r\n[^\r]*\r\n)+")
 READING = [
-    *PLACES[:3],
+    *PLACES[:2],
+    (["SET a 1", "GET c"], []),
     (["SET a 1", "SET b 1", "GET c"], ["SET b 2", "MGET k1 k2", "SET c 1"]),
     ([], ["EVAL \"return redis.call('get','k2')\" 0"]),
     (["SET a 1"], ["EVAL \"return redis.call('get',KEYS[1])\" 1 k2", "SET b 1"]),
@@ -135,3 +136,37 @@ def test_who_subscribes_before_all_writes_hears_of_them(pair: Pair, words: str) 
         other.same("CONFIG", "SET", "notify-keyspace-events", "")
         assert len(bare) == 4  # old servers push them into the middle of EXEC's reply
         assert ours == bare
+
+
+LESS = "ACL SETUSER less on nopass ~b* +@all"
+
+
+@pytest.mark.parametrize("words", ["HELLO 3", "HELLO 2", "AUTH less x", "HELLO 3 AUTH less x"])
+def test_who_becomes_another_is_that_at_once(pair: Pair, protocol: int, words: str) -> None:
+    with pair.both(protocol) as both, pair.both() as other:
+        other.same_line(LESS)
+        try:
+            for side in (both.bare, both.ours):
+                lines = ("MULTI", words, "SET a 1", "GET nothing", "GET b", "EXEC", "QUIT")
+                side.send(b"".join(both.packed(*line.split()) for line in lines))
+            ours, bare = (
+                re.sub(rb"id\r\n:\d+", b"id", side.read_to_end()) for side in (both.ours, both.bare)
+            )
+            assert ours == bare
+            other.same("MGET", "a", "b")
+        finally:
+            other.same("ACL", "DELUSER", "less")
+
+
+@pytest.mark.parametrize("lines", [["{}", "SET a 1", "SET b 1"], ["SET a 1", "{}", "SET b 1"]])
+def test_nobody_writes_with_the_rights_of_whom_he_was(pair: Pair, lines: list[str]) -> None:
+    with pair.both() as both, pair.both() as other:
+        other.same_line(LESS)
+        try:
+            for line in ("MULTI", *(line.format("AUTH less x") for line in lines)):
+                both.same_line(line)
+            refusal = both.ours.ask("EXEC")
+            assert refusal.raw.startswith(b"-EXECABORT "), refusal.raw
+            assert other.ours.ask("EXISTS", "a", "b").number == 0
+        finally:
+            other.same("ACL", "DELUSER", "less")

@@ -46,6 +46,7 @@ ASIDE_ROUTES: Final = frozenset({"session", "any", "pubsub", "refuse"})
 PUBLISHES: Final = {"publish": CHANNEL, "spublish": SHARD}
 # They change what the same client's next commands may do, or how they are answered.
 CHANGES_SESSION: Final = frozenset({"auth", "hello", "reset", "client|no-touch"})
+CHANGES_CLIENT: Final = frozenset({"auth", "hello"})
 # They change what the same client is told of what is written, or of what it has read.
 CHANGES_AUDIENCE: Final = frozenset(
     prefix + word for word in ("subscribe", "unsubscribe") for prefix in ("", "p", "s")
@@ -75,6 +76,10 @@ LOOKS_ELSEWHERE: Final = frozenset({
 BETWEEN: Final = (
     b"-ERR threadis: %s between writes cannot be part of their transaction: put it in front of "
     b"them, or behind them\r\n"
+)
+BEFORE: Final = (
+    b"-ERR threadis: %s before writes cannot be part of their transaction: send it before MULTI, "
+    b"or put it behind them\r\n"
 )
 UNDECLARED: Final = resp.error(
     "ERR threadis: a script that may touch keys of several instances cannot be part of a "
@@ -168,6 +173,10 @@ class Queued:
         # Why one write cannot do all that is on keys, in a reply.
         self.obstacle = _obstacle(self.steps[write.start : write.stop])
         self.is_one_write = self.obstacle is None and any(step.is_written for step in self.steps)
+        # The write is done in the protocol, and with the rights, in which EXEC came.
+        leading = [step for step in steps[: write.start] if step.name in CHANGES_CLIENT]
+        if leading:
+            self.obstacle, self.is_one_write = BEFORE % leading[0].name.upper().encode(), False
         # Behind these, what is published is counted when its turn has come.
         names = [step.name for step in self.steps]
         self._first_listening = next(
@@ -312,7 +321,8 @@ def _obstacle(steps: Sequence[Step]) -> bytes | None:
     written = [step for step in steps if step.is_written]
     for step in steps:
         if step.how is How.IN_ORDER:
-            return BETWEEN % step.name.replace("|", " ").upper().encode()
+            name = step.name.replace("|", " ").upper().encode()
+            return (BEFORE if step.name in CHANGES_CLIENT else BETWEEN) % name
     if any(isinstance(step.script, Call) for step in written) and (
         any(step.how is How.EVERYWHERE and step.name not in LISTS for step in written)
         or len({step.db for step in written}) > 1
