@@ -280,7 +280,7 @@ impl Worker {
             if row.writes && row.only_key == 0 && shared.tracking.is_on() {
                 self.note_order(row, args);
             }
-            let needs_coordinator = row.feeds && self.ends_a_wait(place, row, args)
+            let needs_coordinator = self.concerns_a_wait(place, row, args)
                 || is_tracking && self.changes_unheard(place, row);
             let taken = if needs_coordinator {
                 self.route_to_coordinator(place, args)

@@ -145,7 +145,7 @@ impl Worker {
             && !client.is_behind(client.rx.len(), &shared.settings)
             && row.special_words.is_empty()
             && !self.tries.has_groups
-            && !self.ends_a_wait(place, row, args)
+            && !self.concerns_a_wait(place, row, args)
             && !self.is_locked(place, row, args);
         if !is_plain {
             return false;

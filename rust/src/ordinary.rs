@@ -70,6 +70,7 @@ impl Worker {
             let Some((found, row)) = found else { break };
             if !row.takes(command.count)
                 || row.feeds && (self.tries.has_groups || !shared.waited.is_empty())
+                || !row.writes && shared.waited.has(db, command.key)
                 || row.writes && (must_tell || shared.tracking.is_on())
                 || self.locks.stops(&shared.lock_table, db, command.key, row.writes)
             {

@@ -132,7 +132,10 @@ impl Worker {
         for at in keys::all(&row.keys, args) {
             let key = args.get(at);
             let owner = usize::from(shared.placement.instance(db, key));
-            if plan.instance != usize::MAX && plan.instance != owner || shared.waited.has(db, key) {
+            if plan.instance != usize::MAX && plan.instance != owner {
+                return None;
+            }
+            if shared.waited.has(db, key) || is_local && shared.waited.begins(db, key) {
                 return None;
             }
             plan.instance = owner;

@@ -128,7 +128,7 @@ impl Worker {
             return None;
         }
         let key = args.get(row.only_key);
-        let needs_coordinator = row.feeds && self.ends_a_wait(place, row, args);
+        let needs_coordinator = self.concerns_a_wait(place, row, args);
         (!needs_coordinator && key.len() <= KEY_LIMIT).then_some((found, key))
     }
 

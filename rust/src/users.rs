@@ -217,7 +217,7 @@ impl Worker {
             Route::Keys => {
                 let goes_elsewhere = has_special_word(row, args)
                     || matches!(owner(row, args, self.db(place), shared), Owner::Several)
-                    || (row.feeds && self.ends_a_wait(place, row, args));
+                    || self.concerns_a_wait(place, row, args);
                 !goes_elsewhere
             }
             _ => false,

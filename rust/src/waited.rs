@@ -1,29 +1,33 @@
 //! Keys for which clients wait, or are about to.
 //!
 //! The clients themselves wait in the coordinator. A command that may give them something goes
-//! there, too, so that they are served before anybody sees what it has written. From the moment a
-//! worker takes a blocking command its keys are here: what is taken later comes later.
+//! there, too, so that they are served before anybody sees what it has written; so does what reads
+//! their keys, which must not see what a script has just pushed for them. From the moment a worker
+//! takes a blocking command its keys are here: what is taken later comes later.
 
 use crate::command::{Route, Row};
 use crate::keys;
 use crate::request::Args;
 use crate::worker::Worker;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Workers that look at different keys should not meet.
-const SHARDS: usize = 64;
+const SHARDS: usize = 1 << SHARD_BITS;
+const SHARD_BITS: u32 = 6;
+/// Bytes at the end of a key, where keys differ, by which its shard is chosen.
+const TAIL: usize = 8;
 
 /// How many clients wait for each key, by database.
 #[derive(Debug)]
 pub struct Waited {
     /// Keys of all shards.
     count: AtomicUsize,
-    hasher: RandomState,
     shards: [Shard; SHARDS],
+    /// All of them: few ask what they begin with.
+    sorted: Mutex<BTreeSet<(u32, Vec<u8>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -37,16 +41,19 @@ impl Default for Waited {
     fn default() -> Self {
         Self {
             count: AtomicUsize::new(0),
-            hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Shard::default()),
+            sorted: Mutex::default(),
         }
     }
 }
 
 impl Waited {
+    /// Quick: while somebody waits, all that is read asks for it.
     fn shard(&self, db: u32, key: &[u8]) -> &Shard {
-        let hash = self.hasher.hash_one((db, key));
-        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
+        let tail = key.iter().rev().take(TAIL);
+        let sum = tail.fold(u64::from(db), |sum, &byte| sum << 8 ^ sum >> 56 ^ u64::from(byte));
+        let mixed = sum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SHARD_BITS);
+        &self.shards[usize::try_from(mixed).unwrap_or(0)]
     }
 
     /// Someone waits for a key.
@@ -56,6 +63,7 @@ impl Waited {
         let waiting = keys.entry(db).or_default().entry(key.to_vec()).or_default();
         *waiting += 1;
         if *waiting == 1 {
+            self.sorted().insert((db, key.to_vec()));
             shard.count.fetch_add(1, Release);
             self.count.fetch_add(1, Release);
         }
@@ -70,6 +78,7 @@ impl Waited {
         *waiting -= 1;
         if *waiting == 0 {
             keys.remove(key);
+            self.sorted().remove(&(db, key.to_vec()));
             shard.count.fetch_sub(1, Release);
             self.count.fetch_sub(1, Release);
         }
@@ -97,9 +106,25 @@ impl Waited {
                 .is_some_and(|keys| keys.contains_key(key))
     }
 
-    /// Whether one of these is written and waited for.
+    /// Whether someone waits for a key that begins like this one.
+    pub fn begins(&self, db: u32, key: &[u8]) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let first = (db, key.to_vec());
+        let sorted = self.sorted();
+        let next = sorted.range(first..).next();
+        next.is_some_and(|(other, name)| *other == db && name.starts_with(key))
+    }
+
+    fn sorted(&self) -> MutexGuard<'_, BTreeSet<(u32, Vec<u8>)>> {
+        self.sorted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether someone waits for one of these. Who only reads it must not see what is pushed there
+    /// by a script before that is given to those who wait.
     pub fn any(&self, keys: &[(u32, Vec<u8>, bool)]) -> bool {
-        !self.is_empty() && keys.iter().any(|(db, key, writes)| *writes && self.contains(*db, key))
+        !self.is_empty() && keys.iter().any(|(db, key, _)| self.contains(*db, key))
     }
 
     /// A blocking command is on its way to the coordinator.
@@ -118,10 +143,12 @@ impl Waited {
 }
 
 impl Worker {
-    /// Whether someone waits for a key of this command.
+    /// Whether this command may feed or read a key for which someone waits.
     #[inline]
-    pub(crate) fn ends_a_wait(&self, place: usize, row: &Row, args: Args) -> bool {
-        !self.shared.waited.is_empty() && self.names_a_waited_key(place, row, args)
+    pub(crate) fn concerns_a_wait(&self, place: usize, row: &Row, args: Args) -> bool {
+        (row.feeds || !row.writes)
+            && !self.shared.waited.is_empty()
+            && self.names_a_waited_key(place, row, args)
     }
 
     #[cold]
@@ -143,6 +170,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_begins_with_a_key_is_found() {
+        let waited = Waited::default();
+        assert!(!waited.begins(0, b""));
+        waited.add(1, b"queue:jobs");
+        for (db, key, is_found) in [
+            (1, "queue", true),
+            (1, "queue:jobs", true),
+            (1, "queue:k", false),
+            (0, "queue", false),
+        ] {
+            assert_eq!(waited.begins(db, key.as_bytes()), is_found, "{key}");
+        }
+        waited.remove(1, b"queue:jobs");
+        assert!(!waited.begins(1, b"queue"));
+    }
+
+    #[test]
     fn a_key_is_waited_for_until_the_last_one_leaves() {
         let waited = Waited::default();
         assert!(waited.is_empty());
@@ -151,7 +195,8 @@ mod tests {
         waited.add(1, b"b");
         waited.remove(0, b"a");
         assert!(waited.any(&[(0, b"a".to_vec(), true)]));
-        assert!(!waited.any(&[(0, b"a".to_vec(), false), (1, b"a".to_vec(), true)]));
+        assert!(waited.any(&[(0, b"a".to_vec(), false)]));
+        assert!(!waited.any(&[(1, b"a".to_vec(), true)]));
         waited.remove(0, b"a");
         waited.remove(0, b"a");
         assert!(!waited.any(&[(0, b"a".to_vec(), true)]));

@@ -130,7 +130,7 @@ class Coordinator:
             runs_again=is_7_2,
         )
         self._scripts = Scripts(
-            self._execution, self._library, self._busy, self._users, callers, taught, self._pubsub
+            self._execution, self._library, self._busy, self._users, callers, taught, self._blocking
         )
         self._transactions = Transactions(
             self._execution, core, self._verdicts, self._blocking, self._busy, self._scripts

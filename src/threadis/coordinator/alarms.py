@@ -7,10 +7,11 @@ does not matter to the server, so a change in another one is a false alarm.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from threadis import _core, resp
@@ -46,8 +47,9 @@ class Alarms:
         self._armed: dict[bytes, set[int]] = {}  # the databases in which the key was not there
         self._stale: dict[bytes, None] = {}
         self._unsent: list[Words] = []  # questions of this turn of the loop: they leave together
-        self._asked: deque[tuple[Place, asyncio.Future[None]] | None] = deque()
+        self._asked: deque[tuple[Place | None, asyncio.Future[None]] | None] = deque()
         self._off: dict[bytes, None] = {}  # keys whose alarm went off in this turn
+        self._told: list[dict[bytes, None]] = []  # who wants to know what goes off
         self._tasks = Tasks()
 
     def count(self) -> int:
@@ -77,6 +79,27 @@ class Alarms:
             answers = self._ask(link, some)
             await (answers[0] if len(answers) == 1 else asyncio.gather(*answers))
         return [place for place in places if not self.is_absent(place)]
+
+    @contextlib.contextmanager
+    def telling(self, told: dict[bytes, None]) -> Iterator[None]:
+        """Put there the keys whose alarms go off meanwhile, in this order."""
+        self._told.append(told)
+        try:
+            yield
+        finally:
+            self._told[:] = [one for one in self._told if one is not told]
+
+    async def all_told(self) -> None:
+        """Wait until all alarms have gone off that the instance has set off by now."""
+        link = self._link
+        if link is None:
+            raise LinkError(f"TRYAGAIN instance {self._index} was lost")
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send, link)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unsent.append([b"PING"])
+        self._asked.append((None, answer))
+        await answer
 
     def want(self, key: bytes) -> None:
         """Take note that somebody waits for a key."""
@@ -164,10 +187,14 @@ class Alarms:
             return
         item = self._asked.popleft()
         if item:
-            (db, key), answer = item
+            place, answer = item
             if reply.startswith(b"-"):
                 answer.set_exception(LinkError(reply[1:-2].decode(errors="replace")))
                 return
+            if place is None:
+                answer.set_result(None)
+                return
+            db, key = place
             absent = self._armed.setdefault(key, set())
             (absent.add if reply in resp.NULLS else absent.discard)(db)
             if self._wanted(key):
@@ -180,6 +207,8 @@ class Alarms:
 
     def _went_off(self, names: list[bytes] | None) -> None:
         """These keys have changed; None: everything, which disarms everything."""
+        for told in self._told:
+            told.update(dict.fromkeys(names or self._armed))
         for name in names or list(self._armed):
             self._armed.pop(name, None)
             self._stale.pop(name, None)

@@ -32,9 +32,11 @@ from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.waiters import MOVES, TYPES, ClientKey, Request, Waiter, request
 
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
-TAKERS: Final = frozenset(
-    name.encode() for name in TYPES if name not in MOVES
-)  # put nothing anywhere
+SERVE_THEMSELVES: Final = frozenset(
+    # Who takes puts nothing anywhere; scripts: see feeding.
+    name.encode()
+    for name in SCRIPTS | (TYPES.keys() - MOVES)
+)
 
 
 class Blocking:
@@ -54,8 +56,8 @@ class Blocking:
         self._tracking = execution.tracking
         self._table = execution.table
         self._departures = departures
-        self._serving = Serving(execution, core, verdicts, served, runs_again=runs_again)
-        self._waiters = self._serving.waiters
+        self.serving = Serving(execution, core, verdicts, served, runs_again=runs_again)
+        self._waiters = self.serving.waiters
         self._gates: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
         self._coming: dict[Place, set[asyncio.Future[None]]] = {}  # commands that look for now
 
@@ -73,7 +75,7 @@ class Blocking:
 
     def count_armed(self) -> int:
         """Return for how many keys instances would tell us of a change."""
-        return self._serving.count_armed()
+        return self.serving.count_armed()
 
     async def run(self, command: _core.Command) -> bytes | None:
         """A command that may wait; None if it does. Who writes its keys later waits for that."""
@@ -114,7 +116,7 @@ class Blocking:
             return refusal
         # Ten thousand that come for one key at the same time: the first looks, the others join it.
         async with self._gates.setdefault((db, wish.keys[0]), asyncio.Lock()):
-            if wish.is_faultless and await self._serving.are_absent(
+            if wish.is_faultless and await self.serving.are_absent(
                 [(db, key) for key in wish.keys]
             ):
                 return self._wait(command, wish, began)
@@ -131,11 +133,11 @@ class Blocking:
             if reply.startswith(b"-") and not reply.startswith(b"-NOGROUP"):
                 return reply
         names = [(db, access.key) for access in parsed.keys]
-        async with self._serving.hold(names, token) as held:
+        async with self.serving.hold(names, token) as held:
             if self._departures.is_gone(command):
                 return LEFT  # nothing is taken for it
             if token is None and wish.takes:
-                await self._serving.serve(names, held, wish.line)
+                await self.serving.serve(names, held, wish.line)
             return await self._try(parsed, wish, db, kind, held)
 
     async def write(self, command: _core.Command) -> bytes:
@@ -156,7 +158,7 @@ class Blocking:
         names = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
         is_direct = len(self._table.owners(parsed, db)) <= 1 and not other_databases(parsed, db)
         if is_direct and len(written) == 1 and not is_unheard:
-            together = await self._serving.write(command, parsed.row.name, written[0])
+            together = await self.serving.write(command, parsed.row.name, written[0])
             if together is not None:
                 return together
         async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
@@ -177,26 +179,25 @@ class Blocking:
 
     def also_lock(self, places: Iterable[Place]) -> list[Key]:
         """What must be locked, besides, by who writes these and will serve those who wait."""
-        return [(db, key, True) for db, key in self._serving.closure(places)]
+        return [(db, key, True) for db, key in self.serving.closure(places)]
 
     async def serve(self, places: Iterable[Place], lock: Lock) -> None:
         """Serve who waits for what was just written under a lock, in the order of the places.
 
         What has run has run, even if an instance that a move needs is lost: then soon again.
         """
-        covered = {(db, key) for db, key, exclusive in lock.keys if exclusive}
         written = list(dict.fromkeys(places))
         try:
-            await self._serving.serve(written, Held(lock, covered))
+            await self.serving.serve(written, self.serving.held(lock, written))
         except LinkError:
-            self._serving.changed(written)
+            self.serving.changed(written)
 
     async def run_and_settle(self, command: _core.Command, handler: Handler) -> Reply:
         """Run a command; who waits for what it may have written is served before its client."""
-        if command.args[0].lower() in TAKERS:
+        if command.args[0].lower() in SERVE_THEMSELVES:
             return await handler(command)
         places = self._written_by(command)
-        with self._serving.in_order(places):
+        with self.serving.in_order(places):
             reply = await handler(command)
             await self.settle(places or self._written_by(command))
         return reply
@@ -218,21 +219,21 @@ class Blocking:
         wanted = [place for place in dict.fromkeys(places) if place in self._waiters]
         if wanted:
             with contextlib.suppress(LinkError):  # its alarm will tell
-                async with self._serving.hold(wanted) as held:
-                    await self._serving.serve(wanted, held)
+                async with self.serving.hold(wanted) as held:
+                    await self.serving.serve(wanted, held)
 
     def left(self, client: ClientKey) -> None:
         """A client has hung up, or is gone: nothing is popped for it any more."""
         waiter = self._waiters.of_client(client)
         if waiter:
-            self._serving.give_up(waiter, LEFT)
+            self.serving.give_up(waiter, LEFT)
 
     def unblock(self, client_id: int, *, with_error: bool) -> bool:
         """CLIENT UNBLOCK; False if the client does not wait."""
         waiter = self._waiters.of_id(client_id)
         if waiter is None or waiter.verdict is not None:
             return False
-        self._serving.give_up(waiter, UNBLOCKED if with_error else waiter.nothing)
+        self.serving.give_up(waiter, UNBLOCKED if with_error else waiter.nothing)
         return True
 
     def _written(self, parsed: Parsed, db: int) -> list[Place]:
@@ -253,9 +254,9 @@ class Blocking:
         if wish.timeout:
             loop = asyncio.get_running_loop()
             waiter.timer = loop.call_at(
-                began + wish.timeout, self._serving.give_up, waiter, waiter.nothing
+                began + wish.timeout, self.serving.give_up, waiter, waiter.nothing
             )
-        self._serving.add(waiter)
+        self.serving.add(waiter)
         return None
 
     async def _try(self, parsed: Parsed, wish: Request, db: int, kind: Kind, held: Held) -> bytes:
@@ -263,7 +264,7 @@ class Blocking:
         execution, token = self._execution, held.lock.token
         owners = self._table.owners(parsed, db)
         if len(owners) <= 1:
-            block = self._serving.attempts.block(owners.pop(), parsed.args, wish.keys[0], db, kind)
+            block = self.serving.attempts.block(owners.pop(), parsed.args, wish.keys[0], db, kind)
             return (await block)[1]
         if wish.target is not None:
             return await execution.execute(wish.move(), db, kind, token)
@@ -271,12 +272,12 @@ class Blocking:
             return await execution.execute(wish.without_block(), db, kind, token)
 
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
-            return await self._serving.attempts.raw(index, commands, db, kind)
+            return await self.serving.attempts.raw(index, commands, db, kind)
 
         reply = resp.null_array(kind.resp)
         owner = partial(self._table.owner, db)
         async for key in looking.present(wish.keys, owner, ask):
-            _, reply = await self._serving.attempts.block(owner(key), wish.only(key), key, db, kind)
+            _, reply = await self.serving.attempts.block(owner(key), wish.only(key), key, db, kind)
             if reply not in resp.NULLS:
                 break
         return reply
@@ -294,7 +295,7 @@ class Blocking:
         """What is wrong with a command's syntax, in the server's words; where no key is."""
         index = self._table.owner(0, parsed.keys[0].key) if parsed.keys else 0
         scratch = self._execution.borrowing.scratch
-        block = self._serving.attempts.block(index, parsed.args, b"", scratch, kind)
+        block = self.serving.attempts.block(index, parsed.args, b"", scratch, kind)
         reply = (await block)[1]
         self._execution.own_reads.note_trial(index, parsed.row.name, len(parsed.keys), reply)
         return reply
@@ -310,7 +311,7 @@ class Blocking:
         last: dict[bytes, bytes] = {}
 
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
-            return await self._serving.attempts.look(index, commands, db)
+            return await self.serving.attempts.look(index, commands, db)
 
         infos = looking.replies(
             list(dict.fromkeys(new)),

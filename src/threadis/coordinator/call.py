@@ -1,6 +1,7 @@
 """One call of a script or function."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from threadis import _core
@@ -27,6 +28,7 @@ class Call:
     info: _core.ClientInfo
     body: bytes  # its text, or that of the function's library; empty if nobody has it
     generation: int | None = None  # of functions, when the library was found; None: no function
+    ending: AsyncExitStack | None = None  # what ends before its client is answered; None: in EXEC
 
     @property
     def is_function(self) -> bool:

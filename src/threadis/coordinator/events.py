@@ -85,6 +85,7 @@ class Events:
         self._hear_all = hear_all
         self._numbers = itertools.count(1)
         self.flags = b""  # notify-keyspace-events
+        self.are_told = True  # or we do not know it
 
     @contextlib.asynccontextmanager
     async def of_one_command(self, db: int, *, has_scripts: bool = False) -> AsyncIterator[Telling]:

@@ -1,12 +1,16 @@
 """Running a script where its keys are: on the real keys, as a guard that may touch no others."""
 
 from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from threadis.coordinator import fenced
+from threadis.coordinator.alarms import Place
 from threadis.coordinator.asking import Asking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, ChangedError
 from threadis.coordinator.execution import Execution
+from threadis.coordinator.feeding import Fed, Feeding
 from threadis.coordinator.guard import (
     OTHER_DATABASES,
     PUBLISHING,
@@ -24,6 +28,7 @@ from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, UnknownOutcomeError
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group, is_plain
 from threadis.coordinator.phases import RefusedError
+from threadis.coordinator.queued import How, Step
 from threadis.coordinator.reading import selects
 
 NAMES_MOST = 1000  # patterns of names: servers compare each of them with each key that is touched
@@ -38,8 +43,9 @@ class InPlace:
         library: Library,
         busy: Busy,
         guards: Guards,
+        feeding: Feeding,
     ) -> None:
-        self._library = library
+        self._library, self._feeding = library, feeding
         self._execution, self._busy, self._guards = execution, busy, guards
         self._links = execution.links
         self._databases = range(execution.borrowing.databases)
@@ -56,13 +62,49 @@ class InPlace:
         *,
         only_reads: bool = False,
         can_be_undone: bool = False,
+        keeps_to_keys: bool = False,
     ) -> tuple[bytes, Refusals]:
-        """Run at an instance; the reply, and what the guard refused besides the whole keyspace."""
-        allowed = self._allowed(call, denied, only_reads=only_reads)
-        async with (
-            self._execution.locks.stand_in_line(self.places(call), call.within),
-            self._links.lease(index, call.kind, call.db) as link,
-        ):
+        """Run at an instance; the reply, and what the guard refused besides the whole keyspace.
+
+        Of a script that ``keeps_to_keys`` it is proved that it touches no others.
+        """
+        async with AsyncExitStack() as stack:
+            fed = await self._begin(stack, call, keeps_to_keys=keeps_to_keys)
+            allowed = self._allowed(call, denied, only_reads=only_reads)
+            reply, refusals = await self._run(call, index, allowed, can_be_undone=can_be_undone)
+            if fed and not refusals.all:
+                stack.push_async_callback(fed.serve)
+                if call.ending and not refusals:  # else it may be run in another way
+                    call.ending.push_async_exit(stack.pop_all())
+            return reply, refusals
+
+    async def _begin(self, stack: AsyncExitStack, call: Call, *, keeps_to_keys: bool) -> Fed | None:
+        """Stand in line for what a script may touch; alone, if somebody waits for it."""
+        if call.ending is None:
+            locks = self._execution.locks
+            await stack.enter_async_context(locks.stand_in_line(self.places(call), call.within))
+            return None
+        await self._feeding.all_known(call, call.keys)
+        while True:
+            waited = self._may_feed(call, keeps_to_keys=keeps_to_keys)
+            line = self._feeding.line(self.places(call), waited, call.within)
+            lock = await stack.enter_async_context(line)
+            if set(waited).issuperset(self._may_feed(call, keeps_to_keys=keeps_to_keys)):
+                break
+            await stack.aclose()  # somebody has come meanwhile who waits for more
+        return self._feeding.listen(stack, waited, lock)
+
+    def _may_feed(self, call: Call, *, keeps_to_keys: bool) -> list[Place]:
+        """What a script may feed and somebody waits for."""
+        local, others = self._names(call)
+        if keeps_to_keys or others is None:
+            local = [] if keeps_to_keys else [EVERYTHING]
+        return self._feeding.waited(call, call.keys, local, self._databases_of(call))
+
+    async def _run(
+        self, call: Call, index: int, allowed: Allowed, *, can_be_undone: bool
+    ) -> tuple[bytes, Refusals]:
+        async with self._links.lease(index, call.kind, call.db) as link:
             if call.generation not in (None, self._library.generation):
                 raise ChangedError
             guard = guard_of(link)
@@ -85,13 +127,22 @@ class InPlace:
         """Find the names under which a script is kept away from others."""
         local, _ = self._names(call)
         names = [*call.keys, *(LOCK + group.prefix for group in local)]
-        # What is proved may go to another database, where its keys are on the same instance.
-        databases = self._databases if selects(call.body) else [call.db]
-        return [(db, name) for db in databases for name in names]
+        return [(db, name) for db in self._databases_of(call) for name in names]
 
-    def enclose(self, call: Call) -> Guarded:
+    def _databases_of(self, call: Call) -> Sequence[int]:
+        # What is proved may go to another database, where its keys are on the same instance.
+        return self._databases if selects(call.body) else [call.db]
+
+    def step(self, step: Step, call: Call, *, keeps_to_keys: bool) -> Step:
         """Make a script a piece of somebody's block at the instance of its keys."""
-        return self._guards.enclose(call, self._allowed(call))
+        places = [*self.places(call), *self._may_feed(call, keeps_to_keys=keeps_to_keys)]
+        return replace(
+            step,
+            how=How.AT_HOME,
+            script=self._guards.enclose(call, self._allowed(call)),
+            names=[(db, name, True) for db, name in dict.fromkeys(places)],
+            owners={self.home(call, call.keys)},
+        )
 
     async def reply(self, script: Guarded, index: int) -> bytes:
         """What a script has answered in such a block."""

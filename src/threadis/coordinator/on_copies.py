@@ -13,15 +13,17 @@ import asyncio
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from threadis import ours
+from threadis.coordinator.alarms import Place
 from threadis.coordinator.asking import TELLS, Asking
 from threadis.coordinator.borrowing import Outcome
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call
 from threadis.coordinator.events import Publication
 from threadis.coordinator.execution import Execution
+from threadis.coordinator.feeding import Fed, Feeding
 from threadis.coordinator.fenced import Answers
 from threadis.coordinator.guard import (
     LISTED_LIMIT,
@@ -42,15 +44,16 @@ from threadis.coordinator.guard import (
 from threadis.coordinator.guarded import Guards
 from threadis.coordinator.in_place import InPlace
 from threadis.coordinator.known import Known
-from threadis.coordinator.links import Words, value
+from threadis.coordinator.links import Words
 from threadis.coordinator.locality import Group, is_plain
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.offload import LARGE
 from threadis.coordinator.overall import Overall
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import KEYLESS
-from threadis.coordinator.sorting import key_of, looks_at_others, patterns, sort_keys
+from threadis.coordinator.sorting import looks_at_others, patterns, sort_keys
 from threadis.coordinator.table import Access
+from threadis.coordinator.trial import Trial
 from threadis.coordinator.witness import Witness
 
 FEW = 64  # keys whose guard compares names quickly
@@ -60,36 +63,6 @@ KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to 
 BYTE_SECONDS = 1e-7  # the same of one byte: a big value is packed and read several times
 RANDOM_KEY = b"randomkey"
 SELECT, SORT = b"select", b"sort"
-
-
-@dataclass(slots=True)
-class Trial:
-    """How a run is watched."""
-
-    keys: list[bytes]
-    denied: Collection[bytes]
-    looks: bool = False
-    wanders: bool = False  # may go to other databases, the real ones: so it may write nothing
-    # What scripts among other commands sort, by which patterns: it is asked for its elements.
-    sorts: dict[bytes, set[bytes]] = field(default_factory=dict)
-
-    def note_sorts(self, ran: Iterable[Words]) -> bool:
-        """Add what was sorted by other keys; whether there is more than was known."""
-        known = sum(map(len, self.sorts.values()))
-        for words in ran:
-            if words[0].lower() in (b"sort", b"sort_ro") and (wanted := patterns(words)):
-                self.sorts.setdefault(words[1], set()).update(wanted)
-        return sum(map(len, self.sorts.values())) > known
-
-    def named(self, questions: Sequence[bytes], replies: Sequence[bytes]) -> set[bytes]:
-        """The keys that patterns name for the elements of what is sorted."""
-        return {
-            key_of(pattern, element)
-            for source, reply in zip(questions, replies, strict=True)
-            if reply.startswith((b"*", b"~"))
-            for element in value(reply)
-            for pattern in self.sorts[source]
-        }
 
 
 class OnCopies:
@@ -102,7 +75,9 @@ class OnCopies:
         guards: Guards,
         witness: Witness,
         in_place: InPlace,
+        feeding: Feeding,
     ) -> None:
+        self._feeding = feeding
         self._execution, self._busy, self._guards = execution, busy, guards
         self._witness, self._in_place = witness, in_place
         self._links, self._table = execution.links, execution.table
@@ -126,18 +101,20 @@ class OnCopies:
             if told := asking.may_ask(trial.denied):
                 return await self._refuse(call, known, told, lists=lists)
         for _ in range(RERUNS):
-            names = [(call.db, key, call.writes) for key in trial.keys]
-            async with (
-                self._execution.hold(names, call.within) as lock,
-                self._execution.events.of_one_command(call.db, has_scripts=True) as mine,
-            ):
-                outcome, refusals = await self._try([call], trial)
-                mine.is_void = bool(refusals)
-                if not mine.is_void:
-                    if outcome.changes:
+            async with AsyncExitStack() as stack:
+                lock, fed = await self._begin(stack, call, trial)
+                async with self._execution.events.of_one_command(call.db, has_scripts=True) as mine:
+                    outcome, refusals = await self._try([call], trial)
+                    mine.is_void = bool(refusals)
+                    if outcome.changes and not refusals:
                         parts = self._execution.borrowing.writes(outcome.changes, call.db)
                         # What needs memory, the server has refused inside of the script.
                         await self._execution.commit(parts, lock, call.db, needs_memory=False)
+                if not refusals:
+                    if fed and call.ending:
+                        places = trial.changed(call.db, outcome.changes)
+                        stack.push_async_callback(fed.serve_these, places)
+                        call.ending.push_async_exit(stack.pop_all())
                     return outcome.replies[0]
             have = set(trial.keys)
             if new := [key for key in refusals.keys if key not in have]:
@@ -155,6 +132,19 @@ class OnCopies:
             else:
                 return await self._refuse(call, known, refusals.commands, lists=True)
         return TOO_MANY
+
+    async def _begin(
+        self, stack: AsyncExitStack, call: Call, trial: Trial
+    ) -> tuple[Lock, Fed | None]:
+        """Lock the keys of a run, and what else those need who wait for them."""
+        names = [(call.db, key, call.writes) for key in trial.keys]
+        await self._feeding.all_known(call, trial.keys)
+        waited = self._feeding.waited(call, trial.keys) if call.ending else []
+        also = self._feeding.also_lock(waited)
+        lock = await stack.enter_async_context(self._execution.hold([*names, *also], call.within))
+        if waited := self._feeding.waited(call, trial.keys) if call.ending else []:
+            trial.looks = trial.looks or len(waited) > 1
+        return lock, self._feeding.begin(stack, waited, lock) if waited else None
 
     async def _refuse(
         self,
@@ -192,8 +182,9 @@ class OnCopies:
         lock: Lock,
         order: Sequence[int],
         messages: Iterable[Publication],
-    ) -> list[bytes] | None:
-        """Run scripts and commands of one client as one, with all their ``keys``.
+    ) -> tuple[list[bytes], list[Place]] | None:
+        """Run scripts and commands of one client as one, with all their ``keys``; their replies,
+        and what has changed.
 
         ``knowns`` is what is known of the scripts, by name; ``order`` has the places of all in the
         transaction, in which there are these ``messages``, too. The caller holds a lock on
@@ -222,10 +213,11 @@ class OnCopies:
                     for message in messages:
                         mine.publish(message)
                     overall.without({db: outcome.lent})
-                    return [
+                    replies = [
                         reply if isinstance(one, Call) else overall.reply(one, reply, db)
                         for one, reply in zip(pieces, outcome.replies, strict=True)
                     ]
+                    return replies, trial.changed(db, outcome.changes)
             have = set(trial.keys)
             if new := [key for key in refusals.keys if key not in have]:
                 trial.keys += new
@@ -311,6 +303,7 @@ class OnCopies:
                 ran = await look.commands()
                 if trial.wanders and (refusals.commands & self._writing or self._strays(ran)):
                     refusals.commands = {SELECT}
+                trial.note_order(self._table, (words for _, words in ran))
                 touched = await self._touched([words for _, words in ran], keys, call.db)
                 refusals.keys = touched.difference(keys)
                 for script in scripts if questions else ():
@@ -368,9 +361,11 @@ class OnCopies:
         There it may list them.
         """
         async with self._execution.locks.hold_everything(call.within) as lock:
-            keys = await self._all_keys(call.db)
-            within = replace(call, within=lock.token)
-            return None if keys is None else await self.run(within, known, keys)
+            if (keys := await self._all_keys(call.db)) is None:
+                return None
+            async with AsyncExitStack() as ending:  # as long as this lock holds
+                there = replace(call, within=lock.token, ending=ending if call.ending else None)
+                return await self.run(there, known, keys)
 
     async def _all_keys(self, db: int) -> list[bytes] | None:
         """The keys of a database, if they are not too many. The caller holds everything."""

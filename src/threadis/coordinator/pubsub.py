@@ -46,7 +46,6 @@ class Pubsub:
         self._waiting: dict[int, _core.Subscribe] = {}  # until instances are subscribed
         self._is_busy = False  # a script runs too long
         self._last_ticket = 0
-        self.tells_events = True  # the servers tell of keyspace events, or we do not know it
         self._tasks = Tasks()
         self.events = Events(core, self._hear_all)
         upstreams = _core.Upstreams(core)
@@ -60,7 +59,7 @@ class Pubsub:
         reply = await self._links.call(index, b"CONFIG", b"GET", EVENTS)
         if not isinstance(reply, hiredis.ReplyError):
             self.events.flags = reply[1]
-            self.tells_events = bool(reply[1])
+            self.events.are_told = bool(reply[1])
             self._core.set_limit("events", told_of(reply[1]))
 
     async def _hear_all(self) -> None:

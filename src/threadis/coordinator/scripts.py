@@ -23,12 +23,15 @@ from dataclasses import replace
 
 from threadis import _core
 from threadis.coordinator import fenced
+from threadis.coordinator.alarms import Place
 from threadis.coordinator.asking import TELLS, Asking
+from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, ChangedError, declared
 from threadis.coordinator.callers import Callers
 from threadis.coordinator.events import Publication
 from threadis.coordinator.execution import Execution
+from threadis.coordinator.feeding import Feeding
 from threadis.coordinator.functions import as_script
 from threadis.coordinator.guard import OTHER_DATABASES, STRAYED
 from threadis.coordinator.guarded import Guarded, Guards
@@ -40,7 +43,6 @@ from threadis.coordinator.locality import is_plain
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.on_copies import OnCopies
 from threadis.coordinator.phases import RefusedError
-from threadis.coordinator.pubsub import Pubsub
 from threadis.coordinator.queued import How, Step
 from threadis.coordinator.reading import Reach, names_commands, reach
 from threadis.coordinator.sorting import looks_at_others
@@ -70,9 +72,9 @@ class Scripts:
         users: Users,
         callers: Callers,
         taught: Taught,
-        pubsub: Pubsub,
+        blocking: Blocking,
     ) -> None:
-        self._pubsub, self.callers = pubsub, callers
+        self.callers = callers
         self._undo = Undo(execution.table.rows())
         self._taught = taught
         self._tracking = execution.tracking
@@ -83,11 +85,12 @@ class Scripts:
         self._table = execution.table
         self._library = library
         self._known: OrderedDict[bytes, Known] = OrderedDict()
-        guards = Guards(execution.links, users, callers)
-        self._in_place = InPlace(execution, library, busy, guards)
+        guards, feeding = Guards(execution.links, users, callers), Feeding(execution, blocking)
+        self.feeding = feeding
+        self._in_place = InPlace(execution, library, busy, guards, feeding)
         effects = self._in_place.effects  # but what is published is told at its end
         self._undoable = tuple(name for name in effects if name != b"publish")
-        self._on_copies = OnCopies(execution, busy, guards, self._witness, self._in_place)
+        self._on_copies = OnCopies(execution, busy, guards, self._witness, self._in_place, feeding)
 
     async def run(self, command: _core.Command) -> bytes:
         """Run EVAL, EVALSHA, FCALL …"""
@@ -101,12 +104,14 @@ class Scripts:
                 return (await fenced.ask(link, fenced.Fence(args))).reply
         call = await self._call(args, keys, info.db, command)
         try:
-            async with AsyncExitStack() as stack:
-                if call.writes and command.token is None and self._tracking.is_unheard(command):
-                    lock = await stack.enter_async_context(self._execution.locks.hold_everything())
-                    call = replace(call, within=lock.token)
+            async with AsyncExitStack() as ending, AsyncExitStack() as stack:
                 gone: list[bytes] = []
                 if command.token is None:
+                    call = replace(call, ending=ending)
+                    if call.writes and self._tracking.is_unheard(command):
+                        everything = self._execution.locks.hold_everything()
+                        lock = await ending.enter_async_context(everything)
+                        call = replace(call, within=lock.token)
                     changing = self._tracking.changing(command, keys)
                     gone = await stack.enter_async_context(changing)
                 # What it has not read is forgotten before anything is told.
@@ -184,24 +189,14 @@ class Scripts:
                 found.append(step)
                 continue
             accesses = [Access(key, reads=True, writes=call.writes) for key in call.keys]
-            parsed = replace(step.parsed, keys=accesses)
+            step = replace(step, parsed=replace(step.parsed, keys=accesses))
             if are_at_home:
                 self._tell(call)
-                found.append(
-                    replace(
-                        step,
-                        parsed=parsed,
-                        how=How.AT_HOME,
-                        script=self._in_place.enclose(call),
-                        names=[(db, name, True) for db, name in self._in_place.places(call)],
-                        owners={homes[at]},
-                    )
-                )
+                keeps = self._reach(call) is Reach.DECLARED
+                found.append(self._in_place.step(step, call, keeps_to_keys=keeps))
             else:
                 names = [(step.db, key, call.writes) for key in call.keys]
-                found.append(
-                    replace(step, parsed=parsed, how=How.ANYWHERE, script=call, names=names)
-                )
+                found.append(replace(step, how=How.ANYWHERE, script=call, names=names))
         return found
 
     async def reply(self, script: Guarded, index: int) -> bytes:
@@ -214,7 +209,7 @@ class Scripts:
         lock: Lock,
         order: Sequence[int],
         messages: Iterable[Publication],
-    ) -> list[bytes] | None:
+    ) -> tuple[list[bytes], list[Place]] | None:
         """Run commands and scripts on copies, as one; as ``OnCopies.run_all``."""
         calls = [step.script for step in steps if isinstance(step.script, Call)]
         pieces = [
@@ -280,7 +275,8 @@ class Scripts:
         is_named = self._in_place.can_name(call)
         if self._is_at_home(call):
             index = self._in_place.home(call, call.keys)
-            return (await self._in_place.run(call, index))[0]
+            keeps = self._reach(call) is Reach.DECLARED
+            return (await self._in_place.run(call, index, keeps_to_keys=keeps))[0]
         if is_named and len(owners) <= 1 and self._only_reads(call) and not known.strays:
             # It can be run again, whatever it has touched.
             index = self._in_place.home(call, call.keys)
@@ -317,7 +313,7 @@ class Scripts:
         if self._in_place.has_all(call.db):
             return False  # its guard is refused no key, not even the one that tells of an undoing
         # What was undone would be told, too.
-        if self._pubsub.tells_events or self._tracking.is_on or self.callers.are_watched:
+        if self._execution.events.are_told or self._tracking.is_on or self.callers.are_watched:
             return False
         if known.can_be_undone is None:
             if not call.body or call.is_function:

@@ -213,6 +213,12 @@ class Serving:
                         todo.append(target)
         return found
 
+    def held(self, lock: Lock, places: Iterable[Place]) -> Held:
+        """Say what a lock covers that was asked for by who writes these."""
+        if lock.everything:
+            return Held(lock, self.closure(places))
+        return Held(lock, {(db, key) for db, key, exclusive in lock.keys if exclusive})
+
     @contextlib.asynccontextmanager
     async def hold(self, places: list[Place], within: int | None = None) -> AsyncIterator[Held]:
         """Lock places and what hangs on them; if these are on one instance, only as who serves."""

@@ -13,7 +13,6 @@ says which)::
 """
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections import defaultdict
@@ -160,10 +159,11 @@ class Transactions:
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
             if queued.write.start and not await self._run_first(command, client, queued, lock):
                 return None
+            serve = self._scripts.feeding.of_write(stack, queued, lock)
             replies = await self._write_or_say(command, queued, lock)
             if replies is not None:
                 # At last: what is pushed may expire before all has run.
-                stack.push_async_callback(self._serve, queued, lock)
+                stack.push_async_callback(serve)
                 done = [reply for reply in replies if reply is not None]
                 if len(done) == len(replies) and not queued.write.start:
                     return await long.array(done)
@@ -281,13 +281,14 @@ class Transactions:
                 await stack.enter_async_context(self._scripts.callers.in_order(command, scripts))
                 await stack.enter_async_context(self._scripts.reading(command, steps))
             if any(isinstance(step.script, Call) for step in steps):
-                found = await self._scripts.run_all(steps, lock, places, messages)
+                done = await self._scripts.run_all(steps, lock, places, messages)
+                if done is None:
+                    return None
+                found, queued.written_keys = done
             else:
                 found = await self._run(steps, places, lock, db, kind)
                 for message in messages:
                     mine.publish(message)
-            if found is None:
-                return None
             for at, reply in zip(places, found, strict=True):
                 replies[at] = reply
             if not is_heard:
@@ -353,17 +354,13 @@ class Transactions:
             ready = set(links.ready()) - links.unprepared
             if down := [index for index in needed if index not in ready]:
                 raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; nothing was run")
+            self._scripts.feeding.of_commands(stack, queued, lock)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
             changing = self._tracking.changing(command, queued.touched, once=True)
             await stack.enter_async_context(changing)
             self._running[client] = stack.pop_all()
             self._core.run_queued(command, (command.queued or [], 0), ([], 0), lock.token)
             return None
-
-    async def _serve(self, queued: Queued, lock: Lock) -> None:
-        """Serve who waits for what a transaction has written."""
-        with contextlib.suppress(LinkError):  # its alarm will tell
-            await self._blocking.serve(queued.written_keys, lock)
 
     async def finished(self, client: ClientKey) -> None:
         """Take note that a worker has run what it was told to."""

@@ -1,10 +1,11 @@
 """Clients that wait for keys: one queue a key, longest waiting first."""
 
 import asyncio
+import bisect
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Collection, KeysView, Sequence
+from collections.abc import Collection, Iterator, KeysView, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -172,6 +173,7 @@ class Waiters:
     def __init__(self) -> None:
         self._queues: dict[Place, dict[bytes, OrderedDict[Waiter, None]]] = {}  # by line
         self._databases: dict[bytes, set[int]] = {}  # of each key, where someone waits for it
+        self._sorted: list[Place] = []
         self._groups: dict[Place, int] = {}  # lines of consumers of groups
         self._by_client: dict[ClientKey, Waiter] = {}
         self._by_id: dict[int, Waiter] = {}
@@ -186,6 +188,8 @@ class Waiters:
         """Put a client at the end of its queues; those that are new."""
         waiter.places = [(waiter.db, key) for key in dict.fromkeys(waiter.request.keys)]
         new = [place for place in waiter.places if place not in self._queues]
+        for place in new:
+            bisect.insort(self._sorted, place)
         name = waiter.request.line
         for place in waiter.places:
             lines = self._queues.setdefault(place, {})
@@ -218,6 +222,7 @@ class Waiters:
 
     def _end(self, place: Place) -> None:
         del self._queues[place]
+        del self._sorted[bisect.bisect_left(self._sorted, place)]
         db, key = place
         self._databases[key].discard(db)
         if not self._databases[key]:
@@ -246,6 +251,14 @@ class Waiters:
     def places(self) -> list[Place]:
         """Everything for which someone waits."""
         return list(self._queues)
+
+    def beginning(self, db: int, prefix: bytes) -> Iterator[Place]:
+        """Those that begin so in a database."""
+        for at in range(bisect.bisect_left(self._sorted, (db, prefix)), len(self._sorted)):
+            place = self._sorted[at]
+            if place[0] != db or not place[1].startswith(prefix):
+                return
+            yield place
 
     def count_places(self) -> int:
         """Return for how many keys someone waits."""
