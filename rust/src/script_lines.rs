@@ -114,6 +114,7 @@ impl ScriptLines {
     }
 
     /// The lines of a call that counts, in a database of its client; `None` if more may come.
+    #[cfg(feature = "python")]
     pub(crate) fn take_call(&mut self, number: u64, db: u32) -> Option<Vec<u8>> {
         self.calls.get(&number).filter(|call| call.is_over)?;
         let mut shown = Vec::new();

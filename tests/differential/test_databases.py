@@ -33,3 +33,41 @@ def test_out_of_range(pair: Pair, rules: str, db: str) -> None:
                 admin.same("MGET", A, B)
                 admin.same("DBSIZE")
         admin.same("ACL", "DELUSER", "dan")
+
+
+WRITES: Final = [
+    f"GET {A}", f"MGET {A} {B} {C} {D}", f"DEL {A} {B} {C} {D}", f"MSET {A} 1 {B} 2", "FLUSHDB",
+    "FLUSHALL", f"SUNIONSTORE {A} {B} {C}", f"RENAME {A} {B}", f"LCS {A} {B}", "DBSIZE",
+    "KEYS *", "RANDOMKEY", "SCAN 0", f"MOVE {A} 0", f"COPY {A} {B} DB 0", f"BLPOP {A} {B} 1",
+    f"SORT {A} BY x_*", f"WATCH {A}", f"EXISTS {A} {B}",
+    f"EVAL return(redis.call('GET',KEYS[1])) 1 {A}", "SELECT 1", "EVAL return(1) 0",
+    f"EVAL return(redis.call('SET',ARGV[1],'x')) 0 {A}", "SWAPDB 0 1", "PING",
+    f"PFCOUNT {A} {B}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("road", ["rights that change", "AUTH in it"])
+def test_who_is_in_a_database_that_is_not_his(pair: Pair, road: str) -> None:
+    """Nothing is done in another one instead."""
+    with pair.both() as admin:
+        if admin.same("ACL", "SETUSER", "eve", "db=0,1").is_error:  # Redis 7.0 knows no such rules
+            return
+        for line in WRITES:
+            admin.same_line("ACL SETUSER eve reset on nopass ~* &* +@all db=0,1")
+            admin.same("FLUSHALL")
+            for db in (1, 0):
+                admin.same("SELECT", db)
+                admin.same("MSET", *(word for key in (A, B, C, D) for word in (key, f"{key} {db}")))
+            with pair.both() as both:
+                if road == "AUTH in it":
+                    both.same("SELECT", 1)
+                both.same("AUTH", "eve", "x")
+                both.same("SELECT", 1)
+                admin.same_line("ACL SETUSER eve resetdbs db=0")
+                for words in (line, "MULTI", line, "EXEC", f"GET {A}"):
+                    both.same_line(words)
+            for db in (1, 0):
+                admin.same("SELECT", db)
+                admin.same("MGET", A, B, C, D)
+                admin.same("DBSIZE")
+        admin.same("ACL", "DELUSER", "eve")

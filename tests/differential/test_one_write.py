@@ -161,3 +161,21 @@ def test_what_cannot_be_one_write_is_refused_before_anything_has_happened(pair: 
             assert why in reply.raw
             assert both.ours.ask("DBSIZE").number == 0, text
         assert both.ours.ask("CONFIG", "GET", "hz").elements[1].text == b"10"
+
+
+@pytest.mark.parametrize(
+    "leader", ["CONFIG SET hz 10", "CONFIG SET hz x", "SCRIPT LOAD 'return 1'"]
+)
+@pytest.mark.parametrize("others", [[], [f"SET {A} 1", f"SET {B} 1"]])
+@pytest.mark.parametrize("call", ["'SCAN', 0", "'MOVE', KEYS[1], 2", "'FLUSHALL'"])
+def test_each_command_has_one_reply_whatever_becomes_of_scripts(
+    pair: Pair, leader: str, others: list[str], call: str
+) -> None:
+    with pair.both() as both:
+        both.same("FLUSHALL")
+        lines = [leader, *others, f'EVAL "return redis.call({call})" 1 {C}', "ECHO last"]
+        batch = [[b"MULTI"], *(marked(line)[1] for line in lines), [b"EXEC"], [b"ECHO", b"next"]]
+        *_, found, following = both.ours.ask_all(batch)
+        assert len(found.elements) == len(lines), found.raw
+        assert following.text == b"next"
+        assert both.ours.ask("DBSIZE").number == 0 or not found.elements[1].is_error

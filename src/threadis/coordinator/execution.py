@@ -123,6 +123,12 @@ class Execution:
         rows = (self.table.look_up(words[:2]) for words in commands)
         return any(row is None or row.needs_memory for row in rows)
 
+    def must_be_ready(self, needed: Iterable[int]) -> None:
+        """Raise LinkError, before anything has happened, if an instance would not run a command."""
+        ready = set(self.links.ready()) - self.links.unprepared
+        if down := [index for index in needed if index not in ready]:
+            raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; nothing was run")
+
     async def missing(self, keys: Iterable[Access], db: int) -> list[bytes]:
         """Find keys that are not there, although nobody has asked to remove them.
 

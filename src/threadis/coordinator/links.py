@@ -235,9 +235,9 @@ class Links:
             raise LinkError("TRYAGAIN no instance is ready; the command was not run")
         return ready[0]
 
-    def login(self) -> Words:
-        """Return the command that makes a connection ours again."""
-        return [b"AUTH", ours.ADMIN, self._password]
+    def login(self, name: bytes = ours.ADMIN) -> Words:
+        """Return the command that makes a connection ours again, or a user's."""
+        return [b"AUTH", name, self._password]
 
     def everyone(self) -> range:
         """Return the numbers of all instances."""

@@ -157,10 +157,16 @@ class Transactions:
             if watch and not await watch.is_clean():
                 return _null(command)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
-            if queued.write.start and not await self._run_first(command, client, queued, lock):
-                return None
+            if queued.write.start:
+                self._execution.must_be_ready(self._execution.links.everyone())
+                if not await self._run_first(command, client, queued, lock):
+                    return None
             serve = self._scripts.feeding.of_write(stack, queued, lock)
             replies = await self._write_or_say(command, queued, lock)
+            if replies is None and queued.write.start:  # the worker has begun to run it in order
+                replies = [None if queued.may_run_in_order else TOGETHER] * len(queued.steps)
+                changing = self._tracking.changing(command, queued.touched, once=True)
+                await stack.enter_async_context(changing)
             if replies is not None:
                 # At last: what is pushed may expire before all has run.
                 stack.push_async_callback(serve)
@@ -350,10 +356,7 @@ class Transactions:
                 lock = await stack.enter_async_context(self._execution.hold(names))
             if watch and not await watch.is_clean():
                 return _null(command)
-            links = self._execution.links
-            ready = set(links.ready()) - links.unprepared
-            if down := [index for index in needed if index not in ready]:
-                raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; nothing was run")
+            self._execution.must_be_ready(needed)
             self._scripts.feeding.of_commands(stack, queued, lock)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
             changing = self._tracking.changing(command, queued.touched, once=True)

@@ -46,9 +46,10 @@ class Verdicts:
         async with self._users.changing:
             if await self._are_allowed(info.user, [(info.db, args)]) == [True]:
                 return None
+            asked = [(info.db, args)]
             if command.token is not None:
-                return (await self._changed(info.user, [args]))[0]
-            return (await self._words(info.user, info.resp, [args], in_multi=info.is_queueing))[0]
+                return (await self._changed(info.user, asked))[0]
+            return (await self._words(info.user, info.resp, asked, in_multi=info.is_queueing))[0]
 
     async def denied(self, command: _core.Command) -> dict[int, bytes]:
         """What its client may not run any more of a transaction: each with its reply."""
@@ -66,7 +67,7 @@ class Verdicts:
             allowed = await self._are_allowed(name, asked)
             refused = [at for at, may in enumerate(allowed) if not may]
             if refused:
-                words = await self._changed(name, [queued[at] for at in refused])
+                words = await self._changed(name, [asked[at] for at in refused])
                 found = dict(zip(refused, words, strict=True))
         for at, args in enumerate(queued):
             if at not in found and (refusal := self._sort_refusal(name, args)):
@@ -102,20 +103,29 @@ class Verdicts:
         return found
 
     async def _words(
-        self, name: bytes, protocol: int, commands: Sequence[Words], *, in_multi: bool
+        self, name: bytes, protocol: int, asked: Sequence[tuple[int, Words]], *, in_multi: bool
     ) -> list[bytes]:
-        """What a server says to commands that it refuses."""
+        """What a server says to commands that it refuses, each in its database.
+
+        In another one they might be allowed, and run.
+        """
         begin: list[Words] = [[b"MULTI"]]
         if not in_multi or await self._are_allowed(name, [(0, begin[0])]) == [False]:
             begin = []
-        link = await self._links.connect(self._users.judge(), Kind(protocol, name))
-        sent = [confined(args, self._databases) for args in commands]
-        try:
-            return (await link.ask(*begin, *sent))[len(begin) :]
-        finally:
-            link.writer.close()
+        found = []
+        for db, group in groupby(asked, key=itemgetter(0)):
+            sent = [confined(args, self._databases) for _, args in group]
+            link = await self._links.connect(self._users.judge(), Kind(protocol))
+            try:
+                await link.select(db)  # its user may not be allowed that
+                if await link.ask(self._links.login(name)) != [resp.OK]:
+                    raise LinkError(f"TRYAGAIN instance {link.index} refused us; nothing was run")
+                found += (await link.ask(*begin, *sent))[len(begin) :]
+            finally:
+                link.writer.close()
+        return found
 
-    async def _changed(self, name: bytes, commands: Sequence[Words]) -> list[bytes]:
+    async def _changed(self, name: bytes, commands: Sequence[tuple[int, Words]]) -> list[bytes]:
         """What EXEC says of commands that may not run any more."""
         refusals = await self._words(name, 2, commands, in_multi=True)
         return [CHANGED + _reason(refusal) + b"\r\n" for refusal in refusals]
