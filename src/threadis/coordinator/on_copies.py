@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from threadis import ours
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.asking import TELLS, Asking
 from threadis.coordinator.borrowing import Outcome
@@ -50,10 +49,9 @@ from threadis.coordinator.locks import Lock
 from threadis.coordinator.offload import LARGE
 from threadis.coordinator.overall import Overall
 from threadis.coordinator.phases import RefusedError
-from threadis.coordinator.reading import KEYLESS
 from threadis.coordinator.sorting import looks_at_others, patterns, sort_keys
 from threadis.coordinator.table import Access
-from threadis.coordinator.trial import Trial
+from threadis.coordinator.trial import SELECT, Trial, strays
 from threadis.coordinator.witness import Witness
 
 FEW = 64  # keys whose guard compares names quickly
@@ -62,7 +60,7 @@ LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four t
 KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to read them
 BYTE_SECONDS = 1e-7  # the same of one byte: a big value is packed and read several times
 RANDOM_KEY = b"randomkey"
-SELECT, SORT = b"select", b"sort"
+SORT = b"sort"
 
 
 class OnCopies:
@@ -125,10 +123,8 @@ class OnCopies:
                 return await self._refuse(call, known, alone, lists=lists, keys=trial.keys)
             elif refusals.commands <= set(PUBLISHING):  # it needs nothing else: now it may
                 trial.denied = [name for name in trial.denied if name not in PUBLISHING]
-            elif refusals.commands == {SELECT} and self._may_wander(call, trial, lists=lists):
-                trial.wanders = trial.looks = True
-                allowed = [name for name in trial.denied if name != SELECT]
-                trial.denied = [*allowed, *self._writing] if call.writes else allowed
+            elif refusals.commands == {SELECT} and self._may_wander([call], trial, lists=lists):
+                trial.wanders, trial.looks = {0}, True
             else:
                 return await self._refuse(call, known, refusals.commands, lists=True)
         return TOO_MANY
@@ -165,14 +161,24 @@ class OnCopies:
             reply = await self._anywhere(call, keys)
         return reply or TOO_MANY_TO_LIST
 
-    def _may_wander(self, call: Call, trial: Trial, *, lists: bool) -> bool:
-        """Whether to let it SELECT, which is fine if it touches nothing there and writes nothing.
+    def _may_wander(self, calls: Sequence[Call], trial: Trial, *, lists: bool) -> bool:
+        """Whether to let more SELECT, which is fine if they touch nothing there and write nothing.
 
         Who may list keys, could there, too; who is kept from databases, would not be; who asks
         for his rights, would be told that he may not write.
         """
-        is_kept = call.rights is not None and call.rights.has_databases()
-        return not (trial.wanders or lists or is_kept or TELLS in call.body)
+        new = [calls[at] for at in trial.selects - trial.wanders]
+        is_kept = any(call.rights is not None and call.rights.has_databases() for call in new)
+        return bool(new) and not (lists or is_kept or any(TELLS in call.body for call in new))
+
+    def _denied(self, at: int, call: Call, trial: Trial) -> Collection[bytes]:
+        """What the guard of one of the scripts is denied."""
+        asking = Asking.of(call)
+        denied = asking.denied(trial.denied) if asking else trial.denied
+        if at not in trial.wanders:
+            return denied
+        allowed = [name for name in denied if name != SELECT]
+        return [*allowed, *self._writing] if call.writes else allowed
 
     async def run_all(
         self,
@@ -231,6 +237,11 @@ class OnCopies:
                     trial.keys = list(dict.fromkeys([*trial.keys, *everything]))
                 allowed = refusals.commands & {*PUBLISHING, *LISTING}
                 trial.denied = [name for name in trial.denied if name not in allowed]
+            elif refusals.commands == {SELECT} and self._may_wander(
+                calls, trial, lists=not set(LISTING) <= set(trial.denied)
+            ):
+                trial.wanders |= trial.selects
+                trial.looks = True
             else:
                 return None
         return None
@@ -259,10 +270,8 @@ class OnCopies:
             look = await stack.enter_async_context(self._witness.look(index)) if looks else None
             copies_of = (call.db, borrowing.scratch)
             allowed = [
-                Allowed(None if looks else keys, denied, copies=copies_of)
-                for one in calls
-                for asking in [Asking.of(one)]
-                for denied in [asking.denied(trial.denied) if asking else trial.denied]
+                Allowed(None if looks else keys, self._denied(at, one, trial), copies=copies_of)
+                for at, one in enumerate(calls)
             ]
             guards = [guard_of(link)] if len(calls) == 1 else [None] * len(calls)
             questions = list(trial.sorts)
@@ -292,16 +301,21 @@ class OnCopies:
             refusals, killed = Refusals(), b""
             found = [Answers(one.reply) for one in outcome.answers]
             places = [at for at, one in enumerate(pieces) if isinstance(one, Call)]
-            for at, script in zip(places, scripts, strict=True):
+            trial.selects = set()
+            for number, (at, script) in enumerate(zip(places, scripts, strict=True)):
                 script.answers = outcome.answers[at]
                 refused, reply = await self._guards.judge(script, link)
                 refusals.keys |= refused.keys
                 refusals.commands |= refused.commands
+                if SELECT in refused.commands:
+                    trial.selects.add(number)
                 killed = reply if was_killed(reply) else killed
                 found[at] = Answers(reply)
             if look and not killed:
                 ran = await look.commands()
-                if trial.wanders and (refusals.commands & self._writing or self._strays(ran)):
+                if trial.wanders and (
+                    refusals.commands & self._writing or strays(ran, borrowing.databases)
+                ):
                     refusals.commands = {SELECT}
                 trial.note_order(self._table, (words for _, words in ran))
                 touched = await self._touched([words for _, words in ran], keys, call.db)
@@ -318,19 +332,6 @@ class OnCopies:
             if killed:
                 raise RefusedError(killed)
         return replace(outcome, answers=found), refusals
-
-    def _strays(self, ran: Iterable[tuple[int, Words]]) -> bool:
-        """Whether a script has touched anything where no copies are, or has found what is ours."""
-        databases, scratch = self._execution.borrowing.databases, self._execution.borrowing.scratch
-        hidden = range(databases, databases + ours.HIDDEN_DATABASES)
-        for db, (name, *args) in ran:
-            if name.lower() == SELECT:
-                number = args[0] if args else b""
-                if number.isdigit() and int(number) in hidden:
-                    return True
-            elif db != scratch and name.lower().decode(errors="replace") not in KEYLESS:
-                return True
-        return False
 
     async def _touched(
         self, commands: Iterable[Words], lent: Collection[bytes], db: int

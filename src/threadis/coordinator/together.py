@@ -207,10 +207,7 @@ class Together:
         RefusedError if a server would not.
         """
         pieces, execution = self._pieces, self._execution
-        # What would wait cannot be told to a server without memory.
-        needs_memory = any(
-            piece.parsed.row.needs_memory or piece.parsed.row.blocks for piece in pieces
-        )
+        needs_memory = any(piece.parsed.row.needs_memory for piece in pieces)
         if self._lock.everything and any(piece.patterns for piece in pieces):
             await self._find_keys(needs_memory=needs_memory)
         asked = [piece.parsed.args for piece in pieces]

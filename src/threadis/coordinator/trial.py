@@ -3,11 +3,16 @@
 import contextlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
+from threadis import ours
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.links import Words, value
+from threadis.coordinator.reading import KEYLESS
 from threadis.coordinator.sorting import key_of, patterns
 from threadis.coordinator.table import Table
+
+SELECT: Final = b"select"
 
 
 @dataclass(slots=True)
@@ -17,7 +22,10 @@ class Trial:
     keys: list[bytes]
     denied: Collection[bytes]
     looks: bool = False
-    wanders: bool = False  # may go to other databases, the real ones: so it may write nothing
+    # Scripts that may go to other databases, the real ones: so they may write nothing; and those
+    # that have just wanted to.
+    wanders: set[int] = field(default_factory=set)
+    selects: set[int] = field(default_factory=set)
     # What scripts among other commands sort, by which patterns: it is asked for its elements.
     sorts: dict[bytes, set[bytes]] = field(default_factory=dict)
 
@@ -54,3 +62,16 @@ class Trial:
         """Put what has changed into the order that was seen; other keys come last."""
         seen = [key for key in self.order if key in keys]
         return [(db, key) for key in dict.fromkeys([*seen, *keys])]
+
+
+def strays(ran: Iterable[tuple[int, Words]], databases: int) -> bool:
+    """Whether a script has touched anything where no copies are, or has found what is ours."""
+    hidden = range(databases, databases + ours.HIDDEN_DATABASES)
+    for db, (name, *args) in ran:
+        if name.lower() == SELECT:
+            number = args[0] if args else b""
+            if number.isdigit() and int(number) in hidden:
+                return True
+        elif db != ours.copies(databases) and name.lower().decode(errors="replace") not in KEYLESS:
+            return True
+    return False
