@@ -1,15 +1,14 @@
 """Who sends one SUBSCRIBE after the other hears what is published, however slow an instance is."""
 
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Threadis
+from faults import stopped
 from raw import Address, Raw, bare_server, command
 from threadis.server import Server
 from waiting import until
@@ -17,16 +16,6 @@ from waiting import until
 KINDS = [("SUBSCRIBE", "PUBLISH"), ("PSUBSCRIBE", "PUBLISH"), ("SSUBSCRIBE", "SPUBLISH")]
 END = "all is told"
 FLAGS = ("--instances", "2", "--save", "")
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """It gets no CPU meanwhile, as on a machine that is very busy."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def up_to_the_end(client: Raw) -> bytes:

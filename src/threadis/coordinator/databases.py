@@ -19,6 +19,11 @@ def confined(args: Sequence[bytes], databases: int) -> Sequence[bytes]:
     return [b"%d" % OUTSIDE if at in beyond else word for at, word in enumerate(args)]
 
 
+def flushes(options: Sequence[bytes]) -> bool:
+    """Whether FLUSHDB and FLUSHALL take these options."""
+    return not options or (len(options) == 1 and options[0].lower() in (b"async", b"sync"))
+
+
 def renumbered(args: Sequence[bytes], numbers: Mapping[int, int], db: int) -> Sequence[bytes]:
     """A command, with other numbers for databases: that of ``db`` for those that have none.
 

@@ -32,7 +32,9 @@ def looks_at_others(call: Call) -> bool:
 
 
 def patterns(args: Sequence[bytes]) -> list[bytes]:
-    """Return the patterns of SORT that name keys."""
+    """Return the patterns of SORT that name keys; other commands have none."""
+    if args[0].upper() not in SORTS:
+        return []
     found, at = [], 2
     while at < len(args):
         word = args[at].upper()

@@ -22,7 +22,7 @@ from threadis import ours, resp
 from threadis.commands import FLUSHES, SWEEPS
 from threadis.coordinator import borrowing, fenced, long, scarcity
 from threadis.coordinator.borrowing import Copy
-from threadis.coordinator.databases import OUTSIDE, are_within, renumbered
+from threadis.coordinator.databases import OUTSIDE, are_within, flushes, renumbered
 from threadis.coordinator.events import telling
 from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.locks import Lock
@@ -58,14 +58,14 @@ class Piece(NamedTuple):
     @property
     def patterns(self) -> list[bytes]:
         """Those that name keys."""
-        return patterns(self.parsed.args) if self.name in ("sort", "sort_ro") else []
+        return patterns(self.parsed.args)
 
     @property
     def sweeps(self) -> bool:
         """Whether it changes whole databases."""
         words = self.parsed.args[1:]
         if self.name in FLUSHES:
-            return not words or (len(words) == 1 and words[0].lower() in (b"async", b"sync"))
+            return flushes(words)
         return self.name in SWEEPS and are_within(words, OUTSIDE)
 
 
@@ -92,7 +92,6 @@ class Block:
         self.asked: dict[int, int] = {}  # by piece: where SORT's elements are asked for
         self._lents, self._ours = lents, set[int]()
         mine = telling.get()
-        self._around: dict[int, tuple[range, range]] = {}
         self._places: list[int] = []  # of the pieces
         self._now = home = min(lent.scratch for lent in lents.values())
         around = {db: borrowing.around(lent.copies, lent.written) for db, lent in lents.items()}
@@ -210,9 +209,10 @@ class Together:
         needs_memory = any(piece.parsed.row.needs_memory for piece in pieces)
         if self._lock.everything and any(piece.patterns for piece in pieces):
             await self._find_keys(needs_memory=needs_memory)
+        else:
+            await self._fetch()
         asked = [piece.parsed.args for piece in pieces]
         overall = await Overall.look(execution.links, asked, list(self._lents))
-        await self._fetch()
         overall.without({db: lent.copies.keys() for db, lent in self._lents.items()})
         block, found = await self._tell(needs_memory=needs_memory, is_trial=False)
         parts = _Parts(db, execution.links.everyone())

@@ -33,7 +33,7 @@ class Trial:
         """Add what was sorted by other keys; whether there is more than was known."""
         known = sum(map(len, self.sorts.values()))
         for words in ran:
-            if words[0].lower() in (b"sort", b"sort_ro") and (wanted := patterns(words)):
+            if wanted := patterns(words):
                 self.sorts.setdefault(words[1], set()).update(wanted)
         return sum(map(len, self.sorts.values())) > known
 

@@ -19,6 +19,7 @@ import msgspec
 from threadis import _core, control, ours, resp
 from threadis.coordinator import owed, scarcity
 from threadis.coordinator.commits import Commits, Connection, connection_of
+from threadis.coordinator.databases import flushes
 from threadis.coordinator.links import Kind, LinkError, Links, UnknownOutcomeError, Words
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.phases import RefusedError
@@ -52,8 +53,7 @@ class Whole:
     async def flush(self, command: _core.Command) -> bytes:
         """FLUSHALL and FLUSHDB [ASYNC|SYNC]."""
         _, *options = command.args
-        is_right = not options or (len(options) == 1 and options[0].lower() in (b"async", b"sync"))
-        return await (self._everywhere(command) if is_right else self._denied(command))
+        return await (self._everywhere(command) if flushes(options) else self._denied(command))
 
     async def swap(self, command: _core.Command) -> bytes:
         """SWAPDB; the hidden databases are out of range, pinned ones stay where they are."""
