@@ -46,6 +46,7 @@ pub mod input;
 pub mod instance;
 mod joining;
 mod keeping;
+pub mod kept;
 pub mod keys;
 pub mod lane;
 mod lane_lists;

@@ -8,6 +8,7 @@
 //! a channel that nobody else knows: they are kept, to be told as those of the client's command, or
 //! dropped. So is what scripts publish there: a run that is made again has published nothing.
 
+use crate::kept::{AllKept, What};
 use crate::net::{self, Io};
 use crate::number::parse_i64;
 use crate::ours;
@@ -19,7 +20,6 @@ use crate::told::{Told, message, pong};
 use crate::worker::Worker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ pub(crate) const EVENTS: &[u8] = b"__key[es]*@*__:*";
 #[derive(Debug)]
 pub struct Upstreams {
     links: Vec<Mutex<Option<Upstream>>>,
-    kept: Mutex<HashMap<u64, Kept>>,
+    kept: Mutex<AllKept>,
     /// The channel of marks; we subscribe to it as to a pattern, because scripts can list channels.
     pub marks: Vec<u8>,
 }
@@ -76,17 +76,6 @@ enum Telling {
     Never,
 }
 
-/// What is kept of one command, each with its step.
-type Kept = Vec<(u64, What)>;
-
-#[derive(Debug)]
-enum What {
-    /// An event, or a message: whoever subscribes to the channel is meant.
-    Published(Kind, Vec<u8>, Vec<u8>),
-    /// What a script has published: for which subscription, and the message for that.
-    Heard(Kind, Vec<u8>, Vec<u8>),
-}
-
 /// What an instance has said to the coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
@@ -112,7 +101,8 @@ impl Upstreams {
         self.links[instance].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<u64, Kept>> {
+    /// What is kept of commands.
+    pub fn kept(&self) -> MutexGuard<'_, AllKept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -150,27 +140,6 @@ impl Upstreams {
         }
         true
     }
-
-    /// From now on what is marked with this number is kept.
-    pub fn keep(&self, id: u64) {
-        self.kept().insert(id, Kept::default());
-    }
-
-    /// Adds an event that nobody has told, or a message.
-    pub fn add(&self, id: u64, step: u64, kind: Kind, channel: Vec<u8>, payload: Vec<u8>) {
-        self.keep_of(id, step, What::Published(kind, channel, payload));
-    }
-
-    fn keep_of(&self, id: u64, step: u64, what: What) {
-        if let Some(kept) = self.kept().get_mut(&id) {
-            kept.push((step, what));
-        }
-    }
-
-    /// Forgets what was kept.
-    pub fn forget(&self, id: u64) {
-        self.kept().remove(&id);
-    }
 }
 
 impl Shared {
@@ -189,22 +158,6 @@ impl Shared {
         };
         if let Some(upstream) = link.as_mut() {
             self.read_upstream(instance, upstream);
-        }
-    }
-
-    /// Tells the events and messages that were kept, step by step.
-    pub fn tell_kept(&self, id: u64) {
-        let mut kept = self.upstreams.kept().remove(&id).unwrap_or_default();
-        kept.sort_by_key(|(step, _)| *step);
-        for (_, what) in kept {
-            match what {
-                What::Published(kind, channel, payload) => {
-                    self.registry.publish(kind, &channel, &payload, &self.doors);
-                }
-                What::Heard(kind, name, frame) => {
-                    self.registry.forward(&[(kind, &name, &frame)], &self.doors);
-                }
-            }
         }
     }
 
@@ -280,6 +233,9 @@ impl Shared {
             };
             if channel == self.upstreams.marks {
                 if name == self.upstreams.marks {
+                    if let Some(id) = end_of_write(payload) {
+                        self.upstreams.kept().written(id, instance);
+                    }
                     upstream.telling = mark(payload);
                 }
             } else if let Some((db, rest)) = database_of(channel) {
@@ -288,7 +244,12 @@ impl Shared {
                     Telling::Found if event == b"keymiss" => {}
                     Telling::KeptNew(..) if event != b"new" => {}
                     Telling::Now | Telling::Found if db < u64::from(self.databases) => {
-                        messages.push((kind, name, &frame[1..]));
+                        let is_first = name == EVENTS;
+                        if event != b"expired"
+                            || !self.has_lent(instance, db, (channel, payload), is_first)
+                        {
+                            messages.push((kind, name, &frame[1..]));
+                        }
                     }
                     Telling::Kept(id, step, copied) | Telling::KeptNew(id, step, copied)
                         if name == EVENTS =>
@@ -299,7 +260,8 @@ impl Shared {
                         let digits = db.to_string();
                         let begin = &channel[..b"__keyspace@".len()];
                         let channel = [begin, digits.as_bytes(), rest].concat();
-                        self.upstreams.add(id, step, Kind::Channel, channel, payload.to_vec());
+                        let what = What::Published(Kind::Channel, channel, payload.to_vec());
+                        self.upstreams.kept().add(id, step, what);
                     }
                     _ => {}
                 }
@@ -307,7 +269,7 @@ impl Shared {
                 upstream.telling
             {
                 let what = What::Heard(kind, name.to_vec(), frame[1..].to_vec());
-                self.upstreams.keep_of(id, step, what);
+                self.upstreams.kept().add(id, step, what);
             } else {
                 messages.push((kind, name, &frame[1..]));
             }
@@ -317,6 +279,24 @@ impl Shared {
         }
         upstream.received.drain(..start);
         Some(())
+    }
+}
+
+impl Shared {
+    /// Takes note that a key's time is over; true if a command that has lent it will tell.
+    fn has_lent(
+        &self,
+        instance: usize,
+        db: u64,
+        (channel, payload): (&[u8], &[u8]),
+        is_first: bool,
+    ) -> bool {
+        let is_of_key = channel.starts_with(b"__keyspace@");
+        let behind = memchr::memchr(b':', channel).map_or(0, |at| at + 1);
+        let key = if is_of_key { &channel[behind..] } else { payload };
+        let what =
+            is_first.then(|| What::Published(Kind::Channel, channel.to_vec(), payload.to_vec()));
+        self.upstreams.kept().expired(instance, (db, key), what)
     }
 }
 
@@ -346,7 +326,7 @@ impl Worker {
 }
 
 /// What a mark says: a number, a step and some databases, and perhaps `new`; `?`: what is found; `-`:
-/// never; nothing: now.
+/// never; all else: now.
 fn mark(payload: &[u8]) -> Telling {
     let is_of_new = payload.ends_with(b" new");
     let mut words = payload
@@ -366,6 +346,11 @@ fn mark(payload: &[u8]) -> Telling {
         _ if payload == b"?" => Telling::Found,
         _ => Telling::Now,
     }
+}
+
+/// What a mark behind a write says: the number of its command.
+fn end_of_write(payload: &[u8]) -> Option<u64> {
+    u64::try_from(parse_i64(payload.strip_prefix(b"= ")?)?).ok()
 }
 
 /// The database of the key that an event is about, and what follows its number in the channel; none

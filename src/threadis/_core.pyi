@@ -666,12 +666,24 @@ class Upstreams:
         """Keep the events that are marked with this number."""
     def add(self, id: int, step: int, kind: int, channel: bytes, payload: bytes) -> None:
         """Add one that nobody has told, or a message."""
+    def add_end(self, id: int, channel: bytes, payload: bytes) -> None:
+        """Add the event that a key has expired, behind everything."""
+    def add_first(self, id: int, db: int, key: bytes, channel: bytes, payload: bytes) -> None:
+        """Add the same of a lent key that had expired before the command came to it, unless its
+        instance tells.
+        """
+    def lend(self, id: int, db: int, keys: Sequence[bytes]) -> None:
+        """Keep that one of these keys, which a command lends, expires meanwhile."""
+    def give_back(self, id: int, db: int, keys: Sequence[bytes]) -> None:
+        """Tell that: it has not lent them."""
+    def settle(self, id: int, db: int, key: bytes) -> None:
+        """Do not tell that what a command has lent, and writes, has expired."""
     def receivers(self, kind: int, channel: bytes) -> int:
         """Count who would receive a message."""
     def tell(self, id: int) -> None:
         """Tell what was kept, step by step."""
     def forget(self, id: int) -> None:
-        """Forget what was kept."""
+        """Forget what was kept; tell that lent keys have expired."""
 
 @final
 class Lines:
@@ -740,6 +752,8 @@ class Trackers:
         """Keep what is said of these keys; the owner (id) may cause so many sayings of each."""
     def end_changes(self, ticket: int, gone: Sequence[bytes]) -> None:
         """Tell it now, in the order of the keys; but not to the owner, unless a key is gone."""
+    def changed(self, keys: Sequence[bytes]) -> None:
+        """Tell of keys that have changed although no instance says so."""
     def remember(self, id: int, keys: Sequence[bytes]) -> list[bytes]:
         """Remember that a client reads keys; those that are new."""
     def forget(self, id: int, keys: Sequence[bytes]) -> None:

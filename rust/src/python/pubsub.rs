@@ -1,8 +1,9 @@
 //! Subscriptions, and what instances publish, between the workers and the coordinator.
 
 use super::{Proxy, own};
+use crate::kept::What;
 use crate::shared::{ClientKey, Mail, Shared};
-use crate::subscriptions::{KINDS, concerns_events};
+use crate::subscriptions::{KINDS, Kind, concerns_events};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -113,7 +114,7 @@ impl Upstreams {
 
     /// Keeps the events that are marked with this number.
     fn keep(&self, id: u64) {
-        self.shared.upstreams.keep(id);
+        self.shared.upstreams.kept().keep(id);
     }
 
     /// Adds one that nobody has told, or a message.
@@ -126,8 +127,35 @@ impl Upstreams {
         payload: Vec<u8>,
     ) -> PyResult<()> {
         let kind = KINDS.get(kind).ok_or_else(|| PyValueError::new_err("no such kind"))?;
-        self.shared.upstreams.add(id, step, *kind, channel, payload);
+        self.shared.upstreams.kept().add(id, step, What::Published(*kind, channel, payload));
         Ok(())
+    }
+
+    /// Adds the event that a key has expired, behind everything.
+    fn add_end(&self, id: u64, channel: Vec<u8>, payload: Vec<u8>) {
+        let what = What::Published(Kind::Channel, channel, payload);
+        self.shared.upstreams.kept().add_end(id, what);
+    }
+
+    /// A lent key had expired before the command came to it; if no instance says so, it is this event.
+    fn add_first(&self, id: u64, db: u64, key: Vec<u8>, channel: Vec<u8>, payload: Vec<u8>) {
+        let what = What::Published(Kind::Channel, channel, payload);
+        self.shared.upstreams.kept().add_first(id, db, key, what);
+    }
+
+    /// A command lends these keys: if they expire meanwhile, that is kept.
+    fn lend(&self, id: u64, db: u64, keys: Vec<Vec<u8>>) {
+        self.shared.upstreams.kept().lend(id, db, keys);
+    }
+
+    /// It has not lent these.
+    fn give_back(&self, id: u64, db: u64, keys: Vec<Vec<u8>>) {
+        self.shared.give_back(id, db, keys);
+    }
+
+    /// It writes this one: that what was there has expired is not told.
+    fn settle(&self, id: u64, db: u64, key: Vec<u8>) {
+        self.shared.upstreams.kept().settle(id, db, key);
     }
 
     /// How many would receive a message.
@@ -141,8 +169,8 @@ impl Upstreams {
         self.shared.tell_kept(id);
     }
 
-    /// Forgets what was kept.
+    /// Forgets it; that lent keys have expired is told.
     fn forget(&self, id: u64) {
-        self.shared.upstreams.forget(id);
+        self.shared.forget_kept(id);
     }
 }

@@ -81,6 +81,13 @@ impl Trackers {
         self.shared.tracking.end_changes(ticket, &gone, &self.shared.doors);
     }
 
+    /// These keys have changed, although no instance says so.
+    #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
+    fn changed(&self, keys: Vec<Vec<u8>>) {
+        let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        self.shared.tracking.invalidate(&names, &self.shared.doors);
+    }
+
     /// Remembers that a client reads these keys; those that it had not read before.
     #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
     fn remember(&self, id: u64, keys: Vec<Vec<u8>>) -> Vec<Vec<u8>> {

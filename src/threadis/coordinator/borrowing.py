@@ -101,6 +101,9 @@ class Borrowing:
         wanted: dict[bytes, bool] = {}
         for access in keys:
             wanted[access.key] = wanted.get(access.key, False) or access.reads
+        mine = telling.get()
+        if mine:
+            mine.lend(db, list(wanted))
         by_owner: dict[int, dict[bytes, bool]] = defaultdict(dict)
         owners = self._table.owners_by_name(db, list(wanted))
         for (key, reads), owner in zip(wanted.items(), owners, strict=True):
@@ -109,6 +112,9 @@ class Borrowing:
             *(self._fetch_from(index, names, db) for index, names in by_owner.items())
         )
         copies = {key: copy for part in found for key, copy in part.items()}
+        if mine:
+            limited = {key for key, copy in copies.items() if copy.expires != NO_EXPIRY}
+            mine.give_back(db, [key for key in wanted if key not in limited])
         check_size(sum(len(copy.dump) for copy in copies.values()))
         return copies
 
@@ -292,10 +298,11 @@ async def _outcome(
     sweeps: bool = False,
 ) -> Outcome:
     """What the replies to ``around`` say; RefusedError if a copy could not be made."""
+    db = mine.dbs[0] if (mine := telling.get()) else 0
     if not sweeps:
-        changes = await find_changes(copies, written, before, after)
+        changes = await find_changes(copies, written, before, after, db)
     else:
-        old, new = await _old_values(copies, before), await long.values(after)
+        old, new = await _old_values(copies, written, before, db), await long.values(after)
         size = len(copies) + len(written)
         changes = await offload(size, _changes, copies, written, old, _swept(copies, new[0]))
     return Outcome(answers, changes, copies.keys())
@@ -306,6 +313,7 @@ async def find_changes(
     written: Sequence[bytes],
     before: Sequence[bytes],
     after: Sequence[bytes],
+    db: int,
     *,
     compares: bool = True,
 ) -> dict[bytes, Copy | None]:
@@ -313,19 +321,28 @@ async def find_changes(
     those that are not what they were. RefusedError if a copy could not be made.
     """
     size = len(copies) + len(written)
-    old, new = await _old_values(copies, before), await long.values(after)
+    old, new = await _old_values(copies, written, before, db), await long.values(after)
     now = await offload(size, _now, written, new)
     if not compares:
         return {key: Copy(*now[key]) if key in now else None for key in written}
     return await offload(size, _changes, copies, written, old, now)
 
 
-async def _old_values(copies: dict[bytes, Copy], before: Sequence[bytes]) -> list[Any]:
+async def _old_values(
+    copies: dict[bytes, Copy], written: Sequence[bytes], before: Sequence[bytes], db: int
+) -> list[Any]:
+    """What was there when the commands began; what had expired by then is told."""
     restored, dumps = before[: len(copies)], before[len(copies) :]
     refused = next((reply for reply in restored if reply.startswith(b"-")), None)
     if refused is not None:
         raise RefusedError(refused)
-    return await long.values(dumps)
+    found = await long.values(dumps)
+    if mine := telling.get():
+        had = (key for key in written if key in copies)
+        for key, dump in zip(had, found, strict=True):
+            if dump is None:
+                mine.add_first(db, key)
+    return found
 
 
 def _marked(pieces: Sequence[Words | Fence]) -> tuple[Sequence[Words | Fence], Sequence[int]]:

@@ -9,7 +9,7 @@ has happened, and before the client hears of it, they are told.
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -21,8 +21,11 @@ from threadis.coordinator.phases import Part, Place
 T = TypeVar("T")
 
 ALL: Final = frozenset(b"g$lshzxetd")  # what "A" stands for
+WRITES_BACK: Final = frozenset({b"RESTORE", b"DEL"})  # DEL of one key
+ENDS: Final = b"ABSTTL"
 CHANNEL, SHARD = 0, 2  # kinds of subscriptions that PUBLISH and SPUBLISH are for
-GENERIC, MISS = b"g", b"m"  # classes of events
+GENERIC, MISS, TIMES = b"g", b"m", b"x"  # classes of events
+EXPIRED: Final = b"expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,37 @@ class Telling:
         """End either."""
         return self._events.mark(b"")
 
+    def written(self) -> Words:
+        """Mark the end of what is written back."""
+        return self._events.mark(b"= %d" % self._number)
+
     def publish(self, message: "Publication") -> None:
         """Tell of a message of the command's own, in its place."""
         self._events.publish(self._number, message)
+
+    def lend(self, db: int, keys: Sequence[bytes]) -> None:
+        """Tell with the command's events that one of these has expired meanwhile."""
+        self._events.core.lend(self._number, db, keys)
+
+    def give_back(self, db: int, keys: Sequence[bytes]) -> None:
+        """Tell it now: the command does not find these, or nothing limits their time."""
+        self._events.core.give_back(self._number, db, keys)
+
+    def settle(self, db: int, key: bytes) -> None:
+        """What the command has found of this key is over, by its own doing."""
+        self._events.core.settle(self._number, db, key)
+
+    def add_end(self, db: int, key: bytes) -> None:
+        """Add that a key has expired, behind everything."""
+        for channel, payload in self._events.shapes(db, EXPIRED, key, TIMES):
+            self._events.core.add_end(self._number, channel, payload)
+
+    def add_first(self, db: int, key: bytes) -> None:
+        """Add that a lent key had expired before the command came to it, unless its instance says
+        so, now or later.
+        """
+        for channel, payload in self._events.shapes(db, EXPIRED, key, TIMES):
+            self._events.core.add_first(self._number, db, key, channel, payload)
 
     def add(self, db: int, name: bytes, key: bytes, kind: bytes = GENERIC) -> None:
         """Add an event that nobody has told; behind those of new keys."""
@@ -81,7 +112,7 @@ class Events:
     """Tells of commands over several instances."""
 
     def __init__(self, core: _core.Proxy, hear_all: Callable[[], Awaitable[None]]) -> None:
-        self._core = _core.Upstreams(core)
+        self.core = _core.Upstreams(core)
         self._hear_all = hear_all
         self._numbers = itertools.count(1)
         self.flags = b""  # notify-keyspace-events
@@ -95,49 +126,56 @@ class Events:
         """
         number = next(self._numbers)
         mine = Telling(self, number, db)
-        if not has_scripts and not self._core.tells_events():
+        if not has_scripts and not self.core.tells_events():
             yield mine
             return
-        self._core.keep(number)
+        self.core.keep(number)
         before = telling.set(mine)
         try:
             yield mine
             if not mine.is_void:
                 await self._hear_all()
-                self._core.tell(number)
+                self.core.tell(number)
         finally:
             telling.reset(before)
-            self._core.forget(number)
+            self.core.forget(number)
 
     def tells(self) -> bool:
         """Whether anybody listens to events."""
-        return self._core.tells_events()
+        return self.core.tells_events()
 
     def receivers(self, message: Publication) -> int:
         """Count who will receive a message."""
-        return self._core.receivers(message.kind, message.channel)
+        return self.core.receivers(message.kind, message.channel)
 
     def publish(self, number: int, message: Publication) -> None:
         """Keep a message of a command."""
-        self._core.add(number, message.place, message.kind, message.channel, message.payload)
+        self.core.add(number, message.place, message.kind, message.channel, message.payload)
 
     def mark(self, what: bytes) -> Words:
         """Build a mark."""
-        return [b"PUBLISH", self._core.marks(), what]
+        return [b"PUBLISH", self.core.marks(), what]
 
     def around_misses(self) -> tuple[list[Words], list[Words]]:
         """What stands, in a block, before and behind questions of which no miss is to be told."""
-        if MISS in self.flags and self._core.tells_events():
+        if MISS in self.flags and self.core.tells_events():
             return [self.mark(b"?")], [self.mark(b"")]
         return [], []
 
     def add(self, number: int, db: int, name: bytes, key: bytes, kind: bytes) -> None:
         """Keep an event of a class, if instances would tell of it."""
+        for channel, payload in self.shapes(db, name, key, kind):
+            self.core.add(number, 1, CHANNEL, channel, payload)
+
+    def shapes(
+        self, db: int, name: bytes, key: bytes, kind: bytes
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The messages of an event of a class: on which channel, and what they say."""
         if kind in self.flags or (b"A" in self.flags and ALL.issuperset(kind)):
             if b"K" in self.flags:
-                self._core.add(number, 1, CHANNEL, b"__keyspace@%d__:%s" % (db, key), name)
+                yield b"__keyspace@%d__:%s" % (db, key), name
             if b"E" in self.flags:
-                self._core.add(number, 1, CHANNEL, b"__keyevent@%d__:%s" % (db, name), key)
+                yield b"__keyevent@%d__:%s" % (db, name), key
 
 
 class Marked:
@@ -147,26 +185,44 @@ class Marked:
         self,
         parts: Mapping[int, Part],
         steps: Mapping[Place, int] | None,
+        db: int,
         *,
         makes_new: bool,
+        asks: bool,
     ) -> None:
         """``steps`` has the place of each command (instance, number) in the order of events; with
         none, nobody is to hear of any, except that keys are new if this ``makes_new`` ones.
+
+        What such a write restores may have expired since the command has run: if somebody listens,
+        or this ``asks``, it is looked at.
         """
         self.parts: dict[int, Part] = dict(parts)
         self._places = {index: list(range(len(part))) for index, part in parts.items()}
-        if (mine := telling.get()) is None:
+        self._restored: list[tuple[Place, int, bytes]] = []  # where it is looked at, and what
+        mine = telling.get()
+        if mine is None and (steps is not None or not asks):
             return
         for index, part in parts.items():
             marked: list[Words] = []
-            if steps is None:
+            where = db
+            if steps is None and mine:
                 marked.append(mine.only_new(0) if makes_new else mine.silence())
             for at, words in enumerate(part):
-                if steps is not None:
+                if steps is not None and mine:
                     marked.append(mine.step(steps[index, at]))
                 self._places[index][at] = len(marked)
                 marked.append(words)
-            self.parts[index] = [*marked, mine.end()]
+                if words[0] == b"SELECT":
+                    where = int(words[1])
+                elif steps is None and words[0] in WRITES_BACK:
+                    if mine:
+                        mine.settle(where, words[1])
+                    if ENDS in words[4:]:
+                        self._restored.append(((index, len(marked)), where, words[1]))
+                        marked.append([b"PEXPIRETIME", words[1]])
+            if mine:
+                marked.append(mine.end() if steps is not None else mine.written())
+            self.parts[index] = marked
 
     def moved(self, places: Mapping[Place, T]) -> dict[Place, T]:
         """Find the same places among the marks."""
@@ -177,3 +233,16 @@ class Marked:
         return {
             index: [found[index][at] for at in places] for index, places in self._places.items()
         }
+
+    def asked(self, found: Mapping[int, Sequence[bytes]]) -> Iterator[tuple[int, Words, bytes]]:
+        """What was looked at on which instance, and the answer."""
+        for (index, at), _, key in self._restored:
+            yield index, [b"PEXPIRETIME", key], found[index][at]
+
+    def expired(self, found: Mapping[int, Sequence[bytes]]) -> list[bytes]:
+        """What has expired before it was written, of the keys that were looked at."""
+        gone = [one for one in self._restored if found[one[0][0]][one[0][1]] == b":-2\r\n"]
+        if mine := telling.get():
+            for _, db, key in gone:
+                mine.add_end(db, key)
+        return [key for _, _, key in gone]

@@ -179,10 +179,14 @@ class Execution:
         but that keys are new if this ``makes_new`` ones.
         """
         kind = kind or Kind()
-        marked = Marked(parts, steps, makes_new=makes_new)
+        marked = Marked(parts, steps, db, makes_new=makes_new, asks=self.tracking.is_on)
         try:
             fenced = marked.moved(scripts or {})
             found = await self.commits.run(marked.parts, lock, db=db, kind=kind, scripts=fenced)
+            for index, words, reply in marked.asked(found):
+                await self.own_reads.note(index, [words], [reply])
+            if expired := marked.expired(found):
+                self.tracking.changed(expired)
             return marked.replies(found)
         except RefusedError as error:
             commands = itertools.chain.from_iterable(parts.values())

@@ -188,6 +188,7 @@ async def _msetex(job: Job) -> bytes:
 
 async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool) -> bool | None:
     """RENAME's work: None if the source is not there, False if the target is in the way."""
+    await _look_for_end(job, target, job.db)
     copies = await job.execution.borrowing.fetch([Access(source, True, True)], job.db)
     copy = copies.get(source)
     if copy is None:
@@ -206,6 +207,14 @@ async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool)
         mine.add(job.db, b"rename_from", source)
         mine.add(job.db, b"rename_to", target)
     return True
+
+
+async def _look_for_end(job: Job, key: bytes, db: int) -> None:
+    """If a key's time is over, its instance tells of that, while somebody listens: as soon as one
+    looks at it, but not if it is overwritten by RESTORE.
+    """
+    if telling.get():
+        await job.look(key, [[b"PEXPIRETIME", key]], db)
 
 
 async def _age(job: Job, key: bytes) -> list[bytes]:
@@ -275,6 +284,7 @@ async def _copy(job: Job) -> bytes:
         return b":0\r\n"
     if not replace and await job.ask(target, b"EXISTS", target, db=db):
         return b":0\r\n"
+    await _look_for_end(job, target, db)
     restore = copies[source].restore(target, b"REPLACE")
     await job.execution.commit(
         {job.owner(target, db): [restore]}, job.lock, db, job.kind, makes_new=True

@@ -160,7 +160,7 @@ class Block:
         lent = self._lents[db]
         before, after = ([found[at] for at in places] for places in self._around[db])
         return await borrowing.find_changes(
-            lent.copies, lent.written, before, after, compares=not lent.is_swept
+            lent.copies, lent.written, before, after, db, compares=not lent.is_swept
         )
 
 

@@ -371,6 +371,10 @@ class Tracking:
         elif not reads.keys:
             self._trackers.forget(client, new)
 
+    def changed(self, keys: list[bytes]) -> None:
+        """Tell of keys of which instances say nothing: they came, and went, elsewhere."""
+        self._trackers.changed(keys)
+
     async def _hear_all(self) -> None:
         """Wait until all instances have told what has changed before."""
         await asyncio.gather(*map(self._heard_up_to_now, list(self._hearing)))
