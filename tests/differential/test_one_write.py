@@ -77,6 +77,18 @@ TRANSACTIONS: Final = {
         "CONFIG SET hz 13", f"GET {A}", "XREAD BLOCK 0 STREAMS nothing 0", f"SCARD {B}",
         "CONFIG SET hz 10", "DBSIZE",
     ),
+    "settings that refuse what comes": (
+        "CONFIG SET maxmemory 1", f"SET {A} 1", "CONFIG GET maxmemory", f"SUNIONSTORE s {B} {C}",
+        "CONFIG SET min-replicas-to-write 1 maxmemory 2", f"SET {B} 1", "CONFIG GET maxmemory",
+        "CONFIG SET maxmemory x", f"SET {C} 1",
+    ),
+    "settings that refuse, several": (
+        "CONFIG SET min-replicas-to-write 1 min-replicas-max-lag 9", f"MSET {A} 1 {B} 2",
+        f"INCR {A}",
+    ),
+    "settings that refuse, behind a script": (
+        f"EVAL \"return redis.call('SET','{A}',1)\" 0", "CONFIG SET maxmemory 1", f"SET {B} 1",
+    ),
     "settings behind the write": (f"SUNIONSTORE s {B} {C}", "SET x 1", "CONFIG SET hz 11"),
     "a script that is loaded first": (
         "SCRIPT LOAD 'return 1'", f"SET {A} 1",
@@ -115,7 +127,10 @@ def test_what_it_answers_and_leaves_and_tells(
         both.same("SELECT", 0)
         both.same("PUBLISH", "end", "")
         assert heard(listening.ours) == heard(listening.bare)
-        for setting in ("notify-keyspace-events ''", "list-max-listpack-size -2", "hz 10"):
+        for setting in (
+            "notify-keyspace-events ''", "list-max-listpack-size -2", "hz 10", "maxmemory 0",
+            "min-replicas-to-write 0", "min-replicas-max-lag 10",
+        ):  # fmt: skip
             both.same("CONFIG", "SET", *shlex.split(setting))
         same_values(both)
 

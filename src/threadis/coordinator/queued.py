@@ -8,7 +8,8 @@ A step is one of these::
                 is borrowed, what they do to it (``together``, ``overall``)
     aside       PING, PUBLISH, SELECT, INFO: the client's worker runs it, behind the write
     in order    CONFIG SET, FUNCTION LOAD: the same, or before the write; not in its middle. With
-                it the worker runs the reads on that side
+                it the worker runs the reads on that side. A setting that servers look at when a
+                command is queued, not in EXEC, is aside, unless a script follows, which looks at it
     a script    EVAL, FCALL: at home if it can touch no others for certain (``scripts``), else
                 the whole is borrowed
 
@@ -53,6 +54,12 @@ CHANGES_AUDIENCE: Final = frozenset(
 )
 CHANGES_TRACKING: Final = frozenset({"client|tracking", "client|caching"})
 EVERYWHERE: Final = SWEEPS | LISTS
+# Settings by which servers refuse what comes: when it is queued, and what scripts call, but no
+# other command of EXEC. Nor is anything evicted before EXEC has ended.
+REFUSING: Final = frozenset({
+    b"maxmemory", b"min-replicas-max-lag", b"min-replicas-to-write", b"min-slaves-max-lag",
+    b"min-slaves-to-write", b"stop-writes-on-bgsave-error",
+})  # fmt: skip
 # They look at no keys, and change nothing that others here look at.
 LOOKS_ELSEWHERE: Final = frozenset({
     "acl|cat", "acl|dryrun", "acl|getuser", "acl|list", "acl|log", "acl|save", "acl|users",
@@ -146,6 +153,12 @@ class Step:
         return self.parsed.row.writes and not self.name.startswith("function|")
 
     @property
+    def only_refuses(self) -> bool:
+        """Whether it sets only what does not concern what is queued already."""
+        options = {word.lower() for word in self.parsed.args[2::2]}
+        return self.name == "config|set" and options <= REFUSING
+
+    @property
     def names_database(self) -> bool:
         """Whether it would leave the database of copies."""
         words = self.parsed.args[3:] if self.name == "copy" else ()
@@ -167,7 +180,8 @@ class Queued:
         )
         # It must be alone with the whole keyspace.
         self.needs_everything = not kinds.isdisjoint((How.EVERYWHERE, How.IN_ORDER)) or any(
-            isinstance(step.script, Call) or step.hides_keys for step in self.steps
+            isinstance(step.script, Call) or step.hides_keys or step.name == "config|set"
+            for step in self.steps
         )
         self.flushes = any(step.name in SWEEPS for step in self.steps)
         # Why one write cannot do all that is on keys, in a reply.
@@ -303,6 +317,11 @@ def read(
 
 def bounded(steps: list[Step]) -> tuple[list[Step], range]:
     """Find the places of the write; what is on keys on either side of it, is to be run aside."""
+    last_script = max((at for at, step in enumerate(steps) if step.name in SCRIPTS), default=-1)
+    steps = [
+        replace(step, how=How.ASIDE) if at > last_script and step.only_refuses else step
+        for at, step in enumerate(steps)
+    ]
     writing = [at for at, step in enumerate(steps) if step.writes]
     in_order = [at for at, step in enumerate(steps) if step.how is How.IN_ORDER]
     # Whoever subscribes before all writes hears of them.
