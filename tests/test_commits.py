@@ -90,6 +90,22 @@ def test_workers_do_it_however_large_it_is(running: Threadis) -> None:
     assert counts(running) == (before[0] + 3, before[1] + 3)
 
 
+@pytest.mark.parametrize("members", [1, 100_000])
+def test_workers_do_a_transaction_of_few_commands_with_many_words(
+    running: Threadis, members: int
+) -> None:
+    """More than a megabyte of short words: that there are few commands makes none of them long."""
+    before, keys = counts(running), [f"key:{number}" for number in range(100_000)]
+    with running.client() as client, client.pipeline() as block:
+        if members == 1:
+            block.mset(dict.fromkeys(keys, "v")).mget(keys).unlink(*keys)
+            assert block.execute() == [True, [b"v"] * len(keys), len(keys)]
+        else:
+            block.sadd(ON_ALL[0], *range(members)).sadd(ON_ALL[1], *range(members))
+            assert block.delete(*ON_ALL).execute() == [members, members, 2]
+    assert counts(running) == (before[0] + 1, before[1] + 1)
+
+
 def test_what_one_client_sends_at_once_is_one_commit(running: Threadis) -> None:
     """Each in its turn: whoever writes a key last has written it."""
     before = counts(running)

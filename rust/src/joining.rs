@@ -192,7 +192,7 @@ impl Worker {
         let owners: Vec<u16> = multi.keys.iter().map(of_key).collect();
         let first = owners.iter().copied().min();
         let Some(first) =
-            first.filter(|_| self.may_commit(place, multi.size(), 2 * multi.rows.len(), &owners))
+            first.filter(|_| self.may_commit(place, multi.size(), multi.words, &owners))
         else {
             return Err(multi);
         };
@@ -215,7 +215,7 @@ impl Worker {
         Ok(())
     }
 
-    /// True if everything about a write is ordinary: of so many bytes, and about so many words.
+    /// True if everything about a write is ordinary: of so many bytes and words.
     fn may_commit(&self, place: usize, length: usize, words: usize, owners: &[u16]) -> bool {
         let is_prompt = |&owner: &u16| {
             let instance = usize::from(owner);

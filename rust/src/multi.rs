@@ -27,8 +27,9 @@ pub struct Multi {
     /// In canonical form, one behind the other; where each ends.
     pub(crate) commands: Vec<u8>,
     pub(crate) ends: Vec<usize>,
-    /// Their rows.
+    /// Their rows, and how many words all of them have.
     pub(crate) rows: Vec<u32>,
+    pub(crate) words: usize,
     /// The instance of each, or none of one that is done in parts; fewer, if some have no keys.
     pub(crate) homes: Vec<Option<u16>>,
     /// The instance of every key so far.
@@ -164,6 +165,7 @@ impl Worker {
             multi.keys.extend(keys);
         }
         multi.rows.push(last_row);
+        multi.words += args.len();
         multi.may_replicate |= row.may_replicate;
         push_args(&mut multi.commands, args);
         multi.ends.push(multi.commands.len());
