@@ -75,6 +75,8 @@ pub struct Lock {
     pub want: Want,
     /// It is known by its list of keys alone.
     pub is_large: bool,
+    /// Whoever has it may write.
+    pub(crate) writes: bool,
     /// Workers that have not said yet that it holds there.
     missing: AtomicUsize,
     /// Its keys are not waited for: what becomes of them is known only when this instance is back.
@@ -85,7 +87,8 @@ impl Lock {
     /// A lock of which so many workers must say that it holds there; its keys are `in_order`.
     pub(crate) fn new(token: u64, want: Want, workers: usize) -> Self {
         let is_large = want.keys.len() > LARGE;
-        Self { token, want, is_large, missing: AtomicUsize::new(workers), doubt: None }
+        let writes = want.everything || want.keys.iter().any(|&(_, is_exclusive)| is_exclusive);
+        Self { token, want, is_large, writes, missing: AtomicUsize::new(workers), doubt: None }
     }
 
     /// What is left of it: these keys, in order, until that instance is back.
@@ -99,7 +102,7 @@ impl Lock {
             spares_doubts: false,
         };
         let (missing, doubt) = (AtomicUsize::new(0), Some(instance));
-        Self { token: self.token, want, is_large: self.is_large, missing, doubt }
+        Self { token: self.token, want, is_large: self.is_large, writes: true, missing, doubt }
     }
 
     /// One more worker says that it holds there; true if all have.

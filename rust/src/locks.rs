@@ -38,6 +38,8 @@ pub(crate) struct Locks {
     /// Those with very many keys, which are looked for there.
     large: Vec<Arc<Lock>>,
     everything: usize,
+    /// Those whose holder may write.
+    writing: usize,
     /// Keys in doubt, and the instance that must be back.
     doubts: HashMap<Fingerprint, usize>,
     /// Locks that hold here, but something is still in flight.
@@ -102,6 +104,7 @@ impl Locks {
 
     fn add(&mut self, lock: Arc<Lock>) {
         self.everything += usize::from(lock.want.everything);
+        self.writing += usize::from(lock.writes);
         if lock.is_large {
             self.large.push(Arc::clone(&lock));
         }
@@ -123,6 +126,7 @@ impl Locks {
         };
         let lock = self.held.swap_remove(at);
         self.everything -= usize::from(lock.want.everything);
+        self.writing -= usize::from(lock.writes);
         if lock.is_large {
             self.large.retain(|large| large.token != token);
         }
@@ -157,7 +161,7 @@ impl Worker {
                         .any(|index| self.stops(db, args.get(index), row.writes))
             }
             // It would see the half of what someone is writing.
-            Route::All(_) => true,
+            Route::All(_) => row.writes || self.locks.writing > 0,
             Route::Scan | Route::Any => self.locks.everything > 0,
             Route::Session(_)
             | Route::Pubsub(_)
@@ -287,5 +291,33 @@ impl Worker {
             }
             !marks.is_empty()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::{Holder, Want};
+
+    fn lock(token: u64, is_exclusive: bool) -> Arc<Lock> {
+        let (keys, instances) = (vec![(1, false), (2, is_exclusive)], vec![0, 1]);
+        let (everything, is_told, spares_doubts) = (false, true, false);
+        let holder = Holder::Coordinator;
+        let want = Want { keys, everything, instances, holder, is_told, spares_doubts };
+        Arc::new(Lock::new(token, want, 1))
+    }
+
+    #[test]
+    fn only_those_who_write_keep_others_from_looking_at_all_keys() {
+        let mut locks = Locks::default();
+        locks.add(lock(1, false));
+        assert_eq!(locks.writing, 0);
+        locks.add(lock(2, true));
+        locks.add(lock(3, false));
+        assert_eq!(locks.writing, 1);
+        locks.remove(2);
+        assert_eq!(locks.writing, 0);
+        locks.add(Arc::new(lock(1, false).in_doubt(vec![(1, true)], 0)));
+        assert_eq!(locks.writing, 1);
     }
 }
