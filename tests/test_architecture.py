@@ -32,6 +32,7 @@ def test_python_is_met_in_few_rust_files() -> None:
         "python/scripts.rs",
         "python/thread.rs",
         "python/tracking.rs",
+        "python/waits.rs",
         "load/python.rs",
         "client_info.rs",
     }

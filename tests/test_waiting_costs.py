@@ -1,5 +1,6 @@
 """What thousands of clients that wait cost others: nothing. Counted in lines of Python that run."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -8,7 +9,9 @@ from typing import Any, cast
 import pytest
 
 from threadis import _core
-from threadis.coordinator.waiters import GROUP, LIST, STREAM, Waiter, Waiters, request
+from threadis.coordinator.alarms import Place
+from threadis.coordinator.coming import Coming
+from threadis.coordinator.waiters import AT_ONCE, GROUP, LIST, STREAM, Waiter, Waiters, request
 
 FEW, MANY = 3, 3_000
 KEY = b"key"
@@ -43,6 +46,18 @@ def waiter(number: int, *words: bytes, keys: list[bytes]) -> Waiter:
     return Waiter(cast(_core.Command, _Command(0, number, 0, info)), wish)
 
 
+def add(crowd: Waiters, one: Waiter) -> list[Place]:
+    """Let a client wait; the queues that are new."""
+    crowd.add(one)
+    return crowd.stand(one, one.request.keys)
+
+
+def remove(crowd: Waiters, one: Waiter) -> list[Place]:
+    """Let it wait no more; the queues that have ended."""
+    crowd.remove(one)
+    return crowd.take_out(one)
+
+
 @pytest.fixture
 def crowds() -> Iterator[list[Waiters]]:
     """Few clients that wait for a key, and many."""
@@ -50,8 +65,9 @@ def crowds() -> Iterator[list[Waiters]]:
     for count in (FEW, MANY):
         crowd = Waiters()
         for number in range(count):
-            crowd.add(waiter(number, b"blpop", KEY, b"0", keys=[KEY]))
-            crowd.add(waiter(count + number, b"blpop", b"%d" % number, b"0", keys=[b"%d" % number]))
+            add(crowd, waiter(number, b"blpop", KEY, b"0", keys=[KEY]))
+            own = b"%d" % number
+            add(crowd, waiter(count + number, b"blpop", own, b"0", keys=[own]))
         crowds.append(crowd)
     yield crowds
 
@@ -63,11 +79,11 @@ def test_one_more_or_less_costs_the_same_whoever_else_waits(crowds: list[Waiters
         first = crowd.first((0, KEY), LIST)
         assert first
         costs.append([
-            lines(lambda: crowd.add(one)),  # noqa: B023
-            lines(lambda: crowd.remove(first)),  # noqa: B023
+            lines(lambda: add(crowd, one)),  # noqa: B023
+            lines(lambda: remove(crowd, first)),  # noqa: B023
             lines(lambda: crowd.first((0, KEY), LIST)),  # noqa: B023
             lines(lambda: crowd.of_id(10 * MANY)),  # noqa: B023
-            lines(lambda: crowd.remove(one)),  # noqa: B023
+            lines(lambda: remove(crowd, one)),  # noqa: B023
             lines(crowd.count_places),
         ])  # fmt: skip
     assert costs[0] == costs[1]
@@ -83,15 +99,52 @@ def test_lines_are_apart() -> None:
         waiter(3, b"blpop", KEY, b"0", keys=[KEY]),
         waiter(4, *group, keys=[KEY]),
     ]
-    assert [crowd.add(one) for one in waiting] == [[(0, KEY)], [], [], []]
+    assert [add(crowd, one) for one in waiting] == [[(0, KEY)], [], [], []]
     place = (0, KEY)
     assert crowd.lines(place) == [GROUP + b"g", STREAM, LIST]
     assert list(crowd.line(place, GROUP + b"g")) == [waiting[0], waiting[3]]
     assert list(crowd.with_groups()) == [place]
-    assert [crowd.remove(one) for one in (waiting[0], waiting[3])] == [[], []]
+    assert [remove(crowd, one) for one in (waiting[0], waiting[3])] == [[], []]
     assert not crowd.with_groups()
-    assert [crowd.remove(one) for one in waiting[1:3]] == [[], [place]]
+    assert [remove(crowd, one) for one in waiting[1:3]] == [[], [place]]
     assert place not in crowd
+
+
+def test_who_waits_for_many_keys_is_taken_out_in_steps_and_seen_nowhere() -> None:
+    crowd, keys = Waiters(), [b"%d" % number for number in range(2 * AT_ONCE)]
+    wide, other = (
+        waiter(number, b"blpop", *keys, b"0", keys=[*keys, keys[0]]) for number in (1, 2)
+    )
+    assert len(add(crowd, wide)) == len(keys)
+    assert crowd.stand(other, keys[:1]) == []
+    crowd.add(other)
+    crowd.remove(wide)
+    assert len(crowd) == 1
+    assert crowd.first((0, keys[0]), LIST) is other
+    assert not crowd.line((0, keys[1]), LIST)
+    assert len(crowd.take_out(wide)) == AT_ONCE
+    remove(crowd, other)
+    crowd.take_out(wide)
+    assert not wide.places
+    assert not crowd.count_places()
+
+
+def test_who_writes_waits_for_who_came_before_and_looks_there() -> None:
+    async def scenario() -> None:
+        coming = Coming()
+        with coming.many() as looked_at:
+            here, there = (
+                asyncio.create_task(coming.all_known([(0, key)])) for key in (b"here", b"there")
+            )
+            await asyncio.sleep(0)
+            assert coming
+            looked_at.set_result(frozenset([(0, b"here")]))
+            await there
+            assert not here.done()
+        await here
+        assert not coming
+
+    asyncio.run(scenario())
 
 
 class _Info:

@@ -1,5 +1,6 @@
 """Many clients that wait for keys of their own: how often instances are asked because of them."""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 
@@ -131,3 +132,55 @@ def test_all_who_read_a_stream_hear_of_it_in_few_messages(
     for client in crowd:
         assert b"1-2" in client.read().raw
     assert number(main, "reads") - before < CROWD / 2
+
+
+MANY_KEYS = [f"many:{at}" for at in range(5_000)]
+
+
+@pytest.mark.parametrize(
+    ("words", "feed"),
+    [
+        (("BLPOP", *MANY_KEYS, MANY_KEYS[0], "0"), ("RPUSH", "{}", "v")),
+        (("BLMPOP", "0", str(len(MANY_KEYS)), *MANY_KEYS, "LEFT"), ("RPUSH", "{}", "v")),
+        (("BZPOPMIN", *MANY_KEYS, "0"), ("ZADD", "{}", "1", "v")),
+        (("XREAD", "BLOCK", "0", "STREAMS", *MANY_KEYS, *["$"] * len(MANY_KEYS)),
+         ("XADD", "{}", "1-1", "f", "v")),
+    ],
+    ids=["BLPOP", "BLMPOP", "BZPOPMIN", "XREAD"],
+)  # fmt: skip
+def test_who_waits_for_very_many_keys_is_served_and_leaves_nothing(
+    running: Threadis, main: Connection, words: tuple[str, ...], feed: tuple[str, ...]
+) -> None:
+    """Whichever key is fed, as soon as he waits or before; and so is who comes next."""
+    for key in (MANY_KEYS[-1], MANY_KEYS[0], MANY_KEYS[2_500]):
+        with contextlib.closing(Connection(("127.0.0.1", running.port))) as client:
+            client.send(pack(*words))
+            until(lambda: number(main, "blocked_clients") == 1, "it waits")
+            assert not main.ask(*(word.format(key) for word in feed)).is_error
+            assert key.encode() in client.read().raw
+            assert client.ask("PING").raw == b"+PONG\r\n"
+        main.ask("DEL", *MANY_KEYS)
+    until(lambda: number(main, "blocked_clients") == 0, "nobody waits")
+    until(lambda: number(main, "threadis_armed_keys") == 0, "nothing is waited for")
+
+
+def test_who_waits_for_very_many_keys_may_leave_at_any_moment(
+    running: Threadis, main: Connection
+) -> None:
+    """By its time, by CLIENT UNBLOCK, by CLIENT KILL; while it is put in the lines, or behind."""
+    for timeout in ("0.001", "0.05"):
+        client = Connection(("127.0.0.1", running.port))
+        assert client.ask("BLPOP", *MANY_KEYS, timeout).raw == b"*-1\r\n"
+        for ending in ("UNBLOCK", "KILL ID"):
+            its_id = client.ask("CLIENT", "ID").number
+            client.send(pack("BLPOP", *MANY_KEYS, "0"))
+            until(lambda: number(main, "blocked_clients") == 1, "it waits")
+            assert main.ask("CLIENT", *ending.split(), its_id).number == 1
+            if ending == "UNBLOCK":
+                assert client.read().raw == b"*-1\r\n"
+                assert client.ask("PING").raw == b"+PONG\r\n"
+        client.close()
+    until(lambda: number(main, "blocked_clients") == 0, "nobody waits")
+    until(lambda: number(main, "threadis_armed_keys") == 0, "nothing is waited for")
+    assert main.ask("RPUSH", MANY_KEYS[0], "v").number == 1
+    assert main.ask("LPOP", MANY_KEYS[0]).text == b"v"

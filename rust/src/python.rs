@@ -44,6 +44,7 @@ mod rows;
 mod scripts;
 mod thread;
 mod tracking;
+mod waits;
 
 use commits::{Finished as FinishedCommits, Locked, PyLockTable, Unsettled, WorkerCommits};
 use config::Config;
@@ -65,6 +66,7 @@ use rows::CommandRow;
 use scripts::{KnownScripts, Overdue, Strayed};
 use thread::start_thread;
 use tracking::Trackers;
+use waits::Waits;
 
 /// The module.
 #[pymodule]
@@ -74,7 +76,7 @@ mod _core {
         ClientList, Command, FinishedCommits, Heard, Interest, KnownScripts, Left, Lines, Locked,
         Logged, Overdue, Packed, Pieces, Proxy, PyLockTable, PyPlacement, Ran, Replies, Said,
         SentTooMuch, Stopped, Strayed, Subscribe, Subscribed, Tally, Trackers, Unsettled,
-        Upstreams, WorkerCommits, bounds, build_profile, denied, elements, glob_matches,
+        Upstreams, Waits, WorkerCommits, bounds, build_profile, denied, elements, glob_matches,
         is_our_channel, is_our_name, is_record, is_reply, note_denied, our_prefix, record_prefix,
         slot, unique_name,
     };
@@ -243,23 +245,6 @@ impl Proxy {
         if let Some(door) = self.shared.doors.get(key.worker) {
             door.mailbox.post(Mail::Run(key, queued.0, queued.1, known, token, caching));
         }
-    }
-
-    /// Takes note that someone waits for a key.
-    fn wait_for(&self, db: u32, key: &[u8]) {
-        self.shared.waited.add(db, key);
-    }
-
-    /// Takes note that he does no more.
-    fn unwait(&self, db: u32, key: &[u8]) {
-        self.shared.waited.remove(db, key);
-    }
-
-    /// Takes note that a blocking command has been looked at.
-    fn arrived(&self, py: Python, command: &Command) -> PyResult<()> {
-        rows::with_command(py, &self.shared.table, command, |row, args| {
-            self.shared.waited.arrived(command.info.get().db, row, args);
-        })
     }
 
     /// Looks a command up: its row's name, and for each key specification the arguments it names.

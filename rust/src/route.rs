@@ -195,7 +195,7 @@ impl Worker {
         let row = self.shared.table.row(client.last_command);
         if row.blocks {
             let db = self.lanes.state(client.lane_set).db;
-            self.shared.waited.coming(db, row, args);
+            self.shared.waited.coming(self.key(place), db, row, args);
         }
         self.shared.coordinator.post(letter);
         if hung_up {

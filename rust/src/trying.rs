@@ -154,7 +154,9 @@ impl Worker {
     pub(crate) fn leave_waiting(&mut self, expect: Expect, command: &[u8]) {
         let Some(place) = self.give_back(expect) else { return };
         let row = self.shared.table.row(self.clients[place].last_command);
-        with_args(command, |args| self.shared.waited.coming(self.db(place), row, args));
+        with_args(command, |args| {
+            self.shared.waited.coming(self.key(place), self.db(place), row, args);
+        });
         let args = words(command);
         self.give_to_coordinator(place, command.len(), args, None);
     }

@@ -8,17 +8,22 @@
 use crate::command::{Route, Row};
 use crate::keys;
 use crate::request::Args;
+use crate::shared::ClientKey;
 use crate::worker::Worker;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// Workers that look at different keys should not meet.
 const SHARDS: usize = 1 << SHARD_BITS;
 const SHARD_BITS: u32 = 6;
 /// Bytes at the end of a key, where keys differ, by which its shard is chosen.
 const TAIL: usize = 8;
+/// Words of a command above which its keys are one entry here, not one each, while it is on its way:
+/// a worker has other clients.
+const MANY: usize = 256;
 
 /// How many clients wait for each key, by database.
 #[derive(Debug)]
@@ -28,6 +33,17 @@ pub struct Waited {
     shards: [Shard; SHARDS],
     /// All of them: few ask what they begin with.
     sorted: Mutex<BTreeSet<(u32, Vec<u8>)>>,
+    /// Commands with many keys that are on their way, and how many they are.
+    many: RwLock<Vec<Many>>,
+    many_count: AtomicUsize,
+    hasher: RandomState,
+}
+
+/// The keys of one such command, in order. Two that share a number only take the longer way.
+#[derive(Debug)]
+struct Many {
+    client: ClientKey,
+    keys: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +59,9 @@ impl Default for Waited {
             count: AtomicUsize::new(0),
             shards: std::array::from_fn(|_| Shard::default()),
             sorted: Mutex::default(),
+            many: RwLock::default(),
+            many_count: AtomicUsize::new(0),
+            hasher: RandomState::new(),
         }
     }
 }
@@ -95,15 +114,24 @@ impl Waited {
         !self.is_empty() && self.contains(db, key)
     }
 
+    fn is_among_many(&self, db: u32, key: &[u8]) -> bool {
+        self.many_count.load(Acquire) > 0 && {
+            let key = self.hasher.hash_one((db, key));
+            self.many().iter().any(|many| many.keys.binary_search(&key).is_ok())
+        }
+    }
+
+    fn many(&self) -> RwLockReadGuard<'_, Vec<Many>> {
+        self.many.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn contains(&self, db: u32, key: &[u8]) -> bool {
         let shard = self.shard(db, key);
-        shard.count.load(Acquire) > 0
-            && shard
-                .keys
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(&db)
-                .is_some_and(|keys| keys.contains_key(key))
+        let is_in_shard = || {
+            let keys = shard.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            keys.get(&db).is_some_and(|keys| keys.contains_key(key))
+        };
+        shard.count.load(Acquire) > 0 && is_in_shard() || self.is_among_many(db, key)
     }
 
     /// Whether someone waits for a key that begins like this one.
@@ -111,10 +139,20 @@ impl Waited {
         if self.is_empty() {
             return false;
         }
+        if self.many_count.load(Acquire) > 0 {
+            return true; // nobody knows
+        }
         let first = (db, key.to_vec());
         let sorted = self.sorted();
         let next = sorted.range(first..).next();
         next.is_some_and(|(other, name)| *other == db && name.starts_with(key))
+    }
+
+    /// The keys that begin like this one for which someone waits, as far as they are known by name.
+    pub fn beginning(&self, db: u32, key: &[u8]) -> Vec<Vec<u8>> {
+        let (first, sorted) = ((db, key.to_vec()), self.sorted());
+        let begun = |(other, name): &&(u32, Vec<u8>)| *other == db && name.starts_with(key);
+        sorted.range(first..).take_while(begun).map(|(_, name)| name.clone()).collect()
     }
 
     fn sorted(&self) -> MutexGuard<'_, BTreeSet<(u32, Vec<u8>)>> {
@@ -128,10 +166,35 @@ impl Waited {
     }
 
     /// A blocking command is on its way to the coordinator.
-    pub fn coming(&self, db: u32, row: &Row, args: Args) {
+    pub fn coming(&self, client: ClientKey, db: u32, row: &Row, args: Args) {
+        if args.len() > MANY {
+            let keys = keys::all(&row.keys, args);
+            let mut keys: Vec<_> =
+                keys.map(|at| self.hasher.hash_one((db, args.get(at)))).collect();
+            keys.sort_unstable();
+            self.many.write().unwrap_or_else(PoisonError::into_inner).push(Many { client, keys });
+            self.many_count.fetch_add(1, Release);
+            self.count.fetch_add(1, Release);
+            return;
+        }
         for at in keys::all(&row.keys, args) {
             self.add(db, args.get(at));
         }
+    }
+
+    /// The coordinator has one with many keys; false if this client has sent none.
+    pub fn many_arrived(&self, client: ClientKey) -> bool {
+        if self.many_count.load(Acquire) == 0 {
+            return false;
+        }
+        let mut many = self.many.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = many.iter().position(|one| one.client == client) else { return false };
+        let arrived = many.swap_remove(at);
+        drop(many);
+        drop(arrived);
+        self.many_count.fetch_sub(1, Release);
+        self.count.fetch_sub(1, Release);
+        true
     }
 
     /// The coordinator has it, and has said for what it waits.

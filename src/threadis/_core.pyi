@@ -336,6 +336,20 @@ class Ran:
     def generation(self) -> int: ...
 
 @final
+class Waits:
+    """Keys for which clients wait: what writes or reads them comes to the coordinator."""
+
+    def __new__(cls, proxy: Proxy) -> Waits: ...
+    def add(self, db: int, key: bytes) -> None:
+        """Take note that someone waits for a key."""
+    def remove(self, db: int, key: bytes) -> None:
+        """Take note that he does no more."""
+    def beginning(self, db: int, prefix: bytes) -> list[bytes]:
+        """The keys that begin so for which someone waits, in their order."""
+    def arrived(self, command: Command) -> None:
+        """Say that a blocking command is known: from here on ``add`` counts."""
+
+@final
 class LockTable:
     """The lock table, which workers use, too."""
 
@@ -530,12 +544,6 @@ class Proxy:
         So many more commands are to come then, by another call. ``known`` has the replies to those
         that have run already, and may be shorter; and how many microseconds each of them took.
         """
-    def wait_for(self, db: int, key: bytes) -> None:
-        """Take note that someone waits for a key: what writes it comes to the coordinator."""
-    def unwait(self, db: int, key: bytes) -> None:
-        """Take note that he does no more."""
-    def arrived(self, command: Command) -> None:
-        """Say that a blocking command is known: from here on ``wait_for`` counts."""
     def find(self, args: Sequence[bytes]) -> tuple[str, list[list[bytes]]] | None:
         """Look a command up: row name; for each key specification, the arguments that are keys."""
     def subscribe(self, request: Subscribe, ticket: int, is_refused: bool) -> None:

@@ -247,6 +247,53 @@ def test_very_many_sets_are_not_copied(pair: Pair, protocol: int, of: str) -> No
         both.same("EXISTS", "target")
 
 
+SCORES: Final = ("1", "-2.5", "3.1e-7", "inf", "-inf", "0.1", "12345678901234567", "0", "0.3")
+
+
+def test_very_many_sorted_sets_are_not_copied(pair: Pair, protocol: int) -> None:
+    """Unless the scores depend on the order: sums do, and which of 0 and -0 is the least."""
+    pair.flush()
+    with pair.both(protocol) as both, contextlib.closing(pair.ours()) as ours:
+        both.same_all([
+            [b"ZADD", name.encode(), SCORES[at % 9].encode(), b"m%d" % (at % 50),
+             SCORES[at % 7].encode(), b"7"]
+            for at, name in enumerate(SETS[:-1])
+        ])  # fmt: skip
+        both.same("ZADD", SETS[0], "0.1", "only here")
+        both.same("SADD", SETS[-1], "7", "of a set")
+        lists = [SETS, ["none", *SETS], [*SETS, *SETS[:2]], [SETS[0], *SETS[60:]]]
+        kinds = [
+            ("ZUNION", "AGGREGATE", "MIN"), ("ZUNION", "aggregate", "max"),
+            ("ZINTER", "AGGREGATE", "MAX"), ("ZINTER", "AGGREGATE", "MIN"), ("ZDIFF",),
+        ]  # fmt: skip
+        for (name, *options), names in itertools.product(kinds, lists):
+            before = hits(ours)
+            both.same(name, len(names), *names, *options)
+            both.same(name, len(names), *names, *options, "withscores")
+            for target in ("target", SETS[1], "0", "1"):
+                both.same("COPY", SETS[1], "kept", "REPLACE")
+                both.same(f"{name}STORE", target, len(names), *names, *options)
+                for what in ("TYPE", "TTL", "ZCARD"):
+                    both.same(what, target)
+                both.same("ZRANGE", target, 0, -1, "WITHSCORES")
+                both.same("COPY", "kept", SETS[1], "REPLACE")
+            assert hits(ours) - before < 7 * len(names)  # copies are looked for three times each
+        for end in (
+            ["WEIGHTS", *["1"] * len(SETS), "AGGREGATE", "MAX"],
+            ["AGGREGATE", "AVG"],
+            ["X"],
+        ):
+            both.same("ZUNION", len(SETS), *SETS, *end)
+        both.same("ZUNIONSTORE", "target", len(SETS), *SETS, "AGGREGATE", "MAX", "WITHSCORES")
+        both.same("ZINTER", len(SETS), *SETS)
+        for at, name in enumerate(SETS):
+            both.same("ZADD", name, ("0", "-0")[at % 2], "zero")
+        both.same("ZUNION", 2 * len(SETS), *SETS, *SETS, "AGGREGATE", "MAX")
+        both.same("SET", SETS[-3], "text")
+        both.same("ZUNION", len(SETS), *SETS, "AGGREGATE", "MIN")
+        both.same("ZDIFFSTORE", "target", len(SETS), *SETS)
+
+
 class _Execution:
     def __init__(self, locality: Locality) -> None:
         self.locality = locality

@@ -236,7 +236,7 @@ class Coordinator:
                 self._core.judge(letter, INTERNAL_ERROR, None)
             case _core.Command():
                 self._departures.end(letter)
-                self._core.arrived(letter)
+                self._blocking.serving.waits.arrived(letter)
                 self._core.reply(letter, INTERNAL_ERROR)
             case _core.Strayed():
                 self._known_scripts.answer(letter, INTERNAL_ERROR)
@@ -267,7 +267,7 @@ class Coordinator:
         finally:
             self._departures.end(command)
             if name in TYPES:
-                self._core.arrived(command)
+                self._blocking.serving.waits.arrived(command)
             await send(self._core, command, reply)
 
     async def _answer(self, command: _core.Command, name: str) -> Reply:

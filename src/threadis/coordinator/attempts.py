@@ -10,12 +10,13 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from threadis import _core, resp
-from threadis.coordinator import long, scarcity, streams
+from threadis.coordinator import long, looking, scarcity, streams
 from threadis.coordinator.alarms import Alarms, Place
 from threadis.coordinator.departures import LEFT, has_hung_up
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.links import Kind, LinkError, UnknownOutcomeError, Words, value
 from threadis.coordinator.locks import Lock
+from threadis.coordinator.offload import LARGE
 from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.waiters import STREAM, Request, Waiter
 
@@ -105,18 +106,39 @@ class Attempts:
         wish = waiter.request
         if waiter.turn.locked() or wish.target is not None or self._execution.tracking.is_on:
             return False
+        if len(wish.keys) >= LARGE:
+            return False
         if waiter.command.info.resp != protocol:
             return False
         if not self._runs_again:
             return True
         if self._verdicts.is_restricted(waiter.command):
             return False
-        return len(wish.keys) == 1 if wish.streams else not any(self._before(waiter, key, held))
+        if wish.streams:
+            return len(wish.keys) == 1
+        return not any(self._before(waiter, wish.keys[: wish.keys.index(key)], held))
 
-    def _before(self, waiter: Waiter, key: bytes, held: Held) -> Iterator[bytes]:
+    async def _all_before(self, waiter: Waiter, key: bytes, held: Held) -> list[bytes]:
         """Keys before this one that may be there by now; who runs again begins with them."""
-        wish = waiter.request
-        for one in dict.fromkeys(wish.keys[: wish.keys.index(key)]):
+        keys = waiter.request.keys
+        found: list[bytes] = []
+        before = keys[: keys.index(key)]
+        for start in range(0, len(before), LARGE):
+            if start:
+                await asyncio.sleep(0)
+            found += self._before(waiter, before[start : start + LARGE], held)
+        if len(found) < LARGE:
+            return found
+        # Their alarms are not armed yet.
+        owner = partial(self._execution.table.owner, waiter.db)
+
+        async def ask(index: int, commands: list[Words]) -> list[bytes]:
+            return await self.raw(index, commands, waiter.db, Kind())
+
+        return [one async for one in looking.present(found, owner, ask)]
+
+    def _before(self, waiter: Waiter, keys: Sequence[bytes], held: Held) -> Iterator[bytes]:
+        for one in dict.fromkeys(keys):
             place = (waiter.db, one)
             if place in held.places or not self._alarms(place).is_absent(place):
                 yield one
@@ -165,7 +187,7 @@ class Attempts:
         What was written together with this key may come before it; and a key before it that is of
         another type by now is an error. A key that has itself become of another type wakes nobody.
         """
-        wish, before = waiter.request, list(self._before(waiter, key, held))
+        wish, before = waiter.request, await self._all_before(waiter, key, held)
         if before and await self._known_type((waiter.db, key)) != wish.type:
             before = []
         for one in before:

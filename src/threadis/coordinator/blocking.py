@@ -21,10 +21,12 @@ from threadis.coordinator import looking, scarcity, streams
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.answer import Handler, Reply
 from threadis.coordinator.attempts import Held
+from threadis.coordinator.coming import Coming
 from threadis.coordinator.departures import LEFT, Departures
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, LinkError, Words, value
 from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.offload import LARGE, offload
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.serving import Serving
 from threadis.coordinator.table import Parsed
@@ -59,7 +61,7 @@ class Blocking:
         self.serving = Serving(execution, core, verdicts, served, runs_again=runs_again)
         self._waiters = self.serving.waiters
         self._gates: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
-        self._coming: dict[Place, set[asyncio.Future[None]]] = {}  # commands that look for now
+        self._coming = Coming()
 
     def count(self) -> int:
         """Return how many clients wait."""
@@ -79,25 +81,23 @@ class Blocking:
 
     async def run(self, command: _core.Command) -> bytes | None:
         """A command that may wait; None if it does. Who writes its keys later waits for that."""
-        parsed = self._table.parse(command.args)
-        places = [(command.info.db, access.key) for access in parsed.keys]
-        is_known = asyncio.get_running_loop().create_future()
-        for place in places:
-            self._coming.setdefault(place, set()).add(is_known)
-        try:
+        if len(command.args) < LARGE:
+            parsed, places = self._read(command)
+            with self._coming.few(places):
+                return await self._run(command, parsed)
+        with self._coming.many() as looked_at:
+            parsed, places = await offload(len(command.args), self._read, command)
+            looked_at.set_result(await offload(len(places), frozenset, places))
             return await self._run(command, parsed)
-        finally:
-            is_known.set_result(None)
-            for place in set(places):
-                self._coming[place].discard(is_known)
-                if not self._coming[place]:
-                    del self._coming[place]
+
+    def _read(self, command: _core.Command) -> tuple[Parsed, list[Place]]:
+        """Find the keys of a command."""
+        parsed = self._table.parse(command.args)
+        return parsed, [(command.info.db, access.key) for access in parsed.keys]
 
     async def all_known(self, places: Iterable[Place]) -> None:
         """Wait until blocking commands for these keys that came before are known."""
-        coming = [one for place in set(places) for one in self._coming.get(place, ())]
-        if coming:
-            await asyncio.wait(coming)
+        await self._coming.all_known(places)
 
     async def _run(self, command: _core.Command, parsed: Parsed) -> bytes | None:
         began = asyncio.get_running_loop().time()
@@ -116,13 +116,16 @@ class Blocking:
             return refusal
         # Ten thousand that come for one key at the same time: the first looks, the others join it.
         async with self._gates.setdefault((db, wish.keys[0]), asyncio.Lock()):
-            if wish.is_faultless and await self.serving.are_absent(
-                [(db, key) for key in wish.keys]
+            is_wide = len(wish.keys) >= LARGE  # no alarm is kept for so many for whom nobody waits
+            if (
+                wish.is_faultless
+                and not is_wide
+                and await self.serving.are_absent([(db, key) for key in wish.keys])
             ):
-                return self._wait(command, wish, began)
+                return await self._wait(command, wish, began)
             reply = await self._look(command, parsed, wish)
             if reply in resp.NULLS and wish.blocks:
-                return self._wait(command, wish, began)
+                return await self._wait(command, wish, began)
             return reply
 
     async def _look(self, command: _core.Command, parsed: Parsed, wish: Request) -> bytes:
@@ -137,7 +140,8 @@ class Blocking:
             if self._departures.is_gone(command):
                 return LEFT  # nothing is taken for it
             if token is None and wish.takes:
-                await self.serving.serve(names, held, wish.line)
+                waited = [name for name in names if name in self._waiters]
+                await self.serving.serve(waited, held, wish.line)
             return await self._try(parsed, wish, db, kind, held)
 
     async def write(self, command: _core.Command) -> bytes:
@@ -247,7 +251,7 @@ class Blocking:
         places += [(other, key) for other, key, _ in other_databases(parsed, db)]
         return places
 
-    def _wait(self, command: _core.Command, wish: Request, began: float) -> bytes | None:
+    async def _wait(self, command: _core.Command, wish: Request, began: float) -> bytes | None:
         if self._departures.has_left(command):
             return LEFT
         waiter = Waiter(command, wish)
@@ -256,7 +260,7 @@ class Blocking:
             waiter.timer = loop.call_at(
                 began + wish.timeout, self.serving.give_up, waiter, waiter.nothing
             )
-        self.serving.add(waiter)
+        await self.serving.add(waiter)
         return None
 
     async def _try(self, parsed: Parsed, wish: Request, db: int, kind: Kind, held: Held) -> bytes:

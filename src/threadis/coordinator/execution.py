@@ -7,8 +7,7 @@ the keys are borrowed by one instance.
 import contextlib
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from threadis.coordinator import many_sets, plans, scarcity
@@ -84,24 +83,29 @@ class Execution:
                     if plan:
                         return await plan(plans.Job(self, parsed, db, kind, lock))
                     if many_sets.takes(parsed):
-                        with contextlib.suppress(many_sets.ScarceError):
+                        with contextlib.suppress(many_sets.ElseError):
                             return await many_sets.run(self, parsed, db, kind, lock)
                     piece = Piece(replace(parsed, keys=keys), db)
                     return (await self.borrow([piece], db, kind, lock))[0]
             except RefusedError as error:
                 return error.reply
 
-    def hold(
-        self, names: list[Key], within: int | None = None
-    ) -> AbstractAsyncContextManager[Lock]:
+    @contextlib.asynccontextmanager
+    async def hold(self, names: list[Key], within: int | None = None) -> AsyncIterator[Lock]:
         """Lock keys, with nothing in flight to their instances."""
+        keys, instances = await offload(len(names), self._to_lock, names)
+        async with self.locks.hold(keys, instances, within) as lock:
+            yield lock
+
+    def _to_lock(self, names: list[Key]) -> tuple[list[Key], set[int]]:
+        """What to lock for these, and on which instances they are."""
         by_db: dict[int, list[bytes]] = defaultdict(list)
         for db, key, _ in names:
             by_db[db].append(key)
         instances = {
             index for db, keys in by_db.items() for index in self.table.owners_by_name(db, keys)
         }
-        return self.locks.hold([*names, *self.locality.locks(names)], instances, within)
+        return [*names, *self.locality.locks(names)], instances
 
     async def borrow(self, pieces: Sequence[Piece], db: int, kind: Kind, lock: Lock) -> list[bytes]:
         """Run commands on borrowed keys, as one, and write back what has changed; their replies.

@@ -93,7 +93,7 @@ class Feeding:
             named = ((db, key) for key in keys)
             found.update(dict.fromkeys(place for place in named if place in waiters))
             for group in groups:
-                begun = waiters.beginning(db, group.prefix)
+                begun = self._serving.beginning(db, group.prefix)
                 found.update(dict.fromkeys(place for place in begun if place[1] in group))
         return list(found)
 

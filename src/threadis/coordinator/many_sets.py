@@ -1,13 +1,17 @@
-"""SUNION, SINTER, SDIFF and their kin of very many sets: each instance puts its own together.
+"""SUNION, ZUNION and their kin of very many sets: each instance puts its own together.
 
 Copies of 100,000 sets would hold the instance that borrows them up for long, and us. But a union of
 all is the union of what each instance has, and so on::
 
     each owner:  SUNION of its keys, or SINTER, or SDIFF where the first key is  (under locks)
     one server:  MULTI, SADD of each result, the command on these, DEL, EXEC
+
+Of sorted sets only if the scores do not depend on the order: the least, the greatest, those of the
+first key. Sums do.
 """
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +31,8 @@ from threadis.coordinator.table import Parsed
 if TYPE_CHECKING:
     from threadis.coordinator.execution import Execution
 
-# What the instance of the first key, and the others, are asked of their own keys.
+# What the instance of the first key, and the others, are asked of their own keys; of sorted sets
+# with their scores, where they count.
 PARTS: Final = {
     "sunion": (b"SUNION", b"SUNION"),
     "sunionstore": (b"SUNION", b"SUNION"),
@@ -35,11 +40,18 @@ PARTS: Final = {
     "sinterstore": (b"SINTER", b"SINTER"),
     "sdiff": (b"SDIFF", b"SUNION"),
     "sdiffstore": (b"SDIFF", b"SUNION"),
+    "zunion": (b"ZUNION", b"ZUNION"),
+    "zunionstore": (b"ZUNION", b"ZUNION"),
+    "zinter": (b"ZINTER", b"ZINTER"),
+    "zinterstore": (b"ZINTER", b"ZINTER"),
+    "zdiff": (b"ZDIFF", b"ZUNION"),
+    "zdiffstore": (b"ZDIFF", b"ZUNION"),
 }
+SCORES: Final = b"WITHSCORES"
 
 
-class ScarceError(RefusedError):
-    """There is no memory for what was to be put together; nothing was done."""
+class ElseError(RefusedError):
+    """It has to be done in another way: there is no memory for this one, say. Nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +65,85 @@ class Members(Copy):
         return [b"SADD", key, *self.members, *options]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored(Copy):
+    """A sorted set, lent as its members, each with its score."""
+
+    members: Sequence[bytes] = ()
+
+    def restore(self, key: bytes, *options: bytes) -> Words:
+        """Build the command that makes the key this sorted set."""
+        return [
+            b"ZADD",
+            key,
+            *itertools.chain(*zip(self.members[1::2], self.members[::2], strict=True)),
+            *options,
+        ]
+
+
+class Parts:
+    """How the parts of a command are asked for, and what is done with them."""
+
+    def __init__(self, parsed: Parsed) -> None:
+        name = parsed.row.name
+        self.is_sorted, self.is_difference = name.startswith("z"), "diff" in name
+        self._first, self._others = PARTS[name]
+        self._name = parsed.args[0]
+        count = sum(not access.writes for access in parsed.keys)
+        words = parsed.args[1 + len(parsed.keys) + self.is_sorted :]
+        self.is_known = not self.is_sorted or (
+            len(parsed.keys) - count == name.endswith("store") and self._knows(words, name)
+        )
+        self._options, self._words = [word for word in words if word.upper() != SCORES], words
+
+    def _knows(self, words: Words, name: str) -> bool:
+        """Whether no score depends on the order in which keys are looked at."""
+        options = [word.upper() for word in words]
+        if options[-1:] == [SCORES] and not name.endswith("store"):
+            options.pop()
+        if self.is_difference:
+            return not options
+        return options in ([b"AGGREGATE", b"MIN"], [b"AGGREGATE", b"MAX"])
+
+    def question(self, keys: Sequence[bytes], *, is_first: bool) -> Words:
+        """Ask an instance for its part."""
+        name = self._first if is_first else self._others
+        if not self.is_sorted:
+            return [name, *keys]
+        if self.is_difference:
+            return [name, b"%d" % len(keys), *keys, *([SCORES] if is_first else ())]
+        return [name, b"%d" % len(keys), *keys, *self._options, SCORES]
+
+    def copy(self, members: Sequence[bytes], *, is_first: bool) -> Copy:
+        """Lend what an instance has answered."""
+        if self.is_sorted and (is_first or not self.is_difference):
+            return Scored(b"", NO_EXPIRY, members=members)
+        return Members(b"", NO_EXPIRY, members=members)
+
+    def command(self, target: Sequence[bytes], names: Sequence[bytes]) -> Words:
+        """Build the command on what was lent."""
+        if not self.is_sorted:
+            return [self._name, *target, *names]
+        return [self._name, *target, b"%d" % len(names), *names, *self._words]
+
+
 def takes(parsed: Parsed) -> bool:
     """Whether a command is one of these; not if somebody listens to its events."""
-    return parsed.row.name in PARTS and len(parsed.keys) >= LARGE and not telling.get()
+    if parsed.row.name not in PARTS or len(parsed.keys) < LARGE or telling.get():
+        return False
+    return Parts(parsed).is_known
 
 
 async def run(execution: "Execution", parsed: Parsed, db: int, kind: Kind, lock: Lock) -> bytes:
-    """Run it; RefusedError if a server would not, ScarceError if it has no memory."""
+    """Run it; RefusedError if a server would not, ElseError if in this way it cannot."""
     sources = [access.key for access in parsed.keys if not access.writes]
     target = next((access for access in parsed.keys if access.writes), None)
-    first, others = PARTS[parsed.row.name]
+    parts = Parts(parsed)
     by_owner: dict[int, list[bytes]] = defaultdict(list)
     for key, owner in zip(sources, execution.table.owners_by_name(db, sources), strict=True):
         by_owner[owner].append(key)
     asked = (
-        execution.links.raw(index, [[others if at else first, *keys]], db=db)
+        execution.links.raw(index, [parts.question(keys, is_first=not at)], db=db)
         for at, (index, keys) in enumerate(by_owner.items())
     )
     replies = [reply for (reply,) in await asyncio.gather(*asked)]
@@ -76,16 +152,17 @@ async def run(execution: "Execution", parsed: Parsed, db: int, kind: Kind, lock:
     if target and target.key in names:
         names.remove(target.key)  # its value there is another one
     copies: dict[bytes, Copy] = {}
-    for name, reply in zip(names, replies, strict=False):
+    for at, (name, reply) in enumerate(zip(names, replies, strict=False)):
         members = await long.value(reply)
         if isinstance(members, hiredis.ReplyError):
             raise RefusedError(reply)
         if members:
-            copies[name] = Members(b"", NO_EXPIRY, members=members)
-    words = [parsed.args[0], *names[: len(replies)]]
+            copies[name] = parts.copy(members, is_first=not at)
+        if parts.is_sorted and b"-0" in members:
+            raise ElseError(reply)  # which of two nothings is left depends on the order
+    words = parts.command([target.key] if target else [], names[: len(replies)])
     written: list[bytes] = []
     if target:
-        words.insert(1, target.key)
         written.append(target.key)
         copies |= await execution.borrowing.fetch([target], db)
     home = execution.home(db, [access.key for access in parsed.keys])
@@ -94,7 +171,7 @@ async def run(execution: "Execution", parsed: Parsed, db: int, kind: Kind, lock:
             outcome = await execution.borrowing.evaluate_on(link, [words], copies, written)
         except RefusedError as error:
             if error.reply.startswith(scarcity.NO_MEMORY):
-                raise ScarceError(error.reply) from error
+                raise ElseError(error.reply) from error
             raise
     await execution.write_back(outcome, lock, db, needs_memory=parsed.row.needs_memory)
     return outcome.replies[0]

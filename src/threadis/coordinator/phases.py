@@ -105,7 +105,7 @@ class Phases:
         batches = {}
         for index in links:
             part = list(parts[index])
-            payload = await offload(len(part), replace(record, commands=part).encode)
+            payload = await offload(sum(map(len, part)), replace(record, commands=part).encode)
             key = ours.PREPARED + name
             last = self.last(name, record.db)
             block = scripts.block(index, part, [*last[:1], self._without_effect(name), *last[1:]])

@@ -19,9 +19,10 @@ from threadis.coordinator.attempts import Attempts, Held
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.links import LinkError
 from threadis.coordinator.locks import Lock, proviso
+from threadis.coordinator.offload import offload
 from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.verdicts import Verdicts
-from threadis.coordinator.waiters import GROUP, LIST, STREAM, ZSET, Waiter, Waiters
+from threadis.coordinator.waiters import AT_ONCE, GROUP, LIST, STREAM, ZSET, Waiter, Waiters
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Serving:
         runs_again: bool,
     ) -> None:
         self._execution = execution
-        self._core = core
+        self._core, self.waits = core, _core.Waits(core)
         self._links = execution.links
         self.waiters = Waiters()
         self._alarms = [
@@ -82,12 +83,24 @@ class Serving:
         """Return how many alarms are armed."""
         return sum(alarms.count() for alarms in self._alarms)
 
-    def add(self, waiter: Waiter) -> None:
-        """Let a client wait."""
-        for db, key in self.waiters.add(waiter):
-            self._core.wait_for(db, key)
+    async def add(self, waiter: Waiter) -> None:
+        """Let a client wait; for very many keys in steps, and nothing is tried before the last."""
+        keys = waiter.request.keys
+        self.waiters.add(waiter)
+        async with waiter.turn:
+            for start in range(0, len(keys), AT_ONCE):
+                if start:
+                    await asyncio.sleep(0)
+                if waiter.verdict is None:
+                    self._stand(waiter, keys[start : start + AT_ONCE])
+        if waiter.verdict is not None:  # once its command is known to wait
+            asyncio.get_running_loop().call_soon(self.give_up, waiter, waiter.verdict)
+
+    def _stand(self, waiter: Waiter, keys: Collection[bytes]) -> None:
+        for db, key in self.waiters.stand(waiter, keys):
+            self.waits.add(db, key)
         unarmed: dict[Alarms, list[Place]] = defaultdict(list)
-        for place in waiter.places:
+        for place in waiter.places[-len(keys) :]:
             alarms = self.alarms(place)
             if alarms.is_armed(place[1]):
                 alarms.want(place[1])
@@ -135,12 +148,23 @@ class Serving:
         waiter.is_over = True
         if waiter.timer:
             waiter.timer.cancel()
-        for db, key in self.waiters.remove(waiter):
-            self._core.unwait(db, key)
+        self.waiters.remove(waiter)
+        self._take_out(waiter)
+        self._core.reply(waiter.command, reply)
+        if waiter.places:
+            self._spawn(self._take_out_all(waiter), "a client that waits no more")
+
+    async def _take_out_all(self, waiter: Waiter) -> None:
+        while waiter.places:
+            await asyncio.sleep(0)
+            self._take_out(waiter)
+
+    def _take_out(self, waiter: Waiter) -> None:
+        for db, key in self.waiters.take_out(waiter):
+            self.waits.remove(db, key)
             alarms = self.alarms((db, key))
             if all(self.alarms(other) is not alarms for other in self.waiters.of_key(key)):
                 alarms.forget(key)
-        self._core.reply(waiter.command, reply)
 
     def _went_off(self, places: Collection[Place]) -> None:
         """Alarms were armed again; what is not there concerns only those who need it to be."""
@@ -197,10 +221,15 @@ class Serving:
         finally:
             del self._again[place]
 
+    def beginning(self, db: int, prefix: bytes) -> list[Place]:
+        """The keys that begin so for which someone waits."""
+        named = ((db, key) for key in self.waits.beginning(db, prefix))
+        return [place for place in named if place in self.waiters]
+
     def closure(self, places: Iterable[Place]) -> set[Place]:
         """These places, and where waiting moves would carry what appears there."""
         found = set(places)
-        if not self.waiters:
+        if not self.waiters.count_moves():
             return found  # there may be very many
         todo = list(found)
         while todo:
@@ -222,15 +251,20 @@ class Serving:
     @contextlib.asynccontextmanager
     async def hold(self, places: list[Place], within: int | None = None) -> AsyncIterator[Held]:
         """Lock places and what hangs on them; if these are on one instance, only as who serves."""
-        closure = self.closure(places)
-        manager: contextlib.AbstractAsyncContextManager[Lock]
+        if self.waiters.count_moves():
+            closure = self.closure(places)
+        else:
+            closure = await offload(len(places), set, places)
+        async with await offload(len(closure), self._locking, closure, within) as lock:
+            yield Held(lock, closure)
+
+    def _locking(
+        self, closure: set[Place], within: int | None
+    ) -> contextlib.AbstractAsyncContextManager[Lock]:
         if self._are_together(closure):
             alone = [(db, SERVED + key) for db, key in closure]
-            manager = self._execution.locks.stand_in_line(closure, within, alone=alone)
-        else:
-            manager = self._execution.hold([(db, key, True) for db, key in closure], within)
-        async with manager as lock:
-            yield Held(lock, closure)
+            return self._execution.locks.stand_in_line(closure, within, alone=alone)
+        return self._execution.hold([(db, key, True) for db, key in closure], within)
 
     def _are_together(self, places: Iterable[Place]) -> bool:
         """Whether places are on one instance."""

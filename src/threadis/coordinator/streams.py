@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from threadis import _core, resp
 from threadis.coordinator import looking
 from threadis.coordinator.links import Words, value
+from threadis.coordinator.offload import offload
 
 if TYPE_CHECKING:
     from threadis.coordinator.plans import Job
@@ -79,7 +80,7 @@ async def read_streams(job: "Job") -> bytes:
     read = parse(job.args)
     if read is None:
         return await job.refusal()
-    groups = _by_owner(job, read)
+    groups = await offload(len(read.keys), _by_owner, job, read)
     replies = {}
     for index, (keys, ids) in groups.items():
         replies[index] = (await job.raw(keys[0], [read.words(keys, ids)]))[0]
@@ -117,7 +118,7 @@ async def read_groups(job: "Job") -> bytes:
                 at = read.keys.index(key)
                 job.execution.own_reads.of(job.owner(key)).hits -= at
                 return reply
-    parts = _by_owner(job, read)
+    parts = await offload(len(read.keys), _by_owner, job, read)
     commands = [(keys[0], read.words(keys, ids)) for keys, ids in parts.values()]
     replies = await job.write(commands)
     refused = next((reply for reply in replies if reply.startswith(b"-")), None)
@@ -133,8 +134,9 @@ def _field(info: object, name: bytes) -> object:
 
 def _by_owner(job: "Job", read: StreamRead) -> dict[int, tuple[list[bytes], list[bytes]]]:
     groups: dict[int, tuple[list[bytes], list[bytes]]] = defaultdict(lambda: ([], []))
-    for key, entry in zip(read.keys, read.ids, strict=True):
-        keys, ids = groups[job.owner(key)]
+    owners = job.execution.table.owners_by_name(job.db, read.keys)
+    for key, entry, owner in zip(read.keys, read.ids, owners, strict=True):
+        keys, ids = groups[owner]
         keys.append(key)
         ids.append(entry)
     return dict(groups)
@@ -164,9 +166,10 @@ def _answered(read: StreamRead, found: dict[bytes, list[bytes]]) -> list[int]:
     """Which of the streams have entries: of one that is named several times, the lowest ids."""
     named: dict[bytes, list[int]] = defaultdict(list)
     for at, key in enumerate(read.keys):
-        named[key].append(at)
+        if key in found:
+            named[key].append(at)
     lowest = [
-        sorted(places, key=lambda at: _rank(read, at))[: len(found.get(key, ()))]
+        sorted(places, key=lambda at: _rank(read, at))[: len(found[key])]
         for key, places in named.items()
     ]
     return sorted(at for places in lowest for at in places)

@@ -1,11 +1,10 @@
 """Clients that wait for keys: one queue a key, longest waiting first."""
 
 import asyncio
-import bisect
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, KeysView, Sequence
+from collections.abc import Collection, KeysView, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,6 +35,7 @@ POPS: Final = ("blpop", "brpop", "bzpopmin", "bzpopmax")
 PLAIN: Final = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")  # a number of seconds that all understand
 ENDS: Final = frozenset((b"LEFT", b"RIGHT"))
 COUNTED: Final = ("blmpop", "bzmpop")
+AT_ONCE: Final = 1000  # keys with which something is done in one step: some milliseconds
 LEAST: Final = 0.001  # seconds for which servers let somebody wait at least
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
@@ -168,15 +168,19 @@ class Waiter:
 
 
 class Waiters:
-    """All clients that wait. Everything here costs the same, however many these are."""
+    """All clients that wait. Everything here costs the same, however many these are.
+
+    Who waits for very many keys stands in their lines, and is taken out of them, in steps.
+    """
 
     def __init__(self) -> None:
         self._queues: dict[Place, dict[bytes, OrderedDict[Waiter, None]]] = {}  # by line
         self._databases: dict[bytes, set[int]] = {}  # of each key, where someone waits for it
-        self._sorted: list[Place] = []
         self._groups: dict[Place, int] = {}  # lines of consumers of groups
         self._by_client: dict[ClientKey, Waiter] = {}
         self._by_id: dict[int, Waiter] = {}
+        self._moves = 0
+        self._leaving: dict[Waiter, None] = {}  # still in some lines, though nobody sees them there
 
     def __contains__(self, place: Place) -> bool:
         return place in self._queues
@@ -184,31 +188,49 @@ class Waiters:
     def __len__(self) -> int:
         return len(self._by_client)
 
-    def add(self, waiter: Waiter) -> list[Place]:
-        """Put a client at the end of its queues; those that are new."""
-        waiter.places = [(waiter.db, key) for key in dict.fromkeys(waiter.request.keys)]
-        new = [place for place in waiter.places if place not in self._queues]
-        for place in new:
-            bisect.insort(self._sorted, place)
-        name = waiter.request.line
-        for place in waiter.places:
-            lines = self._queues.setdefault(place, {})
-            if name not in lines and waiter.request.needs_key:
-                self._groups[place] = self._groups.get(place, 0) + 1
-            lines.setdefault(name, OrderedDict())[waiter] = None
-            self._databases.setdefault(place[1], set()).add(place[0])
+    def add(self, waiter: Waiter) -> None:
+        """Take note of a client that waits; it stands nowhere yet."""
         self._by_client[client_key(waiter.command)] = waiter
         self._by_id[waiter.command.info.id] = waiter
+        self._moves += waiter.request.target is not None
+
+    def stand(self, waiter: Waiter, keys: Collection[bytes]) -> list[Place]:
+        """Put a client at the end of the queues of some of its keys; those that are new."""
+        name, new = waiter.request.line, []
+        for key in keys:
+            place = (waiter.db, key)
+            lines = self._queues.get(place)
+            if lines is None:
+                lines = self._queues[place] = {}
+                new.append(place)
+            if name not in lines:
+                lines[name] = OrderedDict()
+                if waiter.request.needs_key:
+                    self._groups[place] = self._groups.get(place, 0) + 1
+            elif waiter in lines[name]:
+                continue  # a key that it names several times
+            lines[name][waiter] = None
+            waiter.places.append(place)
+            self._databases.setdefault(key, set()).add(waiter.db)
         return new
 
-    def remove(self, waiter: Waiter) -> list[Place]:
-        """Take a client out; the queues that have ended."""
+    def remove(self, waiter: Waiter) -> None:
+        """Take note that a client waits no more; ``take_out`` says which queues that ends."""
         del self._by_client[client_key(waiter.command)]
         del self._by_id[waiter.command.info.id]
+        self._moves -= waiter.request.target is not None
+        self._leaving[waiter] = None
+
+    def take_out(self, waiter: Waiter) -> list[Place]:
+        """Take who is removed out of some of its queues, until it has no places any more; those
+        that have ended.
+        """
         ended, name = [], waiter.request.line
-        for place in waiter.places:
-            lines = self._queues[place]
-            del lines[name][waiter]
+        for place in waiter.places[-AT_ONCE:]:
+            lines = self._queues.get(place, {})
+            if name not in lines:
+                continue  # others have left it, too
+            lines[name].pop(waiter, None)
             if not lines[name]:
                 del lines[name]
                 if waiter.request.needs_key:
@@ -218,11 +240,13 @@ class Waiters:
             if not lines:
                 self._end(place)
                 ended.append(place)
+        del waiter.places[-AT_ONCE:]
+        if not waiter.places:
+            del self._leaving[waiter]
         return ended
 
     def _end(self, place: Place) -> None:
         del self._queues[place]
-        del self._sorted[bisect.bisect_left(self._sorted, place)]
         db, key = place
         self._databases[key].discard(db)
         if not self._databases[key]:
@@ -234,11 +258,16 @@ class Waiters:
 
     def line(self, place: Place, name: bytes) -> Collection[Waiter]:
         """Who stands in a line, longest first."""
-        return self._queues.get(place, {}).get(name, ())
+        line = self._queues.get(place, {}).get(name)
+        if line is None:
+            return ()
+        for waiter in self._leaving:
+            line.pop(waiter, None)
+        return line
 
     def at(self, place: Place) -> list[Waiter]:
         """Everybody who waits for a key."""
-        return [waiter for line in self._queues.get(place, {}).values() for waiter in line]
+        return [waiter for name in self.lines(place) for waiter in self.line(place, name)]
 
     def first(self, place: Place, name: bytes) -> Waiter | None:
         """Who has stood in a line for longest."""
@@ -252,17 +281,13 @@ class Waiters:
         """Everything for which someone waits."""
         return list(self._queues)
 
-    def beginning(self, db: int, prefix: bytes) -> Iterator[Place]:
-        """Those that begin so in a database."""
-        for at in range(bisect.bisect_left(self._sorted, (db, prefix)), len(self._sorted)):
-            place = self._sorted[at]
-            if place[0] != db or not place[1].startswith(prefix):
-                return
-            yield place
-
     def count_places(self) -> int:
         """Return for how many keys someone waits."""
         return len(self._queues)
+
+    def count_moves(self) -> int:
+        """Return how many of them would carry something on."""
+        return self._moves
 
     def with_groups(self) -> Collection[Place]:
         """Keys for which consumers of groups wait."""
