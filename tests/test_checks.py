@@ -45,6 +45,9 @@ WRONG = [
     ("--dir file", "file is not a directory; choose another --dir"),
     ("--dir tools", "tools holds bin but no data of threadis"),
     ("--aclfile nosuch.acl", "nosuch.acl is not there"),
+    ("--set nosuch=1", "it does not take 'nosuch 1'"),
+    ("--set hz=20 --set loglevel=nonsense", "it does not take 'loglevel nonsense'"),
+    ("--set loadmodule=/nope.so", "/nope.so is not there; check --set loadmodule"),
 ]
 
 

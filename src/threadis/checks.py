@@ -13,6 +13,7 @@ from threadis import (
     layout,
     listeners,
     machine,
+    passed_through,
     placement,
     plan,
     server,
@@ -26,6 +27,7 @@ def parts(config: Config) -> tuple[server.Server, plan.Plan]:
     chosen = server.find(config.server)
     added = allocator.environment(config.allocator, chosen)
     chosen = dataclasses.replace(chosen, environment=added)
+    passed_through.check(chosen, config.set)
     planned = make_plan(config)
     placement.check_pins(config.pin_database, config.databases, len(planned.instance_cpus))
     return chosen, planned

@@ -45,14 +45,7 @@ class ServerLog:
 
     def refused_directive(self) -> str:
         """If the server ended because of its configuration: which directive, and why."""
-        text = self.new()
-        if module := MODULE.search(text):
-            return f"{module['why'].strip()}; check --set loadmodule"
-        found = DIRECTIVE.search(text)
-        if not found:
-            return ""
-        shown = found["name"] if found["name"] in SECRET else found["line"]
-        return f"it does not take {shown!r}: {found['why'].strip()}; check --set"
+        return refused_directive(self.new())
 
     def fault(self, files: list[Path]) -> str:
         """If the server ended because it could not read its data: a file, and what is wrong.
@@ -84,3 +77,14 @@ class ServerLog:
                 return file.read().decode("utf-8", "replace")
         except OSError:
             return ""
+
+
+def refused_directive(text: str) -> str:
+    """If this is said by a server that ended because of a directive: which one, and why."""
+    if module := MODULE.search(text):
+        return f"{module['why'].strip()}; check --set loadmodule"
+    found = DIRECTIVE.search(text)
+    if not found:
+        return ""
+    shown = found["name"] if found["name"] in SECRET else found["line"]
+    return f"it does not take {shown!r}: {found['why'].strip()}; check --set"
