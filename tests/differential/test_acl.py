@@ -173,6 +173,26 @@ def test_what_is_shown(users: Both, pair: Pair, protocol: int) -> None:
         assert both.ours.ask("ACL", "SETUSER", "threadis-x", "on").text.startswith(b"ERR threadis")
 
 
+def test_a_dry_run_is_judged_in_the_database_of_who_asks(
+    users: Both, pair: Pair, protocol: int
+) -> None:
+    """Where rules are for databases; elsewhere they are refused."""
+    asked = (
+        "GET a", "MGET a b", "EVAL 'return 1' 0", "FLUSHDB", "PING", "SELECT 1", "SELECT 16",
+        "COPY a b DB 1", "COPY a b DB 16", "MOVE a 1", "MOVE a 17", "SWAPDB 0 1", "SWAPDB 1 17",
+    )  # fmt: skip
+    queued = ("ACL DRYRUN carol GET a", "SELECT 2", "ACL DRYRUN carol GET a", "SET a 1")
+    with pair.both(protocol) as both:
+        for rules in ("db=1", "db=0,2", "alldbs", "resetdbs", "db=0 (+get ~a db=3)"):
+            both.same_line(f"ACL SETUSER carol reset on nopass ~* +@all {rules}")
+            for db in range(4):
+                both.same("SELECT", db)
+                for line in asked:
+                    both.same_line(f"ACL DRYRUN carol {line}")
+                for line in ("MULTI", *queued, f"SELECT {db}", "ACL DRYRUN carol GET a", "EXEC"):
+                    both.same_line(line)
+
+
 def test_log(users: Both, pair: Pair) -> None:
     with pair.both() as both:
         for words in (

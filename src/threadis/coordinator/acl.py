@@ -10,6 +10,7 @@ from typing import Any
 from threadis import _core, ours, resp
 from threadis.commands import SCRIPTS
 from threadis.coordinator import client_fields
+from threadis.coordinator.databases import confined
 from threadis.coordinator.links import Kind, Links, value
 from threadis.coordinator.users import Denial, Users
 
@@ -99,7 +100,11 @@ class Acl:
         if ours.is_ours(command.args[2]):
             name = command.args[2].decode(errors="replace")
             return resp.error(f"ERR User '{name}' not found")
-        return await self._ask(command)
+        # In the database of whoever asks: rights may be those of some databases only.
+        info = command.info
+        asked = [*command.args[:3], *confined(command.args[3:], self._databases)]
+        index, kind = self._links.any_ready(), Kind(info.resp)
+        return (await self._links.raw(index, [asked], db=info.db, kind=kind))[0]
 
     async def _who_am_i(self, command: _core.Command) -> bytes:
         return resp.bulk(command.info.user)
