@@ -99,6 +99,43 @@ def test_the_instance_that_decides_hangs(running: Threadis, *, restarted: bool) 
     until(lambda: locks(running) == 0, "nothing is locked")
 
 
+def test_what_fails_in_doubt_watches_nothing_any_more(running: Threadis) -> None:
+    """EXEC ends WATCH whatever it is told, and a WATCH that fails has not begun."""
+    assert ask(running, "MSET", A, "old", B, "old", C, "1") == b"+OK\r\n"
+    one_key = [("INCR", C)]
+    by_the_coordinator = [*one_key, ("SELECT", "0")]
+    address = ("127.0.0.1", running.port)
+    with Raw(address) as writer, stopped(running.instance_pids()[0]):
+        writer.send(command("MSET", A, "new", B, "new"))
+        until(lambda: is_in_doubt(running), "the key is in doubt")
+        for later in (one_key, by_the_coordinator):
+            for words in (("GET", B), ("MGET", B, C)):
+                with Raw(address) as client:
+                    assert client.ask("WATCH", C) == b"+OK\r\n"
+                    ask(running, "INCR", C)
+                    assert executed(client, words).endswith(IN_DOUBT % 0)
+                    assert executed(client, *later).startswith(b"*%d" % len(later)), (words, later)
+                    assert client.ask("WATCH", C) == b"+OK\r\n"
+                    ask(running, "INCR", C)
+                    assert executed(client, *later) == b"*-1\r\n"
+            with Raw(address) as client:
+                assert client.ask("WATCH", C, A).startswith(b"-TRYAGAIN ")
+                ask(running, "INCR", C)
+                assert executed(client, *later).startswith(b"*%d" % len(later)), later
+        with Raw(address) as client:
+            assert client.ask("WATCH", C) == b"+OK\r\n"
+            assert client.ask("WATCH", A).startswith(b"-TRYAGAIN ")
+            ask(running, "INCR", C)
+            assert executed(client, *one_key) == b"*-1\r\n"
+    until(lambda: locks(running) == 0, "nothing is locked")
+
+
+def executed(client: Raw, *queued: tuple[str, ...]) -> bytes:
+    """What EXEC is told of these."""
+    client.send(b"".join(command(*words) for words in (("MULTI",), *queued, ("EXEC",))))
+    return [client.reply() for _ in range(len(queued) + 2)][-1]
+
+
 def test_one_that_has_promised_hangs(running: Threadis) -> None:
     """Only its own keys are in doubt: what the others have done is seen at once."""
     numbers = [str(number) for number in range(LONG)]

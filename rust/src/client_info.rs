@@ -92,7 +92,7 @@ pub struct Session {
     /// The row of that EXEC.
     pub exec_row: usize,
     /// What EXEC is told, once the coordinator has ended the watch.
-    pub exec_refusal: Option<Box<str>>,
+    pub exec_refusal: Option<Box<[u8]>>,
     /// MULTI or WATCH was used: newer servers show that nothing is queued only from then on.
     pub has_queue: bool,
     /// CLIENT CAPA REDIRECT.

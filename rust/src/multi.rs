@@ -176,14 +176,7 @@ impl Worker {
     pub(crate) fn exec_refused(&mut self, place: usize, args: Args, why: &str) -> Taken {
         let text = format!("EXECABORT Transaction discarded because of: {why}");
         if self.clients[place].is_watching {
-            // The coordinator ends the watch first, with MULTI or without.
-            self.clients[place].multi.get_or_insert_with(Box::default);
-            self.spoil_multi(place);
-            let taken = self.exec(place, args);
-            if taken == Taken::Yes {
-                self.clients[place].session.exec_refusal = Some(text.into());
-            }
-            return taken;
+            return self.end_watch_first(place, args, text.as_bytes());
         }
         self.tally.rejected(self.clients[place].last_command);
         self.clients[place].multi = None;
@@ -191,15 +184,27 @@ impl Worker {
         Taken::Yes
     }
 
+    /// The coordinator ends the watch before its client is told why EXEC was refused, with MULTI or
+    /// without.
+    pub(crate) fn end_watch_first(&mut self, place: usize, args: Args, text: &[u8]) -> Taken {
+        self.clients[place].multi.get_or_insert_with(Box::default);
+        self.spoil_multi(place);
+        let taken = self.exec(place, args);
+        if taken == Taken::Yes {
+            self.clients[place].session.exec_refusal = Some(text.into());
+        }
+        taken
+    }
+
     /// The coordinator has ended the watch of such an EXEC: its client is told why it was refused.
-    pub(crate) fn refuse_exec(&mut self, place: usize, text: &str, reply: &mut Vec<u8>) {
+    pub(crate) fn refuse_exec(&mut self, place: usize, text: &[u8], reply: &mut Vec<u8>) {
         let client = &mut self.clients[place];
         client.session.queued_rows.clear();
         client.session.not_run += 1;
         self.tally.rejected(client.session.exec_row);
-        self.tally.note_error(text.as_bytes());
+        self.tally.note_error(text);
         reply.clear();
-        push_error(reply, text.as_bytes());
+        push_error(reply, text);
     }
 
     /// EXEC.
@@ -210,7 +215,10 @@ impl Worker {
         };
         let of_key =
             |(db, key, writes): &(u32, Vec<u8>, bool)| self.doubt_of_key(*db, key, *writes);
-        if let Some(instance) = multi.keys.iter().find_map(of_key).filter(|_| !multi.is_spoilt) {
+        // Of one that watches the coordinator says so, and ends the watch.
+        let is_judged_here = !multi.is_spoilt && !self.clients[place].is_watching;
+        let doubt = is_judged_here.then(|| multi.keys.iter().find_map(of_key)).flatten();
+        if let Some(instance) = doubt {
             self.refuse(place, &instance::in_doubt(instance));
             return Taken::Yes;
         }

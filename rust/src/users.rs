@@ -162,6 +162,14 @@ impl Worker {
             return None;
         }
         match client.session.verdict.take() {
+            Some(Verdict::Refused(reply)) if row.is_exec() && client.is_watching => {
+                let text = reply.strip_prefix(b"-").unwrap_or(&reply).trim_ascii_end();
+                let taken = self.end_watch_first(place, args, text);
+                if taken == Taken::NotYet {
+                    self.clients[place].session.verdict = Some(Verdict::Refused(reply));
+                }
+                return Some(taken);
+            }
             Some(Verdict::Refused(reply)) => {
                 self.tally.called(client.last_command);
                 self.tally.failed(client.last_command, &reply);

@@ -187,3 +187,17 @@ def test_the_empty_key_in_scripts(pair: Pair, admin: Both, rules: str) -> None:
                 both.same(*call)
                 both.same("EXEC")
         admin.same("MGET", "", A, B)
+
+
+def test_exec_that_is_denied_ends_the_watch(admin: Both, pair: Pair, protocol: int) -> None:
+    for queued in (["GET", A], ["MSET", A, "1", B, "2"], []):
+        with pair.both(protocol) as both:
+            become_bob(admin, both, ALL)
+            both.same("WATCH", A, B)
+            admin.same("SET", A, 5)
+            for right in ("-exec", "+exec"):
+                admin.same_line(f"ACL SETUSER bob {right}")
+                both.same("MULTI")
+                if queued:
+                    both.same(*queued)
+                both.same("EXEC")

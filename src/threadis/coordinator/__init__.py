@@ -268,6 +268,8 @@ class Coordinator:
             self._departures.end(command)
             if name in TYPES:
                 self._blocking.serving.waits.arrived(command)
+            if name == "exec" and isinstance(reply, bytes):
+                reply = await self._transactions.refused(command, reply)
             await send(self._core, command, reply)
 
     async def _answer(self, command: _core.Command, name: str) -> Reply:

@@ -21,7 +21,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
-from threadis.coordinator import long
+from threadis.coordinator import exec_replies, long
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
@@ -39,7 +39,6 @@ from threadis.coordinator.watches import Watch
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
 CHANGED = resp.error("TRYAGAIN the rights of this client have changed; nothing was written")
-ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 
 
 class Transactions:
@@ -86,19 +85,22 @@ class Transactions:
             return await self._watch(command, _client(command))
 
     async def _watch(self, command: _core.Command, client: ClientKey) -> Answer:
-        db = command.info.db
-        watch = self._watches.get(client)
-        if watch is None:
-            watch = Watch(self._execution.links, Kind(resp=command.info.resp))
-            self._watches[client] = watch
+        db, was_watching, reply = command.info.db, client in self._watches, b""
+        if not was_watching:
+            self._watches[client] = Watch(self._execution.links, Kind(resp=command.info.resp))
+        watch = self._watches[client]
         by_owner: dict[int, list[bytes]] = defaultdict(list)
         for key in command.args[1:]:
             by_owner[self._execution.table.owner(db, key)].append(key)
-        for index, keys in by_owner.items():
-            reply = await watch.add(index, keys, db)
-            if reply != resp.OK:
-                return Answer(reply, watching=True)
-        return Answer(resp.OK, watching=True)
+        try:
+            for index, keys in by_owner.items():
+                if (reply := await watch.add(index, keys, db)) != resp.OK:
+                    break
+        except LinkError as error:
+            reply = resp.error(str(error))
+        if reply != resp.OK and not was_watching:
+            await self._forget(client)
+        return Answer(reply, watching=reply == resp.OK or was_watching)
 
     async def unwatch(self, command: _core.Command) -> Answer:
         """UNWATCH, and DISCARD of a client that watches."""
@@ -125,17 +127,23 @@ class Transactions:
         async with self._turn(_client(command)):
             return await self._answer(command, _client(command))
 
+    async def refused(self, command: _core.Command, reply: bytes) -> Answer:
+        """EXEC ends the watch, too, if something else has kept it from being run."""
+        async with self._turn(_client(command)):
+            await self._forget(_client(command))
+        return Answer(reply, watching=False)
+
     async def _answer(self, command: _core.Command, client: ClientKey) -> Answer | None:
         if refusal := await self._busy.refusal():
             await self._forget(client)
-            return Answer(_aborted(refusal), watching=False)
+            return Answer(exec_replies.aborted(refusal), watching=False)
         if command.queued is None:
             await self._forget(client)
-            return Answer(ABORTED, watching=False)
+            return Answer(exec_replies.ABORTED, watching=False)
         try:
             reply = await self._exec(command, client, self._watches.get(client))
         except RefusedError as error:
-            reply = _aborted(error.reply)
+            reply = exec_replies.aborted(error.reply)
         finally:
             await self._forget(client)
         return None if reply is None else Answer(reply, watching=False)
@@ -155,7 +163,7 @@ class Transactions:
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(await self._locked(queued, watch))
             if watch and not await watch.is_clean():
-                return _null(command)
+                return exec_replies.null(command)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
             if queued.write.start:
                 self._execution.must_be_ready(self._execution.links.everyone())
@@ -233,7 +241,7 @@ class Transactions:
             denied = await self._denied(command, queued)
             words = [step.parsed.args for at, step in enumerate(queued.steps) if at not in denied]
             reply = (await link.ask([b"MULTI"], *words, [b"EXEC"], wait=None))[-1]
-            return await _with_denials(reply, denied) if denied else reply
+            return await exec_replies.with_denials(reply, denied) if denied else reply
 
     async def _denied(self, command: _core.Command, queued: Queued) -> dict[int, bytes]:
         """What the client may not run any more; it will hear of what the others read."""
@@ -355,7 +363,7 @@ class Transactions:
                 names = [*queued.locks, *(watch.locks() if watch else ())]
                 lock = await stack.enter_async_context(self._execution.hold(names))
             if watch and not await watch.is_clean():
-                return _null(command)
+                return exec_replies.null(command)
             self._execution.must_be_ready(needed)
             self._scripts.feeding.of_commands(stack, queued, lock)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
@@ -375,26 +383,5 @@ class Transactions:
             await stack.aclose()
 
 
-def _aborted(why: bytes) -> bytes:
-    """EXEC's refusal, in the words of the servers."""
-    if why.startswith(b"-EXECABORT") or not why.startswith(b"-"):
-        return why
-    return b"-EXECABORT Transaction discarded because of: " + why[1:]
-
-
 def _client(command: _core.Command) -> ClientKey:
     return (command.worker, command.place, command.generation)
-
-
-async def _with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:
-    """EXEC's reply, with what was not run in its place; or its refusal."""
-    if not denied or not reply.startswith(b"*") or reply.startswith(b"*-"):
-        return reply
-    parts = await long.elements(reply)
-    for at in sorted(denied):
-        parts.insert(at, denied[at])
-    return await long.array(parts)
-
-
-def _null(command: _core.Command) -> bytes:
-    return b"_\r\n" if command.info.resp == 3 else b"*-1\r\n"
