@@ -176,7 +176,8 @@ class Blocking:
 
     async def _run_told(self, command: _core.Command) -> bytes:
         """Run a command; what it changes on several instances is told as one change."""
-        parsed, kind = self._table.parse(command.args), Kind(resp=command.info.resp)
+        parsed = await offload(len(command.args), self._table.parse, command.args)
+        kind = Kind(resp=command.info.resp)
         keys = [access.key for access in parsed.keys if access.writes]
         async with self._tracking.changing(command, keys):
             return await self._execution.run(parsed, command.info.db, kind, command.token)

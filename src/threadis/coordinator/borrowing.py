@@ -98,16 +98,11 @@ class Borrowing:
 
     async def fetch(self, keys: Iterable[Access], db: int) -> dict[bytes, Copy]:
         """Copy the keys that exist from their owners; of those never read, only that they do."""
-        wanted: dict[bytes, bool] = {}
-        for access in keys:
-            wanted[access.key] = wanted.get(access.key, False) or access.reads
+        some = list(keys)
+        wanted, by_owner = await offload(len(some), self._wanted, some, db)
         mine = telling.get()
         if mine:
             mine.lend(db, list(wanted))
-        by_owner: dict[int, dict[bytes, bool]] = defaultdict(dict)
-        owners = self._table.owners_by_name(db, list(wanted))
-        for (key, reads), owner in zip(wanted.items(), owners, strict=True):
-            by_owner[owner][key] = reads
         found = await asyncio.gather(
             *(self._fetch_from(index, names, db) for index, names in by_owner.items())
         )
@@ -117,6 +112,19 @@ class Borrowing:
             mine.give_back(db, [key for key in wanted if key not in limited])
         check_size(sum(len(copy.dump) for copy in copies.values()))
         return copies
+
+    def _wanted(
+        self, keys: Sequence[Access], db: int
+    ) -> tuple[dict[bytes, bool], dict[int, dict[bytes, bool]]]:
+        """Say of keys whether they are read; the same of those of each owner."""
+        wanted: dict[bytes, bool] = {}
+        for access in keys:
+            wanted[access.key] = wanted.get(access.key, False) or access.reads
+        by_owner: dict[int, dict[bytes, bool]] = defaultdict(dict)
+        owners = self._table.owners_by_name(db, list(wanted))
+        for (key, reads), owner in zip(wanted.items(), owners, strict=True):
+            by_owner[owner][key] = reads
+        return wanted, by_owner
 
     async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
         questions = await offload(len(keys), _questions, keys)

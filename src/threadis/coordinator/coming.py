@@ -51,6 +51,8 @@ class Coming:
 
     async def all_known(self, places: Iterable[Place]) -> None:
         """Wait until those who look at these, and came before, are known."""
+        if not self:
+            return  # there may be very many
         wanted = set(places)
         coming = [one for place in wanted for one in self._by_place.get(place, ())]
         for known, read in list(self._wide.items()) if wanted else ():

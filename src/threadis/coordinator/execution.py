@@ -65,19 +65,20 @@ class Execution:
         args, keys = parsed.args, parsed.keys
         if parsed.row.name in ("sort", "sort_ro"):
             keys = await sort_keys(self, parsed, db)
-        owners = set(self.table.owners_of(db, keys))
+        owners = set(await offload(len(keys), self.table.owners_of, db, keys))
         if len(owners) <= 1 and not plans.other_databases(parsed, db):
             # One server can do it; without keys it will say what is wrong. But not between the
             # look and the write of someone who works on several instances.
             index = owners.pop() if owners else self.links.any_ready()
-            names = [(db, access.key) for access in keys]
-            async with self.locks.stand_in_line(names, within):
+            named = [(db, access.key) for access in keys]
+            async with self.locks.stand_in_line(named, within):
                 return (await self.links.raw(index, [args], db=db, kind=kind))[0]
         if refusal := await self.tightness.refusal_of(args, db, kind):
             return refusal
         plan = plans.PLANS.get(parsed.row.name)
         extra = plans.other_databases(parsed, db)
-        async with self.hold([*lock_names(keys, db), *extra], within) as lock:
+        names = await offload(len(keys), lock_names, keys, db)
+        async with self.hold([*names, *extra], within) as lock:
             try:
                 async with self.events.of_one_command(db):
                     if plan:

@@ -1,5 +1,6 @@
 """Running a script where its keys are: on the real keys, as a guard that may touch no others."""
 
+import math
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -184,11 +185,16 @@ class InPlace:
         """Whether a guard can be told of all that a script may touch, and is still quick."""
         if len(call.keys) <= NAMES_MOST:
             return True
-        local, others = self._names(call)
+        local, others = self._names(call, NAMES_MOST)
         return len(local) + len(others or ()) <= NAMES_MOST
 
-    def _names(self, call: Call) -> tuple[list[Group], Collection[bytes] | None]:
-        """What a guard is told: groups, and keys that are in none of them; None: all there are."""
+    def _names(
+        self, call: Call, most: float = math.inf
+    ) -> tuple[list[Group], Collection[bytes] | None]:
+        """What a guard is told: groups, and keys that are in none of them; None: all there are.
+
+        If these are more than ``most``, only so many that this is known.
+        """
         if self.has_all(call.db):
             return ([] if call.rights else [EVERYTHING]), None
         if call.rights:
@@ -201,6 +207,8 @@ class InPlace:
                 groups[group] = None
             else:
                 others[key] = None
+            if len(groups) + len(others) > most:
+                break
         return list(groups), others.keys()
 
     def home(self, call: Call, keys: Sequence[bytes]) -> int:

@@ -264,14 +264,14 @@ class Scripts:
 
     def _is_at_home(self, call: Call) -> bool:
         """Whether a script can be run on the instance of its keys, and be told of these."""
-        owners = {self._table.owner(call.db, key) for key in call.keys}
+        owners = set(self._table.owners_by_name(call.db, call.keys))
         return len(owners) <= 1 and self._in_place.can_name(call) and self._is_sure(call)
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
         if looks_at_others(call) and not self._in_place.has_all(call.db):
             return await self._on_copies.run(call, known)
-        owners = {self._table.owner(call.db, key) for key in call.keys}
+        owners = set(self._table.owners_by_name(call.db, call.keys))
         is_named = self._in_place.can_name(call)
         if self._is_at_home(call):
             index = self._in_place.home(call, call.keys)
