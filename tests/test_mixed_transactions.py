@@ -24,6 +24,7 @@ FLAGS = ["--instances", str(INSTANCES), "--save", "", *DURABLE]
 KEYS = [next(keys_of(index, INSTANCES)).decode() for index in range(INSTANCES)]
 OTHERS = [next(keys_of(index, INSTANCES, "other")).decode() for index in range(INSTANCES)]
 SET = [f"SET {key} %d" for key in KEYS]
+STRAY = "EVAL return(redis.call('SET',ARGV[1],'script')) 0 undeclared"
 
 # What stands between writes on all instances.
 MIDDLES = (
@@ -39,8 +40,13 @@ MIDDLES = (
     "SCRIPT EXISTS x",
     # Scripts that can touch no other keys for certain, and one that could.
     "|".join(f"EVAL return(redis.call('SET',KEYS[1],ARGV[1])) 1 {key} script" for key in KEYS),
-    "EVAL return(redis.call('SET',ARGV[1],'script')) 0 undeclared",
+    STRAY,
     f"EVAL return(redis.call('SET',KEYS[1],ARGV[1])) 1 {KEYS[1]} script|FCALL nothing 0",
+    # The same together with databases, sweeps and SORT by other keys.
+    *(f"{STRAY}|{other}|{STRAY}" for other in (
+        "SELECT 2|SELECT 0", "MOVE undeclared 3", "COPY undeclared {1} DB 3", "FLUSHDB", "FLUSHALL",
+        "SWAPDB 5 6", "SORT {0} BY x_*",
+    )),
 )  # fmt: skip
 # What comes before all writes, and is run before them.
 FIRST = "first "
@@ -90,7 +96,13 @@ def test_if_its_client_goes(threadis: Callable[..., Threadis], middle: str, ends
         assert client.mget(KEYS) == [b"1"] * INSTANCES
 
 
-@pytest.mark.parametrize("middle", ["PUBLISH channel message", "SELECT 1|SELECT 0", "FLUSHDB"])
+@pytest.mark.parametrize(
+    "middle",
+    [
+        "PUBLISH channel message", "SELECT 1|SELECT 0", "FLUSHDB", f"{STRAY}|FLUSHDB",
+        f"{STRAY}|SELECT 1|{STRAY}|SWAPDB 0 1|SELECT 0|{STRAY}",
+    ],
+)  # fmt: skip
 def test_if_the_proxy_dies(threadis: Callable[..., Threadis], middle: str) -> None:
     running = threadis(*FLAGS)
     commands = [*middle.split("|"), *SET, "PING"]

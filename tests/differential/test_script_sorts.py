@@ -73,9 +73,17 @@ def test_it_sorts_as_on_one_server(
             admin.same("ACL", "DELUSER", "eve")
 
 
-def test_what_the_script_has_changed_before_is_not_sorted_by_others(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    "script",
+    [
+        "redis.call('RPUSH', 'l', 4) return redis.call('SORT', 'l', 'BY', 'w_*')",
+        "redis.call('SORT', 'l', 'STORE', 'dst') return redis.call('SORT', 'dst', 'BY', 'w_*')",
+    ],
+)
+def test_what_the_script_has_changed_before_is_not_sorted_by_others(
+    pair: Pair, script: str
+) -> None:
     fill(pair)
-    script = "redis.call('RPUSH', 'l', 4) return redis.call('SORT', 'l', 'BY', 'w_*')"
     ours = pair.ours()
     assert ours.ask("EVAL", script, 1, "l").raw.startswith(
         b"-ERR threadis: SORT with BY or GET inside a script that has changed what it sorts "

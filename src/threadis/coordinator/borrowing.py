@@ -7,21 +7,21 @@ The copies live in a database that clients cannot see, for the length of one MUL
                  the commands, DUMP and PEXPIRETIME again, DEL copies, EXEC
     each owner:  RESTORE or DEL what changed           (one write, see commits)
 
+``copies`` has that block.
+
 So a command that fails, a script that is refused, a killed process leave every key as it was.
 """
 
 import asyncio
-import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from threadis import ours, resp
-from threadis.coordinator import fenced, long, scarcity
+from threadis.coordinator import long
 from threadis.coordinator.events import telling
-from threadis.coordinator.fenced import Answers, Fence
-from threadis.coordinator.links import Link, LinkError, Links, Words
+from threadis.coordinator.links import LinkError, Links, Words
 from threadis.coordinator.offload import offload
 from threadis.coordinator.own_reads import OwnReads
 from threadis.coordinator.phases import Part, RefusedError
@@ -66,33 +66,20 @@ class Copy:
         return [b"RESTORE", key, b"%d" % self.expires, self.dump, b"ABSTTL", *options]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What borrowed commands answered, and what has changed (None: the key is gone)."""
-
-    answers: list[Answers]
-    changes: dict[bytes, Copy | None]
-    lent: Collection[bytes] = ()  # the keys that were there
-
-    @property
-    def replies(self) -> list[bytes]:
-        """Without what was answered around scripts."""
-        return [answers.reply for answers in self.answers]
-
-
 class TooLargeError(LinkError):
     """The keys are larger than what one command may borrow."""
 
 
 class Borrowing:
-    """Runs commands on copies. The caller holds locks on all keys."""
+    """Makes copies, and writes what has become of them. The caller holds locks on all keys."""
 
     def __init__(self, links: Links, table: Table, databases: int, own_reads: OwnReads) -> None:
         self.databases = databases  # that clients may select
         self._links = links
         self._table = table
-        self._own_reads = own_reads
-        self._alone = [asyncio.Lock() for _ in links.everyone()]
+        self.own_reads = own_reads
+        # Without memory copies are not made in the block in which they are used.
+        self.alone = [asyncio.Lock() for _ in links.everyone()]
         # The first of those for copies, without keys between two commands.
         self.scratch = ours.copies(databases)
 
@@ -128,94 +115,16 @@ class Borrowing:
 
     async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
         questions = await offload(len(keys), _questions, keys)
-        replies = await self._own_reads.ask(index, questions, db=db)
+        replies = await self.own_reads.ask(index, questions, db=db)
         refused = next((reply for reply in replies if reply.startswith(b"-")), None)
         if refused is not None:  # it is loading, say
             raise RefusedError(refused)
         return await offload(len(keys), _copies, keys, await long.values(replies))
 
-    async def evaluate_on(
-        self,
-        link: Link,
-        pieces: Sequence[Words | Fence],
-        copies: dict[bytes, Copy],
-        written: Sequence[bytes],
-        *,
-        sweeps: bool = False,
-    ) -> Outcome:
-        """Run commands and scripts on copies, on a connection of one's own.
-
-        RefusedError if the server would not. ``sweeps``: a script may have written keys that were
-        not lent, too.
-        """
-        size = len(copies) + len(written)
-        first, last = await offload(size, around, copies, written, sweeps=sweeps)
-        marked, places = _marked(pieces)
-        await link.select(self.scratch)
-        block = await offload(size, fenced.Block, [*first, *marked, *last])
-        block.send(link)
-        answers = await block.receive(link)
-        if (refusal := answers[0].refusal) is not None:
-            script = pieces[0]
-            is_scarce = refusal.startswith(scarcity.NO_MEMORY)
-            if not is_scarce or len(pieces) > 1 or not isinstance(script, Fence):
-                raise RefusedError(refusal)
-            async with self._alone[link.index]:
-                return await self._evaluate_scarcely(link, script, copies, written, sweeps=sweeps)
-        old = [one.reply for one in answers[: len(first)]]
-        new = [one.reply for one in answers[len(answers) - len(last) :]]
-        await self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
-        if sweeps and new[0].startswith(b"-"):  # it was killed, say
-            await self.clean(link.index)
-            raise RefusedError(new[0])
-        asked_for = [answers[len(first) + at] for at in places]
-        return await _outcome(copies, written, old, asked_for, new, sweeps=sweeps)
-
-    async def _evaluate_scarcely(
-        self,
-        link: Link,
-        script: Fence,
-        copies: dict[bytes, Copy],
-        written: Sequence[bytes],
-        *,
-        sweeps: bool,
-    ) -> Outcome:
-        """A script on copies, not as a block: without memory the copies are made before it."""
-        first, last = around(copies, written, sweeps=sweeps)
-        restores, dumps = first[: len(copies)], first[len(copies) :]
-        made = (await link.ask(scarcity.block(restores, link.kind.resp)))[0]
-        try:
-            restored = await scarcity.results(made, [])
-            if restored is None:
-                raise RefusedError(made)
-            fence = replace(script, before=[*dumps, *script.before], after=[*script.after, *last])
-            answers = await fenced.ask(link, fence)
-            if answers.refusal is not None:
-                raise RefusedError(answers.refusal)
-            if sweeps and answers.after[-1].startswith(b"-"):
-                raise RefusedError(answers.after[-1])
-        except BaseException:
-            with contextlib.suppress(LinkError):
-                await self.clean(link.index)
-            raise
-        count = len(script.after)
-        old, new = [*restored, *answers.before[: len(dumps)]], answers.after[count:]
-        mine = replace(answers, before=answers.before[len(dumps) :], after=answers.after[:count])
-        await self._note(link.index, [*first, *last], [*old, *new], sweeps=sweeps)
-        return await _outcome(copies, written, old, [mine], new, sweeps=sweeps)
-
-    async def _note(
-        self, index: int, asked: Sequence[Words], replies: Sequence[bytes], *, sweeps: bool
-    ) -> None:
-        """Count what was read of copies."""
-        await self._own_reads.note(index, asked, replies)
-        if sweeps and replies[-1].startswith(b"*"):  # of each key its name, its value, its end
-            count = int(replies[-1][1 : replies[-1].index(b"\r")])
-            self._own_reads.of(index).hits += 2 * (count // 3)
-
     async def clean(self, index: int) -> None:
         """Delete copies that somebody who was ended in the middle has left."""
-        await self._links.raw(index, [[b"FLUSHDB"]], db=self.scratch)
+        for at in range(ours.COPIES):
+            await self._links.raw(index, [[b"FLUSHDB"]], db=self.scratch + at)
 
     def writes(self, changes: dict[bytes, Copy | None], db: int) -> dict[int, Part]:
         """Turn changes into one part for each owner."""
@@ -296,26 +205,6 @@ def _swept(copies: dict[bytes, Copy], said: Sequence[Any]) -> Now:
     return now
 
 
-async def _outcome(
-    copies: dict[bytes, Copy],
-    written: Sequence[bytes],
-    before: Sequence[bytes],
-    answers: list[Answers],
-    after: Sequence[bytes],
-    *,
-    sweeps: bool = False,
-) -> Outcome:
-    """What the replies to ``around`` say; RefusedError if a copy could not be made."""
-    db = mine.dbs[0] if (mine := telling.get()) else 0
-    if not sweeps:
-        changes = await find_changes(copies, written, before, after, db)
-    else:
-        old, new = await _old_values(copies, written, before, db), await long.values(after)
-        size = len(copies) + len(written)
-        changes = await offload(size, _changes, copies, written, old, _swept(copies, new[0]))
-    return Outcome(answers, changes, copies.keys())
-
-
 async def find_changes(
     copies: dict[bytes, Copy],
     written: Sequence[bytes],
@@ -323,14 +212,15 @@ async def find_changes(
     after: Sequence[bytes],
     db: int,
     *,
-    compares: bool = True,
+    compares: bool,
+    sweeps: bool,
 ) -> dict[bytes, Copy | None]:
     """Read in the replies to ``around`` what has become of keys; of all, or if it ``compares`` of
     those that are not what they were. RefusedError if a copy could not be made.
     """
     size = len(copies) + len(written)
     old, new = await _old_values(copies, written, before, db), await long.values(after)
-    now = await offload(size, _now, written, new)
+    now = _swept(copies, new[0]) if sweeps else await offload(size, _now, written, new)
     if not compares:
         return {key: Copy(*now[key]) if key in now else None for key in written}
     return await offload(size, _changes, copies, written, old, now)
@@ -351,16 +241,6 @@ async def _old_values(
             if dump is None:
                 mine.add_first(db, key)
     return found
-
-
-def _marked(pieces: Sequence[Words | Fence]) -> tuple[Sequence[Words | Fence], Sequence[int]]:
-    """The same with marks for whoever is told of it; and where each is among these."""
-    mine = telling.get()
-    if mine is None:
-        return pieces, range(len(pieces))
-    marks = [mine.step(at) for at in mine.places or [0] * len(pieces)]
-    marked = [one for pair in zip(marks, pieces, strict=True) for one in pair]
-    return [*marked, mine.end()], range(1, len(marked), 2)
 
 
 def _changes(

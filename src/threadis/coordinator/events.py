@@ -42,11 +42,18 @@ class Telling:
     """The events of one command in a database."""
 
     def __init__(self, events: "Events", number: int, db: int) -> None:
-        self._events, self._number = events, number
+        self._events, self.number = events, number
         self.dbs: Sequence[int] = [db]  # whose copies are in our first database for them, and so on
         self.is_void = False  # it was not done after all
         # Of commands that run together on copies, their places in its order; else they have one.
         self.places: Sequence[int] = ()
+
+    def begin(self, dbs: Sequence[int]) -> None:
+        """Begin to do it, or do it again; these are the databases."""
+        self.dbs = dbs
+        if self.is_void:
+            self.is_void = False
+            self._events.begin_anew(self)
 
     def step(self, place: int) -> Words:
         """Mark what follows as the command's own, in this place of its order."""
@@ -57,7 +64,7 @@ class Telling:
         return self._events.mark(self._step(place) + b" new")
 
     def _step(self, place: int) -> bytes:
-        return b" ".join(b"%d" % number for number in (self._number, place, *self.dbs))
+        return b" ".join(b"%d" % number for number in (self.number, place, *self.dbs))
 
     def silence(self) -> Words:
         """Mark what follows as nothing that anybody should hear of."""
@@ -69,39 +76,39 @@ class Telling:
 
     def written(self) -> Words:
         """Mark the end of what is written back."""
-        return self._events.mark(b"= %d" % self._number)
+        return self._events.mark(b"= %d" % self.number)
 
     def publish(self, message: "Publication") -> None:
         """Tell of a message of the command's own, in its place."""
-        self._events.publish(self._number, message)
+        self._events.publish(self.number, message)
 
     def lend(self, db: int, keys: Sequence[bytes]) -> None:
         """Tell with the command's events that one of these has expired meanwhile."""
-        self._events.core.lend(self._number, db, keys)
+        self._events.core.lend(self.number, db, keys)
 
     def give_back(self, db: int, keys: Sequence[bytes]) -> None:
         """Tell it now: the command does not find these, or nothing limits their time."""
-        self._events.core.give_back(self._number, db, keys)
+        self._events.core.give_back(self.number, db, keys)
 
     def settle(self, db: int, key: bytes) -> None:
         """What the command has found of this key is over, by its own doing."""
-        self._events.core.settle(self._number, db, key)
+        self._events.core.settle(self.number, db, key)
 
     def add_end(self, db: int, key: bytes) -> None:
         """Add that a key has expired, behind everything."""
         for channel, payload in self._events.shapes(db, EXPIRED, key, TIMES):
-            self._events.core.add_end(self._number, channel, payload)
+            self._events.core.add_end(self.number, channel, payload)
 
     def add_first(self, db: int, key: bytes) -> None:
         """Add that a lent key had expired before the command came to it, unless its instance says
         so, now or later.
         """
         for channel, payload in self._events.shapes(db, EXPIRED, key, TIMES):
-            self._events.core.add_first(self._number, db, key, channel, payload)
+            self._events.core.add_first(self.number, db, key, channel, payload)
 
     def add(self, db: int, name: bytes, key: bytes, kind: bytes = GENERIC) -> None:
         """Add an event that nobody has told; behind those of new keys."""
-        self._events.add(self._number, db, name, key, kind)
+        self._events.add(self.number, db, name, key, kind)
 
 
 # The events of the command at hand, if somebody listens.
@@ -135,10 +142,16 @@ class Events:
             yield mine
             if not mine.is_void:
                 await self._hear_all()
-                self.core.tell(number)
+                self.core.tell(mine.number)
         finally:
             telling.reset(before)
-            self.core.forget(number)
+            self.core.forget(mine.number)
+
+    def begin_anew(self, mine: Telling) -> None:
+        """Forget what a command has told so far; what comes of that later has its old number."""
+        self.core.forget(mine.number)
+        mine.number = next(self._numbers)
+        self.core.keep(mine.number)
 
     def tells(self) -> bool:
         """Whether anybody listens to events."""

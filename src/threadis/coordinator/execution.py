@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from threadis.coordinator import many_sets, plans, scarcity
-from threadis.coordinator.borrowing import Borrowing, Outcome
+from threadis.coordinator.borrowing import Borrowing
 from threadis.coordinator.commits import Commits
+from threadis.coordinator.copies import Piece
 from threadis.coordinator.events import Events, Marked
 from threadis.coordinator.fenced import Script
 from threadis.coordinator.links import Kind, LinkError, Links
@@ -24,7 +25,7 @@ from threadis.coordinator.phases import Part, Place, RefusedError
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Parsed, Table
 from threadis.coordinator.tightness import Tightness
-from threadis.coordinator.together import Piece, Together
+from threadis.coordinator.together import Together
 from threadis.coordinator.tracking import Tracking
 
 
@@ -113,15 +114,7 @@ class Execution:
 
         RefusedError if a server would not.
         """
-        return await Together(self, pieces, lock, kind).run(db)
-
-    async def write_back(
-        self, outcome: Outcome, lock: Lock, db: int, *, needs_memory: bool
-    ) -> None:
-        """Write what has changed on copies."""
-        if changes := outcome.changes:
-            writes = await offload(len(changes), self.borrowing.writes, changes, db)
-            await self.commit(writes, lock, db, needs_memory=needs_memory)
+        return await Together(self, pieces, db, kind).run(lock)
 
     def need_memory(self, commands: Iterable[Sequence[bytes]]) -> bool:
         """Whether a server without memory refuses one of these."""

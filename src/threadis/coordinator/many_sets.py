@@ -14,13 +14,14 @@ import asyncio
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import hiredis
 
 from threadis.coordinator import long, scarcity
 from threadis.coordinator.borrowing import NO_EXPIRY, Copy, check_size
+from threadis.coordinator.copies import Block, Lent, Piece
 from threadis.coordinator.events import telling
 from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.locks import Lock
@@ -161,17 +162,21 @@ async def run(execution: "Execution", parsed: Parsed, db: int, kind: Kind, lock:
         if parts.is_sorted and b"-0" in members:
             raise ElseError(reply)  # which of two nothings is left depends on the order
     words = parts.command([target.key] if target else [], names[: len(replies)])
-    written: list[bytes] = []
+    lent = Lent(execution.borrowing.scratch, is_swept=False, reads_all=False, writes_all=False)
     if target:
-        written.append(target.key)
+        lent.add(target)
         copies |= await execution.borrowing.fetch([target], db)
+    lent.copies = copies
+    block = Block({db: lent}, [Piece(replace(parsed, args=words), db)])
     home = execution.home(db, [access.key for access in parsed.keys])
-    async with execution.links.lease(home, kind, execution.borrowing.scratch) as link:
+    async with execution.links.lease(home, kind, lent.scratch) as link:
         try:
-            outcome = await execution.borrowing.evaluate_on(link, [words], copies, written)
+            found = await block.run(link, execution.borrowing, needs_memory=True)
         except RefusedError as error:
             if error.reply.startswith(scarcity.NO_MEMORY):
                 raise ElseError(error.reply) from error
             raise
-    await execution.write_back(outcome, lock, db, needs_memory=parsed.row.needs_memory)
-    return outcome.replies[0]
+    if changes := await block.changes(db, found):
+        writes = execution.borrowing.writes(changes, db)
+        await execution.commit(writes, lock, db, needs_memory=parsed.row.needs_memory)
+    return block.replies(found)[0]

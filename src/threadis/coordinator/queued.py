@@ -27,6 +27,7 @@ from typing import Final
 from threadis import _core, resp
 from threadis.commands import SCRIPTS, SWEEPS
 from threadis.coordinator.call import Call
+from threadis.coordinator.copies import Piece
 from threadis.coordinator.databases import are_within, selected
 from threadis.coordinator.events import CHANNEL, SHARD, Publication
 from threadis.coordinator.execution import lock_names
@@ -87,11 +88,6 @@ BETWEEN: Final = (
 BEFORE: Final = (
     b"-ERR threadis: %s before writes cannot be part of their transaction: send it before MULTI, "
     b"or put it behind them\r\n"
-)
-UNDECLARED: Final = resp.error(
-    "ERR threadis: a script that may touch keys of several instances cannot be part of a "
-    "transaction that uses several databases, empties or swaps them, or sorts by other keys: "
-    "divide it"
 )
 TOGETHER: Final = resp.error(
     "ERR threadis: a script of this transaction needs what cannot be one write with the others: "
@@ -159,10 +155,9 @@ class Step:
         return self.name == "config|set" and options <= REFUSING
 
     @property
-    def names_database(self) -> bool:
-        """Whether it would leave the database of copies."""
-        words = self.parsed.args[3:] if self.name == "copy" else ()
-        return self.name == "move" or b"DB" in map(bytes.upper, words)
+    def piece(self) -> Piece:
+        """The same to be run on copies."""
+        return Piece(self.parsed, self.db, self.script if isinstance(self.script, Call) else None)
 
 
 class Queued:
@@ -337,17 +332,10 @@ def bounded(steps: list[Step]) -> tuple[list[Step], range]:
 
 def _obstacle(steps: Sequence[Step]) -> bytes | None:
     """Why these cannot be one write so that nobody can tell, in a reply."""
-    written = [step for step in steps if step.is_written]
     for step in steps:
         if step.how is How.IN_ORDER:
             name = step.name.replace("|", " ").upper().encode()
             return (BEFORE if step.name in CHANGES_CLIENT else BETWEEN) % name
-    if any(isinstance(step.script, Call) for step in written) and (
-        any(step.how is How.EVERYWHERE and step.name not in LISTS for step in written)
-        or len({step.db for step in written}) > 1
-        or any(step.names_database or step.hides_keys for step in written)
-    ):
-        return UNDECLARED
     return None
 
 

@@ -29,7 +29,6 @@ from threadis.coordinator.blocking import Blocking
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, ChangedError, declared
 from threadis.coordinator.callers import Callers
-from threadis.coordinator.events import Publication
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.feeding import Feeding
 from threadis.coordinator.functions import as_script
@@ -204,20 +203,13 @@ class Scripts:
         return await self._in_place.reply(script, index)
 
     async def run_all(
-        self,
-        steps: Sequence[Step],
-        lock: Lock,
-        order: Sequence[int],
-        messages: Iterable[Publication],
+        self, steps: Sequence[Step], lock: Lock, db: int, kind: Kind
     ) -> tuple[list[bytes], list[Place]] | None:
         """Run commands and scripts on copies, as one; as ``OnCopies.run_all``."""
-        calls = [step.script for step in steps if isinstance(step.script, Call)]
-        pieces = [
-            step.script if isinstance(step.script, Call) else step.parsed.args for step in steps
-        ]
-        keys = [access.key for step in steps for access in step.parsed.keys]
-        knowns = {call.name: self._remember(call.name) for call in calls}
-        return await self._on_copies.run_all(pieces, keys, knowns, lock, order, messages)
+        pieces = [step.piece for step in steps]
+        names = {piece.call.name for piece in pieces if piece.call}
+        knowns = {name: self._remember(name) for name in names}
+        return await self._on_copies.run_all(pieces, knowns, lock, db, kind)
 
     def reading(
         self, command: _core.Command, steps: Iterable[Step]

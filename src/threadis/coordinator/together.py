@@ -1,37 +1,33 @@
-"""Commands of one client on copies of their keys: one command, or a transaction's, as one write.
+"""Commands and scripts of one client on copies: one, or a transaction's, as one write.
 
 The copies are made, and what has changed is found, in the block in which the commands run (see
-``borrowing``); each database that the client uses has one of ours in it::
+``copies``). What SORT's patterns name, and what scripts touch besides their keys, is known when it
+has run: a run that lacked keys counts for nothing, and is made again with copies of these.
 
-    SELECT, RESTORE copies, DUMP what may change          for each database
-    the commands, each in its own
-    SELECT, DUMP and PEXPIRETIME again, DEL copies        for each database
-
-What SORT's patterns name is known when it runs: all is first tried, with a question for its
-elements in front of it, until no key is missing that these name. FLUSHDB, FLUSHALL and SWAPDB are
-done to the copies; on the instances they come first, in their order, and then each key that the
-commands name gets the value that it has on the copies.
+FLUSHDB, FLUSHALL and SWAPDB are done to the copies; on the instances they come first, in their
+order, and then each key that the commands name gets the value that it has on the copies.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from contextlib import AsyncExitStack, nullcontext
+from typing import TYPE_CHECKING, Final
 
 from threadis import ours, resp
-from threadis.commands import FLUSHES, SWEEPS
-from threadis.coordinator import borrowing, fenced, long, scarcity
-from threadis.coordinator.borrowing import Copy
-from threadis.coordinator.databases import OUTSIDE, are_within, flushes, renumbered
+from threadis.coordinator import borrowing
+from threadis.coordinator.alarms import Place
+from threadis.coordinator.copies import Block, Lent, Lents, Piece
 from threadis.coordinator.events import telling
+from threadis.coordinator.fenced import Answers
+from threadis.coordinator.guard import LISTED_LIMIT
 from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.offload import offload
-from threadis.coordinator.overall import Overall
+from threadis.coordinator.overall import LISTS, Overall
 from threadis.coordinator.phases import Part, RefusedError
 from threadis.coordinator.plans import other_databases
-from threadis.coordinator.sorting import key_of, patterns
-from threadis.coordinator.table import Access, Parsed
+from threadis.coordinator.table import Access
+from threadis.coordinator.trial import Trial
 
 if TYPE_CHECKING:
     from threadis.coordinator.execution import Execution
@@ -44,260 +40,159 @@ TOO_MANY: Final = resp.error(
 NO_END: Final = resp.error("ERR threadis: SORT names other keys whenever it is tried")
 
 
-class Piece(NamedTuple):
-    """A command, and the database that its client is in."""
-
-    parsed: Parsed
-    db: int
-
-    @property
-    def name(self) -> str:
-        """Its row's name."""
-        return self.parsed.row.name
-
-    @property
-    def patterns(self) -> list[bytes]:
-        """Those that name keys."""
-        return patterns(self.parsed.args)
-
-    @property
-    def sweeps(self) -> bool:
-        """Whether it changes whole databases."""
-        words = self.parsed.args[1:]
-        if self.name in FLUSHES:
-            return flushes(words)
-        return self.name in SWEEPS and are_within(words, OUTSIDE)
-
-
-@dataclass(slots=True)
-class Lent:
-    """The copies of one database's keys, and where they are."""
-
-    scratch: int
-    is_swept: bool
-    keys: dict[bytes, Access]
-    copies: dict[bytes, Copy] = field(default_factory=dict)
-
-    @property
-    def written(self) -> list[bytes]:
-        """What may be another value behind the commands."""
-        return [key for key, access in self.keys.items() if access.writes or self.is_swept]
-
-
-class Block:
-    """What the instance is told that has the copies; its replies, by their places."""
-
-    def __init__(self, lents: dict[int, Lent], pieces: Sequence[Piece], *, is_trial: bool) -> None:
-        self.words: list[Words] = []
-        self.asked: dict[int, int] = {}  # by piece: where SORT's elements are asked for
-        self._lents, self._ours = lents, set[int]()
-        mine = telling.get()
-        self._places: list[int] = []  # of the pieces
-        self._now = home = min(lent.scratch for lent in lents.values())
-        around = {db: borrowing.around(lent.copies, lent.written) for db, lent in lents.items()}
-        before = {db: self._add_ours(db, around[db][0]) for db in lents}
-        self.written_until = len(self.words)
-        numbers = {db: lent.scratch for db, lent in lents.items()}
-        orders = (mine.places if mine else ()) or [0] * len(pieces)
-        for at, (piece, order) in enumerate(zip(pieces, orders, strict=True)):
-            if mine:
-                self.words.append(mine.silence() if is_trial else mine.step(order))
-            self._select(numbers[piece.db])
-            if is_trial and piece.patterns:
-                self.asked[at] = len(self.words)
-                self._ours.add(len(self.words))
-                self.words.append([b"SORT", piece.parsed.args[1], b"BY", b"nosort"])
-            if piece.sweeps and piece.name in FLUSHES:
-                self._flush(piece)
-            else:
-                self.words.append(renumbered(piece.parsed.args, numbers, piece.db))
-            self._places.append(len(self.words) - 1)
-        self.commands_until = len(self.words)
-        if mine:
-            self.words.append(mine.end())
-        after = {db: self._add_ours(db, around[db][1]) for db in lents}
-        self._select(home)
-        self._around = {db: (before[db], after[db]) for db in lents}
-
-    def _select(self, number: int) -> None:
-        if number != self._now:
-            self.words.append([b"SELECT", b"%d" % number])
-            self._now = number
-
-    def _add_ours(self, db: int, words: Sequence[Words]) -> range:
-        self._select(self._lents[db].scratch)
-        begin = len(self.words)
-        self.words += words
-        found = range(begin, len(self.words))
-        self._ours.update(found)
-        return found
-
-    def _flush(self, piece: Piece) -> None:
-        """Delete the copies one by one: whoever tracks keys is told of FLUSHDB."""
-        if mine := telling.get():
-            self.words.append(mine.silence())
-        for db in self._lents if piece.name == "flushall" else [piece.db]:
-            lent = self._lents[db]
-            self._select(lent.scratch)
-            if lent.keys:
-                self.words.append([b"DEL", *lent.keys])
-        self.words.append([b"ECHO", b"OK"])
-
-    def replies(self, pieces: Sequence[Piece], found: Sequence[bytes]) -> list[bytes]:
-        """Each piece's own."""
-        return [
-            resp.OK if piece.sweeps and piece.name in FLUSHES else found[at]
-            for piece, at in zip(pieces, self._places, strict=True)
-        ]
-
-    def questions(self, found: Sequence[bytes]) -> tuple[list[Words], list[bytes]]:
-        """What was asked for ourselves, and the replies to it."""
-        places = sorted(self._ours)
-        return [self.words[at] for at in places], [found[at] for at in places]
-
-    async def changes(self, db: int, found: Sequence[bytes]) -> dict[bytes, Copy | None]:
-        """What keys of a database are now, of those that have changed."""
-        lent = self._lents[db]
-        before, after = ([found[at] for at in places] for places in self._around[db])
-        return await borrowing.find_changes(
-            lent.copies, lent.written, before, after, db, compares=not lent.is_swept
-        )
-
-
 class Together:
-    """One run."""
+    """Runs of the same commands, until one has all that it needs."""
 
     def __init__(
-        self, execution: "Execution", pieces: Sequence[Piece], lock: Lock, kind: Kind
+        self,
+        execution: "Execution",
+        pieces: Sequence[Piece],
+        db: int,
+        kind: Kind,
+        trial: Trial | None = None,
     ) -> None:
-        self._execution, self._pieces = execution, pieces
-        self._lock, self._kind = lock, kind
-        swept: set[int] = set()
-        names: dict[int, dict[bytes, Access]] = {piece.db: {} for piece in pieces}
-        for piece in pieces:
-            far = other_databases(piece.parsed, piece.db)
-            if piece.sweeps and piece.name == "swapdb":
-                swept.update(map(int, piece.parsed.args[1:]))
-            elif piece.sweeps and piece.name == "flushdb":
-                swept.add(piece.db)
-            for db, _, _ in far:
-                names.setdefault(db, {})
-            for access in piece.parsed.keys:
-                _add(names[piece.db], access)
-            for db, key, _ in far:
-                _add(names[db], Access(key, reads=True, writes=True))
-        for db in swept:
-            names.setdefault(db, {})
-        if any(piece.name == "flushall" and piece.sweeps for piece in pieces):
-            swept.update(names)
-        if len(names) > ours.COPIES:
+        """What is written begins in database ``db``; the ``trial`` is that of the scripts."""
+        self._execution, self._pieces, self._trial = execution, pieces, trial
+        self._db, self._kind = db, kind
+        rows = (piece.parsed.row for piece in pieces)
+        # What a script by itself needs, it is refused on the copies.
+        self._needs_memory = any(row.needs_memory for row in rows)
+        self._needs_memory |= trial is not None and len(pieces) > 1
+        self._sweeps = [piece for piece in pieces if piece.sweeps]
+        names_of_sweeps = {piece.name for piece in self._sweeps}
+        swept = {db for piece in self._sweeps for db in piece.swept}
+        far = [(piece, other_databases(piece.parsed, piece.db)) for piece in pieces]
+        dbs = swept.union(
+            (piece.db for piece in pieces), (db for _, names in far for db, _, _ in names)
+        )
+        if "flushall" in names_of_sweeps:
+            swept |= dbs
+        if len(dbs) > ours.COPIES:
             raise RefusedError(TOO_MANY)
-        first = execution.borrowing.scratch
-        self._lents = {
-            db: Lent(first + at, db in swept, names[db]) for at, db in enumerate(sorted(names))
+        self._swapped = swept if "swapdb" in names_of_sweeps else set()
+        writes_all, first = trial is not None and trial.writes, execution.borrowing.scratch
+        self._lents: Lents = {
+            db: Lent(
+                first + at,
+                db in swept,
+                reads_all=len(dbs) > 1 or db in swept or trial is not None,
+                writes_all=writes_all or db in swept,
+            )
+            for at, db in enumerate(sorted(dbs))
         }
-        if mine := telling.get():
-            mine.dbs = list(self._lents)
-        self._swaps = any(piece.name == "swapdb" and piece.sweeps for piece in pieces)
+        for piece, names in far:
+            for access in piece.parsed.keys:
+                self._lents[piece.db].add(access)
+            for where, key, _ in names:
+                self._lents[where].add(Access(key, reads=True, writes=True))
+        self.missing: dict[int, set[bytes]] = {}  # in the run before
+        self.changed: list[Place] = []  # what scripts have, or may have, in their order
 
-    async def run(self, db: int) -> list[bytes]:
-        """Do it; the replies. What is written begins in database ``db``.
+    def keys(self, db: int) -> list[bytes]:
+        """The keys of a database that are lent."""
+        return list(self._lents[db].keys)
+
+    def lend(self, keys: Iterable[bytes], db: int) -> None:
+        """Lend more keys, to be read."""
+        for key in keys:
+            self._lents[db].add(Access(key, reads=True, writes=False))
+
+    async def lend_all(self) -> bool:
+        """Lend all keys where scripts run; False if these are too many. The caller holds a lock on
+        everything.
+        """
+        links, calls = self._execution.links, self._trial.calls if self._trial else ()
+        dbs = {call.db for call in calls} | self._swapped
+        sizes = [size for db in dbs for size in await links.call_all(b"DBSIZE", db=db)]
+        if sum(sizes) > LISTED_LIMIT:
+            return False
+        for db in dbs:
+            for found in await links.call_all(b"KEYS", b"*", db=db):
+                self.lend(found, db)
+        return True
+
+    async def run(self, lock: Lock) -> list[bytes]:
+        """Run commands alone; their replies."""
+        for _ in range(TRIES):
+            if (replies := await self.attempt(lock)) is not None:
+                return replies
+        raise RefusedError(NO_END)
+
+    async def attempt(self, lock: Lock) -> list[bytes] | None:
+        """Do it; the replies, or None if something was missing, or refused to scripts. What is
+        missing is lent to the next attempt.
 
         RefusedError if a server would not.
         """
         pieces, execution = self._pieces, self._execution
-        needs_memory = any(piece.parsed.row.needs_memory for piece in pieces)
-        if self._lock.everything and any(piece.patterns for piece in pieces):
-            await self._find_keys(needs_memory=needs_memory)
-        else:
-            await self._fetch()
-        asked = [piece.parsed.args for piece in pieces]
-        overall = await Overall.look(execution.links, asked, list(self._lents))
-        overall.without({db: lent.copies.keys() for db, lent in self._lents.items()})
-        block, found = await self._tell(needs_memory=needs_memory, is_trial=False)
-        parts = _Parts(db, execution.links.everyone())
-        for piece in pieces:
-            if piece.sweeps:
-                parts.sweep(piece)
-        for where in self._lents:
-            changes = await block.changes(where, found)
-            writes = await offload(len(changes), execution.borrowing.writes, changes, where)
+        if mine := telling.get():
+            mine.begin(list(self._lents))
+        await self._fetch()
+        block, found = await self._tell(asks=lock.everything)
+        if any(self.missing.values()) or (self._trial and self._trial.refused):
+            if mine:
+                mine.is_void = True
+            for db, keys in self.missing.items():
+                self.lend(keys, db)
+            return None
+        overall = None
+        if asked := [piece.parsed.args for piece in pieces if piece.name in LISTS]:
+            overall = await Overall.look(execution.links, asked, list(self._lents))
+            overall.without({db: lent.copies.keys() for db, lent in self._lents.items()})
+        parts = _Parts(self._db, execution.links.everyone())
+        for piece in self._sweeps:
+            parts.sweep(piece)
+        changes = {db: await block.changes(db, found) for db in self._lents}
+        for db, changed in changes.items():
+            writes = await offload(len(changed), execution.borrowing.writes, changed, db)
             for index, part in writes.items():
-                parts.add(index, where, part)
+                parts.add(index, db, part)
         if written := parts.all():
-            await execution.commit(written, self._lock, db, needs_memory=needs_memory)
-        replies = []
-        for piece, reply in zip(pieces, block.replies(pieces, found), strict=True):
-            replies.append(overall.reply(piece.parsed.args, reply, piece.db))
-            if piece.sweeps:
-                overall.sweep(piece.parsed.args, piece.db)
+            needs_memory = self._needs_memory
+            await execution.commit(written, lock, self._db, needs_memory=needs_memory)
+        if self._trial:
+            self.changed = self._trial.changed(changes)
+        replies = block.replies(found)
+        if overall:
+            for at, piece in enumerate(pieces):
+                replies[at] = overall.reply(piece.parsed.args, replies[at], piece.db)
+                if piece.sweeps:
+                    overall.sweep(piece.parsed.args, piece.db)
         return replies
 
     async def _fetch(self) -> None:
         """Copy all that is named; from one database to another it may go by SWAPDB."""
         lents = self._lents
-        if self._swaps:
-            names = {key for lent in lents.values() for key in lent.keys}
-            for lent in lents.values():
-                if lent.is_swept:
-                    for key in names:
-                        _add(lent.keys, Access(key, reads=True, writes=True))
+        names = {key for db in self._swapped for key in lents[db].keys}
+        for db in self._swapped:
+            self.lend(names, db)
         for db, lent in lents.items():
-            keys: Iterable[Access] = lent.keys.values()
-            if len(lents) > 1 or lent.is_swept:
-                keys = [access._replace(reads=True) for access in keys]
-            lent.copies = await self._execution.borrowing.fetch(keys, db)
+            lent.copies = await self._execution.borrowing.fetch(lent.keys.values(), db)
         sizes = (len(copy.dump) for lent in lents.values() for copy in lent.copies.values())
         borrowing.check_size(sum(sizes))
 
-    async def _find_keys(self, *, needs_memory: bool) -> None:
-        """Try until SORT names no keys that were not lent. The caller has locked everything."""
-        for _ in range(TRIES):
-            await self._fetch()
-            block, found = await self._tell(needs_memory=needs_memory, is_trial=True)
-            is_complete = True
-            for at, place in block.asked.items():
-                piece = self._pieces[at]
-                elements = await long.value(found[place])
-                keys = self._lents[piece.db].keys
-                for element in elements if isinstance(elements, list) else ():
-                    for pattern in piece.patterns:
-                        key = key_of(pattern, element)
-                        if key not in keys or not keys[key].reads:
-                            is_complete = False
-                            _add(keys, Access(key, reads=True, writes=False))
-            if is_complete:
-                return
-        raise RefusedError(NO_END)
-
-    async def _tell(self, *, needs_memory: bool, is_trial: bool) -> tuple[Block, list[bytes]]:
+    async def _tell(self, *, asks: bool) -> tuple[Block, list[Answers]]:
         """Run everything on copies; RefusedError if that cannot be."""
-        execution, kind = self._execution, self._kind
+        execution, lents, trial = self._execution, self._lents, self._trial
         owners = [
             owner
-            for db, lent in self._lents.items()
+            for db, lent in lents.items()
             for owner in execution.table.owners_by_name(db, list(lent.keys))
         ]
-        size = sum(len(lent.keys) for lent in self._lents.values())
-        block = await offload(size, Block, self._lents, self._pieces, is_trial=is_trial)
+        size = sum(len(lent.keys) for lent in lents.values())
         home, scratch = execution.home_of(owners), execution.borrowing.scratch
-        async with execution.links.lease(home, kind, scratch) as link:
-            told = fenced.Block(block.words)
-            told.send(link)
-            answers = await told.receive(link)
-            found = [one.reply for one in answers]
-            if (refusal := answers[0].refusal) is not None:
-                commands = block.words[block.written_until : block.commands_until]
-                is_scarce = refusal.startswith(scarcity.NO_MEMORY)
-                if needs_memory or not is_scarce or not scarcity.tells(commands, kind.resp):
-                    raise RefusedError(refusal)
-                scarce = scarcity.block(block.words, kind.resp)
-                reply = (await link.ask(scarce, wait=None))[0]
-                results = await scarcity.results(reply, block.words[: block.commands_until])
-                if results is None:
-                    raise RefusedError(reply)
-                found = results
-        await execution.own_reads.note(home, *block.questions(found))
+        async with AsyncExitStack() as stack:
+            link = await stack.enter_async_context(execution.links.lease(home, self._kind, scratch))
+            fences = await trial.enclose(stack, link, lents) if trial else []
+            sweeps = trial is not None and trial.is_looking
+            block = await offload(
+                size, Block, lents, self._pieces, fences, asks=asks, sweeps=sweeps
+            )
+            async with trial.running(home, lents) if trial else nullcontext():
+                found = await block.run(link, execution.borrowing, needs_memory=self._needs_memory)
+            self.missing = await block.missing(found)
+            if trial:
+                await trial.judge(link, block.scripts(found), lents, self.missing)
         return block, found
 
 
@@ -326,10 +221,3 @@ class _Parts:
         for index in list(self._parts):
             self.add(index, self._db, [])
         return dict(self._parts)
-
-
-def _add(keys: dict[bytes, Access], access: Access) -> None:
-    """Add what is done to a key to what else is."""
-    if known := keys.get(access.key):
-        access = Access(access.key, access.reads or known.reads, access.writes or known.writes)
-    keys[access.key] = access

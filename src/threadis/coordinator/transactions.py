@@ -33,7 +33,6 @@ from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.queued import TOGETHER, How, Parts, Queued, Step, bounded, read
 from threadis.coordinator.scripts import Scripts
-from threadis.coordinator.together import Piece
 from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.watches import Watch
 
@@ -295,14 +294,14 @@ class Transactions:
                 await stack.enter_async_context(self._scripts.callers.in_order(command, scripts))
                 await stack.enter_async_context(self._scripts.reading(command, steps))
             if any(isinstance(step.script, Call) for step in steps):
-                done = await self._scripts.run_all(steps, lock, places, messages)
+                done = await self._scripts.run_all(steps, lock, db, kind)
                 if done is None:
                     return None
                 found, queued.written_keys = done
             else:
                 found = await self._run(steps, places, lock, db, kind)
-                for message in messages:
-                    mine.publish(message)
+            for message in messages:
+                mine.publish(message)
             for at, reply in zip(places, found, strict=True):
                 replies[at] = reply
             if not is_heard:
@@ -319,8 +318,7 @@ class Transactions:
         if any(step.script for step in steps):
             return await self._run_scripts(steps, order, lock, db, kind)
         if any(step.how is How.ANYWHERE for step in steps):
-            pieces = [Piece(step.parsed, step.db) for step in steps]
-            return await self._execution.borrow(pieces, db, kind, lock)
+            return await self._execution.borrow([step.piece for step in steps], db, kind, lock)
         parts = await offload(len(steps), Parts, steps, order, db)
         # What would wait cannot be told to a server without memory.
         needs_memory = any(step.parsed.row.needs_memory or step.parsed.row.blocks for step in steps)

@@ -100,16 +100,16 @@ class Witness:
 
 
 class Look:
-    """What goes on at an instance, while we look."""
+    """What goes on at an instance, while we look at scripts."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._begin, self._end = os.urandom(16).hex().encode(), os.urandom(16).hex().encode()
-        self.before: Words = [b"ECHO", self._begin]  # to be sent right before the script
+        self.before: Words = [b"ECHO", self._begin]  # to be sent right before each
         self.after: Words = [b"ECHO", self._end]
 
-    async def commands(self) -> list[tuple[int, Words]]:
-        """What the script has run, and in which databases."""
+    async def commands(self) -> list[list[tuple[int, Words]]]:
+        """What each script has run, and in which databases."""
         data, has_begun = bytearray(), False
         try:
             while (end := data.find(self._end, max(0, len(data) - 2 * READ_MOST))) < 0:
@@ -123,13 +123,15 @@ class Look:
                     del data[: begin if has_begun else -len(self._begin)]
         except (OSError, EOFError) as error:
             raise LinkError(f"ERR instance {self._link.index} was lost") from error
-        found: dict[tuple[bytes, bytes], None] = {}
+        found: list[dict[tuple[bytes, bytes], None]] = []
         for number, line in enumerate(bytes(data[:end]).splitlines(keepends=True)):
             if match := LINE.fullmatch(line):
-                found[match[1], match[2]] = None  # the same again and again counts once
+                found[-1][match[1], match[2]] = None  # the same again and again counts once
+            elif self._begin in line:
+                found.append({})
             if number % TURN == 0:
                 await asyncio.sleep(0)
-        return [(int(db), _words(line)) for db, line in found]
+        return [[(int(db), _words(line)) for db, line in one] for one in found]
 
 
 def _words(line: bytes) -> Words:
