@@ -174,7 +174,9 @@ impl Worker {
         if !std::mem::take(&mut self.mail_rang) {
             return;
         }
-        for letter in self.shared.clone().doors[self.index].mailbox.take() {
+        let letters = self.shared.clone().doors[self.index].mailbox.take();
+        let is_all_told = self.hear_before(&letters);
+        for letter in letters {
             match letter {
                 Mail::Accepted(fd, peer) => self.add_client(fd, peer),
                 Mail::Moved(client, state) => self.take_over(*client, state),
@@ -226,6 +228,7 @@ impl Worker {
                 Mail::Stop(grace) => self.stop(grace),
             }
         }
+        self.coordinator_answered &= !is_all_told;
         self.read_messages();
     }
 

@@ -3,7 +3,7 @@
 use crate::client::{Gate, Owed};
 use crate::ending::Closing;
 use crate::instance;
-use crate::lane::{BUFFER_KEEP, Expect, Lane};
+use crate::lane::{BUFFER_KEEP, Expect};
 use crate::net::{self, Io};
 use crate::reply::{is_error, push_error};
 use crate::scan;
@@ -27,23 +27,8 @@ const POOL_LARGEST: usize = 1024 * 1024;
 const TRIM_AFTER: usize = 8;
 
 impl Worker {
-    /// Reads every ready lane once, and hands out the replies.
-    pub(crate) fn read_lanes(&mut self) {
-        let mut lanes = std::mem::take(&mut self.ready_lanes);
-        lanes.retain(|&place| self.lanes.get(place).is_some_and(Lane::may_read));
-        for &place in &lanes {
-            match self.lanes.fill(place) {
-                Io::Later => {}
-                Io::Gone => self.break_lane(place),
-                Io::Moved(_) if self.lanes.is_for_scripts(place) => self.cut_blocks(place),
-                Io::Moved(_) if self.lanes.is_for_work(place) => self.cut_work(place),
-                Io::Moved(_) => self.cut_replies(place),
-            }
-        }
-        self.filled = lanes;
-    }
-
-    fn cut_replies(&mut self, place: usize) {
+    /// Hands out the replies that a lane has read.
+    pub(crate) fn cut_replies(&mut self, place: usize) {
         self.deliver_ordinary(place);
         loop {
             match self.lanes.next_reply(place) {

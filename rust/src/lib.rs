@@ -41,6 +41,7 @@ mod forward;
 pub mod glob;
 mod group;
 mod guard;
+mod hearing;
 pub mod inline;
 pub mod input;
 pub mod instance;

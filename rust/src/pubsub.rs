@@ -7,7 +7,7 @@ use crate::number::push_u64;
 use crate::request::{Args, push_array, push_bulk};
 use crate::shared::ToCoordinator;
 use crate::subscriptions::{KINDS, Kind, Message, Name};
-use crate::tracking::runs_script;
+use crate::tracking::waits;
 use crate::worker::Worker;
 use std::collections::HashSet;
 
@@ -278,8 +278,12 @@ impl Worker {
                     client.out = self.pool.pop().unwrap_or_default();
                 }
                 let first = if self.lanes.state(client.lane_set).resp3 { b'>' } else { b'*' };
+                // It may be about what the client does now.
                 let is_told_first = !client.session.confirmations.is_empty()
-                    || self.shared.pushes_follow_replies && runs_script(client, &self.shared.table);
+                    || self.shared.pushes_follow_replies
+                        && first == b'>'
+                        && !client.owed.is_empty()
+                        && !waits(client, &self.shared.table);
                 if is_told_first {
                     let of = Some((message.kind, message.name.clone()));
                     client.push_behind([&[first], &*message.frame].concat(), of);

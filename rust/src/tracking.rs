@@ -241,13 +241,9 @@ impl Client {
     }
 }
 
-fn waits(client: &Client, table: &Table) -> bool {
+/// True if the client waits for what others do.
+pub(crate) fn waits(client: &Client, table: &Table) -> bool {
     coordinated(client, table).is_some_and(|row| BLOCKING.contains(&row.name.as_slice()))
-}
-
-/// True if the client waits for a script: on one server nothing else happens meanwhile.
-pub(crate) fn runs_script(client: &Client, table: &Table) -> bool {
-    coordinated(client, table).is_some_and(is_script)
 }
 
 /// What the coordinator does for a client now.

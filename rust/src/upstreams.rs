@@ -17,7 +17,6 @@ use crate::settings::NO_EVENTS;
 use crate::shared::{Shared, ToCoordinator};
 use crate::subscriptions::Kind;
 use crate::told::{Told, message, pong};
-use crate::worker::Worker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -162,7 +161,7 @@ impl Shared {
     }
 
     /// Waits until an instance has told of all that it has answered.
-    fn hear_all_of(&self, instance: usize) {
+    pub(crate) fn hear_all_of(&self, instance: usize) {
         let mut link = self.upstreams.lock(instance);
         let Some(upstream) = link.as_mut() else { return };
         self.read_upstream(instance, upstream);
@@ -297,31 +296,6 @@ impl Shared {
         let what =
             is_first.then(|| What::Published(Kind::Channel, channel.to_vec(), payload.to_vec()));
         self.upstreams.kept().expired(instance, (db, key), what)
-    }
-}
-
-impl Worker {
-    /// While somebody tracks, or listens to keyspace events: before replies leave, what was told of their
-    /// commands is posted.
-    pub(crate) fn hear_events(&mut self) {
-        let by_coordinator = std::mem::take(&mut self.coordinator_answered);
-        if self.filled.is_empty() && !by_coordinator {
-            return;
-        }
-        // An instance tells which keys have changed before it answers: no need to ask for it.
-        self.shared.hear();
-        if !self.shared.tells_events() {
-            return;
-        }
-        for instance in 0..self.shared.instances {
-            let is_of = |place: &usize| {
-                self.lanes.get(*place).is_some_and(|lane| lane.instance == instance)
-            };
-            if by_coordinator || self.filled.iter().any(is_of) {
-                self.shared.hear_all_of(instance);
-            }
-        }
-        self.read_messages();
     }
 }
 

@@ -220,7 +220,6 @@ impl Worker {
             self.begin_locks();
             self.write_lanes();
             self.read_lanes();
-            self.hear_events();
             self.keep_early_replies();
             self.settle_locks();
             self.advance_commits();
