@@ -77,7 +77,8 @@ impl Worker {
         self.account(expect.client as usize);
     }
 
-    /// The coordinator runs what was given back; `length` bytes of commands.
+    /// The coordinator runs what was given back, `length` bytes of commands; whether its client may, was
+    /// asked before it waited, if at all: so it is as if this worker knew of no change since then.
     pub(crate) fn give_to_coordinator(
         &mut self,
         place: usize,
@@ -85,7 +86,7 @@ impl Worker {
         args: Vec<Vec<u8>>,
         queued: Option<Queued>,
     ) {
-        let info = ClientInfo { query_bytes: length, ..self.describe(place) };
+        let info = ClientInfo { query_bytes: length, rights: 0, ..self.describe(place) };
         self.shared.coordinator.post(ToCoordinator::Command {
             key: self.key(place),
             info: Box::new(info),

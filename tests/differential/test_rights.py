@@ -1,6 +1,8 @@
 """Rights are those of the moment in which a command takes effect, on every road."""
 
+import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
@@ -9,7 +11,7 @@ import pytest
 from differential.pair import Both, Pair
 from differential.test_acl import denials
 from differential.test_keyspace import spread
-from differential.wire import Connection, Word
+from differential.wire import REPLY_LIMIT, Connection, Reply, Word, pack
 from raw import command
 from waiting import until
 
@@ -201,3 +203,64 @@ def test_exec_that_is_denied_ends_the_watch(admin: Both, pair: Pair, protocol: i
                 if queued:
                     both.same(*queued)
                 both.same("EXEC")
+
+
+UNDECLARED: Final = "redis.call('set', 'b:' .. ARGV[1], 1) return redis.call('incr', 'b:count')"
+SENT: Final[dict[str, list[list[Word]]]] = {
+    "MSET": [["MSET", A, "{}", B, "{}", C, "{}", D, "{}"]],
+    "transaction": [["MULTI"], ["SET", A, "{}"], ["INCR", B], ["EXEC"]],
+    "script": [["EVAL", UNDECLARED, 0, "{}"]],
+    "with a script": [["MULTI"], ["SET", A, "{}"], ["EVAL", UNDECLARED, 0, "{}"], ["EXEC"]],
+}  # fmt: skip
+SENDERS, ROUNDS = 4, 12
+
+
+def go_on(sender: Connection, commands: list[list[Word]], number: int) -> list[Reply]:
+    """Send the same again and again until it is refused; what was answered."""
+    replies: list[Reply] = []
+    while not any(reply.is_error or refuses(reply) for reply in replies):
+        value = f"{number}-{len(replies)}"
+        sent = [[value if word == "{}" else word for word in words] for words in commands]
+        sender.send(b"".join(pack(*words) for words in sent))
+        replies = [*replies[-1:], *(sender.read() for _ in sent)]
+    return replies
+
+
+def refuses(reply: Reply) -> bool:
+    """Whether EXEC has refused all; it never refuses only a part of what needs the same rights."""
+    refused = {one.is_error for one in reply.elements}
+    assert len(refused) < 2, reply
+    return refused == {True}
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [("~* &* +@all", "resetkeys ~o:*"), ("~* &* +@all", "-@write"), (ALL, "-@write")],
+)
+@pytest.mark.parametrize("name", list(SENT))
+def test_nothing_happens_any_more_once_rights_were_taken(
+    pair: Pair, admin: Both, name: str, given: str, taken: str
+) -> None:
+    """Also of what waits for its turn."""
+    change, state = ["ACL", "SETUSER", "bob"], ["MGET", *KEYS, "b:count"]
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(SENDERS) as pool:
+        everybody = [stack.enter_context(pair.both()) for _ in range(SENDERS)]
+        for side in ("bare", "ours"):
+            asks: Connection = getattr(admin, side)
+            senders: list[Connection] = [getattr(both, side) for both in everybody]
+            for number in range(ROUNDS):
+                asks.ask(*change, "reset", "on", ">pw", *given.split())
+                for sender in senders:
+                    assert sender.ask("AUTH", "bob", "pw").raw == b"+OK\r\n"
+                before = asks.ask(*state)
+                jobs = [
+                    pool.submit(go_on, sender, SENT[name], SENDERS * number + at)
+                    for at, sender in enumerate(senders)
+                ]
+                while asks.ask(*state) == before:
+                    assert not any(job.done() for job in jobs)  # they write
+                assert asks.ask(*change, *taken.split()).raw == b"+OK\r\n"
+                seen = asks.ask(*state)
+                for job in jobs:
+                    job.result(REPLY_LIMIT)
+                assert asks.ask(*state) == seen

@@ -198,6 +198,14 @@ class Scripts:
                 found.append(replace(step, how=How.ANYWHERE, script=call, names=names))
         return found
 
+    def are_current(self, steps: Iterable[Step], user: bytes) -> bool:
+        """Whether a transaction's scripts were placed by the rights and the functions of now."""
+        scripts = [step.script for step in steps if step.script is not None]
+        calls = [one.call if isinstance(one, Guarded) else one for one in scripts]
+        generations = (None, self._library.generation)
+        rights = self._users.rights(user) if calls else None
+        return all(call.rights == rights and call.generation in generations for call in calls)
+
     async def reply(self, script: Guarded, index: int) -> bytes:
         """What a script has answered that was part of a transaction."""
         return await self._in_place.reply(script, index)

@@ -161,6 +161,9 @@ class Transactions:
         args = command.queued or []
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(await self._locked(queued, watch))
+            if not self._scripts.are_current(queued.steps, command.info.user):
+                await stack.aclose()
+                return await self._exec(command, client, watch)
             if watch and not await watch.is_clean():
                 return exec_replies.null(command)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
