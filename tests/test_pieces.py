@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from raw import command
 from threadis import _core
-from threadis.coordinator import fenced, long
-from threadis.coordinator.links import STRANGER, WRITE_MOST, Kind, Limits, Link, pack
+from threadis.coordinator import fenced, long, witness
+from threadis.coordinator.links import STRANGER, WRITE_MOST, Kind, Limits, Link, Words, pack
 from threadis.coordinator.offload import LARGE, PIECE, cut
 from threadis.coordinator.records import Prepared
 from threadis.coordinator.serving import Serving
@@ -158,3 +158,19 @@ def test_a_long_command_is_sent_piece_by_piece(tmp_path: Path) -> None:
 
     asyncio.run(asyncio.wait_for(send(), 60))
     assert received == command(*words)
+
+
+def test_what_a_script_has_run_is_read_while_others_have_their_turns() -> None:
+    count = 50 * witness.TURN
+
+    async def look() -> list[list[tuple[int, Words]]]:
+        reader = asyncio.StreamReader()
+        seen = witness.Look(SimpleNamespace(reader=reader, index=0))  # type: ignore[arg-type]
+        marks = (b'+1.5 [0 lua] "ECHO" "%s"\r\n' % one[1] for one in (seen.before, seen.after))
+        lines = (b'+1.5 [17 lua] "set" "%d" "v"\r\n' % number for number in range(count))
+        reader.feed_data(next(marks) + b"".join(lines) + next(marks))
+        return await seen.commands()
+
+    found, turns = asyncio.run(turns_during(look()))
+    assert found == [[(17, [b"set", b"%d" % number, b"v"]) for number in range(count)]]
+    assert turns >= 2 * count // witness.TURN  # the lines, and the words in them

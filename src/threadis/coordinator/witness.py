@@ -131,7 +131,14 @@ class Look:
                 found.append({})
             if number % TURN == 0:
                 await asyncio.sleep(0)
-        return [[(int(db), _words(line)) for db, line in one] for one in found]
+        ran: list[list[tuple[int, Words]]] = []
+        for one in found:
+            ran.append([])
+            for number, (db, line) in enumerate(one, 1):
+                ran[-1].append((int(db), _words(line)))
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
+        return ran
 
 
 def _words(line: bytes) -> Words:
