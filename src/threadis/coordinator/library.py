@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from threadis.coordinator.taught import Taught
 log = logging.getLogger(__name__)
 
 NO_WRITES: Final = b"no-writes"
+ABSENT: Final = b"*1\r\n:0\r\n"
 NOBODY: Final = "TRYAGAIN no instance is ready; the command was not run"
 FULL: Final = resp.error(
     f"OOM threadis: SCRIPT LOAD has brought {LOAD_BYTES >> 20} MB; SCRIPT FLUSH frees them"
@@ -45,6 +47,7 @@ class Library:
         self.generation = 0  # of the functions: another one with each change
         self._bodies = Bodies(taught.was_used)
         self._knows_servers = False  # whether they evict scripts
+        self._no_script = b""
         self._garbage_bytes = self._garbage_count = 0
         self._telling = asyncio.Lock()  # all instances are told of scripts in the same order
         self._agreed: set[int] = set()  # instances that have the same functions
@@ -129,9 +132,28 @@ class Library:
         """Return the script with this SHA1; nothing if it is not kept."""
         return self._bodies.use(name)
 
-    async def prepare(self, family: bytes, name: bytes, script: bytes) -> None:
+    async def has(self, name: bytes) -> bool:
+        """Whether there is a script: all instances have it, if we have been restarted since."""
+        if self._bodies.use(name):
+            return True
+        kind, ready = Kind(), self._links.ready()
+        asked = (self._ask(index, [b"SCRIPT", b"EXISTS", name], kind) for index in ready)
+        # Who refuses to say, or is lost, is met again by what needs the script.
+        return ABSENT not in await asyncio.gather(*asked, return_exceptions=True)
+
+    async def no_script(self) -> bytes:
+        """What a server says of a script that there is not."""
+        if self._no_script:
+            return self._no_script
+        words = [b"EVALSHA", os.urandom(20).hex().encode(), b"0"]
+        reply = (await self._links.raw(self._links.any_ready(), [words]))[0]
+        if reply.startswith(b"-NOSCRIPT"):
+            self._no_script = reply
+        return reply
+
+    async def prepare(self, name: bytes, script: bytes) -> None:
         """Make a script of EVAL known to all instances, so that EVALSHA finds it on any."""
-        if family not in (b"eval", b"eval_ro") or self._bodies.use(name):
+        if self._bodies.use(name):
             return
         async with self._telling:
             replies = await self._tell([b"SCRIPT", b"LOAD", script])

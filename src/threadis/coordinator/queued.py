@@ -26,6 +26,7 @@ from typing import Final
 
 from threadis import _core, resp
 from threadis.commands import SCRIPTS, SWEEPS
+from threadis.coordinator.brought import Brought
 from threadis.coordinator.call import Call
 from threadis.coordinator.copies import Piece
 from threadis.coordinator.databases import are_within, selected
@@ -163,9 +164,16 @@ class Step:
 class Queued:
     """The steps of one transaction, and what follows from them."""
 
-    def __init__(self, steps: list[Step], db: int, write: range, stays: Collection[int]) -> None:
+    def __init__(
+        self,
+        steps: list[Step],
+        db: int,
+        write: range,
+        stays: Collection[int],
+        brought: Brought,
+    ) -> None:
         """``write`` has the places of the write, ``stays`` each SELECT that cannot be done."""
-        self.write, self._stays = write, set(stays)
+        self.write, self._stays, self.brought = write, set(stays), brought
         self.db = db
         self.steps = steps
         kinds = {step.how for step in self.steps}

@@ -15,7 +15,6 @@ What is proved to keep to its keys the workers run by themselves (``rust/src/scr
 something is special about the client or the moment.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -26,6 +25,7 @@ from threadis.coordinator import fenced
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.asking import TELLS, Asking
 from threadis.coordinator.blocking import Blocking
+from threadis.coordinator.brought import EVALS, Brought, sha1
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, ChangedError, declared
 from threadis.coordinator.callers import Callers
@@ -42,7 +42,7 @@ from threadis.coordinator.locality import is_plain
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.on_copies import OnCopies
 from threadis.coordinator.phases import RefusedError
-from threadis.coordinator.queued import How, Step
+from threadis.coordinator.queued import Step
 from threadis.coordinator.reading import Reach, names_commands, reach
 from threadis.coordinator.sorting import looks_at_others
 from threadis.coordinator.table import Access
@@ -80,16 +80,16 @@ class Scripts:
         self._witness = Witness(execution.links, execution.table)
         self._users = users
         self._execution = execution
-        self._links = execution.links
+        self.links = execution.links
         self._table = execution.table
-        self._library = library
+        self.library = library
         self._known: OrderedDict[bytes, Known] = OrderedDict()
         guards, feeding = Guards(execution.links, users, callers), Feeding(execution, blocking)
         self.feeding = feeding
-        self._in_place = InPlace(execution, library, busy, guards, feeding)
-        effects = self._in_place.effects  # but what is published is told at its end
+        self.in_place = InPlace(execution, library, busy, guards, feeding)
+        effects = self.in_place.effects  # but what is published is told at its end
         self._undoable = tuple(name for name in effects if name != b"publish")
-        self._on_copies = OnCopies(execution, busy, guards, self._witness, self._in_place, feeding)
+        self._on_copies = OnCopies(execution, busy, guards, self._witness, self.in_place, feeding)
 
     async def run(self, command: _core.Command) -> bytes:
         """Run EVAL, EVALSHA, FCALL …"""
@@ -98,10 +98,14 @@ class Scripts:
         kind = Kind(resp=info.resp)
         if keys is None:
             # The numbers are wrong, as any server will say before it looks at the script.
-            index = self._links.any_ready()
-            async with self._links.lease(index, kind, info.db) as link:
+            index = self.links.any_ready()
+            async with self.links.lease(index, kind, info.db) as link:
                 return (await fenced.ask(link, fenced.Fence(args))).reply
-        call = await self._call(args, keys, info.db, command)
+        if args[0].lower() in EVALS:
+            await self.library.prepare(sha1(args[1]), args[1])
+        call = await self.call(args, keys, info.db, command, Brought(self.library))
+        if call is None:
+            return await self.library.no_script()
         try:
             async with AsyncExitStack() as ending, AsyncExitStack() as stack:
                 gone: list[bytes] = []
@@ -117,7 +121,7 @@ class Scripts:
                 reading = self._tracking.reading(command, keys, self._witness)
                 await stack.enter_async_context(reading)
                 reply = await self._run(call)
-                self._tell(call)
+                self.tell(call)
                 if call.within != command.token:  # nobody else may change its keys
                     wrote = [Access(key, reads=False, writes=True) for key in keys]
                     gone += await self._execution.missing(wrote, call.db)
@@ -127,22 +131,26 @@ class Scripts:
         except RefusedError as error:
             return error.reply
 
-    async def _call(self, words: Words, keys: list[bytes], db: int, command: _core.Command) -> Call:
-        """Read the words of a script, which its client's command is, or has in it."""
+    async def call(
+        self, words: Words, keys: list[bytes], db: int, command: _core.Command, brought: Brought
+    ) -> Call | None:
+        """Read the words of a script, which its client's command is, or has in it; None if nobody
+        has the script.
+        """
         family, name, info = words[0].lower(), words[1], command.info
-        current = self._library.generation
+        current = self.library.generation
         is_function = family.startswith(b"fcall")
-        if family in (b"eval", b"eval_ro"):
-            name = hashlib.sha1(name, usedforsecurity=False).hexdigest().encode()
-        elif family in (b"evalsha", b"evalsha_ro"):
-            name = name.lower()
-        else:  # another library may give another function this name
+        body: bytes | None = words[1]
+        if is_function:  # another library may give another function this name
             name = b"%d:%s" % (current, name)
-        await self._library.prepare(family, name, words[1])
-        if is_function:
-            body = await self._library.code(words[1])
+            body = await self.library.code(words[1])
+        elif family in EVALS:
+            name = sha1(words[1])
         else:
-            body = self._library.body(name)
+            name = name.lower()
+            body = await brought.find(name)
+        if body is None:
+            return None
         return Call(
             name,
             list(words),
@@ -157,58 +165,22 @@ class Scripts:
             current if is_function else None,
         )
 
-    def _tell(self, call: Call) -> None:
+    def tell(self, call: Call) -> None:
         """Let workers run a script from now on, if they may."""
         if not call.is_function:
-            self._taught.tell(call.name, self._library.body(call.name), self._reach(call))
-
-    async def placed(self, steps: list[Step], command: _core.Command) -> list[Step]:
-        """Say how the scripts among a transaction's steps are done; some must be alone."""
-        calls: dict[int, Call] = {}
-        for at, step in enumerate(steps):
-            keys = declared(step.parsed.args) if step.how is How.SCRIPT else None
-            if keys is not None:
-                calls[at] = await self._call(step.parsed.args, keys, step.db, command)
-        homes = {at: self._in_place.home(call, call.keys) for at, call in calls.items()}
-        owners = set(homes.values()).union(*(step.owners for step in steps if step.is_written))
-        # What a crash leaves is ended without a guard: nothing is to be forbidden then.
-        are_at_home = all(step.how is not How.ANYWHERE for step in steps) and all(
-            self._is_at_home(call)
-            and not call.is_function
-            and (len(owners) <= 1 or not call.rights)
-            for call in calls.values()
-        )
-        found = []
-        for at, step in enumerate(steps):
-            if (call := calls.get(at)) is None:
-                if step.how is How.SCRIPT:  # its numbers are wrong: any server says so
-                    how = How.AT_HOME if are_at_home else How.ANYWHERE
-                    owners_of_it = owners or {self._links.any_ready()}
-                    step = replace(step, how=how, owners={min(owners_of_it)})
-                found.append(step)
-                continue
-            accesses = [Access(key, reads=True, writes=call.writes) for key in call.keys]
-            step = replace(step, parsed=replace(step.parsed, keys=accesses))
-            if are_at_home:
-                self._tell(call)
-                keeps = self._reach(call) is Reach.DECLARED
-                found.append(self._in_place.step(step, call, keeps_to_keys=keeps))
-            else:
-                names = [(step.db, key, call.writes) for key in call.keys]
-                found.append(replace(step, how=How.ANYWHERE, script=call, names=names))
-        return found
+            self._taught.tell(call.name, self.library.body(call.name), self.reach(call))
 
     def are_current(self, steps: Iterable[Step], user: bytes) -> bool:
         """Whether a transaction's scripts were placed by the rights and the functions of now."""
         scripts = [step.script for step in steps if step.script is not None]
         calls = [one.call if isinstance(one, Guarded) else one for one in scripts]
-        generations = (None, self._library.generation)
+        generations = (None, self.library.generation)
         rights = self._users.rights(user) if calls else None
         return all(call.rights == rights and call.generation in generations for call in calls)
 
     async def reply(self, script: Guarded, index: int) -> bytes:
         """What a script has answered that was part of a transaction."""
-        return await self._in_place.reply(script, index)
+        return await self.in_place.reply(script, index)
 
     async def run_all(
         self, steps: Sequence[Step], lock: Lock, db: int, kind: Kind
@@ -228,7 +200,7 @@ class Scripts:
         ]
         return self._tracking.reading(command, keys, self._witness)
 
-    def _reach(self, call: Call) -> Reach:
+    def reach(self, call: Call) -> Reach:
         """What a script can touch; of what nobody has any more, anything."""
         known = self._remember(call.name)
         if looks_at_others(call):
@@ -245,42 +217,42 @@ class Scripts:
 
     def _is_sure(self, call: Call) -> bool:
         """Whether a script can touch nothing but what lives on the instance of its keys."""
-        found = self._reach(call)
+        found = self.reach(call)
         if found is Reach.DECLARED:
             return True
         if found is Reach.BEGUN and call.keys and not call.rights:
             locality = self._execution.locality
             groups = [locality.group(call.db, key) for key in call.keys]
             return all(group is not None and group.is_open() for group in groups)
-        if not self._in_place.has_all(call.db) or not names_commands(call.body):
+        if not self.in_place.has_all(call.db) or not names_commands(call.body):
             return False
         asking = Asking.of(call)
-        if asking and asking.may_ask(asking.may_run(self._in_place.alone(call.db))):
+        if asking and asking.may_ask(asking.may_run(self.in_place.alone(call.db))):
             return False
         text = call.body.lower()  # what would be refused in the middle
-        refused = (*self._in_place.alone(call.db), *OTHER_DATABASES)
+        refused = (*self.in_place.alone(call.db), *OTHER_DATABASES)
         families = {name.partition(b"|")[0] for name in refused}
         return not any(quote + name + quote in text for name in families for quote in QUOTES)
 
-    def _is_at_home(self, call: Call) -> bool:
+    def is_at_home(self, call: Call) -> bool:
         """Whether a script can be run on the instance of its keys, and be told of these."""
         owners = set(self._table.owners_by_name(call.db, call.keys))
-        return len(owners) <= 1 and self._in_place.can_name(call) and self._is_sure(call)
+        return len(owners) <= 1 and self.in_place.can_name(call) and self._is_sure(call)
 
     async def _run(self, call: Call) -> bytes:
         known = self._remember(call.name)
-        if looks_at_others(call) and not self._in_place.has_all(call.db):
+        if looks_at_others(call) and not self.in_place.has_all(call.db):
             return await self._on_copies.run(call, known)
         owners = set(self._table.owners_by_name(call.db, call.keys))
-        is_named = self._in_place.can_name(call)
-        if self._is_at_home(call):
-            index = self._in_place.home(call, call.keys)
-            keeps = self._reach(call) is Reach.DECLARED
-            return (await self._in_place.run(call, index, keeps_to_keys=keeps))[0]
+        is_named = self.in_place.can_name(call)
+        if self.is_at_home(call):
+            index = self.in_place.home(call, call.keys)
+            keeps = self.reach(call) is Reach.DECLARED
+            return (await self.in_place.run(call, index, keeps_to_keys=keeps))[0]
         if is_named and len(owners) <= 1 and self._only_reads(call) and not known.strays:
             # It can be run again, whatever it has touched.
-            index = self._in_place.home(call, call.keys)
-            reply, refusals = await self._in_place.run(call, index, self._in_place.effects)
+            index = self.in_place.home(call, call.keys)
+            reply, refusals = await self.in_place.run(call, index, self.in_place.effects)
             if not refusals:
                 return reply
             known.strays = True
@@ -310,7 +282,7 @@ class Scripts:
         is_plain_call = call.keys and call.writes and not call.rights
         if not is_plain_call or not all(map(is_plain, call.keys)):
             return False
-        if self._in_place.has_all(call.db):
+        if self.in_place.has_all(call.db):
             return False  # its guard is refused no key, not even the one that tells of an undoing
         # What was undone would be told, too.
         if self._execution.events.are_told or self._tracking.is_on or self.callers.are_watched:
@@ -327,19 +299,19 @@ class Scripts:
         Of keys on several instances it may touch those that live with the first: what others name
         as keys may be numbers.
         """
-        index = self._in_place.home(call, call.keys)
+        index = self.in_place.home(call, call.keys)
         keys = [key for key in call.keys if self._table.owner(call.db, key) == index]
         is_apart = len(keys) < len(call.keys)
         script = self._undo.wrap(call.body, is_apart=is_apart)
         if tries.compiles is None:
-            answer = (await self._links.raw(index, [[b"EVAL", COMPILES, b"0", code_of(script)]]))[0]
+            answer = (await self.links.raw(index, [[b"EVAL", COMPILES, b"0", code_of(script)]]))[0]
             tries.compiles = {YES: True, NO: False}.get(answer)
         if not tries.compiles:
             return None
         # Servers ask for rights to what are keys: apart, all are arguments, their number too.
         head = [b"EVAL", script, b"0"] if is_apart else [b"EVAL", script]
         trial = replace(call, keys=keys, words=[*head, *call.words[2:]])
-        reply, refusals = await self._in_place.run(trial, index, self._undoable, can_be_undone=True)
+        reply, refusals = await self.in_place.run(trial, index, self._undoable, can_be_undone=True)
         if refusals.all:
             return None
         tries.count += 1
@@ -357,18 +329,18 @@ class Scripts:
         """
         if TELLS in call.body:
             return None
-        groups = self._in_place.groups(call)
+        groups = self.in_place.groups(call)
         keys = list(dict.fromkeys([*call.keys, *known.guesses(groups)]))
         for _ in range(TRIES):
             owners = {self._table.owner(call.db, key) for key in keys}
             if len(owners) > 1 or not all(map(is_plain, keys)):
                 return None
-            index = self._in_place.home(call, keys)
+            index = self.in_place.home(call, keys)
             trial = replace(call, keys=keys)
-            if not self._in_place.can_name(trial):
+            if not self.in_place.can_name(trial):
                 return None
-            reply, refusals = await self._in_place.run(
-                trial, index, self._in_place.effects, only_reads=True
+            reply, refusals = await self.in_place.run(
+                trial, index, self.in_place.effects, only_reads=True
             )
             if not refusals:
                 return reply
@@ -389,7 +361,7 @@ class Scripts:
         """A script that a worker ran was refused something, although it was proved harmless."""
         name = letter.script
         if name not in self._known:
-            name = hashlib.sha1(name, usedforsecurity=False).hexdigest().encode()
+            name = sha1(name)
         self._remember(name).reach = Reach.ANYTHING
         self._taught.forget(name)
         self._taught.workers.answer(letter, STRAYED)

@@ -17,21 +17,23 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.coordinator import exec_replies, long
 from threadis.coordinator.answer import Answer
 from threadis.coordinator.blocking import Blocking
+from threadis.coordinator.brought import Brought
 from threadis.coordinator.busy import Busy
-from threadis.coordinator.call import Call
+from threadis.coordinator.call import Call, ChangedError
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.links import Kind, Link, LinkError, Words
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.queued import TOGETHER, How, Parts, Queued, Step, bounded, read
+from threadis.coordinator.script_steps import ScriptSteps
 from threadis.coordinator.scripts import Scripts
 from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.watches import Watch
@@ -52,7 +54,7 @@ class Transactions:
         busy: Busy,
         scripts: Scripts,
     ) -> None:
-        self._scripts = scripts
+        self._scripts, self._steps = scripts, ScriptSteps(scripts)
         self._tracking = execution.tracking
         self._verdicts = verdicts
         self._busy = busy
@@ -140,12 +142,17 @@ class Transactions:
             await self._forget(client)
             return Answer(exec_replies.ABORTED, watching=False)
         try:
-            reply = await self._exec(command, client, self._watches.get(client))
+            reply = await self._exec_as_planned(command, client)
         except RefusedError as error:
             reply = exec_replies.aborted(error.reply)
         finally:
             await self._forget(client)
         return None if reply is None else Answer(reply, watching=False)
+
+    async def _exec_as_planned(self, command: _core.Command, client: ClientKey) -> bytes | None:
+        while True:
+            with suppress(ChangedError):
+                return await self._exec(command, client, self._watches.get(client))
 
     async def _exec(
         self, command: _core.Command, client: ClientKey, watch: Watch | None
@@ -162,8 +169,8 @@ class Transactions:
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(await self._locked(queued, watch))
             if not self._scripts.are_current(queued.steps, command.info.user):
-                await stack.aclose()
-                return await self._exec(command, client, watch)
+                raise ChangedError
+            queued.brought.check()
             if watch and not await watch.is_clean():
                 return exec_replies.null(command)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
@@ -197,10 +204,11 @@ class Transactions:
         selects = [at for at, words in enumerate(args) if words[0].lower() == b"select"]
         denied = await self._verdicts.denied(command) if selects else {}
         stays = denied.keys() & set(selects)
+        brought = Brought(self._scripts.library)
         steps, write = bounded(await offload(len(args), self._read, args, db, stays))
         if any(step.how is How.SCRIPT for step in steps):
-            steps = await self._scripts.placed(steps, command)
-        return Queued(steps, db, write, stays)
+            steps, brought = await self._steps.placed(steps, write, command)
+        return Queued(steps, db, write, stays, brought)
 
     async def _run_first(
         self, command: _core.Command, client: ClientKey, queued: Queued, lock: Lock
@@ -240,14 +248,17 @@ class Transactions:
         touched = [(db, key) for db, key, _ in queued.locks]
         # Not between the look and the write of someone who works on several instances.
         async with self._execution.locks.stand_in_line([*touched, *watch.keys]):
+            queued.brought.check()
             denied = await self._denied(command, queued)
             words = [step.parsed.args for at, step in enumerate(queued.steps) if at not in denied]
             reply = (await link.ask([b"MULTI"], *words, [b"EXEC"], wait=None))[-1]
             return await exec_replies.with_denials(reply, denied) if denied else reply
 
     async def _denied(self, command: _core.Command, queued: Queued) -> dict[int, bytes]:
-        """What the client may not run any more; it will hear of what the others read."""
-        denied = await self._verdicts.denied(command)
+        """What is not run, because the client may not do so any more, or a script is not there; he
+        will hear of what the others read.
+        """
+        denied = {**queued.brought.replies, **await self._verdicts.denied(command)}
         read = (step.read_keys for at, step in enumerate(queued.steps) if at not in denied)
         self._tracking.will_read(command, itertools.chain.from_iterable(read))
         return denied
@@ -310,6 +321,7 @@ class Transactions:
             if not is_heard:
                 for step in steps:
                     gone += await self._execution.missing(step.parsed.keys, step.db)
+        await self._steps.ran(steps)
         return replies
 
     async def _run(
