@@ -67,8 +67,8 @@ pub struct Row {
     pub no_auth: bool,
     /// Writes, or is replicated: waits while CLIENT PAUSE holds writes back.
     pub may_replicate: bool,
-    /// It is refused when there is no memory left.
-    pub needs_memory: bool,
+    /// It may be refused when there is no memory left.
+    pub may_need_memory: bool,
     /// May change keys.
     pub writes: bool,
     /// A client that waits for its keys may get something.
@@ -136,7 +136,7 @@ impl Row {
             arity,
             no_auth: false,
             may_replicate: false,
-            needs_memory: false,
+            may_need_memory: false,
             writes: true,
             multi_refusal: Vec::new(),
             protection: Vec::new(),

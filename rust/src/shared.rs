@@ -139,8 +139,8 @@ impl Shared {
     #[must_use]
     pub fn may_refuse(&self, row: &Row) -> bool {
         let settings = &self.settings;
-        let needs_memory = row.needs_memory || self.queues_nothing_when_full;
-        (needs_memory && settings.tight.load(Relaxed)) || settings.busy().is_some()
+        let may_need_memory = row.may_need_memory || self.queues_nothing_when_full;
+        (may_need_memory && settings.tight.load(Relaxed)) || settings.busy().is_some()
     }
 }
 

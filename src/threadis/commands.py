@@ -60,6 +60,11 @@ class Row:
     words_until: str = ""  # options end at this word
     refusal: str = ""
 
+    @property
+    def may_need_memory(self) -> bool:
+        """Whether it may be refused at maxmemory: of scripts, their flags and functions say."""
+        return self.needs_memory or self.name in SCRIPTS
+
 
 # With ``multikey split``: as the server's tips say.
 SPLITTABLE: Final = frozenset({"mset", "del", "unlink"})

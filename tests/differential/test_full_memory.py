@@ -1,6 +1,7 @@
 """At maxmemory without eviction, what only frees or reads is done on every road."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -98,3 +99,54 @@ def test_what_needs_memory_is_refused_before_anything(
         full.same("EXISTS", *[f"{key}{end}" for end in ("n", "d", "new")])
         full.same("LRANGE", f"{key}q", 0, -1)
     full.same("DBSIZE")
+
+
+GET, SET = "return redis.call('GET', KEYS[1])", "return redis.call('SET', KEYS[1], 'x')"
+UNSEEN = "return redis.call('GET', ARGV[1])"
+FUNCTIONS = """#!lua name=full
+redis.register_function('sets', function(keys) return redis.call('SET', keys[1], 'x') end)
+redis.register_function{function_name='gets', flags={'no-writes'}, callback=function(keys)
+    return redis.call('GET', keys[1])
+end}
+redis.register_function{function_name='may', flags={'allow-oom'}, callback=function(keys)
+    return redis.call('SET', keys[1], 'x')
+end}
+"""
+FREEING: Final[dict[str, list[str]]] = {
+    "nothing": [], "DEL": [f"DEL {C}"], "DEL of several": [f"DEL {A}q {B} {C}"],
+    "LPOP": [f"LPOP {B}q"], "SET": [f"SET {C} x"], "GET": [f"GET {C}"],
+    "nulls": [f"MGET {B} none", "HMGET none a b", f"ZMSCORE {B}z a none", f"DEL {C}"],
+    "RENAME": [f"RENAME {C} {B}new"], "PUBLISH": ["PUBLISH c x", f"DEL {C}"],
+}  # fmt: skip
+SCRIPTS: Final[list[tuple[str, str, *tuple[str | int, ...]]]] = [
+    ("EVAL", GET, 1, A), ("EVAL", SET, 1, A), ("EVAL_RO", GET, 1, D), ("EVAL", UNSEEN, 0, D),
+    ("EVAL", "return redis.call('SET', ARGV[1], 'x')", 0, D), ("EVAL", GET + "..KEYS[2]", 2, A, B),
+    ("EVAL", "redis.call('DEL', KEYS[2]) " + SET, 2, A, D), ("EVAL", "#!lua\n" + SET, 1, A),
+    ("EVAL", "#!lua flags=no-writes\n" + GET, 1, A),
+    ("EVAL", "#!lua flags=allow-oom\n" + SET, 1, A),
+    ("EVALSHA", GET, 1, A), ("EVALSHA", SET, 1, A), ("EVALSHA", "#!lua\n" + SET, 1, A),
+    ("EVALSHA_RO", "#!lua flags=no-writes\n" + GET, 1, D), ("FCALL", "sets", 1, A),
+    ("FCALL", "gets", 1, A), ("FCALL", "may", 1, A), ("FCALL_RO", "gets", 1, D), ("FCALL", "no", 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("others", FREEING)
+def test_scripts_beside_other_commands(pair: Pair, full: Both, protocol: int, others: str) -> None:
+    """A script that may not write says so by itself; the others are done."""
+    with pair.both(protocol) as both:
+        both.same("FUNCTION", "LOAD", "REPLACE", FUNCTIONS)
+        for name, script, *rest in SCRIPTS:
+            if name.startswith("EVALSHA"):
+                both.same("SCRIPT", "LOAD", script)
+                script = hashlib.sha1(script.encode()).hexdigest()
+            words = (name, script, *rest)
+            both.same("MULTI")
+            both.same(*words)
+            for line in FREEING[others]:
+                both.same_line(line)
+            both.same(*words)
+            both.same("EXEC")
+            both.same("SELECT", 0)
+        both.same("MGET", *KEYS, f"{B}new")
+        both.same("FUNCTION", "FLUSH")
+        both.same("SCRIPT", "FLUSH")

@@ -17,7 +17,7 @@ pub(super) struct CommandRow {
     arity: i64,
     no_auth: bool,
     may_replicate: bool,
-    needs_memory: bool,
+    may_need_memory: bool,
     writes: bool,
     feeds: bool,
     streams: bool,
@@ -136,7 +136,7 @@ impl CommandRow {
         };
         row.no_auth = self.no_auth;
         row.may_replicate = self.may_replicate;
-        row.needs_memory = self.needs_memory;
+        row.may_need_memory = self.may_need_memory;
         row.writes = self.writes;
         row.multi_refusal = self.multi_refusal.into_bytes();
         row.protection = self.protection.into_bytes();

@@ -94,8 +94,8 @@ class Commits:
     ) -> dict[int, list[bytes]]:
         """Run each part on its instance as one block; the replies of the commands.
 
-        If memory ``is_scarce``, nobody is asked first whether he would run his part; then there
-        can be no ``scripts`` among the commands, each of which is told its answers.
+        If memory ``is_scarce``, nobody is asked first whether he would run his part, unless there
+        are ``scripts`` among the commands, each of which is told its answers.
 
         The caller holds ``lock`` on all keys. Raises RefusedError if nothing was done, LinkError
         if that is not known yet; then the lock is kept until it is.
@@ -104,7 +104,7 @@ class Commits:
         self._links.limits.check(parts[first])  # those of the others ``prepare`` checks
         fenced = Scripts(scripts or {})
         if not others:
-            if is_scarce:
+            if is_scarce and not scripts:
                 return {first: await self._run_without_memory(first, parts[first], db, kind)}
             async with self._links.lease(first, kind, db) as link:
                 return {first: await fenced.run(link, parts[first])}
@@ -156,7 +156,7 @@ class Commits:
             for index, link in links.items():
                 last = self._phases.last(name, db)
                 scarce = scarcity.block([*parts[index], *last], kind.resp)
-                link.send(scarce if is_scarce else [b"EXEC"])
+                link.send(scarce if is_scarce and not scripts else [b"EXEC"])
             for index, link in links.items():
                 results = await scripts.results_of(index, link, parts[index])
                 if results and results[-1] != resp.OK:

@@ -205,14 +205,36 @@ class Block:
         if len(self._pieces) == 1 and len(plain) < len(self.words):
             async with borrowing.alone[link.index]:
                 return await self._run_script_scarcely(link, borrowing)
+        if len(plain) < len(self.words):
+            return await self._run_scripts_scarcely(link)
         commands = plain[self._written_until : self._commands_until]
-        if len(plain) < len(self.words) or not scarcity.tells(commands, link.kind.resp):
+        if not scarcity.tells(commands, link.kind.resp):
             raise RefusedError(refusal)
         reply = (await link.ask(scarcity.block(plain, link.kind.resp), wait=None))[0]
         results = await scarcity.results(reply, plain[: self._commands_until])
         if results is None:
             raise RefusedError(reply)
         return [Answers(one) for one in results]
+
+    async def _run_scripts_scarcely(self, link: Link) -> list[Answers]:
+        """Scripts beside others: who queues them (Valkey 9) takes ours, too, which make copies."""
+        words = list(self.words)
+        starts = ((before.start, self._lents[db]) for db, (before, _) in self._around.items())
+        pairs = [(at, len(lent.copies)) for at, lent in starts if lent.copies]
+        for at, count in reversed(pairs):
+            restores = [one for one in words[at : at + count] if not isinstance(one, Fence)]
+            words[at : at + count] = [scarcity.block(restores, link.kind.resp)]
+        told = await offload(len(words), fenced.Block, words)
+        told.send(link)
+        found = await told.receive(link)
+        if (refusal := found[0].refusal) is not None:
+            raise RefusedError(refusal)
+        for at, _ in pairs:
+            restored = await scarcity.results(found[at].reply, [])
+            if restored is None:
+                raise RefusedError(found[at].reply)
+            found[at : at + 1] = map(Answers, restored)
+        return found
 
     async def _run_script_scarcely(self, link: Link, borrowing: Borrowing) -> list[Answers]:
         """A script by itself: the copies are made before it."""

@@ -9,6 +9,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from threadis.coordinator import many_sets, plans, scarcity
 from threadis.coordinator.borrowing import Borrowing
@@ -178,9 +179,15 @@ class Execution:
         """
         kind = kind or Kind()
         marked = Marked(parts, steps, db, makes_new=makes_new, asks=self.tracking.is_on)
+        run = partial(self.commits.run, lock=lock, db=db, kind=kind)
         try:
             fenced = marked.moved(scripts or {})
-            found = await self.commits.run(marked.parts, lock, db=db, kind=kind, scripts=fenced)
+            try:
+                found = await run(marked.parts, scripts=fenced)
+            except RefusedError as error:
+                if not scripts or not error.reply.startswith(scarcity.NO_MEMORY):
+                    raise
+                found = await run(marked.parts, scripts=fenced, is_scarce=True)
             for index, words, reply in marked.asked(found):
                 await self.own_reads.note(index, [words], [reply])
             if expired := marked.expired(found):
@@ -189,9 +196,11 @@ class Execution:
         except RefusedError as error:
             commands = itertools.chain.from_iterable(parts.values())
             is_scarce = error.reply.startswith(scarcity.NO_MEMORY)
-            if needs_memory or not is_scarce or not scarcity.tells(commands, kind.resp):
+            if needs_memory or scripts or not is_scarce:
                 raise
-        return await self.commits.run(parts, lock, db=db, kind=kind, is_scarce=True)
+            if not scarcity.tells(commands, kind.resp):
+                raise
+        return await run(parts, is_scarce=True)
 
 
 def lock_names(keys: Iterable[Access], db: int) -> list[Key]:

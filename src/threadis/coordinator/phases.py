@@ -2,6 +2,8 @@
 
 ``commits`` says why, and what becomes of it if somebody is lost. Without memory nobody can be
 asked first whether he would run his part: then a script is what else is a block (``scarcity``).
+Clients' scripts are no part of another; a server that queues them then (Valkey 9) takes the block,
+with a script of ours in it for each record.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +44,10 @@ class Scripts:
         self._scripts = scripts
         self._instances = {index for index, _ in scripts}
         self._blocks: dict[int, Block] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._scripts)
 
     def block(self, index: int, part: Part, behind: Part = ()) -> Block | None:
         """Build what an instance is told, with what is ours behind it; None without scripts."""
@@ -107,13 +113,15 @@ class Phases:
             part = list(parts[index])
             payload = await offload(sum(map(len, part)), replace(record, commands=part).encode)
             key = ours.PREPARED + name
-            last = self.last(name, record.db)
-            block = scripts.block(index, part, [*last[:1], self._without_effect(name), *last[1:]])
-            told = block.commands if block else [*part, *last]
-            batch: list[Packable] = [hidden, [b"SET", key, payload], back, [b"MULTI"], *told]
+            hide, delete, show = self.last(name, record.db)
+            full = [] if is_scarce else [self._without_effect(name)]
+            block = scripts.block(index, part, [hide, *full, delete, show])
+            told = block.commands if block else [*part, hide, delete, show]
+            batch: list[Packable] = [hidden, [b"SET", key, payload], back]
             if is_scarce:
-                note = [b"SET", key, bytes(payload)]
-                batch = [hidden, scarcity.block([note], 2), back]
+                batch[1] = scarcity.block([[b"SET", key, bytes(payload)]], 2)
+            if not is_scarce or scripts:
+                batch += [[b"MULTI"], *told]
             self._links.limits.check(batch)
             batches[index] = batch
         for index, link in links.items():
@@ -154,9 +162,14 @@ class Phases:
         """Run the first's part; RefusedError if it would not."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
-        run = _run_without_memory if is_scarce else scripts.run
+        behind = [hidden, decided, back]
+        if is_scarce and scripts:
+            # DEL, without effect, is refused wherever a script that writes fails: then with all.
+            behind = [hidden, [b"DEL", decided[1]], scarcity.block([decided], 2), back]
         try:
-            return (await run(leader, part, [hidden, decided, back]))[: len(part)]
+            if is_scarce and not scripts:
+                return (await _run_without_memory(leader, part, behind))[: len(part)]
+            return (await scripts.run(leader, part, behind))[: len(part)]
         except RefusedError:
             await self.withdraw(others, name, others)
             raise

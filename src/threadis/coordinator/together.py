@@ -55,9 +55,8 @@ class Together:
         self._execution, self._pieces, self._trial = execution, pieces, trial
         self._db, self._kind = db, kind
         rows = (piece.parsed.row for piece in pieces)
-        # What a script by itself needs, it is refused on the copies.
+        # What a script needs, it is refused on the copies.
         self._needs_memory = any(row.needs_memory for row in rows)
-        self._needs_memory |= trial is not None and len(pieces) > 1
         self._sweeps = [piece for piece in pieces if piece.sweeps]
         names_of_sweeps = {piece.name for piece in self._sweeps}
         swept = {db for piece in self._sweeps for db in piece.swept}
