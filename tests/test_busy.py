@@ -242,3 +242,54 @@ def test_what_a_script_tells_is_heard_however_long_it_runs(
     running = threadis("--server", stock_server.path, "--instances", "3", "--save", "")
     is_as_on_stock(running, stock_server, tmp_path, heard_of_a_script)
     assert "the connection was lost" not in running.log()
+
+
+DELETES = " redis.call('DEL', unpack(KEYS))"
+LOOPS = """#!lua name=loops
+redis.register_function('loop', function() while true do end end)
+"""
+
+
+@pytest.mark.parametrize(
+    "call", [("EVAL", FOREVER + DELETES), ("FCALL", "loop")], ids=lambda call: call[0]
+)
+def test_everyone_is_told_in_the_servers_own_words(
+    threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path, call: tuple[str, str]
+) -> None:
+    """At its instance, and behind its locks elsewhere; with several words for one state."""
+    running = threadis("--server", stock_server.path, "--instances", "4", "--save", "")
+    kill = "SCRIPT" if call[0] == "EVAL" else "FUNCTION"
+    with bare_server(stock_server.path, tmp_path) as bare:
+        admin, script = (Connection(bare) for _ in range(2))
+        assert admin.ask("FUNCTION", "LOAD", LOOPS).text == b"loops"
+        assert admin.ask("CONFIG", "SET", "lua-time-limit", "10").raw == b"+OK\r\n"
+        script.send(pack(*call, 0))
+        until(lambda: admin.ask("PING").is_error, "it runs")
+        words = admin.ask("PING").raw
+        assert admin.ask(kill, "KILL").raw == b"+OK\r\n"
+        admin.close()
+        script.close()
+    keys = [next(keys_of(index, 4)).decode() for index in range(4)]
+    script, admin = (Connection(("127.0.0.1", running.port)) for _ in range(2))
+    assert admin.ask("FUNCTION", "LOAD", LOOPS).text == b"loops"
+    assert admin.ask("CONFIG", "SET", "lua-time-limit", "10").raw == b"+OK\r\n"
+    script.send(pack(*call, len(keys), *keys))
+    until(lambda: admin.ask("PING").is_error, "it runs")
+    asked = [
+        *(("GET", key) for key in keys), ("MGET", *keys), ("RENAME", keys[0], keys[1]), ("PING",),
+        ("SUBSCRIBE", "channel"), ("SET", keys[3], "x" * 3_000_000), ("BLPOP", *keys, "0.01"),
+        ("INFO",), ("SINTERSTORE", *keys),
+    ]  # fmt: skip
+    told = set()
+    for question in asked:
+        client = Connection(("127.0.0.1", running.port))
+        reply = client.ask(*question).raw
+        if reply.startswith(b"-BUSY"):
+            assert reply == words, question[0]
+            told.add(question[0])
+        client.close()
+    assert told >= {"GET", "MGET", "RENAME", "PING", "SUBSCRIBE", "SINTERSTORE"}
+    assert admin.ask(kill, "KILL").raw == b"+OK\r\n"
+    assert script.read().is_error
+    script.close()
+    admin.close()

@@ -11,7 +11,7 @@
 
 use crate::client::{Gate, Owed};
 use crate::ending::Closing;
-use crate::pubsub::{BUSY, Refused};
+use crate::pubsub::Refused;
 use crate::reply::push_error;
 use crate::shared::ClientKey;
 use crate::subscriptions::{Kind, Name};
@@ -78,13 +78,14 @@ impl Worker {
             return;
         }
         let is_counted = client.executing.is_none();
+        let busy = self.shared.settings.busy_words();
         let mut all = client.session.confirmations.iter_mut();
         let Some(confirmation) = all.find(|one| one.sequence == sequence) else { return };
         confirmation.is_due = true;
         if refused.is_some() {
             client.held -= confirmation.bytes.len();
             confirmation.bytes.clear();
-            push_error(&mut confirmation.bytes, BUSY.as_bytes());
+            push_error(&mut confirmation.bytes, busy.as_bytes());
             client.held += confirmation.bytes.len();
         }
         let reply = confirmation.bytes.clone();

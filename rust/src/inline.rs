@@ -25,8 +25,8 @@ impl Dialect {
 
 /// The arguments of `line`, unquoted; `None` when quotes do not balance.
 ///
-/// Unlike the servers, a NUL byte is an ordinary byte: they stop scanning there and the connection
-/// hangs. So is 0xff, which Valkey drops.
+/// Unlike in Valkey, which drops it, 0xff is an ordinary byte. A NUL byte does not come here: behind it
+/// servers see no end of a line, and nor do we.
 #[must_use]
 pub fn split(line: &[u8], dialect: Dialect) -> Option<Vec<Vec<u8>>> {
     let mut args = Vec::new();

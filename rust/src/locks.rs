@@ -23,10 +23,6 @@ use crate::worker::Worker;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What the coordinator tells those who wait for a lock while a script runs too long.
-pub(crate) const BUSY: &str =
-    "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
-
 /// The locks that hold for a worker's clients.
 #[derive(Debug, Default)]
 pub(crate) struct Locks {
@@ -201,7 +197,7 @@ impl Worker {
             return Taken::Yes;
         }
         if self.shared.settings.busy().is_some() {
-            self.refuse(place, BUSY);
+            self.refuse(place, &self.shared.settings.busy_words());
             return Taken::Yes;
         }
         self.wait_for_unlock(place);

@@ -54,10 +54,6 @@ impl Verb {
 /// Subscriptions that come to nothing.
 pub(crate) type Refused = (Kind, Vec<Vec<u8>>);
 
-/// An instance that runs a script for long takes no subscriptions.
-pub(crate) const BUSY: &str =
-    "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
-
 impl Worker {
     /// Runs a command about subscriptions.
     pub(crate) fn pubsub(&mut self, place: usize, verb: Verb, args: Args) -> Taken {
@@ -74,8 +70,9 @@ impl Worker {
         }
         let before = self.answered_bytes(place);
         match verb {
+            // An instance that runs a script for long takes no subscriptions.
             Verb::Subscribe(_) if self.shared.settings.busy().is_some() => {
-                self.refuse(place, BUSY);
+                self.refuse(place, &self.shared.settings.busy_words());
                 return Taken::Yes;
             }
             Verb::Subscribe(kind) => self.subscribe(place, kind, args),

@@ -300,9 +300,9 @@ impl Proxy {
         }
     }
 
-    /// Says where a script runs too long.
-    fn set_busy(&self, instance: Option<usize>) {
-        self.shared.settings.busy.store(instance.unwrap_or(usize::MAX), Relaxed);
+    /// Says where a script runs too long, and what that instance says to everyone.
+    fn set_busy(&self, instance: Option<usize>, words: &str) {
+        self.shared.settings.set_busy(instance, words);
         self.shared.post_to_all(|| Mail::Busy);
     }
 

@@ -9,7 +9,7 @@
 
 use crate::inline::{self, Dialect};
 use crate::number::parse_i64;
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 use std::ops::Range;
 
 /// Bytes of one inline line whose end has not come, and of one length line (Redis's
@@ -256,14 +256,15 @@ impl Request {
 
     fn cut_inline(&mut self, buffer: &[u8], dialect: Dialect) -> Result<Cut, ProtocolError> {
         let searched = self.at.min(buffer.len());
-        let Some(found) = memchr(b'\n', &buffer[searched..]) else {
+        // Servers look for the end of a line as C does, and see none behind a NUL.
+        let found = memchr2(b'\n', 0, &buffer[searched..]).map(|found| searched + found);
+        let Some(newline) = found.filter(|&found| buffer[found] == b'\n') else {
             if buffer.len() > INLINE_LIMIT {
                 return Err("too big inline request".into());
             }
-            self.at = buffer.len();
+            self.at = found.unwrap_or(buffer.len());
             return Ok(Cut::Incomplete);
         };
-        let newline = searched + found;
         if newline > dialect.line_limit() {
             return Err("too big inline request".into());
         }

@@ -3,6 +3,7 @@
 use crate::output_limits::OutputLimits;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::{Mutex, PoisonError};
 
 /// No keyspace events.
 pub const NO_EVENTS: u8 = 0;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub timeout: AtomicU64,
     /// The instance where a script runs too long; the highest number: nowhere.
     pub busy: AtomicUsize,
+    /// What it says to everyone meanwhile.
+    pub busy_words: Mutex<String>,
     /// An instance is near its `maxmemory`: the coordinator is asked before a command is queued.
     pub tight: AtomicBool,
     /// Bytes of client buffers of all workers; 0: as many as without it.
@@ -101,6 +104,18 @@ impl Settings {
     #[must_use]
     pub fn argument_limit(&self) -> usize {
         self.argument_limit.load(Relaxed)
+    }
+
+    /// What those are told who would wait for a script that runs too long: its instance's own words.
+    #[must_use]
+    pub fn busy_words(&self) -> String {
+        self.busy_words.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says where a script runs too long, and what that instance says.
+    pub fn set_busy(&self, instance: Option<usize>, words: &str) {
+        words.clone_into(&mut self.busy_words.lock().unwrap_or_else(PoisonError::into_inner));
+        self.busy.store(instance.unwrap_or(usize::MAX), Relaxed);
     }
 
     /// The instance where a script runs too long: it shall answer PING.

@@ -16,7 +16,6 @@ use crate::ending::Closing;
 use crate::input::Input;
 use crate::instance;
 use crate::lane::Lane;
-use crate::locks::BUSY;
 use crate::net::{self, Io};
 use crate::pause;
 use crate::reply::push_error;
@@ -249,7 +248,7 @@ impl Worker {
             return Err(instance::in_doubt(instance));
         }
         if shared.settings.busy().is_some() {
-            return Err(BUSY.into());
+            return Err(shared.settings.busy_words());
         }
         self.wait_for_unlock(place);
         Ok(false)

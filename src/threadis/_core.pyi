@@ -570,8 +570,8 @@ class Proxy:
         bytes of its request and its reply; what each instance has seen of it."""
     def dropped_logged(self) -> int:
         """Tell how many of these were dropped because too many waited."""
-    def set_busy(self, instance: int | None) -> None:
-        """Tell where a script runs too long: that instance answers PING."""
+    def set_busy(self, instance: int | None, words: str) -> None:
+        """Tell where a script runs too long: that instance answers PING; others hear its words."""
     def judge(
         self, command: Command, refusal: bytes | None, user: tuple[bytes, int] | None
     ) -> None:

@@ -14,6 +14,7 @@ WORDS = [
     b'ECHO "\\xff"', b'ECHO "\\x4g"', b'ECHO "a"\\"b', b'ECHO \\"b', b"ECHO a\tb", b"ECHO a\rb",
     b"ECHO a\x0bb", b"ECHO a\x0cb", b'ECHO "a\r"', b" \t ECHO x", b'ECHO ""', b"ECHO ''",
     b'"ECHO" x', b'EC"HO" x', b"ECHO x\r", b"\r", b"ECHO \x7f\x80\xfe", b"ECHO x\x1cy",
+    b"ECHO a\0b", b"\0", b"ECHO a\0", b"\0\r\nPING", b"PING\r\nECHO \0", b'ECHO "\0"',
     b"SET k 'v'w", b'ECHO "a"\x0bb', b"ECHO\x0b\x0c a \x0b", b"ECHO \x0ba", b"ECHO 'a'\x0c",
 ]  # fmt: skip
 
@@ -34,6 +35,23 @@ def test_words_of_a_line(pair: Pair, line: bytes) -> None:
     content = line + b"\r\nPING\r\nGET k\r\n"
     found = answer(("127.0.0.1", pair.threadis.port), content)
     assert found == answer(pair.bare, content)
+
+
+@pytest.mark.parametrize("begin", [b"*", b"*1\r\n$"])
+@pytest.mark.parametrize("digits", [30, 60_000, 200_000])
+def test_long_numbers(pair: Pair, begin: bytes, digits: int) -> None:
+    """A number whose end is there is wrong, one whose end is not is too long."""
+    content = begin + b"1" * digits + b"\r\nPING\r\n"
+    found = answer(("127.0.0.1", pair.threadis.port), content)
+    assert found == answer(pair.bare, content)
+
+
+@pytest.mark.parametrize("nul", [b"\0", b"ECHO a\0"])
+def test_a_line_with_a_nul_never_ends(pair: Pair, nul: bytes) -> None:
+    content = nul + b"\r\nPING\r\n" * 9_000
+    found = answer(("127.0.0.1", pair.threadis.port), content)
+    assert found == answer(pair.bare, content)
+    assert b"too big inline request" in found
 
 
 @pytest.mark.parametrize("length", [60_000, 65_530, 65_536, 65_537, 200_000, 1_000_000])

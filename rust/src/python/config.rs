@@ -5,6 +5,7 @@ use super::rows::CommandRow;
 use crate::output_limits::OutputLimits;
 use crate::settings::{NO_EVENTS, Settings};
 use pyo3::prelude::*;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
 /// What `threadis.proxy` hands over; see `_core.pyi`.
@@ -46,6 +47,7 @@ impl Config {
             newcomers_room: AtomicUsize::new(0),
             maxclients: AtomicUsize::new(self.maxclients),
             busy: AtomicUsize::new(usize::MAX),
+            busy_words: Mutex::default(),
             tight: AtomicBool::new(false),
             timeout: AtomicU64::new(self.timeout),
             tcp_keepalive: AtomicU64::new(self.tcp_keepalive),

@@ -14,11 +14,13 @@ from threadis import _core
 from threadis.coordinator.links import LinkError, Links, value
 from threadis.coordinator.locks import Locks
 from threadis.coordinator.pubsub import Pubsub
+from threadis.coordinator.tasks import Tasks
 
 NAMES = (b"busy-reply-threshold", b"lua-time-limit")  # of Redis 7 and before
 DEFAULT = 5000  # milliseconds
 KILLED = b"Script killed by user with SCRIPT KILL"  # or with FUNCTION KILL; in a server's words
 FOREVER = 2**62
+AGAIN = 0.01  # seconds
 
 
 class Busy:
@@ -39,6 +41,7 @@ class Busy:
         self._pubsub = pubsub
         self._threshold: int | None = None  # milliseconds; None: ask again
         self._running: list[int] = []  # instances with a script over the threshold
+        self._tasks = Tasks()
         self._kills = self._killing = 0  # SCRIPT KILL: how many were sent, and are not answered
 
     def forget(self) -> None:
@@ -102,9 +105,27 @@ class Busy:
         return None
 
     def _tell(self) -> None:
-        self._core.set_busy(self._running[-1] if self._running else None)
-        self._locks.set_busy(bool(self._running))
-        self._pubsub.set_busy(bool(self._running))
+        if self._running:
+            self._tasks.start(self._learn(self._running[-1]), "what is said while a script runs")
+        else:
+            self._say(None, "")
+
+    async def _learn(self, index: int) -> None:
+        """Tell everyone what the instance says. It says so once it sees by itself that it is."""
+        while self._running and self._running[-1] == index:
+            try:
+                reply = (await self._links.raw(index, [[b"PING"]]))[0]
+            except LinkError:
+                reply = b""
+            if reply.startswith(b"-BUSY ") and index in self._running:
+                self._say(index, reply[1:-2].decode(errors="replace"))
+                return
+            await asyncio.sleep(AGAIN)
+
+    def _say(self, index: int | None, words: str) -> None:
+        self._core.set_busy(index, words)
+        self._locks.set_busy(words)
+        self._pubsub.set_busy(bool(words))
 
     async def _limit(self) -> int:
         if self._threshold is not None:

@@ -31,6 +31,7 @@ from threadis.coordinator.offload import LARGE, cut
 
 MALFORMED = resp.error("ERR threadis: the script's reply was malformed")
 END = b"\r\n"
+BUSY = b"-BUSY "
 PATIENCE = 0.5  # seconds for what has been sent together with a script that is not run
 
 
@@ -179,12 +180,13 @@ class _Stream:
 
     async def _more(self) -> None:
         # Outside a block the nonce is refused, too, while another script runs too long.
-        is_busy = self._patience is not None and self._replies.has(b"-BUSY ")
+        is_busy = self._patience is not None and self._replies.has(BUSY)
         try:
             async with asyncio.timeout(self._patience if is_busy else None):
                 data = await self._reader.read(READ_MOST)
         except TimeoutError:
-            raise BusyError from None
+            await self.until(BUSY)
+            raise BusyError((BUSY[1:] + await self.until(END)).decode(errors="replace")) from None
         if not data:
             raise EOFError("the instance hung up")
         self._replies.feed(data)

@@ -47,12 +47,7 @@ class TooLongError(LinkError):
 
 
 class BusyError(LinkError):
-    """A script runs too long; whoever would wait for it is told so."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "BUSY a script is running. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
-        )
+    """A script runs too long; whoever would wait for it is told so, in its server's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +157,12 @@ class Link:
 
     async def select(self, db: int) -> None:
         """Make this database the current one."""
-        if self.db != db and not await self.try_select(db):
-            raise BusyError
-
-    async def try_select(self, db: int) -> bool:
-        """The same; False, and the connection is spoilt, if a script runs too long there."""
-        if (await self.ask([b"SELECT", b"%d" % db]))[0] != b"+OK\r\n":
-            self.is_spoilt = True
-            return False
-        self.db = db
-        return True
+        if self.db != db:
+            (reply,) = await self.ask([b"SELECT", b"%d" % db])
+            if reply != b"+OK\r\n":
+                self.is_spoilt = True
+                raise BusyError(reply[1:-2].decode(errors="replace"))
+            self.db = db
 
 
 class Links:

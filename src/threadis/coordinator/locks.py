@@ -49,7 +49,7 @@ class Locks:
     def __init__(self, core: _core.Proxy, instances: int) -> None:
         self._table = _core.LockTable(core)
         self._instances = instances
-        self._is_busy = False  # a script runs too long
+        self._busy = ""  # what is said while a script runs too long
         self._waiting: dict[int, tuple[Lock, asyncio.Future[None]]] = {}
         self._held: dict[int, Lock] = {}
 
@@ -119,8 +119,8 @@ class Locks:
         self._held[lock.token] = lock
 
     async def _wait(self, lock: Lock) -> None:
-        if self._is_busy:
-            raise BusyError
+        if self._busy:
+            raise BusyError(self._busy)
         granted = asyncio.get_running_loop().create_future()
         self._waiting[lock.token] = (lock, granted)
         self._refuse_to_wait(lock, granted)
@@ -153,12 +153,15 @@ class Locks:
         """End a lock that a worker has left to us."""
         self._table.release(token)
 
-    def set_busy(self, busy: bool) -> None:
-        """While a script runs too long, nobody waits for a lock: it may be the script's."""
-        self._is_busy = busy
-        for _, granted in self._waiting.values() if busy else ():
+    def set_busy(self, words: str) -> None:
+        """While a script runs too long, nobody waits for a lock: it may be the script's.
+
+        ``words`` is what they are told; none: it is over.
+        """
+        self._busy = words
+        for _, granted in self._waiting.values() if words else ():
             if not granted.done():
-                granted.set_exception(BusyError())
+                granted.set_exception(BusyError(words))
 
     def locked(self, letter: _core.Locked) -> None:
         """Take note that a lock holds."""
