@@ -340,6 +340,7 @@ fn shared(instances: usize) -> Shared {
             newcomers_room: AtomicUsize::new(0),
             maxclients: AtomicUsize::new(100),
             busy: AtomicUsize::new(usize::MAX),
+            busy_words: Mutex::default(),
             tight: AtomicBool::new(false),
             timeout: AtomicU64::new(0),
             tcp_keepalive: AtomicU64::new(0),
