@@ -167,7 +167,8 @@ def test_no_script_comes_between_the_steps_of_another(pair: Pair) -> None:
         rounds.append([reply.raw for reply in replies if reply.is_error])
         connection.close()
 
-    commands = [(*both_keys, "bull:q:n", "a1"), undeclared, undeclared]
+    without = ("EVAL", "return redis.call('INCR', ARGV[1] .. 'n')", 0, "bull:q:")
+    commands = [(*both_keys, "bull:q:n", "a1"), undeclared, without]
     threads = [threading.Thread(target=run, args=command) for command in commands]
     for thread in threads:
         thread.start()

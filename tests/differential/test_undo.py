@@ -228,3 +228,31 @@ def test_nothing_is_told_of_what_is_put_back(pair: Pair) -> None:
         both.same("EVAL", script, 1, "{q}s")
         read_same(listening)
         both.same("GET", "{q}n")
+
+
+@pytest.mark.parametrize("name", ["{q}n", A])
+def test_without_keys_it_is_tried_where_it_was_before(pair: Pair, name: str) -> None:
+    """So one sees that it has written, whatever: what copies leave as it was is no change."""
+    tagged = f"{{{name.strip('{}n')}}}2"
+    script = (  # nothing is known of it yet
+        f"-- {name}\n"
+        "redis.call('SET', ARGV[1], 'v') local also = redis.call('INCR', ARGV[2]) "
+        "if ARGV[3] == 'fail' then error('mine') end return {#KEYS, #ARGV, also}"
+    )
+    with pair.both() as both, pair.both() as watching:
+        for _ in range(3):
+            both.same("EVAL", script, 0, name, tagged)
+        watching.same("WATCH", name)
+        both.same("EVAL", script, 0, name, tagged)
+        watching.same("MULTI")
+        watching.same("PING")
+        watching.same("EXEC")
+        for other in (B, C, D, A):  # elsewhere: it is put back, and done on copies
+            both.same("EVAL", script, 0, name, other)
+            both.same("EVAL", script, 0, name, other, "fail")
+            both.same("MGET", name, other)
+        for number in range(20):  # never the same: no more are tried
+            both.same("EVAL", script, 0, f"{{{number}}}", f"{{{number + 1}}}x")
+        both.same("EVAL", script, 0, name, "list")
+        both.same("RPUSH", "list", 1)
+        both.same("MGET", *(f"{{{number}}}" for number in range(20)))

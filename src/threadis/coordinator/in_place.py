@@ -25,6 +25,7 @@ from threadis.coordinator.guard import (
     only_one,
 )
 from threadis.coordinator.guarded import Guarded, Guards
+from threadis.coordinator.known import Known
 from threadis.coordinator.library import Library
 from threadis.coordinator.links import LinkError, UnknownOutcomeError
 from threadis.coordinator.locality import EVERYTHING, LOCK, Group, is_plain
@@ -217,6 +218,15 @@ class InPlace:
             return self._execution.table.owner(call.db, keys[0])
         pinned = self._execution.locality.home(call.db)
         return self._links.any_ready() if pinned is None else pinned
+
+    def landmarks(self, call: Call, known: Known) -> list[bytes]:
+        """Find what a script is placed by: its keys; if it declares none, what it has touched
+        before, if that is all on one instance.
+        """
+        if call.keys:
+            return call.keys
+        keys = list(filter(is_plain, known.guesses(self.groups(call))))
+        return keys if len(set(self._execution.table.owners_by_name(call.db, keys))) == 1 else []
 
     def groups(self, call: Call) -> list[Group]:
         """Find what lives where its keys do, if these are on one instance.

@@ -256,9 +256,10 @@ class Scripts:
             if not refusals:
                 return reply
             known.strays = True
-        tries = known.together if len(owners) <= 1 else known.apart
-        if is_named and not tries.is_hopeless() and self._may_try(call, known):
-            reply_if_done = await self._try(call, tries)
+        tries = known.together if len(owners) == 1 else known.apart
+        marks = self.in_place.landmarks(call, known)
+        if is_named and marks and not tries.is_hopeless() and self._may_try(call, known):
+            reply_if_done = await self._try(call, tries, marks)
             if reply_if_done is not None:
                 return reply_if_done
         try:
@@ -279,8 +280,7 @@ class Scripts:
 
     def _may_try(self, call: Call, known: Known) -> bool:
         """Whether to run a script in place so that it can be undone."""
-        is_plain_call = call.keys and call.writes and not call.rights
-        if not is_plain_call or not all(map(is_plain, call.keys)):
+        if not call.writes or call.rights or not all(map(is_plain, call.keys)):
             return False
         if self.in_place.has_all(call.db):
             return False  # its guard is refused no key, not even the one that tells of an undoing
@@ -293,15 +293,15 @@ class Scripts:
             known.can_be_undone = is_tame(call.body)
         return known.can_be_undone and bool(call.body)
 
-    async def _try(self, call: Call, tries: Tries) -> bytes | None:
+    async def _try(self, call: Call, tries: Tries, marks: list[bytes]) -> bytes | None:
         """Run in place; None if it had to be undone, or was not run.
 
         Of keys on several instances it may touch those that live with the first: what others name
         as keys may be numbers.
         """
-        index = self.in_place.home(call, call.keys)
-        keys = [key for key in call.keys if self._table.owner(call.db, key) == index]
-        is_apart = len(keys) < len(call.keys)
+        index = self.in_place.home(call, marks)
+        keys = [key for key in marks if self._table.owner(call.db, key) == index]
+        is_apart = keys != call.keys
         script = self._undo.wrap(call.body, is_apart=is_apart)
         if tries.compiles is None:
             answer = (await self.links.raw(index, [[b"EVAL", COMPILES, b"0", code_of(script)]]))[0]
