@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from raw import command
 from threadis import _core
 from threadis.coordinator import fenced, long, witness
-from threadis.coordinator.links import STRANGER, WRITE_MOST, Kind, Limits, Link, Words, pack
+from threadis.coordinator.execution import Execution
+from threadis.coordinator.links import STRANGER, Kind, Limits, Link, Words
 from threadis.coordinator.offload import LARGE, PIECE, cut
+from threadis.coordinator.packing import WRITE_MOST, pack
 from threadis.coordinator.records import Prepared
 from threadis.coordinator.serving import Serving
+from threadis.coordinator.together import Together
 
 LONG = os.urandom(PIECE) * 2 + b"the end"
 
@@ -174,3 +177,73 @@ def test_what_a_script_has_run_is_read_while_others_have_their_turns() -> None:
     found, turns = asyncio.run(turns_during(look()))
     assert found == [[(17, [b"set", b"%d" % number, b"v"]) for number in range(count)]]
     assert turns >= 2 * count // witness.TURN  # the lines, and the words in them
+
+
+def test_very_many_commands_are_sent_and_answered_piece_by_piece(tmp_path: Path) -> None:
+    path, count = str(tmp_path / "s"), 20 * LARGE
+    asked = [[b"ECHO", b"%d" % number] for number in range(count)]
+    sent = b"".join(command(*words) for words in asked)
+    received = bytearray()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while len(received) < len(sent):
+            received.extend(await reader.read(PIECE))
+        writer.write(b":1\r\n" * count)
+        writer.close()
+
+    async def send() -> None:
+        server = await asyncio.start_unix_server(answer, path)
+        async with server:
+            reader, writer = await asyncio.open_unix_connection(path)
+            link = Link(Limits(), 0, Kind(user=STRANGER), path, os.getpid(), reader, writer)
+            link.send(*asked)
+            assert not link.is_whole()
+            replies, turns = await turns_during(link.receive(count))
+            assert replies == [b":1\r\n"] * count
+            assert turns >= 2 * count // LARGE - 2  # the commands, and the replies
+            writer.close()
+
+    asyncio.run(asyncio.wait_for(send(), 60))
+    assert received == sent
+
+
+def test_very_many_missing_keys_are_lent_while_others_have_their_turns() -> None:
+    missing, lent = {b"%d" % number for number in range(10 * LARGE)}, set[bytes]()
+
+    async def fetch() -> None:
+        pass
+
+    async def tell(*, asks: bool) -> tuple[None, None]:
+        del asks
+        return None, None
+
+    run: Any = SimpleNamespace(
+        _pieces=(),
+        _execution=None,
+        _lents={},
+        _trial=None,
+        missing={0: missing},
+        _fetch=fetch,
+        _tell=tell,
+        lend=lambda keys, _: lent.update(keys),
+    )
+    lock: Any = SimpleNamespace(everything=False)
+    found, turns = asyncio.run(turns_during(Together.attempt(run, lock)))
+    assert found is None
+    assert lent == missing
+    assert turns > 0
+
+
+def test_very_many_writes_are_marked_while_others_have_their_turns() -> None:
+    part = [[b"DEL", b"%d" % number] for number in range(10 * LARGE)]
+
+    async def run(parts: dict[int, list[Words]], *_: Any, **__: Any) -> dict[int, list[bytes]]:
+        return {index: [b":1\r\n"] * len(one) for index, one in parts.items()}
+
+    execution: Any = SimpleNamespace(
+        tracking=SimpleNamespace(is_on=False), commits=SimpleNamespace(run=run)
+    )
+    lock: Any = None
+    found, turns = asyncio.run(turns_during(Execution.commit(execution, {1: part}, lock, 0)))
+    assert found == {1: [b":1\r\n"] * len(part)}
+    assert turns > 0

@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from threadis import _core, resp
-from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, pack, value
+from threadis.coordinator.links import Kind, Link, LinkError, Links, Words, value
 from threadis.coordinator.looking import AT_ONCE, is_there
+from threadis.coordinator.packing import pack
 from threadis.coordinator.tasks import Tasks, insist
 
 log = logging.getLogger(__name__)

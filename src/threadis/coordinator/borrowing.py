@@ -14,7 +14,7 @@ So a command that fails, a script that is refused, a killed process leave every 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +93,14 @@ class Borrowing:
         found = await asyncio.gather(
             *(self._fetch_from(index, names, db) for index, names in by_owner.items())
         )
-        copies = {key: copy for part in found for key, copy in part.items()}
-        if mine:
+        return await offload(len(wanted), self._found, wanted, found, db)
+
+    def _found(
+        self, wanted: Iterable[bytes], parts: Iterable[Mapping[bytes, Copy]], db: int
+    ) -> dict[bytes, Copy]:
+        """Put together what owners have said."""
+        copies = {key: copy for part in parts for key, copy in part.items()}
+        if mine := telling.get():
             limited = {key for key, copy in copies.items() if copy.expires != NO_EXPIRY}
             mine.give_back(db, [key for key in wanted if key not in limited])
         check_size(sum(len(copy.dump) for copy in copies.values()))
@@ -116,8 +122,7 @@ class Borrowing:
     async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
         questions = await offload(len(keys), _questions, keys)
         replies = await self.own_reads.ask(index, questions, db=db)
-        refused = next((reply for reply in replies if reply.startswith(b"-")), None)
-        if refused is not None:  # it is loading, say
+        if refused := await offload(len(replies), _refused, replies):  # it is loading, say
             raise RefusedError(refused)
         return await offload(len(keys), _copies, keys, await long.values(replies))
 
@@ -219,28 +224,33 @@ async def find_changes(
     those that are not what they were. RefusedError if a copy could not be made.
     """
     size = len(copies) + len(written)
-    old, new = await _old_values(copies, written, before, db), await long.values(after)
-    now = _swept(copies, new[0]) if sweeps else await offload(size, _now, written, new)
+    if refused := await offload(size, _refused, before[: len(copies)]):
+        raise RefusedError(refused)
+    old, new = await long.values(before[len(copies) :]), await long.values(after)
+    await offload(size, _tell_of_ends, copies, written, old, db)
+    if sweeps:
+        now = await offload(len(new[0]), _swept, copies, new[0])
+    else:
+        now = await offload(size, _now, written, new)
     if not compares:
         return {key: Copy(*now[key]) if key in now else None for key in written}
     return await offload(size, _changes, copies, written, old, now)
 
 
-async def _old_values(
-    copies: dict[bytes, Copy], written: Sequence[bytes], before: Sequence[bytes], db: int
-) -> list[Any]:
-    """What was there when the commands began; what had expired by then is told."""
-    restored, dumps = before[: len(copies)], before[len(copies) :]
-    refused = next((reply for reply in restored if reply.startswith(b"-")), None)
-    if refused is not None:
-        raise RefusedError(refused)
-    found = await long.values(dumps)
+def _refused(replies: Iterable[bytes]) -> bytes | None:
+    """The first that is an error."""
+    return next((reply for reply in replies if reply.startswith(b"-")), None)
+
+
+def _tell_of_ends(
+    copies: Collection[bytes], written: Iterable[bytes], dumps: Iterable[Any], db: int
+) -> None:
+    """Tell of what was lent, and had expired by the time the commands began."""
     if mine := telling.get():
         had = (key for key in written if key in copies)
-        for key, dump in zip(had, found, strict=True):
+        for key, dump in zip(had, dumps, strict=True):
             if dump is None:
                 mine.add_first(db, key)
-    return found
 
 
 def _changes(

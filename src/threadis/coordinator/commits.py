@@ -46,6 +46,7 @@ from threadis.coordinator.links import (
     Links,
 )
 from threadis.coordinator.locks import Key, Lock, Locks
+from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import Part, Phases, Place, Scripts, results_in, unfinished
 from threadis.coordinator.records import Prepared
 from threadis.coordinator.table import Table
@@ -101,7 +102,8 @@ class Commits:
         if that is not known yet; then the lock is kept until it is.
         """
         first, *others = sorted(parts, key=lambda index: (-len(parts[index]), index))
-        self._links.limits.check(parts[first])  # those of the others ``prepare`` checks
+        # Those of the others ``prepare`` checks.
+        await offload(len(parts[first]), self._links.limits.check, parts[first])
         fenced = Scripts(scripts or {})
         if not others:
             if is_scarce and not scripts:

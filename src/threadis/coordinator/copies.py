@@ -184,10 +184,8 @@ class Block:
             if needs_memory or not refusal.startswith(scarcity.NO_MEMORY):
                 raise RefusedError(refusal)
             found = await self._run_scarcely(link, borrowing, refusal)
-        places = sorted(self._ours)
-        questions = [words for at in places if not isinstance(words := self.words[at], Fence)]
-        replies = [found[at].reply for at in places]
-        await borrowing.own_reads.note(link.index, questions, replies)
+        asked = await offload(size, self._asked_by_us, found)
+        await borrowing.own_reads.note(link.index, *asked)
         for _, after in self._around.values() if self._sweeps else ():
             said = found[after[0]].reply
             if said.startswith(b"-"):  # it was killed, say
@@ -196,6 +194,12 @@ class Block:
             count = int(said[1 : said.index(b"\r")])  # of each key its name, its value, its end
             borrowing.own_reads.of(link.index).hits += 2 * (count // 3)
         return found
+
+    def _asked_by_us(self, found: Sequence[Answers]) -> tuple[list[Words], list[bytes]]:
+        """What no client has asked, and the replies."""
+        places = sorted(self._ours)
+        questions = [words for at in places if not isinstance(words := self.words[at], Fence)]
+        return questions, [found[at].reply for at in places]
 
     async def _run_scarcely(
         self, link: Link, borrowing: Borrowing, refusal: bytes
@@ -295,13 +299,20 @@ class Block:
     async def changes(self, db: int, found: Sequence[Answers]) -> dict[bytes, Copy | None]:
         """What keys of a database are now, of those that have changed."""
         lent = self._lents[db]
-        before, after = ([found[at].reply for at in places] for places in self._around[db])
+        written, before, after = await offload(len(lent.keys), self._said_of, db, found)
         return await find_changes(
             lent.copies,
-            lent.written,
+            written,
             before,
             after,
             db,
             compares=not lent.is_swept,
             sweeps=self._sweeps,
         )
+
+    def _said_of(
+        self, db: int, found: Sequence[Answers]
+    ) -> tuple[list[bytes], list[bytes], list[bytes]]:
+        """What may have been written of a database, and the replies to what is ``around``."""
+        before, after = ([found[at].reply for at in places] for places in self._around[db])
+        return self._lents[db].written, before, after

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from threadis import _core, resp
-from threadis.coordinator.links import Kind, Links, Words, pack, value
+from threadis.coordinator.links import Kind, Links, Words, value
 from threadis.coordinator.locks import Locks
+from threadis.coordinator.packing import pack
 from threadis.coordinator.pause import Pause
 from threadis.coordinator.table import Table
 

@@ -178,7 +178,8 @@ class Execution:
         but that keys are new if this ``makes_new`` ones.
         """
         kind = kind or Kind()
-        marked = Marked(parts, steps, db, makes_new=makes_new, asks=self.tracking.is_on)
+        size, asks = sum(map(len, parts.values())), self.tracking.is_on
+        marked = await offload(size, Marked, parts, steps, db, makes_new=makes_new, asks=asks)
         run = partial(self.commits.run, lock=lock, db=db, kind=kind)
         try:
             fenced = marked.moved(scripts or {})
@@ -192,7 +193,7 @@ class Execution:
                 await self.own_reads.note(index, [words], [reply])
             if expired := marked.expired(found):
                 self.tracking.changed(expired)
-            return marked.replies(found)
+            return await offload(size, marked.replies, found)
         except RefusedError as error:
             commands = itertools.chain.from_iterable(parts.values())
             is_scarce = error.reply.startswith(scarcity.NO_MEMORY)

@@ -110,7 +110,10 @@ class Block:
             found: list[Answers] = []
             for piece in self._pieces:
                 if isinstance(piece, int):
-                    found += map(Answers, await stream.replies(piece))
+                    for begin in range(0, piece, LARGE):
+                        if begin:
+                            await asyncio.sleep(0)  # others have their turn
+                        found += map(Answers, await stream.replies(min(piece - begin, LARGE)))
                 else:
                     fence, nonce = piece
                     before = await stream.replies(len(fence.before))

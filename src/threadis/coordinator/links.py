@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,17 +19,16 @@ from threadis import _core, control, ours
 from threadis.coordinator import sockets
 from threadis.coordinator.deadline import Deadline
 from threadis.coordinator.lease import Lease
-from threadis.coordinator.offload import whole
+from threadis.coordinator.offload import LARGE, whole
+from threadis.coordinator.packing import WRITE_MOST, Packable, parts
 
 TIMEOUT = 5.0  # seconds; a call that takes longer fails, unless its instance is at work
 READ_MOST = 1024 * 1024  # bytes; copies of large keys come in many pieces else
-WRITE_MOST = 256 * 1024  # bytes that a connection is given at once: what it does not take is copied
 GONE = (control.State.RESTARTING, control.State.FAILED)  # there is no process
 KEEP = 16  # idle connections to each instance, of each kind
 
 STRANGER = b""  # a connection that does not say who it is
 Words = Sequence[bytes]  # one command
-Packable = Sequence[bytes | _core.Packed]  # the same, with words that are packed already
 # True in what a client's command runs: it may not reach an instance that is being made ready.
 is_for_a_client: ContextVar[bool] = ContextVar("is_for_a_client", default=False)
 
@@ -106,21 +105,24 @@ class Link:
 
     def send(self, *commands: Packable) -> None:
         """Send commands, whose replies must be received next."""
-        packed = _core.Packed(commands)
-        if len(packed) > self.limits.argument:
+        packed = _core.Packed(commands[:LARGE])
+        is_more = len(commands) > LARGE
+        if is_more or len(packed) > self.limits.argument:
             self.limits.check(commands)
-        self.writer.write(packed.part(0, WRITE_MOST))
-        if len(packed) > WRITE_MOST:
-            self.sender = asyncio.create_task(self._send_on(packed))
+        pieces = parts(packed, commands)
+        self.writer.write(next(pieces, b""))
+        if is_more or len(packed) > WRITE_MOST:
+            self.sender = asyncio.create_task(self._send_on(pieces))
 
-    async def _send_on(self, packed: _core.Packed) -> None:
+    async def _send_on(self, pieces: Iterator[bytes]) -> None:
         """Send the rest piece by piece; whoever waits for the replies hears what goes wrong."""
         with contextlib.suppress(OSError):
-            for at in range(WRITE_MOST, len(packed), WRITE_MOST):
+            for piece in pieces:
+                await asyncio.sleep(0)  # others have their turn
                 await self.writer.drain()
                 if self.is_spoilt:
                     return
-                self.writer.write(packed.part(at, WRITE_MOST))
+                self.writer.write(piece)
 
     async def receive(self, count: int, wait: float | None = TIMEOUT) -> list[bytes]:
         """Wait for so many replies; as ``ask``."""
@@ -129,7 +131,10 @@ class Link:
             found: list[bytes] = []
             while len(found) < count:
                 found.append(await self.next_reply())
-                found += [await entire(one) for one in self.replies.take(count - len(found))]
+                more = self.replies.take(min(count - len(found), LARGE))
+                found += [await entire(one) for one in more]
+                if len(more) == LARGE:
+                    await asyncio.sleep(0)
             return found
         except BaseException as error:
             self.is_spoilt = True
@@ -354,11 +359,6 @@ class Links:
                 return link
         writer.close()
         raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
-
-
-def pack(*commands: Words) -> bytes:
-    """Commands in canonical form."""
-    return bytes(_core.Packed(commands))
 
 
 async def entire(reply: bytes | _core.Pieces) -> bytes:

@@ -13,7 +13,8 @@ from contextvars import ContextVar
 
 from threadis import _core, ours, resp
 from threadis.coordinator.answer import Answer
-from threadis.coordinator.links import LinkError, Links, pack
+from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.packing import pack
 from threadis.coordinator.tasks import Tasks
 
 log = logging.getLogger(__name__)

@@ -5,10 +5,11 @@ A run that has touched other keys counts for nothing: it is made again, with cop
 """
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from threadis.coordinator import garbage
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.asking import TELLS
 from threadis.coordinator.busy import Busy
@@ -30,7 +31,8 @@ from threadis.coordinator.in_place import InPlace
 from threadis.coordinator.known import Known
 from threadis.coordinator.links import Kind
 from threadis.coordinator.locality import Group, is_plain
-from threadis.coordinator.locks import Lock
+from threadis.coordinator.locks import Key, Lock
+from threadis.coordinator.offload import offload
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.table import Access
 from threadis.coordinator.together import Together
@@ -122,8 +124,10 @@ class OnCopies:
             local[call.name] += self._in_place.groups(call)
         for call in trial.calls:
             together.lend(knowns[call.name].guesses(local[call.name]), call.db)
+        size = 0
         for _ in range(RERUNS):
             async with AsyncExitStack() as stack, AsyncExitStack() as telling:
+                stack.enter_context(garbage.of_a_command(size))
                 held, fed = lock, None
                 if held is None:
                     held, fed = await self._begin(stack, call, together, trial)
@@ -135,6 +139,7 @@ class OnCopies:
                         stack.push_async_callback(fed.serve_these, together.changed)
                         call.ending.push_async_exit(stack.pop_all())
                     return replies
+            size += sum(map(len, together.missing.values()))
             if new := {key for keys in together.missing.values() for key in keys}:
                 trial.looks = True
                 for name, known in knowns.items():
@@ -150,7 +155,7 @@ class OnCopies:
     ) -> tuple[Lock, Fed | None]:
         """Lock the keys of a run, and what else those need who wait for them."""
         keys = together.keys(call.db)
-        names = [(call.db, key, call.writes) for key in keys]
+        names = await offload(len(keys), _names, call, keys)
         await self._feeding.all_known(call, keys)
         waited = self._feeding.waited(call, keys) if call.ending else []
         also = self._feeding.also_lock(waited)
@@ -209,3 +214,8 @@ class OnCopies:
         denied = [name for name in self._in_place.alone(call.db) if name != RANDOM_KEY]
         reply, refusals = await self._in_place.run(trial, index, denied, only_reads=True)
         return reply if not refusals else None
+
+
+def _names(call: Call, keys: Iterable[bytes]) -> list[Key]:
+    """What to lock for a script."""
+    return [(call.db, key, call.writes) for key in keys]

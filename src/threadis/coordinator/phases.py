@@ -18,11 +18,11 @@ from threadis.coordinator.links import (
     Link,
     LinkError,
     Links,
-    Packable,
     UnknownOutcomeError,
     Words,
 )
 from threadis.coordinator.offload import offload
+from threadis.coordinator.packing import Packable
 from threadis.coordinator.records import Prepared
 
 Part = Sequence[Words]
@@ -122,7 +122,7 @@ class Phases:
                 batch[1] = scarcity.block([[b"SET", key, bytes(payload)]], 2)
             if not is_scarce or scripts:
                 batch += [[b"MULTI"], *told]
-            self._links.limits.check(batch)
+            await offload(len(batch), self._links.limits.check, batch)
             batches[index] = batch
         for index, link in links.items():
             link.send(*batches[index])

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from threadis import _core, ours, resp
 from threadis.coordinator import long
 from threadis.coordinator.links import Words
+from threadis.coordinator.offload import offload
 
 NO_MEMORY = b"-OOM "
 FALSE = b"#f\r\n"
@@ -51,7 +52,13 @@ async def results(reply: bytes, commands: Sequence[Words]) -> list[bytes] | None
     """The replies to these commands; None if the block was refused."""
     if not reply.startswith(b"*"):
         return None
-    replies = [_with_nulls(one) for one in await long.elements(reply)]
+    replies = await long.elements(reply)
+    return await offload(len(replies), _as_told, replies, commands)
+
+
+def _as_told(told: Sequence[bytes], commands: Sequence[Words]) -> list[bytes]:
+    """Put nulls for what Lua makes of them."""
+    replies = [_with_nulls(one) for one in told]
     for at, words in enumerate(commands):
         if replies[at] == resp.null(2) and _has_null_array(words):
             replies[at] = resp.null_array(2)

@@ -8,6 +8,7 @@ FLUSHDB, FLUSHALL and SWAPDB are done to the copies; on the instances they come 
 order, and then each key that the commands name gets the value that it has on the copies.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, nullcontext
@@ -107,7 +108,7 @@ class Together:
             return False
         for db in dbs:
             for found in await links.call_all(b"KEYS", b"*", db=db):
-                self.lend(found, db)
+                await offload(len(found), self.lend, found, db)
         return True
 
     async def run(self, lock: Lock) -> list[bytes]:
@@ -132,7 +133,7 @@ class Together:
             if mine:
                 mine.is_void = True
             for db, keys in self.missing.items():
-                self.lend(keys, db)
+                await offload(len(keys), self.lend, keys, db)
             return None
         overall = None
         if asked := [piece.parsed.args for piece in pieces if piece.name in LISTS]:
@@ -150,7 +151,8 @@ class Together:
             needs_memory = self._needs_memory
             await execution.commit(written, lock, self._db, needs_memory=needs_memory)
         if self._trial:
-            self.changed = self._trial.changed(changes)
+            size = sum(map(len, changes.values()))
+            self.changed = await offload(size, self._trial.changed, changes)
         replies = block.replies(found)
         if overall:
             for at, piece in enumerate(pieces):
@@ -170,16 +172,17 @@ class Together:
         sizes = (len(copy.dump) for lent in lents.values() for copy in lent.copies.values())
         borrowing.check_size(sum(sizes))
 
+    def _home(self) -> int:
+        """Choose the instance that has the copies."""
+        table = self._execution.table
+        owners = [table.owners_by_name(db, list(one.keys)) for db, one in self._lents.items()]
+        return self._execution.home_of(list(itertools.chain.from_iterable(owners)))
+
     async def _tell(self, *, asks: bool) -> tuple[Block, list[Answers]]:
         """Run everything on copies; RefusedError if that cannot be."""
         execution, lents, trial = self._execution, self._lents, self._trial
-        owners = [
-            owner
-            for db, lent in lents.items()
-            for owner in execution.table.owners_by_name(db, list(lent.keys))
-        ]
         size = sum(len(lent.keys) for lent in lents.values())
-        home, scratch = execution.home_of(owners), execution.borrowing.scratch
+        home, scratch = await offload(size, self._home), execution.borrowing.scratch
         async with AsyncExitStack() as stack:
             link = await stack.enter_async_context(execution.links.lease(home, self._kind, scratch))
             fences = await trial.enclose(stack, link, lents) if trial else []

@@ -17,7 +17,8 @@ import hiredis
 
 from threadis import _core, resp
 from threadis.coordinator.clients import Clients
-from threadis.coordinator.links import LinkError, Links, Words, pack
+from threadis.coordinator.links import LinkError, Links, Words
+from threadis.coordinator.packing import pack
 from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.tracking_mode import (
     Mode,

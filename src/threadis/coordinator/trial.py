@@ -33,7 +33,7 @@ from threadis.coordinator.guard import (
 from threadis.coordinator.guarded import Guarded, Guards
 from threadis.coordinator.links import Link, Words, value
 from threadis.coordinator.locality import is_plain
-from threadis.coordinator.offload import LARGE
+from threadis.coordinator.offload import LARGE, offload
 from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.reading import KEYLESS
 from threadis.coordinator.sorting import key_of, looks_at_others, patterns, sort_keys, with_target
@@ -183,7 +183,7 @@ class Trial:
         if self._look and not killed:
             seen = await self._looked(link.index, await self._look.commands(), lents)
         for db, keys in seen.items():
-            if new := set(filter(lents[db].lacks, keys)):
+            if new := await offload(len(keys), set, filter(lents[db].lacks, keys)):
                 missing.setdefault(db, set()).update(new)
         is_void = not killed and (self.refused or any(missing.values()))
         for script in self._scripts:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from threadis import _core, control
-from threadis.coordinator.links import LinkError, Links, pack
+from threadis.coordinator.links import LinkError, Links
+from threadis.coordinator.packing import pack
 from threadis.coordinator.tasks import Tasks
 
 log = logging.getLogger(__name__)
