@@ -9,7 +9,7 @@ import pytest
 from differential import scenarios_collections, scenarios_keys
 from differential.conftest import INSTANCES, check_placement, running_pair
 from differential.pair import Pair
-from differential.wire import Connection
+from differential.wire import Connection, Word
 from threadis import _core, placement
 from threadis.layout import even_slot_map
 from threadis.server import Server
@@ -153,6 +153,36 @@ def test_scripts_in_a_pinned_database_see_all_of_it(pair: Pair) -> None:
             assert b" inside a script " in refused.raw, name
         both.same("EVAL", "return redis.call('FLUSHDB')", 0)
         both.same("DBSIZE")
+
+
+def test_scripts_have_their_own_guard_wherever_others_ran_before(pair: Pair) -> None:
+    """Also in MULTI; what ran before was on copies, and might touch only these."""
+    undeclared = (
+        "redis.call('SET', 'p:' .. ARGV[1], 1) return redis.call('SET', 'q:' .. ARGV[1], 1)"
+    )
+    scripts: list[list[Word]] = [
+        ["EVAL", "redis.call('SET', KEYS[1], 1) return redis.call('PUBLISH', 'c', 'x')", 1, "k"],
+        ["EVAL", "return {redis.call('DBSIZE'), redis.call('KEYS', '*')}", 0],
+        ["EVAL", undeclared, 0, "other"],
+        ["EVAL", "return redis.call('INCR', KEYS[1])", 1, "n"],
+        ["EVAL", "return 1", 0],
+    ]
+    with pair.both() as both:
+        for script in scripts:
+            for before in range(3):
+                both.same("FLUSHALL")
+                both.same("SELECT", 0)
+                for _ in range(before):
+                    for number in range(4):  # wherever that is done
+                        both.same("EVAL", undeclared, 0, number)
+                both.same("SELECT", 3)
+                both.same(*script)
+                both.same("MULTI")
+                both.same(*script)
+                both.same("SET", "w", 1)
+                both.same(*script)
+                both.same("EXEC")
+                both.same("MGET", "k", "n", "p:other", "q:other")
 
 
 def test_no_script_comes_between_the_steps_of_another(pair: Pair) -> None:

@@ -143,10 +143,11 @@ class Guard:
             rules = rights.rules(patterns, denied, allowed.copies, only_reads=only_reads)
             return [*gone, [*user, *new, *rules]]
         sign = b"%R~" if only_reads else b"~"
-        rules = [sign + group.pattern() for group in allowed.local]
-        if keys is None:
-            rules += [sign + ANY_KEY, sign] if allowed.copies is None else [sign + b"*"]
-        rules += [sign + pattern(key) for key in keys or ()]
+        if keys is None:  # what else is allowed is among these; servers refuse to be told it twice
+            rules = [sign + ANY_KEY, sign] if allowed.copies is None else [sign + b"*"]
+        else:
+            rules = [sign + group.pattern() for group in allowed.local]
+            rules += [sign + pattern(key) for key in keys]
         if self._denied != denied:
             self._denied = denied
             return [*gone, [*user, *new, *rules_without(denied), *rules]]
