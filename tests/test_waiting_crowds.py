@@ -184,3 +184,69 @@ def test_who_waits_for_very_many_keys_may_leave_at_any_moment(
     until(lambda: number(main, "threadis_armed_keys") == 0, "nothing is waited for")
     assert main.ask("RPUSH", MANY_KEYS[0], "v").number == 1
     assert main.ask("LPOP", MANY_KEYS[0]).text == b"v"
+
+
+@pytest.mark.parametrize(
+    ("words", "feed"),
+    [
+        (("BLPOP", *MANY_KEYS, "0"), ("RPUSH", "{}", "v{}")),
+        (("BZPOPMIN", *MANY_KEYS, "0"), ("ZADD", "{}", "1", "v{}")),
+        (("BLMPOP", "0", "1000", *MANY_KEYS[:1_000], "LEFT"), ("RPUSH", "{}", "v{}")),
+    ],
+    ids=["BLPOP", "BZPOPMIN", "BLMPOP"],
+)
+def test_keys_for_which_somebody_waits_are_looked_at_together(
+    running: Threadis, main: Connection, words: tuple[str, ...], feed: tuple[str, ...]
+) -> None:
+    """By who waits for them, too, and by who changes them: not each in a message of its own."""
+    keys = [word for word in words if word.startswith("many:")]
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for at in range(3):
+            client = Connection(("127.0.0.1", running.port))
+            clients.append(stack.enter_context(contextlib.closing(client)))
+            before = number(main, "reads")
+            client.send(pack(*words))
+            until(lambda: number(main, "blocked_clients") == at + 1, "it waits")  # noqa: B023
+            assert number(main, "reads") - before < len(keys) / 2
+        until(lambda: number(main, "threadis_armed_keys") == len(keys), "all are armed")
+        for change, reply in (
+            (["FLUSHALL"], b"+OK\r\n"),
+            (["DEL", *keys], b":0\r\n"),
+            (["MSET", *(word for key in keys for word in (key, "string"))], b"+OK\r\n"),
+        ):
+            before = number(main, "reads")
+            assert main.ask(*change).raw == reply
+            assert number(main, "reads") - before < len(keys) / 2, change[0]
+        main.ask("DEL", *keys)
+        fed = (keys[-1], keys[0], keys[len(keys) // 2])
+        for at, (client, key) in enumerate(zip(clients, fed, strict=True)):
+            assert not main.ask(
+                *(word.format(key if word == "{}" else at) for word in feed)
+            ).is_error
+            assert b"\nv%d\r\n" % at in client.read().raw  # who came first is first
+
+
+def test_streams_for_which_consumers_wait_are_looked_at_together(
+    running: Threadis, main: Connection, crowd: list[Connection]
+) -> None:
+    """Whose group has read all of its stream is not tried; whose stream or group has gone is."""
+    keys = MANY_KEYS[:1_000]
+    main.send(b"".join(pack("XGROUP", "CREATE", key, "g", "$", "MKSTREAM") for key in keys))
+    assert {main.read().raw for _ in keys} == {b"+OK\r\n"}
+    read = ["BLOCK", "0", "STREAMS", *keys, *[">"] * len(keys)]
+    for at, client in enumerate(crowd[:4]):
+        before = number(main, "reads")
+        client.send(pack("XREADGROUP", "GROUP", "g", f"c{at}", *read))
+        until(lambda: number(main, "blocked_clients") == at + 1, "it waits")  # noqa: B023
+        assert number(main, "reads") - before < len(keys) / 2
+    for at, key in enumerate((keys[-1], keys[0])):
+        assert main.ask("XADD", key, "*", "f", f"v{at}").text
+        assert b"\nv%d\r\n" % at in crowd[at].read().raw  # who came first is first
+    block = [pack("XGROUP", "DESTROY", key, "g") for key in keys[:100]]
+    main.send(pack("MULTI") + b"".join(block) + pack("EXEC"))
+    assert main.read().raw == b"+OK\r\n"
+    assert {main.read().raw for _ in block} == {b"+QUEUED\r\n"}
+    assert {reply.number for reply in main.read().elements} == {1}
+    for client in crowd[2:4]:
+        assert client.read().raw.startswith(b"-NOGROUP")

@@ -140,8 +140,7 @@ class Blocking:
             if self._departures.is_gone(command):
                 return LEFT  # nothing is taken for it
             if token is None and wish.takes:
-                waited = [name for name in names if name in self._waiters]
-                await self.serving.serve(waited, held, wish.line)
+                await self.serving.serve(names, held, wish.line)
             return await self._try(parsed, wish, db, kind, held)
 
     async def write(self, command: _core.Command) -> bytes:

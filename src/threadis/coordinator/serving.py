@@ -10,19 +10,19 @@ import itertools
 import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from threadis import _core, resp
 from threadis.coordinator.alarms import Alarms, Place
 from threadis.coordinator.attempts import Attempts, Held
 from threadis.coordinator.execution import Execution
+from threadis.coordinator.filled import filled
 from threadis.coordinator.links import LinkError
 from threadis.coordinator.locks import Lock, proviso
 from threadis.coordinator.offload import offload
 from threadis.coordinator.tasks import Tasks
 from threadis.coordinator.verdicts import Verdicts
-from threadis.coordinator.waiters import AT_ONCE, GROUP, LIST, STREAM, ZSET, Waiter, Waiters
+from threadis.coordinator.waiters import AT_ONCE, GROUP, LIST, STREAM, ZSET, Waiter, Waiters, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Serving:
                 index,
                 self._links,
                 execution.borrowing.scratch,
-                Wanted(index, self.waiters, execution),
+                Wanted(index, self.waiters, execution.table.owner),
                 self._went_off,
             )
             for index in self._links.everyone()
@@ -194,7 +194,16 @@ class Serving:
             self.changed(missed)
 
     def changed(self, places: Collection[Place]) -> None:
-        """Serve keys soon: something has changed there."""
+        """Serve keys soon: something has changed there, and we hear of the next change."""
+        if len(places) > AT_MOST:
+            self._spawn(self._changed_at_once(places), "looking at what has changed")
+        else:
+            self._changed(places)
+
+    async def _changed_at_once(self, places: Collection[Place]) -> None:
+        self._changed(await self._filled(places))
+
+    def _changed(self, places: Iterable[Place]) -> None:
         for place in places:
             if place in self._in_order:
                 self._missed.add(place)
@@ -274,13 +283,16 @@ class Serving:
 
     async def serve(self, places: Collection[Place], held: Held, line: bytes | None = None) -> None:
         """Give what is there to those who wait for it, or to those in one line."""
-        todo = deque(places)
+        types = await self._filled(places)
+        todo = deque(types)
         while todo and self.waiters:
             place = todo.popleft()
             lines = self.waiters.lines(place) if line is None else [line]
             if any(self.waiters.line(place, name) for name in lines):
                 is_plain = len(lines) == 1 and lines[0] != STREAM  # the attempt tells the type, too
-                found = lines[0] if is_plain else await self.attempts.type(place)
+                found = types.get(place)
+                if found is None:
+                    found = lines[0] if is_plain else await self.attempts.type(place)
                 if found not in (STREAM, b"none"):
                     for waiter in self.waiters.line(place, STREAM):
                         waiter.doubted.add(place[1])
@@ -288,7 +300,13 @@ class Serving:
                     if name == STREAM == found:
                         await self._show(place, held)
                     elif name == found or name.startswith(GROUP):
-                        todo.extend(await self._serve_line(place, name, held))
+                        for target in await self._serve_line(place, name, held):
+                            types.pop(target, None)  # it was asked for before this move
+                            todo.append(target)
+
+    async def _filled(self, places: Collection[Place]) -> dict[Place, bytes | None]:
+        owner, look = self._execution.table.owner, self.attempts.look
+        return await filled(places, self.waiters, owner, look)
 
     async def _serve_line(self, place: Place, line: bytes, held: Held) -> list[Place]:
         """Let one after the other take something, until there is nothing left.
@@ -375,18 +393,3 @@ class Serving:
         context = contextvars.copy_context()
         context.run(proviso.set, None)  # it is not for whoever has brought it about
         self._tasks.start(job, what, context)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The places at one instance for which someone waits."""
-
-    index: int
-    waiters: Waiters
-    execution: Execution
-
-    def __call__(self, key: bytes | None) -> list[Place]:
-        """Those of a key; None: all."""
-        places = self.waiters.places() if key is None else self.waiters.of_key(key)
-        owner = self.execution.table.owner
-        return [place for place in places if owner(*place) == self.index]

@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Collection, KeysView, Sequence
+from collections.abc import Callable, Collection, KeysView, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -304,6 +304,20 @@ class Waiters:
     def clients(self) -> KeysView[ClientKey]:
         """All clients that wait."""
         return self._by_client.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The places at one instance for which someone waits."""
+
+    index: int
+    waiters: Waiters
+    owner: Callable[[int, bytes], int]
+
+    def __call__(self, key: bytes | None) -> list[Place]:
+        """Those of a key; None: all."""
+        places = self.waiters.places() if key is None else self.waiters.of_key(key)
+        return [place for place in places if self.owner(*place) == self.index]
 
 
 def client_key(command: _core.Command) -> ClientKey:
