@@ -306,12 +306,17 @@ def test_a_stop_during_the_start_leaves_nothing(threadis: Start) -> None:
     assert not (running.folder / "sockets").exists()
 
 
-def test_servers_that_do_not_start_are_an_error_with_their_words(threadis: Start) -> None:
-    running = threadis("--instances", "2", "--set", "no-such-directive=1", wait=False)
+def test_servers_that_do_not_start_are_an_error_with_their_words(
+    threadis: Start, tmp_path: Path
+) -> None:
+    module = tmp_path / "no-module.so"  # whether one can be loaded is known only when that is tried
+    module.write_bytes(b"")
+    module.chmod(0o755)
+    running = threadis("--instances", "2", "--set", f"loadmodule={module}", wait=False)
     assert running.process.wait(STOP_LIMIT) == 1
     last = running.log().splitlines()[-1]
     assert last.startswith("threadis: no instance starts; instance 0 died (exit status 1)")
-    assert "no-such-directive" in last
+    assert module.name in last
 
 
 def test_damaged_data_of_one_instance_costs_only_its_own_keys(threadis: Start) -> None:
