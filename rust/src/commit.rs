@@ -18,6 +18,7 @@ use crate::logged::Begun;
 use crate::merge::{Merge, Merging};
 use crate::number::push_u64;
 use crate::ours::Record;
+use crate::packed_keys::{self, push_integer};
 use crate::reply::{aggregate, split_first};
 use crate::request::{push_array, push_bulk, push_command};
 use crate::shared::Shared;
@@ -230,14 +231,19 @@ impl Commit {
 
     /// A key of a command: its database, and whether nobody else may even read it.
     pub(crate) fn add_key(&mut self, shared: &Shared, instance: usize, key: (u32, &[u8], bool)) {
-        let (db, key, is_exclusive) = key;
+        let (db, name, is_exclusive) = key;
         let part = &mut self.parts[instance];
-        shared.push_lock_of(db, key, is_exclusive, &mut part.locks);
+        shared.push_lock_of(db, name, is_exclusive, &mut part.locks);
         part.key_count += 1;
-        push_array(&mut part.keys, 3);
-        push_integer(&mut part.keys, u64::from(db));
-        push_bulk(&mut part.keys, key);
-        push_integer(&mut part.keys, u64::from(is_exclusive));
+        packed_keys::push(&mut part.keys, (db, name), is_exclusive);
+    }
+
+    /// Whether one of its keys is such a one.
+    pub(crate) fn has_key(&self, is_it: impl Fn(u32, &[u8]) -> bool) -> bool {
+        self.parts
+            .iter()
+            .flat_map(|part| packed_keys::read(&part.keys))
+            .any(|(db, key)| is_it(db, key))
     }
 
     /// What is locked for these parts.
@@ -368,10 +374,4 @@ fn select(out: &mut Vec<u8>, db: u32) {
     let mut digits = Vec::new();
     push_u64(&mut digits, u64::from(db));
     push_command(out, [&b"SELECT"[..], &digits].into_iter());
-}
-
-fn push_integer(out: &mut Vec<u8>, value: u64) {
-    out.push(b':');
-    push_u64(out, value);
-    out.extend_from_slice(b"\r\n");
 }

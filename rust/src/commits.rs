@@ -211,7 +211,11 @@ impl Worker {
         // Rights are those of now: the coordinator asks again.
         let writes = &self.commits.running[key].writes;
         let owner = |write: &Write| self.clients.get(write.expect.client as usize);
-        if writes.iter().filter_map(owner).any(|client| client.is_restricted) {
+        let has_restricted = writes.iter().filter_map(owner).any(|client| client.is_restricted);
+        // Somebody may have begun to wait for a key meanwhile: he is served before others come.
+        let (waited, commit) = (&self.shared.waited, &self.commits.running[key]);
+        let is_waited_for = || commit.has_key(|db, key| waited.has(db, key));
+        if has_restricted || (!waited.is_empty() && is_waited_for()) {
             return self.give_up_commit(key);
         }
         let commit = &self.commits.running[key];

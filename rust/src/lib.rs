@@ -72,6 +72,7 @@ mod ordered;
 mod ordinary;
 pub mod ours;
 pub mod output_limits;
+mod packed_keys;
 mod parked;
 pub mod pause;
 pub mod pending_subscriptions;
