@@ -72,8 +72,8 @@ def test_nothing_behind_a_command_that_waits_runs_once_its_client_has_left(
             for is_known in (True, False):  # to wait, when its client leaves
                 both = pair.both()
                 for side, asker in ((both.bare, main.bare), (both.ours, main.ours)):
+                    side.ask("PING")  # it has been accepted
                     there = clients(asker)
-                    side.ask("PING")
                     commands = [line_to_words(line), [b"SET", b"foo", b"1"], [b"INCR", b"foo"]]
                     side.send(b"".join(pack(*words) for words in commands))
                     if is_known:
