@@ -99,10 +99,12 @@ class Serving:
     def _stand(self, waiter: Waiter, keys: Collection[bytes]) -> None:
         for db, key in self.waiters.stand(waiter, keys):
             self.waits.add(db, key)
+        is_wide = len(waiter.request.keys) > AT_ONCE
         unarmed: dict[Alarms, list[Place]] = defaultdict(list)
         for place in waiter.places[-len(keys) :]:
             alarms = self.alarms(place)
-            if alarms.is_armed(place[1]):
+            # In a later step it may be there since the look: then it is read again.
+            if alarms.is_absent(place) if is_wide else alarms.is_armed(place[1]):
                 alarms.want(place[1])
             else:
                 unarmed[alarms].append(place)
