@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Threadis
-from differential.pair import Pair
+from differential.listening import Listener
+from differential.pair import Both, Pair
 from differential.wire import Connection
 from threadis import _core
 from threadis.server import Server
@@ -121,3 +122,21 @@ def words() -> list[bytes]:
     if not path.exists():
         pytest.skip("the dictionary of the Debian package wamerican is not installed")
     return path.read_bytes().split()
+
+
+@pytest.fixture
+def main(pair: Pair) -> Iterator[Both]:
+    """A client for whose commands there are events."""
+    with pair.both() as both:
+        both.same("CONFIG", "SET", "notify-keyspace-events", "KEA")
+        yield both
+        both.same("CONFIG", "SET", "notify-keyspace-events", "")
+
+
+@pytest.fixture
+def listener(pair: Pair, main: Both) -> Iterator[Listener]:
+    """Who hears of them."""
+    del main
+    listener = Listener(pair)
+    yield listener
+    listener.close()

@@ -1,12 +1,12 @@
 """What expires while a command over several instances runs: subscribers hear of it, once."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from differential.pair import Both, Pair
-from differential.test_events import Listener, words_of
+from differential.listening import Listener
+from differential.pair import Both
+from differential.test_events import words_of
 from differential.test_keyspace import spread
 
 A, B, C, *_ = NAMES = spread("e", 4)
@@ -34,24 +34,6 @@ CASES = {
     f'{SLOW}" 2 A B ; EXPIRE C 100 ; EXEC',
     "between": f'MULTI ; COPY A B ; EVAL "{SLOW}" 2 A B ; SET C 1 ; EXEC',
 }  # fmt: skip
-
-
-@pytest.fixture
-def main(pair: Pair) -> Iterator[Both]:
-    """A client for whose commands there are events."""
-    with pair.both() as both:
-        both.same("CONFIG", "SET", "notify-keyspace-events", "KEA")
-        yield both
-        both.same("CONFIG", "SET", "notify-keyspace-events", "")
-
-
-@pytest.fixture
-def listener(pair: Pair, main: Both) -> Iterator[Listener]:
-    """Who hears of them."""
-    del main
-    listener = Listener(pair)
-    yield listener
-    listener.close()
 
 
 def in_order(events: list[bytes]) -> list[bytes]:
