@@ -208,17 +208,15 @@ impl Worker {
     }
 
     fn prepare_commit(&mut self, key: usize) {
+        let (commit, waited) = (&self.commits.running[key], &self.shared.waited);
         // Rights are those of now: the coordinator asks again.
-        let writes = &self.commits.running[key].writes;
         let owner = |write: &Write| self.clients.get(write.expect.client as usize);
-        let has_restricted = writes.iter().filter_map(owner).any(|client| client.is_restricted);
+        let has_restricted =
+            commit.writes.iter().filter_map(owner).any(|client| client.is_restricted);
         // Somebody may have begun to wait for a key meanwhile: he is served before others come.
-        let (waited, commit) = (&self.shared.waited, &self.commits.running[key]);
-        let is_waited_for = || commit.has_key(|db, key| waited.has(db, key));
-        if has_restricted || (!waited.is_empty() && is_waited_for()) {
+        if has_restricted || (!waited.is_empty() && commit.has_key(|db, key| waited.has(db, key))) {
             return self.give_up_commit(key);
         }
-        let commit = &self.commits.running[key];
         let state = State { db: self.shared.databases, resp3: commit.resp3, ..State::default() };
         let set = self.lanes.set(state, self.shared.instances);
         let instances: Vec<usize> = commit.instances().collect();

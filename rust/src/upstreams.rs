@@ -279,9 +279,7 @@ impl Shared {
         upstream.received.drain(..start);
         Some(())
     }
-}
 
-impl Shared {
     /// Takes note that a key's time is over; true if a command that has lent it will tell.
     fn has_lent(
         &self,
