@@ -8,6 +8,9 @@ pub const OURS: &[u8] = b"threadis-";
 /// The user as whom we come: instances allow it everything.
 pub const ADMIN: &[u8] = b"threadis-admin";
 
+/// A user that may do nothing.
+pub const NOBODY: &[u8] = b"threadis-nobody";
+
 /// A user or a connection of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {

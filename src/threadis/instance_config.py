@@ -37,6 +37,7 @@ def text(
         "daemonize no",
         # Ours, hidden from clients; the others are theirs
         f"user {ours.ADMIN.decode()} on >{password} ~* &* +@all",
+        f"user {ours.NOBODY.decode()} on >{password} resetkeys resetchannels -@all",
         "protected-mode yes",
         # Through the proxy every client looks local: "local" is judged there
         f"enable-debug-command {yes_if_any(config.enable_debug_command)}",

@@ -9,6 +9,7 @@ from typing import Final
 from threadis import _core
 
 ADMIN: Final = _core.our_prefix("admin")  # the user as whom we come
+NOBODY: Final = _core.our_prefix("nobody")  # a user that may do nothing
 # What begins the names of: users for scripts, workers' connections, ours while they run scripts
 GUARD, LANE = _core.our_prefix("guard"), _core.our_prefix("lane")
 SCRIPT: Final = _core.our_prefix("script")

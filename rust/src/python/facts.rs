@@ -31,8 +31,8 @@ pub(super) fn record_prefix<'py>(py: Python<'py>, kind: &str) -> PyResult<Bound<
     Ok(PyBytes::new(py, record.prefix()))
 }
 
-/// What names of our users and connections of a kind begin with: "admin", "guard", "lane",
-/// "script", "checked" or "line"; all of them, without a kind.
+/// What names of our users and connections of a kind begin with: "admin", "nobody", "guard",
+/// "lane", "script", "checked" or "line"; all of them, without a kind.
 #[pyfunction]
 #[pyo3(signature = (kind = None))]
 pub(super) fn our_prefix<'py>(
@@ -42,6 +42,7 @@ pub(super) fn our_prefix<'py>(
     let prefix = match kind {
         None => ours::OURS,
         Some("admin") => ours::ADMIN,
+        Some("nobody") => ours::NOBODY,
         Some("guard") => Name::Guard.prefix(),
         Some("lane") => Name::Lane.prefix(),
         Some("script") => Name::Script.prefix(),

@@ -185,9 +185,11 @@ class _Stream:
         # Outside a block the nonce is refused, too, while another script runs too long.
         is_busy = self._patience is not None and self._replies.has(BUSY)
         try:
-            async with asyncio.timeout(self._patience if is_busy else None):
+            async with asyncio.timeout(self._patience if is_busy else None) as limit:
                 data = await self._reader.read(READ_MOST)
         except TimeoutError:
+            if not limit.expired():  # who reads was told to give up
+                raise
             await self.until(BUSY)
             raise BusyError((BUSY[1:] + await self.until(END)).decode(errors="replace")) from None
         if not data:

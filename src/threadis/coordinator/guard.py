@@ -56,6 +56,9 @@ NOT_ALL_DECLARED = resp.error(
 STRAYED = resp.error(
     "ERR threadis: the script was refused something in the middle; it may have written before"
 )
+NO_GUARD = resp.error(
+    "ERR threadis: the server has refused the rights for this script; nothing of it was run"
+)
 SORTS = resp.error(
     "ERR threadis: SORT with BY or GET inside a script that has changed what it sorts needs keys "
     "that all live on one instance for certain; nothing was run"
@@ -117,7 +120,7 @@ class Guard:
         self._keys: frozenset[bytes] | None = None
         self._refused: frozenset[bytes] = frozenset()
         self._only_reads = False
-        self._password = os.urandom(16).hex().encode()
+        self._password = b""
         self._denied: Collection[bytes] | None = None  # None: its rules must be made anew
 
     def before(self, rights: Rights | None, allowed: Allowed) -> list[Words]:
@@ -135,6 +138,8 @@ class Guard:
             self.name = ours.GUARD + os.urandom(8).hex().encode()
             self._denied = None
         gone, self._abandoned = self._abandoned, []
+        # Each time another one: should the server refuse the rules, those of before let nobody in.
+        self._password = os.urandom(16).hex().encode()
         user = [b"ACL", b"SETUSER", self.name]
         new = [b"reset", b"on", b">" + self._password]
         if rights:
@@ -151,11 +156,14 @@ class Guard:
         if self._denied != denied:
             self._denied = denied
             return [*gone, [*user, *new, *rules_without(denied), *rules]]
-        return [*gone, [*user, b"resetkeys", *rules]]
+        return [*gone, [*user, b"resetpass", new[-1], b"resetkeys", *rules]]
 
-    def login(self) -> Words:
-        """Build the command that makes the connection the guard's."""
-        return [b"AUTH", self.name, self._password]
+    def logins(self, nobody: Words) -> list[Words]:
+        """Build the commands that make the connection the guard's.
+
+        It is ``nobody``'s first: if the guard is not let in, the script may do nothing.
+        """
+        return [nobody, [b"AUTH", self.name, self._password]]
 
     def refusals(self, log: bytes) -> Refusals:
         """Read what ACL LOG says of this guard; leave out what its user may not do anyway."""

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from threadis import ours, resp
 from threadis.coordinator.call import Call
 from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.fenced import Fence, Script
-from threadis.coordinator.guard import ACL_LOG, Allowed, Guard, Refusals, judge
+from threadis.coordinator.guard import ACL_LOG, NO_GUARD, Allowed, Guard, Refusals, judge
 from threadis.coordinator.links import Link, Links, Words
 from threadis.coordinator.users import Users
 
@@ -48,7 +49,7 @@ class Guards:
         caller = self._callers.begin(call.info, can_be_undone=can_be_undone)
         fence = Fence(
             call.words,
-            [*setup, named(caller), *before, guard.login()],
+            [*setup, named(caller), *before, *guard.logins(self._links.login(ours.NOBODY))],
             [self._links.login()],
             [*after, *gone, named(), ACL_LOG],
         )
@@ -56,6 +57,9 @@ class Guards:
 
     async def judge(self, guarded: Guarded, link: Link) -> tuple[Refusals, bytes]:
         """What was refused that the caller may do; else the reply, in the caller's name."""
+        if guarded.answers.before[-1] != resp.OK:
+            guarded.guard.abandon()
+            return Refusals(), NO_GUARD
         log, call = guarded.answers.after[-1], guarded.call
         reply = guarded.answers.reply
         return await judge(guarded.guard, link, log, call, reply, self._users)

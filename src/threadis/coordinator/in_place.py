@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from threadis import resp
 from threadis.coordinator import fenced
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.asking import Asking
@@ -148,7 +149,8 @@ class InPlace:
 
     async def reply(self, script: Guarded, index: int) -> bytes:
         """What a script has answered in such a block."""
-        if script.guard.name not in script.answers.after[-1]:  # it was refused nothing
+        name, before = script.guard.name, script.answers.before
+        if before[-1] == resp.OK and name not in script.answers.after[-1]:  # refused nothing
             self._guards.settle(script, index, counts=True)
             return script.answers.reply
         try:

@@ -206,8 +206,8 @@ class Trial:
         touched: dict[int, set[bytes]] = defaultdict(set)
         for script in self._scripts if self._sorts else ():
             db, asked = script.call.db, self._asked(script.call)
-            # Right before its guard is let in.
-            replies = script.answers.before[-1 - len(asked) : -1]
+            # Right before nobody and its guard are let in.
+            replies = script.answers.before[-2 - len(asked) : -2]
             await self._execution.own_reads.note(index, asked, replies)
             touched[db] |= self._named(db, asked, replies)
         made: dict[Place, None] = {}

@@ -5,11 +5,20 @@
     local lower, unpack_, select_, type_, tonumber_ = string.lower, unpack, select, type, tonumber
     local error_, find_, setmt, ipairs_, pairs_, format_ = error, string.find, setmetatable, ipairs, pairs, string.format
     local reads, singles, alls, have_times = {@READS@}, {@SINGLES@}, {@ALLS@}, @TIMES@
+    local function is_same(key, when, value)
+        local now = pcall_('PEXPIRETIME', key)
+        return (now == when or (now == -1 and when == 0)) and pcall_('DUMP', key) == value
+    end
     local function undo()
         dead = true
-        for at = #log, 1, -1 do pcall_(unpack_(log[at])) end
+        for at = #log, 1, -1 do
+            local one = log[at]
+            -- What is written is touched, for who has it in WATCH: what is as it was is left alone.
+            if one[1] ~= 'RESTORE' or not is_same(one[2], one[3], one[4]) then pcall_(unpack_(one)) end
+        end
         for key, when in pairs_(was) do
-            if when >= 0 then pcall_('PEXPIREAT', key, when) else pcall_('PERSIST', key) end
+            if when < 0 then pcall_('PERSIST', key)
+            elseif pcall_('PEXPIRETIME', key) ~= when then pcall_('PEXPIREAT', key, when) end
         end
         pcall_('GET', '@UNDONE@')
     end
