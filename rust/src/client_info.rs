@@ -51,6 +51,8 @@ pub struct ClientInfo {
     pub in_multi: bool,
     /// Commands that wait for EXEC.
     pub is_queueing: bool,
+    /// The database in which the next of them will run.
+    pub queued_db: u32,
     pub watched: usize,
     pub is_dirty: bool,
     /// See `Shared`.
@@ -212,6 +214,7 @@ impl Worker {
             },
             in_multi: client.multi.is_some() || runs_block,
             is_queueing: client.multi.is_some(),
+            queued_db: client.multi.as_ref().and_then(|multi| multi.db).unwrap_or(state.db),
             watched: 0,
             is_dirty: false,
             keeps_queue: self.shared.keeps_queue,

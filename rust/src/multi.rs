@@ -7,7 +7,7 @@
 //! ```
 
 use crate::client::Owed;
-use crate::command::{Route, Row};
+use crate::command::{self, Route, Row};
 use crate::commit::{EXEC, MULTI};
 use crate::forward::Taken;
 use crate::instance;
@@ -17,6 +17,7 @@ use crate::reach::Reach;
 use crate::reply::push_error;
 use crate::request::{Args, with_args};
 use crate::route::{Owner, has_special_word, owner, push_args};
+use crate::session::selected;
 use crate::shared::Shared;
 use crate::split::Whole;
 use crate::worker::Worker;
@@ -40,6 +41,8 @@ pub struct Multi {
     needs_coordinator: bool,
     /// A command was refused: EXEC will refuse the whole, and nothing more is kept.
     is_spoilt: bool,
+    /// The database to which a SELECT leads.
+    pub(crate) db: Option<u32>,
     /// Database, key, whether it is written: what EXEC must not run into a lock with.
     pub(crate) keys: Vec<(u32, Vec<u8>, bool)>,
     /// A command waits while CLIENT PAUSE holds writes back, and so will EXEC.
@@ -163,6 +166,9 @@ impl Worker {
         if !multi.needs_coordinator {
             let keys = keys::all(&row.keys, args).map(|at| (db, args.get(at).to_vec(), row.writes));
             multi.keys.extend(keys);
+        }
+        if row.route == Route::Session(command::Verb::Select) {
+            multi.db = selected(args, shared.databases).ok().or(multi.db);
         }
         multi.rows.push(last_row);
         multi.words += args.len();

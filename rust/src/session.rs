@@ -136,18 +136,12 @@ impl Worker {
     }
 
     fn select(&mut self, place: usize, args: Args) {
-        let Some(index) = parse_i64(args.get(1)) else {
-            return self.refuse(place, "ERR value is not an integer or out of range");
-        };
-        let Ok(index) = i32::try_from(index) else {
-            return self.refuse(place, NO_INT);
-        };
-        match u32::try_from(index) {
-            Ok(db) if db < self.shared.databases => {
+        match selected(args, self.shared.databases) {
+            Ok(db) => {
                 self.change_state(place, |state| state.db = db);
                 self.answer(place, OK);
             }
-            _ => self.refuse(place, "ERR DB index is out of range"),
+            Err(why) => self.refuse(place, why),
         }
     }
 
@@ -308,4 +302,12 @@ pub fn hello_reply(fields: &[(Vec<u8>, Vec<u8>)], resp3: bool) -> (Vec<u8>, Vec<
     }
     let [before, after] = halves;
     (before, after)
+}
+
+/// The database that SELECT names, of so many; or why it is none.
+pub(crate) fn selected(args: Args, databases: u32) -> Result<u32, &'static str> {
+    let index = parse_i64(args.get(1)).ok_or("ERR value is not an integer or out of range")?;
+    let index = i32::try_from(index).map_err(|_| NO_INT)?;
+    let db = u32::try_from(index).ok().filter(|db| *db < databases);
+    db.ok_or("ERR DB index is out of range")
 }

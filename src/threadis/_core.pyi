@@ -214,6 +214,9 @@ class ClientInfo:
     def is_queueing(self) -> bool:
         """Commands wait for EXEC."""
     @property
+    def queued_db(self) -> int:
+        """The database in which the next of them will run: where a SELECT before it leads."""
+    @property
     def watched(self) -> int: ...
     @property
     def is_dirty(self) -> bool: ...

@@ -71,3 +71,32 @@ def test_who_is_in_a_database_that_is_not_his(pair: Pair, road: str) -> None:
                 admin.same("MGET", A, B, C, D)
                 admin.same("DBSIZE")
         admin.same("ACL", "DELUSER", "eve")
+
+
+@pytest.mark.parametrize("rules", ["db=1,2,5", "db=0", "db=0 (+get ~* db=2)"])
+@pytest.mark.parametrize("around", ["", f"MSET {A} 1 {B} 2 {C} 3", "DBSIZE"])
+def test_what_is_queued_is_judged_where_it_will_run(pair: Pair, rules: str, around: str) -> None:
+    with pair.both() as admin:
+        if admin.same_line(f"ACL SETUSER finn reset on nopass ~* &* +@all {rules}").is_error:
+            return
+        for lines in (
+            ["SELECT 2", f"SET {A} 1"], ["SELECT 2"], ["PING", f"SET {A} 1"],
+            ["SELECT 99", f"SET {A} 1"], ["SELECT x", f"SET {A} 1"], ["SELECT 3", f"SET {A} 1"],
+            ["SELECT 2", "SELECT 1", f"GET {A}"], ["SELECT 2", "SELECT 0", f"SET {A} 1"],
+            [f"GET {A}", "SELECT 2", f"GET {A}"], ["SELECT 2", f"WATCH {A}", f"GET {B}"],
+            ["SELECT 2", "NOSUCH", f"SET {A} 1"], ["SELECT 2", f"GET {A}", f"MOVE {A} 0"],
+            [f"EVAL return(redis.call('SET',ARGV[1],'x')) 0 {A}", "SELECT 2", f"GET {A}"],
+        ):  # fmt: skip
+            admin.same("FLUSHALL")
+            for start in (0, 1):
+                with pair.both() as both:
+                    both.same("SELECT", start)
+                    both.same("AUTH", "finn", "x")
+                    for line in ["MULTI", *lines, *([around] if around else []), "EXEC"]:
+                        both.same_line(line)
+                    both.same("GET", A)
+                for db in range(3):
+                    admin.same("SELECT", db)
+                    admin.same("MGET", A, B, C)
+                admin.same("SELECT", 0)
+        admin.same("ACL", "DELUSER", "finn")

@@ -170,7 +170,8 @@ def test_whoever_is_there_stays_though_nobody_else_may_come(
 
 EMPTY: Final = [
     "~* +@all -flushall", "allkeys +@all -flushall", "~** +@all", "%RW~** +@all", "%R~* +@all",
-    "~ ~b:* +@all", "~b:* +@all", "+@all -@write (~* +@write +eval +get)",
+    "~ ~b:* +@all", "~b:* +@all", "+@all -@write (~* +@write +eval +get)", "%RW~* ~a +@all",
+    "-@all +eval +multi +exec %R~* %W~* ~a",
 ]  # fmt: skip
 
 
@@ -189,6 +190,49 @@ def test_the_empty_key_in_scripts(pair: Pair, admin: Both, rules: str) -> None:
                 both.same(*call)
                 both.same("EXEC")
         admin.same("MGET", "", A, B)
+
+
+APART: Final = [
+    "+@all %R~* %W~b:*", "+@all %R~b:* %W~b:*", "+@all %W~* %R~b:*", "+@all %R~* %W~* ~b:2*",
+    "+@all %RW~* ~b:2*", "+@all -set (%RW~* ~b:2* +@all -get)",
+    "+@all %R~b:* (%W~b:* +@all)", "-@all +eval +multi +exec +get %R~b:* (%W~b:* +@all)",
+]  # fmt: skip
+AWKWARD: Final = ["b:*", "b:[x]\\", "b: \0", "\\b:", "[b:]", " b:", "\tb:", "?", "b:\xff"]
+
+
+@pytest.mark.parametrize("rules", APART)
+def test_what_reads_and_writes_a_key_needs_one_pattern_for_both(
+    pair: Pair, admin: Both, rules: str
+) -> None:
+    """In scripts, too, whose guards are told of keys, not of patterns."""
+    scripts = (
+        "redis.call('set', KEY, 5) return redis.call('get', KEY)",
+        "redis.call('get', KEY) return redis.call('set', KEY, 7)",
+        "return redis.call('incr', KEY)",
+        "return redis.call('getdel', KEY)",
+        "redis.call('set', KEY, 5) return redis.pcall('incr', KEY)",
+        "return redis.pcall('rename', KEY, 'b:other')",
+        "return redis.pcall('sunionstore', 'b:other', KEY)",
+    )
+    with pair.both() as both:
+        become_bob(admin, both, f"&* {rules}")
+        for key in (*KEYS, *AWKWARD):
+            for body in scripts:
+                calls: list[list[Word]] = [
+                    ["EVAL", body.replace("KEY", "KEYS[1]"), 1, key],
+                    ["EVAL", body.replace("KEY", "KEYS[2]"), 2, A, key],
+                    ["EVAL", body.replace("KEY", "ARGV[1]"), 0, key],
+                    ["EVAL", body.replace("KEY", "ARGV[1]"), 1, A, key],
+                ]
+                for call in calls:
+                    both.same(*call)
+                both.same("MULTI")
+                both.same("SET", B, 1)
+                both.same(*calls[0])
+                both.same(*calls[2])
+                both.same("EXEC")
+                admin.same("MGET", key, "b:other")
+            admin.same("DEL", "b:other")
 
 
 def test_exec_that_is_denied_ends_the_watch(admin: Both, pair: Pair, protocol: int) -> None:

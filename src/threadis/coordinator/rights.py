@@ -15,7 +15,9 @@ from threadis import _core
 LOGIN = frozenset((b"on", b"off", b"nopass", b"sanitize-payload", b"skip-sanitize-payload"))
 DATABASES = b"db="
 PATTERNS = (b"~", b"%", b"&")  # begin rules of keys and channels
-SPECIAL = re.compile(rb"[\"')]")  # in a selector: quotes, and what seems to end it
+# In a selector: quotes, what seems to end it, and what Valkey loses.
+SPECIAL = re.compile(rb"[\"')\xff]")
+CLASS = re.compile(rb"\[(\^?)([^]]+)\]")  # begins a pattern of ours
 KEY_RULE = re.compile(rb"(?:%(R|W|RW|WR))?~(.*)", re.DOTALL)
 
 
@@ -28,9 +30,13 @@ class Pattern:
     writes: bool
 
     def matches(self, key: bytes) -> bool:
-        """Whether it stands for a key; of ``~*``, which is no pattern to servers, any is one."""
-        is_all = self.glob == b"*" and self.reads and self.writes
-        return is_all or _core.glob_matches(self.glob, key)
+        """Whether it stands for a key."""
+        return _core.glob_matches(self.glob, key)
+
+
+# What ``~*`` says, which is no pattern to servers; beside others it is one, and servers show it as
+# the same though they refuse to be told it so.
+EVERY = Pattern(b"*", reads=True, writes=True)
 
 
 def _sign(reads: bool, writes: bool) -> bytes:
@@ -60,10 +66,11 @@ class RuleSet:
                 others.append(rule)
         return cls(patterns, databases, others)
 
-    def access(self, key: bytes) -> tuple[bool, bool]:
-        """Whether it lets a key be read, and be written."""
-        found = [one for one in self.patterns if one.matches(key)]
-        return any(one.reads for one in found), any(one.writes for one in found)
+    def matching(self, key: bytes) -> list[Pattern]:
+        """Find the patterns that stand for a key."""
+        if self.patterns == [EVERY]:
+            return self.patterns
+        return [one for one in self.patterns if one.matches(key)]
 
     def rules(
         self, keys: dict[bytes, list[bytes]] | None, denied: Collection[bytes], *, only_reads: bool
@@ -73,13 +80,31 @@ class RuleSet:
         """
         made = [*self.others, *(b"-" + name for name in denied)]
         if keys is None:
-            return made + [_sign(one.reads, one.writes) + one.glob for one in self.patterns]
+            return _told(made + [_sign(one.reads, one.writes) + one.glob for one in self.patterns])
         for key, patterns in keys.items():
-            reads, writes = self.access(key)
-            writes = writes and not only_reads
-            if reads or writes:
-                made += [_sign(reads, writes) + pattern for pattern in patterns]
+            # What reads and writes a key needs one pattern that lets it do both.
+            found = {(one.reads, one.writes and not only_reads) for one in self.matching(key)}
+            if (True, True) in found:
+                made += [_sign(reads=True, writes=True) + pattern for pattern in patterns]
+                continue
+            if (True, False) in found:
+                made += [_sign(reads=True, writes=False) + pattern for pattern in patterns]
+                patterns = list(map(_spelled_otherwise, patterns))
+            if (False, True) in found:
+                made += [_sign(reads=False, writes=True) + one for one in patterns if one]
         return made
+
+
+def _spelled_otherwise(pattern: bytes) -> bytes:
+    """Write a pattern in another way: of rules with the same text servers make one, of what both
+    let. For the empty key there is no other.
+    """
+    if found := CLASS.match(pattern):
+        negation, inside = found.groups()
+        return b"[" + negation + inside * 2 + b"]" + pattern[found.end() :]
+    if pattern.startswith(b"\\"):
+        return b"[" + pattern[:2] + b"]" + pattern[2:]
+    return pattern and b"\\" + pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +123,12 @@ class Rights:
 
     def may_touch(self, key: bytes) -> bool:
         """Whether some set lets a key be read or written."""
-        return any(any(one.access(key)) for one in (self.root, *self.selectors))
+        return any(one.matching(key) for one in (self.root, *self.selectors))
 
     def may_write(self, key: bytes) -> bool:
         """Whether some set lets a key be written."""
-        return any(one.access(key)[1] for one in (self.root, *self.selectors))
+        sets = (self.root, *self.selectors)
+        return any(found.writes for one in sets for found in one.matching(key))
 
     def has_databases(self) -> bool:
         """Whether some set keeps it from databases."""
@@ -136,7 +162,14 @@ class Rights:
 def spoken(rules: Sequence[bytes]) -> list[bytes]:
     """Build what SETUSER must be told to make what ACL LIST shows."""
     root, selectors = _sets(rules)
-    return [*root, *map(_selector, selectors)]
+    return [*_told(root), *map(_selector, map(_told, selectors))]
+
+
+def _told(rules: list[bytes]) -> list[bytes]:
+    """Write a pattern of all keys as servers take it, if it is one of several."""
+    if sum(KEY_RULE.fullmatch(rule) is not None for rule in rules) < 2:
+        return rules
+    return [b"%RW" + rule if rule == b"~*" else rule for rule in rules]
 
 
 def _sets(rules: Sequence[bytes]) -> tuple[list[bytes], list[list[bytes]]]:
@@ -165,4 +198,5 @@ def _selector(rules: Sequence[bytes]) -> bytes:
 def _quoted(rule: bytes) -> bytes:
     if not SPECIAL.search(rule):
         return rule
-    return b'"' + re.sub(rb'[\\"]', rb"\\\g<0>", rule) + b'"'
+    quoted = re.sub(rb'[\\"]', rb"\\\g<0>", rule).replace(b"\xff", rb"\xff")
+    return b'"' + quoted + b'"'

@@ -40,13 +40,13 @@ class Verdicts:
         info, args = command.info, command.args
         if not self._users.is_restricted(info.user):
             return None
-        if await self._are_allowed(info.user, [(info.db, args)]) == [True]:
+        asked: list[tuple[int, Words]] = [(info.queued_db, args)]
+        if await self._are_allowed(info.user, asked) == [True]:
             # SORT itself looks at its options: between MULTI and EXEC, not before EXEC.
             return None if info.is_queueing else self._sort_refusal(info.user, args)
         async with self._users.changing:
-            if await self._are_allowed(info.user, [(info.db, args)]) == [True]:
+            if await self._are_allowed(info.user, asked) == [True]:
                 return None
-            asked = [(info.db, args)]
             if command.token is not None:
                 return (await self._changed(info.user, asked))[0]
             return (await self._words(info.user, info.resp, asked, in_multi=info.is_queueing))[0]
