@@ -172,3 +172,26 @@ def test_the_first_key_that_is_fed(
             for one in lines:
                 both.same(*split(one))
         both.same("DEL", *keys)
+
+
+NAMED: Final = [
+    "DEL {}", "PERSIST {}", "SET {} x EX 9", "EXPIRE {} 9", "LPUSHX {} x", "LMOVE no {} LEFT LEFT",
+    "RPOPLPUSH no {}", "COPY no {}", "ZUNIONSTORE {} 1 no", "SORT no STORE {}", "SET {} x XX",
+    "ZADD {} XX 1 x", "MSETNX {} 1 " + E, "RENAMENX no {}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", NAMED)
+@pytest.mark.parametrize("keys", [(A, A + "2"), (A, B), (C, A)])
+def test_a_key_that_is_named_before_it_is_made(
+    pair: Pair, both: Both, first: str, keys: tuple[str, str]
+) -> None:
+    """Who waits for both is given the one that was made first."""
+    one, other = keys
+    both.same("SET", E, "x")
+    for wait, feed in ((f"BLPOP {one} {other} 0", "RPUSH"), (f"BZPOPMIN {one} {other} 0", "ZADD")):
+        with waiting(pair, both, wait):
+            for line in ("MULTI", first.format(other), f"DEL {other}", f"{feed} {one} 1 x",
+                         f"{feed} {other} 2 y", "EXEC"):  # fmt: skip
+                both.same(*split(line))
+        both.same("DEL", *keys)

@@ -235,6 +235,42 @@ def test_what_reads_and_writes_a_key_needs_one_pattern_for_both(
             admin.same("DEL", "b:other")
 
 
+FIRST_ARGUMENTS: Final = {
+    "-select +select|1": "'select', 1",
+    "-move +move|a": "'move', 'a', 1",
+    "-copy +copy|a": "'copy', 'a', 'c'",
+    "-flushall +flushall|async": "'flushall', 'async'",
+    "-keys +keys|*": "'keys', '*'",
+    "-publish +publish|c": "'publish', 'c', 'x'",
+}
+
+
+@pytest.mark.parametrize("rules", FIRST_ARGUMENTS)
+@pytest.mark.parametrize("keys", [[], [A], [A, B]], ids=len)
+def test_rules_for_first_arguments(pair: Pair, admin: Both, rules: str, keys: list[str]) -> None:
+    """What a script may do with these it does, or is not run; it is never taken for denied."""
+    script = f"redis.pcall({FIRST_ARGUMENTS[rules]}) "
+    script += "for _, key in ipairs(KEYS) do redis.call('set', key, 1) end "
+    script += "redis.call('set', ARGV[1], 1) return 1"
+    states: list[list[Word]] = [["SELECT", 1], ["KEYS", "*"], ["SELECT", 0], ["KEYS", "*"]]
+    with pair.both() as both:
+        become_bob(admin, both, f"~* &* +@all {rules}")
+        for target in (C, D):
+            admin.same("FLUSHALL")
+            admin.same("SET", "a", "v")
+            for _ in range(2):
+                bare, ours = (
+                    side.ask("EVAL", script, len(keys), *keys, target)
+                    for side in (both.bare, both.ours)
+                )
+                if not ours.raw.startswith(b"-ERR threadis: "):
+                    assert ours.raw == bare.raw
+                    for words in states:
+                        admin.same(*words, how="unordered" if words[0] == "KEYS" else None)
+                else:
+                    assert admin.ours.ask("DBSIZE").number == 1
+
+
 def test_exec_that_is_denied_ends_the_watch(admin: Both, pair: Pair, protocol: int) -> None:
     for queued in (["GET", A], ["MSET", A, "1", B, "2"], []):
         with pair.both(protocol) as both:

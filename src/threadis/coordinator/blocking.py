@@ -22,6 +22,7 @@ from threadis.coordinator.alarms import Place
 from threadis.coordinator.answer import Handler, Reply
 from threadis.coordinator.attempts import Held
 from threadis.coordinator.coming import Coming
+from threadis.coordinator.databases import selected
 from threadis.coordinator.departures import LEFT, Departures
 from threadis.coordinator.execution import Execution, lock_names
 from threadis.coordinator.links import Kind, LinkError, Words, value
@@ -31,7 +32,7 @@ from threadis.coordinator.plans import other_databases
 from threadis.coordinator.serving import Serving
 from threadis.coordinator.table import Parsed
 from threadis.coordinator.verdicts import Verdicts
-from threadis.coordinator.waiters import MOVES, TYPES, ClientKey, Request, Waiter, request
+from threadis.coordinator.waiters import MAKERS, MOVES, TYPES, ClientKey, Request, Waiter, request
 
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
 SERVE_THEMSELVES: Final = frozenset(
@@ -210,13 +211,18 @@ class Blocking:
         """The places that a command may change; none if nobody waits."""
         if not self._waiters or command.token is not None:
             return []
-        places: list[Place] = []
+        made: list[Place] = []
+        others: list[Place] = []
+        db = command.info.db
         for args in command.queued or [command.args]:
             parsed = self._table.parse(args)
             if parsed.row.name in SWEEPS:
                 return self._waiters.places()
-            places += self._written(parsed, command.info.db)
-        return list(dict.fromkeys(places))
+            makes = parsed.row.name in MAKERS
+            (made if makes else others).extend(self._written(parsed, db))
+            if parsed.row.name == "select":
+                db = selected(args[1], db, self._execution.borrowing.databases)
+        return list(dict.fromkeys([*made, *others]))
 
     async def settle(self, places: Iterable[Place]) -> None:
         """Serve who waits for keys that have just been written."""

@@ -217,7 +217,8 @@ async def judge(
     """What the guard refused that the user may do; else the reply, in the user's name."""
     refusals = guard.refusals(log)
     if call.rights and refusals.commands:
-        denied = await _denied(link, call.rights.user, refusals.commands)
+        asked = {name for name in refusals.commands if not call.rights.has_arguments(name)}
+        denied = await _denied(link, call.rights.user, asked)
         guard.denials |= {(b"command", name) for name in denied}
         refusals.commands -= denied
     users.note_refused_guard(link.index, refusals.counts)

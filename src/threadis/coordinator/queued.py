@@ -19,7 +19,7 @@ one step behind the other, if not more than one writes.
 
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
@@ -42,6 +42,7 @@ from threadis.coordinator.plans import other_databases
 from threadis.coordinator.sorting import patterns, with_target
 from threadis.coordinator.table import Parsed, Table
 from threadis.coordinator.tracking_mode import Tracked
+from threadis.coordinator.waiters import MAKERS
 
 PLAIN_ROUTES: Final = frozenset({"keys", "split"})
 # Run by the worker without a look at the keyspace.
@@ -204,9 +205,7 @@ class Queued:
         self.instances = set().union(*(step.owners for step in self.steps))
         self.locks = [name for step in self.steps for name in step.names]
         self.touched = [key for _, key, _ in self.locks]
-        self.written_keys = [
-            (where, key) for where, key, writes in self.locks if writes and not key.startswith(LOCK)
-        ]
+        self.written_keys = self._written({})
         self.tracked: Tracked | None = None
         begins = (at for at, name in enumerate(names) if name in CHANGES_TRACKING)
         if (begin := next(begins, None)) is not None:
@@ -214,6 +213,25 @@ class Queued:
             read = [key for step in self.steps[begin:] for key in step.may_read]
             is_caching = "client|caching" in names
             self.tracked = Tracked(before, read, self.touched, is_caching=is_caching)
+
+    def ran(self, replies: Mapping[int, bytes]) -> None:
+        """Take note of what commands were answered: keys come later that were not made by then."""
+        self.written_keys = self._written(replies)
+
+    def _written(self, replies: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
+        """The keys that are written; first, in order, those of commands that have made one."""
+
+        def makes_nothing(at: int) -> bool:
+            reply = replies.get(at, b"")
+            is_nothing = reply in resp.NULLS or reply.startswith((b"-", b":0\r"))
+            return is_nothing or self.steps[at].name not in MAKERS
+
+        return [
+            (where, key)
+            for at in sorted(range(len(self.steps)), key=makes_nothing)
+            for where, key, writes in self.steps[at].names
+            if writes and not key.startswith(LOCK)
+        ]
 
     def leaves_place(self, denied: Collection[int]) -> bool:
         """Whether commands would be in other databases, if these cannot be done."""

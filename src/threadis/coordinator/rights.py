@@ -130,6 +130,13 @@ class Rights:
         sets = (self.root, *self.selectors)
         return any(found.writes for one in sets for found in one.matching(key))
 
+    def has_arguments(self, command: bytes) -> bool:
+        """Whether some set allows a command with certain first arguments only."""
+        rule = b"+%b|" % command
+        return any(
+            other.startswith(rule) for one in (self.root, *self.selectors) for other in one.others
+        )
+
     def has_databases(self) -> bool:
         """Whether some set keeps it from databases."""
         return any(one.databases is not None for one in (self.root, *self.selectors))

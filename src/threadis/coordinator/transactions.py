@@ -289,7 +289,6 @@ class Transactions:
             at for at, step in enumerate(queued.steps) if step.is_written and at not in denied
         ]
         steps = [queued.steps[at] for at in places]
-        written = queued.written_keys
         is_heard = not self._tracking.is_unheard(command)
         events = self._execution.events
         messages = queued.messages(denied, always=events.tells())
@@ -299,7 +298,7 @@ class Transactions:
         async with AsyncExitStack() as stack:
             if queued.flushes:
                 await stack.enter_async_context(self._tracking.flushing())
-            changing = self._tracking.changing(command, [key for _, key in written])
+            changing = self._tracking.changing(command, [key for _, key in queued.written_keys])
             gone = await stack.enter_async_context(changing)
             telling = events.of_one_command(db, has_scripts=bool(scripts))
             mine = await stack.enter_async_context(telling)
@@ -314,6 +313,7 @@ class Transactions:
                 found, queued.written_keys = done
             else:
                 found = await self._run(steps, places, lock, db, kind)
+                queued.ran(dict(zip(places, found, strict=True)))
             for message in messages:
                 mine.publish(message)
             for at, reply in zip(places, found, strict=True):

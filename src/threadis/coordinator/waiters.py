@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from threadis import _core, resp
+from threadis.commands import SCRIPTS
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.streams import StreamRead
@@ -30,6 +31,14 @@ TYPES: Final = {  # of the value a command waits for
     "xread": STREAM,
     "xreadgroup": STREAM,
 }
+# What may make what somebody waits for: who waits for several keys is given the one that was there
+# first, not that which was named first (by DEL, say).
+MAKERS: Final = SCRIPTS | {
+    "lpush", "rpush", "lmove", "rpoplpush", "blmove", "brpoplpush", "sort", "zadd", "zincrby",
+    "zunionstore", "zinterstore", "zdiffstore", "zrangestore", "geoadd", "georadius",
+    "georadiusbymember", "geosearchstore", "xadd", "xgroup|create", "rename", "renamenx", "copy",
+    "move", "restore", "swapdb",
+}  # fmt: skip
 MOVES: Final = ("blmove", "brpoplpush")
 POPS: Final = ("blpop", "brpop", "bzpopmin", "bzpopmax")
 PLAIN: Final = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")  # a number of seconds that all understand
