@@ -59,8 +59,8 @@ python: $(VENV)/.built debian ## the Python tests, on real servers
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	  $(BIN)/pytest --numprocesses 2 --dist loadfile --basetemp "$$scratch/t" $(PYTEST)
 
-torture: $(VENV)/.built debian ## the long tests in full; results go to benchmarks/results
-	@THREADIS_TORTURE=full $(BIN)/pytest -m torture --timeout 1800 $(PYTEST)
+torture: $(VENV)/.built debian ## the long tests in full, and every case of large families; results go to benchmarks/results
+	@THREADIS_TORTURE=full $(BIN)/pytest -m "torture or sample" --timeout 1800 $(PYTEST)
 
 bench: $(VENV)/.built debian ## thREaDIS beside bare servers: the figures to reach (ARGS="scale", "run --pipeline 16", ...; see benchmarks/README.md)
 	@$(BIN)/threadis bench $(or $(ARGS),figures)

@@ -17,6 +17,8 @@ from faults import DURABLE, locks, stopped
 from raw import Raw, command, keys_of
 from waiting import until
 
+pytestmark = pytest.mark.sample
+
 INSTANCES = 3
 ROUNDS = 5
 PAUSE = 60.0  # seconds; what dies often is started again only after a while

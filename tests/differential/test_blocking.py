@@ -15,6 +15,8 @@ from differential.test_keyspace import spread
 from differential.wire import Connection, pack, split
 from waiting import until
 
+pytestmark = pytest.mark.sample
+
 KEYS: Final = dict(zip("ABCDEFGH", spread("w"), strict=True))  # A and E on one instance …
 CLIENTS: Final = "12345"
 

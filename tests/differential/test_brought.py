@@ -8,6 +8,8 @@ import pytest
 from differential.pair import Pair
 from differential.test_keyspace import spread
 
+pytestmark = pytest.mark.sample
+
 A, B, C, D = spread("h", each=1)
 BODIES: Final = {
     "declared": "return redis.call('INCR', KEYS[1])",

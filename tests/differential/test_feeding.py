@@ -13,6 +13,8 @@ from differential.test_keyspace import spread
 from differential.wire import Connection, pack, split
 from waiting import until
 
+pytestmark = pytest.mark.sample
+
 A, B, C, D, E, *REST = spread("fed")  # A and E on one instance
 ROUNDS: Final = 12  # with each, what came between was seen in most
 PUSH: Final = "redis.call('RPUSH', %s, 1)"

@@ -12,6 +12,8 @@ import pytest
 from differential.pair import Both, Pair
 from differential.test_keyspace import spread
 
+pytestmark = pytest.mark.sample
+
 A, B, C, _ = KEYS = spread("f", each=1)
 # What stands between a script's reply and the end of its block, forged; ``n`` keys on copies.
 TAILS: Final = [

@@ -7,6 +7,8 @@ import pytest
 from differential.pair import Pair
 from raw import Address, Raw
 
+pytestmark = pytest.mark.sample
+
 WORDS = [
     b'ECHO "a"b', b"ECHO 'a'b", b"ECHO \"a\"'b' ", b"ECHO 'a'\"b\"c", b'ECHO a"b"c', b'ECHO ""a',
     b'ECHO "a""b"', b'ECHO "a" b', b'ECHO "a', b"ECHO 'a", b'ECHO a"', b'ECHO "\\x41\\x4"',

@@ -9,6 +9,8 @@ from differential.pair import Both, Pair, marked
 from differential.test_keyspace import spread
 from differential.wire import Connection
 
+pytestmark = pytest.mark.sample
+
 A, B, C, D = spread("one", each=1)
 DATABASES: Final = 4
 LAST: Final = b"$3\r\nend\r\n$0\r\n\r\n"

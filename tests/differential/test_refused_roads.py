@@ -9,6 +9,8 @@ from differential.pair import Both, Pair
 from differential.test_keyspace import spread
 from differential.wire import Connection, Reply
 
+pytestmark = pytest.mark.sample
+
 A, B, C, D = spread("r", each=1)  # on four instances; the user may read A, touch B, and no others
 LIBRARY: Final = (
     "#!lua name=roads\n"

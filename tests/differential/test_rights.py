@@ -15,6 +15,8 @@ from differential.wire import REPLY_LIMIT, Connection, Reply, Word, pack
 from raw import command
 from waiting import until
 
+pytestmark = pytest.mark.sample
+
 A, B, C, D = KEYS = spread("b:", each=1)  # on four instances
 ALL: Final = "~b:* &* +@all"
 Change = tuple[str, list[str], str]  # bob's rules, what he queues, what is done to him

@@ -7,6 +7,8 @@ import pytest
 from differential.pair import Pair
 from waiting import until
 
+pytestmark = pytest.mark.sample
+
 USERS = {
     "everybody": None,
     "of all keys": "~* +@all",

@@ -10,6 +10,8 @@ from conftest import Threadis
 from differential.pair import Both, Pair
 from differential.wire import Connection, Reply, pack
 
+pytestmark = pytest.mark.sample
+
 PASSWORD = "a secret word"
 VARYING = {"id", "addr", "laddr", "fd", "age", "idle", "qbuf", "qbuf-free", "argv-mem", "tot-mem"}
 VARYING |= {"multi-mem", "rbs", "rbp", "omem", "flags", "tot-net-in", "tot-net-out", "obl", "oll"}

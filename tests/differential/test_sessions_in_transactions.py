@@ -7,6 +7,8 @@ import pytest
 from differential.pair import Both, Pair
 from differential.wire import split
 
+pytestmark = pytest.mark.sample
+
 # Keys of one instance, of several, and none, before and behind the command.
 PLACES = [
     ([], []),

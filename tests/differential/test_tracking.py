@@ -11,6 +11,8 @@ from differential.wire import Connection, Reply, pack
 from raw import owner
 from waiting import until
 
+pytestmark = pytest.mark.sample
+
 KEYS = [f"key:{number}" for number in range(8)]  # on all instances
 
 

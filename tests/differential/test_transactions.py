@@ -7,6 +7,8 @@ import pytest
 from differential.pair import Pair
 from differential.test_keyspace import spread
 
+pytestmark = pytest.mark.sample
+
 KEYS: Final = spread("t", each=1)
 A, B, C, D = KEYS
 Line = tuple[str | int, ...]
