@@ -9,6 +9,8 @@ from raw import Raw, command, keys_of, resident
 from threadis.server import Server
 from waiting import until
 
+pytestmark = pytest.mark.sample
+
 HERE, THERE = (next(keys_of(index, 2)).decode() for index in range(2))
 INCR = "return redis.call('incr', KEYS[1])"
 # Replies that no socket takes, so that the commands behind them are kept.
