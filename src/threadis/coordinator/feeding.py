@@ -146,7 +146,8 @@ class Feeding:
 
         async def serve() -> None:
             with contextlib.suppress(LinkError):  # its alarm will tell
-                await self._blocking.serve(queued.written_keys, lock)
+                written = queued.in_order() if self._blocking.count() else queued.written_keys
+                await self._blocking.serve(written, lock)
 
         return serve
 

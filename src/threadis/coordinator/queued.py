@@ -205,7 +205,10 @@ class Queued:
         self.instances = set().union(*(step.owners for step in self.steps))
         self.locks = [name for step in self.steps for name in step.names]
         self.touched = [key for _, key, _ in self.locks]
-        self.written_keys = self._written({})
+        self.written_keys = [
+            (where, key) for where, key, writes in self.locks if writes and not key.startswith(LOCK)
+        ]
+        self.answered: Mapping[int, bytes] = {}  # what commands were, by their places
         self.tracked: Tracked | None = None
         begins = (at for at, name in enumerate(names) if name in CHANGES_TRACKING)
         if (begin := next(begins, None)) is not None:
@@ -214,15 +217,15 @@ class Queued:
             is_caching = "client|caching" in names
             self.tracked = Tracked(before, read, self.touched, is_caching=is_caching)
 
-    def ran(self, replies: Mapping[int, bytes]) -> None:
-        """Take note of what commands were answered: keys come later that were not made by then."""
-        self.written_keys = self._written(replies)
-
-    def _written(self, replies: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
-        """The keys that are written; first, in order, those of commands that have made one."""
+    def in_order(self) -> list[tuple[int, bytes]]:
+        """The keys that were written; first those of commands that have made one, for all that
+        they were answered.
+        """
+        if not self.answered:
+            return self.written_keys
 
         def makes_nothing(at: int) -> bool:
-            reply = replies.get(at, b"")
+            reply = self.answered.get(at, b"")
             is_nothing = reply in resp.NULLS or reply.startswith((b"-", b":0\r"))
             return is_nothing or self.steps[at].name not in MAKERS
 

@@ -313,7 +313,7 @@ class Transactions:
                 found, queued.written_keys = done
             else:
                 found = await self._run(steps, places, lock, db, kind)
-                queued.ran(dict(zip(places, found, strict=True)))
+                queued.answered = dict(zip(places, found, strict=True))
             for message in messages:
                 mine.publish(message)
             for at, reply in zip(places, found, strict=True):
