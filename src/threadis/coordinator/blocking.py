@@ -32,7 +32,7 @@ from threadis.coordinator.plans import other_databases
 from threadis.coordinator.serving import Serving
 from threadis.coordinator.table import Parsed
 from threadis.coordinator.verdicts import Verdicts
-from threadis.coordinator.waiters import MAKERS, MOVES, TYPES, ClientKey, Request, Waiter, request
+from threadis.coordinator.waiters import MOVES, TYPES, ClientKey, Request, Waiter, request
 
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
 SERVE_THEMSELVES: Final = frozenset(
@@ -211,18 +211,16 @@ class Blocking:
         """The places that a command may change; none if nobody waits."""
         if not self._waiters or command.token is not None:
             return []
-        made: list[Place] = []
-        others: list[Place] = []
+        places: list[Place] = []
         db = command.info.db
         for args in command.queued or [command.args]:
             parsed = self._table.parse(args)
             if parsed.row.name in SWEEPS:
                 return self._waiters.places()
-            makes = parsed.row.name in MAKERS
-            (made if makes else others).extend(self._written(parsed, db))
+            places += self._written(parsed, db)
             if parsed.row.name == "select":
                 db = selected(args[1], db, self._execution.borrowing.databases)
-        return list(dict.fromkeys([*made, *others]))
+        return list(dict.fromkeys(places))
 
     async def settle(self, places: Iterable[Place]) -> None:
         """Serve who waits for keys that have just been written."""

@@ -7,12 +7,14 @@ from threadis.coordinator import long
 
 ABORTED: Final = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 
+REASON: Final = b"-EXECABORT Transaction discarded because of: "  # what is refused follows
+
 
 def aborted(why: bytes) -> bytes:
     """EXEC's refusal, in the words of the servers."""
     if why.startswith(b"-EXECABORT") or not why.startswith(b"-"):
         return why
-    return b"-EXECABORT Transaction discarded because of: " + why[1:]
+    return REASON + why[1:]
 
 
 async def with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:

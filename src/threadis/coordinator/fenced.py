@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from threadis import _core, resp
+from threadis.coordinator import exec_replies
 from threadis.coordinator.links import (
     READ_MOST,
     BusyError,
@@ -31,7 +32,6 @@ from threadis.coordinator.offload import LARGE, cut
 
 MALFORMED = resp.error("ERR threadis: the script's reply was malformed")
 END = b"\r\n"
-ABORTED = b"-EXECABORT Transaction discarded because of: "
 BUSY = b"-BUSY "
 PATIENCE = 0.5  # seconds for what has been sent together with a script that is not run
 
@@ -104,7 +104,9 @@ class Block:
             lines = await stream.replies(count)
             said = await stream.line()
             if not said.startswith(b"*"):
-                said = said.replace(ABORTED, b"-", 1)  # the memory was full only then, say
+                said = said.replace(
+                    exec_replies.REASON, b"-", 1
+                )  # the memory was full only then, say
                 refusal = next((line for line in lines if line.startswith(b"-")), said)
                 return [Answers(refusal, refusal=refusal)]
             if said != b"*%d\r\n" % len(self.commands):
