@@ -104,9 +104,8 @@ class Block:
             lines = await stream.replies(count)
             said = await stream.line()
             if not said.startswith(b"*"):
-                said = said.replace(
-                    exec_replies.REASON, b"-", 1
-                )  # the memory was full only then, say
+                # The memory was full only at EXEC, say.
+                said = said.replace(exec_replies.REASON, b"-", 1)
                 refusal = next((line for line in lines if line.startswith(b"-")), said)
                 return [Answers(refusal, refusal=refusal)]
             if said != b"*%d\r\n" % len(self.commands):
