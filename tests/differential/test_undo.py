@@ -258,6 +258,9 @@ def test_without_keys_it_is_tried_where_it_was_before(pair: Pair, name: str) -> 
         both.same("MGET", *(f"{{{number}}}" for number in range(20)))
 
 
+SORT = "redis.call('SORT', KEYS[1], 'BY', 'nosort', 'ASC')"
+
+
 def test_what_a_script_left_alone_is_not_touched(pair: Pair) -> None:
     """For who has it in WATCH; wherever the other key lives that the script looks for."""
     for set_up, code in (
@@ -266,6 +269,10 @@ def test_what_a_script_left_alone_is_not_touched(pair: Pair) -> None:
         (("SET", A, 1), "redis.call('SETNX', KEYS[1], 'x')"),
         (("SADD", A, *range(300)), "redis.call('SREM', KEYS[1], 'x')"),
         (("ZADD", A, *(n for at in range(300) for n in (at, at))), "redis.pcall('GET', KEYS[1])"),
+        # These change its encoding.
+        (("ZADD", A, 3, "x", 1, 7), "redis.call('SORT', KEYS[1], 'BY', 'nosort')"),
+        (("ZADD", A, 3, "x"), f"redis.call('ZADD', KEYS[1], 'NX', 4, 'x') {SORT} {SORT}"),
+        (("HSET", A, "f", 1), "redis.call('HSETNX', KEYS[1], 'f', string.rep('x', 100))"),
     ):
         with pair.both() as both, pair.both() as watching:
             for other in (A, B, C):

@@ -45,6 +45,8 @@ return found
 )
 EXACT_MOST = 2**53  # Lua's numbers
 NO_EXPIRY, GONE = -1, -2  # PEXPIRETIME
+# How DUMP begins for a small sorted set, and for a large one, which SORT makes of a small one.
+CONVERTED = (b"\x11", b"\x05")
 TOO_LATE = resp.error("ERR threadis: a key that the script has made expires too late to be told")
 
 
@@ -64,6 +66,10 @@ class Copy:
         if self.expires == NO_EXPIRY:
             return [b"RESTORE", key, b"0", self.dump, *options]
         return [b"RESTORE", key, b"%d" % self.expires, self.dump, b"ABSTTL", *options]
+
+
+# What keys are that have changed; None: gone.
+Changes = dict[bytes, Copy | None]
 
 
 class TooLargeError(LinkError):
@@ -131,13 +137,45 @@ class Borrowing:
         for at in range(ours.COPIES):
             await self._links.raw(index, [[b"FLUSHDB"]], db=self.scratch + at)
 
-    def writes(self, changes: dict[bytes, Copy | None], db: int) -> dict[int, Part]:
+    async def without_conversions(
+        self, index: int, copies: Mapping[bytes, Copy], changes: Changes
+    ) -> Changes:
+        """Leave out what has only another encoding now: no server calls that a change, and whoever
+        has the key in WATCH hears nothing of it.
+        """
+        doubtful = {
+            key: new
+            for key, new in changes.items()
+            if new and (old := copies.get(key)) and _may_be_converted(old, new)
+        }
+        if not doubtful:
+            return changes
+        block: list[Words] = [[b"MULTI"]]
+        for key, new in doubtful.items():  # a server chooses the encoding anew
+            block += [Copy(new.dump, NO_EXPIRY).restore(key), [b"DUMP", key], [b"DEL", key]]
+        *_, reply = await self._links.raw(index, [*block, [b"EXEC"]], db=self.scratch)
+        if not reply.startswith(b"*"):  # there is no memory: they count as changed
+            return changes
+        dumps = (await long.value(reply))[1::3]
+        self.own_reads.of(index).hits += len(dumps)
+        pairs = zip(doubtful, dumps, strict=True)
+        same = {key for key, dump in pairs if copies[key].dump in (dump, doubtful[key].dump)}
+        return {key: new for key, new in changes.items() if key not in same}
+
+    def writes(self, changes: Changes, db: int) -> dict[int, Part]:
         """Turn changes into one part for each owner."""
         parts: dict[int, list[Words]] = defaultdict(list)
         for key, copy in changes.items():
             command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
             parts[self._table.owner(db, key)].append(command)
         return dict(parts)
+
+
+def _may_be_converted(old: Copy, new: Copy) -> bool:
+    """Whether a value may be the one that was lent, though it is told otherwise."""
+    if old.is_placeholder or old.expires != new.expires:
+        return False
+    return old.dump == new.dump or (old.dump[:1], new.dump[:1]) == CONVERTED
 
 
 def check_size(total: int) -> None:
@@ -219,7 +257,7 @@ async def find_changes(
     *,
     compares: bool,
     sweeps: bool,
-) -> dict[bytes, Copy | None]:
+) -> Changes:
     """Read in the replies to ``around`` what has become of keys; of all, or if it ``compares`` of
     those that are not what they were. RefusedError if a copy could not be made.
     """
@@ -255,11 +293,11 @@ def _tell_of_ends(
 
 def _changes(
     copies: dict[bytes, Copy], written: Sequence[bytes], dumps: Sequence[Any], now: Now
-) -> dict[bytes, Copy | None]:
+) -> Changes:
     """What has become of the keys that may have been written."""
     had = [key for key in written if key in copies]
     old_values = dict(zip(had, dumps, strict=True))
-    changes: dict[bytes, Copy | None] = {}
+    changes: Changes = {}
     for key in written:
         old, (new, when) = old_values.get(key), now.get(key, (None, GONE))
         known = copies[key].expires if key in copies else GONE

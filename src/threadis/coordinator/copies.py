@@ -16,7 +16,7 @@ from typing import NamedTuple
 from threadis import resp
 from threadis.commands import FLUSHES, SWEEPS
 from threadis.coordinator import fenced, long, scarcity
-from threadis.coordinator.borrowing import Borrowing, Copy, around, find_changes
+from threadis.coordinator.borrowing import Borrowing, Changes, Copy, around, find_changes
 from threadis.coordinator.call import Call
 from threadis.coordinator.databases import OUTSIDE, are_within, flushes, renumbered
 from threadis.coordinator.events import telling
@@ -296,7 +296,7 @@ class Block:
                 missing[piece.db].update(filter(self._lents[piece.db].lacks, names))
         return missing
 
-    async def changes(self, db: int, found: Sequence[Answers]) -> dict[bytes, Copy | None]:
+    async def changes(self, db: int, found: Sequence[Answers]) -> Changes:
         """What keys of a database are now, of those that have changed."""
         lent = self._lents[db]
         written, before, after = await offload(len(lent.keys), self._said_of, db, found)

@@ -128,7 +128,8 @@ class Together:
         if mine := telling.get():
             mine.begin(list(self._lents))
         await self._fetch()
-        block, found = await self._tell(asks=lock.everything)
+        home = await offload(sum(len(lent.keys) for lent in self._lents.values()), self._home)
+        block, found = await self._tell(home, asks=lock.everything)
         if any(self.missing.values()) or (self._trial and self._trial.refused):
             if mine:
                 mine.is_void = True
@@ -143,6 +144,11 @@ class Together:
         for piece in self._sweeps:
             parts.sweep(piece)
         changes = {db: await block.changes(db, found) for db in self._lents}
+        for db, lent in self._lents.items():
+            if not lent.is_swept:
+                changes[db] = await execution.borrowing.without_conversions(
+                    home, lent.copies, changes[db]
+                )
         for db, changed in changes.items():
             writes = await offload(len(changed), execution.borrowing.writes, changed, db)
             for index, part in writes.items():
@@ -178,11 +184,11 @@ class Together:
         owners = [table.owners_by_name(db, list(one.keys)) for db, one in self._lents.items()]
         return self._execution.home_of(list(itertools.chain.from_iterable(owners)))
 
-    async def _tell(self, *, asks: bool) -> tuple[Block, list[Answers]]:
+    async def _tell(self, home: int, *, asks: bool) -> tuple[Block, list[Answers]]:
         """Run everything on copies; RefusedError if that cannot be."""
         execution, lents, trial = self._execution, self._lents, self._trial
         size = sum(len(lent.keys) for lent in lents.values())
-        home, scratch = await offload(size, self._home), execution.borrowing.scratch
+        scratch = execution.borrowing.scratch
         async with AsyncExitStack() as stack:
             link = await stack.enter_async_context(execution.links.lease(home, self._kind, scratch))
             fences = await trial.enclose(stack, link, lents) if trial else []
