@@ -19,6 +19,7 @@ LIBRARY: Final = (
     "    return redis.acl_check_cmd(unpack(args)) and 1 or 0\nend)"
 )
 GET: Final = "return redis.pcall('get',ARGV[1])"
+INCR: Final = "return redis.pcall('incr',ARGV[1])"
 ROADS: Final[dict[str, list[tuple[str | int, ...]]]] = {
     "a key": [("GET", C)],
     "a key twice": [("GET", C), ("GET", C)],
@@ -53,6 +54,17 @@ ROADS: Final[dict[str, list[tuple[str | int, ...]]]] = {
     "a function's key": [("FCALL", "ask", 1, B, "get", C)],
     "several keys of a function": [("FCALL", "ask", 2, A, B, "get", C)],
     "a script in MULTI": [("MULTI",), ("EVAL", GET, 1, B, C), ("SET", "ok1", 1), ("EXEC",)],
+    "a command, and keys that are found by trying": [
+        ("EVAL", f"redis.pcall('incr','ok3') redis.pcall('get','ok4') {GET}", 2, B, "ok1", "ok2"),
+        ("EVAL", f"redis.pcall('incr','ok3') redis.pcall('lpush','ok5',1) {GET}", 1, B, "ok6"),
+        ("EVAL", f"redis.pcall('smove','ok8',ARGV[1],1) {INCR}", 0, "ok7"),
+    ],
+    "the same in MULTI": [
+        ("MULTI",),
+        ("SET", "ok1", 1),
+        ("EVAL", f"redis.pcall('smove','ok8',ARGV[1],1) {INCR}", 1, B, "ok7"),
+        ("EXEC",),
+    ],
     "RENAME": [("RENAME", B, C)],
     "COPY": [("COPY", C, "ok1")],
     "SMOVE": [("SMOVE", B, C, "x")],
@@ -128,6 +140,19 @@ def test_a_refusal_is_told_and_logged_as_by_one_server(
         assert [told(entry) for entry in ours] == [told(entry) for entry in bare]
         assert ours
         assert [client(admin.ours, entry) for entry in ours] == [whose] * len(ours)
+
+
+@pytest.mark.parametrize("lost", ["-select", "-set", "~none"])
+def test_what_is_lost_before_exec_is_logged_once(pair: Pair, admin: Both, lost: str) -> None:
+    with pair.both() as both:
+        both.same("AUTH", "restricted", "x")
+        both.same("MULTI")
+        for words in [("SET", "ok1", 1), ("SELECT", 1), ("SET", "ok2", 2)]:
+            both.same(*words)
+        admin.same("ACL", "SETUSER", "restricted", *(["resetkeys"] if lost[0] == "~" else []), lost)
+        both.same("EXEC")
+        bare, ours = (side.ask("ACL", "LOG", 10).elements for side in (admin.bare, admin.ours))
+        assert sorted(map(told, ours)) == sorted(map(told, bare))
 
 
 CHECKED: Final = [

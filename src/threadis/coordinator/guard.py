@@ -225,8 +225,6 @@ async def judge(
     if refusals or guard.denials:
         if call.rights:
             reply = _in_name_of(call.rights.user, guard.name, reply)
-            if not refusals:
-                users.note_denials(guard.name, call.info, guard.denials)
         await guard.retire(link)
     return refusals, reply
 

@@ -9,7 +9,7 @@ from threadis.coordinator.callers import Callers, named
 from threadis.coordinator.fenced import Fence, Script
 from threadis.coordinator.guard import ACL_LOG, NO_GUARD, Allowed, Guard, Refusals, judge
 from threadis.coordinator.links import Link, Links, Words
-from threadis.coordinator.users import Users
+from threadis.coordinator.users import Denial, Users
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class Guarded(Script):
     call: Call
     guard: Guard
     caller: bytes  # the name that its connection has meanwhile
+    denied: tuple[bytes, set[Denial]] | None = None  # the guard's name, and what its user is, too
 
 
 class Guards:
@@ -60,10 +61,15 @@ class Guards:
         if guarded.answers.before[-1] != resp.OK:
             guarded.guard.abandon()
             return Refusals(), NO_GUARD
-        log, call = guarded.answers.after[-1], guarded.call
-        reply = guarded.answers.reply
-        return await judge(guarded.guard, link, log, call, reply, self._users)
+        log, call, guard = guarded.answers.after[-1], guarded.call, guarded.guard
+        name, reply = guard.name, guarded.answers.reply
+        refusals, reply = await judge(guard, link, log, call, reply, self._users)
+        guarded.denied = (name, guard.denials)
+        return refusals, reply
 
     def settle(self, guarded: Guarded, index: int, *, counts: bool) -> None:
         """Take note that a script is over, or was for nothing."""
         self._callers.settle(guarded.caller, index, guarded.call.db, counts=counts)
+        if counts and guarded.denied:  # runs that were for nothing are in no client's ACL LOG
+            name, denials = guarded.denied
+            self._users.note_denials(name, guarded.call.info, denials)

@@ -202,8 +202,7 @@ class Transactions:
         """How all is to be done, by what its client may do now."""
         args, db = command.queued or [], command.info.db
         selects = [at for at, words in enumerate(args) if words[0].lower() == b"select"]
-        denied = await self._verdicts.denied(command) if selects else {}
-        stays = denied.keys() & set(selects)
+        stays = set(selects) and await self._verdicts.refused(command) & set(selects)
         brought = Brought(self._scripts.library)
         steps, write = bounded(await offload(len(args), self._read, args, db, stays))
         if any(step.how is How.SCRIPT for step in steps):

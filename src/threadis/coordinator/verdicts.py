@@ -51,17 +51,19 @@ class Verdicts:
                 return (await self._changed(info.user, asked))[0]
             return (await self._words(info.user, info.resp, asked, in_multi=info.is_queueing))[0]
 
+    async def refused(self, command: _core.Command) -> set[int]:
+        """What its client may not run any more of a transaction; ACL LOG says nothing of it."""
+        if not self._users.is_restricted(command.info.user):
+            return set()
+        allowed = await self._are_allowed(command.info.user, self._asked(command))
+        return {at for at, may in enumerate(allowed) if not may}
+
     async def denied(self, command: _core.Command) -> dict[int, bytes]:
         """What its client may not run any more of a transaction: each with its reply."""
-        name, db = command.info.user, command.info.db
-        queued: list[Words] = list(command.queued or [])
+        name, queued = command.info.user, list(command.queued or [])
         if not self._users.is_restricted(name):
             return {}
-        asked: list[tuple[int, Words]] = []
-        for args in queued:
-            asked.append((db, args))
-            if args[0].lower() == b"select":
-                db = selected(args[1], db, self._databases)
+        asked = self._asked(command)
         found = {}
         async with self._users.changing:
             allowed = await self._are_allowed(name, asked)
@@ -73,6 +75,16 @@ class Verdicts:
             if at not in found and (refusal := self._sort_refusal(name, args)):
                 found[at] = refusal
         return found
+
+    def _asked(self, command: _core.Command) -> list[tuple[int, Words]]:
+        """A transaction's commands, each with the database that it will run in."""
+        asked: list[tuple[int, Words]] = []
+        db = command.info.db
+        for args in command.queued or []:
+            asked.append((db, args))
+            if args[0].lower() == b"select":
+                db = selected(args[1], db, self._databases)
+        return asked
 
     def proviso(self, command: _core.Command) -> Callable[[], Awaitable[None]]:
         """Build the question whether a command may still run, for whenever it has waited."""
