@@ -57,6 +57,14 @@ PROGRAMS: Final[dict[str, str]] = {
         "XREADGROUP GROUP g c BLOCK 10 STREAMS B > ; XREADGROUP GROUP g c STREAMS B 0 ; "
         "XREADGROUP GROUP no c STREAMS B > ; XINFO CONSUMERS B g ; DBSIZE ; 1> BLPOP F 0 ; RPUSH F "
         "x y ; 1< ; BLPOP F 0 ; EXISTS F",
+    "whose rights are lost meanwhile":
+        "ACL SETUSER wanda on nopass ~* +@all ; 1+ AUTH wanda x ; 1< ; 1> BLPOP A B 0 ; ACL "
+        "SETUSER wanda resetkeys ; LTRIM A 0 1 ; COPY C A ; RENAMENX C E ; SET B x ; DEL B ; "
+        "FLUSHDB ; 2> BLPOP A 0 ; ACL SETUSER wanda ~* ; RPUSH A x y ; 1< ; 2< ; 1> BZPOPMIN A C "
+        "0 ; ACL SETUSER wanda -@blocking ; ZPOPMIN C ; ZADD C 1 a 2 b ; 1< ; DEL C ; ACL SETUSER "
+        "wanda +@all ; XADD D 1-1 f v ; 1> XREAD BLOCK 0 STREAMS D A $ 1-1 ; ACL SETUSER wanda "
+        "-xread ; XTRIM D MAXLEN 0 ; XSETID D 1-1 ; XADD D 5-5 f v ; 1< ; DEL D ; ACL DELUSER "
+        "wanda",
     "several keys":
         "1> BLPOP A B C D 0 ; LPUSH C x ; 1< ; EXISTS C ; 1> BLPOP A B C D 0 ; LPUSH A y ; "
         "1< ; DBSIZE",

@@ -72,6 +72,8 @@ class Attempts:
                 return LEFT
             # Who runs a command again asks again whether it may.
             if self._runs_again and (refusal := await self._verdicts.refusal(waiter.command)):
+                if not await self._is_woken(waiter, key):
+                    return resp.null_array(waiter.kind.resp)
                 self._finish(waiter, refusal)
                 return refusal
             target = waiter.request.target
@@ -254,6 +256,15 @@ class Attempts:
         finally:
             self._end(waiter, reply)
         return reply
+
+    async def _is_woken(self, waiter: Waiter, key: bytes) -> bool:
+        """Whether a server would run a command again, for what has become of this key."""
+        wish = waiter.request
+        if wish.needs_key:
+            return True
+        if wish.streams:
+            return await self._has_entries(waiter, key)
+        return await self._known_type((waiter.db, key)) == wish.type
 
     async def _has_entries(self, waiter: Waiter, key: bytes) -> bool:
         """Whether a key's own entries wake an XREAD; else what is wrong with others does not."""
