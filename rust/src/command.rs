@@ -123,6 +123,13 @@ impl Row {
         self.route == Route::Session(Verb::Exec)
     }
 
+    /// Whether there is no transaction behind it, or no client.
+    #[must_use]
+    pub fn ends_transaction(&self) -> bool {
+        let Route::Session(verb) = self.route else { return false };
+        matches!(verb, Verb::Exec | Verb::Discard | Verb::Quit | Verb::Reset)
+    }
+
     /// A row without subcommands; `Table::new` links those.
     #[must_use]
     pub fn new(name: Vec<u8>, arity: i64, route: Route, keys: Vec<KeySpec>) -> Self {

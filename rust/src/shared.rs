@@ -138,9 +138,14 @@ impl Shared {
     /// script runs too long.
     #[must_use]
     pub fn may_refuse(&self, row: &Row) -> bool {
-        let settings = &self.settings;
+        self.may_lack_memory(row) || self.settings.busy().is_some()
+    }
+
+    /// The same, for want of memory.
+    #[must_use]
+    pub fn may_lack_memory(&self, row: &Row) -> bool {
         let may_need_memory = row.may_need_memory || self.queues_nothing_when_full;
-        (may_need_memory && settings.tight.load(Relaxed)) || settings.busy().is_some()
+        may_need_memory && self.settings.tight.load(Relaxed)
     }
 }
 

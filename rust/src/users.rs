@@ -143,21 +143,22 @@ impl Worker {
     ) -> Option<Taken> {
         let is_monitored = self.is_monitored();
         let client = &mut self.clients[place];
-        let is_queued = client.multi.is_some() && !row.ends_multi;
-        let is_login = match row.route {
-            Route::Session(Verb::Auth) => true,
-            Route::Session(Verb::Hello) => {
-                !client.authenticated || args.iter().any(|arg| arg.eq_ignore_ascii_case(b"AUTH"))
-            }
-            _ => false,
-        };
-        let is_exempt = if is_login {
-            is_queued
-        } else {
-            let may_be_full = (is_queued || is_monitored) && shared.may_refuse(row);
-            let is_judged = client.is_restricted || may_be_full;
-            row.no_auth || !is_judged
-        };
+        let in_multi = client.multi.is_some();
+        let is_queued = in_multi && !row.ends_multi;
+        let is_login = !is_queued
+            && match row.route {
+                Route::Session(Verb::Auth) => true,
+                Route::Session(Verb::Hello) => {
+                    !client.authenticated
+                        || args.iter().any(|arg| arg.eq_ignore_ascii_case(b"AUTH"))
+                }
+                _ => false,
+            };
+        // Without memory a server may take nothing between MULTI and EXEC that does not end it.
+        let may_be_full = in_multi && !row.ends_transaction() && shared.may_lack_memory(row);
+        let needs_right = client.is_restricted && !row.no_auth;
+        let may_be_refused = (is_queued || is_monitored) && !row.no_auth && shared.may_refuse(row);
+        let is_exempt = !is_login && !may_be_full && !needs_right && !may_be_refused;
         if is_exempt {
             return None;
         }
@@ -209,7 +210,7 @@ impl Worker {
             key: self.key(place),
             info: Box::new(self.describe(place)),
             args: args.iter().map(<[u8]>::to_vec).collect(),
-            queued: is_queued.then(Queued::default),
+            queued: (is_queued || may_be_full).then(Queued::default),
             token: executing,
             is_question: true,
         };

@@ -150,3 +150,18 @@ def test_scripts_beside_other_commands(pair: Pair, full: Both, protocol: int, ot
         both.same("MGET", *KEYS, f"{B}new")
         both.same("FUNCTION", "FLUSH")
         both.same("SCRIPT", "FLUSH")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["WATCH a", "MULTI", "AUTH x", "AUTH default x", "HELLO 9", "HELLO 3 AUTH no x", "UNWATCH",
+     "PING", "DISCARD", "RESET", "EXEC", "SELECT 1"],
+)  # fmt: skip
+def test_what_is_taken_in_a_transaction_without_memory(pair: Pair, full: Both, line: str) -> None:
+    """Redis takes nothing but its end."""
+    full.same("DEL", KEYS[1])
+    with pair.both() as both:
+        both.same("MULTI")
+        both.same_line(line)
+        both.same("GET", KEYS[0])
+        both.same("EXEC")

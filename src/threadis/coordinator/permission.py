@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 User = tuple[bytes, int]  # name, number
 DENIALS = (b"-NOPERM", b"-WRONGPASS")  # what ACL LOG has
+LOGINS = (b"auth", b"hello")  # nobody is denied them; between MULTI and EXEC they log nobody in
 WRONG = resp.error("WRONGPASS invalid username-password pair or user is disabled.")
 
 
@@ -43,11 +44,14 @@ class Permission:
         user = None
         try:
             await long.complete(question)
-            if question.args[0].lower() in (b"auth", b"hello"):
+            name, is_queued = question.args[0].lower(), question.queued is not None
+            if name in LOGINS and is_queued:
+                refusal = await self._tightness.refusal(question)
+            elif name in LOGINS:
                 refusal, user = await self._login(question.args)
             else:
                 refusal = await self._verdicts.refusal(question)
-                if refusal is None and question.queued is not None:
+                if refusal is None and is_queued:
                     refusal = await self._busy.refusal() or await self._tightness.refusal(question)
                 elif refusal is None and question.token is None:
                     refusal = await self._tightness.refusal_outside(question)
