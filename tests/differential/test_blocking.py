@@ -57,6 +57,12 @@ PROGRAMS: Final[dict[str, str]] = {
         "XREADGROUP GROUP g c BLOCK 10 STREAMS B > ; XREADGROUP GROUP g c STREAMS B 0 ; "
         "XREADGROUP GROUP no c STREAMS B > ; XINFO CONSUMERS B g ; DBSIZE ; 1> BLPOP F 0 ; RPUSH F "
         "x y ; 1< ; BLPOP F 0 ; EXISTS F",
+    "an entry that is gone again":
+        "XADD D 1-1 f v ; 1> XREAD BLOCK 0 STREAMS A D A $ $ $ ; MULTI ; XADD D 5-5 f v ; XTRIM D "
+        "MAXLEN 0 ; EXEC ; XADD D 6-6 f v ; 1< ; 1> XREAD COUNT 1 BLOCK 0 STREAMS D 7-7 ; MULTI ; "
+        "XADD D 7-8 f v ; XDEL D 7-8 ; EXEC ; MULTI ; XADD D 8-8 f v ; XDEL D 8-8 ; EXEC ; XADD D "
+        "9-9 f v ; 1< ; XGROUP CREATE D g $ ; 1> XREADGROUP GROUP g c BLOCK 0 STREAMS D > ; MULTI "
+        "; XADD D 10-1 f v ; XDEL D 10-1 ; EXEC ; XADD D 11-1 f v ; 1< ; XINFO GROUPS D ; DEL D",
     "whose rights are lost meanwhile":
         "ACL SETUSER wanda on nopass ~* +@all ; 1+ AUTH wanda x ; 1< ; 1> BLPOP A B 0 ; ACL "
         "SETUSER wanda resetkeys ; LTRIM A 0 1 ; COPY C A ; RENAMENX C E ; SET B x ; DEL B ; "

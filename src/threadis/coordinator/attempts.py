@@ -249,6 +249,8 @@ class Attempts:
                 if wish.streams and reply in resp.NULLS:  # no server looks again for nothing
                     self._own_reads.of(index).hits += 2 * streams.count(words)
                 reply = self._judge(wish, found, reply)
+                if found == STREAM and reply in resp.NULLS and not self._runs_again:
+                    reply = await self._gone_again(waiter, key)
             if waiter.doubted and reply not in resp.NULLS and await self._is_faulty(waiter):
                 reply = WRONG_TYPE
         except UnknownOutcomeError as error:
@@ -275,6 +277,22 @@ class Attempts:
         found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
         self._own_reads.of(index).hits += 2 * streams.count(words)
         return found == STREAM and reply not in resp.NULLS
+
+    async def _gone_again(self, waiter: Waiter, key: bytes) -> bytes:
+        """What Redis 7.0 tells of entries that came and are gone again: a stream without any."""
+        read, null = waiter.request.streams, resp.null_array(waiter.kind.resp)
+        if read is None:
+            return null
+        index = self._execution.table.owner(waiter.db, key)
+        questions: list[Words] = [[b"XINFO", b"STREAM", key], [b"XINFO", b"GROUPS", key]]
+        stream, groups = await self.look(index, questions, waiter.db)
+        if not read.has_news(key, stream, groups):
+            return null
+        if read.group:
+            name: Words = [b"XGROUP", b"CREATECONSUMER", key, read.group, read.consumer]
+            await self.raw(index, [name], waiter.db, Kind())
+        head = b"%1\r\n" if waiter.kind.resp == 3 else b"*1\r\n*2\r\n"
+        return head + resp.bulk(key) + b"*0\r\n"
 
     async def _is_faulty(self, waiter: Waiter) -> bool:
         """Whether an XREAD that is run again finds a key of another type: then it shows nothing."""
