@@ -20,6 +20,8 @@ pytestmark = pytest.mark.sample
 KEYS: Final = dict(zip("ABCDEFGH", spread("w"), strict=True))  # A and E on one instance …
 CLIENTS: Final = "12345"
 
+GROUP: Final = "XREADGROUP GROUP g c BLOCK 0 STREAMS"
+END: Final = "EVAL \"redis.pcall('XGROUP','DESTROY',KEYS[1],'g') return 1\""
 PUSH: Final = "for _, key in ipairs(KEYS) do redis.call('RPUSH', key, 'x') end"
 AT_ONCE: Final = [
     f"1> {command} ; {push} ; 1< ; EXISTS A B ; DEL A B C"
@@ -63,6 +65,18 @@ PROGRAMS: Final[dict[str, str]] = {
         "XADD D 7-8 f v ; XDEL D 7-8 ; EXEC ; MULTI ; XADD D 8-8 f v ; XDEL D 8-8 ; EXEC ; XADD D "
         "9-9 f v ; 1< ; XGROUP CREATE D g $ ; 1> XREADGROUP GROUP g c BLOCK 0 STREAMS D > ; MULTI "
         "; XADD D 10-1 f v ; XDEL D 10-1 ; EXEC ; XADD D 11-1 f v ; 1< ; XINFO GROUPS D ; DEL D",
+    "a group that a script ends": " ; ".join([
+        f"XGROUP CREATE A g $ MKSTREAM ; XGROUP CREATE B g $ MKSTREAM ; 1> {GROUP} A >",
+        f"{END} 1 A ; 1< ; XGROUP CREATE A g $ ; 1> {GROUP} A B > >",
+        f"{END} 1 B ; 1< ; XGROUP CREATE B g $ ; 1> {GROUP} A A > >",
+        f"{END} 2 A E ; 1< ; XGROUP CREATE A g $ ; 1> {GROUP} A >",
+        f"{END} 2 A B ; 1< ; XGROUP CREATE A g $ ; 1> {GROUP} A >",
+        f"MULTI ; {END} 1 A ; EXEC ; 1< ; XGROUP CREATE A g $ ; 1> {GROUP} A >",
+        f"{END} 1 B ; EVAL \"return 1\" 1 A ; XADD A 5-5 f v ; 1<",
+        f"ACL SETUSER greta on nopass ~* +@all ; 2+ AUTH greta x ; 2< ; 2> {GROUP} A >",
+        "ACL SETUSER greta -xreadgroup ; EVAL \"return 1\" 1 A ; XTRIM A MAXLEN 0",
+        f"{END} 1 A ; 2< ; ACL DELUSER greta ; DEL A B",
+    ]),
     "whose rights are lost meanwhile":
         "ACL SETUSER wanda on nopass ~* +@all ; 1+ AUTH wanda x ; 1< ; 1> BLPOP A B 0 ; ACL "
         "SETUSER wanda resetkeys ; LTRIM A 0 1 ; COPY C A ; RENAMENX C E ; SET B x ; DEL B ; "

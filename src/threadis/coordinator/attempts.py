@@ -262,8 +262,9 @@ class Attempts:
     async def _is_woken(self, waiter: Waiter, key: bytes) -> bool:
         """Whether a server would run a command again, for what has become of this key."""
         wish = waiter.request
-        if wish.needs_key:
-            return True
+        if wish.streams and wish.needs_key:
+            stream, groups = await self._infos(waiter, key)
+            return not wish.streams.has_group(groups) or wish.streams.has_news(key, stream, groups)
         if wish.streams:
             return await self._has_entries(waiter, key)
         return await self._known_type((waiter.db, key)) == wish.type
@@ -283,16 +284,20 @@ class Attempts:
         read, null = waiter.request.streams, resp.null_array(waiter.kind.resp)
         if read is None:
             return null
-        index = self._execution.table.owner(waiter.db, key)
-        questions: list[Words] = [[b"XINFO", b"STREAM", key], [b"XINFO", b"GROUPS", key]]
-        stream, groups = await self.look(index, questions, waiter.db)
+        stream, groups = await self._infos(waiter, key)
         if not read.has_news(key, stream, groups):
             return null
         if read.group:
             name: Words = [b"XGROUP", b"CREATECONSUMER", key, read.group, read.consumer]
-            await self.raw(index, [name], waiter.db, Kind())
+            await self.raw(self._execution.table.owner(waiter.db, key), [name], waiter.db, Kind())
         head = b"%1\r\n" if waiter.kind.resp == 3 else b"*1\r\n*2\r\n"
         return head + resp.bulk(key) + b"*0\r\n"
+
+    async def _infos(self, waiter: Waiter, key: bytes) -> list[bytes]:
+        """What XINFO says of a stream, and of its groups."""
+        index = self._execution.table.owner(waiter.db, key)
+        questions: list[Words] = [[b"XINFO", b"STREAM", key], [b"XINFO", b"GROUPS", key]]
+        return await self.look(index, questions, waiter.db)
 
     async def _is_faulty(self, waiter: Waiter) -> bool:
         """Whether an XREAD that is run again finds a key of another type: then it shows nothing."""

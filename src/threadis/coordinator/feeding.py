@@ -54,9 +54,9 @@ class Fed:
         with contextlib.suppress(LinkError):  # else all of them may have changed
             for alarms in self._alarms:
                 await alarms.all_told()
-            changed = [
-                place for place in changed if place[1] in self._told or place in self._unheard
-            ]
+            # Of XGROUP DESTROY no server tells those who track keys.
+            unheard = self._unheard.union(self._serving.waiters.with_groups())
+            changed = [place for place in changed if place[1] in self._told or place in unheard]
         if len(self._alarms) == 1:
             order = {key: at for at, key in enumerate(self._told)}
             changed.sort(key=lambda place: order.get(place[1], len(order)))

@@ -59,14 +59,20 @@ class StreamRead:
         """
         seen: object = self.id_of(key)
         if self.group:
-            found = value(groups)
-            infos = found if isinstance(found, list) else []
-            mine = (one for one in infos if _field(one, b"name") == self.group)
-            seen = _field(next(mine, None), b"last-delivered-id")
+            seen = _field(self._of_group(groups), b"last-delivered-id")
         last = _field(value(stream), b"last-generated-id")
         if not isinstance(seen, bytes) or not isinstance(last, bytes):
             return False
         return _parts(last) > _parts(seen)
+
+    def has_group(self, groups: bytes) -> bool:
+        """Whether the group is among those of XINFO GROUPS."""
+        return self._of_group(groups) is not None
+
+    def _of_group(self, groups: bytes) -> object:
+        found = value(groups)
+        infos = found if isinstance(found, list) else []  # else there is no such stream
+        return next((one for one in infos if _field(one, b"name") == self.group), None)
 
     def all_of(self, keys: Collection[bytes]) -> Words:
         """Build the command for some of the streams, each as often as it is named."""
