@@ -165,3 +165,24 @@ def test_what_is_taken_in_a_transaction_without_memory(pair: Pair, full: Both, l
         both.same_line(line)
         both.same("GET", KEYS[0])
         both.same("EXEC")
+
+
+@pytest.mark.sample
+@pytest.mark.parametrize(
+    "line",
+    [*(one for one in CONSUMES if " x " not in one), f"BLMOVE {A}q {B}q LEFT LEFT 0",
+     f"BRPOPLPUSH {A}q {{{A}}}q 0", f"XREADGROUP GROUP g c BLOCK 0 STREAMS {A}s >",
+     f"BZMPOP 0 2 {B}none {A}z MIN COUNT 2"],
+)  # fmt: skip
+def test_what_was_queued_while_there_was_memory(
+    pair: Pair, full: Both, protocol: int, line: str
+) -> None:
+    """What waits elsewhere is done at once between MULTI and EXEC."""
+    full.same("CONFIG", "SET", "maxmemory", 0)
+    with pair.both(protocol) as both:
+        both.same("MULTI")
+        both.same_line(line)
+        both.same("DEL", D)
+        full.same("CONFIG", "SET", "maxmemory", "1mb")
+        both.same("EXEC")
+    full.same("EXISTS", *(key + kind for key in KEYS for kind in ("", "q", "z", "s")))

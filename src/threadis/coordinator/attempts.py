@@ -352,12 +352,14 @@ class Attempts:
         replies = await self.raw(index, block, db, kind)
         is_refused = not replies[-1].startswith(b"*") and not self._execution.need_memory([words])
         if is_refused and scarcity.tells([words], kind.resp):
-            block = [scarcity.block([[b"TYPE", key], scarcity.at_once(words)], kind.resp)]
-            replies = await self.raw(index, block, db, kind)
-            results = await scarcity.results(replies[0], [])
-            found, reply = results or (b"+none\r\n", replies[0])
+            tried: list[Words] = [[b"TYPE", key], words]
+            replies = await self.raw(index, [scarcity.block(tried, kind.resp)], db, kind)
+            found, reply = await scarcity.results(replies[0], tried, kind.resp) or (
+                b"+none\r\n",
+                replies[0],
+            )
             await self._own_reads.note(index, [[b"TYPE"]], [found])
-            return value(found), scarcity.as_waited(words, reply, kind.resp)
+            return value(found), reply
         if not replies[-1].startswith(b"*"):
             return b"", replies[-2] if replies[-2].startswith(b"-") else replies[-1]
         inside = await long.elements(replies[-1])

@@ -197,7 +197,7 @@ class Commits:
     async def _run_without_memory(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         block = scarcity.block(part, kind.resp)
         reply = (await self._links.raw(index, [block], db=db, kind=kind))[0]
-        return await scarcity.results(reply, part) or await results_in([], reply)
+        return await scarcity.results(reply, part, kind.resp) or await results_in([], reply)
 
     def _keep(
         self, lock: Lock, name: bytes, first: int, others: list[int], links: Iterable[Link]

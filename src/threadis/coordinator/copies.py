@@ -215,7 +215,7 @@ class Block:
         if not scarcity.tells(commands, link.kind.resp):
             raise RefusedError(refusal)
         reply = (await link.ask(scarcity.block(plain, link.kind.resp), wait=None))[0]
-        results = await scarcity.results(reply, plain[: self._commands_until])
+        results = await scarcity.results(reply, plain[: self._commands_until], link.kind.resp)
         if results is None:
             raise RefusedError(reply)
         return [Answers(one) for one in results]
@@ -234,7 +234,7 @@ class Block:
         if (refusal := found[0].refusal) is not None:
             raise RefusedError(refusal)
         for at, _ in pairs:
-            restored = await scarcity.results(found[at].reply, [])
+            restored = await scarcity.results(found[at].reply, [], link.kind.resp)
             if restored is None:
                 raise RefusedError(found[at].reply)
             found[at : at + 1] = map(Answers, restored)
@@ -250,7 +250,7 @@ class Block:
         restores, dumps = first[: len(lent.copies)], first[len(lent.copies) :]
         made = (await link.ask(scarcity.block(restores, link.kind.resp)))[0]
         try:
-            restored = await scarcity.results(made, [])
+            restored = await scarcity.results(made, [], link.kind.resp)
             if restored is None:
                 raise RefusedError(made)
             fence = replace(script, before=[*dumps, *script.before], after=[*script.after, *last])

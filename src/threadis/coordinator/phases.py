@@ -78,7 +78,7 @@ class Scripts:
             reply = (await link.receive(1))[0]
         except (LinkError, RefusedError):
             return None
-        return await scarcity.results(reply, part)
+        return await scarcity.results(reply, part, link.kind.resp)
 
     async def run(self, link: Link, part: Part, behind: Part = ()) -> list[bytes]:
         """Run a part and what is ours behind it as one block; RefusedError if it has not run."""
@@ -191,7 +191,7 @@ async def _run_without_memory(link: Link, part: Part, behind: Part) -> list[byte
     """
     block = scarcity.block([*part, *behind], link.kind.resp)
     reply = (await link.ask(block))[0]
-    results = await scarcity.results(reply, part) or [reply]
+    results = await scarcity.results(reply, part, link.kind.resp) or [reply]
     if results[-2:-1] != [resp.OK]:
         raise RefusedError(next((one for one in results if one.startswith(b"-")), reply))
     return results

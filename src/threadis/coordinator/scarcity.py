@@ -6,10 +6,11 @@ one block, too, and may do both. Only for commands that one server would run at 
 needs memory for itself is refused before.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 from threadis import _core, ours, resp
-from threadis.coordinator import long
+from threadis.coordinator import long, streams
 from threadis.coordinator.links import Words
 from threadis.coordinator.offload import offload
 
@@ -33,8 +34,10 @@ return replies
 )
 # What replies with nulls inside of an array, which Lua loses in RESP3 …
 HAVE_NULLS = frozenset(b"zmscore geopos xreadgroup xclaim xautoclaim xinfo xpending object".split())
-# … unless it is told in RESP2, in which it is the same else.
-TOLD_IN_RESP2 = frozenset(b"mget hmget hgetex hgetdel geohash sort sort_ro".split())
+# … unless it is told in RESP2, in which it is the same else; or but for the map, of which Lua loses
+# the order.
+MAPS = frozenset(b"xread xreadgroup".split())
+TOLD_IN_RESP2 = MAPS.union(b"mget hmget hgetex hgetdel geohash sort sort_ro".split())
 NULL_ARRAYS = frozenset((b"LMPOP", b"ZMPOP", b"XREAD", b"XREADGROUP"))
 WORDS_MOST = 5000  # of one command: what Lua can unpack at once is a little more
 
@@ -42,32 +45,37 @@ WORDS_MOST = 5000  # of one command: what Lua can unpack at once is a little mor
 def block(commands: Sequence[Words], protocol: int) -> Words:
     """Build one command that runs all of these; its reply has those of all."""
     flat: list[bytes] = []
-    for words in commands:
+    for words in map(_at_once, commands):
         told_in = 2 if words[0].lower() in TOLD_IN_RESP2 else protocol
         flat += [b"%d" % told_in, b"%d" % len(words), *words]
     return [b"EVAL", SCRIPT, b"0", *flat]
 
 
-async def results(reply: bytes, commands: Sequence[Words]) -> list[bytes] | None:
+async def results(reply: bytes, commands: Sequence[Words], protocol: int) -> list[bytes] | None:
     """The replies to these commands; None if the block was refused."""
     if not reply.startswith(b"*"):
         return None
     replies = await long.elements(reply)
-    return await offload(len(replies), _as_told, replies, commands)
+    return await offload(len(replies), _as_told, replies, commands, protocol)
 
 
-def _as_told(told: Sequence[bytes], commands: Sequence[Words]) -> list[bytes]:
+def _as_told(told: Sequence[bytes], commands: Sequence[Words], protocol: int) -> list[bytes]:
     """Put nulls for what Lua makes of them."""
     replies = [_with_nulls(one) for one in told]
     for at, words in enumerate(commands):
         if replies[at] == resp.null(2) and _has_null_array(words):
             replies[at] = resp.null_array(2)
+        elif words[0].upper() in POPS:
+            replies[at] = _as_waited(words, replies[at])
+        elif protocol == 3 and words[0].lower() in MAPS and replies[at].startswith(b"*"):
+            pairs = [b"".join(_core.elements(pair)) for pair in _core.elements(replies[at])]
+            replies[at] = b"%%%d\r\n" % len(pairs) + b"".join(pairs)
     return replies
 
 
 def _has_null_array(words: Words) -> bool:
     """Whether nothing is an array that is not there: Lua knows only one kind of nothing."""
-    name = words[0].upper()
+    name = _at_once(words)[0].upper()
     return name in NULL_ARRAYS or (name in (b"LPOP", b"RPOP") and len(words) > 2)
 
 
@@ -96,29 +104,35 @@ POPS = {
 }
 
 
-def at_once(words: Words) -> Words:
+TIME = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")  # what else is an error, of which servers tell
+MOVES = {b"BLMOVE": b"LMOVE", b"BRPOPLPUSH": b"RPOPLPUSH"}
+
+
+def _at_once(words: Words) -> Words:
     """Build a command that does not wait from one that would: scripts may not."""
     name = words[0].upper()
-    if name in POPS:
+    if name in POPS and TIME.fullmatch(words[-1]):
         pop, where = POPS[name]
         keys = words[1:-1]
         return [pop, b"%d" % len(keys), *keys, where]
-    if name in (b"BLMPOP", b"BZMPOP"):
+    if name in (b"BLMPOP", b"BZMPOP") and TIME.fullmatch(words[1]):
         return [name[1:], *words[2:]]
-    upper = [word.upper() for word in words]
-    if name in (b"XREAD", b"XREADGROUP") and b"BLOCK" in upper[: upper.index(b"STREAMS")]:
-        at = upper.index(b"BLOCK")
-        return [*words[:at], *words[at + 2 :]]
+    if name in MOVES and TIME.fullmatch(words[-1]):
+        return [MOVES[name], *words[1:-1]]
+    if (
+        name.lower() in MAPS
+        and (read := streams.parse(words))
+        and TIME.fullmatch(read.block or b"")
+    ):
+        return read.words(read.keys, read.ids)
     return words
 
 
-def as_waited(words: Words, reply: bytes, protocol: int) -> bytes:
-    """The reply to the command from which ``at_once`` has made another."""
-    if reply in (*resp.NULLS, b"*0\r\n"):
-        return resp.null_array(protocol)
-    name = words[0].upper()
-    if name not in POPS or reply.startswith(b"-"):
+def _as_waited(words: Words, reply: bytes) -> bytes:
+    """The reply to the command from which ``_at_once`` has made another."""
+    if not reply.startswith(b"*"):
         return reply
     key, taken = _core.elements(reply)
     (element,) = _core.elements(taken)
-    return resp.array([key, *(_core.elements(element) if POPS[name][0] == b"ZMPOP" else [element])])
+    is_pair = POPS[words[0].upper()][0] == b"ZMPOP"
+    return resp.array([key, *(_core.elements(element) if is_pair else [element])])

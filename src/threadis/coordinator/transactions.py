@@ -334,8 +334,7 @@ class Transactions:
         if any(step.how is How.ANYWHERE for step in steps):
             return await self._execution.borrow([step.piece for step in steps], db, kind, lock)
         parts = await offload(len(steps), Parts, steps, order, db)
-        # What would wait cannot be told to a server without memory.
-        needs_memory = any(step.parsed.row.needs_memory or step.parsed.row.blocks for step in steps)
+        needs_memory = any(step.parsed.row.needs_memory for step in steps)
         found = await self._execution.commit(
             dict(parts.parts), lock, db, kind, needs_memory=needs_memory, steps=parts.order
         )

@@ -191,7 +191,7 @@ class Sweep:
             except UnknownOutcomeError:
                 self._lost.append(connection_of(link))
                 raise
-        result = (await scarcity.results(reply, commands) or [reply])[0]
+        result = (await scarcity.results(reply, commands, 2) or [reply])[0]
         if result.startswith(b"-"):
             raise RefusedError(result)
         return result
