@@ -19,7 +19,7 @@ from redis.retry import Retry
 from threadis import server
 from waiting import alive, children, command_line, until
 
-SAMPLE = 3  # one in so many cases of what is marked as a sample
+SAMPLE = 5  # one in so many cases of what is marked as a sample
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

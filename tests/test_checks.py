@@ -68,6 +68,7 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize(("flags", "words"), WRONG)
 def test_plan_refuses_what_serve_refuses(
     run_threadis: Run, folders: Path, flags: str, words: str

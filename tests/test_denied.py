@@ -89,6 +89,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize(("flag", "name", "said"), DENIED)
 def test_what_we_may_not_is_said_with_what_to_do(
     folders: Path, flag: str, name: str, said: str

@@ -64,6 +64,7 @@ def quiet(
         started.close()
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("pipeline", [1, 16, 64])
 @pytest.mark.parametrize("mix", ["get", "set", "mixed:0.3", "mget:10"])
 def test_every_reply_is_its_own_clients(quiet: Threadis, mix: str, pipeline: int) -> None:

@@ -102,6 +102,7 @@ def spread_over(running: Threadis, workers: int) -> bool:
     return all(info[f"worker{index}"]["clients"] for index in range(workers))
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("workers", [2, 3])
 def test_who_has_sent_a_subscription_hears_what_is_published_later(
@@ -207,6 +208,7 @@ def test_an_instance_that_is_stopped_holds_up_nobody_who_writes(
         assert b"subscribe" in listener.reply()
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("change", CHANGES)
 def test_who_has_sent_a_subscription_hears_of_what_is_changed_later(
     threadis: Callable[..., Threadis],

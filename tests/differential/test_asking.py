@@ -35,6 +35,7 @@ def library(both: Both, script: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("user", USERS)
 def test_what_a_caller_may(pair: Pair, user: str) -> None:
     with pair.both() as admin, pair.both() as both:

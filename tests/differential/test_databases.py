@@ -16,6 +16,7 @@ COMMANDS: Final = [
 RULES: Final = ["", "db=0,1", "-@all (~* +@all db=0,1)"]
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("db", ["1", "16", "18", "-1"])
 def test_out_of_range(pair: Pair, rules: str, db: str) -> None:

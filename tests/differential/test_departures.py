@@ -62,6 +62,7 @@ def clients(side: Connection) -> int:
     return len(side.ask("CLIENT", "LIST").text.splitlines())
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("line", WAITS)
 def test_nothing_behind_a_command_that_waits_runs_once_its_client_has_left(
     pair: Pair, line: str

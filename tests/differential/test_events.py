@@ -94,6 +94,7 @@ def words_of(line: str) -> list[bytes]:
     return [named.get(word, word) for word in split(line)]
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("flags", ["KEA", "EKgn$lszt", "Kx$", "KEAmn", "Em", "Kn"])
 def test_commands_over_several_instances_are_told_as_one_server_does(
     pair: Pair, main: Both, protocol: int, flags: str

@@ -130,6 +130,7 @@ SCRIPTS: Final[list[tuple[str, str, *tuple[str | int, ...]]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("others", FREEING)
 def test_scripts_beside_other_commands(pair: Pair, full: Both, protocol: int, others: str) -> None:
     """A script that may not write says so by itself; the others are done."""
@@ -152,6 +153,7 @@ def test_scripts_beside_other_commands(pair: Pair, full: Both, protocol: int, ot
         both.same("SCRIPT", "FLUSH")
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize(
     "line",
     ["WATCH a", "MULTI", "AUTH x", "AUTH default x", "HELLO 9", "HELLO 3 AUTH no x", "UNWATCH",

@@ -192,6 +192,7 @@ def full(pair: Pair) -> Iterator[Both]:
         yield admin
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("group", GROUPS)
 def test_what_one_server_refuses_is_refused_and_nothing_else(
     pair: Pair, full: Both, protocol: int, group: str

@@ -36,6 +36,7 @@ DATABASES: Final = (0, 1, 2)
 NOT_HERE: Final = (b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"RESET", b"QUIT", b"RANDOMKEY")
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("turn", TURNS if FULL else TURNS[:1])
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_command(pair: Pair, protocol: int, name: str, turn: int) -> None:

@@ -26,6 +26,7 @@ BLOCKING = [
 WRAPPED = [2**32, 2**31, 2**63 - 1, 2**63 - 2, 9_223_372_036_854_775, 2**32 - 1, -1, 2**63]
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("number", NUMBERS)
 def test_numbers_at_the_end(pair: Pair, number: int | str) -> None:
     with pair.both() as both:

@@ -40,6 +40,7 @@ def empty(pair: Pair) -> Iterator[None]:
     check_placement(pair.threadis, _core.Placement(slot_map, INSTANCES, rules, PINS))
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("db", [0, 7])
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenarios(pair: Pair, name: str, db: int) -> None:

@@ -79,6 +79,7 @@ def lines(scenario: str) -> list[str]:
     return [line for line in scenario.splitlines() if line]
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_one_after_the_other(pair: Pair, protocol: int, name: str) -> None:
     with pair.both(protocol) as both:
@@ -86,6 +87,7 @@ def test_one_after_the_other(pair: Pair, protocol: int, name: str) -> None:
             both.same_line(line)
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_as_one_pipeline(pair: Pair, protocol: int, name: str) -> None:
     with pair.both(protocol) as both:

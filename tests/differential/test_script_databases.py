@@ -35,6 +35,7 @@ def functions(both: Both, script: str) -> None:
     both.same("FUNCTION", "LOAD", "REPLACE", library)
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("name", LOOKS)
 def test_a_script_may_look_into_another_database(pair: Pair, protocol: int, name: str) -> None:
     script = LOOKS[name]

@@ -69,6 +69,7 @@ def look(both: Both, kind: str, key: str) -> None:
     assert abs(both.ours.ask("TTL", key).number - both.bare.ask("TTL", key).number) <= 50
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("count", [20, *LARGE])
 def test_all_is_put_back(pair: Pair, kind: str, count: int) -> None:

@@ -146,6 +146,7 @@ def tcp(running: Threadis) -> Address:
     return ("127.0.0.1", running.port)
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("road", ROADS)
 def test_whatever_the_commands(pair: Pair, road: str) -> None:
     expected = answered(pair.bare, ROADS[road])
