@@ -333,6 +333,23 @@ def test_damaged_data_of_one_instance_costs_only_its_own_keys(threadis: Start) -
     assert "is back" not in first.log()
 
 
+def test_a_log_that_a_server_does_not_load_can_be_repaired(threadis: Start) -> None:
+    first = threadis("--instances", "2", "--appendonly", "yes", "--set", "appendfsync=always")
+    with first.client() as client:
+        fill(client)
+        log = first.folder / "instance-1" / "appendonlydir" / "appendonly.aof.1.incr.aof"
+        os.kill(first.instance_pids()[1], signal.SIGSTOP)
+        content = log.read_bytes()
+        log.write_bytes(content + b"no command\r\n")
+        os.kill(first.instance_pids()[1], signal.SIGKILL)
+        until(lambda: "instance 1 died (exit status 1): dir: " in first.log(), "it dies")
+        assert f"{log} is damaged (" in first.log()
+        assert "or repair it with redis-check-aof --fix" in first.log()
+        log.write_bytes(content)  # what that does
+        until(lambda: "instance 1 is back" in first.log(), "it is back")
+        assert [key for key in KEYS if not answers(client, key)] == []
+
+
 def test_an_instance_that_dies_while_it_loads_is_not_back(threadis: Start) -> None:
     first = threadis("--instances", "2", "--save", "3600 1")
     with first.client() as client:
