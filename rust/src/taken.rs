@@ -142,7 +142,8 @@ impl Worker {
                 // It has left while its command waited: what it has sent behind that is not run.
                 client.pop_front();
                 client.gate = Gate::Open;
-                return self.end_after_replies(key.place);
+                self.end_after_replies(key.place);
+                return self.mark_dirty(key.place); // it may have been ending already
             }
             client.hold(client.front, reply);
             client.settle(&self.lanes.received);

@@ -159,6 +159,8 @@ class Server:
                     self._coordinator.instance_changed(message)
                 self._news.set()
             case control.Stop(grace):
+                if self._coordinator:
+                    self._coordinator.blocking.stop()
                 if self._core:
                     self._core.stop(int(grace * 1000))
             case control.Start():

@@ -121,7 +121,7 @@ class Coordinator:
             self._pubsub.events,
             self._tightness,
         )
-        self._blocking = Blocking(
+        self.blocking = Blocking(
             self._execution,
             core,
             self._verdicts,
@@ -130,12 +130,12 @@ class Coordinator:
             runs_again=is_7_2,
         )
         self._scripts = Scripts(
-            self._execution, self._library, self._busy, self._users, callers, taught, self._blocking
+            self._execution, self._library, self._busy, self._users, callers, taught, self.blocking
         )
         self._transactions = Transactions(
-            self._execution, core, self._verdicts, self._blocking, self._busy, self._scripts
+            self._execution, core, self._verdicts, self.blocking, self._busy, self._scripts
         )
-        self.clients.join(self._blocking, self._pause, self._transactions.watches)
+        self.clients.join(self.blocking, self._pause, self._transactions.watches)
         whole = Whole(start, links, self.locks, self._tracking, self._commits)
         self._tallies = Tallies(core, len(start.workers))
         self._information = information = Information(
@@ -143,7 +143,7 @@ class Coordinator:
             core,
             links,
             self._configuration,
-            self._blocking,
+            self.blocking,
             self._pause,
             self._library,
             self._pubsub,
@@ -188,7 +188,7 @@ class Coordinator:
             "flushall": whole.flush,
             "flushdb": whole.flush,
             "swapdb": whole.swap,
-            **dict.fromkeys(TYPES, self._blocking.run),
+            **dict.fromkeys(TYPES, self.blocking.run),
             "scan": lambda command: keyspace.scan(command, links),
             "randomkey": lambda command: keyspace.random_key(command, links),
         }
@@ -236,7 +236,7 @@ class Coordinator:
                 self._core.judge(letter, INTERNAL_ERROR, None)
             case _core.Command():
                 self._departures.end(letter)
-                self._blocking.serving.waits.arrived(letter)
+                self.blocking.serving.waits.arrived(letter)
                 self._core.reply(letter, INTERNAL_ERROR)
             case _core.Strayed():
                 self._known_scripts.answer(letter, INTERNAL_ERROR)
@@ -267,7 +267,7 @@ class Coordinator:
         finally:
             self._departures.end(command)
             if name in TYPES:
-                self._blocking.serving.waits.arrived(command)
+                self.blocking.serving.waits.arrived(command)
             if name == "exec" and isinstance(reply, bytes):
                 reply = await self._transactions.refused(command, reply)
             await send(self._core, command, reply)
@@ -281,9 +281,9 @@ class Coordinator:
         handler = self._handlers.get(name)
         if await self._pause.let_pass(command):
             if handler:
-                reply = await self._blocking.run_and_settle(command, handler)
+                reply = await self.blocking.run_and_settle(command, handler)
             else:
-                reply = await self._blocking.write(command)
+                reply = await self.blocking.write(command)
         return reply
 
     async def _follow_up(
@@ -321,7 +321,7 @@ class Coordinator:
             self._tasks.start(self._transactions.finished(client), "the end of a transaction")
             return
         self._departures.left(client, is_gone=letter.is_gone)
-        self._blocking.left(client)
+        self.blocking.left(client)
         self._pause.left(client)
         if letter.is_gone:
             self._monitoring.gone(client)

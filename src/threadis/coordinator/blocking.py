@@ -236,6 +236,12 @@ class Blocking:
         if waiter:
             self.serving.give_up(waiter, LEFT)
 
+    def stop(self) -> None:
+        """All is about to end: whoever only waits is closed unanswered, as by a server."""
+        for client in list(self.clients()):
+            self._departures.left(client, is_gone=False)
+            self.left(client)
+
     def unblock(self, client_id: int, *, with_error: bool) -> bool:
         """CLIENT UNBLOCK; False if the client does not wait."""
         waiter = self._waiters.of_id(client_id)
