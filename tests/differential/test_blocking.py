@@ -59,12 +59,13 @@ PROGRAMS: Final[dict[str, str]] = {
         "XREADGROUP GROUP g c BLOCK 10 STREAMS B > ; XREADGROUP GROUP g c STREAMS B 0 ; "
         "XREADGROUP GROUP no c STREAMS B > ; XINFO CONSUMERS B g ; DBSIZE ; 1> BLPOP F 0 ; RPUSH F "
         "x y ; 1< ; BLPOP F 0 ; EXISTS F",
-    "an entry that is gone again":
-        "XADD D 1-1 f v ; 1> XREAD BLOCK 0 STREAMS A D A $ $ $ ; MULTI ; XADD D 5-5 f v ; XTRIM D "
-        "MAXLEN 0 ; EXEC ; XADD D 6-6 f v ; 1< ; 1> XREAD COUNT 1 BLOCK 0 STREAMS D 7-7 ; MULTI ; "
-        "XADD D 7-8 f v ; XDEL D 7-8 ; EXEC ; MULTI ; XADD D 8-8 f v ; XDEL D 8-8 ; EXEC ; XADD D "
-        "9-9 f v ; 1< ; XGROUP CREATE D g $ ; 1> XREADGROUP GROUP g c BLOCK 0 STREAMS D > ; MULTI "
-        "; XADD D 10-1 f v ; XDEL D 10-1 ; EXEC ; XADD D 11-1 f v ; 1< ; XINFO GROUPS D ; DEL D",
+    "newer entries that are gone": " ; ".join([
+        "XADD D 9-1 f v ; XDEL D 9-1 ; 1> XREAD BLOCK 0 STREAMS A D $ 3-3 ; XTRIM D MAXLEN 0",
+        "XGROUP CREATE D g 5-5 ; 2> XREADGROUP GROUP g c BLOCK 0 STREAMS D > ; XTRIM D MAXLEN 0",
+        "XADD D 10-9 f v ; 1< ; 2< ; XDEL D 10-9 ; 1> XREAD BLOCK 0 STREAMS D 10",
+        "XTRIM D MAXLEN 0",
+        "XADD D 11-1 f v ; 1< ; DEL D",
+    ]),
     "a group that a script ends": " ; ".join([
         f"XGROUP CREATE A g $ MKSTREAM ; XGROUP CREATE B g $ MKSTREAM ; 1> {GROUP} A >",
         f"{END} 1 A ; 1< ; XGROUP CREATE A g $ ; 1> {GROUP} A B > >",

@@ -249,8 +249,6 @@ class Attempts:
                 if wish.streams and reply in resp.NULLS:  # no server looks again for nothing
                     self._own_reads.of(index).hits += 2 * streams.count(words)
                 reply = self._judge(wish, found, reply)
-                if found == STREAM and reply in resp.NULLS and not self._runs_again:
-                    reply = await self._gone_again(waiter, key)
             if waiter.doubted and reply not in resp.NULLS and await self._is_faulty(waiter):
                 reply = WRONG_TYPE
         except UnknownOutcomeError as error:
@@ -263,8 +261,9 @@ class Attempts:
         """Whether a server would run a command again, for what has become of this key."""
         wish = waiter.request
         if wish.streams and wish.needs_key:
-            stream, groups = await self._infos(waiter, key)
-            return not wish.streams.has_group(groups) or wish.streams.has_news(key, stream, groups)
+            index = self._execution.table.owner(waiter.db, key)
+            questions: list[Words] = [[b"XINFO", b"STREAM", key], [b"XINFO", b"GROUPS", key]]
+            return wish.streams.is_woken(*await self.look(index, questions, waiter.db))
         if wish.streams:
             return await self._has_entries(waiter, key)
         return await self._known_type((waiter.db, key)) == wish.type
@@ -278,26 +277,6 @@ class Attempts:
         found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
         self._own_reads.of(index).hits += 2 * streams.count(words)
         return found == STREAM and reply not in resp.NULLS
-
-    async def _gone_again(self, waiter: Waiter, key: bytes) -> bytes:
-        """What Redis 7.0 tells of entries that came and are gone again: a stream without any."""
-        read, null = waiter.request.streams, resp.null_array(waiter.kind.resp)
-        if read is None:
-            return null
-        stream, groups = await self._infos(waiter, key)
-        if not read.has_news(key, stream, groups):
-            return null
-        if read.group:
-            name: Words = [b"XGROUP", b"CREATECONSUMER", key, read.group, read.consumer]
-            await self.raw(self._execution.table.owner(waiter.db, key), [name], waiter.db, Kind())
-        head = b"%1\r\n" if waiter.kind.resp == 3 else b"*1\r\n*2\r\n"
-        return head + resp.bulk(key) + b"*0\r\n"
-
-    async def _infos(self, waiter: Waiter, key: bytes) -> list[bytes]:
-        """What XINFO says of a stream, and of its groups."""
-        index = self._execution.table.owner(waiter.db, key)
-        questions: list[Words] = [[b"XINFO", b"STREAM", key], [b"XINFO", b"GROUPS", key]]
-        return await self.look(index, questions, waiter.db)
 
     async def _is_faulty(self, waiter: Waiter) -> bool:
         """Whether an XREAD that is run again finds a key of another type: then it shows nothing."""

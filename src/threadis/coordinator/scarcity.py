@@ -6,7 +6,6 @@ one block, too, and may do both. Only for commands that one server would run at 
 needs memory for itself is refused before.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
 from threadis import _core, ours, resp
@@ -65,7 +64,7 @@ def _as_told(told: Sequence[bytes], commands: Sequence[Words], protocol: int) ->
     for at, words in enumerate(commands):
         if replies[at] == resp.null(2) and _has_null_array(words):
             replies[at] = resp.null_array(2)
-        elif words[0].upper() in POPS:
+        elif words[0].upper() in POPS and _is_time(words[-1]):
             replies[at] = _as_waited(words, replies[at])
         elif protocol == 3 and words[0].lower() in MAPS and replies[at].startswith(b"*"):
             pairs = [b"".join(_core.elements(pair)) for pair in _core.elements(replies[at])]
@@ -104,28 +103,33 @@ POPS = {
 }
 
 
-TIME = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")  # what else is an error, of which servers tell
+SECONDS_MOST = 2**53  # more may be out of range: the server says so
 MOVES = {b"BLMOVE": b"LMOVE", b"BRPOPLPUSH": b"RPOPLPUSH"}
 
 
 def _at_once(words: Words) -> Words:
     """Build a command that does not wait from one that would: scripts may not."""
     name = words[0].upper()
-    if name in POPS and TIME.fullmatch(words[-1]):
+    if name in POPS and _is_time(words[-1]):
         pop, where = POPS[name]
         keys = words[1:-1]
         return [pop, b"%d" % len(keys), *keys, where]
-    if name in (b"BLMPOP", b"BZMPOP") and TIME.fullmatch(words[1]):
+    if name in (b"BLMPOP", b"BZMPOP") and _is_time(words[1]):
         return [name[1:], *words[2:]]
-    if name in MOVES and TIME.fullmatch(words[-1]):
+    if name in MOVES and _is_time(words[-1]):
         return [MOVES[name], *words[1:-1]]
-    if (
-        name.lower() in MAPS
-        and (read := streams.parse(words))
-        and TIME.fullmatch(read.block or b"")
-    ):
+    if name.lower() in MAPS and (read := streams.parse(words)) and (read.block or b"").isdigit():
         return read.words(read.keys, read.ids)
     return words
+
+
+def _is_time(word: bytes) -> bool:
+    """Whether it is a number of seconds; of what is none servers tell."""
+    try:
+        seconds = float(word)
+    except ValueError:
+        return False
+    return 0 <= seconds < SECONDS_MOST and b"_" not in word and word == word.strip()
 
 
 def _as_waited(words: Words, reply: bytes) -> bytes:

@@ -30,16 +30,8 @@ class StreamRead:
     @property
     def group(self) -> bytes:
         """The consumer group that XREADGROUP names."""
-        return self._behind_group(1)
-
-    @property
-    def consumer(self) -> bytes:
-        """Its consumer."""
-        return self._behind_group(2)
-
-    def _behind_group(self, at: int) -> bytes:
         words = [word.upper() for word in self.head]
-        return self.head[words.index(b"GROUP") + at] if b"GROUP" in words else b""
+        return self.head[words.index(b"GROUP") + 1] if b"GROUP" in words else b""
 
     def words(self, keys: Sequence[bytes], ids: Sequence[bytes]) -> Words:
         """Build the command for some of the streams; it does not block."""
@@ -47,32 +39,17 @@ class StreamRead:
 
     def only(self, key: bytes) -> Words:
         """Build the command for one of the streams, where it is named first."""
-        return self.words([key], [self.id_of(key)])
+        return self.words([key], [self.ids[self.keys.index(key)]])
 
-    def id_of(self, key: bytes) -> bytes:
-        """What is asked of one of the streams, where it is named first."""
-        return self.ids[self.keys.index(key)]
-
-    def has_news(self, key: bytes, stream: bytes, groups: bytes) -> bool:
-        """Whether there was an entry that comes behind what is known, by what XINFO says of one of
-        the streams and its groups; it may be gone again.
+    def is_woken(self, stream: bytes, groups: bytes) -> bool:
+        """Whether a consumer has something to hear of: entries, or that the group is gone; by what
+        XINFO says of the stream, and of its groups.
         """
-        seen: object = self.id_of(key)
-        if self.group:
-            seen = _field(self._of_group(groups), b"last-delivered-id")
-        last = _field(value(stream), b"last-generated-id")
-        if not isinstance(seen, bytes) or not isinstance(last, bytes):
-            return False
-        return _parts(last) > _parts(seen)
-
-    def has_group(self, groups: bytes) -> bool:
-        """Whether the group is among those of XINFO GROUPS."""
-        return self._of_group(groups) is not None
-
-    def _of_group(self, groups: bytes) -> object:
-        found = value(groups)
-        infos = found if isinstance(found, list) else []  # else there is no such stream
-        return next((one for one in infos if _field(one, b"name") == self.group), None)
+        infos = value(groups)
+        known = infos if isinstance(infos, list) else []  # else there is no such stream
+        mine = next((one for one in known if _field(one, b"name") == self.group), None)
+        seen, last = _field(mine, b"last-delivered-id"), _field(value(stream), b"last-generated-id")
+        return seen is None or seen != last
 
     def all_of(self, keys: Collection[bytes]) -> Words:
         """Build the command for some of the streams, each as often as it is named."""
@@ -215,9 +192,4 @@ def _rank(read: StreamRead, at: int) -> tuple[int, ...]:
         return (2**64,)
     if read.group:  # what was delivered before is always told of; what is new, once
         return (entry == b">",)
-    return _parts(entry)
-
-
-def _parts(entry: bytes) -> tuple[int, ...]:
-    """The numbers of an entry's name."""
-    return tuple(map(int, entry.split(b"-")))
+    return tuple(int(part) for part in entry.split(b"-"))
