@@ -213,8 +213,8 @@ def test_very_many_missing_keys_are_lent_while_others_have_their_turns() -> None
     async def fetch() -> None:
         pass
 
-    async def tell(*, asks: bool) -> tuple[None, None]:
-        del asks
+    async def tell(home: int, *, asks: bool) -> tuple[None, None]:
+        del home, asks
         return None, None
 
     run: Any = SimpleNamespace(
@@ -224,6 +224,7 @@ def test_very_many_missing_keys_are_lent_while_others_have_their_turns() -> None
         _trial=None,
         missing={0: missing},
         _fetch=fetch,
+        _home=int,
         _tell=tell,
         lend=lambda keys, _: lent.update(keys),
     )
