@@ -105,9 +105,9 @@ class Instance:
             log_folder = folder / wanted.folder
             files = [log_folder / f"{wanted.log}.manifest", *sorted(log_folder.glob("*"))]
         if self._fruitless and (fault := self._log.fault(files)):
-            otherwise = ", or repair it with redis-check-aof --fix (or valkey-check-aof)"
-            self.refusal = f"dir: {fault}; restore it from a backup"
-            self.refusal += otherwise if self._source.is_log else ""
+            repair = ", or repair it with redis-check-aof --fix (or valkey-check-aof)"
+            otherwise = repair if self._source.is_log else ""
+            self.refusal = f"dir: {fault}; restore it from a backup{otherwise}"
             self.ending += f": {self.refusal}"
         elif self._fruitless and (refused := self._log.refused_directive()):
             self.ending += f": {refused}"

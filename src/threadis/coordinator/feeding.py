@@ -55,8 +55,12 @@ class Fed:
             for alarms in self._alarms:
                 await alarms.all_told()
             # Of XGROUP DESTROY no server tells those who track keys.
-            unheard = self._unheard.union(self._serving.waiters.with_groups())
-            changed = [place for place in changed if place[1] in self._told or place in unheard]
+            groups = self._serving.waiters.with_groups()
+            changed = [
+                place
+                for place in changed
+                if place[1] in self._told or place in self._unheard or place in groups
+            ]
         if len(self._alarms) == 1:
             order = {key: at for at, key in enumerate(self._told)}
             changed.sort(key=lambda place: order.get(place[1], len(order)))

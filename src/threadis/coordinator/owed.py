@@ -37,9 +37,7 @@ async def run(links: Links, index: int, part: Sequence[Words], db: int) -> None:
         elif refusal.startswith(b"-"):
             reply = (await insist(link, block, refusal) or [reply])[-1]
         if not reply.startswith(b"*") or reply.startswith(b"*-1"):
-            raise LinkError(
-                f"TRYAGAIN instance {index}: {refusal.strip().decode(errors='replace')}"
-            )
+            raise _still_refused(index, refusal)
 
 
 async def _run_scripts(links: Links, index: int, part: Sequence[Words], db: int) -> None:
@@ -60,9 +58,11 @@ async def _run_scripts(links: Links, index: int, part: Sequence[Words], db: int)
         finally:
             await links.raw(index, [[b"CONFIG", b"SET", *known]])
         if refusal is not None:
-            raise LinkError(
-                f"TRYAGAIN instance {index}: {refusal.strip().decode(errors='replace')}"
-            )
+            raise _still_refused(index, refusal)
+
+
+def _still_refused(index: int, refusal: bytes) -> LinkError:
+    return LinkError(f"TRYAGAIN instance {index}: {refusal.strip().decode(errors='replace')}")
 
 
 def _is_script(words: Words) -> bool:

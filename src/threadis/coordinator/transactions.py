@@ -201,8 +201,8 @@ class Transactions:
     async def _planned(self, command: _core.Command) -> Queued:
         """How all is to be done, by what its client may do now."""
         args, db = command.queued or [], command.info.db
-        selects = [at for at, words in enumerate(args) if words[0].lower() == b"select"]
-        stays = set(selects) and await self._verdicts.refused(command) & set(selects)
+        selects = {at for at, words in enumerate(args) if words[0].lower() == b"select"}
+        stays = selects & await self._verdicts.refused(command) if selects else selects
         brought = Brought(self._scripts.library)
         steps, write = bounded(await offload(len(args), self._read, args, db, stays))
         if any(step.how is How.SCRIPT for step in steps):
