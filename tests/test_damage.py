@@ -315,7 +315,6 @@ CASES = [
 SAMPLE = [case for at, case in enumerate(CASES) if at % 2 == (at // 2 + SEED) % 2]
 
 
-@pytest.mark.sample
 @pytest.mark.torture
 @pytest.mark.parametrize(
     ("kind", "end", "damage"),

@@ -3,14 +3,14 @@
 import os
 import signal
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
-from conftest import Threadis
+from conftest import STOP_LIMIT, Threadis
 from differential.wire import Connection, pack
 from faults import stopped
-from raw import keys_of
+from raw import Raw, command, keys_of
 from threadis.server import Server
 from waiting import until
 
@@ -108,3 +108,33 @@ def test_shutdown_that_cannot_save_is_refused_and_all_goes_on(threadis: Start) -
         assert client.ask("GET", "a").text == b"1"
         assert client.ask("SET", "d", 1).raw == b"+OK\r\n"
         assert asked_to_end(running, "FORCE") == 0
+
+
+def test_a_stop_does_not_wait_for_who_only_waits(threadis: Start) -> None:
+    """But for who is to be answered; here, by an instance that does not answer."""
+    running = threadis("--instances", "2")
+    there, elsewhere = (next(keys_of(at, 2)) for at in (0, 1))
+    waits = [
+        [b"BLPOP", there, there + b"2", b"0"],
+        [b"BLMOVE", there, elsewhere, b"LEFT", b"LEFT", b"0"],
+        [b"XREAD", b"BLOCK", b"0", b"STREAMS", there, b"$"],
+        [b"WAIT", b"1", b"0"],
+    ]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Raw(("127.0.0.1", running.port))) for _ in [*waits, "asks"]]
+        for client, words in zip(clients, waits, strict=False):
+            client.send(command(*words))
+        with running.client() as admin:
+            until(lambda: admin.info("clients")["blocked_clients"] == len(waits), "they wait")
+        pid = running.instance_pids()[1]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            clients[-1].send(command(b"GET", elsewhere))
+            running.process.send_signal(signal.SIGTERM)
+            for client in clients[: len(waits)]:
+                assert client.rest() == b""
+            assert running.process.poll() is None
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert clients[-1].rest() == b"$-1\r\n"
+    assert running.process.wait(STOP_LIMIT) == 0

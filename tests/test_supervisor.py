@@ -1,6 +1,5 @@
 """thREaDIS as a whole: start, faults, stop. Real servers, the real proxy, real signals."""
 
-import contextlib
 import os
 import re
 import signal
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 import redis
 
-import raw
 from conftest import STOP_LIMIT, Threadis
 from threadis import machine, server_log
 from threadis.server import Server
@@ -299,38 +297,6 @@ def test_a_stop_saves_and_leaves_nothing(threadis: Start, number: signal.Signals
     with again.client() as client:
         check(client)
     assert again.stop() == 0
-
-
-def test_a_stop_does_not_wait_for_who_only_waits(threadis: Start) -> None:
-    """But for who is to be answered; here, by an instance that does not answer."""
-    running = threadis("--instances", "2")
-    there, elsewhere = (next(raw.keys_of(at, 2)) for at in (0, 1))
-    waits = [
-        [b"BLPOP", there, there + b"2", b"0"],
-        [b"BLMOVE", there, elsewhere, b"LEFT", b"LEFT", b"0"],
-        [b"XREAD", b"BLOCK", b"0", b"STREAMS", there, b"$"],
-        [b"WAIT", b"1", b"0"],
-    ]
-    with contextlib.ExitStack() as stack:
-        clients = [
-            stack.enter_context(raw.Raw(("127.0.0.1", running.port))) for _ in [*waits, "asks"]
-        ]
-        for client, words in zip(clients, waits, strict=False):
-            client.send(raw.command(*words))
-        with running.client() as admin:
-            until(lambda: admin.info("clients")["blocked_clients"] == len(waits), "they wait")
-        pid = running.instance_pids()[1]
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            clients[-1].send(raw.command(b"GET", elsewhere))
-            running.process.send_signal(signal.SIGTERM)
-            for client in clients[: len(waits)]:
-                assert client.rest() == b""
-            assert running.process.poll() is None
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        assert clients[-1].rest() == b"$-1\r\n"
-    assert running.process.wait(STOP_LIMIT) == 0
 
 
 def test_a_stop_during_the_start_leaves_nothing(threadis: Start) -> None:
