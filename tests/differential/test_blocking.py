@@ -59,6 +59,11 @@ PROGRAMS: Final[dict[str, str]] = {
         "XREADGROUP GROUP g c BLOCK 10 STREAMS B > ; XREADGROUP GROUP g c STREAMS B 0 ; "
         "XREADGROUP GROUP no c STREAMS B > ; XINFO CONSUMERS B g ; DBSIZE ; 1> BLPOP F 0 ; RPUSH F "
         "x y ; 1< ; BLPOP F 0 ; EXISTS F",
+    "in a transaction over several instances": " ; ".join([
+        "MULTI ; SET A x ; BLPOP B 0 ; BLPOP C 0 ; BZPOPMIN D 0 ; EXEC ; DEL A ; RPUSH A x",
+        "RPUSH B x ; RPUSH C x ; ZADD D 1 a ; MULTI ; BLPOP A 0 ; BRPOP B 0 ; BLPOP C 0",
+        "BZPOPMAX D 0 ; EXEC",
+    ]),
     "newer entries that are gone": " ; ".join([
         "XADD D 9-1 f v ; XDEL D 9-1 ; 1> XREAD BLOCK 0 STREAMS A D $ 3-3 ; XTRIM D MAXLEN 0",
         "XGROUP CREATE D g 5-5 ; 2> XREADGROUP GROUP g c BLOCK 0 STREAMS D > ; XTRIM D MAXLEN 0",

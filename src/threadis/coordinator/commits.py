@@ -155,12 +155,13 @@ class Commits:
                 self._doubt(lock, parts, keys, first)
                 self._keep(lock, name, first, others, [leader])
                 raise
+            is_one_script = is_scarce and not scripts
             for index, link in links.items():
-                last = self._phases.last(name, db)
-                scarce = scarcity.block([*parts[index], *last], kind.resp)
-                link.send(scarce if is_scarce and not scripts else [b"EXEC"])
+                whole = [*parts[index], *self._phases.last(name, db)]
+                link.send(scarcity.block(whole, kind.resp) if is_one_script else [b"EXEC"])
             for index, link in links.items():
-                results = await scripts.results_of(index, link, parts[index])
+                told = parts[index] if is_one_script else ()
+                results = await scripts.results_of(index, link, told)
                 if results and results[-1] != resp.OK:
                     results = None  # nothing was written
                 if results is not None:

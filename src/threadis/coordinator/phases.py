@@ -70,15 +70,17 @@ class Scripts:
                 script.answers = found[at]
         return [one.reply for one in found]
 
-    async def results_of(self, index: int, link: Link, part: Part) -> list[bytes] | None:
-        """The replies inside that of EXEC just sent; None if it was refused, or did not come."""
+    async def results_of(self, index: int, link: Link, told: Part) -> list[bytes] | None:
+        """The replies inside that of EXEC just sent, or of the script that was ``told`` a part for
+        want of memory; None if it was refused, or did not come.
+        """
         try:
             if index in self._blocks:
                 return await self.results(index, link, is_queued=True)
             reply = (await link.receive(1))[0]
         except (LinkError, RefusedError):
             return None
-        return await scarcity.results(reply, part, link.kind.resp)
+        return await scarcity.results(reply, told, link.kind.resp)
 
     async def run(self, link: Link, part: Part, behind: Part = ()) -> list[bytes]:
         """Run a part and what is ours behind it as one block; RefusedError if it has not run."""
