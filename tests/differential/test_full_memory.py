@@ -169,10 +169,30 @@ def test_what_is_taken_in_a_transaction_without_memory(pair: Pair, full: Both, l
         both.same("EXEC")
 
 
+TIMES: Final = [
+    *(f"BLPOP {A}q {time}" for time in ["-1", "x", "1_0", "nan", "-0x1", "0x1", "1e-9"]),
+    f"BRPOP {A}q {B}q -1", f"BZPOPMIN {A}z x", f"BZPOPMAX {A}z {B}z -2", f"BRPOPLPUSH {A}q {B}q x",
+    f"BLMOVE {A}q {B}q LEFT LEFT -1", f"BLMOVE {A}q {B}q UP LEFT -1", f"BLMPOP -1 1 {A}q LEFT",
+    f"BLMPOP 1 1 {A}q LEFT", f"BZMPOP x 1 {A}z MIN", f"XREAD BLOCK -1 STREAMS {A}s 0",
+    f"XREAD BLOCK 1.5 STREAMS {A}s 0", f"XREAD BLOCK x y STREAMS {A}s 0", f"XREAD BLOCK 1 y {A}s 0",
+    f"XREADGROUP GROUP g c BLOCK -1 STREAMS {A}s >",
+]  # fmt: skip
+
+
+@pytest.mark.sample
+@pytest.mark.parametrize("line", TIMES)
+def test_wrong_times_to_wait(pair: Pair, full: Both, protocol: int, line: str) -> None:
+    """The time is judged before anything else, if it stands before it."""
+    with pair.both(protocol) as both:
+        both.same_line(line)
+        both.same_line(line.replace(f"{A}q", f"{A}none"))
+    full.same("EXISTS", *(key + kind for key in KEYS for kind in ("", "q", "z", "s")))
+
+
 @pytest.mark.sample
 @pytest.mark.parametrize(
     "line",
-    [*(one for one in CONSUMES if " x " not in one), f"BLMOVE {A}q {B}q LEFT LEFT 0",
+    [*TIMES, *(one for one in CONSUMES if " x " not in one), f"BLMOVE {A}q {B}q LEFT LEFT 0",
      f"BRPOPLPUSH {A}q {{{A}}}q 0", f"XREADGROUP GROUP g c BLOCK 0 STREAMS {A}s >",
      f"BZMPOP 0 2 {B}none {A}z MIN COUNT 2"],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Numbers as the servers read them from arguments."""
 
+import math
 import re
 from typing import Final
 
@@ -12,3 +13,25 @@ def integer(raw: bytes) -> int | None:
         return None
     number = int(raw)
     return number if -(2**63) <= number < 2**63 else None
+
+
+LEAST: Final = 0.001  # seconds for which servers let somebody wait at least
+
+
+def seconds(word: bytes) -> float | None:
+    """Seconds as C's strtold reads them; None for anything else."""
+    if word != word.strip() or b"_" in word:
+        return None
+    try:
+        is_hex = b"x" in word.lower()
+        number = float.fromhex(word.decode()) if is_hex else float(word)
+    except (ValueError, OverflowError):
+        return None
+    if math.isnan(number):
+        return None
+    # What is nothing to us need not be nothing to C, which has more digits.
+    digits = word.lower().partition(b"p" if is_hex else b"e")[0]
+    if number == 0 and re.search(b"[1-9a-f]", digits):
+        number = math.copysign(LEAST, number) / 2
+    # Servers round up to whole milliseconds: a little less than nothing is no limit.
+    return 0 if -LEAST < number < 0 else number

@@ -6,11 +6,13 @@ one block, too, and may do both. Only for commands that one server would run at 
 needs memory for itself is refused before.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 from threadis import _core, ours, resp
 from threadis.coordinator import long, streams
 from threadis.coordinator.links import Words
+from threadis.coordinator.numbers import integer, seconds
 from threadis.coordinator.offload import offload
 
 NO_MEMORY = b"-OOM "
@@ -62,9 +64,11 @@ def _as_told(told: Sequence[bytes], commands: Sequence[Words], protocol: int) ->
     """Put nulls for what Lua makes of them."""
     replies = [_with_nulls(one) for one in told]
     for at, words in enumerate(commands):
-        if replies[at] == resp.null(2) and _has_null_array(words):
+        if wrong := _wrong_time(words):
+            replies[at] = wrong
+        elif replies[at] == resp.null(2) and _has_null_array(words):
             replies[at] = resp.null_array(2)
-        elif words[0].upper() in POPS and _is_time(words[-1]):
+        elif words[0].upper() in POPS:
             replies[at] = _as_waited(words, replies[at])
         elif protocol == 3 and words[0].lower() in MAPS and replies[at].startswith(b"*"):
             pairs = [b"".join(_core.elements(pair)) for pair in _core.elements(replies[at])]
@@ -103,33 +107,52 @@ POPS = {
 }
 
 
-SECONDS_MOST = 2**53  # more may be out of range: the server says so
+SECONDS_MOST = 2**63 / 1000  # servers count milliseconds in a signed word
 MOVES = {b"BLMOVE": b"LMOVE", b"BRPOPLPUSH": b"RPOPLPUSH"}
+COUNTED = frozenset((b"BLMPOP", b"BZMPOP"))
+ENDS = frozenset((b"LEFT", b"RIGHT"))
 
 
 def _at_once(words: Words) -> Words:
     """Build a command that does not wait from one that would: scripts may not."""
     name = words[0].upper()
-    if name in POPS and _is_time(words[-1]):
+    if _wrong_time(words):
+        return [b"PING"]  # it has no other reply
+    if name in POPS:
         pop, where = POPS[name]
         keys = words[1:-1]
         return [pop, b"%d" % len(keys), *keys, where]
-    if name in (b"BLMPOP", b"BZMPOP") and _is_time(words[1]):
+    if name in COUNTED:
         return [name[1:], *words[2:]]
-    if name in MOVES and _is_time(words[-1]):
+    if name in MOVES:
         return [MOVES[name], *words[1:-1]]
-    if name.lower() in MAPS and (read := streams.parse(words)) and (read.block or b"").isdigit():
-        return read.words(read.keys, read.ids)
+    if name.lower() in MAPS and (at := streams.block_at(words)):
+        return [*words[:at], *words[at + 2 :]]
     return words
 
 
-def _is_time(word: bytes) -> bool:
-    """Whether it is a number of seconds; of what is none servers tell."""
-    try:
-        seconds = float(word)
-    except ValueError:
-        return False
-    return 0 <= seconds < SECONDS_MOST and b"_" not in word and word == word.strip()
+def _wrong_time(words: Words) -> bytes | None:
+    """What servers say to a command that may not wait so long.
+
+    What else is wrong with it Redis 7.0 may say first; of times as long as inf it says that they
+    are negative.
+    """
+    name = words[0].upper()
+    if name.lower() in MAPS and (at := streams.block_at(words)):
+        number: float | None = integer(words[at + 1])
+        unit, most = "an integer", math.inf
+    elif name in POPS or name in MOVES or name in COUNTED:
+        if name == b"BLMOVE" and not ENDS.issuperset(map(bytes.upper, words[3:5])):
+            return None  # that comes first
+        number = seconds(words[1] if name in COUNTED else words[-1])
+        unit, most = "a float", SECONDS_MOST
+    else:
+        return None
+    if number is None:
+        return resp.error(f"ERR timeout is not {unit} or out of range")
+    if number < 0:
+        return resp.error("ERR timeout is negative")
+    return resp.error("ERR timeout is out of range") if number >= most else None
 
 
 def _as_waited(words: Words, reply: bytes) -> bytes:

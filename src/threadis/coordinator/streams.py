@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from threadis.coordinator.plans import Job
 
 ID: Final = re.compile(rb"\d{1,19}(-\d{1,19})?|>")
+OPTIONS: Final = {b"BLOCK": 2, b"COUNT": 2, b"GROUP": 3, b"NOACK": 1}  # words of each
 NEW: Final = b"$"  # what comes after the last entry of now
 
 
@@ -60,23 +61,33 @@ class StreamRead:
 def parse(args: Sequence[bytes]) -> StreamRead | None:
     """Take a command apart; None if its syntax is wrong."""
     head, block, at = [args[0]], None, 1
-    while at < len(args):
-        word = args[at].upper()
-        if word == b"STREAMS":
-            rest = args[at + 1 :]
-            half = len(rest) // 2
-            if not rest or len(rest) % 2:
-                return None
-            return StreamRead(head, block, list(rest[:half]), list(rest[half:]))
-        length = {b"BLOCK": 2, b"COUNT": 2, b"GROUP": 3, b"NOACK": 1}.get(word)
-        if length is None or at + length > len(args):
-            return None
-        if word == b"BLOCK":
+    while length := _option(args, at):
+        if args[at].upper() == b"BLOCK":
             block = args[at + 1]
         else:
             head.extend(args[at : at + length])
         at += length
+    rest = args[at + 1 :]
+    half = len(rest) // 2
+    if at >= len(args) or args[at].upper() != b"STREAMS" or not rest or len(rest) % 2:
+        return None
+    return StreamRead(head, block, list(rest[:half]), list(rest[half:]))
+
+
+def block_at(args: Sequence[bytes]) -> int | None:
+    """Find BLOCK among the options of a command, whatever comes behind it; None without it."""
+    at = 1
+    while length := _option(args, at):
+        if args[at].upper() == b"BLOCK":
+            return at
+        at += length
     return None
+
+
+def _option(args: Sequence[bytes], at: int) -> int:
+    """The words of an option; 0 if there is none."""
+    length = OPTIONS.get(args[at].upper(), 0) if at < len(args) else 0
+    return length if at + length <= len(args) else 0
 
 
 def count(args: Sequence[bytes]) -> int:

@@ -1,7 +1,6 @@
 """Clients that wait for keys: one queue a key, longest waiting first."""
 
 import asyncio
-import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, KeysView, Sequence
@@ -12,6 +11,7 @@ from threadis import _core, resp
 from threadis.commands import SCRIPTS
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.links import Kind, Words
+from threadis.coordinator.numbers import seconds
 from threadis.coordinator.streams import StreamRead
 from threadis.coordinator.streams import parse as parse_streams
 
@@ -45,7 +45,6 @@ PLAIN: Final = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")  # a number of seconds 
 ENDS: Final = frozenset((b"LEFT", b"RIGHT"))
 COUNTED: Final = ("blmpop", "bzmpop")
 AT_ONCE: Final = 1000  # keys with which something is done in one step: some milliseconds
-LEAST: Final = 0.001  # seconds for which servers let somebody wait at least
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
 
@@ -122,29 +121,16 @@ def request(name: str, args: Sequence[bytes], keys: list[bytes]) -> Request | No
         read = parse_streams(args)
         if read is None:
             return None
-        timeout = _number(read.block or b"0") / 1000
-        return None if timeout < 0 else Request(name, args, read.keys, timeout, None, read)
-    timeout = _number(args[1] if name in COUNTED else args[-1])
-    if timeout < 0 or not keys:
+        wait = seconds(read.block or b"0")
+        if wait is None or wait < 0:
+            return None
+        return Request(name, args, read.keys, wait / 1000, None, read)
+    timeout = seconds(args[1] if name in COUNTED else args[-1])
+    if timeout is None or timeout < 0 or not keys:
         return None
     if name in MOVES:
         return Request(name, args, keys[:1], timeout, keys[1])
     return Request(name, args, keys, timeout)
-
-
-def _number(word: bytes) -> float:
-    """Seconds as C's strtold reads them; negative if it is none."""
-    try:
-        is_hex = b"x" in word.lower()
-        number = float.fromhex(word.decode()) if is_hex else float(word)
-    except (ValueError, OverflowError):
-        return -1
-    # What is nothing to us need not be nothing to C, which has more digits.
-    digits = word.lower().partition(b"p" if is_hex else b"e")[0]
-    if number == 0 and re.search(b"[1-9a-f]", digits):
-        number = math.copysign(LEAST, number) / 2
-    # Servers round up to whole milliseconds: a little less than nothing is no limit.
-    return 0 if -LEAST < number < 0 else number
 
 
 @dataclass(eq=False, slots=True)
