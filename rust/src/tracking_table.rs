@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Changed keys that are noted for one script.
+const NOTED_MOST: usize = 10_000;
 /// Keys that a worker may free by itself: some milliseconds.
 const FREED_AT_ONCE: usize = 10_000;
 
@@ -30,6 +32,8 @@ struct Tables {
     prefixes: BTreeMap<Vec<u8>, HashSet<u64>>,
     /// Keys that the coordinator has changed just now; to be told of together.
     changing: HashMap<Vec<u8>, Change>,
+    /// What has changed since scripts began of which it is known only behind them what they read.
+    noted: HashMap<u64, Noted>,
     last_write: u64,
     /// How often somebody was told something.
     told: u64,
@@ -53,6 +57,14 @@ struct Change {
     /// it: what they say more often is something else.
     owner: Option<(u64, u32)>,
     said: u32,
+}
+
+/// Keys that have changed.
+#[derive(Debug, Default)]
+struct Noted {
+    keys: HashSet<Vec<u8>>,
+    /// More than are noted: any may have.
+    is_full: bool,
 }
 
 /// The number of clients that track, and of keys, readers of keys, and prefixes.
@@ -107,8 +119,9 @@ impl Tracking {
         if tables.clients.is_empty() {
             // Nobody listens to the instances any more, unless somebody is about to track again.
             let changing = std::mem::take(&mut tables.changing);
+            let noted = std::mem::take(&mut tables.noted);
             let old = std::mem::take(&mut *tables);
-            tables.changing = changing;
+            (tables.changing, tables.noted) = (changing, noted);
             drop(tables);
             discard(old.readers);
         }
@@ -137,12 +150,26 @@ impl Tracking {
     pub fn forget(&self, id: u64, keys: &[Vec<u8>]) {
         let mut tables = self.lock();
         for key in keys {
-            let Some(readers) = tables.readers.get_mut(key) else { continue };
-            let was_there = readers.ids.remove(&id);
-            if readers.ids.is_empty() {
-                tables.readers.remove(key);
+            tables.forget(id, key);
+        }
+    }
+
+    /// Notes which keys change from now on.
+    pub fn begin_reading(&self, ticket: u64) {
+        self.lock().noted.insert(ticket, Noted::default());
+    }
+
+    /// It is known by now what a client has read: of those that have changed it is told.
+    pub fn end_reading(&self, ticket: u64, id: u64, keys: &[Vec<u8>], doors: &[Door]) {
+        let mut tables = self.lock();
+        let Some(noted) = tables.noted.remove(&ticket) else { return };
+        for key in keys.iter().filter(|&key| noted.is_full || noted.keys.contains(key)) {
+            if !tables.forget(id, key) {
+                continue; // told already
             }
-            tables.items -= usize::from(was_there);
+            if let Some(body) = names([key.as_slice()].into_iter()) {
+                tables.tell_reader(id, &body, doors);
+            }
         }
     }
 
@@ -174,8 +201,8 @@ impl Tracking {
     }
 
     /// Now it is told, in the order of the keys; but not to the owner, unless a key is gone: that
-    /// may be of its time.
-    pub fn end_changes(&self, ticket: u64, gone: &[Vec<u8>], doors: &[Door]) {
+    /// may be of its time. What the owner has read behind its changes stays remembered.
+    pub fn end_changes(&self, ticket: u64, gone: &[Vec<u8>], read: &[Vec<u8>], doors: &[Door]) {
         let mut tables = self.lock();
         let is_ours = |_: &Vec<u8>, change: &mut Change| change.ticket == ticket;
         let mut ended: Vec<_> = tables.changing.extract_if(is_ours).collect();
@@ -186,7 +213,19 @@ impl Tracking {
             let owner = owner.filter(|_| !gone.contains(key));
             (key.as_slice(), owner.map(|(id, _)| id))
         });
-        tables.tell_of(&told.collect::<Vec<_>>(), doors);
+        let told: Vec<_> = told.collect();
+        let has_read = |id, key: &[u8]| {
+            tables.readers.get(key).is_some_and(|readers| readers.ids.contains(&id))
+        };
+        let stay: Vec<_> = told
+            .iter()
+            .filter_map(|&(key, owner)| owner.map(|id| (key, id)))
+            .filter(|&(key, id)| read.iter().any(|one| one == key) && has_read(id, key))
+            .collect();
+        tables.tell_of(&told, doors);
+        for (key, id) in stay {
+            tables.items += usize::from(tables.readers.add(key, id));
+        }
     }
 
     /// An instance says that these keys have changed; true if somebody is told.
@@ -212,6 +251,7 @@ impl Tracking {
         let mut tables = self.lock();
         let old = std::mem::take(&mut tables.readers);
         tables.items = 0;
+        tables.noted.values_mut().for_each(|noted| noted.is_full = true);
         let ids: Vec<u64> = tables.clients.keys().copied().collect();
         for id in ids {
             tables.tell(id, None, doors);
@@ -235,8 +275,25 @@ impl Tables {
         }
     }
 
+    /// A client has not read a key; true if it had.
+    fn forget(&mut self, id: u64, key: &[u8]) -> bool {
+        let Some(readers) = self.readers.get_mut(key) else { return false };
+        let was_there = readers.ids.remove(&id);
+        if readers.ids.is_empty() {
+            self.readers.remove(key);
+        }
+        self.items -= usize::from(was_there);
+        was_there
+    }
+
     /// Tells everybody of changed keys, each but its owner.
     fn tell_of(&mut self, changed: &[(&[u8], Option<u64>)], doors: &[Door]) {
+        for noted in self.noted.values_mut() {
+            noted.is_full |= noted.keys.len() + changed.len() > NOTED_MOST;
+            if !noted.is_full {
+                noted.keys.extend(changed.iter().map(|&(key, _)| key.to_vec()));
+            }
+        }
         for &(key, owner) in changed {
             self.tell_readers(key, owner, doors);
         }
@@ -263,10 +320,14 @@ impl Tables {
         self.items -= readers.ids.len();
         let Some(body) = names([key].into_iter()) else { return };
         for id in readers.ids.into_iter().filter(|&id| owner != Some(id)) {
-            // It may track otherwise by now.
-            if self.clients.get(&id).is_some_and(|tracker| tracker.prefixes.is_empty()) {
-                self.tell(id, Some(&body), doors);
-            }
+            self.tell_reader(id, &body, doors);
+        }
+    }
+
+    /// Tells a client that has read keys; it may track otherwise by now.
+    fn tell_reader(&mut self, id: u64, body: &Arc<[u8]>, doors: &[Door]) {
+        if self.clients.get(&id).is_some_and(|tracker| tracker.prefixes.is_empty()) {
+            self.tell(id, Some(body), doors);
         }
     }
 

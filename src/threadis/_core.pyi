@@ -761,8 +761,15 @@ class Trackers:
         self, ticket: int, keys: Sequence[bytes], owner: tuple[int, int] | None
     ) -> None:
         """Keep what is said of these keys; the owner (id) may cause so many sayings of each."""
-    def end_changes(self, ticket: int, gone: Sequence[bytes]) -> None:
-        """Tell it now, in the order of the keys; but not to the owner, unless a key is gone."""
+    def end_changes(self, ticket: int, gone: Sequence[bytes], read: Sequence[bytes]) -> None:
+        """Tell it now, in the order of the keys; but not to the owner, unless a key is gone.
+
+        Of what the owner has read behind its changes it is told when that changes again.
+        """
+    def begin_reading(self, ticket: int) -> None:
+        """Note which keys change, until it is known which have been read."""
+    def end_reading(self, ticket: int, id: int, keys: Sequence[bytes]) -> None:
+        """Tell a client of those of these keys, which it has read, that have changed meanwhile."""
     def changed(self, keys: Sequence[bytes]) -> None:
         """Tell of keys that have changed although no instance says so."""
     def remember(self, id: int, keys: Sequence[bytes]) -> list[bytes]:

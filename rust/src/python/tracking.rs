@@ -77,8 +77,19 @@ impl Trackers {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
-    fn end_changes(&self, ticket: u64, gone: Vec<Vec<u8>>) {
-        self.shared.tracking.end_changes(ticket, &gone, &self.shared.doors);
+    fn end_changes(&self, ticket: u64, gone: Vec<Vec<u8>>, read: Vec<Vec<u8>>) {
+        self.shared.tracking.end_changes(ticket, &gone, &read, &self.shared.doors);
+    }
+
+    /// Notes which keys change, until it is known which have been read.
+    fn begin_reading(&self, ticket: u64) {
+        self.shared.tracking.begin_reading(ticket);
+    }
+
+    /// Tells a client of those of these keys, which it has read, that have changed meanwhile.
+    #[expect(clippy::needless_pass_by_value, reason = "as Python hands it over")]
+    fn end_reading(&self, ticket: u64, id: u64, keys: Vec<Vec<u8>>) {
+        self.shared.tracking.end_reading(ticket, id, &keys, &self.shared.doors);
     }
 
     /// These keys have changed, although no instance says so.

@@ -211,7 +211,7 @@ class Coordinator:
             case _core.Overdue():
                 self._busy.overdue(letter)
             case _core.Heard():
-                self._tracking.heard(letter)
+                self._tracking.feeds.heard(letter)
             case _core.Logged():
                 self._logs.hear()
             case _core.SentTooMuch():
@@ -353,7 +353,7 @@ class Coordinator:
             self._links.unprepared.discard(instance.index)
             self._users.lost(instance.index)
             self._library.lost(instance.index)
-            self._tracking.lost(instance.index)
+            self._tracking.feeds.lost(instance.index)
             self._core.set_instance(instance.index, None, instance.state.value)
 
     async def _make_ready(self, instance: control.Instance) -> None:
@@ -389,7 +389,7 @@ class Coordinator:
         await self._execution.borrowing.clean(index)
         await self._pubsub.renew(index)
         await self._monitoring.renew(index)
-        await self._tracking.renew(index)
+        await self._tracking.feeds.renew(index)
         await self._logs.look()
         await self._pubsub.look(index)
 

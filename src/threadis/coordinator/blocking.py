@@ -167,10 +167,10 @@ class Blocking:
                 return together
         async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
             keys = [key for _, key in written]
-            async with self._tracking.changing(command, keys, once=is_direct) as gone:
+            async with self._tracking.changing(command, keys, once=is_direct) as changes:
                 reply = await self._execution.run(parsed, db, kind, lock.token)
                 if is_unheard:
-                    gone += await self._execution.missing(parsed.keys, db)
+                    changes.gone += await self._execution.missing(parsed.keys, db)
             await self.serve(written, lock)
         return reply
 

@@ -29,6 +29,7 @@ from threadis.coordinator.brought import EVALS, Brought, sha1
 from threadis.coordinator.busy import Busy
 from threadis.coordinator.call import Call, ChangedError, declared
 from threadis.coordinator.callers import Callers
+from threadis.coordinator.changes import Changes
 from threadis.coordinator.execution import Execution
 from threadis.coordinator.feeding import Feeding
 from threadis.coordinator.functions import as_script
@@ -108,7 +109,7 @@ class Scripts:
             return await self.library.no_script()
         try:
             async with AsyncExitStack() as ending, AsyncExitStack() as stack:
-                gone: list[bytes] = []
+                changes = Changes()
                 if command.token is None:
                     call = replace(call, ending=ending)
                     if call.writes and self._tracking.is_unheard(command):
@@ -116,7 +117,7 @@ class Scripts:
                         lock = await ending.enter_async_context(everything)
                         call = replace(call, within=lock.token)
                     changing = self._tracking.changing(command, keys)
-                    gone = await stack.enter_async_context(changing)
+                    changes = await stack.enter_async_context(changing)
                 # What it has not read is forgotten before anything is told.
                 reading = self._tracking.reading(command, keys, self._witness)
                 await stack.enter_async_context(reading)
@@ -124,7 +125,7 @@ class Scripts:
                 self.tell(call)
                 if call.within != command.token:  # nobody else may change its keys
                     wrote = [Access(key, reads=False, writes=True) for key in keys]
-                    gone += await self._execution.missing(wrote, call.db)
+                    changes.gone += await self._execution.missing(wrote, call.db)
                 return reply
         except ChangedError:
             return await self.run(command)

@@ -4,22 +4,20 @@ Instances tell us of every changed key (BCAST, on one connection each, while any
 who is to hear of it, the core knows. See docs/decisions/tracking.md.
 """
 
-import asyncio
 import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import hiredis
 
 from threadis import _core, resp
+from threadis.coordinator.changes import Changes, read_last
 from threadis.coordinator.clients import Clients
-from threadis.coordinator.links import LinkError, Links, Words
-from threadis.coordinator.packing import pack
-from threadis.coordinator.tasks import Tasks
+from threadis.coordinator.feeds import Feeds
+from threadis.coordinator.links import LinkError, Links
 from threadis.coordinator.tracking_mode import (
     Mode,
     OptionError,
@@ -30,24 +28,17 @@ from threadis.coordinator.tracking_mode import (
 )
 from threadis.coordinator.witness import Witness
 
+if TYPE_CHECKING:
+    from threadis.coordinator.queued import Step
+
 log = logging.getLogger(__name__)
 
-RETRY: Final = 0.05  # seconds before a lost connection is made anew
 MAX_KEYS: Final = b"tracking-table-max-keys"
-LISTEN: Final = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"]
 NOLOOP: Final = b"noloop"
 ANY_NUMBER: Final = 2**32 - 1
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
 Handler = Callable[[_core.Command], Awaitable[bytes]]
-
-
-@dataclass(slots=True)
-class Hearing:
-    """The connection on which an instance tells us; the core reads it."""
-
-    fd: int
-    pongs: list[asyncio.Future[None]] = field(default_factory=list)
 
 
 class Tracking:
@@ -60,13 +51,12 @@ class Tracking:
         self._tracks_what_is_read = tracks_what_is_read  # of a script's keys: 7.2 and later
         self._trackers = _core.Trackers(core)
         self._modes: dict[ClientKey, Mode] = {}
-        self._hearing: dict[int, Hearing] = {}
         self._beginning: dict[ClientKey, Tracked] = {}  # clients that may be about to track
-        self._connecting = asyncio.Lock()
         self._flushes = 0  # that run now
         self._has_flushed = False
         self._tickets = itertools.count(1)
-        self._tasks = Tasks()
+        self._changes: dict[ClientKey, Changes] = {}  # of clients that do not want to hear of them
+        self.feeds = Feeds(links, self._trackers, self._is_needed, self._flushed)
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""
@@ -116,7 +106,7 @@ class Tracking:
         try:
             await self.look()
             for index in self._links.ready():
-                await self.renew(index)
+                await self.feeds.renew(index)
         except LinkError:
             if before:
                 self._modes[client] = before
@@ -172,90 +162,11 @@ class Tracking:
         self._stop_unless_needed()
 
     def _stop_unless_needed(self) -> None:
-        if not self._is_needed:
-            for index in list(self._hearing):
-                self._stop(index)
+        if not self._is_needed():
+            self.feeds.stop()
 
-    @property
     def _is_needed(self) -> bool:
         return bool(self._modes or self._beginning)
-
-    async def renew(self, index: int) -> None:
-        """Listen to an instance, if somebody tracks and nobody listens."""
-        async with self._connecting:
-            if not self._is_needed or index in self._hearing:
-                return
-            loop = asyncio.get_running_loop()
-            ear = await self._links.open_socket(index)
-            hello: list[Words] = [[b"HELLO", b"3", *self._links.login()], LISTEN]
-            try:
-                await loop.sock_sendall(ear, pack(*hello))
-            except OSError as error:
-                ear.close()
-                raise LinkError(f"TRYAGAIN instance {index} cannot be reached") from error
-            hearing = self._hearing[index] = Hearing(ear.detach())
-            self._trackers.listen(index, hearing.fd)
-            loop.add_reader(hearing.fd, self._trackers.hear)
-        await self._heard_up_to_now(index)
-        if index not in self._hearing:
-            raise LinkError(f"TRYAGAIN instance {index} does not tell of its keys")
-
-    async def _heard_up_to_now(self, index: int) -> None:
-        hearing = self._hearing.get(index)
-        if hearing is None:
-            return
-        if index not in self._links.ready():
-            self._lose(index)
-            return
-        pong = asyncio.get_running_loop().create_future()
-        hearing.pongs.append(pong)
-        if not self._trackers.ping(index):
-            self._stop(index)
-        await pong
-
-    def lost(self, index: int) -> None:
-        """Take note that an instance answers no more: nobody waits for what it would tell."""
-        hearing = self._hearing.get(index)
-        if hearing and hearing.pongs:
-            self._lose(index)
-
-    def heard(self, letter: _core.Heard) -> None:
-        """Take note of what an instance says besides names of keys."""
-        hearing = self._hearing.get(letter.instance)
-        if hearing is None:
-            return
-        if letter.what == "pong":
-            if hearing.pongs:
-                _ring(hearing.pongs.pop(0))
-        elif letter.what == "everything":
-            self._flushed()
-        else:
-            log.warning("instance %d tells us nothing of its keys any more", letter.instance)
-            self._lose(letter.instance)
-
-    def _lose(self, index: int) -> None:
-        self._stop(index)
-        self._tasks.start(self._listen_again(index), f"listening again to instance {index}")
-
-    def _stop(self, index: int) -> None:
-        """Listen to an instance no more."""
-        hearing = self._hearing.pop(index)
-        asyncio.get_running_loop().remove_reader(hearing.fd)
-        self._trackers.hush(index)
-        for pong in hearing.pongs:
-            _ring(pong)
-
-    async def _listen_again(self, index: int) -> None:
-        """When a connection is lost, everything may have changed."""
-        while index in self._links.ready() and index not in self._hearing and self._is_needed:
-            try:
-                await self.renew(index)
-            except LinkError:
-                await asyncio.sleep(RETRY)
-            except Exception:
-                log.exception("instance %d is not heard; it is tried again", index)
-                await asyncio.sleep(RETRY)
-        self._trackers.invalidate_all()
 
     def _flushed(self) -> None:
         """An instance has lost its keys."""
@@ -275,34 +186,44 @@ class Tracking:
         return mode is not None and NOLOOP in mode.flags
 
     def changing(
-        self, command: _core.Command, keys: Iterable[bytes], *, once: bool = False
-    ) -> AbstractAsyncContextManager[list[bytes]]:
+        self,
+        command: _core.Command,
+        keys: Iterable[bytes],
+        steps: "Iterable[Step]" = (),
+        *,
+        once: bool = False,
+    ) -> AbstractAsyncContextManager[Changes]:
         """Tell of what is changed meanwhile as of one change, in the order of the keys.
 
         A client with NOLOOP, which must be alone with its keys, is not told. ``once`` if every key
-        is changed once at most: what is said more often of a key is not its doing. Put into the
-        list what is gone although it was not deleted: it has expired.
+        is changed once at most: what is said more often of a key is not its doing. ``steps`` are
+        the commands of a transaction.
         """
+        changes = Changes(read=read_last(steps))
         if not self._modes:
-            return contextlib.nullcontext([])
-        return self._changing(command, list(keys), once=once)
+            return contextlib.nullcontext(changes)
+        return self._changing(command, list(keys), changes, once=once)
 
     @contextlib.asynccontextmanager
     async def _changing(
-        self, command: _core.Command, keys: list[bytes], *, once: bool
-    ) -> AsyncIterator[list[bytes]]:
-        gone: list[bytes] = []
-        owner = None
+        self, command: _core.Command, keys: list[bytes], changes: Changes, *, once: bool
+    ) -> AsyncIterator[Changes]:
+        owner, client = None, command.info.place
         if self.is_unheard(command):
-            await self._hear_all()  # of what others have changed before
+            await self.feeds.up_to_now()  # of what others have changed before
             owner = (command.info.id, 1 if once else ANY_NUMBER)
+        is_outermost = owner is not None and client not in self._changes
+        if is_outermost:
+            self._changes[client] = changes
         ticket = next(self._tickets)
         self._trackers.begin_changes(ticket, keys, owner)
         try:
-            yield gone
+            yield changes
         finally:
-            await self._hear_all()
-            self._trackers.end_changes(ticket, gone)
+            if is_outermost:
+                del self._changes[client]
+            await self.feeds.up_to_now()
+            self._trackers.end_changes(ticket, changes.gone, list(changes.read))
 
     def reading(
         self, command: _core.Command, keys: list[bytes], witness: Witness
@@ -334,7 +255,7 @@ class Tracking:
             tracked.read.extend(tracked.before)
         try:
             for index in self._links.ready():
-                await self.renew(index)
+                await self.feeds.renew(index)
             self._trackers.begin_changes(ticket, tracked.touched, None)
             try:
                 yield
@@ -343,8 +264,8 @@ class Tracking:
                 cached = {False, tracked.is_caching or command.info.is_caching}
                 if mode and any(mode.remembers(is_caching=one) for one in cached):
                     self._trackers.remember(command.info.id, tracked.read)
-                await self._hear_all()
-                self._trackers.end_changes(ticket, [])
+                await self.feeds.up_to_now()
+                self._trackers.end_changes(ticket, [], [])
         finally:
             del self._beginning[client]
             self._stop_unless_needed()
@@ -357,28 +278,35 @@ class Tracking:
     async def _reading(
         self, info: _core.ClientInfo, keys: list[bytes], witness: Witness
     ) -> AsyncIterator[None]:
-        client = info.id
-        new = self._trackers.remember(client, keys)  # it may change as soon as it is read
-        async with witness.watch() as reads:
-            yield
-        if self._tracks_what_is_read:
-            if beginning := self._beginning.get(info.place):
-                beginning.read.extend(reads.keys)
-            self._trackers.remember(client, reads.keys)
-        if not reads.is_whole:
-            return  # it may have read any
-        if self._tracks_what_is_read:
-            self._trackers.forget(client, [key for key in new if key not in reads.keys])
-        elif not reads.keys:
-            self._trackers.forget(client, new)
+        client, ticket = info.id, next(self._tickets)
+        changes = self._changes.get(info.place)
+        undeclared: list[bytes] = []
+        self._trackers.begin_reading(ticket)
+        try:
+            new = self._trackers.remember(client, keys)  # it may change as soon as it is read
+            async with witness.watch() as reads:
+                yield
+            if self._tracks_what_is_read:
+                if beginning := self._beginning.get(info.place):
+                    beginning.read.extend(reads.keys)
+                self._trackers.remember(client, reads.keys)
+                undeclared = [key for key in reads.keys if key not in keys]
+            if changes:
+                undeclared = []  # nobody else has changed them
+                last = reads.last if self._tracks_what_is_read else set(keys) - reads.written
+                changes.read |= last if reads.is_whole else set(keys)
+            if not reads.is_whole:
+                return  # it may have read any
+            if self._tracks_what_is_read:
+                self._trackers.forget(client, [key for key in new if key not in reads.keys])
+            elif not reads.keys:
+                self._trackers.forget(client, new)
+        finally:
+            self._trackers.end_reading(ticket, client, undeclared)
 
     def changed(self, keys: list[bytes]) -> None:
         """Tell of keys of which instances say nothing: they came, and went, elsewhere."""
         self._trackers.changed(keys)
-
-    async def _hear_all(self) -> None:
-        """Wait until all instances have told what has changed before."""
-        await asyncio.gather(*map(self._heard_up_to_now, list(self._hearing)))
 
     @contextlib.asynccontextmanager
     async def flushing(self) -> AsyncIterator[None]:
@@ -387,13 +315,8 @@ class Tracking:
         try:
             yield
         finally:
-            await self._hear_all()
+            await self.feeds.up_to_now()
             self._flushes -= 1
             if self._has_flushed and not self._flushes:
                 self._has_flushed = False
                 self._trackers.invalidate_all()
-
-
-def _ring(pong: asyncio.Future[None]) -> None:
-    if not pong.done():
-        pong.set_result(None)

@@ -182,7 +182,7 @@ class Transactions:
             replies = await self._write_or_say(command, queued, lock)
             if replies is None and queued.write.start:  # the worker has begun to run it in order
                 replies = [None if queued.may_run_in_order else TOGETHER] * len(queued.steps)
-                changing = self._tracking.changing(command, queued.touched, once=True)
+                changing = self._tracking.changing(command, queued.touched, queued.steps, once=True)
                 await stack.enter_async_context(changing)
             if replies is not None:
                 # At last: what is pushed may expire before all has run.
@@ -297,8 +297,9 @@ class Transactions:
         async with AsyncExitStack() as stack:
             if queued.flushes:
                 await stack.enter_async_context(self._tracking.flushing())
-            changing = self._tracking.changing(command, [key for _, key in queued.written_keys])
-            gone = await stack.enter_async_context(changing)
+            keys = [key for _, key in queued.written_keys]
+            changing = self._tracking.changing(command, keys, queued.steps)
+            changes = await stack.enter_async_context(changing)
             telling = events.of_one_command(db, has_scripts=bool(scripts))
             mine = await stack.enter_async_context(telling)
             mine.places = places
@@ -319,7 +320,7 @@ class Transactions:
                 replies[at] = reply
             if not is_heard:
                 for step in steps:
-                    gone += await self._execution.missing(step.parsed.keys, step.db)
+                    changes.gone += await self._execution.missing(step.parsed.keys, step.db)
         await self._steps.ran(steps)
         return replies
 
@@ -378,7 +379,7 @@ class Transactions:
             self._execution.must_be_ready(needed)
             self._scripts.feeding.of_commands(stack, queued, lock)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
-            changing = self._tracking.changing(command, queued.touched, once=True)
+            changing = self._tracking.changing(command, queued.touched, queued.steps, once=True)
             await stack.enter_async_context(changing)
             self._running[client] = stack.pop_all()
             self._core.run_queued(command, (command.queued or [], 0), ([], 0), lock.token)

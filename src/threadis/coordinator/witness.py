@@ -26,6 +26,8 @@ class Reads:
     """The keys that scripts have read, once it is over."""
 
     keys: list[bytes] = field(default_factory=list)
+    last: set[bytes] = field(default_factory=set)  # behind what they have written there themselves
+    written: set[bytes] = field(default_factory=set)  # behind all that they have read
     is_whole: bool = True  # False: an instance was lost before it had told
 
 
@@ -50,7 +52,7 @@ class Witness:
             found = await asyncio.gather(*map(self._told, watching))
         reads.is_whole = None not in found
         for words in (words for part in found if part for words in part):
-            reads.keys += self._read_by(words)
+            self._note(reads, words)
 
     @contextlib.asynccontextmanager
     async def _monitor(self, index: int) -> AsyncIterator[Link]:
@@ -91,12 +93,17 @@ class Witness:
             raise LinkError(f"ERR instance {link.index} was lost while a script ran") from error
         return found
 
-    def _read_by(self, words: Words) -> list[bytes]:
+    def _note(self, reads: Reads, words: Words) -> None:
         with contextlib.suppress(KeyError):
             parsed = self._table.parse(words)
+            keys = [access.key for access in parsed.keys]
             if parsed.row.name in self._table.reading:
-                return [access.key for access in parsed.keys]
-        return []
+                reads.keys += keys
+                reads.last.update(keys)
+                reads.written.clear()
+            elif parsed.row.writes:
+                reads.last.difference_update(keys)
+                reads.written.update(keys)
 
 
 class Look:
