@@ -268,6 +268,15 @@ impl Client {
         }
     }
 
+    /// A command has been taken to which there is no reply: CLIENT REPLY SKIP was for it.
+    pub fn skip_nothing(&mut self) {
+        let next = self.next_sequence();
+        if let Some(quiet) = &mut self.quiet {
+            quiet.answered(next);
+            self.forget_quiet();
+        }
+    }
+
     /// Adds a reply that is still to come; its sequence number.
     #[inline]
     pub fn owe(&mut self, owed: Owed) -> u32 {
@@ -280,10 +289,7 @@ impl Client {
     pub fn answer(&mut self, reply: &[u8]) {
         let next = self.next_sequence();
         if self.quiet.is_some() && self.drops(next) {
-            if let Some(quiet) = &mut self.quiet {
-                quiet.answered(next);
-            }
-            self.forget_quiet();
+            self.skip_nothing();
         } else if self.owed.is_empty() {
             self.out.extend_from_slice(reply);
         } else {

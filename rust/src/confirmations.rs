@@ -46,6 +46,7 @@ impl Worker {
         let client = &mut self.clients[place];
         if client.session.confirmations.is_empty() {
             client.out.extend_from_slice(&confirmation);
+            client.skip_nothing();
         } else {
             self.owe_confirmation(place, confirmation, true);
         }

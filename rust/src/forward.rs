@@ -211,6 +211,7 @@ impl Worker {
     /// Takes one command.
     pub(crate) fn take(&mut self, place: usize, args: Args, shared: &Shared) -> Taken {
         if args.is_empty() {
+            self.clients[place].skip_nothing();
             return Taken::Yes;
         }
         let sub = (args.len() > 1).then(|| args.get(1));

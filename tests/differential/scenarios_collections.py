@@ -54,6 +54,12 @@ RPOPLPUSH {l}none {l}2
 LRANGE {l}2 0 -1
 LMPOP 2 {l}none {l}2 LEFT COUNT 2
 LMPOP 1 {l}none LEFT
+LMPOP 2 {l}2 LEFT
+LMPOP 3 {l}2 {l}none LEFT
+ZMPOP 2 {l}2 MAX
+XREAD STREAMS {l}2 {l}none 0 x
+XREAD STREAMS {l}none {l}2 x 0
+XREAD COUNT x STREAMS {l}2 {l}none 0 0
 LMPOP 0 {l}2 LEFT
 LMPOP 1 {l}2 UP
 LMPOP 1 {l}2 RIGHT COUNT 0

@@ -79,6 +79,12 @@ REPLIES = [
     "MONITOR;MONITOR;RESET;PING",
     "GET a;CLIENT REPLY SKIP;INFO;CLIENT REPLY SKIP;GET;PING 3;MGET a b",
     "CLIENT REPLY SKIP;CLIENT REPLY x;PING 4",
+    "CLIENT REPLY SKIP;UNSUBSCRIBE;PING 1;PING 2",
+    "CLIENT REPLY SKIP;PUNSUBSCRIBE x;PING 1;PING 2",
+    "CLIENT REPLY SKIP;SUBSCRIBE x;UNSUBSCRIBE x;PING 1;PING 2",
+    "CLIENT REPLY OFF;UNSUBSCRIBE;PING 1;CLIENT REPLY ON;PING 2",
+    "CLIENT REPLY SKIP;MULTI;UNSUBSCRIBE;PING 1;EXEC;PING 2",
+    "MULTI;CLIENT REPLY SKIP;UNSUBSCRIBE;PING 1;EXEC;PING 2;PING 3",
 ]
 
 
@@ -92,6 +98,13 @@ def test_replies_that_are_not_wanted(pair: Pair, protocol: int, line: str) -> No
                 for data in [b"".join(packed)] if at_once else packed:
                     side.send(data)
             assert both.ours.read_to_end() == both.bare.read_to_end()
+
+
+@pytest.mark.parametrize("nothing", [b"\r\n", b"*0\r\n", b"*-1\r\n"])
+def test_no_command_has_no_reply(pair: Pair, nothing: bytes) -> None:
+    with pair.both() as both:
+        both.same_bytes(pack("CLIENT", "REPLY", "SKIP") + nothing + pack("ECHO", "a"), 1)
+        both.same("ECHO", "b")
 
 
 @pytest.fixture

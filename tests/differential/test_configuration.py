@@ -20,6 +20,7 @@ def test_set_and_get(pair: Pair, protocol: int) -> None:
             "CONFIG SET maxmemory-policy allkeys-lfu", "CONFIG GET maxmemory-policy",
             "SET k v", "OBJECT FREQ k", "OBJECT FREQ none", "OBJECT IDLETIME k",
             "CONFIG SET maxmemory-policy noeviction", "OBJECT FREQ k",
+            "CONFIG SET hz 10 hz", "CONFIG SET a b c",
             "CONFIG SET hash-max-listpack-entries 2", "CONFIG GET hash-max-listpack-entries",
             "HSET h a 1 b 2 c 3", "= OBJECT ENCODING h",
             "CONFIG SET hash-max-listpack-entries 512",

@@ -132,7 +132,9 @@ class Blocking:
     async def _look(self, command: _core.Command, parsed: Parsed, wish: Request) -> bytes:
         """Look for something at once; behind those who wait already, unless in a transaction."""
         db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
-        if not wish.is_faultless and len(self._table.owners(parsed, db)) > 1:
+        # An XREAD is judged stream by stream, when it runs.
+        is_judged = wish.is_faultless or (wish.streams and not wish.needs_key)
+        if not is_judged and len(self._table.owners(parsed, db)) > 1:
             reply = await self._refusal(parsed, kind)
             if reply.startswith(b"-") and not reply.startswith(b"-NOGROUP"):
                 return reply

@@ -141,7 +141,7 @@ class Configuration:
         """CONFIG SET name value …: everything, everywhere, or nothing."""
         words = command.args[2:]
         if len(words) % 2:
-            return resp.error("ERR wrong number of arguments for 'config|set' command")
+            return resp.error("ERR syntax error")
         wanted = list(zip(words[::2], words[1::2], strict=True))
         names = [name.decode(errors="replace").lower() for name, _ in wanted]
         for name in names:

@@ -153,8 +153,7 @@ async def _msetnx(job: Job) -> bytes:
         return await job.refusal()
     if await _exist(job, job.args[1::2]):
         return b":0\r\n"
-    groups = await offload(len(job.args), _pairs, job, 1, len(job.args))
-    await job.write([(pairs[0], [b"MSET", *pairs]) for pairs in groups])
+    await _mset(job)
     return b":1\r\n"
 
 
@@ -351,12 +350,14 @@ async def _pop_first(job: Job) -> bytes:
     """LMPOP, ZMPOP: the first key that has something."""
     first, *others = (access.key for access in job.parsed.keys)
     name, options = job.args[0], job.args[3 + len(others) :]
+    if not options:  # there are fewer keys than it says
+        return await job.refusal()
     reply = (await job.raw(first, [[name, b"1", first, *options]]))[0]  # or what is wrong with it
-    if reply in resp.NULLS:
-        async for key in looking.present(others, job.owner, job.ask_instance):
-            reply = (await job.raw(key, [[name, b"1", key, *options]]))[0]
-            if reply not in resp.NULLS:
-                break
+    others = others if reply in resp.NULLS else []
+    async for key in looking.present(others, job.owner, job.ask_instance):
+        reply = (await job.raw(key, [[name, b"1", key, *options]]))[0]
+        if reply not in resp.NULLS:
+            break
     return reply
 
 
