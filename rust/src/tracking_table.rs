@@ -203,6 +203,8 @@ impl Tracking {
     /// Now it is told, in the order of the keys; but not to the owner, unless a key is gone: that
     /// may be of its time. What the owner has read behind its changes stays remembered.
     pub fn end_changes(&self, ticket: u64, gone: &[Vec<u8>], read: &[Vec<u8>], doors: &[Door]) {
+        let gone: HashSet<&[u8]> = gone.iter().map(Vec::as_slice).collect();
+        let read: HashSet<&[u8]> = read.iter().map(Vec::as_slice).collect();
         let mut tables = self.lock();
         let is_ours = |_: &Vec<u8>, change: &mut Change| change.ticket == ticket;
         let mut ended: Vec<_> = tables.changing.extract_if(is_ours).collect();
@@ -210,7 +212,7 @@ impl Tracking {
         ended.sort_by_key(|(_, change)| change.order);
         let told = ended.iter().map(|(key, change)| {
             let owner = change.owner.filter(|&(_, times)| change.said <= times);
-            let owner = owner.filter(|_| !gone.contains(key));
+            let owner = owner.filter(|_| !gone.contains(key.as_slice()));
             (key.as_slice(), owner.map(|(id, _)| id))
         });
         let told: Vec<_> = told.collect();
@@ -220,7 +222,7 @@ impl Tracking {
         let stay: Vec<_> = told
             .iter()
             .filter_map(|&(key, owner)| owner.map(|id| (key, id)))
-            .filter(|&(key, id)| read.iter().any(|one| one == key) && has_read(id, key))
+            .filter(|&(key, id)| read.contains(key) && has_read(id, key))
             .collect();
         tables.tell_of(&told, doors);
         for (key, id) in stay {

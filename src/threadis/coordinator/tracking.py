@@ -286,20 +286,21 @@ class Tracking:
             new = self._trackers.remember(client, keys)  # it may change as soon as it is read
             async with witness.watch() as reads:
                 yield
+            declared, read = set(keys), set(reads.keys)
             if self._tracks_what_is_read:
                 if beginning := self._beginning.get(info.place):
                     beginning.read.extend(reads.keys)
-                self._trackers.remember(client, reads.keys)
-                undeclared = [key for key in reads.keys if key not in keys]
+                self._trackers.remember(client, list(read))
+                undeclared = list(read - declared)
             if changes:
                 undeclared = []  # nobody else has changed them
-                last = reads.last if self._tracks_what_is_read else set(keys) - reads.written
-                changes.read |= last if reads.is_whole else set(keys)
+                last = reads.last if self._tracks_what_is_read else declared - reads.written
+                changes.read |= last if reads.is_whole else declared
             if not reads.is_whole:
                 return  # it may have read any
             if self._tracks_what_is_read:
-                self._trackers.forget(client, [key for key in new if key not in reads.keys])
-            elif not reads.keys:
+                self._trackers.forget(client, [key for key in new if key not in read])
+            elif not read:
                 self._trackers.forget(client, new)
         finally:
             self._trackers.end_reading(ticket, client, undeclared)
