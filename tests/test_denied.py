@@ -59,14 +59,15 @@ def words(top: Path, flag: str, name: str, before: list[str]) -> str:
     given = [
         word for pair in {"--dir": "new", "--port": "auto", flag: name}.items() for word in pair
     ]
-    both = [
-        subprocess.Popen(
+    both = [  # one after the other: a directory in use is all that ``plan`` would say of it
+        subprocess.run(
             [*before, sys.executable, "-m", "threadis", command, *given],
-            cwd=top, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            cwd=top, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60,
+            check=False,
         )
         for command in ("plan", "serve")
     ]  # fmt: skip
-    planned, served = (one.communicate(timeout=60)[1] for one in both)
+    planned, served = (one.stderr for one in both)
     assert [one.returncode for one in both] in ([1, 1], [2, 2])
     assert re.fullmatch(r"threadis: .*\n", served), served
     assert planned == served
