@@ -19,6 +19,7 @@ pub struct Quiet {
 impl Quiet {
     /// Nothing from `sequence` on is wanted.
     pub fn switch_off(&mut self, sequence: u32) {
+        self.answered(sequence); // SKIP was for this command
         self.off_from.get_or_insert(sequence);
     }
 
