@@ -35,6 +35,7 @@ from threadis.coordinator.verdicts import Verdicts
 from threadis.coordinator.waiters import MOVES, TYPES, ClientKey, Request, Waiter, request
 
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
+FAR: Final = 2**62 / 1000  # seconds: servers may say that this is out of range
 SERVE_THEMSELVES: Final = frozenset(
     # Who takes puts nothing anywhere; scripts: see feeding.
     name.encode()
@@ -103,7 +104,7 @@ class Blocking:
     async def _run(self, command: _core.Command, parsed: Parsed) -> bytes | None:
         began = asyncio.get_running_loop().time()
         db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
-        args, refusal = await self._resolve(command.args, db)
+        args, refusal = await self._resolve(command.args, db, kind, token)
         if refusal:
             return refusal
         if args is not command.args:
@@ -132,8 +133,9 @@ class Blocking:
     async def _look(self, command: _core.Command, parsed: Parsed, wish: Request) -> bytes:
         """Look for something at once; behind those who wait already, unless in a transaction."""
         db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
-        # An XREAD is judged stream by stream, when it runs.
-        is_judged = wish.is_faultless or (wish.streams and not wish.needs_key)
+        # An XREAD is judged stream by stream, when it runs; without its time.
+        is_ordered = wish.streams and not wish.needs_key and wish.timeout < FAR
+        is_judged = wish.is_faultless or is_ordered
         if not is_judged and len(self._table.owners(parsed, db)) > 1:
             reply = await self._refusal(parsed, kind)
             if reply.startswith(b"-") and not reply.startswith(b"-NOGROUP"):
@@ -316,8 +318,10 @@ class Blocking:
         self._execution.own_reads.note_trial(index, parsed.row.name, len(parsed.keys), reply)
         return reply
 
-    async def _resolve(self, args: Words, db: int) -> tuple[Words, bytes | None]:
-        """Put the last entry of now for each $ of XREAD; or what is wrong with a key."""
+    async def _resolve(
+        self, args: Words, db: int, kind: Kind, token: int | None
+    ) -> tuple[Words, bytes | None]:
+        """Put the last entry of now for each $ of XREAD; or what is wrong, with a key say."""
         if args[0].upper() != b"XREAD" or streams.NEW not in args:
             return args, None
         read = streams.parse(args)
@@ -336,8 +340,10 @@ class Blocking:
             ask,
         )
         async for key, reply in infos:
-            if reply.startswith(b"-WRONGTYPE"):
-                return args, reply
+            if reply.startswith(b"-WRONGTYPE"):  # unless something else comes first
+                words = read.words(read.keys, read.ids)
+                said = await self._execution.execute(words, db, kind, token)
+                return args, said if said.startswith(b"-") else reply
             info = value(reply)
             is_there = isinstance(info, list)
             last[key] = info[info.index(b"last-generated-id") + 1] if is_there else b"0-0"

@@ -11,7 +11,7 @@ from threadis import _core, resp
 from threadis.commands import SCRIPTS
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.links import Kind, Words
-from threadis.coordinator.numbers import seconds
+from threadis.coordinator.numbers import integer, seconds
 from threadis.coordinator.streams import StreamRead
 from threadis.coordinator.streams import parse as parse_streams
 
@@ -121,7 +121,7 @@ def request(name: str, args: Sequence[bytes], keys: list[bytes]) -> Request | No
         read = parse_streams(args)
         if read is None:
             return None
-        wait = seconds(read.block or b"0")
+        wait = integer(read.block or b"0")
         if wait is None or wait < 0:
             return None
         return Request(name, args, read.keys, wait / 1000, None, read)
