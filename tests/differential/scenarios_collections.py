@@ -70,6 +70,10 @@ XADD {l}s 1-1 a b
 XREAD BLOCK 1.5 STREAMS {l}s {l}none 0 0
 XREAD BLOCK 9223372036854775807 STREAMS {l}s {l}none 0 0
 XREAD BLOCK 100000 STREAMS {l}s {l}none 0 0
+XADD {l}t 1-1 c d
+XREAD STREAMS {l}s {l}t + 0
+XREAD STREAMS {l}s {l}t {l}s {l}s + + 0 1-1
+XREAD BLOCK 100000 STREAMS {l}s {l}t {l}none + + +
 LMPOP 0 {l}2 LEFT
 LMPOP 1 {l}2 UP
 LMPOP 1 {l}2 RIGHT COUNT 0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ID: Final = re.compile(rb"\d{1,19}(-\d{1,19})?|>")
 OPTIONS: Final = {b"BLOCK": 2, b"COUNT": 2, b"GROUP": 3, b"NOACK": 1}  # words of each
+LAST: Final = b"+"  # the last entry of now, on newer servers
 NEW: Final = b"$"  # what comes after the last entry of now
 
 
@@ -201,6 +202,8 @@ def _rank(read: StreamRead, at: int) -> tuple[int, ...]:
     entry = read.ids[at]
     if entry == NEW:
         return (2**64,)
+    if entry == LAST:  # whatever there is
+        return (-1,)
     if read.group:  # what was delivered before is always told of; what is new, once
         return (entry == b">",)
     return tuple(int(part) for part in entry.split(b"-"))
