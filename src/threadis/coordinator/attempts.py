@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from threadis import _core, resp
-from threadis.coordinator import long, looking, scarcity, streams
+from threadis.coordinator import long, looking, scarcity, stream_read
 from threadis.coordinator.alarms import Alarms, Place
 from threadis.coordinator.departures import LEFT, has_hung_up
 from threadis.coordinator.execution import Execution
@@ -247,7 +247,7 @@ class Attempts:
             else:
                 found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
                 if wish.streams and reply in resp.NULLS:  # no server looks again for nothing
-                    self._own_reads.of(index).hits += 2 * streams.count(words)
+                    self._own_reads.of(index).hits += 2 * stream_read.count(words)
                 reply = self._judge(wish, found, reply)
             if waiter.doubted and reply not in resp.NULLS and await self._is_faulty(waiter):
                 reply = WRONG_TYPE
@@ -275,7 +275,7 @@ class Attempts:
             self._execution.table.owner(waiter.db, key),
         )
         found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
-        self._own_reads.of(index).hits += 2 * streams.count(words)
+        self._own_reads.of(index).hits += 2 * stream_read.count(words)
         return found == STREAM and reply not in resp.NULLS
 
     async def _is_faulty(self, waiter: Waiter) -> bool:

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.commands import SCRIPTS, SWEEPS
-from threadis.coordinator import looking, scarcity, streams
+from threadis.coordinator import looking, scarcity, stream_read
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.answer import Handler, Reply
 from threadis.coordinator.attempts import Held
@@ -322,12 +322,13 @@ class Blocking:
         self, args: Words, db: int, kind: Kind, token: int | None
     ) -> tuple[Words, bytes | None]:
         """Put the last entry of now for each $ of XREAD; or what is wrong, with a key say."""
-        if args[0].upper() != b"XREAD" or streams.NEW not in args:
+        if args[0].upper() != b"XREAD" or stream_read.NEW not in args:
             return args, None
-        read = streams.parse(args)
+        read = stream_read.parse(args)
         if read is None:
             return args, None
-        new = [key for key, entry in zip(read.keys, read.ids, strict=True) if entry == streams.NEW]
+        named = list(zip(read.keys, read.ids, strict=True))
+        new = [key for key, entry in named if entry == stream_read.NEW]
         last: dict[bytes, bytes] = {}
 
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
@@ -347,6 +348,5 @@ class Blocking:
             info = value(reply)
             is_there = isinstance(info, list)
             last[key] = info[info.index(b"last-generated-id") + 1] if is_there else b"0-0"
-        named = zip(read.keys, read.ids, strict=True)
-        ids = [last[key] if entry == streams.NEW else entry for key, entry in named]
+        ids = [last[key] if entry == stream_read.NEW else entry for key, entry in named]
         return [*args[: len(args) - len(ids)], *ids], None

@@ -24,7 +24,8 @@ from threadis.coordinator.events import telling
 from threadis.coordinator.links import LinkError, Links, Words
 from threadis.coordinator.offload import offload
 from threadis.coordinator.own_reads import OwnReads
-from threadis.coordinator.phases import Part, RefusedError
+from threadis.coordinator.parts import Part
+from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.table import Access, Table
 
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow

@@ -2,10 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from threadis.coordinator.queued import Step
+from threadis.coordinator.table import Parsed
+
+
+class Step(Protocol):
+    """A command of a transaction."""
+
+    @property
+    def parsed(self) -> Parsed:
+        """The command."""
+
+    @property
+    def read_keys(self) -> list[bytes]:
+        """What it reads without changing anything."""
 
 
 @dataclass(slots=True)
@@ -18,7 +29,7 @@ class Changes:
     read: set[bytes] = field(default_factory=set)
 
 
-def read_last(steps: "Iterable[Step]") -> set[bytes]:
+def read_last(steps: Iterable[Step]) -> set[bytes]:
     """Find what commands read and none behind them writes; of scripts that is known later."""
     read: set[bytes] = set()
     for step in steps:

@@ -39,15 +39,11 @@ from threadis import _core, ours, resp
 from threadis.commands import SWEEPS
 from threadis.coordinator import owed, scarcity
 from threadis.coordinator.fenced import Script
-from threadis.coordinator.links import (
-    Kind,
-    Link,
-    LinkError,
-    Links,
-)
+from threadis.coordinator.links import Kind, Link, LinkError, Links
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.offload import offload
-from threadis.coordinator.phases import Part, Phases, Place, Scripts, results_in, unfinished
+from threadis.coordinator.parts import Part, PartPlace
+from threadis.coordinator.phases import Phases, Scripts, results_in, unfinished
 from threadis.coordinator.records import Prepared
 from threadis.coordinator.table import Table
 from threadis.coordinator.tasks import Tasks
@@ -91,7 +87,7 @@ class Commits:
         db: int,
         kind: Kind,
         is_scarce: bool = False,
-        scripts: Mapping[Place, Script] | None = None,
+        scripts: Mapping[PartPlace, Script] | None = None,
     ) -> dict[int, list[bytes]]:
         """Run each part on its instance as one block; the replies of the commands.
 

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from threadis import _core
 from threadis.coordinator.links import Words
-from threadis.coordinator.phases import Part, Place
+from threadis.coordinator.parts import Part, PartPlace
 
 T = TypeVar("T")
 
@@ -197,7 +197,7 @@ class Marked:
     def __init__(
         self,
         parts: Mapping[int, Part],
-        steps: Mapping[Place, int] | None,
+        steps: Mapping[PartPlace, int] | None,
         db: int,
         *,
         makes_new: bool,
@@ -211,7 +211,7 @@ class Marked:
         """
         self.parts: dict[int, Part] = dict(parts)
         self._places = {index: list(range(len(part))) for index, part in parts.items()}
-        self._restored: list[tuple[Place, int, bytes]] = []  # where it is looked at, and what
+        self._restored: list[tuple[PartPlace, int, bytes]] = []  # where it is looked at, and what
         mine = telling.get()
         if mine is None and (steps is not None or not asks):
             return
@@ -237,7 +237,7 @@ class Marked:
                 marked.append(mine.end() if steps is not None else mine.written())
             self.parts[index] = marked
 
-    def moved(self, places: Mapping[Place, T]) -> dict[Place, T]:
+    def moved(self, places: Mapping[PartPlace, T]) -> dict[PartPlace, T]:
         """Find the same places among the marks."""
         return {(index, self._places[index][at]): one for (index, at), one in places.items()}
 

@@ -22,7 +22,8 @@ from threadis.coordinator.locality import Locality
 from threadis.coordinator.locks import Key, Lock, Locks
 from threadis.coordinator.offload import offload
 from threadis.coordinator.own_reads import OwnReads
-from threadis.coordinator.phases import Part, Place, RefusedError
+from threadis.coordinator.parts import Part, PartPlace
+from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.sorting import sort_keys
 from threadis.coordinator.table import Access, Parsed, Table
 from threadis.coordinator.tightness import Tightness
@@ -66,7 +67,7 @@ class Execution:
         """The same of one whose keys are known."""
         args, keys = parsed.args, parsed.keys
         if parsed.row.name in ("sort", "sort_ro"):
-            keys = await sort_keys(self, parsed, db)
+            keys = await sort_keys(self.table, self.own_reads, parsed, db)
         owners = set(await offload(len(keys), self.table.owners_of, db, keys))
         if len(owners) <= 1 and not plans.other_databases(parsed, db):
             # One server can do it; without keys it will say what is wrong. But not between the
@@ -168,9 +169,9 @@ class Execution:
         kind: Kind | None = None,
         *,
         needs_memory: bool = True,
-        steps: Mapping[Place, int] | None = None,
+        steps: Mapping[PartPlace, int] | None = None,
         makes_new: bool = False,
-        scripts: Mapping[Place, Script] | None = None,
+        scripts: Mapping[PartPlace, Script] | None = None,
     ) -> dict[int, list[bytes]]:
         """Write on several instances, all or nothing; without memory only what needs none.
 

@@ -6,7 +6,7 @@ Clients' scripts are no part of another; a server that queues them then (Valkey 
 with a script of ours in it for each record.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -23,10 +23,8 @@ from threadis.coordinator.links import (
 )
 from threadis.coordinator.offload import offload
 from threadis.coordinator.packing import Packable
+from threadis.coordinator.parts import Part, PartPlace
 from threadis.coordinator.records import Prepared
-
-Part = Sequence[Words]
-Place = tuple[int, int]  # of a command: the instance of its part, and its number there
 
 
 class RefusedError(Exception):
@@ -40,7 +38,7 @@ class RefusedError(Exception):
 class Scripts:
     """The scripts in the parts of one write: their connections are told them with a fence each."""
 
-    def __init__(self, scripts: Mapping[Place, Script]) -> None:
+    def __init__(self, scripts: Mapping[PartPlace, Script]) -> None:
         self._scripts = scripts
         self._instances = {index for index, _ in scripts}
         self._blocks: dict[int, Block] = {}

@@ -21,7 +21,7 @@ from threadis.coordinator.events import MISS, telling
 from threadis.coordinator.links import Kind, Words, value
 from threadis.coordinator.locks import Key, Lock
 from threadis.coordinator.offload import offload
-from threadis.coordinator.phases import Part, RefusedError
+from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.scarcity import WORDS_MOST
 from threadis.coordinator.streams import read_groups, read_streams
 from threadis.coordinator.table import Access, Parsed
@@ -306,7 +306,7 @@ async def _move(job: Job) -> bytes:
         return b":0\r\n"
     restore = copies[key].restore(key, *await _age(job, key))
     inside: list[Words] = [[b"SELECT", b"%d" % db], restore, [b"SELECT", b"%d" % job.db]]
-    parts: dict[int, Part] = {here: [[b"DEL", key]], there: inside}
+    parts: dict[int, Sequence[Words]] = {here: [[b"DEL", key]], there: inside}
     await job.execution.commit(
         parts, job.lock, job.db, job.kind, needs_memory=False, makes_new=True
     )

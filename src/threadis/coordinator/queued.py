@@ -37,7 +37,7 @@ from threadis.coordinator.links import Words
 from threadis.coordinator.locality import LOCK
 from threadis.coordinator.locks import Key
 from threadis.coordinator.overall import LISTS
-from threadis.coordinator.phases import Place
+from threadis.coordinator.parts import PartPlace
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.sorting import patterns, with_target
 from threadis.coordinator.table import Parsed, Table
@@ -261,10 +261,10 @@ class Parts:
     def __init__(self, steps: Sequence[Step], order: Sequence[int], db: int) -> None:
         """All begin and end in database ``db``; ``order`` has their places in the transaction."""
         self.parts: dict[int, list[Words]] = defaultdict(list)
-        self.order: dict[Place, int] = {}  # the step of each command of a part
-        self.scripts: dict[Place, Guarded] = {}
+        self.order: dict[PartPlace, int] = {}  # the step of each command of a part
+        self.scripts: dict[PartPlace, Guarded] = {}
         self._loaded: dict[int, set[bytes]] = defaultdict(set)
-        self._places: list[list[Place]] = []
+        self._places: list[list[PartPlace]] = []
         self._names = [step.name for step in steps]
         where: dict[int, int] = {}
         for number, step in zip(order, steps, strict=True):
@@ -282,7 +282,7 @@ class Parts:
             if now != db:
                 self._add(index, [b"SELECT", b"%d" % db], 0)
 
-    def _add_script(self, index: int, script: Guarded, number: int) -> Place:
+    def _add_script(self, index: int, script: Guarded, number: int) -> PartPlace:
         """Add a script, known once more: somebody may flush all of them meanwhile."""
         call = script.call
         is_named = call.words[0].lower().startswith(b"evalsha")
@@ -293,7 +293,7 @@ class Parts:
         self.scripts[place] = script
         return place
 
-    def _add(self, index: int, words: Words, number: int) -> Place:
+    def _add(self, index: int, words: Words, number: int) -> PartPlace:
         place = (index, len(self.parts[index]))
         self.parts[index].append(words)
         self.order[place] = number

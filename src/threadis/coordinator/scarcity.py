@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from threadis import _core, ours, resp
-from threadis.coordinator import long, streams
+from threadis.coordinator import long, stream_read
 from threadis.coordinator.links import Words
 from threadis.coordinator.numbers import integer, seconds
 from threadis.coordinator.offload import offload
@@ -126,7 +126,7 @@ def _at_once(words: Words) -> Words:
         return [name[1:], *words[2:]]
     if name in MOVES:
         return [MOVES[name], *words[1:-1]]
-    if name.lower() in MAPS and (at := streams.block_at(words)):
+    if name.lower() in MAPS and (at := stream_read.block_at(words)):
         return [*words[:at], *words[at + 2 :]]
     return words
 
@@ -138,7 +138,7 @@ def _wrong_time(words: Words) -> bytes | None:
     are negative.
     """
     name = words[0].upper()
-    if name.lower() in MAPS and (at := streams.block_at(words)):
+    if name.lower() in MAPS and (at := stream_read.block_at(words)):
         number: float | None = integer(words[at + 1])
         unit, most = "an integer", math.inf
     elif name in POPS or name in MOVES or name in COUNTED:

@@ -3,15 +3,13 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from threadis.coordinator.call import Call
 from threadis.coordinator.links import value
 from threadis.coordinator.offload import offload
-from threadis.coordinator.table import Access, Parsed
-
-if TYPE_CHECKING:
-    from threadis.coordinator.execution import Execution
+from threadis.coordinator.own_reads import OwnReads
+from threadis.coordinator.table import Access, Parsed, Table
 
 # What a script names that may SORT by other keys, or get them.
 SORTING: Final = re.compile(rb"""['"]sort(_ro)?['"]""", re.IGNORECASE)
@@ -76,13 +74,13 @@ def with_target(parsed: Parsed) -> Parsed:
     return replace(parsed, keys=keys)
 
 
-async def sort_keys(execution: "Execution", parsed: Parsed, db: int) -> list[Access]:
+async def sort_keys(table: Table, own_reads: OwnReads, parsed: Parsed, db: int) -> list[Access]:
     """Return every key that SORT will look at, as of now."""
     source, keys = parsed.args[1], list(with_target(parsed).keys)
     wanted = patterns(parsed.args)
     if wanted:
-        index, question = execution.table.owner(db, source), [b"SORT", source, b"BY", b"nosort"]
-        elements = value((await execution.own_reads.ask(index, [question], db=db))[0])
+        index, question = table.owner(db, source), [b"SORT", source, b"BY", b"nosort"]
+        elements = value((await own_reads.ask(index, [question], db=db))[0])
         if isinstance(elements, list):
             keys += await offload(len(elements), _looked_at, wanted, elements)
     return keys

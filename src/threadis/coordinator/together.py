@@ -25,7 +25,8 @@ from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.locks import Lock
 from threadis.coordinator.offload import offload
 from threadis.coordinator.overall import LISTS, Overall
-from threadis.coordinator.phases import Part, RefusedError
+from threadis.coordinator.parts import Part
+from threadis.coordinator.phases import RefusedError
 from threadis.coordinator.plans import other_databases
 from threadis.coordinator.table import Access
 from threadis.coordinator.trial import Trial

@@ -9,12 +9,12 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import hiredis
 
 from threadis import _core, resp
-from threadis.coordinator.changes import Changes, read_last
+from threadis.coordinator.changes import Changes, Step, read_last
 from threadis.coordinator.clients import Clients
 from threadis.coordinator.feeds import Feeds
 from threadis.coordinator.links import LinkError, Links
@@ -27,9 +27,6 @@ from threadis.coordinator.tracking_mode import (
     parsed,
 )
 from threadis.coordinator.witness import Witness
-
-if TYPE_CHECKING:
-    from threadis.coordinator.queued import Step
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +186,7 @@ class Tracking:
         self,
         command: _core.Command,
         keys: Iterable[bytes],
-        steps: "Iterable[Step]" = (),
+        steps: Iterable[Step] = (),
         *,
         once: bool = False,
     ) -> AbstractAsyncContextManager[Changes]:

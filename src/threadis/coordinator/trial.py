@@ -256,7 +256,8 @@ class Trial:
         if lents[db].lacks(source):
             return set()
         # Its real one is as it was lent.
-        return {access.key for access in await sort_keys(self._execution, parsed, db)}
+        table, own_reads = self._execution.table, self._execution.own_reads
+        return {access.key for access in await sort_keys(table, own_reads, parsed, db)}
 
     def changed(self, changes: Mapping[int, Collection[bytes]]) -> list[Place]:
         """Put what has changed into the order that was seen; other keys come last."""

@@ -12,8 +12,8 @@ from threadis.commands import SCRIPTS
 from threadis.coordinator.alarms import Place
 from threadis.coordinator.links import Kind, Words
 from threadis.coordinator.numbers import integer, seconds
-from threadis.coordinator.streams import StreamRead
-from threadis.coordinator.streams import parse as parse_streams
+from threadis.coordinator.stream_read import StreamRead
+from threadis.coordinator.stream_read import parse as parse_streams
 
 LIST: Final = b"list"
 ZSET: Final = b"zset"
