@@ -72,8 +72,9 @@ applications: $(VENV)/.built ## tests/applications, ioredis, BullMQ, Bull, bee-q
 	@THREADIS_TORTURE=full $(BIN)/pytest tests/applications
 	@$(BIN)/python -m tools.node_applications
 
-docs: $(VENV)/.built ## render the generated pages: docs/commands.md, docs/compatibility.md, benchmarks/*.md
+docs: $(VENV)/.built ## render the generated pages: docs/architecture.md, docs/commands.md, docs/compatibility.md, benchmarks/*.md
 	@$(BIN)/python -m tools.commands_page
+	@$(BIN)/python -m tools.architecture_page
 	@$(BIN)/python -m tools.compat.page
 	@$(BIN)/python -m tools.benchmarks
 

@@ -16,7 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from threadis import server
+from threadis.supervisor import server
 from waiting import alive, children, command_line, until
 
 SAMPLE = 5  # one in so many cases of what is marked as a sample

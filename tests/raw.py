@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from threadis import _core
-from threadis.layout import even_slot_map
+from threadis.data.layout import even_slot_map
 from waiting import until
 
 Address = tuple[str, int] | str

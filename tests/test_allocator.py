@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from conftest import Threadis
-from threadis import allocator
 from threadis.errors import ServerError
-from threadis.server import Server
+from threadis.supervisor import allocator
+from threadis.supervisor.server import Server
 from waiting import until
 
 Start = Callable[..., Threadis]

@@ -64,7 +64,55 @@ def test_few_know_the_core() -> None:
         for path in package.rglob("*.py")
         if core.search(path.read_text())
     }
-    assert found == {"proxy.py", "where.py", "ours.py", "coordinator", "bench"}
+    assert found == {"proxy.py", "data", "ours.py", "coordinator", "bench"}
+
+
+# Who may import whom, from the ground up: each room, and each file beside the rooms, only those
+# before it. ``TYPE_CHECKING`` is no way around.
+PACKAGE = (
+    "errors", "resp", "ours", "system", "catalog", "control", "config", "data", "coordinator",
+    "server_facts", "supervisor", "bench", "proxy", "cli",
+)  # fmt: skip
+COORDINATOR = (
+    "base", "instances", "keys", "sessions", "acl", "lua", "multikey", "blocking", "scripting",
+    "transactions", "admin", "coordinator",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [("threadis", PACKAGE), ("threadis.coordinator", COORDINATOR)],
+    ids=["threadis", "coordinator"],
+)
+def test_rooms_look_only_down(package: str, rooms: tuple[str, ...]) -> None:
+    folder = ROOT / "src" / package.replace(".", "/")
+    imported = re.compile(rf"^ *from {package}(?:\.(\w+)[\w.]* import| import (.+))", re.M)
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert names - {"__init__", "__main__", "__pycache__"} == set(rooms)
+    upward = set()
+    for at, room in enumerate(rooms):
+        below = {*rooms[: at + 1], "_core", "__version__"}
+        single = folder / f"{room}.py"
+        for path in [single] if single.exists() else (folder / room).rglob("*.py"):
+            for inside, names_of in imported.findall(path.read_text()):
+                found = {inside} if inside else set(re.findall(r"(\w+)(?: as \w+)?", names_of))
+                upward |= {(str(path.relative_to(folder)), one) for one in found - below}
+    assert not upward
+
+
+def test_few_know_the_coordinator() -> None:
+    imported = re.compile(r"^ *from threadis\.coordinator\.(\w+)", re.M)
+    package = ROOT / "src/threadis"
+    found = {
+        (path.relative_to(package).parts[0], other)
+        for path in package.rglob("*.py")
+        if package / "coordinator" not in path.parents
+        for other in imported.findall(path.read_text())
+    }
+    assert found == {
+        ("proxy.py", "coordinator"), ("proxy.py", "instances"), ("proxy.py", "admin"),
+        ("server_facts.py", "instances"),
+    }  # fmt: skip
 
 
 def test_the_changelog_begins_with_this_version() -> None:

@@ -19,7 +19,7 @@ import redis
 
 from conftest import Threadis
 from threadis import _core
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 INSTANCES = 4

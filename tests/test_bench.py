@@ -25,7 +25,7 @@ from threadis.bench.measure import Case, alternate, started, steps
 from threadis.bench.report import Report, rows
 from threadis.bench.scale import ScaleReport
 from threadis.bench.targets import Setup, Target, bare, find_port
-from threadis.server import find
+from threadis.supervisor.server import find
 from waiting import children, until
 
 BENCH = "from threadis.bench.command import app; app()"

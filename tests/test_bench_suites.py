@@ -25,7 +25,7 @@ from threadis.bench.scale import Point, ScaleReport
 from threadis.bench.spread import Spread, interval_rank
 from threadis.bench.suite import measure
 from threadis.bench.targets import Setup
-from threadis.server import find
+from threadis.supervisor.server import find
 
 BENCH = "from threadis.bench.command import app; app()"
 ANYWHERE = ["--server-cpu", "", "--load-cpu", ""]  # the machine may have one CPU

@@ -12,7 +12,7 @@ import pytest
 from conftest import Threadis
 from faults import stopped
 from raw import Raw, bulk, command, keys_of, resident, status
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 INSTANCES = 2

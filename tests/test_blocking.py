@@ -14,8 +14,8 @@ from conftest import Threadis
 from differential.wire import Connection, pack
 from faults import stopped
 from raw import keys_of, owner
-from threadis.commands import MAY_WAIT
-from threadis.coordinator.waiters import TYPES
+from threadis.catalog.commands import MAY_WAIT
+from threadis.coordinator.keys.waiters import TYPES
 from waiting import until
 
 MANY = 10_000 if os.environ.get("THREADIS_TORTURE") == "full" else 1_000

@@ -14,7 +14,7 @@ from conftest import Threadis
 from differential.wire import Connection, pack
 from faults import stopped
 from raw import Address, bare_server, cpu_seconds, keys_of
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 FOREVER = "while true do end"

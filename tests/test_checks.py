@@ -9,7 +9,7 @@ import pytest
 
 from conftest import Threadis
 from test_data_dir import contents
-from threadis.data_dir import DataDir
+from threadis.data.data_dir import DataDir
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

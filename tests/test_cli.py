@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from threadis import __version__, config
-from threadis.server import Server
+from threadis import __version__
+from threadis.config import config
+from threadis.supervisor.server import Server
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import Threadis
 from raw import Raw, command, status
-from threadis.server import Server
+from threadis.supervisor.server import Server
 
 CLIENTS = 400
 MEGABYTES = 40  # 400 descriptions of 400 clients take 150

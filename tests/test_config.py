@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from threadis import config, values
+from threadis.config import config, values
 from threadis.errors import ConfigError
 
 

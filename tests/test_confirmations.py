@@ -10,7 +10,7 @@ import pytest
 from conftest import Threadis
 from faults import stopped
 from raw import Address, Raw, bare_server, command
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 KINDS = [("SUBSCRIBE", "PUBLISH"), ("PSUBSCRIBE", "PUBLISH"), ("SSUBSCRIBE", "SPUBLISH")]

@@ -18,9 +18,10 @@ import pytest
 import redis
 
 from conftest import Threadis
-from threadis import config, instance_config, server
-from threadis.data_dir import DataDir
+from threadis.config import config
+from threadis.data.data_dir import DataDir
 from threadis.errors import DataError
+from threadis.supervisor import instance_config, server
 from waiting import until
 
 FULL = os.environ.get("THREADIS_TORTURE") == "full"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from threadis import persistence
-from threadis.data_dir import DataDir
+from threadis.data import persistence
+from threadis.data.data_dir import DataDir
+from threadis.data.layout import SLOTS, even_slot_map, read_layout
 from threadis.errors import DataError
-from threadis.layout import SLOTS, even_slot_map, read_layout
 from waiting import until
 
 
@@ -100,7 +100,7 @@ def test_a_child_keeps_the_lock(tmp_path: Path) -> None:
 def test_the_orphans_of_a_killed_owner_are_waited_for(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, os\n"
-        "from threadis.data_dir import DataDir\n"
+        "from threadis.data.data_dir import DataDir\n"
         "data = DataDir(sys.argv[1]); data.open(2)\n"
         "subprocess.Popen(['sleep', '0.3'], pass_fds=data.lock_fds)\n"
         "os.kill(os.getpid(), 9)\n"
@@ -216,7 +216,7 @@ def test_a_volume_of_another_user_is_taken(
 
 AS_USER = """
 import os, sys
-from threadis.data_dir import DataDir
+from threadis.data.data_dir import DataDir
 import codecs; codecs.lookup('ascii')  # now, while it can be read
 os.setgroups([12346]); os.setgid(12346); os.setuid(12345)
 data = DataDir(sys.argv[1]); data.open(2); data.close()

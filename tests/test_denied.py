@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from threadis.data_dir import DataDir
+from threadis.data.data_dir import DataDir
 
 IS_ROOT = os.geteuid() == 0
 # Even root is to need what the modes of files grant

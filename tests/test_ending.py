@@ -11,7 +11,7 @@ from conftest import STOP_LIMIT, Threadis
 from differential.wire import Connection, pack
 from faults import stopped
 from raw import Raw, command, keys_of
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 Start = Callable[..., Threadis]

@@ -6,10 +6,10 @@ import pytest
 
 from test_links import PLAIN, Process, instance, links_to, run, tell
 from threadis import control, ours, resp
-from threadis.coordinator import fenced
-from threadis.coordinator.fenced import Fence
-from threadis.coordinator.guard import Allowed, Guard
-from threadis.coordinator.links import UnknownOutcomeError
+from threadis.coordinator.instances import fenced
+from threadis.coordinator.instances.fenced import Fence
+from threadis.coordinator.instances.links import UnknownOutcomeError
+from threadis.coordinator.lua.sandbox_user import Allowed, Guard
 
 __all__ = ["instance"]
 

@@ -5,8 +5,8 @@ from typing import Final
 import pytest
 
 from test_reading import ROWS
-from threadis.coordinator.functions import as_script
-from threadis.coordinator.reading import Reach, reach
+from threadis.coordinator.lua.analysis import Reach, reach
+from threadis.coordinator.lua.functions import as_script
 
 G: Final = "local function g(keys, args) return redis.call('set', keys[1], args[1]) end "
 CALLED: Final = "redis.register_function('f', function(k) {} end)"

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from conftest import Threadis
 from raw import Raw, command, resident
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 MB = 1024 * 1024

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from threadis import config, health, instance_config, ours
+from threadis import ours
+from threadis.config import config
 from threadis.control import State
-from threadis.data_dir import DataDir
-from threadis.instance import Instance
-from threadis.process import activity
-from threadis.server import Server
+from threadis.data.data_dir import DataDir
+from threadis.supervisor import health, instance_config
+from threadis.supervisor.instance import Instance
+from threadis.supervisor.server import Server
+from threadis.system.process import activity
 from waiting import alive, until_async
 
 PASSWORD = "f" * 64
@@ -189,7 +191,7 @@ def test_one_that_cannot_save_is_not_killed_in_silence(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("threadis.leaving.REFUSAL_LIMIT", 2.0)
+    monkeypatch.setattr("threadis.supervisor.leaving.REFUSAL_LIMIT", 2.0)
 
     async def scene(stage: Stage) -> None:
         await stage.ready()
@@ -245,7 +247,7 @@ def test_one_that_runs_a_script_for_ever_is_ended(
     clean: bool,
     said: str,
 ) -> None:
-    monkeypatch.setattr("threadis.leaving.BUSY_LIMIT", 2.0)
+    monkeypatch.setattr("threadis.supervisor.leaving.BUSY_LIMIT", 2.0)
 
     async def run() -> bool:
         stage = Stage(tmp_path / "data", stock_server, {}, [f"lua-time-limit={threshold}"])

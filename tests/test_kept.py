@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from conftest import Threadis
-from threadis import server
+from threadis.supervisor import server
 from waiting import until
 
 Start = Callable[..., Threadis]

@@ -1,7 +1,7 @@
 """What is remembered of a script: enough to lend it its keys at once, and no more."""
 
-from threadis.coordinator.known import NEWEST, TOUCHES, Known
-from threadis.coordinator.locality import Group
+from threadis.coordinator.keys.colocation import Group
+from threadis.coordinator.lua.profile import NEWEST, TOUCHES, Known
 
 
 def run(known: Known, touches: set[bytes], groups: list[Group]) -> int:

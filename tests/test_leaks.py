@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from conftest import Threadis
 from raw import Raw, command
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 INSTANCES = 4

@@ -17,7 +17,7 @@ import pytest
 
 from conftest import START_LIMIT, Threadis
 from raw import Raw, bulk, keys_of
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 FULL = os.environ.get("THREADIS_TORTURE") == "full"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from threadis import proxy
-from threadis.coordinator.commits import Commits
+from threadis.coordinator.multikey.commits import Commits
 
 
 class Coordinator:

@@ -12,8 +12,8 @@ from conftest import Threadis
 from differential.wire import Connection, pack
 from faults import stopped
 from raw import keys_of
-from threadis.coordinator import bodies, library
-from threadis.server import Server
+from threadis.coordinator.lua import bodies, library
+from threadis.supervisor.server import Server
 from waiting import until
 
 Start = Callable[..., Threadis]

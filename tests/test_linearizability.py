@@ -29,7 +29,7 @@ from linearizability import (
     check,
 )
 from raw import Raw, command, owner
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 FULL = os.environ.get("THREADIS_TORTURE") == "full"

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from threadis import control, server
-from threadis.coordinator import deadline, links, sockets
-from threadis.coordinator.links import STRANGER, Kind, Link, Links, UnknownOutcomeError
+from threadis import control
+from threadis.coordinator.instances import deadline, links, sockets
+from threadis.coordinator.instances.links import STRANGER, Kind, Link, Links, UnknownOutcomeError
+from threadis.supervisor import server
 from waiting import until
 
 PLAIN = Kind(user=STRANGER)

@@ -14,8 +14,8 @@ import redis
 from conftest import Threadis
 from raw import Raw
 from threadis.errors import ListenError
-from threadis.listeners import Listeners
-from threadis.server import Server
+from threadis.supervisor.listeners import Listeners
+from threadis.supervisor.server import Server
 from waiting import children, until
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from conftest import Threadis
-from threadis.coordinator.slowlog_wholes import Entry, Whole, Wholes
+from threadis.coordinator.admin.slowlog_wholes import Entry, Whole, Wholes
 
 Start = Callable[..., Threadis]
 KEYS = [f"k:{number}" for number in range(2000)]

@@ -14,7 +14,7 @@ import pytest
 from conftest import Threadis
 from faults import stopped
 from raw import Raw, command, keys_of
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 INSTANCES = 4

@@ -11,7 +11,7 @@ from conftest import Threadis
 from faults import DURABLE, stopped
 from raw import Raw, command, keys_of
 from test_records import hidden
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 A, B = (next(keys_of(index, 2)).decode() for index in range(2))

@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 import pytest
 from msgspec.structs import replace
 
-from threadis import config
 from threadis.bench import suites
 from threadis.bench.load import Load
 from threadis.bench.suite import measure
 from threadis.bench.targets import Setup
-from threadis.server import Server, find
-from tools import commands_page
+from threadis.config import config
+from threadis.supervisor.server import Server, find
+from tools import architecture_page, commands_page
 from tools.benchmarks import judged, pages, tables
 from tools.benchmarks.markdown import DIRECTORY
 from tools.benchmarks.svg import Bar, Curve, bars, curves
@@ -43,6 +43,10 @@ def test_the_page_of_the_configuration_has_every_knob() -> None:
         row = f"| `--{key}` |" if knob.is_flag else f"| `{key}` (file only) |"
         (found,) = [line for line in rows if line.startswith(row)]
         assert knob.help.replace("|", ", ") in found
+
+
+def test_the_drawing_is_the_codes() -> None:
+    assert architecture_page.PAGE.read_text() == architecture_page.page(), "run `make docs`"
 
 
 def test_the_page_of_commands_is_the_tables(stock_server: Server) -> None:

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from raw import command
 from threadis import _core
-from threadis.coordinator import fenced, long, witness
-from threadis.coordinator.execution import Execution
-from threadis.coordinator.links import STRANGER, Kind, Limits, Link, Words
-from threadis.coordinator.offload import LARGE, PIECE, cut
-from threadis.coordinator.packing import WRITE_MOST, pack
-from threadis.coordinator.records import Prepared
-from threadis.coordinator.serving import Serving
-from threadis.coordinator.together import Together
+from threadis.coordinator.base.offload import LARGE, PIECE, cut
+from threadis.coordinator.blocking.serve import Serving
+from threadis.coordinator.instances import fenced, long, script_monitor
+from threadis.coordinator.instances.links import STRANGER, Kind, Limits, Link, Words
+from threadis.coordinator.instances.packing import WRITE_MOST, pack
+from threadis.coordinator.multikey.execution import Execution
+from threadis.coordinator.multikey.records import Prepared
+from threadis.coordinator.multikey.together import Together
 
 LONG = os.urandom(PIECE) * 2 + b"the end"
 
@@ -164,11 +164,11 @@ def test_a_long_command_is_sent_piece_by_piece(tmp_path: Path) -> None:
 
 
 def test_what_a_script_has_run_is_read_while_others_have_their_turns() -> None:
-    count = 50 * witness.TURN
+    count = 50 * script_monitor.TURN
 
     async def look() -> list[list[tuple[int, Words]]]:
         reader = asyncio.StreamReader()
-        seen = witness.Look(SimpleNamespace(reader=reader, index=0))  # type: ignore[arg-type]
+        seen = script_monitor.Look(SimpleNamespace(reader=reader, index=0))  # type: ignore[arg-type]
         marks = (b'+1.5 [0 lua] "ECHO" "%s"\r\n' % one[1] for one in (seen.before, seen.after))
         lines = (b'+1.5 [17 lua] "set" "%d" "v"\r\n' % number for number in range(count))
         reader.feed_data(next(marks) + b"".join(lines) + next(marks))
@@ -176,7 +176,7 @@ def test_what_a_script_has_run_is_read_while_others_have_their_turns() -> None:
 
     found, turns = asyncio.run(turns_during(look()))
     assert found == [[(17, [b"set", b"%d" % number, b"v"]) for number in range(count)]]
-    assert turns >= 2 * count // witness.TURN  # the lines, and the words in them
+    assert turns >= 2 * count // script_monitor.TURN  # the lines, and the words in them
 
 
 def test_very_many_commands_are_sent_and_answered_piece_by_piece(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Threadis
-from threadis import _core, config, placement
-from threadis.coordinator.locality import Locality
-from threadis.data_dir import DataDir
+from threadis import _core
+from threadis.config import config, placement
+from threadis.coordinator.keys.colocation import Locality
+from threadis.data.data_dir import DataDir
+from threadis.data.layout import even_slot_map
 from threadis.errors import ConfigError, DataError
-from threadis.layout import even_slot_map
 
 QUEUE = "bull:{*}:*"
 INSTANCES = 4

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from threadis import machine, plan
 from threadis.errors import ConfigError
-from threadis.machine import Cpu, Machine
+from threadis.supervisor import plan
+from threadis.system import machine
+from threadis.system.machine import Cpu, Machine
 
 
 def flat(count: int) -> Machine:

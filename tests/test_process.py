@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from threadis.process import (
+from threadis.system.process import (
     FIRST_PAUSE,
     HEALTHY,
     JITTER,
@@ -82,7 +82,7 @@ def test_grandchildren_die_with_the_child(tmp_path: Path) -> None:
 def test_a_child_dies_with_a_killed_parent() -> None:
     script = (
         "import asyncio, os\n"
-        "from threadis.process import Child\n"
+        "from threadis.system.process import Child\n"
         "async def run():\n"
         "    print(Child(['sleep', '60']).pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"

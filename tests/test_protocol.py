@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from conftest import Threadis
 from raw import Address, Raw, bare_server, bulk, command, keys_of
-from threadis import server
+from threadis.supervisor import server
 
 INSTANCES = 4
 INLINE_LIMIT = 64 * 1024

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Threadis
 from raw import Address, Raw, bare_server, command, keys_of
-from threadis.server import Server
+from threadis.supervisor.server import Server
 
 ROUNDS = 200
 PAIRS = 16  # enough for every worker to have some: newcomers spread when many come at once

@@ -5,8 +5,8 @@ from typing import Final
 
 import pytest
 
-from threadis.commands import KeySpec, Row
-from threadis.coordinator.reading import Reach, names_commands, reach
+from threadis.catalog.commands import KeySpec, Row
+from threadis.coordinator.lua.analysis import Reach, names_commands, reach
 
 ALL, ONE = KeySpec(1, last=-1), KeySpec(1)
 ROWS: Final = {

@@ -10,7 +10,7 @@ import redis
 from conftest import Threadis
 from faults import kill_all
 from test_damage import KEYS, fill, found_keys, log_file, write_all
-from threadis import server
+from threadis.supervisor import server
 from waiting import until
 
 

@@ -11,7 +11,7 @@ import redis
 from conftest import Threadis
 from known_scripts import STRAY, ask, busy, learn, raw, run_here
 from raw import bulk, command, keys_of
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 INSTANCES = 4

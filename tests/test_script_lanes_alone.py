@@ -8,7 +8,7 @@ import psutil
 from conftest import Threadis
 from known_scripts import STRAY, learn, raw, run_here
 from raw import Raw, command, owner
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 INSTANCES = 4

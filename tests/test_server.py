@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from threadis import server
 from threadis.errors import ServerError
-from threadis.server import Server
+from threadis.supervisor import server
+from threadis.supervisor.server import Server
 
 REDIS = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=ae4d7c971a948f0"
 VALKEY = "Valkey server v=9.1.2 sha=00000000:1 malloc=libc bits=64 build=1536df31c0395150"

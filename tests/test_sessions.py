@@ -15,7 +15,7 @@ import pytest
 
 from conftest import Threadis
 from raw import Raw, bulk, command, cpu_seconds, keys_of, open_files, resident
-from threadis.coordinator import links
+from threadis.coordinator.instances import links
 from waiting import until
 
 INSTANCES = 4

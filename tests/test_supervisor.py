@@ -14,8 +14,9 @@ import pytest
 import redis
 
 from conftest import STOP_LIMIT, Threadis
-from threadis import machine, server_log
-from threadis.server import Server
+from threadis.supervisor import server_log
+from threadis.supervisor.server import Server
+from threadis.system import machine
 from waiting import alive, children, until
 
 Start = Callable[..., Threadis]

@@ -15,9 +15,9 @@ import pytest
 from conftest import Threadis
 from raw import Raw, command
 from threadis import control
-from threadis.coordinator import surveys
-from threadis.coordinator.links import LinkError
-from threadis.process import cpu_seconds
+from threadis.coordinator.instances import surveys
+from threadis.coordinator.instances.links import LinkError
+from threadis.system.process import cpu_seconds
 from waiting import until
 
 Start = Callable[..., Threadis]

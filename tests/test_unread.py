@@ -6,7 +6,7 @@ import pytest
 
 from conftest import Threadis
 from raw import Raw, command, keys_of, resident
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 pytestmark = pytest.mark.sample

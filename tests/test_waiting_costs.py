@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from threadis import _core
-from threadis.coordinator.alarms import Place
-from threadis.coordinator.coming import Coming
-from threadis.coordinator.waiters import AT_ONCE, GROUP, LIST, STREAM, Waiter, Waiters, request
+from threadis.coordinator.blocking.arriving import Coming
+from threadis.coordinator.keys.key_watch import Place
+from threadis.coordinator.keys.waiters import AT_ONCE, GROUP, LIST, STREAM, Waiter, Waiters, request
 
 FEW, MANY = 3, 3_000
 KEY = b"key"

@@ -15,16 +15,17 @@ from typing import Any
 
 import redis
 
-from threadis import commands, server
-from threadis.commands import REPLICATION, SCRIPTS, Row
-from threadis.coordinator.plans import PLANS
-from threadis.coordinator.waiters import TYPES
-from threadis.overrides import OVERRIDES
+from threadis.catalog import commands
+from threadis.catalog.commands import REPLICATION, SCRIPTS, Row
+from threadis.catalog.overrides import OVERRIDES
+from threadis.coordinator.keys.waiters import TYPES
+from threadis.coordinator.multikey.recipes import PLANS
+from threadis.supervisor import server
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
 
-How each command is done over several instances: generated (`make docs`) from the command table (`src/threadis/commands.py`) and what
+How each command is done over several instances: generated (`make docs`) from the command table (`src/threadis/catalog/commands.py`) and what
 {server} documents of its commands. A command whose keys live on one instance always goes there as it is, and is as atomic, and as
 cheap, as on one server.
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from threadis import server
+from threadis.supervisor import server
 from tools.servers import free_port, running
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "applications" / "node"

@@ -1,7 +1,7 @@
 //! One commit: writes of one or many clients over several instances, done together, all or nothing.
 //!
 //! Two phases of stock commands, with records in a database that clients cannot see; the same as
-//! `coordinator/commits.py`, which also settles what a crash leaves behind:
+//! `coordinator/multikey/commits.py`, which also settles what a crash leaves behind:
 //!
 //! ```text
 //! the others:   SET prepared:NAME, MULTI, SELECT, commands …     all must say QUEUED
@@ -275,7 +275,7 @@ impl Commit {
         part.to_come = part.count + 4;
     }
 
-    /// `[first, database, keys, commands]`, as `commits.py` reads it.
+    /// `[first, database, keys, commands]`, as `multikey/commits.py` reads it.
     fn record(&self, instance: usize) -> Vec<u8> {
         let part = &self.parts[instance];
         let mut record = Vec::with_capacity(part.keys.len() + part.commands.len() + 64);

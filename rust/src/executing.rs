@@ -1,6 +1,6 @@
 //! EXEC that the worker runs command by command, as if they came now, while nobody else may.
 //!
-//! The coordinator says which (`transactions.py`), and what those have answered that it has run.
+//! The coordinator says which (`transactions/commands.py`), and what those have answered that it has run.
 
 use crate::client::{Gate, Owed};
 use crate::command::Found;

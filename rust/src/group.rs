@@ -1,4 +1,4 @@
-//! Which keys live together for certain: what `locality.py` knows for the scripts of the coordinator.
+//! Which keys live together for certain: what `keys/colocation.py` knows for the scripts of the coordinator.
 //!
 //! A placement rule or a hash tag keeps keys on one instance, whatever else is in their names. So a
 //! script with one such key may run there, and touch the others undeclared.
@@ -6,7 +6,7 @@
 use crate::guard::escape;
 use crate::placement::Placement;
 
-/// Begins the names of the locks of groups; nobody's key. The same as in `locality.py`.
+/// Begins the names of the locks of groups; nobody's key. The same as in `keys/colocation.py`.
 const LOCK: &[u8] = b"\0threadis:group:";
 
 /// Keys that begin with a prefix and go on with some literals, any text between each two.

@@ -1,4 +1,4 @@
-//! A user of ours that may touch only the keys a script has declared; what `guard.py` is for the
+//! A user of ours that may touch only the keys a script has declared; what `lua/sandbox_user.py` is for the
 //! scripts of the coordinator.
 //!
 //! Servers refuse before they act, and name the guard in ACL LOG. Its name is used for one script

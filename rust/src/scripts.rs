@@ -1,6 +1,6 @@
 //! EVAL and EVALSHA of scripts that are known to keep to the keys they declare: run here, fenced
 //! (`fences`). All others, and whatever is special about the client or the moment, are the
-//! coordinator's (`scripts.py`), which also says what is known.
+//! coordinator's (`scripting/commands.py`), which also says what is known.
 
 use crate::client::{Gate, Owed};
 use crate::command::Row;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! lane: MULTI, the command, EXEC  ─► its reply, if it has one
-//!                                 ─► nothing there: the coordinator waits (waited.rs, blocking.py)
+//!                                 ─► nothing there: the coordinator waits (waited.rs, blocking/commands.py)
 //! ```
 //! Of keys of several instances these are the first ones, as many as one instance has; if these have
 //! nothing, see looks.rs. Only while nobody waits for one of its keys: whoever does comes first. Who

@@ -10,9 +10,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from threadis import __version__, config, logs, loops, usage
+from threadis import __version__
 from threadis.bench.command import app as bench
+from threadis.config import config, usage
 from threadis.errors import ThreadisError
+from threadis.system import logs, loops
 
 app = usage.typer_app(name="threadis")
 
@@ -87,7 +89,7 @@ def serve(settings: config.Config) -> None:
 
       threadis serve --config threadis.toml --set hz=50
     """
-    from threadis.supervisor import Supervisor
+    from threadis.supervisor.supervisor import Supervisor
 
     logs.set_up()
 
@@ -100,7 +102,7 @@ def serve(settings: config.Config) -> None:
 
 def plan(settings: config.Config) -> None:
     """Print what would run on which core."""
-    from threadis.checks import dry_run
+    from threadis.supervisor.checks import dry_run
 
     for line in dry_run(settings).render():
         _say(line)
@@ -137,7 +139,7 @@ def where(
 
       threadis where session:42 --db 3
     """
-    from threadis.where import describe
+    from threadis.data.where import describe
 
     settings = config.load({"dir": directory, "databases": databases}, [], file)
     for line in describe(Path(settings.dir), key, db, settings.databases):

@@ -10,7 +10,7 @@ import socket
 
 import msgspec
 
-from threadis.commands import Row
+from threadis.catalog.commands import Row
 
 MESSAGE_LIMIT = 16 * 1024 * 1024  # bytes; a longer line is a bug, not a message
 

@@ -14,12 +14,15 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from threadis import _core, commands, control, logs, loops, placement, server_facts
-from threadis.coordinator import Coordinator
-from threadis.coordinator.balance import Balance
-from threadis.coordinator.links import Links
-from threadis.coordinator.tasks import Tasks
-from threadis.heap import Heap
+from threadis import _core, control, server_facts
+from threadis.catalog import commands
+from threadis.config import placement
+from threadis.coordinator.admin.workers import Balance
+from threadis.coordinator.coordinator import Coordinator
+from threadis.coordinator.instances.links import Links
+from threadis.coordinator.instances.tasks import Tasks
+from threadis.system import logs, loops
+from threadis.system.heap import Heap
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import hiredis
 
-from threadis import commands
+from threadis.catalog import commands
 from threadis.control import ServerFacts
-from threadis.coordinator import merging
-from threadis.coordinator.links import LinkError, Links, Words, value
+from threadis.coordinator.instances import info_merge
+from threadis.coordinator.instances.links import LinkError, Links, Words, value
 from threadis.resp import encode
 
 
@@ -42,7 +42,7 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
     for reply in (entries, hello2, own, info, hello3):
         if isinstance(reply, hiredis.ReplyError):  # a script runs there, say
             raise LinkError(f"TRYAGAIN instance {index}: {reply}")
-    server = merging.parse(info.decode())["Server"]
+    server = info_merge.parse(info.decode())["Server"]
     says = dict(zip(hello2[::2], hello2[1::2], strict=True))
     return ServerFacts(
         commands=commands.derive(entries, is_split=is_split),

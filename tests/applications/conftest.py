@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from conftest import Threadis
-from threadis import server
+from threadis.supervisor import server
 from tools.servers import free_port
 from tools.servers import running as serving
 

@@ -14,7 +14,7 @@ from differential.listening import Listener
 from differential.pair import Both, Pair
 from differential.wire import Connection
 from threadis import _core
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 INSTANCES = 4

@@ -7,8 +7,8 @@ import hiredis
 
 from conftest import Threadis
 from differential.wire import Connection, Reply, Word, differs, pack, split
-from threadis import commands
-from threadis.server import Server
+from threadis.catalog import commands
+from threadis.supervisor.server import Server
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from conftest import Threadis
 from differential.conftest import INSTANCES
 from differential.pair import Both, Pair, how_by_command
 from differential.wire import Connection, pack
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 

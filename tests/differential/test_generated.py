@@ -8,8 +8,8 @@ import pytest
 from differential import variants
 from differential.pair import Both, Pair
 from differential.wire import Connection
-from threadis.commands import Row
-from threadis.coordinator.waiters import TYPES
+from threadis.catalog.commands import Row
+from threadis.coordinator.keys.waiters import TYPES
 
 # Commands whose calls change the session, or all of the server, or that have no fixed answer.
 # Each is tested by hand elsewhere in this folder.

@@ -9,7 +9,7 @@ from differential.conftest import INSTANCES
 from differential.pair import Both, Pair
 from differential.wire import Reply, Word
 from raw import keys_of
-from threadis.coordinator.offload import PIECE
+from threadis.coordinator.base.offload import PIECE
 
 MORE_A, MORE_B = (list(itertools.islice(keys_of(index, INSTANCES), 5)) for index in (0, 1))
 LONG = os.urandom(PIECE) * 2 + b"the end"

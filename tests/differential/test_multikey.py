@@ -11,7 +11,7 @@ from differential import scenarios_keys
 from differential.conftest import owner, running_pair
 from differential.pair import Pair, marked
 from differential.wire import pack
-from threadis.server import Server
+from threadis.supervisor.server import Server
 from waiting import until
 
 KEYS = [b"key:%d" % number for number in range(40)]

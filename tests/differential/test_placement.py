@@ -10,9 +10,10 @@ from differential import scenarios_collections, scenarios_keys
 from differential.conftest import INSTANCES, check_placement, running_pair
 from differential.pair import Pair
 from differential.wire import Connection, Word
-from threadis import _core, placement
-from threadis.layout import even_slot_map
-from threadis.server import Server
+from threadis import _core
+from threadis.config import placement
+from threadis.data.layout import even_slot_map
+from threadis.supervisor.server import Server
 
 RULES: Final = ("bull:{*}:*", "{s}*", "h{*}", "{z*}", "*{:}*", "{l}*")
 PINS: Final = ((2, 1), (3, 2), (7, 3))

@@ -5,7 +5,7 @@ import pytest
 from differential import scenarios_collections, scenarios_keys
 from differential.pair import Pair, marked
 from differential.wire import Connection
-from threadis.coordinator.waiters import TYPES
+from threadis.coordinator.keys.waiters import TYPES
 
 SCENARIOS = scenarios_keys.SCENARIOS | scenarios_collections.SCENARIOS
 # Commands that no scenario runs, with the test that does.

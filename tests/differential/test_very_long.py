@@ -13,15 +13,15 @@ from differential.pair import Both, Pair
 from differential.wire import Connection, Word, pack
 from raw import keys_of
 from threadis import _core
-from threadis.coordinator.borrowing import around
-from threadis.coordinator.call import Call
-from threadis.coordinator.in_place import NAMES_MOST, InPlace
-from threadis.coordinator.links import Kind
-from threadis.coordinator.locality import Locality
-from threadis.coordinator.offload import LARGE, offload
-from threadis.coordinator.upstream import BATCH, KINDS, PATTERN, at_once
-from threadis.coordinator.watches import COMPARED_MOST, KEYS_MOST, slices
-from threadis.layout import even_slot_map
+from threadis.coordinator.base.offload import LARGE, offload
+from threadis.coordinator.instances.links import Kind
+from threadis.coordinator.instances.upstream import BATCH, KINDS, PATTERN, at_once
+from threadis.coordinator.keys.colocation import Locality
+from threadis.coordinator.keys.watches import COMPARED_MOST, KEYS_MOST, slices
+from threadis.coordinator.lua.call import Call
+from threadis.coordinator.multikey.borrowing import around
+from threadis.coordinator.scripting.in_place import NAMES_MOST, InPlace
+from threadis.data.layout import even_slot_map
 from waiting import until
 
 MANY: Final = [f"many:{number}" for number in range(INSTANCES * KEYS_MOST + 2000)]

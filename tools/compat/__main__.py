@@ -25,7 +25,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from threadis import server
+from threadis.supervisor import server
 from tools.compat import page
 from tools.compat.results import Results, Unit
 from tools.servers import free_port, is_free, running

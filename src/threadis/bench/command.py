@@ -1,7 +1,7 @@
 """The command ``threadis bench``: its subcommands."""
 
 from threadis.bench import run_commands, suite_commands
-from threadis.usage import Command, typer_app
+from threadis.config.usage import Command, typer_app
 
 app = typer_app(help="Compare thREaDIS with the same server running alone.")
 

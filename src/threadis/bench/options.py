@@ -15,7 +15,7 @@ from threadis.bench.measure import BASELINE
 from threadis.bench.peers import PROGRAMS, STARTERS
 from threadis.bench.targets import JEMALLOC, Setup
 from threadis.errors import ServerError, ThreadisError
-from threadis.server import Server, candidates, find, judge
+from threadis.supervisor.server import Server, candidates, find, judge
 
 OTHERS = sorted(set(STARTERS) - {BASELINE, "threadis"})
 

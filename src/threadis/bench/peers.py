@@ -21,8 +21,8 @@ from threadis.bench.targets import (
     stock_server,
     threadis,
 )
-from threadis.layout import SLOTS
-from threadis.server import judge
+from threadis.data.layout import SLOTS
+from threadis.supervisor.server import judge
 
 IO_THREADS = ["--io-threads", "2"]  # with the main thread
 PROGRAMS = {"twemproxy": "nutcracker", "envoy": "envoy", "predixy": "predixy"}

@@ -34,7 +34,7 @@ from threadis.bench.outcome import measured, measured_idle
 from threadis.bench.peers import installed
 from threadis.bench.suite import Plan
 from threadis.bench.targets import Setup
-from threadis.server import find
+from threadis.supervisor.server import find
 
 CONNECT_LIMIT = 5.0  # seconds
 

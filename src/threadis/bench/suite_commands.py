@@ -36,7 +36,7 @@ from threadis.bench.options import (
 from threadis.bench.outcome import measured, measured_idle, shown
 from threadis.bench.report import Report
 from threadis.bench.suite import measure
-from threadis.server import find
+from threadis.supervisor.server import find
 
 
 def figures_command(

@@ -13,7 +13,7 @@ from threadis.bench.fanout import publish
 from threadis.bench.load import Load, LoadResult
 from threadis.bench.sockets import encode
 from threadis.bench.storm import connect
-from threadis.layout import SLOTS
+from threadis.data.layout import SLOTS
 
 Batch = tuple[bytes, int]  # commands in one write, and how many replies they get
 Connected = Callable[[], None]  # to be called when all clients are connected

@@ -1,0 +1,100 @@
+"""Who a client is, and whether it may: the workers' questions, put to an instance.
+
+AUTH and HELLO are asked on a connection of a stranger, so the answers are the server's own. What
+a restricted user may do: see ``verdicts``.
+"""
+
+import logging
+import os
+
+from threadis import _core, ours, resp
+from threadis.coordinator.acl.users import DEFAULT, Users
+from threadis.coordinator.acl.verdicts import Verdicts
+from threadis.coordinator.instances import long
+from threadis.coordinator.instances.links import STRANGER, Kind, LinkError, Links, Words
+from threadis.coordinator.instances.near_maxmemory import Tightness
+from threadis.coordinator.sessions.busy import Busy
+
+log = logging.getLogger(__name__)
+
+User = tuple[bytes, int]  # name, number
+DENIALS = (b"-NOPERM", b"-WRONGPASS")  # what ACL LOG has
+LOGINS = (b"auth", b"hello")  # nobody is denied them; between MULTI and EXEC they log nobody in
+WRONG = resp.error("WRONGPASS invalid username-password pair or user is disabled.")
+
+
+class Permission:
+    """Answers the workers' questions."""
+
+    def __init__(
+        self,
+        core: _core.Proxy,
+        links: Links,
+        users: Users,
+        verdicts: Verdicts,
+        busy: Busy,
+        tightness: Tightness,
+    ) -> None:
+        self._core, self._links, self._users = core, links, users
+        self._verdicts = verdicts
+        self._busy, self._tightness = busy, tightness
+
+    async def judge(self, question: _core.Command) -> None:
+        """May this command run?"""
+        user = None
+        try:
+            await long.complete(question)
+            name, is_queued = question.args[0].lower(), question.queued is not None
+            if name in LOGINS and is_queued:
+                refusal = await self._tightness.refusal(question)
+            elif name in LOGINS:
+                refusal, user = await self._login(question.args)
+            else:
+                refusal = await self._verdicts.refusal(question)
+                if refusal is None and is_queued:
+                    refusal = await self._busy.refusal() or await self._tightness.refusal(question)
+                elif refusal is None and question.token is None:
+                    refusal = await self._tightness.refusal_outside(question)
+        except LinkError as error:
+            refusal = resp.error(str(error))
+        except Exception:  # one question's bug must not become a client's silence
+            log.exception("%s could not be judged", question.args[0])
+            refusal = resp.error("ERR threadis: internal error, see the log")
+        if refusal and refusal.startswith(DENIALS):
+            _core.note_denied(self._core, question.info)
+        self._core.judge(question, refusal, user)
+
+    async def _login(self, args: Words) -> tuple[bytes | None, User | None]:
+        """AUTH, HELLO … AUTH: the refusal, or who it is."""
+        asked = list(args)
+        at = _credentials(asked)
+        if at is None and self._users.is_off(DEFAULT) and asked[0].lower() == b"auth":
+            asked[1] = os.urandom(32).hex().encode()
+        elif at is not None and (ours.is_ours(asked[at]) or self._users.is_off(asked[at])):
+            asked[at + 1] = os.urandom(32).hex().encode()
+        link = await self._links.connect(self._users.judge(), Kind(user=STRANGER))
+        try:
+            reply = (await link.ask(asked))[0]
+        finally:
+            link.writer.close()
+        if reply.startswith(b"-"):
+            return reply, None
+        if asked[0].lower() == b"hello" and at is None:
+            return None, None
+        name = DEFAULT if at is None else asked[at]
+        if name not in self._users.rules:
+            return WRONG, None
+        return None, (name, self._users.id(name))
+
+
+def _credentials(args: Words) -> int | None:
+    """Where the user's name is; None if there is none."""
+    if args[0].lower() == b"auth":
+        return 1 if len(args) == 3 else None
+    found, at = None, 2
+    while at < len(args):
+        if args[at].lower() == b"auth" and at + 2 < len(args):
+            found, at = at + 1, at + 3
+        else:
+            at += 2
+    return found

@@ -1,0 +1,382 @@
+"""ACL users: the same on every instance, whoever restarts; the workers know who is restricted.
+
+Each user of the clients exists on each instance under its own name and rules, so servers judge
+in their own words. Besides the clients' passwords it has one of ours, with which lanes and links
+log in; ``Users.rules`` is what clients see of it. Users whose names begin with ``threadis-`` are
+ours altogether.
+"""
+
+import asyncio
+import hashlib
+import itertools
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import hiredis
+
+from threadis import _core, control, ours, resp
+from threadis.coordinator.base.rights import LOGIN, Rights, spoken
+from threadis.coordinator.instances.links import LinkError, Links, Words
+from threadis.coordinator.keys.locks import Locks
+from threadis.coordinator.sessions.clients import Clients
+
+DEFAULT = b"default"
+# What "reset" does, but without the mark sanitize-payload, which Redis 7.0 would show then
+RESET = [b"off", b"resetpass", b"resetkeys", b"resetchannels", b"clearselectors", b"-@all"]
+RETRY = 0.05  # seconds between attempts to tell an instance
+DENIALS_LIMIT = 256  # guards whose denials ACL LOG may still show
+
+Rules = list[bytes]  # as in ACL LIST, without the name
+Denial = tuple[bytes, bytes]  # reason and object, as in ACL LOG
+
+
+class Users:
+    """Who there is, and what each may do."""
+
+    def __init__(
+        self,
+        core: _core.Proxy,
+        links: Links,
+        locks: Locks,
+        clients: Clients,
+        start: control.Start,
+        tell: Callable[[control.ToSupervisor], None],
+    ) -> None:
+        password = start.instance_password.encode()
+        self._initial, self._tell_supervisor = start.users, tell
+        self._core, self._links, self._locks, self._clients = core, links, locks, clients
+        self._ours = b"#" + hashlib.sha256(password).hexdigest().encode()
+        # Of users that are off: those with passwords of their own, and those without need of one.
+        self._veils = [
+            b"#" + hashlib.sha256(password + b"-%d" % n).hexdigest().encode() for n in (0, 1)
+        ]
+        self._everything: Rules = []  # the rules of a user who may do everything
+        self._numbers = itertools.count(1)
+        self._ids: dict[bytes, int] = {}
+        self.rules: dict[bytes, Rules] = {}
+        self._denials: OrderedDict[bytes, tuple[bytes, set[Denial]]] = OrderedDict()
+        self._refused_guards: dict[int, Counter[bytes]] = {}  # by instance, which counts it
+        self.changing = asyncio.Lock()
+        self.version = 0  # how often the workers were told of a user
+        self._told: set[int] = set()  # instances that know all of them
+
+    def id(self, name: bytes) -> int:
+        """Return a user's number: 0 if it may do everything."""
+        return self._ids[name]
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a user."""
+        return name.encode() in self.rules
+
+    def is_restricted(self, name: bytes) -> bool:
+        """Whether there is something that it may not do; or no such user any more."""
+        return self._ids.get(name) != 0
+
+    def rights(self, name: bytes) -> Rights | None:
+        """Return what a user may do; None: everything."""
+        if not self._ids.get(name):
+            return None
+        return Rights.parse(name, self.rules[name])
+
+    def note_denials(self, guard: bytes, client: _core.ClientInfo, denials: set[Denial]) -> None:
+        """Remember that what a guard was not allowed to do, its client was not."""
+        if denials:
+            _core.note_denied(self._core, client)
+            self._denials[guard] = (client.user, denials)
+            if len(self._denials) > DENIALS_LIMIT:
+                self._denials.popitem(last=False)
+
+    def who(self, name: bytes, denial: Denial) -> bytes:
+        """Return the user whom a line of ACL LOG is about: instead of a guard, its user."""
+        user, denials = self._denials.get(name, (name, set()))
+        return user if denial in denials else name
+
+    def are_known(self) -> bool:
+        """Whether any instance has said who there is; no client is served before."""
+        return bool(self.rules)
+
+    async def replay(self, index: int) -> None:
+        """Tell an instance what it has missed; the first one that is asked tells us."""
+        async with self.changing:
+            if not self.rules:
+                if self._initial:
+                    await self._make(index, self._initial)
+                    rules = await self._read(index)
+                    await self._tell(index, {}, rules)  # how our lanes log in
+                    self.rules = rules
+                else:
+                    self.rules = await self._read(await self._oldest(index))
+                self._publish({})
+            await self._tell(index, await self._read(index), self.rules)
+            self._told.add(index)
+
+    async def _make(self, index: int, users: Mapping[bytes, Rules]) -> None:
+        """Give an instance these users, as they were written; it says how they read."""
+        gone = [name for name in await self._read(index) if name not in users]
+        words: list[Words] = [
+            [b"ACL", b"SETUSER", name, *RESET, *rules] for name, rules in users.items()
+        ]
+        if gone:
+            words.append([b"ACL", b"DELUSER", *gone])
+        await self._do(index, words)
+
+    async def _oldest(self, index: int) -> int:
+        """Find the instance that has run longest: this one, or one that is ready."""
+        found: dict[int, int] = {}
+        for one in sorted({index, *self._links.ready()}):
+            try:
+                info: bytes = await self._answer(one, b"INFO", b"server")
+            except LinkError:
+                if one == index:
+                    raise
+                continue
+            fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+            found[one] = int(fields[b"uptime_in_seconds"])
+        return max(found, key=lambda one: (found[one], -one))
+
+    def lost(self, index: int) -> None:
+        """Take note that an instance may miss something from now on."""
+        self._told.discard(index)
+        self._refused_guards.pop(index, None)
+
+    def note_refused_guard(self, index: int, counts: Counter[bytes]) -> None:
+        """Take note of what a guard was refused, by reason: it was no client's doing."""
+        self._refused_guards.setdefault(index, Counter()).update(counts)
+
+    def refused_guards(self) -> Counter[bytes]:
+        """Count it over all instances, as these do."""
+        return sum(self._refused_guards.values(), Counter())
+
+    def judge(self) -> int:
+        """Return an instance that knows all users; raises LinkError if none can be asked."""
+        told = [index for index in self._links.ready() if index in self._told]
+        return told[0] if told else self._links.any_ready()
+
+    async def change(self, command: _core.Command, words: Words | None = None) -> bytes:
+        """ACL SETUSER, ACL DELUSER: on all instances or on none."""
+        async with self._locks.hold_everything(command.token, spares_doubts=True), self.changing:
+            reply, killed = await self._change(words or command.args)
+        asking = command.info.id
+        await self._clients.end([one for one in killed if one != asking])
+        if asking in killed:
+            self._core.kill_clients([asking], after_replies=True)
+        return reply
+
+    async def set_password(self, password: bytes, within: int | None) -> None:
+        """CONFIG SET requirepass: the default user's password; none lets everybody in."""
+        rule = b">" + password if password else b"nopass"
+        async with self._locks.hold_everything(within, spares_doubts=True), self.changing:
+            await self._change([b"ACL", b"SETUSER", DEFAULT, b"resetpass", rule])
+
+    async def replace(
+        self,
+        command: _core.Command,
+        find: Callable[[], Awaitable[dict[bytes, Rules] | bytes]],
+        kills_all: bool,
+    ) -> bytes:
+        """ACL LOAD: the users that are found instead of those that are there; or an error."""
+        async with self._locks.hold_everything(command.token), self.changing:
+            after = await find()
+            if isinstance(after, bytes):
+                return after
+            before, self.rules = self.rules, after
+            for index in self._links.ready():
+                await self._align(index, after)
+            self._publish(before)
+            killed = await self._losers(before)
+            if kills_all:
+                everyone = await self._clients.all()
+                killed = [one.id for one in everyone if one.user != DEFAULT]
+        asking = command.info.id
+        await self._clients.end([one for one in killed if one != asking])
+        if asking in killed:
+            self._core.kill_clients([asking], after_replies=True)
+        return resp.OK
+
+    async def _change(self, words: Words) -> tuple[bytes, list[int]]:
+        """The first instance says what becomes of the users; the others are told the same."""
+        before = self.rules
+        first = self._links.any_ready()
+        bare = self._bare_words(words)
+        reply = (await self._links.raw(first, [*bare, words]))[-1]
+        if reply.startswith(b"-"):
+            if bare:
+                await self._tell_surely(first, self._lane_words(words[2], before[words[2]]), before)
+            return reply, []
+        after = await self._read(first)
+        # What ``reset`` takes away and gives back is not seen in the rules: our password is gone.
+        named = words[2:3]
+        changed = [name for name in after if name in named or before.get(name) != after[name]]
+        ours = [words for name in changed for words in self._lane_words(name, after[name])]
+        await self._tell_surely(first, ours, after)
+        others = [index for index in self._links.ready() if index != first]
+        told = (self._tell_surely(index, [*bare, words, *ours], after) for index in others)
+        await asyncio.gather(*told)  # thousands of rules take a server a second
+        self.rules = after
+        self._publish(before)
+        return reply, await self._losers(before)
+
+    def _lane_words(self, name: bytes, rules: Rules) -> list[Words]:
+        """Let our lanes log in as a user: also as one that is off, for who is there may stay.
+
+        That it is off is then a password of ours, which nobody knows.
+        """
+        setuser: Words = [b"ACL", b"SETUSER", name]
+        if self._is_veiled(rules):
+            marks = [self._veils[b"nopass" in rules]]
+            return [[*setuser, b"on", b"resetpass", *_passwords(rules), self._ours, *marks]]
+        return [] if b"nopass" in rules else [[*setuser, self._ours]]
+
+    def _is_veiled(self, rules: Rules) -> bool:
+        return b"off" in rules and _powers(rules) != self._everything
+
+    def _bare_words(self, words: Words) -> list[Words]:
+        """Make a user that is off really so, before a command changes it."""
+        name = words[2] if len(words) > 2 else b""
+        rules = self.rules.get(name, [])
+        if not self._is_veiled(rules):
+            return []
+        login = [b"nopass"] if b"nopass" in rules else [b"resetpass", *_passwords(rules)]
+        return [[b"ACL", b"SETUSER", name, b"off", *login]]
+
+    async def _tell_surely(
+        self, index: int, words: Sequence[Words], after: Mapping[bytes, Rules]
+    ) -> None:
+        """Tell an instance; one that is lost meanwhile is told before it is ready again."""
+        try:
+            if words:
+                await self._links.raw(index, [[b"MULTI"], *words, [b"EXEC"]])
+            return
+        except LinkError:
+            await asyncio.sleep(RETRY)
+        await self._align(index, after)
+
+    async def _align(self, index: int, after: Mapping[bytes, Rules]) -> None:
+        """Make an instance's users those of ``after``, unless it is lost, and told later."""
+        while index in self._links.ready():
+            try:
+                await self._tell(index, await self._read(index), after)
+                return
+            except LinkError:
+                await asyncio.sleep(RETRY)
+
+    async def _tell(
+        self, index: int, before: Mapping[bytes, Rules], after: Mapping[bytes, Rules]
+    ) -> None:
+        """Make an instance's users those of ``after``."""
+        words: list[Words] = []
+        for name, rules in after.items():
+            if before.get(name) != rules:
+                words.append([b"ACL", b"SETUSER", name, *RESET, *spoken(rules)])
+                words += self._lane_words(name, rules)
+        gone = [name for name in before if name not in after]
+        if gone:
+            words.append([b"ACL", b"DELUSER", *gone])
+        if words:
+            await self._do(index, words)
+
+    async def _do(self, index: int, words: Sequence[Words]) -> None:
+        replies = await self._links.raw(index, [[b"MULTI"], *words, [b"EXEC"]])
+        if not replies[-1].startswith(b"*"):
+            raise LinkError(f"ERR instance {index} refuses the users: {replies[-1]!r}")
+        refused = next((one for one in _core.elements(replies[-1]) if one[:1] == b"-"), None)
+        if refused:
+            raise LinkError(f"ERR instance {index} refuses the users: {refused!r}")
+
+    async def _read(self, index: int) -> dict[bytes, Rules]:
+        """Read an instance's users as clients see them."""
+        found: dict[bytes, Rules] = {}
+        for line in await self._answer(index, b"ACL", b"LIST"):
+            _, name, *rules = line.split(b" ")
+            if name == ours.ADMIN:
+                self._everything = _powers(rules)
+            elif not ours.is_ours(name):
+                found[name] = self.shown(rules)
+        return found
+
+    def shown(self, rules: Rules) -> Rules:
+        """Build what clients see of a user's rules."""
+        veil = next((veil for veil in self._veils if veil in rules), None)
+        if veil:
+            off = [b"off"] if veil == self._veils[0] else [b"off", b"nopass"]
+            rules = [*off, *rules[1:]]
+        return [rule for rule in rules if rule not in (self._ours, *self._veils)]
+
+    async def _answer(self, index: int, *words: bytes) -> Any:
+        """One answer; LinkError if it is an error: a script runs there, say."""
+        reply = await self._links.call(index, *words)
+        if isinstance(reply, hiredis.ReplyError):
+            raise LinkError(f"TRYAGAIN instance {index}: {reply}")
+        return reply
+
+    def is_ours(self, digest: bytes) -> bool:
+        """Whether a password of ACL GETUSER is ours."""
+        return b"#" + digest in (self._ours, *self._veils)
+
+    def is_off(self, name: bytes) -> bool:
+        """Whether nobody may log in as this user."""
+        return b"off" in self.rules.get(name, [])
+
+    def _publish(self, before: Mapping[bytes, Rules]) -> None:
+        """Tell the workers what has changed."""
+        for name in before:
+            if name not in self.rules:
+                del self._ids[name]
+                self.version += 1
+                self._core.set_user(name, None)
+        for name, rules in self.rules.items():
+            if before.get(name) == rules:
+                continue
+            if _powers(rules) == self._everything:
+                self._ids[name] = 0
+            elif not self._ids.get(name):
+                self._ids[name] = next(self._numbers)
+            self.version += 1
+            self._core.set_user(name, self._ids[name])
+        default = self.rules[DEFAULT]
+        self._core.set_open(b"nopass" in default and b"on" in default)
+        told = {name: spoken(rules) for name, rules in self.rules.items()}
+        self._tell_supervisor(control.Users(told))
+
+    async def _losers(self, before: Mapping[bytes, Rules]) -> list[int]:
+        """Return the clients whose user is gone; close those who listen where theirs may not."""
+        deaf = {
+            name: channels
+            for name, rules in self.rules.items()
+            if before.get(name) != rules and b"*" not in (channels := _channels(name, rules))
+        }
+        for name, channels in deaf.items():
+            self._core.confine(name, channels)
+        gone = {name for name in before if name not in self.rules}
+        if not gone and not deaf:
+            return []
+        await self._clients.of([])  # in another turn than the first answer they are closed
+        clients = await self._clients.all()
+        return [client.id for client in clients if client.user in gone]
+
+    def reads_all_keys(self, name: bytes) -> bool:
+        """Whether a user may read every key: what SORT needs for BY and GET."""
+        rules = itertools.takewhile(lambda rule: not rule.startswith(b"("), self.rules[name])
+        return not {b"~*", b"%R~*", b"%RW~*"}.isdisjoint(rules)
+
+    def refusal(self, names: Sequence[bytes]) -> bytes | None:
+        """Refuse to make a user of a name that is ours."""
+        if any(ours.is_ours(name) for name in names):
+            return resp.error("ERR threadis: user names that begin with 'threadis-' are reserved")
+        return None
+
+
+def _powers(rules: Rules) -> Rules:
+    return [rule for rule in rules if rule not in LOGIN and not rule.startswith(b"#")]
+
+
+def _passwords(rules: Rules) -> Rules:
+    return [rule for rule in rules if rule.startswith(b"#")]
+
+
+def _channels(name: bytes, rules: Rules) -> list[bytes]:
+    """The patterns of channels of all sets of rules."""
+    rights = Rights.parse(name, rules)
+    sets = (rights.root, *rights.selectors)
+    return [rule[1:] for one in sets for rule in one.others if rule.startswith(b"&")]

@@ -1,0 +1,1 @@
+"""Commands about the server: INFO, CONFIG, SLOWLOG, DEBUG, SHUTDOWN and their like."""

@@ -1,0 +1,62 @@
+"""The sections of INFO that count commands and errors, from what the workers have counted.
+
+Only the time is the instances': what theirs took together, our own calls of that name included.
+"""
+
+from collections.abc import Mapping
+
+from threadis.coordinator.admin.command_stats import Tally
+from threadis.coordinator.instances import info_merge
+from threadis.coordinator.instances.info_merge import Sections
+from threadis.coordinator.keys.own_reads import Reads
+
+PREFIX = {"Commandstats": "cmdstat_", "Latencystats": "latency_percentiles_usec_"}
+
+
+def put_in(merged: Sections, tally: Tally) -> None:
+    """Replace what the instances counted, wherever it is shown."""
+    if "Commandstats" in merged:
+        merged["Commandstats"] = _commands(merged["Commandstats"], tally)
+    if "Errorstats" in merged:
+        merged["Errorstats"] = {
+            f"errorstat_{_safe(kind)}": f"count={number}"
+            for kind, number in sorted(tally.errors.items())
+        }
+    if "Latencystats" in merged:
+        ran = [name for name, count in tally.commands.items() if count.calls]
+        shown = {PREFIX["Latencystats"] + name for name in ran}
+        merged["Latencystats"] = {
+            name: value for name, value in merged["Latencystats"].items() if name in shown
+        }
+
+
+def leave_out(merged: Sections, refused: Mapping[bytes, int], reads: Reads) -> None:
+    """Take away what no client has done: what guards of scripts were refused, by reason, and what
+    was read for ourselves.
+    """
+    stats = merged.get("Stats", {})
+    for field, count in (
+        ("acl_access_denied_key", refused.get(b"key", 0)),
+        ("acl_access_denied_cmd", refused.get(b"command", 0)),
+        ("keyspace_hits", reads.hits),
+        ("keyspace_misses", reads.misses),
+    ):
+        if field in stats:
+            stats[field] = str(max(int(stats[field]) - count, 0))
+
+
+def _commands(theirs: dict[str, str], tally: Tally) -> dict[str, str]:
+    found = {}
+    for name, count in tally.commands.items():
+        field = PREFIX["Commandstats"] + name
+        usec = int(info_merge.counts(theirs.get(field, "")).get("usec", 0))
+        found[field] = (
+            f"calls={count.calls},usec={usec},usec_per_call={usec / max(count.calls, 1):.2f},"
+            f"rejected_calls={count.rejected},failed_calls={count.failed}"
+        )
+    return found
+
+
+def _safe(kind: str) -> str:
+    """As the servers write what a script may have invented."""
+    return kind.translate({ord(char): "_" for char in "#:\r\n"})

@@ -1,0 +1,53 @@
+"""What of the changes since the last save is ours: records of writes over several instances.
+
+A server counts them with those of its clients. A save begins anew, at a moment that nobody tells
+us: what was ours before the first look behind it is left in, so no change of a client is left out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from threadis.coordinator.instances.info_merge import Sections
+from threadis.coordinator.instances.links import Links
+
+SECTION: Final = "Persistence"
+CHANGES: Final = "rdb_changes_since_last_save"
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Where one process began to count after a save, and how many were ours before."""
+
+    socket: str
+    save: str
+    before: int
+
+
+class OwnChanges:
+    """Leaves them out."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._since: dict[int, Since] = {}
+
+    def leave_out(
+        self, answers: Mapping[int, Sections], counts: Mapping[int, int]
+    ) -> dict[int, Sections]:
+        """What the instances say, without them: how many there were before each was asked."""
+        return {index: self._without(index, said, counts[index]) for index, said in answers.items()}
+
+    def _without(self, index: int, said: Sections, count: int) -> Sections:
+        fields = said.get(SECTION, {})
+        if CHANGES not in fields:
+            return said
+        socket = self._links.instance(index).socket
+        save = fields.get("rdb_saves") or fields.get("rdb_last_save_time", "")
+        since = self._since.get(index)
+        if since is None and save == "0":  # it has not saved at all
+            since = Since(socket, save, 0)
+        elif since is None or (since.socket, since.save) != (socket, save):
+            since = Since(socket, save, count)
+        self._since[index] = since
+        changes = max(int(fields[CHANGES]) - (count - since.before), 0)
+        return {**said, SECTION: {**fields, CHANGES: str(changes)}}

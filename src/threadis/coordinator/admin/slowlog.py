@@ -1,0 +1,344 @@
+"""SLOWLOG and COMMANDLOG: the entries of all instances as one log, with ids of its own.
+
+Entries are numbered when they are first looked at, oldest first. Which client of a shared lane an
+entry is from, an instance cannot know: its address is ``?:0``. What came over connections
+that are not lanes is our own traffic and is not shown, but for the commands of scripts, of which we
+know who called them; nor is what surrounds a script on a lane. Commands of clients that the
+coordinator ran are noted here, with their clients; those of a transaction share its time. What
+workers answer by themselves, or have done in parts (``slowlog_wholes``), they tell, if a log may
+want it; what took no time only if everything is wanted. It is fetched a little at a time.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from threadis import _core, ours, resp
+from threadis.catalog.commands import SCRIPTS
+from threadis.coordinator.admin.slowlog_wholes import Entry, Whole, Wholes
+from threadis.coordinator.admin.slowlog_words import shortened
+from threadis.coordinator.base.answer import Answer, Reply
+from threadis.coordinator.instances.links import LinkError, Links, Words
+from threadis.coordinator.instances.tasks import Tasks
+from threadis.coordinator.lua.callers import Caller, Callers
+
+# Of a lane, around the scripts on it, and around transactions: a client's MULTI a worker answers
+OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT", b"ACL", b"MULTI"))
+FENCE: Final = 32  # hexadecimal digits that end a script's replies
+LOOK: Final = [b"MEMORY", b"Usage"]  # as we spell it (``looks.rs``)
+UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting is not slowness
+EXEC: Final = 14  # bytes of it, which count as the request of each command of a transaction
+# Errors that say that a command has not run, unless a script raised them
+REFUSALS: Final = (b"-OOM ", b"-NOPERM ", b"-NOAUTH ", b"-MISCONF ", b"-BUSY ", b"-TRYAGAIN ")
+DEFAULT_COUNT: Final = 10
+# As servers write an address that they do not know. Clients take host and port apart (Jedis).
+UNKNOWN: Final = (b"?:0", b"")
+COARSE: Final = 5  # Linux: the clock that servers read, up to 10 ms behind the exact one
+BATCH: Final = 128  # commands noted before instances are asked for theirs
+PACE: Final = 0.05  # seconds between two batches of what workers have answered
+CALM: Final = 1.0  # the same, of what may have been slow
+NEVER: Final = 2**64 - 1
+SLOW: Final = b"slow"
+LENGTHS: Final = {
+    SLOW: b"slowlog-max-len",
+    b"large-request": b"commandlog-large-request-max-len",
+    b"large-reply": b"commandlog-large-reply-max-len",
+}
+THRESHOLDS: Final = {
+    SLOW: (b"slowlog-log-slower-than", "log-slow"),
+    b"large-request": (b"commandlog-request-larger-than", "log-requests"),
+    b"large-reply": (b"commandlog-reply-larger-than", "log-replies"),
+}
+
+Amounts = tuple[int, int, int]  # microseconds, bytes of the request, bytes of the reply
+
+
+class Log:
+    """One kind of log over all instances."""
+
+    def __init__(self, links: Links, callers: Callers, kind: bytes) -> None:
+        self._links, self._callers, self._length = links, callers, LENGTHS[kind]
+        self._is_slow = kind == SLOW
+        self._get = (
+            [b"SLOWLOG", b"GET", b"-1"] if self._is_slow else [b"COMMANDLOG", b"GET", b"-1", kind]
+        )
+        self._wholes = Wholes()
+        self._entries: list[tuple[int, Entry]] = []  # with their ids, oldest first
+        self._seen: dict[tuple[int, int], int] = {}  # instance and process: last id seen there
+        self._last_id = -1
+        self._most = 0
+        self._coming: list[Entry] = []  # not numbered yet
+        self._lock = asyncio.Lock()  # two readers at once would number an entry twice
+
+    async def note(self, entries: list[Entry], *, in_order: bool) -> None:
+        """Add commands that no instance has logged; they are newer than what instances have now.
+
+        To keep that order within a second the instances are asked at once, while the clients wait.
+        Else that waits until somebody looks, or there is much to add.
+        """
+        self._coming += entries
+        is_much = len(self._coming) >= BATCH and not self._lock.locked()
+        if in_order or is_much:
+            async with self._lock:
+                if self.count_coming():  # nobody else has taken them meanwhile
+                    with contextlib.suppress(LinkError):  # read later, numbered later
+                        await self._read()
+                    self._take([])
+
+    def expect(self, entry: Entry) -> None:
+        """Add a command; ``note`` comes soon."""
+        self._coming.append(entry)
+
+    def open(self, entry: Entry, took: int, parts: list[tuple[int, list[bytes]]]) -> None:
+        """The same of one that instances have seen in parts, and may have logged.
+
+        How long these took only the instances know: if none has logged one, it was not slow.
+        """
+        began = entry[0] - took // 1_000_000
+        if self._is_slow:
+            entry[1] = 0
+        whole = Whole(entry, took, began, dict(parts), self._is_slow, is_told=not self._is_slow)
+        if told := self._wholes.open(whole):  # who asked before it was over has seen parts
+            told[0][1:] = entry[1:]
+            whole.entry, whole.is_told = told[0], True
+            self._entries = [
+                (number, one)
+                for number, one in self._entries
+                if all(one is not other for other in told[1:])
+            ]
+        elif whole.is_told:
+            self._coming.append(entry)
+
+    def count_coming(self) -> int:
+        """Return how many entries have no number yet, or may not be whole."""
+        return len(self._coming) + len(self._wholes)
+
+    async def read(self) -> list[tuple[int, Entry]]:
+        """Everything, newest first."""
+        async with self._lock:
+            return await self._read()
+
+    async def _read(self) -> list[tuple[int, Entry]]:
+        names = [b"CONFIG", b"GET", self._length]
+        with self._wholes.closing():
+            limit = await self._links.call_surely(self._links.any_ready(), *names)
+            self._most = int(limit[1])
+            ready = self._links.ready()
+            asked = (self._links.call_surely(index, *self._get) for index in ready)
+            answers = await asyncio.gather(*asked)
+            # All have answered: from here on nothing is lost half way
+            new: list[Entry] = []
+            for index, found in zip(ready, answers, strict=True):
+                process = (index, self._links.instance(index).pid)
+                seen = self._seen.get(process, -1)
+                for row in reversed(found):  # oldest first
+                    if row[0] > seen and (whose := self._whose(row)):
+                        entry = [*row[1:4], *whose]
+                        if row[5].startswith(ours.LANE):
+                            new += self._wholes.join(index, entry)
+                        else:
+                            new.append(entry)
+                self._seen[process] = max([seen, *(row[0] for row in found)])
+            self._take(new)
+        return self._entries[::-1]
+
+    def _whose(self, row: list[Any]) -> Caller | None:
+        """The client whose command an instance has logged; None if it was ours."""
+        words, name = row[3], row[5]
+        if words[0] == b"PUBLISH" and _core.is_our_channel(words[1]):
+            return None
+        if words[0].upper() in OPENING or (words[0] == b"ECHO" and len(words[-1]) == FENCE):
+            return None
+        if name.startswith(ours.LANE):
+            is_ours = words[:2] == LOOK or (words[1:] and _core.is_record(words[1]))
+            return None if is_ours else UNKNOWN
+        is_script = words[0].lower().decode(errors="replace") in SCRIPTS  # noted by ourselves
+        return None if is_script else self._callers.find(name, words[0])
+
+    def _take(self, new: list[Entry]) -> None:
+        """Number what instances have logged, and what was noted since."""
+        entries, self._coming = [*new, *self._coming], []
+        for entry in sorted(entries, key=lambda entry: int(entry[0])):
+            self._last_id += 1
+            self._entries.append((self._last_id, entry))
+        self._entries = self._entries[-self._most :] if self._most else []
+
+    async def clear(self) -> None:
+        """Forget everything; ids go on."""
+        async with self._lock:
+            await self._read()
+            self._entries.clear()
+            self._wholes.forget()
+
+
+class Logs:
+    """Answers SLOWLOG and COMMANDLOG."""
+
+    def __init__(self, core: _core.Proxy, links: Links, callers: Callers) -> None:
+        self._core, self._links, self._callers = core, links, callers
+        self._limits: dict[bytes, int] = {}  # by kind; none yet: to be asked for
+        self._tasks = Tasks()
+        self._is_numbering = False
+        self._logs = {kind: Log(links, callers, kind) for kind in LENGTHS}
+
+    def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
+        """Each command by its row's name."""
+        return {
+            f"{family}|{name}": handler
+            for family in ("slowlog", "commandlog")
+            for name, handler in (("get", self._get), ("len", self._len), ("reset", self._reset))
+        }
+
+    async def note(self, command: _core.Command, reply: Reply, began: float) -> None:
+        """Log what the coordinator has run since ``began``, if a log wants it."""
+        took = int((time.monotonic() - began) * 1_000_000)
+        first = command.args[0].lower()
+        if not self._limits or first == b"config":
+            await self.look()
+        data = reply.data if isinstance(reply, Answer) else reply or b""
+        if command.queued is None:
+            is_script = first.decode(errors="replace") in SCRIPTS
+            if is_script or not data.startswith(REFUSALS):
+                ran = [(command.args, (took, command.info.query_bytes, len(data)))]
+                await self._add(command.info, ran)
+        elif data.startswith(b"*") and not data.startswith(b"*-"):
+            await self._add(command.info, self._each(command.queued, data, took))
+
+    def _each(self, queued: Sequence[Words], data: bytes, took: int) -> list[tuple[Words, Amounts]]:
+        """What each command of a transaction counts as: its reply with those of all before it."""
+        share, sizes = took // len(queued), [0] * len(queued)
+        if self._wants(b"large-reply", len(data)):
+            lengths = [len(one) for one in _core.elements(data)]
+            header = len(data) - sum(lengths)
+            sizes = [header + size for size in itertools.accumulate(lengths)]
+        amounts = ((share, EXEC, size) for size in sizes)
+        return list(zip(queued, amounts, strict=False))
+
+    async def _add(self, info: _core.ClientInfo, ran: Sequence[tuple[Words, Amounts]]) -> None:
+        """Log commands that have just run."""
+        now, has_fetched = _now(), False
+        for at, kind in enumerate(LENGTHS):
+            entries = [
+                [now, amounts[at], shortened(words), *_who(info)]
+                for words, amounts in ran
+                if self._wants(kind, amounts[at]) and words[0].lower() not in UNLOGGED
+            ]
+            if not entries:
+                continue
+            if not has_fetched:
+                self._fetch()
+                has_fetched = True
+            # If everything is logged, somebody looks at each
+            await self._logs[kind].note(entries, in_order=self._limits[kind] == 0)
+
+    def _wants(self, kind: bytes, amount: int) -> bool:
+        return 0 <= self._limits.get(kind, -1) <= amount
+
+    def served(self, command: _core.Command, reply: bytes) -> None:
+        """Log a command that has waited, which is no slowness."""
+        amounts = (0, command.info.query_bytes, len(reply))
+        wanted = [
+            (kind, amount)
+            for kind, amount in zip(LENGTHS, amounts, strict=True)
+            if self._wants(kind, amount)
+        ]
+        if wanted:
+            self._fetch()
+            now, words = _now(), shortened(command.args)
+            for kind, amount in wanted:
+                self._logs[kind].expect([now, amount, words, *_who(command.info)])
+            self._number_soon()
+
+    def hear(self) -> None:
+        """Workers have told something. What comes after it is newer, so it is fetched at once; but
+        if there is much of it, not more than we can number.
+        """
+        if self._count_coming() < BATCH:
+            self._fetch()
+        self._number_soon()
+
+    def _count_coming(self) -> int:
+        return sum(log.count_coming() for log in self._logs.values())
+
+    def _fetch(self) -> None:
+        for who, words, (ended, took, request, reply), parts in self._core.take_logged():
+            for kind, amount in zip(LENGTHS, (took, request, reply), strict=True):
+                if not self._wants(kind, amount):
+                    continue
+                entry = [ended, amount, words, *who]
+                if parts:
+                    self._logs[kind].open(entry, took, parts)
+                else:
+                    self._logs[kind].expect(entry)
+
+    def _number_soon(self) -> None:
+        if not self._is_numbering:
+            self._is_numbering = True
+            self._tasks.start(self._number(), "numbering entries of the slow log")
+
+    async def _number(self) -> None:
+        try:
+            while count := self._count_coming():
+                for log in self._logs.values():
+                    await log.note([], in_order=True)
+                is_everything = self._limits.get(SLOW) == 0
+                if count >= BATCH or not is_everything:
+                    await asyncio.sleep(PACE if is_everything else CALM)
+                self._fetch()
+        finally:
+            self._is_numbering = False
+
+    async def look(self) -> None:
+        """Learn what the logs want; workers tell us of nothing else."""
+        if not (ready := self._links.ready()):
+            return
+        names = [name for name, _ in THRESHOLDS.values()]
+        reply = await self._links.call(ready[0], b"CONFIG", b"GET", *names)
+        if not isinstance(reply, list):
+            return  # it is busy: asked again at the next command
+        found = dict(zip(reply[::2], reply[1::2], strict=True))
+        for kind, (name, limit) in THRESHOLDS.items():
+            self._limits[kind] = least = int(found.get(name, -1))
+            self._core.set_limit(limit, least if least >= 0 else NEVER)
+        self._callers.all_is_logged = self._limits[SLOW] == 0
+
+    async def _checked(self, command: _core.Command) -> bytes | None:
+        """The server's own complaint, if there is one."""
+        reply = (await self._links.raw(self._links.any_ready(), [command.args]))[0]
+        return reply if reply.startswith(b"-") else None
+
+    def _log(self, command: _core.Command) -> Log:
+        is_slow = command.args[0].lower() == b"slowlog"
+        return self._logs[SLOW if is_slow else command.args[-1].lower()]
+
+    async def _get(self, command: _core.Command) -> bytes:
+        if refusal := await self._checked(command):
+            return refusal
+        count = int(command.args[2]) if len(command.args) > 2 else DEFAULT_COUNT
+        self._fetch()
+        entries = await self._log(command).read()
+        shown = entries if count == -1 else entries[:count]
+        return resp.encode([[number, *entry] for number, entry in shown])
+
+    async def _len(self, command: _core.Command) -> bytes:
+        if refusal := await self._checked(command):
+            return refusal
+        self._fetch()
+        return resp.encode(len(await self._log(command).read()))
+
+    async def _reset(self, command: _core.Command) -> bytes:
+        self._fetch()
+        await self._log(command).clear()
+        replies = [await self._links.raw(i, [command.args]) for i in self._links.everyone()]
+        return replies[0][0]
+
+
+def _who(info: _core.ClientInfo) -> list[bytes]:
+    return [info.address.encode(), info.name]
+
+
+def _now() -> int:
+    return int(time.clock_gettime(COARSE))

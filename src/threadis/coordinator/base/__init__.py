@@ -1,0 +1,1 @@
+"""What knows neither instances nor clients: the command table, rights, databases, numbers."""

@@ -1,0 +1,63 @@
+"""Blocking commands that look for something just now: who writes there later waits for that."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+from threadis.coordinator.keys.key_watch import Place
+
+Known = asyncio.Future[None]  # it has found something, or waits
+
+
+class Coming:
+    """Knows what is looked for, and by whom."""
+
+    def __init__(self) -> None:
+        self._by_place: dict[Place, set[Known]] = {}
+        # Of those with very many keys: which these are, once somebody has read them.
+        self._wide: dict[Known, asyncio.Future[frozenset[Place]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_place or self._wide)
+
+    @contextmanager
+    def few(self, places: Collection[Place]) -> Iterator[None]:
+        """Somebody looks there."""
+        known = asyncio.get_running_loop().create_future()
+        for place in places:
+            self._by_place.setdefault(place, set()).add(known)
+        try:
+            yield
+        finally:
+            known.set_result(None)
+            for place in set(places):
+                self._by_place[place].discard(known)
+                if not self._by_place[place]:
+                    del self._by_place[place]
+
+    @contextmanager
+    def many(self) -> Iterator[asyncio.Future[frozenset[Place]]]:
+        """Somebody will look at the places that are put there: until then, maybe anywhere."""
+        loop = asyncio.get_running_loop()
+        known, places = loop.create_future(), loop.create_future()
+        self._wide[known] = places
+        try:
+            yield places
+        finally:
+            if not places.done():
+                places.set_result(frozenset())
+            known.set_result(None)
+            del self._wide[known]
+
+    async def all_known(self, places: Iterable[Place]) -> None:
+        """Wait until those who look at these, and came before, are known."""
+        if not self:
+            return  # there may be very many
+        wanted = set(places)
+        coming = [one for place in wanted for one in self._by_place.get(place, ())]
+        for known, read in list(self._wide.items()) if wanted else ():
+            await asyncio.wait([read])
+            if not read.result().isdisjoint(wanted):
+                coming.append(known)
+        if coming:
+            await asyncio.wait(coming)

@@ -1,0 +1,69 @@
+"""Which of many keys have something for those who wait: asked together.
+
+To try each would take a message each, and who uses one of them waits for all.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
+
+from threadis.coordinator.instances import looking
+from threadis.coordinator.instances.links import LinkError, Words, value
+from threadis.coordinator.keys.key_watch import Place
+from threadis.coordinator.keys.waiters import AT_ONCE, GROUP, STREAM, Waiters
+
+ONE_BY_ONE: Final = 8  # keys that are tried without a question before that
+
+# Asks an instance, in a database, about what no client has asked.
+Look = Callable[[int, list[Words], int], Awaitable[list[bytes]]]
+
+
+async def filled(
+    places: Collection[Place], waiters: Waiters, owner: Callable[[int, bytes], int], look: Look
+) -> dict[Place, bytes | None]:
+    """All but those that have nothing though somebody waits; with their types, if known."""
+    found: dict[Place, bytes | None] = dict.fromkeys(places)
+    waited = []
+    for at, place in enumerate(found):
+        if at % AT_ONCE == AT_ONCE - 1:
+            await asyncio.sleep(0)
+        if place in waiters:
+            waited.append(place)
+    if len(waited) <= ONE_BY_ONE:
+        return found
+    groups = waiters.with_groups()
+
+    def question(place: Place) -> Words:
+        return [b"XINFO", b"GROUPS", place[1]] if place in groups else [b"TYPE", place[1]]
+
+    for db in {db for db, _ in waited}:
+
+        async def ask(index: int, questions: list[Words], db: int = db) -> list[bytes]:
+            try:
+                return await look(index, questions, db)
+            except LinkError:
+                return [b""] * len(questions)  # whoever tries them is told
+
+        asked = [place for place in waited if place[0] == db]
+        infos = looking.replies(asked, lambda place: owner(*place), question, ask)
+        async for place, reply in infos:
+            if reply.startswith(b"*"):
+                if _have_read_all(waiters.lines(place), reply):
+                    del found[place]
+                else:
+                    found[place] = STREAM
+            elif reply.startswith(b"+"):
+                found[place], lines = reply[1:-2], waiters.lines(place)
+                is_wrong = STREAM in lines and reply != b"+none\r\n"  # what XREAD has to know
+                if not (found[place] in lines or is_wrong or place in groups):
+                    del found[place]
+    return found
+
+
+def _have_read_all(lines: list[bytes], reply: bytes) -> bool:
+    """Whether a stream is waited for only by groups that are there, and have read all of it."""
+    infos = value(reply)
+    assert isinstance(infos, list)
+    groups = (dict(zip(info[::2], info[1::2], strict=True)) for info in infos)
+    done = {GROUP + group[b"name"] for group in groups if group.get(b"lag") == 0}
+    return STREAM not in lines and all(line in done for line in lines if line.startswith(GROUP))

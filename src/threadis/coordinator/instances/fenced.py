@@ -1,0 +1,238 @@
+"""Asking what can forge replies: a script's text or error may hold the end of its own reply.
+
+So it runs in one block, with something behind it that nobody can guess::
+
+    MULTI, what is ours, the script, what is ours, ECHO <nonce>, what is ours, EXEC
+
+All before the script is ours and told by its position; all from there to the nonce is the
+script's, whatever it looks like; what comes behind is told by its position again. A server that
+refuses one command of the block runs none.
+
+A server without memory takes no block: there the same goes without, once all that is ours before
+the script was answered well.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from threadis import _core, resp
+from threadis.coordinator.base.offload import LARGE, cut
+from threadis.coordinator.instances import exec_replies
+from threadis.coordinator.instances.links import (
+    READ_MOST,
+    BusyError,
+    Link,
+    UnknownOutcomeError,
+    Words,
+    entire,
+)
+
+MALFORMED = resp.error("ERR threadis: the script's reply was malformed")
+END = b"\r\n"
+BUSY = b"-BUSY "
+PATIENCE = 0.5  # seconds for what has been sent together with a script that is not run
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A script and what stands around it; ``back`` comes right behind it, answered with OK."""
+
+    script: Words
+    before: Sequence[Words] = ()
+    back: Sequence[Words] = ()
+    after: Sequence[Words] = ()
+
+
+@dataclass(slots=True, eq=False)  # not frozen: that takes four times as long, and there may be many
+class Answers:
+    """The replies, each to its own command; ``refusal`` if the server has run nothing."""
+
+    reply: bytes
+    before: Sequence[bytes] = ()
+    after: Sequence[bytes] = ()
+    refusal: bytes | None = None
+
+
+NOT_RUN: Final = Answers(b"")
+
+
+@dataclass(slots=True)
+class Script:
+    """A script as a piece of somebody's block."""
+
+    fence: Fence
+    answers: Answers = field(init=False, default=NOT_RUN)
+
+
+class Block:
+    """What runs at once: ordinary commands, and scripts with what stands around them."""
+
+    def __init__(self, pieces: Iterable[Words | Fence]) -> None:
+        self.commands: list[Words] = []
+        # How many ordinary commands come next, or a script's fence and its nonce.
+        self._pieces: list[int | tuple[Fence, bytes]] = []
+        for piece in pieces:
+            if isinstance(piece, Fence):
+                nonce = os.urandom(16).hex().encode()
+                behind = [*piece.back, [b"ECHO", nonce], *piece.after]
+                self.commands += [*piece.before, piece.script, *behind]
+                self._pieces.append((piece, nonce))
+            else:
+                self.commands.append(piece)
+                last = self._pieces[-1] if self._pieces else None
+                if isinstance(last, int):
+                    self._pieces[-1] = last + 1
+                else:
+                    self._pieces.append(1)
+
+    def send(self, link: Link) -> None:
+        """Send it as one block, whose replies must be read next."""
+        link.send([b"MULTI"], *self.commands, [b"EXEC"])
+
+    async def receive(self, link: Link, *, is_queued: bool = False) -> list[Answers]:
+        """Wait, as long as it takes, for the answers to each piece; just one of a refusal.
+
+        ``is_queued`` if nothing but the reply to EXEC is still to come. Raises
+        UnknownOutcomeError, and spoils the connection, if the replies are not ours to understand.
+        """
+        stream = _Stream(link)
+        try:
+            count = 0 if is_queued else len(self.commands) + 1
+            lines = await stream.replies(count)
+            said = await stream.line()
+            if not said.startswith(b"*"):
+                # The memory was full only at EXEC, say.
+                said = said.replace(exec_replies.REASON, b"-", 1)
+                refusal = next((line for line in lines if line.startswith(b"-")), said)
+                return [Answers(refusal, refusal=refusal)]
+            if said != b"*%d\r\n" % len(self.commands):
+                raise ValueError("not the reply to EXEC")
+            found: list[Answers] = []
+            for piece in self._pieces:
+                if isinstance(piece, int):
+                    for begin in range(0, piece, LARGE):
+                        if begin:
+                            await asyncio.sleep(0)  # others have their turn
+                        found += map(Answers, await stream.replies(min(piece - begin, LARGE)))
+                else:
+                    fence, nonce = piece
+                    before = await stream.replies(len(fence.before))
+                    reply = await stream.fenced(nonce, len(fence.back))
+                    found.append(Answers(reply, before, await stream.replies(len(fence.after))))
+            stream.end()
+        except BaseException as error:
+            raise _lost(link, error) from error
+        return found
+
+
+async def ask(link: Link, fence: Fence, *, only_as_block: bool = False) -> Answers:
+    """Run one script; as ``Block.receive``."""
+    block = Block([fence])
+    block.send(link)
+    answers = (await block.receive(link))[0]
+    if (answers.refusal or b"").startswith(b"-OOM ") and not only_as_block:
+        try:
+            return await _ask_without_memory(link, fence)
+        except BaseException as error:
+            raise _lost(link, error) from error
+    return answers
+
+
+async def _ask_without_memory(link: Link, fence: Fence) -> Answers:
+    """The same, not as a block."""
+    first = await link.ask(*fence.before)
+    refusal = next((reply for reply in first if reply.startswith(b"-")), None)
+    if refusal is not None:
+        return Answers(refusal, refusal=refusal)
+    nonce = os.urandom(16).hex().encode()
+    link.send(fence.script, *fence.back, [b"ECHO", nonce], *fence.after)
+    stream = _Stream(link, PATIENCE)
+    reply = await stream.fenced(nonce, len(fence.back))
+    last = await stream.replies(len(fence.after))
+    stream.end()
+    return Answers(reply, first, last)
+
+
+def _lost(link: Link, error: BaseException) -> BaseException:
+    link.is_spoilt = True
+    if isinstance(error, (OSError, EOFError, ValueError)):
+        return UnknownOutcomeError(
+            f"ERR instance {link.index} was lost; the command may or may not have run"
+        )
+    return error
+
+
+def _one(text: bytes) -> bytes:
+    """One reply of what a script has written; an error of several lines in one line."""
+    if text[:1] in (b"-", b"+") and text.find(END) == len(text) - 2:
+        return text
+    if _core.is_reply(text):
+        return text
+    if text.startswith(b"-"):
+        return text.strip().replace(b"\r", b" ").replace(b"\n", b" ") + END
+    return MALFORMED
+
+
+class _Stream:
+    """What comes on a connection: replies, and what may be anything."""
+
+    def __init__(self, link: Link, patience: float | None = None) -> None:
+        self._reader = link.reader
+        self._patience = patience
+        self._replies = _core.Replies()
+
+    async def _more(self) -> None:
+        # Outside a block the nonce is refused, too, while another script runs too long.
+        is_busy = self._patience is not None and self._replies.has(BUSY)
+        try:
+            async with asyncio.timeout(self._patience if is_busy else None) as limit:
+                data = await self._reader.read(READ_MOST)
+        except TimeoutError:
+            if not limit.expired():  # who reads was told to give up
+                raise
+            await self.until(BUSY)
+            raise BusyError((BUSY[1:] + await self.until(END)).decode(errors="replace")) from None
+        if not data:
+            raise EOFError("the instance hung up")
+        self._replies.feed(data)
+
+    async def until(self, mark: bytes) -> bytes:
+        """Wait for a mark and go behind it; what comes before it."""
+        while (found := self._replies.until(mark)) is None:
+            await self._more()
+        return await entire(found)
+
+    async def fenced(self, nonce: bytes, back: int) -> bytes:
+        """Wait for what a script has answered, up to its nonce."""
+        text = await self.until(b"$32\r\n" + nonce + END)
+        end = len(text) - back * len(resp.OK)
+        if end < 0 or text[end:] != back * resp.OK:
+            raise ValueError("not ours any more")
+        return _one(await cut(text, 0, end) if back else text)
+
+    async def line(self) -> bytes:
+        """Wait for one line, its end included."""
+        return await self.until(END) + END
+
+    async def replies(self, count: int) -> list[bytes]:
+        """Wait for some replies; ValueError if these are none."""
+        found: list[bytes] = []
+        while len(found) < count:
+            reply = self._replies.next()
+            if reply is None:
+                await self._more()
+            else:
+                found.append(await entire(reply))
+                more = self._replies.take(min(count - len(found), LARGE))
+                found += [await entire(one) for one in more]
+                if len(more) == LARGE:
+                    await asyncio.sleep(0)  # others have their turn
+        return found
+
+    def end(self) -> None:
+        """Raise ValueError if there is more."""
+        if len(self._replies):
+            raise ValueError("more replies than commands")

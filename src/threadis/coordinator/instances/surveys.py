@@ -1,0 +1,217 @@
+"""What instances say of themselves, for INFO: never waited for long.
+
+An instance that is at work on something long (a script runs there, it copies a big value, its
+disk is slow) is shown as it last was; it is asked on, and waited for again once it has answered. So
+is one that is stopped: what it has is not lost. Everyone is asked now and then, so that there is
+something to show.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from threadis import control
+from threadis.coordinator.instances import info_merge
+from threadis.coordinator.instances.info_merge import Sections
+from threadis.coordinator.instances.links import LinkError, Links
+from threadis.coordinator.instances.tasks import Tasks
+from threadis.system.process import activity, cpu_seconds
+
+WHOLE: Final = (b"default", b"all", b"everything")  # arguments that stand for many sections
+MOMENT: Final = 0.002  # seconds in which one that is not at work answers, and looks whether it is
+WORK: Final = 0.001  # seconds of CPU without an answer: it is at work; to answer takes a tenth
+TIDYING: Final = 0.01  # the same while it deletes what is ours, for which it may need its disk, too
+LOOKS: Final = 2  # that must find it at work: we may be late ourselves
+PATIENCE: Final = 0.5  # seconds that INFO waits for one that gets no CPU, or was never heard
+TURNS: Final = 10  # of the loop, in which an answer that is here reaches whoever waits for it
+PERIOD: Final = 1.0  # seconds between questions to everyone
+
+
+@dataclass(slots=True)
+class Known:
+    """What one process of an instance has said last, section by section."""
+
+    socket: str
+    pid: int
+    at: float = 0.0  # monotonic seconds
+    changes: int = 0  # that were ours, right before it was asked
+    is_late: bool = False  # it has been asked, and has not answered in time
+    answer: str = ""  # of everyone's question; it is not read before it is needed
+    parsed: Sections = field(default_factory=dict)
+
+    def sections(self) -> Sections:
+        """All it has said."""
+        if self.answer:
+            self.parsed |= info_merge.parse(self.answer)
+            self.answer = ""
+        return self.parsed
+
+
+@dataclass(slots=True)
+class Question:
+    """A question to one of them."""
+
+    known: Known
+    step: int = 0
+    used: float = 0.0  # seconds of CPU before this step
+    seen: float = 0.0  # the same at the last look
+    allowed: float = 0.0  # seconds of CPU for this step
+    looks: int = 0  # that have found it at work
+    task: "asyncio.Task[Sections | None] | None" = None
+
+    def begin(self, allowed: float) -> None:
+        """Take note that it is asked now."""
+        self.step += 1
+        self.used = self.seen = cpu_seconds(self.known.pid)
+        self.allowed, self.looks = allowed, 0
+
+    def finds_at_work(self) -> bool:
+        """Whether it does something else, if it has not answered, and it is known what it was."""
+        if not self.known.sections():
+            return False
+        state, used = activity(self.known.pid).state, cpu_seconds(self.known.pid)
+        if state == "R":  # it may be in line for a CPU
+            self.looks += used - self.used > self.allowed
+        elif used == self.seen and (state != "D" or self.allowed == WORK):
+            self.looks += 1  # it sleeps although it was asked: it waits for a disk, say
+        else:
+            self.looks = 0  # it sleeps because it waits for us: for a connection's next command
+        self.seen = used
+        return self.looks >= LOOKS
+
+
+class Surveys:
+    """Asks the instances for their INFO."""
+
+    def __init__(
+        self,
+        links: Links,
+        tidy: Callable[[int], Awaitable[None]],  # what is ours there, before it is counted
+        count_changes: Callable[[int], int],  # of ours
+    ) -> None:
+        self._links, self._tidy, self._count_changes = links, tidy, count_changes
+        self._known: dict[int, Known] = {}
+        self._tasks = Tasks()
+
+    async def ask(self, sections: list[bytes], *, tidies: bool = False) -> dict[int, Sections]:
+        """INFO of every instance that can be asked; of one that is late, what it said last."""
+        asked = {}
+        for index in self._links.ready():
+            known = self._of(index)
+            if not known.is_late:
+                question = asked[index] = Question(known)
+                job = self._ask(index, question, sections, tidies=tidies)
+                question.task = self._tasks.start(job, f"INFO of instance {index}")
+        await self._wait(asked)
+        found = {}
+        for index in self._links.ready():
+            known = self._of(index)
+            task = asked[index].task if index in asked else None
+            is_late = task is None or not task.done()
+            answer = None if task is None or is_late else task.result()
+            if answer is not None:
+                found[index] = answer
+            elif known.sections():  # it is late, or cannot be reached just now
+                known.is_late = known.is_late or is_late
+                found[index] = only(known.sections(), sections)
+        for index in self._stopped() if found else ():
+            if last := self._of(index).sections():
+                found[index] = only(last, sections)
+        return dict(sorted(found.items()))
+
+    def changes(self) -> dict[int, int]:
+        """How many changes were ours when each instance said what is shown of it."""
+        return {index: known.changes for index, known in self._known.items()}
+
+    async def watch(self) -> None:
+        """Ask everyone again and again, one after the other: nobody is to wait for that."""
+        while True:
+            for index in self._links.ready():
+                known = self._of(index)
+                if not known.is_late:
+                    asked = self._tasks.start(self._refresh(index, known), "INFO of everyone")
+                    known.is_late = not (await asyncio.wait([asked], timeout=PERIOD))[0]
+            await asyncio.sleep(PERIOD)
+
+    async def _refresh(self, index: int, known: Known) -> None:
+        changes = self._count_changes(index)
+        try:
+            answer = await self._links.call(index, b"INFO", b"everything")
+        except LinkError:
+            return
+        finally:
+            known.is_late = False
+        if isinstance(answer, bytes):  # else a script runs there
+            known.answer = answer.decode(errors="replace")
+            known.at, known.changes = time.monotonic(), changes
+
+    def age(self, index: int) -> int:
+        """Milliseconds since a late instance has said what is shown of it; else 0."""
+        known = self._known.get(index)
+        is_late = known is not None and (known.is_late or index in self._stopped())
+        return max(int((time.monotonic() - known.at) * 1000), 1) if known and is_late else 0
+
+    def _stopped(self) -> list[int]:
+        return [
+            index
+            for index in self._links.everyone()
+            if self._links.instance(index).state is control.State.STOPPED
+        ]
+
+    def _of(self, index: int) -> Known:
+        instance = self._links.instance(index)
+        known = self._known.get(index)
+        if known is None or known.socket != instance.socket:
+            known = self._known[index] = Known(instance.socket, instance.pid)
+        return known
+
+    async def _wait(self, asked: Mapping[int, Question]) -> None:
+        """Wait for answers: for a moment; longer only for whom the machine gives no time."""
+        began = time.monotonic()
+        waiting = list(asked.values())
+        while waiting and time.monotonic() < began + PATIENCE:
+            tasks = [one.task for one in waiting if one.task]
+            await asyncio.wait(tasks, timeout=MOMENT)
+            steps = [one.step if one.finds_at_work() else None for one in waiting]
+            # Where the loop itself was late, an answer may be here that nobody has looked at yet.
+            for _ in range(TURNS if any(steps) else 0):
+                await asyncio.sleep(0)
+            waiting = [
+                one
+                for one, step in zip(waiting, steps, strict=True)
+                if one.task and not one.task.done() and one.step != step
+            ]
+
+    async def _ask(
+        self, index: int, question: Question, sections: list[bytes], *, tidies: bool
+    ) -> Sections | None:
+        """Ask one; None if it cannot be reached. Raises LinkError when it says BUSY."""
+        known = question.known
+        try:
+            if tidies:
+                question.begin(TIDYING)
+                with contextlib.suppress(LinkError):  # they are deleted later
+                    await self._tidy(index)
+            question.begin(WORK)
+            changes = self._count_changes(index)
+            answer = await self._links.call(index, b"INFO", *sections)
+        except LinkError:
+            return None
+        finally:
+            known.is_late = False
+        if not isinstance(answer, bytes):
+            raise LinkError(str(answer))
+        found = info_merge.parse(answer.decode(errors="replace"))
+        known.sections().update(found)
+        known.at, known.changes = time.monotonic(), changes
+        return found
+
+
+def only(sections: Sections, names: list[bytes]) -> Sections:
+    """What INFO shows when it is asked for these."""
+    if not names or any(name in WHOLE for name in names):
+        return sections
+    return {title: fields for title, fields in sections.items() if title.lower().encode() in names}

@@ -1,0 +1,188 @@
+"""Key locks: who may change or read a key while a command works on several instances.
+
+A lock names all its keys at once and is granted in order of arrival, so there is no deadlock and
+nobody starves. Once granted, every worker lets its clients wait for those keys and says so when
+nothing is in flight that could miss it; from then on the holder is alone with them. The table is
+in the core (``lock_table.rs``): workers that commit writes by themselves ask it, too.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from threadis import _core
+from threadis.coordinator.instances.links import BusyError, LinkError
+
+Key = tuple[int, bytes, bool]  # database, key, exclusive (else shared with its like)
+# Asked once a lock holds that a client's command has waited for; raises if it may not run any more.
+proviso: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("proviso", default=None)
+
+
+class InDoubtError(LinkError):
+    """Whoever would wait for keys in doubt, perhaps for very long, is told so."""
+
+    def __init__(self, instance: int) -> None:
+        super().__init__(
+            "TRYAGAIN a write over several instances to this key is in doubt until instance "
+            f"{instance} is back; the command was not run"
+        )
+
+
+@dataclass(eq=False, slots=True)
+class Lock:
+    """One lock; ``is_kept`` when someone else will release it."""
+
+    keys: list[Key]
+    everything: bool
+    instances: list[int]
+    is_told: bool = True  # workers hold their clients' commands back
+    spares_doubts: bool = False  # on everything but keys in doubt
+    waits_long: bool = False  # also for keys in doubt
+    token: int = 0  # its name, once it was asked for
+    is_kept: bool = False
+
+
+class Locks:
+    """The coordinator's locks. All methods run in its thread."""
+
+    def __init__(self, core: _core.Proxy, instances: int) -> None:
+        self._table = _core.LockTable(core)
+        self._instances = instances
+        self._busy = ""  # what is said while a script runs too long
+        self._waiting: dict[int, tuple[Lock, asyncio.Future[None]]] = {}
+        self._held: dict[int, Lock] = {}
+
+    def count(self) -> int:
+        """Return how many locks are held or waited for, by whomever."""
+        return self._table.count()
+
+    def hold(
+        self,
+        keys: Iterable[Key],
+        instances: Collection[int],
+        within: int | None = None,
+        *,
+        waits_long: bool = False,
+    ) -> "Holding":
+        """Lock keys; nothing of them is in flight to ``instances`` when this is granted.
+
+        ``within`` is the token of a lock on everything that already covers them.
+        """
+        if within is not None and within in self._held:
+            return Holding(None, self._held[within])
+        lock = Lock(list(keys), everything=False, instances=sorted(instances))
+        lock.waits_long = waits_long
+        return Holding(self, lock)
+
+    def stand_in_line(
+        self,
+        keys: Iterable[tuple[int, bytes]],
+        within: int | None = None,
+        *,
+        alone: Iterable[tuple[int, bytes]] = (),
+    ) -> "Holding":
+        """Keep away from keys who works on several instances, but nobody else.
+
+        Enough for what is one block on one instance, which puts such blocks in order, and cheaper:
+        no worker is asked. ``alone`` are names that only one may have who stands in line.
+        """
+        if within is not None and within in self._held:
+            return Holding(None, self._held[within])
+        named = [(db, key, False) for db, key in keys]
+        named += [(db, name, True) for db, name in alone]
+        return Holding(self, Lock(named, everything=False, instances=[], is_told=False))
+
+    def hold_everything(
+        self, within: int | None = None, *, spares_doubts: bool = False
+    ) -> "Holding":
+        """Lock the whole keyspace; ``spares_doubts`` if no key is touched."""
+        if within is not None and within in self._held:
+            return Holding(None, self._held[within])
+        lock = Lock([], everything=True, instances=list(range(self._instances)))
+        lock.spares_doubts = spares_doubts
+        return Holding(self, lock)
+
+    async def grant(self, lock: Lock) -> None:
+        """Wait until a lock holds."""
+        lock.token, holds = self._table.ask(
+            lock.keys, lock.everything, lock.instances, lock.is_told, lock.spares_doubts
+        )
+        try:
+            if not holds:
+                await self._wait(lock)
+            if check := proviso.get():
+                await check()
+        except BaseException:
+            self._table.release(lock.token)
+            raise
+        self._held[lock.token] = lock
+
+    async def _wait(self, lock: Lock) -> None:
+        if self._busy:
+            raise BusyError(self._busy)
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting[lock.token] = (lock, granted)
+        self._refuse_to_wait(lock, granted)
+        try:
+            await granted
+        finally:
+            del self._waiting[lock.token]
+
+    def _refuse_to_wait(self, lock: Lock, granted: asyncio.Future[None]) -> None:
+        instance = None if lock.waits_long else self._table.waits_for(lock.token)
+        if instance is not None and not granted.done():
+            granted.set_exception(InDoubtError(instance))
+
+    def doubt(self, lock: Lock, keys: Iterable[Key], instance: int) -> None:
+        """Let a lock that is held keep only these keys, and nobody wait for them."""
+        self._table.doubt(lock.token, list(keys), instance)
+        self.doubted()
+
+    def doubted(self) -> None:
+        """Take note that there are keys in doubt; a worker may have said so."""
+        for lock, granted in self._waiting.values():
+            self._refuse_to_wait(lock, granted)
+
+    def release(self, lock: Lock) -> None:
+        """End a lock."""
+        del self._held[lock.token]
+        self._table.release(lock.token)
+
+    def release_of_worker(self, token: int) -> None:
+        """End a lock that a worker has left to us."""
+        self._table.release(token)
+
+    def set_busy(self, words: str) -> None:
+        """While a script runs too long, nobody waits for a lock: it may be the script's.
+
+        ``words`` is what they are told; none: it is over.
+        """
+        self._busy = words
+        for _, granted in self._waiting.values() if words else ():
+            if not granted.done():
+                granted.set_exception(BusyError(words))
+
+    def locked(self, letter: _core.Locked) -> None:
+        """Take note that a lock holds."""
+        found = self._waiting.get(letter.token)
+        if found and not found[1].done():
+            found[1].set_result(None)
+
+
+class Holding:
+    """A lock for the length of an ``async with``; without ``locks``, one that somebody holds."""
+
+    __slots__ = ("_lock", "_locks")
+
+    def __init__(self, locks: Locks | None, lock: Lock) -> None:
+        self._locks, self._lock = locks, lock
+
+    async def __aenter__(self) -> Lock:
+        if self._locks:
+            await self._locks.grant(self._lock)
+        return self._lock
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._locks and not self._lock.is_kept:
+            self._locks.release(self._lock)

@@ -1,0 +1,104 @@
+"""Scripts that ask ``acl_check_cmd`` what their caller may do.
+
+It tells of the guard, so that must be allowed what the caller is: also what no guard may do, if the
+script certainly does not do it.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from tree_sitter import Node
+
+from threadis.coordinator.lua.analysis import CALLS, HARMLESS, SERVERS, tree
+from threadis.coordinator.lua.call import Call
+from threadis.coordinator.lua.functions import UNCERTAIN, as_script
+from threadis.coordinator.lua.sandbox_user import PUBLISHING
+from threadis.coordinator.lua.scopes import text, values
+
+TELLS: Final = b"acl_check_cmd"
+OTHERS: Final = HARMLESS | {b"register_function"}
+# Other ways to what runs commands
+ESCAPES: Final = frozenset({
+    b"_G", b"_ENV", b"getfenv", b"setfenv", b"loadstring", b"load", b"getmetatable",
+    b"setmetatable", b"debug",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Names of commands in a script, or in a library of functions; None if some are unknown."""
+
+    runs: frozenset[bytes] | None
+    asks: frozenset[bytes] | None
+
+    @classmethod
+    def of(cls, call: Call) -> "Asking | None":
+        """Read a script; None if it does not ask."""
+        script = call.body
+        if TELLS not in script:
+            return None
+        if call.is_function and (alone := as_script(script, call.words[1])) != UNCERTAIN:
+            script = alone
+        if TELLS not in script:
+            return None
+        root = tree(script)
+        if root is None:
+            return cls(None, None)
+        runs, asks = set[bytes | None](), set[bytes | None]()
+        left = [root]
+        while left:
+            node = left.pop()
+            left += node.named_children
+            if node.type == "identifier" and text(node) in ESCAPES | SERVERS:
+                member = _member(node)
+                if member is None:
+                    return cls(None, None)
+                field = text(member.child_by_field_name("field"))
+                if field not in OTHERS:
+                    (asks if field == TELLS else runs).add(_name(member, field))
+        return cls(_all(runs), _all(asks))
+
+    def may_run(self, denied: Collection[bytes]) -> list[bytes]:
+        """Find what a guard must be denied."""
+        return [name for name in denied if _has(self.runs, name)]
+
+    def denied(self, denied: Collection[bytes]) -> list[bytes]:
+        """The same of a guard on copies; what is published is told once, however often it runs."""
+        return self.may_run([name for name in denied if name not in PUBLISHING])
+
+    def may_ask(self, denied: Collection[bytes]) -> set[bytes]:
+        """Find of what a guard is denied what would be answered wrongly.
+
+        Who names nothing at all is not refused: he asks about what a guard may do, mostly.
+        """
+        if self.asks is self.runs is None:
+            return set()
+        return {name for name in denied if _has(self.asks, name)}
+
+
+def _member(name: Node) -> Node | None:
+    """``redis.member``; None if the name is used in any other way."""
+    member = name.parent
+    if text(name) in ESCAPES or member is None or member.type != "dot_index_expression":
+        return None
+    return member if member.child_by_field_name("table") == name else None
+
+
+def _name(member: Node, field: bytes) -> bytes | None:
+    """The command that is named right there; None if it is not."""
+    call = member.parent
+    if field not in CALLS | {TELLS} or call is None or call.type != "function_call":
+        return None
+    args = values(call) if call.child_by_field_name("name") == member else []
+    word = text(args[0]) if args and args[0].type == "string" else b"["
+    return None if b"\\" in word or word[:1] == b"[" else word[1:-1].lower()
+
+
+def _all(names: set[bytes | None]) -> frozenset[bytes] | None:
+    return None if None in names else frozenset(name for name in names if name is not None)
+
+
+def _has(names: frozenset[bytes] | None, name: bytes) -> bool:
+    """Whether a command is among them; a part of it, if any of its parts is."""
+    return names is None or name.partition(b"|")[0] in {one.partition(b"|")[0] for one in names}

@@ -1,0 +1,44 @@
+"""One call of a script or function."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from threadis import _core
+from threadis.coordinator.base.rights import Rights
+from threadis.coordinator.instances.links import Kind, Words
+
+
+class ChangedError(Exception):
+    """A function is another one by now; nothing was run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One script to run."""
+
+    name: bytes  # SHA1 or function
+    words: Words
+    keys: list[bytes]
+    db: int
+    kind: Kind
+    writes: bool
+    within: int | None
+    rights: Rights | None  # of its user; None: everything
+    info: _core.ClientInfo
+    body: bytes  # its text, or that of the function's library; empty if nobody has it
+    generation: int | None = None  # of functions, when the library was found; None: no function
+    ending: AsyncExitStack | None = None  # what ends before its client is answered; None: in EXEC
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is one of a library."""
+        return self.generation is not None
+
+
+def declared(args: Sequence[bytes]) -> list[bytes] | None:
+    """Find KEYS of a script; None if the numbers are wrong."""
+    if len(args) < 3 or not args[2].isdigit():
+        return None
+    count = int(args[2])
+    return list(args[3 : 3 + count]) if count <= len(args) - 3 else None

@@ -1,0 +1,69 @@
+"""Who has called a script: servers tell of the commands inside with the name of our connection.
+
+So that has a name of its own while a script runs. SLOWLOG finds the client by it (Redis 7.0 does
+not tell even that: there the commands of a script are not in the log), MONITOR what is to be shown.
+"""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from threadis import _core, ours
+from threadis.coordinator.instances.links import Words
+from threadis.coordinator.sessions.monitor import Monitoring
+
+KEPT: Final = 10_000  # calls; what a server has logged longer ago is not looked for
+# What a script that can be undone runs besides its own commands.
+OF_UNDO: Final = frozenset(
+    b"DUMP RESTORE PEXPIRETIME TYPE STRLEN LLEN ZCARD SCARD HLEN XLEN".split()
+)
+
+Caller = tuple[bytes, bytes]  # address, name
+
+
+class Callers:
+    """The latest calls, by the name that our connection had."""
+
+    def __init__(self, monitoring: Monitoring) -> None:
+        self._numbers = itertools.count(1)
+        self._known: OrderedDict[bytes, tuple[Caller, bool]] = OrderedDict()
+        self._monitoring = monitoring
+        self.all_is_logged = False  # SLOWLOG has every command
+
+    @property
+    def are_watched(self) -> bool:
+        """Whether somebody sees each command that a script runs."""
+        return self.all_is_logged or self._monitoring.is_on
+
+    def begin(self, info: _core.ClientInfo, *, can_be_undone: bool = False) -> bytes:
+        """Take note of a call; the name."""
+        name = ours.SCRIPT + b"%d" % next(self._numbers)
+        self._known[name] = ((info.address.encode(), info.name), can_be_undone)
+        if len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return name
+
+    def settle(self, name: bytes, index: int, db: int, *, counts: bool) -> None:
+        """Take note that a call is over, in a database of its client; or was for nothing."""
+        if not counts:
+            self._known.pop(name, None)
+        number = int(name.removeprefix(ours.SCRIPT))
+        self._monitoring.settle(index, number, db if counts else None)
+
+    def in_order(
+        self, command: _core.Command, places: Sequence[int]
+    ) -> AbstractAsyncContextManager[None]:
+        """Show what the scripts at these places of a transaction run behind each of them."""
+        return self._monitoring.in_order(command, places)
+
+    def find(self, name: bytes, command: bytes) -> Caller | None:
+        """Whose call it was that has run a command; None if that was ours."""
+        caller, can_be_undone = self._known.get(name, (None, False))
+        return None if can_be_undone and command.upper() in OF_UNDO else caller
+
+
+def named(name: bytes = b"") -> Words:
+    """Build the command that names a connection."""
+    return [b"CLIENT", b"SETNAME", name]

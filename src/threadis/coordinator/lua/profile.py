@@ -1,0 +1,67 @@
+"""What is known of a script: what it can touch, and what earlier runs have touched undeclared."""
+
+import itertools
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from threadis.coordinator.keys.colocation import Group
+from threadis.coordinator.lua.analysis import Reach
+
+TOUCHES = 100  # undeclared keys that are remembered of a script
+HOPELESS = 8  # runs that had to be undone, and more than a quarter of all: no more are tried
+NEWEST = 8  # of those that were missing only once, so many are lent to the next run
+
+
+def covers(groups: Iterable[Group], key: bytes) -> bool:
+    """Whether one of the groups has the key."""
+    return any(key in group for group in groups)
+
+
+@dataclass(slots=True)
+class Tries:
+    """Runs in place, to be undone."""
+
+    count: int = 0
+    undone: int = 0  # of these, which had to be
+    compiles: bool | None = None  # what makes that possible has room in front; None: not known yet
+
+    def is_hopeless(self) -> bool:
+        """Whether no more should be tried."""
+        return self.undone >= HOPELESS and self.undone * 4 > self.count
+
+
+@dataclass(slots=True)
+class Known:
+    """One script. ``groups`` are the keys that live where the keys of a call do."""
+
+    reach: Reach | None = None  # None: it has not been read yet
+    can_be_undone: bool | None = None  # None: it has not been read yet
+    together: Tries = field(default_factory=Tries)  # with all its keys on one instance
+    apart: Tries = field(default_factory=Tries)  # with keys on several, of which it needs some
+    strays: bool = False  # a run that only read has touched more than it declared
+    # Undeclared keys, how often one was missing, and whether it lived where the call's keys did.
+    _touches: dict[bytes, tuple[int, bool]] = field(default_factory=dict)
+
+    def guesses(self, groups: Collection[Group]) -> list[bytes]:
+        """Guess what a call will touch without declaring it."""
+        once = [key for key, (times, _) in self._touches.items() if times == 1]
+        unlikely = set(once[:-NEWEST])
+        return [
+            key
+            for key, (_, was_local) in self._touches.items()
+            if key not in unlikely and (not was_local or covers(groups, key))
+        ]
+
+    def touched(self, keys: Iterable[bytes], groups: Collection[Group]) -> None:
+        """Take note of undeclared keys that a run needed and was not lent.
+
+        What is always the same key is missing a second time at most; what is another key each time
+        soon makes room.
+        """
+        for key in itertools.islice(keys, TOUCHES):
+            is_local = covers(groups, key)
+            times, _ = self._touches.pop(key, (0, False))
+            self._touches[key] = (times + 1, is_local)
+            if len(self._touches) > TOUCHES:
+                rarest = min(self._touches, key=lambda one: self._touches[one][0])
+                del self._touches[rarest]

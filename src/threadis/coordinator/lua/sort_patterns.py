@@ -1,0 +1,92 @@
+"""SORT's keys: BY and GET patterns name one for each element."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from threadis.coordinator.base.offload import offload
+from threadis.coordinator.base.table import Access, Parsed, Table
+from threadis.coordinator.instances.links import value
+from threadis.coordinator.keys.own_reads import OwnReads
+from threadis.coordinator.lua.call import Call
+
+# What a script names that may SORT by other keys, or get them.
+SORTING: Final = re.compile(rb"""['"]sort(_ro)?['"]""", re.IGNORECASE)
+SORTS: Final = frozenset((b"SORT", b"SORT_RO"))
+LOOKS: Final = frozenset((b"BY", b"GET"))
+LONGEST: Final = max(map(len, SORTS))
+OPTIONS: Final = re.compile(rb"""['"](by|get)['"]""", re.IGNORECASE)
+
+
+def looks_at_others(call: Call) -> bool:
+    """Whether a script may look at keys that only SORT's patterns name.
+
+    It has their words itself, or is called with them.
+    """
+    args = {word.upper() for word in call.words[3:] if len(word) <= LONGEST}
+    sorts = SORTING.search(call.body) or not args.isdisjoint(SORTS)
+    return bool(sorts and (OPTIONS.search(call.body) or not args.isdisjoint(LOOKS)))
+
+
+def patterns(args: Sequence[bytes]) -> list[bytes]:
+    """Return the patterns of SORT that name keys; other commands have none."""
+    if args[0].upper() not in SORTS:
+        return []
+    found, at = [], 2
+    while at < len(args):
+        word = args[at].upper()
+        if word in (b"BY", b"GET") and at + 1 < len(args):
+            if b"*" in args[at + 1]:
+                found.append(args[at + 1])
+            at += 2
+        else:
+            at += {b"LIMIT": 3, b"STORE": 2}.get(word, 1)
+    return found
+
+
+def target(args: Sequence[bytes]) -> bytes | None:
+    """Return the key behind STORE; the last one counts."""
+    found, at = None, 2
+    while at < len(args):
+        word = args[at].upper()
+        if word == b"STORE" and at + 1 < len(args):
+            found = args[at + 1]
+        at += {b"LIMIT": 3, b"STORE": 2, b"BY": 2, b"GET": 2}.get(word, 1)
+    return found
+
+
+def key_of(pattern: bytes, element: bytes) -> bytes:
+    """Put an element into a pattern: ``weight_*->field`` and ``1`` give ``weight_1``."""
+    star = pattern.index(b"*")
+    arrow = pattern.find(b"->", star + 1)
+    is_field = arrow >= 0 and arrow + 2 < len(pattern)
+    end = arrow if is_field else len(pattern)
+    return pattern[:star] + element + pattern[star + 1 : end]
+
+
+def with_target(parsed: Parsed) -> Parsed:
+    """Add to SORT's keys the one behind STORE."""
+    store = target(parsed.args) if parsed.row.name == "sort" else None
+    keys = [Access(parsed.args[1], reads=True, writes=False)]
+    if store is not None:
+        keys.append(Access(store, reads=False, writes=True))
+    return replace(parsed, keys=keys)
+
+
+async def sort_keys(table: Table, own_reads: OwnReads, parsed: Parsed, db: int) -> list[Access]:
+    """Return every key that SORT will look at, as of now."""
+    source, keys = parsed.args[1], list(with_target(parsed).keys)
+    wanted = patterns(parsed.args)
+    if wanted:
+        index, question = table.owner(db, source), [b"SORT", source, b"BY", b"nosort"]
+        elements = value((await own_reads.ask(index, [question], db=db))[0])
+        if isinstance(elements, list):
+            keys += await offload(len(elements), _looked_at, wanted, elements)
+    return keys
+
+
+def _looked_at(wanted: Iterable[bytes], elements: Sequence[bytes]) -> list[Access]:
+    """The keys that patterns name with elements."""
+    names = {key_of(pattern, element) for pattern in wanted for element in elements}
+    return [Access(name, reads=True, writes=False) for name in sorted(names)]

@@ -1,0 +1,79 @@
+"""Which scripts there are at each place of a transaction.
+
+EVAL and SCRIPT LOAD bring one, SCRIPT FLUSH takes all away: from their place in the order on, and
+only if the transaction runs. Before that nobody else is told; and what asks for a script in front
+of that place finds none.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+from threadis import resp
+from threadis.coordinator.base.databases import flushes
+from threadis.coordinator.instances.links import Words
+from threadis.coordinator.lua.call import ChangedError, declared
+from threadis.coordinator.lua.library import Library
+
+EVALS: Final = (b"eval", b"eval_ro")
+
+
+def sha1(script: bytes) -> bytes:
+    """Return the name that servers give a script."""
+    return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
+
+
+class Brought:
+    """What a transaction has brought so far, and what was there before."""
+
+    def __init__(self, library: Library, brings: Mapping[bytes, int] | None = None) -> None:
+        """``brings`` are the scripts that its write brings, each with the last place that does."""
+        self._library, self._brings = library, brings or {}
+        self._brought: dict[bytes, bytes] = {}
+        self._is_flushed = False
+        self._found: dict[bytes, bytes] = {}  # by the library, when it was asked
+        self._missing: set[bytes] = set()
+        self.replies: dict[int, bytes] = {}  # by place: of what asks for scripts, if known already
+
+    async def find(self, name: bytes) -> bytes | None:
+        """Return a script; None if there is none, nothing if only the servers have its text."""
+        if name in self._brought or self._is_flushed:
+            return self._brought.get(name)
+        if name not in self._found:
+            self._found[name] = self._library.body(name)
+            if not await self._library.has(name):
+                self._missing.add(name)
+        return None if name in self._missing else self._found[name]
+
+    def check(self) -> None:
+        """Raise ChangedError if others have brought or taken away what was looked for."""
+        if any(self._library.body(name) != body for name, body in self._found.items()):
+            raise ChangedError
+
+    async def answer(self, at: int, words: Words) -> None:
+        """Answer a command that asks for scripts, if it is run too late: behind the write."""
+        what = words[1].lower() if words[0].lower() == b"script" else b""
+        names = [name.lower() for name in words[2:]]
+        if what not in (b"exists", b"show"):
+            return
+        later = [name for name in names if self._brings.get(name, -1) > at]
+        if all([await self.find(name) is not None for name in later]):
+            return
+        found = [await self.find(name) for name in names]
+        if what == b"exists":
+            self.replies[at] = resp.array([resp.integer(one is not None) for one in found])
+        elif found[0] is None:
+            self.replies[at] = await self._library.no_script()
+
+    def go_past(self, words: Words) -> None:
+        """Go past a command, which will have run."""
+        family = words[0].lower()
+        if family in EVALS and declared(words) is not None:
+            self._brought[sha1(words[1])] = words[1]
+        elif family == b"script":
+            match words[1].lower():
+                case b"load":
+                    self._brought[sha1(words[2])] = words[2]
+                case b"flush" if flushes(words[2:]):
+                    self._brought.clear()
+                    self._is_flushed = True

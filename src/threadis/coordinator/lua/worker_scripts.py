@@ -1,0 +1,55 @@
+"""The scripts that workers run by themselves: those that are proved to keep to their keys.
+
+Nothing that publishes: its messages come to us first, and later than the worker's own PUBLISH of
+the same client. Nothing that goes to another database: workers look for locks in one.
+"""
+
+from threadis import _core
+from threadis.coordinator.lua.analysis import Reach, selects
+from threadis.coordinator.lua.sandbox_user import WHOLE_KEYSPACE, rules_without
+
+PUBLISH = b"publish"
+TEXT_MOST = 64 * 1024  # bytes; workers run no longer command (``rust/src/scripts.rs``)
+
+
+class Taught:
+    """Tells the workers."""
+
+    def __init__(self, core: _core.Proxy) -> None:
+        self.workers = _core.KnownScripts(core, rules_without(WHOLE_KEYSPACE))
+        self._taught: dict[bytes, tuple[bytes, Reach]] = {}  # by SHA1
+
+    def tell(self, name: bytes, body: bytes, found: Reach) -> None:
+        """Let workers run a script, or no more; ``body`` is empty if nobody has it any more."""
+        may = found is not Reach.ANYTHING and PUBLISH not in body.lower() and not selects(body)
+        wanted = (body, found) if may and body else None
+        if wanted == self._taught.get(name):
+            return
+        self.forget(name)
+        if wanted:
+            self._taught[name] = wanted
+            for script in _names(name, body):
+                self.workers.learn(script, found is Reach.BEGUN)
+
+    def forget(self, name: bytes) -> None:
+        """Let no worker run a script."""
+        if name in self._taught:
+            body, _ = self._taught.pop(name)
+            for script in _names(name, body):
+                self.workers.forget(script)
+
+    def was_used(self, name: bytes) -> bool:
+        """Whether a worker has run a script since this was asked last."""
+        body, _ = self._taught.get(name, (b"", False))
+        used = [self.workers.was_used(script) for script in _names(name, body)]
+        return any(used)
+
+    def forget_all(self) -> None:
+        """Take note of SCRIPT FLUSH."""
+        self._taught.clear()
+        self.workers.forget_all()
+
+
+def _names(name: bytes, body: bytes) -> list[bytes]:
+    """What clients may name a script by."""
+    return [name, body] if len(body) < TEXT_MOST else [name]

@@ -1,0 +1,1 @@
+"""Commands over several instances: locks, two phases, copies."""

@@ -1,0 +1,313 @@
+"""Borrowing: what only a server can compute, computed on one that was lent the keys.
+
+The copies live in a database that clients cannot see, for the length of one MULTI … EXEC::
+
+    each owner:  PEXPIRETIME, DUMP                     (under key locks)
+    one server:  MULTI, RESTORE copies, DUMP what may change,
+                 the commands, DUMP and PEXPIRETIME again, DEL copies, EXEC
+    each owner:  RESTORE or DEL what changed           (one write, see commits)
+
+``copies`` has that block.
+
+So a command that fails, a script that is refused, a killed process leave every key as it was.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from threadis import ours, resp
+from threadis.coordinator.base.offload import offload
+from threadis.coordinator.base.table import Access, Table
+from threadis.coordinator.instances import long
+from threadis.coordinator.instances.links import LinkError, Links, Words
+from threadis.coordinator.keys.keyspace_events import telling
+from threadis.coordinator.keys.own_reads import OwnReads
+from threadis.coordinator.keys.parts import Part
+from threadis.coordinator.multikey.phases import RefusedError
+
+BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
+# Tells all keys, their values and when they expire, and deletes them. Not FLUSHDB: that is told to
+# whoever tracks keys.
+SWEEP = (
+    ours.SCRIPT_MARK
+    + b"""
+local found = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+    found[#found + 1] = key
+    found[#found + 1] = redis.call('DUMP', key)
+    found[#found + 1] = redis.call('PEXPIRETIME', key)
+    redis.call('DEL', key)
+end
+return found
+"""
+)
+EXACT_MOST = 2**53  # Lua's numbers
+NO_EXPIRY, GONE = -1, -2  # PEXPIRETIME
+# How DUMP begins for a small sorted set, and for a large one, which SORT makes of a small one.
+CONVERTED = (b"\x11", b"\x05")
+TOO_LATE = resp.error("ERR threadis: a key that the script has made expires too late to be told")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A key's value as DUMP gives it, and when it expires (ms since 1970, or NO_EXPIRY)."""
+
+    dump: bytes
+    expires: int
+    is_placeholder: bool = False  # exists, but its value does not matter: it will be overwritten
+
+    def restore(self, key: bytes, *options: bytes) -> Words:
+        """Build the command that makes the key this value."""
+        if self.is_placeholder:
+            ends = [] if self.expires == NO_EXPIRY else [b"PXAT", b"%d" % self.expires]
+            return [b"SET", key, ours.MARK, *ends]  # nobody can write the same
+        if self.expires == NO_EXPIRY:
+            return [b"RESTORE", key, b"0", self.dump, *options]
+        return [b"RESTORE", key, b"%d" % self.expires, self.dump, b"ABSTTL", *options]
+
+
+# What keys are that have changed; None: gone.
+Changes = dict[bytes, Copy | None]
+
+
+class TooLargeError(LinkError):
+    """The keys are larger than what one command may borrow."""
+
+
+class Borrowing:
+    """Makes copies, and writes what has become of them. The caller holds locks on all keys."""
+
+    def __init__(self, links: Links, table: Table, databases: int, own_reads: OwnReads) -> None:
+        self.databases = databases  # that clients may select
+        self._links = links
+        self._table = table
+        self.own_reads = own_reads
+        # Without memory copies are not made in the block in which they are used.
+        self.alone = [asyncio.Lock() for _ in links.everyone()]
+        # The first of those for copies, without keys between two commands.
+        self.scratch = ours.copies(databases)
+
+    async def fetch(self, keys: Iterable[Access], db: int) -> dict[bytes, Copy]:
+        """Copy the keys that exist from their owners; of those never read, only that they do."""
+        some = list(keys)
+        wanted, by_owner = await offload(len(some), self._wanted, some, db)
+        mine = telling.get()
+        if mine:
+            mine.lend(db, list(wanted))
+        found = await asyncio.gather(
+            *(self._fetch_from(index, names, db) for index, names in by_owner.items())
+        )
+        return await offload(len(wanted), self._found, wanted, found, db)
+
+    def _found(
+        self, wanted: Iterable[bytes], parts: Iterable[Mapping[bytes, Copy]], db: int
+    ) -> dict[bytes, Copy]:
+        """Put together what owners have said."""
+        copies = {key: copy for part in parts for key, copy in part.items()}
+        if mine := telling.get():
+            limited = {key for key, copy in copies.items() if copy.expires != NO_EXPIRY}
+            mine.give_back(db, [key for key in wanted if key not in limited])
+        check_size(sum(len(copy.dump) for copy in copies.values()))
+        return copies
+
+    def _wanted(
+        self, keys: Sequence[Access], db: int
+    ) -> tuple[dict[bytes, bool], dict[int, dict[bytes, bool]]]:
+        """Say of keys whether they are read; the same of those of each owner."""
+        wanted: dict[bytes, bool] = {}
+        for access in keys:
+            wanted[access.key] = wanted.get(access.key, False) or access.reads
+        by_owner: dict[int, dict[bytes, bool]] = defaultdict(dict)
+        owners = self._table.owners_by_name(db, list(wanted))
+        for (key, reads), owner in zip(wanted.items(), owners, strict=True):
+            by_owner[owner][key] = reads
+        return wanted, by_owner
+
+    async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
+        questions = await offload(len(keys), _questions, keys)
+        replies = await self.own_reads.ask(index, questions, db=db)
+        if refused := await offload(len(replies), _refused, replies):  # it is loading, say
+            raise RefusedError(refused)
+        return await offload(len(keys), _copies, keys, await long.values(replies))
+
+    async def clean(self, index: int) -> None:
+        """Delete copies that somebody who was ended in the middle has left."""
+        for at in range(ours.COPIES):
+            await self._links.raw(index, [[b"FLUSHDB"]], db=self.scratch + at)
+
+    async def without_conversions(
+        self, index: int, copies: Mapping[bytes, Copy], changes: Changes
+    ) -> Changes:
+        """Leave out what has only another encoding now: no server calls that a change, and whoever
+        has the key in WATCH hears nothing of it.
+        """
+        doubtful = {
+            key: new
+            for key, new in changes.items()
+            if new and (old := copies.get(key)) and _may_be_converted(old, new)
+        }
+        if not doubtful:
+            return changes
+        block: list[Words] = [[b"MULTI"]]
+        for key, new in doubtful.items():  # a server chooses the encoding anew
+            block += [Copy(new.dump, NO_EXPIRY).restore(key), [b"DUMP", key], [b"DEL", key]]
+        *_, reply = await self._links.raw(index, [*block, [b"EXEC"]], db=self.scratch)
+        if not reply.startswith(b"*"):  # there is no memory: they count as changed
+            return changes
+        dumps = (await long.value(reply))[1::3]
+        self.own_reads.of(index).hits += len(dumps)
+        pairs = zip(doubtful, dumps, strict=True)
+        same = {key for key, dump in pairs if copies[key].dump in (dump, doubtful[key].dump)}
+        return {key: new for key, new in changes.items() if key not in same}
+
+    def writes(self, changes: Changes, db: int) -> dict[int, Part]:
+        """Turn changes into one part for each owner."""
+        parts: dict[int, list[Words]] = defaultdict(list)
+        for key, copy in changes.items():
+            command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
+            parts[self._table.owner(db, key)].append(command)
+        return dict(parts)
+
+
+def _may_be_converted(old: Copy, new: Copy) -> bool:
+    """Whether a value may be the one that was lent, though it is told otherwise."""
+    if old.is_placeholder or old.expires != new.expires:
+        return False
+    return old.dump == new.dump or (old.dump[:1], new.dump[:1]) == CONVERTED
+
+
+def check_size(total: int) -> None:
+    """Raise TooLargeError if so many bytes may not be borrowed."""
+    if total > BORROW_LIMIT:
+        raise TooLargeError(
+            f"ERR threadis: this command needs {total} bytes of other instances; the limit is "
+            f"{BORROW_LIMIT}. Give its keys a common {{hash tag}}"
+        )
+
+
+def _questions(keys: Mapping[bytes, bool]) -> list[Words]:
+    """What an owner is asked about keys, if they are read or not."""
+    questions: list[Words] = []
+    for key, reads in keys.items():
+        questions.append([b"PEXPIRETIME", key])
+        if reads:
+            questions.append([b"DUMP", key])
+    return questions
+
+
+def _copies(keys: Mapping[bytes, bool], replies: Sequence[Any]) -> dict[bytes, Copy]:
+    """What it says."""
+    said = iter(replies)
+    found = {}
+    for key, reads in keys.items():
+        expires = int(next(said))
+        dump = next(said) if reads else b""
+        if expires != GONE and isinstance(dump, bytes):
+            found[key] = Copy(dump, expires, is_placeholder=not reads)
+    return found
+
+
+def around(
+    copies: dict[bytes, Copy], written: Sequence[bytes], *, sweeps: bool = False
+) -> tuple[list[Words], list[Words]]:
+    """What comes before commands on copies, and behind them."""
+    old_dumps: list[Words] = [[b"DUMP", key] for key in written if key in copies]
+    restores = [copy.restore(key) for key, copy in copies.items()]
+    if sweeps:
+        return [*restores, *old_dumps], [[b"EVAL", SWEEP, b"0"]]
+    dumps: list[Words] = [[b"DUMP", key] for key in written]
+    ends: list[Words] = [[b"PEXPIRETIME", key] for key in written]
+    names = list(dict.fromkeys([*copies, *written]))
+    clear: list[Words] = [[b"DEL", *names]] if names else []
+    return [*restores, *old_dumps], [*dumps, *ends, *clear]
+
+
+Now = Mapping[bytes, tuple[bytes, int]]  # what keys are now, and when they expire
+
+
+def _now(written: Sequence[bytes], after: Sequence[Any]) -> Now:
+    """What ``around`` has found out behind the commands, without it having swept."""
+    count = len(written)
+    found = zip(written, after[:count], after[count : 2 * count], strict=True)
+    return {key: (dump, int(when)) for key, dump, when in found if dump is not None}
+
+
+def _swept(copies: dict[bytes, Copy], said: Sequence[Any]) -> Now:
+    """The same, with it having swept."""
+    now = {}
+    for key, dump, when in zip(said[::3], said[1::3], said[2::3], strict=True):
+        exact = when
+        if when >= EXACT_MOST:  # it is exact only if it is what it was
+            exact = copies[key].expires if key in copies else NO_EXPIRY
+            if float(exact) != float(when):
+                raise RefusedError(TOO_LATE)
+        if isinstance(dump, bytes):  # else it has just expired
+            now[key] = (dump, exact)
+    return now
+
+
+async def find_changes(
+    copies: dict[bytes, Copy],
+    written: Sequence[bytes],
+    before: Sequence[bytes],
+    after: Sequence[bytes],
+    db: int,
+    *,
+    compares: bool,
+    sweeps: bool,
+) -> Changes:
+    """Read in the replies to ``around`` what has become of keys; of all, or if it ``compares`` of
+    those that are not what they were. RefusedError if a copy could not be made.
+    """
+    size = len(copies) + len(written)
+    if refused := await offload(size, _refused, before[: len(copies)]):
+        raise RefusedError(refused)
+    old, new = await long.values(before[len(copies) :]), await long.values(after)
+    await offload(size, _tell_of_ends, copies, written, old, db)
+    if sweeps:
+        now = await offload(len(new[0]), _swept, copies, new[0])
+    else:
+        now = await offload(size, _now, written, new)
+    if not compares:
+        return {key: Copy(*now[key]) if key in now else None for key in written}
+    return await offload(size, _changes, copies, written, old, now)
+
+
+def _refused(replies: Iterable[bytes]) -> bytes | None:
+    """The first that is an error."""
+    return next((reply for reply in replies if reply.startswith(b"-")), None)
+
+
+def _tell_of_ends(
+    copies: Collection[bytes], written: Iterable[bytes], dumps: Iterable[Any], db: int
+) -> None:
+    """Tell of what was lent, and had expired by the time the commands began."""
+    if mine := telling.get():
+        had = (key for key in written if key in copies)
+        for key, dump in zip(had, dumps, strict=True):
+            if dump is None:
+                mine.add_first(db, key)
+
+
+def _changes(
+    copies: dict[bytes, Copy], written: Sequence[bytes], dumps: Sequence[Any], now: Now
+) -> Changes:
+    """What has become of the keys that may have been written."""
+    had = [key for key in written if key in copies]
+    old_values = dict(zip(had, dumps, strict=True))
+    changes: Changes = {}
+    for key in written:
+        old, (new, when) = old_values.get(key), now.get(key, (None, GONE))
+        known = copies[key].expires if key in copies else GONE
+        if new is None:
+            if old is not None:
+                changes[key] = None
+        elif key in copies and copies[key].is_placeholder:
+            if new != old:
+                changes[key] = Copy(new, when)
+        elif new != old or when != known:
+            changes[key] = Copy(new, when)
+    return changes

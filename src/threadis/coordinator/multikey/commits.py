@@ -1,0 +1,396 @@
+"""One write over several instances: all of it or nothing, whoever is killed meanwhile.
+
+Workers commit by themselves what is ordinary (``commits.rs``), in the same way and with the same
+records; here are all others, and whatever went wrong.
+
+Two-phase commit with stock commands. The parts' records live in a database that clients cannot
+see (``records``)::
+
+    the others:   SET prepared:ID              what they would do, and who decides
+                  MULTI, commands …            all must say QUEUED, else DISCARD everywhere
+    the first:    MULTI, commands …, SET decided:ID, EXEC     the moment it has happened
+    the others:   … DEL prepared:ID, EXEC
+    the first:    DEL decided:ID               soon, of many at once
+
+After a crash, whoever still has ``prepared:ID`` asks the first: decided means do it now, else
+forget it. Until then the keys stay locked.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import hiredis
+import msgspec
+
+from threadis import _core, ours, resp
+from threadis.catalog.commands import SWEEPS
+from threadis.coordinator.base.offload import offload
+from threadis.coordinator.base.table import Table
+from threadis.coordinator.instances.fenced import Script
+from threadis.coordinator.instances.links import Kind, Link, LinkError, Links
+from threadis.coordinator.instances.tasks import Tasks
+from threadis.coordinator.keys.locks import Key, Lock, Locks
+from threadis.coordinator.keys.parts import Part, PartPlace
+from threadis.coordinator.multikey import oom_blocks, pending_writes
+from threadis.coordinator.multikey.phases import Phases, Scripts, results_in, unfinished
+from threadis.coordinator.multikey.records import Prepared
+
+log = logging.getLogger(__name__)
+
+FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundred bytes
+FORGET_AGAIN = 1.0  # seconds until they are deleted where that has failed
+RETRY = 0.05  # seconds between attempts to settle what a crash left open
+
+# The instance, its socket if another process of it may have one that looks the same, and what
+# CLIENT LIST shows of it.
+Connection = tuple[int, str, bytes]
+
+
+class Commits:
+    """Writes over several instances, and what crashes left of them."""
+
+    def __init__(
+        self, core: _core.Proxy, links: Links, locks: Locks, table: Table, databases: int
+    ) -> None:
+        self._workers = _core.WorkerCommits(core)
+        self._links = links
+        self._locks = locks
+        self._table = table
+        self._records = ours.records(databases)
+        self._phases = Phases(links, self._records)
+        self._done: dict[int, list[bytes]] = {}  # records to delete, by instance
+        self._deleting = [asyncio.Lock() for _ in links.everyone()]
+        self._late: set[int] = set()  # instances that did not delete theirs in time
+        self._running: set[bytes] = set()  # IDs whose outcome this process will see to
+        self._settling = asyncio.Lock()
+        self._tasks = Tasks()
+        self._had: Counter[int] = Counter()  # records, by instance
+
+    async def run(
+        self,
+        parts: Mapping[int, Part],
+        lock: Lock,
+        *,
+        db: int,
+        kind: Kind,
+        is_scarce: bool = False,
+        scripts: Mapping[PartPlace, Script] | None = None,
+    ) -> dict[int, list[bytes]]:
+        """Run each part on its instance as one block; the replies of the commands.
+
+        If memory ``is_scarce``, nobody is asked first whether he would run his part, unless there
+        are ``scripts`` among the commands, each of which is told its answers.
+
+        The caller holds ``lock`` on all keys. Raises RefusedError if nothing was done, LinkError
+        if that is not known yet; then the lock is kept until it is.
+        """
+        first, *others = sorted(parts, key=lambda index: (-len(parts[index]), index))
+        # Those of the others ``prepare`` checks.
+        await offload(len(parts[first]), self._links.limits.check, parts[first])
+        fenced = Scripts(scripts or {})
+        if not others:
+            if is_scarce and not scripts:
+                return {first: await self._run_without_memory(first, parts[first], db, kind)}
+            async with self._links.lease(first, kind, db) as link:
+                return {first: await fenced.run(link, parts[first])}
+        name = _core.unique_name()
+        self._running.add(name)
+        try:
+            return await self._run_all(
+                parts, lock, first, others, name, db, kind, fenced, is_scarce=is_scarce
+            )
+        finally:
+            if not lock.is_kept:
+                self._running.discard(name)
+
+    async def _run_all(
+        self,
+        parts: Mapping[int, Part],
+        lock: Lock,
+        first: int,
+        others: list[int],
+        name: bytes,
+        db: int,
+        kind: Kind,
+        scripts: Scripts,
+        *,
+        is_scarce: bool,
+    ) -> dict[int, list[bytes]]:
+        async with AsyncExitStack() as stack:
+            links = {}
+            for index in (first, *others):
+                lease = self._links.lease(index, kind, db)
+                links[index] = await stack.enter_async_context(lease)
+            leader = links.pop(first)
+            keys = lock.keys or list(self._named(parts.values(), db))
+            try:
+                record = Prepared(first, db, keys, [])
+                await self._phases.prepare(links, parts, record, name, scripts, is_scarce=is_scarce)
+            except LinkError:  # nothing will be decided, but something may be prepared
+                self._spawn(self._settle_all(name, first, others))
+                raise
+            try:
+                done = await self._phases.decide(
+                    leader, parts[first], links, name, db, scripts, is_scarce=is_scarce
+                )
+                replies = {first: done}
+            except LinkError:
+                self._doubt(lock, parts, keys, first)
+                self._keep(lock, name, first, others, [leader])
+                raise
+            is_one_script = is_scarce and not scripts
+            for index, link in links.items():
+                whole = [*parts[index], *self._phases.last(name, db)]
+                link.send(oom_blocks.block(whole, kind.resp) if is_one_script else [b"EXEC"])
+            for index, link in links.items():
+                told = parts[index] if is_one_script else ()
+                results = await scripts.results_of(index, link, told)
+                if results and results[-1] != resp.OK:
+                    results = None  # nothing was written
+                if results is not None:
+                    replies[index] = results[: len(parts[index])]
+        if failed := [index for index in others if index not in replies]:
+            # What is not a write there is as it shall be; what is locked for scripts stays so.
+            left = [key for key in keys if not key[2] or self._table.owner(*key[:2]) in failed]
+            self._doubt(lock, parts, left, failed[0])
+            self._keep(lock, name, first, others, list(links.values()))
+            raise unfinished(links[failed[0]])
+        self._had.update(parts.keys())
+        self.forget_soon(first, ours.DECIDED + name)
+        return replies
+
+    def own_changes(self, index: int) -> int:
+        """How often an instance has written or deleted a record."""
+        return 2 * (self._had[index] + self._workers.records_of(index))
+
+    def _named(self, parts: Iterable[Part], db: int) -> Iterator[Key]:
+        """The keys of commands, for whoever has locked everything."""
+        for part in parts:
+            where = db
+            for words in part:
+                if words[0] == b"SELECT":
+                    where = int(words[1])
+                for access in self._table.parse(words).keys:
+                    yield where, access.key, True
+
+    def _doubt(self, lock: Lock, parts: Mapping[int, Part], keys: list[Key], instance: int) -> None:
+        """Let others use all but these keys; of what empties databases, it is all keys."""
+        if not any(map(_flushes, parts.values())):
+            self._locks.doubt(lock, keys, instance)
+
+    async def _run_without_memory(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
+        block = oom_blocks.block(part, kind.resp)
+        reply = (await self._links.raw(index, [block], db=db, kind=kind))[0]
+        return await oom_blocks.results(reply, part, kind.resp) or await results_in([], reply)
+
+    def _keep(
+        self, lock: Lock, name: bytes, first: int, others: list[int], links: Iterable[Link]
+    ) -> None:
+        """Hold on to the lock until it is known what has happened."""
+        lock.is_kept = True
+        spoilt = (link for link in links if link.is_spoilt)
+        lost = [connection_of(link) for link in spoilt]
+        self._spawn(self._settle_later(lock, name, first, others, lost))
+
+    async def _settle_later(
+        self, lock: Lock, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
+    ) -> None:
+        try:
+            await asyncio.sleep(RETRY)
+            await self._settle_at_last(name, first, others, lost)
+        finally:  # also after a bug: a lock that nobody will end would be a hang
+            self._running.discard(name)
+            self._locks.release(lock)
+
+    @contextmanager
+    def begin(self) -> Iterator[bytes]:
+        """Name a write whose outcome the caller sees to; who recovers leaves its records alone."""
+        name = _core.unique_name()
+        self._running.add(name)
+        try:
+            yield name
+        finally:
+            self._running.discard(name)
+
+    def settle(
+        self, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
+    ) -> None:
+        """See to it, in the background, that everyone has done his part, or nobody will."""
+        self._spawn(self._settle_at_last(name, first, others, lost))
+
+    async def _settle_at_last(
+        self, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
+    ) -> None:
+        await self._pass_all(lost)
+        await self._settle_all(name, first, others)
+
+    async def _settle_all(self, name: bytes, first: int, others: list[int]) -> None:
+        for index in others:
+            await _retry(partial(self._settle, index, ours.PREPARED + name))
+        self.forget_soon(first, ours.DECIDED + name)  # it is refused while there is no space, say
+
+    def unsettled(self, letter: _core.Unsettled) -> None:
+        """Settle what a worker has left; its lock, if it has one, holds until then."""
+        self._locks.doubted()
+        self._spawn(self._settle_for_worker(letter))
+
+    async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
+        lost = [
+            (index, self._links.instance(index).socket, b" name=%s " % lane)
+            for index, lane in letter.lanes
+        ]
+        try:
+            await self._pass_all(lost)
+            if letter.name:  # else there are no records
+                await self._settle_all(letter.name, letter.first, letter.others)
+        finally:
+            if letter.token is not None:
+                self._locks.release_of_worker(letter.token)
+
+    async def _pass_all(self, lost: Iterable[Connection]) -> None:
+        """Wait until instances have read all from connections that we have closed.
+
+        Else what is on its way there comes behind us.
+        """
+        for one in lost:
+            await _retry(partial(self.passed, one))
+
+    async def passed(self, lost: Connection) -> None:
+        """Raise LinkError while an instance may not have read all from a connection."""
+        index, socket, mark = lost
+        if self._links.is_gone(index, socket):
+            return
+        known = await self._links.call(index, b"CLIENT", b"LIST")
+        if isinstance(known, hiredis.ReplyError) or mark in known:
+            raise LinkError(f"TRYAGAIN instance {index} has not read everything yet")
+
+    async def _settle(self, index: int, key: bytes) -> None:
+        """Do or forget what an instance has prepared; LinkError if that cannot be known yet."""
+        async with self._settling:  # two who settle the same would do it twice
+            payload = await self._ask(index, b"GET", key)
+            if payload is None:
+                return
+            record = Prepared.decode(payload)
+            name = key.removeprefix(ours.PREPARED)
+            if await self._ask(record.first, b"EXISTS", ours.DECIDED + name):
+                hidden = [b"SELECT", b"%d" % self._records]
+                part = [*record.commands, hidden, [b"DEL", key], [b"SELECT", b"%d" % record.db]]
+                await pending_writes.run(self._links, index, part, record.db)
+                log.warning("instance %d: completed a write to several instances", index)
+            else:
+                self.forget_soon(index, key)
+
+    async def _ask(self, index: int, *words: bytes) -> Any:
+        """Ask about records; LinkError if the answer is an error: it is still loading, say."""
+        reply = await self._links.call(index, *words, db=self._records)
+        if isinstance(reply, hiredis.ReplyError):
+            raise LinkError(f"TRYAGAIN instance {index}: {reply}")
+        return reply
+
+    async def recover(self, index: int) -> None:
+        """Settle what an instance that came (back) has prepared; before clients may use it.
+
+        Where the instance that decides is not there, the keys are locked until it is; of what
+        empties databases, LinkError.
+        """
+        for key in await self._ask(index, b"KEYS", ours.PREPARED + b"*"):
+            payload = await self._ask(index, b"GET", key)
+            if payload is None or self._is_running(key.removeprefix(ours.PREPARED)):
+                continue
+            try:
+                await self._settle(index, key)
+            except LinkError:
+                record = Prepared.decode(payload)
+                if _flushes(record.commands):  # it has no keys that could be locked
+                    raise
+                self._spawn(self._recover_later(index, key, record))
+        for key in await self._ask(index, b"KEYS", ours.DECIDED + b"*"):
+            payload = await self._ask(index, b"GET", key)
+            name = key.removeprefix(ours.DECIDED)
+            if payload is not None and not self._is_running(name):
+                others = msgspec.json.decode(payload, type=list[int])
+                self._spawn(self._settle_all(name, index, others))
+
+    def _is_running(self, name: bytes) -> bool:
+        """Whether this process will see to it: here, or a worker, which tells us if it cannot."""
+        return name in self._running or name.startswith(self._workers.prefix())
+
+    async def _recover_later(self, index: int, key: bytes, record: Prepared) -> None:
+        async with self._locks.hold(record.keys, [index], waits_long=True) as lock:
+            self._locks.doubt(lock, record.keys, record.first)
+            await _retry(partial(self._settle, index, key))
+
+    def forget_soon(self, index: int, record: bytes) -> None:
+        """Delete a record together with those of the next moment."""
+        names = self._done.setdefault(index, [])
+        names.append(record)
+        if len(names) == 1:
+            self._spawn(self._forget_after_a_while(index))
+
+    async def _forget_after_a_while(self, first: int, seconds: float = FORGET_AFTER) -> None:
+        await asyncio.sleep(seconds)
+        await self.forget_done(first)
+
+    async def forget_done(self, first: int) -> None:
+        """Delete all that can be deleted; what an instance does not delete now, a while later."""
+        done, take = self._done, self._workers.take_finished
+        async with self._deleting[first]:  # what somebody else deletes just now is waited for
+            while names := [*done.pop(first, []), *(ours.DECIDED + name for name in take(first))]:
+                try:
+                    await pending_writes.delete(self._links, first, self._records, *names)
+                except LinkError:
+                    done.setdefault(first, []).extend(names)
+                    if first not in self._late:
+                        self._late.add(first)
+                        self._spawn(self._forget_late(first))
+                    raise
+
+    async def _forget_late(self, first: int) -> None:
+        """Try again until it is done: a record stays a second longer than its instance is away."""
+        try:
+            await _retry(partial(self._forget_after_a_while, first, FORGET_AGAIN))
+        finally:
+            self._late.discard(first)
+
+    def finished(self) -> None:
+        """Delete the records of what workers have committed: nothing else has deleted them."""
+        self._spawn(self.tidy())
+
+    async def tidy(self) -> None:
+        """Delete what can be deleted at once: who counts changes from now on sees none of ours."""
+        jobs = [self.forget_done(first) for first in self._links.everyone()]
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    def _spawn(self, job: Coroutine[None, None, None]) -> None:
+        self._tasks.start(job, "a record of a write to several instances")
+
+
+def connection_of(link: Link) -> Connection:
+    """Return how a connection of ours can be known, once it is closed."""
+    return link.index, link.socket, b"id=%d " % link.id
+
+
+def _flushes(part: Part) -> bool:
+    """Whether it changes whole databases."""
+    return any(words[0].lower().decode() in SWEEPS for words in part)
+
+
+async def _retry(job: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            return await job()
+        except LinkError:
+            await asyncio.sleep(RETRY)

@@ -1,0 +1,204 @@
+"""Commands on the whole keyspace: FLUSHALL, FLUSHDB, SWAPDB. Alone with all keys.
+
+They leave the records of other writes over several instances (``commits``), so they happen
+everywhere or nowhere, whoever dies. But nobody else does anything meanwhile: an instance that is
+lost in the middle is waited for, and a mark there says whether it has done its part::
+
+    the others:   SET prepared:ID
+    the first:    the command, SET decided:ID                     the mark is decided:ID
+    the others:   the command, DEL prepared:ID, SET swept:ID      the mark is swept:ID
+    all:          DEL decided:ID, DEL swept:ID                    soon
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from threadis import _core, control, ours, resp
+from threadis.coordinator.base.databases import flushes
+from threadis.coordinator.instances.links import Kind, LinkError, Links, UnknownOutcomeError, Words
+from threadis.coordinator.keys.locks import Locks
+from threadis.coordinator.multikey import oom_blocks, pending_writes
+from threadis.coordinator.multikey.commits import Commits, Connection, connection_of
+from threadis.coordinator.multikey.phases import RefusedError
+from threadis.coordinator.multikey.records import Prepared
+from threadis.coordinator.sessions.tracking import Tracking
+
+RETRY: Final = 0.1  # seconds before an instance that was lost in the middle is asked again
+PATIENCE: Final = 30.0  # seconds in which it comes back, if it ever does
+KEPT: Final = b"600"  # seconds for which an instance knows that it has done its part
+
+
+class Whole:
+    """Runs a command on every instance while nobody else does anything."""
+
+    def __init__(
+        self,
+        start: control.Start,
+        links: Links,
+        locks: Locks,
+        tracking: Tracking,
+        commits: Commits,
+    ) -> None:
+        self._links = links
+        self._locks = locks
+        self._databases = start.databases
+        self._records = ours.records(start.databases)
+        self._pinned = dict(start.pins).keys()
+        self._tracking = tracking
+        self._commits = commits
+
+    async def flush(self, command: _core.Command) -> bytes:
+        """FLUSHALL and FLUSHDB [ASYNC|SYNC]."""
+        _, *options = command.args
+        return await (self._everywhere(command) if flushes(options) else self._denied(command))
+
+    async def swap(self, command: _core.Command) -> bytes:
+        """SWAPDB; the hidden databases are out of range, pinned ones stay where they are."""
+        words = command.args[1:]
+        indices = [int(word) for word in words if word.isdigit() and b"%d" % int(word) == word]
+        if len(indices) != 2 or len(words) != 2:
+            return await self._denied(command)
+        if any(self._databases <= one < 2**31 for one in indices):
+            return resp.error("ERR DB index is out of range")
+        if any(one >= 2**31 for one in indices):
+            return await self._denied(command)
+        pinned = self._pinned & set(indices)
+        if pinned:
+            return resp.error(
+                f"ERR threadis: database {min(pinned)} is pinned to an instance; SWAPDB would have "
+                "to carry all its keys to others, and back"
+            )
+        return await self._everywhere(command)
+
+    async def _denied(self, command: _core.Command) -> bytes:
+        """Let an instance say what is wrong."""
+        return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
+
+    async def _everywhere(self, command: _core.Command) -> bytes:
+        down = [i for i in self._links.everyone() if i not in self._links.ready()]
+        if down:
+            raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; the command was not run")
+        async with self._locks.hold_everything(command.token), self._tracking.flushing():
+            first, *others = self._links.everyone()
+            with self._commits.begin() as name:
+                sweep = Sweep(self._links, self._commits, self._records, name, command)
+                return await sweep.run(first, others)
+
+
+class Sweep:
+    """One command, everywhere. The caller holds the lock on everything."""
+
+    def __init__(
+        self, links: Links, commits: Commits, records: int, name: bytes, command: _core.Command
+    ) -> None:
+        self._links = links
+        self._commits = commits
+        self._records = records  # their database
+        self._name = name
+        self._words, self._db = command.args, command.info.db
+        self._lost: list[Connection] = []  # from which something may still come
+
+    async def run(self, first: int, others: list[int]) -> bytes:
+        """Do it; the reply."""
+        try:
+            await _all_of(self._prepare(index, first) for index in others)
+            decided = ours.DECIDED + self._name
+            decide: Words = [b"SET", decided, msgspec.json.encode(others)]
+            try:
+                reply = await self._do_at(first, [decide], decided, has_begun=False)
+            except RefusedError:
+                if await self._is_there(first, decided):
+                    await pending_writes.delete(self._links, first, self._records, decided)
+                raise
+            prepared, swept = ours.PREPARED + self._name, ours.SWEPT + self._name
+            done: list[Words] = [[b"DEL", prepared], [b"SET", swept, b"", b"EX", KEPT]]
+            await _all_of(self._do_at(index, done, swept, has_begun=True) for index in others)
+        except RefusedError as error:
+            self._commits.settle(self._name, first, others, self._lost)
+            return error.reply
+        except LinkError:
+            self._commits.settle(self._name, first, others, self._lost)
+            raise
+        self._commits.forget_soon(first, decided)
+        for index in others:
+            self._commits.forget_soon(index, swept)
+        return reply
+
+    async def _prepare(self, index: int, first: int) -> None:
+        payload = Prepared(first, self._db, [], [self._words]).encode()
+        note: Words = [b"SET", ours.PREPARED + self._name, bytes(payload)]
+        try:
+            await self._block(index, [note], self._records)
+        except UnknownOutcomeError as error:
+            what = "did not answer; the command was not run"
+            raise LinkError(f"TRYAGAIN instance {index} {what}") from error
+
+    async def _do_at(
+        self, index: int, records: list[Words], mark: bytes, *, has_begun: bool
+    ) -> bytes:
+        """Do it at an instance; if that is lost in the middle, once it is back.
+
+        ``records`` are written with it; if the ``mark`` is there, it has happened.
+        UnknownOutcomeError if it is lost for long. If nothing at all ``has_begun``: LinkError,
+        and RefusedError.
+        """
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % self._db]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        is_unknown = False
+        while True:
+            try:
+                await self._nothing_on_its_way(index)
+                if is_unknown and await self._is_there(index, mark):
+                    return resp.OK
+                commands = [self._words, hidden, *records, back]
+                return await self._block(index, commands, self._db, is_owed=has_begun)
+            except (LinkError, RefusedError) as error:
+                is_unknown = is_unknown or isinstance(error, UnknownOutcomeError)
+                if not (has_begun or is_unknown):
+                    raise
+                if loop.time() > deadline:
+                    raise UnknownOutcomeError(
+                        f"ERR instance {index} was lost during a write to all instances; it will "
+                        "be completed when it is back"
+                    ) from error
+                await asyncio.sleep(RETRY)
+
+    async def _nothing_on_its_way(self, index: int) -> None:
+        for lost in [lost for lost in self._lost if lost[0] == index]:
+            await self._commits.passed(lost)
+            self._lost.remove(lost)
+
+    async def _is_there(self, index: int, record: bytes) -> bool:
+        return bool(await self._links.call(index, b"EXISTS", record, db=self._records) == 1)
+
+    async def _block(
+        self, index: int, commands: list[Words], db: int, *, is_owed: bool = False
+    ) -> bytes:
+        """Run commands as one block, also without memory; the first's reply.
+
+        RefusedError if that is an error.
+        """
+        block = oom_blocks.block(commands, 2)
+        async with self._links.lease(index, Kind(), db) as link:
+            try:
+                (reply,) = await link.ask(block, wait=None)
+                if is_owed and reply.startswith(b"-"):
+                    (reply,) = await pending_writes.insist(link, [block], reply) or [reply]
+            except UnknownOutcomeError:
+                self._lost.append(connection_of(link))
+                raise
+        result = (await oom_blocks.results(reply, commands, 2) or [reply])[0]
+        if result.startswith(b"-"):
+            raise RefusedError(result)
+        return result
+
+
+async def _all_of(jobs: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Run all to their ends; then raise what one of them has raised."""
+    for outcome in await asyncio.gather(*jobs, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

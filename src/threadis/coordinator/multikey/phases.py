@@ -1,0 +1,217 @@
+"""The two phases of a write over several instances: what is said to whom, and what it answers.
+
+``commits`` says why, and what becomes of it if somebody is lost. Without memory nobody can be
+asked first whether he would run his part: then a script is what else is a block (``scarcity``).
+Clients' scripts are no part of another; a server that queues them then (Valkey 9) takes the block,
+with a script of ours in it for each record.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import msgspec
+
+from threadis import ours, resp
+from threadis.coordinator.base.offload import offload
+from threadis.coordinator.instances import long
+from threadis.coordinator.instances.fenced import Block, Script
+from threadis.coordinator.instances.links import (
+    Link,
+    LinkError,
+    Links,
+    UnknownOutcomeError,
+    Words,
+)
+from threadis.coordinator.instances.packing import Packable
+from threadis.coordinator.keys.parts import Part, PartPlace
+from threadis.coordinator.multikey import oom_blocks, pending_writes
+from threadis.coordinator.multikey.records import Prepared
+
+
+class RefusedError(Exception):
+    """A server refused a part, so nothing was done; ``reply`` is what it said."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(reply.decode(errors="replace"))
+        self.reply = reply
+
+
+class Scripts:
+    """The scripts in the parts of one write: their connections are told them with a fence each."""
+
+    def __init__(self, scripts: Mapping[PartPlace, Script]) -> None:
+        self._scripts = scripts
+        self._instances = {index for index, _ in scripts}
+        self._blocks: dict[int, Block] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._scripts)
+
+    def block(self, index: int, part: Part, behind: Part = ()) -> Block | None:
+        """Build what an instance is told, with what is ours behind it; None without scripts."""
+        if index not in self._instances:
+            return None
+        pieces = (
+            self._scripts[index, at].fence if (index, at) in self._scripts else words
+            for at, words in enumerate(part)
+        )
+        block = self._blocks[index] = Block([*pieces, *behind])
+        return block
+
+    async def results(self, index: int, link: Link, *, is_queued: bool = False) -> list[bytes]:
+        """Wait for the replies to a block that was sent; RefusedError if it has not run."""
+        found = await self._blocks[index].receive(link, is_queued=is_queued)
+        if (refusal := found[0].refusal) is not None:
+            raise RefusedError(refusal)
+        for (where, at), script in self._scripts.items():
+            if where == index:
+                script.answers = found[at]
+        return [one.reply for one in found]
+
+    async def results_of(self, index: int, link: Link, told: Part) -> list[bytes] | None:
+        """The replies inside that of EXEC just sent, or of the script that was ``told`` a part for
+        want of memory; None if it was refused, or did not come.
+        """
+        try:
+            if index in self._blocks:
+                return await self.results(index, link, is_queued=True)
+            reply = (await link.receive(1))[0]
+        except (LinkError, RefusedError):
+            return None
+        return await oom_blocks.results(reply, told, link.kind.resp)
+
+    async def run(self, link: Link, part: Part, behind: Part = ()) -> list[bytes]:
+        """Run a part and what is ours behind it as one block; RefusedError if it has not run."""
+        if block := self.block(link.index, part, behind):
+            block.send(link)
+            return await self.results(link.index, link)
+        *queued, reply = await link.ask([b"MULTI"], *part, *behind, [b"EXEC"])
+        return await results_in(queued, reply)
+
+
+class Phases:
+    """Says it."""
+
+    def __init__(self, links: Links, records: int) -> None:
+        self._links = links
+        self._records = records  # their database
+
+    async def prepare(
+        self,
+        links: dict[int, Link],
+        parts: Mapping[int, Part],
+        record: Prepared,
+        name: bytes,
+        scripts: Scripts,
+        *,
+        is_scarce: bool,
+    ) -> None:
+        """Let the others look at their parts; raises RefusedError if one does not want it."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % record.db]
+        batches = {}
+        for index in links:
+            part = list(parts[index])
+            payload = await offload(sum(map(len, part)), replace(record, commands=part).encode)
+            key = ours.PREPARED + name
+            hide, delete, show = self.last(name, record.db)
+            full = [] if is_scarce else [self._without_effect(name)]
+            block = scripts.block(index, part, [hide, *full, delete, show])
+            told = block.commands if block else [*part, hide, delete, show]
+            batch: list[Packable] = [hidden, [b"SET", key, payload], back]
+            if is_scarce:
+                batch[1] = oom_blocks.block([[b"SET", key, bytes(payload)]], 2)
+            if not is_scarce or scripts:
+                batch += [[b"MULTI"], *told]
+            await offload(len(batch), self._links.limits.check, batch)
+            batches[index] = batch
+        for index, link in links.items():
+            link.send(*batches[index])
+        refusal, noted = None, []
+        try:
+            for index, link in links.items():
+                answer = await link.receive(len(batches[index]))
+                refusal = refusal or next((one for one in answer if one.startswith(b"-")), None)
+                if not answer[1].startswith(b"-"):
+                    noted.append(index)
+        except BaseException:
+            for link in links.values():
+                link.is_spoilt = True
+            raise
+        if refusal is not None:
+            await self.withdraw(links, name, noted)
+            raise RefusedError(refusal)
+
+    async def withdraw(self, links: dict[int, Link], name: bytes, noted: Iterable[int]) -> None:
+        """Let the others forget their parts, and the records of those who have some."""
+        for link in links.values():
+            await link.ask([b"DISCARD"])
+        for index in noted:
+            await pending_writes.delete(self._links, index, self._records, ours.PREPARED + name)
+
+    async def decide(
+        self,
+        leader: Link,
+        part: Part,
+        others: dict[int, Link],
+        name: bytes,
+        db: int,
+        scripts: Scripts,
+        *,
+        is_scarce: bool,
+    ) -> list[bytes]:
+        """Run the first's part; RefusedError if it would not."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
+        decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
+        behind = [hidden, decided, back]
+        if is_scarce and scripts:
+            # DEL, without effect, is refused wherever a script that writes fails: then with all.
+            behind = [hidden, [b"DEL", decided[1]], oom_blocks.block([decided], 2), back]
+        try:
+            if is_scarce and not scripts:
+                return (await _run_without_memory(leader, part, behind))[: len(part)]
+            return (await scripts.run(leader, part, behind))[: len(part)]
+        except RefusedError:
+            await self.withdraw(others, name, others)
+            raise
+
+    def _without_effect(self, name: bytes) -> Words:
+        """Build what a server without memory refuses: scripts may be queued there, and fail."""
+        return [b"LPUSHX", ours.DECIDED + name, b""]
+
+    def last(self, name: bytes, db: int) -> Part:
+        """What ends the part of one that does not decide."""
+        hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
+        return [hidden, [b"DEL", ours.PREPARED + name], back]
+
+
+async def _run_without_memory(link: Link, part: Part, behind: Part) -> list[bytes]:
+    """Run a part and what is ours behind it as one script; RefusedError if that has not written.
+
+    Which of the part's commands the server would not run, has failed by itself.
+    """
+    block = oom_blocks.block([*part, *behind], link.kind.resp)
+    reply = (await link.ask(block))[0]
+    results = await oom_blocks.results(reply, part, link.kind.resp) or [reply]
+    if results[-2:-1] != [resp.OK]:
+        raise RefusedError(next((one for one in results if one.startswith(b"-")), reply))
+    return results
+
+
+def unfinished(link: Link) -> UnknownOutcomeError:
+    """What is told of a write that was decided, and has not happened at this instance yet."""
+    if link.is_spoilt:
+        what, when = "was lost during", "when it is back"
+    else:  # it has no memory for it, or no space
+        what, when = "refuses its part of", "as soon as it takes it"
+    return UnknownOutcomeError(
+        f"ERR instance {link.index} {what} a write to several instances; "
+        f"it will be completed {when}"
+    )
+
+
+async def results_in(queued: list[bytes], reply: bytes) -> list[bytes]:
+    """The replies inside EXEC's; RefusedError if there are none."""
+    if reply.startswith(b"*") and not reply.startswith(b"*-1"):
+        return await long.elements(reply)
+    raise RefusedError(next((one for one in queued if one.startswith(b"-")), reply))

@@ -1,0 +1,396 @@
+"""What EXEC shall run: the steps of a transaction, and which of them one write can do.
+
+A step is one of these::
+
+    at home     on the instance of its keys: a part of the write
+    anywhere    on keys of several instances, or that only SORT knows: the whole is borrowed
+    everywhere  DBSIZE, KEYS, RANDOMKEY, FLUSHDB, SWAPDB …: a part on each instance; where the whole
+                is borrowed, what they do to it (``together``, ``overall``)
+    aside       PING, PUBLISH, SELECT, INFO: the client's worker runs it, behind the write
+    in order    CONFIG SET, FUNCTION LOAD: the same, or before the write; not in its middle. With
+                it the worker runs the reads on that side. A setting that servers look at when a
+                command is queued, not in EXEC, is aside, unless a script follows, which looks at it
+    a script    EVAL, FCALL: at home if it can touch no others for certain (``scripts``), else
+                the whole is borrowed
+
+So all that changes keys happens at once, or not at all. Where that cannot be, the worker may run
+one step behind the other, if not more than one writes.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final
+
+from threadis import _core, resp
+from threadis.catalog.commands import SCRIPTS, SWEEPS
+from threadis.coordinator.base.databases import are_within, selected
+from threadis.coordinator.base.table import Parsed, Table
+from threadis.coordinator.instances.links import Words
+from threadis.coordinator.keys.colocation import LOCK
+from threadis.coordinator.keys.keyspace_events import CHANNEL, SHARD, Publication
+from threadis.coordinator.keys.locks import Key
+from threadis.coordinator.keys.parts import PartPlace
+from threadis.coordinator.keys.waiters import MAKERS
+from threadis.coordinator.lua.call import Call
+from threadis.coordinator.lua.sandboxed import Guarded
+from threadis.coordinator.lua.sort_patterns import patterns, with_target
+from threadis.coordinator.lua.transaction_scripts import Brought
+from threadis.coordinator.multikey.copies import Piece
+from threadis.coordinator.multikey.execution import lock_names
+from threadis.coordinator.multikey.overall import LISTS
+from threadis.coordinator.multikey.recipes import other_databases
+from threadis.coordinator.sessions.tracking_mode import Tracked
+
+PLAIN_ROUTES: Final = frozenset({"keys", "split"})
+# Run by the worker without a look at the keyspace.
+ASIDE_ROUTES: Final = frozenset({"session", "any", "pubsub", "refuse"})
+PUBLISHES: Final = {"publish": CHANNEL, "spublish": SHARD}
+# They change what the same client's next commands may do, or how they are answered.
+CHANGES_SESSION: Final = frozenset({"auth", "hello", "reset", "client|no-touch"})
+CHANGES_CLIENT: Final = frozenset({"auth", "hello"})
+# They change what the same client is told of what is written, or of what it has read.
+CHANGES_AUDIENCE: Final = frozenset(
+    prefix + word for word in ("subscribe", "unsubscribe") for prefix in ("", "p", "s")
+)
+CHANGES_TRACKING: Final = frozenset({"client|tracking", "client|caching"})
+EVERYWHERE: Final = SWEEPS | LISTS
+# Settings by which servers refuse what comes: when it is queued, and what scripts call, but no
+# other command of EXEC. Nor is anything evicted before EXEC has ended.
+REFUSING: Final = frozenset({
+    b"maxmemory", b"min-replicas-max-lag", b"min-replicas-to-write", b"min-slaves-max-lag",
+    b"min-slaves-to-write", b"stop-writes-on-bgsave-error",
+})  # fmt: skip
+# They look at no keys, and change nothing that others here look at.
+LOOKS_ELSEWHERE: Final = frozenset({
+    "acl|cat", "acl|dryrun", "acl|getuser", "acl|list", "acl|log", "acl|save", "acl|users",
+    "acl|whoami", "bgrewriteaof", "bgsave", "client|getname", "client|getredir", "client|id",
+    "client|info", "client|kill", "client|list", "client|no-evict", "client|pause",
+    "client|setinfo", "client|setname", "client|trackinginfo", "client|unblock", "client|unpause",
+    "command", "command|count", "command|docs", "command|info", "command|list", "commandlog|get",
+    "commandlog|len", "commandlog|reset", "config|get", "config|resetstat", "config|rewrite",
+    "function|dump", "function|kill", "function|list", "function|stats", "lastsave",
+    "latency|doctor", "latency|graph", "latency|histogram", "latency|history", "latency|latest",
+    "latency|reset", "memory|doctor", "memory|malloc-stats", "memory|purge", "pubsub|channels",
+    "pubsub|numpat", "pubsub|numsub", "role", "save", "script|debug", "script|exists",
+    "script|kill", "script|show", "slowlog|get", "slowlog|len", "slowlog|reset", "unwatch",
+    "wait", "waitaof",
+    # What these say is a little later than it would be; of keys that come or go meanwhile SCAN may
+    # tell or not.
+    "info", "memory|stats", "scan",
+})  # fmt: skip
+
+
+BETWEEN: Final = (
+    b"-ERR threadis: %s between writes cannot be part of their transaction: put it in front of "
+    b"them, or behind them\r\n"
+)
+BEFORE: Final = (
+    b"-ERR threadis: %s before writes cannot be part of their transaction: send it before MULTI, "
+    b"or put it behind them\r\n"
+)
+TOGETHER: Final = resp.error(
+    "ERR threadis: a script of this transaction needs what cannot be one write with the others: "
+    "run it by itself"
+)
+
+
+class How(Enum):
+    """Where a step is done."""
+
+    AT_HOME = auto()
+    ANYWHERE = auto()
+    EVERYWHERE = auto()
+    SCRIPT = auto()  # until somebody has read it
+    ASIDE = auto()
+    IN_ORDER = auto()  # aside, but not between what is written
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command, the database it finds itself in, its names to lock, the instances of its keys."""
+
+    parsed: Parsed
+    db: int
+    names: Sequence[Key]
+    owners: Collection[int]
+    how: How
+    script: Guarded | Call | None = None  # what it is at home, or where the whole is borrowed
+    hides_keys: bool = False  # has more than are known
+
+    @property
+    def name(self) -> str:
+        """Its row's name."""
+        return self.parsed.row.name
+
+    @property
+    def read_keys(self) -> list[bytes]:
+        """What it reads without changing anything; of scripts others know."""
+        row = self.parsed.row
+        is_read = row.touches_keys and not row.writes and row.name not in SCRIPTS
+        return [access.key for access in self.parsed.keys] if is_read else []
+
+    @property
+    def may_read(self) -> list[bytes]:
+        """The same, and of scripts the keys that are known."""
+        is_script = self.name in SCRIPTS
+        return [access.key for access in self.parsed.keys] if is_script else self.read_keys
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the write does it."""
+        return self.how in (How.AT_HOME, How.ANYWHERE, How.EVERYWHERE)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change keys."""
+        if self.name in SCRIPTS:
+            return not self.name.endswith("_ro")
+        return self.parsed.row.writes and not self.name.startswith("function|")
+
+    @property
+    def only_refuses(self) -> bool:
+        """Whether it sets only what does not concern what is queued already."""
+        options = {word.lower() for word in self.parsed.args[2::2]}
+        return self.name == "config|set" and options <= REFUSING
+
+    @property
+    def piece(self) -> Piece:
+        """The same to be run on copies."""
+        return Piece(self.parsed, self.db, self.script if isinstance(self.script, Call) else None)
+
+
+class Queued:
+    """The steps of one transaction, and what follows from them."""
+
+    def __init__(
+        self,
+        steps: list[Step],
+        db: int,
+        write: range,
+        stays: Collection[int],
+        brought: Brought,
+    ) -> None:
+        """``write`` has the places of the write, ``stays`` each SELECT that cannot be done."""
+        self.write, self._stays, self.brought = write, set(stays), brought
+        self.db = db
+        self.steps = steps
+        kinds = {step.how for step in self.steps}
+        # The write does everything, in one database, with no instance but its keys'.
+        self.is_plain = kinds <= {How.AT_HOME, How.ANYWHERE} and all(
+            step.db == db and step.script is None and not step.hides_keys for step in self.steps
+        )
+        # It must be alone with the whole keyspace.
+        self.needs_everything = not kinds.isdisjoint((How.EVERYWHERE, How.IN_ORDER)) or any(
+            isinstance(step.script, Call) or step.hides_keys or step.name == "config|set"
+            for step in self.steps
+        )
+        self.flushes = any(step.name in SWEEPS for step in self.steps)
+        # Why one write cannot do all that is on keys, in a reply.
+        self.obstacle = _obstacle(self.steps[write.start : write.stop])
+        self.is_one_write = self.obstacle is None and any(step.is_written for step in self.steps)
+        # The write is done in the protocol, and with the rights, in which EXEC came.
+        leading = [step for step in steps[: write.start] if step.name in CHANGES_CLIENT]
+        if leading:
+            self.obstacle, self.is_one_write = BEFORE % leading[0].name.upper().encode(), False
+        # Behind these, what is published is counted when its turn has come.
+        names = [step.name for step in self.steps]
+        self._first_listening = next(
+            (at for at, name in enumerate(names) if name in CHANGES_AUDIENCE), len(names)
+        )
+        # It is whole although one step is run behind the other.
+        self.may_run_in_order = sum(step.writes for step in self.steps) <= 1
+        self.instances = set().union(*(step.owners for step in self.steps))
+        self.locks = [name for step in self.steps for name in step.names]
+        self.touched = [key for _, key, _ in self.locks]
+        self.written_keys = [
+            (where, key) for where, key, writes in self.locks if writes and not key.startswith(LOCK)
+        ]
+        self.answered: Mapping[int, bytes] = {}  # what commands were, by their places
+        self.tracked: Tracked | None = None
+        begins = (at for at, name in enumerate(names) if name in CHANGES_TRACKING)
+        if (begin := next(begins, None)) is not None:
+            before = [key for step in self.steps[:begin] for key in step.may_read]
+            read = [key for step in self.steps[begin:] for key in step.may_read]
+            is_caching = "client|caching" in names
+            self.tracked = Tracked(before, read, self.touched, is_caching=is_caching)
+
+    def in_order(self) -> list[tuple[int, bytes]]:
+        """The keys that were written; first those of commands that have made one, for all that
+        they were answered.
+        """
+        if not self.answered:
+            return self.written_keys
+
+        def makes_nothing(at: int) -> bool:
+            reply = self.answered.get(at, b"")
+            is_nothing = reply in resp.NULLS or reply.startswith((b"-", b":0\r"))
+            return is_nothing or self.steps[at].name not in MAKERS
+
+        return [
+            (where, key)
+            for at in sorted(range(len(self.steps)), key=makes_nothing)
+            for where, key, writes in self.steps[at].names
+            if writes and not key.startswith(LOCK)
+        ]
+
+    def leaves_place(self, denied: Collection[int]) -> bool:
+        """Whether commands would be in other databases, if these cannot be done."""
+        selects = {at for at in denied if self.steps[at].name == "select"}
+        return selects != self._stays
+
+    def messages(self, denied: Collection[int], *, always: bool) -> list[Publication]:
+        """What PUBLISH says among them, if that must be told in order with what scripts say."""
+        scripts = [step.script for step in self.steps if step.script is not None]
+        bodies = [one.call.body if isinstance(one, Guarded) else one.body for one in scripts]
+        if not always and all(body and b"publish" not in body.lower() for body in bodies):
+            return []
+        return [
+            Publication(at, PUBLISHES[step.name], *step.parsed.args[1:3])
+            for at, step in enumerate(self.steps)
+            if step.name in PUBLISHES and at in self.write and at not in denied
+            if at < self._first_listening
+        ]
+
+
+class Parts:
+    """A write's part for each instance, and where in it the reply of each step will be."""
+
+    def __init__(self, steps: Sequence[Step], order: Sequence[int], db: int) -> None:
+        """All begin and end in database ``db``; ``order`` has their places in the transaction."""
+        self.parts: dict[int, list[Words]] = defaultdict(list)
+        self.order: dict[PartPlace, int] = {}  # the step of each command of a part
+        self.scripts: dict[PartPlace, Guarded] = {}
+        self._loaded: dict[int, set[bytes]] = defaultdict(set)
+        self._places: list[list[PartPlace]] = []
+        self._names = [step.name for step in steps]
+        where: dict[int, int] = {}
+        for number, step in zip(order, steps, strict=True):
+            places = []
+            for index in sorted(step.owners):
+                if where.get(index, db) != step.db:
+                    self._add(index, [b"SELECT", b"%d" % step.db], number)
+                    where[index] = step.db
+                if isinstance(step.script, Guarded):
+                    places.append(self._add_script(index, step.script, number))
+                else:
+                    places.append(self._add(index, step.parsed.args, number))
+            self._places.append(places)
+        for index, now in where.items():
+            if now != db:
+                self._add(index, [b"SELECT", b"%d" % db], 0)
+
+    def _add_script(self, index: int, script: Guarded, number: int) -> PartPlace:
+        """Add a script, known once more: somebody may flush all of them meanwhile."""
+        call = script.call
+        is_named = call.words[0].lower().startswith(b"evalsha")
+        if is_named and call.name not in self._loaded[index]:
+            self._loaded[index].add(call.name)
+            self._add(index, [b"SCRIPT", b"LOAD", call.body], number)
+        place = self._add(index, call.words, number)
+        self.scripts[place] = script
+        return place
+
+    def _add(self, index: int, words: Words, number: int) -> PartPlace:
+        place = (index, len(self.parts[index]))
+        self.parts[index].append(words)
+        self.order[place] = number
+        return place
+
+    def replies(self, found: dict[int, list[bytes]]) -> list[bytes]:
+        """Find each step's reply in those of the instances."""
+        of_each = [[found[index][at] for index, at in places] for places in self._places]
+        return [_merged(name, each) for name, each in zip(self._names, of_each, strict=True)]
+
+
+def read(
+    commands: Sequence[Words],
+    db: int,
+    table: Table,
+    databases: int,
+    everyone: Collection[int],
+    stays: Collection[int],
+    *,
+    has_pins: bool,
+) -> Iterator[Step]:
+    """Say of each command how it is done; which of them are a SELECT that ``stays`` has."""
+    for at, args in enumerate(commands):
+        parsed = table.parse(args)
+        named: Sequence[bytes] = ()
+        if parsed.row.name in ("sort", "sort_ro") and parsed.keys:
+            named, parsed = patterns(args), with_target(parsed)
+        names, owners = lock_names(parsed.keys, db), table.owners(parsed, db)
+        far = other_databases(parsed, db)
+        owners.update(table.owner(where, key) for where, key, _ in far)
+        how, hides_keys = _how(parsed, owners), bool(named)
+        if hides_keys:
+            how = How.ANYWHERE
+        if parsed.row.name == "swapdb" and has_pins:
+            how = How.IN_ORDER
+        elif parsed.row.name == "swapdb" and not are_within(args[1:], databases):
+            how = How.AT_HOME
+        if how is How.AT_HOME and not owners:  # any server says what is wrong
+            owners = {min(everyone)}
+        where = everyone if how is How.EVERYWHERE else owners
+        yield Step(parsed, db, [*names, *far], where, how, hides_keys=hides_keys)
+        if parsed.row.name == "select" and at not in stays:
+            db = selected(args[1], db, databases)
+
+
+def bounded(steps: list[Step]) -> tuple[list[Step], range]:
+    """Find the places of the write; what is on keys on either side of it, is to be run aside."""
+    last_script = max((at for at, step in enumerate(steps) if step.name in SCRIPTS), default=-1)
+    steps = [
+        replace(step, how=How.ASIDE) if at > last_script and step.only_refuses else step
+        for at, step in enumerate(steps)
+    ]
+    writing = [at for at, step in enumerate(steps) if step.writes]
+    in_order = [at for at, step in enumerate(steps) if step.how is How.IN_ORDER]
+    # Whoever subscribes before all writes hears of them.
+    listening = [at for at, step in enumerate(steps) if step.name in CHANGES_AUDIENCE]
+    if not writing or not (in_order or listening):
+        return steps, range(len(steps))
+    begin = max((at + 1 for at in (*in_order, *listening) if at < writing[0]), default=0)
+    write = range(begin, min((at for at in in_order if at > writing[-1]), default=len(steps)))
+    is_apart = (at not in write and step.how is not How.IN_ORDER for at, step in enumerate(steps))
+    pairs = zip(steps, is_apart, strict=True)
+    return [replace(step, how=How.ASIDE) if apart else step for step, apart in pairs], write
+
+
+def _obstacle(steps: Sequence[Step]) -> bytes | None:
+    """Why these cannot be one write so that nobody can tell, in a reply."""
+    for step in steps:
+        if step.how is How.IN_ORDER:
+            name = step.name.replace("|", " ").upper().encode()
+            return (BEFORE if step.name in CHANGES_CLIENT else BETWEEN) % name
+    return None
+
+
+def _how(parsed: Parsed, owners: Collection[int]) -> How:
+    row = parsed.row
+    if row.name in SCRIPTS:
+        return How.SCRIPT
+    if row.route in PLAIN_ROUTES or row.blocks or row.name == "move":
+        return How.AT_HOME if len(owners) <= 1 else How.ANYWHERE
+    if row.name in EVERYWHERE:
+        return How.EVERYWHERE
+    is_aside = row.route in ASIDE_ROUTES and row.name not in CHANGES_SESSION
+    is_aside |= row.name in CHANGES_TRACKING
+    if not (row.writes or parsed.keys) and (is_aside or row.name in LOOKS_ELSEWHERE):
+        return How.ASIDE
+    return How.IN_ORDER
+
+
+def _merged(name: str, replies: list[bytes]) -> bytes:
+    """One reply of those of all instances."""
+    error = next((reply for reply in replies if reply.startswith(b"-")), None)
+    if error is not None or len(replies) == 1 or name in SWEEPS:
+        return error or replies[0]
+    if name == "randomkey":
+        found = [reply for reply in replies if reply not in resp.NULLS]
+        return random.choice(found or replies)  # noqa: S311 - as random as RANDOMKEY
+    if name == "dbsize":
+        return resp.integer(sum(int(reply[1:-2]) for reply in replies))
+    return resp.array([one for reply in replies for one in _core.elements(reply)])

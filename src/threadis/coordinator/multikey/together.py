@@ -1,0 +1,232 @@
+"""Commands and scripts of one client on copies: one, or a transaction's, as one write.
+
+The copies are made, and what has changed is found, in the block in which the commands run (see
+``copies``). What SORT's patterns name, and what scripts touch besides their keys, is known when it
+has run: a run that lacked keys counts for nothing, and is made again with copies of these.
+
+FLUSHDB, FLUSHALL and SWAPDB are done to the copies; on the instances they come first, in their
+order, and then each key that the commands name gets the value that it has on the copies.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AsyncExitStack, nullcontext
+from typing import TYPE_CHECKING, Final
+
+from threadis import ours, resp
+from threadis.coordinator.base.offload import offload
+from threadis.coordinator.base.table import Access
+from threadis.coordinator.instances.fenced import Answers
+from threadis.coordinator.instances.links import Kind, Words
+from threadis.coordinator.keys.key_watch import Place
+from threadis.coordinator.keys.keyspace_events import telling
+from threadis.coordinator.keys.locks import Lock
+from threadis.coordinator.keys.parts import Part
+from threadis.coordinator.lua.sandbox_user import LISTED_LIMIT
+from threadis.coordinator.multikey import borrowing
+from threadis.coordinator.multikey.copies import Block, Lent, Lents, Piece
+from threadis.coordinator.multikey.overall import LISTS, Overall
+from threadis.coordinator.multikey.phases import RefusedError
+from threadis.coordinator.multikey.recipes import other_databases
+from threadis.coordinator.multikey.trial import Trial
+
+if TYPE_CHECKING:
+    from threadis.coordinator.multikey.execution import Execution
+
+TRIES: Final = 100  # each shows keys that the one before did not
+TOO_MANY: Final = resp.error(
+    f"ERR threadis: a transaction that needs keys of several instances together can use "
+    f"{ours.COPIES} databases, no more; divide it"
+)
+NO_END: Final = resp.error("ERR threadis: SORT names other keys whenever it is tried")
+
+
+class Together:
+    """Runs of the same commands, until one has all that it needs."""
+
+    def __init__(
+        self,
+        execution: "Execution",
+        pieces: Sequence[Piece],
+        db: int,
+        kind: Kind,
+        trial: Trial | None = None,
+    ) -> None:
+        """What is written begins in database ``db``; the ``trial`` is that of the scripts."""
+        self._execution, self._pieces, self._trial = execution, pieces, trial
+        self._db, self._kind = db, kind
+        rows = (piece.parsed.row for piece in pieces)
+        # What a script needs, it is refused on the copies.
+        self._needs_memory = any(row.needs_memory for row in rows)
+        self._sweeps = [piece for piece in pieces if piece.sweeps]
+        names_of_sweeps = {piece.name for piece in self._sweeps}
+        swept = {db for piece in self._sweeps for db in piece.swept}
+        far = [(piece, other_databases(piece.parsed, piece.db)) for piece in pieces]
+        dbs = swept.union(
+            (piece.db for piece in pieces), (db for _, names in far for db, _, _ in names)
+        )
+        if "flushall" in names_of_sweeps:
+            swept |= dbs
+        if len(dbs) > ours.COPIES:
+            raise RefusedError(TOO_MANY)
+        self._swapped = swept if "swapdb" in names_of_sweeps else set()
+        writes_all, first = trial is not None and trial.writes, execution.borrowing.scratch
+        self._lents: Lents = {
+            db: Lent(
+                first + at,
+                db in swept,
+                reads_all=len(dbs) > 1 or db in swept or trial is not None,
+                writes_all=writes_all or db in swept,
+            )
+            for at, db in enumerate(sorted(dbs))
+        }
+        for piece, names in far:
+            for access in piece.parsed.keys:
+                self._lents[piece.db].add(access)
+            for where, key, _ in names:
+                self._lents[where].add(Access(key, reads=True, writes=True))
+        self.missing: dict[int, set[bytes]] = {}  # in the run before
+        self.changed: list[Place] = []  # what scripts have, or may have, in their order
+
+    def keys(self, db: int) -> list[bytes]:
+        """The keys of a database that are lent."""
+        return list(self._lents[db].keys)
+
+    def lend(self, keys: Iterable[bytes], db: int) -> None:
+        """Lend more keys, to be read."""
+        for key in keys:
+            self._lents[db].add(Access(key, reads=True, writes=False))
+
+    async def lend_all(self) -> bool:
+        """Lend all keys where scripts run; False if these are too many. The caller holds a lock on
+        everything.
+        """
+        links, calls = self._execution.links, self._trial.calls if self._trial else ()
+        dbs = {call.db for call in calls} | self._swapped
+        sizes = [size for db in dbs for size in await links.call_all(b"DBSIZE", db=db)]
+        if sum(sizes) > LISTED_LIMIT:
+            return False
+        for db in dbs:
+            for found in await links.call_all(b"KEYS", b"*", db=db):
+                await offload(len(found), self.lend, found, db)
+        return True
+
+    async def run(self, lock: Lock) -> list[bytes]:
+        """Run commands alone; their replies."""
+        for _ in range(TRIES):
+            if (replies := await self.attempt(lock)) is not None:
+                return replies
+        raise RefusedError(NO_END)
+
+    async def attempt(self, lock: Lock) -> list[bytes] | None:
+        """Do it; the replies, or None if something was missing, or refused to scripts. What is
+        missing is lent to the next attempt.
+
+        RefusedError if a server would not.
+        """
+        pieces, execution = self._pieces, self._execution
+        if mine := telling.get():
+            mine.begin(list(self._lents))
+        await self._fetch()
+        home = await offload(sum(len(lent.keys) for lent in self._lents.values()), self._home)
+        block, found = await self._tell(home, asks=lock.everything)
+        if any(self.missing.values()) or (self._trial and self._trial.refused):
+            if mine:
+                mine.is_void = True
+            for db, keys in self.missing.items():
+                await offload(len(keys), self.lend, keys, db)
+            return None
+        overall = None
+        if asked := [piece.parsed.args for piece in pieces if piece.name in LISTS]:
+            overall = await Overall.look(execution.links, asked, list(self._lents))
+            overall.without({db: lent.copies.keys() for db, lent in self._lents.items()})
+        parts = _Parts(self._db, execution.links.everyone())
+        for piece in self._sweeps:
+            parts.sweep(piece)
+        changes = {db: await block.changes(db, found) for db in self._lents}
+        for db, lent in self._lents.items():
+            if not lent.is_swept:
+                changes[db] = await execution.borrowing.without_conversions(
+                    home, lent.copies, changes[db]
+                )
+        for db, changed in changes.items():
+            writes = await offload(len(changed), execution.borrowing.writes, changed, db)
+            for index, part in writes.items():
+                parts.add(index, db, part)
+        if written := parts.all():
+            needs_memory = self._needs_memory
+            await execution.commit(written, lock, self._db, needs_memory=needs_memory)
+        if self._trial:
+            size = sum(map(len, changes.values()))
+            self.changed = await offload(size, self._trial.changed, changes)
+        replies = block.replies(found)
+        if overall:
+            for at, piece in enumerate(pieces):
+                replies[at] = overall.reply(piece.parsed.args, replies[at], piece.db)
+                if piece.sweeps:
+                    overall.sweep(piece.parsed.args, piece.db)
+        return replies
+
+    async def _fetch(self) -> None:
+        """Copy all that is named; from one database to another it may go by SWAPDB."""
+        lents = self._lents
+        names = {key for db in self._swapped for key in lents[db].keys}
+        for db in self._swapped:
+            self.lend(names, db)
+        for db, lent in lents.items():
+            lent.copies = await self._execution.borrowing.fetch(lent.keys.values(), db)
+        sizes = (len(copy.dump) for lent in lents.values() for copy in lent.copies.values())
+        borrowing.check_size(sum(sizes))
+
+    def _home(self) -> int:
+        """Choose the instance that has the copies."""
+        table = self._execution.table
+        owners = [table.owners_by_name(db, list(one.keys)) for db, one in self._lents.items()]
+        return self._execution.home_of(list(itertools.chain.from_iterable(owners)))
+
+    async def _tell(self, home: int, *, asks: bool) -> tuple[Block, list[Answers]]:
+        """Run everything on copies; RefusedError if that cannot be."""
+        execution, lents, trial = self._execution, self._lents, self._trial
+        size = sum(len(lent.keys) for lent in lents.values())
+        scratch = execution.borrowing.scratch
+        async with AsyncExitStack() as stack:
+            link = await stack.enter_async_context(execution.links.lease(home, self._kind, scratch))
+            fences = await trial.enclose(stack, link, lents) if trial else []
+            sweeps = trial is not None and trial.is_looking
+            block = await offload(
+                size, Block, lents, self._pieces, fences, asks=asks, sweeps=sweeps
+            )
+            async with trial.running(home, lents) if trial else nullcontext():
+                found = await block.run(link, execution.borrowing, needs_memory=self._needs_memory)
+            self.missing = await block.missing(found)
+            if trial:
+                await trial.judge(link, block.scripts(found), lents, self.missing)
+        return block, found
+
+
+class _Parts:
+    """A write's part for each instance, which begins and ends in one database."""
+
+    def __init__(self, db: int, everyone: Collection[int]) -> None:
+        self._db, self._everyone = db, everyone
+        self._parts: dict[int, list[Words]] = defaultdict(list)
+        self._now: dict[int, int] = {}
+
+    def sweep(self, piece: Piece) -> None:
+        """Add what changes whole databases."""
+        for index in self._everyone:
+            self.add(index, piece.db, [piece.parsed.args])
+
+    def add(self, index: int, db: int, words: Iterable[Words]) -> None:
+        """Add commands in a database."""
+        if self._now.get(index, self._db) != db:
+            self._parts[index].append([b"SELECT", b"%d" % db])
+        self._now[index] = db
+        self._parts[index] += words
+
+    def all(self) -> dict[int, Part]:
+        """All of them."""
+        for index in list(self._parts):
+            self.add(index, self._db, [])
+        return dict(self._parts)

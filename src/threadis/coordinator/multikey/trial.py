@@ -1,0 +1,315 @@
+"""The scripts of one run on copies: behind their guards, and watched.
+
+Two ways to see what they touch besides what they were lent::
+
+    by refusal   a guard may touch only what was lent; ACL LOG names what it was refused
+    by looking   a guard may touch all that its user may; MONITOR shows what was run
+
+The first is cheaper, the second shows all keys of a run at once, and keys of any bytes.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+from threadis import ours
+from threadis.coordinator.base.offload import LARGE, offload
+from threadis.coordinator.base.table import Parsed
+from threadis.coordinator.instances.fenced import Answers, Fence
+from threadis.coordinator.instances.links import Link, Words, value
+from threadis.coordinator.instances.script_monitor import Look, Witness
+from threadis.coordinator.keys.colocation import is_plain
+from threadis.coordinator.keys.key_watch import Place
+from threadis.coordinator.lua.acl_check import TELLS, Asking
+from threadis.coordinator.lua.analysis import KEYLESS
+from threadis.coordinator.lua.call import Call
+from threadis.coordinator.lua.sandbox_user import (
+    LISTING,
+    NO_LOOK,
+    PUBLISHING,
+    SORTS,
+    Allowed,
+    guard_of,
+)
+from threadis.coordinator.lua.sandboxed import Guarded, Guards
+from threadis.coordinator.lua.sort_patterns import (
+    key_of,
+    looks_at_others,
+    patterns,
+    sort_keys,
+    with_target,
+)
+from threadis.coordinator.multikey.copies import Lents
+from threadis.coordinator.multikey.phases import RefusedError
+from threadis.coordinator.sessions.busy import Busy
+
+if TYPE_CHECKING:
+    from threadis.coordinator.multikey.execution import Execution
+
+SELECT: Final = b"select"
+SORT: Final = b"sort"
+FEW = 64  # keys whose guard compares names quickly
+MOST_PATTERNS = 10_000  # keys that a guard can be told of at all
+LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four times as long
+KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to read them
+BYTE_SECONDS = 1e-7  # the same of one byte: a big value is packed and read several times
+
+
+class Trial:
+    """Runs of the same scripts, each with more than the one before."""
+
+    def __init__(
+        self,
+        execution: "Execution",
+        busy: Busy,
+        guards: Guards,
+        witness: Witness,
+        calls: Sequence[Call],
+        denied: Collection[bytes],
+        *,
+        in_company: bool,
+    ) -> None:
+        """``denied`` is what they may not do, unless it turns out that they may."""
+        self._in_company = in_company
+        self._execution, self._busy, self._guards = execution, busy, guards
+        self._witness, self._table = witness, execution.table
+        self.calls, self.denied = calls, denied
+        askings = [asking for call in calls if (asking := Asking.of(call))]
+        # What they ask about that would be answered wrongly.
+        self.told = {
+            name for asking in askings for name in asking.may_ask(asking.denied(self.denied))
+        }
+        # The guards of those that ask must be allowed what their users are.
+        self.looks = bool(askings) or any(map(looks_at_others, calls))
+        self.refused: set[bytes] = set()  # commands, in the run before
+        # Scripts that may go to other databases, the real ones: so they may write nothing; and
+        # those that have just wanted to.
+        self._wanders, self._selects = set[int](), set[int]()
+        # What scripts among other commands sort, by which patterns: it is asked for its elements.
+        self._sorts = dict[Place, frozenset[bytes]]()
+        self._order: list[Place] = []  # of keys that they have written, if one looks
+        self._scripts: list[Guarded] = []
+        self._look: Look | None = None
+        self._was_killed: Callable[[bytes], bool] = lambda _: False
+
+    @property
+    def writes(self) -> bool:
+        """Whether they may."""
+        return any(call.writes for call in self.calls)
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether this run is looked at; then they may have written keys that were not lent."""
+        return self._look is not None
+
+    @property
+    def _writing(self) -> set[bytes]:
+        """Commands that write."""
+        return {row.name.encode() for row in self._table.rows() if row.writes}
+
+    async def enclose(self, stack: AsyncExitStack, link: Link, lents: Lents) -> list[Fence]:
+        """Begin a run: put guards around the scripts."""
+        keys = [key for db in {call.db for call in self.calls} for key in lents[db].keys]
+        is_exact = len(keys) <= MOST_PATTERNS and all(map(is_plain, keys))
+        looks = self.looks or not is_exact or len(keys) > FEW
+        if looks and _size(lents) > LOOK_LIMIT:
+            if not is_exact or any(TELLS in one.body or looks_at_others(one) for one in self.calls):
+                raise RefusedError(NO_LOOK)
+            looks = False
+        self._look = look = (
+            await stack.enter_async_context(self._witness.look(link.index)) if looks else None
+        )
+        self._scripts = []
+        for at, call in enumerate(self.calls):
+            lent = lents[call.db]
+            allowed = Allowed(
+                None if look else lent.keys, self._denied(at, call), copies=(call.db, lent.scratch)
+            )
+            script = self._guards.enclose(
+                call,
+                allowed,
+                guard_of(link) if len(self.calls) == 1 else None,
+                before=[*([look.before] if look else []), *self._asked(call)],
+                after=[look.after] if look and call is self.calls[-1] else [],
+            )
+            self._scripts.append(script)
+        return [script.fence for script in self._scripts]
+
+    def _denied(self, at: int, call: Call) -> Collection[bytes]:
+        """What the guard of one of the scripts is denied."""
+        asking = Asking.of(call)
+        denied = asking.denied(self.denied) if asking else self.denied
+        if at not in self._wanders:
+            return denied
+        allowed = [name for name in denied if name != SELECT]
+        return [*allowed, *self._writing] if call.writes else allowed
+
+    def _asked(self, call: Call) -> list[Words]:
+        """What is asked right before a script's guard is let in."""
+        return [[b"SORT", key, b"BY", b"nosort"] for db, key in self._sorts if db == call.db]
+
+    @contextlib.asynccontextmanager
+    async def running(self, index: int, lents: Lents) -> AsyncIterator[None]:
+        """Watch the run."""
+        count = sum(len(lent.keys) for lent in lents.values())
+        around = count * KEY_SECONDS + _size(lents) * BYTE_SECONDS
+        async with self._busy.watch(index, around) as self._was_killed:
+            try:
+                yield
+            except RefusedError:
+                for script in self._scripts:
+                    script.guard.abandon()
+                raise
+
+    async def judge(
+        self,
+        link: Link,
+        answers: Iterable[Answers],
+        lents: Lents,
+        missing: dict[int, set[bytes]],
+    ) -> None:
+        """Find what the scripts were refused, and add the keys that they need to what is
+        ``missing``; their replies are now as their clients may see them.
+        """
+        killed = b""
+        self.refused, self._selects = set(), set()
+        seen: dict[int, set[bytes]] = defaultdict(set)
+        for number, (script, answer) in enumerate(zip(self._scripts, answers, strict=True)):
+            script.answers = answer
+            refusals, reply = await self._guards.judge(script, link)
+            answer.reply = reply
+            seen[script.call.db] |= refusals.keys
+            self.refused |= refusals.commands
+            if SELECT in refusals.commands:
+                self._selects.add(number)
+            killed = reply if self._was_killed(reply) else killed
+        if self._look and not killed:
+            seen = await self._looked(link.index, await self._look.commands(), lents)
+        for db, keys in seen.items():
+            if new := await offload(len(keys), set, filter(lents[db].lacks, keys)):
+                missing.setdefault(db, set()).update(new)
+        is_void = not killed and (self.refused or any(missing.values()))
+        for script in self._scripts:
+            self._guards.settle(script, link.index, counts=not is_void)
+        if killed:
+            raise RefusedError(killed)
+
+    async def _looked(
+        self, index: int, ran: Sequence[Sequence[tuple[int, Words]]], lents: Lents
+    ) -> dict[int, set[bytes]]:
+        """Read what each script has run: the keys that it has touched, by database. What it sorts
+        is noted, and in which order keys were made or added to.
+        """
+        databases = self._execution.borrowing.databases
+        by_scratch = {lent.scratch: db for db, lent in lents.items()}
+        if self._wanders and (
+            self.refused & self._writing or any(strays(one, by_scratch, databases) for one in ran)
+        ):
+            self.refused = {SELECT}
+        touched: dict[int, set[bytes]] = defaultdict(set)
+        for script in self._scripts if self._sorts else ():
+            db, asked = script.call.db, self._asked(script.call)
+            # Right before nobody and its guard are let in.
+            replies = script.answers.before[-2 - len(asked) : -2]
+            await self._execution.own_reads.note(index, asked, replies)
+            touched[db] |= self._named(db, asked, replies)
+        made: dict[Place, None] = {}
+        for one in ran:
+            written: set[Place] = set()
+            for number, (where, words) in enumerate(one, 1):
+                if number % LARGE == 0:
+                    await asyncio.sleep(0)  # others have their turn
+                try:
+                    db, parsed = by_scratch[where], self._table.parse(words)
+                except KeyError:
+                    continue  # nothing that exists, or where nothing was touched
+                if parsed.row.name in ("sort", "sort_ro"):
+                    parsed = with_target(parsed)
+                    touched[db] |= await self._sorted(parsed, db, lents, written)
+                touched[db].update(access.key for access in parsed.keys)
+                changed = [access for access in parsed.keys if access.writes]
+                written.update((db, access.key) for access in changed)
+                made.update(((db, access.key), None) for access in changed if not access.removes)
+        self._order = list(made)
+        return touched
+
+    def _named(self, db: int, asked: Sequence[Words], replies: Sequence[bytes]) -> set[bytes]:
+        """The keys that patterns name for the elements of what is sorted."""
+        return {
+            key_of(pattern, element)
+            for (_, key, *_), reply in zip(asked, replies, strict=True)
+            if reply.startswith((b"*", b"~"))
+            for element in value(reply)
+            for pattern in self._sorts[db, key]
+        }
+
+    async def _sorted(
+        self, parsed: Parsed, db: int, lents: Lents, written: Collection[Place]
+    ) -> set[bytes]:
+        """The keys that a SORT looks at, if it sorts what its script was lent."""
+        wanted, source = patterns(parsed.args), parsed.args[1]
+        if not wanted:
+            return set()
+        if (db, source) in written:
+            raise RefusedError(SORTS)  # nobody knows which elements it had
+        known = self._sorts.get((db, source), frozenset())
+        if self._in_company and not known.issuperset(wanted):
+            self._sorts[db, source] = known.union(wanted)
+            self.refused.add(SORT)  # commands before it may have changed its elements
+        if lents[db].lacks(source):
+            return set()
+        # Its real one is as it was lent.
+        table, own_reads = self._execution.table, self._execution.own_reads
+        return {access.key for access in await sort_keys(table, own_reads, parsed, db)}
+
+    def changed(self, changes: Mapping[int, Collection[bytes]]) -> list[Place]:
+        """Put what has changed into the order that was seen; other keys come last."""
+        places = dict.fromkeys((db, key) for db, keys in changes.items() for key in keys)
+        return list(dict.fromkeys([*(one for one in self._order if one in places), *places]))
+
+    def allow(self, *, lists: bool) -> bool:
+        """Let the scripts do what they were refused, for the next run; False if that cannot be.
+
+        ``lists`` if all keys were lent.
+        """
+        allowed = {*PUBLISHING, *(LISTING if lists else ())}
+        if self.refused <= {SORT, *allowed}:
+            self.denied = [name for name in self.denied if name not in self.refused & allowed]
+            return True
+        if self.refused != {SELECT} or not self._may_wander():
+            return False
+        self._wanders |= self._selects
+        self.looks = True
+        return True
+
+    def _may_wander(self) -> bool:
+        """Whether to let more SELECT, which is fine if they touch nothing there and write nothing.
+
+        Who may list keys, could there, too; who is kept from databases, would not be; who asks
+        for his rights, would be told that he may not write.
+        """
+        new = [self.calls[at] for at in self._selects - self._wanders]
+        lists = not set(LISTING) <= set(self.denied)
+        is_kept = any(call.rights is not None and call.rights.has_databases() for call in new)
+        return bool(new) and not (lists or is_kept or any(TELLS in call.body for call in new))
+
+
+def _size(lents: Lents) -> int:
+    """How many bytes were lent."""
+    return sum(len(copy.dump) for lent in lents.values() for copy in lent.copies.values())
+
+
+def strays(ran: Iterable[tuple[int, Words]], copies: Collection[int], databases: int) -> bool:
+    """Whether a script has touched anything where no copies are, or has found what is ours."""
+    hidden = range(databases, databases + ours.HIDDEN_DATABASES)
+    for db, (name, *args) in ran:
+        if name.lower() == SELECT:
+            number = args[0] if args else b""
+            if number.isdigit() and int(number) in hidden:
+                return True
+        elif db not in copies and name.lower().decode(errors="replace") not in KEYLESS:
+            return True
+    return False

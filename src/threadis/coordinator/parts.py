@@ -1,8 +1,0 @@
-"""What is told to several instances, each its part: names for both."""
-
-from collections.abc import Sequence
-
-from threadis.coordinator.links import Words
-
-Part = Sequence[Words]  # the commands of one instance
-PartPlace = tuple[int, int]  # of a command: the instance of its part, and its number there

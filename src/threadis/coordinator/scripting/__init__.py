@@ -1,0 +1,1 @@
+"""Running scripts: where their keys are, or on copies."""

@@ -1,0 +1,368 @@
+"""EVAL, EVALSHA, FCALL and their read-only forms.
+
+A script happens whole or not at all, so it runs in one of two ways::
+
+    in place    on the instance of all its keys, if it cannot touch others for certain: that was
+                proved by reading it, or all keys of its database live there; or if it only reads,
+                and can be run again
+    on copies   of its keys, borrowed from the instances where they live; what it touched without
+                declaring is borrowed as well and the script run again, from a clean state
+
+That a script has kept to its keys so far proves nothing. Every script is fenced (``fenced``), so
+one that forges replies forges only its own client's.
+
+What is proved to keep to its keys the workers run by themselves (``rust/src/scripts.rs``), unless
+something is special about the client or the moment.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
+
+from threadis import _core
+from threadis.coordinator.acl.users import Users
+from threadis.coordinator.base.table import Access
+from threadis.coordinator.blocking.commands import Blocking
+from threadis.coordinator.instances import fenced
+from threadis.coordinator.instances.links import Kind, Words
+from threadis.coordinator.instances.script_monitor import Witness
+from threadis.coordinator.keys.colocation import is_plain
+from threadis.coordinator.keys.key_watch import Place
+from threadis.coordinator.keys.locks import Lock
+from threadis.coordinator.lua.acl_check import TELLS, Asking
+from threadis.coordinator.lua.analysis import Reach, names_commands, reach
+from threadis.coordinator.lua.call import Call, ChangedError, declared
+from threadis.coordinator.lua.callers import Callers
+from threadis.coordinator.lua.functions import as_script
+from threadis.coordinator.lua.library import NO_WRITES, Library, flags
+from threadis.coordinator.lua.profile import Known, Tries
+from threadis.coordinator.lua.sandbox_user import OTHER_DATABASES, STRAYED
+from threadis.coordinator.lua.sandboxed import Guarded, Guards
+from threadis.coordinator.lua.sort_patterns import looks_at_others
+from threadis.coordinator.lua.transaction_scripts import EVALS, Brought, sha1
+from threadis.coordinator.lua.worker_scripts import Taught
+from threadis.coordinator.multikey.execution import Execution
+from threadis.coordinator.multikey.phases import RefusedError
+from threadis.coordinator.multikey.queued import Step
+from threadis.coordinator.scripting.feeding import Feeding
+from threadis.coordinator.scripting.in_place import InPlace
+from threadis.coordinator.scripting.on_copies import OnCopies
+from threadis.coordinator.scripting.undo import UNDONE, Undo, code_of, is_tame, name_of
+from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.sessions.tracked_changes import Changes
+
+KNOWN_LIMIT = 10_000  # scripts we remember something about
+TRIES = 100  # runs in place that only read, each with more keys
+QUOTES = (b"'", b'"')
+# Lua limits names and depth: there may be no room for what stands in front of a script.
+COMPILES = b"return loadstring(ARGV[1]) and 1 or 0"
+YES, NO = b":1\r\n", b":0\r\n"
+NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
+
+
+class Scripts:
+    """Runs scripts and functions."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        library: Library,
+        busy: Busy,
+        users: Users,
+        callers: Callers,
+        taught: Taught,
+        blocking: Blocking,
+    ) -> None:
+        self.callers = callers
+        self._undo = Undo(execution.table.rows())
+        self._taught = taught
+        self._tracking = execution.tracking
+        self._witness = Witness(execution.links, execution.table)
+        self._users = users
+        self._execution = execution
+        self.links = execution.links
+        self._table = execution.table
+        self.library = library
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        guards, feeding = Guards(execution.links, users, callers), Feeding(execution, blocking)
+        self.feeding = feeding
+        self.in_place = InPlace(execution, library, busy, guards, feeding)
+        effects = self.in_place.effects  # but what is published is told at its end
+        self._undoable = tuple(name for name in effects if name != b"publish")
+        self._on_copies = OnCopies(execution, busy, guards, self._witness, self.in_place, feeding)
+
+    async def run(self, command: _core.Command) -> bytes:
+        """Run EVAL, EVALSHA, FCALL …"""
+        args, info = command.args, command.info
+        keys = declared(args)
+        kind = Kind(resp=info.resp)
+        if keys is None:
+            # The numbers are wrong, as any server will say before it looks at the script.
+            index = self.links.any_ready()
+            async with self.links.lease(index, kind, info.db) as link:
+                return (await fenced.ask(link, fenced.Fence(args))).reply
+        if args[0].lower() in EVALS:
+            await self.library.prepare(sha1(args[1]), args[1])
+        call = await self.call(args, keys, info.db, command, Brought(self.library))
+        if call is None:
+            return await self.library.no_script()
+        try:
+            async with AsyncExitStack() as ending, AsyncExitStack() as stack:
+                changes = Changes()
+                if command.token is None:
+                    call = replace(call, ending=ending)
+                    if call.writes and self._tracking.is_unheard(command):
+                        everything = self._execution.locks.hold_everything()
+                        lock = await ending.enter_async_context(everything)
+                        call = replace(call, within=lock.token)
+                    changing = self._tracking.changing(command, keys)
+                    changes = await stack.enter_async_context(changing)
+                # What it has not read is forgotten before anything is told.
+                reading = self._tracking.reading(command, keys, self._witness)
+                await stack.enter_async_context(reading)
+                reply = await self._run(call)
+                self.tell(call)
+                if call.within != command.token:  # nobody else may change its keys
+                    wrote = [Access(key, reads=False, writes=True) for key in keys]
+                    changes.gone += await self._execution.missing(wrote, call.db)
+                return reply
+        except ChangedError:
+            return await self.run(command)
+        except RefusedError as error:
+            return error.reply
+
+    async def call(
+        self, words: Words, keys: list[bytes], db: int, command: _core.Command, brought: Brought
+    ) -> Call | None:
+        """Read the words of a script, which its client's command is, or has in it; None if nobody
+        has the script.
+        """
+        family, name, info = words[0].lower(), words[1], command.info
+        current = self.library.generation
+        is_function = family.startswith(b"fcall")
+        body: bytes | None = words[1]
+        if is_function:  # another library may give another function this name
+            name = b"%d:%s" % (current, name)
+            body = await self.library.code(words[1])
+        elif family in EVALS:
+            name = sha1(words[1])
+        else:
+            name = name.lower()
+            body = await brought.find(name)
+        if body is None:
+            return None
+        return Call(
+            name,
+            list(words),
+            keys,
+            db,
+            Kind(resp=info.resp),
+            not family.endswith(b"_ro"),
+            command.token,
+            self._users.rights(info.user),
+            info,
+            body,
+            current if is_function else None,
+        )
+
+    def tell(self, call: Call) -> None:
+        """Let workers run a script from now on, if they may."""
+        if not call.is_function:
+            self._taught.tell(call.name, self.library.body(call.name), self.reach(call))
+
+    def are_current(self, steps: Iterable[Step], user: bytes) -> bool:
+        """Whether a transaction's scripts were placed by the rights and the functions of now."""
+        scripts = [step.script for step in steps if step.script is not None]
+        calls = [one.call if isinstance(one, Guarded) else one for one in scripts]
+        generations = (None, self.library.generation)
+        rights = self._users.rights(user) if calls else None
+        return all(call.rights == rights and call.generation in generations for call in calls)
+
+    async def reply(self, script: Guarded, index: int) -> bytes:
+        """What a script has answered that was part of a transaction."""
+        return await self.in_place.reply(script, index)
+
+    async def run_all(
+        self, steps: Sequence[Step], lock: Lock, db: int, kind: Kind
+    ) -> tuple[list[bytes], list[Place]] | None:
+        """Run commands and scripts on copies, as one; as ``OnCopies.run_all``."""
+        pieces = [step.piece for step in steps]
+        names = {piece.call.name for piece in pieces if piece.call}
+        knowns = {name: self._remember(name) for name in names}
+        return await self._on_copies.run_all(pieces, knowns, lock, db, kind)
+
+    def reading(
+        self, command: _core.Command, steps: Iterable[Step]
+    ) -> AbstractAsyncContextManager[None]:
+        """Remember what the scripts of a transaction read, if its client tracks."""
+        keys = [
+            access.key for step in steps if step.script is not None for access in step.parsed.keys
+        ]
+        return self._tracking.reading(command, keys, self._witness)
+
+    def reach(self, call: Call) -> Reach:
+        """What a script can touch; of what nobody has any more, anything."""
+        known = self._remember(call.name)
+        if looks_at_others(call):
+            return Reach.ANYTHING
+        if not call.body or (call.is_function and not call.keys):  # nothing keeps others away
+            return Reach.ANYTHING
+        if known.reach is None:
+            databases = self._execution.borrowing.databases
+            if self._execution.locality.has_pins:
+                databases = 0
+            body = as_script(call.body, call.words[1]) if call.is_function else call.body
+            known.reach = reach(body, self._table.look_up, databases)
+        return known.reach
+
+    def _is_sure(self, call: Call) -> bool:
+        """Whether a script can touch nothing but what lives on the instance of its keys."""
+        found = self.reach(call)
+        if found is Reach.DECLARED:
+            return True
+        if found is Reach.BEGUN and call.keys and not call.rights:
+            locality = self._execution.locality
+            groups = [locality.group(call.db, key) for key in call.keys]
+            return all(group is not None and group.is_open() for group in groups)
+        if not self.in_place.has_all(call.db) or not names_commands(call.body):
+            return False
+        asking = Asking.of(call)
+        if asking and asking.may_ask(asking.may_run(self.in_place.alone(call.db))):
+            return False
+        text = call.body.lower()  # what would be refused in the middle
+        refused = (*self.in_place.alone(call.db), *OTHER_DATABASES)
+        families = {name.partition(b"|")[0] for name in refused}
+        return not any(quote + name + quote in text for name in families for quote in QUOTES)
+
+    def is_at_home(self, call: Call) -> bool:
+        """Whether a script can be run on the instance of its keys, and be told of these."""
+        owners = set(self._table.owners_by_name(call.db, call.keys))
+        return len(owners) <= 1 and self.in_place.can_name(call) and self._is_sure(call)
+
+    async def _run(self, call: Call) -> bytes:
+        known = self._remember(call.name)
+        if looks_at_others(call) and not self.in_place.has_all(call.db):
+            return await self._on_copies.run(call, known)
+        owners = set(self._table.owners_by_name(call.db, call.keys))
+        is_named = self.in_place.can_name(call)
+        if self.is_at_home(call):
+            index = self.in_place.home(call, call.keys)
+            keeps = self.reach(call) is Reach.DECLARED
+            return (await self.in_place.run(call, index, keeps_to_keys=keeps))[0]
+        if is_named and len(owners) <= 1 and self._only_reads(call) and not known.strays:
+            # It can be run again, whatever it has touched.
+            index = self.in_place.home(call, call.keys)
+            reply, refusals = await self.in_place.run(call, index, self.in_place.effects)
+            if not refusals:
+                return reply
+            known.strays = True
+        tries = known.together if len(owners) == 1 else known.apart
+        marks = self.in_place.landmarks(call, known)
+        if is_named and marks and not tries.is_hopeless() and self._may_try(call, known):
+            reply_if_done = await self._try(call, tries, marks)
+            if reply_if_done is not None:
+                return reply_if_done
+        try:
+            return await self._on_copies.run(call, known)
+        except RefusedError as error:
+            if not error.reply.startswith(NO_COPIES):
+                raise
+            reply_of_reads = await self._without_copies(call, known)
+            return error.reply if reply_of_reads is None else reply_of_reads
+
+    def _only_reads(self, call: Call) -> bool:
+        """Whether a script writes nothing, and can be watched in place while it reads."""
+        if TELLS in call.body or not all(map(is_plain, call.keys)):
+            return False
+        return not call.writes or (
+            call.words[0].lower().startswith(b"eval") and (NO_WRITES in flags(call.body))
+        )
+
+    def _may_try(self, call: Call, known: Known) -> bool:
+        """Whether to run a script in place so that it can be undone."""
+        if not call.writes or call.rights or not all(map(is_plain, call.keys)):
+            return False
+        if self.in_place.has_all(call.db):
+            return False  # its guard is refused no key, not even the one that tells of an undoing
+        # What was undone would be told, too.
+        if self._execution.events.are_told or self._tracking.is_on or self.callers.are_watched:
+            return False
+        if known.can_be_undone is None:
+            if not call.body or call.is_function:
+                return False
+            known.can_be_undone = is_tame(call.body)
+        return known.can_be_undone and bool(call.body)
+
+    async def _try(self, call: Call, tries: Tries, marks: list[bytes]) -> bytes | None:
+        """Run in place; None if it had to be undone, or was not run.
+
+        Of keys on several instances it may touch those that live with the first: what others name
+        as keys may be numbers.
+        """
+        index = self.in_place.home(call, marks)
+        keys = [key for key in marks if self._table.owner(call.db, key) == index]
+        is_apart = keys != call.keys
+        script = self._undo.wrap(call.body, is_apart=is_apart)
+        if tries.compiles is None:
+            answer = (await self.links.raw(index, [[b"EVAL", COMPILES, b"0", code_of(script)]]))[0]
+            tries.compiles = {YES: True, NO: False}.get(answer)
+        if not tries.compiles:
+            return None
+        # Servers ask for rights to what are keys: apart, all are arguments, their number too.
+        head = [b"EVAL", script, b"0"] if is_apart else [b"EVAL", script]
+        trial = replace(call, keys=keys, words=[*head, *call.words[2:]])
+        reply, refusals = await self.in_place.run(trial, index, self._undoable, can_be_undone=True)
+        if refusals.all:
+            return None
+        tries.count += 1
+        if UNDONE in refusals.keys:
+            tries.undone += 1
+            return None
+        if refusals:
+            return STRAYED
+        return reply.replace(name_of(script), call.name) if reply.startswith(b"-") else reply
+
+    async def _without_copies(self, call: Call, known: Known) -> bytes | None:
+        """Run where no copies can be made; None if its keys are on several instances.
+
+        It may only read: so it can be run again, with more keys; but not if it asks what it may.
+        """
+        if TELLS in call.body:
+            return None
+        groups = self.in_place.groups(call)
+        keys = list(dict.fromkeys([*call.keys, *known.guesses(groups)]))
+        for _ in range(TRIES):
+            owners = {self._table.owner(call.db, key) for key in keys}
+            if len(owners) > 1 or not all(map(is_plain, keys)):
+                return None
+            index = self.in_place.home(call, keys)
+            trial = replace(call, keys=keys)
+            if not self.in_place.can_name(trial):
+                return None
+            reply, refusals = await self.in_place.run(
+                trial, index, self.in_place.effects, only_reads=True
+            )
+            if not refusals:
+                return reply
+            new = refusals.keys - set(keys)
+            if not new:
+                return None
+            keys += sorted(new)
+        return None
+
+    def _remember(self, name: bytes) -> Known:
+        known = self._known.setdefault(name, Known())
+        self._known.move_to_end(name)
+        if len(self._known) > KNOWN_LIMIT:
+            self._taught.forget(self._known.popitem(last=False)[0])
+        return known
+
+    def strayed(self, letter: _core.Strayed) -> None:
+        """A script that a worker ran was refused something, although it was proved harmless."""
+        name = letter.script
+        if name not in self._known:
+            name = sha1(name)
+        self._remember(name).reach = Reach.ANYTHING
+        self._taught.forget(name)
+        self._taught.workers.answer(letter, STRAYED)

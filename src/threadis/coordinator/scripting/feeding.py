@@ -1,0 +1,163 @@
+"""Scripts that may feed keys for which clients wait: nobody comes between such a script and these.
+
+What a script has changed is known only when it is over. So while it runs all that it may feed and
+that is waited for is locked, and stays so until those who wait are served::
+
+    in place    commands that name such keys come to the coordinator and stand in line there: no
+                worker has to be asked. The alarms then say what was changed, and in which order
+    on copies   its keys are locked already; what has changed is known, and a look tells the order
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+from threadis.catalog.commands import SCRIPTS
+from threadis.coordinator.blocking.commands import Blocking
+from threadis.coordinator.blocking.serve import Serving
+from threadis.coordinator.instances.links import LinkError
+from threadis.coordinator.keys.colocation import Group
+from threadis.coordinator.keys.key_watch import Place
+from threadis.coordinator.keys.locks import Key, Lock
+from threadis.coordinator.lua.call import Call
+from threadis.coordinator.lua.sandboxed import Guarded
+from threadis.coordinator.multikey.execution import Execution
+from threadis.coordinator.multikey.queued import Queued
+
+MANY = 256  # keys: rather than more, everything is locked
+
+
+class Fed:
+    """Those who wait for what one script, or one transaction, may feed."""
+
+    def __init__(self, serving: Serving, places: list[Place], lock: Lock) -> None:
+        self._serving, self._places = serving, places
+        self._held = serving.held(lock, places)
+        self._alarms = list({serving.alarms(place): None for place in places})
+        self._told: dict[bytes, None] = {}
+        self._unheard: set[Place] = set()  # of which no alarm was armed
+
+    def listen(self, stack: AsyncExitStack) -> None:
+        """Let alarms say what changes from now on."""
+        self._unheard = {
+            place for place in self._places if not self._serving.alarms(place).is_armed(place[1])
+        }
+        for alarms in self._alarms:
+            stack.enter_context(alarms.telling(self._told))
+
+    async def serve(self) -> None:
+        """Serve who waits for what alarms have told of, in the order in which it has changed.
+
+        Several instances cannot tell an order.
+        """
+        changed = self._places
+        with contextlib.suppress(LinkError):  # else all of them may have changed
+            for alarms in self._alarms:
+                await alarms.all_told()
+            # Of XGROUP DESTROY no server tells those who track keys.
+            groups = self._serving.waiters.with_groups()
+            changed = [
+                place
+                for place in changed
+                if place[1] in self._told or place in self._unheard or place in groups
+            ]
+        if len(self._alarms) == 1:
+            order = {key: at for at, key in enumerate(self._told)}
+            changed.sort(key=lambda place: order.get(place[1], len(order)))
+        await self.serve_these(changed)
+
+    async def serve_these(self, places: Collection[Place]) -> None:
+        """Serve who waits for these; what has run has run, even if an instance is lost."""
+        try:
+            await self._serving.serve(places, self._held)
+        except LinkError:
+            self._serving.changed(places)
+
+
+class Feeding:
+    """Finds and locks what scripts may feed."""
+
+    def __init__(self, execution: Execution, blocking: Blocking) -> None:
+        self._execution, self._blocking = execution, blocking
+        self._serving = blocking.serving
+
+    def waited(
+        self,
+        call: Call,
+        keys: Iterable[bytes],
+        groups: Iterable[Group] = (),
+        databases: Iterable[int] | None = None,
+    ) -> list[Place]:
+        """Find what is waited for among keys, and what is in groups, in the order of the keys."""
+        waiters = self._serving.waiters
+        if not call.writes or not waiters:
+            return []
+        found: dict[Place, None] = {}
+        for db in [call.db] if databases is None else databases:
+            named = ((db, key) for key in keys)
+            found.update(dict.fromkeys(place for place in named if place in waiters))
+            for group in groups:
+                begun = self._serving.beginning(db, group.prefix)
+                found.update(dict.fromkeys(place for place in begun if place[1] in group))
+        return list(found)
+
+    def line(
+        self, names: list[Place], waited: list[Place], within: int | None
+    ) -> AbstractAsyncContextManager[Lock]:
+        """Stand in line for what a script may touch, and be alone with what is waited for."""
+        locks, closure = self._execution.locks, self._serving.closure(waited)
+        if len(closure) > MANY:
+            return locks.hold_everything(within)
+        if len({self._execution.table.owner(db, key) for db, key in closure}) <= 1:
+            return locks.stand_in_line(names, within, alone=closure)
+        also = [(db, key, True) for db, key in closure]
+        return self._execution.hold([*also, *((db, key, False) for db, key in names)], within)
+
+    async def all_known(self, call: Call, keys: Iterable[bytes]) -> None:
+        """Wait until blocking commands for these keys that came before are known."""
+        if call.ending is not None and call.within is None:
+            await self._blocking.all_known((call.db, key) for key in keys)
+
+    def also_lock(self, waited: list[Place]) -> list[Key]:
+        """What else must be locked by who serves those who wait."""
+        return self._blocking.also_lock(waited) if waited else []
+
+    def begin(self, stack: AsyncExitStack, waited: list[Place], lock: Lock) -> Fed:
+        """Leave to somebody who serves them those who wait, whatever alarms tell."""
+        stack.enter_context(self._serving.in_order(waited))
+        return Fed(self._serving, waited, lock)
+
+    def listen(self, stack: AsyncExitStack, places: Iterable[Place], lock: Lock) -> Fed | None:
+        """The same, if anybody waits; alarms will tell what changes from now on."""
+        waited = [place for place in dict.fromkeys(places) if place in self._serving.waiters]
+        if not waited:
+            return None
+        fed = self.begin(stack, waited, lock)
+        fed.listen(stack)
+        return fed
+
+    def of_write(
+        self, stack: AsyncExitStack, queued: Queued, lock: Lock
+    ) -> Callable[[], Awaitable[None]]:
+        """Serve, once it is over, who waits for what a transaction writes as one.
+
+        Where scripts run on the real keys, alarms tell in which order.
+        """
+        if any(isinstance(step.script, Guarded) for step in queued.steps):
+            fed = self.listen(stack, queued.written_keys, lock)
+            if fed:
+                return fed.serve
+
+        async def serve() -> None:
+            with contextlib.suppress(LinkError):  # its alarm will tell
+                written = queued.in_order() if self._blocking.count() else queued.written_keys
+                await self._blocking.serve(written, lock)
+
+        return serve
+
+    def of_commands(self, stack: AsyncExitStack, queued: Queued, lock: Lock) -> None:
+        """The same of one whose commands run one behind the other: scripts may feed anything."""
+        has_scripts = any(step.name in SCRIPTS for step in queued.steps)
+        places = self._serving.waiters.places() if has_scripts else queued.written_keys
+        if fed := self.listen(stack, places, lock):
+            stack.push_async_callback(fed.serve)

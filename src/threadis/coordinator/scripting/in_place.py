@@ -1,0 +1,243 @@
+"""Running a script where its keys are: on the real keys, as a guard that may touch no others."""
+
+import math
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from threadis import resp
+from threadis.coordinator.instances import fenced
+from threadis.coordinator.instances.links import LinkError, UnknownOutcomeError
+from threadis.coordinator.keys.colocation import EVERYTHING, LOCK, Group, is_plain
+from threadis.coordinator.keys.key_watch import Place
+from threadis.coordinator.lua.acl_check import Asking
+from threadis.coordinator.lua.analysis import selects
+from threadis.coordinator.lua.call import Call, ChangedError
+from threadis.coordinator.lua.library import Library
+from threadis.coordinator.lua.profile import Known
+from threadis.coordinator.lua.sandbox_user import (
+    OTHER_DATABASES,
+    PUBLISHING,
+    STRAYED,
+    TELLING,
+    UNSEEN,
+    WHOLE_KEYSPACE,
+    Allowed,
+    Refusals,
+    guard_of,
+    only_one,
+)
+from threadis.coordinator.lua.sandboxed import Guarded, Guards
+from threadis.coordinator.multikey.execution import Execution
+from threadis.coordinator.multikey.phases import RefusedError
+from threadis.coordinator.multikey.queued import How, Step
+from threadis.coordinator.scripting.feeding import Fed, Feeding
+from threadis.coordinator.sessions.busy import Busy
+
+NAMES_MOST = 1000  # patterns of names: servers compare each of them with each key that is touched
+
+
+class InPlace:
+    """Runs scripts on the real keys of one instance."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        library: Library,
+        busy: Busy,
+        guards: Guards,
+        feeding: Feeding,
+    ) -> None:
+        self._library, self._feeding = library, feeding
+        self._execution, self._busy, self._guards = execution, busy, guards
+        self._links = execution.links
+        self._databases = range(execution.borrowing.databases)
+        known = {row.name for row in execution.table.rows()}
+        self._telling = tuple(name.encode() for name in sorted(TELLING & known))
+        # What a script may not do while it may have to be run again
+        self.effects = (*WHOLE_KEYSPACE, *self._telling, *OTHER_DATABASES, *PUBLISHING, *UNSEEN)
+
+    async def run(
+        self,
+        call: Call,
+        index: int,
+        denied: Collection[bytes] | None = None,
+        *,
+        only_reads: bool = False,
+        can_be_undone: bool = False,
+        keeps_to_keys: bool = False,
+    ) -> tuple[bytes, Refusals]:
+        """Run at an instance; the reply, and what the guard refused besides the whole keyspace.
+
+        Of a script that ``keeps_to_keys`` it is proved that it touches no others.
+        """
+        async with AsyncExitStack() as stack:
+            fed = await self._begin(stack, call, keeps_to_keys=keeps_to_keys)
+            allowed = self._allowed(call, denied, only_reads=only_reads)
+            reply, refusals = await self._run(call, index, allowed, can_be_undone=can_be_undone)
+            if fed and not refusals.all:
+                stack.push_async_callback(fed.serve)
+                if call.ending and not refusals:  # else it may be run in another way
+                    call.ending.push_async_exit(stack.pop_all())
+            return reply, refusals
+
+    async def _begin(self, stack: AsyncExitStack, call: Call, *, keeps_to_keys: bool) -> Fed | None:
+        """Stand in line for what a script may touch; alone, if somebody waits for it."""
+        if call.ending is None:
+            locks = self._execution.locks
+            await stack.enter_async_context(locks.stand_in_line(self.places(call), call.within))
+            return None
+        await self._feeding.all_known(call, call.keys)
+        while True:
+            waited = self._may_feed(call, keeps_to_keys=keeps_to_keys)
+            line = self._feeding.line(self.places(call), waited, call.within)
+            lock = await stack.enter_async_context(line)
+            if set(waited).issuperset(self._may_feed(call, keeps_to_keys=keeps_to_keys)):
+                break
+            await stack.aclose()  # somebody has come meanwhile who waits for more
+        return self._feeding.listen(stack, waited, lock)
+
+    def _may_feed(self, call: Call, *, keeps_to_keys: bool) -> list[Place]:
+        """What a script may feed and somebody waits for."""
+        local, others = self._names(call)
+        if keeps_to_keys or others is None:
+            local = [] if keeps_to_keys else [EVERYTHING]
+        return self._feeding.waited(call, call.keys, local, self._databases_of(call))
+
+    async def _run(
+        self, call: Call, index: int, allowed: Allowed, *, can_be_undone: bool
+    ) -> tuple[bytes, Refusals]:
+        async with self._links.lease(index, call.kind, call.db) as link:
+            if call.generation not in (None, self._library.generation):
+                raise ChangedError
+            guard = guard_of(link)
+            script = self._guards.enclose(call, allowed, guard, can_be_undone=can_be_undone)
+            async with self._busy.watch(index) as was_killed:
+                answers = await fenced.ask(link, script.fence, only_as_block=can_be_undone)
+            if answers.refusal is not None:  # another script runs there, say
+                guard.abandon()
+                return answers.refusal, Refusals(all=True)
+            script.answers = answers
+            refusals, reply = await self._guards.judge(script, link)
+            is_killed = was_killed(reply)
+            self._guards.settle(script, index, counts=is_killed or not refusals)
+            if is_killed:
+                raise RefusedError(reply)
+            refusals.alone = refusals.commands & set(self.alone(call.db))
+            return only_one(refusals.alone) if refusals.alone else reply, refusals
+
+    def places(self, call: Call) -> list[tuple[int, bytes]]:
+        """Find the names under which a script is kept away from others."""
+        local, _ = self._names(call)
+        names = [*call.keys, *(LOCK + group.prefix for group in local)]
+        return [(db, name) for db in self._databases_of(call) for name in names]
+
+    def _databases_of(self, call: Call) -> Sequence[int]:
+        # What is proved may go to another database, where its keys are on the same instance.
+        return self._databases if selects(call.body) else [call.db]
+
+    def step(self, step: Step, call: Call, *, keeps_to_keys: bool) -> Step:
+        """Make a script a piece of somebody's block at the instance of its keys."""
+        places = [*self.places(call), *self._may_feed(call, keeps_to_keys=keeps_to_keys)]
+        return replace(
+            step,
+            how=How.AT_HOME,
+            script=self._guards.enclose(call, self._allowed(call)),
+            names=[(db, name, True) for db, name in dict.fromkeys(places)],
+            owners={self.home(call, call.keys)},
+        )
+
+    async def reply(self, script: Guarded, index: int) -> bytes:
+        """What a script has answered in such a block."""
+        name, before = script.guard.name, script.answers.before
+        if before[-1] == resp.OK and name not in script.answers.after[-1]:  # refused nothing
+            self._guards.settle(script, index, counts=True)
+            return script.answers.reply
+        try:
+            async with self._links.lease(index) as link:
+                refusals, reply = await self._guards.judge(script, link)
+        except LinkError as error:
+            raise UnknownOutcomeError(f"ERR instance {index} was lost; all was run") from error
+        self._guards.settle(script, index, counts=not refusals)
+        if alone := refusals.commands & set(self.alone(script.call.db)):
+            return only_one(alone)
+        return STRAYED if refusals else reply
+
+    def _allowed(
+        self, call: Call, denied: Collection[bytes] | None = None, *, only_reads: bool = False
+    ) -> Allowed:
+        denied = self.alone(call.db) if denied is None else denied
+        if asking := Asking.of(call):
+            denied = asking.may_run(denied)
+        local, others = self._names(call)
+        return Allowed(others, denied, local, only_reads=only_reads)
+
+    def alone(self, db: int) -> Collection[bytes]:
+        """What no script may do, because it would see one instance only."""
+        locality = self._execution.locality
+        if locality.home(db) is not None:
+            return (*self._telling, *OTHER_DATABASES, b"flushall", b"swapdb")
+        alone = (*self._telling, *WHOLE_KEYSPACE)
+        return (*alone, *OTHER_DATABASES) if locality.has_pins else alone
+
+    def has_all(self, db: int) -> bool:
+        """Whether all keys of a database are on one instance."""
+        return self._links.count == 1 or self._execution.locality.home(db) is not None
+
+    def can_name(self, call: Call) -> bool:
+        """Whether a guard can be told of all that a script may touch, and is still quick."""
+        if len(call.keys) <= NAMES_MOST:
+            return True
+        local, others = self._names(call, NAMES_MOST)
+        return len(local) + len(others or ()) <= NAMES_MOST
+
+    def _names(
+        self, call: Call, most: float = math.inf
+    ) -> tuple[list[Group], Collection[bytes] | None]:
+        """What a guard is told: groups, and keys that are in none of them; None: all there are.
+
+        If these are more than ``most``, only so many that this is known.
+        """
+        if self.has_all(call.db):
+            return ([] if call.rights else [EVERYTHING]), None
+        if call.rights:
+            return [], call.keys
+        groups: dict[Group, None] = {}
+        others: dict[bytes, None] = {}
+        for key in call.keys:
+            group = self._execution.locality.group(call.db, key)
+            if group and _is_exact(group):
+                groups[group] = None
+            else:
+                others[key] = None
+            if len(groups) + len(others) > most:
+                break
+        return list(groups), others.keys()
+
+    def home(self, call: Call, keys: Sequence[bytes]) -> int:
+        """Choose the instance for a script with these keys."""
+        if keys:
+            return self._execution.table.owner(call.db, keys[0])
+        pinned = self._execution.locality.home(call.db)
+        return self._links.any_ready() if pinned is None else pinned
+
+    def landmarks(self, call: Call, known: Known) -> list[bytes]:
+        """Find what a script is placed by: its keys; if it declares none, what it has touched
+        before, if that is all on one instance.
+        """
+        if call.keys:
+            return call.keys
+        keys = list(filter(is_plain, known.guesses(self.groups(call))))
+        return keys if len(set(self._execution.table.owners_by_name(call.db, keys))) == 1 else []
+
+    def groups(self, call: Call) -> list[Group]:
+        """Find what lives where its keys do, if these are on one instance.
+
+        A restricted user's script gets exact keys only.
+        """
+        return self._names(call)[0]
+
+
+def _is_exact(group: Group) -> bool:
+    """Whether its pattern matches no other keys."""
+    return all(map(is_plain, (group.prefix, *group.tail)))

@@ -1,0 +1,221 @@
+"""Running scripts on copies of their keys, lent by several instances, until they need no others.
+
+A run that has touched other keys counts for nothing: it is made again, with copies of these
+(``together``, ``trial``).
+"""
+
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from threadis.coordinator.base import garbage
+from threadis.coordinator.base.offload import offload
+from threadis.coordinator.base.table import Access
+from threadis.coordinator.instances.links import Kind
+from threadis.coordinator.instances.script_monitor import Witness
+from threadis.coordinator.keys.colocation import Group, is_plain
+from threadis.coordinator.keys.key_watch import Place
+from threadis.coordinator.keys.locks import Key, Lock
+from threadis.coordinator.lua.acl_check import TELLS
+from threadis.coordinator.lua.call import Call
+from threadis.coordinator.lua.profile import Known
+from threadis.coordinator.lua.sandbox_user import (
+    LISTING,
+    NOT_ALL_DECLARED,
+    OTHER_DATABASES,
+    RERUNS,
+    TOO_MANY,
+    TOO_MANY_TO_LIST,
+    only_one,
+)
+from threadis.coordinator.lua.sandboxed import Guards
+from threadis.coordinator.multikey.copies import Piece
+from threadis.coordinator.multikey.execution import Execution
+from threadis.coordinator.multikey.phases import RefusedError
+from threadis.coordinator.multikey.together import Together
+from threadis.coordinator.multikey.trial import Trial
+from threadis.coordinator.scripting.feeding import Fed, Feeding
+from threadis.coordinator.scripting.in_place import InPlace
+from threadis.coordinator.sessions.busy import Busy
+
+RANDOM_KEY = b"randomkey"
+
+
+class OnCopies:
+    """Runs scripts on copies."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        busy: Busy,
+        guards: Guards,
+        witness: Witness,
+        in_place: InPlace,
+        feeding: Feeding,
+    ) -> None:
+        self._feeding = feeding
+        self._execution, self._busy, self._guards = execution, busy, guards
+        self._witness, self._in_place = witness, in_place
+        self._links, self._table = execution.links, execution.table
+
+    async def run(self, call: Call, known: Known) -> bytes:
+        """Run one until nothing undeclared is left, then write what has changed."""
+        return await self._run(call, known, lists=False) or TOO_MANY_TO_LIST
+
+    async def _run(self, call: Call, known: Known, *, lists: bool) -> bytes | None:
+        """The same; if it ``lists`` keys it is lent all: None if these are too many."""
+        denied = [name for name in self._in_place.effects if not lists or name not in LISTING]
+        trial = self._trial([call], denied, in_company=False)
+        if trial.told:
+            return await self._refuse(call, known, trial.told, lists=lists)
+        parsed = self._table.parse(call.words)
+        keys = [Access(key, reads=True, writes=call.writes) for key in call.keys]
+        piece = Piece(replace(parsed, keys=keys), call.db, call)
+        together = Together(self._execution, [piece], call.db, call.kind, trial)
+        if lists and not await together.lend_all():
+            return None
+        replies = await self._repeat(together, trial, {call.name: known})
+        if replies is not None:
+            return replies[0]
+        refused = trial.refused
+        if alone := refused & set(self._in_place.alone(call.db)):
+            keys_of_it = together.keys(call.db)
+            return await self._refuse(call, known, alone, lists=lists, keys=keys_of_it)
+        return await self._refuse(call, known, refused, lists=True)
+
+    async def run_all(
+        self,
+        pieces: Sequence[Piece],
+        knowns: Mapping[bytes, Known],
+        lock: Lock,
+        db: int,
+        kind: Kind,
+    ) -> tuple[list[bytes], list[Place]] | None:
+        """Run scripts and commands of one client as one; their replies, and what has changed.
+
+        ``knowns`` is what is known of the scripts, by name. The caller holds a lock on everything.
+        None if that cannot be: nothing was done then.
+        """
+        calls = [piece.call for piece in pieces if piece.call]
+        trial = self._trial(calls, self._in_place.effects, in_company=len(pieces) > 1)
+        if trial.told:
+            return None
+        together = Together(self._execution, pieces, db, kind, trial)
+        replies = await self._repeat(together, trial, knowns, lock)
+        return None if replies is None else (replies, together.changed)
+
+    def _trial(self, calls: Sequence[Call], denied: Sequence[bytes], *, in_company: bool) -> Trial:
+        tools = (self._execution, self._busy, self._guards, self._witness)
+        return Trial(*tools, calls, denied, in_company=in_company)
+
+    async def _repeat(
+        self,
+        together: Together,
+        trial: Trial,
+        knowns: Mapping[bytes, Known],
+        lock: Lock | None = None,
+    ) -> list[bytes] | None:
+        """Try until nothing is missing; the replies, or None if scripts were refused what they may
+        not do. Without a lock there is one script, which locks what it needs.
+        """
+        local: dict[bytes, list[Group]] = {name: [] for name in knowns}
+        for call in trial.calls:
+            local[call.name] += self._in_place.groups(call)
+        for call in trial.calls:
+            together.lend(knowns[call.name].guesses(local[call.name]), call.db)
+        size = 0
+        for _ in range(RERUNS):
+            async with AsyncExitStack() as stack, AsyncExitStack() as telling:
+                stack.enter_context(garbage.of_a_command(size))
+                held, fed = lock, None
+                if held is None:
+                    held, fed = await self._begin(stack, call, together, trial)
+                    mine = self._execution.events.of_one_command(call.db, has_scripts=True)
+                    await telling.enter_async_context(mine)
+                replies = await together.attempt(held)
+                if replies is not None:
+                    if fed and call.ending:
+                        stack.push_async_callback(fed.serve_these, together.changed)
+                        call.ending.push_async_exit(stack.pop_all())
+                    return replies
+            size += sum(map(len, together.missing.values()))
+            if new := {key for keys in together.missing.values() for key in keys}:
+                trial.looks = True
+                for name, known in knowns.items():
+                    known.touched(new, local[name])
+            else:
+                lists = held.everything and not trial.refused.isdisjoint(LISTING)
+                if not trial.allow(lists=lists and await together.lend_all()):
+                    return None
+        raise RefusedError(TOO_MANY)
+
+    async def _begin(
+        self, stack: AsyncExitStack, call: Call, together: Together, trial: Trial
+    ) -> tuple[Lock, Fed | None]:
+        """Lock the keys of a run, and what else those need who wait for them."""
+        keys = together.keys(call.db)
+        names = await offload(len(keys), _names, call, keys)
+        await self._feeding.all_known(call, keys)
+        waited = self._feeding.waited(call, keys) if call.ending else []
+        also = self._feeding.also_lock(waited)
+        lock = await stack.enter_async_context(self._execution.hold([*names, *also], call.within))
+        if waited := self._feeding.waited(call, keys) if call.ending else []:
+            trial.looks = trial.looks or len(waited) > 1
+        return lock, self._feeding.begin(stack, waited, lock) if waited else None
+
+    async def _refuse(
+        self,
+        call: Call,
+        known: Known,
+        commands: Collection[bytes],
+        *,
+        lists: bool,
+        keys: Sequence[bytes] = (),
+    ) -> bytes:
+        """Say that commands cannot be run on copies; of all keys some can."""
+        if set(commands) <= set(OTHER_DATABASES):
+            return NOT_ALL_DECLARED
+        if lists or not set(commands) <= set(LISTING):
+            return only_one(commands)
+        reply = await self._of_all(call, known)
+        if reply is None and set(commands) == {RANDOM_KEY} and TELLS not in call.body:
+            reply = await self._anywhere(call, keys)
+        return reply or TOO_MANY_TO_LIST
+
+    async def _of_all(self, call: Call, known: Known) -> bytes | None:
+        """Run where nothing is but copies of all keys of the database; None if these are too many.
+
+        There it may list them.
+        """
+        async with (
+            self._execution.locks.hold_everything(call.within) as lock,
+            AsyncExitStack() as ending,  # as long as this lock holds
+        ):
+            there = replace(call, within=lock.token, ending=ending if call.ending else None)
+            return await self._run(there, known, lists=True)
+
+    async def _anywhere(self, call: Call, keys: Sequence[bytes]) -> bytes | None:
+        """Run where RANDOMKEY may answer for all: where the keys are, or anywhere.
+
+        Any key of the instance is a key; but that there is none must be true of all. It may only
+        read: what it then needs besides could not be had.
+        """
+        sizes = await self._links.call_all(b"DBSIZE", db=call.db)
+        owners = {self._table.owner(call.db, key) for key in keys}
+        candidates = [i for i, size in enumerate(sizes) if size or not any(sizes)]
+        possible = [index for index in candidates if owners <= {index}]
+        trial = replace(call, keys=list(keys))
+        can_name = self._in_place.can_name(trial) and all(map(is_plain, keys))
+        if not possible or not can_name:
+            return None
+        weights = [max(sizes[index], 1) for index in possible]
+        index = random.choices(possible, weights)[0]  # noqa: S311 - as random as RANDOMKEY
+        denied = [name for name in self._in_place.alone(call.db) if name != RANDOM_KEY]
+        reply, refusals = await self._in_place.run(trial, index, denied, only_reads=True)
+        return reply if not refusals else None
+
+
+def _names(call: Call, keys: Iterable[bytes]) -> list[Key]:
+    """What to lock for a script."""
+    return [(call.db, key, call.writes) for key in keys]

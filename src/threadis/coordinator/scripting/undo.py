@@ -1,0 +1,133 @@
+"""Scripts that can be undone: run where their keys are, although they might need others.
+
+``undo.lua`` stands in front of the script, on its first line. Commands go through it: before a key
+is written for the first time it remembers how to put it back, a copy of a small key, the opposite
+of a usual command on a large one. Once the guard refuses a key or a command, or anything fails, all
+is put back, the guard's refusal of ``UNDONE`` tells us so, and the script is run on copies. What it
+publishes is told at its end: so a script that does is a function there, called by what stands in
+front, and its errors are left to the run on copies.
+
+A script that could reach the server in another way is not taken.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from tree_sitter import Node
+
+from threadis import ours
+from threadis.catalog.commands import KeySpec, Row
+from threadis.coordinator.lua.analysis import CALLS, HARMLESS, tree
+from threadis.coordinator.lua.scopes import text
+
+UNDONE: Final = ours.MARK + b":undone"  # the guard is refused this key when all is put back
+# Ways around what stands in front, or that change what it does.
+ESCAPES: Final = frozenset({
+    b"_G", b"_ENV", b"getfenv", b"setfenv", b"loadstring", b"load", b"loadfile", b"dofile",
+    b"require", b"module", b"package", b"rawget", b"rawset", b"getmetatable", b"setmetatable",
+    b"debug", b"coroutine", b"newproxy", b"server",
+})  # fmt: skip
+MEMBERS: Final = (CALLS | HARMLESS) - {b"setresp", b"set_repl", b"replicate_commands"}
+# Commands on several keys: the last of them, or 0 for all words.
+SEVERAL: Final = {"del": 0, "unlink": 0, "rename": 3, "renamenx": 3, "rpoplpush": 3, "lmove": 3,
+                  "smove": 3}  # fmt: skip
+ONE: Final = (1, 0)  # where the key is, and the last
+PUBLISH: Final = b"publish"
+# Takes KEYS and ARGV out of arguments that are the number of keys, the keys, and the rest.
+CUT: Final = (
+    b"local KEYS, ARGV = (function(all) local keys, rest = {}, {} for at = 2, #all do "
+    b"local to = at <= all[1] + 1 and keys or rest to[#to + 1] = all[at] end "
+    b"return keys, rest end)(ARGV) "
+)
+
+
+class Undo:
+    """Puts the means to undo it in front of a script."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        known = [row for row in rows if row.route in ("keys", "split")]
+        singles = {row.name for row in known if _is_single(row) and "|" not in row.name}
+        reads = {row.name for row in known if row.keys and not row.writes and not row.special_words}
+        reads = {name for name in reads if not name.startswith("pf")} | {"time", "echo", "ping"}
+        source = Path(__file__).with_suffix(".lua").read_text()
+        lines = (line.strip() for line in source.splitlines())
+        line = " ".join(line for line in lines if not line.startswith("--"))
+        line = line.replace("@READS@", ",".join(f"['{name}']=true" for name in sorted(reads)))
+        line = line.replace("@SINGLES@", ",".join(f"['{name}']=true" for name in sorted(singles)))
+        several = ",".join(f"['{name}']={last}" for name, last in SEVERAL.items())
+        have_times = any(row.name == "hpexpiretime" for row in known)
+        line = (
+            line.replace("@MARK@", ours.MARK.decode())
+            .replace("@ALLS@", several)
+            .replace("@TIMES@", str(have_times).lower())
+            .replace("@UNDONE@", UNDONE.decode())
+        )
+        self._maker = line.encode()
+
+    def wrap(self, script: bytes, *, is_apart: bool = False) -> bytes:
+        """Return the script with the means to undo it; if apart, for keys that are arguments."""
+        body = code_of(script)
+        head = script.removesuffix(body) + CUT * is_apart
+        if PUBLISH in script.lower():
+            call = b"return (select(2, " + self._maker + b"(redis, true)))(function(redis, ...) "
+            return head + call + body + b"\nend, ...)"
+        return head + b"local redis = " + self._maker + b"(redis); " + body
+
+
+def code_of(script: bytes) -> bytes:
+    """Return a script without the first line that says how to run it."""
+    return script[script.find(b"\n") + 1 :] if script.startswith(b"#!") else script
+
+
+def is_tame(script: bytes) -> bool:
+    """Whether a script goes through what stands in front of it, whatever it does."""
+    root = tree(script)
+    return root is not None and _is_tame(root)
+
+
+def name_of(script: bytes) -> bytes:
+    """Return the SHA1 of a script."""
+    return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
+
+
+def _is_single(row: Row) -> bool:
+    if not row.writes or len(row.keys) != 1 or row.special_words or row.blocks:
+        return False
+    spec: KeySpec = row.keys[0]
+    return (spec.index, spec.last) == ONE and not (spec.keyword or spec.is_count or spec.limit)
+
+
+def _is_tame(root: Node) -> bool:
+    left = [root]
+    while left:
+        node = left.pop()
+        if node.type == "string" and text(node)[1:-1].lower() == PUBLISH:
+            if not _is_statement(node):
+                return False
+        elif node.type == "identifier":
+            name, parent = text(node), node.parent
+            if name in ESCAPES or parent is None:
+                return False
+            if name == b"redis":
+                around = parent.parent
+                is_member = (
+                    parent.type == "dot_index_expression"
+                    and parent.child_by_field_name("table") == node
+                    and text(parent.child_by_field_name("field")) in MEMBERS
+                )
+                if not is_member or around is None or around.type == "variable_list":
+                    return False
+        left.extend(node.named_children)
+    return True
+
+
+def _is_statement(name: Node) -> bool:
+    """Whether nothing asks for the answer of the command of this name: of how many have heard."""
+    arguments = name.parent
+    call = arguments.parent if arguments is not None else None
+    if arguments is None or call is None or call.parent is None:
+        return False
+    is_name = call.type == "function_call" and arguments.named_children[0] == name
+    return is_name and call.parent.type in ("chunk", "block")

@@ -1,0 +1,139 @@
+"""Invalidation feeds: one connection to each instance, on which it tells of every changed key.
+
+They are open while somebody tracks. The core reads them, and tells us what else was said.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from threadis import _core
+from threadis.coordinator.instances.links import LinkError, Links, Words
+from threadis.coordinator.instances.packing import pack
+from threadis.coordinator.instances.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+RETRY: Final = 0.05  # seconds before a lost connection is made anew
+LISTEN: Final = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"]
+
+
+@dataclass(slots=True)
+class Feed:
+    """The connection on which an instance tells us."""
+
+    fd: int
+    pongs: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+class Feeds:
+    """Listens to the instances, while that is needed.
+
+    ``flushed`` is called when an instance says that it has lost all its keys.
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        trackers: _core.Trackers,
+        is_needed: Callable[[], bool],
+        flushed: Callable[[], None],
+    ) -> None:
+        self._links, self._trackers = links, trackers
+        self._is_needed, self._flushed = is_needed, flushed
+        self._feeds: dict[int, Feed] = {}
+        self._connecting = asyncio.Lock()
+        self._tasks = Tasks()
+
+    async def renew(self, index: int) -> None:
+        """Listen to an instance, if that is needed and nobody does."""
+        async with self._connecting:
+            if not self._is_needed() or index in self._feeds:
+                return
+            loop = asyncio.get_running_loop()
+            ear = await self._links.open_socket(index)
+            hello: list[Words] = [[b"HELLO", b"3", *self._links.login()], LISTEN]
+            try:
+                await loop.sock_sendall(ear, pack(*hello))
+            except OSError as error:
+                ear.close()
+                raise LinkError(f"TRYAGAIN instance {index} cannot be reached") from error
+            feed = self._feeds[index] = Feed(ear.detach())
+            self._trackers.listen(index, feed.fd)
+            loop.add_reader(feed.fd, self._trackers.hear)
+        await self._up_to_now(index)
+        if index not in self._feeds:
+            raise LinkError(f"TRYAGAIN instance {index} does not tell of its keys")
+
+    async def up_to_now(self) -> None:
+        """Wait until all instances have told what has changed before."""
+        await asyncio.gather(*map(self._up_to_now, list(self._feeds)))
+
+    async def _up_to_now(self, index: int) -> None:
+        feed = self._feeds.get(index)
+        if feed is None:
+            return
+        if index not in self._links.ready():
+            self._lose(index)
+            return
+        pong = asyncio.get_running_loop().create_future()
+        feed.pongs.append(pong)
+        if not self._trackers.ping(index):
+            self._stop(index)
+        await pong
+
+    def lost(self, index: int) -> None:
+        """Take note that an instance answers no more: nobody waits for what it would tell."""
+        feed = self._feeds.get(index)
+        if feed and feed.pongs:
+            self._lose(index)
+
+    def heard(self, letter: _core.Heard) -> None:
+        """Take note of what an instance says besides names of keys."""
+        feed = self._feeds.get(letter.instance)
+        if feed is None:
+            return
+        if letter.what == "pong":
+            if feed.pongs:
+                _ring(feed.pongs.pop(0))
+        elif letter.what == "everything":
+            self._flushed()
+        else:
+            log.warning("instance %d tells us nothing of its keys any more", letter.instance)
+            self._lose(letter.instance)
+
+    def stop(self) -> None:
+        """Listen to nobody."""
+        for index in list(self._feeds):
+            self._stop(index)
+
+    def _lose(self, index: int) -> None:
+        self._stop(index)
+        self._tasks.start(self._listen_again(index), f"listening again to instance {index}")
+
+    def _stop(self, index: int) -> None:
+        """Listen to an instance no more."""
+        feed = self._feeds.pop(index)
+        asyncio.get_running_loop().remove_reader(feed.fd)
+        self._trackers.hush(index)
+        for pong in feed.pongs:
+            _ring(pong)
+
+    async def _listen_again(self, index: int) -> None:
+        """When a connection is lost, everything may have changed."""
+        while index in self._links.ready() and index not in self._feeds and self._is_needed():
+            try:
+                await self.renew(index)
+            except LinkError:
+                await asyncio.sleep(RETRY)
+            except Exception:
+                log.exception("instance %d is not heard; it is tried again", index)
+                await asyncio.sleep(RETRY)
+        self._trackers.invalidate_all()
+
+
+def _ring(pong: asyncio.Future[None]) -> None:
+    if not pong.done():
+        pong.set_result(None)

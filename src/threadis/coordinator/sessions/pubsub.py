@@ -1,0 +1,151 @@
+"""Subscriptions of clients, as far as instances must know of them.
+
+Workers deliver what clients publish. What instances publish by themselves reaches us through one
+subscription for each name and instance: made before a client's first subscription is confirmed,
+dropped with the last one.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+import hiredis
+
+from threadis import _core
+from threadis.coordinator.instances.links import Links
+from threadis.coordinator.instances.tasks import Tasks
+from threadis.coordinator.instances.upstream import KINDS, Upstream
+from threadis.coordinator.keys.keyspace_events import Events
+
+# By kind: names that are dropped at once. Servers look through all patterns for each.
+DROPPED: Final = (500, 50, 500)
+BREATH: Final = 0.005  # seconds between two such batches; nobody waits for them
+EVENTS: Final = b"notify-keyspace-events"
+UNTIMELY: Final = b"KExe"  # keys that expire or are evicted; K and E are no classes
+
+
+def told_of(flags: bytes) -> int:
+    """Say, as workers do, what the events of these classes are about: nothing, what happens at
+    times of its own, what commands change, or also what they do not find.
+    """
+    if not flags:
+        return 0
+    if b"m" in flags:
+        return 3
+    return 2 if set(flags) - set(UNTIMELY) else 1
+
+
+class Pubsub:
+    """Knows which names are wanted, and keeps all instances subscribed to them."""
+
+    def __init__(self, core: _core.Proxy, links: Links) -> None:
+        self._core, self._links = core, links
+        self._subscribed: list[set[bytes]] = [set() for _ in KINDS]  # names with subscribers
+        self._pinned: list[Counter[bytes]] = [Counter() for _ in KINDS]  # that soon will have some
+        self._tickets: dict[int, _core.Subscribe] = {}  # until clients are told
+        self._waiting: dict[int, _core.Subscribe] = {}  # until instances are subscribed
+        self._is_busy = False  # a script runs too long
+        self._last_ticket = 0
+        self._tasks = Tasks()
+        self.events = Events(core, self._hear_all)
+        upstreams = _core.Upstreams(core)
+        self._upstreams = [
+            Upstream(index, upstreams, links, self._wanted) for index in links.everyone()
+        ]
+
+    async def look(self, index: int | None = None) -> None:
+        """Look up, at an instance, which keyspace events they tell of."""
+        index = self._links.any_ready() if index is None else index
+        reply = await self._links.call(index, b"CONFIG", b"GET", EVENTS)
+        if not isinstance(reply, hiredis.ReplyError):
+            self.events.flags = reply[1]
+            self.events.are_told = bool(reply[1])
+            self._core.set_limit("events", told_of(reply[1]))
+
+    async def _hear_all(self) -> None:
+        await asyncio.gather(*(upstream.hear_all() for upstream in self._upstreams))
+
+    async def subscribe(self, request: _core.Subscribe) -> None:
+        """Subscribe the instances, then the client; no script that runs long is waited for."""
+        self._last_ticket += 1
+        ticket = self._last_ticket
+        self._waiting[ticket] = request
+        self._pin(request)
+        upstreams = () if self._is_busy else self._upstreams
+        try:
+            await asyncio.gather(
+                *(upstream.ensure(request.kind, request.names) for upstream in upstreams)
+            )
+        finally:  # whatever went wrong with the instances, the client is answered
+            self._answer(ticket, is_refused=not upstreams)
+            self._unpin(request)
+
+    def _answer(self, ticket: int, *, is_refused: bool) -> None:
+        if request := self._waiting.pop(ticket, None):
+            self._tickets[ticket] = request
+            self._pin(request)
+            self._core.subscribe(request, ticket, is_refused)
+
+    def set_busy(self, busy: bool) -> None:
+        """While a script runs too long, nobody waits for instances: it may be at one of them."""
+        self._is_busy = busy
+        for ticket in list(self._waiting) if busy else ():
+            self._answer(ticket, is_refused=True)
+
+    def subscribed(self, letter: _core.Subscribed) -> None:
+        """A client has been told (the registry has said so before), or it is gone."""
+        if request := self._tickets.pop(letter.ticket, None):
+            self._unpin(request)
+
+    def _pin(self, request: _core.Subscribe) -> None:
+        self._pinned[request.kind].update(request.names)
+
+    def _unpin(self, request: _core.Subscribe) -> None:
+        pinned, names = self._pinned[request.kind], request.names
+        for name in names:
+            if pinned[name] > 1:
+                pinned[name] -= 1
+            else:
+                del pinned[name]
+        self._drop_unwanted(request.kind, names)
+
+    def interest(self, letter: _core.Interest) -> None:
+        """Take note of names that got their first subscriber, or lost their last."""
+        if letter.is_wanted:
+            self._subscribed[letter.kind].update(letter.names)
+        else:
+            self._subscribed[letter.kind].difference_update(letter.names)
+            self._drop_unwanted(letter.kind, letter.names)
+
+    def said(self, letter: _core.Said) -> None:
+        """Hear what an instance says besides messages."""
+        self._upstreams[letter.instance].said(letter)
+
+    async def renew(self, index: int) -> None:
+        """Subscribe an instance that is here again to all that is wanted."""
+        await self._upstreams[index].ensure()
+
+    def count(self) -> int:
+        """How many subscriptions instances have for us."""
+        return sum(upstream.count() for upstream in self._upstreams)
+
+    def _wanted(self, kind: int) -> set[bytes]:
+        return self._subscribed[kind] | self._pinned[kind].keys()
+
+    def _drop_unwanted(self, kind: int, names: list[bytes]) -> None:
+        if len(names) <= DROPPED[kind]:
+            self._drop(kind, names)
+        else:
+            self._tasks.start(self._drop_in_batches(kind, names), "the end of subscriptions")
+
+    async def _drop_in_batches(self, kind: int, names: list[bytes]) -> None:
+        """The same, without hurry: others do not wait for it."""
+        for at in range(0, len(names), DROPPED[kind]):
+            self._drop(kind, names[at : at + DROPPED[kind]])
+            await asyncio.sleep(BREATH)
+
+    def _drop(self, kind: int, names: list[bytes]) -> None:
+        subscribed, pinned = self._subscribed[kind], self._pinned[kind]
+        gone = [n for n in dict.fromkeys(names) if n not in subscribed and n not in pinned]
+        for upstream in self._upstreams:
+            upstream.drop(kind, gone)

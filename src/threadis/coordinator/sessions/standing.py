@@ -1,0 +1,72 @@
+"""How clients stand, as far as only the coordinator knows: whose command waits, who watches keys.
+
+A watched key that has changed shows on the instance, at the connection that watches it.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+from threadis import _core
+from threadis.coordinator.instances.links import LinkError, Links
+from threadis.coordinator.keys.waiters import ClientKey
+from threadis.coordinator.keys.watches import Watch
+
+PATIENCE: Final = 0.5  # seconds for what an instance says of our connections; else they are good
+LINE: Final = re.compile(rb"^id=(\d+) .*? flags=(\w+)", re.MULTILINE)
+
+
+class Waits(Protocol):
+    """Commands that wait here."""
+
+    def clients(self) -> Collection[ClientKey]:
+        """Whose they are."""
+
+
+class Standing:
+    """Completes what workers say of their clients."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self.watches: Mapping[ClientKey, Watch] = {}  # see transactions.Transactions
+        self.waits: Sequence[Waits] = ()
+
+    async def complete(self, clients: list[_core.ClientInfo]) -> list[_core.ClientInfo]:
+        """The clients, with what is known here."""
+        blocked = {client for wait in self.waits for client in wait.clients()}
+        watches = {one.place: self.watches.get(one.place) for one in clients if self.watches}
+        found = await self._lost({place: watch for place, watch in watches.items() if watch})
+        return [
+            one.but(one.place in blocked, *found.get(one.place, (0, False)))
+            if one.place in found or one.place in blocked
+            else one
+            for one in clients
+        ]
+
+    async def _lost(self, watches: Mapping[ClientKey, Watch]) -> dict[ClientKey, tuple[int, bool]]:
+        """How many keys each watches still, and whether one has changed: then it is none."""
+        ids: dict[int, set[int]] = defaultdict(set)
+        for watch in watches.values():
+            for link in watch.links():
+                ids[link.index].add(link.id)
+        lost = dict(
+            zip(ids, await asyncio.gather(*(self._dirty(*one) for one in ids.items())), strict=True)
+        )
+        found = {}
+        for client, watch in watches.items():
+            is_dirty = any(link.id in lost[link.index] for link in watch.links())
+            found[client] = (0 if is_dirty else len(watch.keys), is_dirty)
+        return found
+
+    async def _dirty(self, index: int, ids: Iterable[int]) -> set[int]:
+        """Which of our connections to an instance watch something that has changed, or are gone."""
+        wanted = set(ids)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                words = [b"%d" % one for one in sorted(wanted)]
+                reply = await self._links.call_surely(index, b"CLIENT", b"LIST", b"ID", *words)
+        except (LinkError, TimeoutError):
+            return set()
+        return wanted - {int(number) for number, flags in LINE.findall(reply) if b"d" not in flags}

@@ -1,0 +1,320 @@
+"""CLIENT TRACKING: clients cache what they have read, and hear when it changes.
+
+Instances tell us of every changed key (BCAST, on one connection each, while any client tracks);
+who is to hear of it, the core knows. See docs/decisions/tracking.md.
+"""
+
+import contextlib
+import itertools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import hiredis
+
+from threadis import _core, resp
+from threadis.coordinator.instances.links import LinkError, Links
+from threadis.coordinator.instances.script_monitor import Witness
+from threadis.coordinator.sessions.clients import Clients
+from threadis.coordinator.sessions.invalidation_feeds import Feeds
+from threadis.coordinator.sessions.tracked_changes import Changes, Step, read_last
+from threadis.coordinator.sessions.tracking_mode import (
+    Mode,
+    OptionError,
+    Tracked,
+    checked,
+    described,
+    parsed,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_KEYS: Final = b"tracking-table-max-keys"
+NOLOOP: Final = b"noloop"
+ANY_NUMBER: Final = 2**32 - 1
+
+ClientKey = tuple[int, int, int]  # worker, place, generation
+Handler = Callable[[_core.Command], Awaitable[bytes]]
+
+
+class Tracking:
+    """Knows which clients track, and listens to the instances for them."""
+
+    def __init__(
+        self, core: _core.Proxy, links: Links, clients: Clients, *, tracks_what_is_read: bool
+    ) -> None:
+        self._links, self._clients = links, clients
+        self._tracks_what_is_read = tracks_what_is_read  # of a script's keys: 7.2 and later
+        self._trackers = _core.Trackers(core)
+        self._modes: dict[ClientKey, Mode] = {}
+        self._beginning: dict[ClientKey, Tracked] = {}  # clients that may be about to track
+        self._flushes = 0  # that run now
+        self._has_flushed = False
+        self._tickets = itertools.count(1)
+        self._changes: dict[ClientKey, Changes] = {}  # of clients that do not want to hear of them
+        self.feeds = Feeds(links, self._trackers, self._is_needed, self._flushed)
+
+    def handlers(self) -> dict[str, Handler]:
+        """Each command by its row's name."""
+        return {
+            "client|tracking": self._track,
+            "client|caching": self._cache,
+            "client|getredir": self._redirect,
+            "client|trackinginfo": self._info,
+        }
+
+    def describe(self) -> dict[str, int]:
+        """What INFO says."""
+        clients, keys, items, prefixes = self._trackers.counts()
+        return {
+            "tracking_clients": clients,
+            "tracking_total_keys": keys,
+            "tracking_total_items": items,
+            "tracking_total_prefixes": prefixes,
+        }
+
+    async def look(self) -> None:
+        """Look up how many keys may be remembered, if anybody tracks."""
+        if self._modes:
+            pair = await self._links.call(self._links.any_ready(), b"CONFIG", b"GET", MAX_KEYS)
+            if isinstance(pair, hiredis.ReplyError):  # a script runs there
+                raise LinkError(str(pair))
+            self._trackers.set_max_keys(int(pair[1]))
+
+    async def _track(self, command: _core.Command) -> bytes:
+        """CLIENT TRACKING ON|OFF [option …]."""
+        word = command.args[2].lower()
+        client = command.info.place
+        try:
+            mode = await parsed(command.args[3:], self._clients)
+            if word == b"on":
+                mode = checked(mode, self._modes.get(client))
+        except OptionError as error:
+            return resp.error(str(error))
+        if word == b"off":
+            self._trackers.untrack(command)
+            self.gone(client)
+            return resp.OK
+        if word != b"on":
+            return resp.error("ERR syntax error")
+        before = self._modes.get(client)
+        self._modes[client] = mode
+        try:
+            await self.look()
+            for index in self._links.ready():
+                await self.feeds.renew(index)
+        except LinkError:
+            if before:
+                self._modes[client] = before
+            else:
+                self.gone(client)
+            raise
+        self._tell(command, mode)
+        # If it left meanwhile, that was said before we knew it.
+        if client not in {one.place for one in await self._clients.of([command.info.id])}:
+            self.gone(client)
+        return resp.OK
+
+    def _tell(self, command: _core.Command, mode: Mode, *, caching: bool = False) -> None:
+        target = mode.redirect
+        self._trackers.track(
+            command,
+            list(mode.prefixes) if b"bcast" in mode.flags else None,
+            [flag.decode() for flag in mode.flags] + ["caching"] * caching,
+            (target.id, *target.place) if target else None,
+        )
+
+    async def _cache(self, command: _core.Command) -> bytes:
+        """CLIENT CACHING YES|NO."""
+        mode = self._modes.get(command.info.place)
+        if mode is None:
+            return resp.error(
+                "ERR CLIENT CACHING can be called only when the client is in tracking mode with "
+                "OPTIN or OPTOUT mode enabled"
+            )
+        word = command.args[2].lower()
+        needs = {b"yes": "OPTIN", b"no": "OPTOUT"}.get(word)
+        if needs is None:
+            return resp.error("ERR syntax error")
+        if needs.lower().encode() not in mode.flags:
+            return resp.error(
+                f"ERR CLIENT CACHING {word.decode().upper()} is only valid when tracking is "
+                f"enabled in {needs} mode."
+            )
+        self._tell(command, mode, caching=True)
+        return resp.OK
+
+    async def _redirect(self, command: _core.Command) -> bytes:
+        """CLIENT GETREDIR."""
+        return resp.integer(command.info.redirect if command.info.is_tracking else -1)
+
+    async def _info(self, command: _core.Command) -> bytes:
+        """CLIENT TRACKINGINFO."""
+        return described(self._modes.get(command.info.place), command.info)
+
+    def gone(self, client: ClientKey) -> None:
+        """Take note that a client does not track any more, if it did."""
+        self._modes.pop(client, None)
+        self._stop_unless_needed()
+
+    def _stop_unless_needed(self) -> None:
+        if not self._is_needed():
+            self.feeds.stop()
+
+    def _is_needed(self) -> bool:
+        return bool(self._modes or self._beginning)
+
+    def _flushed(self) -> None:
+        """An instance has lost its keys."""
+        if self._flushes:
+            self._has_flushed = True
+        else:
+            self._trackers.invalidate_all()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any client tracks."""
+        return bool(self._modes)
+
+    def is_unheard(self, command: _core.Command) -> bool:
+        """Whether a client does not want to hear of what it changes itself."""
+        mode = self._modes.get(command.info.place) if self._modes else None
+        return mode is not None and NOLOOP in mode.flags
+
+    def changing(
+        self,
+        command: _core.Command,
+        keys: Iterable[bytes],
+        steps: Iterable[Step] = (),
+        *,
+        once: bool = False,
+    ) -> AbstractAsyncContextManager[Changes]:
+        """Tell of what is changed meanwhile as of one change, in the order of the keys.
+
+        A client with NOLOOP, which must be alone with its keys, is not told. ``once`` if every key
+        is changed once at most: what is said more often of a key is not its doing. ``steps`` are
+        the commands of a transaction.
+        """
+        changes = Changes(read=read_last(steps))
+        if not self._modes:
+            return contextlib.nullcontext(changes)
+        return self._changing(command, list(keys), changes, once=once)
+
+    @contextlib.asynccontextmanager
+    async def _changing(
+        self, command: _core.Command, keys: list[bytes], changes: Changes, *, once: bool
+    ) -> AsyncIterator[Changes]:
+        owner, client = None, command.info.place
+        if self.is_unheard(command):
+            await self.feeds.up_to_now()  # of what others have changed before
+            owner = (command.info.id, 1 if once else ANY_NUMBER)
+        is_outermost = owner is not None and client not in self._changes
+        if is_outermost:
+            self._changes[client] = changes
+        ticket = next(self._tickets)
+        self._trackers.begin_changes(ticket, keys, owner)
+        try:
+            yield changes
+        finally:
+            if is_outermost:
+                del self._changes[client]
+            await self.feeds.up_to_now()
+            self._trackers.end_changes(ticket, changes.gone, list(changes.read))
+
+    def reading(
+        self, command: _core.Command, keys: list[bytes], witness: Witness
+    ) -> AbstractAsyncContextManager[None]:
+        """Remember what a script reads: on older servers all its keys, if it reads any."""
+        if not self._remembers(command) and command.info.place not in self._beginning:
+            return contextlib.nullcontext()
+        return self._reading(command.info, keys, witness)
+
+    def will_read(self, command: _core.Command, keys: Iterable[bytes]) -> None:
+        """Remember what a transaction will read in a moment."""
+        if self._remembers(command):
+            self._trackers.remember(command.info.id, list(keys))
+
+    def beginning(
+        self, command: _core.Command, tracked: Tracked | None
+    ) -> AbstractAsyncContextManager[None]:
+        """Around a transaction in which its client may begin to track: where, is known afterwards.
+
+        What it has read is remembered then, and what has changed meanwhile is told.
+        """
+        return self._begin(command, tracked) if tracked else contextlib.nullcontext()
+
+    @contextlib.asynccontextmanager
+    async def _begin(self, command: _core.Command, tracked: Tracked) -> AsyncIterator[None]:
+        client, ticket = command.info.place, next(self._tickets)
+        self._beginning[client] = tracked
+        if self._remembers(command):  # the end of tracking may have it forgotten
+            tracked.read.extend(tracked.before)
+        try:
+            for index in self._links.ready():
+                await self.feeds.renew(index)
+            self._trackers.begin_changes(ticket, tracked.touched, None)
+            try:
+                yield
+            finally:
+                mode = self._modes.get(client)
+                cached = {False, tracked.is_caching or command.info.is_caching}
+                if mode and any(mode.remembers(is_caching=one) for one in cached):
+                    self._trackers.remember(command.info.id, tracked.read)
+                await self.feeds.up_to_now()
+                self._trackers.end_changes(ticket, [], [])
+        finally:
+            del self._beginning[client]
+            self._stop_unless_needed()
+
+    def _remembers(self, command: _core.Command) -> bool:
+        mode = self._modes.get(command.info.place) if self._modes else None
+        return mode is not None and mode.remembers(is_caching=command.info.is_caching)
+
+    @contextlib.asynccontextmanager
+    async def _reading(
+        self, info: _core.ClientInfo, keys: list[bytes], witness: Witness
+    ) -> AsyncIterator[None]:
+        client, ticket = info.id, next(self._tickets)
+        changes = self._changes.get(info.place)
+        undeclared: list[bytes] = []
+        self._trackers.begin_reading(ticket)
+        try:
+            new = self._trackers.remember(client, keys)  # it may change as soon as it is read
+            async with witness.watch() as reads:
+                yield
+            declared, read = set(keys), set(reads.keys)
+            if self._tracks_what_is_read:
+                if beginning := self._beginning.get(info.place):
+                    beginning.read.extend(reads.keys)
+                self._trackers.remember(client, list(read))
+                undeclared = list(read - declared)
+            if changes:
+                undeclared = []  # nobody else has changed them
+                last = reads.last if self._tracks_what_is_read else declared - reads.written
+                changes.read |= last if reads.is_whole else declared
+            if not reads.is_whole:
+                return  # it may have read any
+            if self._tracks_what_is_read:
+                self._trackers.forget(client, [key for key in new if key not in read])
+            elif not read:
+                self._trackers.forget(client, new)
+        finally:
+            self._trackers.end_reading(ticket, client, undeclared)
+
+    def changed(self, keys: list[bytes]) -> None:
+        """Tell of keys of which instances say nothing: they came, and went, elsewhere."""
+        self._trackers.changed(keys)
+
+    @contextlib.asynccontextmanager
+    async def flushing(self) -> AsyncIterator[None]:
+        """Tell of what all instances do now as of one change."""
+        self._flushes += 1
+        try:
+            yield
+        finally:
+            await self.feeds.up_to_now()
+            self._flushes -= 1
+            if self._has_flushed and not self._flushes:
+                self._has_flushed = False
+                self._trackers.invalidate_all()

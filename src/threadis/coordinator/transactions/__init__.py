@@ -1,0 +1,1 @@
+"""WATCH and EXEC."""

@@ -1,0 +1,399 @@
+"""WATCH and EXEC, where one block on one instance is not enough.
+
+A watch is an exclusive connection to each instance with watched keys; whether it is still good is
+asked by an empty MULTI … EXEC there, under key locks. EXEC then goes one of these ways (``queued``
+says which)::
+
+    everything on the instance that is watched  one block there, on the watching connection
+    ordinary commands on several instances      one block on each, all or nothing (commits)
+    a command that spans instances itself       the whole on borrowed keys (borrowing)
+    also PING, PUBLISH, SELECT, INFO            the same, and then the worker runs these
+    CONFIG SET, FUNCTION LOAD before a write    the worker runs these, and then the same
+    not more than one write                     the worker may run all in order, nobody else
+"""
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from weakref import WeakValueDictionary
+
+from threadis import _core, resp
+from threadis.coordinator.acl.verdicts import Verdicts
+from threadis.coordinator.base.answer import Answer
+from threadis.coordinator.base.offload import offload
+from threadis.coordinator.blocking.commands import Blocking
+from threadis.coordinator.instances import exec_replies, long
+from threadis.coordinator.instances.links import Kind, Link, LinkError, Words
+from threadis.coordinator.keys.locks import Lock
+from threadis.coordinator.keys.watches import Watch
+from threadis.coordinator.lua.call import Call, ChangedError
+from threadis.coordinator.lua.transaction_scripts import Brought
+from threadis.coordinator.multikey.execution import Execution
+from threadis.coordinator.multikey.phases import RefusedError
+from threadis.coordinator.multikey.queued import TOGETHER, How, Parts, Queued, Step, bounded, read
+from threadis.coordinator.scripting.commands import Scripts
+from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.transactions.script_steps import ScriptSteps
+
+ClientKey = tuple[int, int, int]  # worker, place, generation
+CHANGED = resp.error("TRYAGAIN the rights of this client have changed; nothing was written")
+
+
+class Transactions:
+    """The clients' watches, and EXEC."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        core: _core.Proxy,
+        verdicts: Verdicts,
+        blocking: Blocking,
+        busy: Busy,
+        scripts: Scripts,
+    ) -> None:
+        self._scripts, self._steps = scripts, ScriptSteps(scripts)
+        self._tracking = execution.tracking
+        self._verdicts = verdicts
+        self._busy = busy
+        self._execution = execution
+        self._blocking = blocking
+        self._core = core
+        self._watches: dict[ClientKey, Watch] = {}
+        self._running: dict[ClientKey, AsyncExitStack] = {}
+        # Whose worker runs what comes before a write.
+        self._leading: dict[ClientKey, asyncio.Future[bool]] = {}
+        # One thing at a time for a client: it may vanish while its watching connections are asked.
+        self._turns: WeakValueDictionary[ClientKey, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def watches(self) -> Mapping[ClientKey, Watch]:
+        """Who watches keys."""
+        return self._watches
+
+    def count(self) -> int:
+        """Return how many clients watch keys."""
+        return len(self._watches)
+
+    def _turn(self, client: ClientKey) -> asyncio.Lock:
+        return self._turns.setdefault(client, asyncio.Lock())
+
+    async def watch(self, command: _core.Command) -> Answer:
+        """WATCH key …"""
+        async with self._turn(_client(command)):
+            return await self._watch(command, _client(command))
+
+    async def _watch(self, command: _core.Command, client: ClientKey) -> Answer:
+        db, was_watching, reply = command.info.db, client in self._watches, b""
+        if not was_watching:
+            self._watches[client] = Watch(self._execution.links, Kind(resp=command.info.resp))
+        watch = self._watches[client]
+        by_owner: dict[int, list[bytes]] = defaultdict(list)
+        for key in command.args[1:]:
+            by_owner[self._execution.table.owner(db, key)].append(key)
+        try:
+            for index, keys in by_owner.items():
+                if (reply := await watch.add(index, keys, db)) != resp.OK:
+                    break
+        except LinkError as error:
+            reply = resp.error(str(error))
+        if reply != resp.OK and not was_watching:
+            await self._forget(client)
+        return Answer(reply, watching=reply == resp.OK or was_watching)
+
+    async def unwatch(self, command: _core.Command) -> Answer:
+        """UNWATCH, and DISCARD of a client that watches."""
+        async with self._turn(_client(command)):
+            await self._forget(_client(command))
+        return Answer(resp.OK, watching=False)
+
+    async def _forget(self, client: ClientKey) -> None:
+        """End what a client had: it is gone, or does not watch any more."""
+        watch = self._watches.pop(client, None)
+        if watch:
+            await watch.end()
+
+    async def gone(self, client: ClientKey) -> None:
+        """Take note that a client is gone."""
+        if leading := self._leading.pop(client, None):
+            leading.set_result(False)
+        async with self._turn(client):
+            await self._forget(client)
+        await self.finished(client)
+
+    async def exec(self, command: _core.Command) -> Answer | None:
+        """EXEC; None if the worker will answer."""
+        async with self._turn(_client(command)):
+            return await self._answer(command, _client(command))
+
+    async def refused(self, command: _core.Command, reply: bytes) -> Answer:
+        """EXEC ends the watch, too, if something else has kept it from being run."""
+        async with self._turn(_client(command)):
+            await self._forget(_client(command))
+        return Answer(reply, watching=False)
+
+    async def _answer(self, command: _core.Command, client: ClientKey) -> Answer | None:
+        if refusal := await self._busy.refusal():
+            await self._forget(client)
+            return Answer(exec_replies.aborted(refusal), watching=False)
+        if command.queued is None:
+            await self._forget(client)
+            return Answer(exec_replies.ABORTED, watching=False)
+        try:
+            reply = await self._exec_as_planned(command, client)
+        except RefusedError as error:
+            reply = exec_replies.aborted(error.reply)
+        finally:
+            await self._forget(client)
+        return None if reply is None else Answer(reply, watching=False)
+
+    async def _exec_as_planned(self, command: _core.Command, client: ClientKey) -> bytes | None:
+        while True:
+            with suppress(ChangedError):
+                return await self._exec(command, client, self._watches.get(client))
+
+    async def _exec(
+        self, command: _core.Command, client: ClientKey, watch: Watch | None
+    ) -> bytes | None:
+        began, kind = time.monotonic(), Kind(resp=command.info.resp)
+        queued = await self._planned(command)
+        if queued.is_plain and watch and (link := watch.only_link()):
+            is_on_it = queued.instances <= {link.index} and watch.kind == kind
+            if is_on_it and not self._tracking.is_unheard(command):
+                return await self._exec_there(command, queued, watch, link)
+        if not queued.is_one_write:
+            return await self._run_in_order(command, client, watch, queued)
+        args = command.queued or []
+        async with AsyncExitStack() as stack:
+            lock = await stack.enter_async_context(await self._locked(queued, watch))
+            if not self._scripts.are_current(queued.steps, command.info.user):
+                raise ChangedError
+            queued.brought.check()
+            if watch and not await watch.is_clean():
+                return exec_replies.null(command)
+            await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
+            if queued.write.start:
+                self._execution.must_be_ready(self._execution.links.everyone())
+                if not await self._run_first(command, client, queued, lock):
+                    return None
+            serve = self._scripts.feeding.of_write(stack, queued, lock)
+            replies = await self._write_or_say(command, queued, lock)
+            if replies is None and queued.write.start:  # the worker has begun to run it in order
+                replies = [None if queued.may_run_in_order else TOGETHER] * len(queued.steps)
+                changing = self._tracking.changing(command, queued.touched, queued.steps, once=True)
+                await stack.enter_async_context(changing)
+            if replies is not None:
+                # At last: what is pushed may expire before all has run.
+                stack.push_async_callback(serve)
+                done = [reply for reply in replies if reply is not None]
+                if len(done) == len(replies) and not queued.write.start:
+                    return await long.array(done)
+                self._running[client] = stack.pop_all()
+                took = int((time.monotonic() - began) * 1_000_000) // max(len(done), 1)
+                left = slice(queued.write.start, None)
+                self._core.run_queued(command, (args[left], 0), (replies[left], took), lock.token)
+                return None
+        # There are scripts that cannot be run on copies together.
+        return await self._run_in_order(command, client, watch, queued)
+
+    async def _planned(self, command: _core.Command) -> Queued:
+        """How all is to be done, by what its client may do now."""
+        args, db = command.queued or [], command.info.db
+        selects = {at for at, words in enumerate(args) if words[0].lower() == b"select"}
+        stays = selects & await self._verdicts.refused(command) if selects else selects
+        brought = Brought(self._scripts.library)
+        steps, write = bounded(await offload(len(args), self._read, args, db, stays))
+        if any(step.how is How.SCRIPT for step in steps):
+            steps, brought = await self._steps.placed(steps, write, command)
+        return Queued(steps, db, write, stays, brought)
+
+    async def _run_first(
+        self, command: _core.Command, client: ClientKey, queued: Queued, lock: Lock
+    ) -> bool:
+        """Let the worker run what comes before the write; False if its client is gone."""
+        args, count = command.queued or [], queued.write.start
+        self._leading[client] = has_run = asyncio.get_running_loop().create_future()
+        self._core.run_queued(command, (args[:count], len(args) - count), ([], 0), lock.token)
+        return bool(await has_run)
+
+    async def _write_or_say(
+        self, command: _core.Command, queued: Queued, lock: Lock
+    ) -> list[bytes | None] | None:
+        """As ``_write``; once EXEC's reply has begun, each command is told why nothing was done."""
+        try:
+            denied = await self._denied(command, queued)
+            if queued.leaves_place(denied):
+                raise RefusedError(CHANGED)
+            return await self._write(command, queued, denied, lock)
+        except (LinkError, RefusedError) as error:
+            if not queued.write.start:
+                raise
+            reply = error.reply if isinstance(error, RefusedError) else resp.error(str(error))
+            return [reply] * len(queued.steps)
+
+    def _read(self, commands: Sequence[Words], db: int, stays: Collection[int]) -> list[Step]:
+        databases, everyone = self._execution.borrowing.databases, self._execution.links.everyone()
+        has_pins = self._execution.locality.has_pins
+        table = self._execution.table
+        return list(read(commands, db, table, databases, everyone, stays, has_pins=has_pins))
+
+    async def _exec_there(
+        self, command: _core.Command, queued: Queued, watch: Watch, link: Link
+    ) -> bytes:
+        """Run a transaction where its client watches keys, on the connection that does."""
+        await link.select(queued.db)
+        touched = [(db, key) for db, key, _ in queued.locks]
+        # Not between the look and the write of someone who works on several instances.
+        async with self._execution.locks.stand_in_line([*touched, *watch.keys]):
+            queued.brought.check()
+            denied = await self._denied(command, queued)
+            words = [step.parsed.args for at, step in enumerate(queued.steps) if at not in denied]
+            reply = (await link.ask([b"MULTI"], *words, [b"EXEC"], wait=None))[-1]
+            return await exec_replies.with_denials(reply, denied) if denied else reply
+
+    async def _denied(self, command: _core.Command, queued: Queued) -> dict[int, bytes]:
+        """What is not run, because the client may not do so any more, or a script is not there; he
+        will hear of what the others read.
+        """
+        denied = {**queued.brought.replies, **await self._verdicts.denied(command)}
+        read = (step.read_keys for at, step in enumerate(queued.steps) if at not in denied)
+        self._tracking.will_read(command, itertools.chain.from_iterable(read))
+        return denied
+
+    async def _locked(
+        self, queued: Queued, watch: Watch | None
+    ) -> AbstractAsyncContextManager[Lock]:
+        """The lock under which a transaction is one write."""
+        written = queued.written_keys
+        await self._blocking.all_known(written)
+        if queued.needs_everything:
+            return self._execution.locks.hold_everything()
+        also = self._blocking.also_lock(written)
+        names = [*queued.locks, *(watch.locks() if watch else ()), *also]
+        return self._execution.hold(names)
+
+    async def _write(
+        self, command: _core.Command, queued: Queued, denied: dict[int, bytes], lock: Lock
+    ) -> list[bytes | None] | None:
+        """Do what is on keys as one; the reply of each command, or None if it is still to be run.
+
+        None of all if that cannot be as one: nothing was done then. LinkError, before anything
+        has happened, if it is known that an instance would not.
+        """
+        kind, db = Kind(resp=command.info.resp), queued.db
+        replies = [denied.get(at) for at in range(len(queued.steps))]
+        places = [
+            at for at, step in enumerate(queued.steps) if step.is_written and at not in denied
+        ]
+        steps = [queued.steps[at] for at in places]
+        is_heard = not self._tracking.is_unheard(command)
+        events = self._execution.events
+        messages = queued.messages(denied, always=events.tells())
+        for message in messages:
+            replies[message.place] = resp.integer(events.receivers(message))
+        scripts = [at for at, step in zip(places, steps, strict=True) if step.script]
+        async with AsyncExitStack() as stack:
+            if queued.flushes:
+                await stack.enter_async_context(self._tracking.flushing())
+            keys = [key for _, key in queued.written_keys]
+            changing = self._tracking.changing(command, keys, queued.steps)
+            changes = await stack.enter_async_context(changing)
+            telling = events.of_one_command(db, has_scripts=bool(scripts))
+            mine = await stack.enter_async_context(telling)
+            mine.places = places
+            if scripts:
+                await stack.enter_async_context(self._scripts.callers.in_order(command, scripts))
+                await stack.enter_async_context(self._scripts.reading(command, steps))
+            if any(isinstance(step.script, Call) for step in steps):
+                done = await self._scripts.run_all(steps, lock, db, kind)
+                if done is None:
+                    return None
+                found, queued.written_keys = done
+            else:
+                found = await self._run(steps, places, lock, db, kind)
+                queued.answered = dict(zip(places, found, strict=True))
+            for message in messages:
+                mine.publish(message)
+            for at, reply in zip(places, found, strict=True):
+                replies[at] = reply
+            if not is_heard:
+                for step in steps:
+                    changes.gone += await self._execution.missing(step.parsed.keys, step.db)
+        await self._steps.ran(steps)
+        return replies
+
+    async def _run(
+        self, steps: list[Step], order: list[int], lock: Lock, db: int, kind: Kind
+    ) -> list[bytes]:
+        """Run steps as one write; ``order`` has their places in the transaction."""
+        if not steps:
+            return []
+        if any(step.script for step in steps):
+            return await self._run_scripts(steps, order, lock, db, kind)
+        if any(step.how is How.ANYWHERE for step in steps):
+            return await self._execution.borrow([step.piece for step in steps], db, kind, lock)
+        parts = await offload(len(steps), Parts, steps, order, db)
+        needs_memory = any(step.parsed.row.needs_memory for step in steps)
+        found = await self._execution.commit(
+            dict(parts.parts), lock, db, kind, needs_memory=needs_memory, steps=parts.order
+        )
+        return parts.replies(found)
+
+    async def _run_scripts(
+        self, steps: list[Step], order: list[int], lock: Lock, db: int, kind: Kind
+    ) -> list[bytes]:
+        """Run steps that have scripts among them, each on the instance of its keys."""
+        parts = Parts(steps, order, db)
+        async with AsyncExitStack() as stack:
+            for index in {index for index, _ in parts.scripts}:
+                await stack.enter_async_context(self._busy.watch(index))
+            found = await self._execution.commit(
+                dict(parts.parts), lock, db, kind, steps=parts.order, scripts=parts.scripts
+            )
+        for (index, at), script in parts.scripts.items():
+            found[index][at] = await self._scripts.reply(script, index)
+        return parts.replies(found)
+
+    async def _run_in_order(
+        self, command: _core.Command, client: ClientKey, watch: Watch | None, queued: Queued
+    ) -> bytes | None:
+        """Let the worker run the commands as if they came now, while nobody else may.
+
+        RefusedError if that could be half of it, LinkError if it is known that an instance would
+        not, before anything has happened.
+        """
+        if not queued.may_run_in_order:
+            raise RefusedError(queued.obstacle or TOGETHER)
+        needed: Collection[int] = self._execution.links.everyone()
+        async with AsyncExitStack() as stack:
+            if queued.needs_everything:
+                lock = await stack.enter_async_context(self._execution.locks.hold_everything())
+            else:
+                needed = queued.instances
+                names = [*queued.locks, *(watch.locks() if watch else ())]
+                lock = await stack.enter_async_context(self._execution.hold(names))
+            if watch and not await watch.is_clean():
+                return exec_replies.null(command)
+            self._execution.must_be_ready(needed)
+            self._scripts.feeding.of_commands(stack, queued, lock)
+            await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
+            changing = self._tracking.changing(command, queued.touched, queued.steps, once=True)
+            await stack.enter_async_context(changing)
+            self._running[client] = stack.pop_all()
+            self._core.run_queued(command, (command.queued or [], 0), ([], 0), lock.token)
+            return None
+
+    async def finished(self, client: ClientKey) -> None:
+        """Take note that a worker has run what it was told to."""
+        if leading := self._leading.pop(client, None):
+            leading.set_result(True)
+            return
+        stack = self._running.pop(client, None)
+        if stack:
+            await stack.aclose()
+
+
+def _client(command: _core.Command) -> ClientKey:
+    return (command.worker, command.place, command.generation)

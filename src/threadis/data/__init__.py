@@ -1,0 +1,1 @@
+"""What is on disk: directory, layout, saved files, settings that were kept."""

@@ -1,0 +1,1 @@
+"""The parent process: plans, starts, watches and stops instances and proxy."""
