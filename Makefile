@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/rust/target
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test announced build lint types rust python format debian torture bench compat applications docs fuzz clean
+.PHONY: help serve test announced build lint types rust python format debian torture bench cost compat applications docs fuzz clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {print $$1; print $$2}' $(MAKEFILE_LIST) | fold -s -w 60 | \
@@ -64,6 +64,9 @@ torture: $(VENV)/.built debian ## the long tests in full, and every case of larg
 
 bench: $(VENV)/.built debian ## thREaDIS beside bare servers: the figures to reach (ARGS="scale", "run --pipeline 16", ...; see benchmarks/README.md)
 	@$(BIN)/threadis bench $(or $(ARGS),figures)
+
+cost: $(VENV)/.built ## instructions of the proxy for a command, beside those recorded (needs valgrind; ARGS="--keep" records them)
+	@$(BIN)/python -m tools.cost $(ARGS)
 
 compat: $(VENV)/.built debian ## run SUITE=DIR, a checkout of Redis or Valkey, on stock and on threadis; docs/compatibility.md (ARGS="--untag")
 	@$(BIN)/python -m tools.compat $(SUITE) $(ARGS)
