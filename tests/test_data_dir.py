@@ -264,7 +264,7 @@ LOGGED_AS_USER = AS_USER.replace(
     """DataDir(
     sys.argv[1], persistence.Wanted(is_logged=True)
 )""",
-).replace("import os, sys", "import os, sys; from threadis import persistence")
+).replace("import os, sys", "import os, sys; from threadis.data import persistence")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
