@@ -9,7 +9,7 @@
 //! client-side caching, or in MONITOR.
 
 use crate::client::{Client, Gate};
-use crate::ending::Closing;
+use crate::closing::Closing;
 use crate::events::{KIND_CLIENT, event_data};
 use crate::lane::State;
 use crate::net;

@@ -9,7 +9,7 @@
 //! the client reads its answers in the order of its commands.
 
 use crate::client_info::Session;
-use crate::ending::Closing;
+use crate::closing::Closing;
 use crate::executing::Executing;
 use crate::following::Ahead;
 use crate::input::Input;

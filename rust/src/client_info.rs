@@ -1,11 +1,11 @@
 //! A client's session, and what CLIENT LIST shows of it; Python writes that in the server's words.
 
+use crate::channels::Kind;
 use crate::client::Gate;
+use crate::closing::Closing;
 use crate::confirmations::Confirmations;
-use crate::ending::Closing;
 use crate::monitor::Monitor;
 use crate::net::Peer;
-use crate::subscriptions::Kind;
 use crate::tracking::Mode;
 use crate::users::Verdict;
 use crate::worker::Worker;

@@ -2,14 +2,15 @@
 
 use crate::client::{Client, Gate};
 use crate::client_info::Session;
+use crate::client_key::ClientKey;
+use crate::closing::Closing;
 use crate::confirmations::Confirmations;
-use crate::ending::Closing;
 use crate::events::{KIND_CLIENT, KIND_LISTENER, event_data};
 use crate::instance::InstanceState;
 use crate::lane::State;
 use crate::monitor::Monitor;
 use crate::net::{self, Peer};
-use crate::shared::{ClientKey, Mail, ToCoordinator};
+use crate::shared::{Mail, ToCoordinator};
 use crate::worker::Worker;
 use rustix::event::epoll;
 use rustix::fd::OwnedFd;

@@ -1,9 +1,9 @@
 //! The command table: name → row. Every row comes from Python, which derives it from the server.
 
+use crate::channels;
 use crate::keys::KeySpec;
-use crate::merge::Merge;
+use crate::merge_kind::Merge;
 use crate::names::{Index, Recent};
-use crate::pubsub;
 use crate::request::Args;
 
 /// How a command reaches the instances.
@@ -22,7 +22,7 @@ pub enum Route {
     /// Answered by the worker, which owns the session.
     Session(Verb),
     /// Subscriptions and messages: done by the worker.
-    Pubsub(pubsub::Verb),
+    Pubsub(channels::Verb),
     /// EVAL, EVALSHA: here if the script is well known, else by the coordinator.
     Script,
     /// Run by the coordinator, in Python.
@@ -117,6 +117,13 @@ pub struct Row {
 }
 
 impl Row {
+    /// EVAL, FCALL and their read-only forms.
+    #[must_use]
+    pub fn is_script(&self) -> bool {
+        let is_named_so = self.name.starts_with(b"eval") || self.name.starts_with(b"fcall");
+        is_named_so && matches!(self.route, Route::Script | Route::Coordinator)
+    }
+
     /// Whether it is EXEC.
     #[must_use]
     pub fn is_exec(&self) -> bool {
@@ -175,7 +182,7 @@ impl Row {
         matches!(
             self.route,
             Route::Session(Verb::Ping | Verb::Quit | Verb::Reset)
-                | Route::Pubsub(pubsub::Verb::Subscribe(_) | pubsub::Verb::Unsubscribe(_))
+                | Route::Pubsub(channels::Verb::Subscribe(_) | channels::Verb::Unsubscribe(_))
         )
     }
 

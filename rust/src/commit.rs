@@ -12,10 +12,13 @@
 //! What many clients want at the same time is one commit: so its messages, records and locks are paid
 //! for once. They have nothing to do with each other; that they become visible together harms none.
 
+use crate::begun::Begun;
+use crate::encode::EXEC;
+use crate::encode::MULTI;
 use crate::lane::Expect;
 use crate::lock::Fingerprint;
-use crate::logged::Begun;
-use crate::merge::{Merge, Merging};
+use crate::merge::Merging;
+use crate::merge_kind::Merge;
 use crate::number::push_u64;
 use crate::ours::Record;
 use crate::packed_keys::{self, push_integer};
@@ -23,9 +26,6 @@ use crate::reply::{aggregate, split_first};
 use crate::request::{push_array, push_bulk, push_command};
 use crate::shared::Shared;
 use crate::split::Whole;
-
-pub(crate) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-pub(crate) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 /// Clients' writes in one commit, and bytes of their commands: a server does nothing else meanwhile.
 const WRITES_MOST: usize = 128;

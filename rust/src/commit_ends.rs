@@ -1,11 +1,12 @@
 //! How commits end: well, given up, left to the coordinator.
 
+use crate::begun::Begun;
 use crate::commit::{Commit, Stage, Unsettled, Write};
 use crate::count::count_down;
+use crate::encode::words;
 use crate::instance;
 use crate::lane::{self, Expect};
-use crate::logged::Begun;
-use crate::multi::{Queued, words};
+use crate::queued::Queued;
 use crate::reply::error;
 use crate::shared::{Mail, ToCoordinator};
 use crate::worker::Worker;

@@ -12,8 +12,9 @@
 //! next. Everybody in it has keys on that instance, so one that hangs there costs nobody else; one
 //! that does not prepare in time breaks the commit up.
 
-use crate::commit::{Commit, EXEC, Stage, Write};
+use crate::commit::{Commit, Stage, Write};
 use crate::count::count_down;
+use crate::encode::EXEC;
 use crate::lane::{Duty, State};
 use crate::lock::{Holder, Want};
 use crate::reply::{Broken, STRAY, is_error};

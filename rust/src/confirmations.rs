@@ -9,12 +9,12 @@
 //! ask for, would lose answers while an instance is slow. All other commands wait: they may change
 //! what somebody hears of.
 
+use crate::channels::Refused;
+use crate::channels::{Kind, Name};
 use crate::client::{Gate, Owed};
-use crate::ending::Closing;
-use crate::pubsub::Refused;
+use crate::client_key::ClientKey;
+use crate::closing::Closing;
 use crate::reply::push_error;
-use crate::shared::ClientKey;
-use crate::subscriptions::{Kind, Name};
 use crate::worker::Worker;
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
 //! From the lanes back to the clients: cut replies, hand each to whom it is owed, write once.
 
 use crate::client::{Gate, Owed};
-use crate::ending::Closing;
+use crate::closing::Closing;
 use crate::instance;
 use crate::lane::{BUFFER_KEEP, Expect};
 use crate::net::{self, Io};

@@ -1,25 +1,13 @@
 //! How a client's connection ends: at once, after what it is owed, or after its transaction.
 
 use crate::client::Gate;
+use crate::closing::Closing;
 use crate::input::Input;
 use crate::net::{self, Io};
 use crate::worker::Worker;
 
 /// Seconds a client that was told goodbye may take to hear it.
 const LINGER_SECONDS: u64 = 1;
-
-/// How a connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closing {
-    /// It does not.
-    No,
-    /// Once everything it is owed has been written.
-    AfterReplies,
-    /// We said goodbye; until this second input is thrown away, or a reset would eat our words.
-    Lingering(u64),
-    /// At the end of this turn.
-    Now,
-}
 
 impl Worker {
     /// Ends a client at the end of this turn.

@@ -3,11 +3,12 @@
 //! The coordinator says which (`transactions/commands.py`), and what those have answered that it has run.
 
 use crate::client::{Gate, Owed};
+use crate::client_key::ClientKey;
 use crate::command::Found;
-use crate::forward::Taken;
 use crate::reply::is_error;
 use crate::request::{Args, push_array, push_command};
-use crate::shared::{ClientKey, Shared, ToCoordinator};
+use crate::shared::{Shared, ToCoordinator};
+use crate::step::Step;
 use crate::worker::Worker;
 use std::collections::VecDeque;
 
@@ -87,14 +88,14 @@ impl Worker {
     }
 
     /// Takes a command of a transaction, or answers it if it has run.
-    pub(crate) fn take_queued(&mut self, place: usize, args: Args, shared: &Shared) -> Taken {
+    pub(crate) fn take_queued(&mut self, place: usize, args: Args, shared: &Shared) -> Step {
         let executing = self.clients[place].executing.as_mut();
         let reply = executing.and_then(|one| one.known.front_mut()).and_then(Option::take);
         let taken = match reply {
             Some(reply) => self.answer_queued(place, args, &reply, shared),
             None => self.take(place, args, shared),
         };
-        if taken == Taken::Yes
+        if taken == Step::Done
             && let Some(executing) = &mut self.clients[place].executing
         {
             executing.left -= 1;
@@ -104,7 +105,7 @@ impl Worker {
         taken
     }
 
-    fn answer_queued(&mut self, place: usize, args: Args, reply: &[u8], shared: &Shared) -> Taken {
+    fn answer_queued(&mut self, place: usize, args: Args, reply: &[u8], shared: &Shared) -> Step {
         let sub = (args.len() > 1).then(|| args.get(1));
         if let Found::Row(found) = shared.table.find(args.get(0), sub) {
             self.clients[place].last_command = found;
@@ -120,7 +121,7 @@ impl Worker {
             self.log_run(place, (shared.table.row(found), args), reply.len());
         }
         self.answer(place, reply);
-        Taken::Yes
+        Step::Done
     }
 
     /// True once everything of a transaction is answered. The coordinator hears of it, also of what it

@@ -11,11 +11,11 @@
 //! of ACL LOG is the guard's if it was refused anything, and so that a server that refuses part of it
 //! runs nothing.
 
+use crate::encode::push_args;
 use crate::guard::Guard;
 use crate::ours::ADMIN;
 use crate::reply::{Broken, STRAY, aggregate, push_error, split_first};
 use crate::request::{Args, push_array, push_bulk, push_command};
-use crate::route::push_args;
 use memchr::{memchr, memmem};
 use std::collections::VecDeque;
 use std::ops::Range;

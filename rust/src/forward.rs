@@ -1,8 +1,10 @@
 //! From a client's bytes to the lanes: cut, look up, find the instance, append.
 
 use crate::client::Gate;
+use crate::closing::Closing;
 use crate::command::Found;
-use crate::ending::Closing;
+use crate::error_text::unknown_command;
+use crate::error_text::unknown_subcommand;
 use crate::input::Input;
 use crate::keeping::READ_MOST;
 use crate::net::{self, Io};
@@ -10,21 +12,13 @@ use crate::pause;
 use crate::reply::push_error;
 use crate::request::{Args, Cut, Limits};
 use crate::shared::Shared;
+use crate::step::Step;
 use crate::worker::{CLIENT_READ, Worker, put_back};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A partial command longer than this keeps its place between reads; a shorter one is cut anew.
 const KEEP_PLACE: usize = 1024;
-
-/// What became of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// It is on its way, or answered.
-    Yes,
-    /// It must wait; the client's gate says for what.
-    NotYet,
-}
 
 impl Worker {
     /// Reads every ready client once, and forwards its commands.
@@ -169,7 +163,7 @@ impl Worker {
                     } else {
                         self.take(place, args, &shared)
                     };
-                    if taken_now == Taken::NotYet {
+                    if taken_now == Step::Blocked {
                         break;
                     }
                     self.clients[place].session.verdict = None;
@@ -209,10 +203,10 @@ impl Worker {
     }
 
     /// Takes one command.
-    pub(crate) fn take(&mut self, place: usize, args: Args, shared: &Shared) -> Taken {
+    pub(crate) fn take(&mut self, place: usize, args: Args, shared: &Shared) -> Step {
         if args.is_empty() {
             self.clients[place].skip_nothing();
-            return Taken::Yes;
+            return Step::Done;
         }
         let sub = (args.len() > 1).then(|| args.get(1));
         let found = match shared.table.find_again(&mut self.recent, args.get(0), sub) {
@@ -229,14 +223,14 @@ impl Worker {
                 self.answer_error(place, &unknown_subcommand(&shared.table.row(parent).name, args));
                 self.spoil_multi(place);
                 self.note_unknown(place);
-                return Taken::Yes;
+                return Step::Done;
             }
         };
         let row = shared.table.row(found);
         let client = &mut self.clients[place];
         if client.gate == Gate::Subscribing && !row.may_follow_subscribe() {
             client.gate = Gate::Drain;
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         client.last_command = found; // before it runs: CLIENT INFO shows itself
         if (!row.takes(args.len()) || !client.authenticated || !row.protection.is_empty())
@@ -260,20 +254,20 @@ impl Worker {
         } else if shared.settings.pause.load(Relaxed) != pause::NONE && self.must_pause(place, row)
             || self.must_wait_for_subscriptions(place, row)
         {
-            Taken::NotYet
+            Step::Blocked
         } else if self.is_monitored() && self.refuse_to_monitor(place, row) {
-            Taken::Yes
+            Step::Done
         } else if self.clients[place].multi.is_some() && !row.ends_multi {
             self.queue(place, row, args, shared);
-            Taken::Yes
+            Step::Done
         } else if self.clients[place].executing.is_none() && self.is_locked(place, row, args) {
             self.wait_for_keys(place, row, args)
         } else if row.feeds && self.tries.has_groups && self.must_follow_groups(place, row, args) {
-            Taken::NotYet
+            Step::Blocked
         } else {
             let is_tracking = self.clients[place].is_tracking;
             if is_tracking && self.must_hear(place) {
-                return Taken::NotYet;
+                return Step::Blocked;
             }
             if is_tracking {
                 self.remember(place, row, args);
@@ -288,29 +282,29 @@ impl Worker {
             } else {
                 self.counted(place, (found, row), |worker| worker.route(place, row, args, shared))
             };
-            if taken == Taken::Yes && self.is_monitored() {
+            if taken == Step::Done && self.is_monitored() {
                 self.show(place, row, args);
             }
-            if taken == Taken::Yes && is_tracking {
+            if taken == Step::Done && is_tracking {
                 self.end_caching(place, row);
             }
             taken
         }
     }
 
-    fn unknown_command(&mut self, place: usize, args: Args) -> Taken {
+    fn unknown_command(&mut self, place: usize, args: Args) -> Step {
         let name = args.get(0);
         // A browser was tricked into talking to us: Redis hangs up here, and so do we, but not
         // before earlier commands are answered.
         if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
             self.counters.protocol_errors += 1;
             self.end_after_replies(place);
-            return Taken::Yes;
+            return Step::Done;
         }
         self.answer_error(place, &unknown_command(args));
         self.spoil_multi(place);
         self.note_unknown(place);
-        Taken::Yes
+        Step::Done
     }
 
     /// Answers `-<message>`.
@@ -330,35 +324,4 @@ impl Worker {
         self.clients[place].answer(reply);
         self.mark_dirty(place);
     }
-}
-
-/// Redis's text: at most 128 bytes of the name, and about 128 of arguments.
-fn unknown_command(args: Args) -> Vec<u8> {
-    let mut message = b"ERR unknown command '".to_vec();
-    message.extend_from_slice(printable(args.get(0), 128));
-    message.extend_from_slice(b"', with args beginning with: ");
-    let mut shown = 0;
-    for arg in args.iter().skip(1) {
-        if shown >= 128 {
-            break;
-        }
-        let arg = printable(arg, 128 - shown);
-        message.push(b'\'');
-        message.extend_from_slice(arg);
-        message.extend_from_slice(b"' ");
-        shown += arg.len() + 3;
-    }
-    message
-}
-
-fn unknown_subcommand(parent: &[u8], args: Args) -> Vec<u8> {
-    let parent = parent.to_ascii_uppercase();
-    [b"ERR unknown subcommand '", printable(args.get(1), 128), b"'. Try ", &parent, b" HELP."]
-        .concat()
-}
-
-/// What C's `%.*s` would print.
-pub(crate) fn printable(text: &[u8], most: usize) -> &[u8] {
-    let text = &text[..text.len().min(most)];
-    memchr::memchr(0, text).map_or(text, |nul| &text[..nul])
 }

@@ -1,19 +1,19 @@
 //! Who joins a commit: MSET, DEL and the like, and transactions, of keys on several instances.
 
 use crate::client::{Gate, Owed};
+use crate::closing::Closing;
 use crate::command::{Found, Route, Row};
 use crate::commit::{BYTES_MOST, Commit};
-use crate::ending::Closing;
-use crate::forward::Taken;
+use crate::encode::canonical;
 use crate::instance::InstanceState;
 use crate::lane::{Expect, State};
-use crate::merge::Merge;
+use crate::merge_kind::Merge;
 use crate::multi::Multi;
 use crate::net::Io;
 use crate::request::{Args, Cut, Limits, Request, with_args};
-use crate::route::canonical;
 use crate::shared::Shared;
 use crate::split::Whole;
+use crate::step::Step;
 use crate::worker::{CLIENT_READ, Worker};
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ impl Worker {
         row: &Row,
         args: Args,
         shared: &Shared,
-    ) -> Taken {
+    ) -> Step {
         let mut owners = std::mem::take(&mut self.owners);
         let whole = Whole::new(row, args, self.db(place), shared, &mut owners);
         let taken = match row.parts.zip(whole) {
@@ -51,14 +51,14 @@ impl Worker {
         taken
     }
 
-    fn join(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Taken {
+    fn join(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Step {
         let (db, args) = (self.db(place), whole.args);
         let Some(first) = whole.owners.iter().copied().min() else {
             return self.route_to_coordinator(place, args);
         };
         let goes_on = self.goes_on(place);
         if goes_on.is_none() && self.must_drain(place) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         let first = goes_on.unwrap_or(usize::from(first));
         let (expect, now) = (self.owe_commit(place), self.now);
@@ -70,7 +70,7 @@ impl Worker {
         }
         commit.add_whole(db, merge, whole);
         commit.end(canonical(args), None);
-        Taken::Yes
+        Step::Done
     }
 
     /// Writes that a client has sent right behind one that joined: as many as may join the same

@@ -10,7 +10,7 @@
 //! only another client of the same application may end that.
 
 use crate::client::{Client, Gate, OWED_LIMIT, UNREAD_LIMIT};
-use crate::ending::Closing;
+use crate::closing::Closing;
 use crate::net::Io;
 use crate::settings::Settings;
 use crate::shared::ToCoordinator;

@@ -5,8 +5,8 @@
 //! written back. Its instance says so at once; but it is told with the events of the command, and not at
 //! all if the command has deleted it, or given it more time.
 
+use crate::channels::Kind;
 use crate::shared::Shared;
-use crate::subscriptions::Kind;
 use std::collections::{HashMap, HashSet};
 
 /// What is kept, by the numbers of commands.

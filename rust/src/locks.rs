@@ -13,12 +13,12 @@
 use crate::client::Gate;
 use crate::command::{Route, Row};
 use crate::following::Mark;
-use crate::forward::Taken;
 use crate::instance;
 use crate::lanes::Lanes;
 use crate::lock::{Fingerprint, Lock};
 use crate::lock_table::LockTable;
 use crate::request::Args;
+use crate::step::Step;
 use crate::worker::Worker;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -191,17 +191,17 @@ impl Worker {
     /// A locked key is waited for, unless it is in doubt; but if a script runs for too long, that may
     /// be for ever.
     #[cold]
-    pub(crate) fn wait_for_keys(&mut self, place: usize, row: &Row, args: Args) -> Taken {
+    pub(crate) fn wait_for_keys(&mut self, place: usize, row: &Row, args: Args) -> Step {
         if let Some(instance) = self.doubt_of(place, row, args) {
             self.refuse(place, &instance::in_doubt(instance));
-            return Taken::Yes;
+            return Step::Done;
         }
         if self.shared.settings.busy().is_some() {
             self.refuse(place, &self.shared.settings.busy_words());
-            return Taken::Yes;
+            return Step::Done;
         }
         self.wait_for_unlock(place);
-        Taken::NotYet
+        Step::Blocked
     }
 
     /// True while this key is locked.

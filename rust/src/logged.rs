@@ -8,10 +8,12 @@
 //! How long a part took only its instance knows; what we know is how long all took, waiting included.
 //! So what took that long is told, and the coordinator asks the instances.
 
+use crate::begun::Begun;
 use crate::client::Gate;
 use crate::clock::monotonic;
 use crate::command::{Route, Row};
-use crate::commit::{EXEC, Write};
+use crate::commit::Write;
+use crate::encode::EXEC;
 use crate::lane::Expect;
 use crate::monitor::{REDACTED, secrets};
 use crate::request::{Args, Cut, Limits, Request, with_args};
@@ -22,13 +24,6 @@ use crate::worker::Worker;
 use rustix::time::{ClockId, clock_gettime};
 
 const NANOSECONDS: u64 = 1000; // of a microsecond
-
-/// A command on its way, as its client has sent it, and since when.
-#[derive(Debug)]
-pub(crate) struct Begun {
-    pub(crate) raw: Vec<u8>,
-    pub(crate) at: u64,
-}
 
 impl Worker {
     /// Bytes of replies for a client that are here.

@@ -15,10 +15,10 @@
 //! All looks share a lane to each instance, on which nobody else is: so a lock outlives what was sent,
 //! whoever leaves meanwhile, and what many clients ask at the same time is one message.
 
-use crate::commit::{EXEC, MULTI};
+use crate::closing::Closing;
 use crate::commits::{LOCK_NANOSECONDS, PREPARE_NANOSECONDS, RUN_NANOSECONDS};
 use crate::count::count_down;
-use crate::ending::Closing;
+use crate::encode::{EXEC, MULTI};
 use crate::instance;
 use crate::keys;
 use crate::lane::{Asked, Duty, Expect, Question};

@@ -1,34 +1,12 @@
 //! Many replies → one: what the `response_policy` tips of the command table mean.
 
+use crate::begun::Begun;
 use crate::count::count_down;
-use crate::logged::Begun;
+use crate::merge_kind::Merge;
 use crate::number::push_i64;
 use crate::reply::{aggregate, integer, is_error, split_first};
 use crate::request::push_array;
 use std::ops::Range;
-
-/// How the replies of several instances become the one reply of the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Merge {
-    /// Add integers.
-    Sum,
-    /// The smallest integer.
-    Min,
-    /// The largest integer.
-    Max,
-    /// Integers, or arrays of them, 1 where all say 1.
-    And,
-    /// Integers, or arrays of them, 1 where any says 1.
-    Or,
-    /// The first reply, unless some instance refused.
-    AllSucceeded,
-    /// The first reply that is no error, else the first error.
-    OneSucceeded,
-    /// One aggregate with the elements of all.
-    Concat,
-    /// Elements in the order of the client's keys.
-    Keyed,
-}
 
 /// A reply that does not look like what the merge expects.
 const MISMATCH: &[u8] = b"-ERR threadis: the instances' replies cannot be merged\r\n";

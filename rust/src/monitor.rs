@@ -6,10 +6,11 @@
 //! ```
 //! Lines leave before the lanes are written, so no reply overtakes the line about its command.
 
+use crate::client_key::ClientKey;
+use crate::closing::Closing;
 use crate::command::{Route, Row, Verb};
-use crate::ending::Closing;
 use crate::request::{Args, Cut, Limits, Request};
-use crate::shared::{ClientKey, Mail, ToCoordinator};
+use crate::shared::{Mail, ToCoordinator};
 use crate::worker::Worker;
 use rustix::time::{ClockId, clock_gettime};
 use std::io::Write;

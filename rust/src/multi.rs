@@ -6,20 +6,22 @@
 //! anything else                              ─►  the coordinator
 //! ```
 
+use crate::channels::Verb;
 use crate::client::Owed;
 use crate::command::{self, Route, Row};
-use crate::commit::{EXEC, MULTI};
-use crate::forward::Taken;
+use crate::encode::push_args;
+use crate::encode::{EXEC, MULTI};
 use crate::instance;
 use crate::keys;
-use crate::pubsub::Verb;
+use crate::owner::{Owner, has_special_word, owner};
+use crate::queued::Queued;
 use crate::reach::Reach;
 use crate::reply::push_error;
-use crate::request::{Args, with_args};
-use crate::route::{Owner, has_special_word, owner, push_args};
-use crate::session::selected;
+use crate::request::Args;
+use crate::select::selected;
 use crate::shared::Shared;
 use crate::split::Whole;
+use crate::step::Step;
 use crate::worker::Worker;
 
 /// Commands between MULTI and EXEC.
@@ -47,15 +49,6 @@ pub struct Multi {
     pub(crate) keys: Vec<(u32, Vec<u8>, bool)>,
     /// A command waits while CLIENT PAUSE holds writes back, and so will EXEC.
     pub(crate) may_replicate: bool,
-}
-
-/// What EXEC is to run.
-#[derive(Debug, Default)]
-pub struct Queued {
-    /// Commands in canonical form, one behind the other.
-    pub commands: Vec<u8>,
-    /// How many these are.
-    pub count: usize,
 }
 
 /// A transaction on its way to one instance.
@@ -100,12 +93,12 @@ impl Worker {
     }
 
     /// DISCARD; the coordinator must hear of it if keys are watched.
-    pub(crate) fn discard(&mut self, place: usize, args: Args) -> Taken {
+    pub(crate) fn discard(&mut self, place: usize, args: Args) -> Step {
         if self.clients[place].multi.is_none() {
             self.refuse(place, "ERR DISCARD without MULTI");
         } else if self.clients[place].is_watching {
             let taken = self.route_to_coordinator(place, args);
-            if taken == Taken::Yes {
+            if taken == Step::Done {
                 self.clients[place].multi = None;
             }
             return taken;
@@ -113,7 +106,7 @@ impl Worker {
             self.clients[place].multi = None;
             self.answer(place, b"+OK\r\n");
         }
-        Taken::Yes
+        Step::Done
     }
 
     /// A command that was refused while others wait for EXEC.
@@ -146,7 +139,7 @@ impl Worker {
         let is_plain = matches!(row.route, Route::Keys | Route::Split(_) | Route::Any)
             && !row.needs_coordinator
             && (row.special_words.is_empty() || !has_special_word(row, args));
-        let owner = if is_plain { owner(row, args, db, shared) } else { Owner::Several };
+        let owner = if is_plain { owner(row, args, db, &shared.placement) } else { Owner::Several };
         let last_row = self.clients[place].last_row();
         let Some(multi) = &mut self.clients[place].multi else {
             return;
@@ -179,7 +172,7 @@ impl Worker {
     }
 
     /// EXEC is refused: the transaction is over, too.
-    pub(crate) fn exec_refused(&mut self, place: usize, args: Args, why: &str) -> Taken {
+    pub(crate) fn exec_refused(&mut self, place: usize, args: Args, why: &str) -> Step {
         let text = format!("EXECABORT Transaction discarded because of: {why}");
         if self.clients[place].is_watching {
             return self.end_watch_first(place, args, text.as_bytes());
@@ -187,16 +180,16 @@ impl Worker {
         self.tally.rejected(self.clients[place].last_command);
         self.clients[place].multi = None;
         self.refuse(place, &text);
-        Taken::Yes
+        Step::Done
     }
 
     /// The coordinator ends the watch before its client is told why EXEC was refused, with MULTI or
     /// without.
-    pub(crate) fn end_watch_first(&mut self, place: usize, args: Args, text: &[u8]) -> Taken {
+    pub(crate) fn end_watch_first(&mut self, place: usize, args: Args, text: &[u8]) -> Step {
         self.clients[place].multi.get_or_insert_with(Box::default);
         self.spoil_multi(place);
         let taken = self.exec(place, args);
-        if taken == Taken::Yes {
+        if taken == Step::Done {
             self.clients[place].session.exec_refusal = Some(text.into());
         }
         taken
@@ -214,10 +207,10 @@ impl Worker {
     }
 
     /// EXEC.
-    pub(crate) fn exec(&mut self, place: usize, args: Args) -> Taken {
+    pub(crate) fn exec(&mut self, place: usize, args: Args) -> Step {
         let Some(multi) = self.clients[place].multi.take() else {
             self.refuse(place, "ERR EXEC without MULTI");
-            return Taken::Yes;
+            return Step::Done;
         };
         let of_key =
             |(db, key, writes): &(u32, Vec<u8>, bool)| self.doubt_of_key(*db, key, *writes);
@@ -226,11 +219,11 @@ impl Worker {
         let doubt = is_judged_here.then(|| multi.keys.iter().find_map(of_key)).flatten();
         if let Some(instance) = doubt {
             self.refuse(place, &instance::in_doubt(instance));
-            return Taken::Yes;
+            return Step::Done;
         }
         if self.publishes(&multi) && self.must_let_others_read(place) {
             self.clients[place].multi = Some(multi);
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         // What a restricted user may still read, is known later.
         let client = &self.clients[place];
@@ -249,12 +242,12 @@ impl Worker {
         if is_odd || (multi.is_on_several && !multi.is_spoilt) {
             if self.must_drain(place) {
                 self.clients[place].multi = Some(multi);
-                return Taken::NotYet;
+                return Step::Blocked;
             }
             let is_plain = !is_odd && multi.homes.len() == multi.rows.len();
             if is_plain && self.transaction_must_wait(place, &multi.keys) {
                 self.clients[place].multi = Some(multi);
-                return Taken::NotYet;
+                return Step::Blocked;
             }
             let count = multi.rows.len();
             let client = &mut self.clients[place];
@@ -262,7 +255,7 @@ impl Worker {
             let joined = if is_plain { self.join_with(place, multi) } else { Err(multi) };
             let Err(multi) = joined else {
                 self.clients[place].session.has_run(count);
-                return Taken::Yes;
+                return Step::Done;
             };
             if !multi.is_spoilt && self.is_monitored() {
                 self.show_queued_later(place, &multi.commands);
@@ -271,15 +264,15 @@ impl Worker {
             let queued = (!is_spoilt).then_some(Queued { commands, count: rows.len() });
             self.clients[place].session.queued_rows = rows;
             self.send_to_coordinator(place, args, queued);
-            return Taken::Yes;
+            return Step::Done;
         }
         if multi.is_spoilt {
             self.refuse(place, "EXECABORT Transaction discarded because of previous errors.");
-            return Taken::Yes;
+            return Step::Done;
         }
         if multi.rows.is_empty() {
             self.answer(place, b"*0\r\n");
-            return Taken::Yes;
+            return Step::Done;
         }
         self.exec_on_one(place, multi)
     }
@@ -291,15 +284,15 @@ impl Worker {
         multi.needs_coordinator && !multi.is_spoilt && multi.rows.iter().any(is_it)
     }
 
-    fn exec_on_one(&mut self, place: usize, multi: Box<Multi>) -> Taken {
+    fn exec_on_one(&mut self, place: usize, multi: Box<Multi>) -> Step {
         if self.transaction_must_wait(place, &multi.keys) {
             self.clients[place].multi = Some(multi);
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         let instance = multi.instance.unwrap_or_else(|| self.any_instance(place));
         if multi.may_replicate && self.must_wait_for_writes(place, Some(instance)) {
             self.clients[place].multi = Some(multi);
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         let lane = match self.reach(place, instance) {
             Reach::Lane(lane) => lane,
@@ -318,7 +311,7 @@ impl Worker {
         self.clients[place].session.has_run(count);
         let block = Block { before: count + 1, rows: multi.rows, exec, refusal: Vec::new() };
         self.append_block(place, lane, Owed::Block(Box::new(block)), &multi.commands, count);
-        Taken::Yes
+        Step::Done
     }
 
     /// Appends so many commands as one block to a lane: each has a reply, and so have MULTI and EXEC.
@@ -346,9 +339,4 @@ impl Worker {
 /// Whether a command whose keys live on several instances can be done in parts.
 fn has_parts(row: &Row, args: Args, db: u32, shared: &Shared) -> bool {
     row.parts.is_some() && Whole::new(row, args, db, shared, &mut Vec::new()).is_some()
-}
-
-/// The words of one command, for the coordinator.
-pub(crate) fn words(command: &[u8]) -> Vec<Vec<u8>> {
-    with_args(command, |args| args.iter().map(<[u8]>::to_vec).collect()).unwrap_or_default()
 }

@@ -5,7 +5,7 @@
 //! short way, taken over whole pipelines, with what does not change in between looked at once.
 
 use crate::client::{Client, Gate, OWED_LIMIT, Owed};
-use crate::ending::Closing;
+use crate::closing::Closing;
 use crate::number::length_of_several_digits;
 use crate::pause;
 use crate::reply::plain;

@@ -7,12 +7,12 @@
 //! Both only while instances tell of what commands do. A name that may be of events is *pending* until
 //! the instances are subscribed to it.
 
+use crate::channels::Kind;
 use crate::client::Gate;
 use crate::command::Row;
 use crate::settings::{OF_READS, OF_WRITES};
 use crate::shared::{Mail, Shared};
-use crate::subscriptions::{Kind, concerns_events};
-use crate::tracking::is_script;
+use crate::subscriptions::concerns_events;
 use crate::worker::Worker;
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
@@ -114,7 +114,7 @@ impl Worker {
         let client = &self.clients[place];
         let is_exec = row.is_exec();
         let is_told = |row: &Row| {
-            row.may_replicate || is_script(row) || told == OF_READS && !row.keys.is_empty()
+            row.may_replicate || row.is_script() || told == OF_READS && !row.keys.is_empty()
         };
         let table = &self.shared.table;
         let may_be_told = match &client.multi {

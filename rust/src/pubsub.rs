@@ -1,79 +1,39 @@
 //! SUBSCRIBE, PUBLISH, PUBSUB and their kin, and messages on their way to a worker's clients.
 
+use crate::channels::Verb;
+use crate::channels::{KINDS, Kind, Name};
 use crate::client::Gate;
-use crate::ending::Closing;
-use crate::forward::{Taken, printable};
+use crate::closing::Closing;
+use crate::error_text::printable;
 use crate::number::push_u64;
 use crate::request::{Args, push_array, push_bulk};
 use crate::shared::ToCoordinator;
-use crate::subscriptions::{KINDS, Kind, Message, Name};
+use crate::step::Step;
+use crate::subscriptions::Message;
 use crate::tracking::waits;
 use crate::worker::Worker;
 use std::collections::HashSet;
 
-/// What a worker does about subscriptions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// SUBSCRIBE and its kin.
-    Subscribe(Kind),
-    /// UNSUBSCRIBE and its kin.
-    Unsubscribe(Kind),
-    /// PUBLISH, SPUBLISH.
-    Publish(Kind),
-    /// PUBSUB CHANNELS, SHARDCHANNELS.
-    Names(Kind),
-    /// PUBSUB NUMSUB, SHARDNUMSUB.
-    Count(Kind),
-    /// PUBSUB NUMPAT.
-    Patterns,
-}
-
-impl Verb {
-    /// What the command table calls it.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "subscribe" => Self::Subscribe(Kind::Channel),
-            "psubscribe" => Self::Subscribe(Kind::Pattern),
-            "ssubscribe" => Self::Subscribe(Kind::Shard),
-            "unsubscribe" => Self::Unsubscribe(Kind::Channel),
-            "punsubscribe" => Self::Unsubscribe(Kind::Pattern),
-            "sunsubscribe" => Self::Unsubscribe(Kind::Shard),
-            "publish" => Self::Publish(Kind::Channel),
-            "spublish" => Self::Publish(Kind::Shard),
-            "channels" => Self::Names(Kind::Channel),
-            "shardchannels" => Self::Names(Kind::Shard),
-            "numsub" => Self::Count(Kind::Channel),
-            "shardnumsub" => Self::Count(Kind::Shard),
-            "numpat" => Self::Patterns,
-            _ => return None,
-        })
-    }
-}
-
-/// Subscriptions that come to nothing.
-pub(crate) type Refused = (Kind, Vec<Vec<u8>>);
-
 impl Worker {
     /// Runs a command about subscriptions.
-    pub(crate) fn pubsub(&mut self, place: usize, verb: Verb, args: Args) -> Taken {
+    pub(crate) fn pubsub(&mut self, place: usize, verb: Verb, args: Args) -> Step {
         // A message, or a confirmation, must not overtake replies to what was sent before; and a
         // message tells others of writes that must have happened.
         if matches!(verb, Verb::Publish(_)) && self.must_let_others_read(place) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         let is_ordered =
             matches!(verb, Verb::Subscribe(_) | Verb::Unsubscribe(_) | Verb::Publish(_));
         let is_behind_others = self.clients[place].gate == Gate::Subscribing; // and may be: see there
         if is_ordered && !is_behind_others && self.must_drain(place) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         let before = self.answered_bytes(place);
         match verb {
             // An instance that runs a script for long takes no subscriptions.
             Verb::Subscribe(_) if self.shared.settings.busy().is_some() => {
                 self.refuse(place, &self.shared.settings.busy_words());
-                return Taken::Yes;
+                return Step::Done;
             }
             Verb::Subscribe(kind) => self.subscribe(place, kind, args),
             Verb::Unsubscribe(kind) => self.unsubscribe(place, kind, args),
@@ -105,7 +65,7 @@ impl Worker {
             Verb::Patterns => self.answer_number(place, self.shared.registry.len(Kind::Pattern)),
         }
         self.log(place, args, before);
-        Taken::Yes
+        Step::Done
     }
 
     fn answer_number(&mut self, place: usize, number: usize) {

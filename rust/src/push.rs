@@ -3,8 +3,8 @@
 //! A push never lands inside a reply of which the beginning is written already, be it a large one
 //! or that of EXEC, and never before the reply that it must follow.
 
+use crate::channels::{Kind, Name};
 use crate::client::{Client, Owed};
-use crate::subscriptions::{Kind, Name};
 use std::collections::VecDeque;
 
 /// Pushes that wait for replies, oldest first.

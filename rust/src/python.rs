@@ -3,6 +3,7 @@
 //! One configuration goes in; letters, numbers and replies come and go. Nothing here is called
 //! for an ordinary command.
 
+use crate::channels::KINDS;
 use crate::command::Table;
 use crate::ears::Ears;
 use crate::executing::{Commands, Known};
@@ -16,7 +17,7 @@ use crate::rounds::Rounds;
 use crate::scripts::Scripts;
 use crate::session::hello_reply;
 use crate::shared::{Change, Door, Mail, Shared};
-use crate::subscriptions::{KINDS, Registry};
+use crate::subscriptions::Registry;
 use crate::tracking_table::Tracking;
 use crate::users::{User, Users};
 use crate::waited::Waited;

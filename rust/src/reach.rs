@@ -2,9 +2,9 @@
 
 use crate::client::{Gate, Owed};
 use crate::events::{KIND_LANE, event_data};
-use crate::forward::Taken;
 use crate::instance::InstanceState;
 use crate::net;
+use crate::step::Step;
 use crate::worker::Worker;
 use rustix::event::epoll;
 
@@ -28,7 +28,7 @@ impl Worker {
         &mut self,
         place: usize,
         instances: &[usize],
-    ) -> Result<Vec<usize>, Taken> {
+    ) -> Result<Vec<usize>, Step> {
         let mut lanes = Vec::with_capacity(instances.len());
         for &instance in instances {
             match self.reach(place, instance) {
@@ -99,20 +99,20 @@ impl Worker {
         }
     }
 
-    pub(crate) fn wait_for_lane(&mut self, place: usize, lane: usize) -> Taken {
+    pub(crate) fn wait_for_lane(&mut self, place: usize, lane: usize) -> Step {
         let client = &mut self.clients[place];
         client.gate = Gate::Lane;
         let waiter = (u32::try_from(place).expect("descriptors fit"), client.generation);
         if let Some(lane) = self.lanes.get_mut(lane) {
             lane.waiting.push(waiter);
         }
-        Taken::NotYet
+        Step::Blocked
     }
 
-    pub(crate) fn instance_down(&mut self, place: usize, instance: usize) -> Taken {
+    pub(crate) fn instance_down(&mut self, place: usize, instance: usize) -> Step {
         let refusal = self.instances[instance].refusal(instance);
         self.refuse(place, &refusal);
-        Taken::Yes
+        Step::Done
     }
 
     /// Appends a command of a client to a lane, and its reply to what the client is owed.

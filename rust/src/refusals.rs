@@ -2,9 +2,9 @@
 //! server's order and words.
 
 use crate::command::Row;
-use crate::forward::Taken;
 use crate::net::Peer;
 use crate::request::Args;
+use crate::step::Step;
 use crate::worker::Worker;
 
 const NO_AUTH: &str = "NOAUTH Authentication required.";
@@ -16,10 +16,10 @@ impl Worker {
     }
 
     /// The answer to a command that nobody knows, of a client that has not said who it is.
-    pub(crate) fn refuse_stranger(&mut self, place: usize) -> Taken {
+    pub(crate) fn refuse_stranger(&mut self, place: usize) -> Step {
         self.refuse(place, NO_AUTH);
         self.spoil_multi(place);
-        Taken::Yes
+        Step::Done
     }
 
     /// What speaks against a command with so many arguments, if anything.
@@ -47,7 +47,7 @@ impl Worker {
     }
 
     /// Refuses a command of a subscribed client of RESP2, which may not use it.
-    pub(crate) fn refuse_while_subscribed(&mut self, place: usize, row: &Row, args: Args) -> Taken {
+    pub(crate) fn refuse_while_subscribed(&mut self, place: usize, row: &Row, args: Args) -> Step {
         let name = String::from_utf8_lossy(&row.name);
         let why = format!(
             "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
@@ -64,10 +64,10 @@ impl Worker {
     }
 
     /// Refuses a command that does not run; a transaction will be refused, or is over with EXEC.
-    pub(crate) fn reject(&mut self, place: usize, row: &Row, args: Args, why: &str) -> Taken {
+    pub(crate) fn reject(&mut self, place: usize, row: &Row, args: Args, why: &str) -> Step {
         if row.is_exec() {
             let taken = self.exec_refused(place, args, why.strip_prefix("ERR ").unwrap_or(why));
-            if taken == Taken::Yes && self.is_monitored() {
+            if taken == Step::Done && self.is_monitored() {
                 self.show(place, row, args);
             }
             return taken;
@@ -76,7 +76,7 @@ impl Worker {
         self.clients[place].session.not_run += 1;
         self.refuse(place, why);
         self.spoil_multi(place);
-        Taken::Yes
+        Step::Done
     }
 }
 

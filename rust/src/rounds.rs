@@ -11,7 +11,7 @@
 //! Who wants no round pays one look at a number, a turn.
 
 use crate::client::{Client, Gate};
-use crate::ending::Closing;
+use crate::closing::Closing;
 use crate::shared::{Door, Mail, Shared};
 use crate::worker::Worker;
 use rustix::event::epoll;

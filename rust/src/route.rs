@@ -1,31 +1,29 @@
 //! Where a command goes: to the instance of its keys, to several, to all, to the coordinator.
 
+use crate::begun::Begun;
 use crate::client::{Gate, Owed};
 use crate::client_info::ClientInfo;
 use crate::command::{Route, Row};
-use crate::forward::Taken;
+use crate::encode::canonical;
+use crate::encode::push_args;
 use crate::instance::InstanceState;
-use crate::logged::Begun;
-use crate::merge::{Merge, Merging};
-use crate::multi::Queued;
+use crate::merge::Merging;
+use crate::merge_kind::Merge;
 use crate::number::push_u64;
+use crate::owner::Owner;
+use crate::owner::has_special_word;
+use crate::owner::owner;
+use crate::queued::Queued;
 use crate::reach::Reach;
-use crate::request::{Args, push_array, push_bulk, push_command};
+use crate::request::{Args, push_array, push_bulk};
 use crate::scan;
 use crate::shared::{Shared, ToCoordinator};
+use crate::step::Step;
 use crate::worker::Worker;
-
-/// Where the keys of a command are.
-pub(crate) enum Owner {
-    /// It has none, as far as its syntax tells.
-    Nobody,
-    One(usize),
-    Several,
-}
 
 impl Worker {
     /// Sends a command on its way, by its row.
-    pub(crate) fn route(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) -> Taken {
+    pub(crate) fn route(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) -> Step {
         match row.route {
             Route::Keys => self.route_to_owner(place, row, args, shared),
             Route::Split(merge) => self.route_to_owners(place, row, merge, args, shared),
@@ -39,13 +37,13 @@ impl Worker {
             Route::Coordinator => self.route_to_coordinator(place, args),
             Route::Refuse => {
                 self.answer_error(place, &row.refusal);
-                Taken::Yes
+                Step::Done
             }
         }
     }
 
     /// One instance has all keys, or the command is refused.
-    fn route_to_owner(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) -> Taken {
+    fn route_to_owner(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) -> Step {
         if !row.special_words.is_empty() && has_special_word(row, args) {
             return if row.blocks {
                 self.route_blocking(place, row, args, shared)
@@ -57,12 +55,12 @@ impl Worker {
         let owner = if row.only_key > 0 && row.only_key < args.len() {
             Owner::One(usize::from(shared.placement.instance(db, args.get(row.only_key))))
         } else {
-            owner(row, args, db, shared)
+            owner(row, args, db, &shared.placement)
         };
         match owner {
             Owner::One(instance) => {
                 if row.writes && self.must_wait_for_writes(place, Some(instance)) {
-                    return Taken::NotYet;
+                    return Step::Blocked;
                 }
                 self.route_to_instance(place, instance, args)
             }
@@ -74,7 +72,7 @@ impl Worker {
 
     /// Sends a command as it is to one instance. The path of nearly every command: the lane is
     /// open and has room.
-    pub(crate) fn route_to_instance(&mut self, place: usize, instance: usize, args: Args) -> Taken {
+    pub(crate) fn route_to_instance(&mut self, place: usize, instance: usize, args: Args) -> Step {
         let client = &mut self.clients[place];
         let Some((lane, known)) = self.lanes.open_lane_mut(client.lane_set, instance) else {
             return self.route_to_closed(place, instance, args);
@@ -92,11 +90,11 @@ impl Worker {
             self.dirty_lanes.push(lane);
         }
         self.counters.lane_commands += 1;
-        Taken::Yes
+        Step::Done
     }
 
     /// The same, when the lane must be opened first.
-    fn route_to_closed(&mut self, place: usize, instance: usize, args: Args) -> Taken {
+    fn route_to_closed(&mut self, place: usize, instance: usize, args: Args) -> Step {
         match self.reach(place, instance) {
             Reach::Lane(_) => self.route_to_instance(place, instance, args),
             Reach::Full(lane) => self.wait_for_lane(place, lane),
@@ -104,7 +102,7 @@ impl Worker {
         }
     }
 
-    pub(crate) fn route_to_any(&mut self, place: usize, args: Args) -> Taken {
+    pub(crate) fn route_to_any(&mut self, place: usize, args: Args) -> Step {
         let instance = self.any_instance(place);
         self.route_to_instance(place, instance, args)
     }
@@ -119,9 +117,9 @@ impl Worker {
     }
 
     /// To every instance. Everything before it is answered first: it touches the whole keyspace.
-    fn route_to_all(&mut self, place: usize, merge: Merge, args: Args) -> Taken {
+    fn route_to_all(&mut self, place: usize, merge: Merge, args: Args) -> Step {
         if self.must_drain(place) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         let everyone: Vec<usize> = (0..self.instances.len()).collect();
         let lanes = match self.reach_all(place, &everyone) {
@@ -133,7 +131,7 @@ impl Worker {
         for lane in lanes {
             self.append_part(place, lane, sequence, |out| push_args(out, args));
         }
-        Taken::Yes
+        Step::Done
     }
 
     pub(crate) fn owe_merging(&mut self, place: usize, mut merging: Merging, args: Args) -> u32 {
@@ -142,7 +140,7 @@ impl Worker {
         client.owe(Owed::Merging(Box::new(merging), client.last_row()))
     }
 
-    fn route_scan(&mut self, place: usize, args: Args) -> Taken {
+    fn route_scan(&mut self, place: usize, args: Args) -> Step {
         let count = self.instances.len();
         let Some((instance, cursor)) = scan::decode(args.get(1), count) else {
             return self.route_to_coordinator(place, args); // the server says whether it is one
@@ -162,19 +160,19 @@ impl Worker {
                         push_bulk(out, if index == 1 { &digits } else { arg });
                     }
                 });
-                Taken::Yes
+                Step::Done
             }
             Reach::Full(lane) => self.wait_for_lane(place, lane),
             Reach::Down => self.instance_down(place, instance),
         }
     }
 
-    pub(crate) fn route_to_coordinator(&mut self, place: usize, args: Args) -> Taken {
+    pub(crate) fn route_to_coordinator(&mut self, place: usize, args: Args) -> Step {
         if self.must_drain(place) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         self.send_to_coordinator(place, args, None);
-        Taken::Yes
+        Step::Done
     }
 
     /// Gives a command to the coordinator; nothing more is taken from this client until it answers.
@@ -212,45 +210,4 @@ impl Worker {
         client.gate = Gate::Drain;
         true
     }
-}
-
-/// A command as an instance may see it: our own framing if it came inline, else as it came,
-/// which is canonical because the parser takes nothing else.
-pub(crate) fn push_args(out: &mut Vec<u8>, args: Args) {
-    if args.is_inline() {
-        push_command(out, args.iter());
-    } else {
-        out.extend_from_slice(args.raw);
-    }
-}
-
-/// The same on its own, to be kept.
-pub(crate) fn canonical(args: Args) -> Vec<u8> {
-    let mut command = Vec::with_capacity(args.raw.len());
-    push_args(&mut command, args);
-    command
-}
-
-pub(crate) fn owner(row: &Row, args: Args, db: u32, shared: &Shared) -> Owner {
-    let mut first = None;
-    for span in row.keys.iter().filter_map(|spec| spec.span(args)) {
-        for index in span.indices() {
-            let instance = usize::from(shared.placement.instance(db, args.get(index)));
-            if *first.get_or_insert(instance) != instance {
-                return Owner::Several;
-            }
-        }
-    }
-    first.map_or(Owner::Nobody, Owner::One)
-}
-
-pub(crate) fn has_special_word(row: &Row, args: Args) -> bool {
-    args.iter()
-        .skip(1)
-        .take_while(|arg| row.words_until.is_empty() || !arg.eq_ignore_ascii_case(&row.words_until))
-        .any(|arg| is_word(&row.special_words, arg))
-}
-
-fn is_word(words: &[Vec<u8>], arg: &[u8]) -> bool {
-    words.iter().any(|word| word.eq_ignore_ascii_case(arg))
 }

@@ -4,17 +4,17 @@
 
 use crate::client::{Gate, Owed};
 use crate::command::Row;
+use crate::encode::words;
 use crate::fences::{Means, Outcome};
-use crate::forward::Taken;
 use crate::group::Group;
 use crate::guard;
 use crate::keys;
 use crate::lane::Expect;
-use crate::multi::words;
 use crate::nonce::nonce;
 use crate::reply::Broken;
 use crate::request::Args;
 use crate::shared::{Shared, ToCoordinator};
+use crate::step::Step;
 use crate::worker::Worker;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -99,12 +99,12 @@ impl Worker {
         row: &Row,
         args: Args,
         shared: &Shared,
-    ) -> Taken {
+    ) -> Step {
         let Some(plan) = self.plan_script(place, row, args, shared) else {
             return self.route_to_coordinator(place, args);
         };
         if self.must_drain(place) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         if self.is_script_locked(place, row, args) {
             return self.wait_for_keys(place, row, args);
@@ -183,7 +183,7 @@ impl Worker {
         args: Args,
         shared: &Shared,
         nonce: [u8; 32],
-    ) -> Taken {
+    ) -> Step {
         let Some(known) = self.lanes.get_mut(lane) else {
             return self.instance_down(place, plan.instance);
         };
@@ -204,7 +204,7 @@ impl Worker {
         // What it sends next may go to another lane: not before this has run.
         client.gate = Gate::Drain;
         self.expect(place, lane, sequence, length);
-        Taken::Yes
+        Step::Done
     }
 
     /// Hands out the replies of a lane for scripts.

@@ -1,34 +1,35 @@
 //! What a worker answers by itself, because it owns the session: PING, HELLO, SELECT, CLIENT ….
 
 use crate::command::{Found, Verb};
-use crate::forward::{Taken, printable};
+use crate::error_text::printable;
 use crate::lane::State;
 use crate::number::{parse_i64, push_u64};
 use crate::request::{Args, push_array, push_bulk};
+use crate::select::selected;
 use crate::shared::ToCoordinator;
+use crate::step::Step;
 use crate::worker::Worker;
 
 const OK: &[u8] = b"+OK\r\n";
 const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
-const NO_INT: &str = "ERR value is out of range, value must between -2147483648 and 2147483647";
 
 impl Worker {
     /// Runs a command of the session.
-    pub(crate) fn session(&mut self, place: usize, verb: Verb, args: Args) -> Taken {
+    pub(crate) fn session(&mut self, place: usize, verb: Verb, args: Args) -> Step {
         let before = self.answered_bytes(place);
         let taken = self.answer_session(place, verb, args);
-        if taken == Taken::Yes {
+        if taken == Step::Done {
             self.log(place, args, before);
         }
         taken
     }
 
-    fn answer_session(&mut self, place: usize, verb: Verb, args: Args) -> Taken {
+    fn answer_session(&mut self, place: usize, verb: Verb, args: Args) -> Step {
         // Whatever changes the lane set waits for what was sent on the old lanes.
         let changes_lanes =
             matches!(verb, Verb::Select | Verb::Hello | Verb::Reset | Verb::ClientNoTouch);
         if changes_lanes && self.must_drain(place) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         match verb {
             Verb::Multi => self.multi(place),
@@ -93,7 +94,7 @@ impl Worker {
                 }
             }
         }
-        Taken::Yes
+        Step::Done
     }
 
     fn ping(&mut self, place: usize, args: Args) {
@@ -302,12 +303,4 @@ pub fn hello_reply(fields: &[(Vec<u8>, Vec<u8>)], resp3: bool) -> (Vec<u8>, Vec<
     }
     let [before, after] = halves;
     (before, after)
-}
-
-/// The database that SELECT names, of so many; or why it is none.
-pub(crate) fn selected(args: Args, databases: u32) -> Result<u32, &'static str> {
-    let index = parse_i64(args.get(1)).ok_or("ERR value is not an integer or out of range")?;
-    let index = i32::try_from(index).map_err(|_| NO_INT)?;
-    let db = u32::try_from(index).ok().filter(|db| *db < databases);
-    db.ok_or("ERR DB index is out of range")
 }

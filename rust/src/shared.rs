@@ -2,8 +2,11 @@
 //!
 //! Nothing here is touched for an ordinary command, except facts that never change.
 
+use crate::channels::Kind;
+use crate::channels::Refused;
 use crate::client::Client;
 use crate::client_info::ClientInfo;
+use crate::client_key::ClientKey;
 use crate::command::{Row, Table};
 use crate::commit::Unsettled;
 use crate::denials::Denials;
@@ -16,16 +19,15 @@ use crate::lane::State;
 use crate::lock::Lock;
 use crate::lock_table::LockTable;
 use crate::mailbox::Mailbox;
-use crate::multi::Queued;
 use crate::net::Peer;
 use crate::placement::Placement;
-use crate::pubsub::Refused;
+use crate::queued::Queued;
 use crate::rounds::Rounds;
 use crate::scripts::Scripts;
 use crate::settings::Settings;
 use crate::slow_log::SlowLog;
 use crate::stats::Stats;
-use crate::subscriptions::{Kind, Message, Registry};
+use crate::subscriptions::{Message, Registry};
 use crate::tally::Report;
 use crate::tracking::Mode;
 use crate::tracking_table::Tracking;
@@ -386,15 +388,4 @@ pub struct Change {
     pub watching: Option<bool>,
     /// It sees every command from now on.
     pub monitoring: bool,
-}
-
-/// Names a client for as long as it lives; places are reused, generations are not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientKey {
-    /// Its worker.
-    pub worker: usize,
-    /// Its place there.
-    pub place: usize,
-    /// Which client had that place.
-    pub generation: u32,
 }

@@ -1,13 +1,14 @@
 //! One command to each of several instances: each gets its own keys, the replies are merged.
 
 use crate::command::Row;
-use crate::forward::Taken;
 use crate::keys::Span;
-use crate::merge::{Merge, Merging};
+use crate::merge::Merging;
+use crate::merge_kind::Merge;
 use crate::number::push_u64;
 use crate::reach::Reach;
 use crate::request::{Args, push_array, push_bulk, push_bulks};
 use crate::shared::Shared;
+use crate::step::Step;
 use crate::worker::Worker;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -122,7 +123,7 @@ impl Worker {
         merge: Merge,
         args: Args,
         shared: &Shared,
-    ) -> Taken {
+    ) -> Step {
         let mut owners = std::mem::take(&mut self.owners);
         let taken = match Whole::new(row, args, self.db(place), shared, &mut owners) {
             Some(whole) => self.route_whole(place, row, merge, whole),
@@ -132,11 +133,11 @@ impl Worker {
         taken
     }
 
-    fn route_whole(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Taken {
+    fn route_whole(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Step {
         let first = whole.owners[0];
         let home = whole.owners.iter().all(|&owner| owner == first).then(|| usize::from(first));
         if row.writes && self.must_wait_for_writes(place, home) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         match home {
             Some(home) => self.route_to_instance(place, home, whole.args),
@@ -148,7 +149,7 @@ impl Worker {
         }
     }
 
-    fn split(&mut self, place: usize, merge: Merge, whole: Whole) -> Taken {
+    fn split(&mut self, place: usize, merge: Merge, whole: Whole) -> Step {
         let mut shares = std::mem::take(&mut self.shares);
         shares.clear();
         shares.resize(self.instances.len(), Share::default());
@@ -164,12 +165,12 @@ impl Worker {
             self.write_shares(place, sequence, whole, &mut shares);
         }
         self.shares = shares;
-        reached.err().unwrap_or(Taken::Yes)
+        reached.err().unwrap_or(Step::Done)
     }
 
     /// Finds the lanes, or says what became of the command because one cannot be had: nothing is
     /// sent unless all can be.
-    fn reach_shares(&mut self, place: usize, shares: &mut [Share]) -> Result<(), Taken> {
+    fn reach_shares(&mut self, place: usize, shares: &mut [Share]) -> Result<(), Step> {
         for (instance, share) in shares.iter_mut().enumerate().filter(|(_, share)| share.keys > 0) {
             match self.reach(place, instance) {
                 Reach::Lane(lane) => share.lane = lane,

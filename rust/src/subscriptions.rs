@@ -8,6 +8,8 @@
 //! has them. Messages are posted under the registry's lock; who joins or leaves takes the messages
 //! posted before under the same lock, so a message reaches exactly those whom its publisher counted.
 
+use crate::channels::Kind;
+use crate::channels::Name;
 use crate::glob;
 use crate::mailbox::Mailbox;
 use crate::number::push_u64;
@@ -18,23 +20,6 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What a subscription names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// SUBSCRIBE.
-    Channel,
-    /// PSUBSCRIBE.
-    Pattern,
-    /// SSUBSCRIBE.
-    Shard,
-}
-
-/// All kinds; a kind is its own place in arrays.
-pub const KINDS: [Kind; 3] = [Kind::Channel, Kind::Pattern, Kind::Shard];
-
-/// The name of a channel or a pattern.
-pub type Name = Arc<[u8]>;
 
 /// A message on its way to the subscribers of one name.
 #[derive(Debug, Clone)]

@@ -3,12 +3,13 @@
 
 use crate::client::{Client, Gate, Owed, UNREAD_LIMIT};
 use crate::client_info::ClientInfo;
-use crate::ending::Closing;
+use crate::client_key::ClientKey;
+use crate::closing::Closing;
 use crate::lane::Expect;
-use crate::multi::Queued;
 use crate::pause;
+use crate::queued::Queued;
 use crate::reply::is_error;
-use crate::shared::{Change, ClientKey, ToCoordinator};
+use crate::shared::{Change, ToCoordinator};
 use crate::worker::Worker;
 use std::sync::atomic::Ordering::Relaxed;
 

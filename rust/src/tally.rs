@@ -6,8 +6,8 @@
 
 use crate::client::{Client, Gate, Owed};
 use crate::command::{Route, Row, Table};
-use crate::forward::Taken;
 use crate::reply::{aggregate, is_error, split_first};
+use crate::step::Step;
 use crate::worker::Worker;
 use memchr::memmem;
 use std::collections::HashMap;
@@ -245,11 +245,11 @@ impl Worker {
         &mut self,
         place: usize,
         (found, row): (usize, &Row),
-        run: impl FnOnce(&mut Self) -> Taken,
-    ) -> Taken {
+        run: impl FnOnce(&mut Self) -> Step,
+    ) -> Step {
         let before = self.tally.error_replies;
         let taken = run(self);
-        if taken == Taken::NotYet || self.waits_for_coordinator(place) {
+        if taken == Step::Blocked || self.waits_for_coordinator(place) {
             return taken;
         }
         if self.tally.error_replies == before {

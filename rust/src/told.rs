@@ -1,7 +1,7 @@
 //! What an instance says where it publishes: messages, and answers to PING.
 
+use crate::channels::Kind;
 use crate::number::parse_i64;
-use crate::subscriptions::Kind;
 
 /// The number in the answer to a PING of the coordinator.
 pub(crate) fn pong(frame: &[u8]) -> Option<u64> {

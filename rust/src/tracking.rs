@@ -9,12 +9,13 @@
 //! later than of the old.
 
 use crate::client::{Client, Gate, Owed};
+use crate::client_key::ClientKey;
+use crate::closing::Closing;
 use crate::command::{Route, Row, Table};
-use crate::ending::Closing;
 use crate::keys;
 use crate::number::push_u64;
 use crate::request::{Args, Cut, Limits, Request};
-use crate::shared::{ClientKey, Mail, ToCoordinator};
+use crate::shared::{Mail, ToCoordinator};
 use crate::tracking_table::null;
 use crate::worker::Worker;
 
@@ -128,7 +129,7 @@ impl Worker {
             && (client.executing.is_none() || client.is_restricted)
             && !row.writes
             && row.touches_keys
-            && !is_script(row)
+            && !row.is_script()
             && client.session.tracking.as_ref().is_some_and(|mode| mode.remembers())
     }
 
@@ -225,11 +226,6 @@ impl Worker {
         }
         self.mark_dirty(place);
     }
-}
-
-pub(crate) fn is_script(row: &Row) -> bool {
-    let is_named_so = row.name.starts_with(b"eval") || row.name.starts_with(b"fcall");
-    is_named_so && matches!(row.route, Route::Script | Route::Coordinator)
 }
 
 impl Client {

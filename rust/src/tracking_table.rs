@@ -1,8 +1,9 @@
 //! Who tracks, and which keys they have read: one table for all workers.
 
+use crate::client_key::ClientKey;
 use crate::read_keys::ReadKeys;
 use crate::request::{push_array, push_bulk};
-use crate::shared::{ClientKey, Door, Mail};
+use crate::shared::{Door, Mail};
 use crate::tracking::Mode;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::AtomicUsize;

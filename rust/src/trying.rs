@@ -10,20 +10,21 @@
 //! nothing, see looks.rs. Only while nobody waits for one of its keys: whoever does comes first. Who
 //! must go to the coordinator goes behind those that came before (following.rs).
 
+use crate::begun::Begun;
 use crate::client::{Gate, Owed};
 use crate::command::Row;
-use crate::forward::Taken;
+use crate::encode::canonical;
+use crate::encode::words;
 use crate::keys;
 use crate::lane::Expect;
 use crate::lock::Fingerprint;
-use crate::logged::Begun;
-use crate::multi::words;
+use crate::owner::{Owner, owner};
 use crate::reach::Reach;
 use crate::reply::{aggregate, is_error, is_null};
 use crate::request::{Args, with_args};
-use crate::route::{Owner, canonical, owner};
 use crate::shared::Shared;
 use crate::split::Whole;
+use crate::step::Step;
 use crate::worker::Worker;
 use std::sync::Arc;
 
@@ -57,7 +58,7 @@ impl Worker {
         row: &Row,
         args: Args,
         shared: &Shared,
-    ) -> Taken {
+    ) -> Step {
         let db = self.db(place);
         let table = &shared.lock_table;
         let names = keys::all(&row.keys, args).map(|at| table.fingerprint(db, args.get(at)));
@@ -73,12 +74,12 @@ impl Worker {
         if keys::all(&row.keys, args).any(|at| self.stops(db, args.get(at), true)) {
             return self.wait_for_keys(place, row, args);
         }
-        let home = owner(row, args, db, shared);
+        let home = owner(row, args, db, &shared.placement);
         let Some((instance, tried)) = beginning(row, args, db, shared, &home) else {
             return self.go_and_wait(place, args, &names);
         };
         if self.must_drain(place) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         let is_of_group = row.name == b"xreadgroup";
         match self.reach(place, instance) {
@@ -101,13 +102,13 @@ impl Worker {
             }
             Reach::Full(_) | Reach::Down => return self.go_and_wait(place, args, &names),
         }
-        Taken::Yes
+        Step::Done
     }
 
     /// To the coordinator, behind all that want one of these keys and have not yet to wait.
-    fn go_and_wait(&mut self, place: usize, args: Args, names: &[Fingerprint]) -> Taken {
+    fn go_and_wait(&mut self, place: usize, args: Args, names: &[Fingerprint]) -> Step {
         if !names.is_empty() && self.must_follow(place, names, false) {
-            return Taken::NotYet;
+            return Step::Blocked;
         }
         self.route_to_coordinator(place, args)
     }

@@ -11,8 +11,8 @@
 //! where it is kept until it is complete.
 
 use crate::client::{Gate, Owed};
+use crate::closing::Closing;
 use crate::command::Found;
-use crate::ending::Closing;
 use crate::input::Input;
 use crate::instance;
 use crate::lane::Lane;

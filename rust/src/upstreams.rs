@@ -8,6 +8,7 @@
 //! a channel that nobody else knows: they are kept, to be told as those of the client's command, or
 //! dropped. So is what scripts publish there: a run that is made again has published nothing.
 
+use crate::channels::Kind;
 use crate::kept::{AllKept, What};
 use crate::net::{self, Io};
 use crate::number::parse_i64;
@@ -15,7 +16,6 @@ use crate::ours;
 use crate::reply::Cutter;
 use crate::settings::NO_EVENTS;
 use crate::shared::{Shared, ToCoordinator};
-use crate::subscriptions::Kind;
 use crate::told::{Told, message, pong};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;

@@ -8,12 +8,13 @@
 //! ```
 
 use crate::client::{Client, Gate};
+use crate::client_key::ClientKey;
 use crate::command::{Route, Row, Verb};
-use crate::forward::Taken;
-use crate::multi::Queued;
+use crate::owner::{Owner, has_special_word, owner};
+use crate::queued::Queued;
 use crate::request::Args;
-use crate::route::{Owner, has_special_word, owner};
-use crate::shared::{ClientKey, Mail, Shared, ToCoordinator};
+use crate::shared::{Mail, Shared, ToCoordinator};
+use crate::step::Step;
 use crate::worker::Worker;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -140,7 +141,7 @@ impl Worker {
         row: &Row,
         args: Args,
         shared: &Shared,
-    ) -> Option<Taken> {
+    ) -> Option<Step> {
         let is_monitored = self.is_monitored();
         let client = &mut self.clients[place];
         let in_multi = client.multi.is_some();
@@ -166,7 +167,7 @@ impl Worker {
             Some(Verdict::Refused(reply)) if row.is_exec() && client.is_watching => {
                 let text = reply.strip_prefix(b"-").unwrap_or(&reply).trim_ascii_end();
                 let taken = self.end_watch_first(place, args, text);
-                if taken == Taken::NotYet {
+                if taken == Step::Blocked {
                     self.clients[place].session.verdict = Some(Verdict::Refused(reply));
                 }
                 return Some(taken);
@@ -187,7 +188,7 @@ impl Worker {
                     self.clients[place].multi = None;
                 }
                 self.spoil_multi(place);
-                return Some(Taken::Yes);
+                return Some(Step::Done);
             }
             Some(Verdict::Allowed) => {
                 client.session.verdict = Some(Verdict::Allowed);
@@ -196,7 +197,7 @@ impl Worker {
             None => {}
         }
         if is_login && self.must_drain(place) {
-            return Some(Taken::NotYet);
+            return Some(Step::Blocked);
         }
         // Between MULTI and EXEC servers have other words for it.
         let executing = self.clients[place].executing.as_ref().map(|executing| executing.token);
@@ -216,7 +217,7 @@ impl Worker {
         };
         self.clients[place].gate = Gate::Coordinator;
         self.shared.coordinator.post(letter);
-        Some(Taken::NotYet)
+        Some(Step::Blocked)
     }
 
     /// True if the command goes to one instance as it is, on the user's own lane.
@@ -225,7 +226,10 @@ impl Worker {
             Route::Any => true,
             Route::Keys => {
                 let goes_elsewhere = has_special_word(row, args)
-                    || matches!(owner(row, args, self.db(place), shared), Owner::Several)
+                    || matches!(
+                        owner(row, args, self.db(place), &shared.placement),
+                        Owner::Several
+                    )
                     || self.concerns_a_wait(place, row, args);
                 !goes_elsewhere
             }

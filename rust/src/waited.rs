@@ -5,10 +5,10 @@
 //! their keys, which must not see what a script has just pushed for them. From the moment a worker
 //! takes a blocking command its keys are here: what is taken later comes later.
 
+use crate::client_key::ClientKey;
 use crate::command::{Route, Row};
 use crate::keys;
 use crate::request::Args;
-use crate::shared::ClientKey;
 use crate::worker::Worker;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};

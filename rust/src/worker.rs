@@ -3,8 +3,8 @@
 use crate::balance::Leaving;
 use crate::client::Client;
 use crate::clock::{monotonic, seconds};
+use crate::closing::Closing;
 use crate::commits::Commits;
-use crate::ending::Closing;
 use crate::events::{EVENTS, KIND_LISTENER, KIND_MAIL, event_data};
 use crate::following::Tries;
 use crate::instance::InstanceState;

@@ -1,9 +1,11 @@
 //! Subscriptions, and what instances publish, between the workers and the coordinator.
 
 use super::{Proxy, own};
+use crate::channels::{KINDS, Kind};
+use crate::client_key::ClientKey;
 use crate::kept::What;
-use crate::shared::{ClientKey, Mail, Shared};
-use crate::subscriptions::{KINDS, Kind, concerns_events};
+use crate::shared::{Mail, Shared};
+use crate::subscriptions::concerns_events;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

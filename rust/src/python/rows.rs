@@ -1,10 +1,10 @@
 //! Rows of the command table, as they come from Python.
 
 use super::letters::Command;
+use crate::channels;
 use crate::command::{Route, Row, Table, Verb};
 use crate::keys::{Begin, Find, KeySpec, Span};
-use crate::merge::Merge;
-use crate::pubsub;
+use crate::merge_kind::Merge;
 use crate::request::{Args, push_array, push_bulk, with_args};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -119,7 +119,7 @@ impl CommandRow {
             "scan" => Route::Scan,
             "session" => Route::Session(verb(&self.detail)?),
             "pubsub" => Route::Pubsub(
-                pubsub::Verb::from_name(&self.detail)
+                channels::Verb::from_name(&self.detail)
                     .ok_or_else(|| format!("no subscriptions for {:?}", self.detail))?,
             ),
             "script" => Route::Script,

@@ -1,7 +1,8 @@
 //! What the coordinator says of scripts that workers may run, and what it hears of these.
 
 use super::Proxy;
-use crate::shared::{Change, ClientKey, Mail, Shared};
+use crate::client_key::ClientKey;
+use crate::shared::{Change, Mail, Shared};
 use pyo3::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,7 +1,8 @@
 //! What the coordinator says of clients that cache: who they are, and what has changed.
 
 use super::{Command, Proxy, own};
-use crate::shared::{ClientKey, Mail, Shared};
+use crate::client_key::ClientKey;
+use crate::shared::{Mail, Shared};
 use crate::tracking::Mode;
 use crate::tracking_table::Counts;
 use pyo3::prelude::*;

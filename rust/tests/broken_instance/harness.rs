@@ -6,7 +6,7 @@ use _core::commit::Unsettled;
 use _core::instance::InstanceState;
 use _core::keys::{Begin, Find, KeySpec};
 use _core::mailbox::Mailbox;
-use _core::merge::Merge;
+use _core::merge_kind::Merge;
 use _core::net::Listener;
 use _core::output_limits::OutputLimits;
 use _core::placement::Placement;
