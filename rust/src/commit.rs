@@ -13,8 +13,7 @@
 //! for once. They have nothing to do with each other; that they become visible together harms none.
 
 use crate::begun::Begun;
-use crate::encode::EXEC;
-use crate::encode::MULTI;
+use crate::encode::{EXEC, MULTI};
 use crate::lane::Expect;
 use crate::lock::Fingerprint;
 use crate::merge::Merging;

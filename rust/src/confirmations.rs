@@ -9,8 +9,7 @@
 //! ask for, would lose answers while an instance is slow. All other commands wait: they may change
 //! what somebody hears of.
 
-use crate::channels::Refused;
-use crate::channels::{Kind, Name};
+use crate::channels::{Kind, Name, Refused};
 use crate::client::{Gate, Owed};
 use crate::client_key::ClientKey;
 use crate::closing::Closing;

@@ -3,8 +3,7 @@
 use crate::client::Gate;
 use crate::closing::Closing;
 use crate::command::Found;
-use crate::error_text::unknown_command;
-use crate::error_text::unknown_subcommand;
+use crate::error_text::{unknown_command, unknown_subcommand};
 use crate::input::Input;
 use crate::keeping::READ_MOST;
 use crate::net::{self, Io};

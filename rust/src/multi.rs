@@ -9,8 +9,7 @@
 use crate::channels::Verb;
 use crate::client::Owed;
 use crate::command::{self, Route, Row};
-use crate::encode::push_args;
-use crate::encode::{EXEC, MULTI};
+use crate::encode::{EXEC, MULTI, push_args};
 use crate::instance;
 use crate::keys;
 use crate::owner::{Owner, has_special_word, owner};

@@ -1,7 +1,6 @@
 //! SUBSCRIBE, PUBLISH, PUBSUB and their kin, and messages on their way to a worker's clients.
 
-use crate::channels::Verb;
-use crate::channels::{KINDS, Kind, Name};
+use crate::channels::{KINDS, Kind, Name, Verb};
 use crate::client::Gate;
 use crate::closing::Closing;
 use crate::error_text::printable;

@@ -2,8 +2,7 @@
 //!
 //! Nothing here is touched for an ordinary command, except facts that never change.
 
-use crate::channels::Kind;
-use crate::channels::Refused;
+use crate::channels::{Kind, Refused};
 use crate::client::Client;
 use crate::client_info::ClientInfo;
 use crate::client_key::ClientKey;

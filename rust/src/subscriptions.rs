@@ -8,8 +8,7 @@
 //! has them. Messages are posted under the registry's lock; who joins or leaves takes the messages
 //! posted before under the same lock, so a message reaches exactly those whom its publisher counted.
 
-use crate::channels::Kind;
-use crate::channels::Name;
+use crate::channels::{Kind, Name};
 use crate::glob;
 use crate::mailbox::Mailbox;
 use crate::number::push_u64;

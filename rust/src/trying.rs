@@ -13,8 +13,7 @@
 use crate::begun::Begun;
 use crate::client::{Gate, Owed};
 use crate::command::Row;
-use crate::encode::canonical;
-use crate::encode::words;
+use crate::encode::{canonical, words};
 use crate::keys;
 use crate::lane::Expect;
 use crate::lock::Fingerprint;

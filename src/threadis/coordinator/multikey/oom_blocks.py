@@ -15,6 +15,7 @@ from threadis.coordinator.base.offload import offload
 from threadis.coordinator.instances import long
 from threadis.coordinator.instances.links import Words
 from threadis.coordinator.keys import stream_read
+from threadis.coordinator.keys.waiters import ENDS
 
 NO_MEMORY = b"-OOM "
 FALSE = b"#f\r\n"
@@ -111,7 +112,6 @@ POPS = {
 SECONDS_MOST = 2**63 / 1000  # servers count milliseconds in a signed word
 MOVES = {b"BLMOVE": b"LMOVE", b"BRPOPLPUSH": b"RPOPLPUSH"}
 COUNTED = frozenset((b"BLMPOP", b"BZMPOP"))
-ENDS = frozenset((b"LEFT", b"RIGHT"))
 
 
 def _at_once(words: Words) -> Words:
