@@ -1,4 +1,4 @@
-"""What users do with lists, sets, sorted sets, places, hashes and streams."""
+"""What users do with lists, sets, sorted sets, places and hashes."""
 
 SCENARIOS = {
     "lists": r"""
@@ -330,80 +330,5 @@ SET s 1
 HSET s f v
 HGETALL s
 HGET s f
-""",
-    "streams": r"""
-XADD x 1-1 f v
-XADD x 1-1 f v
-XADD x 0-0 f v
-XADD x 2-* f v
-= XADD x 3 a 1 b 2
-XADD x * f v
-XADD x bad f v
-XADD x 5 f
-XADD none NOMKSTREAM * f v
-XADD y MAXLEN = 2 1-1 f v
-= XADD y MAXLEN 2 1-2 f v
-= XADD y MAXLEN 2 1-3 f v
-= XADD y MINID 1-3 1-4 f v
-XLEN x
-XLEN none
-XRANGE y - +
-XRANGE y (1-3 + COUNT 1
-XRANGE y a b
-XREVRANGE y + - COUNT 1
-XREAD COUNT 1 STREAMS y 0
-XREAD STREAMS y $
-XREAD STREAMS y nope
-XREAD STREAMS y
-XREAD STREAMS {x}1 {x}2 0 0
-XADD {x}1 1-1 a 1
-XADD {x}2 2-1 a 1
-XREAD STREAMS {x}1 {x}2 0 0
-= XTRIM y MAXLEN 1
-XTRIM y WHAT 1
-XDEL x 1-1 9-9
-XDEL x bad
-XSETID y 100-0
-XSETID y 1-0
-XGROUP CREATE y g 0
-XGROUP CREATE y g 0
-XGROUP CREATE none g $
-XGROUP CREATE none2 g $ MKSTREAM
-XGROUP CREATECONSUMER y g c1
-XGROUP CREATECONSUMER y nope c1
-XREADGROUP GROUP g c1 COUNT 1 STREAMS y >
-XREADGROUP GROUP g c1 STREAMS y 0
-XREADGROUP GROUP nope c1 STREAMS y >
-XREADGROUP GROUP g c1 STREAMS none >
-= XPENDING y g
-shape XPENDING y g - + 10
-XPENDING y nope
-shape XPENDING y g IDLE 0 - + 10 c1
-= XCLAIM y g c2 0 1-4
-= XCLAIM y g c2 0 1-4 JUSTID
-XCLAIM y nope c2 0 1-4
-= XAUTOCLAIM y g c3 0 0
-= XAUTOCLAIM y g c3 0 0 COUNT 1 JUSTID
-XAUTOCLAIM y g c3 0
-XINFO STREAM y
-XINFO STREAM none
-shape XINFO STREAM y FULL
-XINFO GROUPS y
-shape XINFO CONSUMERS y g
-XINFO CONSUMERS y nope
-XINFO NOPE y
-XACK y g 1-4 1-9
-XACK y nope 1-4
-XACK y g bad
-XGROUP SETID y g $
-XGROUP SETID y nope $
-XGROUP DELCONSUMER y g c1
-XGROUP DESTROY y g
-XGROUP DESTROY y g
-XGROUP NOPE
-SET s 1
-XADD s 1-1 f v
-XREAD STREAMS s 0
-XLEN s
 """,
 }

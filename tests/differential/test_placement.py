@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from differential import scenarios_collections, scenarios_keys
+from differential import scenarios_collections, scenarios_keys, scenarios_streams
 from differential.conftest import INSTANCES, check_placement, running_pair
 from differential.pair import Pair
 from differential.wire import Connection, Word
@@ -21,7 +21,9 @@ FLAGS: Final = [
     *(word for rule in RULES for word in ("--placement", rule)),
     *(word for db, index in PINS for word in ("--pin-database", f"{db}={index}")),
 ]
-SCENARIOS: Final = scenarios_keys.SCENARIOS | scenarios_collections.SCENARIOS
+SCENARIOS: Final = (
+    scenarios_keys.SCENARIOS | scenarios_collections.SCENARIOS | scenarios_streams.SCENARIOS
+)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 import pytest
 
-from differential import scenarios_collections, scenarios_keys
+from differential import scenarios_collections, scenarios_keys, scenarios_streams
 from differential.pair import Pair, marked
 from differential.wire import Connection
 from threadis.coordinator.keys.waiters import TYPES
 
-SCENARIOS = scenarios_keys.SCENARIOS | scenarios_collections.SCENARIOS
+SCENARIOS = scenarios_keys.SCENARIOS | scenarios_collections.SCENARIOS | scenarios_streams.SCENARIOS
 # Commands that no scenario runs, with the test that does.
 FAMILIES = {
     b"acl": "test_acl",

@@ -1,1 +1,1 @@
-"""Knobs: what may be set, how it is read, and what an instance is told of it."""
+"""Knobs: what may be set, and how it is read."""
