@@ -10,7 +10,11 @@ import os
 from pathlib import Path
 
 EVERY = 2.0  # seconds between looks
+LONGEST = 64.0  # seconds between looks while nothing can be given back
 WORTH = 16 * 1024 * 1024  # bytes that somebody else should have
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+MOST_TOP = 4 * 1024 * 1024  # bytes that may stay free at the end of a thread's heap
+MOST_BLOCK = 32 * 1024 * 1024  # bytes; larger ones are mapped one by one. glibc's own limit
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -35,19 +39,30 @@ class Heap:
         self._trim = getattr(library, "malloc_trim", None)
         if self._ask:
             self._ask.restype = _Use
+        # malloc_trim does not look at the end of the heaps of threads. What is free there goes
+        # back when somebody frees, if it is above a threshold, which glibc would raise up to 64 MB.
+        option = getattr(library, "mallopt", None)
+        if option:
+            option(M_TRIM_THRESHOLD, MOST_TOP)
+            option(M_MMAP_THRESHOLD, MOST_BLOCK)
 
     async def keep_small(self) -> None:
         """Give back from time to time what is worth it."""
         if not self._ask or not self._trim:
             return
         least = self.unused()
+        pause = EVERY
         while True:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(pause)
             unused = self.unused()
             least = min(least, unused)
-            if unused - least > WORTH:
-                await asyncio.to_thread(self._trim, 0)  # workers wait only where they need memory
-                least = self.unused()  # what could not be given back now, cannot be next time
+            if unused - least <= WORTH:
+                pause = EVERY
+                continue
+            await asyncio.to_thread(self._trim, 0)  # workers wait only where they need memory
+            # Little comes back if pieces in use lie between, or if clients freed more meanwhile.
+            given = unused - self.unused()
+            pause = EVERY if given > WORTH else min(2 * pause, LONGEST)
 
     def unused(self) -> int:
         """Bytes that this process has, but not for anything that was asked of the C library."""
