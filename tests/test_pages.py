@@ -2,14 +2,17 @@
 
 import json
 import re
+from math import nan
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from msgspec.structs import replace
 
-from threadis.bench import suites
+from threadis.bench import scale, suites
 from threadis.bench.load import Load
+from threadis.bench.report import Report
+from threadis.bench.scale import ScaleReport
 from threadis.bench.suite import measure
 from threadis.bench.targets import Setup
 from threadis.config import config
@@ -17,11 +20,12 @@ from threadis.supervisor.server import Server, find
 from tools import architecture_page, commands_page
 from tools.benchmarks import judged, pages, tables
 from tools.benchmarks.markdown import DIRECTORY
-from tools.benchmarks.svg import Bar, Curve, bars, curves
+from tools.benchmarks.svg import Bar, bars
 from tools.compat import page
 from tools.compat.__main__ import read
 from tools.compat.results import Results, Unit
 
+GETS = ("get P=1, 50 clients", "get P=16, 50 clients")
 PRINTED = """
 \x1b[32m[ok]\x1b[0m: one (3 ms)
 [ok]: twice (0 ms)
@@ -108,10 +112,69 @@ def test_the_readme_says_of_the_torture_what_was_recorded() -> None:
         assert words in text, "README.md: take what was recorded"
 
 
-def test_the_files_that_pages_name_are_there() -> None:
-    for path in (*DIRECTORY.parent.glob("*.md"), *DIRECTORY.glob("*.md")):
-        for name in re.findall(r"benchmarks/[\w./-]+\.(?:json|md|svg)", path.read_text()):
-            assert (DIRECTORY.parent / name).exists(), f"{path.name}: {name}"
+def test_the_readme_says_of_speed_what_was_recorded() -> None:
+    """Its table: what the program's own split reaches comes first."""
+    text = (DIRECTORY.parent / "README.md").read_text().replace("\u00d7", "x")
+    report = ScaleReport.load_from(DIRECTORY / "results" / "scale-redis.json")
+    found = scale.rows(report.samples)
+    bare = {row.case: row.throughput for row in found if not row.point.split}
+    tried = {
+        (sample.point.cores, str(sample.point.split), sample.case.pipeline): (
+            sample.result.throughput / bare[sample.case]
+        )
+        for sample in report.samples
+        if sample.repeat is None
+    }
+    best = {
+        (row.point.cores, str(row.point.split), row.case.pipeline): row.ratio.median
+        for row in found
+    }
+    figures = Report.load(DIRECTORY / "results" / "figures.json").blocks[0].rows
+    (one, sixteen) = (
+        row.cpu_ratio.median
+        for row in figures
+        if row.target == "threadis" and row.case in GETS and row.cpu_ratio
+    )
+    for cells in (
+        f"| 2 : 2 | {tried[4, '2:2', 1]:.1f}x (one run) | {tried[4, '2:2', 16]:.1f}x (one run) |",
+        f"| {tried[12, '6:6', 1]:.0f} to {tried[12, '8:4', 1]:.0f}x "
+        f"| {tried[12, '8:4', 16]:.0f} to {tried[12, '6:6', 16]:.0f}x |",
+        f"| 8 : 4 or 4 : 8 | {best[12, '8:4', 1]:.1f}x | {best[12, '4:8', 16]:.1f}x |",
+        f"| {one:.2f} | {sixteen:.2f} |",
+    ):
+        assert cells in text, f"README.md: {cells}"
+
+
+def test_the_readme_is_short() -> None:
+    lines = (DIRECTORY.parent / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert not [line for line in lines if len(line) > 120 and not line.startswith("|")]
+
+
+def test_the_links_of_pages_lead_somewhere() -> None:
+    root = DIRECTORY.parent
+    for path in (*root.glob("*.md"), *DIRECTORY.glob("*.md"), *root.glob("docs/**/*.md")):
+        for name in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+            if name.startswith("https://"):
+                continue
+            file, _, place = name.partition("#")
+            there = path.parent / file if file else path
+            assert there.exists(), f"{path.name}: {name}"
+            titles = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE) if place else []
+            assert not place or place in map(anchor, titles), f"{path.name}: {name}"
+
+
+def anchor(title: str) -> str:
+    """Of a title, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def test_every_page_is_in_an_index() -> None:
+    docs = DIRECTORY.parent / "docs"
+    for folder in (docs, docs / "decisions"):
+        index = (folder / "README.md").read_text()
+        for path in folder.glob("*.md"):
+            assert path.name == "README.md" or f"({path.name})" in index, path.name
 
 
 def test_a_page_is_made_of_what_was_measured(
@@ -132,10 +195,11 @@ def test_a_page_is_made_of_what_was_measured(
 
 
 def test_a_plot_is_whole_xml_and_says_its_values() -> None:
-    rows = [Bar("a & b", 0.5, 0.4, 0.6, mark=0.55), Bar("long", 9.0, 8.0, 10.0, colour=9)]
-    for plot, says in (
-        (bars("Bars < 2", rows, 2.0, ["one", "two"]), ["a & b", "9 →", "Bars < 2", "two"]),
-        (curves("Curves", "cores", [Curve("r", [(1, 1, 1, 1), (4, 3, 2, 4)])], (4, 4)), ["r"]),
-    ):
-        texts = [one.text for one in ElementTree.fromstring(plot).iter() if one.text]
-        assert set(says) <= set(texts)
+    rows = [
+        Bar("a & b", 0.5, 0.4, 0.6, mark=0.55),
+        Bar("long", 9.0, 8.0, 10.0, colour=9),
+        Bar("none", nan, nan, nan),
+    ]
+    plot = bars("Bars < 2", rows, 2.0, ["one", "two"])
+    texts = {one.text for one in ElementTree.fromstring(plot).iter() if one.text}
+    assert {"a & b", "9 →", "none", "not measured", "Bars < 2", "two"} <= texts

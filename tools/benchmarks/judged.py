@@ -1,15 +1,18 @@
 """The pages of what is to be reached: figures, and throughput over cores."""
 
 from collections.abc import Sequence
+from math import nan
 
 from threadis.bench import figures, scale
-from threadis.bench.cores import SLOW
+from threadis.bench.cores import SLOW, Split
 from threadis.bench.measure import BASELINE
 from threadis.bench.report import Report
-from threadis.bench.scale import ScaleReport, ScaleRow
+from threadis.bench.scale import Point, ScaleCase, ScaleReport, ScaleRow
+from threadis.supervisor import plan
+from threadis.system.machine import Cpu, Machine
 from tools.benchmarks import markdown as md
 from tools.benchmarks.markdown import RESULTS, Files
-from tools.benchmarks.svg import Bar, Curve, bars, curves
+from tools.benchmarks.svg import Bar, bars
 
 
 def figures_page() -> Files:
@@ -118,34 +121,61 @@ def scale_page() -> Files:
     reports = {name: ScaleReport.load_from(RESULTS / name) for name in _scale_results()}
     first = next(iter(reports.values()))
     lines = [*md.head("Throughput over cores", "scale", list(reports)), ""]
-    lines += ["![Throughput over cores](scale.svg)", "", *md.machine(first.machine), ""]
+    lines += ["![Throughput by split](scale.svg)", "", *md.machine(first.machine), ""]
     kind = f"Each core is a quota of {SLOW} of one CPU" if first.slow else "Real cores"
     lines += [
         f"{kind}; one bare server on one such core is 1. *By CPU* compares what the bare server "
         "spends on a command with what the busiest core spends, and corrects for quotas that are "
-        "overrun. *Use* is what the busiest core used of its quota: below 0.95 the clients, or "
-        "other work on the machine, were what limited. "
-        "What slow cores cannot show: what real cores cost each other (README).",
+        "overrun. *Use* is what the busiest core used of its quota; below 0.95 the clients, or "
+        "other work on the machine, were the limit. "
+        "Slow cores show how the work divides. They do not show what real cores cost each other: "
+        "wake-ups and cache misses. "
+        "*No flags* is the split that `threadis serve` chooses by itself.",
         "",
     ]
-    drawn = []
+    drawn: list[Bar] = []
     for report in reports.values():
         found = scale.rows(report.samples)
         lines += [f"## {_server(report)}", "", *_scale_table(found), "", *_tried(report), ""]
-        for case in dict.fromkeys(row.case for row in found):
-            points = [
-                (row.point.cores, row.ratio.median, row.ratio.low, row.ratio.high)
-                for row in found
-                if row.case == case and row.point.split
-            ]
-            if len(points) > 1:
-                name = f"{_server(report)}, P={case.pipeline}, {case.connections} clients"
-                drawn.append(Curve(name, points))
-    most = max([1.0, *(point[3] for curve in drawn for point in curve.points)])
-    cores = max([1.0, *(point[0] for curve in drawn for point in curve.points)])
-    title = "Throughput, one bare server on one core = 1"
-    plot = curves(title, "cores of workers and instances together", drawn, (cores, most * 1.05))
-    return {"scale.md": md.text(lines), "scale.svg": plot}
+        drawn += _by_split(report)
+    most = max([1.0, *(row.high for row in drawn)])
+    title = "Throughput by workers : instances; one stock server on one such core = 1"
+    depths = ["one command at a time", "pipelines of 16"]
+    return {"scale.md": md.text(lines), "scale.svg": bars(title, drawn, most * 1.02, depths)}
+
+
+def _by_split(report: ScaleReport) -> list[Bar]:
+    """What each split reached: the median of its repeats, or the one time that it was tried."""
+    found = scale.rows(report.samples)
+    bare = {row.case: row.throughput for row in found if not row.point.split}
+    reached: dict[Point, dict[ScaleCase, Bar]] = {}
+    for sample in report.samples:
+        if sample.repeat is None and sample.point.split:
+            ratio = sample.result.throughput / bare[sample.case]
+            of_point = reached.setdefault(sample.point, {})
+            of_point[sample.case] = Bar("", ratio, ratio, ratio)
+    for row in found:
+        if row.point.split:
+            of_point = reached.setdefault(row.point, {})
+            of_point[row.case] = Bar("", row.ratio.median, row.ratio.low, row.ratio.high)
+    out: list[Bar] = []
+    for cores in sorted({point.cores for point in reached}):
+        shipped = _shipped(cores)
+        points = [point for point in reached if point.cores == cores]
+        if shipped not in [point.split for point in points]:
+            points.append(Point(cores, shipped))
+        for point in sorted(points, key=lambda one: one.split.workers if one.split else 0):
+            label = f"{cores} cores, {point.split}" + (", no flags" * (point.split == shipped))
+            for colour, case in enumerate(bare):
+                one = reached.get(point, {}).get(case, Bar("", nan, nan, nan))
+                out.append(one._replace(label="" if colour else label, colour=colour))
+    return out
+
+
+def _shipped(cores: int) -> Split:
+    """The split that `threadis serve` chooses without flags."""
+    made = plan.make(Machine(tuple(map(Cpu, range(cores)))))
+    return Split(workers=len(made.worker_cpus), instances=len(made.instance_cpus))
 
 
 def _scale_table(found: Sequence[ScaleRow]) -> list[str]:

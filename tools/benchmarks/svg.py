@@ -1,7 +1,8 @@
-"""Two kinds of plot as SVG: bars with intervals, and curves. Small, and the same bytes each time."""
+"""A plot as SVG: bars with intervals. Small, and the same bytes each time."""
 
 from collections.abc import Sequence
 from html import escape
+from math import isnan
 from typing import NamedTuple
 
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999"]
@@ -27,15 +28,11 @@ class Bar(NamedTuple):
     mark: float | None = None  # what is to be reached
 
 
-class Curve(NamedTuple):
-    """Points with intervals: x, y, lowest y, highest y."""
-
-    name: str
-    points: Sequence[tuple[float, float, float, float]]
-
-
 def bars(title: str, rows: Sequence[Bar], most: float, legend: Sequence[str] = ()) -> str:
-    """Horizontal bars from 0; what is longer than ``most`` is cut and says its value."""
+    """Horizontal bars from 0; what is longer than ``most`` is cut and says its value.
+
+    A value that is not a number was not measured.
+    """
     top = 40 + (ROW if legend else 0)
     height = top + len(rows) * ROW + 30
     scale = (WIDTH - LABELS - 90) / most
@@ -46,8 +43,11 @@ def bars(title: str, rows: Sequence[Bar], most: float, legend: Sequence[str] = (
         out.append(_text(x, height - 10, f"{tick:g}", anchor="middle"))
     for index, row in enumerate(rows):
         y = top + index * ROW
-        end = LABELS + min(row.value, most) * scale
         out.append(_text(LABELS - 8, y + 12, row.label, anchor="end"))
+        if isnan(row.value):
+            out.append(_text(LABELS + 6, y + 12, "not measured"))
+            continue
+        end = LABELS + min(row.value, most) * scale
         out.append(
             f'<rect x="{LABELS}" y="{y + 2}" width="{end - LABELS:.1f}" height="{ROW - 5}" '
             f'fill="{COLOURS[row.colour % len(COLOURS)]}"/>'
@@ -63,36 +63,6 @@ def bars(title: str, rows: Sequence[Bar], most: float, legend: Sequence[str] = (
     return _svg(height, out)
 
 
-def curves(title: str, x_title: str, found: Sequence[Curve], most: tuple[float, float]) -> str:
-    """Curves over an axis from 0, with the diagonal on which twice as much gives twice as much."""
-    left, top, height = 50, 40 + ROW * ((len(found) + 1) // 2), 420
-    bottom = height - 45
-    width, tall = WIDTH - left - 20, bottom - top
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return left + x / most[0] * width, bottom - y / most[1] * tall
-
-    out = [_text(8, 20, title, weight="bold"), *_legend([one.name for one in found], 40, 2)]
-    for tick in _ticks(most[1]):
-        _, y = at(0, tick)
-        out += [_line(left, y, left + width, y, "grid"), _text(left - 8, y + 4, f"{tick:g}", "end")]
-    for tick in _ticks(most[0]):
-        x, _ = at(tick, 0)
-        out.append(_text(x, bottom + 18, f"{tick:g}", anchor="middle"))
-    out.append(_text(left + width / 2, height - 8, x_title, anchor="middle"))
-    end = min(most)
-    out.append(_line(*at(0, 0), *at(end, end), "axis", 'stroke-dasharray="4 4"'))
-    for index, curve in enumerate(found):
-        colour = COLOURS[index % len(COLOURS)]
-        path = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y, _, _ in curve.points)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for x, y, low, high in curve.points:
-            out.append(_line(*at(x, low), *at(x, high), "", f'stroke="{colour}"'))
-            cx, cy = at(x, y)
-            out.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="3" fill="{colour}"/>')
-    return _svg(height, out)
-
-
 def _ticks(most: float) -> list[float]:
     """Round numbers from 0 up to ``most``."""
     step = next(
@@ -104,15 +74,13 @@ def _ticks(most: float) -> list[float]:
     return [step * index for index in range(int(most / step + 1e-9) + 1)]
 
 
-def _legend(names: Sequence[str], y: int, columns: int = 0) -> list[str]:
+def _legend(names: Sequence[str], y: int) -> list[str]:
     out = []
-    per_row = columns or max(1, len(names))
     for index, name in enumerate(names):
-        x = 8 + (index % per_row) * (WIDTH - 16) / per_row
-        row = y + index // per_row * ROW
+        x = 8 + index * (WIDTH - 16) / len(names)
         colour = COLOURS[index % len(COLOURS)]
-        out.append(f'<rect x="{x:.1f}" y="{row - 9}" width="10" height="10" fill="{colour}"/>')
-        out.append(_text(x + 15, row, name))
+        out.append(f'<rect x="{x:.1f}" y="{y - 9}" width="10" height="10" fill="{colour}"/>')
+        out.append(_text(x + 15, y, name))
     return out
 
 
