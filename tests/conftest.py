@@ -36,8 +36,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in gone]
 
 
-# A shell starts what stands before a "&" deaf to SIGINT, and all its children: not these
+# What a shell starts before a "&" is deaf to SIGINT, what nohup starts to SIGHUP, and so would all
+# children be. Not these: a handler ends with exec, and one that does nothing leaves us deaf.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # subprocess resets those
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 START_LIMIT = 60.0  # seconds for a start on a busy machine
 STOP_LIMIT = 60.0  # seconds for a stop on a busy machine

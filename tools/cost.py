@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from threadis.bench.processes import held_port
 from threadis.coordinator.instances.packing import pack
-from tools.servers import free_port
 
 DEPTH: Final = 16  # of a pipeline
 PIPELINES: Final = 100  # of a round
@@ -71,7 +71,11 @@ def main(
     before = against or RESULTS
     known = json.loads(before.read_text()) if before.exists() else {}
     found = {}
-    with tempfile.TemporaryDirectory() as scratch, running(server_path, Path(scratch)) as proxy:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        held_port() as port,
+        running(server_path, port, Path(scratch)) as proxy,
+    ):
         for case in track(CASES, "counting"):
             found[case] = proxy.count(CASES[case])
     Console().print(shown(found, known))
@@ -93,9 +97,8 @@ def shown(found: dict[str, dict[str, float]], known: dict[str, dict[str, float]]
 
 
 @contextlib.contextmanager
-def running(server_path: str | None, scratch: Path) -> Iterator["Proxy"]:
+def running(server_path: str | None, port: int, scratch: Path) -> Iterator["Proxy"]:
     """The program, its proxy under callgrind."""
-    port = free_port()
     wrapper = scratch / "python"
     wrapper.write_text(
         "#!/bin/sh\n"

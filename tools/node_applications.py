@@ -9,8 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from threadis.bench.processes import held_port
 from threadis.supervisor import server
-from tools.servers import free_port, running
+from tools.servers import running
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "applications" / "node"
 RULE = ["--placement", "bullmq,bull,bee-queue,rsmq"]
@@ -30,11 +31,11 @@ def main() -> None:
         subprocess.run(["npm", "install", "--silent", "--no-audit"], cwd=folder, check=True)
         sides = {"stock server": [stock], "thREaDIS": serve, "with a rule": [*serve, *RULE]}
         for title, command in sides.items():
-            port, data = free_port(), folder / title
+            data = folder / title
             data.mkdir()
-            rest = ["--port", str(port), "--dir", str(data), "--save", ""]
+            rest = ["--dir", str(data), "--save", "", "--port"]
             print(f"{title}:", flush=True)
-            with running([*command, *rest], port):
+            with held_port() as port, running([*command, *rest, str(port)], port):
                 words = ["node", "applications.mjs", str(port)]
                 subprocess.run(words, cwd=folder, check=True, timeout=LIMIT)
 

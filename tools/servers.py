@@ -34,14 +34,6 @@ def running(command: list[str], port: int) -> Iterator[None]:
             process.wait()
 
 
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def is_free(port: int) -> bool:
     """Whether nobody listens on a port."""
     with socket.socket() as probe:

@@ -1,13 +1,17 @@
 //! The load generator against a real `redis-server`.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 
 use _core::load::{Address, Fault, Keys, LoadConfig, LoadReport, Mix, preload, run, run_until};
 
@@ -18,49 +22,39 @@ struct Server {
     process: Child,
     directory: PathBuf,
     port: u16,
+    _held: OwnedFd,
 }
 
 impl Server {
     /// `None`, said aloud, where there is no `redis-server`.
     fn start(name: &str) -> Option<Self> {
         let directory = std::env::temp_dir().join(format!("load-{name}-{}", std::process::id()));
-        // A port that is free now may be somebody else's in a moment: then the server ends.
-        for _ in 0..10 {
-            std::fs::create_dir_all(&directory).expect("a directory");
-            let port = TcpListener::bind("127.0.0.1:0")
-                .and_then(|listener| listener.local_addr())
-                .expect("a free port")
-                .port();
-            let started = Command::new("redis-server")
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-                .args(["--unixsocket", "server.sock", "--dir"])
-                .arg(&directory)
-                .current_dir(&directory)
-                .stdout(Stdio::null())
-                .spawn();
-            let Ok(process) = started else {
-                let _ = writeln!(std::io::stderr(), "SKIPPED {name}: no redis-server");
-                return None;
-            };
-            let mut server = Self { process, directory: directory.clone(), port };
-            if server.listens() {
-                return Some(server);
-            }
-        }
-        panic!("redis-server found no free port");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let (held, port) = hold_port().expect("a free port");
+        let started = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--unixsocket", "server.sock", "--dir"])
+            .arg(&directory)
+            .current_dir(&directory)
+            .stdout(Stdio::null())
+            .spawn();
+        let Ok(process) = started else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED {name}: no redis-server");
+            return None;
+        };
+        let mut server = Self { process, directory, port, _held: held };
+        server.wait_until_it_listens();
+        Some(server)
     }
 
-    /// Waits until it listens at its own socket, which comes after its port; false if it has ended.
-    fn listens(&mut self) -> bool {
+    /// At its own socket, which comes after its port.
+    fn wait_until_it_listens(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(self.directory.join("server.sock")).is_err() {
-            if self.process.try_wait().expect("a child").is_some() {
-                return false;
-            }
+            assert!(self.process.try_wait().expect("a child").is_none(), "redis-server ended");
             assert!(Instant::now() < deadline, "redis-server did not start");
             thread::sleep(Duration::from_millis(10));
         }
-        true
     }
 
     fn tcp(&self) -> Address {
@@ -78,6 +72,16 @@ impl Drop for Server {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A port that the kernel gives to nobody else while it is held: who asks for it by number, and
+/// allows `SO_REUSEADDR`, as servers do, can still listen there.
+fn hold_port() -> std::io::Result<(OwnedFd, u16)> {
+    let held = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    set_socket_reuseaddr(&held, true)?;
+    bind(&held, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+    let address = SocketAddrV4::try_from(getsockname(&held)?)?;
+    Ok((held, address.port()))
 }
 
 fn config(address: Address) -> LoadConfig {

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from conftest import Threadis
+from threadis.bench.processes import held_port
 from threadis.supervisor import server
-from tools.servers import free_port
 from tools.servers import running as serving
 
 FULL = os.environ.get("THREADIS_TORTURE") == "full"
@@ -51,10 +51,10 @@ def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """One thREaDIS for all applications; in `make applications` also the stock server."""
     folder = tmp_path_factory.mktemp("applications")
     if request.param == "stock":
-        number = free_port()
-        flags = ["--port", str(number), "--save", "", "--dir", str(folder)]
-        with serving([server.find(None).path, *flags], number):
-            yield number
+        with held_port() as number:
+            flags = ["--port", str(number), "--save", "", "--dir", str(folder)]
+            with serving([server.find(None).path, *flags], number):
+                yield number
         return
     flags = ["--instances", str(INSTANCES), "--save", ""]
     running = Threadis(folder / "data", folder / "serve.log", flags)

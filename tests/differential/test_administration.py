@@ -1,7 +1,6 @@
 """SLOWLOG, LATENCY, SAVE, WAIT and more: one server's, although there are four."""
 
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 
 from differential.pair import Pair
 from differential.wire import Connection, pack, split
+from threadis.bench.processes import held_port
 from waiting import until
 
 
@@ -222,18 +222,16 @@ def test_memory_stats_look_the_same(pair: Pair, protocol: int) -> None:
 @pytest.fixture
 def third(pair: Pair, tmp_path: Path) -> Iterator[int]:
     """The port of another server of the same kind."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
     unix = tmp_path / "third.sock"
-    command = [pair.server.path, "--port", str(port), "--unixsocket", str(unix), "--save", ""]
-    process = subprocess.Popen([*command, "--logfile", str(tmp_path / "log")])
-    try:
-        until(unix.exists, "it listens")
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+    with held_port() as port:
+        command = [pair.server.path, "--port", str(port), "--unixsocket", str(unix), "--save", ""]
+        process = subprocess.Popen([*command, "--logfile", str(tmp_path / "log")])
+        try:
+            until(unix.exists, "it listens")
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def test_migrate(pair: Pair, protocol: int, third: int) -> None:

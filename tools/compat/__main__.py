@@ -25,10 +25,11 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from threadis.bench.processes import held_port
 from threadis.supervisor import server
 from tools.compat import page
 from tools.compat.results import Results, Unit
-from tools.servers import free_port, is_free, running
+from tools.servers import is_free, running
 
 INSTANCES = 4
 UNIT_LIMIT = 600  # seconds
@@ -133,8 +134,7 @@ def base_port() -> int:
 @contextlib.contextmanager
 def fresh(command: list[str], folder: Path) -> Iterator[int]:
     """A server without data; its port."""
-    port = free_port()
-    with tempfile.TemporaryDirectory(dir=folder) as data:
+    with tempfile.TemporaryDirectory(dir=folder) as data, held_port() as port:
         rest = ["--port", str(port), "--dir", data, "--save", "", *OPTIONS]
         with running([*command, *rest], port):
             yield port

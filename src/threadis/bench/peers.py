@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 
 from threadis.bench.errors import BenchError
-from threadis.bench.processes import Child, free_port, running, scratch
+from threadis.bench.processes import Child, held_port, running, scratch
 from threadis.bench.targets import (
     OPTIONS,
     Setup,
@@ -60,7 +60,7 @@ def cluster(setup: Setup) -> Iterator[Target]:
     with scratch() as directory, contextlib.ExitStack() as stack:
         nodes, buses, children = [], [], []
         for index in range(count):
-            port, bus = free_port(), free_port()
+            port, bus = stack.enter_context(held_port()), stack.enter_context(held_port())
             listen = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"]
             listen += ["--cluster-port", str(bus)]
             address = f"127.0.0.1:{port}"
@@ -89,10 +89,10 @@ def twemproxy(setup: Setup) -> Iterator[Target]:
         lines = ["bench:", f"  listen: 127.0.0.1:{port}", "  redis: true", "  hash: crc16"]
         lines += ["  distribution: modula", "  preconnect: true", "  servers:", *servers]
         config = _written(directory / "nutcracker.yml", lines)
-        statistics = ["-s", str(free_port()), "-a", "127.0.0.1"]
+        statistics = ["-s", str(port_of_statistics), "-a", "127.0.0.1"]
         return [program, "-c", config, *statistics, "-o", str(directory / "nutcracker.messages")]
 
-    with _proxy(setup, "twemproxy", command) as target:
+    with held_port() as port_of_statistics, _proxy(setup, "twemproxy", command) as target:
         yield target
 
 
@@ -171,7 +171,7 @@ def _proxy(setup: Setup, name: str, command: Command) -> Iterator[Target]:
             listen = ["--port", "0", "--unixsocket", str(path)]
             started = stock_server(setup, directory, path.stem, listen, str(path))
             instances.append(stack.enter_context(started))
-        port = free_port()
+        port = stack.enter_context(held_port())
         words = command(program, directory, port, sockets)
         child = stack.enter_context(
             running(name, words, directory, setup.cpus, setup.environment())

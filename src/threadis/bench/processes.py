@@ -23,12 +23,16 @@ POLL = 0.02  # seconds
 LOG_TAIL = 2000  # characters of a failed server's log that are shown
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """A port that the kernel gives to nobody else meanwhile.
+
+    Who asks for it by number and allows SO_REUSEADDR, as servers do, can still listen there.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from threadis.bench import cpu
 from threadis.bench.errors import BenchError
-from threadis.bench.processes import Child, free_port, running, scratch
+from threadis.bench.processes import Child, held_port, running, scratch
 
 PORT = re.compile(r"(?:127\.0\.0\.1|localhost):(\d+)|\bport[ :=]+(\d+)")
 PROXY_MODULE = "threadis.proxy"  # in the command line of the proxy process
@@ -60,8 +60,7 @@ class Target(msgspec.Struct, frozen=True):
 @contextlib.contextmanager
 def bare(setup: Setup, name: str = "bare", more: Sequence[str] = ()) -> Iterator[Target]:
     """A stock server on loopback, without persistence."""
-    with scratch() as directory:
-        port = free_port()
+    with scratch() as directory, held_port() as port:
         listen = ["--port", str(port), "--bind", "127.0.0.1", *more]
         with stock_server(setup, directory, "server", listen, f"127.0.0.1:{port}") as child:
             yield describe(name, f"127.0.0.1:{port}", {"server": [child.pid]})
