@@ -12,10 +12,10 @@ PAGE: Final = ROOT / "docs" / "architecture.md"
 PACKAGE: Final = ROOT / "src" / "threadis"
 HEAD: Final = """# Architecture
 
-Drawn from the code by `make docs`; `tests/test_architecture.py` holds the rule. A **room** is a
-folder, or a file beside the folders. Rooms stand in floors: each imports only rooms of the floors
-below it; an arrow that others imply is left out. What a command meets on its way is in
-[the life of a request](life-of-a-request.md).
+`make docs` draws this page from the code; `tests/test_architecture.py` checks the rule. A **room**
+is a folder, or a file next to the folders. A room imports only rooms that stand below it. An arrow
+that follows from others is left out. [The life of a request](life-of-a-request.md) says what happens
+to a command on its way through the Rust code.
 """
 OWN: Final = "threadis"
 

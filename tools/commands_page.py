@@ -25,24 +25,26 @@ from threadis.supervisor import server
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
 
-How each command is done over several instances: generated (`make docs`) from the command table (`src/threadis/catalog/commands.py`) and what
-{server} documents of its commands. A command whose keys live on one instance always goes there as it is, and is as atomic, and as
-cheap, as on one server.
+How each command works over several instances (the stock servers behind the proxy). `make docs` makes this page from the command table
+(`src/threadis/catalog/commands.py`) and what {server} documents about its commands. A command whose keys live on one instance always goes there
+unchanged; it is as atomic there as on one server.
 
-| how | if its keys are on several instances | guarantee | cost |
+Column *time* says how long it takes. A *trip* is one message to an instance and its reply.
+
+| how | if its keys are on several instances | guarantee | time |
 | --- | --- | --- | --- |
-| **one key** | it has one key | as one server | one trip through a shared lane |
-| **split** | each instance does its part, the replies are merged | a write over several instances is seen wholly or not at all | one trip each, at the same time |
-| **committed** | each instance does its part, all or none, together with what others write at the same time | all or nothing, with one server's events | key locks and three trips, shared by all who write just then; 0.5 ms while somebody tracks or monitors |
-| **planned** | alone with its keys: a look, then ordinary commands on each side, committed together | all or nothing, with one server's events | key locks and two or three trips: about 0.5 ms |
-| **borrowed** | alone with its keys: one instance computes on copies, what changed is written back | all or nothing, with one server's events; a failure changes nothing | key locks, and the keys are copied (256 MB at most) |
-| **waits** | what is there (on one instance) is given at once; else the client waits in the proxy, and is served by its own command, longest waiting first | an element is popped once, never lost | one trip; nothing while it waits; 0.5 ms when it is served |
-| **script** | its text is read: what provably keeps to its keys runs where they are; all else on copies, run again if it touches more than it declares | as borrowed | proved EVAL and EVALSHA: one trip; others 1 ms and more, by the size of their keys |
-| **all** | every instance is asked | in the order of one client's commands | one trip each |
-| **everything** | alone with the whole keyspace | as one server | all clients wait for a moment |
-| **any** | any instance knows | as one server | one trip |
-| **worker** | it concerns the session or its messages | as one server | no trip |
-| **merged** | the coordinator (Python) asks all instances and makes one answer | consistent for each instance | about 0.3 ms |
+| **one key** | does not happen: it has one key | as on one server | one trip |
+| **split** | each instance does its part; the replies are merged | a read sees a write over several instances as a whole or not at all | one trip to each, at the same time |
+| **committed** | each instance does its part, all or none, together with the writes of other clients at that moment | all or nothing; the events of one server | key locks and three trips; 0.5 ms while a client uses MONITOR or tracking |
+| **planned** | under a lock on its keys: first a read, then ordinary commands on each instance, committed together | all or nothing; the events of one server | key locks and two or three trips: about 0.5 ms |
+| **borrowed** | under a lock on its keys: one instance runs it on copies; changes are written back | all or nothing; the events of one server; an error changes nothing | key locks, and copying the keys (256 MB at most) |
+| **waits** | if there is something, it is returned at once; otherwise the client waits in the proxy; the client that has waited longest is served first | an element is popped once, and never lost | one trip; when a waiting client is served: 0.5 ms |
+| **script** | a script that provably touches only its declared keys runs where they are; any other runs on copies, again if it touches more keys than it declares | as borrowed | proved EVAL and EVALSHA: one trip; others 1 ms and more, depending on the size of their keys |
+| **all** | every instance is asked | in the order of the client's commands | one trip to each |
+| **everything** | runs under a lock on all keys | as on one server | all clients wait for a moment |
+| **any** | any instance can answer it | as on one server | one trip |
+| **worker** | the proxy answers it: it concerns the session or its messages | as on one server | none |
+| **merged** | the coordinator (Python) asks all instances and makes one reply | consistent for each instance | about 0.3 ms |
 | **refused** | | a clear error | |
 
 """
@@ -50,29 +52,29 @@ EVERYTHING = frozenset({"flushall", "flushdb", "swapdb", "function|load", "funct
                         "function|restore", "script|flush"})  # fmt: skip
 # Where a client may notice more than one server.
 NOTES = {
-    "client|list": "`fd`, `events` and buffer sizes are the proxy's; `tot-cmds` leaves out what scripts call",
+    "client|list": "`fd`, `events` and buffer sizes are those of the proxy; `tot-cmds` does not count what scripts call",
     "client|pause": "the instances go on expiring keys",
-    "client|tracking": "an invalidation may come once too often, never once too few: [why](decisions/tracking.md)",
-    "config|rewrite": "what CONFIG SET has changed is kept beside the data; your file is left as it is",
+    "client|tracking": "an invalidation may be sent twice, but is never missing: [why](decisions/tracking.md)",
+    "config|rewrite": "saves what CONFIG SET has changed in the data directory; your file is not changed",
     "debug": "only with `--enable-debug-command`; on all instances",
-    "info": "one merged server, and a section `Threadis`; memory is the sum; what scripts run is not counted in `commandstats`",
-    "keys": "inside a script on copies of the whole database, 10,000 keys at most",
+    "info": "one merged server, and a section `Threadis`; memory is the sum; `commandstats` does not count what scripts call",
+    "keys": "inside a script it runs on copies of the whole database, 10,000 keys at most",
     "dbsize": "inside a script like KEYS",
     "flushdb": "inside a script like KEYS",
-    "randomkey": "inside a script like KEYS; of more keys, one of the instance it runs on",
+    "randomkey": "inside a script like KEYS; with more than 10,000 keys, a key of the instance on which the script runs",
     "memory|stats": "the sum over all instances",
     "migrate": "each instance carries its own keys",
-    "module|load": "only at the start, on all instances",
-    "monitor": "what a script runs comes behind it, outside of transactions perhaps behind the next command",
-    "object|freq": "a key that was copied keeps its own",
-    "publish": "delivered by the workers; what a script publishes comes through its instance",
+    "module|load": "only at the start (`--set loadmodule=PATH`), on all instances",
+    "monitor": "shows what a script calls after the script; outside of transactions perhaps after the next command",
+    "object|freq": "COPY and RENAME keep it; it begins again for a key that a command writes on a copy",
+    "publish": "workers deliver the message; what a script publishes comes through its instance",
     "replicaof": "`NO ONE` only",
-    "scan": "a few keys come at once; else the cursor carries the instance: some calls more until it is 0; inside a script refused",
-    "script|debug": "NO only: there is no debugger",
-    "script|load": "told to every instance; 256 MB at most",
-    "slowlog|get": "of all instances, ids of our own; the client of entries of shared lanes is not known (`?:0`); of a command over several instances the slowest part counts",
-    "sort": "BY, GET and STORE over any instance, inside scripts, too, unless the script has "
-    "changed before what it sorts",
+    "scan": "few keys are returned at once; otherwise the cursor names the instance, so it takes some calls more until it is 0; refused inside a script",
+    "script|debug": "`NO` only: there is no debugger",
+    "script|load": "on every instance; 256 MB of scripts at most",
+    "slowlog|get": "entries of all instances, with new ids; the client is not always known (`?:0`); the time of a command over several instances is that of its slowest part",
+    "sort": "BY, GET and STORE work over all instances, also inside scripts, unless the script "
+    "itself has changed what it sorts",
     "swapdb": "refused for a pinned database",
     "wait": "there are no replicas",
     "xread": "without BLOCK: planned",
@@ -128,10 +130,13 @@ def render(rows: list[Row], groups: dict[str, str], shown: str) -> str:
             by_group[groups.get(row.name.split("|")[0], "module")].append(row)
     lines = [HEAD.format(server=shown)]
     for group in sorted(by_group):
-        lines += [f"## {group}", "", "| command | how | |", "| --- | --- | --- |"]
+        lines += [f"## {group}", "", "| commands | how | |", "| --- | --- | --- |"]
+        alike: dict[tuple[str, str], list[str]] = defaultdict(list)
         for row in sorted(by_group[group], key=lambda one: one.name):
             name = row.name.upper().replace("|", " ")
-            lines.append(f"| `{name}` | {how(row)} | {note(row)} |")
+            alike[how(row), note(row)].append(f"`{name}`")
+        ordered = sorted(alike.items(), key=lambda item: (item[0][0] != "one key", item[1]))
+        lines += [f"| {', '.join(names)} | {way} | {why} |" for (way, why), names in ordered]
         lines.append("")
     return "\n".join(lines)
 

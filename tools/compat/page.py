@@ -16,12 +16,12 @@ REASONS = Path(__file__).with_name("reasons.toml")
 UNKNOWN = "not explained yet"
 HEAD = """# Compatibility
 
-Redis's and Valkey's own test suites, in external mode, against `threadis serve --instances 4`. What counts are the tests that the stock
-server passes in the same mode and that are not tagged `needs:repl` (these compare one server's replication stream). *Untagged* is the
-same suite without the hash tags in its keys, so that the keys of a command really live on different instances.
+Redis's and Valkey's own test suites, in external mode, against `threadis serve --instances 4`. We count only tests that the stock server passes
+in the same mode, without those tagged `needs:repl` (they compare one server's replication stream). *Untagged* is the same suite without the
+hash tags in its keys, so that the keys of a command really live on different instances.
 
-Rendered by `make compat SUITE=DIR` (a checkout of redis/redis or valkey-io/valkey) from
-[benchmarks/results](../benchmarks/results); the reasons are in [tools/compat/reasons.toml](../tools/compat/reasons.toml).
+Made by `make compat SUITE=DIR` (a checkout of redis/redis or valkey-io/valkey) from [benchmarks/results](../benchmarks/results); the reasons
+are in [tools/compat/reasons.toml](../tools/compat/reasons.toml).
 
 """
 
@@ -43,12 +43,12 @@ def why(name: str, error: str, known: list[tuple[re.Pattern[str], str]]) -> str:
 def render(runs: list[Results]) -> str:
     """The page."""
     known = reasons()
-    lines = [HEAD, "| suite | passed | of | |", "| --- | --- | --- | --- |"]
+    lines = [HEAD, "| suite | passed | tests | |", "| --- | --- | --- | --- |"]
     for run in runs:
         share = f"{100 * run.passed / run.total:.2f} %" if run.total else "-"
         lines.append(f"| {_title(run)} | {run.passed} | {run.total} | {share} |")
     for run in runs:
-        lines += ["", f"## {_title(run)}", "", f"Beside {run.server}.", ""]
+        lines += ["", f"## {_title(run)}", "", f"Compared with {run.server}.", ""]
         whole = [name for name, unit in run.units.items() if not unit.failed and unit.total]
         lines.append(f"Everything passes in {', '.join(sorted(whole))}.")
         lines += ["", "| unit | test that does not pass | why |", "| --- | --- | --- |"]
