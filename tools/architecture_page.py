@@ -14,8 +14,8 @@ HEAD: Final = """# Architecture
 
 `make docs` draws this page from the code; `tests/test_architecture.py` checks the rule. A **room**
 is a folder, or a file next to the folders. A room imports only rooms that stand below it. An arrow
-that follows from others is left out. [The life of a request](life-of-a-request.md) says what happens
-to a command on its way through the Rust code.
+that follows from others is left out. [The life of a request](life-of-a-request.md) says what
+happens to a command on its way through the Rust code.
 """
 OWN: Final = "threadis"
 
