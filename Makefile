@@ -1,4 +1,4 @@
-# The one entry point. `make help` explains it; CI calls the same targets.
+# The entry point. `make help` explains the targets; CI uses the same ones.
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -13,19 +13,19 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .PHONY: help serve test announced build lint types rust python format debian torture bench cost compat applications docs fuzz clean
 
-help: ## this text
+help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {print $$1; print $$2}' $(MAKEFILE_LIST) | fold -s -w 60 | \
 	  awk '/^[a-z]+$$/ {name = "make " $$0; next} {printf "  %-18s%s\n", name, $$0; name = ""}'
 
 serve: $(VENV)/.built ## build what is missing and serve on 127.0.0.1:6379 (ARGS="--port 7000 --instances 4")
 	@exec $(BIN)/threadis serve $(ARGS)
 
-test: announced debian lint types rust python ## build what is missing and pass everything, in about 20 minutes (PYTEST="-k name" for some of the Python tests)
+test: announced debian lint types rust python ## build what is missing and run all checks and tests: about 20 minutes on two cores (PYTEST="-k name" selects Python tests)
 
 announced:
-	@echo 'all tests take about 20 minutes on two cores; redis-server, nutcracker and wamerican are installed with apt if they are missing'
+	@echo 'all tests take about 20 minutes on two cores; apt installs redis-server, nutcracker and wamerican if they are missing'
 
-build: $(VENV)/.built ## the virtual environment with threadis in it, editable
+build: $(VENV)/.built ## build the virtual environment .venv, with threadis in it (editable)
 
 $(VENV)/.built: $(SOURCES)
 	@command -v cc >/dev/null || { echo 'make: there is no C compiler (cc); on Debian: apt install gcc'; exit 1; }
@@ -41,41 +41,41 @@ $(VENV)/.built: $(SOURCES)
 	@$(BIN)/python -m pip install --quiet --editable . --group dev
 	@touch $@
 
-lint: $(VENV)/.built ## ruff, rustfmt, clippy (with Python and without, as the Rust tests are built)
+lint: $(VENV)/.built ## run ruff, rustfmt and clippy (with and without the Python module)
 	@$(BIN)/ruff check src tests tools
 	@$(BIN)/ruff format --check --quiet src tests tools
 	@cd rust && cargo fmt --check
 	@cd rust && cargo clippy --quiet --all-targets --features python -- -D warnings
 	@cd rust && cargo clippy --quiet --all-targets -- -D warnings
 
-types: $(VENV)/.built ## mypy, and the stub of the Rust module against the module
+types: $(VENV)/.built ## run mypy, and compare the stub of the Rust module with the module
 	@$(BIN)/mypy
 	@$(BIN)/python -m mypy.stubtest threadis._core --allowlist stubtest.allow
 
-rust: ## the Rust tests
+rust: ## run the Rust tests
 	@cd rust && cargo test --quiet
 
-python: $(VENV)/.built debian ## the Python tests, on real servers
+python: $(VENV)/.built debian ## run the Python tests, on real servers
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	  $(BIN)/pytest --numprocesses 2 --dist loadfile --basetemp "$$scratch/t" $(PYTEST)
 
-torture: $(VENV)/.built debian ## the long tests in full, and every case of large families; results go to benchmarks/results
+torture: $(VENV)/.built debian ## run the long tests in full, with every case; writes benchmarks/results
 	@THREADIS_TORTURE=full $(BIN)/pytest -m "torture or sample" --timeout 1800 $(PYTEST)
 
-bench: $(VENV)/.built debian ## thREaDIS beside bare servers: the figures to reach (ARGS="scale", "run --pipeline 16", ...; see benchmarks/README.md)
+bench: $(VENV)/.built debian ## compare thREaDIS with the bare server: our goals, and whether we reach them (ARGS="scale", "run --pipeline 16", ...; see benchmarks/README.md)
 	@$(BIN)/threadis bench $(or $(ARGS),figures)
 
-cost: $(VENV)/.built ## instructions of the proxy for a command, beside those recorded (needs valgrind; ARGS="--keep" records them)
+cost: $(VENV)/.built ## count the instructions of the proxy for a command, and compare them with those recorded (needs valgrind; ARGS="--keep" records them)
 	@$(BIN)/python -m tools.cost $(ARGS)
 
-compat: $(VENV)/.built debian ## run SUITE=DIR, a checkout of Redis or Valkey, on stock and on threadis; docs/compatibility.md (ARGS="--untag")
+compat: $(VENV)/.built debian ## run the test suite of Redis or Valkey (SUITE=DIR, a checkout) on the stock server and on threadis; writes docs/compatibility.md (ARGS="--untag")
 	@$(BIN)/python -m tools.compat $(SUITE) $(ARGS)
 
-applications: $(VENV)/.built ## tests/applications, ioredis, BullMQ, Bull, bee-queue and rsmq on the stock server and on threadis (needs node and npm)
+applications: $(VENV)/.built ## run tests/applications, ioredis, BullMQ, Bull, bee-queue and rsmq on the stock server and on threadis (needs node and npm)
 	@THREADIS_TORTURE=full $(BIN)/pytest tests/applications
 	@$(BIN)/python -m tools.node_applications
 
-docs: $(VENV)/.built ## render the generated pages: docs/architecture.md, docs/commands.md, docs/compatibility.md, benchmarks/*.md
+docs: $(VENV)/.built ## make the generated pages: docs/architecture.md, docs/commands.md, docs/compatibility.md, benchmarks/*.md
 	@$(BIN)/python -m tools.commands_page
 	@$(BIN)/python -m tools.architecture_page
 	@$(BIN)/python -m tools.compat.page
@@ -89,7 +89,7 @@ fuzz: ## fuzz the parsers for a minute each (needs a nightly toolchain and cargo
 debian: ## install what the tests need from Debian: redis-server, nutcracker, wamerican
 	@sh tests/install-debian.sh
 
-format: $(VENV)/.built ## rewrite the sources in the one style
+format: $(VENV)/.built ## format all sources
 	@$(BIN)/ruff check --fix --quiet src tests tools
 	@$(BIN)/ruff format --quiet src tests tools
 	@cd rust && cargo fmt

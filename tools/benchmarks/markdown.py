@@ -12,7 +12,7 @@ DIRECTORY = ROOT / "benchmarks"
 RESULTS = DIRECTORY / "results"
 
 Files = dict[str, str]  # name within benchmarks/, text
-MADE = "Made by `make docs` from what `threadis bench {suite}` saved in {results}; [method](README.md).\n"
+MADE = "Made by `make docs` from the results of `threadis bench {suite}`: {results}. [How it is measured](README.md).\n"
 
 
 def head(title: str, suite: str, results: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The pages: which results they are made of, and what they say first."""
+"""The pages: from which results they are made, and their introductions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,17 +15,25 @@ class Page(NamedTuple):
     make: Callable[[], Files]
 
 
-MULTIKEY = """Commands on keys of four instances. *split* is thREaDIS with `--multikey split`: MSET and DEL without locks. `mset+del:N` is
-one MSET and one DEL of N keys, `multi:*` a transaction of ten commands as redis-py sends it, *hot lock* MSETs that all name one same
-key, *queues* pairs of BLPOP and LPUSH of two clients on fifty queues, *full queues* the same of one client, which never waits,
-*several queues* the same with four queues, of which it feeds one and takes from the first it finds, *priorities* four that all clients share,
-*publish* one message to 1,000 subscribers; *copy* and *sinterstore* have their keys on two instances."""
+MULTIKEY = """Commands on keys of four instances. *split* is thREaDIS with `--multikey split`: MSET and DEL without locks.
 
-LATENCY = """A lone client asks and waits. The others are fifty clients in an open loop, at a tenth and at half of what the bare server
-did in a closed one: the same rate for both. *Added* is what thREaDIS adds, in µs."""
+| case | what it is |
+| --- | --- |
+| `mset+del:N` | one MSET and one DEL of N keys |
+| `multi:*` | a transaction of ten commands, as redis-py sends it |
+| hot lock | MSETs that all name one key |
+| queues | pairs of BLPOP and LPUSH by two clients, on fifty queues |
+| full queues | the same by one client, which never waits |
+| several queues | the same with four queues: the client pushes to one, and pops from the first that is not empty |
+| priorities | four queues that all clients share |
+| publish | one message to 1,000 subscribers |
+| copy, sinterstore | their keys are on two instances |"""
 
-CLIENTS = """Ten thousand clients that all send, beside fifty; and connections that come a hundred at once, ask PING and go: there, CPU µs
-and latency are of a connection."""
+LATENCY = """*A lone client* sends a command and waits for the reply. The other cases are fifty clients in an open loop, at a tenth and at half of the
+throughput that the bare server reached in a closed loop; the rate is the same for both servers. *Added* is what thREaDIS adds, in µs."""
+
+CLIENTS = """Ten thousand clients that all send, compared with fifty. *100 connections at once*: a hundred clients connect at the same moment, each sends
+PING and closes; CPU µs and latency are per connection."""
 
 PAGES = [
     Page("figures.json", figures_page),

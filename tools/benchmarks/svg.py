@@ -25,7 +25,7 @@ class Bar(NamedTuple):
     low: float
     high: float
     colour: int = 0
-    mark: float | None = None  # what is to be reached
+    mark: float | None = None  # the goal
 
 
 def bars(title: str, rows: Sequence[Bar], most: float, legend: Sequence[str] = ()) -> str:

@@ -9,26 +9,33 @@ from tools.benchmarks import markdown as md
 from tools.benchmarks.markdown import RESULTS, Files
 from tools.benchmarks.svg import Bar, bars
 
-UNSHOWN = {"io-threads"}  # in the plot: it would need a scale of its own
+UNSHOWN = {"io-threads"}  # on one CPU they wait for each other: the figures say nothing
 COLOURS_OF = {BASELINE: 2, "threadis": 0}  # the others are grey
 MOST = 6.0  # times the CPU of the bare server; longer bars are cut
 
 
 def peers_page() -> Files:
-    """Beside other ways to use stock servers."""
+    """Compared with other ways to use stock servers."""
     report = Report.load(RESULTS / "full.json")
-    lines = [*md.head("Beside others", "full", ["full.json"]), "", *md.machine(report.machine), ""]
+    lines = [
+        *md.head("Compared with others", "full", ["full.json"]),
+        "",
+        *md.machine(report.machine),
+        "",
+    ]
     files = {}
     for block in report.blocks:
         name = f"peers-{block.name}.svg"
         files[name] = _peer_bars(block)
         lines += [f"## {block.targets[0].version}", "", f"![CPU per command]({name})", ""]
-        lines += [*_load(block), "", *_rows_table(block.rows), ""]
+        rows = [row for row in block.rows if row.target not in UNSHOWN]
+        lines += [*_load(block), "", *_rows_table(rows), ""]
     lines += [
-        "All on one CPU: I/O threads wait for each other in a loop, so with one CPU they are "
-        "of no use. The cluster's clients know its slots: they have a connection to each node, and "
-        "a pipeline becomes one write to each. Envoy, Predixy and twemproxy stand before the same "
-        "number of instances as thREaDIS, on Unix sockets, with one thread.",
+        "All processes share one CPU. I/O threads were measured, too, but they wait for each other "
+        "in a loop; on one CPU their figures say nothing about them, so they are only in the file. "
+        "The cluster's clients know its slots: they have a connection to each node, and a pipeline "
+        "becomes one write to each. Envoy, Predixy and twemproxy have the same number of instances "
+        "behind them as thREaDIS, on Unix sockets, with one thread.",
     ]
     return {"peers.md": md.text(lines), **files}
 
@@ -69,13 +76,21 @@ def rows_page(title: str, suite: str, text: str, *, plot: bool = False) -> Files
 
 
 def _latency_bars(block: Block) -> str:
+    targets = list(dict.fromkeys(row.target for row in block.rows))
     shown = []
-    for row in block.rows:
-        for name, value in (("p50", row.p50_us), ("p99", row.p99_us)):
-            label = f"{row.case}, {row.target}" if name == "p50" else ""
-            shown.append(Bar(label, value, value, value, colour=0 if name == "p50" else 1))
+    for case in dict.fromkeys(row.case for row in block.rows):
+        rows = [row for row in block.rows if row.case == case]
+        for name, values in (
+            ("p50", [row.p50_us for row in rows]),
+            ("p99", [row.p99_us for row in rows]),
+        ):
+            for index, value in enumerate(values):
+                label = "" if index else f"{case}, {name}"
+                shown.append(
+                    Bar(label, value, value, value, colour=targets.index(rows[index].target))
+                )
     most = max(bar.value for bar in shown)
-    return bars("Latency, µs", shown, min(most, 1000.0), ["p50", "p99"])
+    return bars("Latency, µs", shown, min(most, 1000.0), targets)
 
 
 def _idle(report: Report) -> list[str]:
