@@ -13,12 +13,16 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .PHONY: help serve test announced build lint types rust python format debian torture bench cost compat applications docs fuzz clean
 
+##@ To use it
+
 help: ## print this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {print $$1; print $$2}' $(MAKEFILE_LIST) | fold -s -w 60 | \
-	  awk '/^[a-z]+$$/ {name = "make " $$0; next} {printf "  %-18s%s\n", name, $$0; name = ""}'
+	@awk -F ':.*## |^##@ ' '/^##@ / {print "=" $$2 ":"} /^[a-z-]+:.*## / {print "@" $$1; print $$2}' $(MAKEFILE_LIST) | fold -s -w 60 | \
+	  awk '/^=/ {print substr($$0, 2); next} /^@/ {name = "make " substr($$0, 2); next} {printf "  %-18s%s\n", name, $$0; name = ""}'
 
 serve: $(VENV)/.built ## build what is missing and serve on 127.0.0.1:6379 (ARGS="--port 7000 --instances 4")
 	@exec $(BIN)/threadis serve $(ARGS)
+
+##@ To work on it
 
 test: announced debian lint types rust python ## build what is missing and run all checks and tests: about 20 minutes on two cores (PYTEST="-k name" selects Python tests)
 
