@@ -49,6 +49,12 @@ def test_the_page_of_the_configuration_has_every_knob() -> None:
         assert knob.help.replace("|", ", ") in found
 
 
+def test_figures_are_of_what_users_run() -> None:
+    for path in (DIRECTORY / "results").glob("*.json"):
+        found = json.loads(path.read_text())
+        assert found.get("machine", {}).get("build_profile", "release") == "release", path
+
+
 def test_the_drawing_is_the_codes() -> None:
     assert architecture_page.PAGE.read_text() == architecture_page.page(), "run `make docs`"
 

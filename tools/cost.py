@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from threadis import _core
 from threadis.bench.processes import held_port
 from threadis.coordinator.instances.packing import pack
 
@@ -68,6 +69,8 @@ def main(
     for tool in ("valgrind", "callgrind_control"):
         if not shutil.which(tool):
             raise SystemExit(f"{tool} is needed; on Debian: apt install valgrind")
+    if _core.build_profile() != "release":
+        raise SystemExit("this is no release build: its figures mean nothing; make optimised")
     before = against or RESULTS
     known = json.loads(before.read_text()) if before.exists() else {}
     found = {}
