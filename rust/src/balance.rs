@@ -13,7 +13,7 @@ use crate::closing::Closing;
 use crate::events::{KIND_CLIENT, event_data};
 use crate::lane::State;
 use crate::net;
-use crate::shared::{Mail, Shared, ToCoordinator};
+use crate::shared::{Mail, ToCoordinator};
 use crate::worker::Worker;
 use rustix::event::epoll;
 use std::sync::{Arc, PoisonError};
@@ -49,7 +49,7 @@ impl Client {
     }
 
     /// True unless somebody knows it by its place.
-    fn may_move(&self, is_resp3: bool, shared: &Shared) -> bool {
+    fn may_move(&self, may_be_named: bool) -> bool {
         self.closing == Closing::No
             && self.executing.is_none()
             && self.upload.is_none()
@@ -59,8 +59,7 @@ impl Client {
             && !self.is_tracking
             && !self.session.monitor.is_on
             && self.session.verdict.is_none()
-            // Someone may have named it for what he tracks.
-            && !(is_resp3 && shared.tracking.is_on())
+            && !may_be_named
     }
 }
 
@@ -73,9 +72,9 @@ impl Worker {
         for (place, client) in &self.clients {
             let weight = client.weight();
             total += weight;
-            let is_resp3 = self.lanes.state(client.lane_set).resp3;
+            let may_be_named = self.may_be_named(client);
             let is_idle = weight == 0 && permille < 1000;
-            if client.gate == Gate::Open && !is_idle && client.may_move(is_resp3, &self.shared) {
+            if client.gate == Gate::Open && !is_idle && client.may_move(may_be_named) {
                 weights.push((weight, place));
             }
         }
@@ -109,8 +108,7 @@ impl Worker {
             if client.generation != leaving.generation || client.gate != Gate::Move {
                 continue;
             }
-            let is_resp3 = self.lanes.state(client.lane_set).resp3;
-            if !client.may_move(is_resp3, &shared) {
+            if !client.may_move(self.may_be_named(client)) {
                 self.open_gate(leaving.place);
             } else if client.owed.is_empty() && client.pending() == 0 {
                 self.hand_over(leaving.place, leaving.to);
@@ -118,6 +116,11 @@ impl Worker {
                 self.leaving.push(leaving);
             }
         }
+    }
+
+    /// True if a client that tracks keys may have named this one to be told of them.
+    fn may_be_named(&self, client: &Client) -> bool {
+        self.shared.tracking.is_on() && self.lanes.state(client.lane_set).resp3
     }
 
     fn hand_over(&mut self, place: usize, to: usize) {

@@ -285,7 +285,7 @@ impl Worker {
                 && client.owed.is_empty()
                 && client.subscriptions.is_none()
                 && !client.session.monitor.is_on;
-            let is_over_limit = self.shared.settings.output_limits.is_over(client, now);
+            let is_over_limit = client.is_over(&self.shared.settings.output_limits, now);
             let has_lingered = matches!(client.closing, Closing::Lingering(until) if now >= until);
             if is_idle || has_lingered || is_over || is_over_limit {
                 ending.push(place);

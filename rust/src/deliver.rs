@@ -347,7 +347,7 @@ impl Worker {
         }
         let client = &mut self.clients[place];
         let is_over = client.pending() > 0
-            && self.shared.settings.output_limits.is_over(client, self.now_seconds);
+            && client.is_over(&self.shared.settings.output_limits, self.now_seconds);
         if is_over {
             self.counters.clients_evicted += 1;
             self.end_when_whole(place);

@@ -38,7 +38,7 @@ impl Worker {
         shared: &Shared,
     ) -> Step {
         let mut owners = std::mem::take(&mut self.owners);
-        let whole = Whole::new(row, args, self.db(place), shared, &mut owners);
+        let whole = Whole::new(row, args, self.db(place), &shared.placement, &mut owners);
         let taken = match row.parts.zip(whole) {
             Some((merge, whole))
                 if self.may_commit(place, args.raw.len(), args.len(), whole.owners) =>
@@ -151,7 +151,7 @@ impl Worker {
             return false;
         }
         let mut owners = std::mem::take(&mut self.owners);
-        let whole = Whole::new(row, args, self.db(place), shared, &mut owners);
+        let whole = Whole::new(row, args, self.db(place), &shared.placement, &mut owners);
         let joins = whole.filter(|whole| {
             let first = whole.owners.iter().copied().min().unwrap_or(u16::MAX);
             whole.owners.iter().any(|&owner| owner != first)
@@ -269,7 +269,7 @@ fn add_in_parts(commit: &mut Commit, shared: &Shared, db: u32, row: u32, command
     let row = shared.table.row(row as usize);
     with_args(command, |args| {
         let mut owners = Vec::new();
-        let whole = Whole::new(row, args, db, shared, &mut owners);
+        let whole = Whole::new(row, args, db, &shared.placement, &mut owners);
         if let Some((merge, whole)) = row.parts.zip(whole) {
             commit.add_whole(db, merge, whole);
         }

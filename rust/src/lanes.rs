@@ -7,7 +7,7 @@ use crate::lane_lists::LaneLists;
 use crate::lane_sets::LaneSets;
 use crate::net::{self, Io};
 use crate::reply::{Broken, STRAY};
-use crate::shared::Shared;
+use crate::users::Users;
 use rustix::io::Errno;
 use slab::Slab;
 use std::collections::HashMap;
@@ -59,6 +59,15 @@ impl Received {
     pub fn after(&self, place: usize, start: usize) -> &[u8] {
         &self.0[place][start..]
     }
+}
+
+/// As whom lanes are opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// Names of users; a lane that is judged by the instance belongs to one.
+    pub users: &'a Users,
+    /// Of our own user, as whom a lane authenticates first.
+    pub password: &'a [u8],
 }
 
 impl Lanes {
@@ -181,11 +190,11 @@ impl Lanes {
         set: u32,
         instance: usize,
         socket: &str,
-        shared: &Shared,
+        login: Login,
         now: u64,
     ) -> Result<usize, Errno> {
         let state = self.state(set);
-        let user = shared.users.name(state.user);
+        let user = login.users.name(state.user);
         if state.user != 0 && user.is_none() {
             return Err(Errno::PERM);
         }
@@ -199,7 +208,7 @@ impl Lanes {
         let fd = connected?;
         self.last_serial += 1;
         let name = lane::name(self.worker, self.last_serial);
-        let (hello, opening) = opening(state, &name, user.as_deref(), &shared.instance_password);
+        let (hello, opening) = opening(state, &name, user.as_deref(), login.password);
         // A new socket has room for so few bytes, or is not usable.
         if net::write(&fd, &hello) != Io::Moved(hello.len()) {
             return Err(Errno::CONNRESET);

@@ -159,7 +159,7 @@ impl Worker {
         lane.out.extend_from_slice(MULTI);
         with_args(&wish.attempt.begun.raw, |args| {
             let mut owners = Vec::new();
-            if let Some(whole) = Whole::new(row, args, look.db, &self.shared, &mut owners) {
+            if let Some(whole) = Whole::new(row, args, look.db, &self.shared.placement, &mut owners) {
                 whole.push_some(at, 1, &mut lane.out);
             }
         });
@@ -259,7 +259,7 @@ impl Worker {
         let Some(place) = self.place_of(wish.expect) else { return };
         self.log_seen(place, &wish.attempt.begun, reply, |worker, row, args| {
             let (mut owners, mut part) = (Vec::new(), Vec::new());
-            if let Some(whole) = Whole::new(row, args, db, &worker.shared, &mut owners) {
+            if let Some(whole) = Whole::new(row, args, db, &worker.shared.placement, &mut owners) {
                 whole.push_some(at, 1, &mut part);
             }
             Self::seen(instance, &part)

@@ -337,5 +337,5 @@ impl Worker {
 
 /// Whether a command whose keys live on several instances can be done in parts.
 fn has_parts(row: &Row, args: Args, db: u32, shared: &Shared) -> bool {
-    row.parts.is_some() && Whole::new(row, args, db, shared, &mut Vec::new()).is_some()
+    row.parts.is_some() && Whole::new(row, args, db, &shared.placement, &mut Vec::new()).is_some()
 }

@@ -38,14 +38,14 @@ pub struct OutputLimits {
     pub pubsub: Limit,
 }
 
-impl OutputLimits {
-    /// True if a client must be closed; notes since when it has been over the soft limit.
-    pub fn is_over(&self, client: &mut Client, now_seconds: u64) -> bool {
-        let limit = if client.subscriptions.is_some() { &self.pubsub } else { &self.normal };
-        let waiting = client.pending() + client.held + client.session.withheld;
+impl Client {
+    /// True if the client must be closed; notes since when it has been over the soft limit.
+    pub fn is_over(&mut self, limits: &OutputLimits, now_seconds: u64) -> bool {
+        let limit = if self.subscriptions.is_some() { &limits.pubsub } else { &limits.normal };
+        let waiting = self.pending() + self.held + self.session.withheld;
         let soft = usize::try_from(limit.soft.load(Relaxed)).unwrap_or(usize::MAX);
         if soft == 0 || waiting <= soft {
-            client.session.over_since = None;
+            self.session.over_since = None;
         }
         if waiting > limit.hard() {
             return true;
@@ -53,7 +53,7 @@ impl OutputLimits {
         if soft == 0 || waiting <= soft {
             return false;
         }
-        let since = *client.session.over_since.get_or_insert(now_seconds);
+        let since = *self.session.over_since.get_or_insert(now_seconds);
         now_seconds.saturating_sub(since) > limit.soft_seconds.load(Relaxed)
     }
 }

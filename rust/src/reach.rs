@@ -3,6 +3,7 @@
 use crate::client::{Gate, Owed};
 use crate::events::{KIND_LANE, event_data};
 use crate::instance::InstanceState;
+use crate::lanes::Login;
 use crate::net;
 use crate::step::Step;
 use crate::worker::Worker;
@@ -62,7 +63,9 @@ impl Worker {
         if let Some(lane) = self.lanes.find_spare(set, instance) {
             return Some(lane);
         }
-        let opened = self.lanes.open(set, instance, socket, &self.shared, self.now_seconds);
+        let login =
+            Login { users: &self.shared.users, password: &self.shared.instance_password };
+        let opened = self.lanes.open(set, instance, socket, login, self.now_seconds);
         let lane = opened.ok()?;
         let known = self.lanes.get(lane)?;
         if epoll::add(&self.epoll, &known.fd, event_data(KIND_LANE, lane), net::READ).is_err() {

@@ -5,6 +5,7 @@ use crate::keys::Span;
 use crate::merge::Merging;
 use crate::merge_kind::Merge;
 use crate::number::push_u64;
+use crate::placement::Placement;
 use crate::reach::Reach;
 use crate::request::{Args, push_array, push_bulk, push_bulks};
 use crate::shared::Shared;
@@ -30,13 +31,13 @@ impl<'a> Whole<'a> {
         row: &Row,
         args: Args<'a>,
         db: u32,
-        shared: &Shared,
+        placement: &Placement,
         owners: &'a mut Vec<u16>,
     ) -> Option<Self> {
         let spec = row.keys.first()?;
         let span = spec.span(args).filter(|span| span.last + span.step <= args.len())?;
         owners.clear();
-        owners.extend(span.indices().map(|index| shared.placement.instance(db, args.get(index))));
+        owners.extend(span.indices().map(|index| placement.instance(db, args.get(index))));
         Some(Self { args, span, number_at: spec.number_at(args), owners })
     }
 
@@ -125,7 +126,7 @@ impl Worker {
         shared: &Shared,
     ) -> Step {
         let mut owners = std::mem::take(&mut self.owners);
-        let taken = match Whole::new(row, args, self.db(place), shared, &mut owners) {
+        let taken = match Whole::new(row, args, self.db(place), &shared.placement, &mut owners) {
             Some(whole) => self.route_whole(place, row, merge, whole),
             None => self.route_to_any(place, args), // it will say what is missing
         };

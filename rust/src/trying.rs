@@ -143,7 +143,7 @@ impl Worker {
         let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
         self.log_seen(place, &attempt.begun, reply, |worker, row, args| {
             let (db, mut owners) = (worker.db(place), Vec::new());
-            match Whole::new(row, args, db, &worker.shared, &mut owners) {
+            match Whole::new(row, args, db, &worker.shared.placement, &mut owners) {
                 Some(whole) if attempt.is_on_several => Self::seen(instance, &whole.begin().1),
                 _ => Self::seen(instance, &attempt.begun.raw),
             }
@@ -174,7 +174,7 @@ fn beginning(
     match home {
         Owner::One(instance) => Some((*instance, canonical(args))),
         Owner::Several if row.takes_first => {
-            Some(Whole::new(row, args, db, shared, &mut Vec::new())?.begin())
+            Some(Whole::new(row, args, db, &shared.placement, &mut Vec::new())?.begin())
         }
         Owner::Several | Owner::Nobody => None,
     }
