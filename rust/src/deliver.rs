@@ -26,14 +26,35 @@ const POOL_LARGEST: usize = 1024 * 1024;
 /// wait for.
 const TRIM_AFTER: usize = 8;
 
+/// What became of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// It is where it is owed, or nobody wants it.
+    Done,
+    /// It says what came of a blocking command that was tried: `attempted` is to see to it.
+    Attempt,
+}
+
 impl Worker {
+    /// Tells those who wait for lanes that have broken.
+    pub(crate) fn hand_out_losses(&mut self) {
+        while let Some(place) = self.lost.pop() {
+            self.forget_overdue(place);
+            self.fail_owed(place);
+            self.lost_for_commit(place);
+            self.lost_for_looks(place);
+        }
+    }
+
     /// Hands out the replies that a lane has read.
     pub(crate) fn cut_replies(&mut self, place: usize) {
         self.deliver_ordinary(place);
         loop {
             match self.lanes.next_reply(place) {
                 Ok(Some((start, length, expect))) => {
-                    self.deliver(place, start, length, expect);
+                    if self.deliver(place, start, length, expect) == Delivery::Attempt {
+                        self.attempted(place, start, length, expect);
+                    }
                     self.deliver_ordinary(place);
                 }
                 Ok(None) => break,
@@ -57,13 +78,19 @@ impl Worker {
         }
     }
 
-    pub(crate) fn deliver(&mut self, lane: usize, start: u32, length: u32, expect: Expect) {
+    pub(crate) fn deliver(
+        &mut self,
+        lane: usize,
+        start: u32,
+        length: u32,
+        expect: Expect,
+    ) -> Delivery {
         let place = expect.client as usize;
         let Some(client) = self.clients.get_mut(place) else {
-            return;
+            return Delivery::Done;
         };
         if client.generation != expect.generation {
-            return;
+            return Delivery::Done;
         }
         let is_front = client.is_front(expect.sequence);
         if is_front && client.out.capacity() == 0 {
@@ -96,10 +123,10 @@ impl Worker {
                 {
                     self.denied.push((place, *row));
                 }
-                let Ok(lane) = u32::try_from(lane) else { return };
+                let Ok(lane) = u32::try_from(lane) else { return Delivery::Done };
                 *owed = Owed::Ready { lane, start, length };
                 self.early.push((place, expect.sequence));
-                return; // nothing to write yet
+                return Delivery::Done; // nothing to write yet
             }
             Some(Owed::Block(block)) if block.before == 0 && !block.refusal.is_empty() => {
                 let error = block.aborted();
@@ -109,11 +136,11 @@ impl Worker {
             }
             Some(owed @ Owed::Block(_)) => {
                 if self.tally.of_block(owed, reply) {
-                    self.deliver(lane, start, length, expect);
+                    return self.deliver(lane, start, length, expect);
                 }
-                return; // else EXEC's reply is still to come
+                return Delivery::Done; // else EXEC's reply is still to come
             }
-            Some(Owed::Trying(_)) => return self.attempted(lane, start, length, expect),
+            Some(Owed::Trying(_)) => return Delivery::Attempt,
             Some(Owed::Scanning(instance, row)) => {
                 let (instance, row) = (*instance, *row);
                 if is_error(reply) {
@@ -124,7 +151,9 @@ impl Worker {
                 client.settle(&self.lanes.received);
             }
             Some(Owed::Merging(merging, row)) => {
-                let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
+                let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else {
+                    return Delivery::Done;
+                };
                 let before = merging.size();
                 if merging.add(instance, reply, &mut self.merged) {
                     if is_error(&self.merged) {
@@ -139,13 +168,16 @@ impl Worker {
                 } else {
                     client.held += reply.len();
                     if reply.len() < HOLD_MOST {
-                        return; // nothing to write yet, and no size to look at
+                        return Delivery::Done; // nothing to write yet, and no size to look at
                     }
                 }
                 client.settle(&self.lanes.received);
             }
             // Paired wrongly: impossible, and if not, no reply is better than another's.
-            _ => return self.end_client(place),
+            _ => {
+                self.end_client(place);
+                return Delivery::Done;
+            }
         }
         if !client.is_dirty {
             client.is_dirty = true;
@@ -157,6 +189,7 @@ impl Worker {
         if let Some((begun, length)) = whole {
             self.log_whole(place, &begun, length);
         }
+        Delivery::Done
     }
 
     /// Moves the beginning of a large reply to its client, if it is that client's turn.

@@ -156,7 +156,9 @@ impl Worker {
             return (0..self.shared.instances).map(|instance| (instance, seen(args))).collect();
         }
         let mut owners = Vec::new();
-        let Some(whole) = Whole::new(row, args, self.db(place), &self.shared.placement, &mut owners) else {
+        let Some(whole) =
+            Whole::new(row, args, self.db(place), &self.shared.placement, &mut owners)
+        else {
             return Vec::new();
         };
         let counts = (0..self.shared.instances).map(|instance| (instance, whole.count(instance)));

@@ -159,7 +159,8 @@ impl Worker {
         lane.out.extend_from_slice(MULTI);
         with_args(&wish.attempt.begun.raw, |args| {
             let mut owners = Vec::new();
-            if let Some(whole) = Whole::new(row, args, look.db, &self.shared.placement, &mut owners) {
+            if let Some(whole) = Whole::new(row, args, look.db, &self.shared.placement, &mut owners)
+            {
                 whole.push_some(at, 1, &mut lane.out);
             }
         });

@@ -63,8 +63,7 @@ impl Worker {
         if let Some(lane) = self.lanes.find_spare(set, instance) {
             return Some(lane);
         }
-        let login =
-            Login { users: &self.shared.users, password: &self.shared.instance_password };
+        let login = Login { users: &self.shared.users, password: &self.shared.instance_password };
         let opened = self.lanes.open(set, instance, socket, login, self.now_seconds);
         let lane = opened.ok()?;
         let known = self.lanes.get(lane)?;

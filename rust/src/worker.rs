@@ -94,6 +94,8 @@ pub struct Worker {
     pub(crate) leaving: Vec<Leaving>,
     /// Lanes to close when the turn ends.
     pub(crate) broken: Vec<usize>,
+    /// Those of them whose loss nobody has been told of.
+    pub(crate) lost: Vec<usize>,
 
     /// Bytes just read from a client; its own buffer only keeps what cannot be forwarded yet.
     pub(crate) scratch: Vec<u8>,
@@ -184,6 +186,7 @@ impl Worker {
             ending: Vec::new(),
             leaving: Vec::new(),
             broken: Vec::new(),
+            lost: Vec::new(),
             scratch: Vec::with_capacity(CLIENT_READ),
             chunk: Vec::new(),
             request: Request::default(),
@@ -211,6 +214,7 @@ impl Worker {
             self.wait(&mut events);
             self.notice_rounds(&mut events);
             self.read_mail();
+            self.hand_out_losses();
             self.let_writers_go_on();
             self.accept();
             self.read_clients();
@@ -220,11 +224,14 @@ impl Worker {
             self.begin_locks();
             self.write_lanes();
             self.read_lanes();
+            self.hand_out_losses();
             self.keep_early_replies();
             self.settle_locks();
             self.advance_commits();
+            self.hand_out_losses();
             self.tick();
             self.write_clients();
+            self.hand_out_losses();
             self.move_clients();
             self.close();
             self.end_rounds();
@@ -296,7 +303,8 @@ impl Worker {
         put_back(&mut self.dirty_lanes, dirty_lanes);
     }
 
-    /// Takes a lane out of service: what it owes will not come.
+    /// Takes a lane out of service: what it owes will not come. The turn tells those who wait for it
+    /// when its step ends.
     pub(crate) fn break_lane(&mut self, place: usize) {
         let Some(lane) = self.lanes.get(place) else {
             return;
@@ -307,10 +315,7 @@ impl Worker {
         self.counters.lanes_broken += 1;
         self.lanes.retire(place);
         self.broken.push(place);
-        self.forget_overdue(place);
-        self.fail_owed(place);
-        self.lost_for_commit(place);
-        self.lost_for_looks(place);
+        self.lost.push(place);
         self.wake_lane_waiters(place);
     }
 
