@@ -143,28 +143,21 @@ impl Worker {
         }
     }
 
-    /// Goes on with those whose lock holds, and looks after those that take too long.
-    pub(crate) fn advance_commits(&mut self) {
-        for token in std::mem::take(&mut self.commits.granted) {
-            let running = self.commits.running.iter();
-            let found = running.into_iter().find(|(_, commit)| commit.token == token);
-            if let Some((key, _)) = found.filter(|(_, commit)| commit.stage == Stage::Locking) {
-                self.prepare_commit(key);
-            } else {
-                self.begin_look(token);
-            }
-        }
-        self.look_after_looks();
-        if self.commits.deadline() <= self.now {
-            self.look_after_commits();
-        }
-        if !self.commits.running.is_empty() || self.looks.len() > 0 {
-            self.write_lanes(); // not only in the next turn
-        }
+    /// A lock holds: the commit that waits for it goes on. False if it is not a commit's.
+    pub(crate) fn prepare_locked(&mut self, token: u64) -> bool {
+        let mut running = self.commits.running.iter();
+        let found = running.find(|(_, commit)| commit.token == token);
+        let found = found.filter(|(_, commit)| commit.stage == Stage::Locking);
+        let Some((key, _)) = found else { return false };
+        self.prepare_commit(key);
+        true
     }
 
-    fn look_after_commits(&mut self) {
+    pub(crate) fn look_after_commits(&mut self) {
         let now = self.now;
+        if self.commits.deadline() > now {
+            return;
+        }
         if self.commits.forget_at > 0 && self.commits.forget_at <= now {
             self.commits.forget_at = 0;
             if !self.shared.finished.is_empty() {

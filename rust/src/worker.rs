@@ -227,7 +227,7 @@ impl Worker {
             self.hand_out_losses();
             self.keep_early_replies();
             self.settle_locks();
-            self.advance_commits();
+            self.advance_work();
             self.hand_out_losses();
             self.tick();
             self.write_clients();
@@ -328,6 +328,20 @@ impl Worker {
             if self.clients.get(place).is_some_and(|client| client.closing == Closing::Now) {
                 self.remove_client(place);
             }
+        }
+    }
+
+    /// Commits and searches go on: those whose lock holds, and those that take too long.
+    fn advance_work(&mut self) {
+        for token in std::mem::take(&mut self.commits.granted) {
+            if !self.prepare_locked(token) {
+                self.begin_look(token);
+            }
+        }
+        self.look_after_looks();
+        self.look_after_commits();
+        if !self.commits.running.is_empty() || self.looks.len() > 0 {
+            self.write_lanes(); // not only in the next turn
         }
     }
 
