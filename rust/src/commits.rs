@@ -47,7 +47,7 @@ pub(crate) struct Commits {
     pub(crate) due: Vec<(usize, bool)>,
     pub(crate) running: Slab<Commit>,
     /// Locks that hold since somebody last looked.
-    granted: Vec<u64>,
+    pub(crate) granted: Vec<u64>,
     /// Until when writes with keys on an instance are left to the coordinator.
     late: Vec<u64>,
     pub(crate) last_name: u64,
