@@ -28,9 +28,8 @@ mod tally;
 mod thread;
 pub mod value;
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread as os_thread;
+use std::{io, thread as os_thread};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 

@@ -1,11 +1,10 @@
 //! The load generator as Python sees it: two functions that take an object with the fields of
 //! [`LoadConfig`] as attributes (`threadis.bench.load.Load`) and return a dict.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;

@@ -7,7 +7,7 @@ use rand_distr::{Distribution, Zipf};
 use super::config::{Batch, Keys, LoadConfig, Mix};
 use super::link::Link;
 use super::value::{Stamp, Values};
-use crate::slot::{SLOTS, slot};
+use crate::routing::slots::{SLOTS, slot};
 
 const KEY: &[u8] = b"$16\r\nkey:000000000000\r\n"; // as redis-benchmark names its keys
 const KEY_START: usize = "$16\r\n".len();

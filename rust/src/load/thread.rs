@@ -208,7 +208,7 @@ impl<'a> LoadThread<'a> {
     }
 
     /// Counts what never came.
-    fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         if self.stop.load(Ordering::Relaxed) {
             return; // we did not wait for it
         }

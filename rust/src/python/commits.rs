@@ -1,9 +1,9 @@
 //! The lock table, and the workers' commits, as the coordinator sees them; `_core.pyi` explains each.
 
 use super::Proxy;
-use crate::commit;
-use crate::lock::{Holder, Want};
-use crate::shared::Shared;
+use crate::tables::lock::{Holder, Want};
+use crate::threads::letters;
+use crate::threads::shared::Shared;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) struct Locked {
 #[pymethods]
 impl PyLockTable {
     #[new]
-    fn new(proxy: &Proxy) -> Self {
+    pub(crate) fn new(proxy: &Proxy) -> Self {
         Self { shared: Arc::clone(&proxy.shared) }
     }
 
@@ -31,7 +31,7 @@ impl PyLockTable {
     /// it holds already. Else a `Locked` comes once it does: nothing is in flight to these instances
     /// that could miss it. Of one that `is_told` workers let their clients wait for those keys.
     #[allow(clippy::needless_pass_by_value, reason = "what Python gives is ours")]
-    fn ask(
+    pub(crate) fn ask(
         &self,
         keys: Vec<(u32, PyBackedBytes, bool)>,
         everything: bool,
@@ -57,19 +57,19 @@ impl PyLockTable {
     /// Lets a lock that is held keep only these of its keys, and nobody wait for them: what becomes
     /// of them is known only when the instance is back.
     #[allow(clippy::needless_pass_by_value, reason = "what Python gives is ours")]
-    fn doubt(&self, token: u64, keys: Vec<(u32, Vec<u8>, bool)>, instance: usize) {
+    pub(crate) fn doubt(&self, token: u64, keys: Vec<(u32, Vec<u8>, bool)>, instance: usize) {
         let table = &self.shared.lock_table;
         let keys = keys.iter().map(|(db, key, alone)| (table.fingerprint(*db, key), *alone));
         self.shared.doubt_lock(token, keys.collect(), instance);
     }
 
     /// The instance that must be back before a lock can hold that was asked for, if there is one.
-    fn waits_for(&self, token: u64) -> Option<usize> {
+    pub(crate) fn waits_for(&self, token: u64) -> Option<usize> {
         self.shared.lock_waits_for(token)
     }
 
     /// Ends a lock, or the wait for one.
-    fn release(&self, token: u64) {
+    pub(crate) fn release(&self, token: u64) {
         self.shared.release_lock(token, None);
     }
 
@@ -95,9 +95,9 @@ pub(super) struct Unsettled {
     lanes: Vec<(usize, Vec<u8>)>,
 }
 
-impl From<commit::Unsettled> for Unsettled {
-    fn from(one: commit::Unsettled) -> Self {
-        let commit::Unsettled { token, name, first, others, lanes } = one;
+impl From<letters::Unsettled> for Unsettled {
+    fn from(one: letters::Unsettled) -> Self {
+        let letters::Unsettled { token, name, first, others, lanes } = one;
         Self { token, name, first, others, lanes }
     }
 }
@@ -109,7 +109,7 @@ pub(super) struct Finished {}
 #[pymethods]
 impl WorkerCommits {
     #[new]
-    fn new(proxy: &Proxy) -> Self {
+    pub(crate) fn new(proxy: &Proxy) -> Self {
         Self { shared: Arc::clone(&proxy.shared) }
     }
 

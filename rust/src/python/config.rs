@@ -2,8 +2,8 @@
 
 use super::placement::PyPlacement;
 use super::rows::CommandRow;
-use crate::output_limits::OutputLimits;
-use crate::settings::{NO_EVENTS, Settings};
+use crate::tables::output_limits::OutputLimits;
+use crate::tables::settings::{NO_EVENTS, Settings};
 use pyo3::prelude::*;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};

@@ -1,7 +1,7 @@
 //! What anybody may ask.
 
 use super::convert::os_error;
-use crate::ours::{self, Name, Record};
+use crate::base::own_names::{self, Name, Record};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -15,7 +15,7 @@ pub(super) fn build_profile() -> &'static str {
 /// Whether a pattern of the server's kind matches.
 #[pyfunction]
 pub(super) fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
-    crate::glob::matches(pattern, text)
+    crate::base::glob::matches(pattern, text)
 }
 
 /// What names of records of a kind begin with: "prepared", "decided", "waited" or "swept".
@@ -40,9 +40,9 @@ pub(super) fn our_prefix<'py>(
     kind: Option<&str>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let prefix = match kind {
-        None => ours::OURS,
-        Some("admin") => ours::ADMIN,
-        Some("nobody") => ours::NOBODY,
+        None => own_names::OURS,
+        Some("admin") => own_names::ADMIN,
+        Some("nobody") => own_names::NOBODY,
         Some("guard") => Name::Guard.prefix(),
         Some("lane") => Name::Lane.prefix(),
         Some("script") => Name::Script.prefix(),
@@ -56,29 +56,29 @@ pub(super) fn our_prefix<'py>(
 /// Whether a user or a connection is ours.
 #[pyfunction]
 pub(super) fn is_our_name(name: &[u8]) -> bool {
-    ours::is_ours(name)
+    own_names::is_ours(name)
 }
 
 /// What nothing else is called: the rest of a record's name.
 #[pyfunction]
 pub(super) fn unique_name(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
-    ours::unique().map(|name| PyBytes::new(py, &name)).map_err(os_error)
+    own_names::unique().map(|name| PyBytes::new(py, &name)).map_err(os_error)
 }
 
 /// Whether a key is one of our records.
 #[pyfunction]
 pub(super) fn is_record(key: &[u8]) -> bool {
-    ours::is_record(key)
+    own_names::is_record(key)
 }
 
 /// Whether a channel is ours.
 #[pyfunction]
 pub(super) fn is_our_channel(name: &[u8]) -> bool {
-    ours::is_channel(name)
+    own_names::is_channel(name)
 }
 
 /// The slot of a key.
 #[pyfunction]
 pub(super) fn slot(key: &[u8]) -> usize {
-    crate::slot::slot(key)
+    crate::routing::slots::slot(key)
 }

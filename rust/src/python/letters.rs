@@ -5,14 +5,13 @@ use super::commits::{Finished, Locked, Unsettled};
 use super::long::{PIECE, Pieces};
 use super::pubsub::{Interest, Said, Subscribe, Subscribed};
 use super::scripts::{Overdue, Strayed};
-use crate::client_info::ClientInfo;
-use crate::client_key::ClientKey;
-use crate::ears;
-use crate::queued::Queued;
-use crate::request::{Cut, Limits, Request};
-use crate::shared::ToCoordinator;
-use crate::slow_log::{Entry, Seen};
-use crate::upstreams;
+use crate::base::client_key::ClientKey;
+use crate::client::queued::Queued;
+use crate::client::session::ClientInfo;
+use crate::resp::request::{Cut, Limits, Request};
+use crate::tables::slow_log::{Entry, Seen};
+use crate::tables::{event_feeds, invalidation_feeds};
+use crate::threads::letters::ToCoordinator;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use std::sync::Arc;
@@ -158,17 +157,17 @@ pub(super) fn letter_to_python(py: Python, letter: ToCoordinator) -> PyResult<Py
         }
         ToCoordinator::Heard { instance, heard } => {
             let what = match heard {
-                ears::Heard::Pong => "pong",
-                ears::Heard::Everything => "everything",
-                ears::Heard::Lost => "lost",
+                invalidation_feeds::Heard::Pong => "pong",
+                invalidation_feeds::Heard::Everything => "everything",
+                invalidation_feeds::Heard::Lost => "lost",
             };
             Py::new(py, Heard { instance, what })?.into_any()
         }
         ToCoordinator::Upstream { instance, said } => {
             let (pong, is_busy) = match said {
-                upstreams::Said::Pong(number) => (Some(number), false),
-                upstreams::Said::Busy => (None, true),
-                upstreams::Said::Lost => (None, false),
+                event_feeds::Said::Pong(number) => (Some(number), false),
+                event_feeds::Said::Busy => (None, true),
+                event_feeds::Said::Lost => (None, false),
             };
             Py::new(py, Said { instance, pong, is_busy })?.into_any()
         }

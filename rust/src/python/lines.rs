@@ -2,8 +2,9 @@
 
 use super::Proxy;
 use super::letters::Command;
-use crate::script_lines::ScriptLines;
-use crate::shared::{Mail, Shared};
+use crate::resp::script_lines::ScriptLines;
+use crate::threads::letters::Mail;
+use crate::threads::shared::Shared;
 use pyo3::prelude::*;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub(super) struct Lines {
 impl Lines {
     /// `mark` is in each script of ours.
     #[new]
-    fn new(proxy: &Proxy, databases: u32, mark: Vec<u8>) -> Self {
+    pub(crate) fn new(proxy: &Proxy, databases: u32, mark: Vec<u8>) -> Self {
         Self {
             shared: Arc::clone(&proxy.shared),
             buffer: Vec::new(),

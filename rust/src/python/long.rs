@@ -1,7 +1,7 @@
 //! What is long, between the two languages. Python copies it with its lock held, in which nobody
 //! else is served: so it goes piece by piece, and what need not be copied is not.
 
-use crate::request::{push_array, push_bulk_head};
+use crate::resp::request::{push_array, push_bulk_head};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
@@ -118,7 +118,7 @@ impl Packed {
 impl Packed {
     #[new]
     #[pyo3(signature = (commands, head=None))]
-    fn new(py: Python<'_>, commands: Vec<Vec<Word>>, head: Option<&[u8]>) -> Self {
+    pub(crate) fn new(py: Python<'_>, commands: Vec<Vec<Word>>, head: Option<&[u8]>) -> Self {
         let first = Part::Here(head.unwrap_or_default().to_vec());
         let mut packed = Self { parts: vec![first], ends: Vec::new() };
         for words in commands {

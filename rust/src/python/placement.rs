@@ -1,7 +1,7 @@
 //! Where keys live, for the coordinator and for `threadis where`.
 
-use crate::placement::{Edge, Placement, Rule};
-use crate::slot::SlotMap;
+use crate::routing::placement::{Edge, Placement, Rule};
+use crate::routing::slots::SlotMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -20,7 +20,7 @@ impl PyPlacement {
     #[new]
     #[pyo3(signature = (slot_map, instances, rules = Vec::new(), pins = Vec::new()))]
     #[allow(clippy::needless_pass_by_value, reason = "Python hands values over")]
-    fn new(
+    pub(crate) fn new(
         slot_map: Vec<(usize, usize, u16)>,
         instances: usize,
         rules: Vec<RuleParts>,

@@ -1,11 +1,11 @@
 //! Subscriptions, and what instances publish, between the workers and the coordinator.
 
 use super::{Proxy, own};
-use crate::channels::{KINDS, Kind};
-use crate::client_key::ClientKey;
-use crate::kept::What;
-use crate::shared::{Mail, Shared};
-use crate::subscriptions::concerns_events;
+use crate::base::client_key::ClientKey;
+use crate::catalog::channels::{KINDS, Kind, concerns_events};
+use crate::tables::kept_messages::What;
+use crate::threads::letters::Mail;
+use crate::threads::shared::Shared;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -67,7 +67,7 @@ pub(super) struct Upstreams {
 #[pymethods]
 impl Upstreams {
     #[new]
-    fn new(proxy: &Proxy) -> Self {
+    pub(crate) fn new(proxy: &Proxy) -> Self {
         Self { shared: Arc::clone(&proxy.shared) }
     }
 
@@ -79,7 +79,7 @@ impl Upstreams {
     /// Our own subscription to events of all databases.
     #[staticmethod]
     fn events(py: Python<'_>) -> Bound<'_, PyBytes> {
-        PyBytes::new(py, crate::upstreams::EVENTS)
+        PyBytes::new(py, crate::tables::event_feeds::EVENTS)
     }
 
     /// Whether a subscription of this kind to this name may hear of keyspace events.
@@ -120,7 +120,7 @@ impl Upstreams {
     }
 
     /// Adds one that nobody has told, or a message.
-    fn add(
+    pub(crate) fn add(
         &self,
         id: u64,
         step: u64,
@@ -151,7 +151,7 @@ impl Upstreams {
     }
 
     /// It has not lent these.
-    fn give_back(&self, id: u64, db: u64, keys: Vec<Vec<u8>>) {
+    pub(crate) fn give_back(&self, id: u64, db: u64, keys: Vec<Vec<u8>>) {
         self.shared.give_back(id, db, keys);
     }
 

@@ -2,7 +2,7 @@
 //! a client is byte for byte what the instance said.
 
 use super::long::{PIECE, Pieces};
-use crate::reply::{Broken, Cutter};
+use crate::resp::reply::{Broken, Cutter};
 use memchr::memmem;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -45,7 +45,7 @@ impl Replies {
 impl Replies {
     #[new]
     #[pyo3(signature = (pushes=false))]
-    fn new(pushes: bool) -> Self {
+    pub(crate) fn new(pushes: bool) -> Self {
         let mut replies = Self::default();
         replies.cutter.takes_pushes = pushes;
         replies

@@ -1,11 +1,11 @@
 //! Rows of the command table, as they come from Python.
 
 use super::letters::Command;
-use crate::channels;
-use crate::command::{Route, Row, Table, Verb};
-use crate::keys::{Begin, Find, KeySpec, Span};
-use crate::merge_kind::Merge;
-use crate::request::{Args, push_array, push_bulk, with_args};
+use crate::catalog::channels;
+use crate::catalog::key_specs::{Begin, Find, KeySpec, Span};
+use crate::catalog::merge_kind::Merge;
+use crate::catalog::table::{Route, Row, Table, Verb};
+use crate::resp::request::{Args, push_array, push_bulk, with_args};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;

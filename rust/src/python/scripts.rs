@@ -1,8 +1,9 @@
 //! What the coordinator says of scripts that workers may run, and what it hears of these.
 
 use super::Proxy;
-use crate::client_key::ClientKey;
-use crate::shared::{Change, Mail, Shared};
+use crate::base::client_key::ClientKey;
+use crate::threads::letters::{Change, Mail};
+use crate::threads::shared::Shared;
 use pyo3::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,7 +36,7 @@ pub(super) struct Overdue {
 impl KnownScripts {
     /// `rules` say what guards may do besides their keys.
     #[new]
-    fn new(proxy: &Proxy, rules: Vec<Vec<u8>>) -> Self {
+    pub(crate) fn new(proxy: &Proxy, rules: Vec<Vec<u8>>) -> Self {
         proxy.shared.scripts.set_rules(rules);
         Self { shared: Arc::clone(&proxy.shared) }
     }

@@ -1,7 +1,7 @@
 //! A worker's thread.
 
 use super::os_error;
-use crate::worker::Worker;
+use crate::core::worker::Worker;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};

@@ -1,10 +1,11 @@
 //! What the coordinator says of clients that cache: who they are, and what has changed.
 
 use super::{Command, Proxy, own};
-use crate::client_key::ClientKey;
-use crate::shared::{Mail, Shared};
-use crate::tracking::Mode;
-use crate::tracking_table::Counts;
+use crate::base::client_key::ClientKey;
+use crate::client::tracking_mode::Mode;
+use crate::threads::letters::Mail;
+use crate::threads::shared::Shared;
+use crate::threads::tracking_table::Counts;
 use pyo3::prelude::*;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub(super) struct Trackers {
 #[pymethods]
 impl Trackers {
     #[new]
-    fn new(proxy: &Proxy) -> Self {
+    pub(crate) fn new(proxy: &Proxy) -> Self {
         Self { shared: Arc::clone(&proxy.shared) }
     }
 

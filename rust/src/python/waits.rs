@@ -2,7 +2,7 @@
 
 use super::letters::Command;
 use super::{Proxy, rows};
-use crate::shared::Shared;
+use crate::threads::shared::Shared;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ pub(super) struct Waits {
 #[pymethods]
 impl Waits {
     #[new]
-    fn new(proxy: &Proxy) -> Self {
+    pub(crate) fn new(proxy: &Proxy) -> Self {
         Self { shared: Arc::clone(&proxy.shared) }
     }
 
     /// Takes note that someone waits for a key.
-    fn add(&self, db: u32, key: &[u8]) {
+    pub(crate) fn add(&self, db: u32, key: &[u8]) {
         self.shared.waited.add(db, key);
     }
 
     /// Takes note that he does no more.
-    fn remove(&self, db: u32, key: &[u8]) {
+    pub(crate) fn remove(&self, db: u32, key: &[u8]) {
         self.shared.waited.remove(db, key);
     }
 

@@ -1,6 +1,6 @@
 //! A client of the worker, in raw bytes.
 
-use _core::request::push_command;
+use _core::resp::request::push_command;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //! with `+OK`, also what they queue.
 
 use crate::harness::Proxy;
-use _core::commit::Unsettled;
+use _core::threads::letters::Unsettled;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// SELECT, MSET, SELECT, and what is done to the record.

@@ -1,23 +1,23 @@
 //! A worker between real sockets and instances that do as they are told.
 
 use crate::client::Connection;
-use _core::command::{Route, Row, Table, Verb};
-use _core::commit::Unsettled;
-use _core::instance::InstanceState;
-use _core::keys::{Begin, Find, KeySpec};
-use _core::mailbox::Mailbox;
-use _core::merge_kind::Merge;
-use _core::net::Listener;
-use _core::output_limits::OutputLimits;
-use _core::placement::Placement;
-use _core::request::{Cut, Limits, Request, push_bulk};
-use _core::session::hello_reply;
-use _core::settings::Settings;
-use _core::shared::{Door, Mail, Shared, ToCoordinator};
-use _core::slot::{SLOTS, SlotMap};
-use _core::subscriptions::Registry;
-use _core::users::Users;
-use _core::worker::Worker;
+use _core::catalog::key_specs::{Begin, Find, KeySpec};
+use _core::catalog::merge_kind::Merge;
+use _core::catalog::table::{Route, Row, Table, Verb};
+use _core::commands::session::hello_reply;
+use _core::core::worker::Worker;
+use _core::lane::instance::InstanceState;
+use _core::net::socket::Listener;
+use _core::resp::request::{Cut, Limits, Request, push_bulk};
+use _core::routing::placement::Placement;
+use _core::routing::slots::{SLOTS, SlotMap};
+use _core::tables::output_limits::OutputLimits;
+use _core::tables::settings::Settings;
+use _core::tables::users::Users;
+use _core::threads::letters::{Door, Mail, ToCoordinator, Unsettled};
+use _core::threads::mailbox::Mailbox;
+use _core::threads::shared::Shared;
+use _core::threads::subscriptions::Registry;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -318,19 +318,19 @@ fn shared(instances: usize) -> Shared {
         keeps_queue: true,
         queues_nothing_when_full: false,
         is_valkey: false,
-        dialect: _core::inline::Dialect::Redis,
+        dialect: _core::resp::inline::Dialect::Redis,
         ordered_pipelines: false,
         registry: Registry::default(),
-        rounds: _core::rounds::Rounds::new(1),
-        upstreams: _core::upstreams::Upstreams::new(instances).expect("random numbers"),
-        ears: _core::ears::Ears::default(),
-        tracking: _core::tracking_table::Tracking::default(),
-        waited: _core::waited::Waited::default(),
-        lock_table: _core::lock_table::LockTable::default(),
-        finished: _core::finished::Finished::new().expect("random numbers"),
-        slow_log: _core::slow_log::SlowLog::default(),
-        denials: _core::denials::Denials::default(),
-        scripts: _core::scripts::Scripts::default(),
+        rounds: _core::threads::rounds::Rounds::new(1),
+        upstreams: _core::tables::event_feeds::Upstreams::new(instances).expect("random numbers"),
+        ears: _core::tables::invalidation_feeds::Ears::default(),
+        tracking: _core::threads::tracking_table::Tracking::default(),
+        waited: _core::tables::waited_keys::Waited::default(),
+        lock_table: _core::tables::lock_table::LockTable::default(),
+        finished: _core::tables::commit_records::Finished::new().expect("random numbers"),
+        slow_log: _core::tables::slow_log::SlowLog::default(),
+        denials: _core::threads::denials::Denials::default(),
+        scripts: _core::tables::known_scripts::Scripts::default(),
         monitors: AtomicUsize::new(0),
         users,
         settings: Settings {

@@ -1,7 +1,7 @@
 //! BLPOP of two keys, of which the first is empty; the instance of the second does not do what it should.
 
 use crate::harness::Proxy;
-use _core::commit::Unsettled;
+use _core::threads::letters::Unsettled;
 
 /// `b` lives on the first instance, `a` on the second.
 const BLPOP: [&[u8]; 4] = [b"BLPOP", b"b", b"a", b"0"];

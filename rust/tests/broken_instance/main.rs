@@ -194,7 +194,7 @@ fn a_merged_reply_is_whole_or_an_error() {
         client.expect(b"-ERR ", "an error, not part of the values");
         let mut whole = format!("*{}\r\n", keys.len()).into_bytes();
         for key in &keys {
-            _core::request::push_bulk(&mut whole, key);
+            _core::resp::request::push_bulk(&mut whole, key);
         }
         let mut after = proxy.client();
         after.send(&mget);
@@ -205,9 +205,10 @@ fn a_merged_reply_is_whole_or_an_error() {
 #[test]
 fn replies_that_wait_behind_a_slow_one_count_against_their_client() {
     let key_of = |instance: usize, length: usize| {
-        let tag = (0..100)
-            .map(|number| format!("{{{number}}}"))
-            .find(|tag| _core::slot::slot(tag.as_bytes()) * 2 / _core::slot::SLOTS == instance);
+        let tag = (0..100).map(|number| format!("{{{number}}}")).find(|tag| {
+            _core::routing::slots::slot(tag.as_bytes()) * 2 / _core::routing::slots::SLOTS
+                == instance
+        });
         let mut key = tag.expect("half of all").into_bytes();
         key.resize(length, b'x');
         key
@@ -223,7 +224,7 @@ fn replies_that_wait_behind_a_slow_one_count_against_their_client() {
         assert!(taken < times, "it is not read on while so much waits for it");
         other.send(&[b"GET", &small]);
         let mut reply = Vec::new();
-        _core::request::push_bulk(&mut reply, &small);
+        _core::resp::request::push_bulk(&mut reply, &small);
         other.expect(&reply, "the others go on");
     }
 }

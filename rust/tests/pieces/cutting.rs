@@ -1,8 +1,8 @@
 //! Whatever the pieces a stream comes in, it is cut into the same commands, or replies: for
 //! proptest here, and for the fuzz targets (`rust/fuzz`), which include this file.
 
-use _core::reply::Cutter;
-use _core::request::{Cut, Limits, Request, push_command};
+use _core::resp::reply::Cutter;
+use _core::resp::request::{Cut, Limits, Request, push_command};
 
 /// A command, and whether it came inline; or the protocol error that ends the stream.
 type Command = Result<(Vec<Vec<u8>>, bool), Vec<u8>>;

@@ -1,0 +1,163 @@
+//! Names of what is ours and nobody's else: users, connections, records in a database that clients
+//! cannot see, a channel. They are made here, and known here (in Python: `ours.py`).
+
+use crate::base::random::nonce;
+
+/// What names of our users and connections begin with; no client's user may be called so.
+pub const OURS: &[u8] = b"threadis-";
+
+/// The user as whom we come: instances allow it everything.
+pub const ADMIN: &[u8] = b"threadis-admin";
+
+/// A user that may do nothing.
+pub const NOBODY: &[u8] = b"threadis-nobody";
+
+/// A user or a connection of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// A user that may touch only what a script has declared.
+    Guard,
+    /// A worker's connection.
+    Lane,
+    /// A connection while it runs a client's script.
+    Script,
+    /// A user that tries the rules of others, before the first instance has them.
+    Checked,
+    /// A user that tries a line of an ACL file.
+    Line,
+}
+
+impl Name {
+    /// What such names begin with.
+    #[must_use]
+    pub fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Guard => b"threadis-guard-",
+            Self::Lane => b"threadis-lane-",
+            Self::Script => b"threadis-script-",
+            Self::Checked => b"threadis-checked",
+            Self::Line => b"threadis-line-",
+        }
+    }
+
+    /// The name of one of them.
+    #[must_use]
+    pub fn of(self, what: &[u8]) -> Vec<u8> {
+        [self.prefix(), what].concat()
+    }
+}
+
+/// Whether a user or a connection is ours.
+#[must_use]
+pub fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(OURS)
+}
+
+/// What a record is about; it begins the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// What an instance would do of a write over several.
+    Prepared,
+    /// A write over several instances has happened.
+    Decided,
+    /// Written for WAITAOF, and deleted at once.
+    Waited,
+    /// An instance has done its part of what concerns all keys; it goes by itself.
+    Swept,
+}
+
+const CHANNEL: &[u8] = b"threadis:events:";
+
+const RECORDS: [Record; 4] = [Record::Prepared, Record::Decided, Record::Waited, Record::Swept];
+
+impl Record {
+    /// What its names begin with.
+    #[must_use]
+    pub fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Prepared => b"threadis:prepared:",
+            Self::Decided => b"threadis:decided:",
+            Self::Waited => b"threadis:waited:",
+            Self::Swept => b"threadis:swept:",
+        }
+    }
+
+    /// The name of the record of something.
+    #[must_use]
+    pub fn of(self, what: &[u8]) -> Vec<u8> {
+        [self.prefix(), what].concat()
+    }
+}
+
+/// What nothing else is called.
+///
+/// # Errors
+/// When the kernel has no random numbers.
+pub fn unique() -> rustix::io::Result<Vec<u8>> {
+    Ok(nonce()?[..24].to_vec())
+}
+
+/// A channel of ours that nobody can guess; for marks in what instances publish.
+///
+/// # Errors
+/// When the kernel has no random numbers.
+pub fn channel() -> rustix::io::Result<Vec<u8>> {
+    Ok([CHANNEL, &nonce()?].concat())
+}
+
+/// Whether a channel is one of ours.
+#[must_use]
+pub fn is_channel(name: &[u8]) -> bool {
+    let nonce = name.strip_prefix(CHANNEL);
+    nonce.is_some_and(|nonce| nonce.len() == 32 && nonce.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Whether a key is one of our records: what workers name (a process, its worker, a number) and what
+/// the coordinator does (`unique`).
+#[must_use]
+pub fn is_record(key: &[u8]) -> bool {
+    let Some(name) = RECORDS.iter().find_map(|record| key.strip_prefix(record.prefix())) else {
+        return false;
+    };
+    let is_hex = |word: &[u8]| word.iter().all(u8::is_ascii_hexdigit);
+    let is_number = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_digit);
+    let words: Vec<&[u8]> = name.split(|&byte| byte == b'-').collect();
+    match words[..] {
+        [unique] => unique.len() == 24 && is_hex(unique),
+        [process, worker, number] => {
+            process.len() == 16 && is_hex(process) && is_number(worker) && is_number(number)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_users_and_connections_are_known_and_no_others() {
+        let all = [Name::Guard, Name::Lane, Name::Script, Name::Checked, Name::Line];
+        for name in all {
+            assert!(is_ours(&name.of(b"7")));
+        }
+        assert!(is_ours(ADMIN));
+        assert!(!is_ours(b"threadi") && !is_ours(b"threadis") && !is_ours(b"a-threadis-"));
+    }
+
+    #[test]
+    fn our_names_are_known_and_no_others() {
+        let unique = unique().expect("random numbers");
+        for record in RECORDS {
+            assert!(is_record(&record.of(&unique)));
+            assert!(is_record(&record.of(b"610704a99350f0a2-0-449")));
+            assert!(!is_record(&record.of(b"")));
+            assert!(!is_record(&record.of(b"610704a99350f0a2-0-")));
+            assert!(!is_record(&record.of(b"mine")));
+        }
+        assert!(!is_record(b"threadis:other:610704a99350f0a2-0-449"));
+        assert!(!is_record(&unique));
+        assert!(is_channel(&channel().expect("random numbers")));
+        assert!(!is_channel(b"threadis:events:mine"));
+    }
+}

@@ -1,0 +1,99 @@
+//! One command to each of several instances: each gets its own keys, the replies are merged.
+
+use crate::base::step::Step;
+use crate::catalog::merge_kind::Merge;
+use crate::catalog::table::Row;
+use crate::core::send::Reach;
+use crate::core::worker::Worker;
+use crate::resp::request::Args;
+use crate::routing::merge::Merging;
+use crate::routing::parts::{Share, Whole};
+use crate::threads::shared::Shared;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Worker {
+    /// One command to each instance that has some of the keys.
+    pub(crate) fn route_to_owners(
+        &mut self,
+        place: usize,
+        row: &Row,
+        merge: Merge,
+        args: Args,
+        shared: &Shared,
+    ) -> Step {
+        let mut owners = std::mem::take(&mut self.owners);
+        let taken = match Whole::new(row, args, self.db(place), &shared.placement, &mut owners) {
+            Some(whole) => self.route_whole(place, row, merge, whole),
+            None => self.route_to_any(place, args), // it will say what is missing
+        };
+        self.owners = owners;
+        taken
+    }
+
+    fn route_whole(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Step {
+        let first = whole.owners[0];
+        let home = whole.owners.iter().all(|&owner| owner == first).then(|| usize::from(first));
+        if row.writes && self.must_wait_for_writes(place, home) {
+            return Step::Blocked;
+        }
+        match home {
+            Some(home) => self.route_to_instance(place, home, whole.args),
+            // The log shall have it as it was sent: no instance sees it so.
+            None if self.shared.settings.log_all.load(Relaxed) => {
+                self.route_to_coordinator(place, whole.args)
+            }
+            None => self.split(place, merge, whole),
+        }
+    }
+
+    fn split(&mut self, place: usize, merge: Merge, whole: Whole) -> Step {
+        let mut shares = std::mem::take(&mut self.shares);
+        shares.clear();
+        shares.resize(self.instances.len(), Share::default());
+        for &owner in whole.owners {
+            shares[usize::from(owner)].keys += 1;
+        }
+        let reached = self.reach_shares(place, &mut shares);
+        if reached.is_ok() {
+            let parts = shares.iter().filter(|share| share.keys > 0).count();
+            let order = if merge == Merge::Keyed { whole.owners.to_vec() } else { Vec::new() };
+            let merging = Merging::new(merge, shares.len(), parts, order);
+            let sequence = self.owe_merging(place, merging, whole.args);
+            self.write_shares(place, sequence, whole, &mut shares);
+        }
+        self.shares = shares;
+        reached.err().unwrap_or(Step::Done)
+    }
+
+    /// Finds the lanes, or says what became of the command because one cannot be had: nothing is
+    /// sent unless all can be.
+    fn reach_shares(&mut self, place: usize, shares: &mut [Share]) -> Result<(), Step> {
+        for (instance, share) in shares.iter_mut().enumerate().filter(|(_, share)| share.keys > 0) {
+            match self.reach(place, instance) {
+                Reach::Lane(lane) => share.lane = lane,
+                Reach::Full(lane) => return Err(self.wait_for_lane(place, lane)),
+                Reach::Down => return Err(self.instance_down(place, instance)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes each share to its lane, the keys in the client's order.
+    fn write_shares(&mut self, place: usize, sequence: u32, whole: Whole, shares: &mut [Share]) {
+        for share in shares.iter_mut().filter(|share| share.keys > 0) {
+            let Some(lane) = self.lanes.get_mut(share.lane) else { continue };
+            share.begin = lane.out.len();
+            whole.push_head(share.keys, &mut lane.out);
+        }
+        for (at, owner) in whole.keys() {
+            let Some(lane) = self.lanes.get_mut(shares[owner].lane) else { continue };
+            whole.push_key(at, &mut lane.out);
+        }
+        for share in shares.iter().filter(|share| share.keys > 0) {
+            let Some(lane) = self.lanes.get_mut(share.lane) else { continue };
+            whole.push_tail(&mut lane.out);
+            let length = lane.out.len() - share.begin;
+            self.expect(place, share.lane, sequence, length);
+        }
+    }
+}

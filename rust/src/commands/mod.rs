@@ -1,0 +1,19 @@
+//! What commands do beyond one lane: transactions, commits, blocking pops, scripts, messages, sessions.
+
+pub mod attempt;
+pub mod auth;
+pub(crate) mod commit;
+pub(crate) mod commit_ends;
+pub(crate) mod commit_join;
+pub mod executing;
+pub(crate) mod fanout;
+pub mod pending_subscriptions;
+pub mod pubsub;
+pub mod rounds;
+pub mod scripts;
+pub(crate) mod search;
+pub mod session;
+pub mod tracking;
+pub mod transaction;
+pub(crate) mod upload;
+pub(crate) mod work_replies;

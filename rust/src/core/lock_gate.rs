@@ -1,0 +1,171 @@
+//! Key locks, as one worker sees them: which keys its clients must wait for.
+//!
+//! The table (`lock_table.rs`) decides who holds what, in order of arrival; every worker is told:
+//!
+//! ```text
+//! Mail::Lock   ─► clients that were waiting go first ─► the lock holds here
+//!              ─► what was in flight to its instances is answered ─► its holder may hear: Locked
+//! Mail::Unlock ─► the lock is gone, its waiters are woken
+//! ```
+//! So a lock costs those who do not use it one look at an empty table, and nobody starves: whoever
+//! waited for one lock passes before the next one holds.
+
+use crate::base::step::Step;
+use crate::catalog::table::{Route, Row};
+use crate::client::gate::Gate;
+use crate::core::worker::Worker;
+use crate::lane::in_flight::Mark;
+use crate::lane::instance;
+use crate::resp::request::Args;
+use crate::tables::lock::Lock;
+use std::sync::Arc;
+
+impl Worker {
+    /// True while a key of this command is locked.
+    #[inline]
+    pub(crate) fn is_locked(&self, place: usize, row: &Row, args: Args) -> bool {
+        !self.locks.is_free() && self.names_a_locked_key(place, row, args)
+    }
+
+    #[cold]
+    fn names_a_locked_key(&self, place: usize, row: &Row, args: Args) -> bool {
+        let db = self.db(place);
+        match row.route {
+            Route::Keys | Route::Split(_) => {
+                self.locks.everything > 0
+                    || crate::catalog::key_specs::all(&row.keys, args)
+                        .any(|index| self.stops(db, args.get(index), row.writes))
+            }
+            // It would see the half of what someone is writing.
+            Route::All(_) => row.writes || self.locks.writing > 0,
+            Route::Scan | Route::Any => self.locks.everything > 0,
+            Route::Session(_)
+            | Route::Pubsub(_)
+            | Route::Script
+            | Route::Coordinator
+            | Route::Refuse => false,
+        }
+    }
+
+    /// The instance that must be back before a command can run that names a locked key; none if it
+    /// need not wait for long.
+    pub(crate) fn doubt_of(&self, place: usize, row: &Row, args: Args) -> Option<usize> {
+        if matches!(row.route, Route::All(_)) {
+            return self.locks.doubt_of(None);
+        }
+        let db = self.db(place);
+        let doubt = |at| self.doubt_of_key(db, args.get(at), row.writes);
+        crate::catalog::key_specs::all(&row.keys, args).find_map(doubt)
+    }
+
+    /// The same for one key.
+    pub(crate) fn doubt_of_key(&self, db: u32, key: &[u8], writes: bool) -> Option<usize> {
+        if !self.locks.has_doubts() {
+            return None;
+        }
+        let key = self.shared.lock_table.fingerprint(db, key);
+        let doubt = self.locks.doubt_of(Some(key));
+        doubt.filter(|_| self.locks.is_locked(key, writes))
+    }
+
+    /// A locked key is waited for, unless it is in doubt; but if a script runs for too long, that may
+    /// be for ever.
+    #[cold]
+    pub(crate) fn wait_for_keys(&mut self, place: usize, row: &Row, args: Args) -> Step {
+        if let Some(instance) = self.doubt_of(place, row, args) {
+            self.refuse(place, &instance::in_doubt(instance));
+            return Step::Done;
+        }
+        if self.shared.settings.busy().is_some() {
+            self.refuse(place, &self.shared.settings.busy_words());
+            return Step::Done;
+        }
+        self.wait_for_unlock(place);
+        Step::Blocked
+    }
+
+    /// True while this key is locked.
+    pub(crate) fn is_key_locked(&self, place: usize, key: &[u8], writes: bool) -> bool {
+        self.stops(self.db(place), key, writes)
+    }
+
+    /// The same in a database.
+    pub(crate) fn stops(&self, db: u32, key: &[u8], writes: bool) -> bool {
+        self.locks.stops(&self.shared.lock_table, db, key, writes)
+    }
+
+    /// The same for the keys of a transaction.
+    pub(crate) fn transaction_must_wait(
+        &mut self,
+        place: usize,
+        keys: &[(u32, Vec<u8>, bool)],
+    ) -> bool {
+        let is_everything = self.locks.everything > 0;
+        (is_everything || keys.iter().any(|(db, key, writes)| self.stops(*db, key, *writes)))
+            && self.wait_for_unlock(place)
+    }
+
+    pub(crate) fn wait_for_unlock(&mut self, place: usize) -> bool {
+        let client = &mut self.clients[place];
+        client.gate = Gate::Lock;
+        self.locks.waiting.push((place, client.generation));
+        true
+    }
+
+    /// A lock that will hold once this turn's clients were read.
+    pub(crate) fn lock(&mut self, lock: Arc<Lock>) {
+        self.locks.coming.push(lock);
+    }
+
+    /// Forgets a lock; whoever waited tries again this turn.
+    pub(crate) fn unlock(&mut self, token: u64) {
+        self.locks.remove(token);
+        self.wake_those_behind_locks();
+    }
+
+    /// Nobody waits any more for the keys that a lock has.
+    pub(crate) fn doubt(&mut self, lock: Arc<Lock>) {
+        self.locks.remove(lock.token);
+        self.locks.add(lock);
+        self.wake_those_behind_locks();
+    }
+
+    /// Whoever waits for a lock tries again this turn.
+    pub(crate) fn wake_those_behind_locks(&mut self) {
+        for (place, generation) in std::mem::take(&mut self.locks.waiting) {
+            let client = self.clients.get(place);
+            if client
+                .is_some_and(|known| known.generation == generation && known.gate == Gate::Lock)
+            {
+                self.open_gate(place);
+            }
+        }
+    }
+
+    /// Puts the locks that came this turn in force, and notes what is in flight.
+    pub(crate) fn begin_locks(&mut self) {
+        for lock in std::mem::take(&mut self.locks.coming) {
+            let lanes = lock.want.instances.iter().flat_map(|&index| self.lanes.of_instance(index));
+            let marks = lanes.filter_map(|place| Mark::of(place, self.lanes.get(place)?)).collect();
+            self.locks.settling.push((Arc::clone(&lock), marks));
+            self.locks.add(lock);
+            self.read_paused_lanes();
+        }
+    }
+
+    /// Says of locks before which everything has been answered that they hold.
+    pub(crate) fn settle_locks(&mut self) {
+        if self.locks.settling.is_empty() {
+            return;
+        }
+        let lanes = &self.lanes;
+        let (index, shared, commits) = (self.index, &self.shared, &mut self.commits);
+        self.locks.settling.retain_mut(|(lock, marks)| {
+            marks.retain(|mark| mark.is_open(lanes));
+            if marks.is_empty() && shared.lock_holds_here(lock, index) {
+                commits.locked(lock.token);
+            }
+            !marks.is_empty()
+        });
+    }
+}

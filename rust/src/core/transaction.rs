@@ -1,0 +1,28 @@
+//! A transaction is refused, or spoilt.
+
+use crate::client::transaction::Multi;
+use crate::core::worker::Worker;
+use crate::resp::reply::push_error;
+
+impl Worker {
+    /// A command that was refused while others wait for EXEC.
+    pub(crate) fn spoil_multi(&mut self, place: usize) {
+        if let Some(multi) = &mut self.clients[place].multi {
+            if self.shared.keeps_queue {
+                **multi = Multi::default();
+            }
+            multi.is_spoilt = true;
+        }
+    }
+
+    /// The coordinator has ended the watch of such an EXEC: its client is told why it was refused.
+    pub(crate) fn refuse_exec(&mut self, place: usize, text: &[u8], reply: &mut Vec<u8>) {
+        let client = &mut self.clients[place];
+        client.session.queued_rows.clear();
+        client.session.not_run += 1;
+        self.tally.rejected(client.session.exec_row);
+        self.tally.note_error(text);
+        reply.clear();
+        push_error(reply, text);
+    }
+}

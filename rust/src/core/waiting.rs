@@ -1,0 +1,30 @@
+//! Whether a command touches a key that blocked clients wait for.
+
+use crate::catalog::key_specs;
+use crate::catalog::table::{Route, Row};
+use crate::core::worker::Worker;
+use crate::resp::request::Args;
+
+impl Worker {
+    /// Whether this command may feed or read a key for which someone waits.
+    #[inline]
+    pub(crate) fn concerns_a_wait(&self, place: usize, row: &Row, args: Args) -> bool {
+        (row.feeds || !row.writes)
+            && !self.shared.waited.is_empty()
+            && self.names_a_waited_key(place, row, args)
+    }
+
+    #[cold]
+    fn names_a_waited_key(&self, place: usize, row: &Row, args: Args) -> bool {
+        let client = &self.clients[place];
+        if client.executing.is_some() || !matches!(row.route, Route::Keys | Route::Split(_)) {
+            return false; // the coordinator runs it, or its transaction, already
+        }
+        if row.name == b"move" || row.name == b"copy" {
+            return true; // into another database
+        }
+        let db = self.lanes.state(client.lane_set).db;
+        key_specs::all(&row.keys, args)
+            .any(|index| self.shared.waited.contains(db, args.get(index)))
+    }
+}

@@ -1,0 +1,44 @@
+//! Messages of writes under a lock, which are kept until it is known that they hold.
+
+use crate::tables::kept_messages::What;
+use crate::threads::shared::Shared;
+
+impl Shared {
+    /// Tells the events and messages that were kept, step by step.
+    pub fn tell_kept(&self, id: u64) {
+        let mut all = self.upstreams.kept();
+        let (told, ended) = all.end(id);
+        for what in told.into_iter().map(|(_, what)| what).chain(ended) {
+            self.tell_one(what);
+        }
+    }
+
+    /// Forgets them: only what has expired is told.
+    pub fn forget_kept(&self, id: u64) {
+        let mut all = self.upstreams.kept();
+        for what in all.end(id).1 {
+            self.tell_one(what);
+        }
+    }
+
+    /// Keys were not lent after all.
+    pub fn give_back(&self, id: u64, db: u64, keys: Vec<Vec<u8>>) {
+        let mut all = self.upstreams.kept();
+        for key in keys {
+            for what in all.give_back(id, &(db, key)) {
+                self.tell_one(what);
+            }
+        }
+    }
+
+    fn tell_one(&self, what: What) {
+        match what {
+            What::Published(kind, channel, payload) => {
+                self.registry.publish(kind, &channel, &payload, &self.doors);
+            }
+            What::Heard(kind, name, frame) => {
+                self.registry.forward(&[(kind, &name, &frame)], &self.doors);
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Clients whose replies are bulky are spread over several lanes to each instance.
+//!
+//! What an instance may write before we must read is about 200 KB a connection
+//! (`net.core.wmem_default`): replies of 1 KB fill that long before a deep batch of commands is
+//! answered, and then instance and worker take turns. With eight lanes eight times as much fits. Short
+//! replies stay on one lane, where batches are deepest. A client's commands to one instance are
+//! always on one lane, so their order is kept: it changes only while it is owed nothing.
+
+use crate::core::worker::Worker;
+
+/// Lanes to each instance over which they are spread, beside the one for all others.
+const STRIPES: u64 = 8;
+
+/// Of all instances together.
+const STRIPES_MOST: u64 = 128;
+
+impl Worker {
+    /// Moves a client to one of the lanes for bulky replies, or back.
+    #[cold]
+    pub(crate) fn spread(&mut self, place: usize) {
+        let has_room = self.lanes.has_plenty();
+        let client = &mut self.clients[place];
+        client.is_spread = !client.is_spread;
+        let stripes = (STRIPES_MOST / self.shared.instances as u64).min(STRIPES);
+        let is_one = client.is_spread && has_room && stripes > 1;
+        let stripe = if is_one { client.session.id % stripes + 1 } else { 0 };
+        self.change_state(place, |state| state.stripe = u8::try_from(stripe).unwrap_or(0));
+    }
+}
