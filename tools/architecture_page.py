@@ -7,6 +7,8 @@ import ast
 from pathlib import Path
 from typing import Final
 
+from tools import rust_rooms
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "architecture.md"
 PACKAGE: Final = ROOT / "src" / "threadis"
@@ -40,6 +42,9 @@ def page() -> str:
             for floor in reversed(floors(below))
             for name in floor
         ]
+    below = rust_rooms.room_imports()
+    parts += ["", "## Rust", "", drawing(below), "", "| room | what is in it |", "| --- | --- |"]
+    parts += [f"| `{room}` | {rust_rooms.purpose(room)} |" for room in reversed(rust_rooms.ROOMS)]
     return "\n".join(parts) + "\n"
 
 

@@ -1,6 +1,6 @@
 """Names of what is ours and nobody's else: users, connections, keys, databases.
 
-They are made here and known here; ``rust/src/ours.rs`` has those that workers use, too. No client
+They are made here and known here; ``rust/src/base/own_names.rs`` has those that workers use, too. No client
 sees one of them, whatever it asks.
 """
 

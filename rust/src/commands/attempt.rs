@@ -4,11 +4,11 @@
 //!
 //! ```text
 //! lane: MULTI, the command, EXEC  ─► its reply, if it has one
-//!                                 ─► nothing there: the coordinator waits (waited.rs, blocking/commands.py)
+//!                                 ─► nothing there: the coordinator waits (tables/waited_keys.rs, blocking/commands.py)
 //! ```
 //! Of keys of several instances these are the first ones, as many as one instance has; if these have
-//! nothing, see looks.rs. Only while nobody waits for one of its keys: whoever does comes first. Who
-//! must go to the coordinator goes behind those that came before (following.rs).
+//! nothing, see commands/search.rs. Only while nobody waits for one of its keys: whoever does comes first. Who
+//! must go to the coordinator goes behind those that came before (core/order.rs).
 
 use crate::base::begun::Begun;
 use crate::base::step::Step;

@@ -1,6 +1,6 @@
 //! Writes over several instances that a worker does by itself: MSET, DEL, transactions of ordinary
-//! commands. `joining.rs` says who joins one, `commit.rs` what it says to the instances; here is what
-//! moves it on, and `commit_ends.rs` is how it ends.
+//! commands. `commands/commit_join.rs` says who joins one, `work/commit.rs` what it says to the instances; here is what
+//! moves it on, and `commands/commit_ends.rs` is how it ends.
 //!
 //! ```text
 //! route, multi ─► join ─► the forming commit of the instance that decides

@@ -2,7 +2,7 @@
 //! live on several instances:
 //!
 //! ```text
-//! the first keys, of one instance: an attempt as any (trying.rs)  ─► something: that is the answer
+//! the first keys, of one instance: an attempt as any (commands/attempt.rs)  ─► something: that is the answer
 //! nothing: a lock on all the keys, then
 //!   to each instance: MEMORY USAGE of each of its keys            ─► which are there
 //!   to that of the first: MULTI, the command for this key, EXEC   ─► that is the answer

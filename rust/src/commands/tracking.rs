@@ -1,7 +1,7 @@
 //! Client-side caching: who is to be told when a key changes.
 //!
 //! ```text
-//! take ─► Tracking::remember (before the read is sent)                       (tracking_table.rs)
+//! take ─► Tracking::remember (before the read is sent)                       (threads/tracking_table.rs)
 //! instance ─► coordinator ─► Tracking::invalidate ─► Mail::Invalidate ─► client.out
 //! ```
 //! Invariant: a key is remembered before the instance sees the read, and its invalidation is written

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! all keys on one instance, nothing special  ─►  lane: MULTI, commands, EXEC   (here)
-//! ordinary commands, keys on several       ─►  a commit                       (joining.rs)
+//! ordinary commands, keys on several       ─►  a commit                       (commands/commit_join.rs)
 //! anything else                              ─►  the coordinator
 //! ```
 

@@ -1,6 +1,6 @@
 //! Key locks, as one worker sees them: which keys its clients must wait for.
 //!
-//! The table (`lock_table.rs`) decides who holds what, in order of arrival; every worker is told:
+//! The table (`tables/lock_table.rs`) decides who holds what, in order of arrival; every worker is told:
 //!
 //! ```text
 //! Mail::Lock   ─► clients that were waiting go first ─► the lock holds here

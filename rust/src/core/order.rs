@@ -1,5 +1,5 @@
 //! Who goes behind whom: a command that the coordinator runs comes behind those for the same keys that
-//! its worker has taken before, and that are still being tried (`trying.rs`) or looked for (`looks.rs`).
+//! its worker has taken before, and that are still being tried (`commands/attempt.rs`) or looked for (`commands/search.rs`).
 //!
 //! It waits for what is there when it comes, not for what comes meanwhile: others may never stop.
 

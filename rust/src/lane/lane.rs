@@ -34,7 +34,7 @@ pub struct State {
     pub no_touch: bool,
     /// AUTH as this restricted user; 0: as one who may do everything.
     pub user: u32,
-    /// Which of several lanes in this state; 0 is the one for short replies (`spread.rs`).
+    /// Which of several lanes in this state; 0 is the one for short replies (`turn/striping.rs`).
     pub stripe: u8,
 }
 

@@ -1,7 +1,7 @@
 //! The one lock table of the process: who holds which keys, and who waits for them.
 //!
 //! A lock names all its keys at once and is granted in order of arrival, so there is no deadlock and
-//! nobody starves. Once granted, every worker lets its clients wait for those keys (`locks.rs`) and
+//! nobody starves. Once granted, every worker lets its clients wait for those keys (`core/lock_gate.rs`) and
 //! says so when nothing is in flight that could miss it; from then on the holder is alone with them.
 //! Keys are known by fingerprints: two that share one wait for each other, and nothing is wrong.
 //!
@@ -294,5 +294,5 @@ impl LockTable {
 }
 
 #[cfg(test)]
-#[path = "lock_table_tests.rs"]
+#[path = "tables/lock_table_tests.rs"]
 mod tests;

@@ -1,5 +1,5 @@
 //! One look: for the first key of some that has something, of the clients that want the same ones at the
-//! same time. `looks.rs` is what moves it on.
+//! same time. `commands/search.rs` is what moves it on.
 
 use crate::client::attempt::Attempt;
 use crate::lane::lane::Expect;

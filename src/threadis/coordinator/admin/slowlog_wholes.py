@@ -1,6 +1,6 @@
 """Commands of clients that instances have logged in parts, for the logs: clients see one.
 
-A worker tells of such a command when its last part is answered (``rust/src/logged.rs``): its
+A worker tells of such a command when its last part is answered (``rust/src/core/slow_log.rs``): its
 client, its words, and what each instance has seen of it. An instance logs its part before it
 answers. So whoever asks all instances after that has seen all parts; only who asked before may
 have seen some, and the command takes their places.

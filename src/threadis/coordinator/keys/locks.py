@@ -3,7 +3,7 @@
 A lock names all its keys at once and is granted in order of arrival, so there is no deadlock and
 nobody starves. Once granted, every worker lets its clients wait for those keys and says so when
 nothing is in flight that could miss it; from then on the holder is alone with them. The table is
-in the core (``lock_table.rs``): workers that commit writes by themselves ask it, too.
+in the core (``tables/lock_table.rs``): workers that commit writes by themselves ask it, too.
 """
 
 import asyncio

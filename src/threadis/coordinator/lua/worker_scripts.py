@@ -9,7 +9,7 @@ from threadis.coordinator.lua.analysis import Reach, selects
 from threadis.coordinator.lua.sandbox_user import WHOLE_KEYSPACE, rules_without
 
 PUBLISH = b"publish"
-TEXT_MOST = 64 * 1024  # bytes; workers run no longer command (``rust/src/scripts.rs``)
+TEXT_MOST = 64 * 1024  # bytes; workers run no longer command (``rust/src/commands/scripts.rs``)
 
 
 class Taught:

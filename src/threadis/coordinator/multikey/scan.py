@@ -29,7 +29,7 @@ async def random_key(command: _core.Command, links: Links) -> bytes:
 async def scan(command: _core.Command, links: Links) -> bytes:
     """SCAN 0: if there are no more keys than one call looks at, all of them, as on one server.
 
-    Else the first instance's; the cursor carries the instance from there on (``scan.rs``). A cursor
+    Else the first instance's; the cursor carries the instance from there on (``routing/scan_cursor.rs``). A cursor
     with blanks or signs comes here, too, for the first instance to say whether it is one.
     """
     args, db, kind = command.args, command.info.db, Kind(resp=command.info.resp)
@@ -60,7 +60,7 @@ def _cursor(word: bytes) -> int:
 
 
 async def _go_on(cursor: int, command: _core.Command, links: Links) -> bytes:
-    """Go on from a cursor as workers do; see ``decode`` of ``scan.rs``."""
+    """Go on from a cursor as workers do; see ``decode`` of ``routing/scan_cursor.rs``."""
     index, own = cursor % links.count, cursor // links.count
     if cursor >= NOT_OURS:
         index, own = links.count - 1, cursor

@@ -2,7 +2,7 @@
 
 While a client monitors, one connection to each instance does too. Its lines about commands of
 clients' scripts go on to the clients, after the worker's line about the script, once the script has
-run for good (``rust/src/script_lines.rs``).
+run for good (``rust/src/resp/script_lines.rs``).
 """
 
 import asyncio
