@@ -1,20 +1,22 @@
 //! The data path of thREaDIS: what a byte of an ordinary command passes through.
 //!
-//! In reading order, which is the order in which a command meets them:
+//! Each folder is a room, and imports only rooms below it (`tests/test_architecture.py`):
 //!
 //! ```text
-//! client ─► net ─► request ─► command ─► keys ─► slot ─► lane ─► instance
-//!                  (cut)      (look up)  (find)  (route) (append)    │
-//! client ◄─ net ◄─ client ◄──────── merge, scan ◄──────── reply ◄────┘
-//!                  (settle)         (put together)        (cut)
+//! python     the module threadis._core           load   a load generator that checks what it gets
+//! turn       the turn of a worker, a step a file: poll, read, dispatch, deliver, write
+//! commands   what commands do beyond one lane: transactions, commits, blocking pops, scripts
+//! core       a worker as data, and the few verbs on it: send, answer, wait, hand over
+//! work       what a worker has begun and not ended, as data
+//! threads    letters, doors, and tables that post under their own lock
+//! client     one client as data          lane     connections to instances
+//! tables     what all threads share      routing  key to instance, parts, merging
+//! catalog    the command table           resp     bytes to commands and replies, and back
+//! net        sockets and the poller      base     knows nothing of Redis
 //! ```
-//! `worker` owns all of it and runs the turn; `ordinary` is the short way, there and back, that nearly
-//! every command takes; `forward`, `refusals`, `route`, `split`, `trying` and `reach` are the way out, `deliver`
-//! the way back; `joining` and `commits` do what must be done on several instances or not at all,
-//! `looks` what is to be looked for on several; `pubsub`, `subscriptions` and `push` deliver messages,
-//! `session` answers what needs no instance, `clients` lets clients come and go, `balance` and `spread`
-//! let them move. `shared` is what threads share. `load` is the other side: a generator that checks what
-//! it gets. Python is only in `python` and `load::python`.
+//! A command comes in through `turn/read`, leaves through `turn/dispatch` and `core/send`, and its reply
+//! comes back through `core/deliver` and `core/write`. `turn/fast_path` is the short way, there and back,
+//! that nearly every command takes. `turn/run` lists the steps of a turn.
 
 pub mod base;
 pub mod catalog;

@@ -388,5 +388,5 @@ pub fn push_command<'a>(out: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &
 }
 
 #[cfg(test)]
-#[path = "resp/request_tests.rs"]
+#[path = "request_tests.rs"]
 mod tests;

@@ -294,5 +294,5 @@ impl LockTable {
 }
 
 #[cfg(test)]
-#[path = "tables/lock_table_tests.rs"]
+#[path = "lock_table_tests.rs"]
 mod tests;
