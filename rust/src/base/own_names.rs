@@ -16,7 +16,7 @@ pub const NOBODY: &[u8] = b"threadis-nobody";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
     /// A user that may touch only what a script has declared.
-    Guard,
+    SandboxUser,
     /// A worker's connection.
     Lane,
     /// A connection while it runs a client's script.
@@ -32,7 +32,7 @@ impl Name {
     #[must_use]
     pub fn prefix(self) -> &'static [u8] {
         match self {
-            Self::Guard => b"threadis-guard-",
+            Self::SandboxUser => b"threadis-guard-",
             Self::Lane => b"threadis-lane-",
             Self::Script => b"threadis-script-",
             Self::Checked => b"threadis-checked",
@@ -61,14 +61,15 @@ pub enum Record {
     /// A write over several instances has happened.
     Decided,
     /// Written for WAITAOF, and deleted at once.
-    Waited,
+    BlockingKeys,
     /// An instance has done its part of what concerns all keys; it goes by itself.
     Swept,
 }
 
 const CHANNEL: &[u8] = b"threadis:events:";
 
-const RECORDS: [Record; 4] = [Record::Prepared, Record::Decided, Record::Waited, Record::Swept];
+const RECORDS: [Record; 4] =
+    [Record::Prepared, Record::Decided, Record::BlockingKeys, Record::Swept];
 
 impl Record {
     /// What its names begin with.
@@ -77,7 +78,7 @@ impl Record {
         match self {
             Self::Prepared => b"threadis:prepared:",
             Self::Decided => b"threadis:decided:",
-            Self::Waited => b"threadis:waited:",
+            Self::BlockingKeys => b"threadis:waited:",
             Self::Swept => b"threadis:swept:",
         }
     }
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn our_users_and_connections_are_known_and_no_others() {
-        let all = [Name::Guard, Name::Lane, Name::Script, Name::Checked, Name::Line];
+        let all = [Name::SandboxUser, Name::Lane, Name::Script, Name::Checked, Name::Line];
         for name in all {
             assert!(is_ours(&name.of(b"7")));
         }

@@ -1,16 +1,16 @@
 //! A blocking command that is tried without blocking, and what is ahead of it.
 
 use crate::base::begun::Begun;
-use crate::lane::in_flight::Mark;
+use crate::lane::in_flight::Watermark;
 use crate::tables::lock::Fingerprint;
 use std::sync::Arc;
 
 /// What is ahead of a client's next command.
 #[derive(Debug)]
 pub(crate) struct Ahead {
-    pub(crate) marks: Vec<Mark>,
-    /// The lock of the last look.
-    pub(crate) last_look: Option<u64>,
+    pub(crate) marks: Vec<Watermark>,
+    /// The lock of the last locked pop.
+    pub(crate) last_pop: Option<u64>,
 }
 
 /// A command on its way that may have to wait.

@@ -16,8 +16,8 @@ use crate::client::input::Input;
 use crate::client::last_write::LastWrite;
 use crate::client::owed::Owed;
 use crate::client::push::Pushes;
-use crate::client::reorder::Parked;
-use crate::client::reply_mode::Quiet;
+use crate::client::reorder_buffer::ReorderBuffer;
+use crate::client::reply_mode::ReplyMode;
 use crate::client::session::Session;
 use crate::client::subscriptions::Subscriptions;
 use crate::client::transaction::Multi;
@@ -50,8 +50,8 @@ pub struct Client {
     pub sent: usize,
     /// Replies it is owed, oldest first.
     pub owed: VecDeque<Owed>,
-    /// Replies that came early: all `Owed::Parked`.
-    pub(crate) parked: Parked,
+    /// Replies that came early: all `Owed::Early`.
+    pub(crate) parked: ReorderBuffer,
     /// Bytes of replies, and of parts, that came early: all `Owed::Held` and `Merging`.
     pub held: usize,
     /// Sequence number of the oldest.
@@ -63,7 +63,7 @@ pub struct Client {
     /// Its user may not do everything.
     pub is_restricted: bool,
     /// In RESP2 with subscriptions: few commands are allowed.
-    pub confined: bool,
+    pub is_resp2_subscriber: bool,
     /// The last command's row; `usize::MAX` before the first.
     pub last_command: usize,
     /// Whether its commands are taken.
@@ -103,17 +103,17 @@ pub struct Client {
     /// The coordinator watches keys for it.
     pub is_watching: bool,
     /// The coordinator has heard of it, and wants to hear when it goes.
-    pub is_known: bool,
+    pub notify_on_close: bool,
     /// It is told of changed keys.
     pub is_tracking: bool,
     /// Its next command waits a turn, for what it is told.
-    pub has_heard: bool,
+    pub feed_drained: bool,
     /// What its next command waits for.
     pub(crate) ahead: Option<Box<Ahead>>,
     /// Writes to it that had much, lately.
     pub(crate) bulky_writes: u8,
     /// It uses one of the lanes for bulky replies.
-    pub(crate) is_spread: bool,
+    pub(crate) is_striped: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
     /// A lane that has something big was set aside while this client waited for it, too: before
@@ -122,7 +122,7 @@ pub struct Client {
     /// A lane is not read because this client does not read.
     pub(crate) pauses_lane: bool,
     /// Replies that it does not want, if there are any.
-    pub quiet: Option<Box<Quiet>>,
+    pub reply_mode: Option<Box<ReplyMode>>,
     /// The rest, apart so that the hot part is small.
     pub session: Box<Session>,
 }
@@ -145,13 +145,13 @@ impl Client {
             out: Vec::new(),
             sent: 0,
             owed: VecDeque::new(),
-            parked: Parked::default(),
+            parked: ReorderBuffer::default(),
             held: 0,
             front: 0,
             lane_set,
             authenticated,
             is_restricted: false,
-            confined: false,
+            is_resp2_subscriber: false,
             last_command: usize::MAX,
             gate: Gate::Open,
             closing: Closing::No,
@@ -171,16 +171,16 @@ impl Client {
             multi: None,
             executing: None,
             is_watching: false,
-            is_known: false,
+            notify_on_close: false,
             is_tracking: false,
-            has_heard: false,
+            feed_drained: false,
             ahead: None,
             bulky_writes: 0,
-            is_spread: false,
+            is_striped: false,
             accounted: 0,
             waits_aside: false,
             pauses_lane: false,
-            quiet: None,
+            reply_mode: None,
             session: Box::new(session),
         }
     }
@@ -196,22 +196,22 @@ impl Client {
     #[inline]
     #[must_use]
     pub fn drops(&self, sequence: u32) -> bool {
-        self.quiet.as_ref().is_some_and(|quiet| quiet.drops(sequence))
+        self.reply_mode.as_ref().is_some_and(|reply_mode| reply_mode.drops(sequence))
     }
 
     /// Once every reply is wanted again, there is nothing to look at any more.
-    fn forget_quiet(&mut self) {
-        if self.quiet.as_mut().is_some_and(|quiet| quiet.is_over(self.front)) {
-            self.quiet = None;
+    fn forget_reply_mode(&mut self) {
+        if self.reply_mode.as_mut().is_some_and(|reply_mode| reply_mode.is_over(self.front)) {
+            self.reply_mode = None;
         }
     }
 
     /// A command has been taken to which there is no reply: CLIENT REPLY SKIP was for it.
     pub fn skip_nothing(&mut self) {
         let next = self.next_sequence();
-        if let Some(quiet) = &mut self.quiet {
-            quiet.answered(next);
-            self.forget_quiet();
+        if let Some(reply_mode) = &mut self.reply_mode {
+            reply_mode.answered(next);
+            self.forget_reply_mode();
         }
     }
 
@@ -226,7 +226,7 @@ impl Client {
     /// Answers a command right away, behind what is owed before it.
     pub fn answer(&mut self, reply: &[u8]) {
         let next = self.next_sequence();
-        if self.quiet.is_some() && self.drops(next) {
+        if self.reply_mode.is_some() && self.drops(next) {
             self.skip_nothing();
         } else if self.owed.is_empty() {
             self.out.extend_from_slice(reply);
@@ -252,8 +252,8 @@ impl Client {
     pub fn pop_front(&mut self) {
         self.owed.pop_front();
         self.front = self.front.wrapping_add(1);
-        if self.quiet.is_some() {
-            self.forget_quiet();
+        if self.reply_mode.is_some() {
+            self.forget_reply_mode();
         }
         if !self.pushes.is_empty() {
             self.release_pushes();
@@ -268,7 +268,7 @@ impl Client {
                 Owed::Ready { lane, start, length } => {
                     self.out.extend_from_slice(received.get(*lane, *start, *length));
                 }
-                Owed::Parked { start, length } => {
+                Owed::Early { start, length } => {
                     self.out.extend_from_slice(self.parked.get(*start, *length));
                     self.parked.moved_on();
                 }
@@ -314,7 +314,7 @@ impl Client {
             return true;
         };
         if let Some(owed) = self.owed_at(sequence) {
-            *owed = Owed::Parked { start, length };
+            *owed = Owed::Early { start, length };
         }
         false
     }

@@ -71,7 +71,7 @@ impl Client {
             && self.closing == Closing::No
             && self.authenticated
             && !self.is_restricted
-            && !self.confined
+            && !self.is_resp2_subscriber
             && !self.is_tracking
             && self.multi.is_none()
             && self.executing.is_none()
@@ -110,7 +110,7 @@ impl Client {
     /// True if it should change its lanes, and may.
     #[inline]
     pub(crate) fn is_misplaced(&self) -> bool {
-        let unwanted = if self.is_spread { 0 } else { OFTEN };
+        let unwanted = if self.is_striped { 0 } else { OFTEN };
         self.bulky_writes == unwanted && self.owed.is_empty()
     }
 }

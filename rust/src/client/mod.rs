@@ -15,7 +15,7 @@ pub mod owed;
 pub(crate) mod push;
 pub(crate) mod pushes;
 pub mod queued;
-pub(crate) mod reorder;
+pub(crate) mod reorder_buffer;
 pub mod reply_mode;
 pub mod session;
 pub mod subscriptions;

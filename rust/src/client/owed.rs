@@ -19,7 +19,7 @@ pub enum Owed {
         length: u32,
     },
     /// In the client's `parked` bytes, until its turn comes.
-    Parked {
+    Early {
         /// Where the reply begins.
         start: u32,
         /// Its length.
@@ -30,7 +30,7 @@ pub enum Owed {
     /// A block from MULTI to EXEC, on its way.
     Block(Box<Block>),
     /// A command that may have to wait for its keys, on its way.
-    Trying(Box<Attempt>),
+    Attempt(Box<Attempt>),
     /// A large reply of which the beginning has moved to `out` already.
     Streaming,
     /// Parts of several instances; the command's row.
@@ -43,7 +43,7 @@ impl Owed {
     /// True if one instance answers, and nothing of that has come.
     #[must_use]
     pub fn comes_whole(&self) -> bool {
-        matches!(self, Self::Block(_) | Self::Waiting(_) | Self::Trying(_) | Self::Scanning(..))
+        matches!(self, Self::Block(_) | Self::Waiting(_) | Self::Attempt(_) | Self::Scanning(..))
     }
 
     /// The row of a command that waits for an instance.
@@ -52,7 +52,7 @@ impl Owed {
         match self {
             Self::Waiting(row) | Self::Merging(_, row) | Self::Scanning(_, row) => *row,
             Self::Block(block) => block.exec,
-            Self::Trying(attempt) => attempt.row,
+            Self::Attempt(attempt) => attempt.row,
             _ => u32::MAX,
         }
     }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 /// The replies a client does not want, by sequence number.
 #[derive(Debug, Default)]
-pub struct Quiet {
+pub struct ReplyMode {
     /// From the first number up to the second, which is still wanted; oldest first.
     ranges: VecDeque<(u32, u32)>,
     /// Everything from here on.
@@ -16,7 +16,7 @@ pub struct Quiet {
     after_exec: bool,
 }
 
-impl Quiet {
+impl ReplyMode {
     /// Nothing from `sequence` on is wanted.
     pub fn switch_off(&mut self, sequence: u32) {
         self.answered(sequence); // SKIP was for this command
@@ -90,36 +90,38 @@ mod tests {
 
     #[test]
     fn off_and_on_across_the_end_of_the_numbers() {
-        let mut quiet = Quiet::default();
-        quiet.switch_off(u32::MAX);
-        assert!(quiet.drops(u32::MAX) && quiet.drops(1) && !quiet.drops(u32::MAX - 1));
-        quiet.switch_on(2);
-        assert!(quiet.drops(1) && !quiet.drops(2));
-        assert!(!quiet.is_over(1));
-        assert!(quiet.is_over(2));
+        let mut reply_mode = ReplyMode::default();
+        reply_mode.switch_off(u32::MAX);
+        assert!(
+            reply_mode.drops(u32::MAX) && reply_mode.drops(1) && !reply_mode.drops(u32::MAX - 1)
+        );
+        reply_mode.switch_on(2);
+        assert!(reply_mode.drops(1) && !reply_mode.drops(2));
+        assert!(!reply_mode.is_over(1));
+        assert!(reply_mode.is_over(2));
     }
 
     #[test]
     fn off_lasts_however_many_replies_there_are() {
-        let mut quiet = Quiet::default();
+        let mut reply_mode = ReplyMode::default();
         let mut front: u32 = 7;
-        quiet.switch_off(front);
+        reply_mode.switch_off(front);
         for _ in 0..10 {
-            assert!(quiet.drops(front) && quiet.drops(front.wrapping_add(1000)));
+            assert!(reply_mode.drops(front) && reply_mode.drops(front.wrapping_add(1000)));
             front = front.wrapping_add(1 << 30);
-            assert!(!quiet.is_over(front));
+            assert!(!reply_mode.is_over(front));
         }
-        quiet.switch_on(front);
-        assert!(quiet.is_over(front) && !quiet.drops(front));
+        reply_mode.switch_on(front);
+        assert!(reply_mode.is_over(front) && !reply_mode.drops(front));
     }
 
     #[test]
     fn skip_is_for_one_reply_and_on_takes_it_back() {
-        let mut quiet = Quiet::default();
-        quiet.skip(7);
-        quiet.skip(7);
-        assert!(!quiet.drops(6) && quiet.drops(7) && !quiet.drops(8));
-        quiet.switch_on(7);
-        assert!(!quiet.drops(7) && quiet.is_over(7));
+        let mut reply_mode = ReplyMode::default();
+        reply_mode.skip(7);
+        reply_mode.skip(7);
+        assert!(!reply_mode.drops(6) && reply_mode.drops(7) && !reply_mode.drops(8));
+        reply_mode.switch_on(7);
+        assert!(!reply_mode.drops(7) && reply_mode.is_over(7));
     }
 }

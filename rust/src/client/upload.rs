@@ -1,11 +1,11 @@
 //! A command that is sent on while it comes.
 
-use crate::resp::body_stream::Rest;
+use crate::resp::body_stream::BodyStream;
 
 /// A command that is being sent on.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    pub(crate) rest: Rest,
+    pub(crate) rest: BodyStream,
     pub(crate) instance: usize,
     pub(crate) lane: usize,
     /// That lane's, not of another one at its place.

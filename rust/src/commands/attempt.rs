@@ -4,10 +4,10 @@
 //!
 //! ```text
 //! lane: MULTI, the command, EXEC  ─► its reply, if it has one
-//!                                 ─► nothing there: the coordinator waits (tables/waited_keys.rs, blocking/commands.py)
+//!                                 ─► nothing there: the coordinator waits (tables/blocking_keys.rs, blocking/commands.py)
 //! ```
 //! Of keys of several instances these are the first ones, as many as one instance has; if these have
-//! nothing, see commands/search.rs. Only while nobody waits for one of its keys: whoever does comes first. Who
+//! nothing, see commands/locked_pop.rs. Only while nobody waits for one of its keys: whoever does comes first. Who
 //! must go to the coordinator goes behind those that came before (core/order.rs).
 
 use crate::base::begun::Begun;
@@ -17,14 +17,14 @@ use crate::catalog::table::Row;
 use crate::client::attempt::Attempt;
 use crate::client::gate::Gate;
 use crate::client::owed::Owed;
-use crate::core::send::Reach;
+use crate::core::send::Checkout;
 use crate::core::worker::Worker;
 use crate::lane::lane::Expect;
 use crate::resp::encode::canonical;
 use crate::resp::reply::{aggregate, is_error, is_null};
 use crate::resp::request::Args;
 use crate::routing::owner::{Owner, owner};
-use crate::routing::parts::Whole;
+use crate::routing::parts::SplitCommand;
 use crate::tables::lock::Fingerprint;
 use crate::threads::shared::Shared;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Worker {
         let table = &shared.lock_table;
         let names = key_specs::all(&row.keys, args).map(|at| table.fingerprint(db, args.get(at)));
         let names: Arc<[Fingerprint]> = names.collect();
-        let is_waited_for = |at| shared.waited.has(db, args.get(at));
+        let is_waited_for = |at| shared.blocking_keys.has(db, args.get(at));
         if args.raw.len() > LENGTH_MOST
             || !self.may_run_here(place)
             || args.iter().any(|word| word == NEWEST)
@@ -67,8 +67,8 @@ impl Worker {
             return Step::Blocked;
         }
         let is_of_group = row.name == b"xreadgroup";
-        match self.reach(place, instance) {
-            Reach::Lane(lane) => {
+        match self.check_out(place, instance) {
+            Checkout::Lane(lane) => {
                 let row = self.clients[place].last_row();
                 let begun = Begun { raw: canonical(args), at: self.now };
                 let attempt = Attempt {
@@ -82,10 +82,10 @@ impl Worker {
                 // Nothing more is taken from it: it may have to wait after all.
                 self.clients[place].gate = Gate::Drain;
                 self.clients[place].ahead = None; // what it once waited for
-                self.append_block(place, lane, Owed::Trying(Box::new(attempt)), &tried, 1);
-                self.note_try(lane, names, is_of_group);
+                self.append_block(place, lane, Owed::Attempt(Box::new(attempt)), &tried, 1);
+                self.note_attempt(lane, names, is_of_group);
             }
-            Reach::Full(_) | Reach::Down => return self.go_and_wait(place, args, &names),
+            Checkout::Full(_) | Checkout::Down => return self.go_and_wait(place, args, &names),
         }
         Step::Done
     }
@@ -103,7 +103,7 @@ impl Worker {
         let place = expect.client as usize;
         let reply = self.lanes.received(lane, start, length);
         let Some(owed) = self.clients[place].owed_at(expect.sequence) else { return };
-        let Owed::Trying(attempt) = owed else { return };
+        let Owed::Attempt(attempt) = owed else { return };
         if attempt.before > 0 {
             attempt.before -= 1;
             attempt.is_refused |= is_error(reply);
@@ -112,7 +112,7 @@ impl Worker {
         let is_refused = attempt.is_refused || is_error(reply);
         let found = found(reply).filter(|_| !is_refused);
         let waiting = Owed::Waiting(attempt.row);
-        let Owed::Trying(attempt) = std::mem::replace(owed, waiting) else { return };
+        let Owed::Attempt(attempt) = std::mem::replace(owed, waiting) else { return };
         if let Some(found) = found.and_then(|found| u32::try_from(found.len()).ok()) {
             self.counters.unwaited += 1;
             self.log_attempt(place, lane, &attempt, found as usize);
@@ -120,7 +120,7 @@ impl Worker {
         } else if is_refused || !attempt.is_on_several {
             self.leave_waiting(expect, &attempt.begun.raw);
         } else {
-            self.look(expect, *attempt);
+            self.begin_pop(expect, *attempt);
         }
     }
 
@@ -129,7 +129,7 @@ impl Worker {
         let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
         self.log_seen(place, &attempt.begun, reply, |worker, row, args| {
             let (db, mut owners) = (worker.db(place), Vec::new());
-            match Whole::new(row, args, db, &worker.shared.placement, &mut owners) {
+            match SplitCommand::new(row, args, db, &worker.shared.placement, &mut owners) {
                 Some(whole) if attempt.is_on_several => Self::seen(instance, &whole.begin().1),
                 _ => Self::seen(instance, &attempt.begun.raw),
             }
@@ -149,7 +149,7 @@ fn beginning(
     match home {
         Owner::One(instance) => Some((*instance, canonical(args))),
         Owner::Several if row.takes_first => {
-            Some(Whole::new(row, args, db, &shared.placement, &mut Vec::new())?.begin())
+            Some(SplitCommand::new(row, args, db, &shared.placement, &mut Vec::new())?.begin())
         }
         Owner::Several | Owner::Nobody => None,
     }

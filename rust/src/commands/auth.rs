@@ -181,7 +181,7 @@ impl Worker {
             in_use.extend(client.upload.as_ref().map(|upload| upload.set));
         }
         in_use.extend(self.lanes.open.iter().map(|(_, lane)| lane.set));
-        in_use.extend(self.looks.running.iter().map(|(_, look)| look.set));
+        in_use.extend(self.locked_pops.running.iter().map(|(_, pop)| pop.set));
         self.lanes.sets.end(&outlived, &in_use);
     }
 

@@ -67,7 +67,7 @@ impl Worker {
         true
     }
 
-    pub(crate) fn look_after_commits(&mut self) {
+    pub(crate) fn check_commit_deadlines(&mut self) {
         let now = self.now;
         if self.commits.deadline() > now {
             return;
@@ -104,13 +104,15 @@ impl Worker {
     }
 
     fn prepare_commit(&mut self, key: usize) {
-        let (commit, waited) = (&self.commits.running[key], &self.shared.waited);
+        let (commit, blocking_keys) = (&self.commits.running[key], &self.shared.blocking_keys);
         // Rights are those of now: the coordinator asks again.
         let owner = |write: &Write| self.clients.get(write.expect.client as usize);
         let has_restricted =
             commit.writes.iter().filter_map(owner).any(|client| client.is_restricted);
         // Somebody may have begun to wait for a key meanwhile: he is served before others come.
-        if has_restricted || (!waited.is_empty() && commit.has_key(|db, key| waited.has(db, key))) {
+        if has_restricted
+            || (!blocking_keys.is_empty() && commit.has_key(|db, key| blocking_keys.has(db, key)))
+        {
             return self.give_up_commit(key);
         }
         let state = State { db: self.shared.databases, resp3: commit.resp3, ..State::default() };

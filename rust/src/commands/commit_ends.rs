@@ -16,7 +16,7 @@ const FORGET_NANOSECONDS: u64 = 100_000_000;
 
 impl Worker {
     /// A lane is out of service: if a commit has a part there, that may be its end.
-    pub(crate) fn lost_for_commit(&mut self, place: usize) {
+    pub(crate) fn lost_for_commits(&mut self, place: usize) {
         let Some(lane) = self.lanes.get_mut(place) else { return };
         let Some(key) = lane.commit.take() else { return };
         let (instance, was_sent) = (lane.instance, !lane.has_unsent());
@@ -179,7 +179,7 @@ impl Worker {
         if self.shared.settings.busy().is_none() {
             return;
         }
-        self.leave_waiting_looks();
+        self.hand_over_waiting_pops();
         let running = self.commits.running.iter();
         let waiting = running.filter(|(_, commit)| commit.stage == Stage::Locking);
         for key in waiting.map(|(key, _)| key).collect::<Vec<_>>() {

@@ -13,7 +13,7 @@ use crate::lane::lane::{Expect, State};
 use crate::net::socket::Io;
 use crate::resp::encode::canonical;
 use crate::resp::request::{Args, Cut, Limits, Request, with_args};
-use crate::routing::parts::Whole;
+use crate::routing::parts::SplitCommand;
 use crate::threads::shared::Shared;
 use crate::work::commit::{BYTES_MOST, Commit};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Worker {
         shared: &Shared,
     ) -> Step {
         let mut owners = std::mem::take(&mut self.owners);
-        let whole = Whole::new(row, args, self.db(place), &shared.placement, &mut owners);
+        let whole = SplitCommand::new(row, args, self.db(place), &shared.placement, &mut owners);
         let taken = match row.parts.zip(whole) {
             Some((merge, whole))
                 if self.may_commit(place, args.raw.len(), args.len(), whole.owners) =>
@@ -55,7 +55,7 @@ impl Worker {
         taken
     }
 
-    fn join(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Step {
+    fn join(&mut self, place: usize, row: &Row, merge: Merge, whole: SplitCommand) -> Step {
         let (db, args) = (self.db(place), whole.args);
         let Some(first) = whole.owners.iter().copied().min() else {
             return self.route_to_coordinator(place, args);
@@ -145,17 +145,17 @@ impl Worker {
         };
         let is_plain = client.gate == Gate::Drain
             && client.closing == Closing::No
-            && client.quiet.is_none()
+            && client.reply_mode.is_none()
             && !client.is_behind(client.rx.len(), &shared.settings)
             && row.special_words.is_empty()
-            && !self.tries.has_groups
+            && !self.attempts.has_groups
             && !self.concerns_a_wait(place, row, args)
             && !self.is_locked(place, row, args);
         if !is_plain {
             return false;
         }
         let mut owners = std::mem::take(&mut self.owners);
-        let whole = Whole::new(row, args, self.db(place), &shared.placement, &mut owners);
+        let whole = SplitCommand::new(row, args, self.db(place), &shared.placement, &mut owners);
         let joins = whole.filter(|whole| {
             let first = whole.owners.iter().copied().min().unwrap_or(u16::MAX);
             whole.owners.iter().any(|&owner| owner != first)
@@ -273,7 +273,7 @@ fn add_in_parts(commit: &mut Commit, shared: &Shared, db: u32, row: u32, command
     let row = shared.table.row(row as usize);
     with_args(command, |args| {
         let mut owners = Vec::new();
-        let whole = Whole::new(row, args, db, &shared.placement, &mut owners);
+        let whole = SplitCommand::new(row, args, db, &shared.placement, &mut owners);
         if let Some((merge, whole)) = row.parts.zip(whole) {
             commit.add_whole(db, merge, whole);
         }

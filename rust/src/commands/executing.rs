@@ -79,8 +79,8 @@ impl Worker {
         self.clients[place].executing = None;
         let client = &mut self.clients[place];
         let next = client.next_sequence();
-        if let Some(quiet) = &mut client.quiet {
-            quiet.end_exec(next);
+        if let Some(reply_mode) = &mut client.reply_mode {
+            reply_mode.end_exec(next);
         }
         client.set_caching(false);
         self.end_as_told(place);

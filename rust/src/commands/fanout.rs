@@ -3,11 +3,11 @@
 use crate::base::step::Step;
 use crate::catalog::merge_kind::Merge;
 use crate::catalog::table::Row;
-use crate::core::send::Reach;
+use crate::core::send::Checkout;
 use crate::core::worker::Worker;
 use crate::resp::request::Args;
 use crate::routing::merge::Merging;
-use crate::routing::parts::{Share, Whole};
+use crate::routing::parts::{InstancePart, SplitCommand};
 use crate::threads::shared::Shared;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -22,15 +22,16 @@ impl Worker {
         shared: &Shared,
     ) -> Step {
         let mut owners = std::mem::take(&mut self.owners);
-        let taken = match Whole::new(row, args, self.db(place), &shared.placement, &mut owners) {
-            Some(whole) => self.route_whole(place, row, merge, whole),
-            None => self.route_to_any(place, args), // it will say what is missing
-        };
+        let taken =
+            match SplitCommand::new(row, args, self.db(place), &shared.placement, &mut owners) {
+                Some(whole) => self.route_whole(place, row, merge, whole),
+                None => self.route_to_any(place, args), // it will say what is missing
+            };
         self.owners = owners;
         taken
     }
 
-    fn route_whole(&mut self, place: usize, row: &Row, merge: Merge, whole: Whole) -> Step {
+    fn route_whole(&mut self, place: usize, row: &Row, merge: Merge, whole: SplitCommand) -> Step {
         let first = whole.owners[0];
         let home = whole.owners.iter().all(|&owner| owner == first).then(|| usize::from(first));
         if row.writes && self.must_wait_for_writes(place, home) {
@@ -46,14 +47,14 @@ impl Worker {
         }
     }
 
-    fn split(&mut self, place: usize, merge: Merge, whole: Whole) -> Step {
+    fn split(&mut self, place: usize, merge: Merge, whole: SplitCommand) -> Step {
         let mut shares = std::mem::take(&mut self.shares);
         shares.clear();
-        shares.resize(self.instances.len(), Share::default());
+        shares.resize(self.instances.len(), InstancePart::default());
         for &owner in whole.owners {
             shares[usize::from(owner)].keys += 1;
         }
-        let reached = self.reach_shares(place, &mut shares);
+        let reached = self.check_out_parts(place, &mut shares);
         if reached.is_ok() {
             let parts = shares.iter().filter(|share| share.keys > 0).count();
             let order = if merge == Merge::Keyed { whole.owners.to_vec() } else { Vec::new() };
@@ -67,19 +68,25 @@ impl Worker {
 
     /// Finds the lanes, or says what became of the command because one cannot be had: nothing is
     /// sent unless all can be.
-    fn reach_shares(&mut self, place: usize, shares: &mut [Share]) -> Result<(), Step> {
+    fn check_out_parts(&mut self, place: usize, shares: &mut [InstancePart]) -> Result<(), Step> {
         for (instance, share) in shares.iter_mut().enumerate().filter(|(_, share)| share.keys > 0) {
-            match self.reach(place, instance) {
-                Reach::Lane(lane) => share.lane = lane,
-                Reach::Full(lane) => return Err(self.wait_for_lane(place, lane)),
-                Reach::Down => return Err(self.instance_down(place, instance)),
+            match self.check_out(place, instance) {
+                Checkout::Lane(lane) => share.lane = lane,
+                Checkout::Full(lane) => return Err(self.wait_for_lane(place, lane)),
+                Checkout::Down => return Err(self.instance_down(place, instance)),
             }
         }
         Ok(())
     }
 
     /// Writes each share to its lane, the keys in the client's order.
-    fn write_shares(&mut self, place: usize, sequence: u32, whole: Whole, shares: &mut [Share]) {
+    fn write_shares(
+        &mut self,
+        place: usize,
+        sequence: u32,
+        whole: SplitCommand,
+        shares: &mut [InstancePart],
+    ) {
         for share in shares.iter_mut().filter(|share| share.keys > 0) {
             let Some(lane) = self.lanes.get_mut(share.lane) else { continue };
             share.begin = lane.out.len();

@@ -131,7 +131,7 @@ impl Worker {
             let count = known.shown(kind);
             push_confirmation(&mut confirmation, resp3, subscribed(kind), Some(name), count);
         }
-        client.confined = !resp3;
+        client.is_resp2_subscriber = !resp3;
         confirmation
     }
 

@@ -82,7 +82,8 @@ impl Worker {
             if plan.instance != usize::MAX && plan.instance != owner {
                 return None;
             }
-            if shared.waited.has(db, key) || is_local && shared.waited.begins(db, key) {
+            if shared.blocking_keys.has(db, key) || is_local && shared.blocking_keys.begins(db, key)
+            {
                 return None;
             }
             plan.instance = owner;

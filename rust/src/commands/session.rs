@@ -100,7 +100,7 @@ impl Worker {
 
     fn ping(&mut self, place: usize, args: Args) {
         match args.len() {
-            1 | 2 if self.clients[place].confined => {
+            1 | 2 if self.clients[place].is_resp2_subscriber => {
                 let mut reply = b"*2\r\n$4\r\npong\r\n".to_vec();
                 push_bulk(&mut reply, if args.len() > 1 { args.get(1) } else { b"" });
                 self.answer(place, &reply);
@@ -123,8 +123,8 @@ impl Worker {
         let no_touch = self.shared.table.find(b"client", Some(b"no-touch"));
         let resets_no_evict = matches!(no_touch, Found::Row(_));
         let client = &mut self.clients[place];
-        if let Some(quiet) = &mut client.quiet {
-            quiet.reset();
+        if let Some(reply_mode) = &mut client.reply_mode {
+            reply_mode.reset();
         }
         client.session.name.clear();
         client.session.no_evict &= !resets_no_evict;
@@ -229,16 +229,16 @@ impl Worker {
         let next = client.next_sequence();
         match word.as_slice() {
             b"on" => {
-                if let Some(quiet) = &mut client.quiet {
-                    quiet.switch_on(next);
+                if let Some(reply_mode) = &mut client.reply_mode {
+                    reply_mode.switch_on(next);
                 }
                 self.answer(place, OK);
             }
-            b"off" => client.quiet.get_or_insert_default().switch_off(next),
+            b"off" => client.reply_mode.get_or_insert_default().switch_off(next),
             b"skip" if client.executing.is_some() => {
-                client.quiet.get_or_insert_default().skip_after_exec();
+                client.reply_mode.get_or_insert_default().skip_after_exec();
             }
-            b"skip" => client.quiet.get_or_insert_default().skip(next),
+            b"skip" => client.reply_mode.get_or_insert_default().skip(next),
             _ => self.refuse(place, "ERR syntax error"),
         }
     }

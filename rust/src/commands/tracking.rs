@@ -59,7 +59,7 @@ impl Worker {
     /// that has come.
     pub(crate) fn must_hear(&mut self, place: usize) -> bool {
         let client = &mut self.clients[place];
-        let has_waited = std::mem::take(&mut client.has_heard);
+        let has_waited = std::mem::take(&mut client.feed_drained);
         if has_waited || client.executing.is_some() {
             return false;
         }
@@ -67,7 +67,7 @@ impl Worker {
         if !self.shared.hear() && self.shared.doors[self.index].mailbox.is_empty() {
             return false;
         }
-        self.clients[place].has_heard = true;
+        self.clients[place].feed_drained = true;
         self.mark_ready(place);
         true
     }

@@ -14,13 +14,13 @@ use crate::catalog::{key_specs, table};
 use crate::client::owed::Owed;
 use crate::client::queued::Queued;
 use crate::client::transaction::{Block, Multi};
-use crate::core::send::Reach;
+use crate::core::send::Checkout;
 use crate::core::worker::Worker;
 use crate::lane::instance;
 use crate::resp::encode::{EXEC, MULTI, push_args};
 use crate::resp::request::Args;
 use crate::routing::owner::{Owner, has_special_word, owner};
-use crate::routing::parts::Whole;
+use crate::routing::parts::SplitCommand;
 use crate::threads::shared::Shared;
 
 impl Worker {
@@ -158,7 +158,7 @@ impl Worker {
         let needs_coordinator = multi.needs_coordinator
             || self.clients[place].session.tracking.as_ref().is_some_and(|mode| mode.no_loop)
             || self.clients[place].is_restricted
-            || self.shared.waited.any(&multi.keys);
+            || self.shared.blocking_keys.any(&multi.keys);
         let client = &self.clients[place];
         let is_busy = self.shared.settings.busy().is_some();
         let is_odd = client.is_watching || is_busy || (needs_coordinator && !multi.is_spoilt);
@@ -217,13 +217,13 @@ impl Worker {
             self.clients[place].multi = Some(multi);
             return Step::Blocked;
         }
-        let lane = match self.reach(place, instance) {
-            Reach::Lane(lane) => lane,
-            Reach::Full(lane) => {
+        let lane = match self.check_out(place, instance) {
+            Checkout::Lane(lane) => lane,
+            Checkout::Full(lane) => {
                 self.clients[place].multi = Some(multi);
                 return self.wait_for_lane(place, lane);
             }
-            Reach::Down => return self.instance_down(place, instance),
+            Checkout::Down => return self.instance_down(place, instance),
         };
         if self.is_monitored() {
             self.show_queued(place, &multi.commands);
@@ -261,5 +261,6 @@ impl Worker {
 
 /// Whether a command whose keys live on several instances can be done in parts.
 fn has_parts(row: &Row, args: Args, db: u32, shared: &Shared) -> bool {
-    row.parts.is_some() && Whole::new(row, args, db, &shared.placement, &mut Vec::new()).is_some()
+    row.parts.is_some()
+        && SplitCommand::new(row, args, db, &shared.placement, &mut Vec::new()).is_some()
 }

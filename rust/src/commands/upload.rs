@@ -21,7 +21,7 @@ use crate::lane::instance;
 use crate::lane::lane::Lane;
 use crate::net::socket;
 use crate::net::socket::Io;
-use crate::resp::body_stream::{CHUNK, Rest};
+use crate::resp::body_stream::{BodyStream, CHUNK};
 use crate::resp::reply::push_error;
 use crate::resp::request::Request;
 use crate::tables::pause;
@@ -50,7 +50,7 @@ impl Worker {
         bytes: &[u8],
         shared: &Shared,
     ) -> Option<usize> {
-        let (start, text, args) = request.coming(bytes)?;
+        let (start, text, args) = request.announce(bytes)?;
         if text < AT_LEAST {
             return None;
         }
@@ -68,7 +68,7 @@ impl Worker {
         client.gate = Gate::Upload;
         client.last_command = row;
         let mut upload = Box::new(Upload {
-            rest: Rest::new(args, text, start + text + 2),
+            rest: BodyStream::new(args, text, start + text + 2),
             instance,
             lane,
             serial,
@@ -99,7 +99,7 @@ impl Worker {
             && client.multi.is_none()
             && client.executing.is_none()
             && !client.is_restricted
-            && !client.confined
+            && !client.is_resp2_subscriber
             && !client.is_tracking
             && !self.is_monitored();
         let args = request.args(bytes);

@@ -27,7 +27,7 @@ impl Worker {
         let client = &mut self.clients[place];
         if client.subscriptions.as_ref().is_some_and(|known| known.is_empty()) {
             client.subscriptions = None;
-            client.confined = false;
+            client.is_resp2_subscriber = false;
             self.audience.clients -= 1;
         }
     }

@@ -79,7 +79,7 @@ impl Worker {
                 }
                 return Delivery::Done; // else EXEC's reply is still to come
             }
-            Some(Owed::Trying(_)) => return Delivery::Attempt,
+            Some(Owed::Attempt(_)) => return Delivery::Attempt,
             Some(Owed::Scanning(instance, row)) => {
                 let (instance, row) = (*instance, *row);
                 if is_error(reply) {

@@ -62,7 +62,7 @@ impl Worker {
             self.tally.not_called(owed.row() as usize);
         }
         client.gate = Gate::Coordinator;
-        client.is_known = true;
+        client.notify_on_close = true;
         Some(place)
     }
 
@@ -181,12 +181,12 @@ impl Worker {
         let client = &mut self.clients[place];
         client.owe(Owed::Waiting(client.last_row()));
         client.gate = Gate::Coordinator;
-        client.is_known = true;
+        client.notify_on_close = true;
         let hung_up = client.hung_up;
         let row = self.shared.table.row(client.last_command);
         if row.blocks {
             let db = self.lanes.state(client.lane_set).db;
-            self.shared.waited.coming(self.key(place), db, row, args);
+            self.shared.blocking_keys.announce(self.key(place), db, row, args);
         }
         self.shared.coordinator.post(letter);
         if hung_up {
@@ -199,7 +199,7 @@ impl Worker {
         let Some(place) = self.give_back(expect) else { return };
         let row = self.shared.table.row(self.clients[place].last_command);
         with_args(command, |args| {
-            self.shared.waited.coming(self.key(place), self.db(place), row, args);
+            self.shared.blocking_keys.announce(self.key(place), self.db(place), row, args);
         });
         let args = words(command);
         self.give_to_coordinator(place, command.len(), args, None);

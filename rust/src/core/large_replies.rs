@@ -25,7 +25,7 @@ impl Worker {
         };
         match lane.duty {
             Duty::Shared => self.set_aside(place),
-            Duty::Upload | Duty::Scripts | Duty::Commit | Duty::Looks | Duty::Spare => return,
+            Duty::Upload | Duty::Scripts | Duty::Commit | Duty::LockedPops | Duty::Spare => return,
             Duty::Aside => {}
         }
         let Some(lane) = self.lanes.get(place) else {

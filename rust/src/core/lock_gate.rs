@@ -14,7 +14,7 @@ use crate::base::step::Step;
 use crate::catalog::table::{Route, Row};
 use crate::client::gate::Gate;
 use crate::core::worker::Worker;
-use crate::lane::in_flight::Mark;
+use crate::lane::in_flight::Watermark;
 use crate::lane::instance;
 use crate::resp::request::Args;
 use crate::tables::lock::Lock;
@@ -146,7 +146,8 @@ impl Worker {
     pub(crate) fn begin_locks(&mut self) {
         for lock in std::mem::take(&mut self.locks.coming) {
             let lanes = lock.want.instances.iter().flat_map(|&index| self.lanes.of_instance(index));
-            let marks = lanes.filter_map(|place| Mark::of(place, self.lanes.get(place)?)).collect();
+            let marks =
+                lanes.filter_map(|place| Watermark::of(place, self.lanes.get(place)?)).collect();
             self.locks.settling.push((Arc::clone(&lock), marks));
             self.locks.add(lock);
             self.read_paused_lanes();

@@ -1,5 +1,5 @@
 //! Who goes behind whom: a command that the coordinator runs comes behind those for the same keys that
-//! its worker has taken before, and that are still being tried (`commands/attempt.rs`) or looked for (`commands/search.rs`).
+//! its worker has taken before, and that are still being tried (`commands/attempt.rs`) or looked for (`commands/locked_pop.rs`).
 //!
 //! It waits for what is there when it comes, not for what comes meanwhile: others may never stop.
 
@@ -7,23 +7,28 @@ use crate::catalog::key_specs;
 use crate::catalog::table::Row;
 use crate::client::attempt::Ahead;
 use crate::core::worker::Worker;
-use crate::lane::in_flight::Mark;
+use crate::lane::in_flight::Watermark;
 use crate::resp::request::Args;
 use crate::tables::lock::Fingerprint;
-use crate::work::tries::Try;
+use crate::work::attempts::AttemptInFlight;
 use std::sync::Arc;
 
 impl Worker {
     /// A command is being tried on a lane: all it has in flight.
-    pub(crate) fn note_try(&mut self, place: usize, keys: Arc<[Fingerprint]>, is_of_group: bool) {
-        let tries = &mut self.tries;
+    pub(crate) fn note_attempt(
+        &mut self,
+        place: usize,
+        keys: Arc<[Fingerprint]>,
+        is_of_group: bool,
+    ) {
+        let attempts = &mut self.attempts;
         // Before there is more memory for them: so each is looked at a few times at most.
-        if tries.known.len() == tries.known.capacity() {
-            tries.known.retain(|one| one.mark.is_open(&self.lanes));
+        if attempts.known.len() == attempts.known.capacity() {
+            attempts.known.retain(|one| one.mark.is_open(&self.lanes));
         }
-        if let Some(mark) = self.lanes.get(place).and_then(|lane| Mark::of(place, lane)) {
-            tries.known.push(Try { mark, keys, is_of_group });
-            tries.has_groups |= is_of_group;
+        if let Some(mark) = self.lanes.get(place).and_then(|lane| Watermark::of(place, lane)) {
+            attempts.known.push(AttemptInFlight { mark, keys, is_of_group });
+            attempts.has_groups |= is_of_group;
         }
     }
 
@@ -34,17 +39,17 @@ impl Worker {
             return false; // under a lock, for which those ahead may wait
         }
         let ahead = self.clients[place].ahead.take().unwrap_or_else(|| {
-            let is_wanted = |one: &&Try| {
+            let is_wanted = |one: &&AttemptInFlight| {
                 (one.is_of_group || !groups)
                     && (keys.is_empty() || one.keys.iter().any(|key| keys.contains(key)))
             };
-            let marks = self.tries.known.iter().filter(is_wanted).map(|one| one.mark);
-            let last_look = if groups { None } else { self.looks.last_for(keys) };
-            Box::new(Ahead { marks: marks.collect(), last_look })
+            let marks = self.attempts.known.iter().filter(is_wanted).map(|one| one.mark);
+            let last_pop = if groups { None } else { self.locked_pops.last_for(keys) };
+            Box::new(Ahead { marks: marks.collect(), last_pop })
         });
         if let Some(mark) = ahead.marks.iter().find(|mark| mark.is_open(&self.lanes)) {
             self.wait_for_lane(place, mark.lane);
-        } else if ahead.last_look.is_some_and(|token| self.looks.has_up_to(token, keys)) {
+        } else if ahead.last_pop.is_some_and(|token| self.locked_pops.has_up_to(token, keys)) {
             self.wait_for_unlock(place);
         } else {
             return false;
@@ -58,8 +63,8 @@ impl Worker {
     /// any case.
     #[cold]
     pub(crate) fn must_follow_groups(&mut self, place: usize, row: &Row, args: Args) -> bool {
-        self.tries.known.retain(|one| one.mark.is_open(&self.lanes));
-        self.tries.has_groups = self.tries.known.iter().any(|one| one.is_of_group);
+        self.attempts.known.retain(|one| one.mark.is_open(&self.lanes));
+        self.attempts.has_groups = self.attempts.known.iter().any(|one| one.is_of_group);
         if row.name == b"xadd" {
             return false;
         }

@@ -4,7 +4,7 @@ use crate::base::begun::Begun;
 use crate::base::step::Step;
 use crate::client::gate::Gate;
 use crate::client::owed::Owed;
-use crate::core::send::Reach;
+use crate::core::send::Checkout;
 use crate::core::worker::Worker;
 use crate::lane::instance::InstanceState;
 use crate::resp::encode::{canonical, push_args};
@@ -37,10 +37,10 @@ impl Worker {
 
     /// The same, when the lane must be opened first.
     fn route_to_closed(&mut self, place: usize, instance: usize, args: Args) -> Step {
-        match self.reach(place, instance) {
-            Reach::Lane(_) => self.route_to_instance(place, instance, args),
-            Reach::Full(lane) => self.wait_for_lane(place, lane),
-            Reach::Down => self.instance_down(place, instance),
+        match self.check_out(place, instance) {
+            Checkout::Lane(_) => self.route_to_instance(place, instance, args),
+            Checkout::Full(lane) => self.wait_for_lane(place, lane),
+            Checkout::Down => self.instance_down(place, instance),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::net::socket;
 use rustix::event::epoll;
 
 /// A way to an instance.
-pub(crate) enum Reach {
+pub(crate) enum Checkout {
     Lane(usize),
     Full(usize),
     Down,
@@ -26,34 +26,34 @@ impl Worker {
 
     /// The lanes to several instances, or what to do because one cannot be had. Nothing is sent
     /// unless all can be.
-    pub(crate) fn reach_all(
+    pub(crate) fn check_out_all(
         &mut self,
         place: usize,
         instances: &[usize],
     ) -> Result<Vec<usize>, Step> {
         let mut lanes = Vec::with_capacity(instances.len());
         for &instance in instances {
-            match self.reach(place, instance) {
-                Reach::Lane(lane) => lanes.push(lane),
-                Reach::Full(lane) => return Err(self.wait_for_lane(place, lane)),
-                Reach::Down => return Err(self.instance_down(place, instance)),
+            match self.check_out(place, instance) {
+                Checkout::Lane(lane) => lanes.push(lane),
+                Checkout::Full(lane) => return Err(self.wait_for_lane(place, lane)),
+                Checkout::Down => return Err(self.instance_down(place, instance)),
             }
         }
         Ok(lanes)
     }
 
     /// The lane for a client's commands to an instance; opened if there is none.
-    pub(crate) fn reach(&mut self, place: usize, instance: usize) -> Reach {
+    pub(crate) fn check_out(&mut self, place: usize, instance: usize) -> Checkout {
         let set = self.clients[place].lane_set;
         if let Some(lane) = self.lanes.open_lane(set, instance) {
             let is_full = self.lanes.get(lane).is_some_and(crate::lane::lane::Lane::is_full);
-            return if is_full { Reach::Full(lane) } else { Reach::Lane(lane) };
+            return if is_full { Checkout::Full(lane) } else { Checkout::Lane(lane) };
         }
         let Some(lane) = self.free_lane(set, instance) else {
-            return Reach::Down;
+            return Checkout::Down;
         };
         self.lanes.share(lane);
-        Reach::Lane(lane)
+        Checkout::Lane(lane)
     }
 
     /// A lane that nobody uses: a spare one, or a new one.

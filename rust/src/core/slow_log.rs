@@ -17,7 +17,7 @@ use crate::core::worker::Worker;
 use crate::lane::lane::Expect;
 use crate::resp::encode::EXEC;
 use crate::resp::request::{Args, Cut, Limits, Request, with_args};
-use crate::routing::parts::Whole;
+use crate::routing::parts::SplitCommand;
 use crate::tables::slow_log::{Entry, Seen, shortened};
 use crate::threads::letters::ToCoordinator;
 use crate::work::commit::Write;
@@ -157,7 +157,7 @@ impl Worker {
         }
         let mut owners = Vec::new();
         let Some(whole) =
-            Whole::new(row, args, self.db(place), &self.shared.placement, &mut owners)
+            SplitCommand::new(row, args, self.db(place), &self.shared.placement, &mut owners)
         else {
             return Vec::new();
         };

@@ -10,7 +10,7 @@ impl Worker {
     #[inline]
     pub(crate) fn concerns_a_wait(&self, place: usize, row: &Row, args: Args) -> bool {
         (row.feeds || !row.writes)
-            && !self.shared.waited.is_empty()
+            && !self.shared.blocking_keys.is_empty()
             && self.names_a_waited_key(place, row, args)
     }
 
@@ -25,6 +25,6 @@ impl Worker {
         }
         let db = self.lanes.state(client.lane_set).db;
         key_specs::all(&row.keys, args)
-            .any(|index| self.shared.waited.contains(db, args.get(index)))
+            .any(|index| self.shared.blocking_keys.contains(db, args.get(index)))
     }
 }

@@ -12,17 +12,17 @@ use crate::net::poller::{KIND_LISTENER, KIND_MAIL, event_data};
 use crate::net::socket::{Io, Listener};
 use crate::net::spin::Spin;
 use crate::resp::request::Request;
-use crate::routing::parts::Share;
+use crate::routing::parts::InstancePart;
 use crate::tables::counters::Counters;
 use crate::threads::shared::Shared;
+use crate::work::attempts::Attempts;
 use crate::work::audience::Audience;
 use crate::work::commits::Commits;
 use crate::work::leaving::Leaving;
 use crate::work::lock_view::Locks;
+use crate::work::locked_pops::LockedPops;
 use crate::work::rounds::OwnRounds;
-use crate::work::search::Looks;
 use crate::work::tally::Tally;
-use crate::work::tries::Tries;
 use crate::work::writers::Writer;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
@@ -53,8 +53,8 @@ pub struct Worker {
     pub(crate) lanes: Lanes,
     pub(crate) locks: Locks,
     pub(crate) commits: Commits,
-    pub(crate) looks: Looks,
-    pub(crate) tries: Tries,
+    pub(crate) locked_pops: LockedPops,
+    pub(crate) attempts: Attempts,
     pub(crate) rounds: OwnRounds,
     /// Clients whose writes wait for pending subscriptions.
     pub(crate) writers: Vec<Writer>,
@@ -111,7 +111,7 @@ pub struct Worker {
     /// Instance of each key of the command at hand.
     pub(crate) owners: Vec<u16>,
     /// What each instance gets of it.
-    pub(crate) shares: Vec<Share>,
+    pub(crate) shares: Vec<InstancePart>,
     /// A reply put together from those of several instances.
     pub(crate) merged: Vec<u8>,
     /// Bytes buffered for all clients.
@@ -164,8 +164,8 @@ impl Worker {
             lanes: Lanes::new(index),
             locks: Locks::default(),
             commits: Commits::default(),
-            looks: Looks::default(),
-            tries: Tries::default(),
+            locked_pops: LockedPops::default(),
+            attempts: Attempts::default(),
             rounds: OwnRounds::default(),
             writers: Vec::new(),
             instances,
@@ -353,7 +353,7 @@ impl Worker {
         let instances = self.shared.instances;
         let client = &mut self.clients[place];
         client.lane_set = self.lanes.set(state, instances);
-        client.confined = client.subscriptions.is_some() && !state.resp3;
+        client.is_resp2_subscriber = client.subscriptions.is_some() && !state.resp3;
     }
 }
 

@@ -5,7 +5,7 @@ use crate::lane::pool::Lanes;
 use crate::resp::reply::Broken;
 
 impl Lanes {
-    /// Cuts the next reply to a commit or a look: where it lies in `received`.
+    /// Cuts the next reply to a commit or a locked pop: where it lies in `received`.
     ///
     /// # Errors
     /// `Broken` for what is no reply.
@@ -22,14 +22,14 @@ impl Lanes {
         lane.opening == 0 && !self.received.after(place, lane.start).is_empty()
     }
 
-    /// True for a lane of commits or looks.
+    /// True for a lane of commits or locked pops.
     pub(crate) fn is_for_work(&self, place: usize) -> bool {
-        matches!(self.open[place].duty, Duty::Commit | Duty::Looks)
+        matches!(self.open[place].duty, Duty::Commit | Duty::LockedPops)
     }
 
-    /// The lane for questions of looks to an instance, if there is one.
-    pub(crate) fn find_for_looks(&self, set: u32, instance: usize) -> Option<usize> {
-        self.of_duty(Duty::Looks, set, instance).next()
+    /// The lane for questions of locked pops to an instance, if there is one.
+    pub(crate) fn find_for_pops(&self, set: u32, instance: usize) -> Option<usize> {
+        self.of_duty(Duty::LockedPops, set, instance).next()
     }
 
     /// The lanes on which a look, known by its lock, is owed something, and their instances.

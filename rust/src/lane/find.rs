@@ -13,7 +13,7 @@ impl Lanes {
         self.lists.by_instance.get(&instance).cloned().unwrap_or_default()
     }
 
-    /// The lanes of a set to an instance that have such a duty, spare or for looks, and may be used.
+    /// The lanes of a set to an instance that have such a duty, spare or for locked pops, and may be used.
     pub(crate) fn of_duty(
         &self,
         duty: Duty,
@@ -41,7 +41,7 @@ impl Lanes {
 
     fn list_duty(&mut self, place: usize) {
         let Lane { duty, set, instance, .. } = self.open[place];
-        if matches!(duty, Duty::Spare | Duty::Looks) {
+        if matches!(duty, Duty::Spare | Duty::LockedPops) {
             self.lists.by_duty.entry((duty, set, instance)).or_default().push(place);
         }
     }

@@ -5,13 +5,13 @@ use crate::lane::pool::Lanes;
 
 /// What is in flight on a lane: it is answered when the lane has answered so many.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Mark {
+pub(crate) struct Watermark {
     pub(crate) lane: usize,
     serial: u64,
     answered: u64,
 }
 
-impl Mark {
+impl Watermark {
     /// All that is in flight; `None` if nothing is.
     pub(crate) fn of(place: usize, lane: &Lane) -> Option<Self> {
         let in_flight = lane.expects.len() as u64;

@@ -51,8 +51,8 @@ pub(crate) enum Duty {
     Scripts,
     /// A part of one commit.
     Commit,
-    /// What looks ask, of every client in its state.
-    Looks,
+    /// What locked pops ask, of every client in its state.
+    LockedPops,
     /// Nothing: it was proved clean, and waits for its next duty.
     Spare,
 }
@@ -69,15 +69,15 @@ impl Duty {
 pub(crate) enum Asked {
     /// Whether the key with this number is there: one reply.
     IsThere(usize),
-    /// To take something, for the wish with this number: in a transaction, three replies.
+    /// To take something, for the request with this number: in a transaction, three replies.
     Take(usize),
 }
 
-/// A question of a look.
+/// A question of a locked pop.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question {
-    /// Which look, and its lock: the place may be another's by now.
-    pub(crate) look: usize,
+    /// Which locked pop, and its lock: the place may be another's by now.
+    pub(crate) pop: usize,
     pub(crate) token: u64,
     pub(crate) asked: Asked,
     /// Replies that have not come.
@@ -133,7 +133,7 @@ pub struct Lane {
     pub(crate) scripts: Option<Box<Fences>>,
     /// The commit that uses it, if one does.
     pub(crate) commit: Option<usize>,
-    /// Questions of looks whose answers are to come, in order.
+    /// Questions of locked pops whose answers are to come, in order.
     pub(crate) questions: VecDeque<Question>,
     /// Replies were cut up to here.
     pub(crate) start: usize,
@@ -258,10 +258,10 @@ impl Lane {
     }
 
     /// Registers that the bytes now at the end of `out`, `length` of them, are a question.
-    pub(crate) fn ask(&mut self, (look, token): (usize, u64), asked: Asked, length: usize) {
+    pub(crate) fn ask(&mut self, (pop, token): (usize, u64), asked: Asked, length: usize) {
         let to_come = if matches!(asked, Asked::Take(_)) { 3 } else { 1 };
         self.count(length);
-        self.questions.push_back(Question { look, token, asked, to_come, end: self.appended });
+        self.questions.push_back(Question { pop, token, asked, to_come, end: self.appended });
     }
 
     /// True if every byte of the command was written.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 /// Places of a worker's lanes.
 #[derive(Debug, Default)]
 pub(crate) struct LaneLists {
-    /// Spare lanes and those for looks, by set and instance.
+    /// Spare lanes and those for locked pops, by set and instance.
     pub(crate) by_duty: HashMap<(Duty, u32, usize), Vec<usize>>,
     pub(crate) by_instance: HashMap<usize, Vec<usize>>,
 }

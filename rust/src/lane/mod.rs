@@ -11,7 +11,7 @@ pub(crate) mod large;
 pub(crate) mod lists;
 pub mod pool;
 pub mod received;
+pub(crate) mod sandbox_user;
 pub(crate) mod script_fences;
 pub(crate) mod script_lanes;
-pub(crate) mod script_user;
 pub(crate) mod sets;

@@ -380,13 +380,13 @@ mod tests {
         let places = [add(&mut lanes, set, 1), add(&mut lanes, set, 1)];
         let spare = |lanes: &Lanes| lanes.of_duty(Duty::Spare, set, 0).collect::<Vec<_>>();
         assert_eq!((spare(&lanes), lanes.of_instance(0)), (places.to_vec(), places.to_vec()));
-        lanes.set_duty(places[0], Duty::Looks);
+        lanes.set_duty(places[0], Duty::LockedPops);
         assert_eq!(
-            (spare(&lanes), lanes.find_for_looks(set, 0)),
+            (spare(&lanes), lanes.find_for_pops(set, 0)),
             (vec![places[1]], Some(places[0]))
         );
         lanes.open[places[0]].is_broken = true;
-        assert_eq!(lanes.find_for_looks(set, 0), None);
+        assert_eq!(lanes.find_for_pops(set, 0), None);
         lanes.unlist(places[0]);
         assert_eq!(lanes.of_instance(0), [places[1]]);
     }

@@ -12,7 +12,7 @@
 //! runs nothing.
 
 use crate::base::own_names::ADMIN;
-use crate::lane::script_user::Guard;
+use crate::lane::sandbox_user::SandboxUser;
 use crate::resp::encode::push_args;
 use crate::resp::reply::{Broken, STRAY, aggregate, push_error, split_first};
 use crate::resp::request::{Args, push_array, push_bulk, push_command};
@@ -54,7 +54,7 @@ pub(crate) struct Fences {
     id: String,
     /// Guards' names so far.
     names: usize,
-    guards: Vec<Guard>,
+    guards: Vec<SandboxUser>,
     /// Places of those without a script.
     free: Vec<usize>,
     flights: VecDeque<Flight>,
@@ -109,7 +109,8 @@ pub(crate) struct Block {
 impl Fences {
     /// A lane without scripts; `id` is no other lane's.
     pub(crate) fn new(id: String) -> Self {
-        let guards = (0..ABREAST).map(|number| Guard::new(&format!("{id}-{number}"))).collect();
+        let guards =
+            (0..ABREAST).map(|number| SandboxUser::new(&format!("{id}-{number}"))).collect();
         let free = (0..ABREAST).rev().collect();
         Self { id, names: ABREAST, guards, free, flights: VecDeque::new(), is_overdue: false }
     }
@@ -131,7 +132,7 @@ impl Fences {
             self.retire(flight.guard);
             self.free.push(flight.guard);
         }
-        self.guards.iter_mut().for_each(Guard::forget_rules);
+        self.guards.iter_mut().for_each(SandboxUser::forget_rules);
         self.is_overdue = false;
         self
     }
@@ -211,7 +212,11 @@ impl Fences {
 }
 
 impl Flight {
-    fn cut(&mut self, buffer: &[u8], guard: &Guard) -> Result<Option<(usize, Outcome)>, Broken> {
+    fn cut(
+        &mut self,
+        buffer: &[u8],
+        guard: &SandboxUser,
+    ) -> Result<Option<(usize, Outcome)>, Broken> {
         let mut at = 0;
         let mut refusal = None;
         for index in 0..=self.set_up + AROUND {
@@ -239,7 +244,12 @@ impl Flight {
     }
 
     /// From the reply of EXEC on, anything may stand before the fence.
-    fn cut_run(&mut self, buffer: &[u8], at: usize, guard: &Guard) -> Option<(usize, Outcome)> {
+    fn cut_run(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        guard: &SandboxUser,
+    ) -> Option<(usize, Outcome)> {
         let from = self.searched.max(at);
         let Some(found) = memmem::find(buffer.get(from..)?, &self.fence) else {
             self.searched = buffer.len().saturating_sub(self.fence.len());

@@ -24,7 +24,7 @@ pub(super) fn record_prefix<'py>(py: Python<'py>, kind: &str) -> PyResult<Bound<
     let record = match kind {
         "prepared" => Record::Prepared,
         "decided" => Record::Decided,
-        "waited" => Record::Waited,
+        "waited" => Record::BlockingKeys,
         "swept" => Record::Swept,
         _ => return Err(PyValueError::new_err("no such record")),
     };
@@ -43,7 +43,7 @@ pub(super) fn our_prefix<'py>(
         None => own_names::OURS,
         Some("admin") => own_names::ADMIN,
         Some("nobody") => own_names::NOBODY,
-        Some("guard") => Name::Guard.prefix(),
+        Some("guard") => Name::SandboxUser.prefix(),
         Some("lane") => Name::Lane.prefix(),
         Some("script") => Name::Script.prefix(),
         Some("checked") => Name::Checked.prefix(),

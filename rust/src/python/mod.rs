@@ -11,12 +11,12 @@ use crate::core::worker::Worker;
 use crate::lane::instance::InstanceState;
 use crate::net::socket::Listener;
 use crate::resp::inline::Dialect;
+use crate::tables::blocking_keys::BlockingKeys;
 use crate::tables::commit_records::Finished;
-use crate::tables::invalidation_feeds::Ears;
+use crate::tables::invalidation_feeds::InvalidationFeeds;
 use crate::tables::known_scripts::Scripts;
 use crate::tables::lock_table::LockTable;
 use crate::tables::users::{User, Users};
-use crate::tables::waited_keys::Waited;
 use crate::threads::letters::{Change, Door, Mail};
 use crate::threads::mailbox::Mailbox;
 use crate::threads::rounds::Rounds;
@@ -62,7 +62,7 @@ use letters::{
 use lines::Lines;
 use long::{Packed, Pieces, copied};
 use placement::PyPlacement;
-use pubsub::{Interest, Said, Subscribe, Subscribed, Upstreams};
+use pubsub::{EventFeeds, Interest, Said, Subscribe, Subscribed};
 use replies::{Replies, bounds, elements, is_reply};
 use rows::CommandRow;
 use scripts::{KnownScripts, Overdue, Strayed};
@@ -75,10 +75,10 @@ use waits::Waits;
 mod _core {
     #[pymodule_export]
     use super::{
-        ClientList, Command, FinishedCommits, Heard, Interest, KnownScripts, Left, Lines, Locked,
-        Logged, Overdue, Packed, Pieces, Proxy, PyLockTable, PyPlacement, Ran, Replies, Said,
-        SentTooMuch, Stopped, Strayed, Subscribe, Subscribed, Tally, Trackers, Unsettled,
-        Upstreams, Waits, WorkerCommits, bounds, build_profile, denied, elements, glob_matches,
+        ClientList, Command, EventFeeds, FinishedCommits, Heard, Interest, KnownScripts, Left,
+        Lines, Locked, Logged, Overdue, Packed, Pieces, Proxy, PyLockTable, PyPlacement, Ran,
+        Replies, Said, SentTooMuch, Stopped, Strayed, Subscribe, Subscribed, Tally, Trackers,
+        Unsettled, Waits, WorkerCommits, bounds, build_profile, denied, elements, glob_matches,
         is_our_channel, is_our_name, is_record, is_reply, note_denied, our_prefix, record_prefix,
         slot, unique_name,
     };
@@ -131,11 +131,11 @@ impl Proxy {
             ordered_pipelines: config.ordered_pipelines,
             registry: Registry::default(),
             rounds: Rounds::new(config.workers.len()),
-            upstreams: crate::tables::event_feeds::Upstreams::new(config.instance_count)
+            upstreams: crate::tables::event_feeds::EventFeeds::new(config.instance_count)
                 .map_err(os_error)?,
-            ears: Ears::default(),
+            invalidation_feeds: InvalidationFeeds::default(),
             tracking: Tracking::default(),
-            waited: Waited::default(),
+            blocking_keys: BlockingKeys::default(),
             lock_table: LockTable::default(),
             finished: Finished::new().map_err(os_error)?,
             slow_log: crate::tables::slow_log::SlowLog::default(),

@@ -60,12 +60,12 @@ pub(super) struct Said {
 
 /// The connections on which instances publish.
 #[pyclass(frozen)]
-pub(super) struct Upstreams {
+pub(super) struct EventFeeds {
     shared: Arc<Shared>,
 }
 
 #[pymethods]
-impl Upstreams {
+impl EventFeeds {
     #[new]
     pub(crate) fn new(proxy: &Proxy) -> Self {
         Self { shared: Arc::clone(&proxy.shared) }

@@ -54,17 +54,17 @@ impl Trackers {
 
     /// Listens to an instance; the descriptor is ours from here.
     fn listen(&self, instance: usize, fd: i32) {
-        self.shared.ears.open(instance, own(fd));
+        self.shared.invalidation_feeds.open(instance, own(fd));
     }
 
     /// Listens no more.
     fn hush(&self, instance: usize) {
-        self.shared.ears.close(instance);
+        self.shared.invalidation_feeds.close(instance);
     }
 
     /// Asks for a sign that everything was said; false if it cannot come.
     fn ping(&self, instance: usize) -> bool {
-        self.shared.ears.ping(instance)
+        self.shared.invalidation_feeds.ping(instance)
     }
 
     /// Reads what instances have said.

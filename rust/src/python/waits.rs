@@ -22,27 +22,27 @@ impl Waits {
 
     /// Takes note that someone waits for a key.
     pub(crate) fn add(&self, db: u32, key: &[u8]) {
-        self.shared.waited.add(db, key);
+        self.shared.blocking_keys.add(db, key);
     }
 
     /// Takes note that he does no more.
     pub(crate) fn remove(&self, db: u32, key: &[u8]) {
-        self.shared.waited.remove(db, key);
+        self.shared.blocking_keys.remove(db, key);
     }
 
     /// The keys that begin so for which someone waits.
     fn beginning(&self, py: Python, db: u32, prefix: &[u8]) -> Vec<Py<PyBytes>> {
-        let found = self.shared.waited.beginning(db, prefix);
+        let found = self.shared.blocking_keys.beginning(db, prefix);
         found.iter().map(|key| PyBytes::new(py, key).unbind()).collect()
     }
 
     /// Takes note that a blocking command has been looked at.
-    fn arrived(&self, py: Python, command: &Command) -> PyResult<()> {
-        if self.shared.waited.many_arrived(command.key()) {
+    fn confirm(&self, py: Python, command: &Command) -> PyResult<()> {
+        if self.shared.blocking_keys.many_confirmed(command.key()) {
             return Ok(());
         }
         rows::with_command(py, &self.shared.table, command, |row, args| {
-            self.shared.waited.arrived(command.info.get().db, row, args);
+            self.shared.blocking_keys.confirm(command.info.get().db, row, args);
         })
     }
 }

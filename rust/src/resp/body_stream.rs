@@ -8,7 +8,7 @@ pub(crate) const CHUNK: usize = 256 * 1024;
 
 /// What is still to come of a command.
 #[derive(Debug)]
-pub(crate) struct Rest {
+pub(crate) struct BodyStream {
     /// Arguments, with the one that is on its way.
     args: usize,
     /// Bytes of its text; `None` before its length is known.
@@ -17,7 +17,7 @@ pub(crate) struct Rest {
     length: usize,
 }
 
-impl Rest {
+impl BodyStream {
     /// `args` arguments, of the first of which only the length has come; `length` bytes up to its
     /// end.
     pub(crate) fn new(args: usize, text: usize, length: usize) -> Self {
@@ -79,7 +79,7 @@ mod tests {
 
     /// Passes `bytes` in two pieces: everything sent on, and what is left.
     fn pass_in_two(bytes: &[u8], cut: usize) -> Result<(Vec<u8>, bool), ProtocolError> {
-        let mut rest = Rest { args: 3, text: Some(5), length: 0 };
+        let mut rest = BodyStream { args: 3, text: Some(5), length: 0 };
         let (first, is_end) = rest.pass(&bytes[..cut], ARGUMENT_LIMIT)?;
         if is_end {
             return Ok((bytes[..first].to_vec(), true));
@@ -121,14 +121,14 @@ mod tests {
 
     #[test]
     fn lengths_add_up_to_the_limit_of_a_command() {
-        let mut rest = Rest { args: 3, text: None, length: REQUEST_LIMIT / 2 };
+        let mut rest = BodyStream { args: 3, text: None, length: REQUEST_LIMIT / 2 };
         let header = format!("${}\r\n", REQUEST_LIMIT / 2);
         assert!(rest.pass(header.as_bytes(), REQUEST_LIMIT).is_err());
     }
 
     #[test]
     fn no_more_is_read_than_is_needed() {
-        let most = |args, text| Rest { args, text, length: 0 }.most();
+        let most = |args, text| BodyStream { args, text, length: 0 }.most();
         assert_eq!(most(1, Some(10)), 12);
         assert_eq!(most(1, Some(0)), 2);
         assert_eq!(most(1, Some(CHUNK)), CHUNK);

@@ -204,7 +204,7 @@ impl Request {
     /// The argument at which `cut` found the end of the bytes: where its text begins, its length,
     /// and how many arguments are still to come with it. `None` if its length is not there yet.
     #[must_use]
-    pub fn coming(&self, buffer: &[u8]) -> Option<(usize, usize, usize)> {
+    pub fn announce(&self, buffer: &[u8]) -> Option<(usize, usize, usize)> {
         let missing = usize::try_from(self.missing?).ok()?;
         let (length, start) = bulk_header(buffer, self.at, REQUEST_LIMIT).ok()??;
         Some((start, length, missing))

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// A command, and where its keys are.
 #[derive(Clone, Copy)]
-pub(crate) struct Whole<'a> {
+pub(crate) struct SplitCommand<'a> {
     pub(crate) args: Args<'a>,
     span: Span,
     /// The argument that says how many keys there are, if one does.
@@ -18,7 +18,7 @@ pub(crate) struct Whole<'a> {
     pub(crate) owners: &'a [u16],
 }
 
-impl<'a> Whole<'a> {
+impl<'a> SplitCommand<'a> {
     /// `owners` is memory for it; `None` if the command has no keys, or ends in the middle.
     pub(crate) fn new(
         row: &Row,
@@ -99,7 +99,7 @@ impl<'a> Whole<'a> {
 
 /// What one instance gets of it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Share {
+pub(crate) struct InstancePart {
     /// How many of the keys.
     pub(crate) keys: usize,
     /// The lane to it.

@@ -12,7 +12,7 @@ use crate::base::own_names;
 use crate::net::socket;
 use crate::net::socket::Io;
 use crate::resp::reply::Cutter;
-use crate::tables::kept_messages::AllKept;
+use crate::tables::kept_messages::KeptMessages;
 use rustix::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,9 +24,9 @@ pub(crate) const EVENTS: &[u8] = b"__key[es]*@*__:*";
 
 /// One connection an instance, and the events that are kept.
 #[derive(Debug)]
-pub struct Upstreams {
+pub struct EventFeeds {
     pub(crate) links: Vec<Mutex<Option<Upstream>>>,
-    kept: Mutex<AllKept>,
+    kept: Mutex<KeptMessages>,
     /// The channel of marks; we subscribe to it as to a pattern, because scripts can list channels.
     pub marks: Vec<u8>,
 }
@@ -73,7 +73,7 @@ pub enum Said {
     Lost,
 }
 
-impl Upstreams {
+impl EventFeeds {
     /// None so far.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Upstreams {
     }
 
     /// What is kept of commands.
-    pub fn kept(&self) -> MutexGuard<'_, AllKept> {
+    pub fn kept(&self) -> MutexGuard<'_, KeptMessages> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -17,7 +17,7 @@ const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// What an instance has said besides names of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// The answer to `Ears::ping`: everything before it is known.
+    /// The answer to `InvalidationFeeds::ping`: everything before it is known.
     Pong,
     /// Any key may have changed.
     Everything,
@@ -27,44 +27,47 @@ pub enum Heard {
 
 /// One connection an instance.
 #[derive(Debug, Default)]
-pub struct Ears {
-    ears: Mutex<Vec<(usize, Ear)>>,
+pub struct InvalidationFeeds {
+    invalidation_feeds: Mutex<Vec<(usize, InvalidationFeed)>>,
     pub(crate) count: AtomicUsize,
 }
 
 #[derive(Debug)]
-pub(crate) struct Ear {
+pub(crate) struct InvalidationFeed {
     pub(crate) fd: OwnedFd,
     pub(crate) received: Vec<u8>,
     pub(crate) cutter: Cutter,
     pub(crate) is_lost: bool,
 }
 
-impl Ears {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<(usize, Ear)>> {
-        self.ears.lock().unwrap_or_else(PoisonError::into_inner)
+impl InvalidationFeeds {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<(usize, InvalidationFeed)>> {
+        self.invalidation_feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens to an instance; its socket is non-blocking and in RESP3.
     pub fn open(&self, instance: usize, fd: OwnedFd) {
-        let mut ears = self.lock();
+        let mut invalidation_feeds = self.lock();
         let mut cutter = Cutter::default();
         cutter.takes_pushes = true;
-        ears.push((instance, Ear { fd, received: Vec::new(), cutter, is_lost: false }));
-        self.count.store(ears.len(), Release);
+        invalidation_feeds.push((
+            instance,
+            InvalidationFeed { fd, received: Vec::new(), cutter, is_lost: false },
+        ));
+        self.count.store(invalidation_feeds.len(), Release);
     }
 
     /// Listens no more.
     pub fn close(&self, instance: usize) {
-        let mut ears = self.lock();
-        ears.retain(|(index, _)| *index != instance);
-        self.count.store(ears.len(), Release);
+        let mut invalidation_feeds = self.lock();
+        invalidation_feeds.retain(|(index, _)| *index != instance);
+        self.count.store(invalidation_feeds.len(), Release);
     }
 
     /// Asks for a sign that everything up to now was said; false if it could not be sent.
     pub fn ping(&self, instance: usize) -> bool {
-        let ears = self.lock();
-        let ear = ears.iter().find(|(index, _)| *index == instance);
+        let invalidation_feeds = self.lock();
+        let ear = invalidation_feeds.iter().find(|(index, _)| *index == instance);
         ear.is_some_and(
             |(_, ear)| matches!(socket::write(&ear.fd, PING), Io::Moved(sent) if sent == PING.len()),
         )

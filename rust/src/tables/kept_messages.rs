@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 /// What is kept, by the numbers of commands.
 #[derive(Debug, Default)]
-pub struct AllKept {
+pub struct KeptMessages {
     commands: HashMap<u64, Kept>,
 }
 
@@ -60,7 +60,7 @@ impl What {
     }
 }
 
-impl AllKept {
+impl KeptMessages {
     /// From now on what is marked with this number is kept.
     pub fn keep(&mut self, id: u64) {
         self.commands.insert(id, Kept::default());

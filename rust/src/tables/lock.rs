@@ -15,7 +15,7 @@ const LARGE: usize = 256;
 pub enum Holder {
     /// The coordinator.
     Coordinator,
-    /// A worker, for a commit or a look of its clients.
+    /// A worker, for a commit or a locked pop of its clients.
     Worker(usize),
 }
 

@@ -1,5 +1,6 @@
 //! What all threads share, a lock each. A table knows no thread: nobody is told anything here.
 
+pub mod blocking_keys;
 pub mod command_stats;
 pub mod commit_records;
 pub mod counters;
@@ -18,4 +19,3 @@ pub mod settings;
 pub mod slow_log;
 pub(crate) mod told;
 pub mod users;
-pub mod waited_keys;

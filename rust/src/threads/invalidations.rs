@@ -4,7 +4,7 @@ use crate::base::number::parse_i64;
 use crate::base::own_names::is_record;
 use crate::net::socket;
 use crate::net::socket::Io;
-use crate::tables::invalidation_feeds::{Ear, Heard};
+use crate::tables::invalidation_feeds::{Heard, InvalidationFeed};
 use crate::threads::letters::ToCoordinator;
 use crate::threads::shared::Shared;
 use std::sync::atomic::Ordering::Acquire;
@@ -18,15 +18,15 @@ const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 impl Shared {
     /// Takes in what instances have said up to now; true if a client is told something.
     pub fn hear(&self) -> bool {
-        if self.ears.count.load(Acquire) == 0 {
+        if self.invalidation_feeds.count.load(Acquire) == 0 {
             return false;
         }
-        let mut ears = self.ears.lock();
-        let told = ears.iter_mut().filter(|(_, ear)| !ear.is_lost);
+        let mut invalidation_feeds = self.invalidation_feeds.lock();
+        let told = invalidation_feeds.iter_mut().filter(|(_, ear)| !ear.is_lost);
         told.fold(false, |told, (instance, ear)| self.hear_one(*instance, ear) || told)
     }
 
-    fn hear_one(&self, instance: usize, ear: &mut Ear) -> bool {
+    fn hear_one(&self, instance: usize, ear: &mut InvalidationFeed) -> bool {
         loop {
             match socket::read(&ear.fd, &mut ear.received, CHUNK) {
                 Io::Moved(read) if read >= CHUNK => {}

@@ -108,7 +108,7 @@ pub enum Mail {
     Unlock(u64),
     /// Nor for those of a lock that holds: a command with such a key is refused.
     Doubt(Arc<Lock>),
-    /// A lock of one of your commits or looks holds.
+    /// A lock of one of your commits or locked pops holds.
     Locked(u64),
     /// A script runs too long, or does no more: who waits for a lock asks again.
     Busy,

@@ -6,16 +6,16 @@ use crate::catalog::channels::{Kind, concerns_events};
 use crate::catalog::table::{Row, Table};
 use crate::resp::inline::Dialect;
 use crate::routing::placement::Placement;
+use crate::tables::blocking_keys::BlockingKeys;
 use crate::tables::commit_records::Finished;
-use crate::tables::event_feeds::Upstreams;
-use crate::tables::invalidation_feeds::Ears;
+use crate::tables::event_feeds::EventFeeds;
+use crate::tables::invalidation_feeds::InvalidationFeeds;
 use crate::tables::known_scripts::Scripts;
 use crate::tables::lock_table::LockTable;
 use crate::tables::pause;
 use crate::tables::settings::{OF_READS, Settings};
 use crate::tables::slow_log::SlowLog;
 use crate::tables::users::Users;
-use crate::tables::waited_keys::Waited;
 use crate::threads::denials::Denials;
 use crate::threads::letters::{Door, Mail, ToCoordinator, is_concerned};
 use crate::threads::mailbox::Mailbox;
@@ -70,13 +70,13 @@ pub struct Shared {
     /// Who waits until all have read their clients.
     pub rounds: Rounds,
     /// What instances publish.
-    pub upstreams: Upstreams,
+    pub upstreams: EventFeeds,
     /// Instances say here which keys have changed.
-    pub ears: Ears,
+    pub invalidation_feeds: InvalidationFeeds,
     /// Who is told of changed keys.
     pub tracking: Tracking,
     /// For which keys clients wait.
-    pub waited: Waited,
+    pub blocking_keys: BlockingKeys,
     /// Who holds which keys.
     pub lock_table: LockTable,
     /// Commits of workers, for whoever looks at their records.

@@ -84,7 +84,7 @@ impl Worker {
         self.release(place);
         let key = self.key(place);
         let client = self.clients.remove(place);
-        if client.is_known {
+        if client.notify_on_close {
             self.shared.coordinator.post(ToCoordinator::Gone(key));
         }
         self.buffered -= client.accounted;
@@ -109,7 +109,7 @@ impl Worker {
         client.lane_set = self.lanes.set(state, self.shared.instances);
         client.gate = Gate::Open;
         client.readable = true;
-        client.is_known = false;
+        client.notify_on_close = false;
         client.is_ready = false;
         client.is_dirty = false;
         client.last_write = None;

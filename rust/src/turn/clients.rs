@@ -160,7 +160,7 @@ impl Worker {
         if client.gate == Gate::Pause {
             self.counters.clients_paused -= 1;
         }
-        if client.is_known {
+        if client.notify_on_close {
             self.shared.coordinator.post(ToCoordinator::Gone(key));
         }
         if let Some(upload) = &client.upload {
@@ -257,7 +257,7 @@ impl Worker {
                 if client.executing.is_some() {
                     // As on one server, this is the last that it hears of its transaction.
                     let next = client.next_sequence();
-                    client.quiet.get_or_insert_default().switch_off(next);
+                    client.reply_mode.get_or_insert_default().switch_off(next);
                 }
                 self.end_after_replies(place);
             } else {

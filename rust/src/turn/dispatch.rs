@@ -5,7 +5,7 @@ use crate::base::step::Step;
 use crate::catalog::merge_kind::Merge;
 use crate::catalog::table::{Route, Row};
 use crate::client::owed::Owed;
-use crate::core::send::Reach;
+use crate::core::send::Checkout;
 use crate::core::worker::Worker;
 use crate::resp::encode::push_args;
 use crate::resp::request::{Args, push_array, push_bulk};
@@ -69,7 +69,7 @@ impl Worker {
             return Step::Blocked;
         }
         let everyone: Vec<usize> = (0..self.instances.len()).collect();
-        let lanes = match self.reach_all(place, &everyone) {
+        let lanes = match self.check_out_all(place, &everyone) {
             Ok(lanes) => lanes,
             Err(taken) => return taken,
         };
@@ -89,8 +89,8 @@ impl Worker {
         if count > 1 && (instance, cursor) == (0, 0) {
             return self.route_to_coordinator(place, args); // a few keys: all of them at once
         }
-        match self.reach(place, instance) {
-            Reach::Lane(lane) => {
+        match self.check_out(place, instance) {
+            Checkout::Lane(lane) => {
                 let row = self.clients[place].last_row();
                 let owed = Owed::Scanning(u16::try_from(instance).unwrap_or(0), row);
                 self.append(place, lane, owed, |out| {
@@ -103,8 +103,8 @@ impl Worker {
                 });
                 Step::Done
             }
-            Reach::Full(lane) => self.wait_for_lane(place, lane),
-            Reach::Down => self.instance_down(place, instance),
+            Checkout::Full(lane) => self.wait_for_lane(place, lane),
+            Checkout::Down => self.instance_down(place, instance),
         }
     }
 }

@@ -42,8 +42,8 @@ impl Worker {
             let found = shared.table.find_ordinary(&mut self.recent, command.name);
             let Some((found, row)) = found else { break };
             if !row.takes(command.count)
-                || row.feeds && (self.tries.has_groups || !shared.waited.is_empty())
-                || !row.writes && shared.waited.has(db, command.key)
+                || row.feeds && (self.attempts.has_groups || !shared.blocking_keys.is_empty())
+                || !row.writes && shared.blocking_keys.has(db, command.key)
                 || row.writes && (must_tell || shared.tracking.is_on())
                 || self.locks.stops(&shared.lock_table, db, command.key, row.writes)
             {
@@ -85,7 +85,7 @@ impl Worker {
             let owner = first.client as usize;
             let Some(client) = self.clients.get_mut(owner) else { return };
             if client.generation != first.generation
-                || client.quiet.is_some()
+                || client.reply_mode.is_some()
                 || client.gate == Gate::Drain
             {
                 return;

@@ -13,8 +13,8 @@ impl Worker {
         while let Some(place) = self.lost.pop() {
             self.forget_overdue(place);
             self.fail_owed(place);
-            self.lost_for_commit(place);
-            self.lost_for_looks(place);
+            self.lost_for_commits(place);
+            self.lost_for_pops(place);
         }
     }
 

@@ -30,7 +30,8 @@ impl Worker {
             || !self.ready_lanes.is_empty()
             || !self.dirty_lanes.is_empty()
             || self.locks.are_coming();
-        let mut until = self.next_tick.min(self.commits.deadline()).min(self.looks.deadline());
+        let mut until =
+            self.next_tick.min(self.commits.deadline()).min(self.locked_pops.deadline());
         until = until.min(self.writers_deadline());
         if !self.held.is_empty() {
             until = until.min(self.held_until);

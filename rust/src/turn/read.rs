@@ -59,7 +59,7 @@ impl Worker {
         if !client.readable
             || !client.gate.takes_some()
             || client.closing != Closing::No
-            || client.has_heard
+            || client.feed_drained
         {
             return;
         }
@@ -226,7 +226,7 @@ impl Worker {
         }
         let client = &self.clients[place];
         let is_confined =
-            client.confined && client.executing.is_none() && !row.is_for_subscribers();
+            client.is_resp2_subscriber && client.executing.is_none() && !row.is_for_subscribers();
         if is_confined && row.no_auth {
             self.refuse_while_subscribed(place, row, args)
         } else if (client.is_restricted
@@ -248,7 +248,8 @@ impl Worker {
             Step::Done
         } else if self.clients[place].executing.is_none() && self.is_locked(place, row, args) {
             self.wait_for_keys(place, row, args)
-        } else if row.feeds && self.tries.has_groups && self.must_follow_groups(place, row, args) {
+        } else if row.feeds && self.attempts.has_groups && self.must_follow_groups(place, row, args)
+        {
             Step::Blocked
         } else {
             let is_tracking = self.clients[place].is_tracking;

@@ -56,12 +56,12 @@ impl Worker {
     fn advance_work(&mut self) {
         for token in std::mem::take(&mut self.commits.granted) {
             if !self.prepare_locked(token) {
-                self.begin_look(token);
+                self.begin_locked_pop(token);
             }
         }
-        self.look_after_looks();
-        self.look_after_commits();
-        if !self.commits.running.is_empty() || self.looks.len() > 0 {
+        self.check_pop_deadlines();
+        self.check_commit_deadlines();
+        if !self.commits.running.is_empty() || self.locked_pops.len() > 0 {
             self.write_lanes(); // not only in the next turn
         }
     }

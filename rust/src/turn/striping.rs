@@ -20,9 +20,9 @@ impl Worker {
     pub(crate) fn spread(&mut self, place: usize) {
         let has_room = self.lanes.has_plenty();
         let client = &mut self.clients[place];
-        client.is_spread = !client.is_spread;
+        client.is_striped = !client.is_striped;
         let stripes = (STRIPES_MOST / self.shared.instances as u64).min(STRIPES);
-        let is_one = client.is_spread && has_room && stripes > 1;
+        let is_one = client.is_striped && has_room && stripes > 1;
         let stripe = if is_one { client.session.id % stripes + 1 } else { 0 };
         self.change_state(place, |state| state.stripe = u8::try_from(stripe).unwrap_or(0));
     }

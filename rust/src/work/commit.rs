@@ -23,7 +23,7 @@ use crate::resp::packed_keys::push_integer;
 use crate::resp::reply::{aggregate, split_first};
 use crate::resp::request::{push_array, push_bulk, push_command};
 use crate::routing::merge::Merging;
-use crate::routing::parts::Whole;
+use crate::routing::parts::SplitCommand;
 use crate::tables::lock::Fingerprint;
 use crate::threads::shared::Shared;
 
@@ -184,7 +184,7 @@ impl Commit {
     }
 
     /// A command in parts.
-    pub(crate) fn add_whole(&mut self, db: u32, merge: Merge, whole: Whole) {
+    pub(crate) fn add_whole(&mut self, db: u32, merge: Merge, whole: SplitCommand) {
         let mut steps = Vec::new();
         for instance in 0..self.parts.len() {
             let keys = whole.count(instance);

@@ -1,6 +1,6 @@
 //! The locks that hold for the clients of a worker.
 
-use crate::lane::in_flight::Mark;
+use crate::lane::in_flight::Watermark;
 use crate::lane::pool::Lanes;
 use crate::tables::lock::{Fingerprint, Lock};
 use crate::tables::lock_table::LockTable;
@@ -23,7 +23,7 @@ pub(crate) struct Locks {
     /// Keys in doubt, and the instance that must be back.
     doubts: HashMap<Fingerprint, usize>,
     /// Locks that hold here, but something is still in flight.
-    pub(crate) settling: Vec<(Arc<Lock>, Vec<Mark>)>,
+    pub(crate) settling: Vec<(Arc<Lock>, Vec<Watermark>)>,
     /// Clients behind a lock: place and generation.
     pub(crate) waiting: Vec<(usize, u32)>,
 }

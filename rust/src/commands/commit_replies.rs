@@ -1,4 +1,4 @@
-//! The lanes of commits and of looks, among all lanes: a commit has one to each of its instances for
+//! The lanes of commits and of locked pops, among all lanes: a commit has one to each of its instances for
 //! itself, looks share one to each.
 
 use crate::core::worker::Worker;
@@ -6,7 +6,7 @@ use crate::lane::lane::Duty;
 use crate::resp::reply::{Broken, STRAY};
 
 impl Worker {
-    /// Hands out the replies on a lane of commits or looks.
+    /// Hands out the replies on a lane of commits or locked pops.
     pub(crate) fn cut_work(&mut self, place: usize) {
         loop {
             match self.lanes.next_of_work(place) {
@@ -34,7 +34,7 @@ impl Worker {
     fn take_work(&mut self, place: usize, start: u32, length: u32) -> Result<(), Broken> {
         match self.lanes.get(place).map(|lane| lane.duty) {
             Some(Duty::Commit) => self.take_reply(place, start, length),
-            Some(Duty::Looks) => self.take_answer(place, start, length),
+            Some(Duty::LockedPops) => self.take_pop_reply(place, start, length),
             _ => Err(STRAY),
         }
     }

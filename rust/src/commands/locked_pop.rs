@@ -9,10 +9,10 @@
 //! nothing anywhere, anything unusual                              ─► the coordinator
 //! ```
 //! While the lock holds nobody can put anything in the keys that were empty: so there is a moment at
-//! which they all were, and at which the element was taken. Whoever comes while a look for his keys
-//! waits for its lock joins it: its wishes take from each other, which makes no empty key full.
+//! which they all were, and at which the element was taken. Whoever comes while a locked pop for his keys
+//! waits for its lock joins it: its requests take from each other, which makes no empty key full.
 //!
-//! All looks share a lane to each instance, on which nobody else is: so a lock outlives what was sent,
+//! All locked pops share a lane to each instance, on which nobody else is: so a lock outlives what was sent,
 //! whoever leaves meanwhile, and what many clients ask at the same time is one message.
 
 use crate::base::count::count_down;
@@ -26,14 +26,14 @@ use crate::lane::lane::{Asked, Duty, Expect, Question};
 use crate::resp::encode::{EXEC, MULTI};
 use crate::resp::reply::{Broken, STRAY, aggregate, error, is_error, is_null};
 use crate::resp::request::{push_command, with_args};
-use crate::routing::parts::Whole;
+use crate::routing::parts::SplitCommand;
 use crate::tables::lock::{Holder, Want};
 use crate::work::commits::{LOCK_NANOSECONDS, PREPARE_NANOSECONDS, RUN_NANOSECONDS};
-use crate::work::search::{KEYS_MOST, Key, LOOKS_MOST, Look, Stage, Wish};
+use crate::work::locked_pops::{KEYS_MOST, Key, LockedPop, POPS_MOST, PopRequest, Stage};
 
 impl Worker {
     /// The first keys had nothing: looks at all of them, once they are locked.
-    pub(crate) fn look(&mut self, expect: Expect, attempt: Attempt) {
+    pub(crate) fn begin_pop(&mut self, expect: Expect, attempt: Attempt) {
         let place = expect.client as usize;
         let (db, set) = (self.db(place), self.clients[place].lane_set);
         let keys = self.keys_of(db, &attempt);
@@ -41,13 +41,15 @@ impl Worker {
         instances.sort_unstable();
         instances.dedup();
         let is_late = |&instance: &usize| self.commits.is_late(instance, self.now);
-        if keys.len() > KEYS_MOST || self.looks.len() >= LOOKS_MOST || instances.iter().any(is_late)
+        if keys.len() > KEYS_MOST
+            || self.locked_pops.len() >= POPS_MOST
+            || instances.iter().any(is_late)
         {
             return self.leave_waiting(expect, &attempt.begun.raw);
         }
         let order = (0..keys.len()).collect();
-        let wish = Wish { expect, attempt, order, tried: 0, has_ended: false };
-        let Err(wish) = self.looks.join((db, set), &keys, wish) else { return };
+        let request = PopRequest { expect, attempt, order, tried: 0, has_ended: false };
+        let Err(request) = self.locked_pops.join((db, set), &keys, request) else { return };
         let mut locks = Vec::new();
         for key in &keys {
             self.shared.push_lock_of(db, &key.name, true, &mut locks);
@@ -62,14 +64,14 @@ impl Worker {
             spares_doubts: false,
         };
         let (token, begun) = self.shared.ask_lock(want, Some(self.index));
-        self.looks.running.insert(Look {
+        self.locked_pops.running.insert(LockedPop {
             token,
             stage: Stage::Locking,
             db,
             set,
             missing: keys.len(),
             keys,
-            wishes: vec![wish],
+            requests: vec![request],
             open: 1,
             is_refused: false,
             lost: Vec::new(),
@@ -94,32 +96,32 @@ impl Worker {
         keys.unwrap_or_default()
     }
 
-    /// A lock holds: if it is one of a look, that begins.
-    pub(crate) fn begin_look(&mut self, token: u64) {
-        let Some(&key) = self.looks.find(|look| look.token == token).first() else { return };
-        let look = &mut self.looks.running[key];
-        look.stage = Stage::Asking;
-        look.deadline = self.now + PREPARE_NANOSECONDS;
+    /// A lock holds: if it is one of a locked pop, that begins.
+    pub(crate) fn begin_locked_pop(&mut self, token: u64) {
+        let Some(&key) = self.locked_pops.find(|pop| pop.token == token).first() else { return };
+        let pop = &mut self.locked_pops.running[key];
+        pop.stage = Stage::Asking;
+        pop.deadline = self.now + PREPARE_NANOSECONDS;
         // Somebody may have come to wait for one of the keys meanwhile, and comes first.
-        let is_waited_for = |key: &Key| self.shared.waited.has(look.db, &key.name);
-        let is_free = !look.keys.iter().any(is_waited_for);
+        let is_waited_for = |key: &Key| self.shared.blocking_keys.has(pop.db, &key.name);
+        let is_free = !pop.keys.iter().any(is_waited_for);
         if !is_free || self.ask_what_is_there(key).is_none() {
-            self.leave_look(key);
+            self.hand_over_pop(key);
         }
     }
 
     /// Asks for each of its keys; `None` if an instance cannot be asked.
     fn ask_what_is_there(&mut self, key: usize) -> Option<()> {
-        for number in 0..self.looks.running[key].keys.len() {
-            let place = self.lane_for_looks(key, number)?;
-            let (lane, look) = (self.lanes.get_mut(place)?, &self.looks.running[key]);
+        for number in 0..self.locked_pops.running[key].keys.len() {
+            let place = self.lane_for_pops(key, number)?;
+            let (lane, pop) = (self.lanes.get_mut(place)?, &self.locked_pops.running[key]);
             let begin = lane.out.len();
             // Not EXISTS: that counts as a hit or a miss, and events tell of it. A key that has just
             // expired may seem to be there; then nothing is taken from it. So spelt, SLOWLOG knows
             // that it is ours.
-            let question = [&b"MEMORY"[..], b"Usage", &look.keys[number].name, b"SAMPLES", b"1"];
+            let question = [&b"MEMORY"[..], b"Usage", &pop.keys[number].name, b"SAMPLES", b"1"];
             push_command(&mut lane.out, question.into_iter());
-            lane.ask((key, look.token), Asked::IsThere(number), lane.out.len() - begin);
+            lane.ask((key, pop.token), Asked::IsThere(number), lane.out.len() - begin);
             self.counters.lane_commands += 1;
             self.mark_lane_dirty(place);
         }
@@ -127,55 +129,56 @@ impl Worker {
     }
 
     /// The lane for questions about a key.
-    fn lane_for_looks(&mut self, key: usize, number: usize) -> Option<usize> {
-        let look = &self.looks.running[key];
-        let (set, instance) = (look.set, look.keys[number].instance);
-        let known = self.lanes.find_for_looks(set, instance);
+    fn lane_for_pops(&mut self, key: usize, number: usize) -> Option<usize> {
+        let pop = &self.locked_pops.running[key];
+        let (set, instance) = (pop.set, pop.keys[number].instance);
+        let known = self.lanes.find_for_pops(set, instance);
         let place = known.or_else(|| self.free_lane(set, instance))?;
-        self.lanes.set_duty(place, Duty::Looks);
+        self.lanes.set_duty(place, Duty::LockedPops);
         let lane = self.lanes.get_mut(place).filter(|lane| !lane.is_full())?;
         lane.last_used = self.now_seconds;
         Some(place)
     }
 
-    /// Takes for a wish from the next of its keys that is there; `None` if that cannot be done, or
+    /// Takes for a request from the next of its keys that is there; `None` if that cannot be done, or
     /// there is none.
     fn take_next(&mut self, key: usize, number: usize) -> Option<()> {
-        let look = &self.looks.running[key];
-        let wish = &look.wishes[number];
-        let client = self.clients.get(wish.expect.client as usize)?;
-        let is_there = client.generation == wish.expect.generation
+        let pop = &self.locked_pops.running[key];
+        let request = &pop.requests[number];
+        let client = self.clients.get(request.expect.client as usize)?;
+        let is_there = client.generation == request.expect.generation
             && client.closing != Closing::Now
             && !client.hung_up;
-        if !is_there || !self.may_run_here(wish.expect.client as usize) {
+        if !is_there || !self.may_run_here(request.expect.client as usize) {
             return None;
         }
-        let order = wish.order.iter().enumerate().skip(wish.tried);
-        let (at, &from) = order.into_iter().find(|&(_, &from)| look.keys[from].is_there)?;
-        let place = self.lane_for_looks(key, from)?;
-        let (lane, look) = (self.lanes.get_mut(place)?, &mut self.looks.running[key]);
-        let wish = &mut look.wishes[number];
-        let row = self.shared.table.row(wish.attempt.row as usize);
+        let order = request.order.iter().enumerate().skip(request.tried);
+        let (at, &from) = order.into_iter().find(|&(_, &from)| pop.keys[from].is_there)?;
+        let place = self.lane_for_pops(key, from)?;
+        let (lane, pop) = (self.lanes.get_mut(place)?, &mut self.locked_pops.running[key]);
+        let request = &mut pop.requests[number];
+        let row = self.shared.table.row(request.attempt.row as usize);
         let begin = lane.out.len();
         lane.out.extend_from_slice(MULTI);
-        with_args(&wish.attempt.begun.raw, |args| {
+        with_args(&request.attempt.begun.raw, |args| {
             let mut owners = Vec::new();
-            if let Some(whole) = Whole::new(row, args, look.db, &self.shared.placement, &mut owners)
+            if let Some(whole) =
+                SplitCommand::new(row, args, pop.db, &self.shared.placement, &mut owners)
             {
                 whole.push_some(at, 1, &mut lane.out);
             }
         });
         lane.out.extend_from_slice(EXEC);
-        lane.ask((key, look.token), Asked::Take(number), lane.out.len() - begin);
-        wish.tried = at + 1;
-        look.deadline = self.now + RUN_NANOSECONDS;
+        lane.ask((key, pop.token), Asked::Take(number), lane.out.len() - begin);
+        request.tried = at + 1;
+        pop.deadline = self.now + RUN_NANOSECONDS;
         self.counters.lane_commands += 1;
         self.mark_lane_dirty(place);
         Some(())
     }
 
-    /// The next reply on a lane of looks.
-    pub(crate) fn take_answer(
+    /// The next reply on a lane of locked pops.
+    pub(crate) fn take_pop_reply(
         &mut self,
         place: usize,
         start: u32,
@@ -185,7 +188,7 @@ impl Worker {
         let question = self.lanes.get(place).and_then(|lane| lane.questions.front().copied());
         let mut question = question.ok_or(STRAY)?;
         count_down(&mut question.to_come);
-        let Question { look: key, token, asked, to_come, .. } = question;
+        let Question { pop: key, token, asked, to_come, .. } = question;
         let is_good = match asked {
             _ if is_error(reply) => true,
             Asked::IsThere(_) => reply[0] == b':' || is_null(reply),
@@ -199,20 +202,20 @@ impl Worker {
             lane.questions[0] = question;
         }
         let reply = self.lanes.received(place, start, length);
-        let Some(look) = self.looks.get_mut(key, token) else { return Ok(()) };
+        let Some(pop) = self.locked_pops.get_mut(key, token) else { return Ok(()) };
         match asked {
             Asked::IsThere(number) => {
-                look.keys[number].is_there = reply[0] == b':';
-                look.is_refused |= is_error(reply);
-                count_down(&mut look.missing);
-                if look.missing == 0 {
+                pop.keys[number].is_there = reply[0] == b':';
+                pop.is_refused |= is_error(reply);
+                count_down(&mut pop.missing);
+                if pop.missing == 0 {
                     self.begin_taking(key);
                 }
             }
             Asked::Take(number) => {
-                let wish = &mut look.wishes[number];
-                wish.attempt.is_refused |= is_error(reply);
-                let found = found(reply).filter(|_| !wish.attempt.is_refused);
+                let request = &mut pop.requests[number];
+                request.attempt.is_refused |= is_error(reply);
+                let found = found(reply).filter(|_| !request.attempt.is_refused);
                 let found = found.map(<[u8]>::to_vec);
                 if to_come == 0 {
                     self.took(key, number, found);
@@ -224,44 +227,46 @@ impl Worker {
 
     /// It is known what is there.
     fn begin_taking(&mut self, key: usize) {
-        let look = &mut self.looks.running[key];
-        if look.is_refused {
-            return self.leave_look(key);
+        let pop = &mut self.locked_pops.running[key];
+        if pop.is_refused {
+            return self.hand_over_pop(key);
         }
-        look.stage = Stage::Taking;
-        for number in 0..look.wishes.len() {
+        pop.stage = Stage::Taking;
+        for number in 0..pop.requests.len() {
             if self.take_next(key, number).is_none() {
-                self.leave_wish(key, number);
+                self.hand_over_request(key, number);
             }
         }
-        self.end_look_if_done(key);
+        self.end_pop_if_done(key);
     }
 
-    /// What a wish has taken, if anything.
+    /// What a request has taken, if anything.
     fn took(&mut self, key: usize, number: usize, found: Option<Vec<u8>>) {
-        let wish = &mut self.looks.running[key].wishes[number];
+        let request = &mut self.locked_pops.running[key].requests[number];
         if let Some(mut found) = found {
-            let expect = wish.expect;
+            let expect = request.expect;
             self.counters.unwaited += 1;
-            self.log_wish(key, number, found.len());
+            self.log_request(key, number, found.len());
             self.answer_owed(expect, &mut found);
-            self.end_wish(key, number);
-        } else if wish.attempt.is_refused || self.take_next(key, number).is_none() {
-            self.leave_wish(key, number);
+            self.end_request(key, number);
+        } else if request.attempt.is_refused || self.take_next(key, number).is_none() {
+            self.hand_over_request(key, number);
         }
-        self.end_look_if_done(key);
+        self.end_pop_if_done(key);
     }
 
     /// The instance of the key that had something has seen the command with this key alone.
-    fn log_wish(&self, key: usize, number: usize, reply: usize) {
-        let look = &self.looks.running[key];
-        let wish = &look.wishes[number];
-        let at = wish.tried - 1;
-        let (db, instance) = (look.db, look.keys[wish.order[at]].instance);
-        let Some(place) = self.place_of(wish.expect) else { return };
-        self.log_seen(place, &wish.attempt.begun, reply, |worker, row, args| {
+    fn log_request(&self, key: usize, number: usize, reply: usize) {
+        let pop = &self.locked_pops.running[key];
+        let request = &pop.requests[number];
+        let at = request.tried - 1;
+        let (db, instance) = (pop.db, pop.keys[request.order[at]].instance);
+        let Some(place) = self.place_of(request.expect) else { return };
+        self.log_seen(place, &request.attempt.begun, reply, |worker, row, args| {
             let (mut owners, mut part) = (Vec::new(), Vec::new());
-            if let Some(whole) = Whole::new(row, args, db, &worker.shared.placement, &mut owners) {
+            if let Some(whole) =
+                SplitCommand::new(row, args, db, &worker.shared.placement, &mut owners)
+            {
                 whole.push_some(at, 1, &mut part);
             }
             Self::seen(instance, &part)
@@ -269,89 +274,89 @@ impl Worker {
     }
 
     /// A lane is out of service: what was asked there will not be answered.
-    pub(crate) fn lost_for_looks(&mut self, place: usize) {
+    pub(crate) fn lost_for_pops(&mut self, place: usize) {
         let Some(lane) = self.lanes.get_mut(place) else { return };
         let (instance, serial) = (lane.instance, lane.serial);
         let questions = std::mem::take(&mut lane.questions);
         let lost: Vec<(Question, bool)> =
             questions.into_iter().map(|question| (question, lane.was_asked(&question))).collect();
-        for (Question { look: key, token, asked, .. }, was_asked) in lost {
-            let Some(look) = self.looks.get_mut(key, token) else { continue };
+        for (Question { pop: key, token, asked, .. }, was_asked) in lost {
+            let Some(pop) = self.locked_pops.get_mut(key, token) else { continue };
             match asked {
-                Asked::IsThere(_) => self.leave_look(key),
+                Asked::IsThere(_) => self.hand_over_pop(key),
                 Asked::Take(number) => {
                     if was_asked {
-                        let wish = &look.wishes[number];
-                        let expect = wish.expect;
-                        look.lost.push((serial, wish.order[wish.tried - 1]));
+                        let request = &pop.requests[number];
+                        let expect = request.expect;
+                        pop.lost.push((serial, request.order[request.tried - 1]));
                         self.answer_owed(expect, &mut error(&instance::lost(instance, true)));
-                        self.end_wish(key, number);
+                        self.end_request(key, number);
                     } else {
-                        self.leave_wish(key, number);
+                        self.hand_over_request(key, number);
                     }
-                    self.end_look_if_done(key);
+                    self.end_pop_if_done(key);
                 }
             }
         }
     }
 
-    /// The coordinator runs a wish, and lets it wait if need be.
-    fn leave_wish(&mut self, key: usize, number: usize) {
-        let wish = &mut self.looks.running[key].wishes[number];
-        let (expect, command) = (wish.expect, std::mem::take(&mut wish.attempt.begun.raw));
+    /// The coordinator runs a request, and lets it wait if need be.
+    fn hand_over_request(&mut self, key: usize, number: usize) {
+        let request = &mut self.locked_pops.running[key].requests[number];
+        let (expect, command) = (request.expect, std::mem::take(&mut request.attempt.begun.raw));
         self.leave_waiting(expect, &command);
-        self.end_wish(key, number);
+        self.end_request(key, number);
     }
 
-    fn end_wish(&mut self, key: usize, number: usize) {
-        let look = &mut self.looks.running[key];
-        if !std::mem::replace(&mut look.wishes[number].has_ended, true) {
-            count_down(&mut look.open);
+    fn end_request(&mut self, key: usize, number: usize) {
+        let pop = &mut self.locked_pops.running[key];
+        if !std::mem::replace(&mut pop.requests[number].has_ended, true) {
+            count_down(&mut pop.open);
         }
     }
 
-    /// The coordinator runs all wishes: nothing has run that changes anything.
-    fn leave_look(&mut self, key: usize) {
-        for number in 0..self.looks.running[key].wishes.len() {
-            self.leave_wish(key, number);
+    /// The coordinator runs all requests: nothing has run that changes anything.
+    fn hand_over_pop(&mut self, key: usize) {
+        for number in 0..self.locked_pops.running[key].requests.len() {
+            self.hand_over_request(key, number);
         }
-        self.end_look_if_done(key);
+        self.end_pop_if_done(key);
     }
 
-    fn end_look_if_done(&mut self, key: usize) {
-        if self.looks.running[key].open > 0 {
+    fn end_pop_if_done(&mut self, key: usize) {
+        if self.locked_pops.running[key].open > 0 {
             return;
         }
-        let look = self.looks.running.remove(key);
-        if look.lost.is_empty() {
-            self.drop_lock(look.token, look.stage != Stage::Locking);
+        let pop = self.locked_pops.running.remove(key);
+        if pop.lost.is_empty() {
+            self.drop_lock(pop.token, pop.stage != Stage::Locking);
         } else {
-            self.leave_what_was_lost(&look);
+            self.hand_over_lost(&pop);
         }
     }
 
     /// Something may be taken yet, of keys of instances that do not answer: these keys stay locked until
     /// that is over. All others are free.
-    fn leave_what_was_lost(&mut self, look: &Look) {
+    fn hand_over_lost(&mut self, pop: &LockedPop) {
         let (mut keys, mut lanes) = (Vec::new(), Vec::new());
-        for &(serial, number) in &look.lost {
-            let key = &look.keys[number];
-            self.shared.push_lock_of(look.db, &key.name, true, &mut keys);
+        for &(serial, number) in &pop.lost {
+            let key = &pop.keys[number];
+            self.shared.push_lock_of(pop.db, &key.name, true, &mut keys);
             lanes.push((key.instance, serial));
         }
-        self.shared.doubt_lock(look.token, keys, lanes[0].0);
-        self.leave_lock_to_coordinator(look.token, lanes);
+        self.shared.doubt_lock(pop.token, keys, lanes[0].0);
+        self.leave_lock_to_coordinator(pop.token, lanes);
     }
 
     /// Looks after those that take too long.
-    pub(crate) fn look_after_looks(&mut self) {
-        if self.looks.deadline() > self.now {
+    pub(crate) fn check_pop_deadlines(&mut self) {
+        if self.locked_pops.deadline() > self.now {
             return;
         }
-        for key in self.looks.find(|look| look.deadline <= self.now) {
-            let Some(look) = self.looks.running.get_mut(key) else { continue };
-            look.deadline = u64::MAX;
-            let (stage, token) = (look.stage, look.token);
+        for key in self.locked_pops.find(|pop| pop.deadline <= self.now) {
+            let Some(pop) = self.locked_pops.running.get_mut(key) else { continue };
+            pop.deadline = u64::MAX;
+            let (stage, token) = (pop.stage, pop.token);
             let silent = self.lanes.where_asked(token);
             for &(_, instance) in &silent {
                 self.note_late(instance);
@@ -366,14 +371,14 @@ impl Worker {
                     continue;
                 }
             }
-            self.leave_look(key);
+            self.hand_over_pop(key);
         }
     }
 
     /// A script runs too long: whoever waits for a lock would wait for it.
-    pub(crate) fn leave_waiting_looks(&mut self) {
-        for key in self.looks.find(|look| look.stage == Stage::Locking) {
-            self.leave_look(key);
+    pub(crate) fn hand_over_waiting_pops(&mut self) {
+        for key in self.locked_pops.find(|pop| pop.stage == Stage::Locking) {
+            self.hand_over_pop(key);
         }
     }
 }

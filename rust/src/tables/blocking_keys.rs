@@ -29,7 +29,7 @@ const MANY: usize = 256;
 
 /// How many clients wait for each key, by database.
 #[derive(Debug)]
-pub struct Waited {
+pub struct BlockingKeys {
     /// Keys of all shards.
     count: AtomicUsize,
     shards: [Shard; SHARDS],
@@ -55,7 +55,7 @@ struct Shard {
     keys: Mutex<HashMap<u32, HashMap<Vec<u8>, usize>>>,
 }
 
-impl Default for Waited {
+impl Default for BlockingKeys {
     fn default() -> Self {
         Self {
             count: AtomicUsize::new(0),
@@ -68,7 +68,7 @@ impl Default for Waited {
     }
 }
 
-impl Waited {
+impl BlockingKeys {
     /// Quick: while somebody waits, all that is read asks for it.
     fn shard(&self, db: u32, key: &[u8]) -> &Shard {
         let tail = key.iter().rev().take(TAIL);
@@ -168,7 +168,7 @@ impl Waited {
     }
 
     /// A blocking command is on its way to the coordinator.
-    pub fn coming(&self, client: ClientKey, db: u32, row: &Row, args: Args) {
+    pub fn announce(&self, client: ClientKey, db: u32, row: &Row, args: Args) {
         if args.len() > MANY {
             let keys = key_specs::all(&row.keys, args);
             let mut keys: Vec<_> =
@@ -185,7 +185,7 @@ impl Waited {
     }
 
     /// The coordinator has one with many keys; false if this client has sent none.
-    pub fn many_arrived(&self, client: ClientKey) -> bool {
+    pub fn many_confirmed(&self, client: ClientKey) -> bool {
         if self.many_count.load(Acquire) == 0 {
             return false;
         }
@@ -200,7 +200,7 @@ impl Waited {
     }
 
     /// The coordinator has it, and has said for what it waits.
-    pub fn arrived(&self, db: u32, row: &Row, args: Args) {
+    pub fn confirm(&self, db: u32, row: &Row, args: Args) {
         for at in key_specs::all(&row.keys, args) {
             self.remove(db, args.get(at));
         }
@@ -213,36 +213,36 @@ mod tests {
 
     #[test]
     fn what_begins_with_a_key_is_found() {
-        let waited = Waited::default();
-        assert!(!waited.begins(0, b""));
-        waited.add(1, b"queue:jobs");
+        let blocking_keys = BlockingKeys::default();
+        assert!(!blocking_keys.begins(0, b""));
+        blocking_keys.add(1, b"queue:jobs");
         for (db, key, is_found) in [
             (1, "queue", true),
             (1, "queue:jobs", true),
             (1, "queue:k", false),
             (0, "queue", false),
         ] {
-            assert_eq!(waited.begins(db, key.as_bytes()), is_found, "{key}");
+            assert_eq!(blocking_keys.begins(db, key.as_bytes()), is_found, "{key}");
         }
-        waited.remove(1, b"queue:jobs");
-        assert!(!waited.begins(1, b"queue"));
+        blocking_keys.remove(1, b"queue:jobs");
+        assert!(!blocking_keys.begins(1, b"queue"));
     }
 
     #[test]
     fn a_key_is_waited_for_until_the_last_one_leaves() {
-        let waited = Waited::default();
-        assert!(waited.is_empty());
-        waited.add(0, b"a");
-        waited.add(0, b"a");
-        waited.add(1, b"b");
-        waited.remove(0, b"a");
-        assert!(waited.any(&[(0, b"a".to_vec(), true)]));
-        assert!(waited.any(&[(0, b"a".to_vec(), false)]));
-        assert!(!waited.any(&[(1, b"a".to_vec(), true)]));
-        waited.remove(0, b"a");
-        waited.remove(0, b"a");
-        assert!(!waited.any(&[(0, b"a".to_vec(), true)]));
-        waited.remove(1, b"b");
-        assert!(waited.is_empty());
+        let blocking_keys = BlockingKeys::default();
+        assert!(blocking_keys.is_empty());
+        blocking_keys.add(0, b"a");
+        blocking_keys.add(0, b"a");
+        blocking_keys.add(1, b"b");
+        blocking_keys.remove(0, b"a");
+        assert!(blocking_keys.any(&[(0, b"a".to_vec(), true)]));
+        assert!(blocking_keys.any(&[(0, b"a".to_vec(), false)]));
+        assert!(!blocking_keys.any(&[(1, b"a".to_vec(), true)]));
+        blocking_keys.remove(0, b"a");
+        blocking_keys.remove(0, b"a");
+        assert!(!blocking_keys.any(&[(0, b"a".to_vec(), true)]));
+        blocking_keys.remove(1, b"b");
+        assert!(blocking_keys.is_empty());
     }
 }

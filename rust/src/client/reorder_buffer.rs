@@ -9,13 +9,13 @@ const KEEP: usize = 4 * 1024;
 
 /// One client's.
 #[derive(Debug, Default)]
-pub(crate) struct Parked {
+pub(crate) struct ReorderBuffer {
     bytes: Vec<u8>,
     /// Replies that have not moved on.
     count: usize,
 }
 
-impl Parked {
+impl ReorderBuffer {
     /// Copies a reply: where it begins and its length; `None` if it does not fit.
     pub(crate) fn keep(&mut self, reply: &[u8]) -> Option<(u32, u32)> {
         if self.bytes.len() + reply.len() >= LIMIT {

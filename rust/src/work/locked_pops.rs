@@ -1,31 +1,31 @@
-//! One look: for the first key of some that has something, of the clients that want the same ones at the
-//! same time. `commands/search.rs` is what moves it on.
+//! One locked pop: for the first key of some that has something, of the clients that want the same ones at the
+//! same time. `commands/locked_pop.rs` is what moves it on.
 
 use crate::client::attempt::Attempt;
 use crate::lane::lane::Expect;
 use crate::tables::lock::Fingerprint;
 use slab::Slab;
 
-/// More begin another look: a lock is not to be held for long.
-const WISHES_MOST: usize = 128;
+/// More begin another locked pop: a lock is not to be held for long.
+const REQUESTS_MOST: usize = 128;
 
 /// More at the same time are left to the coordinator: each is looked at by all others.
-pub(crate) const LOOKS_MOST: usize = 500;
+pub(crate) const POPS_MOST: usize = 500;
 
 /// And who names more keys is left to the coordinator.
 pub(crate) const KEYS_MOST: usize = 128;
 
-/// One look for some keys.
+/// One locked pop for some keys.
 #[derive(Debug)]
-pub(crate) struct Look {
+pub(crate) struct LockedPop {
     pub(crate) token: u64,
     pub(crate) stage: Stage,
     /// The database, and the set of its lanes.
     pub(crate) db: u32,
     pub(crate) set: u32,
     pub(crate) keys: Vec<Key>,
-    pub(crate) wishes: Vec<Wish>,
-    /// Keys of which it is not known whether they are there; wishes that have not ended.
+    pub(crate) requests: Vec<PopRequest>,
+    /// Keys of which it is not known whether they are there; requests that have not ended.
     pub(crate) missing: usize,
     pub(crate) open: usize,
     /// An instance has not said what is there.
@@ -43,7 +43,7 @@ pub(crate) enum Stage {
     Locking,
     /// It asks which keys are there.
     Asking,
-    /// Its wishes take what is.
+    /// Its requests take what is.
     Taking,
 }
 
@@ -56,33 +56,33 @@ pub(crate) struct Key {
 
 /// One client's command.
 #[derive(Debug)]
-pub(crate) struct Wish {
+pub(crate) struct PopRequest {
     /// Whose, and which of its replies.
     pub(crate) expect: Expect,
     pub(crate) attempt: Attempt,
-    /// The numbers of its keys among those of the look, in its order.
+    /// The numbers of its keys among those of the locked pop, in its order.
     pub(crate) order: Vec<usize>,
     /// How many of them it has tried.
     pub(crate) tried: usize,
     pub(crate) has_ended: bool,
 }
 
-impl Look {
+impl LockedPop {
     /// True if somebody looks for one of these keys.
     fn is_for(&self, keys: &[Fingerprint]) -> bool {
-        self.wishes
-            .iter()
-            .any(|wish| !wish.has_ended && wish.attempt.keys.iter().any(|key| keys.contains(key)))
+        self.requests.iter().any(|request| {
+            !request.has_ended && request.attempt.keys.iter().any(|key| keys.contains(key))
+        })
     }
 }
 
-/// The looks of a worker.
+/// The locked pops of a worker.
 #[derive(Debug, Default)]
-pub(crate) struct Looks {
-    pub(crate) running: Slab<Look>,
+pub(crate) struct LockedPops {
+    pub(crate) running: Slab<LockedPop>,
 }
 
-impl Looks {
+impl LockedPops {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.running.len()
@@ -90,59 +90,59 @@ impl Looks {
 
     /// When something must be done although nothing has happened.
     pub(crate) fn deadline(&self) -> u64 {
-        self.running.iter().map(|(_, look)| look.deadline).min().unwrap_or(u64::MAX)
+        self.running.iter().map(|(_, pop)| pop.deadline).min().unwrap_or(u64::MAX)
     }
 
-    /// The lock of the last look for one of these keys.
+    /// The lock of the last locked pop for one of these keys.
     pub(crate) fn last_for(&self, keys: &[Fingerprint]) -> Option<u64> {
-        let looks = self.running.iter().filter(|(_, look)| look.is_for(keys));
-        looks.map(|(_, look)| look.token).max()
+        let locked_pops = self.running.iter().filter(|(_, pop)| pop.is_for(keys));
+        locked_pops.map(|(_, pop)| pop.token).max()
     }
 
     /// True if there is still one, up to that with this lock.
     pub(crate) fn has_up_to(&self, token: u64, keys: &[Fingerprint]) -> bool {
-        self.running.iter().any(|(_, look)| look.token <= token && look.is_for(keys))
+        self.running.iter().any(|(_, pop)| pop.token <= token && pop.is_for(keys))
     }
 
-    /// A look, unless it has ended.
-    pub(crate) fn get_mut(&mut self, look: usize, token: u64) -> Option<&mut Look> {
-        self.running.get_mut(look).filter(|look| look.token == token)
+    /// A locked pop, unless it has ended.
+    pub(crate) fn get_mut(&mut self, pop: usize, token: u64) -> Option<&mut LockedPop> {
+        self.running.get_mut(pop).filter(|pop| pop.token == token)
     }
 
-    pub(crate) fn find(&self, is_wanted: impl Fn(&Look) -> bool) -> Vec<usize> {
-        let found = self.running.iter().filter(|(_, look)| is_wanted(look));
+    pub(crate) fn find(&self, is_wanted: impl Fn(&LockedPop) -> bool) -> Vec<usize> {
+        let found = self.running.iter().filter(|(_, pop)| is_wanted(pop));
         found.map(|(key, _)| key).collect()
     }
 
-    /// Joins a look that has not begun, if one is for all these keys.
+    /// Joins a locked pop that has not begun, if one is for all these keys.
     pub(crate) fn join(
         &mut self,
         (db, set): (u32, u32),
         keys: &[Key],
-        mut wish: Wish,
-    ) -> Result<(), Wish> {
-        for (_, look) in &mut self.running {
-            let is_joined = look.stage == Stage::Locking
-                && (look.db, look.set) == (db, set)
-                && look.wishes.len() < WISHES_MOST;
+        mut request: PopRequest,
+    ) -> Result<(), PopRequest> {
+        for (_, pop) in &mut self.running {
+            let is_joined = pop.stage == Stage::Locking
+                && (pop.db, pop.set) == (db, set)
+                && pop.requests.len() < REQUESTS_MOST;
             if !is_joined {
                 continue;
             }
             let number = |(at, key): (usize, &Key)| {
                 let is_it = |known: &Key| known.name == key.name;
                 // Most have them in the same order.
-                if look.keys.get(at).is_some_and(is_it) {
+                if pop.keys.get(at).is_some_and(is_it) {
                     return Some(at);
                 }
-                look.keys.iter().position(is_it)
+                pop.keys.iter().position(is_it)
             };
             if let Some(order) = keys.iter().enumerate().map(number).collect() {
-                wish.order = order;
-                look.wishes.push(wish);
-                look.open += 1;
+                request.order = order;
+                pop.requests.push(request);
+                pop.open += 1;
                 return Ok(());
             }
         }
-        Err(wish)
+        Err(request)
     }
 }

@@ -10,7 +10,7 @@ use crate::resp::request::{push_array, push_bulk};
 
 /// One guard.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct SandboxUser {
     pub(crate) name: Vec<u8>,
     /// Its rules stand at the instance, but for the keys.
     is_made: bool,
@@ -18,10 +18,10 @@ pub(crate) struct Guard {
     retired: Option<Vec<u8>>,
 }
 
-impl Guard {
+impl SandboxUser {
     /// A guard; `id` is nobody else's.
     pub(crate) fn new(id: &str) -> Self {
-        Self { name: Name::Guard.of(id.as_bytes()), is_made: false, retired: None }
+        Self { name: Name::SandboxUser.of(id.as_bytes()), is_made: false, retired: None }
     }
 
     /// Its rules may not stand at the instance.
@@ -31,7 +31,7 @@ impl Guard {
 
     /// Takes another name.
     pub(crate) fn retire(&mut self, id: &str) {
-        self.retired = Some(std::mem::replace(&mut self.name, Name::Guard.of(id.as_bytes())));
+        self.retired = Some(std::mem::replace(&mut self.name, Name::SandboxUser.of(id.as_bytes())));
         self.is_made = false;
     }
 
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn only_the_newest_entry_counts() {
-        let guard = Guard::new("1");
+        let guard = SandboxUser::new("1");
         let entry = b"*1\r\n*4\r\n$6\r\nobject\r\n$8\r\nusername\r\n$8\r\nusername\r\n";
         let own = [&entry[..], b"$16\r\nthreadis-guard-1\r\n"].concat();
         let other = [&entry[..], b"$16\r\nthreadis-guard-2\r\n"].concat();
@@ -116,8 +116,8 @@ mod tests {
 
     #[test]
     fn its_rules_are_made_once_for_each_name() {
-        let mut guard = Guard::new("1");
-        let said = |guard: &mut Guard| {
+        let mut guard = SandboxUser::new("1");
+        let said = |guard: &mut SandboxUser| {
             let mut out = Vec::new();
             let count = guard.set_up(&mut out, &[b"~k".to_vec()], &[b"+@all".to_vec()], b"pw");
             (count, String::from_utf8_lossy(&out).replace("\r\n", " "))
