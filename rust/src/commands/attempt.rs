@@ -7,8 +7,8 @@
 //!                                 ─► nothing there: the coordinator waits (tables/blocking_keys.rs, blocking/commands.py)
 //! ```
 //! Of keys of several instances these are the first ones, as many as one instance has; if these have
-//! nothing, see commands/locked_pop.rs. Only while nobody waits for one of its keys: whoever does comes first. Who
-//! must go to the coordinator goes behind those that came before (core/order.rs).
+//! nothing, see `commands/locked_pop.rs`. Only while nobody waits for one of its keys: whoever does comes first. Who
+//! must go to the coordinator goes behind those that came before (`core/order.rs`).
 
 use crate::base::begun::Begun;
 use crate::base::step::Step;
