@@ -349,7 +349,7 @@ class Waits:
         """Take note that he does no more."""
     def beginning(self, db: int, prefix: bytes) -> list[bytes]:
         """The keys that begin so for which someone waits, in their order."""
-    def arrived(self, command: Command) -> None:
+    def confirm(self, command: Command) -> None:
         """Say that a blocking command is known: from here on ``add`` counts."""
 
 @final
@@ -651,7 +651,7 @@ class Packed:
         """So many bytes from there on, or as many as there are."""
 
 @final
-class Upstreams:
+class EventFeeds:
     """The connections on which instances publish: scripts, modules, keyspace events."""
 
     def __new__(cls, proxy: Proxy) -> Upstreams: ...

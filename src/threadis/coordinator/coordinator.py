@@ -237,7 +237,7 @@ class Coordinator:
                 self._core.judge(letter, INTERNAL_ERROR, None)
             case _core.Command():
                 self._departures.end(letter)
-                self.blocking.serving.waits.arrived(letter)
+                self.blocking.serving.waits.confirm(letter)
                 self._core.reply(letter, INTERNAL_ERROR)
             case _core.Strayed():
                 self._known_scripts.answer(letter, INTERNAL_ERROR)
@@ -268,7 +268,7 @@ class Coordinator:
         finally:
             self._departures.end(command)
             if name in TYPES:
-                self.blocking.serving.waits.arrived(command)
+                self.blocking.serving.waits.confirm(command)
             if name == "exec" and isinstance(reply, bytes):
                 reply = await self._transactions.refused(command, reply)
             await send(self._core, command, reply)

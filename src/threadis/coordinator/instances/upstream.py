@@ -43,7 +43,7 @@ class Upstream:
     def __init__(
         self,
         index: int,
-        core: _core.Upstreams,
+        core: _core.EventFeeds,
         links: Links,
         wanted: Callable[[int], set[bytes]],
     ) -> None:

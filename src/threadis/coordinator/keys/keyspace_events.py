@@ -119,7 +119,7 @@ class Events:
     """Tells of commands over several instances."""
 
     def __init__(self, core: _core.Proxy, hear_all: Callable[[], Awaitable[None]]) -> None:
-        self.core = _core.Upstreams(core)
+        self.core = _core.EventFeeds(core)
         self._hear_all = hear_all
         self._numbers = itertools.count(1)
         self.flags = b""  # notify-keyspace-events
