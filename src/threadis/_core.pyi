@@ -654,7 +654,7 @@ class Packed:
 class EventFeeds:
     """The connections on which instances publish: scripts, modules, keyspace events."""
 
-    def __new__(cls, proxy: Proxy) -> Upstreams: ...
+    def __new__(cls, proxy: Proxy) -> EventFeeds: ...
     def marks(self) -> bytes:
         """The channel of marks, which say what becomes of the events that follow."""
     @staticmethod
