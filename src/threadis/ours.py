@@ -1,7 +1,7 @@
 """Names of what is ours and nobody's else: users, connections, keys, databases.
 
-They are made here and known here; ``rust/src/base/own_names.rs`` has those that workers use, too. No client
-sees one of them, whatever it asks.
+They are made here and known here; ``rust/src/base/own_names.rs`` has those that workers use, too.
+No client sees one of them, whatever it asks.
 """
 
 from typing import Final

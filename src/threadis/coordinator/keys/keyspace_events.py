@@ -1,10 +1,10 @@
 """Keyspace events of commands over several instances: subscribers hear what one server would say.
 
 Instances tell of what they do: of commands on copies, in a database that nobody sees, and of
-copies that are made, written back, deleted. So while somebody listens, marks stand around these
-in the blocks of commands (messages to a channel of ours, see ``rust/src/tables/event_feeds.rs``): events
-of the client's command are kept, with their place in its order, all others are dropped. Once all
-has happened, and before the client hears of it, they are told.
+copies that are made, written back, deleted. So while somebody listens, marks stand around these in
+the blocks of commands (messages to a channel of ours, see ``rust/src/tables/event_feeds.rs``):
+events of the client's command are kept, with their place in its order, all others are dropped.
+Once all has happened, and before the client hears of it, they are told.
 """
 
 import contextlib

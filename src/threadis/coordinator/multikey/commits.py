@@ -1,7 +1,7 @@
 """One write over several instances: all of it or nothing, whoever is killed meanwhile.
 
-Workers commit by themselves what is ordinary (``commands/commit.rs``), in the same way and with the same
-records; here are all others, and whatever went wrong.
+Workers commit by themselves what is ordinary (``commands/commit.rs``), in the same way and with
+the same records; here are all others, and whatever went wrong.
 
 Two-phase commit with stock commands. The parts' records live in a database that clients cannot
 see (``records``)::

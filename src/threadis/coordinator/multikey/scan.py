@@ -29,8 +29,9 @@ async def random_key(command: _core.Command, links: Links) -> bytes:
 async def scan(command: _core.Command, links: Links) -> bytes:
     """SCAN 0: if there are no more keys than one call looks at, all of them, as on one server.
 
-    Else the first instance's; the cursor carries the instance from there on (``routing/scan_cursor.rs``). A cursor
-    with blanks or signs comes here, too, for the first instance to say whether it is one.
+    Else the first instance's; the cursor carries the instance from there on
+    (``routing/scan_cursor.rs``). A cursor with blanks or signs comes here, too, for the first
+    instance to say whether it is one.
     """
     args, db, kind = command.args, command.info.db, Kind(resp=command.info.resp)
     first = (await links.raw(0, [args], db=db, kind=kind))[0]
