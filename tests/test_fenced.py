@@ -49,7 +49,7 @@ def test_a_script_whose_guard_is_refused_has_no_rights(
                 )
                 guard = Guard()
 
-                async def attempt(denied: list[bytes]) -> fenced.Answers:
+                async def attempt(denied: list[bytes]) -> fenced.FencedReplies:
                     before = guard.before(None, Allowed([b"k"], denied))
                     fence = Fence(WRITES, [*before, *guard.logins(nobody)], [links.login()])
                     return await fenced.ask(link, fence)

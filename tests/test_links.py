@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from threadis import control
 from threadis.coordinator.instances import deadline, links, sockets
-from threadis.coordinator.instances.links import STRANGER, Kind, Link, Links, UnknownOutcomeError
+from threadis.coordinator.instances.links import ANONYMOUS, Kind, Link, Links, UnknownOutcomeError
 from threadis.supervisor import server
 from waiting import until
 
-PLAIN = Kind(user=STRANGER)
+PLAIN = Kind(user=ANONYMOUS)
 PING, PONG = [b"PING"], [b"+PONG\r\n"]
 LONG = [b"EVAL", b"for i = 1, 1e8 do end return 1", b"0"]
 WAIT = 0.01  # seconds; a script of that length is longer

@@ -4,16 +4,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from conftest import Threadis
-from threadis.coordinator.admin.slowlog_wholes import Entry, Whole, Wholes
+from threadis.coordinator.admin.slowlog_split import Entry, SplitCommand, SplitCommands
 
 Start = Callable[..., Threadis]
 KEYS = [f"k:{number}" for number in range(2000)]
 
 
-def whole(words: list[bytes], *, is_told: bool = False) -> Whole:
+def whole(words: list[bytes], *, is_told: bool = False) -> SplitCommand:
     """One with parts on two instances."""
     parts = {0: [b"MGET", b"a"], 1: [b"MGET", b"b"]}
-    return Whole([100, 0, words, b"address", b""], 50, 100, parts, is_slow=True, is_told=is_told)
+    return SplitCommand(
+        [100, 0, words, b"address", b""], 50, 100, parts, is_slow=True, is_told=is_told
+    )
 
 
 def part(key: bytes, took: int = 20) -> Entry:
@@ -22,7 +24,7 @@ def part(key: bytes, took: int = 20) -> Entry:
 
 
 def test_parts_become_one_whichever_comes_first() -> None:
-    wholes = Wholes()
+    wholes = SplitCommands()
     first, second = whole([b"MGET", b"a", b"b"]), whole([b"MGET", b"a", b"b", b"c"])
     assert wholes.open(first) == []
     assert wholes.join(0, part(b"a")) == [first.entry]

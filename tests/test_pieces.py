@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from raw import command
 from threadis import _core
-from threadis.coordinator.base.offload import LARGE, PIECE, cut
-from threadis.coordinator.blocking.serve import Serving
-from threadis.coordinator.instances import fenced, long, script_monitor
-from threadis.coordinator.instances.links import STRANGER, Kind, Limits, Link, Words
-from threadis.coordinator.instances.packing import WRITE_MOST, pack
+from threadis.coordinator.base.offload import LARGE, PIECE, slice_bytes
+from threadis.coordinator.blocking.serve import BlockedClients
+from threadis.coordinator.instances import fenced, long_replies, script_monitor
+from threadis.coordinator.instances.links import ANONYMOUS, Kind, Limits, Link, Words
+from threadis.coordinator.instances.packed import WRITE_MOST, pack
 from threadis.coordinator.multikey.execution import Execution
 from threadis.coordinator.multikey.records import Prepared
 from threadis.coordinator.multikey.together import Together
@@ -62,10 +62,10 @@ async def turns_during(job: Coroutine[Any, Any, Any]) -> tuple[Any, int]:
 def test_long_replies_are_read_while_others_have_their_turns() -> None:
     value = LONG * 8
     reply = b"*2\r\n$1\r\nx\r\n$%d\r\n%s\r\n" % (len(value), value)
-    found, turns = asyncio.run(turns_during(long.value(reply)))
+    found, turns = asyncio.run(turns_during(long_replies.value(reply)))
     assert found == [b"x", value]
     assert turns >= 2 * len(value) // PIECE  # the element, and its content
-    found, turns = asyncio.run(turns_during(cut(value, 1, len(value) - 1)))
+    found, turns = asyncio.run(turns_during(slice_bytes(value, 1, len(value) - 1)))
     assert found == value[1:-1]
     assert turns >= len(value) // PIECE
 
@@ -73,13 +73,15 @@ def test_long_replies_are_read_while_others_have_their_turns() -> None:
 def test_the_replies_of_a_block_are_read_while_others_have_their_turns() -> None:
     count = 20 * LARGE
 
-    async def receive() -> tuple[list[fenced.Answers], int]:
+    async def receive() -> tuple[list[fenced.FencedReplies], int]:
         reader = asyncio.StreamReader()
         reader.feed_data(b"+OK\r\n" + b"+QUEUED\r\n" * count + b"*%d\r\n" % count)
         reader.feed_data(b"$2\r\nxy\r\n" * count)
         link: Any = SimpleNamespace(reader=reader, index=0)
-        block = fenced.Block([[b"GET", b"key"]] * count)
-        return cast("tuple[list[fenced.Answers], int]", await turns_during(block.receive(link)))
+        block = fenced.FencedBlock([[b"GET", b"key"]] * count)
+        return cast(
+            "tuple[list[fenced.FencedReplies], int]", await turns_during(block.receive(link))
+        )
 
     found, turns = asyncio.run(receive())
     assert [one.reply for one in found] == [b"$2\r\nxy\r\n"] * count
@@ -99,7 +101,7 @@ def test_only_who_still_waits_is_served_when_alarms_are_armed() -> None:
     waiting = set(places)
     serving: Any = SimpleNamespace(waiters=waiting, changed=served.extend)
     alarms: Any = Alarms()
-    asyncio.run(Serving._arm(serving, alarms, places))  # what its task runs
+    asyncio.run(BlockedClients._arm(serving, alarms, places))  # what its task runs
     assert served == places[:1]
 
 
@@ -148,14 +150,14 @@ def test_a_long_command_is_sent_piece_by_piece(tmp_path: Path) -> None:
         server = await asyncio.start_unix_server(answer, path)
         async with server:
             reader, writer = await asyncio.open_unix_connection(path)
-            link = Link(Limits(), 0, Kind(user=STRANGER), path, os.getpid(), reader, writer)
+            link = Link(Limits(), 0, Kind(user=ANONYMOUS), path, os.getpid(), reader, writer)
             link.send(words)
             assert writer.transport.get_write_buffer_size() <= WRITE_MOST
-            assert not link.is_whole()
+            assert not link.is_reusable()
             reply, turns = await turns_during(link.receive(1))
             assert reply == [b"+OK\r\n"]
             assert turns >= len(LONG) * 8 // WRITE_MOST // 2
-            assert link.is_whole()
+            assert link.is_reusable()
             writer.close()
             await gone.wait()
 
@@ -168,7 +170,7 @@ def test_what_a_script_has_run_is_read_while_others_have_their_turns() -> None:
 
     async def look() -> list[list[tuple[int, Words]]]:
         reader = asyncio.StreamReader()
-        seen = script_monitor.Look(SimpleNamespace(reader=reader, index=0))  # type: ignore[arg-type]
+        seen = script_monitor.MonitoredRun(SimpleNamespace(reader=reader, index=0))  # type: ignore[arg-type]
         marks = (b'+1.5 [0 lua] "ECHO" "%s"\r\n' % one[1] for one in (seen.before, seen.after))
         lines = (b'+1.5 [17 lua] "set" "%d" "v"\r\n' % number for number in range(count))
         reader.feed_data(next(marks) + b"".join(lines) + next(marks))
@@ -195,9 +197,9 @@ def test_very_many_commands_are_sent_and_answered_piece_by_piece(tmp_path: Path)
         server = await asyncio.start_unix_server(answer, path)
         async with server:
             reader, writer = await asyncio.open_unix_connection(path)
-            link = Link(Limits(), 0, Kind(user=STRANGER), path, os.getpid(), reader, writer)
+            link = Link(Limits(), 0, Kind(user=ANONYMOUS), path, os.getpid(), reader, writer)
             link.send(*asked)
-            assert not link.is_whole()
+            assert not link.is_reusable()
             replies, turns = await turns_during(link.receive(count))
             assert replies == [b":1\r\n"] * count
             assert turns >= 2 * count // LARGE - 2  # the commands, and the replies

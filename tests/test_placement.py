@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from conftest import Threadis
 from threadis import _core
 from threadis.config import config, placement
-from threadis.coordinator.keys.colocation import Locality
+from threadis.coordinator.keys.colocation import Colocation
 from threadis.data.data_dir import DataDir
 from threadis.data.layout import even_slot_map
 from threadis.errors import ConfigError, DataError
@@ -58,7 +58,7 @@ def test_rules_are_what_the_reference_says(texts: list[str], key: bytes) -> None
 @given(st.lists(rules(), max_size=3), KEYS, KEYS)
 def test_a_group_is_on_one_instance(texts: list[str], key: bytes, rest: bytes) -> None:
     where = placed(*texts)
-    group = Locality(where, placement.read(texts), []).group(0, key)
+    group = Colocation(where, placement.read(texts), []).group(0, key)
     if group is None:
         return
     assert key in group

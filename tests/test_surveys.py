@@ -15,7 +15,7 @@ import pytest
 from conftest import Threadis
 from raw import Raw, command
 from threadis import control
-from threadis.coordinator.instances import surveys
+from threadis.coordinator.instances import info_collector
 from threadis.coordinator.instances.links import LinkError
 from threadis.system.process import cpu_seconds
 from waiting import until
@@ -62,27 +62,27 @@ async def nothing(index: int) -> None:
 def test_who_is_at_work_or_sleeps_is_shown_as_it_last_was(
     busy: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch, state: signal.Signals
 ) -> None:
-    monkeypatch.setattr(surveys, "PATIENCE", 10 * LIMIT)
+    monkeypatch.setattr(info_collector, "PATIENCE", 10 * LIMIT)
 
     async def ask() -> None:
         links = Instances(busy.pid)
-        asking = surveys.Surveys(links, nothing, lambda _: 0)  # type: ignore[arg-type]
-        first = asyncio.create_task(asking.ask([]))
+        asking = info_collector.InfoCollector(links, nothing, lambda _: 0)  # type: ignore[arg-type]
+        first = asyncio.create_task(asking.collect([]))
         while not links.asked:
             await asyncio.sleep(0)
         links.asked[0].set_result(INFO)
         assert await first == {0: {"Memory": {"used_memory": "7"}}}
-        assert asking.age(0) == 0
+        assert asking.age_ms(0) == 0
         busy.send_signal(state)
         async with asyncio.timeout(LIMIT):
-            assert await asking.ask([]) == await first
-        assert asking.age(0) > 0
-        assert await asking.ask([]) == await first  # it is not asked again
+            assert await asking.collect([]) == await first
+        assert asking.age_ms(0) > 0
+        assert await asking.collect([]) == await first  # it is not asked again
         assert len(links.asked) == 2
         links.asked[1].set_result(INFO.replace(b"7", b"8"))
-        while asking.age(0):
+        while asking.age_ms(0):
             await asyncio.sleep(0)
-        third = asyncio.create_task(asking.ask([]))
+        third = asyncio.create_task(asking.collect([]))
         while len(links.asked) < 3:
             await asyncio.sleep(0)
         links.asked[2].set_exception(LinkError("it is away for a moment"))
@@ -92,20 +92,20 @@ def test_who_is_at_work_or_sleeps_is_shown_as_it_last_was(
 
 
 def test_who_gets_no_cpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surveys, "activity", lambda _: SimpleNamespace(state="R"))
-    monkeypatch.setattr(surveys, "cpu_seconds", lambda _: 0.0)
+    monkeypatch.setattr(info_collector, "activity", lambda _: SimpleNamespace(state="R"))
+    monkeypatch.setattr(info_collector, "cpu_seconds", lambda _: 0.0)
 
     async def ask() -> None:
         links = Instances(0)
-        asking = surveys.Surveys(links, nothing, lambda _: 0)  # type: ignore[arg-type]
+        asking = info_collector.InfoCollector(links, nothing, lambda _: 0)  # type: ignore[arg-type]
         for number in range(2):
-            question = asyncio.create_task(asking.ask([]))
+            question = asyncio.create_task(asking.collect([]))
             while len(links.asked) == number:
                 await asyncio.sleep(0)
-            await asyncio.sleep(20 * surveys.MOMENT * number)
+            await asyncio.sleep(20 * info_collector.MOMENT * number)
             links.asked[number].set_result(INFO)
             assert await question == {0: {"Memory": {"used_memory": "7"}}}
-            assert asking.age(0) == 0
+            assert asking.age_ms(0) == 0
 
     asyncio.run(ask())
 

@@ -9,9 +9,17 @@ from typing import Any, cast
 import pytest
 
 from threadis import _core
-from threadis.coordinator.blocking.arriving import Coming
+from threadis.coordinator.blocking.lookups import Lookups
 from threadis.coordinator.keys.key_watch import Place
-from threadis.coordinator.keys.waiters import AT_ONCE, GROUP, LIST, STREAM, Waiter, Waiters, request
+from threadis.coordinator.keys.waiters import (
+    AT_ONCE,
+    GROUP,
+    LIST,
+    STREAM,
+    Waiter,
+    Waiters,
+    parse_request,
+)
 
 FEW, MANY = 3, 3_000
 KEY = b"key"
@@ -40,7 +48,7 @@ def lines(action: Callable[[], object]) -> int:
 
 def waiter(number: int, *words: bytes, keys: list[bytes]) -> Waiter:
     """A client that waits."""
-    wish = request(words[0].decode(), list(words), keys)
+    wish = parse_request(words[0].decode(), list(words), keys)
     assert wish
     info = _Info(number)
     return Waiter(cast(_core.Command, _Command(0, number, 0, info)), wish)
@@ -49,13 +57,13 @@ def waiter(number: int, *words: bytes, keys: list[bytes]) -> Waiter:
 def add(crowd: Waiters, one: Waiter) -> list[Place]:
     """Let a client wait; the queues that are new."""
     crowd.add(one)
-    return crowd.stand(one, one.request.keys)
+    return crowd.enqueue(one, one.request.keys)
 
 
 def remove(crowd: Waiters, one: Waiter) -> list[Place]:
     """Let it wait no more; the queues that have ended."""
     crowd.remove(one)
-    return crowd.take_out(one)
+    return crowd.dequeue(one)
 
 
 @pytest.fixture
@@ -101,8 +109,8 @@ def test_lines_are_apart() -> None:
     ]
     assert [add(crowd, one) for one in waiting] == [[(0, KEY)], [], [], []]
     place = (0, KEY)
-    assert crowd.lines(place) == [GROUP + b"g", STREAM, LIST]
-    assert list(crowd.line(place, GROUP + b"g")) == [waiting[0], waiting[3]]
+    assert crowd.queues(place) == [GROUP + b"g", STREAM, LIST]
+    assert list(crowd.queue(place, GROUP + b"g")) == [waiting[0], waiting[3]]
     assert list(crowd.with_groups()) == [place]
     assert [remove(crowd, one) for one in (waiting[0], waiting[3])] == [[], []]
     assert not crowd.with_groups()
@@ -116,25 +124,25 @@ def test_who_waits_for_many_keys_is_taken_out_in_steps_and_seen_nowhere() -> Non
         waiter(number, b"blpop", *keys, b"0", keys=[*keys, keys[0]]) for number in (1, 2)
     )
     assert len(add(crowd, wide)) == len(keys)
-    assert crowd.stand(other, keys[:1]) == []
+    assert crowd.enqueue(other, keys[:1]) == []
     crowd.add(other)
     crowd.remove(wide)
     assert len(crowd) == 1
     assert crowd.first((0, keys[0]), LIST) is other
-    assert not crowd.line((0, keys[1]), LIST)
-    assert len(crowd.take_out(wide)) == AT_ONCE
+    assert not crowd.queue((0, keys[1]), LIST)
+    assert len(crowd.dequeue(wide)) == AT_ONCE
     remove(crowd, other)
-    crowd.take_out(wide)
+    crowd.dequeue(wide)
     assert not wide.places
     assert not crowd.count_places()
 
 
 def test_who_writes_waits_for_who_came_before_and_looks_there() -> None:
     async def scenario() -> None:
-        coming = Coming()
-        with coming.many() as looked_at:
+        coming = Lookups()
+        with coming.of_many_keys() as looked_at:
             here, there = (
-                asyncio.create_task(coming.all_known([(0, key)])) for key in (b"here", b"there")
+                asyncio.create_task(coming.wait_for([(0, key)])) for key in (b"here", b"there")
             )
             await asyncio.sleep(0)
             assert coming

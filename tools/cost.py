@@ -31,7 +31,7 @@ from rich.table import Table
 
 from threadis import _core
 from threadis.bench.processes import held_port
-from threadis.coordinator.instances.packing import pack
+from threadis.coordinator.instances.packed import pack
 
 DEPTH: Final = 16  # of a pipeline
 PIPELINES: Final = 100  # of a round

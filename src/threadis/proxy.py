@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from threadis import _core, control, server_facts
 from threadis.catalog import commands
 from threadis.config import placement
-from threadis.coordinator.admin.workers import Balance
+from threadis.coordinator.admin.worker_balance import WorkerBalancer
 from threadis.coordinator.coordinator import Coordinator
 from threadis.coordinator.instances.links import Links
 from threadis.coordinator.instances.tasks import Tasks
@@ -121,7 +121,7 @@ class Server:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, core.stop, 5000)
         self._tell(control.Serving(tids, facts))
         if len(tids) > 1:
-            balancing = self._tasks.start(Balance(core, tids).run(), "balancing the workers")
+            balancing = self._tasks.start(WorkerBalancer(core, tids).run(), "balancing the workers")
         await self._finished.wait()
         # Told to everybody at once, as systemd does, it may come now: we are about to leave
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -18,7 +18,7 @@ from threadis.resp import encode
 
 async def ask(links: Links, *, is_split: bool) -> ServerFacts | None:
     """Ask the first instance that answers; None if none does."""
-    for index in links.everyone():
+    for index in links.all_instances():
         with contextlib.suppress(LinkError):
             return await _ask_instance(links, index, is_split)
     return None

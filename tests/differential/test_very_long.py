@@ -15,9 +15,9 @@ from raw import keys_of
 from threadis import _core
 from threadis.coordinator.base.offload import LARGE, offload
 from threadis.coordinator.instances.links import Kind
-from threadis.coordinator.instances.upstream import BATCH, KINDS, PATTERN, at_once
-from threadis.coordinator.keys.colocation import Locality
-from threadis.coordinator.keys.watches import COMPARED_MOST, KEYS_MOST, slices
+from threadis.coordinator.instances.subscriptions import BATCH, KINDS, PATTERN, batch_size
+from threadis.coordinator.keys.colocation import Colocation
+from threadis.coordinator.keys.watched_keys import COMPARED_MOST, KEYS_MOST, slices
 from threadis.coordinator.lua.call import Call
 from threadis.coordinator.multikey.borrowing import around
 from threadis.coordinator.scripting.in_place import NAMES_MOST, InPlace
@@ -76,8 +76,8 @@ def test_an_instance_that_watches_more_is_told_of_fewer_at_once() -> None:
 
 def test_an_instance_that_has_more_patterns_is_told_of_fewer_at_once() -> None:
     for made in (0, 1000, 100_000, COMPARED_MOST):
-        assert 0 < at_once(PATTERN, made) * made <= COMPARED_MOST or not made
-    assert {at_once(kind, COMPARED_MOST) for kind in KINDS if kind != PATTERN} == {BATCH}
+        assert 0 < batch_size(PATTERN, made) * made <= COMPARED_MOST or not made
+    assert {batch_size(kind, COMPARED_MOST) for kind in KINDS if kind != PATTERN} == {BATCH}
 
 
 def test_thousands_of_patterns(pair: Pair) -> None:
@@ -134,7 +134,7 @@ def test_a_guard_is_told_of_few_names() -> None:
         [(one.first, one.last, one.instance) for one in even_slot_map(INSTANCES)], INSTANCES
     )
     in_place = InPlace.__new__(InPlace)
-    in_place._execution = cast(Any, _Execution(Locality(placed, [], [])))
+    in_place._execution = cast(Any, _Execution(Colocation(placed, [], [])))
     in_place._links = cast(Any, _Links())
 
     def can_name(keys: list[bytes]) -> bool:
@@ -295,8 +295,8 @@ def test_very_many_sorted_sets_are_not_copied(pair: Pair, protocol: int) -> None
 
 
 class _Execution:
-    def __init__(self, locality: Locality) -> None:
-        self.locality = locality
+    def __init__(self, colocation: Colocation) -> None:
+        self.colocation = colocation
 
 
 class _Links:

@@ -14,34 +14,34 @@ from threadis import _core, control, ours, resp
 from threadis.catalog.commands import FLUSHES, SCRIPTS, Row
 from threadis.config import placement
 from threadis.coordinator.acl.acl_file import AclFile
-from threadis.coordinator.acl.commands import Acl
-from threadis.coordinator.acl.permission import Permission
+from threadis.coordinator.acl.authorization import Authorization
+from threadis.coordinator.acl.checks import AclChecks
+from threadis.coordinator.acl.commands import AclCommands
 from threadis.coordinator.acl.users import Users
-from threadis.coordinator.acl.verdicts import Verdicts
 from threadis.coordinator.admin import modules
-from threadis.coordinator.admin.command_stats import Tallies
+from threadis.coordinator.admin.command_stats import StatsCollector
 from threadis.coordinator.admin.config import Configuration
 from threadis.coordinator.admin.debug import Debug
-from threadis.coordinator.admin.info import Information
+from threadis.coordinator.admin.info import Info
 from threadis.coordinator.admin.latency import Latency
 from threadis.coordinator.admin.memory import Memory
 from threadis.coordinator.admin.pause import Pause
-from threadis.coordinator.admin.persistence import Everywhere
-from threadis.coordinator.admin.shutdown import Ending
-from threadis.coordinator.admin.slowlog import Logs
+from threadis.coordinator.admin.persistence import Persistence
+from threadis.coordinator.admin.shutdown import Shutdown
+from threadis.coordinator.admin.slowlog import CommandLogs
 from threadis.coordinator.base import garbage
-from threadis.coordinator.base.answer import INTERNAL_ERROR, Handler, Reply, send
-from threadis.coordinator.base.table import Table
-from threadis.coordinator.blocking.commands import Blocking
-from threadis.coordinator.instances import long
+from threadis.coordinator.base.command_table import CommandTable
+from threadis.coordinator.base.reply import INTERNAL_ERROR, Handler, HandlerResult, send
+from threadis.coordinator.blocking.commands import BlockingCommands
+from threadis.coordinator.instances import long_replies
 from threadis.coordinator.instances.links import LinkError, Links, is_for_a_client
-from threadis.coordinator.instances.maxmemory import Shares
-from threadis.coordinator.instances.near_maxmemory import Tightness
-from threadis.coordinator.instances.tasks import Tasks, insist
-from threadis.coordinator.keys.colocation import Locality
-from threadis.coordinator.keys.locks import Locks, proviso
+from threadis.coordinator.instances.maxmemory import Maxmemory
+from threadis.coordinator.instances.near_maxmemory import NearMaxmemory
+from threadis.coordinator.instances.tasks import Tasks, retry_until_done
+from threadis.coordinator.keys.colocation import Colocation
+from threadis.coordinator.keys.locks import Locks, recheck
 from threadis.coordinator.keys.waiters import TYPES
-from threadis.coordinator.lua.callers import Callers
+from threadis.coordinator.lua.attribution import Attribution
 from threadis.coordinator.lua.library import Library
 from threadis.coordinator.lua.worker_scripts import Taught
 from threadis.coordinator.multikey import scan
@@ -85,61 +85,67 @@ class Coordinator:
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, links.count)
-        taught = Taught(core)
-        self._known_scripts = taught.workers
-        self._busy = Busy(core, links, self.locks, self._pubsub, taught.workers)
-        self._library = Library(links, self.locks, taught, self._busy)
+        worker_scripts = Taught(core)
+        self._known_scripts = worker_scripts.workers
+        self._busy = Busy(core, links, self.locks, self._pubsub, worker_scripts.workers)
+        self._library = Library(links, self.locks, worker_scripts, self._busy)
         is_valkey = self.clients.dialect.is_valkey
         # Servers that have CLIENT NO-TOUCH run a blocked command again when it is woken.
         is_7_2 = any(row.name == "client|no-touch" for row in rows)
         self._pause = Pause(core, self._library, takes_more=is_valkey, wraps=not is_7_2)
         self._monitoring = Monitoring(core, links, start.databases)
-        callers = Callers(self._monitoring)
-        self._logs = Logs(core, links, callers)
+        attribution = Attribution(self._monitoring)
+        self._logs = CommandLogs(core, links, attribution)
         self._tracking = Tracking(core, links, self.clients, tracks_what_is_read=is_7_2)
         self._users = Users(core, links, self.locks, self.clients, start, tell)
         self.clients.has_user = self._users.has
-        self._shares = Shares(links, start.maxmemory)
+        self._maxmemory = Maxmemory(links, start.maxmemory)
         acl_file = AclFile(start, links, self._users, kills_all=not is_7_2)
         self._configuration = Configuration(
-            start, core, links, self._users, self._shares, acl_file, tell
+            start, core, links, self._users, self._maxmemory, acl_file, tell
         )
-        self._table = Table(core, placed, rows, start.databases)
-        self._tightness = Tightness(core, links, self._table, self._shares)
-        self._verdicts = Verdicts(links, self._users, start.databases)
-        self._permission = Permission(
-            core, links, self._users, self._verdicts, self._busy, self._tightness
+        self._table = CommandTable(core, placed, rows, start.databases)
+        self._near_maxmemory = NearMaxmemory(core, links, self._table, self._maxmemory)
+        self._acl_checks = AclChecks(links, self._users, start.databases)
+        self._authorization = Authorization(
+            core, links, self._users, self._acl_checks, self._busy, self._near_maxmemory
         )
         self._commits = Commits(core, links, self.locks, self._table, start.databases)
         self._execution = Execution(
             links,
             self.locks,
             self._table,
-            Locality(placed, placement.read(start.rules), start.pins),
+            Colocation(placed, placement.read(start.rules), start.pins),
             self._commits,
             start.databases,
             self._tracking,
             self._pubsub.events,
-            self._tightness,
+            self._near_maxmemory,
         )
-        self.blocking = Blocking(
+        self.blocking = BlockingCommands(
             self._execution,
             core,
-            self._verdicts,
+            self._acl_checks,
             self._departures,
-            self._logs.served,
+            self._logs.note_unblocked,
             runs_again=is_7_2,
         )
         self._scripts = Scripts(
-            self._execution, self._library, self._busy, self._users, callers, taught, self.blocking
+            self._execution,
+            self._library,
+            self._busy,
+            self._users,
+            attribution,
+            worker_scripts,
+            self.blocking,
         )
         self._transactions = Transactions(
-            self._execution, core, self._verdicts, self.blocking, self._busy, self._scripts
+            self._execution, core, self._acl_checks, self.blocking, self._busy, self._scripts
         )
         self.clients.join(self.blocking, self._pause, self._transactions.watches)
-        whole = Whole(start, links, self.locks, self._tracking, self._commits)
-        self._tallies = Tallies(core, len(start.workers))
-        self._information = information = Information(
+        flush = Whole(start, links, self.locks, self._tracking, self._commits)
+        self._stats_collector = StatsCollector(core, len(start.workers))
+        self._info = info = Info(
             start,
             core,
             links,
@@ -148,7 +154,7 @@ class Coordinator:
             self._pause,
             self._library,
             self._pubsub,
-            self._tallies,
+            self._stats_collector,
             self._tracking,
             self._commits,
             self._users,
@@ -156,11 +162,11 @@ class Coordinator:
             self._held,
         )
         self._handlers: dict[str, Handler] = {
-            "info": information.info,
+            "info": info.info,
             "config|get": self._configuration.get,
             "config|set": self._configuration.set,
             "config|rewrite": self._configuration.rewrite,
-            "config|resetstat": information.reset,
+            "config|resetstat": info.reset,
             "client|list": self.clients.list,
             "client|info": self.clients.info,
             "client|kill": self.clients.kill,
@@ -169,13 +175,13 @@ class Coordinator:
             "client|pause": self._pause.pause,
             "client|unpause": self._pause.unpause,
             "debug": Debug(links, self.locks, self._table, self._pause).run,
-            "shutdown": Ending(links, self.locks, self._busy, core, tell).shutdown,
+            "shutdown": Shutdown(links, self.locks, self._busy, core, tell).shutdown,
             "memory|stats": Memory(links, start.databases).stats,
             **modules.handlers(),
-            **Acl(core, links, self._users, start.databases).handlers(),
+            **AclCommands(core, links, self._users, start.databases).handlers(),
             **acl_file.handlers(),
-            **Everywhere(links, self._departures, start.databases).handlers(),
-            **Latency(links, self._tallies).handlers(),
+            **Persistence(links, self._departures, start.databases).handlers(),
+            **Latency(links, self._stats_collector).handlers(),
             **self._logs.handlers(),
             **self._tracking.handlers(),
             "migrate": Migrating(self._execution).migrate,
@@ -186,9 +192,9 @@ class Coordinator:
             "exec": self._transactions.exec,
             **dict.fromkeys(SCRIPTS, self._scripts.run),
             **self._library.handlers(),
-            "flushall": whole.flush,
-            "flushdb": whole.flush,
-            "swapdb": whole.swap,
+            "flushall": flush.flush,
+            "flushdb": flush.flush,
+            "swapdb": flush.swap,
             **dict.fromkeys(TYPES, self.blocking.run),
             "scan": lambda command: scan.scan(command, links),
             "randomkey": lambda command: scan.random_key(command, links),
@@ -214,13 +220,13 @@ class Coordinator:
             case _core.Heard():
                 self._tracking.feeds.heard(letter)
             case _core.Logged():
-                self._logs.hear()
+                self._logs.workers_logged()
             case _core.SentTooMuch():
                 self.clients.sent_too_much(letter)
             case _core.ClientList():
                 self.clients.arrived(letter)
             case _core.Tally():
-                self._tallies.arrived(letter)
+                self._stats_collector.receive(letter)
             case _core.Subscribe():
                 self._tasks.start(self._pubsub.subscribe(letter), "a subscription")
             case _core.Subscribed():
@@ -237,7 +243,7 @@ class Coordinator:
                 self._core.judge(letter, INTERNAL_ERROR, None)
             case _core.Command():
                 self._departures.end(letter)
-                self.blocking.serving.waits.confirm(letter)
+                self.blocking.blocked.waits.arrived(letter)
                 self._core.reply(letter, INTERNAL_ERROR)
             case _core.Strayed():
                 self._known_scripts.answer(letter, INTERNAL_ERROR)
@@ -245,7 +251,7 @@ class Coordinator:
     def _begin(self, command: _core.Command) -> None:
         """Begin a command; its reply goes to the client when it is there."""
         if command.is_question:
-            self._tasks.start(self._permission.judge(command), "a question")
+            self._tasks.start(self._authorization.judge(command), "a question")
             return
         self._departures.begin(command)
         self._tasks.start(self._run(command), "a command")
@@ -255,10 +261,10 @@ class Coordinator:
         is_for_a_client.set(True)
         name = self._name(command)
         began = time.monotonic()
-        reply: Reply = INTERNAL_ERROR
+        reply: HandlerResult = INTERNAL_ERROR
         try:
-            await long.complete(command)
-            with garbage.of_a_command(len(command.args) + len(command.queued or ())):
+            await long_replies.complete(command)
+            with garbage.collect_seldom(len(command.args) + len(command.queued or ())):
                 reply = await self._answer(command, name)
             await self._follow_up(command, name, reply, began)
         except LinkError as error:
@@ -268,27 +274,27 @@ class Coordinator:
         finally:
             self._departures.end(command)
             if name in TYPES:
-                self.blocking.serving.waits.confirm(command)
+                self.blocking.blocked.waits.arrived(command)
             if name == "exec" and isinstance(reply, bytes):
                 reply = await self._transactions.refused(command, reply)
             await send(self._core, command, reply)
 
-    async def _answer(self, command: _core.Command, name: str) -> Reply:
+    async def _answer(self, command: _core.Command, name: str) -> HandlerResult:
         """Find a command's reply."""
-        reply: Reply = LEFT
-        check = self._verdicts.proviso(command)
-        proviso.set(check)
+        reply: HandlerResult = LEFT
+        check = self._acl_checks.recheck(command)
+        recheck.set(check)
         await check()
         handler = self._handlers.get(name)
-        if await self._pause.let_pass(command):
+        if await self._pause.wait_while_paused(command):
             if handler:
-                reply = await self.blocking.run_and_settle(command, handler)
+                reply = await self.blocking.run_and_serve(command, handler)
             else:
                 reply = await self.blocking.write(command)
         return reply
 
     async def _follow_up(
-        self, command: _core.Command, name: str, reply: Reply, began: float
+        self, command: _core.Command, name: str, reply: HandlerResult, began: float
     ) -> None:
         """Do what else there is to do; the command has run, so its reply stays what it is."""
         if reply:
@@ -296,16 +302,16 @@ class Coordinator:
                 await self._logs.note(command, reply, began)
         jobs: list[Callable[[], Awaitable[None]]] = []
         if name in FLUSHES:
-            jobs = [self._shares.spread]
+            jobs = [self._maxmemory.redistribute]
         elif name == "config|set" and reply == resp.OK:
             self._busy.forget()
-            jobs = [self._tightness.look, self._tracking.look, self._pubsub.look]
+            jobs = [self._near_maxmemory.check, self._tracking.look, self._pubsub.look]
         for job in jobs:
             try:
                 await job()
             except Exception as error:  # the next try logs it
                 what = f"what follows {name} ({error})"
-                self._tasks.start(insist(job, what), what)
+                self._tasks.start(retry_until_done(job, what), what)
 
     def _held(self) -> dict[str, int]:
         """What must be nothing once nobody wants anything."""
@@ -322,8 +328,8 @@ class Coordinator:
             self._tasks.start(self._transactions.finished(client), "the end of a transaction")
             return
         self._departures.left(client, is_gone=letter.is_gone)
-        self.blocking.left(client)
-        self._pause.left(client)
+        self.blocking.client_left(client)
+        self._pause.client_left(client)
         if letter.is_gone:
             self._monitoring.gone(client)
             self._tracking.gone(client)
@@ -335,9 +341,9 @@ class Coordinator:
         Who is not ready in time will be while we serve; but no client is served before it is known
         who may come.
         """
-        self._tasks.start(self._tightness.watch(), "the watch over memory")
-        self._tasks.start(self._information.watch(), "the watch over instances")
-        for index in self._links.everyone():
+        self._tasks.start(self._near_maxmemory.watch(), "the watch over memory")
+        self._tasks.start(self._info.watch(), "the watch over instances")
+        for index in self._links.all_instances():
             self.instance_changed(self._links.instance(index))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RECOVERY_LIMIT):
@@ -352,7 +358,7 @@ class Coordinator:
             self._tasks.start(job, f"making instance {instance.index} ready")
         else:
             self._links.unprepared.discard(instance.index)
-            self._users.lost(instance.index)
+            self._users.instance_lost(instance.index)
             self._library.lost(instance.index)
             self._tracking.feeds.lost(instance.index)
             self._core.set_instance(instance.index, None, instance.state.value)
@@ -391,7 +397,7 @@ class Coordinator:
         await self._pubsub.renew(index)
         await self._monitoring.renew(index)
         await self._tracking.feeds.renew(index)
-        await self._logs.look()
+        await self._logs.read_thresholds()
         await self._pubsub.look(index)
 
     def _name(self, command: _core.Command) -> str:

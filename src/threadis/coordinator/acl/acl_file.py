@@ -13,7 +13,7 @@ from typing import Final
 
 from threadis import _core, control, ours, resp
 from threadis.coordinator.acl.users import Rules, Users
-from threadis.coordinator.base.rights import spoken
+from threadis.coordinator.base.rights import setuser_rules
 from threadis.coordinator.instances.links import Links, Words, value
 from threadis.data import kept
 
@@ -52,7 +52,7 @@ class AclFile:
 
     def write(self) -> None:
         """Save the users; OSError if the disk does not take it."""
-        users = {name: spoken(rules) for name, rules in self._users.rules.items()}
+        users = {name: setuser_rules(rules) for name, rules in self._users.rules.items()}
         kept.write_users(self._path, users)
         if self._is_ours:
             before = kept.read(self._folder)

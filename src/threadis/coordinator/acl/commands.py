@@ -10,7 +10,7 @@ from typing import Any
 from threadis import _core, ours, resp
 from threadis.catalog.commands import SCRIPTS
 from threadis.coordinator.acl.users import Denial, Users
-from threadis.coordinator.base.databases import confined
+from threadis.coordinator.base.databases import confine_databases
 from threadis.coordinator.instances.links import Kind, Links, value
 from threadis.coordinator.sessions import client_fields
 
@@ -22,13 +22,13 @@ OUR_NAMES = re.compile(
 # Where our connections come from, with the name of an instance's socket: as of a peer that is gone
 OUR_SOCKETS = re.compile(rb"id=\d+ addr=.*? laddr=.*? fd=-?\d+")
 COMMAND = re.compile(rb" cmd=([^ ]*)")
-NEAR = 2000.0  # milliseconds between a denial and its entry, on a busy machine
+DENIAL_WINDOW = 2000.0  # milliseconds between a denial and its entry, on a busy machine
 OUR_FLAGS = re.compile(rb" flags=[^ ]*")
 DATABASE = re.compile(rb" db=(\d+)")
-MOST = b"100000"  # entries asked of each instance: more than any keeps
+ALL_ENTRIES = b"100000"  # entries asked of each instance: more than any keeps
 
 
-class Acl:
+class AclCommands:
     """The subcommands that know of users."""
 
     def __init__(self, core: _core.Proxy, links: Links, users: Users, databases: int) -> None:
@@ -69,7 +69,7 @@ class Acl:
         for line in value(reply):
             head, name, *rules = line.split(b" ") if b" " in line else (b"", line)
             if not ours.is_ours(name):
-                whole = b" ".join([head, name, *self._users.shown(rules)])
+                whole = b" ".join([head, name, *self._users.visible_rules(rules)])
                 shown.append(resp.bulk(whole if head else name))
         return resp.array(shown)
 
@@ -81,7 +81,9 @@ class Acl:
                 parts[at + 1] = self._off(command.args[2], parts[at + 1])
             if value(parts[at]) == b"passwords":
                 kept = [
-                    p for p in _core.elements(parts[at + 1]) if not self._users.is_ours(value(p))
+                    p
+                    for p in _core.elements(parts[at + 1])
+                    if not self._users.is_own_password(value(p))
                 ]
                 parts[at + 1] = b"%s%d\r\n%s" % (parts[at + 1][:1], len(kept), b"".join(kept))
         head = reply[: reply.index(b"\n") + 1]
@@ -102,7 +104,7 @@ class Acl:
             return resp.error(f"ERR User '{name}' not found")
         # In the database of whoever asks: rights may be those of some databases only.
         info = command.info
-        asked = [*command.args[:3], *confined(command.args[3:], self._databases)]
+        asked = [*command.args[:3], *confine_databases(command.args[3:], self._databases)]
         index, kind = self._links.any_ready(), Kind(info.resp)
         return (await self._links.raw(index, [asked], db=info.db, kind=kind))[0]
 
@@ -118,13 +120,13 @@ class Acl:
             if first == resp.OK:
                 await asyncio.gather(*(self._links.raw(index, [args]) for index in everyone))
             return first
-        kind, asked = Kind(command.info.resp), [*args[:2], MOST]
+        kind, asked = Kind(command.info.resp), [*args[:2], ALL_ENTRIES]
         replies = await asyncio.gather(
             *(self._links.raw(index, [asked], kind=kind) for index in everyone)
         )
         denied = _core.denied(self._core)
         entries = [
-            Entry(one, self._users.who, denied, self._databases)
+            LogEntry(one, self._users.user_of_denial, denied, self._databases)
             for (reply,) in replies
             for one in _core.elements(reply)
         ]
@@ -132,17 +134,17 @@ class Acl:
             (one for one in entries if not ours.is_ours(one.user)),
             key=lambda one: float(one.fields[b"age-seconds"]),
         )
-        merged: dict[tuple[bytes, ...], Entry] = {}
+        merged: dict[tuple[bytes, ...], LogEntry] = {}
         for entry in shown:
             known = merged.setdefault(entry.what, entry)
             if known is not entry:
                 known.count += entry.count
-        _, most = await self._links.call_surely(everyone[0], b"CONFIG", b"GET", b"acllog-max-len")
+        _, most = await self._links.call_or_fail(everyone[0], b"CONFIG", b"GET", b"acllog-max-len")
         count = min(int(args[2]) if len(args) > 2 else DEFAULT_COUNT, int(most))
         return resp.array([one.encode() for one in list(merged.values())[:count]])
 
 
-class Entry:
+class LogEntry:
     """One entry of ACL LOG."""
 
     def __init__(
@@ -204,8 +206,8 @@ class Entry:
             if (client.user == self.user or is_login)
             and (client.command in commands or client.command == command)
         ]
-        distance, at = min(found, default=(NEAR, 0))
-        return self._denied[at][1] if distance < NEAR else None
+        distance, at = min(found, default=(DENIAL_WINDOW, 0))
+        return self._denied[at][1] if distance < DENIAL_WINDOW else None
 
 
 def _visible(name: bytes) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 import hiredis
 
 from threadis import _core, control, ours, resp
-from threadis.coordinator.base.rights import LOGIN, Rights, spoken
+from threadis.coordinator.base.rights import LOGIN, Rights, setuser_rules
 from threadis.coordinator.instances.links import LinkError, Links, Words
 from threadis.coordinator.keys.locks import Locks
 from threadis.coordinator.sessions.clients import Clients
@@ -48,18 +48,18 @@ class Users:
         self._core, self._links, self._locks, self._clients = core, links, locks, clients
         self._ours = b"#" + hashlib.sha256(password).hexdigest().encode()
         # Of users that are off: those with passwords of their own, and those without need of one.
-        self._veils = [
+        self._disabled_marks = [
             b"#" + hashlib.sha256(password + b"-%d" % n).hexdigest().encode() for n in (0, 1)
         ]
-        self._everything: Rules = []  # the rules of a user who may do everything
+        self._all_permissions: Rules = []  # the rules of a user who may do everything
         self._numbers = itertools.count(1)
         self._ids: dict[bytes, int] = {}
         self.rules: dict[bytes, Rules] = {}
         self._denials: OrderedDict[bytes, tuple[bytes, set[Denial]]] = OrderedDict()
-        self._refused_guards: dict[int, Counter[bytes]] = {}  # by instance, which counts it
+        self._sandbox_refusals: dict[int, Counter[bytes]] = {}  # by instance, which counts it
         self.changing = asyncio.Lock()
         self.version = 0  # how often the workers were told of a user
-        self._told: set[int] = set()  # instances that know all of them
+        self._informed: set[int] = set()  # instances that know all of them
 
     def id(self, name: bytes) -> int:
         """Return a user's number: 0 if it may do everything."""
@@ -87,7 +87,7 @@ class Users:
             if len(self._denials) > DENIALS_LIMIT:
                 self._denials.popitem(last=False)
 
-    def who(self, name: bytes, denial: Denial) -> bytes:
+    def user_of_denial(self, name: bytes, denial: Denial) -> bytes:
         """Return the user whom a line of ACL LOG is about: instead of a guard, its user."""
         user, denials = self._denials.get(name, (name, set()))
         return user if denial in denials else name
@@ -101,17 +101,17 @@ class Users:
         async with self.changing:
             if not self.rules:
                 if self._initial:
-                    await self._make(index, self._initial)
+                    await self._replace_on(index, self._initial)
                     rules = await self._read(index)
-                    await self._tell(index, {}, rules)  # how our lanes log in
+                    await self._send_difference(index, {}, rules)  # how our lanes log in
                     self.rules = rules
                 else:
-                    self.rules = await self._read(await self._oldest(index))
+                    self.rules = await self._read(await self._longest_running(index))
                 self._publish({})
-            await self._tell(index, await self._read(index), self.rules)
-            self._told.add(index)
+            await self._send_difference(index, await self._read(index), self.rules)
+            self._informed.add(index)
 
-    async def _make(self, index: int, users: Mapping[bytes, Rules]) -> None:
+    async def _replace_on(self, index: int, users: Mapping[bytes, Rules]) -> None:
         """Give an instance these users, as they were written; it says how they read."""
         gone = [name for name in await self._read(index) if name not in users]
         words: list[Words] = [
@@ -119,14 +119,14 @@ class Users:
         ]
         if gone:
             words.append([b"ACL", b"DELUSER", *gone])
-        await self._do(index, words)
+        await self._run_block(index, words)
 
-    async def _oldest(self, index: int) -> int:
+    async def _longest_running(self, index: int) -> int:
         """Find the instance that has run longest: this one, or one that is ready."""
         found: dict[int, int] = {}
         for one in sorted({index, *self._links.ready()}):
             try:
-                info: bytes = await self._answer(one, b"INFO", b"server")
+                info: bytes = await self._ask(one, b"INFO", b"server")
             except LinkError:
                 if one == index:
                     raise
@@ -135,27 +135,27 @@ class Users:
             found[one] = int(fields[b"uptime_in_seconds"])
         return max(found, key=lambda one: (found[one], -one))
 
-    def lost(self, index: int) -> None:
+    def instance_lost(self, index: int) -> None:
         """Take note that an instance may miss something from now on."""
-        self._told.discard(index)
-        self._refused_guards.pop(index, None)
+        self._informed.discard(index)
+        self._sandbox_refusals.pop(index, None)
 
-    def note_refused_guard(self, index: int, counts: Counter[bytes]) -> None:
+    def count_sandbox_refusals(self, index: int, counts: Counter[bytes]) -> None:
         """Take note of what a guard was refused, by reason: it was no client's doing."""
-        self._refused_guards.setdefault(index, Counter()).update(counts)
+        self._sandbox_refusals.setdefault(index, Counter()).update(counts)
 
-    def refused_guards(self) -> Counter[bytes]:
+    def sandbox_refusals(self) -> Counter[bytes]:
         """Count it over all instances, as these do."""
-        return sum(self._refused_guards.values(), Counter())
+        return sum(self._sandbox_refusals.values(), Counter())
 
-    def judge(self) -> int:
+    def informed_instance(self) -> int:
         """Return an instance that knows all users; raises LinkError if none can be asked."""
-        told = [index for index in self._links.ready() if index in self._told]
+        told = [index for index in self._links.ready() if index in self._informed]
         return told[0] if told else self._links.any_ready()
 
     async def change(self, command: _core.Command, words: Words | None = None) -> bytes:
         """ACL SETUSER, ACL DELUSER: on all instances or on none."""
-        async with self._locks.hold_everything(command.token, spares_doubts=True), self.changing:
+        async with self._locks.hold_everything(command.token, skips_in_doubt=True), self.changing:
             reply, killed = await self._change(words or command.args)
         asking = command.info.id
         await self._clients.end([one for one in killed if one != asking])
@@ -166,7 +166,7 @@ class Users:
     async def set_password(self, password: bytes, within: int | None) -> None:
         """CONFIG SET requirepass: the default user's password; none lets everybody in."""
         rule = b">" + password if password else b"nopass"
-        async with self._locks.hold_everything(within, spares_doubts=True), self.changing:
+        async with self._locks.hold_everything(within, skips_in_doubt=True), self.changing:
             await self._change([b"ACL", b"SETUSER", DEFAULT, b"resetpass", rule])
 
     async def replace(
@@ -182,9 +182,9 @@ class Users:
                 return after
             before, self.rules = self.rules, after
             for index in self._links.ready():
-                await self._align(index, after)
+                await self._sync(index, after)
             self._publish(before)
-            killed = await self._losers(before)
+            killed = await self._clients_to_close(before)
             if kills_all:
                 everyone = await self._clients.all()
                 killed = [one.id for one in everyone if one.user != DEFAULT]
@@ -198,49 +198,51 @@ class Users:
         """The first instance says what becomes of the users; the others are told the same."""
         before = self.rules
         first = self._links.any_ready()
-        bare = self._bare_words(words)
+        bare = self._without_lane_login(words)
         reply = (await self._links.raw(first, [*bare, words]))[-1]
         if reply.startswith(b"-"):
             if bare:
-                await self._tell_surely(first, self._lane_words(words[2], before[words[2]]), before)
+                await self._send_or_sync(
+                    first, self._lane_login(words[2], before[words[2]]), before
+                )
             return reply, []
         after = await self._read(first)
         # What ``reset`` takes away and gives back is not seen in the rules: our password is gone.
         named = words[2:3]
         changed = [name for name in after if name in named or before.get(name) != after[name]]
-        ours = [words for name in changed for words in self._lane_words(name, after[name])]
-        await self._tell_surely(first, ours, after)
+        ours = [words for name in changed for words in self._lane_login(name, after[name])]
+        await self._send_or_sync(first, ours, after)
         others = [index for index in self._links.ready() if index != first]
-        told = (self._tell_surely(index, [*bare, words, *ours], after) for index in others)
+        told = (self._send_or_sync(index, [*bare, words, *ours], after) for index in others)
         await asyncio.gather(*told)  # thousands of rules take a server a second
         self.rules = after
         self._publish(before)
-        return reply, await self._losers(before)
+        return reply, await self._clients_to_close(before)
 
-    def _lane_words(self, name: bytes, rules: Rules) -> list[Words]:
+    def _lane_login(self, name: bytes, rules: Rules) -> list[Words]:
         """Let our lanes log in as a user: also as one that is off, for who is there may stay.
 
         That it is off is then a password of ours, which nobody knows.
         """
         setuser: Words = [b"ACL", b"SETUSER", name]
-        if self._is_veiled(rules):
-            marks = [self._veils[b"nopass" in rules]]
+        if self._is_disabled_with_login(rules):
+            marks = [self._disabled_marks[b"nopass" in rules]]
             return [[*setuser, b"on", b"resetpass", *_passwords(rules), self._ours, *marks]]
         return [] if b"nopass" in rules else [[*setuser, self._ours]]
 
-    def _is_veiled(self, rules: Rules) -> bool:
-        return b"off" in rules and _powers(rules) != self._everything
+    def _is_disabled_with_login(self, rules: Rules) -> bool:
+        return b"off" in rules and _permissions(rules) != self._all_permissions
 
-    def _bare_words(self, words: Words) -> list[Words]:
+    def _without_lane_login(self, words: Words) -> list[Words]:
         """Make a user that is off really so, before a command changes it."""
         name = words[2] if len(words) > 2 else b""
         rules = self.rules.get(name, [])
-        if not self._is_veiled(rules):
+        if not self._is_disabled_with_login(rules):
             return []
         login = [b"nopass"] if b"nopass" in rules else [b"resetpass", *_passwords(rules)]
         return [[b"ACL", b"SETUSER", name, b"off", *login]]
 
-    async def _tell_surely(
+    async def _send_or_sync(
         self, index: int, words: Sequence[Words], after: Mapping[bytes, Rules]
     ) -> None:
         """Tell an instance; one that is lost meanwhile is told before it is ready again."""
@@ -250,33 +252,33 @@ class Users:
             return
         except LinkError:
             await asyncio.sleep(RETRY)
-        await self._align(index, after)
+        await self._sync(index, after)
 
-    async def _align(self, index: int, after: Mapping[bytes, Rules]) -> None:
+    async def _sync(self, index: int, after: Mapping[bytes, Rules]) -> None:
         """Make an instance's users those of ``after``, unless it is lost, and told later."""
         while index in self._links.ready():
             try:
-                await self._tell(index, await self._read(index), after)
+                await self._send_difference(index, await self._read(index), after)
                 return
             except LinkError:
                 await asyncio.sleep(RETRY)
 
-    async def _tell(
+    async def _send_difference(
         self, index: int, before: Mapping[bytes, Rules], after: Mapping[bytes, Rules]
     ) -> None:
         """Make an instance's users those of ``after``."""
         words: list[Words] = []
         for name, rules in after.items():
             if before.get(name) != rules:
-                words.append([b"ACL", b"SETUSER", name, *RESET, *spoken(rules)])
-                words += self._lane_words(name, rules)
+                words.append([b"ACL", b"SETUSER", name, *RESET, *setuser_rules(rules)])
+                words += self._lane_login(name, rules)
         gone = [name for name in before if name not in after]
         if gone:
             words.append([b"ACL", b"DELUSER", *gone])
         if words:
-            await self._do(index, words)
+            await self._run_block(index, words)
 
-    async def _do(self, index: int, words: Sequence[Words]) -> None:
+    async def _run_block(self, index: int, words: Sequence[Words]) -> None:
         replies = await self._links.raw(index, [[b"MULTI"], *words, [b"EXEC"]])
         if not replies[-1].startswith(b"*"):
             raise LinkError(f"ERR instance {index} refuses the users: {replies[-1]!r}")
@@ -287,32 +289,32 @@ class Users:
     async def _read(self, index: int) -> dict[bytes, Rules]:
         """Read an instance's users as clients see them."""
         found: dict[bytes, Rules] = {}
-        for line in await self._answer(index, b"ACL", b"LIST"):
+        for line in await self._ask(index, b"ACL", b"LIST"):
             _, name, *rules = line.split(b" ")
             if name == ours.ADMIN:
-                self._everything = _powers(rules)
+                self._all_permissions = _permissions(rules)
             elif not ours.is_ours(name):
-                found[name] = self.shown(rules)
+                found[name] = self.visible_rules(rules)
         return found
 
-    def shown(self, rules: Rules) -> Rules:
+    def visible_rules(self, rules: Rules) -> Rules:
         """Build what clients see of a user's rules."""
-        veil = next((veil for veil in self._veils if veil in rules), None)
+        veil = next((veil for veil in self._disabled_marks if veil in rules), None)
         if veil:
-            off = [b"off"] if veil == self._veils[0] else [b"off", b"nopass"]
+            off = [b"off"] if veil == self._disabled_marks[0] else [b"off", b"nopass"]
             rules = [*off, *rules[1:]]
-        return [rule for rule in rules if rule not in (self._ours, *self._veils)]
+        return [rule for rule in rules if rule not in (self._ours, *self._disabled_marks)]
 
-    async def _answer(self, index: int, *words: bytes) -> Any:
+    async def _ask(self, index: int, *words: bytes) -> Any:
         """One answer; LinkError if it is an error: a script runs there, say."""
         reply = await self._links.call(index, *words)
         if isinstance(reply, hiredis.ReplyError):
             raise LinkError(f"TRYAGAIN instance {index}: {reply}")
         return reply
 
-    def is_ours(self, digest: bytes) -> bool:
+    def is_own_password(self, digest: bytes) -> bool:
         """Whether a password of ACL GETUSER is ours."""
-        return b"#" + digest in (self._ours, *self._veils)
+        return b"#" + digest in (self._ours, *self._disabled_marks)
 
     def is_off(self, name: bytes) -> bool:
         """Whether nobody may log in as this user."""
@@ -328,7 +330,7 @@ class Users:
         for name, rules in self.rules.items():
             if before.get(name) == rules:
                 continue
-            if _powers(rules) == self._everything:
+            if _permissions(rules) == self._all_permissions:
                 self._ids[name] = 0
             elif not self._ids.get(name):
                 self._ids[name] = next(self._numbers)
@@ -336,10 +338,10 @@ class Users:
             self._core.set_user(name, self._ids[name])
         default = self.rules[DEFAULT]
         self._core.set_open(b"nopass" in default and b"on" in default)
-        told = {name: spoken(rules) for name, rules in self.rules.items()}
+        told = {name: setuser_rules(rules) for name, rules in self.rules.items()}
         self._tell_supervisor(control.Users(told))
 
-    async def _losers(self, before: Mapping[bytes, Rules]) -> list[int]:
+    async def _clients_to_close(self, before: Mapping[bytes, Rules]) -> list[int]:
         """Return the clients whose user is gone; close those who listen where theirs may not."""
         deaf = {
             name: channels
@@ -367,7 +369,7 @@ class Users:
         return None
 
 
-def _powers(rules: Rules) -> Rules:
+def _permissions(rules: Rules) -> Rules:
     return [rule for rule in rules if rule not in LOGIN and not rule.startswith(b"#")]
 
 

@@ -8,7 +8,7 @@ from threadis import _core
 
 
 @dataclass(slots=True)
-class Count:
+class CommandCount:
     """A command's counts."""
 
     calls: int = 0
@@ -17,16 +17,16 @@ class Count:
 
 
 @dataclass(slots=True)
-class Tally:
+class CommandStats:
     """The counts of all workers."""
 
-    commands: dict[str, Count] = field(default_factory=dict)
+    commands: dict[str, CommandCount] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
 
     def add(self, part: _core.Tally) -> None:
         """Add a worker's counts."""
         for name, calls, rejected, failed in part.commands:
-            count = self.commands.setdefault(name, Count())
+            count = self.commands.setdefault(name, CommandCount())
             count.calls += calls
             count.rejected += rejected
             count.failed += failed
@@ -39,7 +39,7 @@ class Tally:
         return sum(count.calls for count in self.commands.values())
 
 
-class Tallies:
+class StatsCollector:
     """Asks the workers for their counts."""
 
     def __init__(self, core: _core.Proxy, workers: int) -> None:
@@ -49,7 +49,7 @@ class Tallies:
         self._parts: dict[int, list[_core.Tally]] = {}
         self._answers: dict[int, asyncio.Future[None]] = {}
 
-    def arrived(self, part: _core.Tally) -> None:
+    def receive(self, part: _core.Tally) -> None:
         """Take a worker's answer; the last one completes the tally."""
         parts = self._parts.get(part.request)
         if parts is None:
@@ -58,7 +58,7 @@ class Tallies:
         if len(parts) == self._workers and not self._answers[part.request].done():
             self._answers[part.request].set_result(None)
 
-    async def read(self, *, reset: bool = False) -> Tally:
+    async def collect(self, *, reset: bool = False) -> CommandStats:
         """Add up what the workers have counted, and maybe let them begin again."""
         self._last_request += 1
         request = self._last_request
@@ -69,7 +69,7 @@ class Tallies:
             await self._answers[request]
         finally:
             del self._parts[request], self._answers[request]
-        total = Tally()
+        total = CommandStats()
         for part in parts:
             total.add(part)
         return total

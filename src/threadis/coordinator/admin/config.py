@@ -18,9 +18,9 @@ from threadis.config.directives import ARGUMENT_LIMIT, ARGUMENT_LIMIT_LEAST, INP
 from threadis.coordinator.acl.acl_file import AclFile
 from threadis.coordinator.acl.local_only import is_allowed
 from threadis.coordinator.acl.users import Users
-from threadis.coordinator.base.numbers import integer
+from threadis.coordinator.base.numbers import parse_integer
 from threadis.coordinator.instances.links import LinkError, Links
-from threadis.coordinator.instances.maxmemory import Shares
+from threadis.coordinator.instances.maxmemory import Maxmemory
 from threadis.coordinator.sessions import output_limits
 from threadis.coordinator.sessions.output_limits import UNITS, OutputLimits
 from threadis.data import kept
@@ -72,7 +72,7 @@ class Configuration:
         core: _core.Proxy,
         links: Links,
         users: Users,
-        shares: Shares,
+        maxmemory: Maxmemory,
         acl_file: AclFile,
         tell: Callable[[control.ToSupervisor], None],
     ) -> None:
@@ -80,7 +80,7 @@ class Configuration:
         self._settings = dict(start.settings)  # all that CONFIG SET has changed
         self._given, self._folder = start.given, Path(start.data_dir)
         self._core = core
-        self._shares = shares
+        self._maxmemory = maxmemory
         self._users = users
         self._links = links
         self._workers = len(start.workers)
@@ -186,7 +186,7 @@ class Configuration:
         if name in self._values:
             return self._values[name].encode()
         names = [b"CONFIG", b"GET", name.encode()]
-        reply = await self._links.call_surely(self._links.any_ready(), *names)
+        reply = await self._links.call_or_fail(self._links.any_ready(), *names)
         return reply[1] if len(reply) > 1 else None
 
     async def _set(self, wanted: dict[str, bytes], within: int | None) -> bytes:
@@ -246,7 +246,7 @@ class Configuration:
             self._core.set_limit(name, value == "yes")
         elif name in ("maxmemory", "maxmemory-clients"):
             if name == "maxmemory":
-                await self._shares.set(int(value))
+                await self._maxmemory.set(int(value))
             self._core.set_limit("client-memory", self._client_memory())
         else:
             self._core.set_limit(name, int(value))
@@ -298,7 +298,7 @@ class Configuration:
             if self._changed:
                 flat = [part for item in self._changed.items() for part in item]
                 await self._links.call(index, b"CONFIG", b"SET", *flat)
-            self._shares.forget(index)
+            self._maxmemory.instance_restarted(index)
 
 
 def _failed(name: str, why: str) -> bytes:
@@ -340,7 +340,7 @@ def _checked(name: str, value: str) -> str:
                 raise ValueError(name, "argument must be a memory or percent value") from None
         case "maxclients" | "timeout" | "tcp-keepalive":
             least, most = (1, 2**32 - 1) if name == "maxclients" else (0, 2**31 - 1)
-            if integer(value.encode()) is None:
+            if parse_integer(value.encode()) is None:
                 raise ValueError(name, "argument couldn't be parsed into an integer")
             if not least <= int(value) <= most:
                 raise ValueError(name, f"argument must be between {least} and {most} inclusive")

@@ -10,9 +10,9 @@ from typing import Final
 
 from threadis import _core, resp
 from threadis.coordinator.admin.pause import Pause
-from threadis.coordinator.base.table import Table
+from threadis.coordinator.base.command_table import CommandTable
 from threadis.coordinator.instances.links import Kind, Links, Words, value
-from threadis.coordinator.instances.packing import pack
+from threadis.coordinator.instances.packed import pack
 from threadis.coordinator.keys.locks import Locks
 
 KEYED: Final = frozenset(("object", "listpack", "quicklist", "ziplist", "sdslen", "htstats-key"))
@@ -38,7 +38,7 @@ AWAKE_INTERVAL: Final = 0.01  # seconds between looks
 class Debug:
     """Runs DEBUG subcommands."""
 
-    def __init__(self, links: Links, locks: Locks, table: Table, pause: Pause) -> None:
+    def __init__(self, links: Links, locks: Locks, table: CommandTable, pause: Pause) -> None:
         self._pause = pause
         self._locks = locks
         self._table = table
@@ -57,7 +57,7 @@ class Debug:
             what = "ends one instance" if word in ENDINGS else "is about an instance's clients"
             return resp.error(f"ERR threadis: DEBUG {word.upper()} {what}; it is not supported")
         if word == "sleep":
-            with self._pause.asleep():
+            with self._pause.sleeping():
                 return await self._run(word, command)
         if word in ALONE:
             async with self._locks.hold_everything(command.token):
@@ -72,7 +72,7 @@ class Debug:
         if word in ANYWHERE:
             return await self._ask(self._links.any_ready(), command)
         replies = await asyncio.gather(
-            *(self._ask(index, command) for index in self._links.everyone())
+            *(self._ask(index, command) for index in self._links.all_instances())
         )
         if word == "sleep":
             await self._awaken()

@@ -9,16 +9,16 @@ from typing import Final
 from threadis import __version__, _core, control, ours, resp
 from threadis.coordinator.acl.users import Users
 from threadis.coordinator.admin import info_counts
-from threadis.coordinator.admin.command_stats import Tallies, Tally
+from threadis.coordinator.admin.command_stats import CommandStats, StatsCollector
 from threadis.coordinator.admin.config import Configuration
 from threadis.coordinator.admin.own_changes import OwnChanges
 from threadis.coordinator.admin.pause import Pause
-from threadis.coordinator.blocking.commands import Blocking
+from threadis.coordinator.blocking.commands import BlockingCommands
 from threadis.coordinator.instances import info_merge
+from threadis.coordinator.instances.info_collector import WHOLE, InfoCollector, only_sections
 from threadis.coordinator.instances.info_merge import Sections
 from threadis.coordinator.instances.links import LinkError, Links
-from threadis.coordinator.instances.surveys import WHOLE, Surveys, only
-from threadis.coordinator.instances.tasks import insist
+from threadis.coordinator.instances.tasks import retry_until_done
 from threadis.coordinator.keys.own_reads import OwnReads
 from threadis.coordinator.lua.library import Library
 from threadis.coordinator.multikey.commits import Commits
@@ -29,7 +29,7 @@ OURS: Final = "threadis"
 NEEDED: Final = (b"memory", b"stats", b"keyspace")  # what our section is made of
 
 
-class Information:
+class Info:
     """Builds INFO, and remembers where CONFIG RESETSTAT set our counters to zero."""
 
     def __init__(
@@ -38,11 +38,11 @@ class Information:
         core: _core.Proxy,
         links: Links,
         configuration: Configuration,
-        blocking: Blocking,
+        blocking: BlockingCommands,
         pause: Pause,
         library: Library,
         pubsub: Pubsub,
-        tallies: Tallies,
+        stats_collector: StatsCollector,
         tracking: Tracking,
         commits: Commits,
         users: Users,
@@ -60,8 +60,8 @@ class Information:
         self._blocking = blocking
         self._pause = pause
         self._library = library
-        self._tallies = tallies
-        self._surveys = Surveys(links, commits.forget_done, commits.own_changes)
+        self._stats_collector = stats_collector
+        self._info_collector = InfoCollector(links, commits.forget_done, commits.own_changes)
         self._own_changes = OwnChanges(links)
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}
@@ -74,16 +74,16 @@ class Information:
         is_ours = is_whole or OURS.encode() in wanted
         sections = [*asked, *NEEDED] if is_ours and not is_whole else asked
         # Our records are deleted first, so that they are not counted.
-        asking = self._surveys.ask(sections, tidies=bool(asked or not wanted))
-        answers, tally = await asyncio.gather(asking, self._tallies.read())
-        answers = self._own_changes.leave_out(answers, self._surveys.changes())
+        asking = self._info_collector.collect(sections, tidies=bool(asked or not wanted))
+        answers, tally = await asyncio.gather(asking, self._stats_collector.collect())
+        answers = self._own_changes.subtract(answers, self._info_collector.changes())
         text = ""
         if asked or not wanted:
             if not answers:
                 raise LinkError("TRYAGAIN no instance is ready; the command was not run")
             parts = list(answers.values())
             if sections != asked:  # some of it is for our own section
-                parts = [only(part, asked) for part in parts]
+                parts = [only_sections(part, asked) for part in parts]
             merged = info_merge.merge(parts)
             self._put_ours_in(merged, tally)
             text = info_merge.render(merged)
@@ -93,14 +93,16 @@ class Information:
 
     async def watch(self) -> None:
         """Keep what instances say of themselves, for as long as we serve."""
-        await insist(self._surveys.watch, "what instances say of themselves")
+        await retry_until_done(
+            self._info_collector.collect_forever, "what instances say of themselves"
+        )
 
     async def reset(self, command: _core.Command) -> bytes:
         """CONFIG RESETSTAT: the instances' counters and ours."""
         indices = range(self._links.count)
         await asyncio.gather(*(self._links.call(index, *command.args) for index in indices))
         self._own_reads.reset()
-        await self._tallies.read(reset=True)
+        await self._stats_collector.collect(reset=True)
         self._zero = self._totals()
         return resp.OK
 
@@ -111,7 +113,7 @@ class Information:
                 totals[name] = totals.get(name, 0) + value
         return totals
 
-    def _put_ours_in(self, merged: Sections, tally: Tally) -> None:
+    def _put_ours_in(self, merged: Sections, tally: CommandStats) -> None:
         """Replace what instances say of clients, and of themselves, by what is true of us."""
         counts = {name: value - self._zero.get(name, 0) for name, value in self._totals().items()}
         uptime = int(time.monotonic() - self._started)
@@ -147,8 +149,8 @@ class Information:
             **self._pause.describe(),
             **self._library.describe(),
         }
-        info_counts.put_in(merged, tally)
-        info_counts.leave_out(merged, self._users.refused_guards(), self._own_reads.total())
+        info_counts.replace_counts(merged, tally)
+        info_counts.subtract_own(merged, self._users.sandbox_refusals(), self._own_reads.total())
         if "Keyspace" in merged:
             merged["Keyspace"] = self._visible(merged["Keyspace"])
         if "Server" in merged:
@@ -240,7 +242,7 @@ class Information:
             "pid": known.pid,
             "cpu": "+".join(map(str, known.cpus)) or "any",
             "socket": known.socket,
-            "late_ms": self._surveys.age(index),
+            "late_ms": self._info_collector.age_ms(index),
             "used_memory": memory.get("used_memory", 0),
             "mem_fragmentation_ratio": memory.get("mem_fragmentation_ratio", 0),
             "instantaneous_ops_per_sec": stats.get("instantaneous_ops_per_sec", 0),

@@ -5,15 +5,15 @@ Only the time is the instances': what theirs took together, our own calls of tha
 
 from collections.abc import Mapping
 
-from threadis.coordinator.admin.command_stats import Tally
+from threadis.coordinator.admin.command_stats import CommandStats
 from threadis.coordinator.instances import info_merge
 from threadis.coordinator.instances.info_merge import Sections
-from threadis.coordinator.keys.own_reads import Reads
+from threadis.coordinator.keys.own_reads import ReadCounts
 
 PREFIX = {"Commandstats": "cmdstat_", "Latencystats": "latency_percentiles_usec_"}
 
 
-def put_in(merged: Sections, tally: Tally) -> None:
+def replace_counts(merged: Sections, tally: CommandStats) -> None:
     """Replace what the instances counted, wherever it is shown."""
     if "Commandstats" in merged:
         merged["Commandstats"] = _commands(merged["Commandstats"], tally)
@@ -30,7 +30,7 @@ def put_in(merged: Sections, tally: Tally) -> None:
         }
 
 
-def leave_out(merged: Sections, refused: Mapping[bytes, int], reads: Reads) -> None:
+def subtract_own(merged: Sections, refused: Mapping[bytes, int], reads: ReadCounts) -> None:
     """Take away what no client has done: what guards of scripts were refused, by reason, and what
     was read for ourselves.
     """
@@ -45,7 +45,7 @@ def leave_out(merged: Sections, refused: Mapping[bytes, int], reads: Reads) -> N
             stats[field] = str(max(int(stats[field]) - count, 0))
 
 
-def _commands(theirs: dict[str, str], tally: Tally) -> dict[str, str]:
+def _commands(theirs: dict[str, str], tally: CommandStats) -> dict[str, str]:
     found = {}
     for name, count in tally.commands.items():
         field = PREFIX["Commandstats"] + name

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from threadis import _core, resp
-from threadis.coordinator.admin.command_stats import Tallies
+from threadis.coordinator.admin.command_stats import StatsCollector
 from threadis.coordinator.instances.links import Kind, Links, value
 
 SAMPLES: Final = 160  # a server keeps so many of an event
@@ -14,8 +14,8 @@ SAMPLES: Final = 160  # a server keeps so many of an event
 class Latency:
     """Merges what the instances measured."""
 
-    def __init__(self, links: Links, tallies: Tallies) -> None:
-        self._links, self._tallies = links, tallies
+    def __init__(self, links: Links, stats_collector: StatsCollector) -> None:
+        self._links, self._stats_collector = links, stats_collector
 
     def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
         """Each command by its row's name."""
@@ -50,7 +50,7 @@ class Latency:
     async def _graph(self, command: _core.Command) -> bytes:
         """The picture of the instance that had the event, or one below the other."""
         kind = Kind(command.info.resp)
-        asked = (self._links.raw(i, [command.args], kind=kind) for i in self._links.everyone())
+        asked = (self._links.raw(i, [command.args], kind=kind) for i in self._links.all_instances())
         replies = [reply for [reply] in await asyncio.gather(*asked)]
         drawn = {i: reply for i, reply in enumerate(replies) if not reply.startswith(b"-")}
         if len(drawn) <= 1:
@@ -78,7 +78,7 @@ class Latency:
                 for bucket, total in zip(row[3][::2], row[3][1::2], strict=True):
                     counts[bucket] = counts.get(bucket, 0) + total - before
                     before = total
-        called = (await self._tallies.read()).commands
+        called = (await self._stats_collector.collect()).commands
         asked = [name.decode(errors="replace").lower() for name in command.args[2:]]
         names = [n for n in called if n in buckets or await self._is_measured(n, asked)]
         found = {

@@ -16,7 +16,7 @@ CHANGES: Final = "rdb_changes_since_last_save"
 
 
 @dataclass(frozen=True, slots=True)
-class Since:
+class Baseline:
     """Where one process began to count after a save, and how many were ours before."""
 
     socket: str
@@ -29,9 +29,9 @@ class OwnChanges:
 
     def __init__(self, links: Links) -> None:
         self._links = links
-        self._since: dict[int, Since] = {}
+        self._since: dict[int, Baseline] = {}
 
-    def leave_out(
+    def subtract(
         self, answers: Mapping[int, Sections], counts: Mapping[int, int]
     ) -> dict[int, Sections]:
         """What the instances say, without them: how many there were before each was asked."""
@@ -45,9 +45,9 @@ class OwnChanges:
         save = fields.get("rdb_saves") or fields.get("rdb_last_save_time", "")
         since = self._since.get(index)
         if since is None and save == "0":  # it has not saved at all
-            since = Since(socket, save, 0)
+            since = Baseline(socket, save, 0)
         elif since is None or (since.socket, since.save) != (socket, save):
-            since = Since(socket, save, count)
+            since = Baseline(socket, save, count)
         self._since[index] = since
         changes = max(int(fields[CHANGES]) - (count - since.before), 0)
         return {**said, SECTION: {**fields, CHANGES: str(changes)}}

@@ -11,7 +11,7 @@ from typing import Final
 
 from threadis import _core, resp
 from threadis.catalog.commands import SCRIPTS
-from threadis.coordinator.base.numbers import integer
+from threadis.coordinator.base.numbers import parse_integer
 from threadis.coordinator.keys.waiters import ClientKey, client_key
 from threadis.coordinator.lua.library import Library
 
@@ -45,7 +45,7 @@ class Pause:
             if command.args[3].lower() not in MODES:
                 return resp.error("ERR CLIENT PAUSE mode must be WRITE or ALL")
             what = MODES[command.args[3].lower()]
-        milliseconds = integer(command.args[2])
+        milliseconds = parse_integer(command.args[2])
         if milliseconds is None:
             return resp.error("ERR timeout is not an integer or out of range")
         if milliseconds < 0:
@@ -68,7 +68,7 @@ class Pause:
         return resp.OK
 
     @contextlib.contextmanager
-    def asleep(self) -> Iterator[None]:
+    def sleeping(self) -> Iterator[None]:
         """Hold every client's commands back, as a server does that sleeps (DEBUG SLEEP)."""
         self._sleepers += 1
         self._tell()
@@ -89,7 +89,7 @@ class Pause:
         """Return how many clients are held back here."""
         return len(self._held)
 
-    async def let_pass(self, command: _core.Command) -> bool:
+    async def wait_while_paused(self, command: _core.Command) -> bool:
         """Hold a script back that may write, or an EXEC of one; False if its client has left."""
         if self._what and command.token is None and await self._may_write(command):
             while self._what:
@@ -109,7 +109,7 @@ class Pause:
                 return True
         return False
 
-    def left(self, client: ClientKey) -> None:
+    def client_left(self, client: ClientKey) -> None:
         """Take note that a client has hung up."""
         future = self._held.get(client)
         if future and not future.done():

@@ -17,7 +17,7 @@ Handler = Callable[[_core.Command], Awaitable[bytes]]
 WHOLE: Final = re.compile(rb"0|-?[1-9][0-9]{0,17}")
 
 
-class Everywhere:
+class Persistence:
     """Persistence, the allocators, and what a primary without replicas says of these."""
 
     def __init__(self, links: Links, departures: Departures, databases: int) -> None:
@@ -41,7 +41,7 @@ class Everywhere:
 
     async def _all(self, command: _core.Command) -> list[bytes]:
         """What every instance says, however long that takes: SAVE takes as long as the disk."""
-        kind, everyone = Kind(command.info.resp), self._links.everyone()
+        kind, everyone = Kind(command.info.resp), self._links.all_instances()
         asked = (self._links.raw(i, [command.args], kind=kind, wait=None) for i in everyone)
         return [reply for [reply] in await asyncio.gather(*asked)]
 
@@ -121,7 +121,10 @@ class Everywhere:
         block: list[Words] = [[b"MULTI"], [b"SET", mark, b""], [b"DEL", mark], [b"EXEC"]]
         batch = [*block, *ask]
         everyone = asyncio.gather(
-            *(self._links.raw(i, batch, db=self._hidden, wait=None) for i in self._links.everyone())
+            *(
+                self._links.raw(i, batch, db=self._hidden, wait=None)
+                for i in self._links.all_instances()
+            )
         )
         leaving = asyncio.create_task(self._departures.stays(command, None))
         whichever: set[asyncio.Future[Any]] = {everyone, leaving}

@@ -25,7 +25,7 @@ LOOK: Final = 0.5  # seconds between looks whether the instances still answer
 IN_PROGRESS: Final = b"-ERR Background save already in progress"
 
 
-class Ending:
+class Shutdown:
     """Asks the supervisor to stop everything."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Ending:
             is_alone = words == {b"abort"}
             return resp.error("ERR No shutdown in progress." if is_alone else "ERR syntax error")
         if b"nosave" in words:
-            return await self._end(command, list(self._links.everyone()))
+            return await self._end(command, list(self._links.all_instances()))
         if busy := await self._busy.refusal():
             return busy
         saves_at_the_end = await self._has_save_points()
@@ -84,7 +84,7 @@ class Ending:
 
     async def _lock(self, stack: AsyncExitStack, within: int | None) -> bool:
         """Keep everybody else away; False if an instance that does not answer is in the way."""
-        holding = self._locks.hold_everything(within, spares_doubts=True)
+        holding = self._locks.hold_everything(within, skips_in_doubt=True)
         granted = asyncio.create_task(stack.enter_async_context(holding))
         waited = 0.0
         try:
@@ -110,7 +110,7 @@ class Ending:
 
     def _stopped(self) -> bool:
         """Whether there is one that has data, and could only save after it was woken."""
-        everyone = map(self._links.instance, self._links.everyone())
+        everyone = map(self._links.instance, self._links.all_instances())
         return any(one.state is control.State.STOPPED for one in everyone)
 
     async def _save_one(self, index: int) -> bool:

@@ -18,17 +18,17 @@ from typing import Any, Final
 
 from threadis import _core, ours, resp
 from threadis.catalog.commands import SCRIPTS
-from threadis.coordinator.admin.slowlog_wholes import Entry, Whole, Wholes
-from threadis.coordinator.admin.slowlog_words import shortened
-from threadis.coordinator.base.answer import Answer, Reply
+from threadis.coordinator.admin.slowlog_arguments import as_logged
+from threadis.coordinator.admin.slowlog_split import Entry, SplitCommand, SplitCommands
+from threadis.coordinator.base.reply import HandlerResult, Reply
 from threadis.coordinator.instances.links import LinkError, Links, Words
 from threadis.coordinator.instances.tasks import Tasks
-from threadis.coordinator.lua.callers import Caller, Callers
+from threadis.coordinator.lua.attribution import Attribution, Caller
 
 # Of a lane, around the scripts on it, and around transactions: a client's MULTI a worker answers
 OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT", b"ACL", b"MULTI"))
 FENCE: Final = 32  # hexadecimal digits that end a script's replies
-LOOK: Final = [b"MEMORY", b"Usage"]  # as we spell it (``commands/locked_pop.rs``)
+EXISTENCE_CHECK: Final = [b"MEMORY", b"Usage"]  # as we spell it (``looks.rs``)
 UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting is not slowness
 EXEC: Final = 14  # bytes of it, which count as the request of each command of a transaction
 # Errors that say that a command has not run, unless a script raised them
@@ -56,16 +56,16 @@ THRESHOLDS: Final = {
 Amounts = tuple[int, int, int]  # microseconds, bytes of the request, bytes of the reply
 
 
-class Log:
+class CommandLog:
     """One kind of log over all instances."""
 
-    def __init__(self, links: Links, callers: Callers, kind: bytes) -> None:
-        self._links, self._callers, self._length = links, callers, LENGTHS[kind]
+    def __init__(self, links: Links, attribution: Attribution, kind: bytes) -> None:
+        self._links, self._attribution, self._length = links, attribution, LENGTHS[kind]
         self._is_slow = kind == SLOW
         self._get = (
             [b"SLOWLOG", b"GET", b"-1"] if self._is_slow else [b"COMMANDLOG", b"GET", b"-1", kind]
         )
-        self._wholes = Wholes()
+        self._split = SplitCommands()
         self._entries: list[tuple[int, Entry]] = []  # with their ids, oldest first
         self._seen: dict[tuple[int, int], int] = {}  # instance and process: last id seen there
         self._last_id = -1
@@ -100,8 +100,10 @@ class Log:
         began = entry[0] - took // 1_000_000
         if self._is_slow:
             entry[1] = 0
-        whole = Whole(entry, took, began, dict(parts), self._is_slow, is_told=not self._is_slow)
-        if told := self._wholes.open(whole):  # who asked before it was over has seen parts
+        whole = SplitCommand(
+            entry, took, began, dict(parts), self._is_slow, is_told=not self._is_slow
+        )
+        if told := self._split.open(whole):  # who asked before it was over has seen parts
             told[0][1:] = entry[1:]
             whole.entry, whole.is_told = told[0], True
             self._entries = [
@@ -114,7 +116,7 @@ class Log:
 
     def count_coming(self) -> int:
         """Return how many entries have no number yet, or may not be whole."""
-        return len(self._coming) + len(self._wholes)
+        return len(self._coming) + len(self._split)
 
     async def read(self) -> list[tuple[int, Entry]]:
         """Everything, newest first."""
@@ -123,11 +125,11 @@ class Log:
 
     async def _read(self) -> list[tuple[int, Entry]]:
         names = [b"CONFIG", b"GET", self._length]
-        with self._wholes.closing():
-            limit = await self._links.call_surely(self._links.any_ready(), *names)
+        with self._split.closing():
+            limit = await self._links.call_or_fail(self._links.any_ready(), *names)
             self._most = int(limit[1])
             ready = self._links.ready()
-            asked = (self._links.call_surely(index, *self._get) for index in ready)
+            asked = (self._links.call_or_fail(index, *self._get) for index in ready)
             answers = await asyncio.gather(*asked)
             # All have answered: from here on nothing is lost half way
             new: list[Entry] = []
@@ -138,7 +140,7 @@ class Log:
                     if row[0] > seen and (whose := self._whose(row)):
                         entry = [*row[1:4], *whose]
                         if row[5].startswith(ours.LANE):
-                            new += self._wholes.join(index, entry)
+                            new += self._split.join(index, entry)
                         else:
                             new.append(entry)
                 self._seen[process] = max([seen, *(row[0] for row in found)])
@@ -153,10 +155,10 @@ class Log:
         if words[0].upper() in OPENING or (words[0] == b"ECHO" and len(words[-1]) == FENCE):
             return None
         if name.startswith(ours.LANE):
-            is_ours = words[:2] == LOOK or (words[1:] and _core.is_record(words[1]))
+            is_ours = words[:2] == EXISTENCE_CHECK or (words[1:] and _core.is_record(words[1]))
             return None if is_ours else UNKNOWN
         is_script = words[0].lower().decode(errors="replace") in SCRIPTS  # noted by ourselves
-        return None if is_script else self._callers.find(name, words[0])
+        return None if is_script else self._attribution.find(name, words[0])
 
     def _take(self, new: list[Entry]) -> None:
         """Number what instances have logged, and what was noted since."""
@@ -171,18 +173,18 @@ class Log:
         async with self._lock:
             await self._read()
             self._entries.clear()
-            self._wholes.forget()
+            self._split.forget()
 
 
-class Logs:
+class CommandLogs:
     """Answers SLOWLOG and COMMANDLOG."""
 
-    def __init__(self, core: _core.Proxy, links: Links, callers: Callers) -> None:
-        self._core, self._links, self._callers = core, links, callers
+    def __init__(self, core: _core.Proxy, links: Links, attribution: Attribution) -> None:
+        self._core, self._links, self._attribution = core, links, attribution
         self._limits: dict[bytes, int] = {}  # by kind; none yet: to be asked for
         self._tasks = Tasks()
         self._is_numbering = False
-        self._logs = {kind: Log(links, callers, kind) for kind in LENGTHS}
+        self._logs = {kind: CommandLog(links, attribution, kind) for kind in LENGTHS}
 
     def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
         """Each command by its row's name."""
@@ -192,13 +194,13 @@ class Logs:
             for name, handler in (("get", self._get), ("len", self._len), ("reset", self._reset))
         }
 
-    async def note(self, command: _core.Command, reply: Reply, began: float) -> None:
+    async def note(self, command: _core.Command, reply: HandlerResult, began: float) -> None:
         """Log what the coordinator has run since ``began``, if a log wants it."""
         took = int((time.monotonic() - began) * 1_000_000)
         first = command.args[0].lower()
         if not self._limits or first == b"config":
-            await self.look()
-        data = reply.data if isinstance(reply, Answer) else reply or b""
+            await self.read_thresholds()
+        data = reply.data if isinstance(reply, Reply) else reply or b""
         if command.queued is None:
             is_script = first.decode(errors="replace") in SCRIPTS
             if is_script or not data.startswith(REFUSALS):
@@ -222,7 +224,7 @@ class Logs:
         now, has_fetched = _now(), False
         for at, kind in enumerate(LENGTHS):
             entries = [
-                [now, amounts[at], shortened(words), *_who(info)]
+                [now, amounts[at], as_logged(words), *_client(info)]
                 for words, amounts in ran
                 if self._wants(kind, amounts[at]) and words[0].lower() not in UNLOGGED
             ]
@@ -237,7 +239,7 @@ class Logs:
     def _wants(self, kind: bytes, amount: int) -> bool:
         return 0 <= self._limits.get(kind, -1) <= amount
 
-    def served(self, command: _core.Command, reply: bytes) -> None:
+    def note_unblocked(self, command: _core.Command, reply: bytes) -> None:
         """Log a command that has waited, which is no slowness."""
         amounts = (0, command.info.query_bytes, len(reply))
         wanted = [
@@ -247,12 +249,12 @@ class Logs:
         ]
         if wanted:
             self._fetch()
-            now, words = _now(), shortened(command.args)
+            now, words = _now(), as_logged(command.args)
             for kind, amount in wanted:
-                self._logs[kind].expect([now, amount, words, *_who(command.info)])
+                self._logs[kind].expect([now, amount, words, *_client(command.info)])
             self._number_soon()
 
-    def hear(self) -> None:
+    def workers_logged(self) -> None:
         """Workers have told something. What comes after it is newer, so it is fetched at once; but
         if there is much of it, not more than we can number.
         """
@@ -291,7 +293,7 @@ class Logs:
         finally:
             self._is_numbering = False
 
-    async def look(self) -> None:
+    async def read_thresholds(self) -> None:
         """Learn what the logs want; workers tell us of nothing else."""
         if not (ready := self._links.ready()):
             return
@@ -303,14 +305,14 @@ class Logs:
         for kind, (name, limit) in THRESHOLDS.items():
             self._limits[kind] = least = int(found.get(name, -1))
             self._core.set_limit(limit, least if least >= 0 else NEVER)
-        self._callers.all_is_logged = self._limits[SLOW] == 0
+        self._attribution.all_is_logged = self._limits[SLOW] == 0
 
     async def _checked(self, command: _core.Command) -> bytes | None:
         """The server's own complaint, if there is one."""
         reply = (await self._links.raw(self._links.any_ready(), [command.args]))[0]
         return reply if reply.startswith(b"-") else None
 
-    def _log(self, command: _core.Command) -> Log:
+    def _log(self, command: _core.Command) -> CommandLog:
         is_slow = command.args[0].lower() == b"slowlog"
         return self._logs[SLOW if is_slow else command.args[-1].lower()]
 
@@ -332,11 +334,11 @@ class Logs:
     async def _reset(self, command: _core.Command) -> bytes:
         self._fetch()
         await self._log(command).clear()
-        replies = [await self._links.raw(i, [command.args]) for i in self._links.everyone()]
+        replies = [await self._links.raw(i, [command.args]) for i in self._links.all_instances()]
         return replies[0][0]
 
 
-def _who(info: _core.ClientInfo) -> list[bytes]:
+def _client(info: _core.ClientInfo) -> list[bytes]:
     return [info.address.encode(), info.name]
 
 

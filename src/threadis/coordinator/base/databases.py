@@ -11,7 +11,7 @@ NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,8}")  # as the servers read one
 OUTSIDE: Final = 999_999_999  # no server has as many
 
 
-def confined(args: Sequence[bytes], databases: int) -> Sequence[bytes]:
+def confine_databases(args: Sequence[bytes], databases: int) -> Sequence[bytes]:
     """A command, with ``OUTSIDE`` for each database that is not its client's."""
     beyond = {at for at in _places(args) if _is_beyond(args[at], databases)}
     if not beyond:
@@ -19,12 +19,14 @@ def confined(args: Sequence[bytes], databases: int) -> Sequence[bytes]:
     return [b"%d" % OUTSIDE if at in beyond else word for at, word in enumerate(args)]
 
 
-def flushes(options: Sequence[bytes]) -> bool:
+def is_flush_syntax(options: Sequence[bytes]) -> bool:
     """Whether FLUSHDB and FLUSHALL take these options."""
     return not options or (len(options) == 1 and options[0].lower() in (b"async", b"sync"))
 
 
-def renumbered(args: Sequence[bytes], numbers: Mapping[int, int], db: int) -> Sequence[bytes]:
+def renumber_databases(
+    args: Sequence[bytes], numbers: Mapping[int, int], db: int
+) -> Sequence[bytes]:
     """A command, with other numbers for databases: that of ``db`` for those that have none.
 
     What is no client's stays as it is.
@@ -39,12 +41,12 @@ def renumbered(args: Sequence[bytes], numbers: Mapping[int, int], db: int) -> Se
     return changed
 
 
-def selected(word: bytes, db: int, databases: int) -> int:
+def database_after_select(word: bytes, db: int, databases: int) -> int:
     """The database after a SELECT, which fails for any that is not the client's."""
-    return int(word) if are_within([word], databases) else db
+    return int(word) if are_client_databases([word], databases) else db
 
 
-def are_within(words: Sequence[bytes], databases: int) -> bool:
+def are_client_databases(words: Sequence[bytes], databases: int) -> bool:
     """Whether all are numbers of databases that clients have."""
     return all(NUMBER.fullmatch(word) and int(word) < databases for word in words)
 

@@ -21,7 +21,7 @@ _running: Final[set[int]] = set()  # large commands
 
 
 @contextlib.contextmanager
-def of_a_command(size: int) -> Iterator[None]:
+def collect_seldom(size: int) -> Iterator[None]:
     """Look seldom while a command runs that has so many words, or commands, if these are many."""
     if size < LARGE:
         yield

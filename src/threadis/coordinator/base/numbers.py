@@ -7,7 +7,7 @@ from typing import Final
 INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
-def integer(raw: bytes) -> int | None:
+def parse_integer(raw: bytes) -> int | None:
     """A 64-bit integer in its one canonical form; None for anything else."""
     if not INTEGER.fullmatch(raw):
         return None
@@ -15,10 +15,10 @@ def integer(raw: bytes) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
-LEAST: Final = 0.001  # seconds for which servers let somebody wait at least
+SHORTEST_WAIT: Final = 0.001  # seconds for which servers let somebody wait at least
 
 
-def seconds(word: bytes) -> float | None:
+def parse_seconds(word: bytes) -> float | None:
     """Seconds as C's strtold reads them; None for anything else."""
     if word != word.strip() or b"_" in word:
         return None
@@ -32,6 +32,6 @@ def seconds(word: bytes) -> float | None:
     # What is nothing to us need not be nothing to C, which has more digits.
     digits = word.lower().partition(b"p" if is_hex else b"e")[0]
     if number == 0 and re.search(b"[1-9a-f]", digits):
-        number = math.copysign(LEAST, number) / 2
+        number = math.copysign(SHORTEST_WAIT, number) / 2
     # Servers round up to whole milliseconds: a little less than nothing is no limit.
-    return 0 if -LEAST < number < 0 else number
+    return 0 if -SHORTEST_WAIT < number < 0 else number

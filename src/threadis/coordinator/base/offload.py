@@ -37,7 +37,7 @@ async def join(parts: Sequence[bytes]) -> bytes:
     return await asyncio.to_thread(b"".join, parts)
 
 
-async def whole(pieces: Iterable[bytes]) -> bytes:
+async def join_pieces(pieces: Iterable[bytes]) -> bytes:
     """Put together what comes in pieces, and is made while it is asked for."""
     found = []
     for piece in pieces:
@@ -46,8 +46,8 @@ async def whole(pieces: Iterable[bytes]) -> bytes:
     return await join(found)
 
 
-async def cut(data: bytes, begin: int, end: int) -> bytes:
+async def slice_bytes(data: bytes, begin: int, end: int) -> bytes:
     """Return a part of something."""
     if end - begin <= PIECE:
         return data[begin:end]
-    return await whole(data[at : min(at + PIECE, end)] for at in range(begin, end, PIECE))
+    return await join_pieces(data[at : min(at + PIECE, end)] for at in range(begin, end, PIECE))

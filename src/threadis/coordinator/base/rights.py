@@ -36,10 +36,10 @@ class Pattern:
 
 # What ``~*`` says, which is no pattern to servers; beside others it is one, and servers show it as
 # the same though they refuse to be told it so.
-EVERY = Pattern(b"*", reads=True, writes=True)
+ALL_KEYS = Pattern(b"*", reads=True, writes=True)
 
 
-def _sign(reads: bool, writes: bool) -> bytes:
+def _prefix(reads: bool, writes: bool) -> bytes:
     return b"~" if reads and writes else b"%R~" if reads else b"%W~"
 
 
@@ -68,7 +68,7 @@ class RuleSet:
 
     def matching(self, key: bytes) -> list[Pattern]:
         """Find the patterns that stand for a key."""
-        if self.patterns == [EVERY]:
+        if self.patterns == [ALL_KEYS]:
             return self.patterns
         return [one for one in self.patterns if one.matches(key)]
 
@@ -80,18 +80,20 @@ class RuleSet:
         """
         made = [*self.others, *(b"-" + name for name in denied)]
         if keys is None:
-            return _told(made + [_sign(one.reads, one.writes) + one.glob for one in self.patterns])
+            return _with_explicit_access(
+                made + [_prefix(one.reads, one.writes) + one.glob for one in self.patterns]
+            )
         for key, patterns in keys.items():
             # What reads and writes a key needs one pattern that lets it do both.
             found = {(one.reads, one.writes and not only_reads) for one in self.matching(key)}
             if (True, True) in found:
-                made += [_sign(reads=True, writes=True) + pattern for pattern in patterns]
+                made += [_prefix(reads=True, writes=True) + pattern for pattern in patterns]
                 continue
             if (True, False) in found:
-                made += [_sign(reads=True, writes=False) + pattern for pattern in patterns]
+                made += [_prefix(reads=True, writes=False) + pattern for pattern in patterns]
                 patterns = list(map(_spelled_otherwise, patterns))
             if (False, True) in found:
-                made += [_sign(reads=False, writes=True) + one for one in patterns if one]
+                made += [_prefix(reads=False, writes=True) + one for one in patterns if one]
         return made
 
 
@@ -166,13 +168,13 @@ class Rights:
         return [*(made(self.root) or [b"-@all"]), *selectors]
 
 
-def spoken(rules: Sequence[bytes]) -> list[bytes]:
+def setuser_rules(rules: Sequence[bytes]) -> list[bytes]:
     """Build what SETUSER must be told to make what ACL LIST shows."""
     root, selectors = _sets(rules)
-    return [*_told(root), *map(_selector, map(_told, selectors))]
+    return [*_with_explicit_access(root), *map(_selector, map(_with_explicit_access, selectors))]
 
 
-def _told(rules: list[bytes]) -> list[bytes]:
+def _with_explicit_access(rules: list[bytes]) -> list[bytes]:
     """Write a pattern of all keys as servers take it, if it is one of several."""
     if sum(KEY_RULE.fullmatch(rule) is not None for rule in rules) < 2:
         return rules

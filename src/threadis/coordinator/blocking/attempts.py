@@ -10,14 +10,14 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from threadis import _core, resp
-from threadis.coordinator.acl.verdicts import Verdicts
+from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.base.offload import LARGE
-from threadis.coordinator.instances import long, looking
+from threadis.coordinator.instances import long_replies, lookup
 from threadis.coordinator.instances.links import Kind, LinkError, UnknownOutcomeError, Words, value
 from threadis.coordinator.keys import stream_read
-from threadis.coordinator.keys.key_watch import Alarms, Place
+from threadis.coordinator.keys.key_watch import KeyWatch, Place
 from threadis.coordinator.keys.locks import Lock
-from threadis.coordinator.keys.waiters import STREAM, Request, Waiter
+from threadis.coordinator.keys.waiters import STREAM, BlockingRequest, Waiter
 from threadis.coordinator.multikey import oom_blocks
 from threadis.coordinator.multikey.execution import Execution
 from threadis.coordinator.sessions.departures import LEFT, has_hung_up
@@ -30,14 +30,14 @@ WRONG_TYPE: Final = b"-WRONGTYPE Operation against a key holding the wrong kind 
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LockedPlaces:
     """A lock, and the places it covers."""
 
     lock: Lock
     places: set[Place]
 
 
-class Block(NamedTuple):
+class BlockResult(NamedTuple):
     """What became of one block."""
 
     first: bytes  # the reply to what was run before the attempts
@@ -51,20 +51,20 @@ class Attempts:
     def __init__(
         self,
         execution: Execution,
-        verdicts: Verdicts,
-        alarms: Callable[[Place], Alarms],
+        acl_checks: AclChecks,
+        key_watch: Callable[[Place], KeyWatch],
         finish: Callable[[Waiter, bytes], None],
         served: Callable[[_core.Command, bytes], None],
         *,
         runs_again: bool,
     ) -> None:
-        self._execution, self._verdicts, self._links = execution, verdicts, execution.links
+        self._execution, self._acl_checks, self._links = execution, acl_checks, execution.links
         self._own_reads = execution.own_reads
-        self._alarms, self._finish, self._served = alarms, finish, served
+        self._key_watch, self._finish, self._served = key_watch, finish, served
         self._runs_again = runs_again  # the server runs a blocked command again: 7.2 and later
-        self._turns = [asyncio.Semaphore(AT_ONCE) for _ in self._links.everyone()]
+        self._turns = [asyncio.Semaphore(AT_ONCE) for _ in self._links.all_instances()]
 
-    async def one(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
+    async def try_one(self, waiter: Waiter, key: bytes, held: LockedPlaces) -> bytes:
         """Try one client's command; what it is answered, if that ends its wait."""
         async with waiter.turn:  # another of its keys may be served just now
             if waiter.is_over:
@@ -73,7 +73,7 @@ class Attempts:
                 self._finish(waiter, LEFT)
                 return LEFT
             # Who runs a command again asks again whether it may.
-            if self._runs_again and (refusal := await self._verdicts.refusal(waiter.command)):
+            if self._runs_again and (refusal := await self._acl_checks.refusal(waiter.command)):
                 if not await self._is_woken(waiter, key):
                     return resp.null_array(waiter.kind.resp)
                 self._finish(waiter, refusal)
@@ -82,17 +82,17 @@ class Attempts:
             changed = [key] if target is None else [key, target]
             # Whoever tracks what he is given hears of it behind his reply.
             async with self._execution.tracking.changing(waiter.command, changed):
-                wish = waiter.request
-                if not self._runs_again or wish.target is not None:
+                request = waiter.request
+                if not self._runs_again or request.target is not None:
                     return await self._attempt(waiter, [key], held)
-                if wish.streams:
+                if request.streams:
                     covered = {one for db, one in held.places if db == waiter.db} | {key}
-                    keys = [key, *(one for one in covered if one != key and one in wish.keys)]
+                    keys = [key, *(one for one in covered if one != key and one in request.keys)]
                     return await self._attempt(waiter, keys, held)
-                return await self._run_again(waiter, key, held)
+                return await self._rerun(waiter, key, held)
 
-    def pick(
-        self, line: Iterable[Waiter], most: int, key: bytes, held: Held, protocol: int
+    def pick_batch(
+        self, line: Iterable[Waiter], most: int, key: bytes, held: LockedPlaces, protocol: int
     ) -> list[Waiter]:
         """The first in a line that can be tried in one block; who has hung up leaves the line."""
         found: list[Waiter] = []
@@ -105,24 +105,24 @@ class Attempts:
             self._finish(waiter, LEFT)
         return found
 
-    def is_plain(self, waiter: Waiter, key: bytes, held: Held, protocol: int) -> bool:
+    def is_plain(self, waiter: Waiter, key: bytes, held: LockedPlaces, protocol: int) -> bool:
         """Whether to run a client's command for this key, on such a connection, is all there is."""
-        wish = waiter.request
-        if waiter.turn.locked() or wish.target is not None or self._execution.tracking.is_on:
+        request = waiter.request
+        if waiter.turn.locked() or request.target is not None or self._execution.tracking.is_on:
             return False
-        if len(wish.keys) >= LARGE:
+        if len(request.keys) >= LARGE:
             return False
         if waiter.command.info.resp != protocol:
             return False
         if not self._runs_again:
             return True
-        if self._verdicts.is_restricted(waiter.command):
+        if self._acl_checks.is_restricted(waiter.command):
             return False
-        if wish.streams:
-            return len(wish.keys) == 1
-        return not any(self._before(waiter, wish.keys[: wish.keys.index(key)], held))
+        if request.streams:
+            return len(request.keys) == 1
+        return not any(self._maybe_existing(waiter, request.keys[: request.keys.index(key)], held))
 
-    async def _all_before(self, waiter: Waiter, key: bytes, held: Held) -> list[bytes]:
+    async def _existing_before(self, waiter: Waiter, key: bytes, held: LockedPlaces) -> list[bytes]:
         """Keys before this one that may be there by now; who runs again begins with them."""
         keys = waiter.request.keys
         found: list[bytes] = []
@@ -130,7 +130,7 @@ class Attempts:
         for start in range(0, len(before), LARGE):
             if start:
                 await asyncio.sleep(0)
-            found += self._before(waiter, before[start : start + LARGE], held)
+            found += self._maybe_existing(waiter, before[start : start + LARGE], held)
         if len(found) < LARGE:
             return found
         # Their alarms are not armed yet.
@@ -139,17 +139,19 @@ class Attempts:
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
             return await self.raw(index, commands, waiter.db, Kind())
 
-        return [one async for one in looking.present(found, owner, ask)]
+        return [one async for one in lookup.present(found, owner, ask)]
 
-    def _before(self, waiter: Waiter, keys: Sequence[bytes], held: Held) -> Iterator[bytes]:
+    def _maybe_existing(
+        self, waiter: Waiter, keys: Sequence[bytes], held: LockedPlaces
+    ) -> Iterator[bytes]:
         for one in dict.fromkeys(keys):
             place = (waiter.db, one)
-            if place in held.places or not self._alarms(place).is_absent(place):
+            if place in held.places or not self._key_watch(place).is_absent(place):
                 yield one
 
-    async def together(
+    async def try_together(
         self, waiters: Sequence[Waiter], place: Place, first: Words | None = None
-    ) -> Block | None:
+    ) -> BlockResult | None:
         """Try several clients' commands in one block, behind another command if there is one.
 
         None if the block was refused: nothing of it has run.
@@ -167,41 +169,41 @@ class Attempts:
             exec_ = (await self.raw(index, [[b"MULTI"], *asked, [b"EXEC"]], db, kind))[-1]
             if not exec_.startswith(b"*"):
                 return None
-            replies = await long.elements(exec_)
+            replies = await long_replies.elements(exec_)
             before, behind = replies[: -len(look)], replies[-len(look) :]
             found, is_left = before[bool(first) + len(looks)], behind[len(looks)]
             await self._own_reads.note(index, [type_, type_], [found, is_left])
             for waiter, reply in zip(waiters, before[-len(waiters) :], strict=True):
                 self._end(waiter, self._judge(waiter.request, value(found), reply))
-            return Block(before[0], before[-1], value(is_left))
+            return BlockResult(before[0], before[-1], value(is_left))
         except UnknownOutcomeError as error:
             for waiter in waiters:
                 self._end(waiter, resp.error(str(error)))
             if first:
                 raise
-            return Block(b"", resp.error(str(error)), b"")
+            return BlockResult(b"", resp.error(str(error)), b"")
         finally:
             for waiter in waiters:
                 self._end(waiter, resp.null_array(2))
                 waiter.turn.release()
 
-    async def _run_again(self, waiter: Waiter, key: bytes, held: Held) -> bytes:
+    async def _rerun(self, waiter: Waiter, key: bytes, held: LockedPlaces) -> bytes:
         """Try a command as a server does that runs it again: from its first key on.
 
         What was written together with this key may come before it; and a key before it that is of
         another type by now is an error. A key that has itself become of another type wakes nobody.
         """
-        wish, before = waiter.request, await self._all_before(waiter, key, held)
-        if before and await self._known_type((waiter.db, key)) != wish.type:
+        request, before = waiter.request, await self._existing_before(waiter, key, held)
+        if before and await self._known_type((waiter.db, key)) != request.type:
             before = []
         for one in before:
             place = (waiter.db, one)
             found = await self._known_type(place)
-            if found == wish.type and place in held.places:
+            if found == request.type and place in held.places:
                 reply = await self._attempt(waiter, [one], held)
                 if waiter.is_over:
                     return reply
-            elif found not in (wish.type, b"none", None):
+            elif found not in (request.type, b"none", None):
                 self._served(waiter.command, WRONG_TYPE)
                 self._finish(waiter, WRONG_TYPE)
                 return WRONG_TYPE
@@ -218,10 +220,10 @@ class Attempts:
         """Ask for a key's type."""
         db, key = place
         index = self._execution.table.owner(db, key)
-        found = value((await self.look(index, [[b"TYPE", key]], db))[0])
+        found = value((await self.ask(index, [[b"TYPE", key]], db))[0])
         return found if isinstance(found, bytes) else b""
 
-    async def look(self, index: int, questions: list[Words], db: int) -> list[bytes]:
+    async def ask(self, index: int, questions: list[Words], db: int) -> list[bytes]:
         """Ask an instance about what no client has asked."""
         return await self._own_reads.ask_by(partial(self.raw, db=db, kind=Kind()), index, questions)
 
@@ -230,28 +232,28 @@ class Attempts:
         async with self._turns[index]:
             return await self._links.raw(index, commands, db=db, kind=kind)
 
-    async def _attempt(self, waiter: Waiter, keys: list[bytes], held: Held) -> bytes:
+    async def _attempt(self, waiter: Waiter, keys: list[bytes], held: LockedPlaces) -> bytes:
         """Try a waiting client's command for some keys; unless it finds nothing, its wait ends."""
-        wish, owner, key = waiter.request, self._execution.table.owner, keys[0]
-        words = self._words(wish, keys)
+        request, owner, key = waiter.request, self._execution.table.owner, keys[0]
+        words = self._words(request, keys)
         reply = resp.null_array(waiter.kind.resp)
         try:
             index = owner(waiter.db, key)
-            if wish.target is not None and owner(waiter.db, wish.target) != index:
-                if await self.type((waiter.db, key)) == wish.type:
+            if request.target is not None and owner(waiter.db, request.target) != index:
+                if await self.type((waiter.db, key)) == request.type:
                     reply = await self._execution.execute(
-                        wish.move(), waiter.db, waiter.kind, held.lock.token
+                        request.move(), waiter.db, waiter.kind, held.lock.token
                     )
             elif len(keys) > 1:
-                if wish.needs_key or await self._has_entries(waiter, key):
+                if request.needs_key or await self._has_entries(waiter, key):
                     token = held.lock.token
                     reply = await self._execution.execute(words, waiter.db, waiter.kind, token)
             else:
-                found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
-                if wish.streams and reply in resp.NULLS:  # no server looks again for nothing
+                found, reply = await self.run_nonblocking(index, words, key, waiter.db, waiter.kind)
+                if request.streams and reply in resp.NULLS:  # no server looks again for nothing
                     self._own_reads.of(index).hits += 2 * stream_read.count(words)
-                reply = self._judge(wish, found, reply)
-            if waiter.doubted and reply not in resp.NULLS and await self._is_faulty(waiter):
+                reply = self._judge(request, found, reply)
+            if waiter.wrong_type_keys and reply not in resp.NULLS and await self._is_faulty(waiter):
                 reply = WRONG_TYPE
         except UnknownOutcomeError as error:
             reply = resp.error(str(error))
@@ -261,14 +263,14 @@ class Attempts:
 
     async def _is_woken(self, waiter: Waiter, key: bytes) -> bool:
         """Whether a server would run a command again, for what has become of this key."""
-        wish = waiter.request
-        if wish.streams and wish.needs_key:
+        request = waiter.request
+        if request.streams and request.needs_key:
             index = self._execution.table.owner(waiter.db, key)
             questions: list[Words] = [[b"XINFO", b"STREAM", key], [b"XINFO", b"GROUPS", key]]
-            return wish.streams.is_woken(*await self.look(index, questions, waiter.db))
-        if wish.streams:
+            return request.streams.is_woken(*await self.ask(index, questions, waiter.db))
+        if request.streams:
             return await self._has_entries(waiter, key)
-        return await self._known_type((waiter.db, key)) == wish.type
+        return await self._known_type((waiter.db, key)) == request.type
 
     async def _has_entries(self, waiter: Waiter, key: bytes) -> bool:
         """Whether a key's own entries wake an XREAD; else what is wrong with others does not."""
@@ -276,7 +278,7 @@ class Attempts:
             self._words(waiter.request, [key]),
             self._execution.table.owner(waiter.db, key),
         )
-        found, reply = await self.block(index, words, key, waiter.db, waiter.kind)
+        found, reply = await self.run_nonblocking(index, words, key, waiter.db, waiter.kind)
         self._own_reads.of(index).hits += 2 * stream_read.count(words)
         return found == STREAM and reply not in resp.NULLS
 
@@ -284,23 +286,23 @@ class Attempts:
         """Whether an XREAD that is run again finds a key of another type: then it shows nothing."""
         if not self._runs_again:
             return False
-        found = {await self._known_type((waiter.db, key)) for key in waiter.doubted}
+        found = {await self._known_type((waiter.db, key)) for key in waiter.wrong_type_keys}
         return not found <= {STREAM, b"none", None}
 
-    def _words(self, wish: Request, keys: list[bytes]) -> Words:
+    def _words(self, request: BlockingRequest, keys: list[bytes]) -> Words:
         """Build a command for some of its keys.
 
         Who runs again asks for a stream as often as it is named; Redis 7.0 once, as named first.
         """
-        if wish.streams and self._runs_again:
-            return wish.streams.all_of(keys)
-        return wish.only(keys[0])
+        if request.streams and self._runs_again:
+            return request.streams.all_of(keys)
+        return request.only(keys[0])
 
-    def _judge(self, wish: Request, found: bytes, reply: bytes) -> bytes:
+    def _judge(self, request: BlockingRequest, found: bytes, reply: bytes) -> bytes:
         """What a client is told, by the type of its key and its command's reply."""
-        if found != wish.type:
-            return self._key_is_gone(wish, reply)
-        if wish.needs_key and reply.startswith(b"-NOGROUP") and not self._runs_again:
+        if found != request.type:
+            return self._key_is_gone(request, reply)
+        if request.needs_key and reply.startswith(b"-NOGROUP") and not self._runs_again:
             return NO_GROUP
         return reply
 
@@ -309,8 +311,8 @@ class Attempts:
         if reply not in resp.NULLS:
             self._served(waiter.command, reply)
             self._finish(waiter, reply)
-        elif waiter.verdict is not None:
-            self.end_with(waiter, waiter.verdict)
+        elif waiter.final_reply is not None:
+            self.end_with(waiter, waiter.final_reply)
 
     def end_with(self, waiter: Waiter, verdict: bytes) -> None:
         """End a wait for nothing. Servers that run commands again log that, the older do not."""
@@ -318,13 +320,13 @@ class Attempts:
             self._served(waiter.command, verdict)
         self._finish(waiter, verdict)
 
-    def _key_is_gone(self, wish: Request, reply: bytes) -> bytes:
+    def _key_is_gone(self, request: BlockingRequest, reply: bytes) -> bytes:
         """What a client hears whose key is not there, or of another type."""
-        if wish.needs_key:
+        if request.needs_key:
             return reply if self._runs_again else NO_STREAM
         return resp.null_array(2)  # it goes on waiting
 
-    async def block(
+    async def run_nonblocking(
         self, index: int, words: Words, key: bytes, db: int, kind: Kind
     ) -> tuple[bytes, bytes]:
         """Run a command where it cannot block; the type of a key before it, and the reply."""
@@ -343,6 +345,6 @@ class Attempts:
             return value(found), reply
         if not replies[-1].startswith(b"*"):
             return b"", replies[-2] if replies[-2].startswith(b"-") else replies[-1]
-        inside = await long.elements(replies[-1])
+        inside = await long_replies.elements(replies[-1])
         await self._own_reads.note(index, [[b"TYPE"]], [inside[len(looks)]])
         return value(inside[len(looks)]), inside[-1]

@@ -17,27 +17,34 @@ from weakref import WeakValueDictionary
 
 from threadis import _core, resp
 from threadis.catalog.commands import SCRIPTS, SWEEPS
-from threadis.coordinator.acl.verdicts import Verdicts
-from threadis.coordinator.base.answer import Handler, Reply
-from threadis.coordinator.base.databases import selected
+from threadis.coordinator.acl.checks import AclChecks
+from threadis.coordinator.base.command_table import ParsedCommand
+from threadis.coordinator.base.databases import database_after_select
 from threadis.coordinator.base.offload import LARGE, offload
-from threadis.coordinator.base.table import Parsed
-from threadis.coordinator.blocking.arriving import Coming
-from threadis.coordinator.blocking.attempts import Held
-from threadis.coordinator.blocking.serve import Serving
-from threadis.coordinator.instances import looking
+from threadis.coordinator.base.reply import Handler, HandlerResult
+from threadis.coordinator.blocking.attempts import LockedPlaces
+from threadis.coordinator.blocking.lookups import Lookups
+from threadis.coordinator.blocking.serve import BlockedClients
+from threadis.coordinator.instances import lookup
 from threadis.coordinator.instances.links import Kind, LinkError, Words, value
 from threadis.coordinator.keys import stream_read
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.locks import Key, Lock
-from threadis.coordinator.keys.waiters import MOVES, TYPES, ClientKey, Request, Waiter, request
+from threadis.coordinator.keys.waiters import (
+    MOVES,
+    TYPES,
+    BlockingRequest,
+    ClientKey,
+    Waiter,
+    parse_request,
+)
 from threadis.coordinator.multikey import oom_blocks
 from threadis.coordinator.multikey.execution import Execution, lock_names
 from threadis.coordinator.multikey.recipes import other_databases
 from threadis.coordinator.sessions.departures import LEFT, Departures
 
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
-FAR: Final = 2**62 / 1000  # seconds: servers may say that this is out of range
+LONGEST_TIMEOUT: Final = 2**62 / 1000  # seconds: servers may say that this is out of range
 SERVE_THEMSELVES: Final = frozenset(
     # Who takes puts nothing anywhere; scripts: see feeding.
     name.encode()
@@ -45,14 +52,14 @@ SERVE_THEMSELVES: Final = frozenset(
 )
 
 
-class Blocking:
+class BlockingCommands:
     """Runs the commands that wait, and those that end a wait."""
 
     def __init__(
         self,
         execution: Execution,
         core: _core.Proxy,
-        verdicts: Verdicts,
+        acl_checks: AclChecks,
         departures: Departures,
         served: Callable[[_core.Command, bytes], None],
         *,
@@ -62,10 +69,10 @@ class Blocking:
         self._tracking = execution.tracking
         self._table = execution.table
         self._departures = departures
-        self.serving = Serving(execution, core, verdicts, served, runs_again=runs_again)
-        self._waiters = self.serving.waiters
+        self.blocked = BlockedClients(execution, core, acl_checks, served, runs_again=runs_again)
+        self._waiters = self.blocked.waiters
         self._gates: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
-        self._coming = Coming()
+        self._lookups = Lookups()
 
     def count(self) -> int:
         """Return how many clients wait."""
@@ -81,29 +88,29 @@ class Blocking:
 
     def count_armed(self) -> int:
         """Return for how many keys instances would tell us of a change."""
-        return self.serving.count_armed()
+        return self.blocked.count_armed()
 
     async def run(self, command: _core.Command) -> bytes | None:
         """A command that may wait; None if it does. Who writes its keys later waits for that."""
         if len(command.args) < LARGE:
             parsed, places = self._read(command)
-            with self._coming.few(places):
+            with self._lookups.of_keys(places):
                 return await self._run(command, parsed)
-        with self._coming.many() as looked_at:
+        with self._lookups.of_many_keys() as looked_at:
             parsed, places = await offload(len(command.args), self._read, command)
             looked_at.set_result(await offload(len(places), frozenset, places))
             return await self._run(command, parsed)
 
-    def _read(self, command: _core.Command) -> tuple[Parsed, list[Place]]:
+    def _read(self, command: _core.Command) -> tuple[ParsedCommand, list[Place]]:
         """Find the keys of a command."""
         parsed = self._table.parse(command.args)
         return parsed, [(command.info.db, access.key) for access in parsed.keys]
 
-    async def all_known(self, places: Iterable[Place]) -> None:
+    async def wait_for_lookups(self, places: Iterable[Place]) -> None:
         """Wait until blocking commands for these keys that came before are known."""
-        await self._coming.all_known(places)
+        await self._lookups.wait_for(places)
 
-    async def _run(self, command: _core.Command, parsed: Parsed) -> bytes | None:
+    async def _run(self, command: _core.Command, parsed: ParsedCommand) -> bytes | None:
         began = asyncio.get_running_loop().time()
         db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
         args, refusal = await self._resolve(command.args, db, kind, token)
@@ -111,76 +118,80 @@ class Blocking:
             return refusal
         if args is not command.args:
             parsed = self._table.parse(args)
-        wish = request(parsed.row.name, args, [access.key for access in parsed.keys])
-        if wish is None or not parsed.keys:
-            return await self._fault(parsed, kind)
+        request = parse_request(parsed.row.name, args, [access.key for access in parsed.keys])
+        if request is None or not parsed.keys:
+            return await self._syntax_error(parsed, kind)
         if token is not None:
-            return await self._look(command, parsed, wish)
-        if refusal := await self._execution.tightness.refusal_of(args, db, kind):
+            return await self._try_now(command, parsed, request)
+        if refusal := await self._execution.near_maxmemory.refusal_of(args, db, kind):
             return refusal
         # Ten thousand that come for one key at the same time: the first looks, the others join it.
-        async with self._gates.setdefault((db, wish.keys[0]), asyncio.Lock()):
-            is_wide = len(wish.keys) >= LARGE  # no alarm is kept for so many for whom nobody waits
+        async with self._gates.setdefault((db, request.keys[0]), asyncio.Lock()):
+            is_wide = (
+                len(request.keys) >= LARGE
+            )  # no alarm is kept for so many for whom nobody waits
             if (
-                wish.is_faultless
+                request.is_certainly_valid
                 and not is_wide
-                and await self.serving.are_absent([(db, key) for key in wish.keys])
+                and await self.blocked.are_absent([(db, key) for key in request.keys])
             ):
-                return await self._wait(command, wish, began)
-            reply = await self._look(command, parsed, wish)
-            if reply in resp.NULLS and wish.blocks:
-                return await self._wait(command, wish, began)
+                return await self._wait(command, request, began)
+            reply = await self._try_now(command, parsed, request)
+            if reply in resp.NULLS and request.blocks:
+                return await self._wait(command, request, began)
             return reply
 
-    async def _look(self, command: _core.Command, parsed: Parsed, wish: Request) -> bytes:
+    async def _try_now(
+        self, command: _core.Command, parsed: ParsedCommand, request: BlockingRequest
+    ) -> bytes:
         """Look for something at once; behind those who wait already, unless in a transaction."""
         db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
         # An XREAD is judged stream by stream, when it runs; without its time.
-        is_ordered = wish.streams and not wish.needs_key and wish.timeout < FAR
-        is_judged = wish.is_faultless or is_ordered
+        is_ordered = request.streams and not request.needs_key and request.timeout < LONGEST_TIMEOUT
+        is_judged = request.is_certainly_valid or is_ordered
         if not is_judged and len(self._table.owners(parsed, db)) > 1:
             reply = await self._refusal(parsed, kind)
             if reply.startswith(b"-") and not reply.startswith(b"-NOGROUP"):
                 return reply
         names = [(db, access.key) for access in parsed.keys]
-        async with self.serving.hold(names, token) as held:
+        async with self.blocked.hold(names, token) as held:
             if self._departures.is_gone(command):
                 return LEFT  # nothing is taken for it
-            if token is None and wish.takes:
-                await self.serving.serve(names, held, wish.line)
-            return await self._try(parsed, wish, db, kind, held)
+            if token is None and request.takes:
+                await self.blocked.serve(names, held, request.queue)
+            return await self._try(parsed, request, db, kind, held)
 
     async def write(self, command: _core.Command) -> bytes:
         """Any other command: if someone waits for its keys, they are served before its reply."""
-        is_unheard = self._tracking.is_unheard(command)
-        if command.token is not None or not (self._waiters or self._coming or is_unheard):
-            return await self._run_told(command)
+        has_noloop = self._tracking.has_noloop(command)
+        if command.token is not None or not (self._waiters or self._lookups or has_noloop):
+            return await self._run_tracked(command)
         db, kind = command.info.db, Kind(resp=command.info.resp)
         parsed = self._table.parse(command.args)
         written = self._written(parsed, db)
-        await self.all_known(written)
+        await self.wait_for_lookups(written)
         # What SORT reads besides is known, and locked, only when it runs.
-        is_alone = is_unheard or any(place in self._waiters for place in written)
+        is_alone = has_noloop or any(place in self._waiters for place in written)
         if parsed.row.name == "sort" or not is_alone:
-            reply = await self._run_told(command)
-            await self.settle(written)
+            reply = await self._run_tracked(command)
+            await self.serve_after_write(written)
             return reply
         names = [*lock_names(parsed.keys, db), *other_databases(parsed, db)]
         is_direct = len(self._table.owners(parsed, db)) <= 1 and not other_databases(parsed, db)
-        if is_direct and len(written) == 1 and not is_unheard:
-            together = await self.serving.write(command, parsed.row.name, written[0])
+        if is_direct and len(written) == 1 and not has_noloop:
+            together = await self.blocked.write_and_serve(command, parsed.row.name, written[0])
             if together is not None:
                 return together
-        async with self._execution.hold([*names, *self.also_lock(written)]) as lock:
+        async with self._execution.hold([*names, *self.locks_for_serving(written)]) as lock:
             keys = [key for _, key in written]
             async with self._tracking.changing(command, keys, once=is_direct) as changes:
                 reply = await self._execution.run(parsed, db, kind, lock.token)
-                if is_unheard:
+                if has_noloop:
                     changes.gone += await self._execution.missing(parsed.keys, db)
             await self.serve(written, lock)
         return reply
 
-    async def _run_told(self, command: _core.Command) -> bytes:
+    async def _run_tracked(self, command: _core.Command) -> bytes:
         """Run a command; what it changes on several instances is told as one change."""
         parsed = await offload(len(command.args), self._table.parse, command.args)
         kind = Kind(resp=command.info.resp)
@@ -188,9 +199,9 @@ class Blocking:
         async with self._tracking.changing(command, keys):
             return await self._execution.run(parsed, command.info.db, kind, command.token)
 
-    def also_lock(self, places: Iterable[Place]) -> list[Key]:
+    def locks_for_serving(self, places: Iterable[Place]) -> list[Key]:
         """What must be locked, besides, by who writes these and will serve those who wait."""
-        return [(db, key, True) for db, key in self.serving.closure(places)]
+        return [(db, key, True) for db, key in self.blocked.with_move_targets(places)]
 
     async def serve(self, places: Iterable[Place], lock: Lock) -> None:
         """Serve who waits for what was just written under a lock, in the order of the places.
@@ -199,18 +210,18 @@ class Blocking:
         """
         written = list(dict.fromkeys(places))
         try:
-            await self.serving.serve(written, self.serving.held(lock, written))
+            await self.blocked.serve(written, self.blocked.locked_places(lock, written))
         except LinkError:
-            self.serving.changed(written)
+            self.blocked.changed(written)
 
-    async def run_and_settle(self, command: _core.Command, handler: Handler) -> Reply:
+    async def run_and_serve(self, command: _core.Command, handler: Handler) -> HandlerResult:
         """Run a command; who waits for what it may have written is served before its client."""
         if command.args[0].lower() in SERVE_THEMSELVES:
             return await handler(command)
         places = self._written_by(command)
-        with self.serving.in_order(places):
+        with self.blocked.in_order(places):
             reply = await handler(command)
-            await self.settle(places or self._written_by(command))
+            await self.serve_after_write(places or self._written_by(command))
         return reply
 
     def _written_by(self, command: _core.Command) -> list[Place]:
@@ -225,38 +236,38 @@ class Blocking:
                 return self._waiters.places()
             places += self._written(parsed, db)
             if parsed.row.name == "select":
-                db = selected(args[1], db, self._execution.borrowing.databases)
+                db = database_after_select(args[1], db, self._execution.borrowing.databases)
         return list(dict.fromkeys(places))
 
-    async def settle(self, places: Iterable[Place]) -> None:
+    async def serve_after_write(self, places: Iterable[Place]) -> None:
         """Serve who waits for keys that have just been written."""
         wanted = [place for place in dict.fromkeys(places) if place in self._waiters]
         if wanted:
             with contextlib.suppress(LinkError):  # its alarm will tell
-                async with self.serving.hold(wanted) as held:
-                    await self.serving.serve(wanted, held)
+                async with self.blocked.hold(wanted) as held:
+                    await self.blocked.serve(wanted, held)
 
-    def left(self, client: ClientKey) -> None:
+    def client_left(self, client: ClientKey) -> None:
         """A client has hung up, or is gone: nothing is popped for it any more."""
         waiter = self._waiters.of_client(client)
         if waiter:
-            self.serving.give_up(waiter, LEFT)
+            self.blocked.give_up(waiter, LEFT)
 
     def stop(self) -> None:
         """All is about to end: whoever only waits is closed unanswered, as by a server."""
         for client in list(self.clients()):
             self._departures.left(client, is_gone=False)
-            self.left(client)
+            self.client_left(client)
 
     def unblock(self, client_id: int, *, with_error: bool) -> bool:
         """CLIENT UNBLOCK; False if the client does not wait."""
         waiter = self._waiters.of_id(client_id)
-        if waiter is None or waiter.verdict is not None:
+        if waiter is None or waiter.final_reply is not None:
             return False
-        self.serving.give_up(waiter, UNBLOCKED if with_error else waiter.nothing)
+        self.blocked.give_up(waiter, UNBLOCKED if with_error else waiter.timeout_reply)
         return True
 
-    def _written(self, parsed: Parsed, db: int) -> list[Place]:
+    def _written(self, parsed: ParsedCommand, db: int) -> list[Place]:
         """The places that a command may have changed."""
         is_script, takes = parsed.row.name in SCRIPTS, parsed.row.name in TYPES
         places = [
@@ -267,42 +278,55 @@ class Blocking:
         places += [(other, key) for other, key, _ in other_databases(parsed, db)]
         return places
 
-    async def _wait(self, command: _core.Command, wish: Request, began: float) -> bytes | None:
+    async def _wait(
+        self, command: _core.Command, request: BlockingRequest, began: float
+    ) -> bytes | None:
         if self._departures.has_left(command):
             return LEFT
-        waiter = Waiter(command, wish)
-        if wish.timeout:
+        waiter = Waiter(command, request)
+        if request.timeout:
             loop = asyncio.get_running_loop()
             waiter.timer = loop.call_at(
-                began + wish.timeout, self.serving.give_up, waiter, waiter.nothing
+                began + request.timeout, self.blocked.give_up, waiter, waiter.timeout_reply
             )
-        await self.serving.add(waiter)
+        await self.blocked.add(waiter)
         return None
 
-    async def _try(self, parsed: Parsed, wish: Request, db: int, kind: Kind, held: Held) -> bytes:
+    async def _try(
+        self,
+        parsed: ParsedCommand,
+        request: BlockingRequest,
+        db: int,
+        kind: Kind,
+        held: LockedPlaces,
+    ) -> bytes:
         """Try a command for all its keys."""
         execution, token = self._execution, held.lock.token
         owners = self._table.owners(parsed, db)
         if len(owners) <= 1:
-            block = self.serving.attempts.block(owners.pop(), parsed.args, wish.keys[0], db, kind)
+            block = self.blocked.attempts.run_nonblocking(
+                owners.pop(), parsed.args, request.keys[0], db, kind
+            )
             return (await block)[1]
-        if wish.target is not None:
-            return await execution.execute(wish.move(), db, kind, token)
-        if wish.streams:
-            return await execution.execute(wish.without_block(), db, kind, token)
+        if request.target is not None:
+            return await execution.execute(request.move(), db, kind, token)
+        if request.streams:
+            return await execution.execute(request.without_block(), db, kind, token)
 
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
-            return await self.serving.attempts.raw(index, commands, db, kind)
+            return await self.blocked.attempts.raw(index, commands, db, kind)
 
         reply = resp.null_array(kind.resp)
         owner = partial(self._table.owner, db)
-        async for key in looking.present(wish.keys, owner, ask):
-            _, reply = await self.serving.attempts.block(owner(key), wish.only(key), key, db, kind)
+        async for key in lookup.present(request.keys, owner, ask):
+            _, reply = await self.blocked.attempts.run_nonblocking(
+                owner(key), request.only(key), key, db, kind
+            )
             if reply not in resp.NULLS:
                 break
         return reply
 
-    async def _fault(self, parsed: Parsed, kind: Kind) -> bytes:
+    async def _syntax_error(self, parsed: ParsedCommand, kind: Kind) -> bytes:
         """What is wrong with a command that can never wait, in the server's words."""
         reply = await self._refusal(parsed, kind)
         if reply.startswith(b"-") and not reply.startswith(oom_blocks.NO_MEMORY):
@@ -311,11 +335,11 @@ class Blocking:
         index, scratch = self._execution.links.any_ready(), self._execution.borrowing.scratch
         return (await self._execution.links.raw(index, [parsed.args], db=scratch, kind=kind))[0]
 
-    async def _refusal(self, parsed: Parsed, kind: Kind) -> bytes:
+    async def _refusal(self, parsed: ParsedCommand, kind: Kind) -> bytes:
         """What is wrong with a command's syntax, in the server's words; where no key is."""
         index = self._table.owner(0, parsed.keys[0].key) if parsed.keys else 0
         scratch = self._execution.borrowing.scratch
-        block = self.serving.attempts.block(index, parsed.args, b"", scratch, kind)
+        block = self.blocked.attempts.run_nonblocking(index, parsed.args, b"", scratch, kind)
         reply = (await block)[1]
         self._execution.own_reads.note_trial(index, parsed.row.name, len(parsed.keys), reply)
         return reply
@@ -334,9 +358,9 @@ class Blocking:
         last: dict[bytes, bytes] = {}
 
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
-            return await self.serving.attempts.look(index, commands, db)
+            return await self.blocked.attempts.ask(index, commands, db)
 
-        infos = looking.replies(
+        infos = lookup.replies(
             list(dict.fromkeys(new)),
             partial(self._table.owner, db),
             lambda key: [b"XINFO", b"STREAM", key],

@@ -13,23 +13,23 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 from typing import Final
 
 from threadis import _core, resp
-from threadis.coordinator.acl.verdicts import Verdicts
+from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.blocking.attempts import Attempts, Held
-from threadis.coordinator.blocking.present import filled
+from threadis.coordinator.blocking.attempts import Attempts, LockedPlaces
+from threadis.coordinator.blocking.ready_keys import ready_keys
 from threadis.coordinator.instances.links import LinkError
 from threadis.coordinator.instances.tasks import Tasks
-from threadis.coordinator.keys.key_watch import Alarms, Place
-from threadis.coordinator.keys.locks import Lock, proviso
+from threadis.coordinator.keys.key_watch import KeyWatch, Place
+from threadis.coordinator.keys.locks import Lock, recheck
 from threadis.coordinator.keys.waiters import (
     AT_ONCE,
     GROUP,
     LIST,
     STREAM,
     ZSET,
+    WaitedPlaces,
     Waiter,
     Waiters,
-    Wanted,
 )
 from threadis.coordinator.multikey.execution import Execution
 
@@ -44,14 +44,14 @@ PUSHES: Final = dict.fromkeys(("lpush", "rpush", "lpushx", "rpushx"), LIST)
 FEEDS: Final = {**PUSHES, "zadd": ZSET, "xadd": STREAM}  # only add to their key, of this type
 
 
-class Serving:
+class BlockedClients:
     """Knows who waits, hears of changes, and gives what is there to whoever is next."""
 
     def __init__(
         self,
         execution: Execution,
         core: _core.Proxy,
-        verdicts: Verdicts,
+        acl_checks: AclChecks,
         served: Callable[[_core.Command, bytes], None],
         *,
         runs_again: bool,
@@ -60,31 +60,31 @@ class Serving:
         self._core, self.waits = core, _core.Waits(core)
         self._links = execution.links
         self.waiters = Waiters()
-        self._alarms = [
-            Alarms(
+        self._key_watches = [
+            KeyWatch(
                 index,
                 self._links,
                 execution.borrowing.scratch,
-                Wanted(index, self.waiters, execution.table.owner),
-                self._went_off,
+                WaitedPlaces(index, self.waiters, execution.table.owner),
+                self._keys_changed,
             )
-            for index in self._links.everyone()
+            for index in self._links.all_instances()
         ]
         self.attempts = Attempts(
-            execution, verdicts, self.alarms, self._finish, served, runs_again=runs_again
+            execution, acl_checks, self.key_watch, self._finish, served, runs_again=runs_again
         )
         self._again: dict[Place, bool] = {}  # being served; whether it must be looked at again
         self._in_order: Counter[Place] = Counter()  # left to who writes them
         self._missed: set[Place] = set()  # of these, those of which an alarm has told
         self._tasks = Tasks()
 
-    def alarms(self, place: Place) -> Alarms:
+    def key_watch(self, place: Place) -> KeyWatch:
         """Return the alarms of a key's instance."""
-        return self._alarms[self._execution.table.owner(*place)]
+        return self._key_watches[self._execution.table.owner(*place)]
 
     def count_armed(self) -> int:
         """Return how many alarms are armed."""
-        return sum(alarms.count() for alarms in self._alarms)
+        return sum(key_watch.count() for key_watch in self._key_watches)
 
     async def add(self, waiter: Waiter) -> None:
         """Let a client wait; for very many keys in steps, and nothing is tried before the last."""
@@ -94,46 +94,46 @@ class Serving:
             for start in range(0, len(keys), AT_ONCE):
                 if start:
                     await asyncio.sleep(0)
-                if waiter.verdict is None:
-                    self._stand(waiter, keys[start : start + AT_ONCE])
-        if waiter.verdict is not None:  # once its command is known to wait
-            asyncio.get_running_loop().call_soon(self.give_up, waiter, waiter.verdict)
+                if waiter.final_reply is None:
+                    self._enqueue(waiter, keys[start : start + AT_ONCE])
+        if waiter.final_reply is not None:  # once its command is known to wait
+            asyncio.get_running_loop().call_soon(self.give_up, waiter, waiter.final_reply)
 
-    def _stand(self, waiter: Waiter, keys: Collection[bytes]) -> None:
-        for db, key in self.waiters.stand(waiter, keys):
+    def _enqueue(self, waiter: Waiter, keys: Collection[bytes]) -> None:
+        for db, key in self.waiters.enqueue(waiter, keys):
             self.waits.add(db, key)
         is_wide = len(waiter.request.keys) > AT_ONCE
-        unarmed: dict[Alarms, list[Place]] = defaultdict(list)
+        unarmed: dict[KeyWatch, list[Place]] = defaultdict(list)
         for place in waiter.places[-len(keys) :]:
-            alarms = self.alarms(place)
+            key_watch = self.key_watch(place)
             # In a later step it may be there since the look: then it is read again.
-            if alarms.is_absent(place) if is_wide else alarms.is_armed(place[1]):
-                alarms.want(place[1])
+            if key_watch.is_absent(place) if is_wide else key_watch.is_armed(place[1]):
+                key_watch.want(place[1])
             else:
-                unarmed[alarms].append(place)
-        for alarms, places in unarmed.items():
-            self._spawn(self._arm(alarms, places), "alarms")
+                unarmed[key_watch].append(place)
+        for key_watch, places in unarmed.items():
+            self._spawn(self._arm(key_watch, places), "alarms")
 
     async def are_absent(self, places: Collection[Place]) -> bool:
         """Whether none of these keys is there, as far as the alarms know, which then are armed."""
-        unknown: dict[Alarms, list[Place]] = defaultdict(list)
+        unknown: dict[KeyWatch, list[Place]] = defaultdict(list)
         for place in places:
-            alarms = self.alarms(place)
-            if not alarms.is_absent(place):
-                unknown[alarms].append(place)
-        for alarms, asked in unknown.items():
+            key_watch = self.key_watch(place)
+            if not key_watch.is_absent(place):
+                unknown[key_watch].append(place)
+        for key_watch, asked in unknown.items():
             try:
-                if await alarms.arm(asked):
+                if await key_watch.arm(asked):
                     return False
             except LinkError:
                 return False  # whoever looks is told
-        return all(self.alarms(place).is_absent(place) for place in places)
+        return all(self.key_watch(place).is_absent(place) for place in places)
 
-    async def _arm(self, alarms: Alarms, places: list[Place]) -> None:
+    async def _arm(self, key_watch: KeyWatch, places: list[Place]) -> None:
         """Arm alarms, as soon as the instance can be reached; serve what is there meanwhile."""
         while places := [place for place in places if place in self.waiters]:
             try:
-                there = await alarms.arm(places)
+                there = await key_watch.arm(places)
                 self.changed([place for place in there if place in self.waiters])
             except LinkError:
                 await asyncio.sleep(RETRY)
@@ -143,7 +143,7 @@ class Serving:
     def give_up(self, waiter: Waiter, reply: bytes) -> None:
         """End a wait, unless its command is just being tried; then if that finds nothing."""
         if waiter.turn.locked():
-            waiter.verdict = reply if waiter.verdict is None else waiter.verdict
+            waiter.final_reply = reply if waiter.final_reply is None else waiter.final_reply
         else:
             self.attempts.end_with(waiter, reply)
 
@@ -154,31 +154,31 @@ class Serving:
         if waiter.timer:
             waiter.timer.cancel()
         self.waiters.remove(waiter)
-        self._take_out(waiter)
+        self._dequeue(waiter)
         self._core.reply(waiter.command, reply)
         if waiter.places:
-            self._spawn(self._take_out_all(waiter), "a client that waits no more")
+            self._spawn(self._dequeue_all(waiter), "a client that waits no more")
 
-    async def _take_out_all(self, waiter: Waiter) -> None:
+    async def _dequeue_all(self, waiter: Waiter) -> None:
         while waiter.places:
             await asyncio.sleep(0)
-            self._take_out(waiter)
+            self._dequeue(waiter)
 
-    def _take_out(self, waiter: Waiter) -> None:
-        for db, key in self.waiters.take_out(waiter):
+    def _dequeue(self, waiter: Waiter) -> None:
+        for db, key in self.waiters.dequeue(waiter):
             self.waits.remove(db, key)
-            alarms = self.alarms((db, key))
-            if all(self.alarms(other) is not alarms for other in self.waiters.of_key(key)):
-                alarms.forget(key)
+            key_watch = self.key_watch((db, key))
+            if all(self.key_watch(other) is not key_watch for other in self.waiters.of_key(key)):
+                key_watch.forget(key)
 
-    def _went_off(self, places: Collection[Place]) -> None:
+    def _keys_changed(self, places: Collection[Place]) -> None:
         """Alarms were armed again; what is not there concerns only those who need it to be."""
         groups = self.waiters.with_groups()
         self.changed(
             [
                 place
                 for place in places
-                if place in groups or not self.alarms(place).is_absent(place)
+                if place in groups or not self.key_watch(place).is_absent(place)
             ]
         )
 
@@ -206,7 +206,7 @@ class Serving:
             self._changed(places)
 
     async def _changed_at_once(self, places: Collection[Place]) -> None:
-        self._changed(await self._filled(places))
+        self._changed(await self._ready_keys(places))
 
     def _changed(self, places: Iterable[Place]) -> None:
         for place in places:
@@ -230,24 +230,24 @@ class Serving:
                     await asyncio.sleep(RETRY)
         except Exception:
             log.exception("clients could not be served")
-            for waiter in self.waiters.at(place):
+            for waiter in self.waiters.all_at(place):
                 self.give_up(waiter, FAILED)
         finally:
             del self._again[place]
 
-    def beginning(self, db: int, prefix: bytes) -> list[Place]:
+    def waited_with_prefix(self, db: int, prefix: bytes) -> list[Place]:
         """The keys that begin so for which someone waits."""
         named = ((db, key) for key in self.waits.beginning(db, prefix))
         return [place for place in named if place in self.waiters]
 
-    def closure(self, places: Iterable[Place]) -> set[Place]:
+    def with_move_targets(self, places: Iterable[Place]) -> set[Place]:
         """These places, and where waiting moves would carry what appears there."""
         found = set(places)
         if not self.waiters.count_moves():
             return found  # there may be very many
         todo = list(found)
         while todo:
-            line = self.waiters.line(todo.pop(), LIST)
+            line = self.waiters.queue(todo.pop(), LIST)
             for waiter in itertools.islice(line, MOVES_AT_ONCE):
                 if waiter.request.target is not None:
                     target = (waiter.db, waiter.request.target)
@@ -256,28 +256,30 @@ class Serving:
                         todo.append(target)
         return found
 
-    def held(self, lock: Lock, places: Iterable[Place]) -> Held:
+    def locked_places(self, lock: Lock, places: Iterable[Place]) -> LockedPlaces:
         """Say what a lock covers that was asked for by who writes these."""
         if lock.everything:
-            return Held(lock, self.closure(places))
-        return Held(lock, {(db, key) for db, key, exclusive in lock.keys if exclusive})
+            return LockedPlaces(lock, self.with_move_targets(places))
+        return LockedPlaces(lock, {(db, key) for db, key, exclusive in lock.keys if exclusive})
 
     @contextlib.asynccontextmanager
-    async def hold(self, places: list[Place], within: int | None = None) -> AsyncIterator[Held]:
+    async def hold(
+        self, places: list[Place], within: int | None = None
+    ) -> AsyncIterator[LockedPlaces]:
         """Lock places and what hangs on them; if these are on one instance, only as who serves."""
         if self.waiters.count_moves():
-            closure = self.closure(places)
+            closure = self.with_move_targets(places)
         else:
             closure = await offload(len(places), set, places)
         async with await offload(len(closure), self._locking, closure, within) as lock:
-            yield Held(lock, closure)
+            yield LockedPlaces(lock, closure)
 
     def _locking(
         self, closure: set[Place], within: int | None
     ) -> contextlib.AbstractAsyncContextManager[Lock]:
         if self._are_together(closure):
             alone = [(db, SERVED + key) for db, key in closure]
-            return self._execution.locks.stand_in_line(closure, within, alone=alone)
+            return self._execution.locks.exclude_holders(closure, within, alone=alone)
         return self._execution.hold([(db, key, True) for db, key in closure], within)
 
     def _are_together(self, places: Iterable[Place]) -> bool:
@@ -286,34 +288,36 @@ class Serving:
         first = next((owner(*place) for place in places), None)
         return all(owner(*place) == first for place in places)
 
-    async def serve(self, places: Collection[Place], held: Held, line: bytes | None = None) -> None:
+    async def serve(
+        self, places: Collection[Place], held: LockedPlaces, line: bytes | None = None
+    ) -> None:
         """Give what is there to those who wait for it, or to those in one line."""
-        types = await self._filled(places)
+        types = await self._ready_keys(places)
         todo = deque(types)
         while todo and self.waiters:
             place = todo.popleft()
-            lines = self.waiters.lines(place) if line is None else [line]
-            if any(self.waiters.line(place, name) for name in lines):
+            lines = self.waiters.queues(place) if line is None else [line]
+            if any(self.waiters.queue(place, name) for name in lines):
                 is_plain = len(lines) == 1 and lines[0] != STREAM  # the attempt tells the type, too
                 found = types.get(place)
                 if found is None:
                     found = lines[0] if is_plain else await self.attempts.type(place)
                 if found not in (STREAM, b"none"):
-                    for waiter in self.waiters.line(place, STREAM):
-                        waiter.doubted.add(place[1])
+                    for waiter in self.waiters.queue(place, STREAM):
+                        waiter.wrong_type_keys.add(place[1])
                 for name in lines:
                     if name == STREAM == found:
-                        await self._show(place, held)
+                        await self._serve_readers(place, held)
                     elif name == found or name.startswith(GROUP):
-                        for target in await self._serve_line(place, name, held):
+                        for target in await self._serve_queue(place, name, held):
                             types.pop(target, None)  # it was asked for before this move
                             todo.append(target)
 
-    async def _filled(self, places: Collection[Place]) -> dict[Place, bytes | None]:
-        owner, look = self._execution.table.owner, self.attempts.look
-        return await filled(places, self.waiters, owner, look)
+    async def _ready_keys(self, places: Collection[Place]) -> dict[Place, bytes | None]:
+        owner, look = self._execution.table.owner, self.attempts.ask
+        return await ready_keys(places, self.waiters, owner, look)
 
-    async def _serve_line(self, place: Place, line: bytes, held: Held) -> list[Place]:
+    async def _serve_queue(self, place: Place, line: bytes, held: LockedPlaces) -> list[Place]:
         """Let one after the other take something, until there is nothing left.
 
         Returns the places where moves have put something.
@@ -328,10 +332,10 @@ class Serving:
                 if target not in held.places:
                     self.changed([place])
                     break
-            everybody, protocol = self.waiters.line(place, line), waiter.command.info.resp
-            some = self.attempts.pick(everybody, most, key, held, protocol)
-            block = await self.attempts.together(some, place) if len(some) > 1 else None
-            reply = block.last if block else await self.attempts.one(waiter, key, held)
+            everybody, protocol = self.waiters.queue(place, line), waiter.command.info.resp
+            some = self.attempts.pick_batch(everybody, most, key, held, protocol)
+            block = await self.attempts.try_together(some, place) if len(some) > 1 else None
+            reply = block.last if block else await self.attempts.try_one(waiter, key, held)
             if reply in resp.NULLS:
                 break
             if target and reply and not reply.startswith(b"-"):
@@ -340,21 +344,23 @@ class Serving:
             most = 0 if is_refused else min(2 * most, AT_MOST)
         return targets
 
-    async def _show(self, place: Place, held: Held) -> None:
+    async def _serve_readers(self, place: Place, held: LockedPlaces) -> None:
         """Let all who wait for a stream's entries look; nobody takes any away."""
-        everybody, key = list(self.waiters.line(place, STREAM)), place[1]
+        everybody, key = list(self.waiters.queue(place, STREAM)), place[1]
         for start in range(0, len(everybody), AT_MOST):
             some = everybody[start : start + AT_MOST]
             protocol = some[0].command.info.resp
             plain = [one for one in some if self.attempts.is_plain(one, key, held, protocol)]
-            plain = self.attempts.pick(plain, AT_MOST, key, held, protocol)
-            if len(plain) < 2 or not await self.attempts.together(plain, place):
+            plain = self.attempts.pick_batch(plain, AT_MOST, key, held, protocol)
+            if len(plain) < 2 or not await self.attempts.try_together(plain, place):
                 plain = []
             for waiter in some:
                 if waiter not in plain and not waiter.is_over:
-                    await self.attempts.one(waiter, key, held)
+                    await self.attempts.try_one(waiter, key, held)
 
-    async def write(self, command: _core.Command, name: str, place: Place) -> bytes | None:
+    async def write_and_serve(
+        self, command: _core.Command, name: str, place: Place
+    ) -> bytes | None:
         """Run what feeds a key together with the commands of those whom it serves.
 
         Nobody else comes between, as on one server; no worker has to be asked to keep others away.
@@ -364,8 +370,10 @@ class Serving:
         if type_ is None or (first and first.request.target is not None):
             return None
         async with self.hold([place]) as held:
-            waiters = self._whom_it_serves(command, type_, place, held)
-            block = await self.attempts.together(waiters, place, command.args) if waiters else None
+            waiters = self._clients_to_serve(command, type_, place, held)
+            block = (
+                await self.attempts.try_together(waiters, place, command.args) if waiters else None
+            )
             if block is None:
                 return None
             if block.left == type_ != STREAM:
@@ -375,26 +383,26 @@ class Serving:
                     self.changed([place])
             return block.first
 
-    def _whom_it_serves(
-        self, command: _core.Command, type_: bytes, place: Place, held: Held
+    def _clients_to_serve(
+        self, command: _core.Command, type_: bytes, place: Place, held: LockedPlaces
     ) -> list[Waiter]:
         """Find all who may get something of a command; none if they cannot be tried together."""
         found: list[Waiter] = []
-        for name in self.waiters.lines(place):
+        for name in self.waiters.queues(place):
             if name == type_ or (type_ == STREAM and name.startswith(GROUP)):
-                line = self.waiters.line(place, name)
+                line = self.waiters.queue(place, name)
                 elements = 1 if name.startswith(GROUP) else len(command.args) - 2
                 count = len(line) if name == STREAM else min(len(line), elements)
                 protocol = command.info.resp
                 if len(found) + count > AT_MOST:
                     return []
-                some = self.attempts.pick(line, count, place[1], held, protocol)
+                some = self.attempts.pick_batch(line, count, place[1], held, protocol)
                 found += some
-                if len(some) < min(count, len(self.waiters.line(place, name))):
+                if len(some) < min(count, len(self.waiters.queue(place, name))):
                     return []
         return found
 
     def _spawn(self, job: Coroutine[None, None, None], what: str) -> None:
         context = contextvars.copy_context()
-        context.run(proviso.set, None)  # it is not for whoever has brought it about
+        context.run(recheck.set, None)  # it is not for whoever has brought it about
         self._tasks.start(job, what, context)

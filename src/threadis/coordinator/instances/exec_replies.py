@@ -3,14 +3,14 @@
 from typing import Final
 
 from threadis import _core
-from threadis.coordinator.instances import long
+from threadis.coordinator.instances import long_replies
 
 ABORTED: Final = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 
 REASON: Final = b"-EXECABORT Transaction discarded because of: "  # what is refused follows
 
 
-def aborted(why: bytes) -> bytes:
+def exec_abort(why: bytes) -> bytes:
     """EXEC's refusal, in the words of the servers."""
     if why.startswith(b"-EXECABORT") or not why.startswith(b"-"):
         return why
@@ -21,12 +21,12 @@ async def with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:
     """EXEC's reply, with what was not run in its place; or its refusal."""
     if not denied or not reply.startswith(b"*") or reply.startswith(b"*-"):
         return reply
-    parts = await long.elements(reply)
+    parts = await long_replies.elements(reply)
     for at in sorted(denied):
         parts.insert(at, denied[at])
-    return await long.array(parts)
+    return await long_replies.array(parts)
 
 
-def null(command: _core.Command) -> bytes:
+def null_exec(command: _core.Command) -> bytes:
     """EXEC's reply if a watched key has changed."""
     return b"_\r\n" if command.info.resp == 3 else b"*-1\r\n"

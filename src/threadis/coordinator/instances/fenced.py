@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from threadis import _core, resp
-from threadis.coordinator.base.offload import LARGE, cut
+from threadis.coordinator.base.offload import LARGE, slice_bytes
 from threadis.coordinator.instances import exec_replies
 from threadis.coordinator.instances.links import (
     READ_MOST,
@@ -27,7 +27,7 @@ from threadis.coordinator.instances.links import (
     Link,
     UnknownOutcomeError,
     Words,
-    entire,
+    joined,
 )
 
 MALFORMED = resp.error("ERR threadis: the script's reply was malformed")
@@ -47,7 +47,7 @@ class Fence:
 
 
 @dataclass(slots=True, eq=False)  # not frozen: that takes four times as long, and there may be many
-class Answers:
+class FencedReplies:
     """The replies, each to its own command; ``refusal`` if the server has run nothing."""
 
     reply: bytes
@@ -56,7 +56,7 @@ class Answers:
     refusal: bytes | None = None
 
 
-NOT_RUN: Final = Answers(b"")
+NOT_RUN: Final = FencedReplies(b"")
 
 
 @dataclass(slots=True)
@@ -64,10 +64,10 @@ class Script:
     """A script as a piece of somebody's block."""
 
     fence: Fence
-    answers: Answers = field(init=False, default=NOT_RUN)
+    answers: FencedReplies = field(init=False, default=NOT_RUN)
 
 
-class Block:
+class FencedBlock:
     """What runs at once: ordinary commands, and scripts with what stands around them."""
 
     def __init__(self, pieces: Iterable[Words | Fence]) -> None:
@@ -92,7 +92,7 @@ class Block:
         """Send it as one block, whose replies must be read next."""
         link.send([b"MULTI"], *self.commands, [b"EXEC"])
 
-    async def receive(self, link: Link, *, is_queued: bool = False) -> list[Answers]:
+    async def receive(self, link: Link, *, is_queued: bool = False) -> list[FencedReplies]:
         """Wait, as long as it takes, for the answers to each piece; just one of a refusal.
 
         ``is_queued`` if nothing but the reply to EXEC is still to come. Raises
@@ -107,30 +107,32 @@ class Block:
                 # The memory was full only at EXEC, say.
                 said = said.replace(exec_replies.REASON, b"-", 1)
                 refusal = next((line for line in lines if line.startswith(b"-")), said)
-                return [Answers(refusal, refusal=refusal)]
+                return [FencedReplies(refusal, refusal=refusal)]
             if said != b"*%d\r\n" % len(self.commands):
                 raise ValueError("not the reply to EXEC")
-            found: list[Answers] = []
+            found: list[FencedReplies] = []
             for piece in self._pieces:
                 if isinstance(piece, int):
                     for begin in range(0, piece, LARGE):
                         if begin:
                             await asyncio.sleep(0)  # others have their turn
-                        found += map(Answers, await stream.replies(min(piece - begin, LARGE)))
+                        found += map(FencedReplies, await stream.replies(min(piece - begin, LARGE)))
                 else:
                     fence, nonce = piece
                     before = await stream.replies(len(fence.before))
                     reply = await stream.fenced(nonce, len(fence.back))
-                    found.append(Answers(reply, before, await stream.replies(len(fence.after))))
+                    found.append(
+                        FencedReplies(reply, before, await stream.replies(len(fence.after)))
+                    )
             stream.end()
         except BaseException as error:
             raise _lost(link, error) from error
         return found
 
 
-async def ask(link: Link, fence: Fence, *, only_as_block: bool = False) -> Answers:
+async def ask(link: Link, fence: Fence, *, only_as_block: bool = False) -> FencedReplies:
     """Run one script; as ``Block.receive``."""
-    block = Block([fence])
+    block = FencedBlock([fence])
     block.send(link)
     answers = (await block.receive(link))[0]
     if (answers.refusal or b"").startswith(b"-OOM ") and not only_as_block:
@@ -141,19 +143,19 @@ async def ask(link: Link, fence: Fence, *, only_as_block: bool = False) -> Answe
     return answers
 
 
-async def _ask_without_memory(link: Link, fence: Fence) -> Answers:
+async def _ask_without_memory(link: Link, fence: Fence) -> FencedReplies:
     """The same, not as a block."""
     first = await link.ask(*fence.before)
     refusal = next((reply for reply in first if reply.startswith(b"-")), None)
     if refusal is not None:
-        return Answers(refusal, refusal=refusal)
+        return FencedReplies(refusal, refusal=refusal)
     nonce = os.urandom(16).hex().encode()
     link.send(fence.script, *fence.back, [b"ECHO", nonce], *fence.after)
     stream = _Stream(link, PATIENCE)
     reply = await stream.fenced(nonce, len(fence.back))
     last = await stream.replies(len(fence.after))
     stream.end()
-    return Answers(reply, first, last)
+    return FencedReplies(reply, first, last)
 
 
 def _lost(link: Link, error: BaseException) -> BaseException:
@@ -203,7 +205,7 @@ class _Stream:
         """Wait for a mark and go behind it; what comes before it."""
         while (found := self._replies.until(mark)) is None:
             await self._more()
-        return await entire(found)
+        return await joined(found)
 
     async def fenced(self, nonce: bytes, back: int) -> bytes:
         """Wait for what a script has answered, up to its nonce."""
@@ -211,7 +213,7 @@ class _Stream:
         end = len(text) - back * len(resp.OK)
         if end < 0 or text[end:] != back * resp.OK:
             raise ValueError("not ours any more")
-        return _one(await cut(text, 0, end) if back else text)
+        return _one(await slice_bytes(text, 0, end) if back else text)
 
     async def line(self) -> bytes:
         """Wait for one line, its end included."""
@@ -225,9 +227,9 @@ class _Stream:
             if reply is None:
                 await self._more()
             else:
-                found.append(await entire(reply))
+                found.append(await joined(reply))
                 more = self._replies.take(min(count - len(found), LARGE))
-                found += [await entire(one) for one in more]
+                found += [await joined(one) for one in more]
                 if len(more) == LARGE:
                     await asyncio.sleep(0)  # others have their turn
         return found

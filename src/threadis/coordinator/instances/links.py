@@ -16,18 +16,18 @@ from typing import Any
 import hiredis
 
 from threadis import _core, control, ours
-from threadis.coordinator.base.offload import LARGE, whole
+from threadis.coordinator.base.offload import LARGE, join_pieces
 from threadis.coordinator.instances import sockets
 from threadis.coordinator.instances.deadline import Deadline
 from threadis.coordinator.instances.lease import Lease
-from threadis.coordinator.instances.packing import WRITE_MOST, Packable, parts
+from threadis.coordinator.instances.packed import WRITE_MOST, Packable, parts
 
 TIMEOUT = 5.0  # seconds; a call that takes longer fails, unless its instance is at work
 READ_MOST = 1024 * 1024  # bytes; copies of large keys come in many pieces else
 GONE = (control.State.RESTARTING, control.State.FAILED)  # there is no process
 KEEP = 16  # idle connections to each instance, of each kind
 
-STRANGER = b""  # a connection that does not say who it is
+ANONYMOUS = b""  # a connection that does not say who it is
 Words = Sequence[bytes]  # one command
 # True in what a client's command runs: it may not reach an instance that is being made ready.
 is_for_a_client: ContextVar[bool] = ContextVar("is_for_a_client", default=False)
@@ -132,7 +132,7 @@ class Link:
             while len(found) < count:
                 found.append(await self.next_reply())
                 more = self.replies.take(min(count - len(found), LARGE))
-                found += [await entire(one) for one in more]
+                found += [await joined(one) for one in more]
                 if len(more) == LARGE:
                     await asyncio.sleep(0)
             return found
@@ -146,7 +146,7 @@ class Link:
             if deadline:
                 deadline.cancel()
 
-    def is_whole(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether the next who asks is answered: it is not spoilt, nor was it told to give up."""
         is_sent = self.sender is None or self.sender.done()
         return is_sent and not self.is_spoilt and self.reader.exception() is None
@@ -158,7 +158,7 @@ class Link:
             if not data:
                 raise EOFError("the instance hung up")
             self.replies.feed(data)
-        return await entire(reply)
+        return await joined(reply)
 
     async def select(self, db: int) -> None:
         """Make this database the current one."""
@@ -235,7 +235,7 @@ class Links:
         """Return the command that makes a connection ours again, or a user's."""
         return [b"AUTH", name, self._password]
 
-    def everyone(self) -> range:
+    def all_instances(self) -> range:
         """Return the numbers of all instances."""
         return range(self.count)
 
@@ -246,7 +246,7 @@ class Links:
         """
         return value((await self.raw(index, [args], db=db))[0])
 
-    async def call_surely(self, index: int, *args: bytes, db: int = 0) -> Any:
+    async def call_or_fail(self, index: int, *args: bytes, db: int = 0) -> Any:
         """Ask one instance; raises LinkError also if it refuses: it runs a script, say."""
         reply = await self.call(index, *args, db=db)
         if isinstance(reply, hiredis.ReplyError):
@@ -255,7 +255,7 @@ class Links:
 
     async def call_all(self, *args: bytes, db: int = 0) -> list[Any]:
         """Ask every instance at once; raises LinkError if one does not answer, or refuses."""
-        asked = (self.call_surely(index, *args, db=db) for index in self.everyone())
+        asked = (self.call_or_fail(index, *args, db=db) for index in self.all_instances())
         return await asyncio.gather(*asked)
 
     async def raw(
@@ -312,7 +312,7 @@ class Links:
         idle = self._idle[link.index, link.kind]
         # The instance may have moved meanwhile; then this connection leads nowhere.
         is_here = link.socket == self.instance(link.index).socket
-        if is_here and link.is_whole() and len(idle) < KEEP:
+        if is_here and link.is_reusable() and len(idle) < KEEP:
             idle.append(link)
         else:
             link.writer.close()
@@ -349,7 +349,7 @@ class Links:
         end = await self.open_socket(known.index)
         reader, writer = await asyncio.open_unix_connection(sock=end, limit=READ_MOST)
         link = Link(self.limits, known.index, kind, known.socket, known.pid, reader, writer)
-        if kind.user == STRANGER:
+        if kind.user == ANONYMOUS:
             return link
         with contextlib.suppress(LinkError):
             hello = [b"HELLO", b"%d" % kind.resp, b"AUTH", kind.user, self._password]
@@ -361,9 +361,9 @@ class Links:
         raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
 
 
-async def entire(reply: bytes | _core.Pieces) -> bytes:
+async def joined(reply: bytes | _core.Pieces) -> bytes:
     """Put together what was too long to be handed over at once."""
-    return reply if isinstance(reply, bytes) else await whole(reply)
+    return reply if isinstance(reply, bytes) else await join_pieces(reply)
 
 
 def id_of(hello: Any) -> int:

@@ -16,7 +16,7 @@ from threadis.coordinator.instances.links import LinkError, Links
 CLOSE: Final = 0.01  # of an equal part: smaller differences are let be
 
 
-class Shares:
+class Maxmemory:
     """Divides ``maxmemory``, again and again."""
 
     def __init__(self, links: Links, total: int) -> None:
@@ -30,14 +30,14 @@ class Shares:
         async with self._one:
             self._total = total
             self._given.clear()
-            await self._spread()
+            await self._redistribute()
 
-    async def spread(self) -> None:
+    async def redistribute(self) -> None:
         """Tell each instance its share, as far as they can be asked."""
         async with self._one:
-            await self._spread()
+            await self._redistribute()
 
-    async def _spread(self) -> None:
+    async def _redistribute(self) -> None:
         if not self._total:
             for index in self._links.ready():
                 if self._given.get(index) != 0:
@@ -73,7 +73,7 @@ class Shares:
             if not isinstance(reply, hiredis.ReplyError):
                 self._given[index] = share
 
-    def forget(self, index: int) -> None:
+    def instance_restarted(self, index: int) -> None:
         """Take note that an instance was started again."""
         self._given.pop(index, None)
 

@@ -10,9 +10,9 @@ import logging
 from typing import Final
 
 from threadis import _core
-from threadis.coordinator.base.table import Table
+from threadis.coordinator.base.command_table import CommandTable
 from threadis.coordinator.instances.links import Kind, LinkError, Links, Words, value
-from threadis.coordinator.instances.maxmemory import Shares
+from threadis.coordinator.instances.maxmemory import Maxmemory
 
 log = logging.getLogger(__name__)
 
@@ -20,31 +20,33 @@ NEAR: Final = 0.9  # of maxmemory in use: asked first
 PERIOD: Final = 1.0  # seconds between looks, while memory is tight
 
 
-class Tightness:
+class NearMaxmemory:
     """Knows whether an instance is near its limit."""
 
-    def __init__(self, core: _core.Proxy, links: Links, table: Table, shares: Shares) -> None:
+    def __init__(
+        self, core: _core.Proxy, links: Links, table: CommandTable, maxmemory: Maxmemory
+    ) -> None:
         self._core, self._links, self._table = core, links, table
-        self._shares = shares
+        self._maxmemory = maxmemory
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """See how much memory is left; the limit may have changed."""
-        self._core.set_limit("tight", int(await self._is_tight()))
+        self._core.set_limit("tight", int(await self._any_near()))
 
     async def watch(self) -> None:
         """Divide the memory again and again, and look while an instance refuses for want of it."""
         while True:
             await asyncio.sleep(PERIOD)
             try:
-                await self._shares.spread()
+                await self._maxmemory.redistribute()
                 if self._core.is_tight():
-                    await self.look()
+                    await self.check()
             except LinkError:
                 pass  # told elsewhere
             except Exception:
                 log.exception("memory could not be divided; it is tried again")
 
-    async def _is_tight(self) -> bool:
+    async def _any_near(self) -> bool:
         for index in self._links.ready():
             with contextlib.suppress(LinkError):
                 info = value((await self._links.raw(index, [[b"INFO", b"memory"]]))[0])
@@ -52,11 +54,11 @@ class Tightness:
                     return True
         return False
 
-    async def refusal(self, question: _core.Command) -> bytes | None:
+    async def refusal_when_queued(self, question: _core.Command) -> bytes | None:
         """Why a command may not be queued now; None if it may."""
         return await self._refusal(question.args, question.info.db, Kind(resp=question.info.resp))
 
-    async def refusal_outside(self, question: _core.Command) -> bytes | None:
+    async def refusal_when_run(self, question: _core.Command) -> bytes | None:
         """Why a command may not run now that nobody should see then; None if it may."""
         return await self.refusal_of(question.args, question.info.db, Kind(resp=question.info.resp))
 

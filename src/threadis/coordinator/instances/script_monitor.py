@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from threadis import ours
-from threadis.coordinator.base.table import Table
+from threadis.coordinator.base.command_table import CommandTable
 from threadis.coordinator.instances.links import READ_MOST, Link, LinkError, Links, Words
 
 LINE: Final = re.compile(rb"\+[0-9.]+ \[(\d+) lua\] (.*)\r\n", re.DOTALL)
@@ -22,7 +22,7 @@ WORD: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(slots=True)
-class Reads:
+class ScriptReads:
     """The keys that scripts have read, once it is over."""
 
     keys: list[bytes] = field(default_factory=list)
@@ -31,25 +31,25 @@ class Reads:
     is_whole: bool = True  # False: an instance was lost before it had told
 
 
-class Witness:
+class ScriptMonitor:
     """Watches all instances."""
 
-    def __init__(self, links: Links, table: Table) -> None:
+    def __init__(self, links: Links, table: CommandTable) -> None:
         self._links, self._table = links, table
         # One at a time: each is told of everything that goes on there.
         self._looks: dict[int, asyncio.Lock] = {}
 
     @contextlib.asynccontextmanager
-    async def watch(self) -> AsyncIterator[Reads]:
+    async def watch_reads(self) -> AsyncIterator[ScriptReads]:
         """Find out what is read meanwhile by scripts, whoever's they are."""
-        reads = Reads()
+        reads = ScriptReads()
         async with contextlib.AsyncExitStack() as stack:
             watching = [
                 await stack.enter_async_context(self._monitor(index))
                 for index in self._links.ready()
             ]
             yield reads
-            found = await asyncio.gather(*map(self._told, watching))
+            found = await asyncio.gather(*map(self._commands, watching))
         reads.is_whole = None not in found
         for words in (words for part in found if part for words in part):
             self._note(reads, words)
@@ -64,12 +64,12 @@ class Witness:
             link.writer.close()
 
     @contextlib.asynccontextmanager
-    async def look(self, index: int) -> AsyncIterator["Look"]:
+    async def watch_run(self, index: int) -> AsyncIterator["MonitoredRun"]:
         """Watch the one script that runs between two marks at an instance."""
         async with self._looks.setdefault(index, asyncio.Lock()), self._monitor(index) as link:
-            yield Look(link)
+            yield MonitoredRun(link)
 
-    async def _told(self, link: Link) -> list[Words] | None:
+    async def _commands(self, link: Link) -> list[Words] | None:
         """What scripts have run; None if the instance is lost, which undoes nothing of that."""
         try:
             return await self._lines(link)
@@ -93,7 +93,7 @@ class Witness:
             raise LinkError(f"ERR instance {link.index} was lost while a script ran") from error
         return found
 
-    def _note(self, reads: Reads, words: Words) -> None:
+    def _note(self, reads: ScriptReads, words: Words) -> None:
         with contextlib.suppress(KeyError):
             parsed = self._table.parse(words)
             keys = [access.key for access in parsed.keys]
@@ -106,7 +106,7 @@ class Witness:
                 reads.written.update(keys)
 
 
-class Look:
+class MonitoredRun:
     """What goes on at an instance, while we look at scripts."""
 
     def __init__(self, link: Link) -> None:

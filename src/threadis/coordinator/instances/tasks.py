@@ -41,7 +41,7 @@ class Tasks:
             log.error("%s failed", task.get_name(), exc_info=error)
 
 
-async def insist(job: Callable[[], Awaitable[None]], what: str) -> None:
+async def retry_until_done(job: Callable[[], Awaitable[None]], what: str) -> None:
     """Do something until it succeeds; no failure may end it, each but a lost instance is logged."""
     while True:
         try:

@@ -41,10 +41,10 @@ class Group:
         return re.fullmatch(re.escape(self.prefix) + rest, key, re.DOTALL) is not None
 
 
-EVERYTHING = Group(b"")
+ALL_KEYS = Group(b"")
 
 
-class Locality:
+class Colocation:
     """Finds the group of a key."""
 
     def __init__(
@@ -59,14 +59,14 @@ class Locality:
         self.has_pins = bool(pins)
         self._decides = bool(rules or pins)  # about keys without a hash tag, too
 
-    def home(self, db: int) -> int | None:
+    def pinned_instance(self, db: int) -> int | None:
         """Tell the instance of a pinned database."""
         return self._pinned.get(db)
 
     def group(self, db: int, key: bytes) -> Group | None:
         """Find the keys that are on this key's instance for certain."""
         if db in self._pinned:
-            return EVERYTHING
+            return ALL_KEYS
         _, end, rule = self._placement.part(key)
         if rule is not None:
             found = Group(key[:end], tuple(self._rules[rule].tail()))
@@ -76,7 +76,7 @@ class Locality:
             if not tagged:
                 return None
             found, others = Group(key[:tagged]), self._rules
-        if any(_may_meet(found.prefix, other.literals[0]) for other in others):
+        if any(_may_overlap(found.prefix, other.literals[0]) for other in others):
             return None
         return found
 
@@ -92,7 +92,7 @@ class Locality:
         return [(db, LOCK + group.prefix, False) for db, group in found if group]
 
 
-def _may_meet(one: bytes, other: bytes) -> bool:
+def _may_overlap(one: bytes, other: bytes) -> bool:
     """Whether a name can begin with both."""
     return one.startswith(other) or other.startswith(one)
 

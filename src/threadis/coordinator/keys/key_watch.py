@@ -16,9 +16,9 @@ from typing import Final
 
 from threadis import _core, resp
 from threadis.coordinator.instances.links import Kind, Link, LinkError, Links, Words, value
-from threadis.coordinator.instances.looking import AT_ONCE, is_there
-from threadis.coordinator.instances.packing import pack
-from threadis.coordinator.instances.tasks import Tasks, insist
+from threadis.coordinator.instances.lookup import AT_ONCE, existence_check
+from threadis.coordinator.instances.packed import pack
+from threadis.coordinator.instances.tasks import Tasks, retry_until_done
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ STALE_LIMIT: Final = 10_000  # armed keys of an instance for which nobody waits 
 Place = tuple[int, bytes]  # database, key
 
 
-class Alarms:
+class KeyWatch:
     """The alarms of one instance."""
 
     def __init__(
@@ -49,8 +49,8 @@ class Alarms:
         self._stale: dict[bytes, None] = {}
         self._unsent: list[Words] = []  # questions of this turn of the loop: they leave together
         self._asked: deque[tuple[Place | None, asyncio.Future[None]] | None] = deque()
-        self._off: dict[bytes, None] = {}  # keys whose alarm went off in this turn
-        self._told: list[dict[bytes, None]] = []  # who wants to know what goes off
+        self._to_rearm: dict[bytes, None] = {}  # keys whose alarm went off in this turn
+        self._recorders: list[dict[bytes, None]] = []  # who wants to know what goes off
         self._tasks = Tasks()
 
     def count(self) -> int:
@@ -82,15 +82,15 @@ class Alarms:
         return [place for place in places if not self.is_absent(place)]
 
     @contextlib.contextmanager
-    def telling(self, told: dict[bytes, None]) -> Iterator[None]:
+    def recording_changes(self, told: dict[bytes, None]) -> Iterator[None]:
         """Put there the keys whose alarms go off meanwhile, in this order."""
-        self._told.append(told)
+        self._recorders.append(told)
         try:
             yield
         finally:
-            self._told[:] = [one for one in self._told if one is not told]
+            self._recorders[:] = [one for one in self._recorders if one is not told]
 
-    async def all_told(self) -> None:
+    async def drain(self) -> None:
         """Wait until all alarms have gone off that the instance has set off by now."""
         link = self._link
         if link is None:
@@ -112,9 +112,9 @@ class Alarms:
             self._stale[key] = None
             if len(self._stale) > STALE_LIMIT:
                 stale, self._stale = list(self._stale), {}
-                self._tasks.start(self._trip(stale), "disarming alarms")
+                self._tasks.start(self._disarm(stale), "disarming alarms")
 
-    async def _trip(self, keys: list[bytes]) -> None:
+    async def _disarm(self, keys: list[bytes]) -> None:
         """Make alarms go off, so that the server forgets them."""
         for at in range(0, len(keys), 1000):
             part = [key for key in keys[at : at + 1000] if key in self._armed]
@@ -141,7 +141,7 @@ class Alarms:
                 link.db = db
                 self._unsent.append([b"SELECT", b"%d" % db])
                 self._asked.append(None)
-            self._unsent.append(is_there(key))
+            self._unsent.append(existence_check(key))
             answer: asyncio.Future[None] = loop.create_future()
             answers.append(answer)
             self._asked.append(((db, key), answer))
@@ -162,7 +162,7 @@ class Alarms:
                 self._link = link
                 opened.set_result(link)
                 while True:
-                    self._hear(await link.next_reply())
+                    self._receive(await link.next_reply())
         except Exception as error:
             if not isinstance(error, (LinkError, OSError, EOFError, ValueError)):
                 log.exception("instance %d: its alarms are made anew", self._index)
@@ -178,13 +178,13 @@ class Alarms:
             for item in asked:
                 if item and not item[1].done():
                     item[1].set_exception(lost)
-            renewing = insist(self._renew, f"arming alarms of instance {self._index}")
+            renewing = retry_until_done(self._rearm_all, f"arming alarms of instance {self._index}")
             self._tasks.start(renewing, "alarms")
 
-    def _hear(self, reply: bytes) -> None:
+    def _receive(self, reply: bytes) -> None:
         if reply.startswith(b">"):
             _, names = value(reply)
-            self._went_off(names)
+            self._keys_changed(names)
             return
         item = self._asked.popleft()
         if item:
@@ -206,34 +206,34 @@ class Alarms:
         elif reply.startswith(b"-"):  # SELECT: a script runs there, say
             raise ValueError("it is in another database")
 
-    def _went_off(self, names: list[bytes] | None) -> None:
+    def _keys_changed(self, names: list[bytes] | None) -> None:
         """These keys have changed; None: everything, which disarms everything."""
-        for told in self._told:
+        for told in self._recorders:
             told.update(dict.fromkeys(names or self._armed))
         for name in names or list(self._armed):
             self._armed.pop(name, None)
             self._stale.pop(name, None)
         if names is None:
-            self._arm_again(self._wanted(None))
+            self._start_rearming(self._wanted(None))
         else:
-            if not self._off:
-                asyncio.get_running_loop().call_soon(self._arm_those_off)
-            self._off.update(dict.fromkeys(names))
+            if not self._to_rearm:
+                asyncio.get_running_loop().call_soon(self._arm_changed)
+            self._to_rearm.update(dict.fromkeys(names))
 
-    def _arm_those_off(self) -> None:
+    def _arm_changed(self) -> None:
         """Who was served in the same turn waits no more: then nothing is asked."""
-        names, self._off = self._off, {}
-        self._arm_again([place for name in names for place in self._wanted(name)])
+        names, self._to_rearm = self._to_rearm, {}
+        self._start_rearming([place for name in names for place in self._wanted(name)])
 
-    def _arm_again(self, places: list[Place]) -> None:
+    def _start_rearming(self, places: list[Place]) -> None:
         if places:
-            self._tasks.start(self._again(places), "arming an alarm again")
+            self._tasks.start(self._rearm(places), "arming an alarm again")
 
-    async def _again(self, places: list[Place]) -> None:
+    async def _rearm(self, places: list[Place]) -> None:
         await self.arm(places)  # if the connection is lost, _renew does it
         self._changed(places)
 
-    async def _renew(self) -> None:
+    async def _rearm_all(self) -> None:
         """Arm everything again; LinkError if the instance cannot be reached."""
         if places := self._wanted(None):
-            await self._again(places)
+            await self._rearm(places)

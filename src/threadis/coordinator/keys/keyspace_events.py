@@ -1,10 +1,10 @@
 """Keyspace events of commands over several instances: subscribers hear what one server would say.
 
 Instances tell of what they do: of commands on copies, in a database that nobody sees, and of
-copies that are made, written back, deleted. So while somebody listens, marks stand around these in
-the blocks of commands (messages to a channel of ours, see ``rust/src/tables/event_feeds.rs``):
-events of the client's command are kept, with their place in its order, all others are dropped.
-Once all has happened, and before the client hears of it, they are told.
+copies that are made, written back, deleted. So while somebody listens, marks stand around these
+in the blocks of commands (messages to a channel of ours, see ``rust/src/upstreams.rs``): events
+of the client's command are kept, with their place in its order, all others are dropped. Once all
+has happened, and before the client hears of it, they are told.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from threadis import _core
 from threadis.coordinator.instances.links import Words
-from threadis.coordinator.keys.parts import Part, PartPlace
+from threadis.coordinator.keys.write_parts import Part, PartPlace
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Publication:
     payload: bytes
 
 
-class Telling:
+class CommandEvents:
     """The events of one command in a database."""
 
     def __init__(self, events: "Events", number: int, db: int) -> None:
@@ -53,20 +53,20 @@ class Telling:
         self.dbs = dbs
         if self.is_void:
             self.is_void = False
-            self._events.begin_anew(self)
+            self._events.restart(self)
 
     def step(self, place: int) -> Words:
         """Mark what follows as the command's own, in this place of its order."""
         return self._events.mark(self._step(place))
 
-    def only_new(self, place: int) -> Words:
+    def only_new_keys(self, place: int) -> Words:
         """Mark what follows as that, but only where it tells of new keys."""
         return self._events.mark(self._step(place) + b" new")
 
     def _step(self, place: int) -> bytes:
         return b" ".join(b"%d" % number for number in (self.number, place, *self.dbs))
 
-    def silence(self) -> Words:
+    def mute(self) -> Words:
         """Mark what follows as nothing that anybody should hear of."""
         return self._events.mark(b"-")
 
@@ -90,20 +90,20 @@ class Telling:
         """Tell it now: the command does not find these, or nothing limits their time."""
         self._events.core.give_back(self.number, db, keys)
 
-    def settle(self, db: int, key: bytes) -> None:
+    def cancel_expiry(self, db: int, key: bytes) -> None:
         """What the command has found of this key is over, by its own doing."""
         self._events.core.settle(self.number, db, key)
 
     def add_end(self, db: int, key: bytes) -> None:
         """Add that a key has expired, behind everything."""
-        for channel, payload in self._events.shapes(db, EXPIRED, key, TIMES):
+        for channel, payload in self._events.messages(db, EXPIRED, key, TIMES):
             self._events.core.add_end(self.number, channel, payload)
 
     def add_first(self, db: int, key: bytes) -> None:
         """Add that a lent key had expired before the command came to it, unless its instance says
         so, now or later.
         """
-        for channel, payload in self._events.shapes(db, EXPIRED, key, TIMES):
+        for channel, payload in self._events.messages(db, EXPIRED, key, TIMES):
             self._events.core.add_first(self.number, db, key, channel, payload)
 
     def add(self, db: int, name: bytes, key: bytes, kind: bytes = GENERIC) -> None:
@@ -112,48 +112,50 @@ class Telling:
 
 
 # The events of the command at hand, if somebody listens.
-telling: ContextVar[Telling | None] = ContextVar("telling", default=None)
+command_events: ContextVar[CommandEvents | None] = ContextVar("command_events", default=None)
 
 
 class Events:
     """Tells of commands over several instances."""
 
     def __init__(self, core: _core.Proxy, hear_all: Callable[[], Awaitable[None]]) -> None:
-        self.core = _core.EventFeeds(core)
-        self._hear_all = hear_all
+        self.core = _core.Upstreams(core)
+        self._drain = hear_all
         self._numbers = itertools.count(1)
         self.flags = b""  # notify-keyspace-events
-        self.are_told = True  # or we do not know it
+        self.are_enabled = True  # or we do not know it
 
     @contextlib.asynccontextmanager
-    async def of_one_command(self, db: int, *, has_scripts: bool = False) -> AsyncIterator[Telling]:
+    async def of_one_command(
+        self, db: int, *, has_scripts: bool = False
+    ) -> AsyncIterator[CommandEvents]:
         """Tell of what one command does, in its own order, when it is done.
 
         Of scripts also what they publish: a run that is made again has published nothing.
         """
         number = next(self._numbers)
-        mine = Telling(self, number, db)
+        mine = CommandEvents(self, number, db)
         if not has_scripts and not self.core.tells_events():
             yield mine
             return
         self.core.keep(number)
-        before = telling.set(mine)
+        before = command_events.set(mine)
         try:
             yield mine
             if not mine.is_void:
-                await self._hear_all()
+                await self._drain()
                 self.core.tell(mine.number)
         finally:
-            telling.reset(before)
+            command_events.reset(before)
             self.core.forget(mine.number)
 
-    def begin_anew(self, mine: Telling) -> None:
+    def restart(self, mine: CommandEvents) -> None:
         """Forget what a command has told so far; what comes of that later has its old number."""
         self.core.forget(mine.number)
         mine.number = next(self._numbers)
         self.core.keep(mine.number)
 
-    def tells(self) -> bool:
+    def has_subscribers(self) -> bool:
         """Whether anybody listens to events."""
         return self.core.tells_events()
 
@@ -177,10 +179,10 @@ class Events:
 
     def add(self, number: int, db: int, name: bytes, key: bytes, kind: bytes) -> None:
         """Keep an event of a class, if instances would tell of it."""
-        for channel, payload in self.shapes(db, name, key, kind):
+        for channel, payload in self.messages(db, name, key, kind):
             self.core.add(number, 1, CHANNEL, channel, payload)
 
-    def shapes(
+    def messages(
         self, db: int, name: bytes, key: bytes, kind: bytes
     ) -> Iterator[tuple[bytes, bytes]]:
         """The messages of an event of a class: on which channel, and what they say."""
@@ -191,7 +193,7 @@ class Events:
                 yield b"__keyevent@%d__:%s" % (db, name), key
 
 
-class Marked:
+class MarkedParts:
     """The parts of a write, with marks in them if somebody listens."""
 
     def __init__(
@@ -212,14 +214,14 @@ class Marked:
         self.parts: dict[int, Part] = dict(parts)
         self._places = {index: list(range(len(part))) for index, part in parts.items()}
         self._restored: list[tuple[PartPlace, int, bytes]] = []  # where it is looked at, and what
-        mine = telling.get()
+        mine = command_events.get()
         if mine is None and (steps is not None or not asks):
             return
         for index, part in parts.items():
             marked: list[Words] = []
             where = db
             if steps is None and mine:
-                marked.append(mine.only_new(0) if makes_new else mine.silence())
+                marked.append(mine.only_new_keys(0) if makes_new else mine.mute())
             for at, words in enumerate(part):
                 if steps is not None and mine:
                     marked.append(mine.step(steps[index, at]))
@@ -229,7 +231,7 @@ class Marked:
                     where = int(words[1])
                 elif steps is None and words[0] in WRITES_BACK:
                     if mine:
-                        mine.settle(where, words[1])
+                        mine.cancel_expiry(where, words[1])
                     if ENDS in words[4:]:
                         self._restored.append(((index, len(marked)), where, words[1]))
                         marked.append([b"PEXPIRETIME", words[1]])
@@ -255,7 +257,7 @@ class Marked:
     def expired(self, found: Mapping[int, Sequence[bytes]]) -> list[bytes]:
         """What has expired before it was written, of the keys that were looked at."""
         gone = [one for one in self._restored if found[one[0][0]][one[0][1]] == b":-2\r\n"]
-        if mine := telling.get():
+        if mine := command_events.get():
             for _, db, key in gone:
                 mine.add_end(db, key)
         return [key for _, _, key in gone]

@@ -16,7 +16,7 @@ from threadis.coordinator.instances.links import BusyError, LinkError
 
 Key = tuple[int, bytes, bool]  # database, key, exclusive (else shared with its like)
 # Asked once a lock holds that a client's command has waited for; raises if it may not run any more.
-proviso: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("proviso", default=None)
+recheck: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("recheck", default=None)
 
 
 class InDoubtError(LinkError):
@@ -36,9 +36,9 @@ class Lock:
     keys: list[Key]
     everything: bool
     instances: list[int]
-    is_told: bool = True  # workers hold their clients' commands back
-    spares_doubts: bool = False  # on everything but keys in doubt
-    waits_long: bool = False  # also for keys in doubt
+    blocks_workers: bool = True  # workers hold their clients' commands back
+    skips_in_doubt: bool = False  # on everything but keys in doubt
+    waits_for_in_doubt: bool = False  # also for keys in doubt
     token: int = 0  # its name, once it was asked for
     is_kept: bool = False
 
@@ -63,7 +63,7 @@ class Locks:
         instances: Collection[int],
         within: int | None = None,
         *,
-        waits_long: bool = False,
+        waits_for_in_doubt: bool = False,
     ) -> "Holding":
         """Lock keys; nothing of them is in flight to ``instances`` when this is granted.
 
@@ -72,10 +72,10 @@ class Locks:
         if within is not None and within in self._held:
             return Holding(None, self._held[within])
         lock = Lock(list(keys), everything=False, instances=sorted(instances))
-        lock.waits_long = waits_long
+        lock.waits_for_in_doubt = waits_for_in_doubt
         return Holding(self, lock)
 
-    def stand_in_line(
+    def exclude_holders(
         self,
         keys: Iterable[tuple[int, bytes]],
         within: int | None = None,
@@ -91,27 +91,27 @@ class Locks:
             return Holding(None, self._held[within])
         named = [(db, key, False) for db, key in keys]
         named += [(db, name, True) for db, name in alone]
-        return Holding(self, Lock(named, everything=False, instances=[], is_told=False))
+        return Holding(self, Lock(named, everything=False, instances=[], blocks_workers=False))
 
     def hold_everything(
-        self, within: int | None = None, *, spares_doubts: bool = False
+        self, within: int | None = None, *, skips_in_doubt: bool = False
     ) -> "Holding":
         """Lock the whole keyspace; ``spares_doubts`` if no key is touched."""
         if within is not None and within in self._held:
             return Holding(None, self._held[within])
         lock = Lock([], everything=True, instances=list(range(self._instances)))
-        lock.spares_doubts = spares_doubts
+        lock.skips_in_doubt = skips_in_doubt
         return Holding(self, lock)
 
-    async def grant(self, lock: Lock) -> None:
+    async def acquire(self, lock: Lock) -> None:
         """Wait until a lock holds."""
         lock.token, holds = self._table.ask(
-            lock.keys, lock.everything, lock.instances, lock.is_told, lock.spares_doubts
+            lock.keys, lock.everything, lock.instances, lock.blocks_workers, lock.skips_in_doubt
         )
         try:
             if not holds:
                 await self._wait(lock)
-            if check := proviso.get():
+            if check := recheck.get():
                 await check()
         except BaseException:
             self._table.release(lock.token)
@@ -130,16 +130,16 @@ class Locks:
             del self._waiting[lock.token]
 
     def _refuse_to_wait(self, lock: Lock, granted: asyncio.Future[None]) -> None:
-        instance = None if lock.waits_long else self._table.waits_for(lock.token)
+        instance = None if lock.waits_for_in_doubt else self._table.waits_for(lock.token)
         if instance is not None and not granted.done():
             granted.set_exception(InDoubtError(instance))
 
-    def doubt(self, lock: Lock, keys: Iterable[Key], instance: int) -> None:
+    def mark_in_doubt(self, lock: Lock, keys: Iterable[Key], instance: int) -> None:
         """Let a lock that is held keep only these keys, and nobody wait for them."""
         self._table.doubt(lock.token, list(keys), instance)
-        self.doubted()
+        self.in_doubt_changed()
 
-    def doubted(self) -> None:
+    def in_doubt_changed(self) -> None:
         """Take note that there are keys in doubt; a worker may have said so."""
         for lock, granted in self._waiting.values():
             self._refuse_to_wait(lock, granted)
@@ -180,7 +180,7 @@ class Holding:
 
     async def __aenter__(self) -> Lock:
         if self._locks:
-            await self._locks.grant(self._lock)
+            await self._locks.acquire(self._lock)
         return self._lock
 
     async def __aexit__(self, *exception: object) -> None:

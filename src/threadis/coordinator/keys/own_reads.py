@@ -13,7 +13,7 @@ from typing import Final
 
 from threadis import resp
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.instances import long
+from threadis.coordinator.instances import long_replies
 from threadis.coordinator.instances.links import Kind, Links, Words
 from threadis.coordinator.keys.keyspace_events import Events
 
@@ -39,7 +39,7 @@ Send = Callable[[int, list[Words]], Awaitable[list[bytes]]]
 
 
 @dataclass(slots=True)
-class Reads:
+class ReadCounts:
     """How many found something, and how many did not."""
 
     hits: int = 0
@@ -51,20 +51,22 @@ class OwnReads:
 
     def __init__(self, links: Links, events: Events) -> None:
         self._links, self._events = links, events
-        self._counts: dict[int, tuple[str, Reads]] = {}  # by instance: of the process at a socket
+        self._counts: dict[
+            int, tuple[str, ReadCounts]
+        ] = {}  # by instance: of the process at a socket
 
-    def of(self, index: int) -> Reads:
+    def of(self, index: int) -> ReadCounts:
         """What an instance has counted that no client has read; to be changed."""
         socket = self._links.instance(index).socket
         known = self._counts.get(index)
         if known is None or known[0] != socket:  # a new process counts anew
-            known = self._counts[index] = (socket, Reads())
+            known = self._counts[index] = (socket, ReadCounts())
         return known[1]
 
-    def total(self) -> Reads:
+    def total(self) -> ReadCounts:
         """All instances' together."""
         found = [self.of(index) for index in self._links.ready()]
-        return Reads(sum(one.hits for one in found), sum(one.misses for one in found))
+        return ReadCounts(sum(one.hits for one in found), sum(one.misses for one in found))
 
     def reset(self) -> None:
         """Begin anew, as the instances do."""
@@ -98,7 +100,9 @@ class OwnReads:
             block: list[Words] = [[b"MULTI"], *before, *questions, *after, [b"EXEC"]]
             *_, reply = await send(index, block)
             is_refused = not reply.startswith(b"*")
-            inside = [reply] * (len(questions) + 2) if is_refused else await long.elements(reply)
+            inside = (
+                [reply] * (len(questions) + 2) if is_refused else await long_replies.elements(reply)
+            )
             replies = inside[1:-1]
         else:
             replies = await send(index, list(questions))
@@ -113,9 +117,9 @@ class OwnReads:
         reads.misses += found.misses
 
 
-def _count(questions: Sequence[Words], replies: Sequence[bytes]) -> Reads:
+def _count(questions: Sequence[Words], replies: Sequence[bytes]) -> ReadCounts:
     """What a server has counted."""
-    reads = Reads()
+    reads = ReadCounts()
     for words, reply in zip(questions, replies, strict=False):
         name = words[0]
         if name == b"EXISTS" and reply.startswith(b":"):

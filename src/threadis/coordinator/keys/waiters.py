@@ -9,7 +9,7 @@ from typing import Final
 
 from threadis import _core, resp
 from threadis.catalog.commands import SCRIPTS
-from threadis.coordinator.base.numbers import integer, seconds
+from threadis.coordinator.base.numbers import parse_integer, parse_seconds
 from threadis.coordinator.instances.links import Kind, Words
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.stream_read import StreamRead
@@ -50,7 +50,7 @@ ClientKey = tuple[int, int, int]  # worker, place, generation
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BlockingRequest:
     """A blocking command that the server has found no fault with."""
 
     name: str
@@ -66,7 +66,7 @@ class Request:
         return TYPES[self.name]
 
     @property
-    def line(self) -> bytes:
+    def queue(self) -> bytes:
         """With whom it stands in line: those who take from each other what a key has."""
         if self.needs_key and self.streams:
             return GROUP + self.streams.group
@@ -88,7 +88,7 @@ class Request:
         return self.streams is None or self.streams.block is not None
 
     @property
-    def is_faultless(self) -> bool:
+    def is_certainly_valid(self) -> bool:
         """Whether its only fault could be its number, and that is none."""
         if self.name == "blmove" and not ENDS.issuperset(map(bytes.upper, self.args[3:5])):
             return False
@@ -115,22 +115,22 @@ class Request:
         return [b"LMOVE", *self.args[1:3], *ends]
 
 
-def request(name: str, args: Sequence[bytes], keys: list[bytes]) -> Request | None:
+def parse_request(name: str, args: Sequence[bytes], keys: list[bytes]) -> BlockingRequest | None:
     """Read a command; None if its syntax is wrong."""
     if name in ("xread", "xreadgroup"):
         read = parse_streams(args)
         if read is None:
             return None
-        wait = integer(read.block or b"0")
+        wait = parse_integer(read.block or b"0")
         if wait is None or wait < 0:
             return None
-        return Request(name, args, read.keys, wait / 1000, None, read)
-    timeout = seconds(args[1] if name in COUNTED else args[-1])
+        return BlockingRequest(name, args, read.keys, wait / 1000, None, read)
+    timeout = parse_seconds(args[1] if name in COUNTED else args[-1])
     if timeout is None or timeout < 0 or not keys:
         return None
     if name in MOVES:
-        return Request(name, args, keys[:1], timeout, keys[1])
-    return Request(name, args, keys, timeout)
+        return BlockingRequest(name, args, keys[:1], timeout, keys[1])
+    return BlockingRequest(name, args, keys, timeout)
 
 
 @dataclass(eq=False, slots=True)
@@ -138,13 +138,15 @@ class Waiter:
     """A client that waits."""
 
     command: _core.Command
-    request: Request
+    request: BlockingRequest
     timer: asyncio.TimerHandle | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its command is tried
-    verdict: bytes | None = None  # what ends its wait, should that find nothing
+    final_reply: bytes | None = None  # what ends its wait, should that find nothing
     is_over: bool = False
     places: list[Place] = field(default_factory=list)
-    doubted: set[bytes] = field(default_factory=set)  # keys of XREAD seen to be of another type
+    wrong_type_keys: set[bytes] = field(
+        default_factory=set
+    )  # keys of XREAD seen to be of another type
 
     @property
     def db(self) -> int:
@@ -157,7 +159,7 @@ class Waiter:
         return Kind(resp=self.command.info.resp)
 
     @property
-    def nothing(self) -> bytes:
+    def timeout_reply(self) -> bytes:
         """What it hears when its time is over."""
         return resp.null_array(self.command.info.resp)
 
@@ -189,9 +191,9 @@ class Waiters:
         self._by_id[waiter.command.info.id] = waiter
         self._moves += waiter.request.target is not None
 
-    def stand(self, waiter: Waiter, keys: Collection[bytes]) -> list[Place]:
+    def enqueue(self, waiter: Waiter, keys: Collection[bytes]) -> list[Place]:
         """Put a client at the end of the queues of some of its keys; those that are new."""
-        name, new = waiter.request.line, []
+        name, new = waiter.request.queue, []
         for key in keys:
             place = (waiter.db, key)
             lines = self._queues.get(place)
@@ -216,11 +218,11 @@ class Waiters:
         self._moves -= waiter.request.target is not None
         self._leaving[waiter] = None
 
-    def take_out(self, waiter: Waiter) -> list[Place]:
+    def dequeue(self, waiter: Waiter) -> list[Place]:
         """Take who is removed out of some of its queues, until it has no places any more; those
         that have ended.
         """
-        ended, name = [], waiter.request.line
+        ended, name = [], waiter.request.queue
         for place in waiter.places[-AT_ONCE:]:
             lines = self._queues.get(place, {})
             if name not in lines:
@@ -247,11 +249,11 @@ class Waiters:
         if not self._databases[key]:
             del self._databases[key]
 
-    def lines(self, place: Place) -> list[bytes]:
+    def queues(self, place: Place) -> list[bytes]:
         """In which lines clients stand for a key."""
         return list(self._queues.get(place, ()))
 
-    def line(self, place: Place, name: bytes) -> Collection[Waiter]:
+    def queue(self, place: Place, name: bytes) -> Collection[Waiter]:
         """Who stands in a line, longest first."""
         line = self._queues.get(place, {}).get(name)
         if line is None:
@@ -260,13 +262,13 @@ class Waiters:
             line.pop(waiter, None)
         return line
 
-    def at(self, place: Place) -> list[Waiter]:
+    def all_at(self, place: Place) -> list[Waiter]:
         """Everybody who waits for a key."""
-        return [waiter for name in self.lines(place) for waiter in self.line(place, name)]
+        return [waiter for name in self.queues(place) for waiter in self.queue(place, name)]
 
     def first(self, place: Place, name: bytes) -> Waiter | None:
         """Who has stood in a line for longest."""
-        return next(iter(self.line(place, name)), None)
+        return next(iter(self.queue(place, name)), None)
 
     def of_key(self, key: bytes) -> list[Place]:
         """The places of a key's name for which someone waits."""
@@ -302,7 +304,7 @@ class Waiters:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WaitedPlaces:
     """The places at one instance for which someone waits."""
 
     index: int

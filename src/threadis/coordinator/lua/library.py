@@ -47,12 +47,12 @@ BATCH: Final = 1000  # scripts that an instance is told at once
 class Library:
     """What has been loaded, and telling it to every instance."""
 
-    def __init__(self, links: Links, locks: Locks, taught: Taught, busy: Busy) -> None:
+    def __init__(self, links: Links, locks: Locks, worker_scripts: Taught, busy: Busy) -> None:
         self._links, self._busy = links, busy
-        self._taught = taught
+        self._worker_scripts = worker_scripts
         self._locks = locks
         self.generation = 0  # of the functions: another one with each change
-        self._bodies = Bodies(taught.was_used)
+        self._bodies = Bodies(worker_scripts.was_used)
         self._knows_servers = False  # whether they evict scripts
         self._no_script = b""
         self._garbage_bytes = self._garbage_count = 0
@@ -168,7 +168,7 @@ class Library:
                 return
             await self._look()
             for gone, body in self._bodies.evaluate(name, script):
-                self._taught.forget(gone)
+                self._worker_scripts.forget(gone)
                 self._garbage_bytes += cost(body)
                 self._garbage_count += 1
             await self._sweep()
@@ -197,7 +197,7 @@ class Library:
                 return None
             return None if reply.startswith(b"-LOADING") else reply
 
-        replies = await asyncio.gather(*map(one, self._links.everyone()))
+        replies = await asyncio.gather(*map(one, self._links.all_instances()))
         heard = [reply for reply in replies if reply is not None]
         if not heard:
             raise LinkError(NOBODY)
@@ -237,9 +237,9 @@ class Library:
     async def change(self, command: _core.Command) -> bytes:
         """FUNCTION LOAD, DELETE, FLUSH, RESTORE, and SCRIPT FLUSH."""
         is_script = command.args[0].upper() == b"SCRIPT"
-        lock = self._locks.hold_everything(command.token, spares_doubts=True)
+        lock = self._locks.hold_everything(command.token, skips_in_doubt=True)
         async with lock, self._telling:
-            away = set(self._links.everyone()) - set(self._links.ready())
+            away = set(self._links.all_instances()) - set(self._links.ready())
             if away:
                 what = "is not ready; the command was not run"
                 raise LinkError(f"TRYAGAIN instance {min(away)} {what}")
@@ -249,7 +249,7 @@ class Library:
                 self.generation += not is_script
             if is_script and not reply.startswith(b"-"):
                 self._bodies.clear()
-                self._taught.forget_all()
+                self._worker_scripts.forget_all()
                 self._garbage_bytes = self._garbage_count = 0
             return reply
 
@@ -258,7 +258,7 @@ class Library:
 
         One that did not answer is told what the others have, before it serves again.
         """
-        asked = (self._ask(index, words, kind) for index in self._links.everyone())
+        asked = (self._ask(index, words, kind) for index in self._links.all_instances())
         answers = await asyncio.gather(*asked, return_exceptions=True)
         replies = {i: reply for i, reply in enumerate(answers) if isinstance(reply, bytes)}
         refused = [index for index, reply in replies.items() if reply.startswith(b"-")]
@@ -353,7 +353,7 @@ class Library:
         known = await self._libraries(index)
         agreed = [one for one in self._links.ready() if one in self._agreed and one != index]
         best, wanted = index, known
-        for one in agreed[:1] or self._links.everyone():
+        for one in agreed[:1] or self._links.all_instances():
             with contextlib.suppress(LinkError):
                 found = await self._libraries(one)
                 if agreed or len(found) > len(wanted):

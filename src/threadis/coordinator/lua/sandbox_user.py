@@ -221,7 +221,7 @@ async def judge(
         denied = await _denied(link, call.rights.user, asked)
         guard.denials |= {(b"command", name) for name in denied}
         refusals.commands -= denied
-    users.note_refused_guard(link.index, refusals.counts)
+    users.count_sandbox_refusals(link.index, refusals.counts)
     if refusals or guard.denials:
         if call.rights:
             reply = _in_name_of(call.rights.user, guard.name, reply)

@@ -7,8 +7,8 @@ from threadis import ours, resp
 from threadis.coordinator.acl.users import Denial, Users
 from threadis.coordinator.instances.fenced import Fence, Script
 from threadis.coordinator.instances.links import Link, Links, Words
+from threadis.coordinator.lua.attribution import Attribution, named
 from threadis.coordinator.lua.call import Call
-from threadis.coordinator.lua.callers import Callers, named
 from threadis.coordinator.lua.sandbox_user import ACL_LOG, NO_GUARD, Allowed, Guard, Refusals, judge
 
 
@@ -25,8 +25,8 @@ class Guarded(Script):
 class Guards:
     """Puts scripts behind guards."""
 
-    def __init__(self, links: Links, users: Users, callers: Callers) -> None:
-        self._links, self._users, self._callers = links, users, callers
+    def __init__(self, links: Links, users: Users, attribution: Attribution) -> None:
+        self._links, self._users, self._attribution = links, users, attribution
 
     def enclose(
         self,
@@ -47,7 +47,7 @@ class Guards:
         guard = guard or Guard()
         setup = guard.before(call.rights, allowed)
         gone = [[b"ACL", b"DELUSER", guard.name]] if is_for_this_run else []
-        caller = self._callers.begin(call.info, can_be_undone=can_be_undone)
+        caller = self._attribution.begin(call.info, can_be_undone=can_be_undone)
         fence = Fence(
             call.words,
             [*setup, named(caller), *before, *guard.logins(self._links.login(ours.NOBODY))],
@@ -69,7 +69,7 @@ class Guards:
 
     def settle(self, guarded: Guarded, index: int, *, counts: bool) -> None:
         """Take note that a script is over, or was for nothing."""
-        self._callers.settle(guarded.caller, index, guarded.call.db, counts=counts)
+        self._attribution.settle(guarded.caller, index, guarded.call.db, counts=counts)
         if counts and guarded.denied:  # runs that were for nothing are in no client's ACL LOG
             name, denials = guarded.denied
             self._users.note_denials(name, guarded.call.info, denials)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from threadis.coordinator.base.command_table import CommandTable, KeyAccess, ParsedCommand
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.base.table import Access, Parsed, Table
 from threadis.coordinator.instances.links import value
 from threadis.coordinator.keys.own_reads import OwnReads
 from threadis.coordinator.lua.call import Call
@@ -65,16 +65,18 @@ def key_of(pattern: bytes, element: bytes) -> bytes:
     return pattern[:star] + element + pattern[star + 1 : end]
 
 
-def with_target(parsed: Parsed) -> Parsed:
+def with_target(parsed: ParsedCommand) -> ParsedCommand:
     """Add to SORT's keys the one behind STORE."""
     store = target(parsed.args) if parsed.row.name == "sort" else None
-    keys = [Access(parsed.args[1], reads=True, writes=False)]
+    keys = [KeyAccess(parsed.args[1], reads=True, writes=False)]
     if store is not None:
-        keys.append(Access(store, reads=False, writes=True))
+        keys.append(KeyAccess(store, reads=False, writes=True))
     return replace(parsed, keys=keys)
 
 
-async def sort_keys(table: Table, own_reads: OwnReads, parsed: Parsed, db: int) -> list[Access]:
+async def sort_keys(
+    table: CommandTable, own_reads: OwnReads, parsed: ParsedCommand, db: int
+) -> list[KeyAccess]:
     """Return every key that SORT will look at, as of now."""
     source, keys = parsed.args[1], list(with_target(parsed).keys)
     wanted = patterns(parsed.args)
@@ -86,7 +88,7 @@ async def sort_keys(table: Table, own_reads: OwnReads, parsed: Parsed, db: int) 
     return keys
 
 
-def _looked_at(wanted: Iterable[bytes], elements: Sequence[bytes]) -> list[Access]:
+def _looked_at(wanted: Iterable[bytes], elements: Sequence[bytes]) -> list[KeyAccess]:
     """The keys that patterns name with elements."""
     names = {key_of(pattern, element) for pattern in wanted for element in elements}
-    return [Access(name, reads=True, writes=False) for name in sorted(names)]
+    return [KeyAccess(name, reads=True, writes=False) for name in sorted(names)]

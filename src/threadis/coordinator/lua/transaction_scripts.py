@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from threadis import resp
-from threadis.coordinator.base.databases import flushes
+from threadis.coordinator.base.databases import is_flush_syntax
 from threadis.coordinator.instances.links import Words
 from threadis.coordinator.lua.call import ChangedError, declared
 from threadis.coordinator.lua.library import Library
@@ -74,6 +74,6 @@ class Brought:
             match words[1].lower():
                 case b"load":
                     self._brought[sha1(words[2])] = words[2]
-                case b"flush" if flushes(words[2:]):
+                case b"flush" if is_flush_syntax(words[2:]):
                     self._brought.clear()
                     self._is_flushed = True

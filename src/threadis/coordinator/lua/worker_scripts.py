@@ -17,36 +17,36 @@ class Taught:
 
     def __init__(self, core: _core.Proxy) -> None:
         self.workers = _core.KnownScripts(core, rules_without(WHOLE_KEYSPACE))
-        self._taught: dict[bytes, tuple[bytes, Reach]] = {}  # by SHA1
+        self._allowed: dict[bytes, tuple[bytes, Reach]] = {}  # by SHA1
 
     def tell(self, name: bytes, body: bytes, found: Reach) -> None:
         """Let workers run a script, or no more; ``body`` is empty if nobody has it any more."""
         may = found is not Reach.ANYTHING and PUBLISH not in body.lower() and not selects(body)
         wanted = (body, found) if may and body else None
-        if wanted == self._taught.get(name):
+        if wanted == self._allowed.get(name):
             return
         self.forget(name)
         if wanted:
-            self._taught[name] = wanted
+            self._allowed[name] = wanted
             for script in _names(name, body):
                 self.workers.learn(script, found is Reach.BEGUN)
 
     def forget(self, name: bytes) -> None:
         """Let no worker run a script."""
-        if name in self._taught:
-            body, _ = self._taught.pop(name)
+        if name in self._allowed:
+            body, _ = self._allowed.pop(name)
             for script in _names(name, body):
                 self.workers.forget(script)
 
     def was_used(self, name: bytes) -> bool:
         """Whether a worker has run a script since this was asked last."""
-        body, _ = self._taught.get(name, (b"", False))
+        body, _ = self._allowed.get(name, (b"", False))
         used = [self.workers.was_used(script) for script in _names(name, body)]
         return any(used)
 
     def forget_all(self) -> None:
         """Take note of SCRIPT FLUSH."""
-        self._taught.clear()
+        self._allowed.clear()
         self.workers.forget_all()
 
 

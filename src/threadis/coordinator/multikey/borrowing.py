@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from threadis import ours, resp
+from threadis.coordinator.base.command_table import CommandTable, KeyAccess
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.base.table import Access, Table
-from threadis.coordinator.instances import long
+from threadis.coordinator.instances import long_replies
 from threadis.coordinator.instances.links import LinkError, Links, Words
-from threadis.coordinator.keys.keyspace_events import telling
+from threadis.coordinator.keys.keyspace_events import command_events
 from threadis.coordinator.keys.own_reads import OwnReads
-from threadis.coordinator.keys.parts import Part
+from threadis.coordinator.keys.write_parts import Part
 from threadis.coordinator.multikey.phases import RefusedError
 
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
@@ -80,21 +80,23 @@ class TooLargeError(LinkError):
 class Borrowing:
     """Makes copies, and writes what has become of them. The caller holds locks on all keys."""
 
-    def __init__(self, links: Links, table: Table, databases: int, own_reads: OwnReads) -> None:
+    def __init__(
+        self, links: Links, table: CommandTable, databases: int, own_reads: OwnReads
+    ) -> None:
         self.databases = databases  # that clients may select
         self._links = links
         self._table = table
         self.own_reads = own_reads
         # Without memory copies are not made in the block in which they are used.
-        self.alone = [asyncio.Lock() for _ in links.everyone()]
+        self.alone = [asyncio.Lock() for _ in links.all_instances()]
         # The first of those for copies, without keys between two commands.
         self.scratch = ours.copies(databases)
 
-    async def fetch(self, keys: Iterable[Access], db: int) -> dict[bytes, Copy]:
+    async def fetch(self, keys: Iterable[KeyAccess], db: int) -> dict[bytes, Copy]:
         """Copy the keys that exist from their owners; of those never read, only that they do."""
         some = list(keys)
         wanted, by_owner = await offload(len(some), self._wanted, some, db)
-        mine = telling.get()
+        mine = command_events.get()
         if mine:
             mine.lend(db, list(wanted))
         found = await asyncio.gather(
@@ -107,14 +109,14 @@ class Borrowing:
     ) -> dict[bytes, Copy]:
         """Put together what owners have said."""
         copies = {key: copy for part in parts for key, copy in part.items()}
-        if mine := telling.get():
+        if mine := command_events.get():
             limited = {key for key, copy in copies.items() if copy.expires != NO_EXPIRY}
             mine.give_back(db, [key for key in wanted if key not in limited])
         check_size(sum(len(copy.dump) for copy in copies.values()))
         return copies
 
     def _wanted(
-        self, keys: Sequence[Access], db: int
+        self, keys: Sequence[KeyAccess], db: int
     ) -> tuple[dict[bytes, bool], dict[int, dict[bytes, bool]]]:
         """Say of keys whether they are read; the same of those of each owner."""
         wanted: dict[bytes, bool] = {}
@@ -131,7 +133,7 @@ class Borrowing:
         replies = await self.own_reads.ask(index, questions, db=db)
         if refused := await offload(len(replies), _refused, replies):  # it is loading, say
             raise RefusedError(refused)
-        return await offload(len(keys), _copies, keys, await long.values(replies))
+        return await offload(len(keys), _copies, keys, await long_replies.values(replies))
 
     async def clean(self, index: int) -> None:
         """Delete copies that somebody who was ended in the middle has left."""
@@ -157,7 +159,7 @@ class Borrowing:
         *_, reply = await self._links.raw(index, [*block, [b"EXEC"]], db=self.scratch)
         if not reply.startswith(b"*"):  # there is no memory: they count as changed
             return changes
-        dumps = (await long.value(reply))[1::3]
+        dumps = (await long_replies.value(reply))[1::3]
         self.own_reads.of(index).hits += len(dumps)
         pairs = zip(doubtful, dumps, strict=True)
         same = {key for key, dump in pairs if copies[key].dump in (dump, doubtful[key].dump)}
@@ -265,7 +267,7 @@ async def find_changes(
     size = len(copies) + len(written)
     if refused := await offload(size, _refused, before[: len(copies)]):
         raise RefusedError(refused)
-    old, new = await long.values(before[len(copies) :]), await long.values(after)
+    old, new = await long_replies.values(before[len(copies) :]), await long_replies.values(after)
     await offload(size, _tell_of_ends, copies, written, old, db)
     if sweeps:
         now = await offload(len(new[0]), _swept, copies, new[0])
@@ -285,7 +287,7 @@ def _tell_of_ends(
     copies: Collection[bytes], written: Iterable[bytes], dumps: Iterable[Any], db: int
 ) -> None:
     """Tell of what was lent, and had expired by the time the commands began."""
-    if mine := telling.get():
+    if mine := command_events.get():
         had = (key for key in written if key in copies)
         for key, dump in zip(had, dumps, strict=True):
             if dump is None:

@@ -37,13 +37,13 @@ import msgspec
 
 from threadis import _core, ours, resp
 from threadis.catalog.commands import SWEEPS
+from threadis.coordinator.base.command_table import CommandTable
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.base.table import Table
 from threadis.coordinator.instances.fenced import Script
 from threadis.coordinator.instances.links import Kind, Link, LinkError, Links
 from threadis.coordinator.instances.tasks import Tasks
 from threadis.coordinator.keys.locks import Key, Lock, Locks
-from threadis.coordinator.keys.parts import Part, PartPlace
+from threadis.coordinator.keys.write_parts import Part, PartPlace
 from threadis.coordinator.multikey import oom_blocks, pending_writes
 from threadis.coordinator.multikey.phases import Phases, Scripts, results_in, unfinished
 from threadis.coordinator.multikey.records import Prepared
@@ -63,7 +63,7 @@ class Commits:
     """Writes over several instances, and what crashes left of them."""
 
     def __init__(
-        self, core: _core.Proxy, links: Links, locks: Locks, table: Table, databases: int
+        self, core: _core.Proxy, links: Links, locks: Locks, table: CommandTable, databases: int
     ) -> None:
         self._workers = _core.WorkerCommits(core)
         self._links = links
@@ -72,7 +72,7 @@ class Commits:
         self._records = ours.records(databases)
         self._phases = Phases(links, self._records)
         self._done: dict[int, list[bytes]] = {}  # records to delete, by instance
-        self._deleting = [asyncio.Lock() for _ in links.everyone()]
+        self._deleting = [asyncio.Lock() for _ in links.all_instances()]
         self._late: set[int] = set()  # instances that did not delete theirs in time
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
         self._settling = asyncio.Lock()
@@ -189,7 +189,7 @@ class Commits:
     def _doubt(self, lock: Lock, parts: Mapping[int, Part], keys: list[Key], instance: int) -> None:
         """Let others use all but these keys; of what empties databases, it is all keys."""
         if not any(map(_flushes, parts.values())):
-            self._locks.doubt(lock, keys, instance)
+            self._locks.mark_in_doubt(lock, keys, instance)
 
     async def _run_without_memory(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         block = oom_blocks.block(part, kind.resp)
@@ -244,7 +244,7 @@ class Commits:
 
     def unsettled(self, letter: _core.Unsettled) -> None:
         """Settle what a worker has left; its lock, if it has one, holds until then."""
-        self._locks.doubted()
+        self._locks.in_doubt_changed()
         self._spawn(self._settle_for_worker(letter))
 
     async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
@@ -329,8 +329,8 @@ class Commits:
         return name in self._running or name.startswith(self._workers.prefix())
 
     async def _recover_later(self, index: int, key: bytes, record: Prepared) -> None:
-        async with self._locks.hold(record.keys, [index], waits_long=True) as lock:
-            self._locks.doubt(lock, record.keys, record.first)
+        async with self._locks.hold(record.keys, [index], waits_for_in_doubt=True) as lock:
+            self._locks.mark_in_doubt(lock, record.keys, record.first)
             await _retry(partial(self._settle, index, key))
 
     def forget_soon(self, index: int, record: bytes) -> None:
@@ -371,7 +371,7 @@ class Commits:
 
     async def tidy(self) -> None:
         """Delete what can be deleted at once: who counts changes from now on sees none of ours."""
-        jobs = [self.forget_done(first) for first in self._links.everyone()]
+        jobs = [self.forget_done(first) for first in self._links.all_instances()]
         await asyncio.gather(*jobs, return_exceptions=True)
 
     def _spawn(self, job: Coroutine[None, None, None]) -> None:

@@ -15,13 +15,18 @@ from typing import NamedTuple
 
 from threadis import resp
 from threadis.catalog.commands import FLUSHES, SWEEPS
-from threadis.coordinator.base.databases import OUTSIDE, are_within, flushes, renumbered
+from threadis.coordinator.base.command_table import KeyAccess, ParsedCommand
+from threadis.coordinator.base.databases import (
+    OUTSIDE,
+    are_client_databases,
+    is_flush_syntax,
+    renumber_databases,
+)
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.base.table import Access, Parsed
-from threadis.coordinator.instances import fenced, long
-from threadis.coordinator.instances.fenced import NOT_RUN, Answers, Fence
+from threadis.coordinator.instances import fenced, long_replies
+from threadis.coordinator.instances.fenced import NOT_RUN, Fence, FencedReplies
 from threadis.coordinator.instances.links import Link, LinkError, Words
-from threadis.coordinator.keys.keyspace_events import telling
+from threadis.coordinator.keys.keyspace_events import command_events
 from threadis.coordinator.lua.call import Call
 from threadis.coordinator.lua.sort_patterns import key_of, patterns
 from threadis.coordinator.multikey import oom_blocks
@@ -32,7 +37,7 @@ from threadis.coordinator.multikey.phases import RefusedError
 class Piece(NamedTuple):
     """A command, and the database that its client is in; if it is a script, this, too."""
 
-    parsed: Parsed
+    parsed: ParsedCommand
     db: int
     call: Call | None = None
 
@@ -51,8 +56,8 @@ class Piece(NamedTuple):
         """Whether it changes whole databases."""
         words = self.parsed.args[1:]
         if self.name in FLUSHES:
-            return flushes(words)
-        return self.name in SWEEPS and are_within(words, OUTSIDE)
+            return is_flush_syntax(words)
+        return self.name in SWEEPS and are_client_databases(words, OUTSIDE)
 
     @property
     def swept(self) -> list[int]:
@@ -70,17 +75,17 @@ class Lent:
     is_swept: bool  # whole
     reads_all: bool  # any value may matter
     writes_all: bool  # any key may be another behind the commands
-    keys: dict[bytes, Access] = field(default_factory=dict)
+    keys: dict[bytes, KeyAccess] = field(default_factory=dict)
     copies: dict[bytes, Copy] = field(default_factory=dict)
 
-    def add(self, access: Access) -> None:
+    def add(self, access: KeyAccess) -> None:
         """Add what is done to a key to what else is."""
         known = self.keys.get(access.key)
         if known or self.reads_all or self.writes_all:  # there may be very many
             known = known or access
             reads = access.reads or known.reads or self.reads_all
             writes = access.writes or known.writes or self.writes_all
-            access = Access(access.key, reads, writes)
+            access = KeyAccess(access.key, reads, writes)
         self.keys[access.key] = access
 
     def lacks(self, key: bytes) -> bool:
@@ -122,19 +127,19 @@ class Block:
         self._written_until = len(self.words)
         self._add_pieces(iter(fences), asks=asks)
         self._commands_until = len(self.words)
-        if mine := telling.get():
+        if mine := command_events.get():
             self.words.append(mine.end())
         after = {db: self._add_ours(db, lines[db][1]) for db in lents}
         self._select(self._home)
         self._around = {db: (before[db], after[db]) for db in lents}
 
     def _add_pieces(self, fences: Iterator[Fence], *, asks: bool) -> None:
-        mine, numbers = telling.get(), {db: lent.scratch for db, lent in self._lents.items()}
+        mine, numbers = command_events.get(), {db: lent.scratch for db, lent in self._lents.items()}
         orders = (mine.places if mine else ()) or [0] * len(self._pieces)
         for at, (piece, order) in enumerate(zip(self._pieces, orders, strict=True)):
             if asks and piece.patterns:
                 if mine:
-                    self.words.append(mine.silence())
+                    self.words.append(mine.mute())
                 self._select(numbers[piece.db])
                 self._asked[at] = len(self.words)
                 self._ours.add(len(self.words))
@@ -147,7 +152,7 @@ class Block:
             elif piece.name in FLUSHES and piece.sweeps:
                 self._flush(piece)
             else:
-                self.words.append(renumbered(piece.parsed.args, numbers, piece.db))
+                self.words.append(renumber_databases(piece.parsed.args, numbers, piece.db))
             self._places.append(len(self.words) - 1)
 
     def _select(self, number: int) -> None:
@@ -165,8 +170,8 @@ class Block:
 
     def _flush(self, piece: Piece) -> None:
         """Delete the copies one by one: whoever tracks keys is told of FLUSHDB."""
-        if mine := telling.get():
-            self.words.append(mine.silence())
+        if mine := command_events.get():
+            self.words.append(mine.mute())
         for db in self._lents if piece.name == "flushall" else [piece.db]:
             lent = self._lents[db]
             self._select(lent.scratch)
@@ -174,11 +179,13 @@ class Block:
                 self.words.append([b"DEL", *lent.keys])
         self.words.append([b"ECHO", b"OK"])
 
-    async def run(self, link: Link, borrowing: Borrowing, *, needs_memory: bool) -> list[Answers]:
+    async def run(
+        self, link: Link, borrowing: Borrowing, *, needs_memory: bool
+    ) -> list[FencedReplies]:
         """Run it; RefusedError if the server would not. Without memory only what needs none."""
         size = sum(len(lent.keys) for lent in self._lents.values())
         await link.select(self._home)
-        told = await offload(size, fenced.Block, self.words)
+        told = await offload(size, fenced.FencedBlock, self.words)
         told.send(link)
         found = await told.receive(link)
         if (refusal := found[0].refusal) is not None:
@@ -196,7 +203,7 @@ class Block:
             borrowing.own_reads.of(link.index).hits += 2 * (count // 3)
         return found
 
-    def _asked_by_us(self, found: Sequence[Answers]) -> tuple[list[Words], list[bytes]]:
+    def _asked_by_us(self, found: Sequence[FencedReplies]) -> tuple[list[Words], list[bytes]]:
         """What no client has asked, and the replies."""
         places = sorted(self._ours)
         questions = [words for at in places if not isinstance(words := self.words[at], Fence)]
@@ -204,7 +211,7 @@ class Block:
 
     async def _run_scarcely(
         self, link: Link, borrowing: Borrowing, refusal: bytes
-    ) -> list[Answers]:
+    ) -> list[FencedReplies]:
         """Run it where no block is taken."""
         plain = [words for words in self.words if not isinstance(words, Fence)]
         if len(self._pieces) == 1 and len(plain) < len(self.words):
@@ -219,9 +226,9 @@ class Block:
         results = await oom_blocks.results(reply, plain[: self._commands_until], link.kind.resp)
         if results is None:
             raise RefusedError(reply)
-        return [Answers(one) for one in results]
+        return [FencedReplies(one) for one in results]
 
-    async def _run_scripts_scarcely(self, link: Link) -> list[Answers]:
+    async def _run_scripts_scarcely(self, link: Link) -> list[FencedReplies]:
         """Scripts beside others: who queues them (Valkey 9) takes ours, too, which make copies."""
         words = list(self.words)
         starts = ((before.start, self._lents[db]) for db, (before, _) in self._around.items())
@@ -229,7 +236,7 @@ class Block:
         for at, count in reversed(pairs):
             restores = [one for one in words[at : at + count] if not isinstance(one, Fence)]
             words[at : at + count] = [oom_blocks.block(restores, link.kind.resp)]
-        told = await offload(len(words), fenced.Block, words)
+        told = await offload(len(words), fenced.FencedBlock, words)
         told.send(link)
         found = await told.receive(link)
         if (refusal := found[0].refusal) is not None:
@@ -238,10 +245,10 @@ class Block:
             restored = await oom_blocks.results(found[at].reply, [], link.kind.resp)
             if restored is None:
                 raise RefusedError(found[at].reply)
-            found[at : at + 1] = map(Answers, restored)
+            found[at : at + 1] = map(FencedReplies, restored)
         return found
 
-    async def _run_script_scarcely(self, link: Link, borrowing: Borrowing) -> list[Answers]:
+    async def _run_script_scarcely(self, link: Link, borrowing: Borrowing) -> list[FencedReplies]:
         """A script by itself: the copies are made before it."""
         ((before, after),) = self._around.values()
         (lent,), (place,) = self._lents.values(), self._places
@@ -267,37 +274,37 @@ class Block:
         count = len(script.after)
         found = [NOT_RUN] * len(self.words)
         old = [*restored, *answers.before[: len(dumps)]]
-        found[before.start : before.stop] = map(Answers, old)
-        found[after.start : after.stop] = map(Answers, answers.after[count:])
+        found[before.start : before.stop] = map(FencedReplies, old)
+        found[after.start : after.stop] = map(FencedReplies, answers.after[count:])
         found[place] = replace(
             answers, before=answers.before[len(dumps) :], after=answers.after[:count]
         )
         return found
 
-    def scripts(self, found: Sequence[Answers]) -> list[Answers]:
+    def scripts(self, found: Sequence[FencedReplies]) -> list[FencedReplies]:
         """Those of scripts."""
         pairs = zip(self._pieces, self._places, strict=True)
         return [found[at] for piece, at in pairs if piece.call]
 
-    def replies(self, found: Sequence[Answers]) -> list[bytes]:
+    def replies(self, found: Sequence[FencedReplies]) -> list[bytes]:
         """Each piece's own."""
         return [
             resp.OK if piece.name in FLUSHES and piece.sweeps else found[at].reply
             for piece, at in zip(self._pieces, self._places, strict=True)
         ]
 
-    async def missing(self, found: Sequence[Answers]) -> dict[int, set[bytes]]:
+    async def missing(self, found: Sequence[FencedReplies]) -> dict[int, set[bytes]]:
         """The keys that SORT names and that were not lent, by database."""
         missing = defaultdict[int, set[bytes]](set)
         for at, place in self._asked.items():
             piece = self._pieces[at]
-            elements = await long.value(found[place].reply)
+            elements = await long_replies.value(found[place].reply)
             for element in elements if isinstance(elements, list) else ():
                 names = (key_of(pattern, element) for pattern in piece.patterns)
                 missing[piece.db].update(filter(self._lents[piece.db].lacks, names))
         return missing
 
-    async def changes(self, db: int, found: Sequence[Answers]) -> Changes:
+    async def changes(self, db: int, found: Sequence[FencedReplies]) -> Changes:
         """What keys of a database are now, of those that have changed."""
         lent = self._lents[db]
         written, before, after = await offload(len(lent.keys), self._said_of, db, found)
@@ -312,7 +319,7 @@ class Block:
         )
 
     def _said_of(
-        self, db: int, found: Sequence[Answers]
+        self, db: int, found: Sequence[FencedReplies]
     ) -> tuple[list[bytes], list[bytes], list[bytes]]:
         """What may have been written of a database, and the replies to what is ``around``."""
         before, after = ([found[at].reply for at in places] for places in self._around[db])

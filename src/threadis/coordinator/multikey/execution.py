@@ -11,16 +11,16 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from threadis.coordinator.base.command_table import CommandTable, KeyAccess, ParsedCommand
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.base.table import Access, Parsed, Table
 from threadis.coordinator.instances.fenced import Script
 from threadis.coordinator.instances.links import Kind, LinkError, Links
-from threadis.coordinator.instances.near_maxmemory import Tightness
-from threadis.coordinator.keys.colocation import Locality
-from threadis.coordinator.keys.keyspace_events import Events, Marked
+from threadis.coordinator.instances.near_maxmemory import NearMaxmemory
+from threadis.coordinator.keys.colocation import Colocation
+from threadis.coordinator.keys.keyspace_events import Events, MarkedParts
 from threadis.coordinator.keys.locks import Key, Lock, Locks
 from threadis.coordinator.keys.own_reads import OwnReads
-from threadis.coordinator.keys.parts import Part, PartPlace
+from threadis.coordinator.keys.write_parts import Part, PartPlace
 from threadis.coordinator.lua.sort_patterns import sort_keys
 from threadis.coordinator.multikey import oom_blocks, recipes, set_operations
 from threadis.coordinator.multikey.borrowing import Borrowing
@@ -38,22 +38,22 @@ class Execution:
         self,
         links: Links,
         locks: Locks,
-        table: Table,
-        locality: Locality,
+        table: CommandTable,
+        colocation: Colocation,
         commits: Commits,
         databases: int,
         tracking: Tracking,
         events: Events,
-        tightness: Tightness,
+        near_maxmemory: NearMaxmemory,
     ) -> None:
-        self.tightness = tightness
+        self.near_maxmemory = near_maxmemory
         self.own_reads = OwnReads(links, events)
         self.events = events
         self.links = links
         self.tracking = tracking
         self.locks = locks
         self.table = table
-        self.locality = locality
+        self.colocation = colocation
         self.commits = commits
         self.borrowing = Borrowing(links, table, databases, self.own_reads)
 
@@ -63,7 +63,9 @@ class Execution:
         """Run a command in a database; the reply in the protocol of ``kind``."""
         return await self.run(self.table.parse(args), db, kind, within)
 
-    async def run(self, parsed: Parsed, db: int, kind: Kind, within: int | None = None) -> bytes:
+    async def run(
+        self, parsed: ParsedCommand, db: int, kind: Kind, within: int | None = None
+    ) -> bytes:
         """The same of one whose keys are known."""
         args, keys = parsed.args, parsed.keys
         if parsed.row.name in ("sort", "sort_ro"):
@@ -74,9 +76,9 @@ class Execution:
             # look and the write of someone who works on several instances.
             index = owners.pop() if owners else self.links.any_ready()
             named = [(db, access.key) for access in keys]
-            async with self.locks.stand_in_line(named, within):
+            async with self.locks.exclude_holders(named, within):
                 return (await self.links.raw(index, [args], db=db, kind=kind))[0]
-        if refusal := await self.tightness.refusal_of(args, db, kind):
+        if refusal := await self.near_maxmemory.refusal_of(args, db, kind):
             return refusal
         plan = recipes.PLANS.get(parsed.row.name)
         extra = recipes.other_databases(parsed, db)
@@ -109,7 +111,7 @@ class Execution:
         instances = {
             index for db, keys in by_db.items() for index in self.table.owners_by_name(db, keys)
         }
-        return [*names, *self.locality.locks(names)], instances
+        return [*names, *self.colocation.locks(names)], instances
 
     async def borrow(self, pieces: Sequence[Piece], db: int, kind: Kind, lock: Lock) -> list[bytes]:
         """Run commands on borrowed keys, as one, and write back what has changed; their replies.
@@ -129,7 +131,7 @@ class Execution:
         if down := [index for index in needed if index not in ready]:
             raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; nothing was run")
 
-    async def missing(self, keys: Iterable[Access], db: int) -> list[bytes]:
+    async def missing(self, keys: Iterable[KeyAccess], db: int) -> list[bytes]:
         """Find keys that are not there, although nobody has asked to remove them.
 
         Whoever asks has written them: of an instance that is lost, all who track are told anyway.
@@ -180,7 +182,7 @@ class Execution:
         """
         kind = kind or Kind()
         size, asks = sum(map(len, parts.values())), self.tracking.is_on
-        marked = await offload(size, Marked, parts, steps, db, makes_new=makes_new, asks=asks)
+        marked = await offload(size, MarkedParts, parts, steps, db, makes_new=makes_new, asks=asks)
         run = partial(self.commits.run, lock=lock, db=db, kind=kind)
         try:
             fenced = marked.moved(scripts or {})
@@ -205,6 +207,6 @@ class Execution:
         return await run(parts, is_scarce=True)
 
 
-def lock_names(keys: Iterable[Access], db: int) -> list[Key]:
+def lock_names(keys: Iterable[KeyAccess], db: int) -> list[Key]:
     """Build the names to lock."""
     return [(db, access.key, access.writes) for access in keys]

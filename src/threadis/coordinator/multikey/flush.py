@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from threadis import _core, control, ours, resp
-from threadis.coordinator.base.databases import flushes
+from threadis.coordinator.base.databases import is_flush_syntax
 from threadis.coordinator.instances.links import Kind, LinkError, Links, UnknownOutcomeError, Words
 from threadis.coordinator.keys.locks import Locks
 from threadis.coordinator.multikey import oom_blocks, pending_writes
@@ -53,7 +53,9 @@ class Whole:
     async def flush(self, command: _core.Command) -> bytes:
         """FLUSHALL and FLUSHDB [ASYNC|SYNC]."""
         _, *options = command.args
-        return await (self._everywhere(command) if flushes(options) else self._denied(command))
+        return await (
+            self._everywhere(command) if is_flush_syntax(options) else self._denied(command)
+        )
 
     async def swap(self, command: _core.Command) -> bytes:
         """SWAPDB; the hidden databases are out of range, pinned ones stay where they are."""
@@ -78,11 +80,11 @@ class Whole:
         return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
 
     async def _everywhere(self, command: _core.Command) -> bytes:
-        down = [i for i in self._links.everyone() if i not in self._links.ready()]
+        down = [i for i in self._links.all_instances() if i not in self._links.ready()]
         if down:
             raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; the command was not run")
         async with self._locks.hold_everything(command.token), self._tracking.flushing():
-            first, *others = self._links.everyone()
+            first, *others = self._links.all_instances()
             with self._commits.begin() as name:
                 sweep = Sweep(self._links, self._commits, self._records, name, command)
                 return await sweep.run(first, others)

@@ -36,7 +36,7 @@ class Migrating:
         kind = Kind(resp=command.info.resp)
         names = [(db, key) for key in keys]
         links = self._execution.links
-        async with self._execution.locks.stand_in_line(names, command.token):
+        async with self._execution.locks.exclude_holders(names, command.token):
             found = await asyncio.gather(
                 *(links.raw(i, [part], db=db, kind=kind, wait=None) for i, part in words.items())
             )

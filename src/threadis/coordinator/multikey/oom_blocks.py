@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from threadis import _core, ours, resp
-from threadis.coordinator.base.numbers import integer, seconds
+from threadis.coordinator.base.numbers import parse_integer, parse_seconds
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.instances import long
+from threadis.coordinator.instances import long_replies
 from threadis.coordinator.instances.links import Words
 from threadis.coordinator.keys import stream_read
 from threadis.coordinator.keys.waiters import ENDS
@@ -58,7 +58,7 @@ async def results(reply: bytes, commands: Sequence[Words], protocol: int) -> lis
     """The replies to these commands; None if the block was refused."""
     if not reply.startswith(b"*"):
         return None
-    replies = await long.elements(reply)
+    replies = await long_replies.elements(reply)
     return await offload(len(replies), _as_told, replies, commands, protocol)
 
 
@@ -140,12 +140,12 @@ def _wrong_time(words: Words) -> bytes | None:
     """
     name = words[0].upper()
     if name.lower() in MAPS and (at := stream_read.block_at(words)):
-        number: float | None = integer(words[at + 1])
+        number: float | None = parse_integer(words[at + 1])
         unit, most = "an integer", math.inf
     elif name in POPS or name in MOVES or name in COUNTED:
         if name == b"BLMOVE" and not ENDS.issuperset(map(bytes.upper, words[3:5])):
             return None  # that comes first
-        number = seconds(words[1] if name in COUNTED else words[-1])
+        number = parse_seconds(words[1] if name in COUNTED else words[-1])
         unit, most = "a float", SECONDS_MOST
     else:
         return None

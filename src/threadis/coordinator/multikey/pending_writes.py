@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from threadis.catalog.commands import SCRIPTS
-from threadis.coordinator.instances.fenced import Block, Fence
+from threadis.coordinator.instances.fenced import Fence, FencedBlock
 from threadis.coordinator.instances.links import Kind, Link, LinkError, Links, Words, value
 from threadis.coordinator.multikey import oom_blocks
 
@@ -45,7 +45,7 @@ async def _run_scripts(links: Links, index: int, part: Sequence[Words], db: int)
 
     So they are fenced, and while they run there is memory for what was decided when there was.
     """
-    block = Block(Fence(words) if _is_script(words) else words for words in part)
+    block = FencedBlock(Fence(words) if _is_script(words) else words for words in part)
     async with links.lease(index, Kind(), db) as link:
         options = [b"maxmemory", *(option for _, option, _ in OPTIONS)]
         known = value((await link.ask([b"CONFIG", b"GET", *options]))[0])

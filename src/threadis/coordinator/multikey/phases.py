@@ -13,8 +13,8 @@ import msgspec
 
 from threadis import ours, resp
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.instances import long
-from threadis.coordinator.instances.fenced import Block, Script
+from threadis.coordinator.instances import long_replies
+from threadis.coordinator.instances.fenced import FencedBlock, Script
 from threadis.coordinator.instances.links import (
     Link,
     LinkError,
@@ -22,8 +22,8 @@ from threadis.coordinator.instances.links import (
     UnknownOutcomeError,
     Words,
 )
-from threadis.coordinator.instances.packing import Packable
-from threadis.coordinator.keys.parts import Part, PartPlace
+from threadis.coordinator.instances.packed import Packable
+from threadis.coordinator.keys.write_parts import Part, PartPlace
 from threadis.coordinator.multikey import oom_blocks, pending_writes
 from threadis.coordinator.multikey.records import Prepared
 
@@ -42,13 +42,13 @@ class Scripts:
     def __init__(self, scripts: Mapping[PartPlace, Script]) -> None:
         self._scripts = scripts
         self._instances = {index for index, _ in scripts}
-        self._blocks: dict[int, Block] = {}
+        self._blocks: dict[int, FencedBlock] = {}
 
     def __bool__(self) -> bool:
         """Whether there are any."""
         return bool(self._scripts)
 
-    def block(self, index: int, part: Part, behind: Part = ()) -> Block | None:
+    def block(self, index: int, part: Part, behind: Part = ()) -> FencedBlock | None:
         """Build what an instance is told, with what is ours behind it; None without scripts."""
         if index not in self._instances:
             return None
@@ -56,7 +56,7 @@ class Scripts:
             self._scripts[index, at].fence if (index, at) in self._scripts else words
             for at, words in enumerate(part)
         )
-        block = self._blocks[index] = Block([*pieces, *behind])
+        block = self._blocks[index] = FencedBlock([*pieces, *behind])
         return block
 
     async def results(self, index: int, link: Link, *, is_queued: bool = False) -> list[bytes]:
@@ -213,5 +213,5 @@ def unfinished(link: Link) -> UnknownOutcomeError:
 async def results_in(queued: list[bytes], reply: bytes) -> list[bytes]:
     """The replies inside EXEC's; RefusedError if there are none."""
     if reply.startswith(b"*") and not reply.startswith(b"*-1"):
-        return await long.elements(reply)
+        return await long_replies.elements(reply)
     raise RefusedError(next((one for one in queued if one.startswith(b"-")), reply))

@@ -26,14 +26,14 @@ from typing import Final
 
 from threadis import _core, resp
 from threadis.catalog.commands import SCRIPTS, SWEEPS
-from threadis.coordinator.base.databases import are_within, selected
-from threadis.coordinator.base.table import Parsed, Table
+from threadis.coordinator.base.command_table import CommandTable, ParsedCommand
+from threadis.coordinator.base.databases import are_client_databases, database_after_select
 from threadis.coordinator.instances.links import Words
 from threadis.coordinator.keys.colocation import LOCK
 from threadis.coordinator.keys.keyspace_events import CHANNEL, SHARD, Publication
 from threadis.coordinator.keys.locks import Key
-from threadis.coordinator.keys.parts import PartPlace
 from threadis.coordinator.keys.waiters import MAKERS
+from threadis.coordinator.keys.write_parts import PartPlace
 from threadis.coordinator.lua.call import Call
 from threadis.coordinator.lua.sandboxed import Guarded
 from threadis.coordinator.lua.sort_patterns import patterns, with_target
@@ -112,7 +112,7 @@ class How(Enum):
 class Step:
     """A command, the database it finds itself in, its names to lock, the instances of its keys."""
 
-    parsed: Parsed
+    parsed: ParsedCommand
     db: int
     names: Sequence[Key]
     owners: Collection[int]
@@ -308,7 +308,7 @@ class Parts:
 def read(
     commands: Sequence[Words],
     db: int,
-    table: Table,
+    table: CommandTable,
     databases: int,
     everyone: Collection[int],
     stays: Collection[int],
@@ -329,14 +329,14 @@ def read(
             how = How.ANYWHERE
         if parsed.row.name == "swapdb" and has_pins:
             how = How.IN_ORDER
-        elif parsed.row.name == "swapdb" and not are_within(args[1:], databases):
+        elif parsed.row.name == "swapdb" and not are_client_databases(args[1:], databases):
             how = How.AT_HOME
         if how is How.AT_HOME and not owners:  # any server says what is wrong
             owners = {min(everyone)}
         where = everyone if how is How.EVERYWHERE else owners
         yield Step(parsed, db, [*names, *far], where, how, hides_keys=hides_keys)
         if parsed.row.name == "select" and at not in stays:
-            db = selected(args[1], db, databases)
+            db = database_after_select(args[1], db, databases)
 
 
 def bounded(steps: list[Step]) -> tuple[list[Step], range]:
@@ -368,7 +368,7 @@ def _obstacle(steps: Sequence[Step]) -> bytes | None:
     return None
 
 
-def _how(parsed: Parsed, owners: Collection[int]) -> How:
+def _how(parsed: ParsedCommand, owners: Collection[int]) -> How:
     row = parsed.row
     if row.name in SCRIPTS:
         return How.SCRIPT

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from threadis import resp
+from threadis.coordinator.base.command_table import KeyAccess, ParsedCommand
 from threadis.coordinator.base.databases import NUMBER, OUTSIDE
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.base.table import Access, Parsed
-from threadis.coordinator.instances import long, looking
+from threadis.coordinator.instances import long_replies, lookup
 from threadis.coordinator.instances.links import Kind, Words, value
-from threadis.coordinator.keys.keyspace_events import MISS, telling
+from threadis.coordinator.keys.keyspace_events import MISS, command_events
 from threadis.coordinator.keys.locks import Key, Lock
 from threadis.coordinator.multikey.oom_blocks import WORDS_MOST
 from threadis.coordinator.multikey.phases import RefusedError
@@ -35,7 +35,7 @@ class Job:
     """One command, and what it needs to run."""
 
     execution: "Execution"
-    parsed: Parsed
+    parsed: ParsedCommand
     db: int
     kind: Kind
     lock: Lock
@@ -53,7 +53,7 @@ class Job:
         """Ask a key's instance; RefusedError if it answers with an error."""
         where = self.db if db is None else db
         reply = (await self.look(key, [words], where))[0]
-        found = await long.value(reply)
+        found = await long_replies.value(reply)
         if isinstance(found, hiredis.ReplyError):
             raise RefusedError(reply)
         return found
@@ -110,7 +110,7 @@ def _by_owner(job: Job, keys: Sequence[bytes]) -> dict[int, list[bytes]]:
 async def _delete(job: Job) -> bytes:
     """DEL, UNLINK."""
     most = WORDS_MOST
-    if telling.get():  # each key in its turn
+    if command_events.get():  # each key in its turn
         groups, most = {0: list(job.args[1:])}, 1
     else:
         groups = await offload(len(job.args), _by_owner, job, job.args[1:])
@@ -125,7 +125,7 @@ async def _delete(job: Job) -> bytes:
 
 def _pairs(job: Job, first: int, last: int) -> list[list[bytes]]:
     """Keys with their values, one list for each instance; or for each key, if events are told."""
-    if telling.get():
+    if command_events.get():
         return [list(job.args[at : at + 2]) for at in range(first, last, 2)]
     groups: dict[int, list[bytes]] = defaultdict(list)
     owners = job.execution.table.owners_by_name(job.db, job.args[first:last:2])
@@ -188,7 +188,7 @@ async def _msetex(job: Job) -> bytes:
 async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool) -> bool | None:
     """RENAME's work: None if the source is not there, False if the target is in the way."""
     await _look_for_end(job, target, job.db)
-    copies = await job.execution.borrowing.fetch([Access(source, True, True)], job.db)
+    copies = await job.execution.borrowing.fetch([KeyAccess(source, True, True)], job.db)
     copy = copies.get(source)
     if copy is None:
         return None
@@ -202,7 +202,7 @@ async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool)
     await job.execution.commit(
         dict(parts), job.lock, job.db, needs_memory=needs_memory, makes_new=True
     )
-    if mine := telling.get():
+    if mine := command_events.get():
         mine.add(job.db, b"rename_from", source)
         mine.add(job.db, b"rename_to", target)
     return True
@@ -212,7 +212,7 @@ async def _look_for_end(job: Job, key: bytes, db: int) -> None:
     """If a key's time is over, its instance tells of that, while somebody listens: as soon as one
     looks at it, but not if it is overwritten by RESTORE.
     """
-    if telling.get():
+    if command_events.get():
         await job.look(key, [[b"PEXPIRETIME", key]], db)
 
 
@@ -262,7 +262,7 @@ def _count_read(job: Job, key: bytes, *, is_there: bool) -> None:
         reads.hits -= 1
     else:
         reads.misses -= 1
-        if mine := telling.get():
+        if mine := command_events.get():
             mine.add(job.db, b"keymiss", key, MISS)
 
 
@@ -277,7 +277,7 @@ async def _copy(job: Job) -> bytes:
     here = job.owner(source)
     if here == job.owner(target, db):
         return (await job.write([(source, job.args)]))[0]
-    copies = await job.execution.borrowing.fetch([Access(source, True, False)], job.db)
+    copies = await job.execution.borrowing.fetch([KeyAccess(source, True, False)], job.db)
     _count_read(job, source, is_there=source in copies)
     if source not in copies:
         return b":0\r\n"
@@ -288,7 +288,7 @@ async def _copy(job: Job) -> bytes:
     await job.execution.commit(
         {job.owner(target, db): [restore]}, job.lock, db, job.kind, makes_new=True
     )
-    if mine := telling.get():
+    if mine := command_events.get():
         mine.add(db, b"copy_to", target)
     return b":1\r\n"
 
@@ -301,7 +301,7 @@ async def _move(job: Job) -> bytes:
     here, there = job.owner(key), job.owner(key, db)
     if here == there:
         return (await job.write([(key, job.args)]))[0]
-    copies = await job.execution.borrowing.fetch([Access(key, True, True)], job.db)
+    copies = await job.execution.borrowing.fetch([KeyAccess(key, True, True)], job.db)
     if key not in copies or await job.ask(key, b"EXISTS", key, db=db):
         return b":0\r\n"
     restore = copies[key].restore(key, *await _age(job, key))
@@ -310,7 +310,7 @@ async def _move(job: Job) -> bytes:
     await job.execution.commit(
         parts, job.lock, job.db, job.kind, needs_memory=False, makes_new=True
     )
-    if mine := telling.get():
+    if mine := command_events.get():
         mine.add(job.db, b"move_from", key)
         mine.add(db, b"move_to", key)
     return b":1\r\n"
@@ -330,7 +330,7 @@ async def _move_element(job: Job) -> bytes:
     pop = b"LPOP" if ends[0] == b"LEFT" else b"RPOP"
     push = b"LPUSH" if ends[1] == b"LEFT" else b"RPUSH"
     await job.write([(target, [push, target, found[0]]), (source, [pop, source])])
-    return await long.bulk(found[0])
+    return await long_replies.bulk(found[0])
 
 
 async def _move_member(job: Job) -> bytes:
@@ -354,7 +354,7 @@ async def _pop_first(job: Job) -> bytes:
         return await job.refusal()
     reply = (await job.raw(first, [[name, b"1", first, *options]]))[0]  # or what is wrong with it
     others = others if reply in resp.NULLS else []
-    async for key in looking.present(others, job.owner, job.ask_instance):
+    async for key in lookup.present(others, job.owner, job.ask_instance):
         reply = (await job.raw(key, [[name, b"1", key, *options]]))[0]
         if reply not in resp.NULLS:
             break
@@ -383,12 +383,12 @@ PLANS: dict[str, Plan] = {
 }
 
 
-def reaches_other_databases(parsed: Parsed) -> bool:
+def reaches_other_databases(parsed: ParsedCommand) -> bool:
     """Whether a command may write in a database other than the current one."""
     return parsed.row.name == "move" or (parsed.row.name == "copy" and len(parsed.args) > 4)
 
 
-def other_databases(parsed: Parsed, db: int) -> list[Key]:
+def other_databases(parsed: ParsedCommand, db: int) -> list[Key]:
     """Keys that a command names in a database other than its own."""
     if parsed.row.name == "copy":
         options = _copy_options(parsed.args, db)

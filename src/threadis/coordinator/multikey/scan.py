@@ -43,7 +43,7 @@ async def scan(command: _core.Command, links: Links) -> bytes:
     if not await _is_small(links, db, _count(args)):
         following = cursor * links.count if cursor else 1
         return resp.array([resp.bulk(b"%d" % following), resp.array(keys)])
-    for index in links.everyone():
+    for index in links.all_instances():
         is_begun = index == 0
         while cursor or not is_begun:
             words = [args[0], b"%d" % cursor, *args[2:]]

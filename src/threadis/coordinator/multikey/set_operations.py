@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Final
 
 import hiredis
 
+from threadis.coordinator.base.command_table import ParsedCommand
 from threadis.coordinator.base.offload import LARGE
-from threadis.coordinator.base.table import Parsed
-from threadis.coordinator.instances import long
+from threadis.coordinator.instances import long_replies
 from threadis.coordinator.instances.links import Kind, Words
-from threadis.coordinator.keys.keyspace_events import telling
+from threadis.coordinator.keys.keyspace_events import command_events
 from threadis.coordinator.keys.locks import Lock
 from threadis.coordinator.multikey import oom_blocks
 from threadis.coordinator.multikey.borrowing import NO_EXPIRY, Copy, check_size
@@ -86,7 +86,7 @@ class Scored(Copy):
 class Parts:
     """How the parts of a command are asked for, and what is done with them."""
 
-    def __init__(self, parsed: Parsed) -> None:
+    def __init__(self, parsed: ParsedCommand) -> None:
         name = parsed.row.name
         self.is_sorted, self.is_difference = name.startswith("z"), "diff" in name
         self._first, self._others = PARTS[name]
@@ -129,14 +129,16 @@ class Parts:
         return [self._name, *target, b"%d" % len(names), *names, *self._words]
 
 
-def takes(parsed: Parsed) -> bool:
+def takes(parsed: ParsedCommand) -> bool:
     """Whether a command is one of these; not if somebody listens to its events."""
-    if parsed.row.name not in PARTS or len(parsed.keys) < LARGE or telling.get():
+    if parsed.row.name not in PARTS or len(parsed.keys) < LARGE or command_events.get():
         return False
     return Parts(parsed).is_known
 
 
-async def run(execution: "Execution", parsed: Parsed, db: int, kind: Kind, lock: Lock) -> bytes:
+async def run(
+    execution: "Execution", parsed: ParsedCommand, db: int, kind: Kind, lock: Lock
+) -> bytes:
     """Run it; RefusedError if a server would not, ElseError if in this way it cannot."""
     sources = [access.key for access in parsed.keys if not access.writes]
     target = next((access for access in parsed.keys if access.writes), None)
@@ -155,7 +157,7 @@ async def run(execution: "Execution", parsed: Parsed, db: int, kind: Kind, lock:
         names.remove(target.key)  # its value there is another one
     copies: dict[bytes, Copy] = {}
     for at, (name, reply) in enumerate(zip(names, replies, strict=False)):
-        members = await long.value(reply)
+        members = await long_replies.value(reply)
         if isinstance(members, hiredis.ReplyError):
             raise RefusedError(reply)
         if members:

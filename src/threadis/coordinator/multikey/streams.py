@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from threadis import _core, resp
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.instances import looking
+from threadis.coordinator.instances import lookup
 from threadis.coordinator.instances.links import Words, value
 from threadis.coordinator.keys.stream_read import NEW, StreamRead, field, parse
 
@@ -42,7 +42,7 @@ def _of_each(
 ) -> AsyncIterator[tuple[Named, bytes]]:
     """Ask a question about each stream."""
     named = list(zip(read.keys, read.ids, strict=True))
-    return looking.replies(named, lambda one: job.owner(one[0]), question, job.ask_instance)
+    return lookup.replies(named, lambda one: job.owner(one[0]), question, job.ask_instance)
 
 
 async def read_groups(job: "Job") -> bytes:

@@ -15,14 +15,14 @@ from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Final
 
 from threadis import ours, resp
+from threadis.coordinator.base.command_table import KeyAccess
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.base.table import Access
-from threadis.coordinator.instances.fenced import Answers
+from threadis.coordinator.instances.fenced import FencedReplies
 from threadis.coordinator.instances.links import Kind, Words
 from threadis.coordinator.keys.key_watch import Place
-from threadis.coordinator.keys.keyspace_events import telling
+from threadis.coordinator.keys.keyspace_events import command_events
 from threadis.coordinator.keys.locks import Lock
-from threadis.coordinator.keys.parts import Part
+from threadis.coordinator.keys.write_parts import Part
 from threadis.coordinator.lua.sandbox_user import LISTED_LIMIT
 from threadis.coordinator.multikey import borrowing
 from threadis.coordinator.multikey.copies import Block, Lent, Lents, Piece
@@ -85,7 +85,7 @@ class Together:
             for access in piece.parsed.keys:
                 self._lents[piece.db].add(access)
             for where, key, _ in names:
-                self._lents[where].add(Access(key, reads=True, writes=True))
+                self._lents[where].add(KeyAccess(key, reads=True, writes=True))
         self.missing: dict[int, set[bytes]] = {}  # in the run before
         self.changed: list[Place] = []  # what scripts have, or may have, in their order
 
@@ -96,7 +96,7 @@ class Together:
     def lend(self, keys: Iterable[bytes], db: int) -> None:
         """Lend more keys, to be read."""
         for key in keys:
-            self._lents[db].add(Access(key, reads=True, writes=False))
+            self._lents[db].add(KeyAccess(key, reads=True, writes=False))
 
     async def lend_all(self) -> bool:
         """Lend all keys where scripts run; False if these are too many. The caller holds a lock on
@@ -126,7 +126,7 @@ class Together:
         RefusedError if a server would not.
         """
         pieces, execution = self._pieces, self._execution
-        if mine := telling.get():
+        if mine := command_events.get():
             mine.begin(list(self._lents))
         await self._fetch()
         home = await offload(sum(len(lent.keys) for lent in self._lents.values()), self._home)
@@ -141,7 +141,7 @@ class Together:
         if asked := [piece.parsed.args for piece in pieces if piece.name in LISTS]:
             overall = await Overall.look(execution.links, asked, list(self._lents))
             overall.without({db: lent.copies.keys() for db, lent in self._lents.items()})
-        parts = _Parts(self._db, execution.links.everyone())
+        parts = _Parts(self._db, execution.links.all_instances())
         for piece in self._sweeps:
             parts.sweep(piece)
         changes = {db: await block.changes(db, found) for db in self._lents}
@@ -185,7 +185,7 @@ class Together:
         owners = [table.owners_by_name(db, list(one.keys)) for db, one in self._lents.items()]
         return self._execution.home_of(list(itertools.chain.from_iterable(owners)))
 
-    async def _tell(self, home: int, *, asks: bool) -> tuple[Block, list[Answers]]:
+    async def _tell(self, home: int, *, asks: bool) -> tuple[Block, list[FencedReplies]]:
         """Run everything on copies; RefusedError if that cannot be."""
         execution, lents, trial = self._execution, self._lents, self._trial
         size = sum(len(lent.keys) for lent in lents.values())

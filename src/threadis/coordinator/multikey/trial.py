@@ -16,11 +16,11 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
 from threadis import ours
+from threadis.coordinator.base.command_table import ParsedCommand
 from threadis.coordinator.base.offload import LARGE, offload
-from threadis.coordinator.base.table import Parsed
-from threadis.coordinator.instances.fenced import Answers, Fence
+from threadis.coordinator.instances.fenced import Fence, FencedReplies
 from threadis.coordinator.instances.links import Link, Words, value
-from threadis.coordinator.instances.script_monitor import Look, Witness
+from threadis.coordinator.instances.script_monitor import MonitoredRun, ScriptMonitor
 from threadis.coordinator.keys.colocation import is_plain
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.lua.acl_check import TELLS, Asking
@@ -65,8 +65,8 @@ class Trial:
         self,
         execution: "Execution",
         busy: Busy,
-        guards: Guards,
-        witness: Witness,
+        sandbox: Guards,
+        script_monitor: ScriptMonitor,
         calls: Sequence[Call],
         denied: Collection[bytes],
         *,
@@ -74,8 +74,8 @@ class Trial:
     ) -> None:
         """``denied`` is what they may not do, unless it turns out that they may."""
         self._in_company = in_company
-        self._execution, self._busy, self._guards = execution, busy, guards
-        self._witness, self._table = witness, execution.table
+        self._execution, self._busy, self._sandbox = execution, busy, sandbox
+        self._script_monitor, self._table = script_monitor, execution.table
         self.calls, self.denied = calls, denied
         askings = [asking for call in calls if (asking := Asking.of(call))]
         # What they ask about that would be answered wrongly.
@@ -92,7 +92,7 @@ class Trial:
         self._sorts = dict[Place, frozenset[bytes]]()
         self._order: list[Place] = []  # of keys that they have written, if one looks
         self._scripts: list[Guarded] = []
-        self._look: Look | None = None
+        self._look: MonitoredRun | None = None
         self._was_killed: Callable[[bytes], bool] = lambda _: False
 
     @property
@@ -120,7 +120,9 @@ class Trial:
                 raise RefusedError(NO_LOOK)
             looks = False
         self._look = look = (
-            await stack.enter_async_context(self._witness.look(link.index)) if looks else None
+            await stack.enter_async_context(self._script_monitor.watch_run(link.index))
+            if looks
+            else None
         )
         self._scripts = []
         for at, call in enumerate(self.calls):
@@ -128,7 +130,7 @@ class Trial:
             allowed = Allowed(
                 None if look else lent.keys, self._denied(at, call), copies=(call.db, lent.scratch)
             )
-            script = self._guards.enclose(
+            script = self._sandbox.enclose(
                 call,
                 allowed,
                 guard_of(link) if len(self.calls) == 1 else None,
@@ -167,7 +169,7 @@ class Trial:
     async def judge(
         self,
         link: Link,
-        answers: Iterable[Answers],
+        answers: Iterable[FencedReplies],
         lents: Lents,
         missing: dict[int, set[bytes]],
     ) -> None:
@@ -179,7 +181,7 @@ class Trial:
         seen: dict[int, set[bytes]] = defaultdict(set)
         for number, (script, answer) in enumerate(zip(self._scripts, answers, strict=True)):
             script.answers = answer
-            refusals, reply = await self._guards.judge(script, link)
+            refusals, reply = await self._sandbox.judge(script, link)
             answer.reply = reply
             seen[script.call.db] |= refusals.keys
             self.refused |= refusals.commands
@@ -193,7 +195,7 @@ class Trial:
                 missing.setdefault(db, set()).update(new)
         is_void = not killed and (self.refused or any(missing.values()))
         for script in self._scripts:
-            self._guards.settle(script, link.index, counts=not is_void)
+            self._sandbox.settle(script, link.index, counts=not is_void)
         if killed:
             raise RefusedError(killed)
 
@@ -247,7 +249,7 @@ class Trial:
         }
 
     async def _sorted(
-        self, parsed: Parsed, db: int, lents: Lents, written: Collection[Place]
+        self, parsed: ParsedCommand, db: int, lents: Lents, written: Collection[Place]
     ) -> set[bytes]:
         """The keys that a SORT looks at, if it sorts what its script was lent."""
         wanted, source = patterns(parsed.args), parsed.args[1]

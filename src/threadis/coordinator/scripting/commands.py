@@ -22,18 +22,18 @@ from dataclasses import replace
 
 from threadis import _core
 from threadis.coordinator.acl.users import Users
-from threadis.coordinator.base.table import Access
-from threadis.coordinator.blocking.commands import Blocking
+from threadis.coordinator.base.command_table import KeyAccess
+from threadis.coordinator.blocking.commands import BlockingCommands
 from threadis.coordinator.instances import fenced
 from threadis.coordinator.instances.links import Kind, Words
-from threadis.coordinator.instances.script_monitor import Witness
+from threadis.coordinator.instances.script_monitor import ScriptMonitor
 from threadis.coordinator.keys.colocation import is_plain
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.locks import Lock
 from threadis.coordinator.lua.acl_check import TELLS, Asking
 from threadis.coordinator.lua.analysis import Reach, names_commands, reach
+from threadis.coordinator.lua.attribution import Attribution
 from threadis.coordinator.lua.call import Call, ChangedError, declared
-from threadis.coordinator.lua.callers import Callers
 from threadis.coordinator.lua.functions import as_script
 from threadis.coordinator.lua.library import NO_WRITES, Library, flags
 from threadis.coordinator.lua.profile import Known, Tries
@@ -70,27 +70,29 @@ class Scripts:
         library: Library,
         busy: Busy,
         users: Users,
-        callers: Callers,
-        taught: Taught,
-        blocking: Blocking,
+        attribution: Attribution,
+        worker_scripts: Taught,
+        blocking: BlockingCommands,
     ) -> None:
-        self.callers = callers
+        self.attribution = attribution
         self._undo = Undo(execution.table.rows())
-        self._taught = taught
+        self._worker_scripts = worker_scripts
         self._tracking = execution.tracking
-        self._witness = Witness(execution.links, execution.table)
+        self._script_monitor = ScriptMonitor(execution.links, execution.table)
         self._users = users
         self._execution = execution
         self.links = execution.links
         self._table = execution.table
         self.library = library
         self._known: OrderedDict[bytes, Known] = OrderedDict()
-        guards, feeding = Guards(execution.links, users, callers), Feeding(execution, blocking)
+        sandbox, feeding = Guards(execution.links, users, attribution), Feeding(execution, blocking)
         self.feeding = feeding
-        self.in_place = InPlace(execution, library, busy, guards, feeding)
+        self.in_place = InPlace(execution, library, busy, sandbox, feeding)
         effects = self.in_place.effects  # but what is published is told at its end
         self._undoable = tuple(name for name in effects if name != b"publish")
-        self._on_copies = OnCopies(execution, busy, guards, self._witness, self.in_place, feeding)
+        self._on_copies = OnCopies(
+            execution, busy, sandbox, self._script_monitor, self.in_place, feeding
+        )
 
     async def run(self, command: _core.Command) -> bytes:
         """Run EVAL, EVALSHA, FCALL …"""
@@ -112,19 +114,19 @@ class Scripts:
                 changes = Changes()
                 if command.token is None:
                     call = replace(call, ending=ending)
-                    if call.writes and self._tracking.is_unheard(command):
+                    if call.writes and self._tracking.has_noloop(command):
                         everything = self._execution.locks.hold_everything()
                         lock = await ending.enter_async_context(everything)
                         call = replace(call, within=lock.token)
                     changing = self._tracking.changing(command, keys)
                     changes = await stack.enter_async_context(changing)
                 # What it has not read is forgotten before anything is told.
-                reading = self._tracking.reading(command, keys, self._witness)
+                reading = self._tracking.reading(command, keys, self._script_monitor)
                 await stack.enter_async_context(reading)
                 reply = await self._run(call)
                 self.tell(call)
                 if call.within != command.token:  # nobody else may change its keys
-                    wrote = [Access(key, reads=False, writes=True) for key in keys]
+                    wrote = [KeyAccess(key, reads=False, writes=True) for key in keys]
                     changes.gone += await self._execution.missing(wrote, call.db)
                 return reply
         except ChangedError:
@@ -169,7 +171,7 @@ class Scripts:
     def tell(self, call: Call) -> None:
         """Let workers run a script from now on, if they may."""
         if not call.is_function:
-            self._taught.tell(call.name, self.library.body(call.name), self.reach(call))
+            self._worker_scripts.tell(call.name, self.library.body(call.name), self.reach(call))
 
     def are_current(self, steps: Iterable[Step], user: bytes) -> bool:
         """Whether a transaction's scripts were placed by the rights and the functions of now."""
@@ -199,7 +201,7 @@ class Scripts:
         keys = [
             access.key for step in steps if step.script is not None for access in step.parsed.keys
         ]
-        return self._tracking.reading(command, keys, self._witness)
+        return self._tracking.reading(command, keys, self._script_monitor)
 
     def reach(self, call: Call) -> Reach:
         """What a script can touch; of what nobody has any more, anything."""
@@ -210,7 +212,7 @@ class Scripts:
             return Reach.ANYTHING
         if known.reach is None:
             databases = self._execution.borrowing.databases
-            if self._execution.locality.has_pins:
+            if self._execution.colocation.has_pins:
                 databases = 0
             body = as_script(call.body, call.words[1]) if call.is_function else call.body
             known.reach = reach(body, self._table.look_up, databases)
@@ -222,8 +224,8 @@ class Scripts:
         if found is Reach.DECLARED:
             return True
         if found is Reach.BEGUN and call.keys and not call.rights:
-            locality = self._execution.locality
-            groups = [locality.group(call.db, key) for key in call.keys]
+            colocation = self._execution.colocation
+            groups = [colocation.group(call.db, key) for key in call.keys]
             return all(group is not None and group.is_open() for group in groups)
         if not self.in_place.has_all(call.db) or not names_commands(call.body):
             return False
@@ -286,7 +288,11 @@ class Scripts:
         if self.in_place.has_all(call.db):
             return False  # its guard is refused no key, not even the one that tells of an undoing
         # What was undone would be told, too.
-        if self._execution.events.are_told or self._tracking.is_on or self.callers.are_watched:
+        if (
+            self._execution.events.are_enabled
+            or self._tracking.is_on
+            or self.attribution.are_watched
+        ):
             return False
         if known.can_be_undone is None:
             if not call.body or call.is_function:
@@ -355,7 +361,7 @@ class Scripts:
         known = self._known.setdefault(name, Known())
         self._known.move_to_end(name)
         if len(self._known) > KNOWN_LIMIT:
-            self._taught.forget(self._known.popitem(last=False)[0])
+            self._worker_scripts.forget(self._known.popitem(last=False)[0])
         return known
 
     def strayed(self, letter: _core.Strayed) -> None:
@@ -364,5 +370,5 @@ class Scripts:
         if name not in self._known:
             name = sha1(name)
         self._remember(name).reach = Reach.ANYTHING
-        self._taught.forget(name)
-        self._taught.workers.answer(letter, STRAYED)
+        self._worker_scripts.forget(name)
+        self._worker_scripts.workers.answer(letter, STRAYED)

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from threadis.catalog.commands import SCRIPTS
-from threadis.coordinator.blocking.commands import Blocking
-from threadis.coordinator.blocking.serve import Serving
+from threadis.coordinator.blocking.commands import BlockingCommands
+from threadis.coordinator.blocking.serve import BlockedClients
 from threadis.coordinator.instances.links import LinkError
 from threadis.coordinator.keys.colocation import Group
 from threadis.coordinator.keys.key_watch import Place
@@ -30,20 +30,20 @@ MANY = 256  # keys: rather than more, everything is locked
 class Fed:
     """Those who wait for what one script, or one transaction, may feed."""
 
-    def __init__(self, serving: Serving, places: list[Place], lock: Lock) -> None:
-        self._serving, self._places = serving, places
-        self._held = serving.held(lock, places)
-        self._alarms = list({serving.alarms(place): None for place in places})
+    def __init__(self, blocked: BlockedClients, places: list[Place], lock: Lock) -> None:
+        self._blocked, self._places = blocked, places
+        self._held = blocked.locked_places(lock, places)
+        self._key_watches = list({blocked.key_watch(place): None for place in places})
         self._told: dict[bytes, None] = {}
         self._unheard: set[Place] = set()  # of which no alarm was armed
 
     def listen(self, stack: AsyncExitStack) -> None:
         """Let alarms say what changes from now on."""
         self._unheard = {
-            place for place in self._places if not self._serving.alarms(place).is_armed(place[1])
+            place for place in self._places if not self._blocked.key_watch(place).is_armed(place[1])
         }
-        for alarms in self._alarms:
-            stack.enter_context(alarms.telling(self._told))
+        for key_watch in self._key_watches:
+            stack.enter_context(key_watch.recording_changes(self._told))
 
     async def serve(self) -> None:
         """Serve who waits for what alarms have told of, in the order in which it has changed.
@@ -52,16 +52,16 @@ class Fed:
         """
         changed = self._places
         with contextlib.suppress(LinkError):  # else all of them may have changed
-            for alarms in self._alarms:
-                await alarms.all_told()
+            for key_watch in self._key_watches:
+                await key_watch.drain()
             # Of XGROUP DESTROY no server tells those who track keys.
-            groups = self._serving.waiters.with_groups()
+            groups = self._blocked.waiters.with_groups()
             changed = [
                 place
                 for place in changed
                 if place[1] in self._told or place in self._unheard or place in groups
             ]
-        if len(self._alarms) == 1:
+        if len(self._key_watches) == 1:
             order = {key: at for at, key in enumerate(self._told)}
             changed.sort(key=lambda place: order.get(place[1], len(order)))
         await self.serve_these(changed)
@@ -69,17 +69,17 @@ class Fed:
     async def serve_these(self, places: Collection[Place]) -> None:
         """Serve who waits for these; what has run has run, even if an instance is lost."""
         try:
-            await self._serving.serve(places, self._held)
+            await self._blocked.serve(places, self._held)
         except LinkError:
-            self._serving.changed(places)
+            self._blocked.changed(places)
 
 
 class Feeding:
     """Finds and locks what scripts may feed."""
 
-    def __init__(self, execution: Execution, blocking: Blocking) -> None:
+    def __init__(self, execution: Execution, blocking: BlockingCommands) -> None:
         self._execution, self._blocking = execution, blocking
-        self._serving = blocking.serving
+        self._blocked = blocking.blocked
 
     def waited(
         self,
@@ -89,7 +89,7 @@ class Feeding:
         databases: Iterable[int] | None = None,
     ) -> list[Place]:
         """Find what is waited for among keys, and what is in groups, in the order of the keys."""
-        waiters = self._serving.waiters
+        waiters = self._blocked.waiters
         if not call.writes or not waiters:
             return []
         found: dict[Place, None] = {}
@@ -97,7 +97,7 @@ class Feeding:
             named = ((db, key) for key in keys)
             found.update(dict.fromkeys(place for place in named if place in waiters))
             for group in groups:
-                begun = self._serving.beginning(db, group.prefix)
+                begun = self._blocked.waited_with_prefix(db, group.prefix)
                 found.update(dict.fromkeys(place for place in begun if place[1] in group))
         return list(found)
 
@@ -105,31 +105,31 @@ class Feeding:
         self, names: list[Place], waited: list[Place], within: int | None
     ) -> AbstractAsyncContextManager[Lock]:
         """Stand in line for what a script may touch, and be alone with what is waited for."""
-        locks, closure = self._execution.locks, self._serving.closure(waited)
+        locks, closure = self._execution.locks, self._blocked.with_move_targets(waited)
         if len(closure) > MANY:
             return locks.hold_everything(within)
         if len({self._execution.table.owner(db, key) for db, key in closure}) <= 1:
-            return locks.stand_in_line(names, within, alone=closure)
+            return locks.exclude_holders(names, within, alone=closure)
         also = [(db, key, True) for db, key in closure]
         return self._execution.hold([*also, *((db, key, False) for db, key in names)], within)
 
     async def all_known(self, call: Call, keys: Iterable[bytes]) -> None:
         """Wait until blocking commands for these keys that came before are known."""
         if call.ending is not None and call.within is None:
-            await self._blocking.all_known((call.db, key) for key in keys)
+            await self._blocking.wait_for_lookups((call.db, key) for key in keys)
 
     def also_lock(self, waited: list[Place]) -> list[Key]:
         """What else must be locked by who serves those who wait."""
-        return self._blocking.also_lock(waited) if waited else []
+        return self._blocking.locks_for_serving(waited) if waited else []
 
     def begin(self, stack: AsyncExitStack, waited: list[Place], lock: Lock) -> Fed:
         """Leave to somebody who serves them those who wait, whatever alarms tell."""
-        stack.enter_context(self._serving.in_order(waited))
-        return Fed(self._serving, waited, lock)
+        stack.enter_context(self._blocked.in_order(waited))
+        return Fed(self._blocked, waited, lock)
 
     def listen(self, stack: AsyncExitStack, places: Iterable[Place], lock: Lock) -> Fed | None:
         """The same, if anybody waits; alarms will tell what changes from now on."""
-        waited = [place for place in dict.fromkeys(places) if place in self._serving.waiters]
+        waited = [place for place in dict.fromkeys(places) if place in self._blocked.waiters]
         if not waited:
             return None
         fed = self.begin(stack, waited, lock)
@@ -158,6 +158,6 @@ class Feeding:
     def of_commands(self, stack: AsyncExitStack, queued: Queued, lock: Lock) -> None:
         """The same of one whose commands run one behind the other: scripts may feed anything."""
         has_scripts = any(step.name in SCRIPTS for step in queued.steps)
-        places = self._serving.waiters.places() if has_scripts else queued.written_keys
+        places = self._blocked.waiters.places() if has_scripts else queued.written_keys
         if fed := self.listen(stack, places, lock):
             stack.push_async_callback(fed.serve)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from threadis import resp
 from threadis.coordinator.instances import fenced
 from threadis.coordinator.instances.links import LinkError, UnknownOutcomeError
-from threadis.coordinator.keys.colocation import EVERYTHING, LOCK, Group, is_plain
+from threadis.coordinator.keys.colocation import ALL_KEYS, LOCK, Group, is_plain
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.lua.acl_check import Asking
 from threadis.coordinator.lua.analysis import selects
@@ -45,11 +45,11 @@ class InPlace:
         execution: Execution,
         library: Library,
         busy: Busy,
-        guards: Guards,
+        sandbox: Guards,
         feeding: Feeding,
     ) -> None:
         self._library, self._feeding = library, feeding
-        self._execution, self._busy, self._guards = execution, busy, guards
+        self._execution, self._busy, self._sandbox = execution, busy, sandbox
         self._links = execution.links
         self._databases = range(execution.borrowing.databases)
         known = {row.name for row in execution.table.rows()}
@@ -85,7 +85,7 @@ class InPlace:
         """Stand in line for what a script may touch; alone, if somebody waits for it."""
         if call.ending is None:
             locks = self._execution.locks
-            await stack.enter_async_context(locks.stand_in_line(self.places(call), call.within))
+            await stack.enter_async_context(locks.exclude_holders(self.places(call), call.within))
             return None
         await self._feeding.all_known(call, call.keys)
         while True:
@@ -101,7 +101,7 @@ class InPlace:
         """What a script may feed and somebody waits for."""
         local, others = self._names(call)
         if keeps_to_keys or others is None:
-            local = [] if keeps_to_keys else [EVERYTHING]
+            local = [] if keeps_to_keys else [ALL_KEYS]
         return self._feeding.waited(call, call.keys, local, self._databases_of(call))
 
     async def _run(
@@ -111,16 +111,16 @@ class InPlace:
             if call.generation not in (None, self._library.generation):
                 raise ChangedError
             guard = guard_of(link)
-            script = self._guards.enclose(call, allowed, guard, can_be_undone=can_be_undone)
+            script = self._sandbox.enclose(call, allowed, guard, can_be_undone=can_be_undone)
             async with self._busy.watch(index) as was_killed:
                 answers = await fenced.ask(link, script.fence, only_as_block=can_be_undone)
             if answers.refusal is not None:  # another script runs there, say
                 guard.abandon()
                 return answers.refusal, Refusals(all=True)
             script.answers = answers
-            refusals, reply = await self._guards.judge(script, link)
+            refusals, reply = await self._sandbox.judge(script, link)
             is_killed = was_killed(reply)
-            self._guards.settle(script, index, counts=is_killed or not refusals)
+            self._sandbox.settle(script, index, counts=is_killed or not refusals)
             if is_killed:
                 raise RefusedError(reply)
             refusals.alone = refusals.commands & set(self.alone(call.db))
@@ -142,7 +142,7 @@ class InPlace:
         return replace(
             step,
             how=How.AT_HOME,
-            script=self._guards.enclose(call, self._allowed(call)),
+            script=self._sandbox.enclose(call, self._allowed(call)),
             names=[(db, name, True) for db, name in dict.fromkeys(places)],
             owners={self.home(call, call.keys)},
         )
@@ -151,14 +151,14 @@ class InPlace:
         """What a script has answered in such a block."""
         name, before = script.guard.name, script.answers.before
         if before[-1] == resp.OK and name not in script.answers.after[-1]:  # refused nothing
-            self._guards.settle(script, index, counts=True)
+            self._sandbox.settle(script, index, counts=True)
             return script.answers.reply
         try:
             async with self._links.lease(index) as link:
-                refusals, reply = await self._guards.judge(script, link)
+                refusals, reply = await self._sandbox.judge(script, link)
         except LinkError as error:
             raise UnknownOutcomeError(f"ERR instance {index} was lost; all was run") from error
-        self._guards.settle(script, index, counts=not refusals)
+        self._sandbox.settle(script, index, counts=not refusals)
         if alone := refusals.commands & set(self.alone(script.call.db)):
             return only_one(alone)
         return STRAYED if refusals else reply
@@ -174,15 +174,15 @@ class InPlace:
 
     def alone(self, db: int) -> Collection[bytes]:
         """What no script may do, because it would see one instance only."""
-        locality = self._execution.locality
-        if locality.home(db) is not None:
+        colocation = self._execution.colocation
+        if colocation.pinned_instance(db) is not None:
             return (*self._telling, *OTHER_DATABASES, b"flushall", b"swapdb")
         alone = (*self._telling, *WHOLE_KEYSPACE)
-        return (*alone, *OTHER_DATABASES) if locality.has_pins else alone
+        return (*alone, *OTHER_DATABASES) if colocation.has_pins else alone
 
     def has_all(self, db: int) -> bool:
         """Whether all keys of a database are on one instance."""
-        return self._links.count == 1 or self._execution.locality.home(db) is not None
+        return self._links.count == 1 or self._execution.colocation.pinned_instance(db) is not None
 
     def can_name(self, call: Call) -> bool:
         """Whether a guard can be told of all that a script may touch, and is still quick."""
@@ -199,13 +199,13 @@ class InPlace:
         If these are more than ``most``, only so many that this is known.
         """
         if self.has_all(call.db):
-            return ([] if call.rights else [EVERYTHING]), None
+            return ([] if call.rights else [ALL_KEYS]), None
         if call.rights:
             return [], call.keys
         groups: dict[Group, None] = {}
         others: dict[bytes, None] = {}
         for key in call.keys:
-            group = self._execution.locality.group(call.db, key)
+            group = self._execution.colocation.group(call.db, key)
             if group and _is_exact(group):
                 groups[group] = None
             else:
@@ -218,7 +218,7 @@ class InPlace:
         """Choose the instance for a script with these keys."""
         if keys:
             return self._execution.table.owner(call.db, keys[0])
-        pinned = self._execution.locality.home(call.db)
+        pinned = self._execution.colocation.pinned_instance(call.db)
         return self._links.any_ready() if pinned is None else pinned
 
     def landmarks(self, call: Call, known: Known) -> list[bytes]:

@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from threadis.coordinator.base import garbage
+from threadis.coordinator.base.command_table import KeyAccess
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.base.table import Access
 from threadis.coordinator.instances.links import Kind
-from threadis.coordinator.instances.script_monitor import Witness
+from threadis.coordinator.instances.script_monitor import ScriptMonitor
 from threadis.coordinator.keys.colocation import Group, is_plain
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.locks import Key, Lock
@@ -49,14 +49,14 @@ class OnCopies:
         self,
         execution: Execution,
         busy: Busy,
-        guards: Guards,
-        witness: Witness,
+        sandbox: Guards,
+        script_monitor: ScriptMonitor,
         in_place: InPlace,
         feeding: Feeding,
     ) -> None:
         self._feeding = feeding
-        self._execution, self._busy, self._guards = execution, busy, guards
-        self._witness, self._in_place = witness, in_place
+        self._execution, self._busy, self._sandbox = execution, busy, sandbox
+        self._script_monitor, self._in_place = script_monitor, in_place
         self._links, self._table = execution.links, execution.table
 
     async def run(self, call: Call, known: Known) -> bytes:
@@ -70,7 +70,7 @@ class OnCopies:
         if trial.told:
             return await self._refuse(call, known, trial.told, lists=lists)
         parsed = self._table.parse(call.words)
-        keys = [Access(key, reads=True, writes=call.writes) for key in call.keys]
+        keys = [KeyAccess(key, reads=True, writes=call.writes) for key in call.keys]
         piece = Piece(replace(parsed, keys=keys), call.db, call)
         together = Together(self._execution, [piece], call.db, call.kind, trial)
         if lists and not await together.lend_all():
@@ -106,7 +106,7 @@ class OnCopies:
         return None if replies is None else (replies, together.changed)
 
     def _trial(self, calls: Sequence[Call], denied: Sequence[bytes], *, in_company: bool) -> Trial:
-        tools = (self._execution, self._busy, self._guards, self._witness)
+        tools = (self._execution, self._busy, self._sandbox, self._script_monitor)
         return Trial(*tools, calls, denied, in_company=in_company)
 
     async def _repeat(
@@ -126,13 +126,13 @@ class OnCopies:
             together.lend(knowns[call.name].guesses(local[call.name]), call.db)
         size = 0
         for _ in range(RERUNS):
-            async with AsyncExitStack() as stack, AsyncExitStack() as telling:
-                stack.enter_context(garbage.of_a_command(size))
+            async with AsyncExitStack() as stack, AsyncExitStack() as recording:
+                stack.enter_context(garbage.collect_seldom(size))
                 held, fed = lock, None
                 if held is None:
                     held, fed = await self._begin(stack, call, together, trial)
                     mine = self._execution.events.of_one_command(call.db, has_scripts=True)
-                    await telling.enter_async_context(mine)
+                    await recording.enter_async_context(mine)
                 replies = await together.attempt(held)
                 if replies is not None:
                     if fed and call.ending:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from threadis import _core
-from threadis.coordinator.base.numbers import integer
+from threadis.coordinator.base.numbers import parse_integer
 from threadis.coordinator.sessions.client_fields import fields, kind_of
 
 SYNTAX_ERROR: Final = "ERR syntax error"
@@ -94,7 +94,7 @@ def _parse(
         plain = name.removeprefix("not-") if is_not else name
         if plain == "id":
             wanted = {_id(raw, dialect)}
-            while dialect.is_valkey and at < len(words) and integer(words[at]) is not None:
+            while dialect.is_valkey and at < len(words) and parse_integer(words[at]) is not None:
                 wanted.add(_id(words[at], dialect))
                 at += 1
             if not is_not:
@@ -203,7 +203,7 @@ def _positive(raw: bytes, name: str) -> int:
 
 
 def _number(raw: bytes, otherwise: str) -> int:
-    number = integer(raw)
+    number = parse_integer(raw)
     if number is None:
         raise FilterError(otherwise)
     return number

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from threadis import _core, resp
-from threadis.coordinator.base.numbers import integer
+from threadis.coordinator.base.numbers import parse_integer
 from threadis.coordinator.instances.links import LinkError, Links
 from threadis.coordinator.instances.tasks import Tasks
 from threadis.coordinator.keys.waiters import ClientKey
-from threadis.coordinator.keys.watches import Watch
+from threadis.coordinator.keys.watched_keys import WatchedKeys
 from threadis.coordinator.sessions import client_filters
 from threadis.coordinator.sessions.client_fields import line
 from threadis.coordinator.sessions.client_survey import Survey
@@ -47,7 +47,9 @@ class Clients:
         self.standing = Standing(links)
         self.has_user: Callable[[str], bool] = lambda _: False  # see users.Users
 
-    def join(self, blocking: Blocking, pause: Waits, watches: Mapping[ClientKey, Watch]) -> None:
+    def join(
+        self, blocking: Blocking, pause: Waits, watches: Mapping[ClientKey, WatchedKeys]
+    ) -> None:
         """Be told who else knows of clients."""
         self.waiting = blocking
         self.standing.waits, self.standing.watches = (blocking, pause), watches
@@ -176,7 +178,7 @@ class Clients:
         reason = command.args[3].lower() if len(command.args) == 4 else b"timeout"
         if reason not in (b"timeout", b"error"):
             return resp.error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
-        number = integer(command.args[2])
+        number = parse_integer(command.args[2])
         if number is None:
             return resp.error("ERR value is not an integer or out of range")
         done = self.waiting.unblock(number, with_error=reason == b"error")

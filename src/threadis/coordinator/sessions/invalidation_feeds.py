@@ -11,7 +11,7 @@ from typing import Final
 
 from threadis import _core
 from threadis.coordinator.instances.links import LinkError, Links, Words
-from threadis.coordinator.instances.packing import pack
+from threadis.coordinator.instances.packed import pack
 from threadis.coordinator.instances.tasks import Tasks
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 
 from threadis import _core, ours, resp
-from threadis.coordinator.base.answer import Answer
+from threadis.coordinator.base.reply import Reply
 from threadis.coordinator.instances.links import LinkError, Links
-from threadis.coordinator.instances.packing import pack
+from threadis.coordinator.instances.packed import pack
 from threadis.coordinator.instances.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -93,16 +93,16 @@ class Monitoring:
         if found:
             next(iter(self._lines.values())).hand_over(command, found)
 
-    async def monitor(self, command: _core.Command) -> Answer:
+    async def monitor(self, command: _core.Command) -> Reply:
         """MONITOR."""
         if command.token is not None:
-            return Answer(resp.error("ERR MONITOR isn't allowed for DENY BLOCKING client"))
+            return Reply(resp.error("ERR MONITOR isn't allowed for DENY BLOCKING client"))
         if command.info.is_monitor:
-            return Answer(b"", monitoring=True)  # no reply at all, as the server
+            return Reply(b"", monitoring=True)  # no reply at all, as the server
         self._clients.add((command.worker, command.place, command.generation))
         for index in self._links.ready():
             await self.renew(index)
-        return Answer(resp.OK, monitoring=True)
+        return Reply(resp.OK, monitoring=True)
 
     def gone(self, client: ClientKey) -> None:
         """Take note that a client does not monitor any more, if it did."""

@@ -13,8 +13,8 @@ import hiredis
 
 from threadis import _core
 from threadis.coordinator.instances.links import Links
+from threadis.coordinator.instances.subscriptions import KINDS, InstanceSubscriptions
 from threadis.coordinator.instances.tasks import Tasks
-from threadis.coordinator.instances.upstream import KINDS, Upstream
 from threadis.coordinator.keys.keyspace_events import Events
 
 # By kind: names that are dropped at once. Servers look through all patterns for each.
@@ -48,9 +48,10 @@ class Pubsub:
         self._last_ticket = 0
         self._tasks = Tasks()
         self.events = Events(core, self._hear_all)
-        upstreams = _core.EventFeeds(core)
-        self._upstreams = [
-            Upstream(index, upstreams, links, self._wanted) for index in links.everyone()
+        upstreams = _core.Upstreams(core)
+        self._by_instance = [
+            InstanceSubscriptions(index, upstreams, links, self._wanted)
+            for index in links.all_instances()
         ]
 
     async def look(self, index: int | None = None) -> None:
@@ -59,11 +60,11 @@ class Pubsub:
         reply = await self._links.call(index, b"CONFIG", b"GET", EVENTS)
         if not isinstance(reply, hiredis.ReplyError):
             self.events.flags = reply[1]
-            self.events.are_told = bool(reply[1])
+            self.events.are_enabled = bool(reply[1])
             self._core.set_limit("events", told_of(reply[1]))
 
     async def _hear_all(self) -> None:
-        await asyncio.gather(*(upstream.hear_all() for upstream in self._upstreams))
+        await asyncio.gather(*(subscriptions.drain() for subscriptions in self._by_instance))
 
     async def subscribe(self, request: _core.Subscribe) -> None:
         """Subscribe the instances, then the client; no script that runs long is waited for."""
@@ -71,10 +72,13 @@ class Pubsub:
         ticket = self._last_ticket
         self._waiting[ticket] = request
         self._pin(request)
-        upstreams = () if self._is_busy else self._upstreams
+        upstreams = () if self._is_busy else self._by_instance
         try:
             await asyncio.gather(
-                *(upstream.ensure(request.kind, request.names) for upstream in upstreams)
+                *(
+                    subscriptions.subscribe(request.kind, request.names)
+                    for subscriptions in upstreams
+                )
             )
         finally:  # whatever went wrong with the instances, the client is answered
             self._answer(ticket, is_refused=not upstreams)
@@ -119,15 +123,15 @@ class Pubsub:
 
     def said(self, letter: _core.Said) -> None:
         """Hear what an instance says besides messages."""
-        self._upstreams[letter.instance].said(letter)
+        self._by_instance[letter.instance].receive(letter)
 
     async def renew(self, index: int) -> None:
         """Subscribe an instance that is here again to all that is wanted."""
-        await self._upstreams[index].ensure()
+        await self._by_instance[index].subscribe()
 
     def count(self) -> int:
         """How many subscriptions instances have for us."""
-        return sum(upstream.count() for upstream in self._upstreams)
+        return sum(subscriptions.count() for subscriptions in self._by_instance)
 
     def _wanted(self, kind: int) -> set[bytes]:
         return self._subscribed[kind] | self._pinned[kind].keys()
@@ -147,5 +151,5 @@ class Pubsub:
     def _drop(self, kind: int, names: list[bytes]) -> None:
         subscribed, pinned = self._subscribed[kind], self._pinned[kind]
         gone = [n for n in dict.fromkeys(names) if n not in subscribed and n not in pinned]
-        for upstream in self._upstreams:
-            upstream.drop(kind, gone)
+        for subscriptions in self._by_instance:
+            subscriptions.unsubscribe(kind, gone)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from threadis import _core
 from threadis.coordinator.instances.links import LinkError, Links
 from threadis.coordinator.keys.waiters import ClientKey
-from threadis.coordinator.keys.watches import Watch
+from threadis.coordinator.keys.watched_keys import WatchedKeys
 
 PATIENCE: Final = 0.5  # seconds for what an instance says of our connections; else they are good
 LINE: Final = re.compile(rb"^id=(\d+) .*? flags=(\w+)", re.MULTILINE)
@@ -30,7 +30,7 @@ class Standing:
 
     def __init__(self, links: Links) -> None:
         self._links = links
-        self.watches: Mapping[ClientKey, Watch] = {}  # see transactions.Transactions
+        self.watches: Mapping[ClientKey, WatchedKeys] = {}  # see transactions.Transactions
         self.waits: Sequence[Waits] = ()
 
     async def complete(self, clients: list[_core.ClientInfo]) -> list[_core.ClientInfo]:
@@ -45,7 +45,9 @@ class Standing:
             for one in clients
         ]
 
-    async def _lost(self, watches: Mapping[ClientKey, Watch]) -> dict[ClientKey, tuple[int, bool]]:
+    async def _lost(
+        self, watches: Mapping[ClientKey, WatchedKeys]
+    ) -> dict[ClientKey, tuple[int, bool]]:
         """How many keys each watches still, and whether one has changed: then it is none."""
         ids: dict[int, set[int]] = defaultdict(set)
         for watch in watches.values():
@@ -66,7 +68,7 @@ class Standing:
         try:
             async with asyncio.timeout(PATIENCE):
                 words = [b"%d" % one for one in sorted(wanted)]
-                reply = await self._links.call_surely(index, b"CLIENT", b"LIST", b"ID", *words)
+                reply = await self._links.call_or_fail(index, b"CLIENT", b"LIST", b"ID", *words)
         except (LinkError, TimeoutError):
             return set()
         return wanted - {int(number) for number, flags in LINE.findall(reply) if b"d" not in flags}

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from threadis.coordinator.base.table import Parsed
+from threadis.coordinator.base.command_table import ParsedCommand
 
 
 class Step(Protocol):
     """A command of a transaction."""
 
     @property
-    def parsed(self) -> Parsed:
+    def parsed(self) -> ParsedCommand:
         """The command."""
 
     @property

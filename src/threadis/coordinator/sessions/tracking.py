@@ -15,7 +15,7 @@ import hiredis
 
 from threadis import _core, resp
 from threadis.coordinator.instances.links import LinkError, Links
-from threadis.coordinator.instances.script_monitor import Witness
+from threadis.coordinator.instances.script_monitor import ScriptMonitor
 from threadis.coordinator.sessions.clients import Clients
 from threadis.coordinator.sessions.invalidation_feeds import Feeds
 from threadis.coordinator.sessions.tracked_changes import Changes, Step, read_last
@@ -177,7 +177,7 @@ class Tracking:
         """Whether any client tracks."""
         return bool(self._modes)
 
-    def is_unheard(self, command: _core.Command) -> bool:
+    def has_noloop(self, command: _core.Command) -> bool:
         """Whether a client does not want to hear of what it changes itself."""
         mode = self._modes.get(command.info.place) if self._modes else None
         return mode is not None and NOLOOP in mode.flags
@@ -206,7 +206,7 @@ class Tracking:
         self, command: _core.Command, keys: list[bytes], changes: Changes, *, once: bool
     ) -> AsyncIterator[Changes]:
         owner, client = None, command.info.place
-        if self.is_unheard(command):
+        if self.has_noloop(command):
             await self.feeds.up_to_now()  # of what others have changed before
             owner = (command.info.id, 1 if once else ANY_NUMBER)
         is_outermost = owner is not None and client not in self._changes
@@ -223,12 +223,12 @@ class Tracking:
             self._trackers.end_changes(ticket, changes.gone, list(changes.read))
 
     def reading(
-        self, command: _core.Command, keys: list[bytes], witness: Witness
+        self, command: _core.Command, keys: list[bytes], script_monitor: ScriptMonitor
     ) -> AbstractAsyncContextManager[None]:
         """Remember what a script reads: on older servers all its keys, if it reads any."""
         if not self._remembers(command) and command.info.place not in self._beginning:
             return contextlib.nullcontext()
-        return self._reading(command.info, keys, witness)
+        return self._reading(command.info, keys, script_monitor)
 
     def will_read(self, command: _core.Command, keys: Iterable[bytes]) -> None:
         """Remember what a transaction will read in a moment."""
@@ -273,7 +273,7 @@ class Tracking:
 
     @contextlib.asynccontextmanager
     async def _reading(
-        self, info: _core.ClientInfo, keys: list[bytes], witness: Witness
+        self, info: _core.ClientInfo, keys: list[bytes], script_monitor: ScriptMonitor
     ) -> AsyncIterator[None]:
         client, ticket = info.id, next(self._tickets)
         changes = self._changes.get(info.place)
@@ -281,7 +281,7 @@ class Tracking:
         self._trackers.begin_reading(ticket)
         try:
             new = self._trackers.remember(client, keys)  # it may change as soon as it is read
-            async with witness.watch() as reads:
+            async with script_monitor.watch_reads() as reads:
                 yield
             declared, read = set(keys), set(reads.keys)
             if self._tracks_what_is_read:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from threadis import _core, resp
-from threadis.coordinator.base.numbers import integer
+from threadis.coordinator.base.numbers import parse_integer
 from threadis.coordinator.sessions.clients import Clients
 
 SWITCH: Final = (
@@ -104,7 +104,7 @@ async def parsed(words: Sequence[bytes], clients: Clients) -> Mode:
 
 
 async def _target(word: bytes, clients: Clients) -> _core.ClientInfo:
-    number = integer(word)
+    number = parse_integer(word)
     if number is None:
         raise OptionError("ERR value is not an integer or out of range")
     if found := await clients.of([number]):

@@ -21,14 +21,14 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
-from threadis.coordinator.acl.verdicts import Verdicts
-from threadis.coordinator.base.answer import Answer
+from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.blocking.commands import Blocking
-from threadis.coordinator.instances import exec_replies, long
+from threadis.coordinator.base.reply import Reply
+from threadis.coordinator.blocking.commands import BlockingCommands
+from threadis.coordinator.instances import exec_replies, long_replies
 from threadis.coordinator.instances.links import Kind, Link, LinkError, Words
 from threadis.coordinator.keys.locks import Lock
-from threadis.coordinator.keys.watches import Watch
+from threadis.coordinator.keys.watched_keys import WatchedKeys
 from threadis.coordinator.lua.call import Call, ChangedError
 from threadis.coordinator.lua.transaction_scripts import Brought
 from threadis.coordinator.multikey.execution import Execution
@@ -49,19 +49,19 @@ class Transactions:
         self,
         execution: Execution,
         core: _core.Proxy,
-        verdicts: Verdicts,
-        blocking: Blocking,
+        acl_checks: AclChecks,
+        blocking: BlockingCommands,
         busy: Busy,
         scripts: Scripts,
     ) -> None:
         self._scripts, self._steps = scripts, ScriptSteps(scripts)
         self._tracking = execution.tracking
-        self._verdicts = verdicts
+        self._acl_checks = acl_checks
         self._busy = busy
         self._execution = execution
         self._blocking = blocking
         self._core = core
-        self._watches: dict[ClientKey, Watch] = {}
+        self._watches: dict[ClientKey, WatchedKeys] = {}
         self._running: dict[ClientKey, AsyncExitStack] = {}
         # Whose worker runs what comes before a write.
         self._leading: dict[ClientKey, asyncio.Future[bool]] = {}
@@ -69,7 +69,7 @@ class Transactions:
         self._turns: WeakValueDictionary[ClientKey, asyncio.Lock] = WeakValueDictionary()
 
     @property
-    def watches(self) -> Mapping[ClientKey, Watch]:
+    def watches(self) -> Mapping[ClientKey, WatchedKeys]:
         """Who watches keys."""
         return self._watches
 
@@ -80,15 +80,15 @@ class Transactions:
     def _turn(self, client: ClientKey) -> asyncio.Lock:
         return self._turns.setdefault(client, asyncio.Lock())
 
-    async def watch(self, command: _core.Command) -> Answer:
+    async def watch(self, command: _core.Command) -> Reply:
         """WATCH key …"""
         async with self._turn(_client(command)):
             return await self._watch(command, _client(command))
 
-    async def _watch(self, command: _core.Command, client: ClientKey) -> Answer:
+    async def _watch(self, command: _core.Command, client: ClientKey) -> Reply:
         db, was_watching, reply = command.info.db, client in self._watches, b""
         if not was_watching:
-            self._watches[client] = Watch(self._execution.links, Kind(resp=command.info.resp))
+            self._watches[client] = WatchedKeys(self._execution.links, Kind(resp=command.info.resp))
         watch = self._watches[client]
         by_owner: dict[int, list[bytes]] = defaultdict(list)
         for key in command.args[1:]:
@@ -101,13 +101,13 @@ class Transactions:
             reply = resp.error(str(error))
         if reply != resp.OK and not was_watching:
             await self._forget(client)
-        return Answer(reply, watching=reply == resp.OK or was_watching)
+        return Reply(reply, watching=reply == resp.OK or was_watching)
 
-    async def unwatch(self, command: _core.Command) -> Answer:
+    async def unwatch(self, command: _core.Command) -> Reply:
         """UNWATCH, and DISCARD of a client that watches."""
         async with self._turn(_client(command)):
             await self._forget(_client(command))
-        return Answer(resp.OK, watching=False)
+        return Reply(resp.OK, watching=False)
 
     async def _forget(self, client: ClientKey) -> None:
         """End what a client had: it is gone, or does not watch any more."""
@@ -123,31 +123,31 @@ class Transactions:
             await self._forget(client)
         await self.finished(client)
 
-    async def exec(self, command: _core.Command) -> Answer | None:
+    async def exec(self, command: _core.Command) -> Reply | None:
         """EXEC; None if the worker will answer."""
         async with self._turn(_client(command)):
             return await self._answer(command, _client(command))
 
-    async def refused(self, command: _core.Command, reply: bytes) -> Answer:
+    async def refused(self, command: _core.Command, reply: bytes) -> Reply:
         """EXEC ends the watch, too, if something else has kept it from being run."""
         async with self._turn(_client(command)):
             await self._forget(_client(command))
-        return Answer(reply, watching=False)
+        return Reply(reply, watching=False)
 
-    async def _answer(self, command: _core.Command, client: ClientKey) -> Answer | None:
+    async def _answer(self, command: _core.Command, client: ClientKey) -> Reply | None:
         if refusal := await self._busy.refusal():
             await self._forget(client)
-            return Answer(exec_replies.aborted(refusal), watching=False)
+            return Reply(exec_replies.exec_abort(refusal), watching=False)
         if command.queued is None:
             await self._forget(client)
-            return Answer(exec_replies.ABORTED, watching=False)
+            return Reply(exec_replies.ABORTED, watching=False)
         try:
             reply = await self._exec_as_planned(command, client)
         except RefusedError as error:
-            reply = exec_replies.aborted(error.reply)
+            reply = exec_replies.exec_abort(error.reply)
         finally:
             await self._forget(client)
-        return None if reply is None else Answer(reply, watching=False)
+        return None if reply is None else Reply(reply, watching=False)
 
     async def _exec_as_planned(self, command: _core.Command, client: ClientKey) -> bytes | None:
         while True:
@@ -155,13 +155,13 @@ class Transactions:
                 return await self._exec(command, client, self._watches.get(client))
 
     async def _exec(
-        self, command: _core.Command, client: ClientKey, watch: Watch | None
+        self, command: _core.Command, client: ClientKey, watch: WatchedKeys | None
     ) -> bytes | None:
         began, kind = time.monotonic(), Kind(resp=command.info.resp)
         queued = await self._planned(command)
         if queued.is_plain and watch and (link := watch.only_link()):
             is_on_it = queued.instances <= {link.index} and watch.kind == kind
-            if is_on_it and not self._tracking.is_unheard(command):
+            if is_on_it and not self._tracking.has_noloop(command):
                 return await self._exec_there(command, queued, watch, link)
         if not queued.is_one_write:
             return await self._run_in_order(command, client, watch, queued)
@@ -172,10 +172,10 @@ class Transactions:
                 raise ChangedError
             queued.brought.check()
             if watch and not await watch.is_clean():
-                return exec_replies.null(command)
+                return exec_replies.null_exec(command)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
             if queued.write.start:
-                self._execution.must_be_ready(self._execution.links.everyone())
+                self._execution.must_be_ready(self._execution.links.all_instances())
                 if not await self._run_first(command, client, queued, lock):
                     return None
             serve = self._scripts.feeding.of_write(stack, queued, lock)
@@ -189,7 +189,7 @@ class Transactions:
                 stack.push_async_callback(serve)
                 done = [reply for reply in replies if reply is not None]
                 if len(done) == len(replies) and not queued.write.start:
-                    return await long.array(done)
+                    return await long_replies.array(done)
                 self._running[client] = stack.pop_all()
                 took = int((time.monotonic() - began) * 1_000_000) // max(len(done), 1)
                 left = slice(queued.write.start, None)
@@ -202,7 +202,7 @@ class Transactions:
         """How all is to be done, by what its client may do now."""
         args, db = command.queued or [], command.info.db
         selects = {at for at, words in enumerate(args) if words[0].lower() == b"select"}
-        stays = selects & await self._verdicts.refused(command) if selects else selects
+        stays = selects & await self._acl_checks.denied_places(command) if selects else selects
         brought = Brought(self._scripts.library)
         steps, write = bounded(await offload(len(args), self._read, args, db, stays))
         if any(step.how is How.SCRIPT for step in steps):
@@ -234,19 +234,22 @@ class Transactions:
             return [reply] * len(queued.steps)
 
     def _read(self, commands: Sequence[Words], db: int, stays: Collection[int]) -> list[Step]:
-        databases, everyone = self._execution.borrowing.databases, self._execution.links.everyone()
-        has_pins = self._execution.locality.has_pins
+        databases, everyone = (
+            self._execution.borrowing.databases,
+            self._execution.links.all_instances(),
+        )
+        has_pins = self._execution.colocation.has_pins
         table = self._execution.table
         return list(read(commands, db, table, databases, everyone, stays, has_pins=has_pins))
 
     async def _exec_there(
-        self, command: _core.Command, queued: Queued, watch: Watch, link: Link
+        self, command: _core.Command, queued: Queued, watch: WatchedKeys, link: Link
     ) -> bytes:
         """Run a transaction where its client watches keys, on the connection that does."""
         await link.select(queued.db)
         touched = [(db, key) for db, key, _ in queued.locks]
         # Not between the look and the write of someone who works on several instances.
-        async with self._execution.locks.stand_in_line([*touched, *watch.keys]):
+        async with self._execution.locks.exclude_holders([*touched, *watch.keys]):
             queued.brought.check()
             denied = await self._denied(command, queued)
             words = [step.parsed.args for at, step in enumerate(queued.steps) if at not in denied]
@@ -257,20 +260,20 @@ class Transactions:
         """What is not run, because the client may not do so any more, or a script is not there; he
         will hear of what the others read.
         """
-        denied = {**queued.brought.replies, **await self._verdicts.denied(command)}
+        denied = {**queued.brought.replies, **await self._acl_checks.denied_replies(command)}
         read = (step.read_keys for at, step in enumerate(queued.steps) if at not in denied)
         self._tracking.will_read(command, itertools.chain.from_iterable(read))
         return denied
 
     async def _locked(
-        self, queued: Queued, watch: Watch | None
+        self, queued: Queued, watch: WatchedKeys | None
     ) -> AbstractAsyncContextManager[Lock]:
         """The lock under which a transaction is one write."""
         written = queued.written_keys
-        await self._blocking.all_known(written)
+        await self._blocking.wait_for_lookups(written)
         if queued.needs_everything:
             return self._execution.locks.hold_everything()
-        also = self._blocking.also_lock(written)
+        also = self._blocking.locks_for_serving(written)
         names = [*queued.locks, *(watch.locks() if watch else ()), *also]
         return self._execution.hold(names)
 
@@ -288,9 +291,9 @@ class Transactions:
             at for at, step in enumerate(queued.steps) if step.is_written and at not in denied
         ]
         steps = [queued.steps[at] for at in places]
-        is_heard = not self._tracking.is_unheard(command)
+        is_heard = not self._tracking.has_noloop(command)
         events = self._execution.events
-        messages = queued.messages(denied, always=events.tells())
+        messages = queued.messages(denied, always=events.has_subscribers())
         for message in messages:
             replies[message.place] = resp.integer(events.receivers(message))
         scripts = [at for at, step in zip(places, steps, strict=True) if step.script]
@@ -300,11 +303,13 @@ class Transactions:
             keys = [key for _, key in queued.written_keys]
             changing = self._tracking.changing(command, keys, queued.steps)
             changes = await stack.enter_async_context(changing)
-            telling = events.of_one_command(db, has_scripts=bool(scripts))
-            mine = await stack.enter_async_context(telling)
+            recording = events.of_one_command(db, has_scripts=bool(scripts))
+            mine = await stack.enter_async_context(recording)
             mine.places = places
             if scripts:
-                await stack.enter_async_context(self._scripts.callers.in_order(command, scripts))
+                await stack.enter_async_context(
+                    self._scripts.attribution.in_order(command, scripts)
+                )
                 await stack.enter_async_context(self._scripts.reading(command, steps))
             if any(isinstance(step.script, Call) for step in steps):
                 done = await self._scripts.run_all(steps, lock, db, kind)
@@ -357,7 +362,7 @@ class Transactions:
         return parts.replies(found)
 
     async def _run_in_order(
-        self, command: _core.Command, client: ClientKey, watch: Watch | None, queued: Queued
+        self, command: _core.Command, client: ClientKey, watch: WatchedKeys | None, queued: Queued
     ) -> bytes | None:
         """Let the worker run the commands as if they came now, while nobody else may.
 
@@ -366,7 +371,7 @@ class Transactions:
         """
         if not queued.may_run_in_order:
             raise RefusedError(queued.obstacle or TOGETHER)
-        needed: Collection[int] = self._execution.links.everyone()
+        needed: Collection[int] = self._execution.links.all_instances()
         async with AsyncExitStack() as stack:
             if queued.needs_everything:
                 lock = await stack.enter_async_context(self._execution.locks.hold_everything())
@@ -375,7 +380,7 @@ class Transactions:
                 names = [*queued.locks, *(watch.locks() if watch else ())]
                 lock = await stack.enter_async_context(self._execution.hold(names))
             if watch and not await watch.is_clean():
-                return exec_replies.null(command)
+                return exec_replies.null_exec(command)
             self._execution.must_be_ready(needed)
             self._scripts.feeding.of_commands(stack, queued, lock)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))

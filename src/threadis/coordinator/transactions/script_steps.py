@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from threadis import _core
-from threadis.coordinator.base.table import Access
+from threadis.coordinator.base.command_table import KeyAccess
 from threadis.coordinator.instances.links import LinkError
 from threadis.coordinator.lua.analysis import Reach
 from threadis.coordinator.lua.call import Call, declared
@@ -72,7 +72,7 @@ class ScriptSteps:
                     step = replace(step, how=how, owners={min(owners_of_it)})
                 found.append(step)
                 continue
-            accesses = [Access(key, reads=True, writes=call.writes) for key in call.keys]
+            accesses = [KeyAccess(key, reads=True, writes=call.writes) for key in call.keys]
             step = replace(step, parsed=replace(step.parsed, keys=accesses))
             if are_at_home:
                 keeps = self._scripts.reach(call) is Reach.DECLARED

@@ -9,7 +9,7 @@ WORDS, WORD = 32, 128  # of an entry: words, and bytes of each
 REDACTED: Final = b"(redacted)"
 
 
-def shortened(words: Words) -> list[bytes]:
+def as_logged(words: Words) -> list[bytes]:
     """A command as the server logs it: no secrets, not everything of long ones."""
     first = words[0].lower()
     if first == b"acl" and words[1].lower() in (b"setuser", b"deluser"):

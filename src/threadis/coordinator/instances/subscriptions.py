@@ -11,7 +11,7 @@ from typing import Final
 
 from threadis import _core, control
 from threadis.coordinator.instances.links import LinkError, Links
-from threadis.coordinator.instances.packing import pack
+from threadis.coordinator.instances.packed import pack
 from threadis.coordinator.instances.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ COMPARED_MOST = 1_000_000  # patterns that an instance compares at once; Redis 7
 BATCH = 500  # names in one command: a millisecond of the loop's time
 
 
-def at_once(kind: int, made: int) -> int:
+def batch_size(kind: int, made: int) -> int:
     """How many names to send at once to an instance that has so many of us."""
     return BATCH if kind != PATTERN else max(1, min(BATCH, COMPARED_MOST // (made + 1)))
 
 
-class Upstream:
+class InstanceSubscriptions:
     """Keeps an instance subscribed to what is wanted, through restarts and lost connections."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Upstream:
         """Whether the instance is one that clients' commands reach, or will in a moment."""
         return self._links.instance(self._index).state is control.State.READY
 
-    async def ensure(self, kind: int = 0, names: Iterable[bytes] = ()) -> None:
+    async def subscribe(self, kind: int = 0, names: Iterable[bytes] = ()) -> None:
         """Return once the instance is subscribed to these names, and to all that is wanted if it
         had to be reached anew; or once it is not in use.
         """
@@ -83,7 +83,7 @@ class Upstream:
             else:
                 return
 
-    async def hear_all(self) -> None:
+    async def drain(self) -> None:
         """Return once all that the instance has published before is on its way to subscribers."""
         if self._fd is not None:
             try:
@@ -91,7 +91,7 @@ class Upstream:
             except LinkError as error:
                 log.info("subscriptions of instance %d: %s", self._index, error)
 
-    def drop(self, kind: int, names: list[bytes]) -> None:
+    def unsubscribe(self, kind: int, names: list[bytes]) -> None:
         """End subscriptions that nobody wants any more."""
         gone = [name for name in names if name in self._made[kind]]
         if gone and self._fd is not None:
@@ -131,7 +131,7 @@ class Upstream:
             if self._fd != fd:
                 raise LinkError("the connection was lost")
             made = self._made[kind]
-            most = at_once(kind, len(made))
+            most = batch_size(kind, len(made))
             batch = dict.fromkeys(names[at : at + most])
             at += most
             if missing := [name for name in batch if name not in made]:
@@ -174,7 +174,7 @@ class Upstream:
         for kind in KINDS:
             await self._write(self._fd, kind, list(self._wanted(kind)))
 
-    def said(self, letter: _core.Said) -> None:
+    def receive(self, letter: _core.Said) -> None:
         """Hear the answer to a PING; or that the connection is lost: then make it anew."""
         if letter.is_busy and self._is_known:
             self._refused()
@@ -204,11 +204,11 @@ class Upstream:
 
     async def _revive(self) -> None:
         await asyncio.sleep(RETRY)  # a script keeps it busy, say
-        await self.ensure()
+        await self.subscribe()
         if self._fd is not None:
             for kind in KINDS:
                 await self._write(self._fd, kind, list(self._wanted(kind)))
-                self.drop(kind, list(self._made[kind] - self._wanted(kind)))
+                self.unsubscribe(kind, list(self._made[kind] - self._wanted(kind)))
 
     def _lose(self) -> None:
         """Forget the connection; who waits for it tries again."""

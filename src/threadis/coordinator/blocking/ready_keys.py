@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
-from threadis.coordinator.instances import looking
+from threadis.coordinator.instances import lookup
 from threadis.coordinator.instances.links import LinkError, Words, value
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.waiters import AT_ONCE, GROUP, STREAM, Waiters
@@ -18,7 +18,7 @@ ONE_BY_ONE: Final = 8  # keys that are tried without a question before that
 Look = Callable[[int, list[Words], int], Awaitable[list[bytes]]]
 
 
-async def filled(
+async def ready_keys(
     places: Collection[Place], waiters: Waiters, owner: Callable[[int, bytes], int], look: Look
 ) -> dict[Place, bytes | None]:
     """All but those that have nothing though somebody waits; with their types, if known."""
@@ -45,15 +45,15 @@ async def filled(
                 return [b""] * len(questions)  # whoever tries them is told
 
         asked = [place for place in waited if place[0] == db]
-        infos = looking.replies(asked, lambda place: owner(*place), question, ask)
+        infos = lookup.replies(asked, lambda place: owner(*place), question, ask)
         async for place, reply in infos:
             if reply.startswith(b"*"):
-                if _have_read_all(waiters.lines(place), reply):
+                if _have_read_all(waiters.queues(place), reply):
                     del found[place]
                 else:
                     found[place] = STREAM
             elif reply.startswith(b"+"):
-                found[place], lines = reply[1:-2], waiters.lines(place)
+                found[place], lines = reply[1:-2], waiters.queues(place)
                 is_wrong = STREAM in lines and reply != b"+none\r\n"  # what XREAD has to know
                 if not (found[place] in lines or is_wrong or place in groups):
                     del found[place]

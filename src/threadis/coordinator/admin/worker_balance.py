@@ -25,7 +25,7 @@ UNEVEN = 0.1  # of a worker's clients too many, where nobody has time
 WHOLE = 1000  # thousandths of a load
 
 
-class Balance:
+class WorkerBalancer:
     """Looks at how long the workers are awake, and moves clients."""
 
     def __init__(self, core: _core.Proxy, threads: list[int]) -> None:
@@ -44,12 +44,12 @@ class Balance:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                self.look(loop.time())
+                self.balance(loop.time())
             except Exception:
                 log.exception("the workers could not be balanced; it is tried again")
             await asyncio.sleep(LOOK)
 
-    def look(self, now: float) -> None:
+    def balance(self, now: float) -> None:
         """Look once, at ``now`` seconds."""
         said = self._core.stats()
         awake = [stats["awake_nanoseconds"] for stats in said]
@@ -62,7 +62,7 @@ class Balance:
             for new, old, capacity in zip(awake, self._awake, self._capacities, strict=True)
         ]
         self._awake = awake
-        self._core.set_limit("newcomers-worker", self._easiest(loads))
+        self._core.set_limit("newcomers-worker", self._least_busy(loads))
         self._core.set_limit("newcomers-room", FEW)
         clients = [stats["clients"] for stats in said]
         if min(loads) > SATURATED:
@@ -70,7 +70,7 @@ class Balance:
         elif not self._spread(loads):
             self._gather(loads, clients)
 
-    def _easiest(self, loads: list[float]) -> int:
+    def _least_busy(self, loads: list[float]) -> int:
         """The first worker that has time, or else the one that has most."""
         easy = [worker for worker, load in enumerate(loads) if load < EASY]
         return easy[0] if easy else min(range(len(loads)), key=loads.__getitem__)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 Ask = Callable[[int, list[Words]], Awaitable[list[bytes]]]
 
 
-def is_there(key: bytes) -> Words:
+def existence_check(key: bytes) -> Words:
     """Ask whether a key is there: this counts as no hit or miss, and does not touch it."""
     return [b"MEMORY", b"USAGE", key, b"SAMPLES", b"1"]
 
@@ -47,6 +47,6 @@ async def present(
     keys: Sequence[bytes], owner: Callable[[bytes], int], ask: Ask
 ) -> AsyncIterator[bytes]:
     """Find those that are there, in their order; one that has just expired may be among them."""
-    async for key, reply in replies(keys, owner, is_there, ask):
+    async for key, reply in replies(keys, owner, existence_check, ask):
         if reply not in resp.NULLS:
             yield key

@@ -6,22 +6,22 @@ from contextlib import contextmanager
 
 from threadis.coordinator.keys.key_watch import Place
 
-Known = asyncio.Future[None]  # it has found something, or waits
+Outcome = asyncio.Future[None]  # it has found something, or waits
 
 
-class Coming:
+class Lookups:
     """Knows what is looked for, and by whom."""
 
     def __init__(self) -> None:
-        self._by_place: dict[Place, set[Known]] = {}
+        self._by_place: dict[Place, set[Outcome]] = {}
         # Of those with very many keys: which these are, once somebody has read them.
-        self._wide: dict[Known, asyncio.Future[frozenset[Place]]] = {}
+        self._wide: dict[Outcome, asyncio.Future[frozenset[Place]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._by_place or self._wide)
 
     @contextmanager
-    def few(self, places: Collection[Place]) -> Iterator[None]:
+    def of_keys(self, places: Collection[Place]) -> Iterator[None]:
         """Somebody looks there."""
         known = asyncio.get_running_loop().create_future()
         for place in places:
@@ -36,7 +36,7 @@ class Coming:
                     del self._by_place[place]
 
     @contextmanager
-    def many(self) -> Iterator[asyncio.Future[frozenset[Place]]]:
+    def of_many_keys(self) -> Iterator[asyncio.Future[frozenset[Place]]]:
         """Somebody will look at the places that are put there: until then, maybe anywhere."""
         loop = asyncio.get_running_loop()
         known, places = loop.create_future(), loop.create_future()
@@ -49,7 +49,7 @@ class Coming:
             known.set_result(None)
             del self._wide[known]
 
-    async def all_known(self, places: Iterable[Place]) -> None:
+    async def wait_for(self, places: Iterable[Place]) -> None:
         """Wait until those who look at these, and came before, are known."""
         if not self:
             return  # there may be very many

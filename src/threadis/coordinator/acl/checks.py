@@ -12,7 +12,7 @@ from operator import itemgetter
 from threadis import _core, resp
 from threadis.catalog.commands import SCRIPTS
 from threadis.coordinator.acl.users import Users
-from threadis.coordinator.base.databases import confined, selected
+from threadis.coordinator.base.databases import confine_databases, database_after_select
 from threadis.coordinator.instances.links import Kind, LinkError, Links, Words
 
 CHANGED = (
@@ -25,7 +25,7 @@ class DeniedError(LinkError):
     """A user lost the right to a command while that waited; the text is the server's."""
 
 
-class Verdicts:
+class AclChecks:
     """Asks whether a client may run its command now."""
 
     def __init__(self, links: Links, users: Users, databases: int) -> None:
@@ -48,45 +48,47 @@ class Verdicts:
             if await self._are_allowed(info.user, asked) == [True]:
                 return None
             if command.token is not None:
-                return (await self._changed(info.user, asked))[0]
-            return (await self._words(info.user, info.resp, asked, in_multi=info.is_queueing))[0]
+                return (await self._refusals_at_exec(info.user, asked))[0]
+            return (
+                await self._refusal_texts(info.user, info.resp, asked, in_multi=info.is_queueing)
+            )[0]
 
-    async def refused(self, command: _core.Command) -> set[int]:
+    async def denied_places(self, command: _core.Command) -> set[int]:
         """What its client may not run any more of a transaction; ACL LOG says nothing of it."""
         if not self._users.is_restricted(command.info.user):
             return set()
-        allowed = await self._are_allowed(command.info.user, self._asked(command))
+        allowed = await self._are_allowed(command.info.user, self._queued_commands(command))
         return {at for at, may in enumerate(allowed) if not may}
 
-    async def denied(self, command: _core.Command) -> dict[int, bytes]:
+    async def denied_replies(self, command: _core.Command) -> dict[int, bytes]:
         """What its client may not run any more of a transaction: each with its reply."""
         name, queued = command.info.user, list(command.queued or [])
         if not self._users.is_restricted(name):
             return {}
-        asked = self._asked(command)
+        asked = self._queued_commands(command)
         found = {}
         async with self._users.changing:
             allowed = await self._are_allowed(name, asked)
             refused = [at for at, may in enumerate(allowed) if not may]
             if refused:
-                words = await self._changed(name, [asked[at] for at in refused])
+                words = await self._refusals_at_exec(name, [asked[at] for at in refused])
                 found = dict(zip(refused, words, strict=True))
         for at, args in enumerate(queued):
             if at not in found and (refusal := self._sort_refusal(name, args)):
                 found[at] = refusal
         return found
 
-    def _asked(self, command: _core.Command) -> list[tuple[int, Words]]:
+    def _queued_commands(self, command: _core.Command) -> list[tuple[int, Words]]:
         """A transaction's commands, each with the database that it will run in."""
         asked: list[tuple[int, Words]] = []
         db = command.info.db
         for args in command.queued or []:
             asked.append((db, args))
             if args[0].lower() == b"select":
-                db = selected(args[1], db, self._databases)
+                db = database_after_select(args[1], db, self._databases)
         return asked
 
-    def proviso(self, command: _core.Command) -> Callable[[], Awaitable[None]]:
+    def recheck(self, command: _core.Command) -> Callable[[], Awaitable[None]]:
         """Build the question whether a command may still run, for whenever it has waited."""
         name, seen = command.info.user, command.info.rights
         rules = self._users.rules.get(name)
@@ -105,16 +107,17 @@ class Verdicts:
 
     async def _are_allowed(self, name: bytes, asked: Sequence[tuple[int, Words]]) -> list[bool]:
         """Ask for commands, each in its database."""
-        index, found = self._users.judge(), []
+        index, found = self._users.informed_instance(), []
         for db, group in groupby(asked, key=itemgetter(0)):
             questions: list[Words] = [
-                [b"ACL", b"DRYRUN", name, *confined(args, self._databases)] for _, args in group
+                [b"ACL", b"DRYRUN", name, *confine_databases(args, self._databases)]
+                for _, args in group
             ]
             replies = await self._links.raw(index, questions, db=db)
             found += [reply == resp.OK for reply in replies]
         return found
 
-    async def _words(
+    async def _refusal_texts(
         self, name: bytes, protocol: int, asked: Sequence[tuple[int, Words]], *, in_multi: bool
     ) -> list[bytes]:
         """What a server says to commands that it refuses, each in its database.
@@ -126,8 +129,8 @@ class Verdicts:
             begin = []
         found = []
         for db, group in groupby(asked, key=itemgetter(0)):
-            sent = [confined(args, self._databases) for _, args in group]
-            link = await self._links.connect(self._users.judge(), Kind(protocol))
+            sent = [confine_databases(args, self._databases) for _, args in group]
+            link = await self._links.connect(self._users.informed_instance(), Kind(protocol))
             try:
                 await link.select(db)  # its user may not be allowed that
                 if await link.ask(self._links.login(name)) != [resp.OK]:
@@ -137,9 +140,11 @@ class Verdicts:
                 link.writer.close()
         return found
 
-    async def _changed(self, name: bytes, commands: Sequence[tuple[int, Words]]) -> list[bytes]:
+    async def _refusals_at_exec(
+        self, name: bytes, commands: Sequence[tuple[int, Words]]
+    ) -> list[bytes]:
         """What EXEC says of commands that may not run any more."""
-        refusals = await self._words(name, 2, commands, in_multi=True)
+        refusals = await self._refusal_texts(name, 2, commands, in_multi=True)
         return [CHANGED + _reason(refusal) + b"\r\n" for refusal in refusals]
 
     def _sort_refusal(self, name: bytes, args: Sequence[bytes]) -> bytes | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from threadis import _core
-from threadis.coordinator.base.offload import PIECE, cut, join, offload, whole
+from threadis.coordinator.base.offload import PIECE, join, join_pieces, offload, slice_bytes
 from threadis.coordinator.instances import links
 
 WORD: Final = 10  # bytes of an element of an array, at the least
@@ -18,7 +18,7 @@ async def elements(reply: bytes) -> list[bytes]:
     if len(reply) < OFTEN * int(reply[1 : reply.index(b"\r")]):
         return await offload(len(reply), _core.elements, reply)
     found = await offload(len(reply), _core.bounds, reply)
-    return [await cut(reply, begin, end) for begin, end in found]
+    return [await slice_bytes(reply, begin, end) for begin, end in found]
 
 
 async def value(reply: bytes) -> Any:
@@ -27,7 +27,7 @@ async def value(reply: bytes) -> Any:
         size = 0 if reply.startswith(b"$") else len(reply) // WORD
         return await offload(size, links.value, reply)
     if reply.startswith(b"$"):
-        return await cut(reply, reply.index(b"\n") + 1, len(reply) - 2)
+        return await slice_bytes(reply, reply.index(b"\n") + 1, len(reply) - 2)
     if reply.startswith((b"*", b"~")) and len(reply) >= OFTEN * int(reply[1 : reply.index(b"\r")]):
         return await values(await elements(reply))
     return await offload(len(reply), links.value, reply)
@@ -53,4 +53,4 @@ async def bulk(data: bytes) -> bytes:
 async def complete(command: _core.Command) -> None:
     """Put the words of a command in place that were too long to come with it."""
     for words, at, pieces in command.long:
-        words[at] = await whole(pieces)
+        words[at] = await join_pieces(pieces)

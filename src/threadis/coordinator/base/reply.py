@@ -10,7 +10,7 @@ INTERNAL_ERROR = resp.error("ERR threadis: internal error, see the log")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """A reply in the client's protocol; None leaves the session as it is."""
 
     data: bytes
@@ -19,13 +19,13 @@ class Answer:
     monitoring: bool = False  # it sees every command from now on
 
 
-Reply = bytes | Answer | None  # None: it comes later
-Handler = Callable[[_core.Command], Awaitable[Reply]]
+HandlerResult = bytes | Reply | None  # None: it comes later
+Handler = Callable[[_core.Command], Awaitable[HandlerResult]]
 
 
-async def send(core: _core.Proxy, command: _core.Command, reply: Reply) -> None:
+async def send(core: _core.Proxy, command: _core.Command, reply: HandlerResult) -> None:
     """Send a reply to the worker, if it is there."""
     if reply is not None:
-        answer = reply if isinstance(reply, Answer) else Answer(reply)
+        answer = reply if isinstance(reply, Reply) else Reply(reply)
         size = LARGE if len(answer.data) > PIECE else 0
         await offload(size, core.reply, command, *astuple(answer))

@@ -23,7 +23,7 @@ OF_UNDO: Final = frozenset(
 Caller = tuple[bytes, bytes]  # address, name
 
 
-class Callers:
+class Attribution:
     """The latest calls, by the name that our connection had."""
 
     def __init__(self, monitoring: Monitoring) -> None:

@@ -8,11 +8,11 @@ import logging
 import os
 
 from threadis import _core, ours, resp
+from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.acl.users import DEFAULT, Users
-from threadis.coordinator.acl.verdicts import Verdicts
-from threadis.coordinator.instances import long
-from threadis.coordinator.instances.links import STRANGER, Kind, LinkError, Links, Words
-from threadis.coordinator.instances.near_maxmemory import Tightness
+from threadis.coordinator.instances import long_replies
+from threadis.coordinator.instances.links import ANONYMOUS, Kind, LinkError, Links, Words
+from threadis.coordinator.instances.near_maxmemory import NearMaxmemory
 from threadis.coordinator.sessions.busy import Busy
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ LOGINS = (b"auth", b"hello")  # nobody is denied them; between MULTI and EXEC th
 WRONG = resp.error("WRONGPASS invalid username-password pair or user is disabled.")
 
 
-class Permission:
+class Authorization:
     """Answers the workers' questions."""
 
     def __init__(
@@ -31,30 +31,33 @@ class Permission:
         core: _core.Proxy,
         links: Links,
         users: Users,
-        verdicts: Verdicts,
+        acl_checks: AclChecks,
         busy: Busy,
-        tightness: Tightness,
+        near_maxmemory: NearMaxmemory,
     ) -> None:
         self._core, self._links, self._users = core, links, users
-        self._verdicts = verdicts
-        self._busy, self._tightness = busy, tightness
+        self._acl_checks = acl_checks
+        self._busy, self._near_maxmemory = busy, near_maxmemory
 
     async def judge(self, question: _core.Command) -> None:
         """May this command run?"""
         user = None
         try:
-            await long.complete(question)
+            await long_replies.complete(question)
             name, is_queued = question.args[0].lower(), question.queued is not None
             if name in LOGINS and is_queued:
-                refusal = await self._tightness.refusal(question)
+                refusal = await self._near_maxmemory.refusal_when_queued(question)
             elif name in LOGINS:
                 refusal, user = await self._login(question.args)
             else:
-                refusal = await self._verdicts.refusal(question)
+                refusal = await self._acl_checks.refusal(question)
                 if refusal is None and is_queued:
-                    refusal = await self._busy.refusal() or await self._tightness.refusal(question)
+                    refusal = (
+                        await self._busy.refusal()
+                        or await self._near_maxmemory.refusal_when_queued(question)
+                    )
                 elif refusal is None and question.token is None:
-                    refusal = await self._tightness.refusal_outside(question)
+                    refusal = await self._near_maxmemory.refusal_when_run(question)
         except LinkError as error:
             refusal = resp.error(str(error))
         except Exception:  # one question's bug must not become a client's silence
@@ -72,7 +75,7 @@ class Permission:
             asked[1] = os.urandom(32).hex().encode()
         elif at is not None and (ours.is_ours(asked[at]) or self._users.is_off(asked[at])):
             asked[at + 1] = os.urandom(32).hex().encode()
-        link = await self._links.connect(self._users.judge(), Kind(user=STRANGER))
+        link = await self._links.connect(self._users.informed_instance(), Kind(user=ANONYMOUS))
         try:
             reply = (await link.ask(asked))[0]
         finally:

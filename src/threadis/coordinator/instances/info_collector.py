@@ -31,7 +31,7 @@ PERIOD: Final = 1.0  # seconds between questions to everyone
 
 
 @dataclass(slots=True)
-class Known:
+class LastInfo:
     """What one process of an instance has said last, section by section."""
 
     socket: str
@@ -51,10 +51,10 @@ class Known:
 
 
 @dataclass(slots=True)
-class Question:
+class InfoRequest:
     """A question to one of them."""
 
-    known: Known
+    known: LastInfo
     step: int = 0
     used: float = 0.0  # seconds of CPU before this step
     seen: float = 0.0  # the same at the last look
@@ -68,7 +68,7 @@ class Question:
         self.used = self.seen = cpu_seconds(self.known.pid)
         self.allowed, self.looks = allowed, 0
 
-    def finds_at_work(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether it does something else, if it has not answered, and it is known what it was."""
         if not self.known.sections():
             return False
@@ -83,7 +83,7 @@ class Question:
         return self.looks >= LOOKS
 
 
-class Surveys:
+class InfoCollector:
     """Asks the instances for their INFO."""
 
     def __init__(
@@ -93,16 +93,16 @@ class Surveys:
         count_changes: Callable[[int], int],  # of ours
     ) -> None:
         self._links, self._tidy, self._count_changes = links, tidy, count_changes
-        self._known: dict[int, Known] = {}
+        self._known: dict[int, LastInfo] = {}
         self._tasks = Tasks()
 
-    async def ask(self, sections: list[bytes], *, tidies: bool = False) -> dict[int, Sections]:
+    async def collect(self, sections: list[bytes], *, tidies: bool = False) -> dict[int, Sections]:
         """INFO of every instance that can be asked; of one that is late, what it said last."""
         asked = {}
         for index in self._links.ready():
             known = self._of(index)
             if not known.is_late:
-                question = asked[index] = Question(known)
+                question = asked[index] = InfoRequest(known)
                 job = self._ask(index, question, sections, tidies=tidies)
                 question.task = self._tasks.start(job, f"INFO of instance {index}")
         await self._wait(asked)
@@ -116,17 +116,17 @@ class Surveys:
                 found[index] = answer
             elif known.sections():  # it is late, or cannot be reached just now
                 known.is_late = known.is_late or is_late
-                found[index] = only(known.sections(), sections)
+                found[index] = only_sections(known.sections(), sections)
         for index in self._stopped() if found else ():
             if last := self._of(index).sections():
-                found[index] = only(last, sections)
+                found[index] = only_sections(last, sections)
         return dict(sorted(found.items()))
 
     def changes(self) -> dict[int, int]:
         """How many changes were ours when each instance said what is shown of it."""
         return {index: known.changes for index, known in self._known.items()}
 
-    async def watch(self) -> None:
+    async def collect_forever(self) -> None:
         """Ask everyone again and again, one after the other: nobody is to wait for that."""
         while True:
             for index in self._links.ready():
@@ -136,7 +136,7 @@ class Surveys:
                     known.is_late = not (await asyncio.wait([asked], timeout=PERIOD))[0]
             await asyncio.sleep(PERIOD)
 
-    async def _refresh(self, index: int, known: Known) -> None:
+    async def _refresh(self, index: int, known: LastInfo) -> None:
         changes = self._count_changes(index)
         try:
             answer = await self._links.call(index, b"INFO", b"everything")
@@ -148,7 +148,7 @@ class Surveys:
             known.answer = answer.decode(errors="replace")
             known.at, known.changes = time.monotonic(), changes
 
-    def age(self, index: int) -> int:
+    def age_ms(self, index: int) -> int:
         """Milliseconds since a late instance has said what is shown of it; else 0."""
         known = self._known.get(index)
         is_late = known is not None and (known.is_late or index in self._stopped())
@@ -157,25 +157,25 @@ class Surveys:
     def _stopped(self) -> list[int]:
         return [
             index
-            for index in self._links.everyone()
+            for index in self._links.all_instances()
             if self._links.instance(index).state is control.State.STOPPED
         ]
 
-    def _of(self, index: int) -> Known:
+    def _of(self, index: int) -> LastInfo:
         instance = self._links.instance(index)
         known = self._known.get(index)
         if known is None or known.socket != instance.socket:
-            known = self._known[index] = Known(instance.socket, instance.pid)
+            known = self._known[index] = LastInfo(instance.socket, instance.pid)
         return known
 
-    async def _wait(self, asked: Mapping[int, Question]) -> None:
+    async def _wait(self, asked: Mapping[int, InfoRequest]) -> None:
         """Wait for answers: for a moment; longer only for whom the machine gives no time."""
         began = time.monotonic()
         waiting = list(asked.values())
         while waiting and time.monotonic() < began + PATIENCE:
             tasks = [one.task for one in waiting if one.task]
             await asyncio.wait(tasks, timeout=MOMENT)
-            steps = [one.step if one.finds_at_work() else None for one in waiting]
+            steps = [one.step if one.is_busy() else None for one in waiting]
             # Where the loop itself was late, an answer may be here that nobody has looked at yet.
             for _ in range(TURNS if any(steps) else 0):
                 await asyncio.sleep(0)
@@ -186,7 +186,7 @@ class Surveys:
             ]
 
     async def _ask(
-        self, index: int, question: Question, sections: list[bytes], *, tidies: bool
+        self, index: int, question: InfoRequest, sections: list[bytes], *, tidies: bool
     ) -> Sections | None:
         """Ask one; None if it cannot be reached. Raises LinkError when it says BUSY."""
         known = question.known
@@ -210,7 +210,7 @@ class Surveys:
         return found
 
 
-def only(sections: Sections, names: list[bytes]) -> Sections:
+def only_sections(sections: Sections, names: list[bytes]) -> Sections:
     """What INFO shows when it is asked for these."""
     if not names or any(name in WHOLE for name in names):
         return sections

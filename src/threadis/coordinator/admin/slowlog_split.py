@@ -19,7 +19,7 @@ Entry = list[Any]  # time, amount, arguments, address, name
 
 
 @dataclass(slots=True)
-class Whole:
+class SplitCommand:
     """One of which parts may be met."""
 
     entry: Entry
@@ -44,17 +44,17 @@ class Whole:
             self.entry[1] = max(entry[1], self.entry[1])
 
 
-class Wholes:
+class SplitCommands:
     """Those whose parts may be met, and entries that were met before their whole."""
 
     def __init__(self) -> None:
-        self._open: list[Whole] = []
+        self._open: list[SplitCommand] = []
         self._met: deque[tuple[int, Entry]] = deque(maxlen=KEPT)
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, whole: Whole) -> list[Entry]:
+    def open(self, whole: SplitCommand) -> list[Entry]:
         """Add one; the entries that are parts of it, and were told already."""
         found = []
         for index, entry in list(self._met):

@@ -21,20 +21,20 @@ CLEAN = b"*0\r\n"  # an empty transaction of which no watched key has changed
 
 
 @dataclass(slots=True)
-class _Line:
+class _WatchLink:
     """One connection, and how many keys it watches."""
 
     link: Link
     count: int = 0
 
 
-class Watch:
+class WatchedKeys:
     """What a client watches."""
 
     def __init__(self, links: Links, kind: Kind) -> None:
         self._links, self.kind = links, kind
         self.keys: dict[tuple[int, bytes], None] = {}  # database, key
-        self._lines: dict[int, list[_Line]] = defaultdict(list)  # by instance
+        self._lines: dict[int, list[_WatchLink]] = defaultdict(list)  # by instance
         self._stack = AsyncExitStack()
 
     def only_link(self) -> Link | None:
@@ -82,13 +82,13 @@ class Watch:
                 link.is_spoilt = True
         await self._stack.aclose()
 
-    async def _line(self, index: int, db: int) -> _Line:
+    async def _line(self, index: int, db: int) -> _WatchLink:
         """Find a connection for some more keys."""
         lines = self._lines[index]
         found = min(lines, key=lambda line: line.count, default=None)
         if found is None or (found.count >= KEYS_MOST and len(lines) < LINKS_MOST):
             lease = self._links.lease(index, self.kind, db)
-            found = _Line(await self._stack.enter_async_context(lease))
+            found = _WatchLink(await self._stack.enter_async_context(lease))
             lines.append(found)
         return found
 

@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 
 from threadis import _core
 from threadis.catalog.commands import SCRIPTS, Row
-from threadis.coordinator.base.databases import confined
+from threadis.coordinator.base.databases import confine_databases
 
 DELETES: Final = frozenset({"del", "unlink"})  # whatever the value is
 
 
-class Access(NamedTuple):
+class KeyAccess(NamedTuple):
     """A key of a command; a tuple, because a command may have a million."""
 
     key: bytes
@@ -22,19 +22,19 @@ class Access(NamedTuple):
     removes: bool = False  # the key may be gone then
 
 
-_ACCESS = partial(tuple.__new__, Access)  # the quickest way to make one
+_ACCESS = partial(tuple.__new__, KeyAccess)  # the quickest way to make one
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParsedCommand:
     """A command with its row and its keys; no keys if its syntax is wrong."""
 
     row: Row
     args: Sequence[bytes]
-    keys: list[Access]
+    keys: list[KeyAccess]
 
 
-class Table:
+class CommandTable:
     """Looks commands up; the workers' table, so both sides agree."""
 
     def __init__(
@@ -49,21 +49,21 @@ class Table:
             if row.touches_keys and not row.writes and name not in SCRIPTS | {"publish", "spublish"}
         )
 
-    def parse(self, args: Sequence[bytes]) -> Parsed:
+    def parse(self, args: Sequence[bytes]) -> ParsedCommand:
         """Find a command's row and keys; KeyError if there is no such command."""
         found = self._core.find(args)
         if found is None:
             raise KeyError(args[0])
         name, names = found
         row = self._rows[name]
-        keys: list[Access] = []
+        keys: list[KeyAccess] = []
         notes_count = name == "pfcount" and sum(map(len, names)) == 1  # in the key itself
         for spec, named in zip(row.keys, names, strict=True):
             reads = spec.access in ("RO", "RW") or (spec.access == "RM" and name not in DELETES)
             writes = (row.writes or notes_count) and spec.access != "RO"
             what = (repeat(reads), repeat(writes), repeat(spec.deletes))
             keys += map(_ACCESS, zip(named, *what, strict=False))
-        return Parsed(row, confined(args, self._databases), keys)
+        return ParsedCommand(row, confine_databases(args, self._databases), keys)
 
     def rows(self) -> Iterable[Row]:
         """Return all rows."""
@@ -78,11 +78,11 @@ class Table:
         """Return the instance of a key in a database."""
         return self._placed.instance(db, key)
 
-    def owners(self, parsed: Parsed, db: int) -> set[int]:
+    def owners(self, parsed: ParsedCommand, db: int) -> set[int]:
         """Return the instances of a command's keys."""
         return set(self.owners_of(db, parsed.keys))
 
-    def owners_of(self, db: int, keys: Sequence[Access]) -> list[int]:
+    def owners_of(self, db: int, keys: Sequence[KeyAccess]) -> list[int]:
         """Return the instance of each key of a command."""
         return self.owners_by_name(db, [access[0] for access in keys])
 
