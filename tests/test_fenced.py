@@ -9,7 +9,7 @@ from threadis import control, ours, resp
 from threadis.coordinator.instances import fenced
 from threadis.coordinator.instances.fenced import Fence
 from threadis.coordinator.instances.links import UnknownOutcomeError
-from threadis.coordinator.lua.sandbox_user import Allowed, Guard
+from threadis.coordinator.lua.sandbox_user import SandboxRules, SandboxUser
 
 __all__ = ["instance"]
 
@@ -47,10 +47,10 @@ def test_a_script_whose_guard_is_refused_has_no_rights(
                     [b"ACL", b"SETUSER", ours.ADMIN, b"on", b"nopass", b"+@all", b"~*", b"&*"],
                     [b"ACL", b"SETUSER", ours.NOBODY, b"on", b"nopass"],
                 )
-                guard = Guard()
+                guard = SandboxUser()
 
                 async def attempt(denied: list[bytes]) -> fenced.FencedReplies:
-                    before = guard.before(None, Allowed([b"k"], denied))
+                    before = guard.before(None, SandboxRules([b"k"], denied))
                     fence = Fence(WRITES, [*before, *guard.logins(nobody)], [links.login()])
                     return await fenced.ask(link, fence)
 

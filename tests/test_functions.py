@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 
 from test_reading import ROWS
-from threadis.coordinator.lua.analysis import Reach, reach
+from threadis.coordinator.lua.analysis import Reach, script_reach
 from threadis.coordinator.lua.functions import as_script
 
 G: Final = "local function g(keys, args) return redis.call('set', keys[1], args[1]) end "
@@ -65,4 +65,4 @@ def test_functions_that_might_not(library: str) -> None:
 
 def found(library: str) -> Reach:
     script = as_script(f"#!lua name=l\n{library}".encode(), b"f")
-    return reach(script, lambda words: ROWS.get(words[0].lower().decode()), 16)
+    return script_reach(script, lambda words: ROWS.get(words[0].lower().decode()), 16)

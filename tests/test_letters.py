@@ -50,15 +50,15 @@ def test_a_bug_in_settling_a_write_keeps_no_lock() -> None:
             _running={b"name"},
             _locks=SimpleNamespace(release=released.append, release_of_worker=released.append),
             _links=SimpleNamespace(instance=lambda index: SimpleNamespace(socket="")),
-            _pass_all=fail,
-            _settle_at_last=fail,
+            _drain_all=fail,
+            _drain_and_resolve=fail,
         )
         own: Any = "own"
         letter: Any = SimpleNamespace(lanes=[(0, b"lane")], name=b"name", token="a worker's")
         with pytest.raises(TypeError):
-            await Commits._settle_later(commits, own, b"name", 0, [1], [])
+            await Commits._resolve_and_release(commits, own, b"name", 0, [1], [])
         with pytest.raises(TypeError):
-            await Commits._settle_for_worker(commits, letter)
+            await Commits._resolve_for_worker(commits, letter)
         assert not commits._running
 
     asyncio.run(settle())

@@ -12,7 +12,7 @@ from conftest import Threadis
 from differential.wire import Connection, pack
 from faults import stopped
 from raw import keys_of
-from threadis.coordinator.lua import bodies, library
+from threadis.coordinator.lua import library, script_cache
 from threadis.supervisor.server import Server
 from waiting import until
 
@@ -39,15 +39,15 @@ def restart(running: Threadis, index: int, client: Connection, key: bytes) -> No
     until(lambda: not client.ask("GET", key).is_error, "it serves again")
 
 
-def names(kept: bodies.Bodies, scripts: list[bytes]) -> list[bytes]:
+def names(kept: script_cache.ScriptCache, scripts: list[bytes]) -> list[bytes]:
     """Those that are kept, without using them."""
     return [one for one in scripts if one in kept.all()]
 
 
 def test_scripts_of_eval_make_room_by_number_and_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     used: set[bytes] = set()
-    monkeypatch.setattr(bodies, "EVICTING_COUNT", 3)
-    kept = bodies.Bodies(lambda name: name in used)
+    monkeypatch.setattr(script_cache, "EVICTING_COUNT", 3)
+    kept = script_cache.ScriptCache(lambda name: name in used)
     kept.evicts_by_count(True)
     scripts = [b"script %d" % number for number in range(6)]
     kept.load(b"loaded", b"loaded")
@@ -57,20 +57,20 @@ def test_scripts_of_eval_make_room_by_number_and_by_bytes(monkeypatch: pytest.Mo
     used.add(scripts[1])  # by a worker
     assert kept.evaluate(scripts[3], scripts[3]) == [(scripts[2], scripts[2])]
     assert names(kept, scripts) == [scripts[0], scripts[1], scripts[3]]
-    monkeypatch.setattr(bodies, "EVAL_BYTES", 1000)
+    monkeypatch.setattr(script_cache, "EVAL_BYTES", 1000)
     used.clear()
     big = b"x" * 700
     assert [name for name, _ in kept.evaluate(b"big", big)] == [scripts[0], scripts[3], scripts[1]]
     assert kept.evaluate(b"too big", b"x" * 1000) == [(b"big", big), (b"too big", b"x" * 1000)]
-    assert (len(kept), kept.evicted, kept.total()) == (1, 6, bodies.cost(b"loaded"))
+    assert (len(kept), kept.evicted, kept.total()) == (1, 6, script_cache.cost(b"loaded"))
     assert kept.use(b"loaded") == b"loaded"
 
 
 def test_scripts_that_are_all_in_use_make_room_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bodies, "COUNT", 2)
-    kept = bodies.Bodies(lambda _: True)
+    monkeypatch.setattr(script_cache, "COUNT", 2)
+    kept = script_cache.ScriptCache(lambda _: True)
     for number in range(5):
         kept.evaluate(b"%d" % number, b"script")
     assert (len(kept), kept.evicted) == (2, 3)
@@ -96,13 +96,13 @@ def test_what_is_evicted_is_freed_on_the_instances_too(
         assert client.ask("EVALSHA", sha1("return 'loaded'"), 0).text == b"loaded"
         assert client.ask("EVALSHA", sha1(first), 0).raw.startswith(b"-NOSCRIPT")
         assert client.ask("SCRIPT", "EXISTS", sha1(first)).raw == b"*1\r\n:0\r\n"
-        most = bodies.EVAL_BYTES * 2 + library.GARBAGE_BYTES + 10_000_000
+        most = script_cache.EVAL_BYTES * 2 + library.GARBAGE_BYTES + 10_000_000
         assert 60_000_000 < in_use() < 2 * most  # two instances
 
 
 def test_script_load_is_refused_above_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "LOAD_BYTES", 1000)
-    kept = bodies.Bodies(lambda _: False)
+    monkeypatch.setattr(script_cache, "LOAD_BYTES", 1000)
+    kept = script_cache.ScriptCache(lambda _: False)
     assert kept.may_load(b"a", b"x" * 700)
     kept.load(b"a", b"x" * 700)
     assert not kept.may_load(b"b", b"x" * 700)

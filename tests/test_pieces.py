@@ -17,9 +17,9 @@ from threadis.coordinator.blocking.serve import BlockedClients
 from threadis.coordinator.instances import fenced, long_replies, script_monitor
 from threadis.coordinator.instances.links import ANONYMOUS, Kind, Limits, Link, Words
 from threadis.coordinator.instances.packed import WRITE_MOST, pack
+from threadis.coordinator.multikey.copy_run import CopyRun
 from threadis.coordinator.multikey.execution import Execution
-from threadis.coordinator.multikey.records import Prepared
-from threadis.coordinator.multikey.together import Together
+from threadis.coordinator.multikey.records import PreparedRecord
 
 LONG = os.urandom(PIECE) * 2 + b"the end"
 
@@ -38,8 +38,8 @@ def test_what_is_packed_is_what_instances_take(commands: list[list[bytes]]) -> N
 
 
 def test_a_record_with_long_values_is_read_again() -> None:
-    record = Prepared(1, 3, [(3, b"key", True)], [[b"SET", b"key", LONG], [b"DEL", b"x"]])
-    assert Prepared.decode(bytes(record.encode())) == record
+    record = PreparedRecord(1, 3, [(3, b"key", True)], [[b"SET", b"key", LONG], [b"DEL", b"x"]])
+    assert PreparedRecord.decode(bytes(record.encode())) == record
 
 
 async def turns_during(job: Coroutine[Any, Any, Any]) -> tuple[Any, int]:
@@ -88,20 +88,20 @@ def test_the_replies_of_a_block_are_read_while_others_have_their_turns() -> None
     assert turns > count // LARGE  # in the replies of MULTI, and in those of EXEC
 
 
-def test_only_who_still_waits_is_served_when_alarms_are_armed() -> None:
+def test_only_who_still_waits_is_served_when_keys_are_watched() -> None:
     """A task for each of 100,000 keys of a client that is gone held everybody up."""
     places = [(0, b"%d" % number) for number in range(100)]
     served: list[Any] = []
 
-    class Alarms:
+    class Watch:
         async def arm(self, asked: list[Any]) -> list[Any]:
             waiting.difference_update(asked[1:])  # whoever waited for them has gone
             return asked
 
     waiting = set(places)
-    serving: Any = SimpleNamespace(waiters=waiting, changed=served.extend)
-    alarms: Any = Alarms()
-    asyncio.run(BlockedClients._arm(serving, alarms, places))  # what its task runs
+    blocked: Any = SimpleNamespace(waiters=waiting, changed=served.extend)
+    key_watch: Any = Watch()
+    asyncio.run(BlockedClients._arm(blocked, key_watch, places))  # what its task runs
     assert served == places[:1]
 
 
@@ -223,15 +223,15 @@ def test_very_many_missing_keys_are_lent_while_others_have_their_turns() -> None
         _pieces=(),
         _execution=None,
         _lents={},
-        _trial=None,
+        _scripts=None,
         missing={0: missing},
         _fetch=fetch,
-        _home=int,
-        _tell=tell,
+        _choose_borrower=int,
+        _run_on_copies=tell,
         lend=lambda keys, _: lent.update(keys),
     )
     lock: Any = SimpleNamespace(everything=False)
-    found, turns = asyncio.run(turns_during(Together.attempt(run, lock)))
+    found, turns = asyncio.run(turns_during(CopyRun.attempt(run, lock)))
     assert found is None
     assert lent == missing
     assert turns > 0

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from threadis.catalog.commands import KeySpec, Row
-from threadis.coordinator.lua.analysis import Reach, names_commands, reach
+from threadis.coordinator.lua.analysis import Reach, names_commands, script_reach
 
 ALL, ONE = KeySpec(1, last=-1), KeySpec(1)
 ROWS: Final = {
@@ -40,7 +40,7 @@ DECLARED: Final = [
     "for i = 1, #KEYS do local k = KEYS[i] redis.call('del', k) end",
     "redis.call('copy', KEYS[1], KEYS[2])",
 ]
-BEGUN: Final = [
+PREFIXED: Final = [
     "local k = KEYS[1] .. ':' .. ARGV[1] return redis.call('get', k)",
     "local k = KEYS[1] for i = 1, 3 do k = k .. i end return redis.call('get', k)",
 ]
@@ -95,17 +95,17 @@ def find(words: Sequence[bytes]) -> Row | None:
 
 @pytest.mark.parametrize("script", DECLARED)
 def test_what_it_declares(script: str) -> None:
-    assert reach(script.encode(), find, 16) is Reach.DECLARED
+    assert script_reach(script.encode(), find, 16) is Reach.DECLARED
 
 
-@pytest.mark.parametrize("script", BEGUN)
+@pytest.mark.parametrize("script", PREFIXED)
 def test_what_begins_with_a_key(script: str) -> None:
-    assert reach(script.encode(), find, 16) is Reach.BEGUN
+    assert script_reach(script.encode(), find, 16) is Reach.PREFIXED
 
 
 @pytest.mark.parametrize("script", ANYTHING, ids=range(len(ANYTHING)))
 def test_what_cannot_be_followed(script: str) -> None:
-    assert reach(script.encode(), find, 16) is Reach.ANYTHING
+    assert script_reach(script.encode(), find, 16) is Reach.ANYTHING
 
 
 def test_whether_commands_stand_in_the_text() -> None:

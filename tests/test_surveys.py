@@ -43,7 +43,7 @@ class Instances:
     def ready(self) -> list[int]:
         return [0]
 
-    def everyone(self) -> list[int]:
+    def all_instances(self) -> list[int]:
         return [0]
 
     def instance(self, index: int) -> Any:

@@ -19,7 +19,7 @@ from threadis.catalog import commands
 from threadis.catalog.commands import REPLICATION, SCRIPTS, Row
 from threadis.catalog.overrides import OVERRIDES
 from threadis.coordinator.keys.waiters import TYPES
-from threadis.coordinator.multikey.recipes import PLANS
+from threadis.coordinator.multikey.recipes import RECIPES
 from threadis.supervisor import server
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
@@ -98,7 +98,7 @@ def how(row: Row) -> str:
     if row.route == "keys":
         if row.detail:
             return "committed"
-        if row.name in PLANS:
+        if row.name in RECIPES:
             return "planned"
         return "one key" if _has_one_key(row) and not row.special_words else "borrowed"
     ways = {"session": "worker", "pubsub": "worker", "coordinator": "merged", "scan": "all"}

@@ -18,8 +18,8 @@ from threadis.coordinator.instances.links import Kind
 from threadis.coordinator.instances.subscriptions import BATCH, KINDS, PATTERN, batch_size
 from threadis.coordinator.keys.colocation import Colocation
 from threadis.coordinator.keys.watched_keys import COMPARED_MOST, KEYS_MOST, slices
-from threadis.coordinator.lua.call import Call
-from threadis.coordinator.multikey.borrowing import around
+from threadis.coordinator.lua.script_call import ScriptCall
+from threadis.coordinator.multikey.borrowing import surrounding_commands
 from threadis.coordinator.scripting.in_place import NAMES_MOST, InPlace
 from threadis.data.layout import even_slot_map
 from waiting import until
@@ -101,7 +101,7 @@ def test_scripts(pair: Pair, name: str) -> None:
 
 
 def test_what_a_script_with_many_keys_has_changed_is_one_question() -> None:
-    before, behind = around({}, ON_ONE, sweeps=True)
+    before, behind = surrounding_commands({}, ON_ONE, sweeps=True)
     assert (len(before), len(behind)) == (0, 1)
 
 
@@ -139,7 +139,7 @@ def test_a_guard_is_told_of_few_names() -> None:
 
     def can_name(keys: list[bytes]) -> bool:
         words = [b"EVAL", b"return 1", b"%d" % len(keys), *keys]
-        call = Call(b"", words, keys, 0, Kind(), True, None, None, cast(Any, None), b"")
+        call = ScriptCall(b"", words, keys, 0, Kind(), True, None, None, cast(Any, None), b"")
         return in_place.can_name(call)
 
     assert can_name(ON_ONE[:NAMES_MOST])

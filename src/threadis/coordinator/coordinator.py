@@ -43,17 +43,17 @@ from threadis.coordinator.keys.locks import Locks, recheck
 from threadis.coordinator.keys.waiters import TYPES
 from threadis.coordinator.lua.attribution import Attribution
 from threadis.coordinator.lua.library import Library
-from threadis.coordinator.lua.worker_scripts import Taught
+from threadis.coordinator.lua.worker_scripts import WorkerScripts
 from threadis.coordinator.multikey import scan
 from threadis.coordinator.multikey.commits import Commits
 from threadis.coordinator.multikey.execution import Execution
-from threadis.coordinator.multikey.flush import Whole
-from threadis.coordinator.multikey.migrate import Migrating
-from threadis.coordinator.scripting.commands import Scripts
-from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.multikey.flush import Flush
+from threadis.coordinator.multikey.migrate import Migrate
+from threadis.coordinator.scripting.commands import ScriptCommands
+from threadis.coordinator.sessions.busy import BusyScripts
 from threadis.coordinator.sessions.clients import Clients
 from threadis.coordinator.sessions.departures import LEFT, Departures
-from threadis.coordinator.sessions.monitor import Monitoring
+from threadis.coordinator.sessions.monitor import Monitors
 from threadis.coordinator.sessions.pubsub import Pubsub
 from threadis.coordinator.sessions.tracking import Tracking
 from threadis.coordinator.transactions.commands import Transactions
@@ -85,16 +85,16 @@ class Coordinator:
         self.clients = Clients(core, links, client_fields, len(start.workers), start.databases)
         self._pubsub = Pubsub(core, links)
         self.locks = Locks(core, links.count)
-        worker_scripts = Taught(core)
+        worker_scripts = WorkerScripts(core)
         self._known_scripts = worker_scripts.workers
-        self._busy = Busy(core, links, self.locks, self._pubsub, worker_scripts.workers)
+        self._busy = BusyScripts(core, links, self.locks, self._pubsub, worker_scripts.workers)
         self._library = Library(links, self.locks, worker_scripts, self._busy)
         is_valkey = self.clients.dialect.is_valkey
         # Servers that have CLIENT NO-TOUCH run a blocked command again when it is woken.
         is_7_2 = any(row.name == "client|no-touch" for row in rows)
         self._pause = Pause(core, self._library, takes_more=is_valkey, wraps=not is_7_2)
-        self._monitoring = Monitoring(core, links, start.databases)
-        attribution = Attribution(self._monitoring)
+        self._monitors = Monitors(core, links, start.databases)
+        attribution = Attribution(self._monitors)
         self._logs = CommandLogs(core, links, attribution)
         self._tracking = Tracking(core, links, self.clients, tracks_what_is_read=is_7_2)
         self._users = Users(core, links, self.locks, self.clients, start, tell)
@@ -130,7 +130,7 @@ class Coordinator:
             self._logs.note_unblocked,
             runs_again=is_7_2,
         )
-        self._scripts = Scripts(
+        self._scripts = ScriptCommands(
             self._execution,
             self._library,
             self._busy,
@@ -143,7 +143,7 @@ class Coordinator:
             self._execution, core, self._acl_checks, self.blocking, self._busy, self._scripts
         )
         self.clients.join(self.blocking, self._pause, self._transactions.watches)
-        flush = Whole(start, links, self.locks, self._tracking, self._commits)
+        flush = Flush(start, links, self.locks, self._tracking, self._commits)
         self._stats_collector = StatsCollector(core, len(start.workers))
         self._info = info = Info(
             start,
@@ -184,8 +184,8 @@ class Coordinator:
             **Latency(links, self._stats_collector).handlers(),
             **self._logs.handlers(),
             **self._tracking.handlers(),
-            "migrate": Migrating(self._execution).migrate,
-            "monitor": self._monitoring.monitor,
+            "migrate": Migrate(self._execution).migrate,
+            "monitor": self._monitors.monitor,
             "watch": self._transactions.watch,
             "unwatch": self._transactions.unwatch,
             "discard": self._transactions.unwatch,
@@ -214,7 +214,7 @@ class Coordinator:
             case _core.Finished():
                 self._commits.finished()
             case _core.Strayed():
-                self._scripts.strayed(letter)
+                self._scripts.worker_script_refused(letter)
             case _core.Overdue():
                 self._busy.overdue(letter)
             case _core.Heard():
@@ -304,7 +304,7 @@ class Coordinator:
         if name in FLUSHES:
             jobs = [self._maxmemory.redistribute]
         elif name == "config|set" and reply == resp.OK:
-            self._busy.forget()
+            self._busy.threshold_changed()
             jobs = [self._near_maxmemory.check, self._tracking.look, self._pubsub.look]
         for job in jobs:
             try:
@@ -331,7 +331,7 @@ class Coordinator:
         self.blocking.client_left(client)
         self._pause.client_left(client)
         if letter.is_gone:
-            self._monitoring.gone(client)
+            self._monitors.gone(client)
             self._tracking.gone(client)
             self._tasks.start(self._transactions.gone(client), "the end of a client's watches")
 
@@ -359,7 +359,7 @@ class Coordinator:
         else:
             self._links.unprepared.discard(instance.index)
             self._users.instance_lost(instance.index)
-            self._library.lost(instance.index)
+            self._library.instance_lost(instance.index)
             self._tracking.feeds.lost(instance.index)
             self._core.set_instance(instance.index, None, instance.state.value)
 
@@ -395,7 +395,7 @@ class Coordinator:
         await self._commits.recover(index)
         await self._execution.borrowing.clean(index)
         await self._pubsub.renew(index)
-        await self._monitoring.renew(index)
+        await self._monitors.renew(index)
         await self._tracking.feeds.renew(index)
         await self._logs.read_thresholds()
         await self._pubsub.look(index)

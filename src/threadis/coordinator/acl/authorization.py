@@ -13,7 +13,7 @@ from threadis.coordinator.acl.users import DEFAULT, Users
 from threadis.coordinator.instances import long_replies
 from threadis.coordinator.instances.links import ANONYMOUS, Kind, LinkError, Links, Words
 from threadis.coordinator.instances.near_maxmemory import NearMaxmemory
-from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.sessions.busy import BusyScripts
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Authorization:
         links: Links,
         users: Users,
         acl_checks: AclChecks,
-        busy: Busy,
+        busy: BusyScripts,
         near_maxmemory: NearMaxmemory,
     ) -> None:
         self._core, self._links, self._users = core, links, users

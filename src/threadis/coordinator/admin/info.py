@@ -61,7 +61,7 @@ class Info:
         self._pause = pause
         self._library = library
         self._stats_collector = stats_collector
-        self._info_collector = InfoCollector(links, commits.forget_done, commits.own_changes)
+        self._info_collector = InfoCollector(links, commits.delete_records, commits.own_changes)
         self._own_changes = OwnChanges(links)
         self._started = time.monotonic()
         self._zero: dict[str, int] = {}

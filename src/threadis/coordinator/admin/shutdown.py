@@ -14,7 +14,7 @@ from threadis import _core, control, resp
 from threadis.coordinator.instances.links import LinkError, Links
 from threadis.coordinator.instances.patience import ask_patiently
 from threadis.coordinator.keys.locks import Locks
-from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.sessions.busy import BusyScripts
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Shutdown:
         self,
         links: Links,
         locks: Locks,
-        busy: Busy,
+        busy: BusyScripts,
         core: _core.Proxy,
         tell: Callable[[control.ToSupervisor], None],
     ) -> None:

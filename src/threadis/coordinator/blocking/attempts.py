@@ -334,7 +334,7 @@ class Attempts:
         block: list[Words] = [[b"MULTI"], *looks, [b"TYPE", key], *ends, words, [b"EXEC"]]
         replies = await self.raw(index, block, db, kind)
         is_refused = not replies[-1].startswith(b"*") and not self._execution.need_memory([words])
-        if is_refused and oom_blocks.tells([words], kind.resp):
+        if is_refused and oom_blocks.can_return([words], kind.resp):
             tried: list[Words] = [[b"TYPE", key], words]
             replies = await self.raw(index, [oom_blocks.block(tried, kind.resp)], db, kind)
             found, reply = await oom_blocks.results(replies[0], tried, kind.resp) or (

@@ -93,7 +93,7 @@ class Link:
     is_spoilt: bool = False  # never to be used again
     sender: asyncio.Task[None] | None = None  # sends what is long, piece by piece
     is_patient: bool = False  # waits for its instance also while that is taken for stopped
-    guard: Any = None  # its user for scripts, see ``guard.Guard``
+    sandbox_user: Any = None  # its user for scripts, see ``guard.Guard``
 
     async def ask(self, *commands: Packable, wait: float | None = TIMEOUT) -> list[bytes]:
         """Send commands, return their replies as they came; ``wait`` None waits for ever.

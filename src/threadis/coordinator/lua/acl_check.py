@@ -10,13 +10,13 @@ from typing import Final
 
 from tree_sitter import Node
 
-from threadis.coordinator.lua.analysis import CALLS, HARMLESS, SERVERS, tree
-from threadis.coordinator.lua.call import Call
+from threadis.coordinator.lua.analysis import CALLS, HARMLESS, SERVERS, parse_lua
 from threadis.coordinator.lua.functions import UNCERTAIN, as_script
 from threadis.coordinator.lua.sandbox_user import PUBLISHING
 from threadis.coordinator.lua.scopes import text, values
+from threadis.coordinator.lua.script_call import ScriptCall
 
-TELLS: Final = b"acl_check_cmd"
+ACL_CHECK_CMD: Final = b"acl_check_cmd"
 OTHERS: Final = HARMLESS | {b"register_function"}
 # Other ways to what runs commands
 ESCAPES: Final = frozenset({
@@ -26,23 +26,23 @@ ESCAPES: Final = frozenset({
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class AclCheckUse:
     """Names of commands in a script, or in a library of functions; None if some are unknown."""
 
     runs: frozenset[bytes] | None
     asks: frozenset[bytes] | None
 
     @classmethod
-    def of(cls, call: Call) -> "Asking | None":
+    def of(cls, call: ScriptCall) -> "AclCheckUse | None":
         """Read a script; None if it does not ask."""
         script = call.body
-        if TELLS not in script:
+        if ACL_CHECK_CMD not in script:
             return None
         if call.is_function and (alone := as_script(script, call.words[1])) != UNCERTAIN:
             script = alone
-        if TELLS not in script:
+        if ACL_CHECK_CMD not in script:
             return None
-        root = tree(script)
+        root = parse_lua(script)
         if root is None:
             return cls(None, None)
         runs, asks = set[bytes | None](), set[bytes | None]()
@@ -56,7 +56,7 @@ class Asking:
                     return cls(None, None)
                 field = text(member.child_by_field_name("field"))
                 if field not in OTHERS:
-                    (asks if field == TELLS else runs).add(_name(member, field))
+                    (asks if field == ACL_CHECK_CMD else runs).add(_name(member, field))
         return cls(_all(runs), _all(asks))
 
     def may_run(self, denied: Collection[bytes]) -> list[bytes]:
@@ -88,7 +88,7 @@ def _member(name: Node) -> Node | None:
 def _name(member: Node, field: bytes) -> bytes | None:
     """The command that is named right there; None if it is not."""
     call = member.parent
-    if field not in CALLS | {TELLS} or call is None or call.type != "function_call":
+    if field not in CALLS | {ACL_CHECK_CMD} or call is None or call.type != "function_call":
         return None
     args = values(call) if call.child_by_field_name("name") == member else []
     word = text(args[0]) if args and args[0].type == "string" else b"["

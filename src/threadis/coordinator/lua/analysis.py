@@ -26,7 +26,7 @@ class Reach(enum.IntEnum):
     """What a script can touch; the higher, the more."""
 
     DECLARED = 0  # its KEYS
-    BEGUN = 1  # what begins with one of its KEYS, too
+    PREFIXED = 1  # what begins with one of its KEYS, too
     ANYTHING = 2
 
 
@@ -78,7 +78,7 @@ class UnprovenError(Exception):
     """There is something that cannot be followed."""
 
 
-def tree(script: bytes) -> Node | None:
+def parse_lua(script: bytes) -> Node | None:
     """Parse a script, its first line aside if that is a shebang; None if it is not Lua."""
     if len(script) > LENGTH_MOST:
         return None
@@ -89,16 +89,18 @@ def tree(script: bytes) -> Node | None:
     return None if root.has_error else root
 
 
-def reach(script: bytes, find: Callable[[Sequence[bytes]], Row | None], databases: int) -> Reach:
+def script_reach(
+    script: bytes, find: Callable[[Sequence[bytes]], Row | None], databases: int
+) -> Reach:
     """Find out what a script can touch; ``find`` looks a command up.
 
     It may go to so many databases, in which the same keys live on the same instance.
     """
-    root = tree(script)
+    root = parse_lua(script)
     if root is None:
         return Reach.ANYTHING
     try:
-        return _Reader(root, find, databases).read()
+        return _Analysis(root, find, databases).read()
     except (UnprovenError, RecursionError):
         return Reach.ANYTHING
 
@@ -118,12 +120,12 @@ def names_commands(script: bytes) -> bool:
     return bool(script) and _UNNAMED.search(script.replace(b"pcall(function", b"")) is None
 
 
-def selects(script: bytes) -> bool:
+def may_select(script: bytes) -> bool:
     """Whether a script that is proved may go to another database: the name stands in its text."""
     return _SELECT.search(script) is not None
 
 
-class _Reader:
+class _Analysis:
     def __init__(
         self, root: Node, find: Callable[[Sequence[bytes]], Row | None], databases: int
     ) -> None:
@@ -313,7 +315,7 @@ class _Reader:
                 raise UnprovenError
             operator = next((one.type for one in node.children if not one.is_named), "")
             if operator == "..":
-                return max(self._reach_of(left), Reach.BEGUN)
+                return max(self._reach_of(left), Reach.PREFIXED)
             if operator == "and":
                 return self._reach_of(right)
             if operator == "or":

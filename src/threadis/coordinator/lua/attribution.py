@@ -12,7 +12,7 @@ from typing import Final
 
 from threadis import _core, ours
 from threadis.coordinator.instances.links import Words
-from threadis.coordinator.sessions.monitor import Monitoring
+from threadis.coordinator.sessions.monitor import Monitors
 
 KEPT: Final = 10_000  # calls; what a server has logged longer ago is not looked for
 # What a script that can be undone runs besides its own commands.
@@ -26,16 +26,16 @@ Caller = tuple[bytes, bytes]  # address, name
 class Attribution:
     """The latest calls, by the name that our connection had."""
 
-    def __init__(self, monitoring: Monitoring) -> None:
+    def __init__(self, monitors: Monitors) -> None:
         self._numbers = itertools.count(1)
         self._known: OrderedDict[bytes, tuple[Caller, bool]] = OrderedDict()
-        self._monitoring = monitoring
+        self._monitors = monitors
         self.all_is_logged = False  # SLOWLOG has every command
 
     @property
     def are_watched(self) -> bool:
         """Whether somebody sees each command that a script runs."""
-        return self.all_is_logged or self._monitoring.is_on
+        return self.all_is_logged or self._monitors.is_on
 
     def begin(self, info: _core.ClientInfo, *, can_be_undone: bool = False) -> bytes:
         """Take note of a call; the name."""
@@ -50,13 +50,13 @@ class Attribution:
         if not counts:
             self._known.pop(name, None)
         number = int(name.removeprefix(ours.SCRIPT))
-        self._monitoring.settle(index, number, db if counts else None)
+        self._monitors.settle(index, number, db if counts else None)
 
     def in_order(
         self, command: _core.Command, places: Sequence[int]
     ) -> AbstractAsyncContextManager[None]:
         """Show what the scripts at these places of a transaction run behind each of them."""
-        return self._monitoring.in_order(command, places)
+        return self._monitors.in_order(command, places)
 
     def find(self, name: bytes, command: bytes) -> Caller | None:
         """Whose call it was that has run a command; None if that was ours."""
@@ -64,6 +64,6 @@ class Attribution:
         return None if can_be_undone and command.upper() in OF_UNDO else caller
 
 
-def named(name: bytes = b"") -> Words:
+def setname(name: bytes = b"") -> Words:
     """Build the command that names a connection."""
     return [b"CLIENT", b"SETNAME", name]

@@ -10,7 +10,7 @@ from typing import Final
 
 from tree_sitter import Node
 
-from threadis.coordinator.lua.analysis import SERVERS, tree
+from threadis.coordinator.lua.analysis import SERVERS, parse_lua
 from threadis.coordinator.lua.scopes import Scopes, Variable, text, values
 
 REGISTER: Final = b"register_function"
@@ -26,18 +26,18 @@ Edit = tuple[int, int, bytes]
 
 def as_script(library: bytes, function: bytes) -> bytes:
     """Write a function as a script; what is none (and can be anything) if that is not certain."""
-    root = tree(library)
+    root = parse_lua(library)
     if root is None:
         return UNCERTAIN
     scopes = Scopes(root)
-    if _keeps(root, scopes) or not all(_ends(one, scopes) for one in _nodes(root)):
+    if _assigns_outer(root, scopes) or not all(_is_never_kept(one, scopes) for one in _nodes(root)):
         return UNCERTAIN
     edits: list[Edit] = []
     found = None
     for call in root.named_children:
         if not _registers(call):
             continue
-        name, callback = _what(call)
+        name, callback = _registration(call)
         body = _function(callback, root, scopes)
         if name == function.lower() and found is None:
             found = body
@@ -68,7 +68,7 @@ def _nodes(root: Node) -> list[Node]:
     return found
 
 
-def _keeps(root: Node, scopes: Scopes) -> bool:
+def _assigns_outer(root: Node, scopes: Scopes) -> bool:
     """Whether a function puts something into a variable from outside of all functions."""
     outer: set[int] = set()
     left = [root]
@@ -89,7 +89,7 @@ def _keeps(root: Node, scopes: Scopes) -> bool:
     )
 
 
-def _ends(node: Node, scopes: Scopes) -> bool:
+def _is_never_kept(node: Node, scopes: Scopes) -> bool:
     """Whether a function inside of another one is only called, and kept nowhere."""
     if node.type not in FUNCTIONS or not _is_inside(node.parent):
         return True
@@ -116,7 +116,7 @@ def _registers(call: Node) -> bool:
     return field == REGISTER and text(member.child_by_field_name("table")) in SERVERS
 
 
-def _what(call: Node) -> tuple[bytes, Node | None]:
+def _registration(call: Node) -> tuple[bytes, Node | None]:
     """The name and the function that are registered; nothing if that does not stand there."""
     args: list[Node | None] = list(values(call))
     if len(args) == 1 and args[0] is not None and args[0].type == "table_constructor":

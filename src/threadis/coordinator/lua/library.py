@@ -6,7 +6,6 @@ may forge replies, so everything that carries one is fenced.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,9 +25,10 @@ from threadis.coordinator.instances.links import (
 )
 from threadis.coordinator.instances.patience import NO_KIND, ask_patiently, patiently
 from threadis.coordinator.keys.locks import Locks
-from threadis.coordinator.lua.bodies import LOAD_BYTES, Bodies, cost
-from threadis.coordinator.lua.worker_scripts import Taught
-from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.lua.script_cache import LOAD_BYTES, ScriptCache, cost
+from threadis.coordinator.lua.script_call import sha1
+from threadis.coordinator.lua.worker_scripts import WorkerScripts
+from threadis.coordinator.sessions.busy import BusyScripts
 
 log = logging.getLogger(__name__)
 
@@ -47,20 +47,22 @@ BATCH: Final = 1000  # scripts that an instance is told at once
 class Library:
     """What has been loaded, and telling it to every instance."""
 
-    def __init__(self, links: Links, locks: Locks, worker_scripts: Taught, busy: Busy) -> None:
+    def __init__(
+        self, links: Links, locks: Locks, worker_scripts: WorkerScripts, busy: BusyScripts
+    ) -> None:
         self._links, self._busy = links, busy
         self._worker_scripts = worker_scripts
         self._locks = locks
         self.generation = 0  # of the functions: another one with each change
-        self._bodies = Bodies(worker_scripts.was_used)
+        self._cache = ScriptCache(worker_scripts.was_used)
         self._knows_servers = False  # whether they evict scripts
         self._no_script = b""
         self._garbage_bytes = self._garbage_count = 0
-        self._telling = asyncio.Lock()  # all instances are told of scripts in the same order
-        self._agreed: set[int] = set()  # instances that have the same functions
-        self._agreeing = asyncio.Lock()
-        self._read = -1  # the generation of what follows
-        self._reading: set[bytes] = set()  # functions that write nothing
+        self._broadcasting = asyncio.Lock()  # all instances are told of scripts in the same order
+        self._synced: set[int] = set()  # instances that have the same functions
+        self._syncing = asyncio.Lock()
+        self._read_generation = -1  # the generation of what follows
+        self._no_writes: set[bytes] = set()  # functions that write nothing
         self._codes: dict[bytes, bytes] = {}  # libraries, by function
 
     def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
@@ -84,8 +86,8 @@ class Library:
     def describe(self) -> dict[str, int]:
         """Count for INFO."""
         return {
-            "number_of_cached_scripts": len(self._bodies),
-            "evicted_scripts": self._bodies.evicted,
+            "number_of_cached_scripts": len(self._cache),
+            "evicted_scripts": self._cache.evicted,
         }
 
     async def only_reads(self, args: Words) -> bool:
@@ -101,7 +103,7 @@ class Library:
 
     async def _reading_functions(self) -> set[bytes]:
         await self._read_functions()
-        return self._reading
+        return self._no_writes
 
     async def code(self, function: bytes) -> bytes:
         """Return the library that has a function; nothing if there is none."""
@@ -111,10 +113,10 @@ class Library:
     async def _read_functions(self) -> None:
         """Find what FUNCTION LIST says, once for each generation."""
         generation = self.generation
-        if self._read == generation:
+        if self._read_generation == generation:
             return
         found = await self._links.call(self._links.any_ready(), b"FUNCTION", b"LIST", b"WITHCODE")
-        self._reading, self._codes = set(), {}
+        self._no_writes, self._codes = set(), {}
         if isinstance(found, hiredis.ReplyError):
             return
         for library in map(_fields, found):
@@ -122,8 +124,8 @@ class Library:
                 name = function[b"name"].lower()
                 self._codes[name] = library[b"library_code"]
                 if NO_WRITES in function[b"flags"]:
-                    self._reading.add(name)
-        self._read = generation
+                    self._no_writes.add(name)
+        self._read_generation = generation
 
     # -- scripts --
 
@@ -137,11 +139,11 @@ class Library:
 
     def body(self, name: bytes) -> bytes:
         """Return the script with this SHA1; nothing if it is not kept."""
-        return self._bodies.use(name)
+        return self._cache.use(name)
 
     async def has(self, name: bytes) -> bool:
         """Whether there is a script: all instances have it, if we have been restarted since."""
-        if self._bodies.use(name):
+        if self._cache.use(name):
             return True
         kind, ready = Kind(), self._links.ready()
         asked = (self._ask(index, [b"SCRIPT", b"EXISTS", name], kind) for index in ready)
@@ -160,33 +162,33 @@ class Library:
 
     async def prepare(self, name: bytes, script: bytes) -> None:
         """Make a script of EVAL known to all instances, so that EVALSHA finds it on any."""
-        if self._bodies.use(name):
+        if self._cache.use(name):
             return
-        async with self._telling:
-            replies = await self._tell([b"SCRIPT", b"LOAD", script])
+        async with self._broadcasting:
+            replies = await self._broadcast([b"SCRIPT", b"LOAD", script])
             if any(reply.startswith(b"-") for reply in replies):
                 return
-            await self._look()
-            for gone, body in self._bodies.evaluate(name, script):
+            await self._check_eviction()
+            for gone, body in self._cache.evaluate(name, script):
                 self._worker_scripts.forget(gone)
                 self._garbage_bytes += cost(body)
                 self._garbage_count += 1
-            await self._sweep()
+            await self._free_evicted()
 
     async def load(self, command: _core.Command) -> bytes:
         """SCRIPT LOAD script."""
         script = command.args[2]
-        name = hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
-        async with self._telling:
-            if not self._bodies.may_load(name, script):
+        name = sha1(script)
+        async with self._broadcasting:
+            if not self._cache.may_load(name, script):
                 return FULL
-            replies = await self._tell(command.args, Kind(resp=command.info.resp))
+            replies = await self._broadcast(command.args, Kind(resp=command.info.resp))
             refused = next((reply for reply in replies if reply.startswith(b"-")), None)
             if refused is None:
-                self._bodies.load(name, script)
+                self._cache.load(name, script)
             return refused or replies[0]
 
-    async def _tell(self, words: Words, kind: Kind = NO_KIND) -> list[bytes]:
+    async def _broadcast(self, words: Words, kind: Kind = NO_KIND) -> list[bytes]:
         """Tell every instance that can hear it; others are told when they come back."""
 
         async def one(index: int) -> bytes | None:
@@ -203,22 +205,22 @@ class Library:
             raise LinkError(NOBODY)
         return heard
 
-    async def _look(self) -> None:
+    async def _check_eviction(self) -> None:
         """Ask, once, whether the servers evict scripts."""
         if self._knows_servers:
             return
         stats = await self._links.call(self._links.any_ready(), b"INFO", b"stats")
         if isinstance(stats, bytes):
             self._knows_servers = True
-            self._bodies.evicts_by_count(b"evicted_scripts:" in stats)
+            self._cache.evicts_by_count(b"evicted_scripts:" in stats)
 
-    async def _sweep(self) -> None:
+    async def _free_evicted(self) -> None:
         """Free what was evicted on the instances, too; none of them can forget a single script."""
-        is_little = self._garbage_bytes < GARBAGE_BYTES + self._bodies.total()
-        if is_little and self._garbage_count < GARBAGE_COUNT + len(self._bodies):
+        is_little = self._garbage_bytes < GARBAGE_BYTES + self._cache.total()
+        if is_little and self._garbage_count < GARBAGE_COUNT + len(self._cache):
             return
         self._garbage_bytes = self._garbage_count = 0
-        loads = [[b"SCRIPT", b"LOAD", body] for body in self._bodies.all()]
+        loads = [[b"SCRIPT", b"LOAD", body] for body in self._cache.all()]
         block: list[Words] = [[b"MULTI"], [b"SCRIPT", b"FLUSH"], *loads, [b"EXEC"]]
         for index in self._links.ready():
             with contextlib.suppress(LinkError):  # one that has died has none left
@@ -238,7 +240,7 @@ class Library:
         """FUNCTION LOAD, DELETE, FLUSH, RESTORE, and SCRIPT FLUSH."""
         is_script = command.args[0].upper() == b"SCRIPT"
         lock = self._locks.hold_everything(command.token, skips_in_doubt=True)
-        async with lock, self._telling:
+        async with lock, self._broadcasting:
             away = set(self._links.all_instances()) - set(self._links.ready())
             if away:
                 what = "is not ready; the command was not run"
@@ -248,7 +250,7 @@ class Library:
             finally:
                 self.generation += not is_script
             if is_script and not reply.startswith(b"-"):
-                self._bodies.clear()
+                self._cache.clear()
                 self._worker_scripts.forget_all()
                 self._garbage_bytes = self._garbage_count = 0
             return reply
@@ -334,24 +336,24 @@ class Library:
 
     async def replay(self, index: int) -> None:
         """Tell an instance that was restarted what it has missed."""
-        async with self._telling:
-            scripts: list[Words] = [[b"SCRIPT", b"LOAD", body] for body in self._bodies.all()]
+        async with self._broadcasting:
+            scripts: list[Words] = [[b"SCRIPT", b"LOAD", body] for body in self._cache.all()]
             for at in range(0, len(scripts), BATCH):
                 await self._links.raw(index, scripts[at : at + BATCH])
-        async with self._agreeing:
-            await self._agree(index)
+        async with self._syncing:
+            await self._sync_functions(index)
 
-    def lost(self, index: int) -> None:
+    def instance_lost(self, index: int) -> None:
         """Take note that an instance may miss something from now on."""
-        self._agreed.discard(index)
+        self._synced.discard(index)
 
-    async def _agree(self, index: int) -> None:
+    async def _sync_functions(self, index: int) -> None:
         """Give an instance the functions that the others have; at the start, that any has most of.
 
         They may differ where the servers were killed, or one has lost what it had.
         """
         known = await self._libraries(index)
-        agreed = [one for one in self._links.ready() if one in self._agreed and one != index]
+        agreed = [one for one in self._links.ready() if one in self._synced and one != index]
         best, wanted = index, known
         for one in agreed[:1] or self._links.all_instances():
             with contextlib.suppress(LinkError):
@@ -366,7 +368,7 @@ class Library:
             log.warning("instance %d had other functions than instance %d; now it has the same",
                         index, best)  # fmt: skip
             self.generation += 1
-        self._agreed.add(index)
+        self._synced.add(index)
 
     async def _libraries(self, index: int) -> dict[bytes, bytes]:
         """The code of an instance's libraries, by their names."""

@@ -8,7 +8,7 @@ from threadis.coordinator.keys.colocation import Group
 from threadis.coordinator.lua.analysis import Reach
 
 TOUCHES = 100  # undeclared keys that are remembered of a script
-HOPELESS = 8  # runs that had to be undone, and more than a quarter of all: no more are tried
+UNDONE_MOST = 8  # runs that had to be undone, and more than a quarter of all: no more are tried
 NEWEST = 8  # of those that were missing only once, so many are lent to the next run
 
 
@@ -18,26 +18,30 @@ def covers(groups: Iterable[Group], key: bytes) -> bool:
 
 
 @dataclass(slots=True)
-class Tries:
+class UndoableRuns:
     """Runs in place, to be undone."""
 
     count: int = 0
     undone: int = 0  # of these, which had to be
     compiles: bool | None = None  # what makes that possible has room in front; None: not known yet
 
-    def is_hopeless(self) -> bool:
+    def is_too_often_undone(self) -> bool:
         """Whether no more should be tried."""
-        return self.undone >= HOPELESS and self.undone * 4 > self.count
+        return self.undone >= UNDONE_MOST and self.undone * 4 > self.count
 
 
 @dataclass(slots=True)
-class Known:
+class ScriptProfile:
     """One script. ``groups`` are the keys that live where the keys of a call do."""
 
     reach: Reach | None = None  # None: it has not been read yet
     can_be_undone: bool | None = None  # None: it has not been read yet
-    together: Tries = field(default_factory=Tries)  # with all its keys on one instance
-    apart: Tries = field(default_factory=Tries)  # with keys on several, of which it needs some
+    on_one_instance: UndoableRuns = field(
+        default_factory=UndoableRuns
+    )  # with all its keys on one instance
+    on_several: UndoableRuns = field(
+        default_factory=UndoableRuns
+    )  # with keys on several, of which it needs some
     strays: bool = False  # a run that only read has touched more than it declared
     # Undeclared keys, how often one was missing, and whether it lived where the call's keys did.
     _touches: dict[bytes, tuple[int, bool]] = field(default_factory=dict)

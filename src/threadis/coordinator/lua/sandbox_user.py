@@ -18,12 +18,12 @@ from threadis.coordinator.acl.users import Denial, Users
 from threadis.coordinator.base.rights import Rights
 from threadis.coordinator.instances.links import Link, Words, value
 from threadis.coordinator.keys.colocation import Group, pattern
-from threadis.coordinator.lua.call import Call
+from threadis.coordinator.lua.script_call import ScriptCall
 
 # What a script would see or change of one instance only.
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
 # What would tell a script of one instance, and of what is ours there; if the server has it.
-TELLING = frozenset((
+INSTANCE_INFO = frozenset((
     "info", "lastsave", "memory|stats", "memory|malloc-stats", "memory|doctor", "memory|purge",
     "slowlog|get", "slowlog|len", "slowlog|reset", "commandlog|get", "commandlog|len",
     "commandlog|reset", "pubsub|channels", "pubsub|numpat", "pubsub|numsub",
@@ -31,11 +31,11 @@ TELLING = frozenset((
 ))  # fmt: skip
 # Of these, what copies of a whole database tell or change as the database would. (A cursor of SCAN
 # is another one elsewhere.)
-LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
+KEY_LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
 # What cannot be done on copies: it reaches other databases.
 OTHER_DATABASES = (b"select", b"move", b"copy")
 PUBLISHING = (b"publish", b"spublish")  # cannot be undone, but kept until all is done
-UNSEEN = (b"pfdebug", b"migrate")  # MONITOR does not show them, or they reach other servers
+NOT_MONITORED = (b"pfdebug", b"migrate")  # MONITOR does not show them, or they reach other servers
 
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
 # All keys but the empty one, and not as ``~*``: with that, SORT may look at keys that nobody sees,
@@ -53,17 +53,17 @@ NOT_ALL_DECLARED = resp.error(
     "ERR threadis: SELECT, MOVE and COPY inside a script need KEYS on one instance, and a script "
     "that touches only these for certain; nothing was run"
 )
-STRAYED = resp.error(
+REFUSED_MIDWAY = resp.error(
     "ERR threadis: the script was refused something in the middle; it may have written before"
 )
-NO_GUARD = resp.error(
+NO_SANDBOX_USER = resp.error(
     "ERR threadis: the server has refused the rights for this script; nothing of it was run"
 )
-SORTS = resp.error(
+SORT_AFTER_WRITE = resp.error(
     "ERR threadis: SORT with BY or GET inside a script that has changed what it sorts needs keys "
     "that all live on one instance for certain; nothing was run"
 )
-NO_LOOK = resp.error(
+TOO_LARGE_TO_MONITOR = resp.error(
     "ERR threadis: the script touches undeclared keys, and the copies of all its keys are too "
     "large; declare its keys, or give them a common {hash tag}"
 )
@@ -92,14 +92,14 @@ def rules_without(denied: Collection[bytes]) -> Words:
     return [b"&*", b"+@all", *(b"-" + name for name in denied)]
 
 
-def only_one(what: Collection[bytes]) -> bytes:
+def one_instance_error(what: Collection[bytes]) -> bytes:
     """Refuse commands that would see one instance only."""
     names = ", ".join(sorted(name.decode(errors="replace").upper() for name in what))
     return resp.error(f"ERR threadis: {names} inside a script would see one instance only")
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class SandboxRules:
     """What a guard allows."""
 
     keys: Collection[bytes] | None  # None: all that the caller may touch; somebody else looks
@@ -109,7 +109,7 @@ class Allowed:
     only_reads: bool = False
 
 
-class Guard:
+class SandboxUser:
     """The guard of one connection; makes the commands to pipeline around a script."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Guard:
         self._password = b""
         self._denied: Collection[bytes] | None = None  # None: its rules must be made anew
 
-    def before(self, rights: Rights | None, allowed: Allowed) -> list[Words]:
+    def before(self, rights: Rights | None, allowed: SandboxRules) -> list[Words]:
         """Build the commands that set the guard up.
 
         It may do what a user with these ``rights`` may (None: everything), as far as that is
@@ -204,28 +204,28 @@ class Guard:
         self.name = b""
 
 
-def guard_of(link: Link) -> Guard:
+def sandbox_user_of(link: Link) -> SandboxUser:
     """Return the guard of a connection."""
-    guard: Guard = link.guard or Guard()
-    link.guard = guard
-    return guard
+    sandbox_user: SandboxUser = link.sandbox_user or SandboxUser()
+    link.sandbox_user = sandbox_user
+    return sandbox_user
 
 
-async def judge(
-    guard: Guard, link: Link, log: bytes, call: Call, reply: bytes, users: Users
+async def judge_run(
+    sandbox_user: SandboxUser, link: Link, log: bytes, call: ScriptCall, reply: bytes, users: Users
 ) -> tuple[Refusals, bytes]:
     """What the guard refused that the user may do; else the reply, in the user's name."""
-    refusals = guard.refusals(log)
+    refusals = sandbox_user.refusals(log)
     if call.rights and refusals.commands:
         asked = {name for name in refusals.commands if not call.rights.has_arguments(name)}
         denied = await _denied(link, call.rights.user, asked)
-        guard.denials |= {(b"command", name) for name in denied}
+        sandbox_user.denials |= {(b"command", name) for name in denied}
         refusals.commands -= denied
     users.count_sandbox_refusals(link.index, refusals.counts)
-    if refusals or guard.denials:
+    if refusals or sandbox_user.denials:
         if call.rights:
-            reply = _in_name_of(call.rights.user, guard.name, reply)
-        await guard.retire(link)
+            reply = _in_name_of(call.rights.user, sandbox_user.name, reply)
+        await sandbox_user.retire(link)
     return refusals, reply
 
 
@@ -241,22 +241,22 @@ async def _denied(link: Link, user: bytes, commands: Collection[bytes]) -> set[b
     return {name for (name, _), reply in pairs if reply.startswith(b"$") and MAY_NOT_RUN in reply}
 
 
-def _in_name_of(user: bytes, guard: bytes, reply: bytes) -> bytes:
+def _in_name_of(user: bytes, sandbox_user: bytes, reply: bytes) -> bytes:
     """Put the user's name for the guard's, in all strings and errors of a reply.
 
     Servers name whom they refuse, and scripts return what they say.
     """
-    if guard not in reply:
+    if sandbox_user not in reply:
         return reply
     made, at = [], 0
     while at < len(reply):
         end = reply.index(b"\r\n", at)
         kind, size = reply[at : at + 1], reply[at + 1 : end]
         if kind in BULKS and size.isdigit():
-            text = reply[end + 2 : end + 2 + int(size)].replace(guard, user)
+            text = reply[end + 2 : end + 2 + int(size)].replace(sandbox_user, user)
             made.append(b"%b%d\r\n%b\r\n" % (kind, len(text), text))
             at = end + 2 + int(size) + 2
         else:
-            made.append(reply[at:end].replace(guard, user) + b"\r\n")
+            made.append(reply[at:end].replace(sandbox_user, user) + b"\r\n")
             at = end + 2
     return b"".join(made)

@@ -9,7 +9,7 @@ from threadis.coordinator.base.command_table import CommandTable, KeyAccess, Par
 from threadis.coordinator.base.offload import offload
 from threadis.coordinator.instances.links import value
 from threadis.coordinator.keys.own_reads import OwnReads
-from threadis.coordinator.lua.call import Call
+from threadis.coordinator.lua.script_call import ScriptCall
 
 # What a script names that may SORT by other keys, or get them.
 SORTING: Final = re.compile(rb"""['"]sort(_ro)?['"]""", re.IGNORECASE)
@@ -19,7 +19,7 @@ LONGEST: Final = max(map(len, SORTS))
 OPTIONS: Final = re.compile(rb"""['"](by|get)['"]""", re.IGNORECASE)
 
 
-def looks_at_others(call: Call) -> bool:
+def reads_other_keys(call: ScriptCall) -> bool:
     """Whether a script may look at keys that only SORT's patterns name.
 
     It has their words itself, or is called with them.
@@ -45,7 +45,7 @@ def patterns(args: Sequence[bytes]) -> list[bytes]:
     return found
 
 
-def target(args: Sequence[bytes]) -> bytes | None:
+def store_key(args: Sequence[bytes]) -> bytes | None:
     """Return the key behind STORE; the last one counts."""
     found, at = None, 2
     while at < len(args):
@@ -56,7 +56,7 @@ def target(args: Sequence[bytes]) -> bytes | None:
     return found
 
 
-def key_of(pattern: bytes, element: bytes) -> bytes:
+def key_from_pattern(pattern: bytes, element: bytes) -> bytes:
     """Put an element into a pattern: ``weight_*->field`` and ``1`` give ``weight_1``."""
     star = pattern.index(b"*")
     arrow = pattern.find(b"->", star + 1)
@@ -65,9 +65,9 @@ def key_of(pattern: bytes, element: bytes) -> bytes:
     return pattern[:star] + element + pattern[star + 1 : end]
 
 
-def with_target(parsed: ParsedCommand) -> ParsedCommand:
+def with_store_key(parsed: ParsedCommand) -> ParsedCommand:
     """Add to SORT's keys the one behind STORE."""
-    store = target(parsed.args) if parsed.row.name == "sort" else None
+    store = store_key(parsed.args) if parsed.row.name == "sort" else None
     keys = [KeyAccess(parsed.args[1], reads=True, writes=False)]
     if store is not None:
         keys.append(KeyAccess(store, reads=False, writes=True))
@@ -78,7 +78,7 @@ async def sort_keys(
     table: CommandTable, own_reads: OwnReads, parsed: ParsedCommand, db: int
 ) -> list[KeyAccess]:
     """Return every key that SORT will look at, as of now."""
-    source, keys = parsed.args[1], list(with_target(parsed).keys)
+    source, keys = parsed.args[1], list(with_store_key(parsed).keys)
     wanted = patterns(parsed.args)
     if wanted:
         index, question = table.owner(db, source), [b"SORT", source, b"BY", b"nosort"]
@@ -90,5 +90,5 @@ async def sort_keys(
 
 def _looked_at(wanted: Iterable[bytes], elements: Sequence[bytes]) -> list[KeyAccess]:
     """The keys that patterns name with elements."""
-    names = {key_of(pattern, element) for pattern in wanted for element in elements}
+    names = {key_from_pattern(pattern, element) for pattern in wanted for element in elements}
     return [KeyAccess(name, reads=True, writes=False) for name in sorted(names)]

@@ -5,31 +5,25 @@ only if the transaction runs. Before that nobody else is told; and what asks for
 of that place finds none.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Final
 
 from threadis import resp
 from threadis.coordinator.base.databases import is_flush_syntax
 from threadis.coordinator.instances.links import Words
-from threadis.coordinator.lua.call import ChangedError, declared
 from threadis.coordinator.lua.library import Library
+from threadis.coordinator.lua.script_call import ChangedError, declared_keys, sha1
 
 EVALS: Final = (b"eval", b"eval_ro")
 
 
-def sha1(script: bytes) -> bytes:
-    """Return the name that servers give a script."""
-    return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
-
-
-class Brought:
+class TransactionScripts:
     """What a transaction has brought so far, and what was there before."""
 
-    def __init__(self, library: Library, brings: Mapping[bytes, int] | None = None) -> None:
+    def __init__(self, library: Library, will_load: Mapping[bytes, int] | None = None) -> None:
         """``brings`` are the scripts that its write brings, each with the last place that does."""
-        self._library, self._brings = library, brings or {}
-        self._brought: dict[bytes, bytes] = {}
+        self._library, self._will_load = library, will_load or {}
+        self._loaded: dict[bytes, bytes] = {}
         self._is_flushed = False
         self._found: dict[bytes, bytes] = {}  # by the library, when it was asked
         self._missing: set[bytes] = set()
@@ -37,8 +31,8 @@ class Brought:
 
     async def find(self, name: bytes) -> bytes | None:
         """Return a script; None if there is none, nothing if only the servers have its text."""
-        if name in self._brought or self._is_flushed:
-            return self._brought.get(name)
+        if name in self._loaded or self._is_flushed:
+            return self._loaded.get(name)
         if name not in self._found:
             self._found[name] = self._library.body(name)
             if not await self._library.has(name):
@@ -56,7 +50,7 @@ class Brought:
         names = [name.lower() for name in words[2:]]
         if what not in (b"exists", b"show"):
             return
-        later = [name for name in names if self._brings.get(name, -1) > at]
+        later = [name for name in names if self._will_load.get(name, -1) > at]
         if all([await self.find(name) is not None for name in later]):
             return
         found = [await self.find(name) for name in names]
@@ -65,15 +59,15 @@ class Brought:
         elif found[0] is None:
             self.replies[at] = await self._library.no_script()
 
-    def go_past(self, words: Words) -> None:
+    def advance(self, words: Words) -> None:
         """Go past a command, which will have run."""
         family = words[0].lower()
-        if family in EVALS and declared(words) is not None:
-            self._brought[sha1(words[1])] = words[1]
+        if family in EVALS and declared_keys(words) is not None:
+            self._loaded[sha1(words[1])] = words[1]
         elif family == b"script":
             match words[1].lower():
                 case b"load":
-                    self._brought[sha1(words[2])] = words[2]
+                    self._loaded[sha1(words[2])] = words[2]
                 case b"flush" if is_flush_syntax(words[2:]):
-                    self._brought.clear()
+                    self._loaded.clear()
                     self._is_flushed = True

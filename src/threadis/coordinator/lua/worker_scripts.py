@@ -5,14 +5,14 @@ the same client. Nothing that goes to another database: workers look for locks i
 """
 
 from threadis import _core
-from threadis.coordinator.lua.analysis import Reach, selects
+from threadis.coordinator.lua.analysis import Reach, may_select
 from threadis.coordinator.lua.sandbox_user import WHOLE_KEYSPACE, rules_without
 
 PUBLISH = b"publish"
 TEXT_MOST = 64 * 1024  # bytes; workers run no longer command (``rust/src/commands/scripts.rs``)
 
 
-class Taught:
+class WorkerScripts:
     """Tells the workers."""
 
     def __init__(self, core: _core.Proxy) -> None:
@@ -21,7 +21,7 @@ class Taught:
 
     def tell(self, name: bytes, body: bytes, found: Reach) -> None:
         """Let workers run a script, or no more; ``body`` is empty if nobody has it any more."""
-        may = found is not Reach.ANYTHING and PUBLISH not in body.lower() and not selects(body)
+        may = found is not Reach.ANYTHING and PUBLISH not in body.lower() and not may_select(body)
         wanted = (body, found) if may and body else None
         if wanted == self._allowed.get(name):
             return
@@ -29,7 +29,7 @@ class Taught:
         if wanted:
             self._allowed[name] = wanted
             for script in _names(name, body):
-                self.workers.learn(script, found is Reach.BEGUN)
+                self.workers.learn(script, found is Reach.PREFIXED)
 
     def forget(self, name: bytes) -> None:
         """Let no worker run a script."""

@@ -31,7 +31,7 @@ from threadis.coordinator.multikey.phases import RefusedError
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
 # Tells all keys, their values and when they expire, and deletes them. Not FLUSHDB: that is told to
 # whoever tracks keys.
-SWEEP = (
+READ_AND_DELETE_ALL = (
     ours.SCRIPT_MARK
     + b"""
 local found = {}
@@ -212,14 +212,14 @@ def _copies(keys: Mapping[bytes, bool], replies: Sequence[Any]) -> dict[bytes, C
     return found
 
 
-def around(
+def surrounding_commands(
     copies: dict[bytes, Copy], written: Sequence[bytes], *, sweeps: bool = False
 ) -> tuple[list[Words], list[Words]]:
     """What comes before commands on copies, and behind them."""
     old_dumps: list[Words] = [[b"DUMP", key] for key in written if key in copies]
     restores = [copy.restore(key) for key, copy in copies.items()]
     if sweeps:
-        return [*restores, *old_dumps], [[b"EVAL", SWEEP, b"0"]]
+        return [*restores, *old_dumps], [[b"EVAL", READ_AND_DELETE_ALL, b"0"]]
     dumps: list[Words] = [[b"DUMP", key] for key in written]
     ends: list[Words] = [[b"PEXPIRETIME", key] for key in written]
     names = list(dict.fromkeys([*copies, *written]))
@@ -227,17 +227,17 @@ def around(
     return [*restores, *old_dumps], [*dumps, *ends, *clear]
 
 
-Now = Mapping[bytes, tuple[bytes, int]]  # what keys are now, and when they expire
+CurrentValues = Mapping[bytes, tuple[bytes, int]]  # what keys are now, and when they expire
 
 
-def _now(written: Sequence[bytes], after: Sequence[Any]) -> Now:
+def _current_values(written: Sequence[bytes], after: Sequence[Any]) -> CurrentValues:
     """What ``around`` has found out behind the commands, without it having swept."""
     count = len(written)
     found = zip(written, after[:count], after[count : 2 * count], strict=True)
     return {key: (dump, int(when)) for key, dump, when in found if dump is not None}
 
 
-def _swept(copies: dict[bytes, Copy], said: Sequence[Any]) -> Now:
+def _current_values_of_all(copies: dict[bytes, Copy], said: Sequence[Any]) -> CurrentValues:
     """The same, with it having swept."""
     now = {}
     for key, dump, when in zip(said[::3], said[1::3], said[2::3], strict=True):
@@ -270,9 +270,9 @@ async def find_changes(
     old, new = await long_replies.values(before[len(copies) :]), await long_replies.values(after)
     await offload(size, _tell_of_ends, copies, written, old, db)
     if sweeps:
-        now = await offload(len(new[0]), _swept, copies, new[0])
+        now = await offload(len(new[0]), _current_values_of_all, copies, new[0])
     else:
-        now = await offload(size, _now, written, new)
+        now = await offload(size, _current_values, written, new)
     if not compares:
         return {key: Copy(*now[key]) if key in now else None for key in written}
     return await offload(size, _changes, copies, written, old, now)
@@ -295,7 +295,7 @@ def _tell_of_ends(
 
 
 def _changes(
-    copies: dict[bytes, Copy], written: Sequence[bytes], dumps: Sequence[Any], now: Now
+    copies: dict[bytes, Copy], written: Sequence[bytes], dumps: Sequence[Any], now: CurrentValues
 ) -> Changes:
     """What has become of the keys that may have been written."""
     had = [key for key in written if key in copies]

@@ -45,8 +45,13 @@ from threadis.coordinator.instances.tasks import Tasks
 from threadis.coordinator.keys.locks import Key, Lock, Locks
 from threadis.coordinator.keys.write_parts import Part, PartPlace
 from threadis.coordinator.multikey import oom_blocks, pending_writes
-from threadis.coordinator.multikey.phases import Phases, Scripts, results_in, unfinished
-from threadis.coordinator.multikey.records import Prepared
+from threadis.coordinator.multikey.phases import (
+    FencedScripts,
+    Phases,
+    exec_results,
+    incomplete_write,
+)
+from threadis.coordinator.multikey.records import PreparedRecord
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +61,7 @@ RETRY = 0.05  # seconds between attempts to settle what a crash left open
 
 # The instance, its socket if another process of it may have one that looks the same, and what
 # CLIENT LIST shows of it.
-Connection = tuple[int, str, bytes]
+ClosedConnection = tuple[int, str, bytes]
 
 
 class Commits:
@@ -75,7 +80,7 @@ class Commits:
         self._deleting = [asyncio.Lock() for _ in links.all_instances()]
         self._late: set[int] = set()  # instances that did not delete theirs in time
         self._running: set[bytes] = set()  # IDs whose outcome this process will see to
-        self._settling = asyncio.Lock()
+        self._resolving = asyncio.Lock()
         self._tasks = Tasks()
         self._had: Counter[int] = Counter()  # records, by instance
 
@@ -97,20 +102,20 @@ class Commits:
         The caller holds ``lock`` on all keys. Raises RefusedError if nothing was done, LinkError
         if that is not known yet; then the lock is kept until it is.
         """
-        first, *others = sorted(parts, key=lambda index: (-len(parts[index]), index))
+        leader, *participants = sorted(parts, key=lambda index: (-len(parts[index]), index))
         # Those of the others ``prepare`` checks.
-        await offload(len(parts[first]), self._links.limits.check, parts[first])
-        fenced = Scripts(scripts or {})
-        if not others:
+        await offload(len(parts[leader]), self._links.limits.check, parts[leader])
+        fenced = FencedScripts(scripts or {})
+        if not participants:
             if is_scarce and not scripts:
-                return {first: await self._run_without_memory(first, parts[first], db, kind)}
-            async with self._links.lease(first, kind, db) as link:
-                return {first: await fenced.run(link, parts[first])}
+                return {leader: await self._run_without_memory(leader, parts[leader], db, kind)}
+            async with self._links.lease(leader, kind, db) as link:
+                return {leader: await fenced.run(link, parts[leader])}
         name = _core.unique_name()
         self._running.add(name)
         try:
             return await self._run_all(
-                parts, lock, first, others, name, db, kind, fenced, is_scarce=is_scarce
+                parts, lock, leader, participants, name, db, kind, fenced, is_scarce=is_scarce
             )
         finally:
             if not lock.is_kept:
@@ -120,40 +125,40 @@ class Commits:
         self,
         parts: Mapping[int, Part],
         lock: Lock,
-        first: int,
-        others: list[int],
+        leader: int,
+        participants: list[int],
         name: bytes,
         db: int,
         kind: Kind,
-        scripts: Scripts,
+        scripts: FencedScripts,
         *,
         is_scarce: bool,
     ) -> dict[int, list[bytes]]:
         async with AsyncExitStack() as stack:
             links = {}
-            for index in (first, *others):
+            for index in (leader, *participants):
                 lease = self._links.lease(index, kind, db)
                 links[index] = await stack.enter_async_context(lease)
-            leader = links.pop(first)
-            keys = lock.keys or list(self._named(parts.values(), db))
+            leader_link = links.pop(leader)
+            keys = lock.keys or list(self._keys_of(parts.values(), db))
             try:
-                record = Prepared(first, db, keys, [])
+                record = PreparedRecord(leader, db, keys, [])
                 await self._phases.prepare(links, parts, record, name, scripts, is_scarce=is_scarce)
             except LinkError:  # nothing will be decided, but something may be prepared
-                self._spawn(self._settle_all(name, first, others))
+                self._spawn(self._resolve_all(name, leader, participants))
                 raise
             try:
                 done = await self._phases.decide(
-                    leader, parts[first], links, name, db, scripts, is_scarce=is_scarce
+                    leader_link, parts[leader], links, name, db, scripts, is_scarce=is_scarce
                 )
-                replies = {first: done}
+                replies = {leader: done}
             except LinkError:
-                self._doubt(lock, parts, keys, first)
-                self._keep(lock, name, first, others, [leader])
+                self._mark_in_doubt(lock, parts, keys, leader)
+                self._keep_lock(lock, name, leader, participants, [leader_link])
                 raise
             is_one_script = is_scarce and not scripts
             for index, link in links.items():
-                whole = [*parts[index], *self._phases.last(name, db)]
+                whole = [*parts[index], *self._phases.participant_end(name, db)]
                 link.send(oom_blocks.block(whole, kind.resp) if is_one_script else [b"EXEC"])
             for index, link in links.items():
                 told = parts[index] if is_one_script else ()
@@ -162,21 +167,21 @@ class Commits:
                     results = None  # nothing was written
                 if results is not None:
                     replies[index] = results[: len(parts[index])]
-        if failed := [index for index in others if index not in replies]:
+        if failed := [index for index in participants if index not in replies]:
             # What is not a write there is as it shall be; what is locked for scripts stays so.
             left = [key for key in keys if not key[2] or self._table.owner(*key[:2]) in failed]
-            self._doubt(lock, parts, left, failed[0])
-            self._keep(lock, name, first, others, list(links.values()))
-            raise unfinished(links[failed[0]])
+            self._mark_in_doubt(lock, parts, left, failed[0])
+            self._keep_lock(lock, name, leader, participants, list(links.values()))
+            raise incomplete_write(links[failed[0]])
         self._had.update(parts.keys())
-        self.forget_soon(first, ours.DECIDED + name)
+        self.delete_soon(leader, ours.DECIDED + name)
         return replies
 
     def own_changes(self, index: int) -> int:
         """How often an instance has written or deleted a record."""
         return 2 * (self._had[index] + self._workers.records_of(index))
 
-    def _named(self, parts: Iterable[Part], db: int) -> Iterator[Key]:
+    def _keys_of(self, parts: Iterable[Part], db: int) -> Iterator[Key]:
         """The keys of commands, for whoever has locked everything."""
         for part in parts:
             where = db
@@ -186,7 +191,9 @@ class Commits:
                 for access in self._table.parse(words).keys:
                     yield where, access.key, True
 
-    def _doubt(self, lock: Lock, parts: Mapping[int, Part], keys: list[Key], instance: int) -> None:
+    def _mark_in_doubt(
+        self, lock: Lock, parts: Mapping[int, Part], keys: list[Key], instance: int
+    ) -> None:
         """Let others use all but these keys; of what empties databases, it is all keys."""
         if not any(map(_flushes, parts.values())):
             self._locks.mark_in_doubt(lock, keys, instance)
@@ -194,23 +201,28 @@ class Commits:
     async def _run_without_memory(self, index: int, part: Part, db: int, kind: Kind) -> list[bytes]:
         block = oom_blocks.block(part, kind.resp)
         reply = (await self._links.raw(index, [block], db=db, kind=kind))[0]
-        return await oom_blocks.results(reply, part, kind.resp) or await results_in([], reply)
+        return await oom_blocks.results(reply, part, kind.resp) or await exec_results([], reply)
 
-    def _keep(
-        self, lock: Lock, name: bytes, first: int, others: list[int], links: Iterable[Link]
+    def _keep_lock(
+        self, lock: Lock, name: bytes, leader: int, participants: list[int], links: Iterable[Link]
     ) -> None:
         """Hold on to the lock until it is known what has happened."""
         lock.is_kept = True
         spoilt = (link for link in links if link.is_spoilt)
         lost = [connection_of(link) for link in spoilt]
-        self._spawn(self._settle_later(lock, name, first, others, lost))
+        self._spawn(self._resolve_and_release(lock, name, leader, participants, lost))
 
-    async def _settle_later(
-        self, lock: Lock, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
+    async def _resolve_and_release(
+        self,
+        lock: Lock,
+        name: bytes,
+        leader: int,
+        participants: list[int],
+        lost: Sequence[ClosedConnection],
     ) -> None:
         try:
             await asyncio.sleep(RETRY)
-            await self._settle_at_last(name, first, others, lost)
+            await self._drain_and_resolve(name, leader, participants, lost)
         finally:  # also after a bug: a lock that nobody will end would be a hang
             self._running.discard(name)
             self._locks.release(lock)
@@ -225,50 +237,50 @@ class Commits:
         finally:
             self._running.discard(name)
 
-    def settle(
-        self, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
+    def resolve_later(
+        self, name: bytes, leader: int, participants: list[int], lost: Sequence[ClosedConnection]
     ) -> None:
         """See to it, in the background, that everyone has done his part, or nobody will."""
-        self._spawn(self._settle_at_last(name, first, others, lost))
+        self._spawn(self._drain_and_resolve(name, leader, participants, lost))
 
-    async def _settle_at_last(
-        self, name: bytes, first: int, others: list[int], lost: Sequence[Connection]
+    async def _drain_and_resolve(
+        self, name: bytes, leader: int, participants: list[int], lost: Sequence[ClosedConnection]
     ) -> None:
-        await self._pass_all(lost)
-        await self._settle_all(name, first, others)
+        await self._drain_all(lost)
+        await self._resolve_all(name, leader, participants)
 
-    async def _settle_all(self, name: bytes, first: int, others: list[int]) -> None:
-        for index in others:
-            await _retry(partial(self._settle, index, ours.PREPARED + name))
-        self.forget_soon(first, ours.DECIDED + name)  # it is refused while there is no space, say
+    async def _resolve_all(self, name: bytes, leader: int, participants: list[int]) -> None:
+        for index in participants:
+            await _retry(partial(self._resolve, index, ours.PREPARED + name))
+        self.delete_soon(leader, ours.DECIDED + name)  # it is refused while there is no space, say
 
     def unsettled(self, letter: _core.Unsettled) -> None:
         """Settle what a worker has left; its lock, if it has one, holds until then."""
         self._locks.in_doubt_changed()
-        self._spawn(self._settle_for_worker(letter))
+        self._spawn(self._resolve_for_worker(letter))
 
-    async def _settle_for_worker(self, letter: _core.Unsettled) -> None:
+    async def _resolve_for_worker(self, letter: _core.Unsettled) -> None:
         lost = [
             (index, self._links.instance(index).socket, b" name=%s " % lane)
             for index, lane in letter.lanes
         ]
         try:
-            await self._pass_all(lost)
+            await self._drain_all(lost)
             if letter.name:  # else there are no records
-                await self._settle_all(letter.name, letter.first, letter.others)
+                await self._resolve_all(letter.name, letter.first, letter.others)
         finally:
             if letter.token is not None:
                 self._locks.release_of_worker(letter.token)
 
-    async def _pass_all(self, lost: Iterable[Connection]) -> None:
+    async def _drain_all(self, lost: Iterable[ClosedConnection]) -> None:
         """Wait until instances have read all from connections that we have closed.
 
         Else what is on its way there comes behind us.
         """
         for one in lost:
-            await _retry(partial(self.passed, one))
+            await _retry(partial(self.check_drained, one))
 
-    async def passed(self, lost: Connection) -> None:
+    async def check_drained(self, lost: ClosedConnection) -> None:
         """Raise LinkError while an instance may not have read all from a connection."""
         index, socket, mark = lost
         if self._links.is_gone(index, socket):
@@ -277,21 +289,21 @@ class Commits:
         if isinstance(known, hiredis.ReplyError) or mark in known:
             raise LinkError(f"TRYAGAIN instance {index} has not read everything yet")
 
-    async def _settle(self, index: int, key: bytes) -> None:
+    async def _resolve(self, index: int, key: bytes) -> None:
         """Do or forget what an instance has prepared; LinkError if that cannot be known yet."""
-        async with self._settling:  # two who settle the same would do it twice
+        async with self._resolving:  # two who settle the same would do it twice
             payload = await self._ask(index, b"GET", key)
             if payload is None:
                 return
-            record = Prepared.decode(payload)
+            record = PreparedRecord.decode(payload)
             name = key.removeprefix(ours.PREPARED)
-            if await self._ask(record.first, b"EXISTS", ours.DECIDED + name):
+            if await self._ask(record.leader, b"EXISTS", ours.DECIDED + name):
                 hidden = [b"SELECT", b"%d" % self._records]
                 part = [*record.commands, hidden, [b"DEL", key], [b"SELECT", b"%d" % record.db]]
                 await pending_writes.run(self._links, index, part, record.db)
                 log.warning("instance %d: completed a write to several instances", index)
             else:
-                self.forget_soon(index, key)
+                self.delete_soon(index, key)
 
     async def _ask(self, index: int, *words: bytes) -> Any:
         """Ask about records; LinkError if the answer is an error: it is still loading, say."""
@@ -311,9 +323,9 @@ class Commits:
             if payload is None or self._is_running(key.removeprefix(ours.PREPARED)):
                 continue
             try:
-                await self._settle(index, key)
+                await self._resolve(index, key)
             except LinkError:
-                record = Prepared.decode(payload)
+                record = PreparedRecord.decode(payload)
                 if _flushes(record.commands):  # it has no keys that could be locked
                     raise
                 self._spawn(self._recover_later(index, key, record))
@@ -321,64 +333,64 @@ class Commits:
             payload = await self._ask(index, b"GET", key)
             name = key.removeprefix(ours.DECIDED)
             if payload is not None and not self._is_running(name):
-                others = msgspec.json.decode(payload, type=list[int])
-                self._spawn(self._settle_all(name, index, others))
+                participants = msgspec.json.decode(payload, type=list[int])
+                self._spawn(self._resolve_all(name, index, participants))
 
     def _is_running(self, name: bytes) -> bool:
         """Whether this process will see to it: here, or a worker, which tells us if it cannot."""
         return name in self._running or name.startswith(self._workers.prefix())
 
-    async def _recover_later(self, index: int, key: bytes, record: Prepared) -> None:
+    async def _recover_later(self, index: int, key: bytes, record: PreparedRecord) -> None:
         async with self._locks.hold(record.keys, [index], waits_for_in_doubt=True) as lock:
-            self._locks.mark_in_doubt(lock, record.keys, record.first)
-            await _retry(partial(self._settle, index, key))
+            self._locks.mark_in_doubt(lock, record.keys, record.leader)
+            await _retry(partial(self._resolve, index, key))
 
-    def forget_soon(self, index: int, record: bytes) -> None:
+    def delete_soon(self, index: int, record: bytes) -> None:
         """Delete a record together with those of the next moment."""
         names = self._done.setdefault(index, [])
         names.append(record)
         if len(names) == 1:
-            self._spawn(self._forget_after_a_while(index))
+            self._spawn(self._delete_after(index))
 
-    async def _forget_after_a_while(self, first: int, seconds: float = FORGET_AFTER) -> None:
+    async def _delete_after(self, leader: int, seconds: float = FORGET_AFTER) -> None:
         await asyncio.sleep(seconds)
-        await self.forget_done(first)
+        await self.delete_records(leader)
 
-    async def forget_done(self, first: int) -> None:
+    async def delete_records(self, leader: int) -> None:
         """Delete all that can be deleted; what an instance does not delete now, a while later."""
         done, take = self._done, self._workers.take_finished
-        async with self._deleting[first]:  # what somebody else deletes just now is waited for
-            while names := [*done.pop(first, []), *(ours.DECIDED + name for name in take(first))]:
+        async with self._deleting[leader]:  # what somebody else deletes just now is waited for
+            while names := [*done.pop(leader, []), *(ours.DECIDED + name for name in take(leader))]:
                 try:
-                    await pending_writes.delete(self._links, first, self._records, *names)
+                    await pending_writes.delete(self._links, leader, self._records, *names)
                 except LinkError:
-                    done.setdefault(first, []).extend(names)
-                    if first not in self._late:
-                        self._late.add(first)
-                        self._spawn(self._forget_late(first))
+                    done.setdefault(leader, []).extend(names)
+                    if leader not in self._late:
+                        self._late.add(leader)
+                        self._spawn(self._delete_late(leader))
                     raise
 
-    async def _forget_late(self, first: int) -> None:
+    async def _delete_late(self, leader: int) -> None:
         """Try again until it is done: a record stays a second longer than its instance is away."""
         try:
-            await _retry(partial(self._forget_after_a_while, first, FORGET_AGAIN))
+            await _retry(partial(self._delete_after, leader, FORGET_AGAIN))
         finally:
-            self._late.discard(first)
+            self._late.discard(leader)
 
     def finished(self) -> None:
         """Delete the records of what workers have committed: nothing else has deleted them."""
-        self._spawn(self.tidy())
+        self._spawn(self.delete_all_records())
 
-    async def tidy(self) -> None:
+    async def delete_all_records(self) -> None:
         """Delete what can be deleted at once: who counts changes from now on sees none of ours."""
-        jobs = [self.forget_done(first) for first in self._links.all_instances()]
+        jobs = [self.delete_records(leader) for leader in self._links.all_instances()]
         await asyncio.gather(*jobs, return_exceptions=True)
 
     def _spawn(self, job: Coroutine[None, None, None]) -> None:
         self._tasks.start(job, "a record of a write to several instances")
 
 
-def connection_of(link: Link) -> Connection:
+def connection_of(link: Link) -> ClosedConnection:
     """Return how a connection of ours can be known, once it is closed."""
     return link.index, link.socket, b"id=%d " % link.id
 

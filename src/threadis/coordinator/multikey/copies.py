@@ -27,19 +27,25 @@ from threadis.coordinator.instances import fenced, long_replies
 from threadis.coordinator.instances.fenced import NOT_RUN, Fence, FencedReplies
 from threadis.coordinator.instances.links import Link, LinkError, Words
 from threadis.coordinator.keys.keyspace_events import command_events
-from threadis.coordinator.lua.call import Call
-from threadis.coordinator.lua.sort_patterns import key_of, patterns
+from threadis.coordinator.lua.script_call import ScriptCall
+from threadis.coordinator.lua.sort_patterns import key_from_pattern, patterns
 from threadis.coordinator.multikey import oom_blocks
-from threadis.coordinator.multikey.borrowing import Borrowing, Changes, Copy, around, find_changes
+from threadis.coordinator.multikey.borrowing import (
+    Borrowing,
+    Changes,
+    Copy,
+    find_changes,
+    surrounding_commands,
+)
 from threadis.coordinator.multikey.phases import RefusedError
 
 
-class Piece(NamedTuple):
+class CopyStep(NamedTuple):
     """A command, and the database that its client is in; if it is a script, this, too."""
 
     parsed: ParsedCommand
     db: int
-    call: Call | None = None
+    call: ScriptCall | None = None
 
     @property
     def name(self) -> str:
@@ -68,7 +74,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(slots=True)
-class Lent:
+class LentKeys:
     """The copies of one database's keys, and where they are."""
 
     scratch: int
@@ -98,16 +104,16 @@ class Lent:
         return [key for key, access in self.keys.items() if access.writes]
 
 
-Lents = dict[int, Lent]  # by the client's databases
+LentByDatabase = dict[int, LentKeys]  # by the client's databases
 
 
-class Block:
+class CopyBlock:
     """What the instance is told that has the copies; its answers, by their places."""
 
     def __init__(
         self,
-        lents: Lents,
-        pieces: Sequence[Piece],
+        lents: LentByDatabase,
+        pieces: Sequence[CopyStep],
         fences: Sequence[Fence] = (),
         *,
         asks: bool = False,
@@ -122,7 +128,10 @@ class Block:
         self._ours = set[int]()
         self._places: list[int] = []  # of the pieces
         self._now = self._home = min(lent.scratch for lent in lents.values())
-        lines = {db: around(lent.copies, lent.written, sweeps=sweeps) for db, lent in lents.items()}
+        lines = {
+            db: surrounding_commands(lent.copies, lent.written, sweeps=sweeps)
+            for db, lent in lents.items()
+        }
         before = {db: self._add_ours(db, lines[db][0]) for db in lents}
         self._written_until = len(self.words)
         self._add_pieces(iter(fences), asks=asks)
@@ -168,7 +177,7 @@ class Block:
         self._ours.update(found)
         return found
 
-    def _flush(self, piece: Piece) -> None:
+    def _flush(self, piece: CopyStep) -> None:
         """Delete the copies one by one: whoever tracks keys is told of FLUSHDB."""
         if mine := command_events.get():
             self.words.append(mine.mute())
@@ -191,7 +200,7 @@ class Block:
         if (refusal := found[0].refusal) is not None:
             if needs_memory or not refusal.startswith(oom_blocks.NO_MEMORY):
                 raise RefusedError(refusal)
-            found = await self._run_scarcely(link, borrowing, refusal)
+            found = await self._run_without_memory(link, borrowing, refusal)
         asked = await offload(size, self._asked_by_us, found)
         await borrowing.own_reads.note(link.index, *asked)
         for _, after in self._around.values() if self._sweeps else ():
@@ -209,18 +218,18 @@ class Block:
         questions = [words for at in places if not isinstance(words := self.words[at], Fence)]
         return questions, [found[at].reply for at in places]
 
-    async def _run_scarcely(
+    async def _run_without_memory(
         self, link: Link, borrowing: Borrowing, refusal: bytes
     ) -> list[FencedReplies]:
         """Run it where no block is taken."""
         plain = [words for words in self.words if not isinstance(words, Fence)]
         if len(self._pieces) == 1 and len(plain) < len(self.words):
             async with borrowing.alone[link.index]:
-                return await self._run_script_scarcely(link, borrowing)
+                return await self._run_script_without_memory(link, borrowing)
         if len(plain) < len(self.words):
-            return await self._run_scripts_scarcely(link)
+            return await self._run_scripts_without_memory(link)
         commands = plain[self._written_until : self._commands_until]
-        if not oom_blocks.tells(commands, link.kind.resp):
+        if not oom_blocks.can_return(commands, link.kind.resp):
             raise RefusedError(refusal)
         reply = (await link.ask(oom_blocks.block(plain, link.kind.resp), wait=None))[0]
         results = await oom_blocks.results(reply, plain[: self._commands_until], link.kind.resp)
@@ -228,7 +237,7 @@ class Block:
             raise RefusedError(reply)
         return [FencedReplies(one) for one in results]
 
-    async def _run_scripts_scarcely(self, link: Link) -> list[FencedReplies]:
+    async def _run_scripts_without_memory(self, link: Link) -> list[FencedReplies]:
         """Scripts beside others: who queues them (Valkey 9) takes ours, too, which make copies."""
         words = list(self.words)
         starts = ((before.start, self._lents[db]) for db, (before, _) in self._around.items())
@@ -248,13 +257,15 @@ class Block:
             found[at : at + 1] = map(FencedReplies, restored)
         return found
 
-    async def _run_script_scarcely(self, link: Link, borrowing: Borrowing) -> list[FencedReplies]:
+    async def _run_script_without_memory(
+        self, link: Link, borrowing: Borrowing
+    ) -> list[FencedReplies]:
         """A script by itself: the copies are made before it."""
         ((before, after),) = self._around.values()
         (lent,), (place,) = self._lents.values(), self._places
         script = self.words[place]
         assert isinstance(script, Fence)
-        first, last = around(lent.copies, lent.written, sweeps=self._sweeps)
+        first, last = surrounding_commands(lent.copies, lent.written, sweeps=self._sweeps)
         restores, dumps = first[: len(lent.copies)], first[len(lent.copies) :]
         made = (await link.ask(oom_blocks.block(restores, link.kind.resp)))[0]
         try:
@@ -300,14 +311,14 @@ class Block:
             piece = self._pieces[at]
             elements = await long_replies.value(found[place].reply)
             for element in elements if isinstance(elements, list) else ():
-                names = (key_of(pattern, element) for pattern in piece.patterns)
+                names = (key_from_pattern(pattern, element) for pattern in piece.patterns)
                 missing[piece.db].update(filter(self._lents[piece.db].lacks, names))
         return missing
 
     async def changes(self, db: int, found: Sequence[FencedReplies]) -> Changes:
         """What keys of a database are now, of those that have changed."""
         lent = self._lents[db]
-        written, before, after = await offload(len(lent.keys), self._said_of, db, found)
+        written, before, after = await offload(len(lent.keys), self._replies_around, db, found)
         return await find_changes(
             lent.copies,
             written,
@@ -318,7 +329,7 @@ class Block:
             sweeps=self._sweeps,
         )
 
-    def _said_of(
+    def _replies_around(
         self, db: int, found: Sequence[FencedReplies]
     ) -> tuple[list[bytes], list[bytes], list[bytes]]:
         """What may have been written of a database, and the replies to what is ``around``."""

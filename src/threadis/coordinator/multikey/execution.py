@@ -25,9 +25,9 @@ from threadis.coordinator.lua.sort_patterns import sort_keys
 from threadis.coordinator.multikey import oom_blocks, recipes, set_operations
 from threadis.coordinator.multikey.borrowing import Borrowing
 from threadis.coordinator.multikey.commits import Commits
-from threadis.coordinator.multikey.copies import Piece
+from threadis.coordinator.multikey.copies import CopyStep
+from threadis.coordinator.multikey.copy_run import CopyRun
 from threadis.coordinator.multikey.phases import RefusedError
-from threadis.coordinator.multikey.together import Together
 from threadis.coordinator.sessions.tracking import Tracking
 
 
@@ -80,7 +80,7 @@ class Execution:
                 return (await self.links.raw(index, [args], db=db, kind=kind))[0]
         if refusal := await self.near_maxmemory.refusal_of(args, db, kind):
             return refusal
-        plan = recipes.PLANS.get(parsed.row.name)
+        plan = recipes.RECIPES.get(parsed.row.name)
         extra = recipes.other_databases(parsed, db)
         names = await offload(len(keys), lock_names, keys, db)
         async with self.hold([*names, *extra], within) as lock:
@@ -88,10 +88,10 @@ class Execution:
                 async with self.events.of_one_command(db):
                     if plan:
                         return await plan(recipes.Job(self, parsed, db, kind, lock))
-                    if set_operations.takes(parsed):
-                        with contextlib.suppress(set_operations.ElseError):
+                    if set_operations.applies_to(parsed):
+                        with contextlib.suppress(set_operations.NotApplicableError):
                             return await set_operations.run(self, parsed, db, kind, lock)
-                    piece = Piece(replace(parsed, keys=keys), db)
+                    piece = CopyStep(replace(parsed, keys=keys), db)
                     return (await self.borrow([piece], db, kind, lock))[0]
             except RefusedError as error:
                 return error.reply
@@ -113,19 +113,21 @@ class Execution:
         }
         return [*names, *self.colocation.locks(names)], instances
 
-    async def borrow(self, pieces: Sequence[Piece], db: int, kind: Kind, lock: Lock) -> list[bytes]:
+    async def borrow(
+        self, pieces: Sequence[CopyStep], db: int, kind: Kind, lock: Lock
+    ) -> list[bytes]:
         """Run commands on borrowed keys, as one, and write back what has changed; their replies.
 
         RefusedError if a server would not.
         """
-        return await Together(self, pieces, db, kind).run(lock)
+        return await CopyRun(self, pieces, db, kind).run(lock)
 
     def need_memory(self, commands: Iterable[Sequence[bytes]]) -> bool:
         """Whether a server without memory refuses one of these."""
         rows = (self.table.look_up(words[:2]) for words in commands)
         return any(row is None or row.needs_memory for row in rows)
 
-    def must_be_ready(self, needed: Iterable[int]) -> None:
+    def require_ready(self, needed: Iterable[int]) -> None:
         """Raise LinkError, before anything has happened, if an instance would not run a command."""
         ready = set(self.links.ready()) - self.links.unprepared
         if down := [index for index in needed if index not in ready]:
@@ -202,7 +204,7 @@ class Execution:
             is_scarce = error.reply.startswith(oom_blocks.NO_MEMORY)
             if needs_memory or scripts or not is_scarce:
                 raise
-            if not oom_blocks.tells(commands, kind.resp):
+            if not oom_blocks.can_return(commands, kind.resp):
                 raise
         return await run(parts, is_scarce=True)
 

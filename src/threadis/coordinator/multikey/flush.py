@@ -21,9 +21,9 @@ from threadis.coordinator.base.databases import is_flush_syntax
 from threadis.coordinator.instances.links import Kind, LinkError, Links, UnknownOutcomeError, Words
 from threadis.coordinator.keys.locks import Locks
 from threadis.coordinator.multikey import oom_blocks, pending_writes
-from threadis.coordinator.multikey.commits import Commits, Connection, connection_of
+from threadis.coordinator.multikey.commits import ClosedConnection, Commits, connection_of
 from threadis.coordinator.multikey.phases import RefusedError
-from threadis.coordinator.multikey.records import Prepared
+from threadis.coordinator.multikey.records import PreparedRecord
 from threadis.coordinator.sessions.tracking import Tracking
 
 RETRY: Final = 0.1  # seconds before an instance that was lost in the middle is asked again
@@ -31,7 +31,7 @@ PATIENCE: Final = 30.0  # seconds in which it comes back, if it ever does
 KEPT: Final = b"600"  # seconds for which an instance knows that it has done its part
 
 
-class Whole:
+class Flush:
     """Runs a command on every instance while nobody else does anything."""
 
     def __init__(
@@ -54,7 +54,9 @@ class Whole:
         """FLUSHALL and FLUSHDB [ASYNC|SYNC]."""
         _, *options = command.args
         return await (
-            self._everywhere(command) if is_flush_syntax(options) else self._denied(command)
+            self._run_everywhere(command)
+            if is_flush_syntax(options)
+            else self._syntax_error(command)
         )
 
     async def swap(self, command: _core.Command) -> bytes:
@@ -62,35 +64,35 @@ class Whole:
         words = command.args[1:]
         indices = [int(word) for word in words if word.isdigit() and b"%d" % int(word) == word]
         if len(indices) != 2 or len(words) != 2:
-            return await self._denied(command)
+            return await self._syntax_error(command)
         if any(self._databases <= one < 2**31 for one in indices):
             return resp.error("ERR DB index is out of range")
         if any(one >= 2**31 for one in indices):
-            return await self._denied(command)
+            return await self._syntax_error(command)
         pinned = self._pinned & set(indices)
         if pinned:
             return resp.error(
                 f"ERR threadis: database {min(pinned)} is pinned to an instance; SWAPDB would have "
                 "to carry all its keys to others, and back"
             )
-        return await self._everywhere(command)
+        return await self._run_everywhere(command)
 
-    async def _denied(self, command: _core.Command) -> bytes:
+    async def _syntax_error(self, command: _core.Command) -> bytes:
         """Let an instance say what is wrong."""
         return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
 
-    async def _everywhere(self, command: _core.Command) -> bytes:
+    async def _run_everywhere(self, command: _core.Command) -> bytes:
         down = [i for i in self._links.all_instances() if i not in self._links.ready()]
         if down:
             raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; the command was not run")
         async with self._locks.hold_everything(command.token), self._tracking.flushing():
-            first, *others = self._links.all_instances()
+            leader, *participants = self._links.all_instances()
             with self._commits.begin() as name:
-                sweep = Sweep(self._links, self._commits, self._records, name, command)
-                return await sweep.run(first, others)
+                sweep = FlushRun(self._links, self._commits, self._records, name, command)
+                return await sweep.run(leader, participants)
 
 
-class Sweep:
+class FlushRun:
     """One command, everywhere. The caller holds the lock on everything."""
 
     def __init__(
@@ -101,36 +103,38 @@ class Sweep:
         self._records = records  # their database
         self._name = name
         self._words, self._db = command.args, command.info.db
-        self._lost: list[Connection] = []  # from which something may still come
+        self._lost: list[ClosedConnection] = []  # from which something may still come
 
-    async def run(self, first: int, others: list[int]) -> bytes:
+    async def run(self, leader: int, participants: list[int]) -> bytes:
         """Do it; the reply."""
         try:
-            await _all_of(self._prepare(index, first) for index in others)
+            await _all_of(self._prepare(index, leader) for index in participants)
             decided = ours.DECIDED + self._name
-            decide: Words = [b"SET", decided, msgspec.json.encode(others)]
+            decide: Words = [b"SET", decided, msgspec.json.encode(participants)]
             try:
-                reply = await self._do_at(first, [decide], decided, has_begun=False)
+                reply = await self._run_at(leader, [decide], decided, has_begun=False)
             except RefusedError:
-                if await self._is_there(first, decided):
-                    await pending_writes.delete(self._links, first, self._records, decided)
+                if await self._exists(leader, decided):
+                    await pending_writes.delete(self._links, leader, self._records, decided)
                 raise
             prepared, swept = ours.PREPARED + self._name, ours.SWEPT + self._name
             done: list[Words] = [[b"DEL", prepared], [b"SET", swept, b"", b"EX", KEPT]]
-            await _all_of(self._do_at(index, done, swept, has_begun=True) for index in others)
+            await _all_of(
+                self._run_at(index, done, swept, has_begun=True) for index in participants
+            )
         except RefusedError as error:
-            self._commits.settle(self._name, first, others, self._lost)
+            self._commits.resolve_later(self._name, leader, participants, self._lost)
             return error.reply
         except LinkError:
-            self._commits.settle(self._name, first, others, self._lost)
+            self._commits.resolve_later(self._name, leader, participants, self._lost)
             raise
-        self._commits.forget_soon(first, decided)
-        for index in others:
-            self._commits.forget_soon(index, swept)
+        self._commits.delete_soon(leader, decided)
+        for index in participants:
+            self._commits.delete_soon(index, swept)
         return reply
 
-    async def _prepare(self, index: int, first: int) -> None:
-        payload = Prepared(first, self._db, [], [self._words]).encode()
+    async def _prepare(self, index: int, leader: int) -> None:
+        payload = PreparedRecord(leader, self._db, [], [self._words]).encode()
         note: Words = [b"SET", ours.PREPARED + self._name, bytes(payload)]
         try:
             await self._block(index, [note], self._records)
@@ -138,7 +142,7 @@ class Sweep:
             what = "did not answer; the command was not run"
             raise LinkError(f"TRYAGAIN instance {index} {what}") from error
 
-    async def _do_at(
+    async def _run_at(
         self, index: int, records: list[Words], mark: bytes, *, has_begun: bool
     ) -> bytes:
         """Do it at an instance; if that is lost in the middle, once it is back.
@@ -153,8 +157,8 @@ class Sweep:
         is_unknown = False
         while True:
             try:
-                await self._nothing_on_its_way(index)
-                if is_unknown and await self._is_there(index, mark):
+                await self._wait_until_drained(index)
+                if is_unknown and await self._exists(index, mark):
                     return resp.OK
                 commands = [self._words, hidden, *records, back]
                 return await self._block(index, commands, self._db, is_owed=has_begun)
@@ -169,12 +173,12 @@ class Sweep:
                     ) from error
                 await asyncio.sleep(RETRY)
 
-    async def _nothing_on_its_way(self, index: int) -> None:
+    async def _wait_until_drained(self, index: int) -> None:
         for lost in [lost for lost in self._lost if lost[0] == index]:
-            await self._commits.passed(lost)
+            await self._commits.check_drained(lost)
             self._lost.remove(lost)
 
-    async def _is_there(self, index: int, record: bytes) -> bool:
+    async def _exists(self, index: int, record: bytes) -> bool:
         return bool(await self._links.call(index, b"EXISTS", record, db=self._records) == 1)
 
     async def _block(
@@ -189,7 +193,9 @@ class Sweep:
             try:
                 (reply,) = await link.ask(block, wait=None)
                 if is_owed and reply.startswith(b"-"):
-                    (reply,) = await pending_writes.insist(link, [block], reply) or [reply]
+                    (reply,) = await pending_writes.run_with_option_off(link, [block], reply) or [
+                        reply
+                    ]
             except UnknownOutcomeError:
                 self._lost.append(connection_of(link))
                 raise

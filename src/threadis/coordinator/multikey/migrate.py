@@ -11,7 +11,7 @@ KEY, OPTIONS = 3, 6  # arguments: the one key, where options begin
 ARGUMENTS = {b"COPY": 0, b"REPLACE": 0, b"AUTH": 1, b"AUTH2": 2}  # of each option
 
 
-class Migrating:
+class Migrate:
     """Runs MIGRATE."""
 
     def __init__(self, execution: Execution) -> None:

@@ -48,7 +48,7 @@ WORDS_MOST = 5000  # of one command: what Lua can unpack at once is a little mor
 def block(commands: Sequence[Words], protocol: int) -> Words:
     """Build one command that runs all of these; its reply has those of all."""
     flat: list[bytes] = []
-    for words in map(_at_once, commands):
+    for words in map(_nonblocking, commands):
         told_in = 2 if words[0].lower() in TOLD_IN_RESP2 else protocol
         flat += [b"%d" % told_in, b"%d" % len(words), *words]
     return [b"EVAL", SCRIPT, b"0", *flat]
@@ -59,19 +59,19 @@ async def results(reply: bytes, commands: Sequence[Words], protocol: int) -> lis
     if not reply.startswith(b"*"):
         return None
     replies = await long_replies.elements(reply)
-    return await offload(len(replies), _as_told, replies, commands, protocol)
+    return await offload(len(replies), _restore_nulls, replies, commands, protocol)
 
 
-def _as_told(told: Sequence[bytes], commands: Sequence[Words], protocol: int) -> list[bytes]:
+def _restore_nulls(told: Sequence[bytes], commands: Sequence[Words], protocol: int) -> list[bytes]:
     """Put nulls for what Lua makes of them."""
     replies = [_with_nulls(one) for one in told]
     for at, words in enumerate(commands):
-        if wrong := _wrong_time(words):
+        if wrong := _timeout_error(words):
             replies[at] = wrong
         elif replies[at] == resp.null(2) and _has_null_array(words):
             replies[at] = resp.null_array(2)
         elif words[0].upper() in POPS:
-            replies[at] = _as_waited(words, replies[at])
+            replies[at] = _as_blocking_reply(words, replies[at])
         elif protocol == 3 and words[0].lower() in MAPS and replies[at].startswith(b"*"):
             pairs = [b"".join(_core.elements(pair)) for pair in _core.elements(replies[at])]
             replies[at] = b"%%%d\r\n" % len(pairs) + b"".join(pairs)
@@ -80,7 +80,7 @@ def _as_told(told: Sequence[bytes], commands: Sequence[Words], protocol: int) ->
 
 def _has_null_array(words: Words) -> bool:
     """Whether nothing is an array that is not there: Lua knows only one kind of nothing."""
-    name = _at_once(words)[0].upper()
+    name = _nonblocking(words)[0].upper()
     return name in NULL_ARRAYS or (name in (b"LPOP", b"RPOP") and len(words) > 2)
 
 
@@ -93,7 +93,7 @@ def _with_nulls(reply: bytes) -> bytes:
     return reply
 
 
-def tells(commands: Iterable[Words], protocol: int) -> bool:
+def can_return(commands: Iterable[Words], protocol: int) -> bool:
     """Whether Lua can tell their replies: in RESP3 it loses what is null inside of an array."""
     return protocol == 2 or not any(
         words[0].lower() in HAVE_NULLS and words[-1] != b">" for words in commands
@@ -114,10 +114,10 @@ MOVES = {b"BLMOVE": b"LMOVE", b"BRPOPLPUSH": b"RPOPLPUSH"}
 COUNTED = frozenset((b"BLMPOP", b"BZMPOP"))
 
 
-def _at_once(words: Words) -> Words:
+def _nonblocking(words: Words) -> Words:
     """Build a command that does not wait from one that would: scripts may not."""
     name = words[0].upper()
-    if _wrong_time(words):
+    if _timeout_error(words):
         return [b"PING"]  # it has no other reply
     if name in POPS:
         pop, where = POPS[name]
@@ -132,7 +132,7 @@ def _at_once(words: Words) -> Words:
     return words
 
 
-def _wrong_time(words: Words) -> bytes | None:
+def _timeout_error(words: Words) -> bytes | None:
     """What servers say to a command that may not wait so long.
 
     What else is wrong with it Redis 7.0 may say first; of times as long as inf it says that they
@@ -156,7 +156,7 @@ def _wrong_time(words: Words) -> bytes | None:
     return resp.error("ERR timeout is out of range") if number >= most else None
 
 
-def _as_waited(words: Words, reply: bytes) -> bytes:
+def _as_blocking_reply(words: Words, reply: bytes) -> bytes:
     """The reply to the command from which ``_at_once`` has made another."""
     if not reply.startswith(b"*"):
         return reply

@@ -35,7 +35,7 @@ async def run(links: Links, index: int, part: Sequence[Words], db: int) -> None:
         if refusal.startswith(oom_blocks.NO_MEMORY):
             (reply,) = await link.ask(oom_blocks.block(part, link.kind.resp))
         elif refusal.startswith(b"-"):
-            reply = (await insist(link, block, refusal) or [reply])[-1]
+            reply = (await run_with_option_off(link, block, refusal) or [reply])[-1]
         if not reply.startswith(b"*") or reply.startswith(b"*-1"):
             raise _still_refused(index, refusal)
 
@@ -76,7 +76,9 @@ async def delete(links: Links, index: int, db: int, *names: bytes) -> None:
         await run(links, index, [[b"DEL", *names]], db)
 
 
-async def insist(link: Link, commands: Sequence[Words], refusal: bytes) -> list[bytes] | None:
+async def run_with_option_off(
+    link: Link, commands: Sequence[Words], refusal: bytes
+) -> list[bytes] | None:
     """Run commands with the option off that has refused them; None if there is no such option."""
     for said, option, off in OPTIONS:
         if said in refusal:

@@ -25,7 +25,7 @@ from threadis.coordinator.instances.links import (
 from threadis.coordinator.instances.packed import Packable
 from threadis.coordinator.keys.write_parts import Part, PartPlace
 from threadis.coordinator.multikey import oom_blocks, pending_writes
-from threadis.coordinator.multikey.records import Prepared
+from threadis.coordinator.multikey.records import PreparedRecord
 
 
 class RefusedError(Exception):
@@ -36,7 +36,7 @@ class RefusedError(Exception):
         self.reply = reply
 
 
-class Scripts:
+class FencedScripts:
     """The scripts in the parts of one write: their connections are told them with a fence each."""
 
     def __init__(self, scripts: Mapping[PartPlace, Script]) -> None:
@@ -87,7 +87,7 @@ class Scripts:
             block.send(link)
             return await self.results(link.index, link)
         *queued, reply = await link.ask([b"MULTI"], *part, *behind, [b"EXEC"])
-        return await results_in(queued, reply)
+        return await exec_results(queued, reply)
 
 
 class Phases:
@@ -101,9 +101,9 @@ class Phases:
         self,
         links: dict[int, Link],
         parts: Mapping[int, Part],
-        record: Prepared,
+        record: PreparedRecord,
         name: bytes,
-        scripts: Scripts,
+        scripts: FencedScripts,
         *,
         is_scarce: bool,
     ) -> None:
@@ -114,7 +114,7 @@ class Phases:
             part = list(parts[index])
             payload = await offload(sum(map(len, part)), replace(record, commands=part).encode)
             key = ours.PREPARED + name
-            hide, delete, show = self.last(name, record.db)
+            hide, delete, show = self.participant_end(name, record.db)
             full = [] if is_scarce else [self._without_effect(name)]
             block = scripts.block(index, part, [hide, *full, delete, show])
             told = block.commands if block else [*part, hide, delete, show]
@@ -139,10 +139,10 @@ class Phases:
                 link.is_spoilt = True
             raise
         if refusal is not None:
-            await self.withdraw(links, name, noted)
+            await self.abort(links, name, noted)
             raise RefusedError(refusal)
 
-    async def withdraw(self, links: dict[int, Link], name: bytes, noted: Iterable[int]) -> None:
+    async def abort(self, links: dict[int, Link], name: bytes, noted: Iterable[int]) -> None:
         """Let the others forget their parts, and the records of those who have some."""
         for link in links.values():
             await link.ask([b"DISCARD"])
@@ -153,16 +153,16 @@ class Phases:
         self,
         leader: Link,
         part: Part,
-        others: dict[int, Link],
+        participants: dict[int, Link],
         name: bytes,
         db: int,
-        scripts: Scripts,
+        scripts: FencedScripts,
         *,
         is_scarce: bool,
     ) -> list[bytes]:
         """Run the first's part; RefusedError if it would not."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(others))]
+        decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(participants))]
         behind = [hidden, decided, back]
         if is_scarce and scripts:
             # DEL, without effect, is refused wherever a script that writes fails: then with all.
@@ -172,14 +172,14 @@ class Phases:
                 return (await _run_without_memory(leader, part, behind))[: len(part)]
             return (await scripts.run(leader, part, behind))[: len(part)]
         except RefusedError:
-            await self.withdraw(others, name, others)
+            await self.abort(participants, name, participants)
             raise
 
     def _without_effect(self, name: bytes) -> Words:
         """Build what a server without memory refuses: scripts may be queued there, and fail."""
         return [b"LPUSHX", ours.DECIDED + name, b""]
 
-    def last(self, name: bytes, db: int) -> Part:
+    def participant_end(self, name: bytes, db: int) -> Part:
         """What ends the part of one that does not decide."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         return [hidden, [b"DEL", ours.PREPARED + name], back]
@@ -198,7 +198,7 @@ async def _run_without_memory(link: Link, part: Part, behind: Part) -> list[byte
     return results
 
 
-def unfinished(link: Link) -> UnknownOutcomeError:
+def incomplete_write(link: Link) -> UnknownOutcomeError:
     """What is told of a write that was decided, and has not happened at this instance yet."""
     if link.is_spoilt:
         what, when = "was lost during", "when it is back"
@@ -210,7 +210,7 @@ def unfinished(link: Link) -> UnknownOutcomeError:
     )
 
 
-async def results_in(queued: list[bytes], reply: bytes) -> list[bytes]:
+async def exec_results(queued: list[bytes], reply: bytes) -> list[bytes]:
     """The replies inside EXEC's; RefusedError if there are none."""
     if reply.startswith(b"*") and not reply.startswith(b"*-1"):
         return await long_replies.elements(reply)

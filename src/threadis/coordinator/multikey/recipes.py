@@ -141,7 +141,7 @@ async def _mset(job: Job) -> bytes:
     return (await job.write([(pairs[0], [b"MSET", *pairs]) for pairs in groups]))[0]
 
 
-async def _exist(job: Job, keys: Sequence[bytes]) -> int:
+async def _count_existing(job: Job, keys: Sequence[bytes]) -> int:
     """Count how many of the keys exist."""
     groups = await offload(len(keys), _by_owner, job, keys)
     asked = (job.ask(names[0], b"EXISTS", *names) for names in groups.values())
@@ -151,7 +151,7 @@ async def _exist(job: Job, keys: Sequence[bytes]) -> int:
 async def _msetnx(job: Job) -> bytes:
     if len(job.args) % 2 == 0:
         return await job.refusal()
-    if await _exist(job, job.args[1::2]):
+    if await _count_existing(job, job.args[1::2]):
         return b":0\r\n"
     await _mset(job)
     return b":1\r\n"
@@ -174,7 +174,7 @@ async def _msetex(job: Job) -> bytes:
         return await job.refusal()
     options = [word for word in job.args[end:] if word.upper() not in (b"NX", b"XX")]
     if conditions:
-        existing = await _exist(job, list(dict.fromkeys(keys)))
+        existing = await _count_existing(job, list(dict.fromkeys(keys)))
         wanted = 0 if b"NX" in conditions else len(set(keys))
         if existing != wanted:
             return b":0\r\n"
@@ -187,14 +187,14 @@ async def _msetex(job: Job) -> bytes:
 
 async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool) -> bool | None:
     """RENAME's work: None if the source is not there, False if the target is in the way."""
-    await _look_for_end(job, target, job.db)
+    await _notice_expiry(job, target, job.db)
     copies = await job.execution.borrowing.fetch([KeyAccess(source, True, True)], job.db)
     copy = copies.get(source)
     if copy is None:
         return None
     if only_new and await job.ask(target, b"EXISTS", target):
         return False
-    options = [b"REPLACE", *await _age(job, source)]
+    options = [b"REPLACE", *await _eviction_options(job, source)]
     parts: dict[int, list[Words]] = defaultdict(list)
     parts[job.owner(source)].append([b"DEL", source])
     parts[job.owner(target)].append(copy.restore(target, *options))
@@ -208,7 +208,7 @@ async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool)
     return True
 
 
-async def _look_for_end(job: Job, key: bytes, db: int) -> None:
+async def _notice_expiry(job: Job, key: bytes, db: int) -> None:
     """If a key's time is over, its instance tells of that, while somebody listens: as soon as one
     looks at it, but not if it is overwritten by RESTORE.
     """
@@ -216,7 +216,7 @@ async def _look_for_end(job: Job, key: bytes, db: int) -> None:
         await job.look(key, [[b"PEXPIRETIME", key]], db)
 
 
-async def _age(job: Job, key: bytes) -> list[bytes]:
+async def _eviction_options(job: Job, key: bytes) -> list[bytes]:
     """The options of RESTORE that keep what eviction knows of a key."""
     idle = value((await job.look(key, [[b"OBJECT", b"IDLETIME", key]], job.db))[0])
     if isinstance(idle, int):
@@ -283,7 +283,7 @@ async def _copy(job: Job) -> bytes:
         return b":0\r\n"
     if not replace and await job.ask(target, b"EXISTS", target, db=db):
         return b":0\r\n"
-    await _look_for_end(job, target, db)
+    await _notice_expiry(job, target, db)
     restore = copies[source].restore(target, b"REPLACE")
     await job.execution.commit(
         {job.owner(target, db): [restore]}, job.lock, db, job.kind, makes_new=True
@@ -304,7 +304,7 @@ async def _move(job: Job) -> bytes:
     copies = await job.execution.borrowing.fetch([KeyAccess(key, True, True)], job.db)
     if key not in copies or await job.ask(key, b"EXISTS", key, db=db):
         return b":0\r\n"
-    restore = copies[key].restore(key, *await _age(job, key))
+    restore = copies[key].restore(key, *await _eviction_options(job, key))
     inside: list[Words] = [[b"SELECT", b"%d" % db], restore, [b"SELECT", b"%d" % job.db]]
     parts: dict[int, Sequence[Words]] = {here: [[b"DEL", key]], there: inside}
     await job.execution.commit(
@@ -361,9 +361,9 @@ async def _pop_first(job: Job) -> bytes:
     return reply
 
 
-Plan = Callable[[Job], Awaitable[bytes]]
+Recipe = Callable[[Job], Awaitable[bytes]]
 
-PLANS: dict[str, Plan] = {
+RECIPES: dict[str, Recipe] = {
     "del": _delete,
     "unlink": _delete,
     "mset": _mset,

@@ -10,10 +10,10 @@ _KEY = b"*3\r\n:%d\r\n$%d\r\n%s\r\n:%d\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedRecord:
     """What one part would do; the payload of ``prepared:ID``."""
 
-    first: int  # the instance that decides
+    leader: int  # the instance that decides
     db: int
     keys: list[Key]  # what stays locked until it is settled
     commands: list[Words]
@@ -21,13 +21,13 @@ class Prepared:
     def encode(self) -> _core.Packed:
         """As one RESP array."""
         keys = [_KEY % (db, len(key), key, exclusive) for db, key, exclusive in self.keys]
-        head = (resp.integer(self.first), resp.integer(self.db), resp.array(keys))
+        head = (resp.integer(self.leader), resp.integer(self.db), resp.array(keys))
         return _core.Packed(
             self.commands, b"*4\r\n%s*%d\r\n" % (b"".join(head), len(self.commands))
         )
 
     @classmethod
-    def decode(cls, payload: bytes) -> "Prepared":
+    def decode(cls, payload: bytes) -> "PreparedRecord":
         """What ``encode`` or a worker has written."""
-        first, db, keys, commands = value(payload)
-        return cls(first, db, [(where, key, bool(alone)) for where, key, alone in keys], commands)
+        leader, db, keys, commands = value(payload)
+        return cls(leader, db, [(where, key, bool(alone)) for where, key, alone in keys], commands)

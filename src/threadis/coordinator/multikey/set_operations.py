@@ -27,7 +27,7 @@ from threadis.coordinator.keys.keyspace_events import command_events
 from threadis.coordinator.keys.locks import Lock
 from threadis.coordinator.multikey import oom_blocks
 from threadis.coordinator.multikey.borrowing import NO_EXPIRY, Copy, check_size
-from threadis.coordinator.multikey.copies import Block, Lent, Piece
+from threadis.coordinator.multikey.copies import CopyBlock, CopyStep, LentKeys
 from threadis.coordinator.multikey.phases import RefusedError
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ PARTS: Final = {
 SCORES: Final = b"WITHSCORES"
 
 
-class ElseError(RefusedError):
+class NotApplicableError(RefusedError):
     """It has to be done in another way: there is no memory for this one, say. Nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
-class Members(Copy):
+class SetCopy(Copy):
     """A set, lent as its members."""
 
     members: Sequence[bytes] = ()
@@ -68,7 +68,7 @@ class Members(Copy):
 
 
 @dataclass(frozen=True, slots=True)
-class Scored(Copy):
+class SortedSetCopy(Copy):
     """A sorted set, lent as its members, each with its score."""
 
     members: Sequence[bytes] = ()
@@ -83,7 +83,7 @@ class Scored(Copy):
         ]
 
 
-class Parts:
+class PartialOperation:
     """How the parts of a command are asked for, and what is done with them."""
 
     def __init__(self, parsed: ParsedCommand) -> None:
@@ -119,8 +119,8 @@ class Parts:
     def copy(self, members: Sequence[bytes], *, is_first: bool) -> Copy:
         """Lend what an instance has answered."""
         if self.is_sorted and (is_first or not self.is_difference):
-            return Scored(b"", NO_EXPIRY, members=members)
-        return Members(b"", NO_EXPIRY, members=members)
+            return SortedSetCopy(b"", NO_EXPIRY, members=members)
+        return SetCopy(b"", NO_EXPIRY, members=members)
 
     def command(self, target: Sequence[bytes], names: Sequence[bytes]) -> Words:
         """Build the command on what was lent."""
@@ -129,11 +129,11 @@ class Parts:
         return [self._name, *target, b"%d" % len(names), *names, *self._words]
 
 
-def takes(parsed: ParsedCommand) -> bool:
+def applies_to(parsed: ParsedCommand) -> bool:
     """Whether a command is one of these; not if somebody listens to its events."""
     if parsed.row.name not in PARTS or len(parsed.keys) < LARGE or command_events.get():
         return False
-    return Parts(parsed).is_known
+    return PartialOperation(parsed).is_known
 
 
 async def run(
@@ -142,7 +142,7 @@ async def run(
     """Run it; RefusedError if a server would not, ElseError if in this way it cannot."""
     sources = [access.key for access in parsed.keys if not access.writes]
     target = next((access for access in parsed.keys if access.writes), None)
-    parts = Parts(parsed)
+    parts = PartialOperation(parsed)
     by_owner: dict[int, list[bytes]] = defaultdict(list)
     for key, owner in zip(sources, execution.table.owners_by_name(db, sources), strict=True):
         by_owner[owner].append(key)
@@ -163,21 +163,21 @@ async def run(
         if members:
             copies[name] = parts.copy(members, is_first=not at)
         if parts.is_sorted and b"-0" in members:
-            raise ElseError(reply)  # which of two nothings is left depends on the order
+            raise NotApplicableError(reply)  # which of two nothings is left depends on the order
     words = parts.command([target.key] if target else [], names[: len(replies)])
-    lent = Lent(execution.borrowing.scratch, is_swept=False, reads_all=False, writes_all=False)
+    lent = LentKeys(execution.borrowing.scratch, is_swept=False, reads_all=False, writes_all=False)
     if target:
         lent.add(target)
         copies |= await execution.borrowing.fetch([target], db)
     lent.copies = copies
-    block = Block({db: lent}, [Piece(replace(parsed, args=words), db)])
+    block = CopyBlock({db: lent}, [CopyStep(replace(parsed, args=words), db)])
     home = execution.home(db, [access.key for access in parsed.keys])
     async with execution.links.lease(home, kind, lent.scratch) as link:
         try:
             found = await block.run(link, execution.borrowing, needs_memory=True)
         except RefusedError as error:
             if error.reply.startswith(oom_blocks.NO_MEMORY):
-                raise ElseError(error.reply) from error
+                raise NotApplicableError(error.reply) from error
             raise
     if changes := await block.changes(db, found):
         writes = execution.borrowing.writes(changes, db)

@@ -91,14 +91,14 @@ def _merge(job: "Job", read: StreamRead, replies: dict[int, bytes]) -> bytes:
         else:
             for pair in parts:
                 found[value(pair)[0]].append(pair)
-    merged = [found[read.keys[at]].pop(0) for at in _answered(read, found)]
+    merged = [found[read.keys[at]].pop(0) for at in _with_entries(read, found)]
     if not merged:
         return resp.null_array(job.kind.resp)
     head = b"%%%d\r\n" if job.kind.resp == 3 else b"*%d\r\n"
     return head % len(merged) + b"".join(merged)
 
 
-def _answered(read: StreamRead, found: dict[bytes, list[bytes]]) -> list[int]:
+def _with_entries(read: StreamRead, found: dict[bytes, list[bytes]]) -> list[int]:
     """Which of the streams have entries: of one that is named several times, the lowest ids."""
     named: dict[bytes, list[int]] = defaultdict(list)
     for at, key in enumerate(read.keys):

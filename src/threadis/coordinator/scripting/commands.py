@@ -30,29 +30,34 @@ from threadis.coordinator.instances.script_monitor import ScriptMonitor
 from threadis.coordinator.keys.colocation import is_plain
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.locks import Lock
-from threadis.coordinator.lua.acl_check import TELLS, Asking
-from threadis.coordinator.lua.analysis import Reach, names_commands, reach
+from threadis.coordinator.lua.acl_check import ACL_CHECK_CMD, AclCheckUse
+from threadis.coordinator.lua.analysis import Reach, names_commands, script_reach
 from threadis.coordinator.lua.attribution import Attribution
-from threadis.coordinator.lua.call import Call, ChangedError, declared
 from threadis.coordinator.lua.functions import as_script
 from threadis.coordinator.lua.library import NO_WRITES, Library, flags
-from threadis.coordinator.lua.profile import Known, Tries
-from threadis.coordinator.lua.sandbox_user import OTHER_DATABASES, STRAYED
-from threadis.coordinator.lua.sandboxed import Guarded, Guards
-from threadis.coordinator.lua.sort_patterns import looks_at_others
-from threadis.coordinator.lua.transaction_scripts import EVALS, Brought, sha1
-from threadis.coordinator.lua.worker_scripts import Taught
+from threadis.coordinator.lua.profile import ScriptProfile, UndoableRuns
+from threadis.coordinator.lua.sandbox import SandboxedScript, ScriptSandbox
+from threadis.coordinator.lua.sandbox_user import OTHER_DATABASES, REFUSED_MIDWAY
+from threadis.coordinator.lua.script_call import ChangedError, ScriptCall, declared_keys, sha1
+from threadis.coordinator.lua.sort_patterns import reads_other_keys
+from threadis.coordinator.lua.transaction_scripts import EVALS, TransactionScripts
+from threadis.coordinator.lua.worker_scripts import WorkerScripts
 from threadis.coordinator.multikey.execution import Execution
 from threadis.coordinator.multikey.phases import RefusedError
-from threadis.coordinator.multikey.queued import Step
-from threadis.coordinator.scripting.feeding import Feeding
+from threadis.coordinator.multikey.transaction_plan import Step
+from threadis.coordinator.scripting.feeding import ScriptFeeding
 from threadis.coordinator.scripting.in_place import InPlace
 from threadis.coordinator.scripting.on_copies import OnCopies
-from threadis.coordinator.scripting.undo import UNDONE, Undo, code_of, is_tame, name_of
-from threadis.coordinator.sessions.busy import Busy
-from threadis.coordinator.sessions.tracked_changes import Changes
+from threadis.coordinator.scripting.undo import (
+    UNDONE,
+    UndoWrapper,
+    is_undoable,
+    without_shebang,
+)
+from threadis.coordinator.sessions.busy import BusyScripts
+from threadis.coordinator.sessions.tracked_changes import TrackedChange
 
-KNOWN_LIMIT = 10_000  # scripts we remember something about
+PROFILES_LIMIT = 10_000  # scripts we remember something about
 TRIES = 100  # runs in place that only read, each with more keys
 QUOTES = (b"'", b'"')
 # Lua limits names and depth: there may be no room for what stands in front of a script.
@@ -61,21 +66,21 @@ YES, NO = b":1\r\n", b":0\r\n"
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
 
 
-class Scripts:
+class ScriptCommands:
     """Runs scripts and functions."""
 
     def __init__(
         self,
         execution: Execution,
         library: Library,
-        busy: Busy,
+        busy: BusyScripts,
         users: Users,
         attribution: Attribution,
-        worker_scripts: Taught,
+        worker_scripts: WorkerScripts,
         blocking: BlockingCommands,
     ) -> None:
         self.attribution = attribution
-        self._undo = Undo(execution.table.rows())
+        self._undo = UndoWrapper(execution.table.rows())
         self._worker_scripts = worker_scripts
         self._tracking = execution.tracking
         self._script_monitor = ScriptMonitor(execution.links, execution.table)
@@ -84,8 +89,11 @@ class Scripts:
         self.links = execution.links
         self._table = execution.table
         self.library = library
-        self._known: OrderedDict[bytes, Known] = OrderedDict()
-        sandbox, feeding = Guards(execution.links, users, attribution), Feeding(execution, blocking)
+        self._profiles: OrderedDict[bytes, ScriptProfile] = OrderedDict()
+        sandbox, feeding = (
+            ScriptSandbox(execution.links, users, attribution),
+            ScriptFeeding(execution, blocking),
+        )
         self.feeding = feeding
         self.in_place = InPlace(execution, library, busy, sandbox, feeding)
         effects = self.in_place.effects  # but what is published is told at its end
@@ -97,7 +105,7 @@ class Scripts:
     async def run(self, command: _core.Command) -> bytes:
         """Run EVAL, EVALSHA, FCALL …"""
         args, info = command.args, command.info
-        keys = declared(args)
+        keys = declared_keys(args)
         kind = Kind(resp=info.resp)
         if keys is None:
             # The numbers are wrong, as any server will say before it looks at the script.
@@ -106,12 +114,12 @@ class Scripts:
                 return (await fenced.ask(link, fenced.Fence(args))).reply
         if args[0].lower() in EVALS:
             await self.library.prepare(sha1(args[1]), args[1])
-        call = await self.call(args, keys, info.db, command, Brought(self.library))
+        call = await self.call(args, keys, info.db, command, TransactionScripts(self.library))
         if call is None:
             return await self.library.no_script()
         try:
             async with AsyncExitStack() as ending, AsyncExitStack() as stack:
-                changes = Changes()
+                changes = TrackedChange()
                 if command.token is None:
                     call = replace(call, ending=ending)
                     if call.writes and self._tracking.has_noloop(command):
@@ -135,8 +143,13 @@ class Scripts:
             return error.reply
 
     async def call(
-        self, words: Words, keys: list[bytes], db: int, command: _core.Command, brought: Brought
-    ) -> Call | None:
+        self,
+        words: Words,
+        keys: list[bytes],
+        db: int,
+        command: _core.Command,
+        loaded_scripts: TransactionScripts,
+    ) -> ScriptCall | None:
         """Read the words of a script, which its client's command is, or has in it; None if nobody
         has the script.
         """
@@ -151,10 +164,10 @@ class Scripts:
             name = sha1(words[1])
         else:
             name = name.lower()
-            body = await brought.find(name)
+            body = await loaded_scripts.find(name)
         if body is None:
             return None
-        return Call(
+        return ScriptCall(
             name,
             list(words),
             keys,
@@ -168,7 +181,7 @@ class Scripts:
             current if is_function else None,
         )
 
-    def tell(self, call: Call) -> None:
+    def tell(self, call: ScriptCall) -> None:
         """Let workers run a script from now on, if they may."""
         if not call.is_function:
             self._worker_scripts.tell(call.name, self.library.body(call.name), self.reach(call))
@@ -176,12 +189,12 @@ class Scripts:
     def are_current(self, steps: Iterable[Step], user: bytes) -> bool:
         """Whether a transaction's scripts were placed by the rights and the functions of now."""
         scripts = [step.script for step in steps if step.script is not None]
-        calls = [one.call if isinstance(one, Guarded) else one for one in scripts]
+        calls = [one.call if isinstance(one, SandboxedScript) else one for one in scripts]
         generations = (None, self.library.generation)
         rights = self._users.rights(user) if calls else None
         return all(call.rights == rights and call.generation in generations for call in calls)
 
-    async def reply(self, script: Guarded, index: int) -> bytes:
+    async def reply(self, script: SandboxedScript, index: int) -> bytes:
         """What a script has answered that was part of a transaction."""
         return await self.in_place.reply(script, index)
 
@@ -191,8 +204,8 @@ class Scripts:
         """Run commands and scripts on copies, as one; as ``OnCopies.run_all``."""
         pieces = [step.piece for step in steps]
         names = {piece.call.name for piece in pieces if piece.call}
-        knowns = {name: self._remember(name) for name in names}
-        return await self._on_copies.run_all(pieces, knowns, lock, db, kind)
+        profiles = {name: self._profile(name) for name in names}
+        return await self._on_copies.run_all(pieces, profiles, lock, db, kind)
 
     def reading(
         self, command: _core.Command, steps: Iterable[Step]
@@ -203,33 +216,33 @@ class Scripts:
         ]
         return self._tracking.reading(command, keys, self._script_monitor)
 
-    def reach(self, call: Call) -> Reach:
+    def reach(self, call: ScriptCall) -> Reach:
         """What a script can touch; of what nobody has any more, anything."""
-        known = self._remember(call.name)
-        if looks_at_others(call):
+        profile = self._profile(call.name)
+        if reads_other_keys(call):
             return Reach.ANYTHING
         if not call.body or (call.is_function and not call.keys):  # nothing keeps others away
             return Reach.ANYTHING
-        if known.reach is None:
+        if profile.reach is None:
             databases = self._execution.borrowing.databases
             if self._execution.colocation.has_pins:
                 databases = 0
             body = as_script(call.body, call.words[1]) if call.is_function else call.body
-            known.reach = reach(body, self._table.look_up, databases)
-        return known.reach
+            profile.reach = script_reach(body, self._table.look_up, databases)
+        return profile.reach
 
-    def _is_sure(self, call: Call) -> bool:
+    def _keeps_to_instance(self, call: ScriptCall) -> bool:
         """Whether a script can touch nothing but what lives on the instance of its keys."""
         found = self.reach(call)
         if found is Reach.DECLARED:
             return True
-        if found is Reach.BEGUN and call.keys and not call.rights:
+        if found is Reach.PREFIXED and call.keys and not call.rights:
             colocation = self._execution.colocation
             groups = [colocation.group(call.db, key) for key in call.keys]
             return all(group is not None and group.is_open() for group in groups)
         if not self.in_place.has_all(call.db) or not names_commands(call.body):
             return False
-        asking = Asking.of(call)
+        asking = AclCheckUse.of(call)
         if asking and asking.may_ask(asking.may_run(self.in_place.alone(call.db))):
             return False
         text = call.body.lower()  # what would be refused in the middle
@@ -237,51 +250,51 @@ class Scripts:
         families = {name.partition(b"|")[0] for name in refused}
         return not any(quote + name + quote in text for name in families for quote in QUOTES)
 
-    def is_at_home(self, call: Call) -> bool:
+    def runs_in_place(self, call: ScriptCall) -> bool:
         """Whether a script can be run on the instance of its keys, and be told of these."""
         owners = set(self._table.owners_by_name(call.db, call.keys))
-        return len(owners) <= 1 and self.in_place.can_name(call) and self._is_sure(call)
+        return len(owners) <= 1 and self.in_place.can_name(call) and self._keeps_to_instance(call)
 
-    async def _run(self, call: Call) -> bytes:
-        known = self._remember(call.name)
-        if looks_at_others(call) and not self.in_place.has_all(call.db):
-            return await self._on_copies.run(call, known)
+    async def _run(self, call: ScriptCall) -> bytes:
+        profile = self._profile(call.name)
+        if reads_other_keys(call) and not self.in_place.has_all(call.db):
+            return await self._on_copies.run(call, profile)
         owners = set(self._table.owners_by_name(call.db, call.keys))
         is_named = self.in_place.can_name(call)
-        if self.is_at_home(call):
+        if self.runs_in_place(call):
             index = self.in_place.home(call, call.keys)
             keeps = self.reach(call) is Reach.DECLARED
             return (await self.in_place.run(call, index, keeps_to_keys=keeps))[0]
-        if is_named and len(owners) <= 1 and self._only_reads(call) and not known.strays:
+        if is_named and len(owners) <= 1 and self._only_reads(call) and not profile.strays:
             # It can be run again, whatever it has touched.
             index = self.in_place.home(call, call.keys)
             reply, refusals = await self.in_place.run(call, index, self.in_place.effects)
             if not refusals:
                 return reply
-            known.strays = True
-        tries = known.together if len(owners) == 1 else known.apart
-        marks = self.in_place.landmarks(call, known)
-        if is_named and marks and not tries.is_hopeless() and self._may_try(call, known):
+            profile.strays = True
+        tries = profile.on_one_instance if len(owners) == 1 else profile.on_several
+        marks = self.in_place.placement_keys(call, profile)
+        if is_named and marks and not tries.is_too_often_undone() and self._may_try(call, profile):
             reply_if_done = await self._try(call, tries, marks)
             if reply_if_done is not None:
                 return reply_if_done
         try:
-            return await self._on_copies.run(call, known)
+            return await self._on_copies.run(call, profile)
         except RefusedError as error:
             if not error.reply.startswith(NO_COPIES):
                 raise
-            reply_of_reads = await self._without_copies(call, known)
+            reply_of_reads = await self._without_copies(call, profile)
             return error.reply if reply_of_reads is None else reply_of_reads
 
-    def _only_reads(self, call: Call) -> bool:
+    def _only_reads(self, call: ScriptCall) -> bool:
         """Whether a script writes nothing, and can be watched in place while it reads."""
-        if TELLS in call.body or not all(map(is_plain, call.keys)):
+        if ACL_CHECK_CMD in call.body or not all(map(is_plain, call.keys)):
             return False
         return not call.writes or (
             call.words[0].lower().startswith(b"eval") and (NO_WRITES in flags(call.body))
         )
 
-    def _may_try(self, call: Call, known: Known) -> bool:
+    def _may_try(self, call: ScriptCall, profile: ScriptProfile) -> bool:
         """Whether to run a script in place so that it can be undone."""
         if not call.writes or call.rights or not all(map(is_plain, call.keys)):
             return False
@@ -294,13 +307,13 @@ class Scripts:
             or self.attribution.are_watched
         ):
             return False
-        if known.can_be_undone is None:
+        if profile.can_be_undone is None:
             if not call.body or call.is_function:
                 return False
-            known.can_be_undone = is_tame(call.body)
-        return known.can_be_undone and bool(call.body)
+            profile.can_be_undone = is_undoable(call.body)
+        return profile.can_be_undone and bool(call.body)
 
-    async def _try(self, call: Call, tries: Tries, marks: list[bytes]) -> bytes | None:
+    async def _try(self, call: ScriptCall, tries: UndoableRuns, marks: list[bytes]) -> bytes | None:
         """Run in place; None if it had to be undone, or was not run.
 
         Of keys on several instances it may touch those that live with the first: what others name
@@ -311,7 +324,9 @@ class Scripts:
         is_apart = keys != call.keys
         script = self._undo.wrap(call.body, is_apart=is_apart)
         if tries.compiles is None:
-            answer = (await self.links.raw(index, [[b"EVAL", COMPILES, b"0", code_of(script)]]))[0]
+            answer = (
+                await self.links.raw(index, [[b"EVAL", COMPILES, b"0", without_shebang(script)]])
+            )[0]
             tries.compiles = {YES: True, NO: False}.get(answer)
         if not tries.compiles:
             return None
@@ -326,18 +341,18 @@ class Scripts:
             tries.undone += 1
             return None
         if refusals:
-            return STRAYED
-        return reply.replace(name_of(script), call.name) if reply.startswith(b"-") else reply
+            return REFUSED_MIDWAY
+        return reply.replace(sha1(script), call.name) if reply.startswith(b"-") else reply
 
-    async def _without_copies(self, call: Call, known: Known) -> bytes | None:
+    async def _without_copies(self, call: ScriptCall, profile: ScriptProfile) -> bytes | None:
         """Run where no copies can be made; None if its keys are on several instances.
 
         It may only read: so it can be run again, with more keys; but not if it asks what it may.
         """
-        if TELLS in call.body:
+        if ACL_CHECK_CMD in call.body:
             return None
         groups = self.in_place.groups(call)
-        keys = list(dict.fromkeys([*call.keys, *known.guesses(groups)]))
+        keys = list(dict.fromkeys([*call.keys, *profile.guesses(groups)]))
         for _ in range(TRIES):
             owners = {self._table.owner(call.db, key) for key in keys}
             if len(owners) > 1 or not all(map(is_plain, keys)):
@@ -357,18 +372,18 @@ class Scripts:
             keys += sorted(new)
         return None
 
-    def _remember(self, name: bytes) -> Known:
-        known = self._known.setdefault(name, Known())
-        self._known.move_to_end(name)
-        if len(self._known) > KNOWN_LIMIT:
-            self._worker_scripts.forget(self._known.popitem(last=False)[0])
-        return known
+    def _profile(self, name: bytes) -> ScriptProfile:
+        profile = self._profiles.setdefault(name, ScriptProfile())
+        self._profiles.move_to_end(name)
+        if len(self._profiles) > PROFILES_LIMIT:
+            self._worker_scripts.forget(self._profiles.popitem(last=False)[0])
+        return profile
 
-    def strayed(self, letter: _core.Strayed) -> None:
+    def worker_script_refused(self, letter: _core.Strayed) -> None:
         """A script that a worker ran was refused something, although it was proved harmless."""
         name = letter.script
-        if name not in self._known:
+        if name not in self._profiles:
             name = sha1(name)
-        self._remember(name).reach = Reach.ANYTHING
+        self._profile(name).reach = Reach.ANYTHING
         self._worker_scripts.forget(name)
-        self._worker_scripts.workers.answer(letter, STRAYED)
+        self._worker_scripts.workers.answer(letter, REFUSED_MIDWAY)

@@ -19,31 +19,31 @@ from threadis.coordinator.instances.links import LinkError
 from threadis.coordinator.keys.colocation import Group
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.locks import Key, Lock
-from threadis.coordinator.lua.call import Call
-from threadis.coordinator.lua.sandboxed import Guarded
+from threadis.coordinator.lua.sandbox import SandboxedScript
+from threadis.coordinator.lua.script_call import ScriptCall
 from threadis.coordinator.multikey.execution import Execution
-from threadis.coordinator.multikey.queued import Queued
+from threadis.coordinator.multikey.transaction_plan import TransactionPlan
 
 MANY = 256  # keys: rather than more, everything is locked
 
 
-class Fed:
+class FedClients:
     """Those who wait for what one script, or one transaction, may feed."""
 
     def __init__(self, blocked: BlockedClients, places: list[Place], lock: Lock) -> None:
         self._blocked, self._places = blocked, places
         self._held = blocked.locked_places(lock, places)
         self._key_watches = list({blocked.key_watch(place): None for place in places})
-        self._told: dict[bytes, None] = {}
-        self._unheard: set[Place] = set()  # of which no alarm was armed
+        self._changed_keys: dict[bytes, None] = {}
+        self._not_watched: set[Place] = set()  # of which no alarm was armed
 
-    def listen(self, stack: AsyncExitStack) -> None:
+    def record_changes(self, stack: AsyncExitStack) -> None:
         """Let alarms say what changes from now on."""
-        self._unheard = {
+        self._not_watched = {
             place for place in self._places if not self._blocked.key_watch(place).is_armed(place[1])
         }
         for key_watch in self._key_watches:
-            stack.enter_context(key_watch.recording_changes(self._told))
+            stack.enter_context(key_watch.recording_changes(self._changed_keys))
 
     async def serve(self) -> None:
         """Serve who waits for what alarms have told of, in the order in which it has changed.
@@ -59,10 +59,10 @@ class Fed:
             changed = [
                 place
                 for place in changed
-                if place[1] in self._told or place in self._unheard or place in groups
+                if place[1] in self._changed_keys or place in self._not_watched or place in groups
             ]
         if len(self._key_watches) == 1:
-            order = {key: at for at, key in enumerate(self._told)}
+            order = {key: at for at, key in enumerate(self._changed_keys)}
             changed.sort(key=lambda place: order.get(place[1], len(order)))
         await self.serve_these(changed)
 
@@ -74,7 +74,7 @@ class Fed:
             self._blocked.changed(places)
 
 
-class Feeding:
+class ScriptFeeding:
     """Finds and locks what scripts may feed."""
 
     def __init__(self, execution: Execution, blocking: BlockingCommands) -> None:
@@ -83,7 +83,7 @@ class Feeding:
 
     def waited(
         self,
-        call: Call,
+        call: ScriptCall,
         keys: Iterable[bytes],
         groups: Iterable[Group] = (),
         databases: Iterable[int] | None = None,
@@ -101,7 +101,7 @@ class Feeding:
                 found.update(dict.fromkeys(place for place in begun if place[1] in group))
         return list(found)
 
-    def line(
+    def lock(
         self, names: list[Place], waited: list[Place], within: int | None
     ) -> AbstractAsyncContextManager[Lock]:
         """Stand in line for what a script may touch, and be alone with what is waited for."""
@@ -113,38 +113,40 @@ class Feeding:
         also = [(db, key, True) for db, key in closure]
         return self._execution.hold([*also, *((db, key, False) for db, key in names)], within)
 
-    async def all_known(self, call: Call, keys: Iterable[bytes]) -> None:
+    async def wait_for_lookups(self, call: ScriptCall, keys: Iterable[bytes]) -> None:
         """Wait until blocking commands for these keys that came before are known."""
         if call.ending is not None and call.within is None:
             await self._blocking.wait_for_lookups((call.db, key) for key in keys)
 
-    def also_lock(self, waited: list[Place]) -> list[Key]:
+    def locks_for_serving(self, waited: list[Place]) -> list[Key]:
         """What else must be locked by who serves those who wait."""
         return self._blocking.locks_for_serving(waited) if waited else []
 
-    def begin(self, stack: AsyncExitStack, waited: list[Place], lock: Lock) -> Fed:
+    def begin(self, stack: AsyncExitStack, waited: list[Place], lock: Lock) -> FedClients:
         """Leave to somebody who serves them those who wait, whatever alarms tell."""
         stack.enter_context(self._blocked.in_order(waited))
-        return Fed(self._blocked, waited, lock)
+        return FedClients(self._blocked, waited, lock)
 
-    def listen(self, stack: AsyncExitStack, places: Iterable[Place], lock: Lock) -> Fed | None:
+    def record_changes(
+        self, stack: AsyncExitStack, places: Iterable[Place], lock: Lock
+    ) -> FedClients | None:
         """The same, if anybody waits; alarms will tell what changes from now on."""
         waited = [place for place in dict.fromkeys(places) if place in self._blocked.waiters]
         if not waited:
             return None
         fed = self.begin(stack, waited, lock)
-        fed.listen(stack)
+        fed.record_changes(stack)
         return fed
 
-    def of_write(
-        self, stack: AsyncExitStack, queued: Queued, lock: Lock
+    def after_write(
+        self, stack: AsyncExitStack, queued: TransactionPlan, lock: Lock
     ) -> Callable[[], Awaitable[None]]:
         """Serve, once it is over, who waits for what a transaction writes as one.
 
         Where scripts run on the real keys, alarms tell in which order.
         """
-        if any(isinstance(step.script, Guarded) for step in queued.steps):
-            fed = self.listen(stack, queued.written_keys, lock)
+        if any(isinstance(step.script, SandboxedScript) for step in queued.steps):
+            fed = self.record_changes(stack, queued.written_keys, lock)
             if fed:
                 return fed.serve
 
@@ -155,9 +157,9 @@ class Feeding:
 
         return serve
 
-    def of_commands(self, stack: AsyncExitStack, queued: Queued, lock: Lock) -> None:
+    def after_commands(self, stack: AsyncExitStack, queued: TransactionPlan, lock: Lock) -> None:
         """The same of one whose commands run one behind the other: scripts may feed anything."""
         has_scripts = any(step.name in SCRIPTS for step in queued.steps)
         places = self._blocked.waiters.places() if has_scripts else queued.written_keys
-        if fed := self.listen(stack, places, lock):
+        if fed := self.record_changes(stack, places, lock):
             stack.push_async_callback(fed.serve)

@@ -10,29 +10,29 @@ from threadis.coordinator.instances import fenced
 from threadis.coordinator.instances.links import LinkError, UnknownOutcomeError
 from threadis.coordinator.keys.colocation import ALL_KEYS, LOCK, Group, is_plain
 from threadis.coordinator.keys.key_watch import Place
-from threadis.coordinator.lua.acl_check import Asking
-from threadis.coordinator.lua.analysis import selects
-from threadis.coordinator.lua.call import Call, ChangedError
+from threadis.coordinator.lua.acl_check import AclCheckUse
+from threadis.coordinator.lua.analysis import may_select
 from threadis.coordinator.lua.library import Library
-from threadis.coordinator.lua.profile import Known
+from threadis.coordinator.lua.profile import ScriptProfile
+from threadis.coordinator.lua.sandbox import SandboxedScript, ScriptSandbox
 from threadis.coordinator.lua.sandbox_user import (
+    INSTANCE_INFO,
+    NOT_MONITORED,
     OTHER_DATABASES,
     PUBLISHING,
-    STRAYED,
-    TELLING,
-    UNSEEN,
+    REFUSED_MIDWAY,
     WHOLE_KEYSPACE,
-    Allowed,
     Refusals,
-    guard_of,
-    only_one,
+    SandboxRules,
+    one_instance_error,
+    sandbox_user_of,
 )
-from threadis.coordinator.lua.sandboxed import Guarded, Guards
+from threadis.coordinator.lua.script_call import ChangedError, ScriptCall
 from threadis.coordinator.multikey.execution import Execution
 from threadis.coordinator.multikey.phases import RefusedError
-from threadis.coordinator.multikey.queued import How, Step
-from threadis.coordinator.scripting.feeding import Fed, Feeding
-from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.multikey.transaction_plan import Step, StepRoute
+from threadis.coordinator.scripting.feeding import FedClients, ScriptFeeding
+from threadis.coordinator.sessions.busy import BusyScripts
 
 NAMES_MOST = 1000  # patterns of names: servers compare each of them with each key that is touched
 
@@ -44,22 +44,28 @@ class InPlace:
         self,
         execution: Execution,
         library: Library,
-        busy: Busy,
-        sandbox: Guards,
-        feeding: Feeding,
+        busy: BusyScripts,
+        sandbox: ScriptSandbox,
+        feeding: ScriptFeeding,
     ) -> None:
         self._library, self._feeding = library, feeding
         self._execution, self._busy, self._sandbox = execution, busy, sandbox
         self._links = execution.links
         self._databases = range(execution.borrowing.databases)
-        known = {row.name for row in execution.table.rows()}
-        self._telling = tuple(name.encode() for name in sorted(TELLING & known))
+        profile = {row.name for row in execution.table.rows()}
+        self._telling = tuple(name.encode() for name in sorted(INSTANCE_INFO & profile))
         # What a script may not do while it may have to be run again
-        self.effects = (*WHOLE_KEYSPACE, *self._telling, *OTHER_DATABASES, *PUBLISHING, *UNSEEN)
+        self.effects = (
+            *WHOLE_KEYSPACE,
+            *self._telling,
+            *OTHER_DATABASES,
+            *PUBLISHING,
+            *NOT_MONITORED,
+        )
 
     async def run(
         self,
-        call: Call,
+        call: ScriptCall,
         index: int,
         denied: Collection[bytes] | None = None,
         *,
@@ -81,23 +87,25 @@ class InPlace:
                     call.ending.push_async_exit(stack.pop_all())
             return reply, refusals
 
-    async def _begin(self, stack: AsyncExitStack, call: Call, *, keeps_to_keys: bool) -> Fed | None:
+    async def _begin(
+        self, stack: AsyncExitStack, call: ScriptCall, *, keeps_to_keys: bool
+    ) -> FedClients | None:
         """Stand in line for what a script may touch; alone, if somebody waits for it."""
         if call.ending is None:
             locks = self._execution.locks
             await stack.enter_async_context(locks.exclude_holders(self.places(call), call.within))
             return None
-        await self._feeding.all_known(call, call.keys)
+        await self._feeding.wait_for_lookups(call, call.keys)
         while True:
             waited = self._may_feed(call, keeps_to_keys=keeps_to_keys)
-            line = self._feeding.line(self.places(call), waited, call.within)
-            lock = await stack.enter_async_context(line)
+            locking = self._feeding.lock(self.places(call), waited, call.within)
+            lock = await stack.enter_async_context(locking)
             if set(waited).issuperset(self._may_feed(call, keeps_to_keys=keeps_to_keys)):
                 break
             await stack.aclose()  # somebody has come meanwhile who waits for more
-        return self._feeding.listen(stack, waited, lock)
+        return self._feeding.record_changes(stack, waited, lock)
 
-    def _may_feed(self, call: Call, *, keeps_to_keys: bool) -> list[Place]:
+    def _may_feed(self, call: ScriptCall, *, keeps_to_keys: bool) -> list[Place]:
         """What a script may feed and somebody waits for."""
         local, others = self._names(call)
         if keeps_to_keys or others is None:
@@ -105,17 +113,17 @@ class InPlace:
         return self._feeding.waited(call, call.keys, local, self._databases_of(call))
 
     async def _run(
-        self, call: Call, index: int, allowed: Allowed, *, can_be_undone: bool
+        self, call: ScriptCall, index: int, allowed: SandboxRules, *, can_be_undone: bool
     ) -> tuple[bytes, Refusals]:
         async with self._links.lease(index, call.kind, call.db) as link:
             if call.generation not in (None, self._library.generation):
                 raise ChangedError
-            guard = guard_of(link)
-            script = self._sandbox.enclose(call, allowed, guard, can_be_undone=can_be_undone)
+            sandbox_user = sandbox_user_of(link)
+            script = self._sandbox.wrap(call, allowed, sandbox_user, can_be_undone=can_be_undone)
             async with self._busy.watch(index) as was_killed:
                 answers = await fenced.ask(link, script.fence, only_as_block=can_be_undone)
             if answers.refusal is not None:  # another script runs there, say
-                guard.abandon()
+                sandbox_user.abandon()
                 return answers.refusal, Refusals(all=True)
             script.answers = answers
             refusals, reply = await self._sandbox.judge(script, link)
@@ -124,32 +132,32 @@ class InPlace:
             if is_killed:
                 raise RefusedError(reply)
             refusals.alone = refusals.commands & set(self.alone(call.db))
-            return only_one(refusals.alone) if refusals.alone else reply, refusals
+            return one_instance_error(refusals.alone) if refusals.alone else reply, refusals
 
-    def places(self, call: Call) -> list[tuple[int, bytes]]:
+    def places(self, call: ScriptCall) -> list[tuple[int, bytes]]:
         """Find the names under which a script is kept away from others."""
         local, _ = self._names(call)
         names = [*call.keys, *(LOCK + group.prefix for group in local)]
         return [(db, name) for db in self._databases_of(call) for name in names]
 
-    def _databases_of(self, call: Call) -> Sequence[int]:
+    def _databases_of(self, call: ScriptCall) -> Sequence[int]:
         # What is proved may go to another database, where its keys are on the same instance.
-        return self._databases if selects(call.body) else [call.db]
+        return self._databases if may_select(call.body) else [call.db]
 
-    def step(self, step: Step, call: Call, *, keeps_to_keys: bool) -> Step:
+    def step(self, step: Step, call: ScriptCall, *, keeps_to_keys: bool) -> Step:
         """Make a script a piece of somebody's block at the instance of its keys."""
         places = [*self.places(call), *self._may_feed(call, keeps_to_keys=keeps_to_keys)]
         return replace(
             step,
-            how=How.AT_HOME,
-            script=self._sandbox.enclose(call, self._allowed(call)),
+            route=StepRoute.ONE_INSTANCE,
+            script=self._sandbox.wrap(call, self._allowed(call)),
             names=[(db, name, True) for db, name in dict.fromkeys(places)],
             owners={self.home(call, call.keys)},
         )
 
-    async def reply(self, script: Guarded, index: int) -> bytes:
+    async def reply(self, script: SandboxedScript, index: int) -> bytes:
         """What a script has answered in such a block."""
-        name, before = script.guard.name, script.answers.before
+        name, before = script.sandbox_user.name, script.answers.before
         if before[-1] == resp.OK and name not in script.answers.after[-1]:  # refused nothing
             self._sandbox.settle(script, index, counts=True)
             return script.answers.reply
@@ -160,17 +168,17 @@ class InPlace:
             raise UnknownOutcomeError(f"ERR instance {index} was lost; all was run") from error
         self._sandbox.settle(script, index, counts=not refusals)
         if alone := refusals.commands & set(self.alone(script.call.db)):
-            return only_one(alone)
-        return STRAYED if refusals else reply
+            return one_instance_error(alone)
+        return REFUSED_MIDWAY if refusals else reply
 
     def _allowed(
-        self, call: Call, denied: Collection[bytes] | None = None, *, only_reads: bool = False
-    ) -> Allowed:
+        self, call: ScriptCall, denied: Collection[bytes] | None = None, *, only_reads: bool = False
+    ) -> SandboxRules:
         denied = self.alone(call.db) if denied is None else denied
-        if asking := Asking.of(call):
+        if asking := AclCheckUse.of(call):
             denied = asking.may_run(denied)
         local, others = self._names(call)
-        return Allowed(others, denied, local, only_reads=only_reads)
+        return SandboxRules(others, denied, local, only_reads=only_reads)
 
     def alone(self, db: int) -> Collection[bytes]:
         """What no script may do, because it would see one instance only."""
@@ -184,7 +192,7 @@ class InPlace:
         """Whether all keys of a database are on one instance."""
         return self._links.count == 1 or self._execution.colocation.pinned_instance(db) is not None
 
-    def can_name(self, call: Call) -> bool:
+    def can_name(self, call: ScriptCall) -> bool:
         """Whether a guard can be told of all that a script may touch, and is still quick."""
         if len(call.keys) <= NAMES_MOST:
             return True
@@ -192,7 +200,7 @@ class InPlace:
         return len(local) + len(others or ()) <= NAMES_MOST
 
     def _names(
-        self, call: Call, most: float = math.inf
+        self, call: ScriptCall, most: float = math.inf
     ) -> tuple[list[Group], Collection[bytes] | None]:
         """What a guard is told: groups, and keys that are in none of them; None: all there are.
 
@@ -214,23 +222,23 @@ class InPlace:
                 break
         return list(groups), others.keys()
 
-    def home(self, call: Call, keys: Sequence[bytes]) -> int:
+    def home(self, call: ScriptCall, keys: Sequence[bytes]) -> int:
         """Choose the instance for a script with these keys."""
         if keys:
             return self._execution.table.owner(call.db, keys[0])
         pinned = self._execution.colocation.pinned_instance(call.db)
         return self._links.any_ready() if pinned is None else pinned
 
-    def landmarks(self, call: Call, known: Known) -> list[bytes]:
+    def placement_keys(self, call: ScriptCall, profile: ScriptProfile) -> list[bytes]:
         """Find what a script is placed by: its keys; if it declares none, what it has touched
         before, if that is all on one instance.
         """
         if call.keys:
             return call.keys
-        keys = list(filter(is_plain, known.guesses(self.groups(call))))
+        keys = list(filter(is_plain, profile.guesses(self.groups(call))))
         return keys if len(set(self._execution.table.owners_by_name(call.db, keys))) == 1 else []
 
-    def groups(self, call: Call) -> list[Group]:
+    def groups(self, call: ScriptCall) -> list[Group]:
         """Find what lives where its keys do, if these are on one instance.
 
         A restricted user's script gets exact keys only.

@@ -17,27 +17,27 @@ from threadis.coordinator.instances.script_monitor import ScriptMonitor
 from threadis.coordinator.keys.colocation import Group, is_plain
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.locks import Key, Lock
-from threadis.coordinator.lua.acl_check import TELLS
-from threadis.coordinator.lua.call import Call
-from threadis.coordinator.lua.profile import Known
+from threadis.coordinator.lua.acl_check import ACL_CHECK_CMD
+from threadis.coordinator.lua.profile import ScriptProfile
+from threadis.coordinator.lua.sandbox import ScriptSandbox
 from threadis.coordinator.lua.sandbox_user import (
-    LISTING,
+    KEY_LISTING,
     NOT_ALL_DECLARED,
     OTHER_DATABASES,
     RERUNS,
     TOO_MANY,
     TOO_MANY_TO_LIST,
-    only_one,
+    one_instance_error,
 )
-from threadis.coordinator.lua.sandboxed import Guards
-from threadis.coordinator.multikey.copies import Piece
+from threadis.coordinator.lua.script_call import ScriptCall
+from threadis.coordinator.multikey.copies import CopyStep
+from threadis.coordinator.multikey.copy_run import CopyRun
 from threadis.coordinator.multikey.execution import Execution
 from threadis.coordinator.multikey.phases import RefusedError
-from threadis.coordinator.multikey.together import Together
-from threadis.coordinator.multikey.trial import Trial
-from threadis.coordinator.scripting.feeding import Fed, Feeding
+from threadis.coordinator.multikey.script_trial import ScriptTrial
+from threadis.coordinator.scripting.feeding import FedClients, ScriptFeeding
 from threadis.coordinator.scripting.in_place import InPlace
-from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.sessions.busy import BusyScripts
 
 RANDOM_KEY = b"randomkey"
 
@@ -48,46 +48,46 @@ class OnCopies:
     def __init__(
         self,
         execution: Execution,
-        busy: Busy,
-        sandbox: Guards,
+        busy: BusyScripts,
+        sandbox: ScriptSandbox,
         script_monitor: ScriptMonitor,
         in_place: InPlace,
-        feeding: Feeding,
+        feeding: ScriptFeeding,
     ) -> None:
         self._feeding = feeding
         self._execution, self._busy, self._sandbox = execution, busy, sandbox
         self._script_monitor, self._in_place = script_monitor, in_place
         self._links, self._table = execution.links, execution.table
 
-    async def run(self, call: Call, known: Known) -> bytes:
+    async def run(self, call: ScriptCall, profile: ScriptProfile) -> bytes:
         """Run one until nothing undeclared is left, then write what has changed."""
-        return await self._run(call, known, lists=False) or TOO_MANY_TO_LIST
+        return await self._run(call, profile, lists=False) or TOO_MANY_TO_LIST
 
-    async def _run(self, call: Call, known: Known, *, lists: bool) -> bytes | None:
+    async def _run(self, call: ScriptCall, profile: ScriptProfile, *, lists: bool) -> bytes | None:
         """The same; if it ``lists`` keys it is lent all: None if these are too many."""
-        denied = [name for name in self._in_place.effects if not lists or name not in LISTING]
-        trial = self._trial([call], denied, in_company=False)
-        if trial.told:
-            return await self._refuse(call, known, trial.told, lists=lists)
+        denied = [name for name in self._in_place.effects if not lists or name not in KEY_LISTING]
+        trial = self._trial([call], denied, with_other_commands=False)
+        if trial.misanswered:
+            return await self._refuse(call, profile, trial.misanswered, lists=lists)
         parsed = self._table.parse(call.words)
         keys = [KeyAccess(key, reads=True, writes=call.writes) for key in call.keys]
-        piece = Piece(replace(parsed, keys=keys), call.db, call)
-        together = Together(self._execution, [piece], call.db, call.kind, trial)
+        piece = CopyStep(replace(parsed, keys=keys), call.db, call)
+        together = CopyRun(self._execution, [piece], call.db, call.kind, trial)
         if lists and not await together.lend_all():
             return None
-        replies = await self._repeat(together, trial, {call.name: known})
+        replies = await self._repeat(together, trial, {call.name: profile})
         if replies is not None:
             return replies[0]
         refused = trial.refused
         if alone := refused & set(self._in_place.alone(call.db)):
             keys_of_it = together.keys(call.db)
-            return await self._refuse(call, known, alone, lists=lists, keys=keys_of_it)
-        return await self._refuse(call, known, refused, lists=True)
+            return await self._refuse(call, profile, alone, lists=lists, keys=keys_of_it)
+        return await self._refuse(call, profile, refused, lists=True)
 
     async def run_all(
         self,
-        pieces: Sequence[Piece],
-        knowns: Mapping[bytes, Known],
+        pieces: Sequence[CopyStep],
+        profiles: Mapping[bytes, ScriptProfile],
         lock: Lock,
         db: int,
         kind: Kind,
@@ -98,32 +98,34 @@ class OnCopies:
         None if that cannot be: nothing was done then.
         """
         calls = [piece.call for piece in pieces if piece.call]
-        trial = self._trial(calls, self._in_place.effects, in_company=len(pieces) > 1)
-        if trial.told:
+        trial = self._trial(calls, self._in_place.effects, with_other_commands=len(pieces) > 1)
+        if trial.misanswered:
             return None
-        together = Together(self._execution, pieces, db, kind, trial)
-        replies = await self._repeat(together, trial, knowns, lock)
+        together = CopyRun(self._execution, pieces, db, kind, trial)
+        replies = await self._repeat(together, trial, profiles, lock)
         return None if replies is None else (replies, together.changed)
 
-    def _trial(self, calls: Sequence[Call], denied: Sequence[bytes], *, in_company: bool) -> Trial:
+    def _trial(
+        self, calls: Sequence[ScriptCall], denied: Sequence[bytes], *, with_other_commands: bool
+    ) -> ScriptTrial:
         tools = (self._execution, self._busy, self._sandbox, self._script_monitor)
-        return Trial(*tools, calls, denied, in_company=in_company)
+        return ScriptTrial(*tools, calls, denied, with_other_commands=with_other_commands)
 
     async def _repeat(
         self,
-        together: Together,
-        trial: Trial,
-        knowns: Mapping[bytes, Known],
+        together: CopyRun,
+        trial: ScriptTrial,
+        profiles: Mapping[bytes, ScriptProfile],
         lock: Lock | None = None,
     ) -> list[bytes] | None:
         """Try until nothing is missing; the replies, or None if scripts were refused what they may
         not do. Without a lock there is one script, which locks what it needs.
         """
-        local: dict[bytes, list[Group]] = {name: [] for name in knowns}
+        local: dict[bytes, list[Group]] = {name: [] for name in profiles}
         for call in trial.calls:
             local[call.name] += self._in_place.groups(call)
         for call in trial.calls:
-            together.lend(knowns[call.name].guesses(local[call.name]), call.db)
+            together.lend(profiles[call.name].guesses(local[call.name]), call.db)
         size = 0
         for _ in range(RERUNS):
             async with AsyncExitStack() as stack, AsyncExitStack() as recording:
@@ -141,33 +143,33 @@ class OnCopies:
                     return replies
             size += sum(map(len, together.missing.values()))
             if new := {key for keys in together.missing.values() for key in keys}:
-                trial.looks = True
-                for name, known in knowns.items():
-                    known.touched(new, local[name])
+                trial.monitors = True
+                for name, profile in profiles.items():
+                    profile.touched(new, local[name])
             else:
-                lists = held.everything and not trial.refused.isdisjoint(LISTING)
+                lists = held.everything and not trial.refused.isdisjoint(KEY_LISTING)
                 if not trial.allow(lists=lists and await together.lend_all()):
                     return None
         raise RefusedError(TOO_MANY)
 
     async def _begin(
-        self, stack: AsyncExitStack, call: Call, together: Together, trial: Trial
-    ) -> tuple[Lock, Fed | None]:
+        self, stack: AsyncExitStack, call: ScriptCall, together: CopyRun, trial: ScriptTrial
+    ) -> tuple[Lock, FedClients | None]:
         """Lock the keys of a run, and what else those need who wait for them."""
         keys = together.keys(call.db)
         names = await offload(len(keys), _names, call, keys)
-        await self._feeding.all_known(call, keys)
+        await self._feeding.wait_for_lookups(call, keys)
         waited = self._feeding.waited(call, keys) if call.ending else []
-        also = self._feeding.also_lock(waited)
+        also = self._feeding.locks_for_serving(waited)
         lock = await stack.enter_async_context(self._execution.hold([*names, *also], call.within))
         if waited := self._feeding.waited(call, keys) if call.ending else []:
-            trial.looks = trial.looks or len(waited) > 1
+            trial.monitors = trial.monitors or len(waited) > 1
         return lock, self._feeding.begin(stack, waited, lock) if waited else None
 
     async def _refuse(
         self,
-        call: Call,
-        known: Known,
+        call: ScriptCall,
+        profile: ScriptProfile,
         commands: Collection[bytes],
         *,
         lists: bool,
@@ -176,14 +178,14 @@ class OnCopies:
         """Say that commands cannot be run on copies; of all keys some can."""
         if set(commands) <= set(OTHER_DATABASES):
             return NOT_ALL_DECLARED
-        if lists or not set(commands) <= set(LISTING):
-            return only_one(commands)
-        reply = await self._of_all(call, known)
-        if reply is None and set(commands) == {RANDOM_KEY} and TELLS not in call.body:
+        if lists or not set(commands) <= set(KEY_LISTING):
+            return one_instance_error(commands)
+        reply = await self._of_all(call, profile)
+        if reply is None and set(commands) == {RANDOM_KEY} and ACL_CHECK_CMD not in call.body:
             reply = await self._anywhere(call, keys)
         return reply or TOO_MANY_TO_LIST
 
-    async def _of_all(self, call: Call, known: Known) -> bytes | None:
+    async def _of_all(self, call: ScriptCall, profile: ScriptProfile) -> bytes | None:
         """Run where nothing is but copies of all keys of the database; None if these are too many.
 
         There it may list them.
@@ -193,9 +195,9 @@ class OnCopies:
             AsyncExitStack() as ending,  # as long as this lock holds
         ):
             there = replace(call, within=lock.token, ending=ending if call.ending else None)
-            return await self._run(there, known, lists=True)
+            return await self._run(there, profile, lists=True)
 
-    async def _anywhere(self, call: Call, keys: Sequence[bytes]) -> bytes | None:
+    async def _anywhere(self, call: ScriptCall, keys: Sequence[bytes]) -> bytes | None:
         """Run where RANDOMKEY may answer for all: where the keys are, or anywhere.
 
         Any key of the instance is a key; but that there is none must be true of all. It may only
@@ -216,6 +218,6 @@ class OnCopies:
         return reply if not refusals else None
 
 
-def _names(call: Call, keys: Iterable[bytes]) -> list[Key]:
+def _names(call: ScriptCall, keys: Iterable[bytes]) -> list[Key]:
     """What to lock for a script."""
     return [(call.db, key, call.writes) for key in keys]

@@ -10,7 +10,6 @@ front, and its errors are left to the run on copies.
 A script that could reach the server in another way is not taken.
 """
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,7 @@ from tree_sitter import Node
 
 from threadis import ours
 from threadis.catalog.commands import KeySpec, Row
-from threadis.coordinator.lua.analysis import CALLS, HARMLESS, tree
+from threadis.coordinator.lua.analysis import CALLS, HARMLESS, parse_lua
 from threadis.coordinator.lua.scopes import text
 
 UNDONE: Final = ours.MARK + b":undone"  # the guard is refused this key when all is put back
@@ -43,7 +42,7 @@ CUT: Final = (
 )
 
 
-class Undo:
+class UndoWrapper:
     """Puts the means to undo it in front of a script."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
@@ -68,7 +67,7 @@ class Undo:
 
     def wrap(self, script: bytes, *, is_apart: bool = False) -> bytes:
         """Return the script with the means to undo it; if apart, for keys that are arguments."""
-        body = code_of(script)
+        body = without_shebang(script)
         head = script.removesuffix(body) + CUT * is_apart
         if PUBLISH in script.lower():
             call = b"return (select(2, " + self._maker + b"(redis, true)))(function(redis, ...) "
@@ -76,20 +75,15 @@ class Undo:
         return head + b"local redis = " + self._maker + b"(redis); " + body
 
 
-def code_of(script: bytes) -> bytes:
+def without_shebang(script: bytes) -> bytes:
     """Return a script without the first line that says how to run it."""
     return script[script.find(b"\n") + 1 :] if script.startswith(b"#!") else script
 
 
-def is_tame(script: bytes) -> bool:
+def is_undoable(script: bytes) -> bool:
     """Whether a script goes through what stands in front of it, whatever it does."""
-    root = tree(script)
-    return root is not None and _is_tame(root)
-
-
-def name_of(script: bytes) -> bytes:
-    """Return the SHA1 of a script."""
-    return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
+    root = parse_lua(script)
+    return root is not None and _is_undoable(root)
 
 
 def _is_single(row: Row) -> bool:
@@ -99,7 +93,7 @@ def _is_single(row: Row) -> bool:
     return (spec.index, spec.last) == ONE and not (spec.keyword or spec.is_count or spec.limit)
 
 
-def _is_tame(root: Node) -> bool:
+def _is_undoable(root: Node) -> bool:
     left = [root]
     while left:
         node = left.pop()

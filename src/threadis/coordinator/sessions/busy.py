@@ -23,7 +23,7 @@ FOREVER = 2**62
 AGAIN = 0.01  # seconds
 
 
-class Busy:
+class BusyScripts:
     """Watches scripts."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Busy:
         self._tasks = Tasks()
         self._kills = self._killing = 0  # SCRIPT KILL: how many were sent, and are not answered
 
-    def forget(self) -> None:
+    def threshold_changed(self) -> None:
         """CONFIG SET may have changed the threshold."""
         self._threshold = None
         self._workers.set_limit(0)
@@ -106,11 +106,13 @@ class Busy:
 
     def _tell(self) -> None:
         if self._running:
-            self._tasks.start(self._learn(self._running[-1]), "what is said while a script runs")
+            self._tasks.start(
+                self._read_busy_reply(self._running[-1]), "what is said while a script runs"
+            )
         else:
-            self._say(None, "")
+            self._announce(None, "")
 
-    async def _learn(self, index: int) -> None:
+    async def _read_busy_reply(self, index: int) -> None:
         """Tell everyone what the instance says. It says so once it sees by itself that it is."""
         while self._running and self._running[-1] == index:
             try:
@@ -118,11 +120,11 @@ class Busy:
             except LinkError:
                 reply = b""
             if reply.startswith(b"-BUSY ") and index in self._running:
-                self._say(index, reply[1:-2].decode(errors="replace"))
+                self._announce(index, reply[1:-2].decode(errors="replace"))
                 return
             await asyncio.sleep(AGAIN)
 
-    def _say(self, index: int | None, words: str) -> None:
+    def _announce(self, index: int | None, words: str) -> None:
         self._core.set_busy(index, words)
         self._locks.set_busy(words)
         self._pubsub.set_busy(bool(words))

@@ -13,13 +13,13 @@ from threadis.coordinator.keys.waiters import ClientKey
 from threadis.coordinator.keys.watched_keys import WatchedKeys
 from threadis.coordinator.sessions import client_filters
 from threadis.coordinator.sessions.client_fields import line
-from threadis.coordinator.sessions.client_survey import Survey
-from threadis.coordinator.sessions.standing import Standing, Waits
+from threadis.coordinator.sessions.client_snapshot import ClientSnapshot
+from threadis.coordinator.sessions.client_states import BlockedCommands, ClientStates
 
 log = logging.getLogger(__name__)
 
 
-class Blocking(Waits, Protocol):
+class Blocking(BlockedCommands, Protocol):
     """Clients in a blocking command."""
 
     def unblock(self, client_id: int, *, with_error: bool) -> bool:
@@ -42,17 +42,17 @@ class Clients:
         self._answers: dict[int, asyncio.Future[list[_core.ClientInfo]]] = {}
         self._tasks = Tasks()
         self.waiting: Blocking  # see join
-        self._next: asyncio.Task[Survey] | None = None  # that has not begun yet
+        self._next: asyncio.Task[ClientSnapshot] | None = None  # that has not begun yet
         self._looking, self._showing = asyncio.Lock(), asyncio.Lock()
-        self.standing = Standing(links)
+        self.states = ClientStates(links)
         self.has_user: Callable[[str], bool] = lambda _: False  # see users.Users
 
     def join(
-        self, blocking: Blocking, pause: Waits, watches: Mapping[ClientKey, WatchedKeys]
+        self, blocking: Blocking, pause: BlockedCommands, watches: Mapping[ClientKey, WatchedKeys]
     ) -> None:
         """Be told who else knows of clients."""
         self.waiting = blocking
-        self.standing.waits, self.standing.watches = (blocking, pause), watches
+        self.states.waits, self.states.watches = (blocking, pause), watches
 
     def arrived(self, answer: _core.ClientList) -> None:
         """Take a worker's answer; the last one completes the list."""
@@ -75,7 +75,7 @@ class Clients:
         """Every client, by id."""
         return (await self._survey()).clients
 
-    async def _survey(self) -> Survey:
+    async def _survey(self) -> ClientSnapshot:
         """Every client, looked up after this was asked for. All who ask while the workers are
         being asked share the next answer.
         """
@@ -83,10 +83,10 @@ class Clients:
             self._next = self._tasks.start(self._look(), "a look at all clients")
         return await asyncio.shield(self._next)
 
-    async def _look(self) -> Survey:
+    async def _look(self) -> ClientSnapshot:
         async with self._looking:
             self._next = None
-            return Survey(await self.standing.complete(await self._ask(None)))
+            return ClientSnapshot(await self.states.complete(await self._ask(None)))
 
     async def of(self, ids: Iterable[int]) -> list[_core.ClientInfo]:
         """The clients with these ids, by id: it costs nothing how many others there are."""
@@ -111,7 +111,7 @@ class Clients:
         If all are looked at, one command after the other, and others' work in between.
         """
         if filters.ids is not None:
-            survey = Survey(await self.standing.complete(await self.of(filters.ids)))
+            survey = ClientSnapshot(await self.states.complete(await self.of(filters.ids)))
             await survey.write(self.line)
             return survey.show(filters, info, self.line)
         survey = await self._survey()
@@ -121,17 +121,19 @@ class Clients:
             await asyncio.sleep(0)
             return shown
 
-    async def _meant(self, filters: client_filters.Filters, asking: int) -> list[_core.ClientInfo]:
+    async def _matching(
+        self, filters: client_filters.Filters, asking: int
+    ) -> list[_core.ClientInfo]:
         """The clients that pass."""
         if filters.ids is None:
             clients = await self.all()
         else:
-            clients = await self.standing.complete(await self.of(filters.ids))
+            clients = await self.states.complete(await self.of(filters.ids))
         return [one for one in clients if filters.takes(one, asking)]
 
     async def info(self, command: _core.Command) -> bytes:
         """CLIENT INFO."""
-        [info] = await self.standing.complete([command.info])
+        [info] = await self.states.complete([command.info])
         return resp.text(f"{self.line(info)}\n".encode(), info.resp)
 
     async def list(self, command: _core.Command) -> bytes:
@@ -140,7 +142,7 @@ class Clients:
             filters = client_filters.parse_list(command.args[2:], self.dialect, self.has_user)
         except client_filters.FilterError as error:
             return resp.error(str(error))
-        [info] = await self.standing.complete([command.info])
+        [info] = await self.states.complete([command.info])
         return resp.text(await self._shown(filters, info), info.resp)
 
     async def kill(self, command: _core.Command) -> bytes:
@@ -154,7 +156,7 @@ class Clients:
         except client_filters.FilterError as error:
             return resp.error(str(error))
         asking = command.info.id
-        found = [one.id for one in await self._meant(filters, asking)]
+        found = [one.id for one in await self._matching(filters, asking)]
         await self.end([one for one in found if one != asking])
         if asking in found:
             self._core.kill_clients([asking], after_replies=True)

@@ -21,14 +21,14 @@ LISTEN: Final = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"]
 
 
 @dataclass(slots=True)
-class Feed:
+class InvalidationFeed:
     """The connection on which an instance tells us."""
 
     fd: int
     pongs: list[asyncio.Future[None]] = field(default_factory=list)
 
 
-class Feeds:
+class InvalidationFeeds:
     """Listens to the instances, while that is needed.
 
     ``flushed`` is called when an instance says that it has lost all its keys.
@@ -43,7 +43,7 @@ class Feeds:
     ) -> None:
         self._links, self._trackers = links, trackers
         self._is_needed, self._flushed = is_needed, flushed
-        self._feeds: dict[int, Feed] = {}
+        self._feeds: dict[int, InvalidationFeed] = {}
         self._connecting = asyncio.Lock()
         self._tasks = Tasks()
 
@@ -53,25 +53,25 @@ class Feeds:
             if not self._is_needed() or index in self._feeds:
                 return
             loop = asyncio.get_running_loop()
-            ear = await self._links.open_socket(index)
+            sock = await self._links.open_socket(index)
             hello: list[Words] = [[b"HELLO", b"3", *self._links.login()], LISTEN]
             try:
-                await loop.sock_sendall(ear, pack(*hello))
+                await loop.sock_sendall(sock, pack(*hello))
             except OSError as error:
-                ear.close()
+                sock.close()
                 raise LinkError(f"TRYAGAIN instance {index} cannot be reached") from error
-            feed = self._feeds[index] = Feed(ear.detach())
+            feed = self._feeds[index] = InvalidationFeed(sock.detach())
             self._trackers.listen(index, feed.fd)
             loop.add_reader(feed.fd, self._trackers.hear)
-        await self._up_to_now(index)
+        await self._drain(index)
         if index not in self._feeds:
             raise LinkError(f"TRYAGAIN instance {index} does not tell of its keys")
 
-    async def up_to_now(self) -> None:
+    async def drain(self) -> None:
         """Wait until all instances have told what has changed before."""
-        await asyncio.gather(*map(self._up_to_now, list(self._feeds)))
+        await asyncio.gather(*map(self._drain, list(self._feeds)))
 
-    async def _up_to_now(self, index: int) -> None:
+    async def _drain(self, index: int) -> None:
         feed = self._feeds.get(index)
         if feed is None:
             return
@@ -97,7 +97,7 @@ class Feeds:
             return
         if letter.what == "pong":
             if feed.pongs:
-                _ring(feed.pongs.pop(0))
+                _resolve(feed.pongs.pop(0))
         elif letter.what == "everything":
             self._flushed()
         else:
@@ -119,7 +119,7 @@ class Feeds:
         asyncio.get_running_loop().remove_reader(feed.fd)
         self._trackers.hush(index)
         for pong in feed.pongs:
-            _ring(pong)
+            _resolve(pong)
 
     async def _listen_again(self, index: int) -> None:
         """When a connection is lost, everything may have changed."""
@@ -134,6 +134,6 @@ class Feeds:
         self._trackers.invalidate_all()
 
 
-def _ring(pong: asyncio.Future[None]) -> None:
+def _resolve(pong: asyncio.Future[None]) -> None:
     if not pong.done():
         pong.set_result(None)

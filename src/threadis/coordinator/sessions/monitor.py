@@ -32,7 +32,7 @@ _ended: ContextVar[list[Ended] | None] = ContextVar("ended", default=None)
 ClientKey = tuple[int, int, int]  # worker, place, generation
 
 
-class Monitoring:
+class Monitors:
     """Knows who monitors, and monitors the instances for them."""
 
     def __init__(self, core: _core.Proxy, links: Links, databases: int) -> None:

@@ -24,7 +24,7 @@ EVENTS: Final = b"notify-keyspace-events"
 UNTIMELY: Final = b"KExe"  # keys that expire or are evicted; K and E are no classes
 
 
-def told_of(flags: bytes) -> int:
+def event_interest(flags: bytes) -> int:
     """Say, as workers do, what the events of these classes are about: nothing, what happens at
     times of its own, what commands change, or also what they do not find.
     """
@@ -61,7 +61,7 @@ class Pubsub:
         if not isinstance(reply, hiredis.ReplyError):
             self.events.flags = reply[1]
             self.events.are_enabled = bool(reply[1])
-            self._core.set_limit("events", told_of(reply[1]))
+            self._core.set_limit("events", event_interest(reply[1]))
 
     async def _hear_all(self) -> None:
         await asyncio.gather(*(subscriptions.drain() for subscriptions in self._by_instance))

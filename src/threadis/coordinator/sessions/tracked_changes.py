@@ -20,7 +20,7 @@ class Step(Protocol):
 
 
 @dataclass(slots=True)
-class Changes:
+class TrackedChange:
     """A change that is told of as one, once it is done."""
 
     gone: list[bytes] = field(default_factory=list)  # though nobody deleted it: it has expired

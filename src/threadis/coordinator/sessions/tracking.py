@@ -17,15 +17,15 @@ from threadis import _core, resp
 from threadis.coordinator.instances.links import LinkError, Links
 from threadis.coordinator.instances.script_monitor import ScriptMonitor
 from threadis.coordinator.sessions.clients import Clients
-from threadis.coordinator.sessions.invalidation_feeds import Feeds
-from threadis.coordinator.sessions.tracked_changes import Changes, Step, read_last
+from threadis.coordinator.sessions.invalidation_feeds import InvalidationFeeds
+from threadis.coordinator.sessions.tracked_changes import Step, TrackedChange, read_last
 from threadis.coordinator.sessions.tracking_mode import (
-    Mode,
     OptionError,
-    Tracked,
-    checked,
-    described,
-    parsed,
+    TrackingMode,
+    TransactionTracking,
+    check_mode,
+    parse_mode,
+    trackinginfo,
 )
 
 log = logging.getLogger(__name__)
@@ -47,13 +47,17 @@ class Tracking:
         self._links, self._clients = links, clients
         self._tracks_what_is_read = tracks_what_is_read  # of a script's keys: 7.2 and later
         self._trackers = _core.Trackers(core)
-        self._modes: dict[ClientKey, Mode] = {}
-        self._beginning: dict[ClientKey, Tracked] = {}  # clients that may be about to track
+        self._modes: dict[ClientKey, TrackingMode] = {}
+        self._beginning: dict[
+            ClientKey, TransactionTracking
+        ] = {}  # clients that may be about to track
         self._flushes = 0  # that run now
         self._has_flushed = False
         self._tickets = itertools.count(1)
-        self._changes: dict[ClientKey, Changes] = {}  # of clients that do not want to hear of them
-        self.feeds = Feeds(links, self._trackers, self._is_needed, self._flushed)
+        self._changes: dict[
+            ClientKey, TrackedChange
+        ] = {}  # of clients that do not want to hear of them
+        self.feeds = InvalidationFeeds(links, self._trackers, self._is_needed, self._flushed)
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""
@@ -87,9 +91,9 @@ class Tracking:
         word = command.args[2].lower()
         client = command.info.place
         try:
-            mode = await parsed(command.args[3:], self._clients)
+            mode = await parse_mode(command.args[3:], self._clients)
             if word == b"on":
-                mode = checked(mode, self._modes.get(client))
+                mode = check_mode(mode, self._modes.get(client))
         except OptionError as error:
             return resp.error(str(error))
         if word == b"off":
@@ -116,7 +120,7 @@ class Tracking:
             self.gone(client)
         return resp.OK
 
-    def _tell(self, command: _core.Command, mode: Mode, *, caching: bool = False) -> None:
+    def _tell(self, command: _core.Command, mode: TrackingMode, *, caching: bool = False) -> None:
         target = mode.redirect
         self._trackers.track(
             command,
@@ -151,7 +155,7 @@ class Tracking:
 
     async def _info(self, command: _core.Command) -> bytes:
         """CLIENT TRACKINGINFO."""
-        return described(self._modes.get(command.info.place), command.info)
+        return trackinginfo(self._modes.get(command.info.place), command.info)
 
     def gone(self, client: ClientKey) -> None:
         """Take note that a client does not track any more, if it did."""
@@ -189,25 +193,25 @@ class Tracking:
         steps: Iterable[Step] = (),
         *,
         once: bool = False,
-    ) -> AbstractAsyncContextManager[Changes]:
+    ) -> AbstractAsyncContextManager[TrackedChange]:
         """Tell of what is changed meanwhile as of one change, in the order of the keys.
 
         A client with NOLOOP, which must be alone with its keys, is not told. ``once`` if every key
         is changed once at most: what is said more often of a key is not its doing. ``steps`` are
         the commands of a transaction.
         """
-        changes = Changes(read=read_last(steps))
+        changes = TrackedChange(read=read_last(steps))
         if not self._modes:
             return contextlib.nullcontext(changes)
         return self._changing(command, list(keys), changes, once=once)
 
     @contextlib.asynccontextmanager
     async def _changing(
-        self, command: _core.Command, keys: list[bytes], changes: Changes, *, once: bool
-    ) -> AsyncIterator[Changes]:
+        self, command: _core.Command, keys: list[bytes], changes: TrackedChange, *, once: bool
+    ) -> AsyncIterator[TrackedChange]:
         owner, client = None, command.info.place
         if self.has_noloop(command):
-            await self.feeds.up_to_now()  # of what others have changed before
+            await self.feeds.drain()  # of what others have changed before
             owner = (command.info.id, 1 if once else ANY_NUMBER)
         is_outermost = owner is not None and client not in self._changes
         if is_outermost:
@@ -219,7 +223,7 @@ class Tracking:
         finally:
             if is_outermost:
                 del self._changes[client]
-            await self.feeds.up_to_now()
+            await self.feeds.drain()
             self._trackers.end_changes(ticket, changes.gone, list(changes.read))
 
     def reading(
@@ -236,16 +240,18 @@ class Tracking:
             self._trackers.remember(command.info.id, list(keys))
 
     def beginning(
-        self, command: _core.Command, tracked: Tracked | None
+        self, command: _core.Command, tracked: TransactionTracking | None
     ) -> AbstractAsyncContextManager[None]:
         """Around a transaction in which its client may begin to track: where, is known afterwards.
 
         What it has read is remembered then, and what has changed meanwhile is told.
         """
-        return self._begin(command, tracked) if tracked else contextlib.nullcontext()
+        return self._may_begin(command, tracked) if tracked else contextlib.nullcontext()
 
     @contextlib.asynccontextmanager
-    async def _begin(self, command: _core.Command, tracked: Tracked) -> AsyncIterator[None]:
+    async def _may_begin(
+        self, command: _core.Command, tracked: TransactionTracking
+    ) -> AsyncIterator[None]:
         client, ticket = command.info.place, next(self._tickets)
         self._beginning[client] = tracked
         if self._remembers(command):  # the end of tracking may have it forgotten
@@ -261,7 +267,7 @@ class Tracking:
                 cached = {False, tracked.is_caching or command.info.is_caching}
                 if mode and any(mode.remembers(is_caching=one) for one in cached):
                     self._trackers.remember(command.info.id, tracked.read)
-                await self.feeds.up_to_now()
+                await self.feeds.drain()
                 self._trackers.end_changes(ticket, [], [])
         finally:
             del self._beginning[client]
@@ -313,7 +319,7 @@ class Tracking:
         try:
             yield
         finally:
-            await self.feeds.up_to_now()
+            await self.feeds.drain()
             self._flushes -= 1
             if self._has_flushed and not self._flushes:
                 self._has_flushed = False

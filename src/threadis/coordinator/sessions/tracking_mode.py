@@ -20,7 +20,7 @@ class OptionError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
+class TrackingMode:
     """How a client tracks."""
 
     flags: frozenset[bytes] = frozenset()  # bcast, optin, optout, noloop
@@ -37,7 +37,7 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True)
-class Tracked:
+class TransactionTracking:
     """What a transaction does in which its client may begin to track."""
 
     before: list[bytes]  # what it reads before that
@@ -46,7 +46,7 @@ class Tracked:
     is_caching: bool  # CLIENT CACHING is in it
 
 
-def checked(mode: Mode, before: Mode | None) -> Mode:
+def check_mode(mode: TrackingMode, before: TrackingMode | None) -> TrackingMode:
     """The mode that a client gets, if its options are compatible with each other and with
     ``before``.
     """
@@ -82,7 +82,7 @@ def _check_prefixes(prefixes: Sequence[bytes], existing: Sequence[bytes]) -> Non
                     )
 
 
-async def parsed(words: Sequence[bytes], clients: Clients) -> Mode:
+async def parse_mode(words: Sequence[bytes], clients: Clients) -> TrackingMode:
     """The options, as far as they can be judged by themselves."""
     flags: set[bytes] = set()
     prefixes: list[bytes] = []
@@ -100,7 +100,7 @@ async def parsed(words: Sequence[bytes], clients: Clients) -> Mode:
             redirect = await _target(rest.pop(0), clients)
         else:
             raise OptionError("ERR syntax error")
-    return Mode(frozenset(flags), redirect, tuple(prefixes))
+    return TrackingMode(frozenset(flags), redirect, tuple(prefixes))
 
 
 async def _target(word: bytes, clients: Clients) -> _core.ClientInfo:
@@ -112,7 +112,7 @@ async def _target(word: bytes, clients: Clients) -> _core.ClientInfo:
     raise OptionError("ERR The client ID you want redirect to does not exist")
 
 
-def described(mode: Mode | None, client: _core.ClientInfo) -> bytes:
+def trackinginfo(mode: TrackingMode | None, client: _core.ClientInfo) -> bytes:
     """The reply of CLIENT TRACKINGINFO."""
     known = mode.flags if mode else frozenset()
     flags = [b"on" if mode else b"off"]

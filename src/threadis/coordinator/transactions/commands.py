@@ -29,13 +29,21 @@ from threadis.coordinator.instances import exec_replies, long_replies
 from threadis.coordinator.instances.links import Kind, Link, LinkError, Words
 from threadis.coordinator.keys.locks import Lock
 from threadis.coordinator.keys.watched_keys import WatchedKeys
-from threadis.coordinator.lua.call import Call, ChangedError
-from threadis.coordinator.lua.transaction_scripts import Brought
+from threadis.coordinator.lua.script_call import ChangedError, ScriptCall
+from threadis.coordinator.lua.transaction_scripts import TransactionScripts
 from threadis.coordinator.multikey.execution import Execution
 from threadis.coordinator.multikey.phases import RefusedError
-from threadis.coordinator.multikey.queued import TOGETHER, How, Parts, Queued, Step, bounded, read
-from threadis.coordinator.scripting.commands import Scripts
-from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.multikey.transaction_plan import (
+    NOT_ONE_WRITE,
+    Step,
+    StepRoute,
+    TransactionParts,
+    TransactionPlan,
+    find_write,
+    read_steps,
+)
+from threadis.coordinator.scripting.commands import ScriptCommands
+from threadis.coordinator.sessions.busy import BusyScripts
 from threadis.coordinator.transactions.script_steps import ScriptSteps
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
@@ -51,8 +59,8 @@ class Transactions:
         core: _core.Proxy,
         acl_checks: AclChecks,
         blocking: BlockingCommands,
-        busy: Busy,
-        scripts: Scripts,
+        busy: BusyScripts,
+        scripts: ScriptCommands,
     ) -> None:
         self._scripts, self._steps = scripts, ScriptSteps(scripts)
         self._tracking = execution.tracking
@@ -142,14 +150,14 @@ class Transactions:
             await self._forget(client)
             return Reply(exec_replies.ABORTED, watching=False)
         try:
-            reply = await self._exec_as_planned(command, client)
+            reply = await self._exec_until_current(command, client)
         except RefusedError as error:
             reply = exec_replies.exec_abort(error.reply)
         finally:
             await self._forget(client)
         return None if reply is None else Reply(reply, watching=False)
 
-    async def _exec_as_planned(self, command: _core.Command, client: ClientKey) -> bytes | None:
+    async def _exec_until_current(self, command: _core.Command, client: ClientKey) -> bytes | None:
         while True:
             with suppress(ChangedError):
                 return await self._exec(command, client, self._watches.get(client))
@@ -158,11 +166,11 @@ class Transactions:
         self, command: _core.Command, client: ClientKey, watch: WatchedKeys | None
     ) -> bytes | None:
         began, kind = time.monotonic(), Kind(resp=command.info.resp)
-        queued = await self._planned(command)
+        queued = await self._plan(command)
         if queued.is_plain and watch and (link := watch.only_link()):
             is_on_it = queued.instances <= {link.index} and watch.kind == kind
             if is_on_it and not self._tracking.has_noloop(command):
-                return await self._exec_there(command, queued, watch, link)
+                return await self._exec_on_watching_link(command, queued, watch, link)
         if not queued.is_one_write:
             return await self._run_in_order(command, client, watch, queued)
         args = command.queued or []
@@ -170,18 +178,18 @@ class Transactions:
             lock = await stack.enter_async_context(await self._locked(queued, watch))
             if not self._scripts.are_current(queued.steps, command.info.user):
                 raise ChangedError
-            queued.brought.check()
+            queued.loaded_scripts.check()
             if watch and not await watch.is_clean():
                 return exec_replies.null_exec(command)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
             if queued.write.start:
-                self._execution.must_be_ready(self._execution.links.all_instances())
-                if not await self._run_first(command, client, queued, lock):
+                self._execution.require_ready(self._execution.links.all_instances())
+                if not await self._run_leading(command, client, queued, lock):
                     return None
-            serve = self._scripts.feeding.of_write(stack, queued, lock)
-            replies = await self._write_or_say(command, queued, lock)
+            serve = self._scripts.feeding.after_write(stack, queued, lock)
+            replies = await self._write_or_explain(command, queued, lock)
             if replies is None and queued.write.start:  # the worker has begun to run it in order
-                replies = [None if queued.may_run_in_order else TOGETHER] * len(queued.steps)
+                replies = [None if queued.may_run_in_order else NOT_ONE_WRITE] * len(queued.steps)
                 changing = self._tracking.changing(command, queued.touched, queued.steps, once=True)
                 await stack.enter_async_context(changing)
             if replies is not None:
@@ -198,19 +206,19 @@ class Transactions:
         # There are scripts that cannot be run on copies together.
         return await self._run_in_order(command, client, watch, queued)
 
-    async def _planned(self, command: _core.Command) -> Queued:
+    async def _plan(self, command: _core.Command) -> TransactionPlan:
         """How all is to be done, by what its client may do now."""
         args, db = command.queued or [], command.info.db
         selects = {at for at, words in enumerate(args) if words[0].lower() == b"select"}
         stays = selects & await self._acl_checks.denied_places(command) if selects else selects
-        brought = Brought(self._scripts.library)
-        steps, write = bounded(await offload(len(args), self._read, args, db, stays))
-        if any(step.how is How.SCRIPT for step in steps):
-            steps, brought = await self._steps.placed(steps, write, command)
-        return Queued(steps, db, write, stays, brought)
+        loaded_scripts = TransactionScripts(self._scripts.library)
+        steps, write = find_write(await offload(len(args), self._read, args, db, stays))
+        if any(step.route is StepRoute.SCRIPT for step in steps):
+            steps, loaded_scripts = await self._steps.place(steps, write, command)
+        return TransactionPlan(steps, db, write, stays, loaded_scripts)
 
-    async def _run_first(
-        self, command: _core.Command, client: ClientKey, queued: Queued, lock: Lock
+    async def _run_leading(
+        self, command: _core.Command, client: ClientKey, queued: TransactionPlan, lock: Lock
     ) -> bool:
         """Let the worker run what comes before the write; False if its client is gone."""
         args, count = command.queued or [], queued.write.start
@@ -218,8 +226,8 @@ class Transactions:
         self._core.run_queued(command, (args[:count], len(args) - count), ([], 0), lock.token)
         return bool(await has_run)
 
-    async def _write_or_say(
-        self, command: _core.Command, queued: Queued, lock: Lock
+    async def _write_or_explain(
+        self, command: _core.Command, queued: TransactionPlan, lock: Lock
     ) -> list[bytes | None] | None:
         """As ``_write``; once EXEC's reply has begun, each command is told why nothing was done."""
         try:
@@ -240,33 +248,33 @@ class Transactions:
         )
         has_pins = self._execution.colocation.has_pins
         table = self._execution.table
-        return list(read(commands, db, table, databases, everyone, stays, has_pins=has_pins))
+        return list(read_steps(commands, db, table, databases, everyone, stays, has_pins=has_pins))
 
-    async def _exec_there(
-        self, command: _core.Command, queued: Queued, watch: WatchedKeys, link: Link
+    async def _exec_on_watching_link(
+        self, command: _core.Command, queued: TransactionPlan, watch: WatchedKeys, link: Link
     ) -> bytes:
         """Run a transaction where its client watches keys, on the connection that does."""
         await link.select(queued.db)
         touched = [(db, key) for db, key, _ in queued.locks]
         # Not between the look and the write of someone who works on several instances.
         async with self._execution.locks.exclude_holders([*touched, *watch.keys]):
-            queued.brought.check()
+            queued.loaded_scripts.check()
             denied = await self._denied(command, queued)
             words = [step.parsed.args for at, step in enumerate(queued.steps) if at not in denied]
             reply = (await link.ask([b"MULTI"], *words, [b"EXEC"], wait=None))[-1]
             return await exec_replies.with_denials(reply, denied) if denied else reply
 
-    async def _denied(self, command: _core.Command, queued: Queued) -> dict[int, bytes]:
+    async def _denied(self, command: _core.Command, queued: TransactionPlan) -> dict[int, bytes]:
         """What is not run, because the client may not do so any more, or a script is not there; he
         will hear of what the others read.
         """
-        denied = {**queued.brought.replies, **await self._acl_checks.denied_replies(command)}
-        read = (step.read_keys for at, step in enumerate(queued.steps) if at not in denied)
-        self._tracking.will_read(command, itertools.chain.from_iterable(read))
+        denied = {**queued.loaded_scripts.replies, **await self._acl_checks.denied_replies(command)}
+        read_steps = (step.read_keys for at, step in enumerate(queued.steps) if at not in denied)
+        self._tracking.will_read(command, itertools.chain.from_iterable(read_steps))
         return denied
 
     async def _locked(
-        self, queued: Queued, watch: WatchedKeys | None
+        self, queued: TransactionPlan, watch: WatchedKeys | None
     ) -> AbstractAsyncContextManager[Lock]:
         """The lock under which a transaction is one write."""
         written = queued.written_keys
@@ -278,7 +286,7 @@ class Transactions:
         return self._execution.hold(names)
 
     async def _write(
-        self, command: _core.Command, queued: Queued, denied: dict[int, bytes], lock: Lock
+        self, command: _core.Command, queued: TransactionPlan, denied: dict[int, bytes], lock: Lock
     ) -> list[bytes | None] | None:
         """Do what is on keys as one; the reply of each command, or None if it is still to be run.
 
@@ -311,7 +319,7 @@ class Transactions:
                     self._scripts.attribution.in_order(command, scripts)
                 )
                 await stack.enter_async_context(self._scripts.reading(command, steps))
-            if any(isinstance(step.script, Call) for step in steps):
+            if any(isinstance(step.script, ScriptCall) for step in steps):
                 done = await self._scripts.run_all(steps, lock, db, kind)
                 if done is None:
                     return None
@@ -326,7 +334,7 @@ class Transactions:
             if not is_heard:
                 for step in steps:
                     changes.gone += await self._execution.missing(step.parsed.keys, step.db)
-        await self._steps.ran(steps)
+        await self._steps.publish_loaded(steps)
         return replies
 
     async def _run(
@@ -337,9 +345,9 @@ class Transactions:
             return []
         if any(step.script for step in steps):
             return await self._run_scripts(steps, order, lock, db, kind)
-        if any(step.how is How.ANYWHERE for step in steps):
+        if any(step.route is StepRoute.BORROWED for step in steps):
             return await self._execution.borrow([step.piece for step in steps], db, kind, lock)
-        parts = await offload(len(steps), Parts, steps, order, db)
+        parts = await offload(len(steps), TransactionParts, steps, order, db)
         needs_memory = any(step.parsed.row.needs_memory for step in steps)
         found = await self._execution.commit(
             dict(parts.parts), lock, db, kind, needs_memory=needs_memory, steps=parts.order
@@ -350,7 +358,7 @@ class Transactions:
         self, steps: list[Step], order: list[int], lock: Lock, db: int, kind: Kind
     ) -> list[bytes]:
         """Run steps that have scripts among them, each on the instance of its keys."""
-        parts = Parts(steps, order, db)
+        parts = TransactionParts(steps, order, db)
         async with AsyncExitStack() as stack:
             for index in {index for index, _ in parts.scripts}:
                 await stack.enter_async_context(self._busy.watch(index))
@@ -362,7 +370,11 @@ class Transactions:
         return parts.replies(found)
 
     async def _run_in_order(
-        self, command: _core.Command, client: ClientKey, watch: WatchedKeys | None, queued: Queued
+        self,
+        command: _core.Command,
+        client: ClientKey,
+        watch: WatchedKeys | None,
+        queued: TransactionPlan,
     ) -> bytes | None:
         """Let the worker run the commands as if they came now, while nobody else may.
 
@@ -370,7 +382,7 @@ class Transactions:
         not, before anything has happened.
         """
         if not queued.may_run_in_order:
-            raise RefusedError(queued.obstacle or TOGETHER)
+            raise RefusedError(queued.obstacle or NOT_ONE_WRITE)
         needed: Collection[int] = self._execution.links.all_instances()
         async with AsyncExitStack() as stack:
             if queued.needs_everything:
@@ -381,8 +393,8 @@ class Transactions:
                 lock = await stack.enter_async_context(self._execution.hold(names))
             if watch and not await watch.is_clean():
                 return exec_replies.null_exec(command)
-            self._execution.must_be_ready(needed)
-            self._scripts.feeding.of_commands(stack, queued, lock)
+            self._execution.require_ready(needed)
+            self._scripts.feeding.after_commands(stack, queued, lock)
             await stack.enter_async_context(self._tracking.beginning(command, queued.tracked))
             changing = self._tracking.changing(command, queued.touched, queued.steps, once=True)
             await stack.enter_async_context(changing)

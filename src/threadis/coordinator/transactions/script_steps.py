@@ -8,54 +8,54 @@ from threadis import _core
 from threadis.coordinator.base.command_table import KeyAccess
 from threadis.coordinator.instances.links import LinkError
 from threadis.coordinator.lua.analysis import Reach
-from threadis.coordinator.lua.call import Call, declared
-from threadis.coordinator.lua.sandboxed import Guarded
-from threadis.coordinator.lua.transaction_scripts import EVALS, Brought, sha1
-from threadis.coordinator.multikey.queued import How, Step
-from threadis.coordinator.scripting.commands import Scripts
+from threadis.coordinator.lua.sandbox import SandboxedScript
+from threadis.coordinator.lua.script_call import ScriptCall, declared_keys, sha1
+from threadis.coordinator.lua.transaction_scripts import EVALS, TransactionScripts
+from threadis.coordinator.multikey.transaction_plan import Step, StepRoute
+from threadis.coordinator.scripting.commands import ScriptCommands
 
 
 class ScriptSteps:
     """Those of all transactions."""
 
-    def __init__(self, scripts: Scripts) -> None:
+    def __init__(self, scripts: ScriptCommands) -> None:
         self._scripts, self._library, self._links = scripts, scripts.library, scripts.links
 
     async def _calls(
         self, steps: list[Step], write: range, command: _core.Command
-    ) -> tuple[dict[int, Call], Brought]:
+    ) -> tuple[dict[int, ScriptCall], TransactionScripts]:
         """Find the scripts among a transaction's steps, and what is told of those there are not."""
-        calls: dict[int, Call] = {}
-        brings = {
+        calls: dict[int, ScriptCall] = {}
+        will_load = {
             sha1(step.parsed.args[1]): at
             for at, step in enumerate(steps)
-            if step.how is How.SCRIPT and step.parsed.args[0].lower() in EVALS
+            if step.route is StepRoute.SCRIPT and step.parsed.args[0].lower() in EVALS
         }
-        brought = Brought(self._library, brings)
+        loaded_scripts = TransactionScripts(self._library, will_load)
         for at, step in enumerate(steps):
             words = step.parsed.args
-            keys = declared(words) if step.how is How.SCRIPT else None
+            keys = declared_keys(words) if step.route is StepRoute.SCRIPT else None
             if keys is not None:
-                call = await self._scripts.call(words, keys, step.db, command, brought)
+                call = await self._scripts.call(words, keys, step.db, command, loaded_scripts)
                 if call is None:
-                    brought.replies[at] = await self._library.no_script()
+                    loaded_scripts.replies[at] = await self._library.no_script()
                 else:
                     calls[at] = call
             elif at >= write.start:
-                await brought.answer(at, words)
-            brought.go_past(words)
-        return calls, brought
+                await loaded_scripts.answer(at, words)
+            loaded_scripts.advance(words)
+        return calls, loaded_scripts
 
-    async def placed(
+    async def place(
         self, steps: list[Step], write: range, command: _core.Command
-    ) -> tuple[list[Step], Brought]:
+    ) -> tuple[list[Step], TransactionScripts]:
         """Say how the scripts among a transaction's steps are done; some must be alone."""
-        calls, brought = await self._calls(steps, write, command)
+        calls, loaded_scripts = await self._calls(steps, write, command)
         homes = {at: self._scripts.in_place.home(call, call.keys) for at, call in calls.items()}
         owners = set(homes.values()).union(*(step.owners for step in steps if step.is_written))
         # What a crash leaves is ended without a guard: nothing is to be forbidden then.
-        are_at_home = all(step.how is not How.ANYWHERE for step in steps) and all(
-            self._scripts.is_at_home(call)
+        are_at_home = all(step.route is not StepRoute.BORROWED for step in steps) and all(
+            self._scripts.runs_in_place(call)
             and not call.is_function
             and (len(owners) <= 1 or not call.rights)
             for call in calls.values()
@@ -63,13 +63,15 @@ class ScriptSteps:
         found = []
         for at, step in enumerate(steps):
             if (call := calls.get(at)) is None:
-                if at in brought.replies and step.how is How.SCRIPT:
+                if at in loaded_scripts.replies and step.route is StepRoute.SCRIPT:
                     parsed = replace(step.parsed, keys=[])
-                    step = replace(step, parsed=parsed, how=How.AT_HOME, names=[], owners=set())
-                elif step.how is How.SCRIPT:  # its numbers are wrong: any server says so
-                    how = How.AT_HOME if are_at_home else How.ANYWHERE
+                    step = replace(
+                        step, parsed=parsed, route=StepRoute.ONE_INSTANCE, names=[], owners=set()
+                    )
+                elif step.route is StepRoute.SCRIPT:  # its numbers are wrong: any server says so
+                    route = StepRoute.ONE_INSTANCE if are_at_home else StepRoute.BORROWED
                     owners_of_it = owners or {self._links.any_ready()}
-                    step = replace(step, how=how, owners={min(owners_of_it)})
+                    step = replace(step, route=route, owners={min(owners_of_it)})
                 found.append(step)
                 continue
             accesses = [KeyAccess(key, reads=True, writes=call.writes) for key in call.keys]
@@ -79,13 +81,13 @@ class ScriptSteps:
                 found.append(self._scripts.in_place.step(step, call, keeps_to_keys=keeps))
             else:
                 names = [(step.db, key, call.writes) for key in call.keys]
-                found.append(replace(step, how=How.ANYWHERE, script=call, names=names))
-        return found, brought
+                found.append(replace(step, route=StepRoute.BORROWED, script=call, names=names))
+        return found, loaded_scripts
 
-    async def ran(self, steps: Iterable[Step]) -> None:
+    async def publish_loaded(self, steps: Iterable[Step]) -> None:
         """Make known what a transaction has brought that has run."""
         for step in steps:
-            call = step.script.call if isinstance(step.script, Guarded) else step.script
+            call = step.script.call if isinstance(step.script, SandboxedScript) else step.script
             if call is None:
                 continue
             if call.words[0].lower() in EVALS:

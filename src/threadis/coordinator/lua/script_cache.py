@@ -15,7 +15,7 @@ LOAD_BYTES: Final = 256 * 1024 * 1024  # the same of SCRIPT LOAD
 OVERHEAD: Final = 200  # bytes of a script besides its body
 
 
-class Bodies:
+class ScriptCache:
     """By SHA1. ``is_used`` says whether a worker has run one since it was last asked."""
 
     def __init__(self, is_used: Callable[[bytes], bool]) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from threadis import _core, resp
 from threadis.coordinator.instances.links import Links, Words
 
-LISTS: Final = frozenset({"dbsize", "keys", "randomkey"})
+KEYSPACE_QUERIES: Final = frozenset({"dbsize", "keys", "randomkey"})
 FEW: Final = 1000  # keys of a database: RANDOMKEY chooses among all of them
 TRIES: Final = 20  # of RANDOMKEY at each instance, for one that was not lent
 
@@ -16,7 +16,7 @@ TRIES: Final = 20  # of RANDOMKEY at each instance, for one that was not lent
 Listed = dict[bytes | None, list[bytes]]
 
 
-class Overall:
+class KeyspaceView:
     """What whole databases have besides the copies, while commands run on these."""
 
     def __init__(self, sizes: dict[int, int], keys: dict[int, Listed]) -> None:
@@ -24,7 +24,9 @@ class Overall:
         self._lent: dict[int, int] = {}
 
     @classmethod
-    async def look(cls, links: Links, commands: Sequence[Words], dbs: Collection[int]) -> "Overall":
+    async def look(
+        cls, links: Links, commands: Sequence[Words], dbs: Collection[int]
+    ) -> "KeyspaceView":
         """Ask all instances what these commands will be asked in some databases.
 
         The caller holds everything.

@@ -18,26 +18,28 @@ PATIENCE: Final = 0.5  # seconds for what an instance says of our connections; e
 LINE: Final = re.compile(rb"^id=(\d+) .*? flags=(\w+)", re.MULTILINE)
 
 
-class Waits(Protocol):
+class BlockedCommands(Protocol):
     """Commands that wait here."""
 
     def clients(self) -> Collection[ClientKey]:
         """Whose they are."""
 
 
-class Standing:
+class ClientStates:
     """Completes what workers say of their clients."""
 
     def __init__(self, links: Links) -> None:
         self._links = links
         self.watches: Mapping[ClientKey, WatchedKeys] = {}  # see transactions.Transactions
-        self.waits: Sequence[Waits] = ()
+        self.waits: Sequence[BlockedCommands] = ()
 
     async def complete(self, clients: list[_core.ClientInfo]) -> list[_core.ClientInfo]:
         """The clients, with what is known here."""
         blocked = {client for wait in self.waits for client in wait.clients()}
         watches = {one.place: self.watches.get(one.place) for one in clients if self.watches}
-        found = await self._lost({place: watch for place, watch in watches.items() if watch})
+        found = await self._watch_states(
+            {place: watch for place, watch in watches.items() if watch}
+        )
         return [
             one.but(one.place in blocked, *found.get(one.place, (0, False)))
             if one.place in found or one.place in blocked
@@ -45,7 +47,7 @@ class Standing:
             for one in clients
         ]
 
-    async def _lost(
+    async def _watch_states(
         self, watches: Mapping[ClientKey, WatchedKeys]
     ) -> dict[ClientKey, tuple[int, bool]]:
         """How many keys each watches still, and whether one has changed: then it is none."""
@@ -54,7 +56,11 @@ class Standing:
             for link in watch.links():
                 ids[link.index].add(link.id)
         lost = dict(
-            zip(ids, await asyncio.gather(*(self._dirty(*one) for one in ids.items())), strict=True)
+            zip(
+                ids,
+                await asyncio.gather(*(self._dirty_links(*one) for one in ids.items())),
+                strict=True,
+            )
         )
         found = {}
         for client, watch in watches.items():
@@ -62,7 +68,7 @@ class Standing:
             found[client] = (0 if is_dirty else len(watch.keys), is_dirty)
         return found
 
-    async def _dirty(self, index: int, ids: Iterable[int]) -> set[int]:
+    async def _dirty_links(self, index: int, ids: Iterable[int]) -> set[int]:
         """Which of our connections to an instance watch something that has changed, or are gone."""
         wanted = set(ids)
         try:

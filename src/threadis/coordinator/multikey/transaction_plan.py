@@ -34,15 +34,15 @@ from threadis.coordinator.keys.keyspace_events import CHANNEL, SHARD, Publicatio
 from threadis.coordinator.keys.locks import Key
 from threadis.coordinator.keys.waiters import MAKERS
 from threadis.coordinator.keys.write_parts import PartPlace
-from threadis.coordinator.lua.call import Call
-from threadis.coordinator.lua.sandboxed import Guarded
-from threadis.coordinator.lua.sort_patterns import patterns, with_target
-from threadis.coordinator.lua.transaction_scripts import Brought
-from threadis.coordinator.multikey.copies import Piece
+from threadis.coordinator.lua.sandbox import SandboxedScript
+from threadis.coordinator.lua.script_call import ScriptCall
+from threadis.coordinator.lua.sort_patterns import patterns, with_store_key
+from threadis.coordinator.lua.transaction_scripts import TransactionScripts
+from threadis.coordinator.multikey.copies import CopyStep
 from threadis.coordinator.multikey.execution import lock_names
-from threadis.coordinator.multikey.overall import LISTS
+from threadis.coordinator.multikey.keyspace_view import KEYSPACE_QUERIES
 from threadis.coordinator.multikey.recipes import other_databases
-from threadis.coordinator.sessions.tracking_mode import Tracked
+from threadis.coordinator.sessions.tracking_mode import TransactionTracking
 
 PLAIN_ROUTES: Final = frozenset({"keys", "split"})
 # Run by the worker without a look at the keyspace.
@@ -56,7 +56,7 @@ CHANGES_AUDIENCE: Final = frozenset(
     prefix + word for word in ("subscribe", "unsubscribe") for prefix in ("", "p", "s")
 )
 CHANGES_TRACKING: Final = frozenset({"client|tracking", "client|caching"})
-EVERYWHERE: Final = SWEEPS | LISTS
+EVERYWHERE: Final = SWEEPS | KEYSPACE_QUERIES
 # Settings by which servers refuse what comes: when it is queued, and what scripts call, but no
 # other command of EXEC. Nor is anything evicted before EXEC has ended.
 REFUSING: Final = frozenset({
@@ -91,21 +91,21 @@ BEFORE: Final = (
     b"-ERR threadis: %s before writes cannot be part of their transaction: send it before MULTI, "
     b"or put it behind them\r\n"
 )
-TOGETHER: Final = resp.error(
+NOT_ONE_WRITE: Final = resp.error(
     "ERR threadis: a script of this transaction needs what cannot be one write with the others: "
     "run it by itself"
 )
 
 
-class How(Enum):
+class StepRoute(Enum):
     """Where a step is done."""
 
-    AT_HOME = auto()
-    ANYWHERE = auto()
+    ONE_INSTANCE = auto()
+    BORROWED = auto()
     EVERYWHERE = auto()
     SCRIPT = auto()  # until somebody has read it
-    ASIDE = auto()
-    IN_ORDER = auto()  # aside, but not between what is written
+    BY_WORKER = auto()
+    BY_WORKER_IN_ORDER = auto()  # aside, but not between what is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,10 @@ class Step:
     db: int
     names: Sequence[Key]
     owners: Collection[int]
-    how: How
-    script: Guarded | Call | None = None  # what it is at home, or where the whole is borrowed
+    route: StepRoute
+    script: SandboxedScript | ScriptCall | None = (
+        None  # what it is at home, or where the whole is borrowed
+    )
     hides_keys: bool = False  # has more than are known
 
     @property
@@ -141,7 +143,7 @@ class Step:
     @property
     def is_written(self) -> bool:
         """Whether the write does it."""
-        return self.how in (How.AT_HOME, How.ANYWHERE, How.EVERYWHERE)
+        return self.route in (StepRoute.ONE_INSTANCE, StepRoute.BORROWED, StepRoute.EVERYWHERE)
 
     @property
     def writes(self) -> bool:
@@ -157,12 +159,14 @@ class Step:
         return self.name == "config|set" and options <= REFUSING
 
     @property
-    def piece(self) -> Piece:
+    def piece(self) -> CopyStep:
         """The same to be run on copies."""
-        return Piece(self.parsed, self.db, self.script if isinstance(self.script, Call) else None)
+        return CopyStep(
+            self.parsed, self.db, self.script if isinstance(self.script, ScriptCall) else None
+        )
 
 
-class Queued:
+class TransactionPlan:
     """The steps of one transaction, and what follows from them."""
 
     def __init__(
@@ -171,20 +175,22 @@ class Queued:
         db: int,
         write: range,
         stays: Collection[int],
-        brought: Brought,
+        loaded_scripts: TransactionScripts,
     ) -> None:
         """``write`` has the places of the write, ``stays`` each SELECT that cannot be done."""
-        self.write, self._stays, self.brought = write, set(stays), brought
+        self.write, self._stays, self.loaded_scripts = write, set(stays), loaded_scripts
         self.db = db
         self.steps = steps
-        kinds = {step.how for step in self.steps}
+        kinds = {step.route for step in self.steps}
         # The write does everything, in one database, with no instance but its keys'.
-        self.is_plain = kinds <= {How.AT_HOME, How.ANYWHERE} and all(
+        self.is_plain = kinds <= {StepRoute.ONE_INSTANCE, StepRoute.BORROWED} and all(
             step.db == db and step.script is None and not step.hides_keys for step in self.steps
         )
         # It must be alone with the whole keyspace.
-        self.needs_everything = not kinds.isdisjoint((How.EVERYWHERE, How.IN_ORDER)) or any(
-            isinstance(step.script, Call) or step.hides_keys or step.name == "config|set"
+        self.needs_everything = not kinds.isdisjoint(
+            (StepRoute.EVERYWHERE, StepRoute.BY_WORKER_IN_ORDER)
+        ) or any(
+            isinstance(step.script, ScriptCall) or step.hides_keys or step.name == "config|set"
             for step in self.steps
         )
         self.flushes = any(step.name in SWEEPS for step in self.steps)
@@ -209,13 +215,15 @@ class Queued:
             (where, key) for where, key, writes in self.locks if writes and not key.startswith(LOCK)
         ]
         self.answered: Mapping[int, bytes] = {}  # what commands were, by their places
-        self.tracked: Tracked | None = None
+        self.tracked: TransactionTracking | None = None
         begins = (at for at, name in enumerate(names) if name in CHANGES_TRACKING)
         if (begin := next(begins, None)) is not None:
             before = [key for step in self.steps[:begin] for key in step.may_read]
-            read = [key for step in self.steps[begin:] for key in step.may_read]
+            read_steps = [key for step in self.steps[begin:] for key in step.may_read]
             is_caching = "client|caching" in names
-            self.tracked = Tracked(before, read, self.touched, is_caching=is_caching)
+            self.tracked = TransactionTracking(
+                before, read_steps, self.touched, is_caching=is_caching
+            )
 
     def in_order(self) -> list[tuple[int, bytes]]:
         """The keys that were written; first those of commands that have made one, for all that
@@ -244,7 +252,9 @@ class Queued:
     def messages(self, denied: Collection[int], *, always: bool) -> list[Publication]:
         """What PUBLISH says among them, if that must be told in order with what scripts say."""
         scripts = [step.script for step in self.steps if step.script is not None]
-        bodies = [one.call.body if isinstance(one, Guarded) else one.body for one in scripts]
+        bodies = [
+            one.call.body if isinstance(one, SandboxedScript) else one.body for one in scripts
+        ]
         if not always and all(body and b"publish" not in body.lower() for body in bodies):
             return []
         return [
@@ -255,14 +265,14 @@ class Queued:
         ]
 
 
-class Parts:
+class TransactionParts:
     """A write's part for each instance, and where in it the reply of each step will be."""
 
     def __init__(self, steps: Sequence[Step], order: Sequence[int], db: int) -> None:
         """All begin and end in database ``db``; ``order`` has their places in the transaction."""
         self.parts: dict[int, list[Words]] = defaultdict(list)
         self.order: dict[PartPlace, int] = {}  # the step of each command of a part
-        self.scripts: dict[PartPlace, Guarded] = {}
+        self.scripts: dict[PartPlace, SandboxedScript] = {}
         self._loaded: dict[int, set[bytes]] = defaultdict(set)
         self._places: list[list[PartPlace]] = []
         self._names = [step.name for step in steps]
@@ -273,7 +283,7 @@ class Parts:
                 if where.get(index, db) != step.db:
                     self._add(index, [b"SELECT", b"%d" % step.db], number)
                     where[index] = step.db
-                if isinstance(step.script, Guarded):
+                if isinstance(step.script, SandboxedScript):
                     places.append(self._add_script(index, step.script, number))
                 else:
                     places.append(self._add(index, step.parsed.args, number))
@@ -282,7 +292,7 @@ class Parts:
             if now != db:
                 self._add(index, [b"SELECT", b"%d" % db], 0)
 
-    def _add_script(self, index: int, script: Guarded, number: int) -> PartPlace:
+    def _add_script(self, index: int, script: SandboxedScript, number: int) -> PartPlace:
         """Add a script, known once more: somebody may flush all of them meanwhile."""
         call = script.call
         is_named = call.words[0].lower().startswith(b"evalsha")
@@ -305,7 +315,7 @@ class Parts:
         return [_merged(name, each) for name, each in zip(self._names, of_each, strict=True)]
 
 
-def read(
+def read_steps(
     commands: Sequence[Words],
     db: int,
     table: CommandTable,
@@ -320,67 +330,72 @@ def read(
         parsed = table.parse(args)
         named: Sequence[bytes] = ()
         if parsed.row.name in ("sort", "sort_ro") and parsed.keys:
-            named, parsed = patterns(args), with_target(parsed)
+            named, parsed = patterns(args), with_store_key(parsed)
         names, owners = lock_names(parsed.keys, db), table.owners(parsed, db)
         far = other_databases(parsed, db)
         owners.update(table.owner(where, key) for where, key, _ in far)
-        how, hides_keys = _how(parsed, owners), bool(named)
+        route, hides_keys = _route_of(parsed, owners), bool(named)
         if hides_keys:
-            how = How.ANYWHERE
+            route = StepRoute.BORROWED
         if parsed.row.name == "swapdb" and has_pins:
-            how = How.IN_ORDER
+            route = StepRoute.BY_WORKER_IN_ORDER
         elif parsed.row.name == "swapdb" and not are_client_databases(args[1:], databases):
-            how = How.AT_HOME
-        if how is How.AT_HOME and not owners:  # any server says what is wrong
+            route = StepRoute.ONE_INSTANCE
+        if route is StepRoute.ONE_INSTANCE and not owners:  # any server says what is wrong
             owners = {min(everyone)}
-        where = everyone if how is How.EVERYWHERE else owners
-        yield Step(parsed, db, [*names, *far], where, how, hides_keys=hides_keys)
+        where = everyone if route is StepRoute.EVERYWHERE else owners
+        yield Step(parsed, db, [*names, *far], where, route, hides_keys=hides_keys)
         if parsed.row.name == "select" and at not in stays:
             db = database_after_select(args[1], db, databases)
 
 
-def bounded(steps: list[Step]) -> tuple[list[Step], range]:
+def find_write(steps: list[Step]) -> tuple[list[Step], range]:
     """Find the places of the write; what is on keys on either side of it, is to be run aside."""
     last_script = max((at for at, step in enumerate(steps) if step.name in SCRIPTS), default=-1)
     steps = [
-        replace(step, how=How.ASIDE) if at > last_script and step.only_refuses else step
+        replace(step, route=StepRoute.BY_WORKER) if at > last_script and step.only_refuses else step
         for at, step in enumerate(steps)
     ]
     writing = [at for at, step in enumerate(steps) if step.writes]
-    in_order = [at for at, step in enumerate(steps) if step.how is How.IN_ORDER]
+    in_order = [at for at, step in enumerate(steps) if step.route is StepRoute.BY_WORKER_IN_ORDER]
     # Whoever subscribes before all writes hears of them.
     listening = [at for at, step in enumerate(steps) if step.name in CHANGES_AUDIENCE]
     if not writing or not (in_order or listening):
         return steps, range(len(steps))
     begin = max((at + 1 for at in (*in_order, *listening) if at < writing[0]), default=0)
     write = range(begin, min((at for at in in_order if at > writing[-1]), default=len(steps)))
-    is_apart = (at not in write and step.how is not How.IN_ORDER for at, step in enumerate(steps))
+    is_apart = (
+        at not in write and step.route is not StepRoute.BY_WORKER_IN_ORDER
+        for at, step in enumerate(steps)
+    )
     pairs = zip(steps, is_apart, strict=True)
-    return [replace(step, how=How.ASIDE) if apart else step for step, apart in pairs], write
+    return [
+        replace(step, route=StepRoute.BY_WORKER) if apart else step for step, apart in pairs
+    ], write
 
 
 def _obstacle(steps: Sequence[Step]) -> bytes | None:
     """Why these cannot be one write so that nobody can tell, in a reply."""
     for step in steps:
-        if step.how is How.IN_ORDER:
+        if step.route is StepRoute.BY_WORKER_IN_ORDER:
             name = step.name.replace("|", " ").upper().encode()
             return (BEFORE if step.name in CHANGES_CLIENT else BETWEEN) % name
     return None
 
 
-def _how(parsed: ParsedCommand, owners: Collection[int]) -> How:
+def _route_of(parsed: ParsedCommand, owners: Collection[int]) -> StepRoute:
     row = parsed.row
     if row.name in SCRIPTS:
-        return How.SCRIPT
+        return StepRoute.SCRIPT
     if row.route in PLAIN_ROUTES or row.blocks or row.name == "move":
-        return How.AT_HOME if len(owners) <= 1 else How.ANYWHERE
+        return StepRoute.ONE_INSTANCE if len(owners) <= 1 else StepRoute.BORROWED
     if row.name in EVERYWHERE:
-        return How.EVERYWHERE
+        return StepRoute.EVERYWHERE
     is_aside = row.route in ASIDE_ROUTES and row.name not in CHANGES_SESSION
     is_aside |= row.name in CHANGES_TRACKING
     if not (row.writes or parsed.keys) and (is_aside or row.name in LOOKS_ELSEWHERE):
-        return How.ASIDE
-    return How.IN_ORDER
+        return StepRoute.BY_WORKER
+    return StepRoute.BY_WORKER_IN_ORDER
 
 
 def _merged(name: str, replies: list[bytes]) -> bytes:

@@ -1,5 +1,6 @@
 """One call of a script or function."""
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ class ChangedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ScriptCall:
     """One script to run."""
 
     name: bytes  # SHA1 or function
@@ -36,9 +37,14 @@ class Call:
         return self.generation is not None
 
 
-def declared(args: Sequence[bytes]) -> list[bytes] | None:
+def declared_keys(args: Sequence[bytes]) -> list[bytes] | None:
     """Find KEYS of a script; None if the numbers are wrong."""
     if len(args) < 3 or not args[2].isdigit():
         return None
     count = int(args[2])
     return list(args[3 : 3 + count]) if count <= len(args) - 3 else None
+
+
+def sha1(script: bytes) -> bytes:
+    """Return the name that servers give a script."""
+    return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()

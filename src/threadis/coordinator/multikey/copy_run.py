@@ -25,11 +25,11 @@ from threadis.coordinator.keys.locks import Lock
 from threadis.coordinator.keys.write_parts import Part
 from threadis.coordinator.lua.sandbox_user import LISTED_LIMIT
 from threadis.coordinator.multikey import borrowing
-from threadis.coordinator.multikey.copies import Block, Lent, Lents, Piece
-from threadis.coordinator.multikey.overall import LISTS, Overall
+from threadis.coordinator.multikey.copies import CopyBlock, CopyStep, LentByDatabase, LentKeys
+from threadis.coordinator.multikey.keyspace_view import KEYSPACE_QUERIES, KeyspaceView
 from threadis.coordinator.multikey.phases import RefusedError
 from threadis.coordinator.multikey.recipes import other_databases
-from threadis.coordinator.multikey.trial import Trial
+from threadis.coordinator.multikey.script_trial import ScriptTrial
 
 if TYPE_CHECKING:
     from threadis.coordinator.multikey.execution import Execution
@@ -42,19 +42,19 @@ TOO_MANY: Final = resp.error(
 NO_END: Final = resp.error("ERR threadis: SORT names other keys whenever it is tried")
 
 
-class Together:
+class CopyRun:
     """Runs of the same commands, until one has all that it needs."""
 
     def __init__(
         self,
         execution: "Execution",
-        pieces: Sequence[Piece],
+        pieces: Sequence[CopyStep],
         db: int,
         kind: Kind,
-        trial: Trial | None = None,
+        trial: ScriptTrial | None = None,
     ) -> None:
         """What is written begins in database ``db``; the ``trial`` is that of the scripts."""
-        self._execution, self._pieces, self._trial = execution, pieces, trial
+        self._execution, self._pieces, self._scripts = execution, pieces, trial
         self._db, self._kind = db, kind
         rows = (piece.parsed.row for piece in pieces)
         # What a script needs, it is refused on the copies.
@@ -72,8 +72,8 @@ class Together:
             raise RefusedError(TOO_MANY)
         self._swapped = swept if "swapdb" in names_of_sweeps else set()
         writes_all, first = trial is not None and trial.writes, execution.borrowing.scratch
-        self._lents: Lents = {
-            db: Lent(
+        self._lents: LentByDatabase = {
+            db: LentKeys(
                 first + at,
                 db in swept,
                 reads_all=len(dbs) > 1 or db in swept or trial is not None,
@@ -102,7 +102,7 @@ class Together:
         """Lend all keys where scripts run; False if these are too many. The caller holds a lock on
         everything.
         """
-        links, calls = self._execution.links, self._trial.calls if self._trial else ()
+        links, calls = self._execution.links, self._scripts.calls if self._scripts else ()
         dbs = {call.db for call in calls} | self._swapped
         sizes = [size for db in dbs for size in await links.call_all(b"DBSIZE", db=db)]
         if sum(sizes) > LISTED_LIMIT:
@@ -129,19 +129,21 @@ class Together:
         if mine := command_events.get():
             mine.begin(list(self._lents))
         await self._fetch()
-        home = await offload(sum(len(lent.keys) for lent in self._lents.values()), self._home)
-        block, found = await self._tell(home, asks=lock.everything)
-        if any(self.missing.values()) or (self._trial and self._trial.refused):
+        home = await offload(
+            sum(len(lent.keys) for lent in self._lents.values()), self._choose_borrower
+        )
+        block, found = await self._run_on_copies(home, asks=lock.everything)
+        if any(self.missing.values()) or (self._scripts and self._scripts.refused):
             if mine:
                 mine.is_void = True
             for db, keys in self.missing.items():
                 await offload(len(keys), self.lend, keys, db)
             return None
-        overall = None
-        if asked := [piece.parsed.args for piece in pieces if piece.name in LISTS]:
-            overall = await Overall.look(execution.links, asked, list(self._lents))
-            overall.without({db: lent.copies.keys() for db, lent in self._lents.items()})
-        parts = _Parts(self._db, execution.links.all_instances())
+        view = None
+        if asked := [piece.parsed.args for piece in pieces if piece.name in KEYSPACE_QUERIES]:
+            view = await KeyspaceView.look(execution.links, asked, list(self._lents))
+            view.without({db: lent.copies.keys() for db, lent in self._lents.items()})
+        parts = _WriteParts(self._db, execution.links.all_instances())
         for piece in self._sweeps:
             parts.sweep(piece)
         changes = {db: await block.changes(db, found) for db in self._lents}
@@ -157,15 +159,15 @@ class Together:
         if written := parts.all():
             needs_memory = self._needs_memory
             await execution.commit(written, lock, self._db, needs_memory=needs_memory)
-        if self._trial:
+        if self._scripts:
             size = sum(map(len, changes.values()))
-            self.changed = await offload(size, self._trial.changed, changes)
+            self.changed = await offload(size, self._scripts.changed, changes)
         replies = block.replies(found)
-        if overall:
+        if view:
             for at, piece in enumerate(pieces):
-                replies[at] = overall.reply(piece.parsed.args, replies[at], piece.db)
+                replies[at] = view.reply(piece.parsed.args, replies[at], piece.db)
                 if piece.sweeps:
-                    overall.sweep(piece.parsed.args, piece.db)
+                    view.sweep(piece.parsed.args, piece.db)
         return replies
 
     async def _fetch(self) -> None:
@@ -179,23 +181,25 @@ class Together:
         sizes = (len(copy.dump) for lent in lents.values() for copy in lent.copies.values())
         borrowing.check_size(sum(sizes))
 
-    def _home(self) -> int:
+    def _choose_borrower(self) -> int:
         """Choose the instance that has the copies."""
         table = self._execution.table
         owners = [table.owners_by_name(db, list(one.keys)) for db, one in self._lents.items()]
         return self._execution.home_of(list(itertools.chain.from_iterable(owners)))
 
-    async def _tell(self, home: int, *, asks: bool) -> tuple[Block, list[FencedReplies]]:
+    async def _run_on_copies(
+        self, home: int, *, asks: bool
+    ) -> tuple[CopyBlock, list[FencedReplies]]:
         """Run everything on copies; RefusedError if that cannot be."""
-        execution, lents, trial = self._execution, self._lents, self._trial
+        execution, lents, trial = self._execution, self._lents, self._scripts
         size = sum(len(lent.keys) for lent in lents.values())
         scratch = execution.borrowing.scratch
         async with AsyncExitStack() as stack:
             link = await stack.enter_async_context(execution.links.lease(home, self._kind, scratch))
-            fences = await trial.enclose(stack, link, lents) if trial else []
-            sweeps = trial is not None and trial.is_looking
+            fences = await trial.wrap(stack, link, lents) if trial else []
+            sweeps = trial is not None and trial.is_monitored
             block = await offload(
-                size, Block, lents, self._pieces, fences, asks=asks, sweeps=sweeps
+                size, CopyBlock, lents, self._pieces, fences, asks=asks, sweeps=sweeps
             )
             async with trial.running(home, lents) if trial else nullcontext():
                 found = await block.run(link, execution.borrowing, needs_memory=self._needs_memory)
@@ -205,7 +209,7 @@ class Together:
         return block, found
 
 
-class _Parts:
+class _WriteParts:
     """A write's part for each instance, which begins and ends in one database."""
 
     def __init__(self, db: int, everyone: Collection[int]) -> None:
@@ -213,7 +217,7 @@ class _Parts:
         self._parts: dict[int, list[Words]] = defaultdict(list)
         self._now: dict[int, int] = {}
 
-    def sweep(self, piece: Piece) -> None:
+    def sweep(self, piece: CopyStep) -> None:
         """Add what changes whole databases."""
         for index in self._everyone:
             self.add(index, piece.db, [piece.parsed.args])

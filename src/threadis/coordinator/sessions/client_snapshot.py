@@ -12,7 +12,7 @@ SLICE: Final = 200  # lines that are written at a time: some milliseconds
 Write = Callable[[_core.ClientInfo], str]
 
 
-class Survey:
+class ClientSnapshot:
     """What the workers have said of their clients."""
 
     def __init__(self, clients: list[_core.ClientInfo]) -> None:

@@ -23,28 +23,28 @@ from threadis.coordinator.instances.links import Link, Words, value
 from threadis.coordinator.instances.script_monitor import MonitoredRun, ScriptMonitor
 from threadis.coordinator.keys.colocation import is_plain
 from threadis.coordinator.keys.key_watch import Place
-from threadis.coordinator.lua.acl_check import TELLS, Asking
+from threadis.coordinator.lua.acl_check import ACL_CHECK_CMD, AclCheckUse
 from threadis.coordinator.lua.analysis import KEYLESS
-from threadis.coordinator.lua.call import Call
+from threadis.coordinator.lua.sandbox import SandboxedScript, ScriptSandbox
 from threadis.coordinator.lua.sandbox_user import (
-    LISTING,
-    NO_LOOK,
+    KEY_LISTING,
     PUBLISHING,
-    SORTS,
-    Allowed,
-    guard_of,
+    SORT_AFTER_WRITE,
+    TOO_LARGE_TO_MONITOR,
+    SandboxRules,
+    sandbox_user_of,
 )
-from threadis.coordinator.lua.sandboxed import Guarded, Guards
+from threadis.coordinator.lua.script_call import ScriptCall
 from threadis.coordinator.lua.sort_patterns import (
-    key_of,
-    looks_at_others,
+    key_from_pattern,
     patterns,
+    reads_other_keys,
     sort_keys,
-    with_target,
+    with_store_key,
 )
-from threadis.coordinator.multikey.copies import Lents
+from threadis.coordinator.multikey.copies import LentByDatabase
 from threadis.coordinator.multikey.phases import RefusedError
-from threadis.coordinator.sessions.busy import Busy
+from threadis.coordinator.sessions.busy import BusyScripts
 
 if TYPE_CHECKING:
     from threadis.coordinator.multikey.execution import Execution
@@ -58,41 +58,41 @@ KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to 
 BYTE_SECONDS = 1e-7  # the same of one byte: a big value is packed and read several times
 
 
-class Trial:
+class ScriptTrial:
     """Runs of the same scripts, each with more than the one before."""
 
     def __init__(
         self,
         execution: "Execution",
-        busy: Busy,
-        sandbox: Guards,
+        busy: BusyScripts,
+        sandbox: ScriptSandbox,
         script_monitor: ScriptMonitor,
-        calls: Sequence[Call],
+        calls: Sequence[ScriptCall],
         denied: Collection[bytes],
         *,
-        in_company: bool,
+        with_other_commands: bool,
     ) -> None:
         """``denied`` is what they may not do, unless it turns out that they may."""
-        self._in_company = in_company
+        self._with_other_commands = with_other_commands
         self._execution, self._busy, self._sandbox = execution, busy, sandbox
         self._script_monitor, self._table = script_monitor, execution.table
         self.calls, self.denied = calls, denied
-        askings = [asking for call in calls if (asking := Asking.of(call))]
+        askings = [asking for call in calls if (asking := AclCheckUse.of(call))]
         # What they ask about that would be answered wrongly.
-        self.told = {
+        self.misanswered = {
             name for asking in askings for name in asking.may_ask(asking.denied(self.denied))
         }
         # The guards of those that ask must be allowed what their users are.
-        self.looks = bool(askings) or any(map(looks_at_others, calls))
+        self.monitors = bool(askings) or any(map(reads_other_keys, calls))
         self.refused: set[bytes] = set()  # commands, in the run before
         # Scripts that may go to other databases, the real ones: so they may write nothing; and
         # those that have just wanted to.
-        self._wanders, self._selects = set[int](), set[int]()
+        self._may_select, self._wanted_select = set[int](), set[int]()
         # What scripts among other commands sort, by which patterns: it is asked for its elements.
         self._sorts = dict[Place, frozenset[bytes]]()
         self._order: list[Place] = []  # of keys that they have written, if one looks
-        self._scripts: list[Guarded] = []
-        self._look: MonitoredRun | None = None
+        self._scripts: list[SandboxedScript] = []
+        self._monitored_run: MonitoredRun | None = None
         self._was_killed: Callable[[bytes], bool] = lambda _: False
 
     @property
@@ -101,60 +101,62 @@ class Trial:
         return any(call.writes for call in self.calls)
 
     @property
-    def is_looking(self) -> bool:
+    def is_monitored(self) -> bool:
         """Whether this run is looked at; then they may have written keys that were not lent."""
-        return self._look is not None
+        return self._monitored_run is not None
 
     @property
     def _writing(self) -> set[bytes]:
         """Commands that write."""
         return {row.name.encode() for row in self._table.rows() if row.writes}
 
-    async def enclose(self, stack: AsyncExitStack, link: Link, lents: Lents) -> list[Fence]:
+    async def wrap(self, stack: AsyncExitStack, link: Link, lents: LentByDatabase) -> list[Fence]:
         """Begin a run: put guards around the scripts."""
         keys = [key for db in {call.db for call in self.calls} for key in lents[db].keys]
         is_exact = len(keys) <= MOST_PATTERNS and all(map(is_plain, keys))
-        looks = self.looks or not is_exact or len(keys) > FEW
-        if looks and _size(lents) > LOOK_LIMIT:
-            if not is_exact or any(TELLS in one.body or looks_at_others(one) for one in self.calls):
-                raise RefusedError(NO_LOOK)
-            looks = False
-        self._look = look = (
+        monitors = self.monitors or not is_exact or len(keys) > FEW
+        if monitors and _size(lents) > LOOK_LIMIT:
+            if not is_exact or any(
+                ACL_CHECK_CMD in one.body or reads_other_keys(one) for one in self.calls
+            ):
+                raise RefusedError(TOO_LARGE_TO_MONITOR)
+            monitors = False
+        self._monitored_run = look = (
             await stack.enter_async_context(self._script_monitor.watch_run(link.index))
-            if looks
+            if monitors
             else None
         )
         self._scripts = []
         for at, call in enumerate(self.calls):
             lent = lents[call.db]
-            allowed = Allowed(
+            allowed = SandboxRules(
                 None if look else lent.keys, self._denied(at, call), copies=(call.db, lent.scratch)
             )
-            script = self._sandbox.enclose(
+            script = self._sandbox.wrap(
                 call,
                 allowed,
-                guard_of(link) if len(self.calls) == 1 else None,
+                sandbox_user_of(link) if len(self.calls) == 1 else None,
                 before=[*([look.before] if look else []), *self._asked(call)],
                 after=[look.after] if look and call is self.calls[-1] else [],
             )
             self._scripts.append(script)
         return [script.fence for script in self._scripts]
 
-    def _denied(self, at: int, call: Call) -> Collection[bytes]:
+    def _denied(self, at: int, call: ScriptCall) -> Collection[bytes]:
         """What the guard of one of the scripts is denied."""
-        asking = Asking.of(call)
+        asking = AclCheckUse.of(call)
         denied = asking.denied(self.denied) if asking else self.denied
-        if at not in self._wanders:
+        if at not in self._may_select:
             return denied
         allowed = [name for name in denied if name != SELECT]
         return [*allowed, *self._writing] if call.writes else allowed
 
-    def _asked(self, call: Call) -> list[Words]:
+    def _asked(self, call: ScriptCall) -> list[Words]:
         """What is asked right before a script's guard is let in."""
         return [[b"SORT", key, b"BY", b"nosort"] for db, key in self._sorts if db == call.db]
 
     @contextlib.asynccontextmanager
-    async def running(self, index: int, lents: Lents) -> AsyncIterator[None]:
+    async def running(self, index: int, lents: LentByDatabase) -> AsyncIterator[None]:
         """Watch the run."""
         count = sum(len(lent.keys) for lent in lents.values())
         around = count * KEY_SECONDS + _size(lents) * BYTE_SECONDS
@@ -163,21 +165,21 @@ class Trial:
                 yield
             except RefusedError:
                 for script in self._scripts:
-                    script.guard.abandon()
+                    script.sandbox_user.abandon()
                 raise
 
     async def judge(
         self,
         link: Link,
         answers: Iterable[FencedReplies],
-        lents: Lents,
+        lents: LentByDatabase,
         missing: dict[int, set[bytes]],
     ) -> None:
         """Find what the scripts were refused, and add the keys that they need to what is
         ``missing``; their replies are now as their clients may see them.
         """
         killed = b""
-        self.refused, self._selects = set(), set()
+        self.refused, self._wanted_select = set(), set()
         seen: dict[int, set[bytes]] = defaultdict(set)
         for number, (script, answer) in enumerate(zip(self._scripts, answers, strict=True)):
             script.answers = answer
@@ -186,10 +188,12 @@ class Trial:
             seen[script.call.db] |= refusals.keys
             self.refused |= refusals.commands
             if SELECT in refusals.commands:
-                self._selects.add(number)
+                self._wanted_select.add(number)
             killed = reply if self._was_killed(reply) else killed
-        if self._look and not killed:
-            seen = await self._looked(link.index, await self._look.commands(), lents)
+        if self._monitored_run and not killed:
+            seen = await self._read_monitored(
+                link.index, await self._monitored_run.commands(), lents
+            )
         for db, keys in seen.items():
             if new := await offload(len(keys), set, filter(lents[db].lacks, keys)):
                 missing.setdefault(db, set()).update(new)
@@ -199,16 +203,17 @@ class Trial:
         if killed:
             raise RefusedError(killed)
 
-    async def _looked(
-        self, index: int, ran: Sequence[Sequence[tuple[int, Words]]], lents: Lents
+    async def _read_monitored(
+        self, index: int, ran: Sequence[Sequence[tuple[int, Words]]], lents: LentByDatabase
     ) -> dict[int, set[bytes]]:
         """Read what each script has run: the keys that it has touched, by database. What it sorts
         is noted, and in which order keys were made or added to.
         """
         databases = self._execution.borrowing.databases
         by_scratch = {lent.scratch: db for db, lent in lents.items()}
-        if self._wanders and (
-            self.refused & self._writing or any(strays(one, by_scratch, databases) for one in ran)
+        if self._may_select and (
+            self.refused & self._writing
+            or any(touched_elsewhere(one, by_scratch, databases) for one in ran)
         ):
             self.refused = {SELECT}
         touched: dict[int, set[bytes]] = defaultdict(set)
@@ -229,7 +234,7 @@ class Trial:
                 except KeyError:
                     continue  # nothing that exists, or where nothing was touched
                 if parsed.row.name in ("sort", "sort_ro"):
-                    parsed = with_target(parsed)
+                    parsed = with_store_key(parsed)
                     touched[db] |= await self._sorted(parsed, db, lents, written)
                 touched[db].update(access.key for access in parsed.keys)
                 changed = [access for access in parsed.keys if access.writes]
@@ -241,7 +246,7 @@ class Trial:
     def _named(self, db: int, asked: Sequence[Words], replies: Sequence[bytes]) -> set[bytes]:
         """The keys that patterns name for the elements of what is sorted."""
         return {
-            key_of(pattern, element)
+            key_from_pattern(pattern, element)
             for (_, key, *_), reply in zip(asked, replies, strict=True)
             if reply.startswith((b"*", b"~"))
             for element in value(reply)
@@ -249,16 +254,16 @@ class Trial:
         }
 
     async def _sorted(
-        self, parsed: ParsedCommand, db: int, lents: Lents, written: Collection[Place]
+        self, parsed: ParsedCommand, db: int, lents: LentByDatabase, written: Collection[Place]
     ) -> set[bytes]:
         """The keys that a SORT looks at, if it sorts what its script was lent."""
         wanted, source = patterns(parsed.args), parsed.args[1]
         if not wanted:
             return set()
         if (db, source) in written:
-            raise RefusedError(SORTS)  # nobody knows which elements it had
+            raise RefusedError(SORT_AFTER_WRITE)  # nobody knows which elements it had
         known = self._sorts.get((db, source), frozenset())
-        if self._in_company and not known.issuperset(wanted):
+        if self._with_other_commands and not known.issuperset(wanted):
             self._sorts[db, source] = known.union(wanted)
             self.refused.add(SORT)  # commands before it may have changed its elements
         if lents[db].lacks(source):
@@ -277,34 +282,38 @@ class Trial:
 
         ``lists`` if all keys were lent.
         """
-        allowed = {*PUBLISHING, *(LISTING if lists else ())}
+        allowed = {*PUBLISHING, *(KEY_LISTING if lists else ())}
         if self.refused <= {SORT, *allowed}:
             self.denied = [name for name in self.denied if name not in self.refused & allowed]
             return True
-        if self.refused != {SELECT} or not self._may_wander():
+        if self.refused != {SELECT} or not self._can_allow_select():
             return False
-        self._wanders |= self._selects
-        self.looks = True
+        self._may_select |= self._wanted_select
+        self.monitors = True
         return True
 
-    def _may_wander(self) -> bool:
+    def _can_allow_select(self) -> bool:
         """Whether to let more SELECT, which is fine if they touch nothing there and write nothing.
 
         Who may list keys, could there, too; who is kept from databases, would not be; who asks
         for his rights, would be told that he may not write.
         """
-        new = [self.calls[at] for at in self._selects - self._wanders]
-        lists = not set(LISTING) <= set(self.denied)
+        new = [self.calls[at] for at in self._wanted_select - self._may_select]
+        lists = not set(KEY_LISTING) <= set(self.denied)
         is_kept = any(call.rights is not None and call.rights.has_databases() for call in new)
-        return bool(new) and not (lists or is_kept or any(TELLS in call.body for call in new))
+        return bool(new) and not (
+            lists or is_kept or any(ACL_CHECK_CMD in call.body for call in new)
+        )
 
 
-def _size(lents: Lents) -> int:
+def _size(lents: LentByDatabase) -> int:
     """How many bytes were lent."""
     return sum(len(copy.dump) for lent in lents.values() for copy in lent.copies.values())
 
 
-def strays(ran: Iterable[tuple[int, Words]], copies: Collection[int], databases: int) -> bool:
+def touched_elsewhere(
+    ran: Iterable[tuple[int, Words]], copies: Collection[int], databases: int
+) -> bool:
     """Whether a script has touched anything where no copies are, or has found what is ours."""
     hidden = range(databases, databases + ours.HIDDEN_DATABASES)
     for db, (name, *args) in ran:
