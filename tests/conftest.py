@@ -49,7 +49,7 @@ STOP_LIMIT = 60.0  # seconds for a stop on a busy machine
 
 
 @pytest.fixture(scope="session", params=["redis-server", "valkey-server"])
-def stock_server(request: pytest.FixtureRequest) -> server.Server:
+def stock_server(request: pytest.FixtureRequest) -> server.ServerBinary:
     """Debian's Redis, and Valkey: the one on PATH, or the one that came along."""
     if path := shutil.which(request.param):
         return server.judge(path)

@@ -156,7 +156,7 @@ def test_modules_and_protected_directives_in_the_servers_words(threadis: Start) 
     with threadis("--instances", "2", "--save", "", *flags).client() as client:
         with pytest.raises(redis.exceptions.ResponseError, match="--set loadmodule="):
             client.execute_command("MODULE", "LOAD", "/x")
-        with pytest.raises(redis.exceptions.ResponseError, match="change it at start"):
+        with pytest.raises(redis.exceptions.ResponseError, match="set it at start"):
             client.config_set("dir", "x")
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import Threadis
 from threadis.errors import ServerError
 from threadis.supervisor import allocator
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 Start = Callable[..., Threadis]
@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def libc_server(stock_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def libc_server(stock_server: ServerBinary, monkeypatch: pytest.MonkeyPatch) -> ServerBinary:
     """A server that leaves us the choice."""
     for name in (allocator.PRELOAD, allocator.TUNABLES):
         monkeypatch.delenv(name, raising=False)
@@ -32,7 +32,7 @@ def libc_server(stock_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server
     return stock_server
 
 
-def is_ours(server: Server) -> bool:
+def is_ours(server: ServerBinary) -> bool:
     """Whether the server leaves us the choice."""
     return server.allocator.startswith("libc")
 
@@ -41,7 +41,7 @@ def libraries(pid: int) -> str:
     return Path(f"/proc/{pid}/maps").read_text()
 
 
-def test_the_choice(libc_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice(libc_server: ServerBinary, monkeypatch: pytest.MonkeyPatch) -> None:
     if not is_ours(libc_server):
         return
     preload = {"LD_PRELOAD": allocator.JEMALLOC}
@@ -57,13 +57,13 @@ def test_the_choice(libc_server: Server, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", [allocator.PRELOAD, allocator.TUNABLES])
 def test_who_has_chosen_already_is_left_alone(
-    libc_server: Server, monkeypatch: pytest.MonkeyPatch, name: str
+    libc_server: ServerBinary, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "")
     assert allocator.environment(allocator.AUTO, libc_server) == {}
 
 
-def test_what_the_loader_refuses_is_refused(libc_server: Server, tmp_path: Path) -> None:
+def test_what_the_loader_refuses_is_refused(libc_server: ServerBinary, tmp_path: Path) -> None:
     if not is_ours(libc_server):
         return
     (tmp_path / "lib.so").write_text("not a library")
@@ -83,7 +83,7 @@ def test_what_is_not_loaded_is_not_claimed(tmp_path: Path) -> None:
         assert allocator.describe({"LD_PRELOAD": name}, os.getpid()) == f"{loaded[0]}, preloaded"
 
 
-def test_instances_have_it_and_account_for_it(threadis: Start, libc_server: Server) -> None:
+def test_instances_have_it_and_account_for_it(threadis: Start, libc_server: ServerBinary) -> None:
     running = threadis("--server", libc_server.path, "--instances", "2", "--save", "")
     told = re.search(r"^memory   (.*), preloaded$", running.log(), re.MULTILINE)
     assert bool(told) == is_ours(libc_server), running.log()
@@ -110,7 +110,7 @@ def test_instances_have_it_and_account_for_it(threadis: Start, libc_server: Serv
         until(lambda: told[1] in libraries(running.instance_pids()[0]), "it has it, too")
 
 
-def test_none_is_none(threadis: Start, libc_server: Server) -> None:
+def test_none_is_none(threadis: Start, libc_server: ServerBinary) -> None:
     running = threadis("--server", libc_server.path, "--instances", "1", "--allocator", "none")
     assert "memory   " not in running.log()
     if is_ours(libc_server):

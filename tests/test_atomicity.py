@@ -19,7 +19,7 @@ import redis
 
 from conftest import Threadis
 from threadis import _core
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES = 4
@@ -154,7 +154,7 @@ def finish(load: Load) -> None:
 @pytest.mark.timeout(1800 if FULL else 120)
 @pytest.mark.parametrize("workers", ["1", "3"])
 def test_nobody_sees_a_half(
-    threadis: Callable[..., Threadis], stock_server: Server, workers: str
+    threadis: Callable[..., Threadis], stock_server: ServerBinary, workers: str
 ) -> None:
     running = threadis(
         "--server", str(stock_server.path), "--instances", str(INSTANCES), "--workers", workers,
@@ -190,7 +190,7 @@ def test_a_killed_process_leaves_all_or_nothing(
 
 
 def test_who_pushes_beside_waiting_moves_loses_nothing(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     running = threadis(
         "--server", str(stock_server.path), "--instances", str(INSTANCES), "--workers", "2",

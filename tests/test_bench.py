@@ -225,8 +225,8 @@ def test_wrong_replies_fail_the_command(server: Target) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--server-cpu", "4000"], "CPU 4000 is not ours"),
-        (["--pipeline", "1;2"], "numbers with commas between"),
+        (["--server-cpu", "4000"], "CPU 4000 is not available"),
+        (["--pipeline", "1;2"], "numbers separated by commas"),
         (["--with", "nginx"], "only cluster, envoy, io-threads, ordered, placed,"),
         (["--with", "cluster=/bin/true"], "only twemproxy, envoy, predixy may have a path"),
         (["--server", "/nowhere/redis-server"], "check --server"),

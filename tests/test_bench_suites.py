@@ -18,7 +18,7 @@ from threadis.bench import cores, figures, processes, scale, suites
 from threadis.bench.cgroup import PREFIX, Hierarchy, Quota, groups, remove_leftovers, why_none
 from threadis.bench.errors import BenchError
 from threadis.bench.load import Load
-from threadis.bench.measure import BASELINE, Case, aimed, alternate, started
+from threadis.bench.measure import BASELINE, Case, alternate, started, with_address
 from threadis.bench.peers import STARTERS, installed
 from threadis.bench.report import Report
 from threadis.bench.scale import Point, ScaleReport
@@ -219,7 +219,7 @@ def test_a_peer_gives_every_client_its_own(name: str) -> None:
     load = Load(connections=4, pipeline=8, key_count=500, mix="mixed:0.5", seconds=0.2)
     with started([BASELINE, name], Setup(server=find().path)) as targets:
         samples = list(alternate(targets, [Case(name="mixed", load=load)], 1))
-        private = aimed(replace(load, private_keys=True), targets[1]).run()
+        private = with_address(replace(load, private_keys=True), targets[1]).run()
     assert name in installed({})
     assert [one.result.examples for one in samples] == [[], []]
     assert (private.errors, private.examples) == (0, [])

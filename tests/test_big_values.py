@@ -12,7 +12,7 @@ import pytest
 from conftest import Threadis
 from faults import stopped
 from raw import Raw, bulk, command, keys_of, resident, status
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES = 2
@@ -27,7 +27,9 @@ Connect = Callable[..., Raw]
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, stock_server: Server) -> Iterator[Threadis]:
+def running(
+    tmp_path_factory: pytest.TempPathFactory, stock_server: ServerBinary
+) -> Iterator[Threadis]:
     folder = tmp_path_factory.mktemp("big")
     arguments = ["--server", stock_server.path, "--instances", str(INSTANCES)]
     started = Threadis(

@@ -14,8 +14,6 @@ from conftest import Threadis
 from differential.wire import Connection, pack
 from faults import stopped
 from raw import keys_of, owner
-from threadis.catalog.commands import MAY_WAIT
-from threadis.coordinator.keys.waiters import TYPES
 from waiting import until
 
 MANY = 10_000 if os.environ.get("THREADIS_TORTURE") == "full" else 1_000
@@ -98,10 +96,6 @@ def test_a_push_is_not_undone_by_a_move_that_cannot_be(running: Threadis) -> Non
     if client.ask("LLEN", source).number == 0:
         client.ask("LPUSH", source, "3")
     assert not waiter.read().raw.startswith(b"-")
-
-
-def test_the_table_and_the_coordinator_mean_the_same_commands() -> None:
-    assert set(TYPES) == MAY_WAIT
 
 
 def test_what_is_there_is_not_waited_for(running: Threadis) -> None:

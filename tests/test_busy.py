@@ -14,14 +14,14 @@ from conftest import Threadis
 from differential.wire import Connection, pack
 from faults import stopped
 from raw import Address, bare_server, cpu_seconds, keys_of
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 FOREVER = "while true do end"
 
 
 def test_connections_while_a_script_runs(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "4", "--save", "")
 
@@ -49,7 +49,7 @@ def test_connections_while_a_script_runs(
 
 
 def test_config_set_is_answered_while_a_script_runs_and_somebody_tracks(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "2", "--save", "")
     tracks, admin, script = (Connection(("127.0.0.1", running.port)) for _ in range(3))
@@ -78,7 +78,7 @@ READS = "redis.pcall('GET', 'a') redis.pcall('GET', 'b') redis.pcall('GET', 'c')
     ids=str,
 )
 def test_a_script_that_is_killed_is_not_run_again(
-    threadis: Callable[..., Threadis], stock_server: Server, call: tuple[str | int, ...]
+    threadis: Callable[..., Threadis], stock_server: ServerBinary, call: tuple[str | int, ...]
 ) -> None:
     """Although it touches keys that are not declared, and on several instances."""
     running = threadis("--server", stock_server.path, "--instances", "4", "--save", "")
@@ -97,7 +97,7 @@ def test_a_script_that_is_killed_is_not_run_again(
 
 
 def test_a_script_of_one_who_tracks_has_run_although_another_instance_is_lost(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1", "--save", ""]
     running = threadis(*flags)
@@ -136,7 +136,7 @@ ASKED = [
 
 
 def test_everything_is_answered_while_a_script_runs(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     """With BUSY, or with what can be known without the instance that runs it."""
     flags = ["--server", stock_server.path, "--instances", "3", "--enable-debug-command", "yes"]
@@ -189,7 +189,10 @@ def subscribe_while_a_script_begins(address: str | tuple[str, int]) -> list[byte
 
 
 def is_as_on_stock(
-    running: Threadis, stock_server: Server, folder: Path, program: Callable[[Address], object]
+    running: Threadis,
+    stock_server: ServerBinary,
+    folder: Path,
+    program: Callable[[Address], object],
 ) -> None:
     """What a program finds out at an address is the same here and there."""
     with bare_server(stock_server.path, folder) as bare:
@@ -199,7 +202,7 @@ def is_as_on_stock(
 
 
 def test_who_subscribes_does_not_wait_for_a_script(
-    threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path
+    threadis: Callable[..., Threadis], stock_server: ServerBinary, tmp_path: Path
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "3", "--save", "")
     is_as_on_stock(running, stock_server, tmp_path, subscribe_while_a_script_begins)
@@ -237,7 +240,7 @@ def heard_of_a_script(address: str | tuple[str, int]) -> list[list[bytes]]:
 
 
 def test_what_a_script_tells_is_heard_however_long_it_runs(
-    threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path
+    threadis: Callable[..., Threadis], stock_server: ServerBinary, tmp_path: Path
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "3", "--save", "")
     is_as_on_stock(running, stock_server, tmp_path, heard_of_a_script)
@@ -254,7 +257,10 @@ redis.register_function('loop', function() while true do end end)
     "call", [("EVAL", FOREVER + DELETES), ("FCALL", "loop")], ids=lambda call: call[0]
 )
 def test_everyone_is_told_in_the_servers_own_words(
-    threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path, call: tuple[str, str]
+    threadis: Callable[..., Threadis],
+    stock_server: ServerBinary,
+    tmp_path: Path,
+    call: tuple[str, str],
 ) -> None:
     """At its instance, and behind its locks elsewhere; with several words for one state."""
     running = threadis("--server", stock_server.path, "--instances", "4", "--save", "")

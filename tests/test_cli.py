@@ -11,7 +11,7 @@ import pytest
 
 from threadis import __version__
 from threadis.config import config
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -82,7 +82,7 @@ def test_an_unknown_flag_says_which_there_are(run_threadis: Run) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("port 6379\nbind 127.0.0.1\n", "a redis.conf is not read: write NAME = VALUE"),
+        ("port 6379\nbind 127.0.0.1\n", "this is not a redis.conf: write NAME = VALUE"),
         ("[server]\nport = 7702\n", "has a table [server]; write its lines at the top"),
         ('host = "127.0.0.1, ::1"\n', "separate the addresses with spaces"),
         ("host = [1]\n", "host: 1 is not text"),
@@ -127,7 +127,7 @@ def test_without_arguments_the_help_is_shown(run_threadis: Run) -> None:
 
 @pytest.mark.parametrize("directive", ["loglevel=nonsense", "nope=1", "loadmodule=/nope.so"])
 def test_what_the_server_refuses_is_said_once(
-    run_threadis: Run, directive: str, stock_server: Server
+    run_threadis: Run, directive: str, stock_server: ServerBinary
 ) -> None:
     flags = ["--port", "auto", "--dir", "d", "--instances", "3", "--server", stock_server.path]
     done = run_threadis("serve", *flags, "--set", directive)

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import Threadis
 from raw import Raw, command, status
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 
 CLIENTS = 400
 MEGABYTES = 40  # 400 descriptions of 400 clients take 150
@@ -29,7 +29,7 @@ def connected(stack: contextlib.ExitStack, running: Threadis) -> tuple[list[Raw]
 
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_many_that_ask_for_one_of_many(
-    threadis: Callable[..., Threadis], stock_server: Server, line: tuple[str, ...]
+    threadis: Callable[..., Threadis], stock_server: ServerBinary, line: tuple[str, ...]
 ) -> None:
     running = threadis("--instances", "2", "--workers", "2", "--server", stock_server.path)
     with contextlib.ExitStack() as stack:
@@ -47,7 +47,7 @@ def test_many_that_ask_for_one_of_many(
 
 
 def test_many_that_ask_for_all_of_many_share_the_answer(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     """Each sees what was so when it asked: its own command, and who was there."""
     running = threadis("--instances", "2", "--workers", "2", "--server", stock_server.path)
@@ -66,7 +66,7 @@ def test_many_that_ask_for_all_of_many_share_the_answer(
 
 
 def test_a_list_shows_what_was_so_before_it_was_asked_for(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     """Also while others ask: their answer may be older."""
     running = threadis("--instances", "2", "--workers", "2", "--server", stock_server.path)

@@ -9,7 +9,7 @@ import pytest
 from conftest import Threadis
 from faults import stopped
 from raw import Raw, command, keys_of
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES = 4
@@ -18,7 +18,7 @@ OK = b"+OK\r\n"
 
 
 @pytest.fixture
-def running(threadis: Callable[..., Threadis], stock_server: Server) -> Threadis:
+def running(threadis: Callable[..., Threadis], stock_server: ServerBinary) -> Threadis:
     return threadis(
         "--server", str(stock_server.path), "--instances", str(INSTANCES), "--workers", "1",
         "--save", "",
@@ -313,7 +313,7 @@ def test_workers_do_it_one_after_the_other(threadis: Callable[..., Threadis]) ->
 
 
 def test_commits_of_many_keys_and_of_few_exclude_each_other(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     """Locks on very many keys are kept otherwise than those on few."""
     running = threadis(

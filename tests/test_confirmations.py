@@ -10,7 +10,7 @@ import pytest
 from conftest import Threadis
 from faults import stopped
 from raw import Address, Raw, bare_server, command
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 KINDS = [("SUBSCRIBE", "PUBLISH"), ("PSUBSCRIBE", "PUBLISH"), ("SSUBSCRIBE", "SPUBLISH")]
@@ -60,7 +60,7 @@ LOGINS = {"RESP2": [], "RESP3": [HELLO]}
 @pytest.mark.parametrize("login", LOGINS)
 def test_no_subscription_waits_for_the_confirmation_of_another(
     threadis: Callable[..., Threadis],
-    stock_server: Server,
+    stock_server: ServerBinary,
     tmp_path: Path,
     login: str,
     workers: int,

@@ -86,7 +86,7 @@ def found_keys(running: Threadis) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def originals(stock_server: server.Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def originals(stock_server: server.ServerBinary, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data of both kinds, stopped and killed, and what strangers would lay into it."""
     folder = tmp_path_factory.mktemp("originals")
     for kind, flags in FLAGS.items():
@@ -326,7 +326,7 @@ SAMPLE = [case for at, case in enumerate(CASES) if at % 2 == (at // 2 + SEED) % 
 )
 def test_a_damage_is_refused_or_harmless(
     originals: Path,
-    stock_server: server.Server,
+    stock_server: server.ServerBinary,
     tmp_path: Path,
     kind: str,
     end: str,
@@ -352,7 +352,7 @@ def test_a_damage_is_refused_or_harmless(
 )
 def test_data_follows_where_it_is_to_be(
     originals: Path,
-    stock_server: server.Server,
+    stock_server: server.ServerBinary,
     tmp_path: Path,
     kind: str,
     end: str,
@@ -374,7 +374,7 @@ def test_data_follows_where_it_is_to_be(
     ],
 )
 def test_another_name_for_files_is_refused(
-    originals: Path, stock_server: server.Server, tmp_path: Path, kind: str, flag: str
+    originals: Path, stock_server: server.ServerBinary, tmp_path: Path, kind: str, flag: str
 ) -> None:
     folder = tmp_path / "data"
     copy(originals / f"{kind}-stopped", folder)
@@ -384,7 +384,7 @@ def test_another_name_for_files_is_refused(
 
 @pytest.mark.parametrize("kind", FLAGS)
 def test_more_databases_are_taken_and_fewer_refused(
-    originals: Path, stock_server: server.Server, tmp_path: Path, kind: str
+    originals: Path, stock_server: server.ServerBinary, tmp_path: Path, kind: str
 ) -> None:
     folder = tmp_path / "data"
     copy(originals / f"{kind}-stopped", folder)

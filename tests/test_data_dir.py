@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from threadis.data import persistence
+from threadis.data import integrity
 from threadis.data.data_dir import DataDir
 from threadis.data.layout import SLOTS, even_slot_map, read_layout
 from threadis.errors import DataError
@@ -141,7 +141,7 @@ def test_a_vanished_file_is_refused_until_it_is_given_up(tmp_path: Path) -> None
     manifest = folder / "instance-1" / "appendonlydir" / "appendonly.aof.manifest"
     manifest.parent.mkdir()
     manifest.touch()
-    persistence.record(folder / "instance-1", persistence.Wanted(), is_clean=True)
+    integrity.record(folder / "instance-1", integrity.FileConfig(), is_clean=True)
     data.close()
     manifest.unlink()
     assert "appendonly.aof.manifest was there when this instance was stopped" in refusal(folder)
@@ -162,7 +162,7 @@ def test_a_lost_layout_beside_data_is_refused(tmp_path: Path) -> None:
     opened(folder).close()
     (folder / "instance-0" / "dump.rdb").touch()
     (folder / "threadis.json").unlink()
-    assert "threadis.json is gone, but instance-0 is there" in refusal(folder)
+    assert "threadis.json is missing, but instance-0 exists" in refusal(folder)
 
 
 def test_a_first_start_that_was_cut_short_is_taken_up(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_foreign_directory_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "is not a directory" in refusal(tmp_path / "file")
-    assert "does not exist; make it first" in refusal(tmp_path / "no" / "data")
+    assert "does not exist; create it first" in refusal(tmp_path / "no" / "data")
 
 
 def test_an_open_one_is_refused(tmp_path: Path) -> None:
@@ -262,9 +262,9 @@ def test_a_volume_that_can_be_written_to_is_taken(
 LOGGED_AS_USER = AS_USER.replace(
     "DataDir(sys.argv[1])",
     """DataDir(
-    sys.argv[1], persistence.Wanted(is_logged=True)
+    sys.argv[1], integrity.FileConfig(is_logged=True)
 )""",
-).replace("import os, sys", "import os, sys; from threadis.data import persistence")
+).replace("import os, sys", "import os, sys; from threadis.data import integrity")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

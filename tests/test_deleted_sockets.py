@@ -16,7 +16,7 @@ def test_whoever_deletes_the_sockets_cuts_nobody_off(threadis: Start, dies: str)
     with running.client() as client:
         fill(client)
         shutil.rmtree(running.folder / "sockets")
-        until(lambda: running.log().count("took its place") == 2, "they are put back")
+        until(lambda: running.log().count("replaced by a link") == 2, "they are put back")
         if dies == "proxy":
             os.kill(running.proxy_pid(), signal.SIGKILL)
             until(lambda: "proxy serves again" in running.log(), "another proxy")
@@ -26,7 +26,7 @@ def test_whoever_deletes_the_sockets_cuts_nobody_off(threadis: Start, dies: str)
         until(lambda: all(answers(client, key) for key in KEYS), "all keys answer")
         check(client)
         shutil.rmtree(running.folder / "sockets")  # also of those that were put back
-        until(lambda: running.log().count("took its place") == 4, "they are put back again")
+        until(lambda: running.log().count("replaced by a link") == 4, "they are put back again")
         os.kill(running.proxy_pid(), signal.SIGKILL)
         until(lambda: answers(client, KEYS[0]) and answers(client, KEYS[1]), "a proxy")
         until(lambda: all(answers(client, key) for key in KEYS), "all keys answer")
@@ -42,10 +42,10 @@ def test_sockets_that_cannot_be_put_back_are_told_of(threadis: Start) -> None:
         assert client.set("a", "1")
         shutil.rmtree(folder)
         folder.touch()  # nobody can make a folder of that name, be it root
-        until(lambda: "cannot be put back" in running.log(), "somebody says so")
+        until(lambda: "cannot be restored" in running.log(), "somebody says so")
         assert client.set("a", "2")  # what is connected goes on
         folder.unlink()
-        until(lambda: "took its place" in running.log(), "it is put back")
+        until(lambda: "replaced by a link" in running.log(), "it is put back")
         os.kill(running.proxy_pid(), signal.SIGKILL)
         until(lambda: answers(client, "a"), "another proxy")
         assert client.get("a") == b"2"

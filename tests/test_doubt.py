@@ -10,7 +10,7 @@ import pytest
 from conftest import Threadis
 from faults import stopped
 from raw import Raw, command, cpu_seconds, keys_of
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES = 3
@@ -23,7 +23,7 @@ LONG = 400_000  # elements: to look through all takes a server some milliseconds
 
 
 @pytest.fixture
-def running(threadis: Callable[..., Threadis], stock_server: Server) -> Threadis:
+def running(threadis: Callable[..., Threadis], stock_server: ServerBinary) -> Threadis:
     return threadis(
         "--server", str(stock_server.path), "--instances", str(INSTANCES), "--workers", "2",
         "--save", "", "--appendonly", "yes", "--set", "appendfsync=always",

@@ -11,7 +11,7 @@ from conftest import STOP_LIMIT, Threadis
 from differential.wire import Connection, pack
 from faults import stopped
 from raw import Raw, command, keys_of
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 Start = Callable[..., Threadis]
@@ -56,7 +56,7 @@ def asked_to_end(running: Threadis, *words: str) -> int:
 
 @pytest.mark.parametrize("road", ["function", "transaction", "copies", "worker"])
 def test_shutdown_nosave_ends_a_script_that_has_written(
-    threadis: Start, stock_server: Server, road: str
+    threadis: Start, stock_server: ServerBinary, road: str
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "2", "--workers", "2")
     with closing(connect(running)) as client:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from conftest import Threadis
 from raw import Raw, command, resident
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 MB = 1024 * 1024
@@ -14,7 +14,7 @@ NEAR = 40 * MB  # buffers that are used again and again stay
 
 
 def test_what_a_burst_took_is_given_back(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     running = threadis(
         "--server", str(stock_server.path), "--instances", "2", "--workers", "2", "--save", "",

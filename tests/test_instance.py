@@ -15,7 +15,7 @@ from threadis.control import State
 from threadis.data.data_dir import DataDir
 from threadis.supervisor import health, instance_config
 from threadis.supervisor.instance import Instance
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from threadis.system.process import activity
 from waiting import alive, until_async
 
@@ -39,7 +39,7 @@ class Stage:
     """An instance in a data directory of its own, and what it told."""
 
     def __init__(
-        self, folder: Path, server: Server, flags: dict[str, str], sets: list[str]
+        self, folder: Path, server: ServerBinary, flags: dict[str, str], sets: list[str]
     ) -> None:
         settings = config.load(flags, sets)
         self.data = DataDir(str(folder), instance_config.wanted(settings))
@@ -80,7 +80,7 @@ class Stage:
 
 def play(
     folder: Path,
-    server: Server,
+    server: ServerBinary,
     scene: Callable[[Stage], Awaitable[None]],
     flags: dict[str, str] | None = None,
     sets: list[str] | None = None,
@@ -99,7 +99,7 @@ def play(
     return asyncio.run(run())
 
 
-def test_it_is_what_was_planned(tmp_path: Path, stock_server: Server) -> None:
+def test_it_is_what_was_planned(tmp_path: Path, stock_server: ServerBinary) -> None:
     async def scene(stage: Stage) -> None:
         await stage.ready()
         message = stage.instance.message()
@@ -122,7 +122,7 @@ def test_it_is_what_was_planned(tmp_path: Path, stock_server: Server) -> None:
     assert play(tmp_path / "data", stock_server, scene, flags, ["hz=37"])
 
 
-def test_a_killed_one_comes_back_with_its_keys(tmp_path: Path, stock_server: Server) -> None:
+def test_a_killed_one_comes_back_with_its_keys(tmp_path: Path, stock_server: ServerBinary) -> None:
     async def scene(stage: Stage) -> None:
         await stage.ready()
         first = stage.instance.message()
@@ -138,7 +138,9 @@ def test_a_killed_one_comes_back_with_its_keys(tmp_path: Path, stock_server: Ser
     assert play(tmp_path / "data", stock_server, scene, flags, ["appendfsync=always"])
 
 
-def test_a_stopped_one_is_told_and_saves_at_the_end(tmp_path: Path, stock_server: Server) -> None:
+def test_a_stopped_one_is_told_and_saves_at_the_end(
+    tmp_path: Path, stock_server: ServerBinary
+) -> None:
     async def scene(stage: Stage) -> None:
         await stage.ready()
         await stage.ask("SET", "key", "value")
@@ -152,7 +154,7 @@ def test_a_stopped_one_is_told_and_saves_at_the_end(tmp_path: Path, stock_server
     assert (tmp_path / "data" / "instance-0" / "dump.rdb").exists()
 
 
-def test_a_busy_one_is_left_alone(tmp_path: Path, stock_server: Server) -> None:
+def test_a_busy_one_is_left_alone(tmp_path: Path, stock_server: ServerBinary) -> None:
     async def scene(stage: Stage) -> None:
         await stage.ready()
         seen = len(stage.states)
@@ -162,7 +164,9 @@ def test_a_busy_one_is_left_alone(tmp_path: Path, stock_server: Server) -> None:
     assert play(tmp_path / "data", stock_server, scene)
 
 
-def test_one_that_never_comes_up_is_called_failed(tmp_path: Path, stock_server: Server) -> None:
+def test_one_that_never_comes_up_is_called_failed(
+    tmp_path: Path, stock_server: ServerBinary
+) -> None:
     async def scene(stage: Stage) -> None:
         await stage.instance.settled.wait()
         assert stage.instance.state is State.RESTARTING
@@ -172,13 +176,13 @@ def test_one_that_never_comes_up_is_called_failed(tmp_path: Path, stock_server: 
     play(tmp_path / "data", stock_server, scene, sets=["no-such-directive=1"])
 
 
-def test_it_is_not_started_without_its_data(tmp_path: Path, stock_server: Server) -> None:
+def test_it_is_not_started_without_its_data(tmp_path: Path, stock_server: ServerBinary) -> None:
     async def scene(stage: Stage) -> None:
         await stage.ready()
         folder = stage.data.folder(0) / "appendonlydir"
         folder.rename(tmp_path / "aside")
         os.kill(stage.instance.message().pid, signal.SIGKILL)
-        await until_async(lambda: "is gone" in stage.instance.ending, "it is refused")
+        await until_async(lambda: "is missing" in stage.instance.ending, "it is refused")
         (tmp_path / "aside").rename(folder)
         await stage.ready()
 
@@ -187,11 +191,11 @@ def test_it_is_not_started_without_its_data(tmp_path: Path, stock_server: Server
 
 def test_one_that_cannot_save_is_not_killed_in_silence(
     tmp_path: Path,
-    stock_server: Server,
+    stock_server: ServerBinary,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("threadis.supervisor.leaving.REFUSAL_LIMIT", 2.0)
+    monkeypatch.setattr("threadis.supervisor.instance_stop.REFUSAL_LIMIT", 2.0)
 
     async def scene(stage: Stage) -> None:
         await stage.ready()
@@ -199,13 +203,13 @@ def test_one_that_cannot_save_is_not_killed_in_silence(
         (stage.data.folder(0) / "dump.rdb").mkdir()  # the snapshot cannot take this name
 
     assert not play(tmp_path / "data", stock_server, scene)
-    assert "instance 0 refuses to stop, it cannot save" in caplog.text
+    assert "instance 0 cannot save and refuses to stop" in caplog.text
     assert "free disk space" in caplog.text
     assert "instance 0 was killed; what it had not written to disk is lost" in caplog.text
 
 
 def test_one_that_can_save_again_stops_well(
-    tmp_path: Path, stock_server: Server, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, stock_server: ServerBinary, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> bool:
         stage = Stage(tmp_path / "data", stock_server, {}, [])
@@ -239,7 +243,7 @@ def test_the_share_of_the_memory() -> None:
 )
 def test_one_that_runs_a_script_for_ever_is_ended(
     tmp_path: Path,
-    stock_server: Server,
+    stock_server: ServerBinary,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     threshold: str,
@@ -247,7 +251,7 @@ def test_one_that_runs_a_script_for_ever_is_ended(
     clean: bool,
     said: str,
 ) -> None:
-    monkeypatch.setattr("threadis.supervisor.leaving.BUSY_LIMIT", 2.0)
+    monkeypatch.setattr("threadis.supervisor.instance_stop.BUSY_LIMIT", 2.0)
 
     async def run() -> bool:
         stage = Stage(tmp_path / "data", stock_server, {}, [f"lua-time-limit={threshold}"])

@@ -67,7 +67,7 @@ def secrets_on_disk(folder: Path, *secrets: str) -> list[Path]:
 
 
 def test_everything_set_is_there_after_a_restart(
-    threadis: Start, stock_server: server.Server
+    threadis: Start, stock_server: server.ServerBinary
 ) -> None:
     flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1", "--save", ""]
     first = threadis(*flags)
@@ -125,7 +125,7 @@ def test_what_is_given_anew_beats_what_was_kept(threadis: Start, tmp_path: Path)
         assert found == {"maxmemory": str(50 * 1024**2), "timeout": "77", "requirepass": "three"}
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.keys()
-    assert "maxmemory: what CONFIG REWRITE kept is dropped, it was given anew" in other.log()
+    assert "maxmemory: the value saved by CONFIG REWRITE is dropped: it was set anew" in other.log()
 
 
 def test_what_was_given_anew_stays_so(threadis: Start, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_users_of_the_configuration(threadis: Start, tmp_path: Path) -> None:
     second = threadis("--config", str(file), folder=first.folder, wait=False)
     assert second.process.wait(20) == 2
     assert "threadis: users: bob: ERR Error in ACL SETUSER modifier '+nosuch'" in second.log()
-    assert second.log().endswith(f"mend it in {file}\n")
+    assert second.log().endswith(f"fix it in {file}\n")
 
 
 def test_a_saved_user_whose_selector_has_quotes_and_parentheses(threadis: Start) -> None:
@@ -266,7 +266,7 @@ def test_an_acl_file(threadis: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "is not there; make it, or leave it out"),
+        (None, "does not exist; create it, or remove aclfile"),
         ("hello\n", "my.acl, line 1: 'user NAME RULES' is expected"),
         ("user a on\nuser a on\n", "my.acl, line 2"),
         ("user a +nosuch\n", "users: a: ERR Error in ACL SETUSER modifier '+nosuch'"),
@@ -301,7 +301,7 @@ CONTENTS = [
 
 
 def test_acl_load_says_and_does_what_the_stock_server_does(
-    threadis: Start, stock_server: server.Server, tmp_path: Path
+    threadis: Start, stock_server: server.ServerBinary, tmp_path: Path
 ) -> None:
     """Both have the same file."""
     file, socket = tmp_path / "my.acl", tmp_path / "bare.sock"
@@ -337,7 +337,7 @@ def attempt(client: "redis.Redis", line: str) -> str:
 
 
 def test_acl_load_closes_whom_the_stock_server_closes(
-    threadis: Start, stock_server: server.Server, tmp_path: Path
+    threadis: Start, stock_server: server.ServerBinary, tmp_path: Path
 ) -> None:
     file = tmp_path / "my.acl"
     file.write_text("user bob on nopass ~* &* +@all\nuser carol on nopass ~* &* +@all\n")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from conftest import Threadis
 from raw import Raw, command
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES = 4
@@ -57,7 +57,7 @@ def storm(running: Threadis, dice: random.Random) -> None:
 
 
 def test_nothing_is_held_for_clients_that_are_gone(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     running = threadis(
         "--server", stock_server.path, "--instances", str(INSTANCES), "--workers", "2", "--save", ""

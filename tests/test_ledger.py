@@ -17,7 +17,7 @@ import pytest
 
 from conftest import START_LIMIT, Threadis
 from raw import Raw, bulk, keys_of
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 FULL = os.environ.get("THREADIS_TORTURE") == "full"
@@ -361,7 +361,7 @@ class Victim:
 
 @pytest.mark.torture
 @pytest.mark.timeout(7200 if FULL else 150)
-def test_the_ledgers_hold(threadis: Start, stock_server: Server) -> None:
+def test_the_ledgers_hold(threadis: Start, stock_server: ServerBinary) -> None:
     dice = random.Random(SEED)
     victim = Victim(threadis, [*FLAGS, "--server", str(stock_server.path)])
     crew = Crew(victim.port)

@@ -30,7 +30,7 @@ class Coordinator:
 def test_one_that_fails_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        server: Any = proxy.Server(ours)
+        server: Any = proxy.ProxyMain(ours)
         server._coordinator = coordinator = Coordinator()
         server._core = SimpleNamespace(take=lambda: ["first", "bad", "bad", "last"])
         server._read_letters()

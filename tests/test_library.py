@@ -13,7 +13,7 @@ from differential.wire import Connection, pack
 from faults import stopped
 from raw import keys_of
 from threadis.coordinator.lua import library, script_cache
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 Start = Callable[..., Threadis]
@@ -77,7 +77,7 @@ def test_scripts_that_are_all_in_use_make_room_all_the_same(
 
 
 def test_what_is_evicted_is_freed_on_the_instances_too(
-    threadis: Start, stock_server: Server
+    threadis: Start, stock_server: ServerBinary
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "2", "--save", "")
     with closing(connect(running)) as client:
@@ -112,7 +112,7 @@ def test_script_load_is_refused_above_its_limit(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_instance_that_restarts_has_all_scripts_and_functions(
-    threadis: Start, stock_server: Server
+    threadis: Start, stock_server: ServerBinary
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "2", "--save", "")
     key = next(keys_of(1, 2))
@@ -173,7 +173,7 @@ def libraries(running: Threadis, index: int) -> set[bytes]:
 
 
 def test_functions_that_differ_between_instances_are_the_same_after_a_start(
-    threadis: Start, stock_server: Server
+    threadis: Start, stock_server: ServerBinary
 ) -> None:
     flags = ["--server", stock_server.path, "--instances", "2"]
     running = threadis(*flags)
@@ -192,7 +192,7 @@ def test_functions_that_differ_between_instances_are_the_same_after_a_start(
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_library_that_one_instance_refuses_is_nowhere(
-    threadis: Start, stock_server: Server, replace: bool
+    threadis: Start, stock_server: ServerBinary, replace: bool
 ) -> None:
     running = threadis("--server", stock_server.path, "--instances", "2")
     with closing(instance(running, 1)) as there:  # another library has a function of that name

@@ -29,7 +29,7 @@ from linearizability import (
     check,
 )
 from raw import Raw, command, owner
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 FULL = os.environ.get("THREADIS_TORTURE") == "full"
@@ -341,7 +341,9 @@ def packed(commands: Commands) -> bytes:
 @pytest.mark.torture
 @pytest.mark.timeout(1800 if FULL else 60)
 @pytest.mark.parametrize("most", [1, 16], ids=["one by one", "pipelines"])
-def test_histories(threadis: Callable[..., Threadis], stock_server: Server, most: int) -> None:
+def test_histories(
+    threadis: Callable[..., Threadis], stock_server: ServerBinary, most: int
+) -> None:
     flags = ["--server", stock_server.path, "--instances", str(INSTANCES), "--workers", "2"]
     recorder = Recorder(threadis(*flags, "--save", ""), most)
     recorder.wait(SECONDS)

@@ -30,7 +30,7 @@ Process = subprocess.Popen[bytes]
 
 @pytest.fixture
 def instance(
-    stock_server: server.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stock_server: server.ServerBinary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Process, str]]:
     """A stock server, and its Unix socket."""
     monkeypatch.setattr(deadline, "LOOK", WAIT)

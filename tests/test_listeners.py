@@ -15,7 +15,7 @@ from conftest import Threadis
 from raw import Raw
 from threadis.errors import ListenError
 from threadis.supervisor.listeners import Listeners
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import children, until
 
 
@@ -160,7 +160,7 @@ def test_each_line_that_is_printed_reaches_it(threadis: Callable[..., Threadis])
 
 
 def test_a_unix_socket_alone_opens_no_port(
-    threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path
+    threadis: Callable[..., Threadis], stock_server: ServerBinary, tmp_path: Path
 ) -> None:
     path = tmp_path / "only.sock"
     running = threadis(

@@ -8,7 +8,7 @@ import pytest
 from conftest import Threadis
 from faults import stopped
 from raw import Raw, command, keys_of
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES: Final = 3
@@ -29,7 +29,7 @@ WRITES: Final = {"FLUSHALL": ("FLUSHALL",), "MSET": ("MSET", HEALTHY, "1", STOPP
 
 @pytest.mark.parametrize(("listener", "write"), CASES)
 def test_an_instance_that_is_stopped_holds_up_none_but_its_own(
-    threadis: Callable[..., Threadis], stock_server: Server, listener: str, write: str
+    threadis: Callable[..., Threadis], stock_server: ServerBinary, listener: str, write: str
 ) -> None:
     flags = ["--server", stock_server.path, "--instances", str(INSTANCES), "--save", ""]
     running = threadis(*flags, "--set", "notify-keyspace-events=KEA")

@@ -14,7 +14,7 @@ import pytest
 from conftest import Threadis
 from faults import stopped
 from raw import Raw, command, keys_of
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES = 4
@@ -24,7 +24,7 @@ Start = Callable[..., Threadis]
 
 
 @pytest.fixture
-def running(threadis: Start, stock_server: Server) -> Threadis:
+def running(threadis: Start, stock_server: ServerBinary) -> Threadis:
     return threadis(
         "--server", str(stock_server.path), "--instances", str(INSTANCES), "--workers", "1",
         "--save", "",

@@ -11,14 +11,14 @@ from conftest import Threadis
 from faults import DURABLE, stopped
 from raw import Raw, command, keys_of
 from test_records import hidden
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 A, B = (next(keys_of(index, 2)).decode() for index in range(2))
 
 
 @pytest.fixture
-def running(threadis: Callable[..., Threadis], stock_server: Server) -> Threadis:
+def running(threadis: Callable[..., Threadis], stock_server: ServerBinary) -> Threadis:
     return threadis(
         "--server", str(stock_server.path), "--instances", "2", "--save", "3600 1000000", *DURABLE,
     )  # fmt: skip

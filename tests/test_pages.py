@@ -16,7 +16,7 @@ from threadis.bench.scale import ScaleReport
 from threadis.bench.suite import measure
 from threadis.bench.targets import Setup
 from threadis.config import config
-from threadis.supervisor.server import Server, find
+from threadis.supervisor.server import ServerBinary, find
 from tools import architecture_page, commands_page
 from tools.benchmarks import judged, pages, tables
 from tools.benchmarks.markdown import DIRECTORY
@@ -59,7 +59,7 @@ def test_the_drawing_is_the_codes() -> None:
     assert architecture_page.PAGE.read_text() == architecture_page.page(), "run `make docs`"
 
 
-def test_the_page_of_commands_is_the_tables(stock_server: Server) -> None:
+def test_the_page_of_commands_is_the_tables(stock_server: ServerBinary) -> None:
     made = commands_page.page(stock_server)
     if stock_server.kind == "valkey":
         assert commands_page.PAGE.read_text() == made, "run `make docs`"

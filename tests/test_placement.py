@@ -75,7 +75,7 @@ def test_a_group_is_on_one_instance(texts: list[str], key: bytes, rest: bytes) -
         ("bull:{*", "needs one pair of braces"),
         ("}a{", "has nothing in its braces; write a * there, as in bull:{*}:*"),
         ("bull:{}:*", "has nothing in its braces"),
-        ("bull:*{*}", "has two * side by side, so nobody knows where the first one ends"),
+        ("bull:*{*}", "has two * side by side, so the end of the first one is not defined"),
         ("bull:\n{*}", "line breaks and NUL are not allowed"),
     ],
 )
@@ -91,7 +91,7 @@ def test_what_is_no_rule_is_refused(text: str, words: str) -> None:
     [
         (["3"], "--pin-database: '3' is not a database and its instance; write 3=0 for"),
         (["3=x"], "--pin-database: '3=x' is not a database"),
-        (["3=0", "3=1"], "--pin-database: database 3 is there twice"),
+        (["3=0", "3=1"], "--pin-database: database 3 is given twice"),
     ],
 )
 def test_what_is_no_pin_is_refused(pins: list[str], words: str) -> None:
@@ -107,7 +107,7 @@ def test_both_are_lists_in_toml(tmp_path: Path) -> None:
     file.write_text('placement = "bull:{*}:*"\n')
     with pytest.raises(ConfigError, match="is not a list; write placement ="):
         config.load({}, [], str(file))
-    with pytest.raises(ConfigError, match="there twice"):
+    with pytest.raises(ConfigError, match="given twice"):
         config.load({"placement": ["{a}", "{a}"]}, [])
 
 

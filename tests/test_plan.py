@@ -111,7 +111,7 @@ def test_cpus_that_others_are_tied_to_come_last() -> None:
     third = plan.make(flat(8), 3, 3, taken=dict.fromkeys(used(first), 1))
     assert set(used(second)) < set(used(third))
     (note,) = third.notes
-    assert note.startswith("others are tied to CPU ")
+    assert note.startswith("other processes are pinned to CPU ")
     assert third.spins().count(False) + [
         cpus[0] in third.shared for cpus in third.instance_cpus
     ].count(True) == len(third.shared)

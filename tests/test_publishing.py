@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Threadis
 from raw import Address, Raw, bare_server, command, keys_of
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 
 ROUNDS = 200
 PAIRS = 16  # enough for every worker to have some: newcomers spread when many come at once
@@ -106,7 +106,11 @@ def spread_over(running: Threadis, workers: int) -> bool:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("workers", [2, 3])
 def test_who_has_sent_a_subscription_hears_what_is_published_later(
-    threadis: Callable[..., Threadis], stock_server: Server, tmp_path: Path, workers: int, way: Way
+    threadis: Callable[..., Threadis],
+    stock_server: ServerBinary,
+    tmp_path: Path,
+    workers: int,
+    way: Way,
 ) -> None:
     flags = ("--server", stock_server.path, "--instances", "2", "--save", "")
     running = threadis(*flags, "--workers", str(workers))
@@ -188,7 +192,7 @@ def events_heard(address: Address, kind: str, change: Callable[[Raw, str], None]
 
 
 def test_an_instance_that_is_stopped_holds_up_nobody_who_writes(
-    threadis: Callable[..., Threadis], stock_server: Server
+    threadis: Callable[..., Threadis], stock_server: ServerBinary
 ) -> None:
     flags = ("--server", stock_server.path, "--instances", "2", "--save", "", "--workers", "2")
     running = threadis(*flags)
@@ -212,7 +216,7 @@ def test_an_instance_that_is_stopped_holds_up_nobody_who_writes(
 @pytest.mark.parametrize("change", CHANGES)
 def test_who_has_sent_a_subscription_hears_of_what_is_changed_later(
     threadis: Callable[..., Threadis],
-    stock_server: Server,
+    stock_server: ServerBinary,
     tmp_path: Path,
     change: Callable[[Raw, str], None],
 ) -> None:

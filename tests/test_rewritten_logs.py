@@ -33,7 +33,7 @@ def until_written(client: redis.Redis) -> None:
 
 @pytest.mark.parametrize("wanted", ["yes", "no"])
 def test_a_switch_that_was_not_kept_loses_nothing(
-    threadis: Callable[..., Threadis], stock_server: server.Server, wanted: str
+    threadis: Callable[..., Threadis], stock_server: server.ServerBinary, wanted: str
 ) -> None:
     """CONFIG SET appendonly, and a kill of everything as soon as that is done."""
     flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1"]
@@ -51,7 +51,7 @@ def test_a_switch_that_was_not_kept_loses_nothing(
 
 
 def test_a_kill_before_a_new_log_is_there_is_harmless(
-    threadis: Callable[..., Threadis], stock_server: server.Server
+    threadis: Callable[..., Threadis], stock_server: server.ServerBinary
 ) -> None:
     """A log that is switched on is one once it has been written: nothing was there that is gone."""
     flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1"]
@@ -71,7 +71,7 @@ def test_a_kill_before_a_new_log_is_there_is_harmless(
 
 
 def test_a_log_that_is_rewritten_while_switched_off_is_its_own(
-    threadis: Callable[..., Threadis], stock_server: server.Server
+    threadis: Callable[..., Threadis], stock_server: server.ServerBinary
 ) -> None:
     flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1"]
     flags += ["--appendonly", "yes"]
@@ -86,7 +86,7 @@ def test_a_log_that_is_rewritten_while_switched_off_is_its_own(
 
 @pytest.mark.parametrize("rewrites", [True, False], ids=["rewritten", "as it was"])
 def test_a_log_that_was_switched_off_is_loaded_where_there_is_no_snapshot(
-    threadis: Callable[..., Threadis], stock_server: server.Server, rewrites: bool
+    threadis: Callable[..., Threadis], stock_server: server.ServerBinary, rewrites: bool
 ) -> None:
     """Also once it is noted that it is switched off."""
     flags = ["--server", stock_server.path, "--instances", "1", "--workers", "1"]
@@ -110,7 +110,7 @@ def test_a_log_that_was_switched_off_is_loaded_where_there_is_no_snapshot(
 
 
 def test_a_kill_at_the_end_of_a_rewrite_is_harmless(
-    threadis: Callable[..., Threadis], stock_server: server.Server
+    threadis: Callable[..., Threadis], stock_server: server.ServerBinary
 ) -> None:
     """A server deletes what it has rewritten before it strikes it off the manifest."""
     flags = ["--server", stock_server.path, "--instances", "2", "--workers", "1"]

@@ -11,7 +11,7 @@ import redis
 from conftest import Threadis
 from known_scripts import STRAY, ask, busy, learn, raw, run_here
 from raw import bulk, command, keys_of
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES = 4
@@ -24,7 +24,9 @@ Start = Callable[..., Threadis]
 
 
 @pytest.fixture(scope="module")
-def shared(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Threadis]:
+def shared(
+    stock_server: ServerBinary, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Threadis]:
     folder = tmp_path_factory.mktemp("scripts")
     arguments = ["--server", stock_server.path, "--instances", str(INSTANCES), "--save", ""]
     started = Threadis(folder / "data", folder / "serve.log", [*arguments, "--workers", "2"])

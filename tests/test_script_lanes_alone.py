@@ -8,7 +8,7 @@ import psutil
 from conftest import Threadis
 from known_scripts import STRAY, learn, raw, run_here
 from raw import Raw, command, owner
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES = 4
@@ -37,7 +37,7 @@ def test_what_a_placement_rule_keeps_together_is_no_stranger(threadis: Start) ->
 
 
 def test_who_leaves_meanwhile_and_an_instance_that_dies(
-    threadis: Start, stock_server: Server, tmp_path: Path
+    threadis: Start, stock_server: ServerBinary, tmp_path: Path
 ) -> None:
     running = threadis(
         "--server", stock_server.path, "--instances", "2", "--workers", "1", "--save", ""

@@ -6,7 +6,7 @@ import pytest
 
 from threadis.errors import ServerError
 from threadis.supervisor import server
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 
 REDIS = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=ae4d7c971a948f0"
 VALKEY = "Valkey server v=9.1.2 sha=00000000:1 malloc=libc bits=64 build=1536df31c0395150"
@@ -17,7 +17,7 @@ def test_both_version_lines_are_understood() -> None:
     assert server.parse_version(VALKEY, "x") == ("valkey", (9, 1, 2), "libc")
 
 
-def test_the_real_servers_are_accepted(stock_server: Server) -> None:
+def test_the_real_servers_are_accepted(stock_server: ServerBinary) -> None:
     assert Path(stock_server.path).exists()
     assert stock_server.version_text in stock_server.describe()
     assert stock_server.allocator in stock_server.describe()
@@ -85,21 +85,21 @@ def test_one_that_is_too_old_is_passed_over(
     ("kind", "version", "words"),
     [
         ("redis", (7, 0, 15), "gets no security fixes any more"),
-        ("redis", (7, 2, 15), "known security holes, mended in 7.2.16"),
+        ("redis", (7, 2, 15), "known security holes, fixed in 7.2.16"),
         ("redis", (7, 2, 16), None),
         ("redis", (8, 0, 9), "gets no security fixes any more"),
-        ("redis", (8, 6, 6), "mended in 8.6.7"),
+        ("redis", (8, 6, 6), "fixed in 8.6.7"),
         ("redis", (8, 10, 2), None),
         ("redis", (9, 0, 0), None),
-        ("valkey", (8, 0, 10), "mended in 8.0.11"),
+        ("valkey", (8, 0, 10), "fixed in 8.0.11"),
         ("valkey", (8, 1, 10), None),
-        ("valkey", (9, 0, 5), "mended in 9.0.6"),
+        ("valkey", (9, 0, 5), "fixed in 9.0.6"),
         ("valkey", (9, 1, 2), None),
         ("valkey", (9, 2, 0), None),
     ],
 )
 def test_the_security_floor(kind: str, version: tuple[int, int, int], words: str | None) -> None:
-    warnings = Server("/x", kind, version, "jemalloc-5.3.0").warnings()
+    warnings = ServerBinary("/x", kind, version, "jemalloc-5.3.0").warnings()
     assert bool(warnings) == bool(words)
     assert not words or words in warnings[0]
 
@@ -114,5 +114,5 @@ def test_the_security_floor(kind: str, version: tuple[int, int, int], words: str
     ],
 )
 def test_debian_mends_its_own_branch(package: str, is_below: bool) -> None:
-    found = Server("/x", "redis", (7, 0, 15), "jemalloc-5.3.0", package)
+    found = ServerBinary("/x", "redis", (7, 0, 15), "jemalloc-5.3.0", package)
     assert bool(found.warnings()) == is_below

@@ -16,8 +16,8 @@ def test_one_that_cannot_save_is_told_and_one_who_insists_ends_it(threadis: Star
         fill(client)
     (running.folder / "instance-0" / "dump.rdb").mkdir()
     running.process.terminate()
-    until(lambda: "instance 0 refuses to stop, it cannot save" in running.log(), "the refusal")
-    until(lambda: "still stopping; SIGINT (Ctrl-C) ends at once" in running.log(), "the offer")
+    until(lambda: "instance 0 cannot save and refuses to stop" in running.log(), "the refusal")
+    until(lambda: "still stopping; SIGINT (Ctrl-C) now ends at once" in running.log(), "the offer")
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(STOP_LIMIT) == 1
     assert "SIGINT: stopping at once" in running.log()

@@ -15,7 +15,7 @@ import redis
 
 from conftest import STOP_LIMIT, Threadis
 from threadis.supervisor import server_log
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from threadis.system import machine
 from waiting import alive, children, until
 
@@ -42,7 +42,7 @@ def check(client: "redis.Redis") -> None:
 
 
 def test_it_says_what_it_runs_and_where(
-    threadis: Start, stock_server: Server, tmp_path: Path
+    threadis: Start, stock_server: ServerBinary, tmp_path: Path
 ) -> None:
     path = tmp_path / "c.sock"
     running = threadis(
@@ -105,7 +105,9 @@ def test_pinning_can_be_switched_off_and_cpus_be_named(threadis: Start) -> None:
     assert machine.taken()[cpu] >= 4  # another one would go elsewhere
 
 
-def test_a_killed_instance_costs_only_its_own_keys(threadis: Start, stock_server: Server) -> None:
+def test_a_killed_instance_costs_only_its_own_keys(
+    threadis: Start, stock_server: ServerBinary
+) -> None:
     running = threadis(
         "--server", stock_server.path, "--instances", "2",
         "--appendonly", "yes", "--set", "appendfsync=always",
@@ -249,7 +251,7 @@ def test_a_hang_up_stops_nothing(threadis: Start) -> None:
     with running.client() as client:
         assert client.set("k", "v")
     assert "back" not in running.log()
-    assert "again" not in running.log().replace("read again; use", "").replace("start again", "")
+    assert "again" not in running.log()
     assert running.stop() == 0
 
 
@@ -263,7 +265,7 @@ def test_messages_have_the_time_in_utc(threadis: Start) -> None:
     assert abs(datetime.now(UTC) - shown).total_seconds() < 3000  # no time zone is as near
 
 
-def test_the_log_of_an_instance_is_bounded(threadis: Start, stock_server: Server) -> None:
+def test_the_log_of_an_instance_is_bounded(threadis: Start, stock_server: ServerBinary) -> None:
     running = threadis("--server", stock_server.path, "--instances", "1", "--workers", "1")
     path = running.folder / "instance-0" / "server.log"
     with path.open("ab") as file:
@@ -396,4 +398,4 @@ def test_vanished_data_is_refused(threadis: Start) -> None:
     (first.folder / "instance-0" / "appendonlydir" / "appendonly.aof.manifest").unlink()
     second = threadis("--appendonly", "yes", folder=first.folder, wait=False)
     assert second.process.wait(STOP_LIMIT) == 1
-    assert "was there when this instance was stopped and is gone; put it back" in second.log()
+    assert "existed when this instance was stopped and is missing; put it back" in second.log()

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import Threadis
 from raw import Raw, command, keys_of, resident
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 pytestmark = pytest.mark.sample
@@ -29,7 +29,7 @@ ROADS = {
 
 
 @pytest.fixture
-def running(threadis: Callable[..., Threadis], stock_server: Server) -> Threadis:
+def running(threadis: Callable[..., Threadis], stock_server: ServerBinary) -> Threadis:
     return threadis(
         "--server", str(stock_server.path), "--instances", "2", "--workers", "2", "--save", "",
     )  # fmt: skip

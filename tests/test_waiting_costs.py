@@ -9,13 +9,12 @@ from typing import Any, cast
 import pytest
 
 from threadis import _core
+from threadis.catalog.blocking import LIST, STREAM
 from threadis.coordinator.blocking.lookups import Lookups
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.waiters import (
     AT_ONCE,
     GROUP,
-    LIST,
-    STREAM,
     Waiter,
     Waiters,
     parse_request,

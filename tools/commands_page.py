@@ -16,9 +16,9 @@ from typing import Any
 import redis
 
 from threadis.catalog import commands
+from threadis.catalog.blocking import BLOCKING
 from threadis.catalog.commands import REPLICATION, SCRIPTS, Row
 from threadis.catalog.overrides import OVERRIDES
-from threadis.coordinator.keys.waiters import TYPES
 from threadis.coordinator.multikey.recipes import RECIPES
 from threadis.supervisor import server
 
@@ -89,7 +89,7 @@ def how(row: Row) -> str:
         return "refused"
     if row.name in SCRIPTS:
         return "script"
-    if row.name in TYPES:
+    if row.name in BLOCKING:
         return "waits"
     if row.name in EVERYTHING:
         return "everything"
@@ -162,7 +162,7 @@ def asked(binary: str) -> Iterator[redis.Redis]:
             process.wait()
 
 
-def page(found: server.Server) -> str:
+def page(found: server.ServerBinary) -> str:
     """The page of a server's commands."""
     with asked(found.path) as client:
         pool: Any = client.connection_pool.get_connection()

@@ -1,4 +1,4 @@
-"""Owns the command line: arguments become one Config, then one call. No logic."""
+"""The command line: arguments become one Config, then one call. No logic."""
 
 import asyncio
 import inspect
@@ -18,12 +18,12 @@ from threadis.system import logs, loops
 
 app = usage.typer_app(name="threadis")
 
-INTERRUPTED = 130  # the exit status of what Ctrl-C ended
+INTERRUPTED = 130  # exit status after Ctrl-C
 DIRECTIVES_HELP = "Pass a directive through to every instance, as --set hz=50; may be repeated."
 
 
 def _flag(name: str, default: Any, knob: config.Knob) -> inspect.Parameter:
-    """A knob as a parameter that typer turns into a flag."""
+    """Convert a knob to a parameter that typer turns into a flag."""
     option = typer.Option(
         "--" + name.replace("_", "-"),
         metavar=knob.metavar,
@@ -37,7 +37,7 @@ def _flag(name: str, default: Any, knob: config.Knob) -> inspect.Parameter:
 
 
 def _default_text(default: Any, knob: config.Knob) -> str:
-    """The default as the user would write it."""
+    """Format the default as the user would write it."""
     if isinstance(default, bool):
         return f" (default: {'yes' if default else 'no'})"
     if default is None or knob.is_list:
@@ -46,7 +46,7 @@ def _default_text(default: Any, knob: config.Knob) -> str:
 
 
 def _with_flags(command: Callable[[config.Config], None]) -> Callable[..., None]:
-    """The command with a flag for every knob, ``--set`` and ``--config``."""
+    """Add a flag for every knob, ``--set`` and ``--config`` to a command."""
 
     def run(**given: Any) -> None:
         directives, file = given.pop("set_") or [], given.pop("config_")
@@ -153,7 +153,7 @@ app.add_typer(bench, name="bench")
 
 
 def _say(line: str) -> None:
-    """A line for people on standard output; nobody has to be there to read it."""
+    """Print a line on standard output; it does not matter if that is closed."""
     try:
         print(line, flush=True)
     except OSError:
@@ -183,7 +183,7 @@ def main() -> None:
     try:
         Path.cwd()
     except OSError:
-        fail("the directory in which you are is gone; change to another one", 1)
+        fail("the current directory does not exist any more; change to another one", 1)
     try:
         status = app(sys.argv[1:] or ["--help"], prog_name="threadis", standalone_mode=False)
     except ThreadisError as error:
@@ -199,6 +199,6 @@ def main() -> None:
 
 
 def fail(text: str, status: int) -> NoReturn:
-    """End with one line that says why."""
+    """Print one line that says why, and exit."""
     print(f"threadis: {text}", file=sys.stderr)
     sys.exit(status)

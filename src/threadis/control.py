@@ -1,8 +1,8 @@
-"""What the supervisor and the proxy tell each other.
+"""Messages between the supervisor and the proxy.
 
-A Unix socket pair carries one JSON message a line, both ways. The proxy inherits its end
-(``python -m threadis.proxy FD``) together with the bound listeners; end of file means that the
-other side is gone. Secrets travel here, never in argv or the environment.
+A Unix socket pair carries one JSON message a line, both ways. The proxy inherits its end (``python
+-m threadis.proxy FD``) together with the bound listeners; end of file means that the other side is
+gone. Secrets are sent here, never in argv or the environment.
 """
 
 import enum
@@ -16,7 +16,7 @@ MESSAGE_LIMIT = 16 * 1024 * 1024  # bytes; a longer line is a bug, not a message
 
 
 class State(enum.StrEnum):
-    """What an instance is doing, as the supervisor sees it."""
+    """An instance's state, as the supervisor sees it."""
 
     STARTING = "starting"  # the process exists, nothing has answered yet
     LOADING = "loading"  # answers, but reads its data from disk
@@ -27,7 +27,7 @@ class State(enum.StrEnum):
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """A bound socket, inherited by the proxy, which calls ``listen`` on it when it can serve."""
+    """A bound socket, inherited by the proxy, which calls ``listen`` when it can serve."""
 
     fd: int
     address: str  # "127.0.0.1:6379" or "/path/of.sock", as CLIENT LIST shows laddr
@@ -43,7 +43,7 @@ class SlotRange(msgspec.Struct, frozen=True):
 
 
 class ServerFacts(msgspec.Struct, frozen=True):
-    """What one instance says of itself; all are the same binary."""
+    """Facts about the stock server; all instances run the same binary."""
 
     commands: list[Row]
     hello2: list[tuple[bytes, bytes]]  # fields of HELLO's reply, values as RESP
@@ -58,11 +58,11 @@ class ServerFacts(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """To the proxy, once, first: everything it needs to serve."""
+    """To the proxy, once, first: everything that it needs to serve."""
 
     listeners: list[Listener]
     workers: list[list[int]]  # one row a worker: the CPUs it may run on
-    spins: list[bool]  # for each worker: nobody else needs its CPUs, it may wait awake
+    spins: list[bool]  # for each worker: it has its CPUs to itself, and may busy-wait
     slot_map: list[SlotRange]  # covers 0..16383
     rules: list[str]  # which part of a key gives its slot; see threadis.placement
     pins: list[tuple[int, int]]  # databases that live on one instance, and which
@@ -109,7 +109,7 @@ class Instance(msgspec.Struct, frozen=True, tag="instance"):
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """To the proxy: stop accepting, answer what is running, close every client, exit with 0."""
+    """To the proxy: stop accepting, finish running commands, close every client, exit with 0."""
 
     grace: float  # seconds
 
@@ -122,19 +122,19 @@ class Serving(msgspec.Struct, frozen=True, tag="serving"):
 
 
 class CannotServe(msgspec.Struct, frozen=True, tag="cannot-serve"):
-    """From the proxy, before it ends: what the user has to mend."""
+    """From the proxy, before it ends: what the user has to fix."""
 
     why: str
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
-    """From the proxy: a client asked for the end of everything, and may."""
+    """From the proxy: a client has sent SHUTDOWN, and is allowed to."""
 
     unsaving: list[int]  # instances that end without saving: NOSAVE, or they have just saved
 
 
 class Users(msgspec.Struct, frozen=True, tag="users"):
-    """From the proxy: who there is now, for the next proxy."""
+    """From the proxy: the present users, for the next proxy."""
 
     rules: dict[bytes, list[bytes]]
 
@@ -150,22 +150,22 @@ ToSupervisor = Serving | CannotServe | Shutdown | Users | Settings
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a new control channel: the supervisor's, the proxy's."""
+    """Create a control channel; return the supervisor's end and the proxy's."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def encode(message: ToProxy | ToSupervisor) -> bytes:
-    """One message as a line."""
+    """Encode a message as a line."""
     return msgspec.json.encode(message) + b"\n"
 
 
 def decode_for_proxy(line: bytes) -> ToProxy:
-    """The message a proxy received; raises msgspec.ValidationError."""
+    """Decode a message to the proxy; msgspec.ValidationError if it is invalid."""
     message: ToProxy = msgspec.json.decode(line, type=ToProxy)
     return message
 
 
 def decode_for_supervisor(line: bytes) -> ToSupervisor:
-    """The message a supervisor received; raises msgspec.ValidationError."""
+    """Decode a message to the supervisor; msgspec.ValidationError if it is invalid."""
     message: ToSupervisor = msgspec.json.decode(line, type=ToSupervisor)
     return message

@@ -1,15 +1,15 @@
-"""Owns the exceptions: each carries the whole sentence that the user reads, and the exit status::
+"""The exceptions: each carries the complete sentence that the user reads, and the exit status::
 
 ThreadisError        1
 ├── ConfigError      2   a flag, or a key of the TOML file
-├── ServerError      1   the stock server, or a process we started
+├── ServerError      1   the stock server, or a process that we started
 ├── DataError        1   the data directory
-└── ListenError      1   an address we cannot listen on
+└── ListenError      1   an address that we cannot listen on
 """
 
 
 class ThreadisError(Exception):
-    """Something the user can mend; its text says what and how."""
+    """An error that the user can fix; its text says what is wrong and what to do."""
 
     exit_status = 1
 
@@ -21,7 +21,7 @@ class ConfigError(ThreadisError):
 
 
 class ServerError(ThreadisError):
-    """The stock server is missing, too old, or does not come up."""
+    """The stock server is missing, too old, or does not start."""
 
 
 class DataError(ThreadisError):

@@ -1,31 +1,34 @@
-"""Names of what is ours and nobody's else: users, connections, keys, databases.
+"""The proxy's own names: of users, connections, records, locks, databases.
 
-They are made here and known here; ``rust/src/base/own_names.rs`` has those that workers use, too.
-No client sees one of them, whatever it asks.
+They are created and recognised here; ``rust/src/ours.rs`` has those that workers use, too. Clients
+never see them.
 """
 
 from typing import Final
 
 from threadis import _core
 
-ADMIN: Final = _core.our_prefix("admin")  # the user as whom we come
-NOBODY: Final = _core.our_prefix("nobody")  # a user that may do nothing
-# What begins the names of: users for scripts, workers' connections, ours while they run scripts
-GUARD, LANE = _core.our_prefix("guard"), _core.our_prefix("lane")
+ADMIN: Final = _core.our_prefix("admin")  # the user of the proxy's own commands
+NOBODY: Final = _core.our_prefix("nobody")  # a user without any rights
+# Prefixes of names: sandbox users of scripts, lanes, the coordinator's connections with a script
+SANDBOX_USER, LANE = _core.our_prefix("guard"), _core.our_prefix("lane")
 SCRIPT: Final = _core.our_prefix("script")
-# … users that try the rules of others
+# … users that exist only to check the rules of others
 CHECKED, LINE = _core.our_prefix("checked"), _core.our_prefix("line")
 
 PREPARED, DECIDED = _core.record_prefix("prepared"), _core.record_prefix("decided")
 WAITED, SWEPT = _core.record_prefix("waited"), _core.record_prefix("swept")
 
-# In the text of each script of ours; nobody else can write it.
+# In the text of each script of ours; clients cannot guess it.
 MARK: Final = b"threadis:" + _core.unique_name()
-# A line in those that are no client's at all.
+# A line in those scripts of ours that contain no client's script.
 SCRIPT_MARK: Final = b"-- " + MARK
 
-COPIES: Final = 4  # databases of copies: a transaction may use as many of the client's
-HIDDEN_DATABASES: Final = 1 + COPIES  # after those that clients may select
+# Prefixes of locks that are no keys: of groups of keys (``group.rs``), of the clients of a key
+GROUP_LOCK, SERVING_LOCK = b"\0threadis:group:", b"\0threadis:served:"
+
+COPIES: Final = 4  # databases for copies, and so for the databases of one transaction
+HIDDEN_DATABASES: Final = 1 + COPIES  # above those that clients may select
 
 
 def is_ours(name: bytes) -> bool:
@@ -34,7 +37,7 @@ def is_ours(name: bytes) -> bool:
 
 
 def records(databases: int) -> int:
-    """Return the database of the records of writes over several instances."""
+    """Return the database of commit records."""
     return databases
 
 
@@ -44,5 +47,5 @@ def copies(databases: int) -> int:
 
 
 def is_hidden(db: int, databases: int) -> bool:
-    """Whether a database is one that clients cannot select."""
+    """Whether clients cannot select a database."""
     return db >= databases

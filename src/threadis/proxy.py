@@ -1,7 +1,6 @@
-"""The proxy process: makes the Rust workers out of what the supervisor says, and runs the
-coordinator beside them.
+"""The proxy process: creates the Rust workers, and runs the coordinator beside them.
 
-``python -m threadis.proxy FD`` is started by the supervisor; FD is its end of the control channel.
+The supervisor starts ``python -m threadis.proxy FD``; FD is its end of the control channel.
 """
 
 import asyncio
@@ -26,15 +25,15 @@ from threadis.system.heap import Heap
 
 log = logging.getLogger(__name__)
 
-# Client buffers may take this share of the memory this process may use.
+# Client buffers may use this share of this process's memory.
 CLIENT_MEMORY_SHARE = 0.25
-SWEEP = 1.0  # seconds between looks for letters of which we have not heard
+SWEEP = 1.0  # seconds between looks for letters without a notification
 ASK_AGAIN = 0.05  # seconds, while no instance answers
 
 
 @dataclass(frozen=True, slots=True)
 class CoreConfig:
-    """What ``_core.Proxy`` reads, by name; ``control.Start`` explains the fields."""
+    """The configuration of ``_core.Proxy``, by name; ``control.Start`` explains the fields."""
 
     listeners: list[tuple[int, str, bool]]
     backlog: int
@@ -63,17 +62,17 @@ class CoreConfig:
 
 
 def main() -> None:
-    """Run the proxy until the supervisor says stop, or is gone."""
+    """Run the proxy until the supervisor sends Stop, or is gone."""
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the supervisor hears it and tells us
+        signal.signal(number, signal.SIG_IGN)  # the supervisor gets it, and sends Stop
     logs.set_up()
     channel = socket.socket(fileno=int(sys.argv[1]))
     with asyncio.Runner(loop_factory=loops.new) as runner:
-        sys.exit(runner.run(Server(channel).run()))
+        sys.exit(runner.run(ProxyMain(channel).run()))
 
 
-class Server:
-    """The control channel's end, and what it set in motion."""
+class ProxyMain:
+    """The proxy's end of the control channel, and everything that runs."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -85,10 +84,10 @@ class Server:
         self._coordinator: Coordinator | None = None
 
     async def run(self) -> int:
-        """Serve; the process's exit code.
+        """Serve; return the exit status.
 
-        The supervisor is heard from the first moment on: an instance that does not answer now may
-        be another process already.
+        The supervisor's messages are handled from the first moment on: an instance that does not
+        answer now may be another process already.
         """
         reader, self._writer = await asyncio.open_connection(
             sock=self._channel, limit=control.MESSAGE_LIMIT
@@ -112,12 +111,12 @@ class Server:
         await self._coordinator.recover()
         try:
             tids = core.start()
-        except OSError as error:  # between our bind and this, somebody else listens there
+        except OSError as error:  # another process has begun to listen there
             self._tell(control.CannotServe(f"cannot listen: {error}; choose another --port"))
             await self._writer.drain()
             return 1
         self._running = set(range(len(tids)))
-        gc.freeze()  # what there is now stays
+        gc.freeze()  # the present objects stay for ever
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, core.stop, 5000)
         self._tell(control.Serving(tids, facts))
         if len(tids) > 1:
@@ -134,24 +133,26 @@ class Server:
         self._writer.write(control.encode(message))
 
     async def _next_news(self, seconds: float | None = None) -> None:
-        """Wait until the supervisor says something of an instance, at most so long."""
+        """Wait until an instance's state changes, at most so long."""
         self._news.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), seconds)
 
     async def _ask(self, *, is_split: bool) -> control.ServerFacts:
         """Ask the first instance that answers, now or later."""
-        while (facts := await server_facts.ask(self._links, is_split=is_split)) is None:
+        while (
+            facts := await server_facts.ask_any_instance(self._links, is_split=is_split)
+        ) is None:
             await self._next_news(ASK_AGAIN)
         return facts
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        """Hear the supervisor; if it is gone, so are we."""
+        """Handle the supervisor's messages; end if it is gone."""
         try:
             while line := await reader.readline():
                 self._hear(control.decode_for_proxy(line))
         except Exception:
-            log.exception("the supervisor is not understood")
+            log.exception("a message of the supervisor could not be decoded")
         os._exit(1)
 
     def _hear(self, message: control.ToProxy) -> None:
@@ -170,7 +171,7 @@ class Server:
                 raise RuntimeError("started twice")
 
     def _read_letters(self) -> None:
-        """Hand on what workers ask and tell; what goes wrong with one costs no other."""
+        """Handle the workers' letters; an error with one does not affect others."""
         if not self._core or not self._coordinator:
             return
         for letter in self._core.take():
@@ -180,11 +181,13 @@ class Server:
                 else:
                     self._coordinator.receive(letter)
             except Exception:
-                log.exception("a letter of the workers is lost: %s", type(letter).__name__)
+                log.exception(
+                    "a letter of a worker could not be handled: %s", type(letter).__name__
+                )
                 self._coordinator.give_up(letter)
 
     async def _sweep(self) -> None:
-        """Look for letters whose bell was not heard: the call that rings it may have failed."""
+        """Look for letters without a notification: the system call for it may have failed."""
         while True:
             await asyncio.sleep(SWEEP)
             self._read_letters()
@@ -198,7 +201,7 @@ class Server:
 def core_config(
     start: control.Start, facts: control.ServerFacts, placed: _core.Placement
 ) -> CoreConfig:
-    """Put together what the workers need."""
+    """Build the configuration of the workers."""
     return CoreConfig(
         listeners=[(one.fd, one.address, one.is_unix) for one in start.listeners],
         backlog=start.tcp_backlog,
@@ -228,7 +231,7 @@ def core_config(
 
 
 def placement_of(start: control.Start) -> _core.Placement:
-    """Say where keys live."""
+    """Return the placement of keys."""
     return _core.Placement(
         [(one.first, one.last, one.instance) for one in start.slot_map],
         start.instance_count,
@@ -238,7 +241,7 @@ def placement_of(start: control.Start) -> _core.Placement:
 
 
 def memory_bytes() -> int:
-    """Memory of this machine."""
+    """Return the memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

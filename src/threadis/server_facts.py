@@ -1,6 +1,7 @@
-"""What the servers say of themselves: asked once, of any instance, by the first proxy.
+"""Facts about the stock servers, asked once, of any instance, by the first proxy.
 
-The supervisor remembers it for the next proxy, which so needs no instance to serve clients.
+The supervisor keeps them for the next proxy, which can then serve clients before any instance
+answers.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from threadis.coordinator.instances.links import LinkError, Links, Words, value
 from threadis.resp import encode
 
 
-async def ask(links: Links, *, is_split: bool) -> ServerFacts | None:
+async def ask_any_instance(links: Links, *, is_split: bool) -> ServerFacts | None:
     """Ask the first instance that answers; None if none does."""
     for index in links.all_instances():
         with contextlib.suppress(LinkError):
@@ -36,11 +37,11 @@ async def _ask_instance(links: Links, index: int, is_split: bool) -> ServerFacts
         [b"HELLO", b"3"],
     ]
     async with links.lease(index) as link:
-        link.is_spoilt = True  # it does not speak RESP2 any more
+        link.is_spoilt = True  # it uses RESP3 now
         replies = [value(reply) for reply in await link.ask(*questions)]
     entries, hello2, _, _, own, unsubscribed, info, hello3 = replies
     for reply in (entries, hello2, own, info, hello3):
-        if isinstance(reply, hiredis.ReplyError):  # a script runs there, say
+        if isinstance(reply, hiredis.ReplyError):  # for instance, a script runs there
             raise LinkError(f"TRYAGAIN instance {index}: {reply}")
     server = info_merge.parse(info.decode())["Server"]
     says = dict(zip(hello2[::2], hello2[1::2], strict=True))
@@ -65,12 +66,12 @@ def pushes_follow_replies(hello: dict[bytes, Any]) -> bool:
 
 
 def asks_who_first(info: Mapping[str, str]) -> bool:
-    """Whether AUTH comes before everything else: since Valkey 8.1."""
+    """Whether AUTH is required before everything else: since Valkey 8.1."""
     return _valkey_version(info) >= [8, 1]
 
 
 def queues_nothing_when_full(info: Mapping[str, str]) -> bool:
-    """Whether MULTI queues nothing without memory, not even what frees some: before Valkey 9."""
+    """Whether MULTI queues nothing without memory, not even DEL: before Valkey 9."""
     return _valkey_version(info) < [9, 0]
 
 

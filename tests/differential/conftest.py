@@ -14,7 +14,7 @@ from differential.listening import Listener
 from differential.pair import Both, Pair
 from differential.wire import Connection
 from threadis import _core
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 INSTANCES = 4
@@ -23,7 +23,7 @@ DATABASES = 16
 
 
 @contextlib.contextmanager
-def running_pair(stock_server: Server, folder: Path, *options: str) -> Iterator[Pair]:
+def running_pair(stock_server: ServerBinary, folder: Path, *options: str) -> Iterator[Pair]:
     """Both servers, ours with these flags besides the usual ones."""
     socket = folder / "bare.sock"
     bare = subprocess.Popen(
@@ -49,7 +49,7 @@ def running_pair(stock_server: Server, folder: Path, *options: str) -> Iterator[
 
 
 @pytest.fixture(scope="session")
-def pair(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(stock_server: ServerBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Both servers, for all tests with this binary."""
     with running_pair(stock_server, tmp_path_factory.mktemp("pair")) as found:
         yield found

@@ -8,7 +8,7 @@ import hiredis
 from conftest import Threadis
 from differential.wire import Connection, Reply, Word, differs, pack, split
 from threadis.catalog import commands
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Pair:
 
     bare: str
     threadis: Threadis
-    server: Server = field(repr=False)
+    server: ServerBinary = field(repr=False)
     tips: dict[bytes, str] = field(repr=False)  # how replies to a command may differ
     rows: list[commands.Row] = field(repr=False)  # the command table
 
@@ -26,7 +26,7 @@ class Pair:
         printer.text(repr(self))
 
     @classmethod
-    def of(cls, bare: str, threadis: Threadis, server: Server) -> "Pair":
+    def of(cls, bare: str, threadis: Threadis, server: ServerBinary) -> "Pair":
         """A pair, and what the bare server says of its commands."""
         connection = Connection(bare)
         listing = connection.ask("COMMAND")

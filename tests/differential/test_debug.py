@@ -14,14 +14,14 @@ from conftest import Threadis
 from differential.conftest import INSTANCES
 from differential.pair import Both, Pair, how_by_command
 from differential.wire import Connection, pack
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 
 @pytest.fixture(params=[2, 3], ids=["RESP2", "RESP3"])
 def allowed(
     request: pytest.FixtureRequest,
-    stock_server: Server,
+    stock_server: ServerBinary,
     threadis: Callable[..., Threadis],
     tmp_path: Path,
 ) -> Iterator[Both]:
@@ -58,7 +58,7 @@ def test_it_is_refused_in_the_servers_words(pair: Pair) -> None:
 
 
 def test_local_is_judged_by_the_clients_address(
-    stock_server: Server, threadis: Callable[..., Threadis], tmp_path: Path
+    stock_server: ServerBinary, threadis: Callable[..., Threadis], tmp_path: Path
 ) -> None:
     socket = tmp_path / "ours.sock"
     flags = ("--enable-debug-command", "local", "--unixsocket", str(socket), "--instances", "2")

@@ -8,8 +8,8 @@ import pytest
 from differential import variants
 from differential.pair import Both, Pair
 from differential.wire import Connection
+from threadis.catalog.blocking import BLOCKING
 from threadis.catalog.commands import Row
-from threadis.coordinator.keys.waiters import TYPES
 
 # Commands whose calls change the session, or all of the server, or that have no fixed answer.
 # Each is tested by hand elsewhere in this folder.
@@ -24,7 +24,7 @@ BY_HAND |= {"memory|doctor", "memory|malloc-stats", "latency|doctor", "latency|h
 BY_HAND |= {"memory|stats", "shutdown", "module"}  # in test_administration.py
 BY_HAND |= {"config|rewrite"}  # in test_kept.py
 BY_HAND |= {"script|debug"}  # in test_states.py: a bare server would wait for its debugger
-BY_HAND |= set(TYPES)  # in test_blocking.py: they block
+BY_HAND |= set(BLOCKING)  # in test_blocking.py: they block
 BY_HAND |= {"multi", "exec", "discard", "watch", "unwatch"}  # in test_transactions.py
 BY_HAND |= {"function|list"}  # Valkey answers a NUL with a reply that cannot be read
 BY_HAND |= {"monitor", "client|reply", "client|pause", "client|kill", "acl"}  # tests of their own

@@ -11,14 +11,14 @@ from differential import scenarios_keys
 from differential.conftest import owner, running_pair
 from differential.pair import Pair, marked
 from differential.wire import pack
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 from waiting import until
 
 KEYS = [b"key:%d" % number for number in range(40)]
 
 
 @pytest.fixture(scope="module")
-def pair(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(stock_server: ServerBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """A bare server, and ours with both options."""
     flags = ["--multikey", "split", "--ordered-pipelines", "yes"]
     with running_pair(stock_server, tmp_path_factory.mktemp("split"), *flags) as found:

@@ -13,7 +13,7 @@ from differential.wire import Connection, Word
 from threadis import _core
 from threadis.config import placement
 from threadis.data.layout import even_slot_map
-from threadis.supervisor.server import Server
+from threadis.supervisor.server import ServerBinary
 
 RULES: Final = ("bull:{*}:*", "{s}*", "h{*}", "{z*}", "*{:}*", "{l}*")
 PINS: Final = ((2, 1), (3, 2), (7, 3))
@@ -27,7 +27,7 @@ SCENARIOS: Final = (
 
 
 @pytest.fixture(scope="module")
-def pair(stock_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(stock_server: ServerBinary, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """A bare server, and ours with rules and pinned databases."""
     with running_pair(stock_server, tmp_path_factory.mktemp("placed"), *FLAGS) as found:
         yield found

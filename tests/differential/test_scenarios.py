@@ -5,7 +5,7 @@ import pytest
 from differential import scenarios_collections, scenarios_keys, scenarios_streams
 from differential.pair import Pair, marked
 from differential.wire import Connection
-from threadis.coordinator.keys.waiters import TYPES
+from threadis.catalog.blocking import BLOCKING
 
 SCENARIOS = scenarios_keys.SCENARIOS | scenarios_collections.SCENARIOS | scenarios_streams.SCENARIOS
 # Commands that no scenario runs, with the test that does.
@@ -26,7 +26,7 @@ FAMILIES = {
     b"monitor": "test_monitor",
     b"script": "test_scripts",
     b"slowlog": "test_administration",
-    **dict.fromkeys((name.encode() for name in TYPES), "test_blocking"),
+    **dict.fromkeys((name.encode() for name in BLOCKING), "test_blocking"),
 }
 IN_TRANSACTIONS = (b"multi", b"exec", b"discard", b"watch", b"unwatch", b"swapdb")
 SUBSCRIPTIONS = (

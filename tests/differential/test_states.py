@@ -230,7 +230,7 @@ def test_what_is_for_clusters_and_debuggers(pair: Pair, protocol: int) -> None:
         ):  # fmt: skip
             both.same_line(line)
         refused = both.ours.ask("SCRIPT", "DEBUG", "YES").text
-        assert refused == b"ERR threadis: the debugger for scripts is not supported"
+        assert refused == b"ERR threadis: the script debugger is not supported"
 
 
 def test_info_shows_databases_in_order_and_what_is_listened_on(pair: Pair) -> None:

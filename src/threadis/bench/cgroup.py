@@ -1,4 +1,4 @@
-"""CPU quotas by cgroup, of version 1 and of version 2: groups of processes and of single threads.
+"""CPU quotas by cgroup, version 1 and 2: groups of processes and of single threads.
 
 ::
 
@@ -6,9 +6,9 @@
       threadis-bench-4711/       ours (4711 is this process), without a quota
         0/  1/  2/               one quota each
 
-The groups are removed at the end, whatever happens; what a killed benchmark left is removed by the
-next one. Version 2 lets single threads move only within a threaded subtree, so a process first
-moves, as a whole, to the directory in the middle, and at the end it leaves as a whole.
+The groups are removed at the end in any case; what a killed benchmark left is removed by the next
+one. Version 2 can move single threads only within a threaded subtree. So a process first moves as a
+whole to the directory in the middle, and at the end it leaves as a whole.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class Quota(msgspec.Struct, frozen=True):
 
     @property
     def share(self) -> float:
-        """Of one CPU."""
+        """Return the share of one CPU."""
         return self.quota_us / self.period_us
 
     def __str__(self) -> str:
@@ -44,14 +44,14 @@ class Quota(msgspec.Struct, frozen=True):
 
 
 class Hierarchy(msgspec.Struct, frozen=True):
-    """Where the cpu controller is, and how its files are named there."""
+    """Where the cpu controller is mounted, and the names of its files."""
 
     root: Path
     version: int
 
     @classmethod
     def find(cls) -> "Hierarchy":
-        """This machine's."""
+        """Return this machine's."""
         unified = None
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             place, _, kind = line.partition(" - ")
@@ -62,11 +62,13 @@ class Hierarchy(msgspec.Struct, frozen=True):
                 unified = path
         if unified and "cpu" in (unified / "cgroup.controllers").read_text().split():
             return cls(unified, 2)
-        raise BenchError("no cgroup controller for CPU is mounted: no quotas, no slow cores")
+        raise BenchError(
+            "no cgroup controller for CPU is mounted, so quotas and slow cores are not possible"
+        )
 
     @property
     def home(self) -> Path:
-        """The group of this process, where the servers came from and go back to."""
+        """Return the group of this process, where the servers came from and go back to."""
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             wanted = "cpu" in controllers.split(",") if self.version == 1 else not controllers
@@ -76,19 +78,19 @@ class Hierarchy(msgspec.Struct, frozen=True):
 
     @property
     def members_file(self) -> str:
-        """Names whom a group may be emptied of: threads, or whole processes."""
+        """Return the file with a group's members: threads, or whole processes."""
         return "tasks" if self.version == 1 else "cgroup.procs"
 
 
 class Group:
-    """One quota, and who shares it."""
+    """One quota, and its members."""
 
     def __init__(self, directory: Path, version: int) -> None:
         self._directory = directory
         self._version = version
 
     def create(self, quota: Quota) -> None:
-        """Make the directory and set the quota."""
+        """Create the directory and set the quota."""
         self._directory.mkdir()
         if self._version == 1:  # the period first: with the quota it must make sense
             _write(self._directory / "cpu.cfs_period_us", quota.period_us)
@@ -98,12 +100,12 @@ class Group:
             _write(self._directory / "cpu.max", f"{quota.quota_us} {quota.period_us}")
 
     def add_process(self, pid: int) -> None:
-        """All threads of a process, and what these start from now on."""
+        """Add all threads of a process, and those that they start later."""
         for thread in Path(f"/proc/{pid}/task").iterdir():
             self.add_thread(pid, int(thread.name))
 
     def add_thread(self, pid: int, thread: int) -> None:
-        """One thread of a process, and what it starts from now on."""
+        """Add one thread of a process, and those that it starts later."""
         if self._version == 1:
             return _move(self._directory / "tasks", thread)
         top = self._directory.parent
@@ -114,7 +116,7 @@ class Group:
 
 @contextlib.contextmanager
 def groups(quotas: Sequence[Quota]) -> Iterator[list[Group]]:
-    """Groups with these quotas, empty at first; gone at the end."""
+    """Create groups with these quotas, empty at first; remove them at the end."""
     hierarchy = Hierarchy.find()
     top = hierarchy.root / f"{PREFIX}{os.getpid()}"
     made = [Group(top / str(index), hierarchy.version) for index in range(len(quotas))]
@@ -139,7 +141,7 @@ def groups(quotas: Sequence[Quota]) -> Iterator[list[Group]]:
 
 
 def why_none() -> str | None:
-    """Why no quota can be set here; None if one can."""
+    """Return why no quota can be set here; None if one can."""
     try:
         with groups([Quota(1000, 1000)]):
             return None
@@ -155,7 +157,7 @@ def remove_leftovers(hierarchy: Hierarchy) -> None:
 
 
 def _remove(top: Path, hierarchy: Hierarchy) -> None:
-    """Send all members home, then remove the directories."""
+    """Move all members back, then remove the directories."""
     home, members = hierarchy.home, hierarchy.members_file
     for _ in range(ATTEMPTS):
         if not top.exists():

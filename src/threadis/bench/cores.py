@@ -1,8 +1,8 @@
-"""Cores for a scaling run: slow ones, which are CPU quotas, or real ones; who is on which, and what
-each of them spent.
+"""Cores for a scaling run: slow ones, which are CPU quotas, or real ones; what runs on each, and
+how much CPU time it used.
 
-Slow cores share one real CPU, so they say how work and load divide over the cores. They cannot say
-what cores cost each other: wake-ups across cores, cache misses, locks.
+Slow cores share one real CPU. They show how work and load divide over the cores, but not what cores
+cost each other: wake-ups across cores, cache misses, locks.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from threadis.bench.targets import Target
 # 6.25 % of a CPU, in as large bites as keep its caches warm: shorter periods cost the servers up to
 # a third more CPU per command, longer ones leave clients without anything to do.
 SLOW = Quota(2000, 32000)
-SLOW_CORES_LIMIT = 12  # so that a quarter of the real CPU is left for what nobody counts
+SLOW_CORES_LIMIT = 12  # so that a quarter of the real CPU is left for everything else
 
 WORKER = "worker-"  # the names of the proxy's threads begin so
 NANOSECOND = 1e-9
@@ -56,7 +56,7 @@ class RealCore:
 
 @contextlib.contextmanager
 def allot(counts: Sequence[int], real: Sequence[int]) -> Iterator[list[list[Core]]]:
-    """So many cores for each target: slow ones of its own, or the first of the ``real`` CPUs."""
+    """Yield so many cores for each target: slow ones, or the first of the ``real`` CPUs."""
     if real:
         yield [[RealCore(cpu) for cpu in real[:count]] for count in counts]
         return
@@ -66,7 +66,7 @@ def allot(counts: Sequence[int], real: Sequence[int]) -> Iterator[list[list[Core
 
 
 class Split(msgspec.Struct, frozen=True):
-    """How many workers and instances there are."""
+    """The numbers of workers and instances."""
 
     workers: int
     instances: int
@@ -80,7 +80,7 @@ class Split(msgspec.Struct, frozen=True):
 
 
 def read_split(text: str) -> Split:
-    """From "9:3"."""
+    """Parse "9:3"."""
     workers, _, instances = text.partition(":")
     try:
         found = Split(int(workers), int(instances))
@@ -92,8 +92,8 @@ def read_split(text: str) -> Split:
 
 
 def splits(cores: int) -> list[Split]:
-    """What is worth trying: a third to five sixths of the cores for workers; up to two cores are
-    also shared by as many workers and instances each.
+    """Return the splits worth trying: a third to five sixths of the cores for workers; up to two
+    cores are also shared by as many workers and instances each.
     """
     shared = [Split(cores, cores)] if cores <= 2 else []
     shares = (1 / 3, 5 / 12, 1 / 2, 2 / 3, 3 / 4, 5 / 6)
@@ -104,8 +104,8 @@ def splits(cores: int) -> list[Split]:
 class Placement:
     """The threads of one target on its cores, and the CPU time of each core.
 
-    Worker i has core i, the instances follow; what is left of the proxy process (the coordinator)
-    and the supervisor are on the first core too, at the cost of worker 0.
+    Worker i has core i, the instances follow. The rest of the proxy process (the coordinator) and
+    the supervisor share the first core with worker 0.
     """
 
     def __init__(self, target: Target, cores: Sequence[Core]) -> None:
@@ -129,7 +129,7 @@ class Placement:
                     core.add_thread(pid, thread)
 
     def cpu_seconds(self) -> list[float]:
-        """What each core has spent so far on this target."""
+        """Return what each core has used so far for this target."""
         spent = [sum(_spent(*member) for member in members) for members in self._members]
         if self._rest is not None:
             proxy, workers = self._rest
@@ -138,7 +138,7 @@ class Placement:
 
 
 def worker_threads(proxy: int) -> list[int]:
-    """Thread ids of the workers of a proxy process, in their order."""
+    """Return the thread ids of a proxy's workers, in order."""
     found = {}
     for thread in Path(f"/proc/{proxy}/task").iterdir():
         name = (thread / "comm").read_text().strip()
@@ -150,7 +150,7 @@ def worker_threads(proxy: int) -> list[int]:
 
 
 def _spent(pid: int, thread: int | None) -> float:
-    """CPU seconds of a process, or of one thread of it."""
+    """Return the CPU seconds of a process, or of one of its threads."""
     if thread is None:
         return process_cpu(pid)
     schedstat = Path(f"/proc/{pid}/task/{thread}/schedstat").read_text()

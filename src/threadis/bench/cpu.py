@@ -1,8 +1,8 @@
-"""CPU time of other processes, exact to what the scheduler accounts.
+"""CPU time of other processes, as exact as the scheduler's accounting.
 
-The kernel keeps a CPU clock for every process: nanoseconds that all its threads were on a CPU,
-the same counters as in ``/proc/PID/task/*/schedstat``. The clock also holds what threads spent
-that have ended since, and one call reads it; a walk over ``task/`` loses both.
+The kernel keeps a CPU clock for every process: nanoseconds that its threads were on a CPU, the same
+counters as in ``/proc/PID/task/*/schedstat``. The clock also includes threads that have ended, and
+one call reads it; a walk over ``task/`` has neither advantage.
 """
 
 import time
@@ -19,29 +19,29 @@ Parts = Mapping[str, Iterable[int]]  # name of a part -> its processes
 
 
 def process_cpu(pid: int) -> float:
-    """Seconds that all threads of a process, also those that ended, were on a CPU."""
+    """Return the seconds that all threads of a process were on a CPU, including ended ones."""
     return time.clock_gettime((~pid << 3) | CPUCLOCK_SCHED)
 
 
 def tree(pid: int) -> list[int]:
-    """A process and everything below it."""
+    """Return a process and everything below it."""
     root = psutil.Process(pid)
     return [pid, *(child.pid for child in root.children(recursive=True))]
 
 
 class CpuMeter:
-    """CPU time of the parts of a system since the meter was made."""
+    """CPU time of the parts of a system since the meter was created."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = {name: sorted(pids) for name, pids in parts.items()}
         self._before = self._read()
 
     def restart(self) -> None:
-        """Forget what was spent so far."""
+        """Start again at zero."""
         self._before = self._read()
 
     def us_per_command(self, commands: int) -> dict[str, float]:
-        """Microseconds of each part per command, and their ``total``."""
+        """Return microseconds of each part per command, and their ``total``."""
         after = self._read()
         used = {
             name: round(

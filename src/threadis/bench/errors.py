@@ -1,7 +1,7 @@
-"""What stops a benchmark."""
+"""Errors of benchmarks."""
 
 from threadis.errors import ThreadisError
 
 
 class BenchError(ThreadisError):
-    """A benchmark that cannot be run or trusted; the sentence says why and what to do."""
+    """A benchmark that cannot be run or trusted; the text says why and what to do."""

@@ -1,4 +1,4 @@
-"""PUBLISH to many subscribers: a message leaves when all have the one before."""
+"""PUBLISH to many subscribers: a message is sent when all have the one before."""
 
 import contextlib
 import select

@@ -1,4 +1,4 @@
-"""The figures that thREaDIS is judged by: what is measured, and what is to be reached."""
+"""The goals of thREaDIS: what is measured, and which value is to be reached."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class Figure(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """One case of a figure, and what came out."""
+    """One case of a figure, and its result."""
 
     figure: Figure
     case: str
@@ -45,7 +45,7 @@ class Reached(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """ "yes", "within" (its interval includes the figure), "no"."""
+        """Return "yes", "within" (the interval includes the goal), or "no"."""
         if self.found.median <= self.figure.at_most:
             return "yes"
         return "within" if self.found.low <= self.figure.at_most else "no"
@@ -77,7 +77,7 @@ FIGURES = [
 
 
 class ScaleFigure(NamedTuple):
-    """Throughput on slow cores, beside one bare server on one: to be at least this."""
+    """Throughput on slow cores, compared with one bare server on one: to be at least this."""
 
     pipeline: int
     at_least: float
@@ -89,14 +89,14 @@ SCALE_FIGURES = [ScaleFigure(1, 11.0), ScaleFigure(16, 10.0)]
 
 
 def scale_verdict(figure: ScaleFigure, found: Spread) -> str:
-    """As of the others, the other way round."""
+    """Return the verdict, as of other figures."""
     if found.median >= figure.at_least:
         return "yes"
     return "within" if found.high >= figure.at_least else "no"
 
 
 def plans(setups: dict[str, Setup], load: Load, only: Callable[[str], bool]) -> list[Plan]:
-    """The blocks of all figures; without those of a server that is missing, or not wanted."""
+    """Return the blocks of all figures, except for servers that are missing or not selected."""
     found = []
     for name in (REDIS, VALKEY, LARGE, MANY):
         setup = setups.get(name.split(",")[0])
@@ -111,7 +111,7 @@ def plans(setups: dict[str, Setup], load: Load, only: Callable[[str], bool]) -> 
 
 
 def _case(name: str, block: str, load: Load) -> Case:
-    """A case from its name, which says everything."""
+    """Parse a case from its name."""
     words = name.replace(",", "").split()
     load = replace(
         load,
@@ -129,7 +129,7 @@ def _case(name: str, block: str, load: Load) -> Case:
 
 
 def reached(report: Report) -> list[Reached]:
-    """What came out, case by case, of the figures that were measured."""
+    """Return the results, case by case, of the figures that were measured."""
     rows = {
         (block.name, row.case, row.target): row for block in report.blocks for row in block.rows
     }
@@ -145,7 +145,7 @@ def reached(report: Report) -> list[Reached]:
 
 
 def render(results: Sequence[Reached], console: Console) -> None:
-    """The verdicts, for people."""
+    """Print the verdicts."""
     print_fitting(
         console, [lambda: _table(results, is_wide=True), lambda: _table(results, is_wide=False)]
     )

@@ -42,7 +42,7 @@ class IdleCost(msgspec.Struct, frozen=True):
 
 
 def allow_connections(count: int) -> None:
-    """Raise the limit of open files; servers started afterwards inherit it."""
+    """Raise the limit of open files; servers that start later inherit it."""
     wanted = count + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -53,20 +53,20 @@ def allow_connections(count: int) -> None:
 
 
 def most_connections() -> int:
-    """As many as the limit of open files allows, and the memory of a small machine."""
+    """Return as many as the limit of open files and the memory of a small machine allow."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST if hard == resource.RLIM_INFINITY else min(MOST, hard - 2 * SPARE_FILES)
 
 
 def make_room(target: Target, count: int) -> None:
-    """Let so many connect; the default is 10,000 in all."""
+    """Let so many clients connect; the default is 10,000 in all."""
     if count + SPARE_FILES > MAXCLIENTS:
         with target.client() as client, contextlib.suppress(redis.ResponseError):
             client.config_set("maxclients", count + SPARE_FILES)
 
 
 def measure_idle(target: Target, count: int) -> list[IdleCost]:
-    """Open ``count`` connections, let each be answered once, and look at the memory."""
+    """Open ``count`` connections, send one PING on each, and measure the memory."""
     make_room(target, count)
     before = _rss(target)
     with _connections(target.address, count):
@@ -75,7 +75,7 @@ def measure_idle(target: Target, count: int) -> list[IdleCost]:
 
 
 def render_idle(costs: Sequence[IdleCost], console: Console) -> None:
-    """The memory of each part, for people."""
+    """Print the memory of each part."""
     for cost in costs:
         before, after = cost.rss_before / 1e6, cost.rss_after / 1e6
         console.print(
@@ -116,5 +116,5 @@ def _await_pongs(clients: Sequence[socket.socket]) -> None:
             for key, _ in ready:
                 client: socket.socket = key.data
                 if (answer := client.recv(len(PONG))) != PONG:
-                    raise BenchError(f"PING was answered by {answer!r}")
+                    raise BenchError(f"the reply to PING was {answer!r}")
                 selector.unregister(client)

@@ -1,4 +1,4 @@
-"""The load generator's knobs and results; the generator itself is Rust (``rust/src/load``)."""
+"""The load generator's parameters and results; the generator itself is Rust (``rust/src/load``)."""
 
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -32,7 +32,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     preloaded: bool = True  # every key has a value, so a nil is an error
 
     def preload(self) -> "LoadResult":
-        """Write a valid value to every key; raises OSError if one is not taken."""
+        """Write a valid value to every key; OSError if one is refused."""
         return LoadResult.from_core(_core.preload_keys(self))
 
     def run(self, connected: Callable[[], None] = lambda: None) -> "LoadResult":
@@ -44,7 +44,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LoadResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a load did and what it got."""
+    """What a load did, and its results."""
 
     commands: int  # replies within the measured time
     commands_total: int  # also those of the warm-up and of the end: what the CPU was spent on
@@ -69,7 +69,7 @@ class LoadResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def from_core(cls, result: dict[str, object]) -> Self:
-        """From the dict that Rust returns."""
+        """Convert the dict that Rust returns."""
         return msgspec.convert(
             {
                 name: round(value, 4) if isinstance(value, float) else value
@@ -79,7 +79,7 @@ class LoadResult(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def per(self, replies: int) -> Self:
-        """Counted in units of so many replies."""
+        """Count in units of so many replies."""
         return msgspec.structs.replace(
             self,
             commands=self.commands // replies,
@@ -91,7 +91,7 @@ class LoadResult(msgspec.Struct, frozen=True, omit_defaults=True):
 def summed_up(
     latencies: Sequence[float], total: int, seconds: float, cpu_seconds: float
 ) -> LoadResult:
-    """The result of a load that was driven from Python; latencies in seconds, of what counts."""
+    """Build the result of a load that Python has driven; latencies in seconds."""
     ordered = sorted(latencies) or [0.0]
     p50, p99, p999, most = (
         round(ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1e6, 4)

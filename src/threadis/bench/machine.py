@@ -1,4 +1,4 @@
-"""Where a figure was measured: it means nothing without."""
+"""The machine and the build of a measurement."""
 
 import datetime
 import os
@@ -26,7 +26,7 @@ class Machine(msgspec.Struct, frozen=True):
 
     @classmethod
     def here(cls) -> Self:
-        """This machine, now."""
+        """Describe this machine, now."""
         return cls(
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             cpu=_cpu_model(),

@@ -1,4 +1,4 @@
-"""Runs the loads: every target in turn, again and again, so that noise hits all of them alike."""
+"""Runs the loads: every target in turn, again and again, so that noise affects all alike."""
 
 import contextlib
 import statistics
@@ -21,7 +21,7 @@ Step = Callable[[str], None]  # told what begins now
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a table: a load, and what is special about the servers meanwhile."""
+    """One row of a table: a load, and special conditions of the servers."""
 
     name: str
     load: Load  # without an address
@@ -31,7 +31,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One target in one case, once."""
+    """One measurement of one target in one case."""
 
     case: str
     target: str
@@ -41,7 +41,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     @property
     def subject(self) -> str:
-        """Who was measured."""
+        """Return the name of the target."""
         return self.target
 
 
@@ -57,7 +57,7 @@ class Elsewhere(msgspec.Struct, frozen=True):
 def started(
     names: Sequence[str], setup: Setup, elsewhere: Elsewhere | None = None
 ) -> Iterator[list[Target]]:
-    """All targets, running side by side; those that are not measured just now are idle."""
+    """Start all targets side by side; those that are not being measured are idle."""
     with contextlib.ExitStack() as stack:
         targets = [stack.enter_context(STARTERS[name](setup)) for name in names]
         if elsewhere is not None:
@@ -67,7 +67,7 @@ def started(
 
 
 def depth_cases(load: Load) -> list[Case]:
-    """GET and SET, alone and in pipelines."""
+    """Return GET and SET, without and with pipelines."""
     return [
         Case(name=f"{mix} P={depth}", load=replace(load, mix=mix, pipeline=depth))
         for depth in (1, 16, 64)
@@ -76,7 +76,7 @@ def depth_cases(load: Load) -> list[Case]:
 
 
 def steps(targets: int, cases: Sequence[Case], repeats: int) -> int:
-    """How often :func:`alternate` says that something begins."""
+    """Return how often :func:`alternate` calls ``step``."""
     calibrations = CALIBRATIONS * sum(case.of_bare is not None for case in cases)
     return targets + calibrations + targets * len(cases) * repeats
 
@@ -87,13 +87,14 @@ def alternate(
     repeats: int,
     step: Step = lambda _: None,
 ) -> Iterator[Sample]:
-    """Measure every target in every case, ``repeats`` times, beginning with another each.
+    """Measure every target in every case, ``repeats`` times, starting with another target each
+    time.
 
-    The repeats are the outer loop: a benchmark that is interrupted has a little of everything.
+    The repeats are the outer loop: an interrupted benchmark has a little of everything.
     """
     for target in targets:
         step(f"preloading {target.name}")
-        aimed(cases[0].load, target).preload()
+        with_address(cases[0].load, target).preload()
         for workload in {case.workload for case in cases}:
             with target.client() as client:
                 WORKLOADS[workload].prepare(client)
@@ -106,27 +107,29 @@ def alternate(
                 yield _measure(target, case, repeat)
 
 
-def aimed(load: Load, target: Target) -> Load:
-    """The load with an address."""
+def with_address(load: Load, target: Target) -> Load:
+    """Return the load with the target's address."""
     return replace(load, address=target.address, password=target.password)
 
 
 def _calibrated(case: Case, targets: Sequence[Target], step: Step) -> Case:
-    """The case with the rate that ``of_bare`` asks for, the same for all targets and repeats."""
+    """Return the case with the rate that ``of_bare`` asks for, the same for all targets and
+    repeats.
+    """
     if case.of_bare is None:
         return case
     (bare,) = (target for target in targets if target.name == BASELINE)
     found = []
     for _ in range(CALIBRATIONS):
         step(f"{case.name}: how much the bare server can do")
-        found.append(aimed(case.load, bare).run().throughput)
+        found.append(with_address(case.load, bare).run().throughput)
     load = replace(case.load, rate=case.of_bare * statistics.median(found))
     return replace(case, load=load)
 
 
 def _measure(target: Target, case: Case, repeat: int) -> Sample:
-    load = aimed(replace(case.load, seed=case.load.seed + repeat), target)
-    with confined_by(case.quota, target):
+    load = with_address(replace(case.load, seed=case.load.seed + repeat), target)
+    with under_quota(case.quota, target):
         meter = CpuMeter(target.parts)
         result = WORKLOADS[case.workload].run(load, meter.restart)
         cpu_us = meter.us_per_command(max(result.commands_total, 1)) if target.parts else {}
@@ -134,8 +137,8 @@ def _measure(target: Target, case: Case, repeat: int) -> Sample:
 
 
 @contextlib.contextmanager
-def confined_by(quota: Quota | None, target: Target) -> Iterator[None]:
-    """All processes of the target in one group with this quota."""
+def under_quota(quota: Quota | None, target: Target) -> Iterator[None]:
+    """Put all processes of the target into one group with this quota."""
     if quota is None:
         yield
         return

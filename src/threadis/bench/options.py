@@ -1,4 +1,4 @@
-"""Flags that several subcommands share, and what their texts mean."""
+"""Flags that several subcommands share, and how they are parsed."""
 
 import contextlib
 import ctypes.util
@@ -15,11 +15,11 @@ from threadis.bench.measure import BASELINE
 from threadis.bench.peers import PROGRAMS, STARTERS
 from threadis.bench.targets import JEMALLOC, Setup
 from threadis.errors import ServerError, ThreadisError
-from threadis.supervisor.server import Server, candidates, find, judge
+from threadis.supervisor.server import ServerBinary, candidates, find, judge
 
 OTHERS = sorted(set(STARTERS) - {BASELINE, "threadis"})
 
-INTERRUPTED = 130  # the exit status of what Ctrl-C ended
+INTERRUPTED = 130  # exit status after Ctrl-C
 SERVERS, LOAD, OUTPUT = "Servers", "Load", "Output"
 
 ServerFlag = Annotated[
@@ -27,7 +27,7 @@ ServerFlag = Annotated[
     typer.Option(
         "--server",
         metavar="PATH",
-        help="Stock server to run; default: found as by serve.",
+        help="Stock server to run; default: as for serve.",
         rich_help_panel=SERVERS,
     ),
 ]
@@ -45,7 +45,7 @@ ValkeyFlag = Annotated[
     typer.Option(
         "--valkey",
         metavar="PATH",
-        help="A valkey-server; default: the one on PATH, else the one that came along.",
+        help="A valkey-server; default: the one on PATH, else the bundled one.",
         rich_help_panel=SERVERS,
     ),
 ]
@@ -92,7 +92,7 @@ JsonFlag = Annotated[
     typer.Option(
         "--json",
         metavar="FILE",
-        help="Save everything here, as it comes.",
+        help="Save all samples to this file.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -101,21 +101,21 @@ WithFlag = Annotated[
     typer.Option(
         "--with",
         metavar="NAME[=PATH]",
-        help=f"Measure this too: {', '.join(OTHERS)}; may be repeated.",
+        help=f"Also measure: {', '.join(OTHERS)}; may be repeated.",
         rich_help_panel=SERVERS,
     ),
 ]
 OnlyFlag = Annotated[
     str,
     typer.Option(
-        "--only", metavar="TEXT", help="Only cases whose name holds this.", rich_help_panel=LOAD
+        "--only", metavar="TEXT", help="Only cases whose name contains this.", rich_help_panel=LOAD
     ),
 ]
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """What stops a benchmark becomes one line and exit status 1."""
+def one_line_errors() -> Iterator[None]:
+    """Turn errors of a benchmark into one line and exit status 1."""
     try:
         yield
     except KeyboardInterrupt:
@@ -127,7 +127,7 @@ def told() -> Iterator[None]:
 
 
 def writable(path: Path | None) -> Path | None:
-    """The path; a wrong one is told before the measurement, not after."""
+    """Return the path; a wrong one is an error before the measurement, not after."""
     if path is not None:
         try:
             path.touch()
@@ -137,12 +137,12 @@ def writable(path: Path | None) -> Path | None:
 
 
 def words(text: str) -> list[str]:
-    """What stands between commas."""
+    """Split at commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def others(given: list[str] | None) -> tuple[list[str], dict[str, str]]:
-    """The targets of --with, and the paths of those that have one."""
+    """Return the targets of --with, and the paths of those that have one."""
     names, programs = [], {}
     for word in given or []:
         name, _, path = word.partition("=")
@@ -157,24 +157,24 @@ def others(given: list[str] | None) -> tuple[list[str], dict[str, str]]:
 
 
 def numbers(flag: str, text: str) -> list[int]:
-    """Numbers with commas between."""
+    """Parse numbers separated by commas."""
     try:
         return [int(word) for word in words(text)]
     except ValueError:
-        raise BenchError(f"{flag} {text}: numbers with commas between, as 1,16") from None
+        raise BenchError(f"{flag} {text}: numbers separated by commas, as 1,16") from None
 
 
 def cpus(flag: str, text: str) -> list[int]:
-    """CPUs that this process may use."""
+    """Parse CPUs that this process may use."""
     found = numbers(flag, text)
     usable = sorted(os.sched_getaffinity(0))
     if missing := [cpu for cpu in found if cpu not in usable]:
-        raise BenchError(f"{flag} {text}: CPU {missing[0]} is not ours, only {usable} are")
+        raise BenchError(f"{flag} {text}: CPU {missing[0]} is not available, only {usable}")
     return found
 
 
 def setup_of(kind: str, path: str | None, cpus: list[int]) -> Setup | None:
-    """How servers of a kind are run; None: there is no such server."""
+    """Return how servers of a kind are run; None: there is no such server."""
     if path is None:
         server = next((one for one in map(_judged, candidates()) if one and one.kind == kind), None)
     else:
@@ -184,15 +184,15 @@ def setup_of(kind: str, path: str | None, cpus: list[int]) -> Setup | None:
     return with_jemalloc(server, cpus) if server else None
 
 
-def with_jemalloc(server: Server, cpus: list[int]) -> Setup:
-    """How a server is run: with its own jemalloc, else with one by LD_PRELOAD, if there is any."""
+def with_jemalloc(server: ServerBinary, cpus: list[int]) -> Setup:
+    """Return how a server is run: with its own jemalloc, else by LD_PRELOAD, if possible."""
     has_jemalloc = server.allocator.startswith(JEMALLOC)
     preload = not has_jemalloc and ctypes.util.find_library(JEMALLOC) is not None
     return Setup(server=server.path, cpus=cpus, preload_jemalloc=preload)
 
 
 def both_setups(redis: str | None, valkey: str | None, cpus: list[int]) -> dict[str, Setup]:
-    """Redis and Valkey; what is missing is said, and both missing is an error."""
+    """Return Redis and Valkey; a missing one is reported, both missing is an error."""
     found = {}
     for kind, path in (("redis", redis), ("valkey", valkey)):
         setup = setup_of(kind, path, cpus)
@@ -205,7 +205,7 @@ def both_setups(redis: str | None, valkey: str | None, cpus: list[int]) -> dict[
     return found
 
 
-def _judged(path: str) -> Server | None:
+def _judged(path: str) -> ServerBinary | None:
     with contextlib.suppress(ServerError):
         return judge(path)
     return None

@@ -1,4 +1,4 @@
-"""How a benchmark ends: tables, and an exit status."""
+"""The end of a benchmark: tables, and an exit status."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,16 +24,16 @@ R = TypeVar("R", Report, scale.ScaleReport)
 
 
 def measured(suite: str, plans: Sequence[Plan], repeats: int, json: Path | None) -> Report:
-    """Measure and print everything; wrong replies end in exit status 1."""
+    """Measure and print everything; exit status 1 if replies were wrong."""
     path = writable(json)
-    return shown(
+    return measure_and_show(
         lambda: measure(suite, plans, repeats, path),
         lambda report: table.render(report, table.console()),
     )
 
 
-def shown(measuring: Callable[[], R], show: Callable[[R], None]) -> R:
-    """Measure and show; an interruption shows what there is, and ends with its own status."""
+def measure_and_show(measuring: Callable[[], R], show: Callable[[R], None]) -> R:
+    """Measure and show; if interrupted, show what there is, and exit with its own status."""
     try:
         report = measuring()
     except Unfinished as end:
@@ -49,7 +49,7 @@ def shown(measuring: Callable[[], R], show: Callable[[R], None]) -> R:
 
 
 def fail_on_errors(report: Report | scale.ScaleReport) -> None:
-    """Exit status 1 if a reply was wrong."""
+    """Exit with status 1 if a reply was wrong."""
     if report.errors:
         raise typer.Exit(1)
 

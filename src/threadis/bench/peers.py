@@ -1,4 +1,4 @@
-"""What thREaDIS is measured beside: other ways to use stock servers, if they are installed."""
+"""Other ways to use stock servers, which are measured for comparison if they are installed."""
 
 import contextlib
 import functools
@@ -34,7 +34,7 @@ HINTS = {
 
 
 def installed(programs: dict[str, str]) -> list[str]:
-    """Peers that can be measured here."""
+    """Return the peers that can be measured here."""
     return ["io-threads", "cluster", *(name for name in PROGRAMS if _find(name, programs))]
 
 
@@ -47,7 +47,7 @@ def _find(name: str, programs: dict[str, str]) -> str | None:
 
 @contextlib.contextmanager
 def io_threads(setup: Setup) -> Iterator[Target]:
-    """A bare server whose sockets are read and written by a second thread too."""
+    """Start a bare server with a second I/O thread."""
     reads = ["--io-threads-do-reads", "yes"] if judge(setup.server).kind == "redis" else []
     with bare(setup, "io-threads", [*IO_THREADS, *reads]) as target:
         yield target
@@ -55,7 +55,7 @@ def io_threads(setup: Setup) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def cluster(setup: Setup) -> Iterator[Target]:
-    """As many nodes as thREaDIS has instances; their clients know which node has which key."""
+    """Start as many nodes as thREaDIS has instances; their clients know the slot map."""
     count = setup.instances
     with scratch() as directory, contextlib.ExitStack() as stack:
         nodes, buses, children = [], [], []
@@ -82,7 +82,7 @@ def cluster(setup: Setup) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def twemproxy(setup: Setup) -> Iterator[Target]:
-    """Debian's twemproxy before stock servers on Unix sockets."""
+    """Start Debian's twemproxy in front of stock servers on Unix sockets."""
 
     def command(program: str, directory: Path, port: int, sockets: Sequence[Path]) -> list[str]:
         servers = [f"   - {path}:1 {index}" for index, path in enumerate(sockets)]
@@ -98,7 +98,7 @@ def twemproxy(setup: Setup) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def predixy(setup: Setup) -> Iterator[Target]:
-    """Predixy with as many threads as thREaDIS has workers, before the same."""
+    """Start Predixy, with as many threads as thREaDIS has workers, in front of the same servers."""
 
     def command(program: str, directory: Path, port: int, sockets: Sequence[Path]) -> list[str]:
         lines = [f"Bind 127.0.0.1:{port}", f"WorkerThreads {setup.workers}", "ClientTimeout 0"]
@@ -115,7 +115,9 @@ def predixy(setup: Setup) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def envoy(setup: Setup) -> Iterator[Target]:
-    """Envoy's redis_proxy with as many threads as thREaDIS has workers, before the same."""
+    """Start Envoy's redis_proxy, with as many threads as thREaDIS has workers, in front of the
+    same.
+    """
 
     def command(program: str, directory: Path, port: int, sockets: Sequence[Path]) -> list[str]:
         config = _written(directory / "envoy.json", [json.dumps(_envoy_config(port, sockets))])
@@ -160,7 +162,7 @@ Command = Callable[[str, Path, int, Sequence[Path]], list[str]]
 
 @contextlib.contextmanager
 def _proxy(setup: Setup, name: str, command: Command) -> Iterator[Target]:
-    """A proxy on loopback before stock servers on Unix sockets."""
+    """Start a proxy on loopback in front of stock servers on Unix sockets."""
     program = _find(name, setup.programs)
     if program is None:
         raise BenchError(f"no {PROGRAMS[name]} here; {HINTS[name]}")
@@ -192,7 +194,7 @@ def _is_whole(node: redis.Redis) -> bool:
 
 
 def _serves_get(port: int) -> bool:
-    """Of proxies that know no PING, or hang up on what client libraries say first."""
+    """Probe with GET: some proxies do not support PING, or client libraries' first commands."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection(("127.0.0.1", port), timeout=1) as client,

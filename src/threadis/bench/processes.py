@@ -1,4 +1,4 @@
-"""Servers as child processes: confined to CPUs, in a directory of their own, gone at the end."""
+"""Servers as child processes: pinned to CPUs, in their own directory, ended in any case."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ def held_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def confined(cpus: Sequence[int]) -> Iterator[None]:
-    """Children started inside inherit this affinity, as with ``taskset``; no CPUs: no change."""
+    """Pin children that are started inside to these CPUs, as with ``taskset``; empty: no change."""
     before = os.sched_getaffinity(0)
     if cpus:
         os.sched_setaffinity(0, cpus)
@@ -48,7 +48,7 @@ def confined(cpus: Sequence[int]) -> Iterator[None]:
 
 
 class Child:
-    """One running process and what it printed."""
+    """A running process and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.pid = process.pid
@@ -56,11 +56,11 @@ class Child:
         self._log = log
 
     def output(self) -> str:
-        """What it printed so far."""
+        """Return its output so far."""
         return self._log.read_text(errors="replace")
 
     def wait_until(self, what: str, probe: Callable[[], T | None]) -> T:
-        """What ``probe`` returns, once it returns something true; raises if the process ends."""
+        """Return what ``probe`` returns, once that is true; BenchError if the process ends."""
         deadline = time.monotonic() + READY_TIMEOUT
         while not (found := probe()):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -71,7 +71,7 @@ class Child:
         return found
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL, also to what it leaves behind."""
+        """Send SIGTERM, then SIGKILL, also to its children."""
         family: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
             family = psutil.Process(self.pid).children(recursive=True)
@@ -96,7 +96,7 @@ def running(
     cpus: Sequence[int],
     environment: Mapping[str, str] = {},
 ) -> Iterator[Child]:
-    """Run a command in a session of its own, so that a Ctrl-C is ours to pass on."""
+    """Run a command in its own session, so that Ctrl-C comes to us only."""
     log = directory / f"{name}.log"
     with contextlib.ExitStack() as stack:
         with signals_later(), log.open("wb") as output, confined(cpus):
@@ -121,14 +121,14 @@ def _stop(child: Child) -> None:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A temporary directory, short enough for the path of a Unix socket."""
+    """Create a temporary directory with a path short enough for a Unix socket."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         yield Path(directory)
 
 
 @contextlib.contextmanager
 def signals_later() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM: no server may start unnoticed, or outlive its stop.
+    """Hold back Ctrl-C and SIGTERM: no server may start unnoticed, or survive its stop.
 
     Not by ignoring or blocking them, which the children would inherit.
     """

@@ -1,4 +1,4 @@
-"""The bar on standard error, and how a benchmark is interrupted."""
+"""The progress bar on standard error, and the interruption of a benchmark."""
 
 import contextlib
 import signal
@@ -19,7 +19,7 @@ from rich.progress import (
 
 @contextlib.contextmanager
 def progress(steps: int) -> Iterator[Callable[[str], None]]:
-    """A bar; each call is the beginning of the next step, and where an interruption strikes."""
+    """Show a bar; each call begins the next step, and is where an interruption takes effect."""
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -45,7 +45,7 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
 
 
 class Unfinished(KeyboardInterrupt):  # what it brings is no error
-    """Ctrl-C or SIGTERM, and the report of what was measured until then."""
+    """Ctrl-C or SIGTERM, with the report of what was measured until then."""
 
     def __init__(self, report: object) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Unfinished(KeyboardInterrupt):  # what it brings is no error
 
 @contextlib.contextmanager
 def reporting(report: object) -> Iterator[None]:
-    """Whoever is interrupted still brings the report."""
+    """Attach the report to an interruption."""
     try:
         yield
     except KeyboardInterrupt:
@@ -64,8 +64,8 @@ def reporting(report: object) -> Iterator[None]:
 class Interruption:
     """Ctrl-C and SIGTERM end a benchmark, with its servers.
 
-    Python drops a KeyboardInterrupt that strikes in a destructor or in a callback of the garbage
-    collector, so the signal is also remembered, and looked for before each step.
+    Python drops a KeyboardInterrupt in a destructor or in a callback of the garbage collector. So
+    the signal is also remembered, and checked before each step.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise what Python dropped."""
+        """Raise what Python has dropped."""
         if self._caught:
             raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""What a benchmark found: samples, and the rows that follow from them; as JSON."""
+"""The results of a benchmark: samples, and the rows computed from them; as JSON."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +35,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """Targets that ran side by side, and what was measured on them: only these are comparable."""
+    """Targets that ran side by side, and their samples: only these are comparable."""
 
     name: str
     setup: Setup
@@ -45,12 +45,12 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rows(self) -> list[Row]:
-        """One row a target and case."""
+        """Return one row for each target and case."""
         return rows(self.samples)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All of one benchmark; what ``--json`` saves."""
+    """All results of one benchmark; what ``--json`` saves."""
 
     suite: str
     machine: Machine
@@ -60,16 +60,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def samples(self) -> list[Sample]:
-        """Of all blocks."""
+        """Return the samples of all blocks."""
         return [sample for block in self.blocks for sample in block.samples]
 
     @property
     def errors(self) -> int:
-        """Wrong, missing or refused replies, over everything."""
+        """Return the number of wrong, missing or refused replies."""
         return sum(sample.result.errors for sample in self.samples)
 
     def save(self, path: Path) -> None:
-        """As JSON, one sample a line, without secrets and without paths of this machine."""
+        """Save as JSON, one sample a line, without secrets and without paths of this machine."""
         hidden = [
             replace(
                 block,
@@ -82,12 +82,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """What was saved."""
+        """Load what was saved."""
         return msgspec.json.decode(path.read_bytes(), type=cls)
 
 
 def lines(value: msgspec.Struct) -> bytes:
-    """JSON that a diff can be read of: whatever holds no list of objects is one line."""
+    """Encode JSON for readable diffs: what contains no list of objects is one line."""
     return _lines(msgspec.to_builtins(value), "") + b"\n"
 
 
@@ -106,14 +106,14 @@ def _lines(value: object, indent: str) -> bytes:
 
 
 def _is_long(value: object) -> bool:
-    """A list of objects, or an object that holds one."""
+    """Whether it is a list of objects, or an object that contains one."""
     if isinstance(value, dict):
         return any(map(_is_long, value.values()))
     return isinstance(value, list) and any(isinstance(one, dict) for one in value)
 
 
 def rows(samples: Sequence[Sample]) -> list[Row]:
-    """One row a target and case, in the order of the cases."""
+    """Return one row for each target and case, in the order of the cases."""
     cases = dict.fromkeys(sample.case for sample in samples)
     targets = dict.fromkeys(sample.target for sample in samples)
     return [

@@ -25,8 +25,8 @@ from threadis.bench.options import (
     both_setups,
     cpus,
     numbers,
+    one_line_errors,
     others,
-    told,
     with_jemalloc,
     words,
 )
@@ -78,7 +78,7 @@ def run(
         typer.Option(
             "--preload-jemalloc",
             rich_help_panel=SERVERS,
-            help="Give all servers jemalloc by LD_PRELOAD.",
+            help="Preload jemalloc into all servers (LD_PRELOAD).",
         ),
     ] = False,
     connections: Annotated[
@@ -88,7 +88,7 @@ def run(
         str,
         typer.Option(
             metavar="N,...",
-            help="Commands that a client sends before it reads.",
+            help="Commands that a client sends before it reads the replies.",
             rich_help_panel=LOAD,
         ),
     ] = "1,16,64",
@@ -120,14 +120,14 @@ def run(
         typer.Option(
             "--private-keys",
             rich_help_panel=LOAD,
-            help="Each client has its own keys and must read what it wrote last.",
+            help="Each client has its own keys, and checks that it reads what it wrote last.",
         ),
     ] = False,
     rate: Annotated[
         float | None,
         typer.Option(
             metavar="N",
-            help="Commands a second in all, at random moments; default: as fast as answered.",
+            help="Commands a second in all, at random times; default: as fast as possible.",
             rich_help_panel=LOAD,
         ),
     ] = None,
@@ -136,12 +136,12 @@ def run(
     load_cpu: LoadCpuFlag = "1",
     json: JsonFlag = None,
 ) -> None:
-    """One table, of servers and loads that you name.
+    """Measure servers and loads of your choice; one table.
 
     Every reply is checked: a value says which client wrote it, when, and for which key. Wrong
     replies end in exit status 1.
     """  # fmt: skip
-    with told():
+    with one_line_errors():
         names, programs = others(with_)
         setup = Setup(
             server=find(server).path,
@@ -175,7 +175,7 @@ def run(
 
 
 def checked_address(text: str) -> str:
-    """An address of a server that answers."""
+    """Return the address of a server that answers."""
     host, colon, port = text.rpartition(":")
     if "/" not in text and not (host and colon and port.isdigit()):
         raise BenchError(f"--against {text}: write HOST:PORT, or the path of a Unix socket")
@@ -192,7 +192,7 @@ def checked_address(text: str) -> str:
 
 
 def password_of(variable: str | None) -> str | None:
-    """The password in an environment variable."""
+    """Return the password in an environment variable."""
     if variable is not None and variable not in os.environ:
         raise BenchError(f"--password-env {variable}: there is no such environment variable")
     return os.environ[variable] if variable else None
@@ -206,8 +206,8 @@ def quick(
     repeats: RepeatsFlag = 3,
     json: JsonFlag = None,
 ) -> None:
-    """GET and SET beside the bare server. Half a minute, at depths of 1, 16 and 64."""
-    with told():
+    """Compare GET and SET with the bare server. Half a minute, at depths of 1, 16 and 64."""
+    with one_line_errors():
         setup = with_jemalloc(find(server), cpus("--server-cpu", server_cpu))
         load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
         plan = Plan(
@@ -226,12 +226,12 @@ def full(
     repeats: RepeatsFlag = 7,
     json: JsonFlag = None,
 ) -> None:
-    """The same beside every other way. For Redis and for Valkey; half an hour.
+    """Compare with all alternatives. For Redis and for Valkey; half an hour.
 
-    The other ways: the server's own I/O threads, a cluster with clients that know it, and, where
+    The alternatives: the server's own I/O threads, a cluster with cluster clients, and, if
     they are on PATH or named by --with, twemproxy, Envoy and Predixy.
     """  # fmt: skip
-    with told():
+    with one_line_errors():
         names, programs = others(with_)
         targets = list(dict.fromkeys([BASELINE, "threadis", *installed(programs), *names]))
         load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
@@ -253,7 +253,7 @@ def idle(
     server: ServerFlag = None,
     server_cpu: ServerCpuFlag = "0",
 ) -> None:
-    """Memory with this many idle connections."""
-    with told():
+    """Measure the memory of so many idle connections."""
+    with one_line_errors():
         setup = with_jemalloc(find(server), cpus("--server-cpu", server_cpu))
         measured_idle(setup, count)

@@ -1,4 +1,4 @@
-"""How throughput grows with cores: thREaDIS on K of them, beside the bare server on one."""
+"""How throughput grows with cores: thREaDIS on K of them, compared with the bare server on one."""
 
 import contextlib
 import statistics
@@ -13,7 +13,7 @@ from threadis.bench.cores import SLOW, SLOW_CORES_LIMIT, Placement, Split, allot
 from threadis.bench.errors import BenchError
 from threadis.bench.load import Load, LoadResult
 from threadis.bench.machine import Machine
-from threadis.bench.measure import BASELINE, Step, aimed
+from threadis.bench.measure import BASELINE, Step, with_address
 from threadis.bench.peers import STARTERS
 from threadis.bench.progress import progress, reporting
 from threadis.bench.report import lines
@@ -24,7 +24,7 @@ SATURATED = (0.95, 1.10)  # of its quota that the busiest core must have used
 
 
 class Point(msgspec.Struct, frozen=True):
-    """What is measured: so many cores, divided so; no split: the bare server."""
+    """One measurement: so many cores, divided so; no split: the bare server."""
 
     cores: int
     split: Split | None = None
@@ -48,7 +48,7 @@ class ScaleCase(msgspec.Struct, frozen=True):
 
 
 class ScaleSample(msgspec.Struct, frozen=True, kw_only=True):
-    """One point in one case, once."""
+    """One measurement of one point in one case."""
 
     case: ScaleCase
     point: Point
@@ -59,12 +59,12 @@ class ScaleSample(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """Who was measured."""
+        """Return the name of the point."""
         return str(self.point)
 
 
 class ScaleReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All of one scaling run; what ``--json`` saves."""
+    """All results of one scaling run; what ``--json`` saves."""
 
     suite: str = "scale"
     machine: Machine
@@ -77,17 +77,17 @@ class ScaleReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def errors(self) -> int:
-        """Wrong, missing or refused replies, over everything."""
+        """Return the number of wrong, missing or refused replies."""
         return sum(sample.result.errors for sample in self.samples)
 
     def save(self, path: Path) -> None:
-        """As JSON, one sample a line, without paths of this machine."""
+        """Save as JSON, one sample a line, without paths of this machine."""
         setup = replace(self.setup, server=Path(self.setup.server).name)
         path.write_bytes(lines(replace(self, setup=setup)))
 
     @classmethod
     def load_from(cls, path: Path) -> Self:
-        """What was saved."""
+        """Load what was saved."""
         return msgspec.json.decode(path.read_bytes(), type=cls)
 
 
@@ -106,7 +106,7 @@ class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def saturated(self) -> bool:
-        """Whether the servers were what limited."""
+        """Whether the servers were the bottleneck."""
         return SATURATED[0] <= self.use <= SATURATED[1]
 
 
@@ -121,12 +121,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def share(self) -> float:
-        """Of a CPU that a core may use."""
+        """Return the share of a CPU that a core may use."""
         return 1.0 if self.real else SLOW.share
 
 
 def check(options: Options) -> None:
-    """Refuse what cannot be placed."""
+    """Refuse options that cannot be placed."""
     for cores in options.cores:
         if options.real and cores > len(options.real):
             raise BenchError(f"--cores {cores}: --real names {len(options.real)} CPUs")
@@ -167,7 +167,7 @@ def measure(setup: Setup, load: Load, options: Options, save: Path | None) -> Sc
 
 
 def rows(samples: Sequence[ScaleSample]) -> list[ScaleRow]:
-    """One row for each point that was repeated, in the order of cases and cores."""
+    """Return one row for each point that was repeated, in the order of cases and cores."""
     measured = [sample for sample in samples if sample.repeat is not None]
     keys = dict.fromkeys((sample.case, sample.point) for sample in measured)
     ordered = sorted(keys, key=lambda key: (list(keys).index(key), key[1].cores))
@@ -221,12 +221,14 @@ def _search(
     options: Options,
     step: Step,
 ) -> list[ScaleSample]:
-    """Each split once."""
+    """Measure each split once."""
     found = []
     for point in points:
         step(f"{case}: trying {point}")
         with _placed(setup, load, [point], options) as ((target, placement),):
-            found.append(_measure(case, point, None, aimed(load, target), placement, options))
+            found.append(
+                _measure(case, point, None, with_address(load, target), placement, options)
+            )
     return found
 
 
@@ -239,7 +241,7 @@ def _repeat(
     step: Step,
     report: ScaleReport,
 ) -> Iterator[ScaleSample]:
-    """All points in turn, beginning with another each."""
+    """Measure all points in turn, starting with another one each time."""
     with _placed(setup, load, points, options) as placed:
         if not report.targets:
             report.targets.extend(target for target, _ in placed[:2])
@@ -249,14 +251,16 @@ def _repeat(
             for point, (target, placement) in [*order[first:], *order[:first]]:
                 step(f"{case}, repeat {repeat + 1} of {options.repeats}: {point}")
                 changed = replace(load, seed=load.seed + repeat)
-                yield _measure(case, point, repeat, aimed(changed, target), placement, options)
+                yield _measure(
+                    case, point, repeat, with_address(changed, target), placement, options
+                )
 
 
 @contextlib.contextmanager
 def _placed(
     setup: Setup, load: Load, points: Sequence[Point], options: Options
 ) -> Iterator[list[tuple[Target, Placement]]]:
-    """Servers, loaded with data before they are put on their cores."""
+    """Start servers, and load data before they are put on their cores."""
     with contextlib.ExitStack() as stack:
         targets = []
         for point in points:
@@ -264,7 +268,7 @@ def _placed(
             if split := point.split:
                 setup = replace(setup, workers=split.workers, instances=split.instances)
             target = stack.enter_context(STARTERS[name](setup))
-            aimed(load, target).preload()
+            with_address(load, target).preload()
             targets.append(target)
         counts = [point.cores for point in points]
         cores = stack.enter_context(allot(counts, options.real))

@@ -1,4 +1,4 @@
-"""How throughput grew with cores, for people, on the terminal."""
+"""The table of a scaling run, for the terminal."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,7 +18,7 @@ from threadis.bench.table import (
 
 
 def render(report: ScaleReport, console: Console) -> None:
-    """How throughput grew, and which split was best."""
+    """Print how throughput grew, and which split was best."""
     render_machine(report.machine, console)
     kind = f"slow cores of {SLOW}" if report.slow else "real cores"
     console.print(f"{kind}; {describe(report.load)}; samples of {report.load.seconds} s")

@@ -1,4 +1,4 @@
-"""Plain sockets, for what the load generator in Rust does not do."""
+"""Plain sockets, for loads that the generator in Rust does not have."""
 
 import socket
 
@@ -9,10 +9,10 @@ IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: choose the port when it is known whe
 
 
 def connected_to(address: str, source: int = 0) -> socket.socket:
-    """A connection to ``host:port`` of IPv4 loopback.
+    """Connect to ``host:port`` of IPv4 loopback.
 
-    Each source is an address of its own, 127.0.0.1 and up, since one has but 28,000 ports, also
-    those of connections that were closed within the last minute.
+    Each source is an address of its own, 127.0.0.1 and up, since one address has only 28,000 ports,
+    including those of connections that were closed within the last minute.
     """
     host, _, port = address.rpartition(":")
     client = socket.socket()
@@ -29,7 +29,7 @@ def connected_to(address: str, source: int = 0) -> socket.socket:
 
 
 def encode(*words: str | bytes) -> bytes:
-    """One command."""
+    """Encode one command."""
     parts = [f"*{len(words)}\r\n".encode()]
     for word in words:
         data = word if isinstance(word, bytes) else word.encode()
@@ -38,7 +38,7 @@ def encode(*words: str | bytes) -> bytes:
 
 
 def receive_exactly(client: socket.socket, expected: bytes) -> None:
-    """Read as many bytes, which must be these."""
+    """Read as many bytes, and check that they are equal."""
     got = b""
     while len(got) < len(expected):
         more = client.recv(len(expected) - len(got))

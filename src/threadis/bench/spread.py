@@ -1,4 +1,4 @@
-"""Several measurements of one thing: the median, and how far it can be trusted."""
+"""Several measurements of one value: the median, and its confidence interval."""
 
 import math
 import statistics
@@ -13,10 +13,10 @@ CONFIDENCE = 0.95
 class Spread(msgspec.Struct, frozen=True):
     """A median and its interval.
 
-    The interval is the order statistics' own, so it supposes nothing about the distribution: with a
+    The interval is made of order statistics, so it assumes nothing about the distribution: with a
     probability of 95 % or more the true median lies between the k-th lowest and the k-th highest
-    value. With 6 to 8 values these are the lowest and the highest of all; so they are with fewer,
-    where the probability is less.
+    value. With 6 to 8 values these are the lowest and the highest; also with fewer, where the
+    probability is smaller.
     """
 
     median: float
@@ -25,7 +25,7 @@ class Spread(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self | None:
-        """Of the values; None if there are none."""
+        """Compute it from values; None if there are none."""
         if not values:
             return None
         ordered = sorted(values)
@@ -34,9 +34,10 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 def interval_rank(count: int, confidence: float = CONFIDENCE) -> int:
-    """The largest k such that the interval from the k-th lowest to the k-th highest is trusted.
+    """Return the largest k such that the interval from the k-th lowest to the k-th highest is
+    reliable.
 
-    The median misses it when fewer than k values lie on one side: a binomial tail, twice.
+    The median is outside if fewer than k values lie on one side: a binomial tail, twice.
     """
     rank, tail = 1, 2 * 0.5**count
     while True:

@@ -1,4 +1,4 @@
-"""Clients that come, ask once and go: what a connection costs."""
+"""Clients that connect, send one PING and disconnect: the cost of a connection."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""A suite: blocks that are measured one after the other, saved as they come."""
+"""A suite: blocks that are measured one after the other, and saved at once."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -25,12 +25,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def target_count(self) -> int:
-        """How many are measured."""
+        """Return how many targets are measured."""
         return len(self.targets) + (self.elsewhere is not None)
 
 
 def measure(suite: str, plans: Sequence[Plan], repeats: int, save: Path | None) -> Report:
-    """Measure all blocks. Ctrl-C ends it: Unfinished, with what was measured so far."""
+    """Measure all blocks; after Ctrl-C raise Unfinished, with what was measured so far."""
     report = Report(suite=suite, machine=Machine.here(), repeats=repeats, blocks=[])
     total = sum(steps(plan.target_count, plan.cases, repeats) for plan in plans)
     most = max(case.load.connections for plan in plans for case in plan.cases)
@@ -56,7 +56,7 @@ def measure(suite: str, plans: Sequence[Plan], repeats: int, save: Path | None) 
 
 
 def _note(block: Block, sample: Sample, report: Report, save: Path | None) -> None:
-    """Keep a sample; what is in the file is never more than one repeat behind."""
+    """Keep a sample; the file is never more than one repeat behind."""
     begins = block.samples and block.samples[-1].repeat != sample.repeat
     block.samples.append(sample)
     if begins and save is not None:

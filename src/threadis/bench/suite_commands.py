@@ -28,12 +28,12 @@ from threadis.bench.options import (
     both_setups,
     cpus,
     numbers,
-    told,
+    one_line_errors,
     with_jemalloc,
     words,
     writable,
 )
-from threadis.bench.outcome import measured, measured_idle, shown
+from threadis.bench.outcome import measure_and_show, measured, measured_idle
 from threadis.bench.report import Report
 from threadis.bench.suite import measure
 from threadis.supervisor.server import find
@@ -49,11 +49,11 @@ def figures_command(
     only: OnlyFlag = "",
     json: JsonFlag = None,
 ) -> None:
-    """The figures that thREaDIS is judged by. Met or not; about ten minutes.
+    """Measure the goals of thREaDIS: reached or not. About ten minutes.
 
-    One CPU carries all servers, another one the load. Those of many cores: ``scale``.
+    One CPU runs all servers, another one the load. For the goals of many cores see ``scale``.
     """  # fmt: skip
-    with told():
+    with one_line_errors():
         if reason := why_none():
             typer.echo(f"without the saturated cases: {reason}", err=True)
         setups = both_setups(redis, valkey, cpus("--server-cpu", server_cpu))
@@ -64,11 +64,11 @@ def figures_command(
         if not plans:
             raise BenchError(f"--only {only}: no case is named so")
         path = writable(json)
-        shown(lambda: measure("figures", plans, repeats, path), show_figures)
+        measure_and_show(lambda: measure("figures", plans, repeats, path), show_figures)
 
 
 def show_figures(report: Report) -> None:
-    """Print what was reached."""
+    """Print the results."""
     console = table.console()
     table.render_machine(report.machine, console)
     figures.render(figures.reached(report), console)
@@ -122,11 +122,11 @@ def scale_command(
     repeats: RepeatsFlag = 7,
     json: JsonFlag = None,
 ) -> None:
-    """Throughput on many cores. Beside one bare server on one core; about half an hour.
+    """Measure throughput on many cores. Compared with one bare server on one; half an hour.
 
-    Where there are too few cores it makes slow ones, which needs root.
+    If there are too few cores it simulates slow ones, which needs root.
     """  # fmt: skip
-    with told():
+    with one_line_errors():
         on = cpus("--real", real)
         options = scale.Options(
             cores=numbers("--cores", cores),
@@ -145,7 +145,7 @@ def scale_command(
         load = Load(seconds=seconds, cpus=load_cpus, threads=max(1, len(load_cpus)), warmup=1.0)
         scale.check(options)
         path = writable(json)
-        shown(
+        measure_and_show(
             lambda: scale.measure(setup, load, options, path),
             lambda report: scale_table.render(report, table.console()),
         )
@@ -160,11 +160,11 @@ def multikey_command(
     only: OnlyFlag = "",
     json: JsonFlag = None,
 ) -> None:
-    """Many keys, transactions, scripts, queues. Over four instances; publishing, too.
+    """Measure many keys, transactions, scripts, queues. Over four instances; also PUBLISH.
 
     A quarter of an hour.
     """  # fmt: skip
-    with told():
+    with one_line_errors():
         setup = with_jemalloc(find(server), cpus("--server-cpu", server_cpu))
         load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
         plans = suites.only(suites.multikey(setup, load), only)
@@ -181,11 +181,11 @@ def latency_command(
     only: OnlyFlag = "",
     json: JsonFlag = None,
 ) -> None:
-    """What is added to the latency. Of a lone client, and at a tenth and a half of the load.
+    """Measure the added latency. Of a lone client, and at a tenth and a half of the load.
 
     Ten minutes.
     """  # fmt: skip
-    with told():
+    with one_line_errors():
         load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
         setups = both_setups(redis, valkey, cpus("--server-cpu", server_cpu))
         plans = suites.only(suites.latency(setups, load), only)
@@ -201,11 +201,11 @@ def clients_command(
     only: OnlyFlag = "",
     json: JsonFlag = None,
 ) -> None:
-    """Ten thousand clients. All send; a hundred connect at once; memory of idle ones.
+    """Measure ten thousand clients. All active; a hundred connecting at once; idle memory.
 
     Ten minutes.
     """  # fmt: skip
-    with told():
+    with one_line_errors():
         setup = with_jemalloc(find(server), cpus("--server-cpu", server_cpu))
         load = Load(seconds=seconds, cpus=cpus("--load-cpu", load_cpu))
         plans = suites.only(suites.clients(setup, load), only)

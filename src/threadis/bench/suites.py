@@ -33,7 +33,7 @@ SINGLE = {  # clients of the workloads that are not about many keys
 
 
 def multikey(setup: Setup, load: Load) -> list[Plan]:
-    """Commands on many keys, atomic and split, and whatever else needs several instances."""
+    """Commands on many keys, atomic and split, and others that need several instances."""
     setup = replace(setup, instances=INSTANCES)
     one = replace(load, pipeline=1)
     many = [
@@ -56,7 +56,7 @@ def multikey(setup: Setup, load: Load) -> list[Plan]:
 
 
 def latency(setups: dict[str, Setup], load: Load) -> list[Plan]:
-    """A lone client, and fifty at a tenth and at half of what the bare server can do."""
+    """A lone client, and fifty at a tenth and at half of the bare server's throughput."""
     one = replace(load, pipeline=1)
     cases = []
     for mix in ("get", "set"):
@@ -70,7 +70,7 @@ def latency(setups: dict[str, Setup], load: Load) -> list[Plan]:
 
 
 def clients(setup: Setup, load: Load) -> list[Plan]:
-    """Ten thousand that all send, and connections that come and go."""
+    """Ten thousand active clients, and connections that come and go."""
     active = [
         Case(
             name=f"{mix} P={depth}, {count} clients",
@@ -86,7 +86,7 @@ def clients(setup: Setup, load: Load) -> list[Plan]:
 
 
 def only(plans: list[Plan], text: str) -> list[Plan]:
-    """Only cases whose name, after that of the block, holds the text."""
+    """Keep only cases whose name, after that of the block, contains the text."""
     found = [
         replace(plan, cases=[one for one in plan.cases if text in f"{plan.name}: {one.name}"])
         for plan in plans

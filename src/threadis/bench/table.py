@@ -1,4 +1,4 @@
-"""A report for people, on the terminal."""
+"""A report as tables on the terminal."""
 
 import enum
 import functools
@@ -21,13 +21,13 @@ WIDTH = 170  # columns where there is no terminal to ask
 
 
 def console() -> Console:
-    """Standard output."""
+    """Return standard output."""
     found = Console()
     return found if found.is_terminal else Console(width=WIDTH)
 
 
 def render(report: Report, console: Console) -> None:
-    """Everything, block by block, then what went wrong."""
+    """Print everything, block by block, then the errors."""
     render_machine(report.machine, console)
     for block in report.blocks:
         _render_block(block, report.repeats, console)
@@ -35,17 +35,17 @@ def render(report: Report, console: Console) -> None:
 
 
 def render_machine(machine: Machine, console: Console) -> None:
-    """Where it was measured."""
+    """Print where it was measured."""
     console.print(
         f"{machine.cpu}, {machine.kernel}, load {machine.load_average}; "
         f"threadis {machine.threadis} ({machine.build_profile} build)"
     )
     if machine.build_profile != "release":
-        console.print("this is no release build: its figures mean nothing", style="bold yellow")
+        console.print("this is not a release build: its figures mean nothing", style="bold yellow")
 
 
 def render_errors(report: Report | ScaleReport, console: Console) -> None:
-    """Replies that were wrong."""
+    """Print wrong replies."""
     if not report.errors:
         return
     console.print(f"{report.errors} WRONG REPLIES", style="bold red")
@@ -71,13 +71,13 @@ def _render_block(block: Block, repeats: int, console: Console) -> None:
 
 
 def describe(load: Load) -> str:
-    """What the cases of a block have in common."""
+    """Describe what the cases of a block have in common."""
     keys = f"{load.key_count} keys, {'Zipf' if load.zipf is not None else 'uniform'}"
     return f"{load.connections} connections, {load.value_size} byte values, {keys}"
 
 
 class Level(enum.IntEnum):
-    """How much of a table is shown: as much as the console is wide."""
+    """How much of a table is shown: as much as the terminal's width allows."""
 
     ALL = 0
     NO_PARTS = 1
@@ -89,7 +89,7 @@ LEFT_OUT = "narrow: intervals, p99.9 and the parts of CPU are left out; --json h
 
 
 def print_fitting(console: Console, tables: Sequence[Callable[[], Table]]) -> None:
-    """Print the first table that is not wider than the console, else the last."""
+    """Print the first table that fits the width, else the last one."""
     found = None
     for make in tables:
         found = make()
@@ -101,7 +101,7 @@ def print_fitting(console: Console, tables: Sequence[Callable[[], Table]]) -> No
 
 
 def _table(rows: Iterable[Row], level: Level) -> Table:
-    """Cases as headings, so that the columns are left to the numbers."""
+    """Build a table with cases as headings, so that the columns are left to the numbers."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     if level is Level.NO_INTERVALS:
         table.caption, table.caption_justify = LEFT_OUT, "left"
@@ -145,12 +145,12 @@ def _cells(row: Row, level: Level) -> list[str]:
 
 
 def median(spread: Spread | None, digits: int = 2) -> str:
-    """A median alone."""
+    """Format a median alone."""
     return "" if spread is None else f"{spread.median:.{digits}f}"
 
 
 def ratio(spread: Spread | None, digits: int = 2) -> str:
-    """A median with its interval."""
+    """Format a median with its interval."""
     if spread is None:
         return ""
     low, high = f"{spread.low:.{digits}f}", f"{spread.high:.{digits}f}"

@@ -1,4 +1,4 @@
-"""What is measured: a bare stock server, thREaDIS (with options), or anything that is running."""
+"""Targets: a bare stock server, thREaDIS (with options), or any running server."""
 
 import contextlib
 import ctypes.util
@@ -33,7 +33,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     programs: dict[str, str] = {}  # other proxies by name, where they are not on PATH
 
     def environment(self) -> dict[str, str]:
-        """What is added to the environment of the servers."""
+        """Return the additional environment of the servers."""
         if not self.preload_jemalloc:
             return {}
         library = ctypes.util.find_library(JEMALLOC)
@@ -53,13 +53,13 @@ class Target(msgspec.Struct, frozen=True):
     password: str | None = None
 
     def client(self) -> redis.Redis:
-        """A connection for the odd command."""
+        """Return a connection for occasional commands."""
         return _client(self.address, self.password)
 
 
 @contextlib.contextmanager
 def bare(setup: Setup, name: str = "bare", more: Sequence[str] = ()) -> Iterator[Target]:
-    """A stock server on loopback, without persistence."""
+    """Start a stock server on loopback, without persistence."""
     with scratch() as directory, held_port() as port:
         listen = ["--port", str(port), "--bind", "127.0.0.1", *more]
         with stock_server(setup, directory, "server", listen, f"127.0.0.1:{port}") as child:
@@ -78,7 +78,7 @@ OPTIONS = {
 
 @contextlib.contextmanager
 def threadis(setup: Setup, name: str = "threadis") -> Iterator[Target]:
-    """A thREaDIS of this installation, on loopback, without persistence."""
+    """Start thREaDIS of this installation on loopback, without persistence."""
     command = [sys.executable, "-P", "-m", "threadis", "serve", "--port", "auto", "--save", ""]
     command += ["--appendonly", "no", "--server", setup.server]
     command += ["--instances", str(setup.instances), "--workers", str(setup.workers)]
@@ -96,19 +96,19 @@ def threadis(setup: Setup, name: str = "threadis") -> Iterator[Target]:
 
 @contextlib.contextmanager
 def running_elsewhere(address: str, pid: int | None, password: str | None) -> Iterator[Target]:
-    """A server that somebody else started; its CPU is known if its process is."""
+    """A server that is running already; its CPU time is known if its process is."""
     parts = {} if pid is None else {"server": cpu.tree(pid)}
     yield describe(address, address, parts, password=password)
 
 
 def find_port(printed: str) -> int | None:
-    """The port that ``threadis serve`` says it listens on; the one place that knows the format."""
+    """Parse the port that ``threadis serve`` prints; the only place that knows the format."""
     ports = (int(one or other) for one, other in PORT.findall(printed))
     return next((port for port in ports if port), None)
 
 
 def threadis_parts(supervisor: int) -> dict[str, list[int]]:
-    """The processes of a running thREaDIS."""
+    """Return the processes of a running thREaDIS."""
     parts: dict[str, list[int]] = {"proxy": [], "instances": [], "supervisor": [supervisor]}
     for child in psutil.Process(supervisor).children(recursive=True):
         is_proxy = PROXY_MODULE in child.cmdline()
@@ -120,7 +120,7 @@ def threadis_parts(supervisor: int) -> dict[str, list[int]]:
 def stock_server(
     setup: Setup, directory: Path, name: str, listen: list[str], address: str
 ) -> Iterator[Child]:
-    """A server without persistence that answers at ``address``."""
+    """Return the command for a server without persistence at ``address``."""
     own = directory / name
     own.mkdir()
     command = [setup.server, *listen, "--save", "", "--appendonly", "no", "--dir", str(own)]
@@ -137,7 +137,7 @@ def describe(
     password: str | None = None,
     info_from: str | None = None,
 ) -> Target:
-    """Ask a server what it is, or ``info_from``, an instance of a proxy that refuses INFO."""
+    """Ask a server what it is; or ``info_from``, an instance of a proxy that refuses INFO."""
     info: dict[str, object] = {}
     with contextlib.suppress(redis.RedisError), _client(info_from or address, password) as client:
         info = client.info()
@@ -165,7 +165,7 @@ def _client(address: str, password: str | None) -> redis.Redis:
 
 
 def answers(address: str) -> bool:
-    """Whether a server is there and has loaded its data."""
+    """Whether a server answers and has loaded its data."""
     with contextlib.suppress(redis.RedisError), _client(address, None) as client:
         return bool(client.ping())
     return False

@@ -1,4 +1,4 @@
-"""Loads beyond GET, SET, MGET and MSET: how they are prepared, sent, and counted."""
+"""Loads other than GET, SET, MGET and MSET: how they are prepared, sent, and counted."""
 
 import itertools
 import random
@@ -46,7 +46,7 @@ def _batched(
     make: Callable[[random.Random, Load], list[Batch]],
     prepare: Callable[[redis.Redis], None] = lambda _: None,
 ) -> Workload:
-    """Prepared batches; so many replies make one unit."""
+    """A load of prepared batches; so many replies make one unit."""
 
     def run(load: Load, connected: Connected) -> LoadResult:
         batches = make(random.Random(load.seed), load)  # noqa: S311
@@ -76,7 +76,7 @@ def _mset_del(count: int) -> Workload:
 
 
 def _transaction(name: str) -> Workload:
-    """As redis-py sends a pipeline: MULTI, the commands, EXEC in one write."""
+    """A pipeline as redis-py sends it: MULTI, the commands, EXEC in one write."""
 
     def make(random: random.Random, load: Load) -> list[Batch]:
         batches = []
@@ -111,19 +111,19 @@ def _queues(random: random.Random, load: Load) -> list[Batch]:
 
 
 def _full_queues(random: random.Random, load: Load) -> list[Batch]:
-    """Each client feeds a queue, and takes from it what is there: nobody waits."""
+    """Each client feeds a queue and pops from it at once: no client waits."""
     queues = [f"full:{number}" for number in range(load.connections)]
     return [_pack(["LPUSH", queue, VALUE], ["BRPOP", queue, "1"]) for queue in queues]
 
 
 def _several_queues(random: random.Random, load: Load) -> list[Batch]:
-    """The same with four queues a client: it feeds one, and takes from the first it finds."""
+    """The same with four queues a client: it feeds one, and pops from the first non-empty one."""
     every = [[f"full:{number}:{at}" for at in range(QUEUES)] for number in range(load.connections)]
     return [_feed_and_take(random, queues) for queues in every]
 
 
 def _priorities(random: random.Random, load: Load) -> list[Batch]:
-    """The same, and all clients share the four."""
+    """The same, with all clients sharing the four queues."""
     queues = [f"full:{at}" for at in range(QUEUES)]
     return [_feed_and_take(random, queues) for _ in range(load.connections)]
 
@@ -142,14 +142,14 @@ def _load_script(client: redis.Redis) -> None:
 
 
 def _far_apart(kind: str) -> tuple[str, str]:
-    """Two keys in the two halves of the slots: of two instances, however many there are."""
+    """Return two keys in the two halves of the slots, so on two instances."""
     names = [f"{kind}:{number}" for number in range(100)]
     low = next(name for name in names if key_slot(name.encode()) < SLOTS // 2)
     return low, next(name for name in names if key_slot(name.encode()) >= SLOTS // 2)
 
 
 def _intersect(size: int) -> Workload:
-    """A set of so many bytes, and a small one of another instance."""
+    """A set of so many bytes, and a small one on another instance."""
     large, small = _far_apart(f"set{size}")
 
     def prepare(client: redis.Redis) -> None:
@@ -164,7 +164,7 @@ def _intersect(size: int) -> Workload:
 
 
 def _copy(size: int) -> Workload:
-    """A string of so many bytes, to another instance."""
+    """Copy a string of so many bytes to another instance."""
     source, destination = _far_apart(f"string{size}")
 
     def prepare(client: redis.Redis) -> None:

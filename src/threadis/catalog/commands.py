@@ -1,14 +1,16 @@
 """The command table: derived from the server's own COMMAND, plus a few rows that it cannot know.
 
 Every server version and module describes its commands (arity, flags, key specifications, tips);
-``derive`` turns that into rows for the workers. ``overrides`` says what metadata cannot: the tips
-speak of cluster mode, our instances are standalone. A command that no rule places is refused.
+``derive`` turns that into rows for the workers. ``overrides`` has what the metadata does not say:
+the tips are about cluster mode, but our instances are standalone. Commands without a rule are
+refused.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from threadis.catalog.blocking import BLOCKING, FEED_NOTHING
 from threadis.catalog.overrides import OVERRIDES, Override
 
 
@@ -44,7 +46,7 @@ class Row:
     may_replicate: bool = False  # CLIENT PAUSE WRITE holds it back
     writes: bool = False  # may change keys
     needs_memory: bool = False  # refused at maxmemory
-    feeds: bool = False  # … so that a client that waits for them gets something
+    feeds: bool = False  # … in a way that clients that wait for them may get something
     streams: bool = False  # a big argument is sent on while the rest of it comes
     multi_refusal: str = ""  # why it is refused between MULTI and EXEC
     protection: str = ""  # why it is refused, unless an option allows it
@@ -52,7 +54,7 @@ class Row:
     needs_coordinator: bool = False  # in a transaction, although its keys are on one instance
     ends_multi: bool = False  # runs at once between MULTI and EXEC
     blocks: bool = False  # may wait for its keys
-    takes_first: bool = False  # … and takes from the first that has something, from no other
+    takes_first: bool = False  # … and pops from the first key that has elements
     is_logged: bool = True  # by SLOWLOG
     is_shown: bool = True  # by MONITOR
     touches_keys: bool = False  # reads or writes keys: not for monitors
@@ -62,13 +64,13 @@ class Row:
 
     @property
     def may_need_memory(self) -> bool:
-        """Whether it may be refused at maxmemory: of scripts, their flags and functions say."""
+        """Whether it may be refused at maxmemory; for scripts their flags decide."""
         return self.needs_memory or self.name in SCRIPTS
 
 
-# With ``multikey split``: as the server's tips say.
+# With ``multikey split`` these follow the server's tips.
 SPLITTABLE: Final = frozenset({"mset", "del", "unlink"})
-# A replica, or redis-cli with --rdb or --replica, would get one instance's data.
+# A replica, or redis-cli --rdb or --replica, would get only one instance's data.
 REPLICATION: Final = frozenset({"sync", "psync", "replconf"})
 # Flags of commands that are in no log, as Redis and Valkey call it
 UNLOGGED: Final = frozenset({"skip_slowlog", "skip_commandlog"})
@@ -78,26 +80,18 @@ FLUSHES: Final = frozenset({"flushall", "flushdb"})
 SWEEPS: Final = FLUSHES | {"swapdb"}  # they change whole databases
 SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
 RUN_BY_WORKERS: Final = frozenset({"eval", "evalsha"})  # once a script is known
-# Replicated although they do not write, which COMMAND does not say; of scripts only they know.
+# Replicated although they do not write; COMMAND does not say so. Scripts may be, too.
 MAY_REPLICATE: Final = frozenset({"pfcount", "publish", "spublish"})
-# They wait for their keys, in the coordinator. What a module lets wait is its own.
-MAY_WAIT: Final = frozenset({
-    "blpop", "brpop", "blmove", "brpoplpush", "blmpop", "bzpopmin", "bzpopmax", "bzmpop", "xread",
-    "xreadgroup",
-})  # fmt: skip
-TAKES_FIRST: Final = frozenset({"blpop", "brpop", "blmpop", "bzpopmin", "bzpopmax", "bzmpop"})
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
-# They write, but nothing that a client waits for; consumers of a stream use them all the time.
-FEEDS_NOBODY: Final = frozenset({"xack", "xclaim", "xautoclaim", "xreadgroup", "xdel", "xtrim"})
 # ACL categories of what is no list, sorted set or stream.
 STREAMED_CATEGORIES: Final = frozenset({b"@string", b"@hash", b"@set"})
-# Refused as a whole until their issue is done; single subcommands may have a row above.
+# Refused as a whole; single subcommands may have a row above.
 REFUSED_FAMILIES: Final = ("module", "latency")
 COORDINATED_FAMILIES: Final = ("script", "function")
 REFUSED_FLAGS: Final = ("blocking", "pubsub")
 
-# What only an option opens, which is fixed at the start.
+# Refused unless an option of the start allows them.
 PROTECTED: Final = {
     "debug": "enable-debug-command",
     **dict.fromkeys(("module|load", "module|loadex", "module|unload"), "enable-module-command"),
@@ -118,9 +112,9 @@ MERGES: Final = {
 def derive(entries: list[Any], *, is_split: bool = False) -> list[Row]:
     """Build the table from the reply of COMMAND (RESP2, as hiredis reads it).
 
-    ``is_split`` lets each part of a command in ``SPLITTABLE`` go its own way.
+    ``is_split``: the parts of a command in ``SPLITTABLE`` are sent separately.
     """
-    # Valkey 9 refuses MULTI inside MULTI like any other, and names the command.
+    # Valkey 9 refuses MULTI inside MULTI like other commands, and names the command.
     words_it = any(entry[0] == b"multi" and b"no_multi" in entry[2] for entry in entries)
     rows: list[Row] = []
     for entry in entries:
@@ -136,7 +130,7 @@ def derive(entries: list[Any], *, is_split: bool = False) -> list[Row]:
 
 
 def protect(rows: list[Row], allowed: Mapping[str, str]) -> list[Row]:
-    """Close commands to those whom the options of ``PROTECTED`` (no, yes, local) do not allow."""
+    """Close commands that the options of ``PROTECTED`` (no, yes, local) do not allow."""
     return [_protected(row, allowed) for row in rows]
 
 
@@ -155,7 +149,7 @@ def _protected(row: Row, allowed: Mapping[str, str]) -> Row:
 
 
 def _with_missing(rows: list[Row]) -> list[Row]:
-    """Add what Redis 7.0 does not list although it knows it."""
+    """Add commands that Redis 7.0 has, but does not list."""
     names = {row.name for row in rows}
     if "quit" not in names:
         rows.append(
@@ -181,13 +175,13 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         may_replicate="write" in flags or name in MAY_REPLICATE,
         writes="write" in flags,
         needs_memory="denyoom" in flags,
-        feeds="write" in flags and name not in FEEDS_NOBODY,
+        feeds="write" in flags and name not in FEED_NOTHING,
         streams=route == "keys" and ("write" not in flags or _is_waited_by_nobody(entry)),
         multi_refusal=_multi_refusal(name, flags, words_it),
         needs_coordinator="noscript" in flags or family in SCRIPTS,
         ends_multi=name in ENDS_MULTI and "no_multi" not in flags,
-        blocks=name in MAY_WAIT,
-        takes_first=name in TAKES_FIRST,
+        blocks=name in BLOCKING,
+        takes_first=name in BLOCKING and BLOCKING[name].takes_first,
         is_logged=flags.isdisjoint(UNLOGGED),
         is_shown="admin" not in flags and ("skip_monitor" not in flags or family in SCRIPTS),
         touches_keys=not flags.isdisjoint(("readonly", "write")) or name in MAY_REPLICATE | SCRIPTS,
@@ -198,7 +192,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
 
 
 def _keys(entry: list[Any], flags: set[str]) -> tuple[KeySpec, ...]:
-    """Where its keys are; XREADGROUP is said only to read them, but groups change in them."""
+    """Return its key specs; XREADGROUP is said to read only, but its groups change."""
     specs = _key_specs(entry)
     if "write" in flags and all(spec.access == "RO" for spec in specs):
         specs = tuple(replace(spec, access="RW") for spec in specs)
@@ -206,10 +200,10 @@ def _keys(entry: list[Any], flags: set[str]) -> tuple[KeySpec, ...]:
 
 
 def _is_waited_by_nobody(entry: list[Any]) -> bool:
-    """Whether it writes only values for which no client can wait.
+    """Whether it writes only values that no client can wait for.
 
-    While an argument comes, a client may begin to wait for the key: a push must then be seen by
-    that client first, which takes the whole command.
+    While an argument arrives, a client may begin to wait for the key. A push must then serve that
+    client, which takes the whole command.
     """
     return not STREAMED_CATEGORIES.isdisjoint(entry[6] if len(entry) > 6 else [])
 
@@ -222,7 +216,7 @@ def _multi_refusal(name: str, flags: set[str], words_it: bool) -> str:
 
 
 def _route(name: str, entry: list[Any], flags: set[str]) -> tuple[str, str, Override | None]:
-    """Say how a command is done; unplaced commands are refused."""
+    """Decide how a command is run; commands without a rule are refused."""
     family = name.split("|")[0]
     override = OVERRIDES.get(name if family not in WHOLE_FAMILIES else family)
     if override:
@@ -260,10 +254,12 @@ def _refusal(name: str) -> str:
     shown = name.replace("|", " ").upper()
     if name in REPLICATION:
         return (
-            f"ERR threadis: {shown} is not possible: no single stream has the data of all "
-            "instances; their dumps are in the data directory"
+            f"ERR threadis: {shown} is not possible: the data of all "
+            "instances is not in one stream; each instance has its dump in the data directory"
         )
-    return f"ERR threadis: {shown} is not supported: its server does not say which keys it touches"
+    return (
+        f"ERR threadis: {shown} is not supported: the server does not report which keys it touches"
+    )
 
 
 def _is_vague(entry: list[Any]) -> bool:
@@ -286,7 +282,7 @@ def _key_specs(entry: list[Any]) -> tuple[KeySpec, ...]:
 
 
 def _relative(entry: list[Any]) -> int:
-    """The last key as key specifications count it: from the first, unless from the end."""
+    """Return the last key as key specs count it: from the first key, unless from the end."""
     last: int = entry[4]
     return last if last < 0 else last - int(entry[3])
 

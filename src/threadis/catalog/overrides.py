@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """How a command is done, where the server's metadata does not say it."""
+    """How a command is run, where the server's metadata does not say it."""
 
     route: str
     why: str
@@ -17,8 +17,8 @@ class Override:
 
 SESSION: Final = "the worker owns the session"
 SAME: Final = "the answer is the same on every instance"
-MESSAGES: Final = "workers know who is subscribed, and deliver"
-MERGED: Final = "merged by hand"
+MESSAGES: Final = "workers know the subscribers and deliver messages"
+MERGED: Final = "merged by the proxy"
 
 OVERRIDES: Final[dict[str, Override]] = {
     # The session is the worker's.
@@ -56,27 +56,37 @@ OVERRIDES: Final[dict[str, Override]] = {
     "pubsub|numsub": Override("pubsub", MESSAGES, "numsub"),
     "pubsub|shardnumsub": Override("pubsub", MESSAGES, "shardnumsub"),
     "pubsub|numpat": Override("pubsub", MESSAGES, "numpat"),
-    "pubsub": Override("any", "the server says what is wrong with it"),
-    # Python knows better.
-    "client|kill": Override("coordinator", "clients are ours, not the instances'"),
-    "client|pause": Override("coordinator", "clients are ours, not the instances'"),
-    "client|unpause": Override("coordinator", "clients are ours, not the instances'"),
-    "client|unblock": Override("coordinator", "clients are ours, not the instances'"),
-    "client|import-source": Override("coordinator", "no lane may change its state"),
+    "pubsub": Override("any", "the server returns the error"),
+    # Run by the coordinator.
+    "client|kill": Override("coordinator", "the proxy has the clients, not the instances"),
+    "client|pause": Override("coordinator", "the proxy has the clients, not the instances"),
+    "client|unpause": Override("coordinator", "the proxy has the clients, not the instances"),
+    "client|unblock": Override("coordinator", "the proxy has the clients, not the instances"),
+    "client|import-source": Override(
+        "coordinator", "it would change a connection that clients share"
+    ),
     **dict.fromkeys(
         ("client|tracking", "client|caching", "client|getredir", "client|trackinginfo"),
-        Override("coordinator", "instances tell us of changed keys, and we the clients"),
+        Override(
+            "coordinator", "instances report changed keys to the proxy, which tells the clients"
+        ),
     ),
-    "client|list": Override("coordinator", "clients are ours, not the instances'"),
-    "client|info": Override("coordinator", "clients are ours, not the instances'"),
-    "monitor": Override("coordinator", "scripts run on the instances, all else here"),
+    "client|list": Override("coordinator", "the proxy has the clients, not the instances"),
+    "client|info": Override("coordinator", "the proxy has the clients, not the instances"),
+    "monitor": Override(
+        "coordinator", "scripts run on the instances, everything else in the proxy"
+    ),
     "info": Override("coordinator", MERGED),
-    "config|get": Override("coordinator", "some directives are ours"),
-    "config|set": Override("coordinator", "on all instances or none; some directives are ours"),
-    "config|resetstat": Override("coordinator", "our own counters too"),
+    "config|get": Override("coordinator", "some directives are the proxy's"),
+    "config|set": Override(
+        "coordinator", "on all instances or none; some directives are the proxy's"
+    ),
+    "config|resetstat": Override("coordinator", "also the proxy's counters"),
     "config|rewrite": Override("coordinator", "what CONFIG SET changed is kept beside the data"),
     "debug": Override("coordinator", "listed without its subcommands"),
-    "randomkey": Override("coordinator", "every key should be as likely: weighted by size"),
+    "randomkey": Override(
+        "coordinator", "every key is equally likely: instances are weighted by size"
+    ),
     "memory|stats": Override("coordinator", MERGED),
     "latency|graph": Override("coordinator", MERGED),
     "shutdown": Override("coordinator", "all of thREaDIS stops"),
@@ -84,7 +94,7 @@ OVERRIDES: Final[dict[str, Override]] = {
         ("module|load", "module|loadex", "module|unload"),
         Override("coordinator", "only at the start"),
     ),
-    # Any instance knows.
+    # Any instance can answer.
     "failover": Override("any", "a primary without replicas"),
     "time": Override("any", "one clock"),
     "pfselftest": Override("any", SAME),
@@ -96,23 +106,23 @@ OVERRIDES: Final[dict[str, Override]] = {
     "acl|genpass": Override("any", "random anyway"),
     "acl|save": Override("coordinator", "one file for all instances"),
     "acl|load": Override("coordinator", "one file for all instances; all of them, or an error"),
-    "acl|whoami": Override("coordinator", "the session says who"),
+    "acl|whoami": Override("coordinator", "the session has the user"),
     **dict.fromkeys(
         ("acl|setuser", "acl|deluser", "acl|getuser", "acl|list", "acl|users", "acl|dryrun"),
-        Override("coordinator", "on all instances; some users are ours"),
+        Override("coordinator", "on all instances; the proxy's own users are hidden"),
     ),
     "acl|log": Override("coordinator", MERGED),
-    "readonly": Override("any", "refused by every standalone server, in its words"),
-    "readwrite": Override("any", "refused by every standalone server, in its words"),
-    "asking": Override("any", "refused by every standalone server, in its words"),
-    "cluster": Override("any", "refused by every standalone server, in its words"),
-    "clusterscan": Override("any", "refused by every standalone server, in its words"),
+    "readonly": Override("any", "every standalone server refuses it, with its own error"),
+    "readwrite": Override("any", "every standalone server refuses it, with its own error"),
+    "asking": Override("any", "every standalone server refuses it, with its own error"),
+    "cluster": Override("any", "every standalone server refuses it, with its own error"),
+    "clusterscan": Override("any", "every standalone server refuses it, with its own error"),
     # One instance after the other.
     "scan": Override("scan", "the cursor carries the instance"),
     # Another database may have its keys elsewhere, and the servers have more of them.
     "move": Override("coordinator", "reaches another database"),
     "copy": Override("keys", "DB reaches another database", special_words=("DB",)),
-    # Metadata that says too little.
+    # The metadata is not sufficient.
     "sort": Override("keys", "BY, GET and STORE name keys", special_words=("BY", "GET", "STORE")),
     "sort_ro": Override("keys", "BY and GET name keys", special_words=("BY", "GET")),
     "xread": Override("keys", "blocks", special_words=("BLOCK",), words_until="STREAMS"),
@@ -145,7 +155,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     ),
     "lastsave": Override("coordinator", "the oldest"),
     "wait": Override("coordinator", "there are no replicas"),
-    "replicaof": Override("coordinator", "a primary stays one"),
-    "slaveof": Override("coordinator", "a primary stays one"),
+    "replicaof": Override("coordinator", "a primary stays a primary"),
+    "slaveof": Override("coordinator", "a primary stays a primary"),
     "waitaof": Override("coordinator", "asks all instances"),
 }

@@ -1,13 +1,13 @@
-"""Owns ``--set``: which of the stock server's directives may be passed through to the instances."""
+"""``--set``: which of the stock server's directives may be passed through to the instances."""
 
 import re
 
 from threadis.config import values
 from threadis.errors import ConfigError
 
-# Directives about clients, which the proxy has
+# Directives about clients, which the proxy applies
 OF_CLIENTS = ("client-output-buffer-limit", "client-query-buffer-limit", "maxmemory-clients")
-# Directives with a flag of ours, which says what they mean over several instances.
+# Directives for which we have a flag, because they concern all instances together.
 FLAG_INSTEAD = {
     "aclfile": "--aclfile",
     "appendonly": "--appendonly",
@@ -35,13 +35,13 @@ FLAG_INSTEAD = {
     "unixsocketperm": "--unixsocketperm",
 }
 
-# Directives that would take an instance out of our hands, with the reason.
+# Directives that would break our control of an instance, with the reason.
 OURS = {
     "bio_cpulist": "threadis pins the instances",
     "aof_rewrite_cpulist": "threadis pins the instances",
     "bgsave_cpulist": "threadis pins the instances",
     "daemonize": "instances stay children of the supervisor",
-    "include": "name each directive with a --set of its own",
+    "include": "pass each directive with its own --set",
     "logfile": "each instance writes to server.log in its own directory",
     "masterauth": "instances do not replicate",
     "masteruser": "instances do not replicate",
@@ -60,7 +60,7 @@ OUR_PREFIXES = {
 }
 
 
-# Directives of the clients' side, with what is read here.
+# Directives about clients that are parsed here.
 INPUT_LIMIT = "client-query-buffer-limit"
 INPUT_LIMIT_LEAST = 1024**2  # bytes; the servers' own
 CLIENT_MEMORY = "maxmemory-clients"
@@ -69,12 +69,12 @@ ARGUMENT_LIMIT_LEAST = 1024**2  # bytes; the servers' own
 
 
 def check(name: str, value: str) -> tuple[str, str]:
-    """A directive that an instance may be given, its name in lower case."""
+    """Check a directive for the instances; return its name in lower case, and its value."""
     lower = name.lower()
     if not re.fullmatch(r"[a-z0-9_.-]+", lower):
         raise ConfigError(f"set: {name!r} is not a directive's name; write --set NAME=VALUE")
     if lower in FLAG_INSTEAD:
-        raise ConfigError(f"set {lower}: threadis decides this; use {FLAG_INSTEAD[lower]} instead")
+        raise ConfigError(f"set {lower}: threadis controls this; use {FLAG_INSTEAD[lower]} instead")
     reason = OURS.get(lower) or next(
         (why for prefix, why in OUR_PREFIXES.items() if lower.startswith(prefix)), None
     )
@@ -100,7 +100,7 @@ def _check_of_clients(name: str, value: str) -> None:
 
 
 def parse(pair: str) -> tuple[str, str]:
-    """``NAME=VALUE`` as typed after ``--set``."""
+    """Parse ``NAME=VALUE`` as typed after ``--set``."""
     name, equals, value = pair.partition("=")
     if not equals:
         raise ConfigError(f"set: {pair!r} has no '='; write --set NAME=VALUE")
@@ -108,5 +108,5 @@ def parse(pair: str) -> tuple[str, str]:
 
 
 def quote(value: str) -> str:
-    """A value as the servers' configuration files quote it."""
+    """Quote a value as the servers' configuration files do."""
     return '"' + re.sub(r'[\\"]', r"\\\g<0>", value) + '"'

@@ -1,11 +1,11 @@
-"""Owns placement rules and pinned databases: how they are read, and what they say of a key.
+"""Placement rules and pinned databases: how they are parsed, and what they mean.
 
-A rule ``bull:{*}:*`` names the keys it is for (each ``*`` is any text, as short as possible) and,
-in braces, the part of such a key that decides where it lives: the key is placed as if that part
-were the whole key. The first rule that matches counts; it beats a ``{hash tag}`` in the key. A
-rule does not match a key of which that part would be empty.
+A rule ``bull:{*}:*`` names the keys that it applies to (each ``*`` is any text, as short as
+possible) and, in braces, the part of such a key that determines its instance: the key is placed as
+if that part were the whole key. The first rule that matches counts; it takes precedence over a
+``{hash tag}``. A rule does not match a key of which that part would be empty.
 
-A pinned database lives on one instance as a whole, whatever its keys are called.
+A pinned database is on one instance as a whole, whatever its keys are.
 """
 
 import dataclasses
@@ -16,12 +16,14 @@ from threadis.config import values
 from threadis.errors import ConfigError
 
 EXAMPLE = "as in bull:{*}:*"
-# By product, with the key prefix that is its default; what is recorded are the rules.
+# By product, with its default key prefix; the rules are recorded.
 PRESETS: dict[str, tuple[str, ...]] = {
     "bullmq": ("bull:{*}:*",),  # a queue's keys
     "bull": ("bull:{*}:*",),
     "bee-queue": ("bq:{*}:*",),
-    "dramatiq": ("{dramatiq}*",),  # its script names no queue among its keys: all live together
+    "dramatiq": (
+        "{dramatiq}*",
+    ),  # its script does not declare its queues as keys: all live together
     "rsmq": ("{rsmq}:*",),
 }
 Edge = tuple[int, int]  # a place in a rule's text: which literal, and how far in
@@ -29,7 +31,7 @@ Edge = tuple[int, int]  # a place in a rule's text: which literal, and how far i
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A rule as the literals between its ``*``, and where its braces are in these."""
+    """A rule as the literals between its ``*``, and the positions of its braces."""
 
     text: str
     literals: tuple[bytes, ...]
@@ -37,17 +39,17 @@ class Rule:
     close: Edge
 
     def parts(self) -> tuple[list[bytes], Edge, Edge]:
-        """What the workers need of it."""
+        """Return what the workers need."""
         return list(self.literals), self.open, self.close
 
     def tail(self) -> list[bytes]:
-        """The literals behind the brace, with a ``*`` between each two."""
+        """Return the literals behind the closing brace, with a ``*`` between each two."""
         index, offset = self.close
         return [self.literals[index][offset:], *self.literals[index + 1 :]]
 
 
 def parse(name: str, text: str) -> Rule:
-    """A rule from its text, or the sentence that says what is wrong with it."""
+    """Parse a rule; ConfigError if it is wrong."""
     for brace in "{}":
         if text.count(brace) != 1:
             raise ConfigError(
@@ -60,7 +62,7 @@ def parse(name: str, text: str) -> Rule:
         raise ConfigError(f"{name}: {text!r} has nothing in its braces; write a * there, {EXAMPLE}")
     if "**" in head + inside + tail:
         raise ConfigError(
-            f"{name}: {text!r} has two * side by side, so nobody knows where the first one ends; "
+            f"{name}: {text!r} has two * side by side, so the end of the first one is not defined; "
             f"write text between them, {EXAMPLE}"
         )
     literals = tuple(one.encode() for one in (head + inside + tail).split("*"))
@@ -68,7 +70,7 @@ def parse(name: str, text: str) -> Rule:
 
 
 def read(texts: Sequence[str]) -> list[Rule]:
-    """Rules that were checked long before."""
+    """Parse rules that were checked before."""
     return [parse("placement", text) for text in texts]
 
 
@@ -77,7 +79,7 @@ def _edge(before: str) -> Edge:
 
 
 def read_rules(name: str, raw: object) -> tuple[str, ...]:
-    """The rules of a repeated flag, or of a list in TOML."""
+    """Parse the rules of a repeated flag, or of a list in TOML."""
     found = [
         one
         for text in _texts(name, raw, 'placement = ["bull:{*}:*"]')
@@ -86,19 +88,19 @@ def read_rules(name: str, raw: object) -> tuple[str, ...]:
     for text in found:
         parse(name, text)
         if found.count(text) > 1:
-            raise ConfigError(f"{name}: {text!r} is there twice; write it once")
+            raise ConfigError(f"{name}: {text!r} is given twice; write it once")
     return tuple(found)
 
 
 def _expand(name: str, text: str) -> tuple[str, ...]:
-    """A rule as it is; the rules of products that are named, with commas between them."""
+    """Return a rule as it is; for products separated by commas, their rules."""
     if "{" in text or "}" in text:
         return (text,)
     rules: dict[str, None] = {}  # Bull and BullMQ share one
     for product in text.split(","):
         if product not in PRESETS:
             raise ConfigError(
-                f"{name}: {product!r} is no product that is known ({', '.join(PRESETS)}), and a "
+                f"{name}: {product!r} is not a known product ({', '.join(PRESETS)}), and a "
                 f"rule needs one pair of braces, around the part of the key that decides, {EXAMPLE}"
             )
         rules.update(dict.fromkeys(PRESETS[product]))
@@ -106,7 +108,7 @@ def _expand(name: str, text: str) -> tuple[str, ...]:
 
 
 def read_pins(name: str, raw: object) -> tuple[tuple[int, int], ...]:
-    """Databases and their instances, from a repeated flag or a list in TOML."""
+    """Parse databases and their instances, from a repeated flag or a list in TOML."""
     pins: dict[int, int] = {}
     for text in _texts(name, raw, 'pin-database = ["3=0"]'):
         match = re.fullmatch(r"([0-9]{1,9})=([0-9]{1,9})", text)
@@ -117,7 +119,7 @@ def read_pins(name: str, raw: object) -> tuple[tuple[int, int], ...]:
             )
         db, instance = int(match[1]), int(match[2])
         if db in pins:
-            raise ConfigError(f"{name}: database {db} is there twice; write it once")
+            raise ConfigError(f"{name}: database {db} is given twice; write it once")
         pins[db] = instance
     return tuple(sorted(pins.items()))
 

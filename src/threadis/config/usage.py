@@ -1,4 +1,4 @@
-"""Owns how the command line speaks: help that fits 80 columns, mistakes in one line."""
+"""The command line's help, which fits 80 columns, and its errors in one line."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ WIDTH = 100  # columns at most; long lines are hard to read
 
 
 def typer_app(**options: Any) -> typer.Typer:
-    """A group of commands that speak so."""
+    """Create a group of commands with this kind of help."""
     return typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -20,10 +20,10 @@ def typer_app(**options: Any) -> typer.Typer:
 
 
 class Command(TyperCommand):
-    """A command whose help has its flags in their groups."""
+    """A command whose help lists its flags in groups."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the flags, group by group, in the order of the first of each."""
+        """Write the flags, group by group."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             group = getattr(param, "rich_help_panel", None) or "Options"
@@ -38,7 +38,7 @@ class Command(TyperCommand):
 
 
 def mistake(error: Exception) -> str | None:
-    """What is wrong with the arguments, in one line; None if that is not what this error says."""
+    """Return the error in one line; None if it is not about the arguments."""
     message = getattr(error, "format_message", None)
     if not callable(message):
         return None

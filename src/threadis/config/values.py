@@ -1,7 +1,7 @@
-"""Owns how one value is read, from a flag's text or from TOML, in redis-server's own spelling.
+"""Parsers of single values, from a flag's text or from TOML, in redis-server's syntax.
 
-A reader takes the knob's name and the raw value, and returns the value or raises the sentence that
-names the knob and the fix.
+A parser takes the knob's name and the raw value, and returns the value, or raises ConfigError with
+the knob's name and the fix.
 """
 
 import re
@@ -30,7 +30,7 @@ MEMORY_LIMIT = 2**64 - 1  # bytes; what the servers keep it in
 
 
 def text(name: str, raw: object) -> str:
-    """Any text on one line."""
+    """Parse any text on one line."""
     if not isinstance(raw, str):
         raise ConfigError(f"{name}: {raw!r} is not text; put it in quotes")
     if "\n" in raw or "\r" in raw or "\0" in raw:
@@ -38,17 +38,17 @@ def text(name: str, raw: object) -> str:
     try:
         raw.encode()
     except UnicodeEncodeError:  # bytes of the command line that are no text
-        raise ConfigError(f"{name}: {raw!r} is not UTF-8; use a name that is") from None
+        raise ConfigError(f"{name}: {raw!r} is not UTF-8; use another name") from None
     return raw
 
 
 def filled(what: str) -> Reader[str]:
-    """A text that is not empty: a path, say."""
+    """Parse a text that is not empty, such as a path."""
 
     def read(name: str, raw: object) -> str:
         value = text(name, raw)
         if not value:
-            raise ConfigError(f"{name}: the {what} is empty; name one, or leave {name} out")
+            raise ConfigError(f"{name}: the {what} is empty; set one, or remove {name}")
         return value
 
     return read
@@ -58,7 +58,7 @@ path = filled("path")
 
 
 def yes_or_no(name: str, raw: object) -> bool:
-    """``yes`` or ``no``, as redis-server writes it; TOML's ``true`` and ``false`` too."""
+    """Parse ``yes`` or ``no``, as in redis-server; in TOML also ``true`` and ``false``."""
     if isinstance(raw, bool):
         return raw
     answers = {"yes": True, "no": False}
@@ -68,7 +68,7 @@ def yes_or_no(name: str, raw: object) -> bool:
 
 
 def number(low: int, high: int) -> Reader[int]:
-    """A whole number from ``low`` to ``high``."""
+    """Parse an integer from ``low`` to ``high``."""
 
     def read(name: str, raw: object) -> int:
         value = raw
@@ -82,7 +82,7 @@ def number(low: int, high: int) -> Reader[int]:
 
 
 def auto_or_number(low: int, high: int) -> Reader[int | None]:
-    """``auto`` (None), or a number from ``low`` to ``high``."""
+    """Parse ``auto`` (None), or an integer from ``low`` to ``high``."""
     read_number = number(low, high)
 
     def read(name: str, raw: object) -> int | None:
@@ -97,7 +97,7 @@ def auto_or_number(low: int, high: int) -> Reader[int | None]:
 
 
 def pinning(name: str, raw: object) -> tuple[int, ...] | None:
-    """``auto`` (None), ``no`` (none), or CPUs as the kernel lists them: 0-3,8; in TOML a list."""
+    """Parse ``auto`` (None), ``no`` (none), or CPUs as 0-3,8; in TOML a list."""
     if isinstance(raw, list):
         raw = ",".join(map(str, raw))
     words = re.sub(r"\s*,\s*", ",", str(raw).strip().lower())
@@ -112,14 +112,14 @@ def pinning(name: str, raw: object) -> tuple[int, ...] | None:
 
 
 def permissions(name: str, raw: object) -> int:
-    """A file's mode in octal, as redis-server reads ``unixsocketperm``; 0 is the umask's word."""
+    """Parse a file's mode in octal, like ``unixsocketperm``; 0: by umask."""
     if isinstance(raw, bool) or not re.fullmatch(r"0?[0-7]{1,3}", str(raw)):
         raise ConfigError(f"{name}: {raw!r} is not a mode in octal; write it as in 770")
     return int(str(raw), 8)
 
 
 def memory(name: str, raw: object) -> int:
-    """Bytes, as redis-server reads them: 100mb, 8gb, 1k (1000), 1kb (1024), or plain bytes."""
+    """Parse bytes, like redis-server: 100mb, 8gb, 1k (1000), 1kb (1024), or plain bytes."""
     found = re.fullmatch(r"([0-9]{1,20})([a-z]*)", str(raw).strip().lower())
     if isinstance(raw, bool) or not found or found[2] not in MEMORY_UNITS:
         raise ConfigError(f"{name}: {raw!r} is not a size; write bytes, or a unit as in 100mb, 8gb")
@@ -130,7 +130,7 @@ def memory(name: str, raw: object) -> int:
 
 
 def one_of(*choices: str) -> Reader[str]:
-    """One of the given words."""
+    """Parse one of the given words."""
 
     def read(name: str, raw: object) -> str:
         if not isinstance(raw, str) or raw.lower() not in choices:
@@ -141,9 +141,9 @@ def one_of(*choices: str) -> Reader[str]:
 
 
 def save_points(name: str, raw: object) -> str:
-    """Pairs of seconds and changes, "3600 1 300 100"; an empty text means never."""
+    """Parse pairs of seconds and changes, "3600 1 300 100"; an empty text means never."""
     words = text(name, raw).split()
-    if words == ['""']:  # a TOML or shell habit: the quotes came along
+    if words == ['""']:  # the quotes are part of the text, as often in TOML or a shell
         words = []
     if len(words) % 2 or any(not re.fullmatch(r"[0-9]{1,18}", word) for word in words):
         raise ConfigError(
@@ -156,7 +156,7 @@ def save_points(name: str, raw: object) -> str:
 
 
 def addresses(name: str, raw: object) -> str:
-    """One or more addresses separated by spaces, as redis-server's ``bind``, or a list in TOML."""
+    """Parse addresses separated by spaces, as redis-server's ``bind``, or a list in TOML."""
     given = raw if isinstance(raw, list) else [raw]
     words = [word for one in given for word in text(name, one).split()]
     if not words:
@@ -167,7 +167,7 @@ def addresses(name: str, raw: object) -> str:
 
 
 def user_lines(name: str, raw: object) -> tuple[str, ...]:
-    """Users as ACL files have them: a name and its rules; ``user`` before it may be there."""
+    """Parse users as in ACL files: a name and its rules; ``user`` in front is optional."""
     if not isinstance(raw, list | tuple):
         raise ConfigError(
             f"{name}: {raw!r} is not a list; write users = ['bob on #DIGEST ~* +@all']"

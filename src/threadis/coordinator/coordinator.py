@@ -1,7 +1,7 @@
 """The coordinator: runs the commands that are rare or need judgement, one coroutine each.
 
-A worker hands over a command once everything its client sent before is answered, and takes
-nothing more from that client until ``Proxy.reply``: a coroutine delays nobody else.
+A worker hands over a command once everything that its client sent before is answered, and takes
+nothing more from that client until ``Proxy.reply``. So a coroutine delays no other client.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from threadis import _core, control, ours, resp
+from threadis.catalog.blocking import BLOCKING
 from threadis.catalog.commands import FLUSHES, SCRIPTS, Row
 from threadis.config import placement
 from threadis.coordinator.acl.acl_file import AclFile
@@ -40,7 +41,7 @@ from threadis.coordinator.instances.near_maxmemory import NearMaxmemory
 from threadis.coordinator.instances.tasks import Tasks, retry_until_done
 from threadis.coordinator.keys.colocation import Colocation
 from threadis.coordinator.keys.locks import Locks, recheck
-from threadis.coordinator.keys.waiters import TYPES
+from threadis.coordinator.keys.waiters import client_key
 from threadis.coordinator.lua.attribution import Attribution
 from threadis.coordinator.lua.library import Library
 from threadis.coordinator.lua.worker_scripts import WorkerScripts
@@ -66,7 +67,7 @@ RECOVERY_LOOK = 0.01  # seconds between looks meanwhile
 
 
 class Coordinator:
-    """Finds the coroutine for a command, and sends its reply back."""
+    """Finds the handler of a command, runs it, and sends the reply back."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class Coordinator:
         self._busy = BusyScripts(core, links, self.locks, self._pubsub, worker_scripts.workers)
         self._library = Library(links, self.locks, worker_scripts, self._busy)
         is_valkey = self.clients.dialect.is_valkey
-        # Servers that have CLIENT NO-TOUCH run a blocked command again when it is woken.
+        # Servers with CLIENT NO-TOUCH (7.2) run a blocked command again when it is woken.
         is_7_2 = any(row.name == "client|no-touch" for row in rows)
         self._pause = Pause(core, self._library, takes_more=is_valkey, wraps=not is_7_2)
         self._monitors = Monitors(core, links, start.databases)
@@ -111,7 +112,7 @@ class Coordinator:
             core, links, self._users, self._acl_checks, self._busy, self._near_maxmemory
         )
         self._commits = Commits(core, links, self.locks, self._table, start.databases)
-        self._execution = Execution(
+        execution = self._execution = Execution(
             links,
             self.locks,
             self._table,
@@ -122,25 +123,15 @@ class Coordinator:
             self._pubsub.events,
             self._near_maxmemory,
         )
-        self.blocking = BlockingCommands(
-            self._execution,
-            core,
-            self._acl_checks,
-            self._departures,
-            self._logs.note_unblocked,
-            runs_again=is_7_2,
+        checks, served = self._acl_checks, self._logs.note_unblocked
+        self.blocking = blocking = BlockingCommands(
+            execution, core, checks, self._departures, served, runs_again=is_7_2
         )
         self._scripts = ScriptCommands(
-            self._execution,
-            self._library,
-            self._busy,
-            self._users,
-            attribution,
-            worker_scripts,
-            self.blocking,
+            execution, self._library, self._busy, self._users, attribution, worker_scripts, blocking
         )
         self._transactions = Transactions(
-            self._execution, core, self._acl_checks, self.blocking, self._busy, self._scripts
+            execution, core, checks, blocking, self._busy, self._scripts
         )
         self.clients.join(self.blocking, self._pause, self._transactions.watches)
         flush = Flush(start, links, self.locks, self._tracking, self._commits)
@@ -195,13 +186,13 @@ class Coordinator:
             "flushall": flush.flush,
             "flushdb": flush.flush,
             "swapdb": flush.swap,
-            **dict.fromkeys(TYPES, self.blocking.run),
+            **dict.fromkeys(BLOCKING, self.blocking.run),
             "scan": lambda command: scan.scan(command, links),
             "randomkey": lambda command: scan.random_key(command, links),
         }
 
     def receive(self, letter: object) -> None:
-        """Take a letter of the workers."""
+        """Handle a letter of the workers."""
         match letter:
             case _core.Command():
                 self._begin(letter)
@@ -237,7 +228,7 @@ class Coordinator:
                 self._pubsub.said(letter)
 
     def give_up(self, letter: object) -> None:
-        """Answer whoever waits for a letter that could not be taken."""
+        """Send an error to the client whose letter could not be handled."""
         match letter:
             case _core.Command(is_question=True):
                 self._core.judge(letter, INTERNAL_ERROR, None)
@@ -249,7 +240,7 @@ class Coordinator:
                 self._known_scripts.answer(letter, INTERNAL_ERROR)
 
     def _begin(self, command: _core.Command) -> None:
-        """Begin a command; its reply goes to the client when it is there."""
+        """Start a command; its reply is sent when it is ready."""
         if command.is_question:
             self._tasks.start(self._authorization.judge(command), "a question")
             return
@@ -269,18 +260,18 @@ class Coordinator:
             await self._follow_up(command, name, reply, began)
         except LinkError as error:
             reply = resp.error(str(error))
-        except Exception:  # one command's bug must not become another client's silence
+        except Exception:  # one command's bug must not leave other clients without replies
             log.exception("%s failed", name)
         finally:
             self._departures.end(command)
-            if name in TYPES:
+            if name in BLOCKING:
                 self.blocking.blocked.waits.arrived(command)
             if name == "exec" and isinstance(reply, bytes):
                 reply = await self._transactions.refused(command, reply)
             await send(self._core, command, reply)
 
     async def _answer(self, command: _core.Command, name: str) -> HandlerResult:
-        """Find a command's reply."""
+        """Compute a command's reply."""
         reply: HandlerResult = LEFT
         check = self._acl_checks.recheck(command)
         recheck.set(check)
@@ -296,7 +287,7 @@ class Coordinator:
     async def _follow_up(
         self, command: _core.Command, name: str, reply: HandlerResult, began: float
     ) -> None:
-        """Do what else there is to do; the command has run, so its reply stays what it is."""
+        """Do what else follows from a command; it has run, so its reply does not change."""
         if reply:
             with contextlib.suppress(LinkError):
                 await self._logs.note(command, reply, began)
@@ -314,7 +305,7 @@ class Coordinator:
                 self._tasks.start(retry_until_done(job, what), what)
 
     def _held(self) -> dict[str, int]:
-        """What must be nothing once nobody wants anything."""
+        """Return counts that must be zero when there are no clients."""
         return {
             "locks": self.locks.count(),
             "watching_clients": self._transactions.count(),
@@ -322,8 +313,8 @@ class Coordinator:
         }
 
     def _left(self, letter: _core.Left | _core.Ran) -> None:
-        """Take note that a client is gone, or has run its transaction."""
-        client = (letter.worker, letter.place, letter.generation)
+        """Note that a client is gone, or has run its transaction."""
+        client = client_key(letter)
         if isinstance(letter, _core.Ran):
             self._tasks.start(self._transactions.finished(client), "the end of a transaction")
             return
@@ -336,10 +327,11 @@ class Coordinator:
             self._tasks.start(self._transactions.gone(client), "the end of a client's watches")
 
     async def recover(self) -> None:
-        """Make every instance ready before the first client comes, and settle what a crash left.
+        """Make every instance ready before the first client is served, and resolve what a crash
+        left.
 
-        Who is not ready in time will be while we serve; but no client is served before it is known
-        who may come.
+        Instances that are not ready in time get ready while we serve. But no client is served
+        before the users are known.
         """
         self._tasks.start(self._near_maxmemory.watch(), "the watch over memory")
         self._tasks.start(self._info.watch(), "the watch over instances")
@@ -351,7 +343,7 @@ class Coordinator:
                     await asyncio.sleep(RECOVERY_LOOK)
 
     def instance_changed(self, instance: control.Instance) -> None:
-        """Tell the workers; an instance that came back is first made ready."""
+        """Report an instance's state to the workers; one that came back is made ready first."""
         if instance.state is control.State.READY:
             self._links.unprepared.add(instance.index)
             job = self._make_ready(instance)
@@ -364,9 +356,9 @@ class Coordinator:
             self._core.set_instance(instance.index, None, instance.state.value)
 
     async def _make_ready(self, instance: control.Instance) -> None:
-        """Let lanes be opened, once it has what it missed, and old lanes are gone.
+        """Let lanes be opened, once the instance has what it missed and old lanes are closed.
 
-        A server that was stopped still runs, when it wakes, what it had been sent before; nothing
+        A server that was stopped runs, when it is continued, what it had been sent before; nothing
         newer may overtake that.
         """
         index = instance.index
@@ -377,7 +369,7 @@ class Coordinator:
             except LinkError as error:
                 log.warning("instance %d cannot be asked yet: %s", index, error)
             except Exception:
-                log.exception("instance %d is not ready; it is tried again", index)
+                log.exception("instance %d could not be made ready; trying again", index)
             else:
                 is_alone = isinstance(known, bytes) and b" name=" + ours.LANE not in known
                 if is_alone and self._links.instance(index) is instance:
@@ -388,7 +380,7 @@ class Coordinator:
             await asyncio.sleep(RETRY)
 
     async def _prepare(self, index: int) -> None:
-        """Give an instance what it lacks; raises LinkError if it cannot be asked."""
+        """Give an instance what it lacks; LinkError if it cannot be asked."""
         await self._configuration.replay(index)
         await self._users.replay(index)
         await self._library.replay(index)
@@ -401,6 +393,6 @@ class Coordinator:
         await self._pubsub.look(index)
 
     def _name(self, command: _core.Command) -> str:
-        """The row's name, from the command's first words."""
+        """Return the row's name, from the command's first words."""
         words = [word.decode(errors="replace").lower() for word in command.args[:2]]
         return "|".join(words) if "|".join(words) in self._handlers else words[0]

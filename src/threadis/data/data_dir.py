@@ -1,13 +1,13 @@
-"""Owns the data directory: its lock, its layout on disk, the refusal to start on the wrong data.
+"""The data directory: its lock, its layout, and the refusal to start on wrong data.
 
     DIR/threadis.lock        flock, held by the supervisor and by every instance
     DIR/threadis.json        the number of instances, their ids, the slot map, placement rules
     DIR/sockets/             Unix sockets of the running instances
     DIR/instance-N/id        says which instance this directory belongs to
-    DIR/instance-N/files     what its persistence files are like: ``data/persistence.py``
+    DIR/instance-N/files     what its persistence files are like: ``data/integrity.py``
     DIR/instance-N/...       the stock server's own files, and server.log
 
-Nothing is written before the lock is held; only DIR itself is made first, when it is missing.
+Nothing is written before the lock is held, except that DIR itself is created if it does not exist.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from pathlib import Path
 
 import msgspec
 
-from threadis.data import kept, persistence
+from threadis.data import integrity, saved_settings
 from threadis.data.layout import FORMAT, LAYOUT, PLACEMENT, Layout, even_slot_map, read_layout
-from threadis.data.saved import holds_keys
+from threadis.data.rdb_files import holds_keys
 from threadis.errors import DataError
-from threadis.system import denied, writable
+from threadis.system import file_errors, writable
 from threadis.system.files import SOCKET_PATH_LIMIT, write_atomically
 from threadis.system.process import activity
 
@@ -41,15 +41,15 @@ LOCK, SOCKETS = "threadis.lock", "sockets"
 class DataDir:
     """A locked data directory, fit for its instances."""
 
-    def __init__(self, path: str, wanted: persistence.Wanted | None = None) -> None:
+    def __init__(self, path: str, wanted: integrity.FileConfig | None = None) -> None:
         self.path = Path(path).absolute()
-        self.wanted = wanted or persistence.Wanted()
+        self.wanted = wanted or integrity.FileConfig()
         self.lock_fds: list[int] = []  # of the directory itself, and of the file in it
         self.layout = Layout(FORMAT, PLACEMENT, 0, [], [])
         self._start_id = secrets.token_hex(4)
 
     def open(self, instances: int, rules: Sequence[str] = (), pins: Sequence[Pin] = ()) -> None:
-        """Lock it and make it fit for so many instances and this placement of keys, or refuse and
+        """Lock it and prepare it for so many instances and this placement of keys; or refuse, and
         change nothing.
         """
         self._check_socket_path(instances)
@@ -72,9 +72,10 @@ class DataDir:
             raise
 
     def examine(self, instances: int, rules: Sequence[str] = (), pins: Sequence[Pin] = ()) -> str:
-        """Refuse what ``open`` would, but that it is in use, and change nothing; who uses it.
+        """Refuse what ``open`` would refuse, unless it is in use, and change nothing; return its
+        user.
 
-        The files of instances that run are not looked at.
+        The files of running instances are not checked.
         """
         self._check_socket_path(instances)
         try:
@@ -102,10 +103,10 @@ class DataDir:
 
     def _unusable(self, error: OSError) -> DataError:
         path = error.filename or self.path
-        return DataError(f"dir: {denied.sentence('use', path, error, 'choose another --dir')}")
+        return DataError(f"dir: {file_errors.explain('use', path, error, 'choose another --dir')}")
 
     def _check_can_be_made(self) -> None:
-        if why := denied.to_make(self.path, "choose another --dir"):
+        if why := file_errors.explain_create(self.path, "choose another --dir"):
             raise DataError(f"dir: {why}")
 
     def _is_in_use(self) -> bool:
@@ -116,7 +117,7 @@ class DataDir:
         return False
 
     def close(self) -> None:
-        """Remove the sockets, let go of the lock (which any child that lives still holds)."""
+        """Remove the sockets and release the lock, which running children still hold."""
         if self.lock_fds:
             with contextlib.suppress(OSError):
                 shutil.rmtree(self.path / SOCKETS)
@@ -127,31 +128,31 @@ class DataDir:
             os.close(self.lock_fds.pop())
 
     def folder(self, index: int) -> Path:
-        """Where an instance keeps its files."""
+        """Return the directory of an instance."""
         return self.path / f"instance-{index}"
 
     def socket_path(self, index: int, start: int) -> str:
-        """A name used by one process only: a late-dying server unlinks its socket by name."""
+        """Return a name for one process: a server that ends late unlinks its socket by name."""
         return str(self.path / SOCKETS / f"i{index}-{self._start_id}-{start}.sock")
 
     def make_socket_folder(self) -> None:
-        """Somebody may have deleted it."""
+        """Create the directory of sockets again, if it was deleted."""
         (self.path / SOCKETS).mkdir(mode=0o700, exist_ok=True)
 
-    def check_files(self, index: int) -> persistence.Source:
-        """What an instance is to load; refuse it when that is not what it left."""
+    def check_files(self, index: int) -> integrity.DataSource:
+        """Check an instance's files, and return what it is to load."""
         folder, wanted = self.folder(index), self.wanted
-        source = persistence.check(folder, wanted)
+        source = integrity.check(folder, wanted)
         log = folder / wanted.folder
         is_logged = wanted.is_logged or source.is_log
         logs = [log, *log.glob("*.incr.aof")] if is_logged else []
-        writable.check([folder, folder / "server.log", *logs])
+        writable.check_writable([folder, folder / "server.log", *logs])
         return source
 
     # -- opening --
 
     def _check_socket_path(self, instances: int) -> None:
-        """Refuse a path that the kernel would, before anything is written."""
+        """Refuse a path that is too long for the kernel, before anything is written."""
         longest = os.fsencode(self.socket_path(instances - 1, 999_999_999))
         if len(longest) > SOCKET_PATH_LIMIT:
             over = len(longest) - SOCKET_PATH_LIMIT
@@ -161,10 +162,10 @@ class DataDir:
             )
 
     def _lock(self) -> None:
-        """Hold the directory, and ``threadis.lock``, which says who does; the directory is made
-        when nothing is there.
+        """Lock the directory and ``threadis.lock``, which names the holder; create the directory if
+        needed.
 
-        The file alone would not do: somebody may delete it.
+        The file alone is not enough: it may be deleted.
         """
         if not os.path.lexists(self.path):
             self._check_can_be_made()
@@ -185,7 +186,7 @@ class DataDir:
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
     def _take(self, path: Path, flags: int) -> int:
-        """Lock one of both, or refuse; its descriptor."""
+        """Lock one of them, or refuse; return its descriptor."""
         try:
             fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -203,7 +204,7 @@ class DataDir:
         for path in self._entries():
             if path.name.startswith("instance-") and (path / "id").is_file():
                 raise DataError(
-                    f"dir: {self.path / LAYOUT} is gone, but {path.name} is there; restore it "
+                    f"dir: {self.path / LAYOUT} is missing, but {path.name} exists; restore it "
                     "from a backup, or choose another --dir"
                 )
             raise DataError(
@@ -212,20 +213,21 @@ class DataDir:
             )
 
     def _entries(self) -> Iterator[Path]:
-        """What lies in the directory that is not ours."""
-        ours = {LOCK, LAYOUT, LAYOUT + ".new", SOCKETS, "lost+found", kept.USERS, kept.SETTINGS}
+        """Yield what is in the directory and is not ours."""
+        saved = (saved_settings.USERS, saved_settings.SETTINGS)
+        ours = {LOCK, LAYOUT, LAYOUT + ".new", SOCKETS, "lost+found", *saved}
         for path in sorted(self.path.iterdir()):
             if path.name not in ours and not self._is_fresh(path):
                 yield path
 
     def _is_fresh(self, path: Path) -> bool:
-        """Whether it is an instance's directory of a first start that was cut short."""
+        """Whether it is an instance's directory of a first start that was interrupted."""
         if not path.name.startswith("instance-") or not path.is_dir():
             return False
         return all(inside.name in ("id", "id.new") for inside in path.iterdir())
 
     def _create(self, instances: int, rules: Sequence[str], pins: Sequence[Pin]) -> Layout:
-        """First start: the instances' directories, then, as the last step, the layout."""
+        """First start: create the instances' directories and then, last, the layout."""
         self._check_unused()
         ids = [secrets.token_hex(8) for _ in range(instances)]
         for index, identity in enumerate(ids):
@@ -242,13 +244,13 @@ class DataDir:
         return layout
 
     def _place(self, rules: list[str], pins: list[Pin]) -> None:
-        """Record another placement of keys; refuse it when there are keys."""
+        """Record another placement of keys; refuse it if there are keys."""
         if not self._is_placed(rules, pins):
             changed = msgspec.structs.replace(self.layout, rules=rules, pins=pins)
             self.layout = self._record(changed)
 
     def _is_placed(self, rules: list[str], pins: list[Pin]) -> bool:
-        """Whether keys are placed like that; if not there must be none."""
+        """Whether keys are placed like that; otherwise there must be none."""
         layout = self.layout
         if (layout.rules, layout.pins) == (rules, pins):
             return True
@@ -261,7 +263,7 @@ class DataDir:
         return False
 
     def _check_instances(self, instances: int) -> None:
-        """Refuse another number of instances, and directories that are missing or swapped."""
+        """Refuse another number of instances, and missing or swapped directories."""
         recorded = self.layout.instances
         if instances != recorded:
             raise DataError(
@@ -288,13 +290,13 @@ class DataDir:
             self.check_files(index)
 
     def _check_strangers(self) -> None:
-        """Refuse data that lies where no instance looks for it."""
+        """Refuse data in places where no instance reads it."""
         for path in self._entries():
             number = path.name.removeprefix("instance-")
             is_instance = number != path.name and number.isdecimal()
             if is_instance and int(number) >= self.layout.instances:
                 raise DataError(
-                    f"dir: {path} belongs to no instance, {LAYOUT} has {self.layout.instances}; "
+                    f"dir: {path} belongs to no instance: {LAYOUT} has {self.layout.instances}; "
                     f"move it away, or restore {LAYOUT} from a backup"
                 )
             is_log = path.is_dir() and any(path.glob("*.manifest"))
@@ -305,7 +307,7 @@ class DataDir:
                 )
 
     def _clear_sockets(self) -> None:
-        """Remove what a killed start left; the lock proves that nobody uses it."""
+        """Remove sockets of a killed start; the lock proves that they are not in use."""
         folder = self.path / SOCKETS
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
@@ -313,7 +315,7 @@ class DataDir:
 
 
 def _flags(rules: Sequence[str], pins: Sequence[Pin]) -> str:
-    """A placement as the flags that ask for it."""
+    """Format a placement as flags."""
     flags = [f"--placement '{rule}'" for rule in rules]
     flags += [f"--pin-database {db}={instance}" for db, instance in pins]
     return f"with {' '.join(flags)}" if flags else "without --placement and --pin-database"
@@ -329,7 +331,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _try_lock(fd: int, how: int) -> bool:
-    """Whether a lock can be had; some file systems have none for directories."""
+    """Try to lock; some file systems cannot lock directories."""
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -340,7 +342,7 @@ def _try_lock(fd: int, how: int) -> bool:
 
 
 def _lock_soon(fd: int, name: Path) -> bool:
-    """Take a lock at once; wait only for the instances of a supervisor that was just killed."""
+    """Lock; wait only for the instances of a supervisor that was just killed."""
     deadline = time.monotonic() + ORPHANS_END
     while not _try_lock(fd, fcntl.LOCK_EX):
         holder = _holder(name)
@@ -353,7 +355,7 @@ def _lock_soon(fd: int, name: Path) -> bool:
 
 
 def _holder(path: Path) -> str:
-    """The process id that the lock's holder wrote into the file."""
+    """Return the process id that the holder has written into the file."""
     try:
         return path.read_bytes()[:32].decode("ascii", "replace").strip() or "unknown"
     except OSError:
@@ -361,9 +363,9 @@ def _holder(path: Path) -> str:
 
 
 def _check_folder(path: Path) -> None:
-    """Refuse what we cannot write to, and what everybody may write to.
+    """Refuse a directory that we cannot write to, or that everybody may write to.
 
-    A volume may belong to another user, and be ours through its group, or because we are root.
+    A volume may belong to another user, and be writable through its group, or because we are root.
     """
     found, us = path.stat(), os.geteuid()
     if not stat.S_ISDIR(found.st_mode):

@@ -1,4 +1,4 @@
-"""Owns ``threadis.json``: what a data directory records of its instances and of where keys live."""
+"""``threadis.json``: the record of a data directory's instances and of where keys live."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ import msgspec
 
 from threadis.control import SlotRange
 from threadis.errors import DataError
-from threadis.system import denied
+from threadis.system import file_errors
 
 LAYOUT = "threadis.json"
 FORMAT = 1
@@ -16,7 +16,7 @@ PLACEMENT = "crc16-hashtag"  # how a key gets its slot; changing it is a reshard
 
 
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What ``threadis.json`` records."""
+    """The content of ``threadis.json``."""
 
     format: int
     placement: str
@@ -28,12 +28,12 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     checksum: str = ""  # of all the rest
 
     def sum(self) -> str:
-        """What ``checksum`` is to be."""
+        """Return the checksum of all other fields."""
         content = msgspec.json.encode(msgspec.structs.replace(self, checksum=""))
         return hashlib.sha256(content).hexdigest()[:32]
 
     def fault(self) -> str:
-        """What is wrong with it, or an empty text."""
+        """Return what is wrong with it, or an empty text."""
         if self.checksum not in ("", self.sum()):
             return "its content does not match its checksum"
         place = 0
@@ -45,13 +45,13 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 def even_slot_map(instances: int) -> list[SlotRange]:
-    """The slots in equal shares, in order."""
+    """Return the slots in equal shares, in order."""
     edges = [i * SLOTS // instances for i in range(instances + 1)]
     return [SlotRange(edges[i], edges[i + 1] - 1, i) for i in range(instances)]
 
 
 def read_layout(folder: Path) -> Layout | None:
-    """The recorded layout; None when there is none yet. Reads only."""
+    """Read the recorded layout; None if there is none yet."""
     path = folder / LAYOUT
     try:
         content = path.read_bytes()
@@ -59,7 +59,7 @@ def read_layout(folder: Path) -> Layout | None:
         return None
     except OSError as error:
         otherwise = "choose another --dir"
-        raise DataError(f"dir: {denied.sentence('read', path, error, otherwise)}") from None
+        raise DataError(f"dir: {file_errors.explain('read', path, error, otherwise)}") from None
     try:
         layout = msgspec.json.decode(content, type=Layout)
     except msgspec.DecodeError as error:

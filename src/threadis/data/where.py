@@ -1,6 +1,6 @@
-"""Owns the answer to ``threadis where KEY``: the slot and the instance, from the data directory.
+"""``threadis where KEY``: the slot and the instance of a key, from the data directory.
 
-What is recorded there never changes while thREaDIS runs, so nobody has to be asked.
+What is recorded there never changes while thREaDIS runs, so no process has to be asked.
 """
 
 import os
@@ -13,7 +13,7 @@ from threadis.errors import ConfigError, DataError
 
 
 def placement_of(layout: Layout) -> _core.Placement:
-    """Where keys live."""
+    """Return the placement of keys."""
     return _core.Placement(
         [(one.first, one.last, one.instance) for one in layout.slot_map],
         layout.instances,
@@ -23,12 +23,12 @@ def placement_of(layout: Layout) -> _core.Placement:
 
 
 def is_ours(key: bytes) -> bool:
-    """Whether a key in the first database that clients cannot select is a record of ours."""
+    """Whether a key in the first hidden database is a record of ours."""
     return _core.is_record(key)
 
 
 def describe(folder: Path, text: str, db: int, databases: int) -> list[str]:
-    """The answer as lines of text."""
+    """Return the answer as lines of text."""
     if db >= databases:
         raise ConfigError(
             f"db: there is no database {db}, only 0 to {databases - 1}; see --databases"
@@ -55,6 +55,6 @@ def describe(folder: Path, text: str, db: int, databases: int) -> list[str]:
 
 
 def _shown(key: bytes) -> str:
-    """A key, or a part of it, on one line that a terminal can show."""
+    """Format a key, or a part of it, on one line."""
     text = os.fsdecode(key)
     return text if text.isprintable() else str(key)[2:-1]

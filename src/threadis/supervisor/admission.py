@@ -1,8 +1,8 @@
-"""Owns what an instance must pass between having loaded its data and being ready.
+"""What an instance must pass between having loaded its data and being ready.
 
-Data that was in snapshots and is to be in the append-only log, or the other way round, is taken
-over. Unless its files are for certain its own, its keys are looked at: whoever lays a file into the
-place of an instance's would be served keys that GET does not find.
+Data that was in snapshots and is to be in the append-only log, or the other way round, is
+converted. Unless its files are certainly its own, its keys are checked: with a file of another
+instance, clients would get keys from SCAN that GET does not find.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from threadis import ours
-from threadis.data.persistence import Source, Wanted
+from threadis.data.integrity import DataSource, FileConfig
 from threadis.data.where import is_ours
 from threadis.errors import DataError
 from threadis.supervisor.health import Connection, HealthError
@@ -26,12 +26,14 @@ Ask = Callable[..., Awaitable[bytes]]
 Owner = Callable[[int, bytes], int]  # of a key in a database: the instance
 
 
-async def take_over(index: int, ask: Ask, *, is_logged: bool) -> None:
-    """Move the data into the log and have it written from now on; or into a snapshot."""
+async def convert_persistence(index: int, ask: Ask, *, is_logged: bool) -> None:
+    """Move the data into the log, and let it be written from now on; or into a snapshot."""
     if not is_logged:
         await _demand(index, ask, "SAVE")
         await _demand(index, ask, "CONFIG", "SET", "appendonly", "no")
-        log.info("instance %d: its append-only file was taken over into a snapshot", index)
+        log.info(
+            "instance %d: its data was converted from an append-only file to a snapshot", index
+        )
         return
     await _demand(index, ask, "CONFIG", "SET", "appendonly", "yes")
     has_complained = False
@@ -44,21 +46,21 @@ async def take_over(index: int, ask: Ask, *, is_logged: bool) -> None:
             has_complained = True
             log.error("instance %d cannot write its append-only file; free disk space", index)
         await asyncio.sleep(REWRITE_LOOK)
-    log.info("instance %d: its snapshot was taken over into the append-only file", index)
+    log.info("instance %d: its data was converted from a snapshot to an append-only file", index)
 
 
 async def _demand(index: int, ask: Ask, *words: str) -> None:
     reply = await ask(*words)
     if not reply.startswith(b"+"):
         text = reply.decode("utf-8", "replace").strip()
-        log.error("instance %d does not do %s: %s", index, " ".join(words), text)
+        log.error("instance %d refuses %s: %s", index, " ".join(words), text)
         raise HealthError(text)
 
 
 async def check_keys(
-    index: int, owner: Owner, wanted: Wanted, source: Source, connection: Connection
+    index: int, owner: Owner, wanted: FileConfig, source: DataSource, connection: Connection
 ) -> None:
-    """Refuse data with keys that belong to another instance, or to nobody."""
+    """Refuse data with keys that belong to another instance, or to none."""
     name = f"{wanted.folder}/{wanted.log}.*" if source.is_log else wanted.dump
     for db, count in await _databases(connection):
         if (
@@ -71,7 +73,7 @@ async def check_keys(
 async def _check_database(
     index: int,
     owner: Owner,
-    wanted: Wanted,
+    wanted: FileConfig,
     name: str,
     connection: Connection,
     db: int,
@@ -90,8 +92,8 @@ async def _check_database(
             if why:
                 shown = key[:100].decode("utf-8", "backslashreplace")
                 raise DataError(
-                    f"dir: {name} in instance-{index} is not its own: the key {shown!r} there "
-                    f"{why}; put its own file back, or move this one away and bring its data in "
+                    f"dir: {name} in instance-{index} belongs elsewhere: its key {shown!r} "
+                    f"{why}; put the right file back, or move this one away and import its data "
                     "through clients (docs/configuration.md)"
                 )
         seen += len(keys)
@@ -101,7 +103,7 @@ async def _check_database(
 
 
 async def _databases(connection: Connection) -> list[tuple[int, int]]:
-    """The databases that have keys, and how many."""
+    """Return the databases that have keys, and how many."""
     info = await connection.ask("INFO", "keyspace")
     found = []
     for line in info.splitlines():
@@ -111,8 +113,8 @@ async def _databases(connection: Connection) -> list[tuple[int, int]]:
     return found
 
 
-async def move_hidden(connection: Connection, before: int, now: int) -> None:
-    """Let what is in our databases follow them, when clients have got more of theirs."""
+async def move_own_databases(connection: Connection, before: int, now: int) -> None:
+    """Move our hidden databases when clients have got more of theirs."""
     full = {db for db, _ in await _databases(connection)}
     for offset in reversed(range(ours.HIDDEN_DATABASES)):
         if before + offset in full:

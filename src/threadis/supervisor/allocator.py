@@ -1,7 +1,7 @@
-"""Owns which memory allocator the instances get, if their server was built without jemalloc.
+"""The memory allocator of the instances, if their server was built without jemalloc.
 
-The server stays as it is: a library is preloaded, or glibc's own allocator is tuned. Only the
-instances get it; the proxy allocates nothing on its ordinary path.
+The server is not changed: a library is preloaded, or glibc's own allocator is tuned. Only the
+instances get it; the proxy allocates nothing on its fast path.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from threadis.errors import ServerError
-from threadis.supervisor.server import VERSION_TIMEOUT, Server
+from threadis.supervisor.server import VERSION_TIMEOUT, ServerBinary
 
 AUTO, NONE = "auto", "none"
 PRELOAD, TUNABLES = "LD_PRELOAD", "GLIBC_TUNABLES"
@@ -20,8 +20,8 @@ JEMALLOC = "libjemalloc.so.2"  # jemalloc 4 and 5; the loader knows where librar
 TUNED = "glibc.malloc.tcache_count=1024"
 
 
-def environment(choice: str, server: Server) -> dict[str, str]:
-    """What is added to the environment of the instances."""
+def environment(choice: str, server: ServerBinary) -> dict[str, str]:
+    """Return the additional environment of the instances."""
     has_jemalloc = not server.allocator.startswith("libc")
     if choice == AUTO:
         if has_jemalloc or PRELOAD in os.environ or TUNABLES in os.environ:
@@ -43,15 +43,15 @@ def environment(choice: str, server: Server) -> dict[str, str]:
 
 
 def describe(added: Mapping[str, str], pid: int) -> str | None:
-    """What an instance that runs really has of what was added; None if it has none of it."""
+    """Return what a running instance really has of that; None if nothing."""
     if library := added.get(PRELOAD):
         path = _mapped(library, pid)
         return f"{path}, preloaded" if path else None
     return f"glibc, with {added[TUNABLES]}" if TUNABLES in added else None
 
 
-def _complaint(server: Server, library: str) -> str:
-    """Why the server does not run with the library; empty if it does, and loads it."""
+def _complaint(server: ServerBinary, library: str) -> str:
+    """Return why the server does not run with the library; empty if it does."""
     try:
         tried = subprocess.run(
             [server.path, "--version"],
@@ -69,7 +69,7 @@ def _complaint(server: Server, library: str) -> str:
 
 
 def _mapped(library: str, pid: int) -> str | None:
-    """The file of a library that a process has loaded, by what the kernel says."""
+    """Return the file of a library that a process has loaded, by /proc."""
     try:
         maps = os.fsdecode(Path(f"/proc/{pid}/maps").read_bytes())
     except OSError:  # it has just died

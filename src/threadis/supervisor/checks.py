@@ -1,5 +1,5 @@
-"""Owns what is found out before anything is started or written: by ``serve``, and by ``plan``,
-which refuses whatever ``serve`` would refuse.
+"""Checks before anything is started or written: for ``serve``, and for ``plan``, which refuses the
+same.
 """
 
 import dataclasses
@@ -7,25 +7,25 @@ from pathlib import Path
 
 from threadis.config import placement
 from threadis.config.config import Config
-from threadis.data import data_dir, kept, layout
+from threadis.data import data_dir, layout, saved_settings
 from threadis.errors import ConfigError
-from threadis.supervisor import allocator, instance_config, listeners, passed_through, plan, server
+from threadis.supervisor import allocator, directive_check, instance_config, listeners, plan, server
 from threadis.system import machine
 
 
-def parts(config: Config) -> tuple[server.Server, plan.Plan]:
-    """The stock server, and what runs where."""
+def server_and_plan(config: Config) -> tuple[server.ServerBinary, plan.Plan]:
+    """Return the stock server, and the plan."""
     chosen = server.find(config.server)
     added = allocator.environment(config.allocator, chosen)
     chosen = dataclasses.replace(chosen, environment=added)
-    passed_through.check(chosen, config.set)
+    directive_check.check(chosen, config.set)
     planned = make_plan(config)
     placement.check_pins(config.pin_database, config.databases, len(planned.instance_cpus))
     return chosen, planned
 
 
 def make_plan(config: Config) -> plan.Plan:
-    """The plan for this machine; data that exists decides the number of instances."""
+    """Make the plan for this machine; existing data determines the number of instances."""
     found = layout.read_layout(Path(config.dir))
     here, taken = machine.read(), machine.taken()
     planned = plan.make(here, config.instances, config.workers, config.pin, taken)
@@ -34,7 +34,7 @@ def make_plan(config: Config) -> plan.Plan:
     usual = len(planned.instance_cpus)
     if found is None:
         planned.notes.append(
-            f"the data will stay with {usual} instance(s), there is no resharding yet; choose "
+            f"the data will always have {usual} instance(s): there is no resharding yet; choose "
             "their number with --instances"
         )
     elif found.instances != usual:
@@ -46,7 +46,7 @@ def make_plan(config: Config) -> plan.Plan:
 
 
 def port_or_socket(config: Config) -> None:
-    """Refuse a start that nobody could connect to, and a Unix socket that is taken."""
+    """Refuse a start without any listener, and a Unix socket that is in use."""
     if config.unixsocket:
         listeners.check_unix(config.unixsocket, config.unixsocketgroup)
         return
@@ -61,10 +61,10 @@ def port_or_socket(config: Config) -> None:
 
 
 def dry_run(config: Config) -> plan.Plan:
-    """The plan of a configuration that ``serve`` would take; port and directory may be in use."""
-    kept.users(config)
-    config = kept.merge(config)
-    _, planned = parts(config)
+    """Return the plan that ``serve`` would use; port and directory may be in use."""
+    saved_settings.users(config)
+    config = saved_settings.merge(config)
+    _, planned = server_and_plan(config)
     port_or_socket(config)
     if config.port != 0:
         bound = listeners.Listeners()

@@ -1,7 +1,7 @@
-"""Owns the supervisor's own connection to an instance: is it there, is it ours, does it answer?
+"""The supervisor's own connection to an instance: does it run, is it ours, does it answer?
 
-Any answer means alive. Only a server that loads says so in an error's text; no client can write
-that text on this connection.
+Any answer means alive. Only a server that loads says so in an error text; no client can cause that
+text on this connection.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class HealthError(Exception):
 
 
 class Health:
-    """Asks one instance process how it is, until the process ends."""
+    """Asks one instance process for its state, until the process ends."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Health:
         self._has_answered = False
 
     async def watch(self) -> None:
-        """Tell of every change, for ever."""
+        """Report every change of the state, for ever."""
         with contextlib.closing(self._file):
             await self._watch()
 
@@ -74,7 +74,7 @@ class Health:
             except DataError:
                 raise  # it may not be served
             except Exception:  # whatever it is: an instance that nobody watches is lost
-                log.exception("process %d cannot be watched; it is tried again", self._pid)
+                log.exception("process %d cannot be watched; trying again", self._pid)
                 await asyncio.sleep(PING_INTERVAL)
             finally:
                 self.close()
@@ -115,7 +115,7 @@ class Health:
         self._become(State.READY)
 
     async def _answered(self, question: Coroutine[None, None, bytes]) -> bytes:
-        """The answer, however late; in the meantime a stopped process is told of."""
+        """Wait for the answer, however late; report a stopped process meanwhile."""
         answer = asyncio.ensure_future(question)
         try:
             before: Activity = activity(self._pid)
@@ -133,7 +133,7 @@ class Health:
 
 
 class Connection:
-    """A connection to a process that we started, proved by the kernel."""
+    """A connection to a process that we have started, verified by the kernel."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -152,7 +152,7 @@ class Connection:
         return cls(reader, writer)
 
     async def ask(self, *words: str) -> bytes:
-        """One command, one reply: a line, or the content of a bulk string."""
+        """Send one command; return its reply: a line, or the content of a bulk string."""
         self._writer.write(_encoded(words))
         await self._writer.drain()
         line = await self._reader.readline()
@@ -163,7 +163,7 @@ class Connection:
         return line
 
     async def values(self, *words: str) -> Any:
-        """One command, one reply of any kind."""
+        """Send one command; return its decoded reply."""
         reader = hiredis.Reader()
         self._writer.write(_encoded(words))
         await self._writer.drain()
@@ -186,7 +186,7 @@ def _encoded(words: Sequence[str]) -> bytes:
 
 
 async def ask(path: str, password: str, pid: int, words: list[str], seconds: float) -> bytes | None:
-    """One answer on a connection of its own; None when none comes in time."""
+    """Send one command on a new connection; None if there is no answer in time."""
     connection = None
     try:
         async with asyncio.timeout(seconds):

@@ -1,4 +1,4 @@
-"""Owns one instance: starts the stock server, watches it, starts it again, and stops it."""
+"""One instance: starts the stock server, watches it, restarts it, and stops it."""
 
 import asyncio
 import logging
@@ -12,12 +12,12 @@ from typing import Any
 from threadis import control
 from threadis.config.config import Config
 from threadis.control import State
-from threadis.data import persistence
+from threadis.data import integrity
 from threadis.data.data_dir import DataDir
 from threadis.errors import DataError
 from threadis.supervisor import admission, health, instance_config
-from threadis.supervisor.leaving import Leaving
-from threadis.supervisor.server import Server
+from threadis.supervisor.instance_stop import InstanceStop
+from threadis.supervisor.server import ServerBinary
 from threadis.supervisor.server_log import ServerLog
 from threadis.system.process import Backoff, Child, describe_status, wrong_affinity
 
@@ -36,7 +36,7 @@ class Instance:
         index: int,
         cpus: list[int],
         config: Config,
-        server: Server,
+        server: ServerBinary,
         data: DataDir,
         password: str,
         instances: int,
@@ -57,7 +57,7 @@ class Instance:
         self._starts = 0
         self._fruitless = 0  # processes in a row that were never ready
         self._log = ServerLog(data.folder(index) / "server.log")
-        self._source = persistence.Source(None, is_proved=False, grew=False, databases=None)
+        self._source = integrity.DataSource(None, is_proved=False, grew=False, databases=None)
         self._is_logged = data.wanted.is_logged  # appendonly, as it was last
         self._recorded: tuple[tuple[tuple[int, ...], int], bool] | None = None
         self._recorded_at = 0.0  # monotonic time
@@ -95,12 +95,12 @@ class Instance:
             await asyncio.sleep(pause)
 
     def message(self) -> control.Instance:
-        """Its present state, for the proxy."""
+        """Return its present state, for the proxy."""
         pid = self._child.pid if self._child else 0
         return control.Instance(self.index, self.state, self._socket, pid, self.cpus)
 
     def _explain(self) -> None:
-        """Say why a process ended, from its log."""
+        """Find out from its log why a process ended."""
         wanted, folder = self._data.wanted, self._data.folder(self.index)
         files = [folder / wanted.dump]
         if self._source.is_log:
@@ -129,17 +129,19 @@ class Instance:
         self._log.begin()
         # One that has not begun to serve has nothing to save, and may not hear us yet
         by_signal = saves or self.state in (State.STARTING, State.LOADING)
-        leaving = Leaving(f"instance {self.index}", child, self.ask, self._log.new, saves=by_signal)
+        leaving = InstanceStop(
+            f"instance {self.index}", child, self.ask, self._log.new, saves=by_signal
+        )
         obstacle = await leaving.wait(fast)
         return await self._ended(child, obstacle) and good
 
     async def ask(self, *words: str) -> bytes | None:
-        """What it answers to a command; None if it does not in time."""
+        """Send a command; None if it does not answer in time."""
         pid = self.message().pid
         return await health.ask(self._socket, self._password, pid, list(words), ASK_LIMIT)
 
     async def _ended(self, child: Child, obstacle: str) -> bool:
-        """Make sure that the process is gone; whether it went by itself."""
+        """Make sure that the process is gone; whether it ended by itself."""
         if child.exited.done():
             status = child.exited.result()
             if status == -signal.SIGTERM and self.state is State.STARTING:
@@ -176,8 +178,8 @@ class Instance:
             self._is_logged = True  # switched on since the start
         self._log.bound()
         self._log.begin()
-        self._log_size = persistence.log_size(folder, self._data.wanted)
-        persistence.begin(folder)
+        self._log_size = integrity.log_size(folder, self._data.wanted)
+        integrity.mark_running(folder)
         loads_log = self._is_logged if self._source.is_log is None else self._source.is_log
         text = instance_config.text(
             self._config,
@@ -198,7 +200,7 @@ class Instance:
         )
 
     async def _watch(self, child: Child) -> int:
-        """Tell of its state until it ends; its exit status."""
+        """Report its state until it ends; return its exit status."""
         self._become(State.STARTING)
         probe = health.Health(
             self._socket, self._password, child.pid, self._become, self._admit, self._survey
@@ -216,30 +218,32 @@ class Instance:
             watching.cancel()
 
     async def _admit(self, connection: health.Connection) -> None:
-        """It has loaded its data: is it its own, and where it is to be?"""
+        """Check data that was loaded: is it its own, and stored as configured?"""
         source, wanted, folder = self._source, self._data.wanted, self._data.folder(self.index)
-        if (cut := self._log_size - persistence.log_size(folder, wanted)) > 0:
+        if (cut := self._log_size - integrity.log_size(folder, wanted)) > 0:
             log.warning(
-                "instance %d: the last %d bytes of its append-only file were half a command, which "
-                "is lost (the machine or a process failed while it was written)",
+                "instance %d: the last %d bytes of its append-only file, half a command, are "
+                "lost (the machine or a process failed while it was written)",
                 self.index,
                 cut,
             )
         if source.databases not in (None, wanted.databases):
-            await admission.move_hidden(connection, source.databases, wanted.databases)
+            await admission.move_own_databases(connection, source.databases, wanted.databases)
         if not source.is_proved:
             await admission.check_keys(self.index, self._owner, wanted, source, connection)
         if source.is_log is not None and source.is_log != self._is_logged:
-            await admission.take_over(self.index, connection.ask, is_logged=self._is_logged)
+            await admission.convert_persistence(
+                self.index, connection.ask, is_logged=self._is_logged
+            )
         await self._record()
 
     async def _survey(self, persistence_info: bytes) -> None:
-        """Record its files when they are others than those that are recorded; bound its log."""
+        """Record its files if they have changed; limit its log."""
         self._log.bound()
         if persistence_info.startswith(b"-"):
             return  # a script runs there
         self._is_logged = b"aof_enabled:1" in persistence_info
-        signature = persistence.signature(self._data.folder(self.index), self._data.wanted)
+        signature = integrity.signature(self._data.folder(self.index), self._data.wanted)
         before, was_logged = self._recorded or (None, None)
         is_other = before is None or (before[0], was_logged) != (signature[0], self._is_logged)
         is_longer = before != signature and time.monotonic() - self._recorded_at > RECORD_INTERVAL
@@ -247,22 +251,22 @@ class Instance:
             await self._record()
 
     def log_was_set(self, is_logged: bool) -> None:
-        """Its append-only log was switched on or off: do not wait for the next survey."""
+        """Its append-only log was switched on or off: record that at once."""
         if is_logged != self._is_logged and self.state is State.READY:
             self._is_logged = is_logged
             self._recording = asyncio.create_task(self._record())
 
     async def _record(self, *, is_clean: bool = False) -> None:
-        """Write down what its files are like, for the next start."""
+        """Record its files, for the next start."""
         folder, wanted = self._data.folder(self.index), self._data.wanted
-        self._recorded = persistence.signature(folder, wanted), self._is_logged
+        self._recorded = integrity.signature(folder, wanted), self._is_logged
         self._recorded_at = time.monotonic()
         wanted = replace(wanted, is_logged=self._is_logged)
         try:
             async with self._one_record:
-                await asyncio.to_thread(persistence.record, folder, wanted, is_clean=is_clean)
+                await asyncio.to_thread(integrity.record, folder, wanted, is_clean=is_clean)
         except OSError as error:  # a full disk: the old record, which asks for less, stays
-            log.warning("cannot write %s: %s", folder / persistence.RECORD, error.strerror)
+            log.warning("cannot write %s: %s", folder / integrity.RECORD, error.strerror)
 
     def _become(self, state: State) -> None:
         before, self.state = self.state, state
@@ -282,7 +286,7 @@ class Instance:
         self._on_change(self)
 
     def _came_up(self) -> None:
-        """First answer of a process: check what only the kernel knows."""
+        """First answer of a process: check its CPU affinity."""
         if self._child and (wrong := wrong_affinity(self._child.pid, self.cpus)):
             log.warning(
                 "instance %d should run on CPU %s, but the kernel lets it run on %s",
@@ -294,7 +298,7 @@ class Instance:
     # -- its end --
 
     async def _writes_are_safe(self) -> bool:
-        """Whether the append-only file is whole; a server with a full disk ends as if it were."""
+        """Whether the append-only file is complete; a server with a full disk ends all the same."""
         if self.state is not State.READY:
             return True
         info = await self.ask("INFO", "persistence")

@@ -1,23 +1,23 @@
-"""Owns the configuration text of an instance, which it reads from its standard input."""
+"""The configuration text of an instance, which it reads from standard input."""
 
 from pathlib import Path
 
 from threadis import ours
 from threadis.config.config import Config
 from threadis.config.directives import OF_CLIENTS, quote
-from threadis.data.persistence import Wanted
-from threadis.supervisor.server import Server
+from threadis.data.integrity import FileConfig
+from threadis.supervisor.server import ServerBinary
 
 # Connections an instance accepts: few clients may still need many lanes, and the supervisor asks
 LEAST_LANES, SPARE_LANES = 10_000, 32
 REPLICA_WAIT = 10  # seconds the server waits for replicas at its end; there are none
-# Directives that name files, by the field of ``Wanted`` that has the servers' default
+# Directives that name files, by the field of ``FileConfig`` that has the servers' default
 FILE_NAMES = {"dump": "dbfilename", "folder": "appenddirname", "log": "appendfilename"}
 
 
 def text(
     config: Config,
-    server: Server,
+    server: ServerBinary,
     *,
     instances: int,
     folder: Path,
@@ -25,7 +25,7 @@ def text(
     password: str,
     is_logged: bool,
 ) -> bytes:
-    """The directives of one instance; ``--set`` comes last and so has the last word."""
+    """Build the directives of one instance; ``--set`` comes last and takes precedence."""
     lines = [
         "port 0",
         f"unixsocket {quote(socket)}",
@@ -62,20 +62,20 @@ def text(
 
 
 def yes_if_any(allowed: str) -> str:
-    """What an instance is told of an option that we grant to everybody, to some, or to nobody."""
+    """Return the instance's value of an option that we grant to some or all clients."""
     return "no" if allowed == "no" else "yes"
 
 
 def share(maxmemory: int, instances: int) -> int:
-    """An instance's part of the memory, in bytes; never 0, which would mean no limit."""
+    """Return an instance's share of the memory, in bytes; never 0, which would mean no limit."""
     return max(1, maxmemory // instances) if maxmemory else 0
 
 
-def wanted(config: Config) -> Wanted:
-    """What the configuration says of an instance's files."""
+def wanted(config: Config) -> FileConfig:
+    """Return what the configuration says of an instance's files."""
     names = {
         field: config.set[name].strip("\"'")
         for field, name in FILE_NAMES.items()
         if name in config.set
     }
-    return Wanted(**names, is_logged=config.appendonly, databases=config.databases)
+    return FileConfig(**names, is_logged=config.appendonly, databases=config.databases)

@@ -1,4 +1,4 @@
-"""Owns the sockets that clients connect to: bound here, handed to every proxy process in turn."""
+"""The sockets that clients connect to: bound here, and passed to every proxy process in turn."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from threadis.control import Listener
 from threadis.errors import ListenError
-from threadis.system import denied
+from threadis.system import file_errors
 from threadis.system.files import SOCKET_PATH_LIMIT
 
 LOOPBACK = "127.0.0.1"  # where redis-cli goes by itself
@@ -24,7 +24,7 @@ ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine does not have
 
 
 class Listeners:
-    """Bound sockets. They listen once the proxy says so, and end when all copies are closed."""
+    """Bound sockets. They listen once the proxy does so, and end when all copies are closed."""
 
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
@@ -34,7 +34,7 @@ class Listeners:
         self._unix: tuple[Path, int] | None = None  # the path, and the inode that is ours
 
     def bind_tcp(self, host: str, port: int | None) -> None:
-        """Bind every address of ``host``; with port None all to the same free one."""
+        """Bind every address of ``host``; port None: all to the same free port."""
         self.tcp_port = port or 0
         for word in host.split():
             # redis-server's dash: an address that this machine may not have
@@ -55,7 +55,7 @@ class Listeners:
             raise ListenError(f"host: this machine has none of {host}; choose another --host")
 
     def bind_unix(self, path: str, mode: int | None = None, group: str | None = None) -> None:
-        """Bind a Unix socket, over a stale one if need be; nobody can connect before it listens."""
+        """Bind a Unix socket, replacing a stale one; connections are possible once it listens."""
         full = Path(path).absolute()
         check_unix(path, group)
         with contextlib.suppress(FileNotFoundError):
@@ -79,7 +79,7 @@ class Listeners:
             raise ListenError(f"unixsocketgroup: cannot give {full} to {group}: {why}") from None
 
     def close(self) -> None:
-        """Close our copies and take the Unix socket's name away; connections live on."""
+        """Close our copies and remove the Unix socket's name; connections stay open."""
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
@@ -117,14 +117,14 @@ class Listeners:
         return bound
 
     def _check_wildcards(self) -> None:
-        """Refuse an address beside the one that is every interface: both cannot listen."""
+        """Refuse an address beside the wildcard address: both cannot listen."""
         everywhere = {family for family, address in self._bound if address in EVERYWHERE}
         for family, address in sorted(self._bound):
             if family in everywhere and address not in EVERYWHERE:
                 self.close()
                 raise ListenError(
-                    f"host: {address} is among all interfaces (*), which are named, too; "
-                    "leave one of them out"
+                    f"host: {address} is included in all interfaces (*), which are named, too; "
+                    "remove one of them"
                 )
 
     def _add(self, sock: socket.socket, address: str, *, is_unix: bool) -> None:
@@ -138,7 +138,7 @@ def check_unix(path: str, group: str | None = None) -> None:
     if len(os.fsencode(full)) > SOCKET_PATH_LIMIT:
         why = f"its path is longer than {SOCKET_PATH_LIMIT} bytes; choose a shorter --unixsocket"
         raise ListenError(f"unixsocket: cannot listen on {full}: {why}")
-    if why := denied.to_make(full, CHOOSE):
+    if why := file_errors.explain_create(full, CHOOSE):
         raise ListenError(f"unixsocket: {why}")
     if group:
         try:
@@ -171,11 +171,11 @@ def check_unix(path: str, group: str | None = None) -> None:
 
 
 def _unusable(path: Path, error: OSError) -> str:
-    return f"unixsocket: {denied.sentence('use', path, error, CHOOSE)}"
+    return f"unixsocket: {file_errors.explain('use', path, error, CHOOSE)}"
 
 
 def _addresses(name: str) -> list[tuple[socket.AddressFamily, str]]:
-    """Each address of a name once, IPv4 first: that is where most clients try."""
+    """Return each address of a name once, IPv4 first: most clients try that first."""
     try:
         found = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except UnicodeError:  # no name of a machine is like that

@@ -1,4 +1,4 @@
-"""Owns the plan: how many workers and instances there are, and which CPU each runs on (pure)."""
+"""The plan: how many workers and instances there are, and which CPU each runs on."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ WORKERS_SHARE = 7 / 12  # of the CPUs, where nobody says otherwise
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which CPUs each process or thread is tied to (none: to no one), and what is worth saying."""
+    """The CPUs that each process or thread is pinned to (none: any), and notes for the user."""
 
     worker_cpus: list[list[int]]
     instance_cpus: list[list[int]]
@@ -23,7 +23,7 @@ class Plan:
     shared: frozenset[int] = frozenset()  # CPUs that others are tied to, too
 
     def spins(self) -> list[bool]:
-        """Whether each worker has its CPUs to itself, so that it may wait awake."""
+        """Return whether each worker has its CPUs to itself, so that it may busy-wait."""
         everyone = [cpu for cpus in self.worker_cpus + self.instance_cpus for cpu in cpus]
         own = {cpu for cpu in everyone if everyone.count(cpu) == 1} - self.shared
         return [
@@ -31,7 +31,7 @@ class Plan:
         ]
 
     def render(self) -> list[str]:
-        """The plan as lines of text."""
+        """Format the plan as lines of text."""
         rows = [(f"worker {i}", cpus) for i, cpus in enumerate(self.worker_cpus)]
         rows += [(f"instance {i}", cpus) for i, cpus in enumerate(self.instance_cpus)]
         by_cpu: dict[int, list[str]] = {}
@@ -51,10 +51,10 @@ def make(
     pin: Sequence[int] | None = None,
     taken: Mapping[int, int] = NOTHING,
 ) -> Plan:
-    """A plan for this machine; None lets it choose.
+    """Make a plan for this machine; None lets it choose.
 
-    ``taken`` says how many others are tied to a CPU: those come last. Under a quota below the CPUs
-    nobody is tied to one: all containers of a machine would choose the same.
+    ``taken``: how many other threads are pinned to a CPU; such CPUs are used last. Under a CPU
+    quota nothing is pinned: all containers of a machine would choose the same CPUs.
     """
     usable = usable_cpus(machine)
     if pin:
@@ -75,12 +75,12 @@ def make(
     plan.notes.extend(_notes(machine, usable, total, is_tied=is_tied))
     if shared:
         words = ", ".join(map(str, sorted(shared)))
-        plan.notes.append(f"others are tied to CPU {words}, too; see --pin")
+        plan.notes.append(f"other processes are pinned to CPU {words}, too; see --pin")
     return plan
 
 
 def _named(machine: Machine, pin: Sequence[int]) -> list[Cpu]:
-    """The CPUs of ``--pin``."""
+    """Return the CPUs of ``--pin``."""
     known = {cpu.index: cpu for cpu in machine.cpus}
     for index in pin:
         if index not in known:
@@ -90,12 +90,12 @@ def _named(machine: Machine, pin: Sequence[int]) -> list[Cpu]:
 
 
 def _counts(k: int, instances: int | None, workers: int | None) -> tuple[int, int]:
-    """How many of each for ``k`` CPUs.
+    """Return how many workers and instances to run on ``k`` CPUs.
 
-    A command costs a worker four times as much as an instance when clients do not pipeline, and
-    three quarters as much at a depth of 16. ``WORKERS_SHARE`` loses equally little in both cases,
-    beside the best split of each: ``docs/decisions/workers-and-instances.md``. Two instances at
-    least, since one worker can feed them and their number is hard to change later.
+    A command costs a worker four times as much as an instance if clients do not pipeline, and three
+    quarters as much at a depth of 16. ``WORKERS_SHARE`` loses equally little in both cases,
+    compared with the best split of each: ``docs/decisions/workers-and-instances.md``. At least two
+    instances, because one worker can feed them and their number is hard to change later.
     """
     if workers is None:
         rest = k - instances if instances else min(round(k * WORKERS_SHARE), k - 2)
@@ -106,12 +106,12 @@ def _counts(k: int, instances: int | None, workers: int | None) -> tuple[int, in
 
 
 def _in_node_order(cpus: list[Cpu]) -> list[Cpu]:
-    """Neighbours together: by node, then physical cores before their second threads."""
+    """Sort CPUs by node, then physical cores before their second threads."""
     return sorted(cpus, key=lambda cpu: (cpu.node, cpu.sibling_rank, cpu.index))
 
 
 def _notes(machine: Machine, cpus: list[Cpu], total: int, *, is_tied: bool) -> list[str]:
-    """What a user may not expect."""
+    """Return what the user may not expect."""
     notes = []
     if len(cpus) < len(machine.cpus) and machine.quota is not None:
         notes.append(f"the cgroup grants {machine.quota:g} of {len(machine.cpus)} CPUs")

@@ -1,4 +1,4 @@
-"""Owns the proxy as a child process: starts it, tells it of the instances, starts it again."""
+"""The proxy as a child process: starts it, informs it of the instances, restarts it."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ from pathlib import Path
 from msgspec import structs
 
 from threadis import control
-from threadis.data import kept
+from threadis.data import saved_settings
 from threadis.errors import ListenError, ServerError
-from threadis.system.process import Backoff, Child, describe_status, first, wrong_affinity
+from threadis.system.process import Backoff, Child, describe_status, first_of, wrong_affinity
 
 log = logging.getLogger("threadis")
 
@@ -45,7 +45,7 @@ class ProxyProcess:
         self._facts: control.ServerFacts | None = None
 
     async def run(self) -> None:
-        """Keep it running, until cancelled; one that never served is an error."""
+        """Keep it running, until cancelled; if it never served, raise ServerError."""
         while True:
             started = time.monotonic()
             try:
@@ -67,7 +67,7 @@ class ProxyProcess:
             self._writer.write(control.encode(message))
 
     async def stop(self, grace: float, fast: asyncio.Event) -> bool:
-        """Let it answer what is running and end; whether it went by itself."""
+        """Let it finish running commands and end; whether it ended by itself."""
         child = self._child
         if child is None or child.exited.done():
             return True
@@ -76,7 +76,7 @@ class ProxyProcess:
             await child.exited
             return True
         self.tell(control.Stop(grace))
-        await first(child.exited, fast, grace + EXIT_MARGIN)
+        await first_of(child.exited, fast, grace + EXIT_MARGIN)
         if not child.exited.done():
             log.warning("the proxy did not end in time and is killed")
             child.send(signal.SIGKILL)
@@ -86,7 +86,7 @@ class ProxyProcess:
         return status == 0
 
     async def _live(self) -> int:
-        """One process, from its start to its end."""
+        """Run one process, from its start to its end."""
         self._is_serving = False
         ours, theirs = control.pair()
         fds = [listener.fd for listener in self._start.listeners]
@@ -98,7 +98,7 @@ class ProxyProcess:
                 [sys.executable, "-P", "-m", "threadis.proxy", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *fds],
             )
-        start = kept.restarted(self._start, self._settings)
+        start = saved_settings.restarted(self._start, self._settings)
         self.tell(structs.replace(start, facts=self._facts))
         for message in self._instances():
             self.tell(message)
@@ -119,20 +119,22 @@ class ProxyProcess:
                 writer.close()
 
     def _replace(self, child: Child) -> None:
-        """End a process that does not serve in time: another one may."""
+        """End a process that does not serve in time, so that another one is started."""
         if not self._is_serving:
-            log.error("the proxy does not serve after %.0f s and is replaced", SERVING_LIMIT)
+            log.error(
+                "the proxy does not serve clients after %.0f s; it is replaced", SERVING_LIMIT
+            )
             child.send(signal.SIGKILL)
 
     async def _listen(self, reader: asyncio.StreamReader, child: Child) -> None:
-        """Take in what it says; a proxy that cannot be understood is replaced."""
+        """Handle its messages; a proxy that sends invalid ones is replaced."""
         try:
             while line := await reader.readline():
                 self._hear(control.decode_for_supervisor(line), child)
         except OSError:
             return  # it has ended
         except Exception:
-            log.exception("the proxy is not understood and is replaced")
+            log.exception("a message of the proxy could not be decoded; the proxy is replaced")
             child.send(signal.SIGKILL)
 
     def _hear(self, message: control.ToSupervisor, child: Child) -> None:
@@ -158,7 +160,7 @@ class ProxyProcess:
         self.serving.set()
 
     def _check_workers(self, pid: int, tids: list[int]) -> None:
-        """Ask the kernel whether each worker runs where it was planned, under its name."""
+        """Check whether each worker runs on its planned CPUs, under its name."""
         if len(tids) != len(self._start.workers):
             log.warning("%d workers were planned, %d run", len(self._start.workers), len(tids))
         for index, (tid, cpus) in enumerate(zip(tids, self._start.workers, strict=False)):
@@ -175,6 +177,6 @@ class ProxyProcess:
                     log.warning("worker %d runs under the name %s", index, name)
 
     def close(self) -> None:
-        """Close the channel; a proxy that still lives takes this as the end."""
+        """Close the channel; a proxy that still runs ends then."""
         if self._writer:
             self._writer.close()

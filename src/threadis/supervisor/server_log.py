@@ -1,4 +1,4 @@
-"""Owns the reading of an instance's server.log: what the present process said, and why it ended."""
+"""Reads an instance's server.log: what the present process has logged, and why it ended."""
 
 import contextlib
 import re
@@ -27,30 +27,30 @@ class ServerLog:
         self._start = 0  # bytes that earlier processes wrote
 
     def begin(self) -> None:
-        """What comes from now on counts."""
+        """Note where the present process begins."""
         self._start = self._size()
 
     def bound(self) -> None:
-        """Put a long file aside, in the place of the one before; servers open it for each line."""
+        """Rotate a long file; servers open it for each line."""
         if self._size() > LIMIT:
             with contextlib.suppress(OSError):
                 self._path.replace(self._path.with_name(OLD))
                 self._start = 0
 
     def end(self, lines: int = 3) -> str:
-        """The last lines, for people."""
+        """Return the last lines, for people."""
         found = [line.strip() for line in self.new()[-TAIL:].splitlines() if line.strip()]
         found = [line for line in found if not USUAL.search(line)]
         return " | ".join(found[-lines:]) or "(nothing)"
 
     def refused_directive(self) -> str:
-        """If the server ended because of its configuration: which directive, and why."""
+        """Return which directive the server refused, and why; empty if none."""
         return refused_directive(self.new())
 
     def fault(self, files: list[Path]) -> str:
-        """If the server ended because it could not read its data: a file, and what is wrong.
+        """Return which file the server could not read, and why; empty if none.
 
-        ``files`` are what it loads; the log may say which of them.
+        ``files`` are the files that it loads; the log may say which of them.
         """
         text = self.new()
         warnings = [found["text"] for line in text.splitlines() if (found := LINE.match(line))
@@ -70,7 +70,7 @@ class ServerLog:
             return 0
 
     def new(self) -> str:
-        """What the present process has said, or the end of that."""
+        """Return what the present process has logged, or the end of that."""
         try:
             with self._path.open("rb") as file:
                 file.seek(max(self._start, self._size() - 16 * TAIL))
@@ -80,11 +80,11 @@ class ServerLog:
 
 
 def refused_directive(text: str) -> str:
-    """If this is said by a server that ended because of a directive: which one, and why."""
+    """Return which directive this output says was refused, and why; empty if none."""
     if module := MODULE.search(text):
         return f"{module['why'].strip()}; check --set loadmodule"
     found = DIRECTIVE.search(text)
     if not found:
         return ""
     shown = found["name"] if found["name"] in SECRET else found["line"]
-    return f"it does not take {shown!r}: {found['why'].strip()}; check --set"
+    return f"it does not accept {shown!r}: {found['why'].strip()}; check --set"

@@ -1,4 +1,4 @@
-"""Owns the order of things: plan, bind, lock, start the instances, start the proxy, watch, stop.
+"""The order of things: plan, bind, lock, start the instances, start the proxy, watch, stop.
 
     supervisor ── instance 0 .. N-1    started and stopped together, each watched by its own task
                └─ proxy                started when the instances have answered, stopped first
@@ -17,14 +17,14 @@ from threadis.config.config import Config
 from threadis.config.directives import ARGUMENT_LIMIT, INPUT_LIMIT
 from threadis.config.values import memory
 from threadis.control import State
-from threadis.data import kept, where
+from threadis.data import saved_settings, where
 from threadis.data.data_dir import DataDir
 from threadis.errors import ConfigError, DataError, ServerError
 from threadis.supervisor import allocator, checks, instance_config, listeners, plan, server
 from threadis.supervisor.instance import Instance
 from threadis.supervisor.proxy_process import ProxyProcess
 from threadis.system import orphans
-from threadis.system.descriptors import clients_room, file_limit, files_least
+from threadis.system.descriptors import file_limit, least_files, max_clients
 from threadis.system.process import raise_file_limit, running
 
 log = logging.getLogger("threadis")
@@ -32,7 +32,9 @@ log = logging.getLogger("threadis")
 SETTLE_LIMIT = 10.0  # seconds for the instances to be ready; then we serve what there is
 GRACE = 5.0  # seconds for running commands to be answered at the end
 BRIEF_GRACE = 0.5  # the same at SHUTDOWN
-NOTHING_TO_RELOAD = "SIGHUP: ignored, nothing is read again; use CONFIG SET, or start again"
+NOTHING_TO_RELOAD = (
+    "received SIGHUP: ignored, no configuration is reloaded; use CONFIG SET, or restart"
+)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Seconds of a stop before a SIGINT is somebody who insists. Whoever passes signals on may send two
 # within milliseconds (``timeout``: to its child, then to the group), a person presses Ctrl-C twice
@@ -43,9 +45,12 @@ class Supervisor:
     """One ``threadis serve``, from its start to its end."""
 
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:
-        self._users = kept.users(config)
-        self._config, self._say = kept.merge(config), say
-        self._given, self._given_users = kept.given(config), kept.given_users(config)
+        self._users = saved_settings.users(config)
+        self._config, self._say = saved_settings.merge(config), say
+        self._given, self._given_users = (
+            saved_settings.given(config),
+            saved_settings.given_users(config),
+        )
         self._listeners = listeners.Listeners()
         self._data = DataDir(config.dir, instance_config.wanted(self._config))
         self._instances: list[Instance] = []
@@ -59,7 +64,7 @@ class Supervisor:
         self._unsaving: list[int] = []  # instances that end without saving
 
     async def run(self) -> int:
-        """Serve until told to stop; the exit status."""
+        """Serve until told to stop; return the exit status."""
         self._catch_signals()
         try:
             await self._start()
@@ -79,7 +84,7 @@ class Supervisor:
 
         def on_signal(number: signal.Signals) -> None:
             if self._may_insist and number is signal.SIGINT:
-                log.warning("SIGINT: stopping at once")
+                log.warning("received SIGINT: stopping at once")
                 self._fast.set()
             else:
                 self._begin_to_stop(number.name)
@@ -94,7 +99,7 @@ class Supervisor:
 
     def _begin_to_stop(self, why: str) -> None:
         if self._running and not self._stopping:
-            log.info("%s: stopping", why)
+            log.info("received %s: stopping", why)
             self._stopping = True
             self._running.cancel()
             asyncio.get_running_loop().call_later(INSISTING_COUNTS_AFTER, self._let_insist)
@@ -102,12 +107,12 @@ class Supervisor:
     def _let_insist(self) -> None:
         """From now on SIGINT ends at once; SIGTERM never does, as with a stock server."""
         log.warning(
-            "still stopping; SIGINT (Ctrl-C) ends at once from now on: what is not on disk is lost"
+            "still stopping; SIGINT (Ctrl-C) now ends at once: data that is not on disk is lost"
         )
         self._may_insist = True
 
     def _shut_down(self, unsaving: list[int]) -> None:
-        """SHUTDOWN: a server answers nobody any more, either."""
+        """SHUTDOWN: like a server, answer no client any more."""
         if not self._stopping:
             self._grace, self._unsaving = BRIEF_GRACE, unsaving
             self._begin_to_stop("SHUTDOWN")
@@ -116,7 +121,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         config = self._config
-        chosen, planned = checks.parts(config)
+        chosen, planned = checks.server_and_plan(config)
         self._bind()
         count = len(planned.instance_cpus)
         self._data.open(count, config.placement, config.pin_database)
@@ -135,14 +140,14 @@ class Supervisor:
         self._tell_where()
 
     def _bind(self) -> None:
-        """Bind the TCP port. A Unix socket is only looked at: it is taken under the data's lock."""
+        """Bind the TCP port; only check the Unix socket, which is bound under the data's lock."""
         config = self._config
         checks.port_or_socket(config)
         if config.port != 0:
             self._listeners.bind_tcp(config.host, config.port)
 
     async def _start_instances(
-        self, chosen: server.Server, planned: plan.Plan, password: str
+        self, chosen: server.ServerBinary, planned: plan.Plan, password: str
     ) -> None:
         count, placed = len(planned.instance_cpus), where.placement_of(self._data.layout)
         for index, cpus in enumerate(planned.instance_cpus):
@@ -214,8 +219,8 @@ class Supervisor:
             requirepass=self._shown_password(),
             users=self._users,
             given=self._given,
-            given_users=kept.digests(self._given_users),
-            acl_file=str(kept.acl_file(config).absolute()),
+            given_users=saved_settings.digests(self._given_users),
+            acl_file=str(saved_settings.acl_file(config).absolute()),
             keeps_users=config.aclfile is None,
             maxmemory_clients=config.set.get("maxmemory-clients", "0"),
             protected_mode=config.protected_mode,
@@ -235,21 +240,25 @@ class Supervisor:
         )
 
     def _shown_password(self) -> str | None:
-        """The password of the configuration, unless another one was kept since."""
+        """Return the configured password, unless another one was saved since."""
         password = self._config.requirepass
         if password and self._users:
-            is_known = kept.hashed(b">" + password.encode()) in self._users.get(kept.DEFAULT, [])
+            is_known = saved_settings.hashed(b">" + password.encode()) in self._users.get(
+                saved_settings.DEFAULT, []
+            )
             return password if is_known else None
         return password
 
     def _forget_what_was_replaced(self) -> None:
         try:
-            kept.forget(self._config, self._given, kept.digests(self._given_users))
+            saved_settings.forget(
+                self._config, self._given, saved_settings.digests(self._given_users)
+            )
         except OSError as error:  # serving matters more
-            log.warning("cannot write %s: %s", kept.SETTINGS, error.strerror)
+            log.warning("cannot write %s: %s", saved_settings.SETTINGS, error.strerror)
 
     async def _check_users(self) -> None:
-        """Let an instance judge the users that were written down."""
+        """Let an instance check the configured users."""
         ready = next((one for one in self._instances if one.state is State.READY), None)
         if ready is None or not self._users:
             return
@@ -259,23 +268,25 @@ class Supervisor:
             reply = await ready.ask(*told)
             if reply is not None and reply.startswith(b"-"):
                 is_given = self._given_users.get(name) == rules
-                where = self._config.config_file if is_given else kept.acl_file(self._config)
+                where = (
+                    self._config.config_file if is_given else saved_settings.acl_file(self._config)
+                )
                 text = reply[1:].decode("utf-8", "replace").strip()
-                raise ConfigError(f"users: {name.decode()}: {text}; mend it in {where}")
+                raise ConfigError(f"users: {name.decode()}: {text}; fix it in {where}")
         await ready.ask("ACL", "DELUSER", ours.CHECKED.decode())
 
     def _raise_file_limit(self, instances: int, workers: int) -> int:
-        """How many clients may be served, with the open files that the system grants."""
+        """Return how many clients can be served with the files that the system grants."""
         wanted = file_limit(self._config.maxclients, instances)
         granted = raise_file_limit(wanted)
         if granted >= wanted:
             return self._config.maxclients
-        room = clients_room(granted, instances, workers)
+        room = max_clients(granted, instances, workers)
         if room < 1:
             raise ConfigError(
                 f"the open files that the system grants ({granted}) are not enough to start with "
                 f"{instances} instances and {workers} workers; raise the limit to at least "
-                f"{files_least(instances, workers)} (ulimit -n)"
+                f"{least_files(instances, workers)} (ulimit -n)"
             )
         if room < self._config.maxclients:
             log.warning(
@@ -289,19 +300,19 @@ class Supervisor:
     # -- while it runs --
 
     def _changed(self, instance: Instance) -> None:
-        """An instance has another state."""
+        """Report an instance's new state to the proxy."""
         if self._proxy:
             self._proxy.tell(instance.message())
 
     def _was_set(self, settings: dict[str, str]) -> None:
-        """CONFIG SET: where an instance's newest data is is written down at once."""
+        """CONFIG SET: record at once where an instance's newest data is."""
         if appendonly := settings.get("appendonly"):
             for instance in self._instances:
                 instance.log_was_set(appendonly.lower() == "yes")
 
     # -- what the user reads --
 
-    def _describe(self, chosen: server.Server, planned: plan.Plan) -> None:
+    def _describe(self, chosen: server.ServerBinary, planned: plan.Plan) -> None:
         self._say(f"threadis {__version__}")
         self._say(f"server   {chosen.describe()}")
         for warning in chosen.warnings():
@@ -315,7 +326,7 @@ class Supervisor:
             self._say(f"plan     {line}")
 
     def _tell_allocator(self, added: Mapping[str, str]) -> None:
-        """Not before the instances run: only then it is sure that they have loaded it."""
+        """Print the allocator, once the instances run and have certainly loaded it."""
         running = next((one for one in self._instances if one.state is State.READY), None)
         if not added or running is None:
             return
@@ -335,7 +346,7 @@ class Supervisor:
     # -- the end --
 
     async def _stop(self) -> bool:
-        """Proxy first, then all instances at once; whether everything went well."""
+        """Stop the proxy, then all instances; whether everything went well."""
         try:
             for task in self._tasks:
                 task.cancel()
@@ -357,7 +368,7 @@ class Supervisor:
 
 
 def _reached_by(listener: control.Listener) -> str:
-    """The flags with which redis-cli on this machine connects."""
+    """Return the flags with which redis-cli on this machine connects."""
     if listener.is_unix:
         return f"-s {listener.address}"
     host, _, port = listener.address.rpartition(":")

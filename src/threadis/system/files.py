@@ -1,4 +1,4 @@
-"""Owns how a small file is written, and how long the path of a socket may be."""
+"""Writes small files atomically; the length limit of socket paths."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ SOCKET_PATH_LIMIT: Final = 107  # bytes; the kernel's sun_path, less its closing
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """The old file or the new one, whatever happens; on disk when this returns."""
+    """Replace a file by the new content, or not at all; on disk when this returns."""
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

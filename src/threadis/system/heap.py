@@ -1,7 +1,7 @@
-"""Gives memory back to the kernel that was freed, and that the C library keeps.
+"""Returns freed memory to the kernel that the C library keeps.
 
-glibc gives back what lies at the end of a heap, and every thread has a heap of its own. After a
-burst most of what a process has is free, but lies between pieces that are in use.
+glibc returns what is at the end of a heap, and every thread has a heap of its own. After a burst
+most of a process's memory is free, but lies between blocks that are in use.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from pathlib import Path
 
 EVERY = 2.0  # seconds between looks
 LONGEST = 64.0  # seconds between looks while nothing can be given back
-WORTH = 16 * 1024 * 1024  # bytes that somebody else should have
+WORTH = 16 * 1024 * 1024  # bytes that are worth returning
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 MOST_TOP = 4 * 1024 * 1024  # bytes that may stay free at the end of a thread's heap
 MOST_BLOCK = 32 * 1024 * 1024  # bytes; larger ones are mapped one by one. glibc's own limit
@@ -19,7 +19,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class _Use(ctypes.Structure):
-    """What mallinfo2(3) tells, in bytes."""
+    """The result of mallinfo2(3), in bytes."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -31,7 +31,7 @@ class _Use(ctypes.Structure):
 
 
 class Heap:
-    """The C library's, if it is one that can be asked."""
+    """The C library's heaps, if it is glibc."""
 
     def __init__(self) -> None:
         library = ctypes.CDLL(None)
@@ -47,7 +47,7 @@ class Heap:
             option(M_MMAP_THRESHOLD, MOST_BLOCK)
 
     async def keep_small(self) -> None:
-        """Give back from time to time what is worth it."""
+        """Return memory from time to time, if there is enough of it."""
         if not self._ask or not self._trim:
             return
         least = self.unused()
@@ -65,7 +65,7 @@ class Heap:
             pause = EVERY if given > WORTH else min(2 * pause, LONGEST)
 
     def unused(self) -> int:
-        """Bytes that this process has, but not for anything that was asked of the C library."""
+        """Return how many bytes this process has, but are not in use."""
         if not self._ask:
             return 0
         use = self._ask()

@@ -1,4 +1,4 @@
-"""Owns how messages look: one line each on standard error, with the time in UTC."""
+"""The log format: one line per message on standard error, with the time in UTC."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ TIME = "%Y-%m-%dT%H:%M:%S"
 
 
 def set_up() -> None:
-    """Write this process's messages, from INFO on."""
+    """Log this process's messages, from INFO on."""
     formatter = logging.Formatter(FORMAT, TIME)
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()

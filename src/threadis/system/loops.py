@@ -1,4 +1,4 @@
-"""Event loops that outlive a failed system call."""
+"""Event loops that survive a failed system call."""
 
 import asyncio
 import logging
@@ -14,23 +14,23 @@ QUIET = 10.0  # seconds between two lines in the log about it
 
 
 class Selector(selectors.EpollSelector):
-    """Waits for events; if the kernel cannot say which there are, there are none this time."""
+    """Waits for events; if the kernel call fails, there are none this time."""
 
     _told = float("-inf")  # when we said so last, in seconds
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        """Wait; what is not said now is said next time, since events are told until dealt with."""
+        """Wait; events that are missed now are returned next time."""
         try:
             return super().select(timeout)
         except OSError as error:
             now = time.monotonic()
             if now - self._told > QUIET:
                 self._told = now
-                log.warning("cannot wait for events: %s; it is tried again", error)
+                log.warning("waiting for events failed: %s; trying again", error)
             time.sleep(PAUSE)
             return []
 
 
 def new() -> asyncio.AbstractEventLoop:
-    """Make a loop."""
+    """Create a loop."""
     return asyncio.SelectorEventLoop(Selector())

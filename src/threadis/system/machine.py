@@ -1,4 +1,4 @@
-"""Owns what the kernel says of the CPUs: which we may use, how much of them, how they lie."""
+"""What the kernel says of the CPUs: which we may use, how much of them, their topology."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ class Machine:
 
 
 def read(root: Path = ROOT, allowed: set[int] | None = None) -> Machine:
-    """The machine as the kernel shows it below ``root`` (another root serves the tests)."""
+    """Return the machine as the kernel shows it below ``root`` (tests use another one)."""
     usable = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
     nodes = _nodes(root)
     cpus = tuple(
@@ -38,7 +38,7 @@ def read(root: Path = ROOT, allowed: set[int] | None = None) -> Machine:
 
 
 def parse_cpu_list(text: str) -> list[int]:
-    """The kernel's lists, "0-3,8,10-11"."""
+    """Parse the kernel's lists, "0-3,8,10-11"."""
     found: list[int] = []
     for part in text.strip().split(","):
         if part:
@@ -48,7 +48,7 @@ def parse_cpu_list(text: str) -> list[int]:
 
 
 def _text(path: Path) -> str | None:
-    """A small kernel file; None when this kernel does not have it."""
+    """Read a small kernel file; None if this kernel does not have it."""
     try:
         return path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -56,7 +56,7 @@ def _text(path: Path) -> str | None:
 
 
 def _nodes(root: Path) -> dict[int, int]:
-    """CPU to NUMA node."""
+    """Return the NUMA node of each CPU."""
     found = {}
     for path in (root / "sys/devices/system/node").glob("node[0-9]*/cpulist"):
         for cpu in parse_cpu_list(_text(path) or ""):
@@ -65,16 +65,16 @@ def _nodes(root: Path) -> dict[int, int]:
 
 
 def _sibling_rank(root: Path, cpu: int, usable: list[int]) -> int:
-    """How many usable threads of the same physical core come before this one."""
+    """Return how many usable threads of the same physical core come before this one."""
     topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
     siblings = parse_cpu_list(_text(topology / "thread_siblings_list") or str(cpu))
     return sum(1 for other in siblings if other in usable and other < cpu)
 
 
 def quota(root: Path = Path("/"), thread: int | None = None) -> float | None:
-    """The tightest CPU quota of our own cgroup and its ancestors, in CPUs; None: no limit.
+    """Return the tightest CPU quota of our own cgroup and its ancestors, in CPUs; None: no limit.
 
-    Or of one of our threads, which somebody may have put into another cgroup.
+    Or of one of our threads, which may have been moved to another cgroup.
     """
     quotas: list[float] = []
     who = "self" if thread is None else f"self/task/{thread}"
@@ -90,14 +90,14 @@ def quota(root: Path = Path("/"), thread: int | None = None) -> float | None:
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """The cgroup's folder, then each ancestor's up to the mount; in a container some are hidden."""
+    """Yield the cgroup's folder and its ancestors; in a container some are hidden."""
     parts = [part for part in path.split("/") if part not in ("", "..")]
     for length in range(len(parts), -1, -1):
         yield mount.joinpath(*parts[:length])
 
 
 def taken() -> Counter[int]:
-    """How many threads of others are tied to each CPU: to one alone, as those of another server."""
+    """Count how many threads of other processes are pinned to each CPU alone."""
     found: Counter[int] = Counter()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
@@ -123,7 +123,7 @@ def _affinity(thread: int) -> set[int]:
 
 
 def _quota_v2(folder: Path) -> list[float]:
-    """From ``cpu.max``: "max 100000", or microseconds of CPU time in each period."""
+    """Read ``cpu.max``: "max 100000", or microseconds of CPU time in each period."""
     words = (_text(folder / "cpu.max") or "").split()
     if len(words) != 2 or words[0] == "max":
         return []
@@ -131,7 +131,7 @@ def _quota_v2(folder: Path) -> list[float]:
 
 
 def _quota_v1(folder: Path) -> list[float]:
-    """From ``cpu.cfs_quota_us``: -1, or microseconds of CPU time in each period."""
+    """Read ``cpu.cfs_quota_us``: -1, or microseconds of CPU time in each period."""
     quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
     if not quota or not period or int(quota) <= 0:
         return []
@@ -139,7 +139,7 @@ def _quota_v1(folder: Path) -> list[float]:
 
 
 def usable_cpus(machine: Machine) -> list[Cpu]:
-    """The CPUs worth counting: physical cores first, a node at a time, no more than the quota."""
+    """Return the CPUs worth counting: physical cores first, a node at a time, within the quota."""
     ordered = sorted(machine.cpus, key=lambda cpu: (cpu.sibling_rank, cpu.node, cpu.index))
     if machine.quota is None:
         return ordered

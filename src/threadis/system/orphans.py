@@ -1,4 +1,4 @@
-"""Reaping of processes that others left behind, for whom there is nobody else.
+"""Reaps orphaned processes that became our children.
 
 In a container without an init, ``threadis serve`` is process 1: what a killed instance has forked
 (a snapshot, a rewrite of its log) becomes its child, and stays a zombie unless it is waited for.
@@ -24,7 +24,7 @@ def adopts() -> bool:
 
 
 def reap(ours: Callable[[], Container[int]]) -> None:
-    """Wait, from now on, for every child but ``ours``, which somebody else waits for."""
+    """Wait, from now on, for every child except ``ours``, which other code waits for."""
     if adopts():
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, lambda: _reap(ours()))

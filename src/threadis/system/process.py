@@ -1,4 +1,4 @@
-"""Owns one child process: pinned, tied to our life, its end a future; and what /proc says of it."""
+"""Child processes: pinned, tied to our life, their end a future; and what /proc shows."""
 
 import asyncio
 import contextlib
@@ -74,7 +74,7 @@ class Child:
                 signal.pidfd_send_signal(self._pidfd, number)
 
     async def ended_within(self, seconds: float) -> bool:
-        """Wait for its end, at most so long."""
+        """Wait for its end, at most so long; whether it has ended."""
         await asyncio.wait([self.exited], timeout=seconds)
         return self.exited.done()
 
@@ -91,8 +91,8 @@ class Child:
             self.exited.set_result(status)
 
 
-async def first(exited: asyncio.Future[int], fast: asyncio.Event, seconds: float) -> None:
-    """Wait until the process has ended, or somebody is in a hurry, or the time is up."""
+async def first_of(exited: asyncio.Future[int], fast: asyncio.Event, seconds: float) -> None:
+    """Wait until the process has ended, ``fast`` is set, or the time is up."""
     hurry = asyncio.ensure_future(fast.wait())
     try:
         waits: list[asyncio.Future[Any]] = [exited, hurry]
@@ -102,14 +102,14 @@ async def first(exited: asyncio.Future[int], fast: asyncio.Event, seconds: float
 
 
 def describe_status(status: int) -> str:
-    """An exit status in words."""
+    """Describe an exit status."""
     if status >= 0:
         return f"exit status {status}"
     return f"signal {-status}, {signal.Signals(-status).name}"
 
 
 def _prepare(parent: int, cpus: Sequence[int]) -> Callable[[], None]:
-    """What the child does between fork and exec."""
+    """Return what the child does between fork and exec."""
 
     def prepare() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -124,7 +124,7 @@ def _prepare(parent: int, cpus: Sequence[int]) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _filled_pipe(content: bytes) -> Iterator[int]:
-    """The reading end of a pipe that holds ``content``, then end of file."""
+    """Open a pipe that holds ``content``, then end of file; yield its reading end."""
     reader, writer = os.pipe()
     try:
         try:
@@ -139,7 +139,7 @@ def _filled_pipe(content: bytes) -> Iterator[int]:
 
 
 def _open_log(path: Path) -> io.FileIO:
-    """A log that is only ever appended to, readable by its owner."""
+    """Open a log for appending, readable by its owner."""
     return os.fdopen(
         os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab", 0
     )
@@ -154,7 +154,7 @@ class Backoff:
         self._chance = chance or random.Random()  # noqa: S311  # spreads load, guards nothing
 
     def after(self, lived: float, *, was_of_use: bool) -> float:
-        """Seconds to wait after a process that lived for ``lived`` seconds, and maybe served."""
+        """Return the seconds to wait after a process that lived for ``lived`` seconds."""
         if lived >= HEALTHY:
             self._deaths = self._fruitless = 0
         if was_of_use:
@@ -170,20 +170,20 @@ class Backoff:
 
 @dataclasses.dataclass(frozen=True)
 class Activity:
-    """What the kernel says a process is doing."""
+    """The kernel's state of a process."""
 
     state: str  # R running, S sleeping, D waiting for the disk, T and t stopped, Z dead
     cpu_ticks: int  # user and system time so far
 
     def is_stopped(self, before: "Activity") -> bool:
-        """Whether a process that does not answer is stopped, rather than busy."""
+        """Whether a process that does not answer is stopped, not busy."""
         if self.state in "Tt":
             return True
         return self.state == "S" and self.cpu_ticks == before.cpu_ticks
 
 
 def activity(pid: int) -> Activity:
-    """From /proc/PID/stat; a process that is gone counts as dead."""
+    """Read /proc/PID/stat; a process that has ended counts as dead."""
     try:
         # the name in parentheses may hold anything
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
@@ -193,7 +193,7 @@ def activity(pid: int) -> Activity:
 
 
 def cpu_seconds(pid: int) -> float:
-    """How long the main thread of a process has run so far; 0 if that is not known."""
+    """Return how long a process's main thread has run; 0 if unknown."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0]) / 1e9
     except (OSError, ValueError, IndexError):
@@ -201,7 +201,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def bytes_written(pid: int) -> int:
-    """How many bytes a process has written so far, to files and sockets; 0 if that is secret."""
+    """Return how many bytes a process has written, to files and sockets; 0 if that is secret."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/io").read_text("utf-8").splitlines():
             if line.startswith("wchar:"):
@@ -210,9 +210,9 @@ def bytes_written(pid: int) -> int:
 
 
 def wrong_affinity(pid: int, cpus: Sequence[int], tids: Sequence[int] | None = None) -> set[int]:
-    """CPUs that the kernel lets threads of a process use, beyond the planned ones or instead."""
+    """Return CPUs that threads of a process may use, although they are not planned."""
     allowed: set[int] = set()
-    if not cpus:  # it is tied to none
+    if not cpus:  # it is not pinned
         return allowed
     if tids is None:
         with contextlib.suppress(OSError):
@@ -224,7 +224,7 @@ def wrong_affinity(pid: int, cpus: Sequence[int], tids: Sequence[int] | None = N
 
 
 def raise_file_limit(wanted: int) -> int:
-    """Let our children open so many files, as far as the system allows; returns the limit."""
+    """Raise the limit of open files, as far as possible; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY
     if soft != infinite and soft < wanted:

@@ -1,7 +1,7 @@
-"""Keeps an instance within reach when its socket's file is deleted, or the folder it is in.
+"""Keeps an instance reachable when its socket's file, or the folder, is deleted.
 
 A server cannot bind its socket again. But the socket lives as long as the server, and an open
-descriptor of the file leads to it: a link to that descriptor takes the file's place.
+descriptor of the file leads to it: a link to that descriptor replaces the file.
 """
 
 import logging
@@ -20,12 +20,12 @@ class SocketFile:
         self._obstacle = ""  # why it could not be put back, as it was told last
 
     def hold(self) -> None:
-        """The server has bound it: from now on it cannot be lost."""
+        """The server has bound it: open the file, so that it cannot be lost."""
         if self._fd is None:
             self._fd = os.open(self._path, os.O_PATH | os.O_CLOEXEC)
 
     def mend(self) -> None:
-        """Put it back if it was deleted."""
+        """Restore the file if it was deleted."""
         if self._fd is None or self._path.exists():
             return
         try:
@@ -36,17 +36,17 @@ class SocketFile:
             if error.strerror != self._obstacle:
                 self._obstacle = error.strerror or ""
                 log.error(
-                    "%s was deleted and cannot be put back (%s): the data behind it may soon be "
-                    "out of reach; make that folder, or stop and start again",
+                    "%s was deleted and cannot be restored (%s): its instance may soon be "
+                    "unreachable; create that folder, or restart thREaDIS",
                     self._path,
                     error.strerror,
                 )
         else:
             self._obstacle = ""
-            log.warning("%s was deleted; a link to the socket took its place", self._path)
+            log.warning("%s was deleted; it was replaced by a link to the socket", self._path)
 
     def close(self) -> None:
-        """The process is gone, or somebody else looks after it."""
+        """The process is gone, or another object takes over."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

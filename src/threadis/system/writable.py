@@ -1,4 +1,4 @@
-"""Owns the question whether we may write where the servers will."""
+"""Checks whether we may write where the servers will."""
 
 import os
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from pathlib import Path
 from threadis.errors import DataError
 
 
-def check(paths: Iterable[Path]) -> None:
-    """Refuse what is there and cannot be written to; a server would end with half a reason."""
+def check_writable(paths: Iterable[Path]) -> None:
+    """Refuse existing files that we cannot write to; a server would fail with a vague error."""
     for path in paths:
         if path.exists() and not os.access(path, os.W_OK):
             raise DataError(
@@ -18,5 +18,5 @@ def check(paths: Iterable[Path]) -> None:
 
 
 def is_mounted_for_reading(path: Path) -> bool:
-    """Whether nobody can write there."""
+    """Whether the file system is mounted read-only."""
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)

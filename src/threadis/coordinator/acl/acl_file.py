@@ -1,7 +1,7 @@
-"""ACL SAVE and ACL LOAD: the users in a file, alike on all instances.
+"""ACL SAVE and ACL LOAD: the users in a file, the same on all instances.
 
-An instance judges the rules, as users that exist within one transaction only; the texts of errors
-are what a server with an ACL file says.
+An instance checks the rules: it creates the users inside one transaction and deletes them again.
+The error texts are those of a server with an ACL file.
 """
 
 import logging
@@ -15,7 +15,7 @@ from threadis import _core, control, ours, resp
 from threadis.coordinator.acl.users import Rules, Users
 from threadis.coordinator.base.rights import setuser_rules
 from threadis.coordinator.instances.links import Links, Words, value
-from threadis.data import kept
+from threadis.data import saved_settings
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ Handler = Callable[[_core.Command], Awaitable[bytes]]
 
 
 class AclFile:
-    """The file, and what goes into it and comes from it."""
+    """Reads and writes the ACL file."""
 
     def __init__(
         self, start: control.Start, links: Links, users: Users, *, kills_all: bool
@@ -51,16 +51,18 @@ class AclFile:
         return {"acl|save": self._save, "acl|load": self._load}
 
     def write(self) -> None:
-        """Save the users; OSError if the disk does not take it."""
+        """Save the users; OSError if the disk refuses."""
         users = {name: setuser_rules(rules) for name, rules in self._users.rules.items()}
-        kept.write_users(self._path, users)
+        saved_settings.write_users(self._path, users)
         if self._is_ours:
-            before = kept.read(self._folder)
+            before = saved_settings.read(self._folder)
             if before.users != self._given:
-                kept.write(self._folder, kept.Kept(1, before.settings, self._given))
+                saved_settings.write(
+                    self._folder, saved_settings.SavedSettings(1, before.settings, self._given)
+                )
 
     def write_ours(self) -> None:
-        """CONFIG REWRITE: save the users, unless they have a file of the user's own."""
+        """CONFIG REWRITE: save the users, unless the user configured an ACL file."""
         if self._is_ours:
             self.write()
 
@@ -82,10 +84,10 @@ class AclFile:
         return await self._users.replace(command, lambda: self._judge(content), self._kills_all)
 
     async def _judge(self, content: bytes) -> dict[bytes, Rules] | bytes:
-        """The users of the file as the server shows them; or what is wrong, as a reply."""
+        """Return the file's users as the server shows them; or the errors, as a reply."""
         errors: list[tuple[int, str]] = []
         found: dict[bytes, tuple[int, Rules]] = {}
-        for number, words in kept.lines(content):
+        for number, words in saved_settings.lines(content):
             if words[0] != b"user" or len(words) < 2:
                 errors.append((number, f"{self._path}:{number} {NO_USER}"))
             elif re.search(rb"[\s\0]", words[1]) or ours.is_ours(words[1]):
@@ -111,7 +113,7 @@ class AclFile:
         return users
 
     async def _try(self, several: list[Rules]) -> list[Rules | str]:
-        """What the server makes of rules, or what it says against them."""
+        """Let the server parse rules; return what it shows, or its error."""
         if not several:
             return []
         first = self._links.any_ready()

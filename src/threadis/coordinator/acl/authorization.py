@@ -1,7 +1,7 @@
-"""Who a client is, and whether it may: the workers' questions, put to an instance.
+"""Answers the workers' questions: who is this client, and may it run this command?
 
-AUTH and HELLO are asked on a connection of a stranger, so the answers are the server's own. What
-a restricted user may do: see ``verdicts``.
+AUTH and HELLO are tried on a connection that is not logged in, so the answers are the server's own.
+``checks`` decides what a restricted user may do.
 """
 
 import logging
@@ -10,6 +10,7 @@ import os
 from threadis import _core, ours, resp
 from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.acl.users import DEFAULT, Users
+from threadis.coordinator.base.reply import INTERNAL_ERROR
 from threadis.coordinator.instances import long_replies
 from threadis.coordinator.instances.links import ANONYMOUS, Kind, LinkError, Links, Words
 from threadis.coordinator.instances.near_maxmemory import NearMaxmemory
@@ -40,7 +41,7 @@ class Authorization:
         self._busy, self._near_maxmemory = busy, near_maxmemory
 
     async def judge(self, question: _core.Command) -> None:
-        """May this command run?"""
+        """Decide whether a command may run."""
         user = None
         try:
             await long_replies.complete(question)
@@ -62,13 +63,13 @@ class Authorization:
             refusal = resp.error(str(error))
         except Exception:  # one question's bug must not become a client's silence
             log.exception("%s could not be judged", question.args[0])
-            refusal = resp.error("ERR threadis: internal error, see the log")
+            refusal = INTERNAL_ERROR
         if refusal and refusal.startswith(DENIALS):
             _core.note_denied(self._core, question.info)
         self._core.judge(question, refusal, user)
 
     async def _login(self, args: Words) -> tuple[bytes | None, User | None]:
-        """AUTH, HELLO … AUTH: the refusal, or who it is."""
+        """Try AUTH or HELLO … AUTH; return the refusal, or the user."""
         asked = list(args)
         at = _credentials(asked)
         if at is None and self._users.is_off(DEFAULT) and asked[0].lower() == b"auth":
@@ -91,7 +92,7 @@ class Authorization:
 
 
 def _credentials(args: Words) -> int | None:
-    """Where the user's name is; None if there is none."""
+    """Find the position of the user's name; None if there is none."""
     if args[0].lower() == b"auth":
         return 1 if len(args) == 3 else None
     found, at = None, 2

@@ -1,8 +1,8 @@
-"""What restricted users may do at this moment, asked of an instance.
+"""Asks an instance what restricted users may do at this moment.
 
-A server decides when a command takes effect, not when it was sent: so what was allowed before it
-waited (for EXEC, a key, a lock) is asked again. ACL DRYRUN decides; a command that is refused is
-then really sent, as that user, for the server's own words and its line in ACL LOG.
+A server decides when a command takes effect, not when it was sent. So a command that has waited
+(for EXEC, a key, a lock) is checked again. ACL DRYRUN decides. A command that is refused is then
+really sent, as that user, so that the error is the server's own and its ACL LOG has the entry.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,21 +22,21 @@ CHANGED = (
 
 
 class DeniedError(LinkError):
-    """A user lost the right to a command while that waited; the text is the server's."""
+    """A user lost the right to a command while the command waited; the text is the server's."""
 
 
 class AclChecks:
-    """Asks whether a client may run its command now."""
+    """Checks whether a client may run its command now."""
 
     def __init__(self, links: Links, users: Users, databases: int) -> None:
         self._links, self._users, self._databases = links, users, databases
 
     def is_restricted(self, command: _core.Command) -> bool:
-        """Whether there is something that a command's client may not do."""
+        """Whether a command's client has restrictions."""
         return self._users.is_restricted(command.info.user)
 
     async def refusal(self, command: _core.Command) -> bytes | None:
-        """Why a client may not run its command; None if it may."""
+        """Return the error if a client may not run its command; None if it may."""
         info, args = command.info, command.args
         if not self._users.is_restricted(info.user):
             return None
@@ -54,14 +54,14 @@ class AclChecks:
             )[0]
 
     async def denied_places(self, command: _core.Command) -> set[int]:
-        """What its client may not run any more of a transaction; ACL LOG says nothing of it."""
+        """Return the places in a transaction that are denied now; nothing is added to ACL LOG."""
         if not self._users.is_restricted(command.info.user):
             return set()
         allowed = await self._are_allowed(command.info.user, self._queued_commands(command))
         return {at for at, may in enumerate(allowed) if not may}
 
     async def denied_replies(self, command: _core.Command) -> dict[int, bytes]:
-        """What its client may not run any more of a transaction: each with its reply."""
+        """Return the places in a transaction that are denied now, each with its reply."""
         name, queued = command.info.user, list(command.queued or [])
         if not self._users.is_restricted(name):
             return {}
@@ -79,7 +79,7 @@ class AclChecks:
         return found
 
     def _queued_commands(self, command: _core.Command) -> list[tuple[int, Words]]:
-        """A transaction's commands, each with the database that it will run in."""
+        """Return a transaction's commands, each with the database that it will run in."""
         asked: list[tuple[int, Words]] = []
         db = command.info.db
         for args in command.queued or []:
@@ -89,7 +89,7 @@ class AclChecks:
         return asked
 
     def recheck(self, command: _core.Command) -> Callable[[], Awaitable[None]]:
-        """Build the question whether a command may still run, for whenever it has waited."""
+        """Build the check that a command passes again after it has waited."""
         name, seen = command.info.user, command.info.rights
         rules = self._users.rules.get(name)
 
@@ -106,7 +106,7 @@ class AclChecks:
         return check
 
     async def _are_allowed(self, name: bytes, asked: Sequence[tuple[int, Words]]) -> list[bool]:
-        """Ask for commands, each in its database."""
+        """Ask ACL DRYRUN for several commands, each in its database."""
         index, found = self._users.informed_instance(), []
         for db, group in groupby(asked, key=itemgetter(0)):
             questions: list[Words] = [
@@ -120,9 +120,9 @@ class AclChecks:
     async def _refusal_texts(
         self, name: bytes, protocol: int, asked: Sequence[tuple[int, Words]], *, in_multi: bool
     ) -> list[bytes]:
-        """What a server says to commands that it refuses, each in its database.
+        """Return the server's errors for commands that it refuses, each in its database.
 
-        In another one they might be allowed, and run.
+        In another database they might be allowed, and would run.
         """
         begin: list[Words] = [[b"MULTI"]]
         if not in_multi or await self._are_allowed(name, [(0, begin[0])]) == [False]:
@@ -134,7 +134,9 @@ class AclChecks:
             try:
                 await link.select(db)  # its user may not be allowed that
                 if await link.ask(self._links.login(name)) != [resp.OK]:
-                    raise LinkError(f"TRYAGAIN instance {link.index} refused us; nothing was run")
+                    raise LinkError(
+                        f"TRYAGAIN instance {link.index} rejected our login; nothing was run"
+                    )
                 found += (await link.ask(*begin, *sent))[len(begin) :]
             finally:
                 link.writer.close()
@@ -143,12 +145,12 @@ class AclChecks:
     async def _refusals_at_exec(
         self, name: bytes, commands: Sequence[tuple[int, Words]]
     ) -> list[bytes]:
-        """What EXEC says of commands that may not run any more."""
+        """Return EXEC's errors for commands that are not allowed any more."""
         refusals = await self._refusal_texts(name, 2, commands, in_multi=True)
         return [CHANGED + _reason(refusal) + b"\r\n" for refusal in refusals]
 
     def _sort_refusal(self, name: bytes, args: Sequence[bytes]) -> bytes | None:
-        """SORT may look at any key, which only its code knows."""
+        """Check SORT's BY and GET, which may read any key; ACL DRYRUN does not."""
         if args[0].lower() not in (b"sort", b"sort_ro") or self._users.reads_all_keys(name):
             return None
         for at, word in enumerate(args[:-1]):
@@ -162,7 +164,7 @@ class AclChecks:
 
 
 def _reason(refusal: bytes) -> bytes:
-    """What a refusal is about, as EXEC says it."""
+    """Say what a refusal is about, as EXEC does."""
     words = refusal.lower()
     if b" to run the " in words:
         return b"no permission to execute the command or subcommand"

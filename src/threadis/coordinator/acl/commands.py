@@ -1,4 +1,4 @@
-"""ACL …: the clients' users as one server would show them; ours are hidden."""
+"""The ACL commands: clients' users as one server would show them; thREaDIS's own are hidden."""
 
 import asyncio
 import os
@@ -25,11 +25,11 @@ COMMAND = re.compile(rb" cmd=([^ ]*)")
 DENIAL_WINDOW = 2000.0  # milliseconds between a denial and its entry, on a busy machine
 OUR_FLAGS = re.compile(rb" flags=[^ ]*")
 DATABASE = re.compile(rb" db=(\d+)")
-ALL_ENTRIES = b"100000"  # entries asked of each instance: more than any keeps
+ALL_ENTRIES = b"100000"  # entries asked of each instance: more than any instance keeps
 
 
 class AclCommands:
-    """The subcommands that know of users."""
+    """The ACL subcommands about users."""
 
     def __init__(self, core: _core.Proxy, links: Links, users: Users, databases: int) -> None:
         self._core = core
@@ -57,7 +57,7 @@ class AclCommands:
         return self._users.refusal(command.args[2:3]) or await self._users.change(command)
 
     async def _delete_users(self, command: _core.Command) -> bytes:
-        """ACL DELUSER: users of ours are not there."""
+        """ACL DELUSER: pretends that our own users do not exist."""
         return await self._users.change(command, [_visible(word) for word in command.args])
 
     async def _list(self, command: _core.Command) -> bytes:
@@ -90,7 +90,7 @@ class AclCommands:
         return head + b"".join(parts) if parts else reply
 
     def _off(self, name: bytes, reply: bytes) -> bytes:
-        """The flags of a user that is off; instances have it on, for our lanes."""
+        """Return the flags of a disabled user; on the instances it is on, for the lanes."""
         found = _core.elements(reply)
         is_simple = found[0].startswith(b"+")
         own = [word for word in (b"off", b"nopass") if word in self._users.rules[name]]
@@ -112,7 +112,7 @@ class AclCommands:
         return resp.bulk(command.info.user)
 
     async def _log(self, command: _core.Command) -> bytes:
-        """ACL LOG [count|RESET]: of all instances, the newest first."""
+        """ACL LOG [count|RESET]: the entries of all instances, newest first."""
         args = command.args
         first = await self._ask(command)
         everyone = self._links.ready()
@@ -167,11 +167,11 @@ class LogEntry:
         self.what = (known[b"reason"], known[b"context"], known[b"object"], self.user)
 
     def _database(self, found: re.Match[bytes]) -> bytes:
-        """The database of a command; that of copies is nobody's."""
+        """Hide the database of copies: clients cannot select it."""
         return b" db=0" if ours.is_hidden(int(found[1]), self._databases) else found[0]
 
     def encode(self) -> bytes:
-        """The entry as the server writes it."""
+        """Encode the entry as the server does."""
         parts = []
         for name, shown in zip(self._parts[::2], self._parts[1::2], strict=True):
             match value(name):
@@ -185,7 +185,7 @@ class LogEntry:
         return self._head + b"".join(parts)
 
     def _client(self, text: bytes) -> bytes:
-        """The client, if we know it; else our connection as one of a client that is gone."""
+        """Describe the client, if known; else show our connection as a client that has gone."""
         names = [one.partition("=")[0] for one in text.decode(errors="replace").split()]
         command = COMMAND.search(text)
         found = self._find(command[1].decode() if command else "")
@@ -196,7 +196,7 @@ class LogEntry:
         return text.replace(b" user=" + self._logged_as, b" user=" + self.user)
 
     def _find(self, command: str) -> _core.ClientInfo | None:
-        """The client that was denied something of this kind at that moment."""
+        """Find the client that was denied this kind of thing at that moment."""
         when = time.time() * 1000 - float(self.fields[b"age-seconds"]) * 1000
         is_login = self.fields[b"reason"] == b"auth"
         commands = SCRIPTS if self.fields[b"context"] == b"lua" else {command}
@@ -211,5 +211,5 @@ class LogEntry:
 
 
 def _visible(name: bytes) -> bytes:
-    """A name that may be asked for; of ours, one that does not exist."""
+    """Return the name, or, for one of our own users, a name that does not exist."""
     return ours.LINE + os.urandom(16).hex().encode() if ours.is_ours(name) else name

@@ -1,6 +1,7 @@
-"""Who may use protected directives: judged here, where clients have addresses.
+"""Decides who may use protected commands and directives.
 
-To an instance every client looks local, so its own ``local`` would mean everybody.
+The decision is made here because only the proxy knows clients' addresses: to an instance every
+client looks local.
 """
 
 from typing import Final

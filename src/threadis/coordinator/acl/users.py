@@ -1,9 +1,9 @@
-"""ACL users: the same on every instance, whoever restarts; the workers know who is restricted.
+"""ACL users: the same on every instance, also after restarts; workers know which are restricted.
 
-Each user of the clients exists on each instance under its own name and rules, so servers judge
-in their own words. Besides the clients' passwords it has one of ours, with which lanes and links
-log in; ``Users.rules`` is what clients see of it. Users whose names begin with ``threadis-`` are
-ours altogether.
+Each user of the clients exists on each instance under its own name and rules, so the servers make
+the decisions, in their own words. Besides the clients' passwords it has one of ours, with which
+lanes and links log in; ``Users.rules`` is what clients see. Users whose names begin with
+``threadis-`` are entirely ours.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ Denial = tuple[bytes, bytes]  # reason and object, as in ACL LOG
 
 
 class Users:
-    """Who there is, and what each may do."""
+    """All users and their rules."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Users:
         self._initial, self._tell_supervisor = start.users, tell
         self._core, self._links, self._locks, self._clients = core, links, locks, clients
         self._ours = b"#" + hashlib.sha256(password).hexdigest().encode()
-        # Of users that are off: those with passwords of their own, and those without need of one.
+        # Mark disabled users: with passwords of their own, and without.
         self._disabled_marks = [
             b"#" + hashlib.sha256(password + b"-%d" % n).hexdigest().encode() for n in (0, 1)
         ]
@@ -70,17 +70,17 @@ class Users:
         return name.encode() in self.rules
 
     def is_restricted(self, name: bytes) -> bool:
-        """Whether there is something that it may not do; or no such user any more."""
+        """Whether a user has restrictions, or does not exist any more."""
         return self._ids.get(name) != 0
 
     def rights(self, name: bytes) -> Rights | None:
-        """Return what a user may do; None: everything."""
+        """Return a user's rights; None: no restrictions."""
         if not self._ids.get(name):
             return None
         return Rights.parse(name, self.rules[name])
 
     def note_denials(self, guard: bytes, client: _core.ClientInfo, denials: set[Denial]) -> None:
-        """Remember that what a guard was not allowed to do, its client was not."""
+        """Remember which client ran as a sandbox user that was denied something."""
         if denials:
             _core.note_denied(self._core, client)
             self._denials[guard] = (client.user, denials)
@@ -88,16 +88,16 @@ class Users:
                 self._denials.popitem(last=False)
 
     def user_of_denial(self, name: bytes, denial: Denial) -> bytes:
-        """Return the user whom a line of ACL LOG is about: instead of a guard, its user."""
+        """Return the user of an ACL LOG entry; for a sandbox user, the user who ran the script."""
         user, denials = self._denials.get(name, (name, set()))
         return user if denial in denials else name
 
     def are_known(self) -> bool:
-        """Whether any instance has said who there is; no client is served before."""
+        """Whether the users were read from an instance; no client is served before that."""
         return bool(self.rules)
 
     async def replay(self, index: int) -> None:
-        """Tell an instance what it has missed; the first one that is asked tells us."""
+        """Bring an instance up to date; from the first one the users are read."""
         async with self.changing:
             if not self.rules:
                 if self._initial:
@@ -112,7 +112,7 @@ class Users:
             self._informed.add(index)
 
     async def _replace_on(self, index: int, users: Mapping[bytes, Rules]) -> None:
-        """Give an instance these users, as they were written; it says how they read."""
+        """Replace an instance's users; the instance decides how their rules read."""
         gone = [name for name in await self._read(index) if name not in users]
         words: list[Words] = [
             [b"ACL", b"SETUSER", name, *RESET, *rules] for name, rules in users.items()
@@ -122,7 +122,7 @@ class Users:
         await self._run_block(index, words)
 
     async def _longest_running(self, index: int) -> int:
-        """Find the instance that has run longest: this one, or one that is ready."""
+        """Return the instance that has run longest: this one, or one that is ready."""
         found: dict[int, int] = {}
         for one in sorted({index, *self._links.ready()}):
             try:
@@ -136,20 +136,20 @@ class Users:
         return max(found, key=lambda one: (found[one], -one))
 
     def instance_lost(self, index: int) -> None:
-        """Take note that an instance may miss something from now on."""
+        """Note that an instance may miss changes from now on."""
         self._informed.discard(index)
         self._sandbox_refusals.pop(index, None)
 
     def count_sandbox_refusals(self, index: int, counts: Counter[bytes]) -> None:
-        """Take note of what a guard was refused, by reason: it was no client's doing."""
+        """Count what a sandbox user was refused, by reason; no client did that."""
         self._sandbox_refusals.setdefault(index, Counter()).update(counts)
 
     def sandbox_refusals(self) -> Counter[bytes]:
-        """Count it over all instances, as these do."""
+        """Return these counts over all instances."""
         return sum(self._sandbox_refusals.values(), Counter())
 
     def informed_instance(self) -> int:
-        """Return an instance that knows all users; raises LinkError if none can be asked."""
+        """Return an instance that knows all users; LinkError if none can be asked."""
         told = [index for index in self._links.ready() if index in self._informed]
         return told[0] if told else self._links.any_ready()
 
@@ -164,7 +164,7 @@ class Users:
         return reply
 
     async def set_password(self, password: bytes, within: int | None) -> None:
-        """CONFIG SET requirepass: the default user's password; none lets everybody in."""
+        """CONFIG SET requirepass: the default user's password; empty: no password."""
         rule = b">" + password if password else b"nopass"
         async with self._locks.hold_everything(within, skips_in_doubt=True), self.changing:
             await self._change([b"ACL", b"SETUSER", DEFAULT, b"resetpass", rule])
@@ -175,7 +175,7 @@ class Users:
         find: Callable[[], Awaitable[dict[bytes, Rules] | bytes]],
         kills_all: bool,
     ) -> bytes:
-        """ACL LOAD: the users that are found instead of those that are there; or an error."""
+        """ACL LOAD: replace all users by those that ``find`` returns; or return its error."""
         async with self._locks.hold_everything(command.token), self.changing:
             after = await find()
             if isinstance(after, bytes):
@@ -195,7 +195,7 @@ class Users:
         return resp.OK
 
     async def _change(self, words: Words) -> tuple[bytes, list[int]]:
-        """The first instance says what becomes of the users; the others are told the same."""
+        """Change users on the first instance, then send the result to the others."""
         before = self.rules
         first = self._links.any_ready()
         bare = self._without_lane_login(words)
@@ -220,9 +220,8 @@ class Users:
         return reply, await self._clients_to_close(before)
 
     def _lane_login(self, name: bytes, rules: Rules) -> list[Words]:
-        """Let our lanes log in as a user: also as one that is off, for who is there may stay.
-
-        That it is off is then a password of ours, which nobody knows.
+        """Build the rules that let lanes log in as this user, also if it is disabled: its clients
+        may stay connected. A password that nobody knows marks it as disabled.
         """
         setuser: Words = [b"ACL", b"SETUSER", name]
         if self._is_disabled_with_login(rules):
@@ -234,7 +233,7 @@ class Users:
         return b"off" in rules and _permissions(rules) != self._all_permissions
 
     def _without_lane_login(self, words: Words) -> list[Words]:
-        """Make a user that is off really so, before a command changes it."""
+        """Really disable a disabled user, before a command changes it."""
         name = words[2] if len(words) > 2 else b""
         rules = self.rules.get(name, [])
         if not self._is_disabled_with_login(rules):
@@ -245,7 +244,7 @@ class Users:
     async def _send_or_sync(
         self, index: int, words: Sequence[Words], after: Mapping[bytes, Rules]
     ) -> None:
-        """Tell an instance; one that is lost meanwhile is told before it is ready again."""
+        """Send commands to an instance; if it is lost, synchronise it before it is ready again."""
         try:
             if words:
                 await self._links.raw(index, [[b"MULTI"], *words, [b"EXEC"]])
@@ -255,7 +254,7 @@ class Users:
         await self._sync(index, after)
 
     async def _sync(self, index: int, after: Mapping[bytes, Rules]) -> None:
-        """Make an instance's users those of ``after``, unless it is lost, and told later."""
+        """Make an instance's users those of ``after``; a lost instance is synchronised later."""
         while index in self._links.ready():
             try:
                 await self._send_difference(index, await self._read(index), after)
@@ -306,18 +305,18 @@ class Users:
         return [rule for rule in rules if rule not in (self._ours, *self._disabled_marks)]
 
     async def _ask(self, index: int, *words: bytes) -> Any:
-        """One answer; LinkError if it is an error: a script runs there, say."""
+        """Ask an instance; LinkError if it returns an error, for instance because a script runs."""
         reply = await self._links.call(index, *words)
         if isinstance(reply, hiredis.ReplyError):
             raise LinkError(f"TRYAGAIN instance {index}: {reply}")
         return reply
 
     def is_own_password(self, digest: bytes) -> bool:
-        """Whether a password of ACL GETUSER is ours."""
+        """Whether a password that ACL GETUSER shows is ours."""
         return b"#" + digest in (self._ours, *self._disabled_marks)
 
     def is_off(self, name: bytes) -> bool:
-        """Whether nobody may log in as this user."""
+        """Whether this user cannot log in."""
         return b"off" in self.rules.get(name, [])
 
     def _publish(self, before: Mapping[bytes, Rules]) -> None:
@@ -342,7 +341,9 @@ class Users:
         self._tell_supervisor(control.Users(told))
 
     async def _clients_to_close(self, before: Mapping[bytes, Rules]) -> list[int]:
-        """Return the clients whose user is gone; close those who listen where theirs may not."""
+        """Return the clients whose user was deleted; close subscribers that lost the right to a
+        channel.
+        """
         deaf = {
             name: channels
             for name, rules in self.rules.items()
@@ -358,12 +359,12 @@ class Users:
         return [client.id for client in clients if client.user in gone]
 
     def reads_all_keys(self, name: bytes) -> bool:
-        """Whether a user may read every key: what SORT needs for BY and GET."""
+        """Whether a user may read every key, as SORT requires for BY and GET."""
         rules = itertools.takewhile(lambda rule: not rule.startswith(b"("), self.rules[name])
         return not {b"~*", b"%R~*", b"%RW~*"}.isdisjoint(rules)
 
     def refusal(self, names: Sequence[bytes]) -> bytes | None:
-        """Refuse to make a user of a name that is ours."""
+        """Refuse names that are reserved for our own users."""
         if any(ours.is_ours(name) for name in names):
             return resp.error("ERR threadis: user names that begin with 'threadis-' are reserved")
         return None
@@ -378,7 +379,7 @@ def _passwords(rules: Rules) -> Rules:
 
 
 def _channels(name: bytes, rules: Rules) -> list[bytes]:
-    """The patterns of channels of all sets of rules."""
+    """Return the channel patterns of all rule sets."""
     rights = Rights.parse(name, rules)
     sets = (rights.root, *rights.selectors)
     return [rule[1:] for one in sets for rule in one.others if rule.startswith(b"&")]

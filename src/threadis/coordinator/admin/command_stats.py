@@ -1,4 +1,4 @@
-"""How often each command was called, and which errors clients got: the workers' counts, added."""
+"""Counts of commands and errors, summed over all workers."""
 
 import asyncio
 from collections import Counter
@@ -9,7 +9,7 @@ from threadis import _core
 
 @dataclass(slots=True)
 class CommandCount:
-    """A command's counts."""
+    """How often one command was called, rejected, and failed."""
 
     calls: int = 0
     rejected: int = 0
@@ -35,7 +35,7 @@ class CommandStats:
 
     @property
     def calls(self) -> int:
-        """All commands that ran."""
+        """The number of commands that ran."""
         return sum(count.calls for count in self.commands.values())
 
 
@@ -50,7 +50,7 @@ class StatsCollector:
         self._answers: dict[int, asyncio.Future[None]] = {}
 
     def receive(self, part: _core.Tally) -> None:
-        """Take a worker's answer; the last one completes the tally."""
+        """Take a worker's answer; the last one completes the request."""
         parts = self._parts.get(part.request)
         if parts is None:
             return  # nobody waits for it any more
@@ -59,7 +59,7 @@ class StatsCollector:
             self._answers[part.request].set_result(None)
 
     async def collect(self, *, reset: bool = False) -> CommandStats:
-        """Add up what the workers have counted, and maybe let them begin again."""
+        """Add up the workers' counts; ``reset`` sets them to zero."""
         self._last_request += 1
         request = self._last_request
         parts = self._parts[request] = []

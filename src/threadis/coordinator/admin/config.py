@@ -1,8 +1,8 @@
 """CONFIG GET and SET: one configuration over many instances.
 
-Three kinds of directives: ours (the clients' side: answered and changed here), fixed (ours, but
-only at start), and the instances' (the same on all: set on all or on none, told again to an
-instance that was restarted).
+There are three kinds of directives. Some are ours (about clients): they are stored and applied
+here. Some are fixed: ours, and set at start only. All others are the instances': set on all of them
+or on none, and replayed to an instance that was restarted.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from threadis.coordinator.instances.links import LinkError, Links
 from threadis.coordinator.instances.maxmemory import Maxmemory
 from threadis.coordinator.sessions import output_limits
 from threadis.coordinator.sessions.output_limits import UNITS, OutputLimits
-from threadis.data import kept
+from threadis.data import saved_settings
 from threadis.errors import DataError
-from threadis.system.descriptors import clients_room, file_limit
+from threadis.system.descriptors import file_limit, max_clients
 from threadis.system.process import raise_file_limit
 
 FILES_MOST: Final = 2**20  # that systems grant to a process
@@ -59,12 +59,12 @@ FIXED: Final = frozenset(
 )
 
 
-# Whoever may set these could write files anywhere.
+# A client that may set these can write files anywhere.
 PROTECTED: Final = frozenset(("dir", "dbfilename"))
 
 
 class Configuration:
-    """What CONFIG shows and changes."""
+    """Runs CONFIG GET, SET and REWRITE."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Configuration:
         return self._values[name]
 
     async def get(self, command: _core.Command) -> bytes:
-        """CONFIG GET pattern …; the server matches the patterns, we put our values in."""
+        """CONFIG GET pattern …; the server matches the patterns, our values replace its own."""
         reply = await self._links.call(self._links.any_ready(), *command.args)
         if isinstance(reply, hiredis.ReplyError):
             return resp.error(str(reply))
@@ -139,7 +139,7 @@ class Configuration:
         return self._values.get(name, instance_says)
 
     async def set(self, command: _core.Command) -> bytes:
-        """CONFIG SET name value …: everything, everywhere, or nothing."""
+        """CONFIG SET name value …: all directives on all instances, or none."""
         words = command.args[2:]
         if len(words) % 2:
             return resp.error("ERR syntax error")
@@ -160,21 +160,23 @@ class Configuration:
             return await self._set(found, command.token)
 
     async def rewrite(self, command: _core.Command) -> bytes:
-        """CONFIG REWRITE: what CONFIG SET has changed is kept beside the data, and the users."""
+        """CONFIG REWRITE: save what CONFIG SET has changed, and the users, beside the data."""
         async with self._lock, self._users.changing:
             try:
-                before = kept.read(self._folder)
+                before = saved_settings.read(self._folder)
                 settings = {
                     name: one
                     for name, one in before.settings.items()
                     if one.given == self._given.get(name, "")
                 }
                 settings |= {
-                    name: kept.Setting(value, self._given.get(name, ""))
+                    name: saved_settings.Setting(value, self._given.get(name, ""))
                     for name, value in self._settings.items()
                     if name != "requirepass"  # the users have it, as a digest
                 }
-                kept.write(self._folder, kept.Kept(1, settings, before.users))
+                saved_settings.write(
+                    self._folder, saved_settings.SavedSettings(1, settings, before.users)
+                )
                 self._acl_file.write_ours()
             except (OSError, DataError) as error:
                 why = error.strerror if isinstance(error, OSError) else error
@@ -182,7 +184,7 @@ class Configuration:
         return resp.OK
 
     async def _present(self, name: str) -> bytes | None:
-        """A directive as CONFIG GET shows it."""
+        """Return a directive as CONFIG GET shows it."""
         if name in self._values:
             return self._values[name].encode()
         names = [b"CONFIG", b"GET", name.encode()]
@@ -212,9 +214,10 @@ class Configuration:
         return resp.OK
 
     async def _set_while_limiting(self, theirs: dict[bytes, bytes]) -> str | None:
-        """Set on every instance, and never let an argument through that one would hang up on.
+        """Set directives on every instance, and meanwhile forward no argument that one of them
+        would refuse.
 
-        So a lower limit counts here before the instances have it, a higher one when all have it.
+        So a lower limit holds here before the instances have it, a higher one when all have it.
         """
         holds = before = self._links.limits.argument
         after = _argument_limit(theirs.get(ARGUMENT_LIMIT.encode()), before)
@@ -252,23 +255,23 @@ class Configuration:
             self._core.set_limit(name, int(value))
 
     def _make_room(self, clients: int) -> None:
-        """Let the proxy open files for so many clients; ValueError(name, why)."""
+        """Let the proxy open enough files for so many clients; ValueError(name, why)."""
         wanted = file_limit(clients, self._links.count)
         granted = raise_file_limit(min(wanted, FILES_MOST))
-        room = clients_room(granted, self._links.count, self._workers)
+        room = max_clients(granted, self._links.count, self._workers)
         if granted < wanted and clients > room:
             why = "The operating system is not able to handle the specified number of clients"
             raise ValueError("maxclients", f"{why}, try with {room}")
 
     def _client_memory(self) -> int:
-        """What all clients' buffers together may take, in bytes; 0: the default."""
+        """Return the limit of all clients' buffers together, in bytes; 0: the default."""
         value = self._values["maxmemory-clients"]
         if value.endswith("%"):
             return int(self._values["maxmemory"]) * int(value[:-1]) // 100
         return int(value)
 
     async def _set_everywhere(self, theirs: dict[bytes, bytes]) -> str | None:
-        """Set on every instance; the reason if one refused, after all were set back."""
+        """Set on every instance; if one refuses, set all back and return its reason."""
         if not theirs:
             return None
         flat = [part for item in theirs.items() for part in item]
@@ -293,7 +296,7 @@ class Configuration:
             await self._links.call(index, b"CONFIG", b"SET", *values)
 
     async def replay(self, index: int) -> None:
-        """Tell an instance that was restarted what has changed since the start."""
+        """Send a restarted instance what has changed since the start."""
         async with self._lock:
             if self._changed:
                 flat = [part for item in self._changed.items() for part in item]
@@ -306,14 +309,14 @@ def _failed(name: str, why: str) -> bytes:
 
 
 def _why_fixed(name: str) -> str:
-    """Why a directive of the supervisor's or the proxy's keeps its value."""
+    """Say why a directive of the supervisor or the proxy cannot be changed."""
     if name == "port":
-        return "Unable to listen on this port; threadis listens where it was told at start"
-    return "threadis sets this directive itself; change it at start"
+        return "Unable to listen on this port; threadis binds its port at start"
+    return "threadis controls this directive; set it at start"
 
 
 def _checked(name: str, value: str) -> str:
-    """Bring a value of ours into the form that CONFIG GET shows; ValueError(name, why)."""
+    """Convert a value of ours to the form that CONFIG GET shows; ValueError(name, why)."""
     match name:
         case "requirepass":
             return value
@@ -345,7 +348,7 @@ def _checked(name: str, value: str) -> str:
             if not least <= int(value) <= most:
                 raise ValueError(name, f"argument must be between {least} and {most} inclusive")
             return value
-    raise ValueError(name, "threadis sets this directive itself; change it at start")
+    raise ValueError(name, "threadis controls this directive; set it at start")
 
 
 def _bytes(name: str, value: str) -> int:
@@ -357,7 +360,7 @@ def _bytes(name: str, value: str) -> int:
 
 
 def _argument_limit(value: bytes | None, before: int) -> int:
-    """Read what is to be set; as before, if instances will refuse it."""
+    """Parse the new limit; the old one if instances will refuse it."""
     try:
         wanted = before if value is None else _bytes(ARGUMENT_LIMIT, value.decode())
     except ValueError:

@@ -1,4 +1,4 @@
-"""DEBUG, where it is allowed: on the key's instance, on all of them, or on any."""
+"""DEBUG, where it is allowed: on the key's instance, on all instances, or on any."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ ENDINGS: Final = frozenset(
     ("segfault", "panic", "restart", "crash-and-recover", "oom", "assert", "close-client")
 )
 OURS: Final = frozenset(("client-eviction", "config-rewrite-force-all"))
-# Nobody else may see the keyspace half way.
+# These need the lock on everything: no other client may see the keyspace half changed.
 ALONE: Final = frozenset(("reload", "loadaof", "populate"))
 BATCH: Final = 2000  # keys of POPULATE that are written at once
 KEY_LENGTH: Final = 127  # bytes of a key of POPULATE, as the server cuts it
@@ -87,26 +87,26 @@ class Debug:
         return replies[0]
 
     async def _ask(self, index: int, command: _core.Command) -> bytes:
-        """One instance's answer, however late: SLEEP and RELOAD take as long as they take."""
+        """Ask one instance, without a time limit: SLEEP and RELOAD may take long."""
         async with self._links.lease(index, Kind(command.info.resp), command.info.db) as link:
-            link.is_patient = True  # who sleeps is taken for stopped
+            link.is_patient = True  # a server that sleeps is taken for stopped
             try:
                 return (await link.ask(command.args, wait=None))[0]
             finally:
                 link.is_patient = False
 
     async def _awaken(self) -> None:
-        """Who slept was taken for stopped, and would be for a moment more."""
+        """Wait until the supervisor sees that an instance that slept answers again."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(AWAKE_LIMIT):
                 while len(self._links.ready()) < self._links.count or self._links.unprepared:
                     await asyncio.sleep(AWAKE_INTERVAL)
 
     async def _digest(self, command: _core.Command) -> bytes:
-        """The digest of all keys: within a database the server XORs those of the keys.
+        """Return the digest of all keys; within a database the server XORs those of the keys.
 
-        With keys in one database it is the one that a single server would show. With several it
-        is another one, which is still the same for the same data.
+        If all keys are in one database it is the digest that a single server would show. Otherwise
+        it is another one, which is still the same for the same data.
         """
         if len(command.args) != 2:
             return await self._ask(self._links.any_ready(), command)
@@ -177,23 +177,23 @@ class Debug:
 
 
 def is_number(word: bytes) -> bool:
-    """A count as the server takes it: plain digits of a 64-bit number."""
+    """Whether this is a count as the server accepts it: plain digits of a 64-bit number."""
     return word.isdigit() and str(int(word)).encode() == word and int(word) < 2**63
 
 
 def keyspace(info: bytes) -> set[int]:
-    """The databases that have keys, from INFO keyspace."""
+    """Return the databases that have keys, from INFO keyspace."""
     lines = info.decode().splitlines()
     return {int(line[2:].partition(":")[0]) for line in lines if line.startswith("db")}
 
 
 def str_bytes(text: bytes | str) -> bytes:
-    """A text, which hiredis decodes when it came as a verbatim string."""
+    """Encode a text that hiredis has decoded because it was a verbatim string."""
     return text.encode() if isinstance(text, str) else text
 
 
 def xor(one: bytes, other: bytes) -> bytes:
-    """Two digests as the server adds them."""
+    """XOR two digests."""
     return bytes(a ^ b for a, b in zip(one, other, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""INFO: many instances shown as the one server a client believes in, and a section of our own."""
+"""INFO: many instances shown as one server, plus a section of our own."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ NEEDED: Final = (b"memory", b"stats", b"keyspace")  # what our section is made o
 
 
 class Info:
-    """Builds INFO, and remembers where CONFIG RESETSTAT set our counters to zero."""
+    """Builds INFO; remembers the counters at the last CONFIG RESETSTAT."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Info:
         return resp.text(text.encode(), command.info.resp)
 
     async def watch(self) -> None:
-        """Keep what instances say of themselves, for as long as we serve."""
+        """Collect the instances' INFO again and again."""
         await retry_until_done(
             self._info_collector.collect_forever, "what instances say of themselves"
         )
@@ -114,7 +114,7 @@ class Info:
         return totals
 
     def _put_ours_in(self, merged: Sections, tally: CommandStats) -> None:
-        """Replace what instances say of clients, and of themselves, by what is true of us."""
+        """Replace what instances report of clients and of themselves by the proxy's values."""
         counts = {name: value - self._zero.get(name, 0) for name, value in self._totals().items()}
         uptime = int(time.monotonic() - self._started)
         channels, patterns, shards = self._core.subscriptions()
@@ -161,7 +161,7 @@ class Info:
                     fields[name] = str(value)
 
     def _with_listeners(self, fields: Mapping[str, str]) -> dict[str, str]:
-        """Put our listeners in the place of the instances', if the server tells of any."""
+        """Replace the instances' listeners by ours, if the server shows listeners."""
         found = {}
         for name, value in fields.items():
             if not name.startswith("listener"):
@@ -171,7 +171,7 @@ class Info:
         return found
 
     def _listeners(self) -> dict[str, str]:
-        """What clients can connect to, by the server's numbers: 0 is TCP, 1 the Unix socket."""
+        """Return our listeners under the server's names: 0 is TCP, 1 the Unix socket."""
         start, found = self._start, {}
         if start.tcp_port:
             hosts = "".join(f",bind={host}" for host in start.bind.split())
@@ -182,7 +182,7 @@ class Info:
         return found
 
     def _visible(self, keyspace: Mapping[str, str]) -> dict[str, str]:
-        """Leave out the databases that are ours; the others in their order."""
+        """Leave out our own databases; sort the others."""
         known = {int(name.removeprefix("db")): name for name in keyspace}
         return {
             known[db]: keyspace[known[db]]
@@ -191,7 +191,7 @@ class Info:
         }
 
     def _own_section(self, answers: Mapping[int, Sections]) -> str:
-        """Render `# Threadis`: the version, the sizes, and a line for each instance."""
+        """Render `# Threadis`: the version, totals, and a line for each worker and instance."""
         totals = self._totals()
         fields = {
             "threadis_version": __version__,
@@ -225,7 +225,7 @@ class Info:
         return info_merge.render({"Threadis": fields})
 
     def _count_hidden(self, sections: Sections) -> int:
-        """Count the keys of an instance that are ours: redo records, copies."""
+        """Count our own keys on an instance: commit records, copies."""
         keyspace = sections.get("Keyspace", {})
         ours = keyspace.keys() - self._visible(keyspace).keys()
         return sum(int(info_merge.counts(keyspace[name])["keys"]) for name in ours)
@@ -253,5 +253,5 @@ class Info:
 
 
 def _joined(values: Mapping[str, object]) -> str:
-    """A field of several values, as INFO writes it."""
+    """Format a field with several values, as INFO does."""
     return ",".join(f"{name}={value}" for name, value in values.items())

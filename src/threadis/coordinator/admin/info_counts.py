@@ -1,6 +1,6 @@
-"""The sections of INFO that count commands and errors, from what the workers have counted.
+"""INFO's sections that count commands and errors, from the workers' counts.
 
-Only the time is the instances': what theirs took together, our own calls of that name included.
+Only the times are those of the instances; these include our own calls of the same commands.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ PREFIX = {"Commandstats": "cmdstat_", "Latencystats": "latency_percentiles_usec_
 
 
 def replace_counts(merged: Sections, tally: CommandStats) -> None:
-    """Replace what the instances counted, wherever it is shown."""
+    """Replace the instances' counts by the workers' counts."""
     if "Commandstats" in merged:
         merged["Commandstats"] = _commands(merged["Commandstats"], tally)
     if "Errorstats" in merged:
@@ -31,9 +31,7 @@ def replace_counts(merged: Sections, tally: CommandStats) -> None:
 
 
 def subtract_own(merged: Sections, refused: Mapping[bytes, int], reads: ReadCounts) -> None:
-    """Take away what no client has done: what guards of scripts were refused, by reason, and what
-    was read for ourselves.
-    """
+    """Subtract what no client has done: refusals of scripts' sandbox users, and our own reads."""
     stats = merged.get("Stats", {})
     for field, count in (
         ("acl_access_denied_key", refused.get(b"key", 0)),
@@ -58,5 +56,5 @@ def _commands(theirs: dict[str, str], tally: CommandStats) -> dict[str, str]:
 
 
 def _safe(kind: str) -> str:
-    """As the servers write what a script may have invented."""
+    """Escape an error's name as the servers do: a script may have made it up."""
     return kind.translate({ord(char): "_" for char in "#:\r\n"})

@@ -8,11 +8,11 @@ from threadis import _core, resp
 from threadis.coordinator.admin.command_stats import StatsCollector
 from threadis.coordinator.instances.links import Kind, Links, value
 
-SAMPLES: Final = 160  # a server keeps so many of an event
+SAMPLES: Final = 160  # a server keeps this many of each event
 
 
 class Latency:
-    """Merges what the instances measured."""
+    """Merges what the instances have measured."""
 
     def __init__(self, links: Links, stats_collector: StatsCollector) -> None:
         self._links, self._stats_collector = links, stats_collector
@@ -28,7 +28,7 @@ class Latency:
         }
 
     async def _history(self, command: _core.Command) -> bytes:
-        """Samples by second; of one second the longest, as a server keeps them."""
+        """Return samples by second; of each second the longest, as a server does."""
         longest: dict[int, int] = {}
         for part in await self._links.call_all(*command.args):
             for second, milliseconds in part:
@@ -36,7 +36,7 @@ class Latency:
         return resp.encode([list(sample) for sample in sorted(longest.items())[-SAMPLES:]])
 
     async def _latest(self, command: _core.Command) -> bytes:
-        """Name, when, the latest, the longest; newer servers add the sum and the count."""
+        """Return name, time, latest and longest; newer servers add sum and count."""
         events: dict[bytes, list[Any]] = {}
         for part in await self._links.call_all(*command.args):
             for row in part:
@@ -48,7 +48,7 @@ class Latency:
         return resp.encode(list(events.values()))
 
     async def _graph(self, command: _core.Command) -> bytes:
-        """The picture of the instance that had the event, or one below the other."""
+        """Return the graph of the instance that had the event; of several, all graphs."""
         kind = Kind(command.info.resp)
         asked = (self._links.raw(i, [command.args], kind=kind) for i in self._links.all_instances())
         replies = [reply for [reply] in await asyncio.gather(*asked)]
@@ -63,14 +63,14 @@ class Latency:
         return resp.text(shown.encode(), command.info.resp)
 
     async def _reset(self, command: _core.Command) -> bytes:
-        """How many events were reset: one that several instances had is one."""
+        """Reset; return the number of events; an event of several instances counts once."""
         had = {row[0] for part in await self._links.call_all(b"LATENCY", b"LATEST") for row in part}
         await self._links.call_all(*command.args)
         named = set(command.args[2:])
         return resp.encode(len(had & named if named else had))
 
     async def _histogram(self, command: _core.Command) -> bytes:
-        """As many calls as clients made; how long they took, the instances have measured."""
+        """Return the clients' call counts; the durations are those of the instances."""
         buckets: dict[str, dict[int, int]] = {}
         for part in await self._links.call_all(*command.args):
             for name, row in zip(part[::2], part[1::2], strict=True):
@@ -89,7 +89,7 @@ class Latency:
         return encoded(found, command.info.resp)
 
     async def _is_measured(self, name: str, asked: list[str]) -> bool:
-        """Whether a command is asked for that no instance has seen: a worker answers it."""
+        """Whether a histogram is wanted for a command that only workers answer."""
         if asked and name not in asked and name.partition("|")[0] not in asked:
             return False
         index = self._links.any_ready()
@@ -98,9 +98,10 @@ class Latency:
 
 
 def _fitted(counts: dict[int, int], calls: int) -> dict[int, int]:
-    """Take away the quickest: our own calls, and of a command at several instances all but one.
+    """Remove the shortest samples: our own calls, and all but one of a command on several
+    instances.
 
-    What a worker answers by itself takes no time, which is the first bucket.
+    What a worker answers by itself goes into the first bucket.
     """
     missing = calls - sum(counts.values())
     fitted = dict(counts)
@@ -122,7 +123,7 @@ def _cumulated(counts: dict[int, int]) -> dict[bytes, Any]:
 
 
 def encoded(found: Any, protocol: int) -> bytes:
-    """Maps within maps, which are flat arrays in RESP2; numbers with a point, texts there."""
+    """Encode nested maps, which are flat arrays in RESP2, and doubles."""
     if isinstance(found, float):
         shown = b"%.17g" % found
         return b",%s\r\n" % shown if protocol == 3 else resp.bulk(shown)

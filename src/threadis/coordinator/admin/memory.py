@@ -1,4 +1,4 @@
-"""MEMORY STATS: the amounts of all instances added, ratios computed again."""
+"""MEMORY STATS: the amounts of all instances added, and the ratios computed again."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,7 +19,7 @@ Stats = dict[bytes, Any]
 
 
 class Memory:
-    """Merges what the instances say of their memory."""
+    """Merges the instances' memory statistics."""
 
     def __init__(self, links: Links, databases: int) -> None:
         self._links, self._databases = links, databases
@@ -40,7 +40,7 @@ class Memory:
 
 
 def _as_map(reply: list[Any]) -> Stats:
-    """A flat array as a map; texts that are numbers become such."""
+    """Convert a flat array to a map, and texts to numbers."""
     found: Stats = {}
     for name, value in zip(reply[::2], reply[1::2], strict=True):
         if isinstance(value, list):
@@ -51,7 +51,7 @@ def _as_map(reply: list[Any]) -> Stats:
 
 
 def merge(parts: Iterable[Stats]) -> Stats:
-    """Add amounts; what is no amount and cannot be computed again is the largest."""
+    """Add amounts; of other values that cannot be computed again, take the largest."""
     total: Stats = {}
     for part in parts:
         for name, value in part.items():

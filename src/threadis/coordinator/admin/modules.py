@@ -1,4 +1,4 @@
-"""MODULE LOAD, LOADEX and UNLOAD: only at the start, because the command table is made there."""
+"""MODULE LOAD, LOADEX and UNLOAD are refused: the command table is built at the start."""
 
 from collections.abc import Awaitable, Callable
 

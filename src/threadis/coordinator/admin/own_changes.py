@@ -1,7 +1,8 @@
-"""What of the changes since the last save is ours: records of writes over several instances.
+"""How many of the changes since the last save are our own: records of commits.
 
-A server counts them with those of its clients. A save begins anew, at a moment that nobody tells
-us: what was ours before the first look behind it is left in, so no change of a client is left out.
+A server counts them together with those of its clients. A save resets the count, at a moment that
+we do not know. What was ours before our first look after a save is therefore not subtracted, so
+that no change of a client is lost.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ CHANGES: Final = "rdb_changes_since_last_save"
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Where one process began to count after a save, and how many were ours before."""
+    """Where one process began to count after a save, and how many changes were ours before."""
 
     socket: str
     save: str
@@ -25,7 +26,7 @@ class Baseline:
 
 
 class OwnChanges:
-    """Leaves them out."""
+    """Subtracts them."""
 
     def __init__(self, links: Links) -> None:
         self._links = links
@@ -34,7 +35,7 @@ class OwnChanges:
     def subtract(
         self, answers: Mapping[int, Sections], counts: Mapping[int, int]
     ) -> dict[int, Sections]:
-        """What the instances say, without them: how many there were before each was asked."""
+        """Return the instances' INFO without our changes; ``counts``: how many there were."""
         return {index: self._without(index, said, counts[index]) for index, said in answers.items()}
 
     def _without(self, index: int, said: Sections, count: int) -> Sections:

@@ -1,6 +1,6 @@
-"""CLIENT PAUSE and UNPAUSE: the workers hold commands back, the clock is here.
+"""CLIENT PAUSE and UNPAUSE: the workers hold commands back; the timer is here.
 
-Scripts are held back here: whether one may write, its own first line says, or its function's flags.
+Scripts are held back here: whether one may write depends on its first line or its function's flags.
 """
 
 import asyncio
@@ -28,9 +28,11 @@ class Pause:
     ) -> None:
         self._core = core
         self._library = library
-        self._held: dict[ClientKey, asyncio.Future[bool]] = {}  # True: go on, False: it has left
+        self._held: dict[
+            ClientKey, asyncio.Future[bool]
+        ] = {}  # True: go on; False: the client has left
         self._takes_more = takes_more  # Valkey ignores the mode if more arguments follow
-        self._wraps = wraps  # Redis 7.0 reckons such an end as one that is over
+        self._wraps = wraps  # Redis 7.0 overflows there: the pause is over at once
         self._what = NOTHING
         self._sleepers = 0
         self._end = 0.0  # monotonic seconds
@@ -69,7 +71,7 @@ class Pause:
 
     @contextlib.contextmanager
     def sleeping(self) -> Iterator[None]:
-        """Hold every client's commands back, as a server does that sleeps (DEBUG SLEEP)."""
+        """Hold all clients' commands back, as a sleeping server does (DEBUG SLEEP)."""
         self._sleepers += 1
         self._tell()
         try:
@@ -82,15 +84,15 @@ class Pause:
         self._core.set_pause(MODES[b"all"] if self._sleepers else self._what)
 
     def clients(self) -> Collection[ClientKey]:
-        """Return who is held back here."""
+        """Return the clients whose commands are held back here."""
         return self._held.keys()
 
     def count(self) -> int:
-        """Return how many clients are held back here."""
+        """Return their number."""
         return len(self._held)
 
     async def wait_while_paused(self, command: _core.Command) -> bool:
-        """Hold a script back that may write, or an EXEC of one; False if its client has left."""
+        """Hold back a script or EXEC that may write; False if its client has left."""
         if self._what and command.token is None and await self._may_write(command):
             while self._what:
                 future = asyncio.get_running_loop().create_future()
@@ -110,13 +112,13 @@ class Pause:
         return False
 
     def client_left(self, client: ClientKey) -> None:
-        """Take note that a client has hung up."""
+        """Note that a client has hung up."""
         future = self._held.get(client)
         if future and not future.done():
             future.set_result(False)
 
     def describe(self) -> dict[str, str]:
-        """Name the state as INFO does."""
+        """Return the fields of INFO."""
         left = max(0, round((self._end - time.monotonic()) * 1000)) if self._what else 0
         return {
             "paused_reason": "client_pause" if self._what else "none",
@@ -125,7 +127,7 @@ class Pause:
         }
 
     def _sleep(self) -> None:
-        """Look again at the end, or in a day: the loop's clock has limits."""
+        """Wait until the pause ends, at most a day at a time: the loop's clock has limits."""
         left = self._end - time.monotonic()
         if left <= 0:
             self._finish()

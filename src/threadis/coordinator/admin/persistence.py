@@ -1,6 +1,8 @@
-"""Commands about the server as such: told to every instance, or answered as a lone primary would.
+"""Commands about the server as a whole: sent to every instance, or answered as a lone primary
+would.
 
-SAVE and its like succeed if they do on all instances; the first refusal is the answer otherwise.
+SAVE and similar commands succeed if they do on all instances; otherwise the reply is the first
+error.
 """
 
 import asyncio
@@ -18,7 +20,7 @@ WHOLE: Final = re.compile(rb"0|-?[1-9][0-9]{0,17}")
 
 
 class Persistence:
-    """Persistence, the allocators, and what a primary without replicas says of these."""
+    """Persistence, allocator commands, and replication commands of a primary without replicas."""
 
     def __init__(self, links: Links, departures: Departures, databases: int) -> None:
         self._links, self._departures = links, departures
@@ -40,7 +42,7 @@ class Persistence:
         }
 
     async def _all(self, command: _core.Command) -> list[bytes]:
-        """What every instance says, however long that takes: SAVE takes as long as the disk."""
+        """Ask every instance, without a time limit: SAVE takes as long as the disk."""
         kind, everyone = Kind(command.info.resp), self._links.all_instances()
         asked = (self._links.raw(i, [command.args], kind=kind, wait=None) for i in everyone)
         return [reply for [reply] in await asyncio.gather(*asked)]
@@ -50,7 +52,7 @@ class Persistence:
         return next((reply for reply in replies if reply.startswith(b"-")), replies[0])
 
     async def _texts(self, command: _core.Command) -> bytes:
-        """The texts for people, under each other if they are not all the same."""
+        """Return texts for people; if they differ, one below the other."""
         replies = await self._all(command)
         failed = next((reply for reply in replies if reply.startswith(b"-")), None)
         if failed is not None or len(set(replies)) == 1:
@@ -61,24 +63,24 @@ class Persistence:
         return resp.text(shown.encode(), command.info.resp)
 
     async def _last_save(self, command: _core.Command) -> bytes:
-        """LASTSAVE: the oldest, since only then all was saved."""
+        """LASTSAVE: the oldest one; only since then is everything saved."""
         times: list[int] = await self._links.call_all(*command.args)
         return resp.encode(min(times))
 
     async def _role(self, command: _core.Command) -> bytes:
-        """ROLE: a primary without replicas, whose writes are those of all instances."""
+        """ROLE: a primary without replicas; its offset is the sum of all instances' offsets."""
         replies = await self._links.call_all(*command.args)
         offset = sum(reply[1] for reply in replies)
         return resp.encode([replies[0][0], offset, []])
 
     async def _wait(self, command: _core.Command) -> bytes:
-        """WAIT: there are no replicas, so one that is wanted does not come in time."""
+        """WAIT: there are no replicas, so waiting for one always times out."""
         replicas, timeout = command.args[1:]
         if not WHOLE.fullmatch(replicas) or not WHOLE.fullmatch(timeout) or int(timeout) < 0:
-            # An instance says what is wrong
+            # An instance returns the error
             return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
         wanted = int(replicas)
-        # Servers keep the number of who waits in 32 bits.
+        # Servers keep the number of replicas in 32 bits.
         is_short = wanted > 0 and (wanted + 2**31) % 2**32 > 2**31
         waits = is_short and command.token is None
         if waits and not await self._until(command, time.monotonic(), int(timeout)):
@@ -86,14 +88,14 @@ class Persistence:
         return resp.encode(0)
 
     async def _until(self, command: _core.Command, began: float, timeout: int) -> bool:
-        """Wait so many milliseconds (0: for ever); False if the client does not stay so long."""
+        """Wait so many milliseconds (0: for ever); False if the client leaves earlier."""
         left = began + timeout / 1000 - time.monotonic() if timeout else None
         return await self._departures.stays(command, left)
 
     async def _wait_aof(self, command: _core.Command) -> bytes:
-        """WAITAOF numlocal numreplicas timeout: what was written before is on every disk.
+        """WAITAOF numlocal numreplicas timeout: wait until all earlier writes are on every disk.
 
-        A write of ours to each instance's append-only file comes behind all others there.
+        A write of ours goes to each instance's append-only file behind all others.
         """
         began, asked = time.monotonic(), [[b"MULTI"], command.args, [b"EXEC"]]  # does not wait
         replies = await self._links.raw(self._links.any_ready(), asked)
@@ -113,7 +115,7 @@ class Persistence:
     async def _written(
         self, command: _core.Command, words: list[bytes], timeout: int, waits: bool
     ) -> int | None:
-        """1 if everything is on the disks of all instances; None if the client leaves before."""
+        """Return 1 if all is on the disks of all instances; None if the client leaves first."""
         mark = ours.WAITED + _core.unique_name()
         ask: list[Words] = [[*words, b"%d" % timeout]]
         if not waits:
@@ -142,4 +144,4 @@ class Persistence:
         """REPLICAOF NO ONE changes nothing on a primary; nothing else is possible."""
         if [word.lower() for word in command.args[1:]] == [b"no", b"one"]:
             return resp.OK
-        return resp.error("ERR threadis: a replica of another server is not supported")
+        return resp.error("ERR threadis: replicating another server is not supported")

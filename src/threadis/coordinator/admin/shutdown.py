@@ -1,7 +1,7 @@
 """SHUTDOWN: ends all of thREaDIS, instances and proxy, in the supervisor's order.
 
-What has to be saved is saved first, while nobody writes: a failure can still be told, and the
-servers live on. In every state there is an end: NOSAVE asks nobody and waits for nothing.
+Data is saved first, under the lock on everything: if a save fails, the client still gets an error
+and the servers go on. SHUTDOWN ends in every state: NOSAVE asks nothing and waits for nothing.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 WORDS: Final = frozenset((b"nosave", b"save", b"now", b"force", b"abort"))
 FAILED: Final = resp.error("ERR Errors trying to SHUTDOWN. Check logs.")
-LOCK_LIMIT: Final = 5.0  # seconds to wait for others while an instance does not answer
+LOCK_LIMIT: Final = 5.0  # seconds to wait for other commands while an instance does not answer
 LOOK: Final = 0.5  # seconds between looks whether the instances still answer
 IN_PROGRESS: Final = b"-ERR Background save already in progress"
 
@@ -57,14 +57,14 @@ class Shutdown:
         saves_at_the_end = await self._has_save_points()
         if b"save" not in words and not saves_at_the_end:
             return await self._end(command, [])
-        async with AsyncExitStack() as stack:  # until the end: no write is lost
+        async with AsyncExitStack() as stack:  # held until the end, so that no write is lost
             saved: list[int] = []
             is_good = await self._lock(stack, command.token)
             if is_good:
                 saved, is_good = await self._save()
                 is_good &= saves_at_the_end or not self._stopped()
             if not is_good and b"force" in words:
-                saved = self._links.ready()  # as far as it goes
+                saved = self._links.ready()  # FORCE: as far as possible
             elif not is_good:
                 return FAILED
             return await self._end(command, saved)
@@ -76,14 +76,14 @@ class Shutdown:
         return None
 
     async def _has_save_points(self) -> bool:
-        """Whether an end saves by itself."""
+        """Whether servers save by themselves when they end."""
         ready = self._links.ready()
         return (
             bool(ready) and (await self._links.call(ready[0], b"CONFIG", b"GET", b"save"))[1] != b""
         )
 
     async def _lock(self, stack: AsyncExitStack, within: int | None) -> bool:
-        """Keep everybody else away; False if an instance that does not answer is in the way."""
+        """Lock everything; False if an instance that does not answer prevents that."""
         holding = self._locks.hold_everything(within, skips_in_doubt=True)
         granted = asyncio.create_task(stack.enter_async_context(holding))
         waited = 0.0
@@ -102,14 +102,14 @@ class Shutdown:
         return len(self._links.ready()) == self._links.count
 
     async def _save(self) -> tuple[list[int], bool]:
-        """Save; which instances did, and whether none failed."""
+        """Save; return the instances that did, and whether all succeeded."""
         ready = self._links.ready()
         done = await asyncio.gather(*map(self._save_one, ready))
         saved = [index for index, is_saved in zip(ready, done, strict=True) if is_saved]
         return saved, all(done)
 
     def _stopped(self) -> bool:
-        """Whether there is one that has data, and could only save after it was woken."""
+        """Whether an instance is stopped: it has data, and can save only after it was woken."""
         everyone = map(self._links.instance, self._links.all_instances())
         return any(one.state is control.State.STOPPED for one in everyone)
 

@@ -1,12 +1,12 @@
 """SLOWLOG and COMMANDLOG: the entries of all instances as one log, with ids of its own.
 
-Entries are numbered when they are first looked at, oldest first. Which client of a shared lane an
-entry is from, an instance cannot know: its address is ``?:0``. What came over connections
-that are not lanes is our own traffic and is not shown, but for the commands of scripts, of which we
-know who called them; nor is what surrounds a script on a lane. Commands of clients that the
-coordinator ran are noted here, with their clients; those of a transaction share its time. What
-workers answer by themselves, or have done in parts (``slowlog_wholes``), they tell, if a log may
-want it; what took no time only if everything is wanted. It is fetched a little at a time.
+Entries are numbered when they are first read, oldest first. An instance cannot know which client of
+a shared lane sent a command: such an entry has the address ``?:0``. Commands on other connections
+are our own and are not shown, except those of scripts, whose callers we know; nor is what surrounds
+a script on a lane. Commands that the coordinator ran are logged here, with their clients; the
+commands of a transaction share its time. Workers report commands that they answer themselves or run
+in parts (``slowlog_split``), if a log may want them; those that took no time only if everything is
+logged. These reports are fetched a few at a time.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from threadis.coordinator.lua.attribution import Attribution, Caller
 OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT", b"ACL", b"MULTI"))
 FENCE: Final = 32  # hexadecimal digits that end a script's replies
 EXISTENCE_CHECK: Final = [b"MEMORY", b"Usage"]  # as we spell it (``looks.rs``)
-UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting is not slowness
+UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting does not count as slow
 EXEC: Final = 14  # bytes of it, which count as the request of each command of a transaction
-# Errors that say that a command has not run, unless a script raised them
+# Errors of commands that have not run, unless a script raised them
 REFUSALS: Final = (b"-OOM ", b"-NOPERM ", b"-NOAUTH ", b"-MISCONF ", b"-BUSY ", b"-TRYAGAIN ")
 DEFAULT_COUNT: Final = 10
-# As servers write an address that they do not know. Clients take host and port apart (Jedis).
+# An unknown address. It has a port because clients (Jedis) split it at the colon.
 UNKNOWN: Final = (b"?:0", b"")
 COARSE: Final = 5  # Linux: the clock that servers read, up to 10 ms behind the exact one
 BATCH: Final = 128  # commands noted before instances are asked for theirs
@@ -74,28 +74,29 @@ class CommandLog:
         self._lock = asyncio.Lock()  # two readers at once would number an entry twice
 
     async def note(self, entries: list[Entry], *, in_order: bool) -> None:
-        """Add commands that no instance has logged; they are newer than what instances have now.
+        """Add commands that no instance has logged; they are newer than what the instances have
+        now.
 
-        To keep that order within a second the instances are asked at once, while the clients wait.
-        Else that waits until somebody looks, or there is much to add.
+        To keep the order within a second, the instances are asked at once, while the clients wait.
+        Otherwise that happens when the log is read, or when there are many new entries.
         """
         self._coming += entries
         is_much = len(self._coming) >= BATCH and not self._lock.locked()
         if in_order or is_much:
             async with self._lock:
-                if self.count_coming():  # nobody else has taken them meanwhile
+                if self.count_coming():  # no other task has taken them meanwhile
                     with contextlib.suppress(LinkError):  # read later, numbered later
                         await self._read()
                     self._take([])
 
     def expect(self, entry: Entry) -> None:
-        """Add a command; ``note`` comes soon."""
+        """Add a command; a call of ``note`` follows soon."""
         self._coming.append(entry)
 
     def open(self, entry: Entry, took: int, parts: list[tuple[int, list[bytes]]]) -> None:
-        """The same of one that instances have seen in parts, and may have logged.
+        """Add a command that instances have run in parts, and may have logged.
 
-        How long these took only the instances know: if none has logged one, it was not slow.
+        Only the instances know how long the parts took: if none has logged one, none was slow.
         """
         began = entry[0] - took // 1_000_000
         if self._is_slow:
@@ -103,7 +104,7 @@ class CommandLog:
         whole = SplitCommand(
             entry, took, began, dict(parts), self._is_slow, is_told=not self._is_slow
         )
-        if told := self._split.open(whole):  # who asked before it was over has seen parts
+        if told := self._split.open(whole):  # it was read before the command was complete
             told[0][1:] = entry[1:]
             whole.entry, whole.is_told = told[0], True
             self._entries = [
@@ -115,11 +116,11 @@ class CommandLog:
             self._coming.append(entry)
 
     def count_coming(self) -> int:
-        """Return how many entries have no number yet, or may not be whole."""
+        """Return how many entries have no number yet, or may be incomplete."""
         return len(self._coming) + len(self._split)
 
     async def read(self) -> list[tuple[int, Entry]]:
-        """Everything, newest first."""
+        """Return all entries, newest first."""
         async with self._lock:
             return await self._read()
 
@@ -131,7 +132,7 @@ class CommandLog:
             ready = self._links.ready()
             asked = (self._links.call_or_fail(index, *self._get) for index in ready)
             answers = await asyncio.gather(*asked)
-            # All have answered: from here on nothing is lost half way
+            # All have answered: from here on nothing can fail
             new: list[Entry] = []
             for index, found in zip(ready, answers, strict=True):
                 process = (index, self._links.instance(index).pid)
@@ -148,7 +149,7 @@ class CommandLog:
         return self._entries[::-1]
 
     def _whose(self, row: list[Any]) -> Caller | None:
-        """The client whose command an instance has logged; None if it was ours."""
+        """Return the client of an entry; None if the command was ours."""
         words, name = row[3], row[5]
         if words[0] == b"PUBLISH" and _core.is_our_channel(words[1]):
             return None
@@ -161,7 +162,7 @@ class CommandLog:
         return None if is_script else self._attribution.find(name, words[0])
 
     def _take(self, new: list[Entry]) -> None:
-        """Number what instances have logged, and what was noted since."""
+        """Number new entries of the instances and of the proxy."""
         entries, self._coming = [*new, *self._coming], []
         for entry in sorted(entries, key=lambda entry: int(entry[0])):
             self._last_id += 1
@@ -169,7 +170,7 @@ class CommandLog:
         self._entries = self._entries[-self._most :] if self._most else []
 
     async def clear(self) -> None:
-        """Forget everything; ids go on."""
+        """Delete all entries; ids go on."""
         async with self._lock:
             await self._read()
             self._entries.clear()
@@ -177,7 +178,7 @@ class CommandLog:
 
 
 class CommandLogs:
-    """Answers SLOWLOG and COMMANDLOG."""
+    """Runs SLOWLOG and COMMANDLOG."""
 
     def __init__(self, core: _core.Proxy, links: Links, attribution: Attribution) -> None:
         self._core, self._links, self._attribution = core, links, attribution
@@ -210,7 +211,7 @@ class CommandLogs:
             await self._add(command.info, self._each(command.queued, data, took))
 
     def _each(self, queued: Sequence[Words], data: bytes, took: int) -> list[tuple[Words, Amounts]]:
-        """What each command of a transaction counts as: its reply with those of all before it."""
+        """Return the amounts of each command of a transaction; reply sizes are cumulative."""
         share, sizes = took // len(queued), [0] * len(queued)
         if self._wants(b"large-reply", len(data)):
             lengths = [len(one) for one in _core.elements(data)]
@@ -240,7 +241,7 @@ class CommandLogs:
         return 0 <= self._limits.get(kind, -1) <= amount
 
     def note_unblocked(self, command: _core.Command, reply: bytes) -> None:
-        """Log a command that has waited, which is no slowness."""
+        """Log a command that has waited; the waiting time does not count."""
         amounts = (0, command.info.query_bytes, len(reply))
         wanted = [
             (kind, amount)
@@ -255,8 +256,8 @@ class CommandLogs:
             self._number_soon()
 
     def workers_logged(self) -> None:
-        """Workers have told something. What comes after it is newer, so it is fetched at once; but
-        if there is much of it, not more than we can number.
+        """Note that workers have logged something. It is fetched at once, because later entries are
+        newer; but not more than can be numbered.
         """
         if self._count_coming() < BATCH:
             self._fetch()
@@ -294,13 +295,13 @@ class CommandLogs:
             self._is_numbering = False
 
     async def read_thresholds(self) -> None:
-        """Learn what the logs want; workers tell us of nothing else."""
+        """Read the logs' thresholds; workers report only what exceeds them."""
         if not (ready := self._links.ready()):
             return
         names = [name for name, _ in THRESHOLDS.values()]
         reply = await self._links.call(ready[0], b"CONFIG", b"GET", *names)
         if not isinstance(reply, list):
-            return  # it is busy: asked again at the next command
+            return  # the instance is busy: asked again at the next command
         found = dict(zip(reply[::2], reply[1::2], strict=True))
         for kind, (name, limit) in THRESHOLDS.items():
             self._limits[kind] = least = int(found.get(name, -1))
@@ -308,7 +309,7 @@ class CommandLogs:
         self._attribution.all_is_logged = self._limits[SLOW] == 0
 
     async def _checked(self, command: _core.Command) -> bytes | None:
-        """The server's own complaint, if there is one."""
+        """Return the server's own error, if there is one."""
         reply = (await self._links.raw(self._links.any_ready(), [command.args]))[0]
         return reply if reply.startswith(b"-") else None
 

@@ -1,4 +1,4 @@
-"""A command as servers log it."""
+"""A command's arguments as servers log them."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ REDACTED: Final = b"(redacted)"
 
 
 def as_logged(words: Words) -> list[bytes]:
-    """A command as the server logs it: no secrets, not everything of long ones."""
+    """Redact secrets and shorten long arguments, as the server does."""
     first = words[0].lower()
     if first == b"acl" and words[1].lower() in (b"setuser", b"deluser"):
         words = [*words[:2], *[REDACTED] * (len(words) - 2)]

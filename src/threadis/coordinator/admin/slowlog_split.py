@@ -1,9 +1,9 @@
-"""Commands of clients that instances have logged in parts, for the logs: clients see one.
+"""Commands that instances have logged in parts, and that the logs show as one.
 
-A worker tells of such a command when its last part is answered (``rust/src/core/slow_log.rs``): its
-client, its words, and what each instance has seen of it. An instance logs its part before it
-answers. So whoever asks all instances after that has seen all parts; only who asked before may
-have seen some, and the command takes their places.
+A worker reports such a command when its last part is answered (``rust/src/logged.rs``): its client,
+its arguments, and what each instance has run. An instance logs its part before it answers. So when
+all instances are asked after that, all parts are found. If a log was read earlier, it may have
+shown some of the parts; the command then takes their places.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ Entry = list[Any]  # time, amount, arguments, address, name
 
 @dataclass(slots=True)
 class SplitCommand:
-    """One of which parts may be met."""
+    """A command whose parts may still be found."""
 
     entry: Entry
     most: int  # microseconds of any part
@@ -38,14 +38,14 @@ class SplitCommand:
         )
 
     def add(self, index: int, entry: Entry) -> None:
-        """Add a part: the slowest counts."""
+        """Add a part; the duration is that of the slowest part."""
         del self.parts[index]
         if self.is_slow:
             self.entry[1] = max(entry[1], self.entry[1])
 
 
 class SplitCommands:
-    """Those whose parts may be met, and entries that were met before their whole."""
+    """Commands whose parts may still be found, and entries that came before their command."""
 
     def __init__(self) -> None:
         self._open: list[SplitCommand] = []
@@ -55,7 +55,7 @@ class SplitCommands:
         return len(self._open)
 
     def open(self, whole: SplitCommand) -> list[Entry]:
-        """Add one; the entries that are parts of it, and were told already."""
+        """Add a command; return the entries that are parts of it and were shown already."""
         found = []
         for index, entry in list(self._met):
             if whole.takes(index, entry):
@@ -66,7 +66,7 @@ class SplitCommands:
         return found
 
     def join(self, index: int, entry: Entry) -> list[Entry]:
-        """Take what an instance has logged; what is to be told of it: nothing of a further part."""
+        """Add an instance's entry; return what to show: nothing for a further part of a command."""
         for whole in self._open:
             if whole.takes(index, entry):
                 whole.add(index, entry)
@@ -77,7 +77,7 @@ class SplitCommands:
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
-        """All instances are asked meanwhile: what was open before is done with then."""
+        """All instances are asked meanwhile: what was open before is complete then."""
         before = len(self._open)
         try:
             yield
@@ -85,6 +85,6 @@ class SplitCommands:
             del self._open[:before]
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget everything."""
         self._open.clear()
         self._met.clear()

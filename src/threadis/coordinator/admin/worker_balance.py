@@ -1,8 +1,9 @@
-"""Which worker carries which clients: few workers while these can, more when they cannot.
+"""Decides which worker serves which clients: few workers while they have time, more when they do
+not.
 
-An instance is cheap when it is written many commands at once, and clients on many workers cut what
-each of these has to write: so clients stay together until their worker is saturated, and come
-together again when few can carry them.
+An instance is cheap when it gets many commands in one write, and clients on many workers make these
+writes smaller. So clients stay together until their worker is saturated, and are brought together
+again when few workers are enough.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from threadis.system import machine
 log = logging.getLogger(__name__)
 
 LOOK = 0.1  # seconds between two looks
-SATURATED = 0.85  # of the time awake: clients would wait for each other
+SATURATED = 0.85  # of the time awake: beyond that clients wait for each other
 EASY = 0.6  # less awake than this, a worker takes new connections
 PATIENCE = 20  # looks at more workers than needed, before clients come together
 QUOTAS = 20  # looks between two at the quotas of the threads
@@ -26,7 +27,7 @@ WHOLE = 1000  # thousandths of a load
 
 
 class WorkerBalancer:
-    """Looks at how long the workers are awake, and moves clients."""
+    """Looks at how long the workers are awake, and moves clients between them."""
 
     def __init__(self, core: _core.Proxy, threads: list[int]) -> None:
         workers = len(threads)
@@ -40,17 +41,17 @@ class WorkerBalancer:
         self._lean = 0  # looks in a row
 
     async def run(self) -> None:
-        """Look again and again; for ever."""
+        """Balance again and again, for ever."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 self.balance(loop.time())
             except Exception:
-                log.exception("the workers could not be balanced; it is tried again")
+                log.exception("the workers could not be balanced; trying again")
             await asyncio.sleep(LOOK)
 
     def balance(self, now: float) -> None:
-        """Look once, at ``now`` seconds."""
+        """Look once, at ``now`` seconds, and move clients."""
         said = self._core.stats()
         awake = [stats["awake_nanoseconds"] for stats in said]
         passed, self._time = now - self._time, now
@@ -71,12 +72,12 @@ class WorkerBalancer:
             self._gather(loads, clients)
 
     def _least_busy(self, loads: list[float]) -> int:
-        """The first worker that has time, or else the one that has most."""
+        """Return the first worker that has time; else the one that has most."""
         easy = [worker for worker, load in enumerate(loads) if load < EASY]
         return easy[0] if easy else min(range(len(loads)), key=loads.__getitem__)
 
     def _spread(self, loads: list[float]) -> bool:
-        """Give half of what is too much to whoever has least; whether anybody has too much."""
+        """Move half of the excess to the least loaded worker; whether any worker is overloaded."""
         for worker, load in enumerate(loads):
             self._saturated[worker] = self._saturated[worker] + 1 if load > SATURATED else 0
         takers = sorted(range(len(loads)), key=loads.__getitem__)
@@ -89,7 +90,7 @@ class WorkerBalancer:
         return max(loads) > SATURATED
 
     def _level(self, clients: list[int]) -> None:
-        """Nobody has time: let at least as many clients share each worker."""
+        """All workers are saturated: at least let them have as many clients each."""
         by_count = sorted(range(len(clients)), key=clients.__getitem__)
         to, worker = by_count[0], by_count[-1]
         surplus = (clients[worker] - clients[to]) / 2 / max(clients[worker], 1)
@@ -97,7 +98,7 @@ class WorkerBalancer:
             self._core.give(worker, to, int(WHOLE * surplus))
 
     def _gather(self, loads: list[float], clients: list[int]) -> None:
-        """Bring clients together where fewer workers would do; those of the busiest stay."""
+        """Move clients together if fewer workers are enough; those of the busiest stay."""
         used = sorted((load, worker) for worker, load in enumerate(loads) if clients[worker])
         needed = max(1, math.ceil(sum(load for load, _ in used) / EASY))
         self._lean = self._lean + 1 if len(used) > needed else 0

@@ -1,4 +1,4 @@
-"""The command table from the coordinator's side: which keys a command names, and what for."""
+"""The command table for the coordinator: which keys a command names, and how it accesses them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ DELETES: Final = frozenset({"del", "unlink"})  # whatever the value is
 
 
 class KeyAccess(NamedTuple):
-    """A key of a command; a tuple, because a command may have a million."""
+    """A key of a command; a tuple, because a command may have a million of them."""
 
     key: bytes
     reads: bool  # its value matters
@@ -35,7 +35,7 @@ class ParsedCommand:
 
 
 class CommandTable:
-    """Looks commands up; the workers' table, so both sides agree."""
+    """Looks up commands in the workers' table."""
 
     def __init__(
         self, core: _core.Proxy, placed: _core.Placement, rows: Iterable[Row], databases: int

@@ -1,6 +1,8 @@
-"""Databases that commands name: instances have more than clients may know of, and those are ours.
+"""Database numbers in commands.
 
-So what is out of range for a client is put out of range for every instance, which then says so.
+Instances have more databases than clients may use; the others are ours. A number that is out of
+range for clients is replaced by one that is out of range for every instance, which then returns the
+error.
 """
 
 import re
@@ -12,7 +14,7 @@ OUTSIDE: Final = 999_999_999  # no server has as many
 
 
 def confine_databases(args: Sequence[bytes], databases: int) -> Sequence[bytes]:
-    """A command, with ``OUTSIDE`` for each database that is not its client's."""
+    """Replace database numbers that are not the client's by ``OUTSIDE``."""
     beyond = {at for at in _places(args) if _is_beyond(args[at], databases)}
     if not beyond:
         return args
@@ -20,16 +22,16 @@ def confine_databases(args: Sequence[bytes], databases: int) -> Sequence[bytes]:
 
 
 def is_flush_syntax(options: Sequence[bytes]) -> bool:
-    """Whether FLUSHDB and FLUSHALL take these options."""
+    """Whether FLUSHDB and FLUSHALL accept these options."""
     return not options or (len(options) == 1 and options[0].lower() in (b"async", b"sync"))
 
 
 def renumber_databases(
     args: Sequence[bytes], numbers: Mapping[int, int], db: int
 ) -> Sequence[bytes]:
-    """A command, with other numbers for databases: that of ``db`` for those that have none.
+    """Replace database numbers by others; numbers without a replacement get that of ``db``.
 
-    What is no client's stays as it is.
+    Numbers that no client may use stay as they are.
     """
     places = [at for at in _places(args) if NUMBER.fullmatch(args[at])]
     if not places:
@@ -42,7 +44,7 @@ def renumber_databases(
 
 
 def database_after_select(word: bytes, db: int, databases: int) -> int:
-    """The database after a SELECT, which fails for any that is not the client's."""
+    """Return the database after a SELECT, which fails if the number is not the client's."""
     return int(word) if are_client_databases([word], databases) else db
 
 
@@ -52,7 +54,7 @@ def are_client_databases(words: Sequence[bytes], databases: int) -> bool:
 
 
 def _places(args: Sequence[bytes]) -> Collection[int]:
-    """Where a command names databases."""
+    """Return the positions of database numbers in a command."""
     places: Collection[int] = ()
     match args[0].lower():
         case b"select":

@@ -1,8 +1,8 @@
-"""How often Python looks for garbage that refers to itself.
+"""How often Python's cyclic garbage collector runs.
 
-It looks whenever there are some hundred objects more, and now and then at all that there are. What
-a command with 100,000 keys makes is no garbage yet: to look at that again and again takes longer
-than the command, and holds everybody up.
+It runs whenever there are some hundred new objects, and now and then looks at all objects. The
+objects of a command with 100,000 keys are not garbage yet: to look at them again and again takes
+longer than the command, and delays all clients.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _running: Final[set[int]] = set()  # large commands
 
 @contextlib.contextmanager
 def collect_seldom(size: int) -> Iterator[None]:
-    """Look seldom while a command runs that has so many words, or commands, if these are many."""
+    """Collect seldom while a large command runs; ``size``: of arguments or commands."""
     if size < LARGE:
         yield
         return

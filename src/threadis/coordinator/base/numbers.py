@@ -1,4 +1,4 @@
-"""Numbers as the servers read them from arguments."""
+"""Numbers in arguments, parsed as the servers do."""
 
 import math
 import re
@@ -8,18 +8,18 @@ INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
 def parse_integer(raw: bytes) -> int | None:
-    """A 64-bit integer in its one canonical form; None for anything else."""
+    """Parse a 64-bit integer in canonical form; None for anything else."""
     if not INTEGER.fullmatch(raw):
         return None
     number = int(raw)
     return number if -(2**63) <= number < 2**63 else None
 
 
-SHORTEST_WAIT: Final = 0.001  # seconds for which servers let somebody wait at least
+SHORTEST_WAIT: Final = 0.001  # seconds that servers let a client wait at least
 
 
 def parse_seconds(word: bytes) -> float | None:
-    """Seconds as C's strtold reads them; None for anything else."""
+    """Parse seconds as C's strtold does; None for anything else."""
     if word != word.strip() or b"_" in word:
         return None
     try:
@@ -29,7 +29,7 @@ def parse_seconds(word: bytes) -> float | None:
         return None
     if math.isnan(number):
         return None
-    # What is nothing to us need not be nothing to C, which has more digits.
+    # What Python rounds to zero may not be zero for C, which has more digits.
     digits = word.lower().partition(b"p" if is_hex else b"e")[0]
     if number == 0 and re.search(b"[1-9a-f]", digits):
         number = math.copysign(SHORTEST_WAIT, number) / 2

@@ -1,7 +1,7 @@
-"""Long sums, beside the others' work; and what is long copied without anybody waiting for it.
+"""Long computations in threads, and long copies piece by piece, so that other clients do not wait.
 
-Python copies bytes with its lock held, in which the loop serves nobody: a gigabyte a second, or
-less. So that goes piece by piece, others in between. Only ``bytes.join`` works without the lock.
+Python copies bytes with its lock held, and meanwhile the loop serves nobody: a gigabyte a second,
+or less. So copies are made piece by piece. Only ``bytes.join`` releases the lock.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ async def offload(
     *args: Arguments.args,
     **options: Arguments.kwargs,
 ) -> Result:
-    """Call a function; in a thread of its own if ``size`` is large, so that others go on.
+    """Call a function; in a thread of its own if ``size`` is large, so that other tasks go on.
 
-    It may read only what nobody changes.
+    It may read only what nothing changes meanwhile.
     """
     if size < LARGE:
         return function(*args, **options)
@@ -31,14 +31,14 @@ async def offload(
 
 
 async def join(parts: Sequence[bytes]) -> bytes:
-    """Put parts together."""
+    """Join parts."""
     if sum(map(len, parts)) <= PIECE:
         return b"".join(parts)
     return await asyncio.to_thread(b"".join, parts)
 
 
 async def join_pieces(pieces: Iterable[bytes]) -> bytes:
-    """Put together what comes in pieces, and is made while it is asked for."""
+    """Join pieces that are produced one by one."""
     found = []
     for piece in pieces:
         found.append(piece)
@@ -47,7 +47,7 @@ async def join_pieces(pieces: Iterable[bytes]) -> bytes:
 
 
 async def slice_bytes(data: bytes, begin: int, end: int) -> bytes:
-    """Return a part of something."""
+    """Return a part of a byte string."""
     if end - begin <= PIECE:
         return data[begin:end]
     return await join_pieces(data[at : min(at + PIECE, end)] for at in range(begin, end, PIECE))

@@ -1,4 +1,4 @@
-"""What a handler tells a worker: the reply, and what changes in the client's session."""
+"""What a handler returns to the worker: the reply, and what changes in the client's session."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple, dataclass
@@ -11,7 +11,7 @@ INTERNAL_ERROR = resp.error("ERR threadis: internal error, see the log")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply in the client's protocol; None leaves the session as it is."""
+    """A reply in the client's protocol; fields that are None leave the session as it is."""
 
     data: bytes
     db: int | None = None
@@ -24,7 +24,7 @@ Handler = Callable[[_core.Command], Awaitable[HandlerResult]]
 
 
 async def send(core: _core.Proxy, command: _core.Command, reply: HandlerResult) -> None:
-    """Send a reply to the worker, if it is there."""
+    """Send a reply to the worker, if there is one."""
     if reply is not None:
         answer = reply if isinstance(reply, Reply) else Reply(reply)
         size = LARGE if len(answer.data) > PIECE else 0

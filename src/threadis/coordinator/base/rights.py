@@ -1,8 +1,8 @@
-"""What a restricted user may do, so that a script's guard may do no more.
+"""What a restricted user may do, so that the sandbox user of its script may do no more.
 
-A user's rules are several sets: the root permissions, then selectors; a command is allowed if one
-of them allows all of it. A guard gets the same sets, but instead of their key patterns only the
-script's own keys, as far as the patterns allow them.
+A user's rules are several sets: the root permissions, and selectors. A command is allowed if one of
+them allows all of it. A sandbox user gets the same sets, but with only the script's own keys, as
+far as the original key patterns allow them.
 """
 
 import re
@@ -30,7 +30,7 @@ class Pattern:
     writes: bool
 
     def matches(self, key: bytes) -> bool:
-        """Whether it stands for a key."""
+        """Whether it matches a key."""
         return _core.glob_matches(self.glob, key)
 
 
@@ -67,7 +67,7 @@ class RuleSet:
         return cls(patterns, databases, others)
 
     def matching(self, key: bytes) -> list[Pattern]:
-        """Find the patterns that stand for a key."""
+        """Find the patterns that match a key."""
         if self.patterns == [ALL_KEYS]:
             return self.patterns
         return [one for one in self.patterns if one.matches(key)]
@@ -75,8 +75,8 @@ class RuleSet:
     def rules(
         self, keys: dict[bytes, list[bytes]] | None, denied: Collection[bytes], *, only_reads: bool
     ) -> list[bytes]:
-        """Build the same set for these keys (each with the patterns that stand for it), or None
-        for all that the user may touch.
+        """Build the same set for these keys, each with its patterns; ``keys`` None: all keys that
+        the user may touch.
         """
         made = [*self.others, *(b"-" + name for name in denied)]
         if keys is None:
@@ -98,8 +98,8 @@ class RuleSet:
 
 
 def _spelled_otherwise(pattern: bytes) -> bytes:
-    """Write a pattern in another way: of rules with the same text servers make one, of what both
-    let. For the empty key there is no other.
+    """Write a pattern in another way: servers merge rules with the same text. For the empty key
+    there is no other way.
     """
     if found := CLASS.match(pattern):
         negation, inside = found.groups()
@@ -111,7 +111,7 @@ def _spelled_otherwise(pattern: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """All sets of a user."""
+    """All rule sets of a user."""
 
     user: bytes
     root: RuleSet
@@ -140,7 +140,7 @@ class Rights:
         )
 
     def has_databases(self) -> bool:
-        """Whether some set keeps it from databases."""
+        """Whether some set is limited to certain databases."""
         return any(one.databases is not None for one in (self.root, *self.selectors))
 
     def rules(
@@ -151,7 +151,7 @@ class Rights:
         *,
         only_reads: bool,
     ) -> list[bytes]:
-        """Build a guard's rules; ``copies`` has a database, and the one where its copies are."""
+        """Build a sandbox user's rules; ``copies``: a database, and the one with its copies."""
 
         def made(one: RuleSet) -> list[bytes]:
             rules = one.rules(keys, denied, only_reads=only_reads)
@@ -169,20 +169,20 @@ class Rights:
 
 
 def setuser_rules(rules: Sequence[bytes]) -> list[bytes]:
-    """Build what SETUSER must be told to make what ACL LIST shows."""
+    """Build the SETUSER arguments for what ACL LIST shows."""
     root, selectors = _sets(rules)
     return [*_with_explicit_access(root), *map(_selector, map(_with_explicit_access, selectors))]
 
 
 def _with_explicit_access(rules: list[bytes]) -> list[bytes]:
-    """Write a pattern of all keys as servers take it, if it is one of several."""
+    """Write a pattern of all keys as servers accept it beside other patterns."""
     if sum(KEY_RULE.fullmatch(rule) is not None for rule in rules) < 2:
         return rules
     return [b"%RW" + rule if rule == b"~*" else rule for rule in rules]
 
 
 def _sets(rules: Sequence[bytes]) -> tuple[list[bytes], list[list[bytes]]]:
-    """Take the rules of ACL LIST apart: the root permissions, and each selector."""
+    """Split the rules of ACL LIST into the root permissions and the selectors."""
     root: list[bytes] = []
     selectors: list[list[bytes]] = []
     is_inside = False
@@ -200,7 +200,7 @@ def _sets(rules: Sequence[bytes]) -> tuple[list[bytes], list[list[bytes]]]:
 
 
 def _selector(rules: Sequence[bytes]) -> bytes:
-    """Write a selector: servers read quotes in it as those of a command line."""
+    """Write a selector; in it servers interpret quotes as on a command line."""
     return b"(" + b" ".join(map(_quoted, rules)) + b")"
 
 

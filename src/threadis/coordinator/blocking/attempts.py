@@ -1,6 +1,6 @@
-"""Attempts: commands of waiting clients are run where they cannot block.
+"""Attempts: commands of waiting clients, run where they cannot block.
 
-Between MULTI and EXEC no server blocks, so errors, replies and events are the server's.
+Between MULTI and EXEC no server blocks, so errors, replies and events are the server's own.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from threadis import _core, resp
+from threadis.catalog.blocking import STREAM
 from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.base.offload import LARGE
 from threadis.coordinator.instances import long_replies, lookup
@@ -17,7 +18,7 @@ from threadis.coordinator.instances.links import Kind, LinkError, UnknownOutcome
 from threadis.coordinator.keys import stream_read
 from threadis.coordinator.keys.key_watch import KeyWatch, Place
 from threadis.coordinator.keys.locks import Lock
-from threadis.coordinator.keys.waiters import STREAM, BlockingRequest, Waiter
+from threadis.coordinator.keys.waiters import BlockingRequest, Waiter
 from threadis.coordinator.multikey import oom_blocks
 from threadis.coordinator.multikey.execution import Execution
 from threadis.coordinator.sessions.departures import LEFT, has_hung_up
@@ -30,7 +31,7 @@ WRONG_TYPE: Final = b"-WRONGTYPE Operation against a key holding the wrong kind 
 
 
 @dataclass(frozen=True, slots=True)
-class LockedPlaces:
+class PlaceLock:
     """A lock, and the places it covers."""
 
     lock: Lock
@@ -38,7 +39,7 @@ class LockedPlaces:
 
 
 class BlockResult(NamedTuple):
-    """What became of one block."""
+    """The result of one block."""
 
     first: bytes  # the reply to what was run before the attempts
     last: bytes  # the reply to the last attempt
@@ -46,7 +47,7 @@ class BlockResult(NamedTuple):
 
 
 class Attempts:
-    """Tries waiting clients' commands, and ends the waits of those that find something."""
+    """Tries waiting clients' commands, and ends the waits of those that get something."""
 
     def __init__(
         self,
@@ -64,15 +65,15 @@ class Attempts:
         self._runs_again = runs_again  # the server runs a blocked command again: 7.2 and later
         self._turns = [asyncio.Semaphore(AT_ONCE) for _ in self._links.all_instances()]
 
-    async def try_one(self, waiter: Waiter, key: bytes, held: LockedPlaces) -> bytes:
-        """Try one client's command; what it is answered, if that ends its wait."""
+    async def try_one(self, waiter: Waiter, key: bytes, held: PlaceLock) -> bytes:
+        """Try one client's command; return its reply, if that ends the wait."""
         async with waiter.turn:  # another of its keys may be served just now
             if waiter.is_over:
                 return LEFT
             if has_hung_up(waiter.command):
                 self._finish(waiter, LEFT)
                 return LEFT
-            # Who runs a command again asks again whether it may.
+            # A server that runs a command again checks the permissions again.
             if self._runs_again and (refusal := await self._acl_checks.refusal(waiter.command)):
                 if not await self._is_woken(waiter, key):
                     return resp.null_array(waiter.kind.resp)
@@ -80,7 +81,7 @@ class Attempts:
                 return refusal
             target = waiter.request.target
             changed = [key] if target is None else [key, target]
-            # Whoever tracks what he is given hears of it behind his reply.
+            # A client that tracks the key gets the invalidation after its reply.
             async with self._execution.tracking.changing(waiter.command, changed):
                 request = waiter.request
                 if not self._runs_again or request.target is not None:
@@ -92,9 +93,11 @@ class Attempts:
                 return await self._rerun(waiter, key, held)
 
     def pick_batch(
-        self, line: Iterable[Waiter], most: int, key: bytes, held: LockedPlaces, protocol: int
+        self, line: Iterable[Waiter], most: int, key: bytes, held: PlaceLock, protocol: int
     ) -> list[Waiter]:
-        """The first in a line that can be tried in one block; who has hung up leaves the line."""
+        """Return the first clients of a queue that can be tried in one block; remove those that
+        hung up.
+        """
         found: list[Waiter] = []
         gone: list[Waiter] = []
         for waiter in line:
@@ -105,8 +108,8 @@ class Attempts:
             self._finish(waiter, LEFT)
         return found
 
-    def is_plain(self, waiter: Waiter, key: bytes, held: LockedPlaces, protocol: int) -> bool:
-        """Whether to run a client's command for this key, on such a connection, is all there is."""
+    def is_plain(self, waiter: Waiter, key: bytes, held: PlaceLock, protocol: int) -> bool:
+        """Whether running the client's command for this key is all there is to do."""
         request = waiter.request
         if waiter.turn.locked() or request.target is not None or self._execution.tracking.is_on:
             return False
@@ -122,8 +125,8 @@ class Attempts:
             return len(request.keys) == 1
         return not any(self._maybe_existing(waiter, request.keys[: request.keys.index(key)], held))
 
-    async def _existing_before(self, waiter: Waiter, key: bytes, held: LockedPlaces) -> list[bytes]:
-        """Keys before this one that may be there by now; who runs again begins with them."""
+    async def _existing_before(self, waiter: Waiter, key: bytes, held: PlaceLock) -> list[bytes]:
+        """Return keys before this one that may exist by now; a rerun begins with them."""
         keys = waiter.request.keys
         found: list[bytes] = []
         before = keys[: keys.index(key)]
@@ -133,7 +136,7 @@ class Attempts:
             found += self._maybe_existing(waiter, before[start : start + LARGE], held)
         if len(found) < LARGE:
             return found
-        # Their alarms are not armed yet.
+        # They are not watched yet.
         owner = partial(self._execution.table.owner, waiter.db)
 
         async def ask(index: int, commands: list[Words]) -> list[bytes]:
@@ -142,7 +145,7 @@ class Attempts:
         return [one async for one in lookup.present(found, owner, ask)]
 
     def _maybe_existing(
-        self, waiter: Waiter, keys: Sequence[bytes], held: LockedPlaces
+        self, waiter: Waiter, keys: Sequence[bytes], held: PlaceLock
     ) -> Iterator[bytes]:
         for one in dict.fromkeys(keys):
             place = (waiter.db, one)
@@ -187,11 +190,12 @@ class Attempts:
                 self._end(waiter, resp.null_array(2))
                 waiter.turn.release()
 
-    async def _rerun(self, waiter: Waiter, key: bytes, held: LockedPlaces) -> bytes:
-        """Try a command as a server does that runs it again: from its first key on.
+    async def _rerun(self, waiter: Waiter, key: bytes, held: PlaceLock) -> bytes:
+        """Try a command as a server does that runs a blocked command again: from its first key on.
 
-        What was written together with this key may come before it; and a key before it that is of
-        another type by now is an error. A key that has itself become of another type wakes nobody.
+        A key that was written together with this one may come before it, and a key before it that
+        has another type by now is an error. A key that itself has another type by now wakes no
+        client.
         """
         request, before = waiter.request, await self._existing_before(waiter, key, held)
         if before and await self._known_type((waiter.db, key)) != request.type:
@@ -224,16 +228,18 @@ class Attempts:
         return found if isinstance(found, bytes) else b""
 
     async def ask(self, index: int, questions: list[Words], db: int) -> list[bytes]:
-        """Ask an instance about what no client has asked."""
+        """Ask an instance questions of our own, which INFO does not count."""
         return await self._own_reads.ask_by(partial(self.raw, db=db, kind=Kind()), index, questions)
 
     async def raw(self, index: int, commands: list[Words], db: int, kind: Kind) -> list[bytes]:
-        """Ask an instance; few at the same time, so that ten thousand clients can wait."""
+        """Send commands to an instance; few at the same time, so that ten thousand clients can
+        wait.
+        """
         async with self._turns[index]:
             return await self._links.raw(index, commands, db=db, kind=kind)
 
-    async def _attempt(self, waiter: Waiter, keys: list[bytes], held: LockedPlaces) -> bytes:
-        """Try a waiting client's command for some keys; unless it finds nothing, its wait ends."""
+    async def _attempt(self, waiter: Waiter, keys: list[bytes], held: PlaceLock) -> bytes:
+        """Try a waiting client's command for some keys; if it finds something, the wait ends."""
         request, owner, key = waiter.request, self._execution.table.owner, keys[0]
         words = self._words(request, keys)
         reply = resp.null_array(waiter.kind.resp)
@@ -250,7 +256,7 @@ class Attempts:
                     reply = await self._execution.execute(words, waiter.db, waiter.kind, token)
             else:
                 found, reply = await self.run_nonblocking(index, words, key, waiter.db, waiter.kind)
-                if request.streams and reply in resp.NULLS:  # no server looks again for nothing
+                if request.streams and reply in resp.NULLS:  # a server does not look again in vain
                     self._own_reads.of(index).hits += 2 * stream_read.count(words)
                 reply = self._judge(request, found, reply)
             if waiter.wrong_type_keys and reply not in resp.NULLS and await self._is_faulty(waiter):
@@ -262,7 +268,7 @@ class Attempts:
         return reply
 
     async def _is_woken(self, waiter: Waiter, key: bytes) -> bool:
-        """Whether a server would run a command again, for what has become of this key."""
+        """Whether a server would run the command again after this change of the key."""
         request = waiter.request
         if request.streams and request.needs_key:
             index = self._execution.table.owner(waiter.db, key)
@@ -273,7 +279,7 @@ class Attempts:
         return await self._known_type((waiter.db, key)) == request.type
 
     async def _has_entries(self, waiter: Waiter, key: bytes) -> bool:
-        """Whether a key's own entries wake an XREAD; else what is wrong with others does not."""
+        """Whether this key has entries for an XREAD; else errors of other keys do not matter."""
         words, index = (
             self._words(waiter.request, [key]),
             self._execution.table.owner(waiter.db, key),
@@ -283,23 +289,23 @@ class Attempts:
         return found == STREAM and reply not in resp.NULLS
 
     async def _is_faulty(self, waiter: Waiter) -> bool:
-        """Whether an XREAD that is run again finds a key of another type: then it shows nothing."""
+        """Whether an XREAD that is rerun finds a key of another type; then it returns nothing."""
         if not self._runs_again:
             return False
         found = {await self._known_type((waiter.db, key)) for key in waiter.wrong_type_keys}
         return not found <= {STREAM, b"none", None}
 
     def _words(self, request: BlockingRequest, keys: list[bytes]) -> Words:
-        """Build a command for some of its keys.
+        """Build the command for some of its keys.
 
-        Who runs again asks for a stream as often as it is named; Redis 7.0 once, as named first.
+        Servers that run it again ask for a stream as often as it is named; Redis 7.0 once.
         """
         if request.streams and self._runs_again:
             return request.streams.all_of(keys)
         return request.only(keys[0])
 
     def _judge(self, request: BlockingRequest, found: bytes, reply: bytes) -> bytes:
-        """What a client is told, by the type of its key and its command's reply."""
+        """Return the client's reply, by the type of its key and its command's reply."""
         if found != request.type:
             return self._key_is_gone(request, reply)
         if request.needs_key and reply.startswith(b"-NOGROUP") and not self._runs_again:
@@ -307,7 +313,7 @@ class Attempts:
         return reply
 
     def _end(self, waiter: Waiter, reply: bytes) -> None:
-        """End a wait if there is something, or a verdict."""
+        """End a wait if there is a result, or a final reply."""
         if reply not in resp.NULLS:
             self._served(waiter.command, reply)
             self._finish(waiter, reply)
@@ -315,13 +321,13 @@ class Attempts:
             self.end_with(waiter, waiter.final_reply)
 
     def end_with(self, waiter: Waiter, verdict: bytes) -> None:
-        """End a wait for nothing. Servers that run commands again log that, the older do not."""
+        """End a wait without a result. Servers that rerun commands log that, older ones do not."""
         if self._runs_again and not waiter.is_over and verdict != LEFT:
             self._served(waiter.command, verdict)
         self._finish(waiter, verdict)
 
     def _key_is_gone(self, request: BlockingRequest, reply: bytes) -> bytes:
-        """What a client hears whose key is not there, or of another type."""
+        """Return the reply if the key does not exist, or has another type."""
         if request.needs_key:
             return reply if self._runs_again else NO_STREAM
         return resp.null_array(2)  # it goes on waiting
@@ -329,7 +335,7 @@ class Attempts:
     async def run_nonblocking(
         self, index: int, words: Words, key: bytes, db: int, kind: Kind
     ) -> tuple[bytes, bytes]:
-        """Run a command where it cannot block; the type of a key before it, and the reply."""
+        """Run a command where it cannot block; return the key's type before it, and the reply."""
         looks, ends = self._own_reads.marks()
         block: list[Words] = [[b"MULTI"], *looks, [b"TYPE", key], *ends, words, [b"EXEC"]]
         replies = await self.raw(index, block, db, kind)

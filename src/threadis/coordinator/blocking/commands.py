@@ -1,11 +1,11 @@
-"""Commands that wait: BLPOP and its kin, XREAD and XREADGROUP with BLOCK.
+"""Commands that wait: BLPOP and similar ones, XREAD and XREADGROUP with BLOCK.
 
 A client waits here, not on an instance::
 
-    run     try the command where it cannot block; nothing there: stand in a queue for each key
-    write   a command that changes a key for which someone waits: alone with it, then serve
-    settle  another handler has changed such keys: serve before its reply
-            an alarm goes off (a script, a module): see serving
+    run                try the command where it cannot block; if it finds nothing, queue the client
+    write              a command on a key that a client waits for: lock the key, write, serve
+    serve_after_write  another handler has changed such keys: serve before it replies
+                       any other change (a script, a module): the key watch reports it, see serve
 """
 
 import asyncio
@@ -16,13 +16,14 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from threadis import _core, resp
+from threadis.catalog.blocking import BLOCKING, Form
 from threadis.catalog.commands import SCRIPTS, SWEEPS
 from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.base.command_table import ParsedCommand
 from threadis.coordinator.base.databases import database_after_select
 from threadis.coordinator.base.offload import LARGE, offload
 from threadis.coordinator.base.reply import Handler, HandlerResult
-from threadis.coordinator.blocking.attempts import LockedPlaces
+from threadis.coordinator.blocking.attempts import PlaceLock
 from threadis.coordinator.blocking.lookups import Lookups
 from threadis.coordinator.blocking.serve import BlockedClients
 from threadis.coordinator.instances import lookup
@@ -31,8 +32,6 @@ from threadis.coordinator.keys import stream_read
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.locks import Key, Lock
 from threadis.coordinator.keys.waiters import (
-    MOVES,
-    TYPES,
     BlockingRequest,
     ClientKey,
     Waiter,
@@ -46,9 +45,9 @@ from threadis.coordinator.sessions.departures import LEFT, Departures
 UNBLOCKED: Final = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
 LONGEST_TIMEOUT: Final = 2**62 / 1000  # seconds: servers may say that this is out of range
 SERVE_THEMSELVES: Final = frozenset(
-    # Who takes puts nothing anywhere; scripts: see feeding.
+    # A pop feeds no other key; for scripts see feeding.
     name.encode()
-    for name in SCRIPTS | (TYPES.keys() - MOVES)
+    for name in SCRIPTS | {name for name, one in BLOCKING.items() if one.form is not Form.MOVE}
 )
 
 
@@ -79,19 +78,19 @@ class BlockingCommands:
         return len(self._waiters) + len(self._departures.waiting)
 
     def clients(self) -> Collection[ClientKey]:
-        """Return who waits."""
+        """Return the clients that wait."""
         return self._waiters.clients() | self._departures.waiting.keys()
 
     def count_keys(self, *, only_groups: bool = False) -> int:
-        """Return for how many keys they wait; or consumers of groups do."""
+        """Return how many keys clients wait for; or only consumers of groups."""
         return len(self._waiters.with_groups()) if only_groups else self._waiters.count_places()
 
     def count_armed(self) -> int:
-        """Return for how many keys instances would tell us of a change."""
+        """Return how many keys are watched."""
         return self.blocked.count_armed()
 
     async def run(self, command: _core.Command) -> bytes | None:
-        """A command that may wait; None if it does. Who writes its keys later waits for that."""
+        """Run a command that may wait; None if it does. Later writes to its keys wait for that."""
         if len(command.args) < LARGE:
             parsed, places = self._read(command)
             with self._lookups.of_keys(places):
@@ -107,7 +106,7 @@ class BlockingCommands:
         return parsed, [(command.info.db, access.key) for access in parsed.keys]
 
     async def wait_for_lookups(self, places: Iterable[Place]) -> None:
-        """Wait until blocking commands for these keys that came before are known."""
+        """Wait until earlier blocking commands for these keys have looked."""
         await self._lookups.wait_for(places)
 
     async def _run(self, command: _core.Command, parsed: ParsedCommand) -> bytes | None:
@@ -125,11 +124,9 @@ class BlockingCommands:
             return await self._try_now(command, parsed, request)
         if refusal := await self._execution.near_maxmemory.refusal_of(args, db, kind):
             return refusal
-        # Ten thousand that come for one key at the same time: the first looks, the others join it.
+        # If ten thousand clients come for one key at once, the first looks and the others join it.
         async with self._gates.setdefault((db, request.keys[0]), asyncio.Lock()):
-            is_wide = (
-                len(request.keys) >= LARGE
-            )  # no alarm is kept for so many for whom nobody waits
+            is_wide = len(request.keys) >= LARGE  # so many keys are not watched
             if (
                 request.is_certainly_valid
                 and not is_wide
@@ -144,7 +141,7 @@ class BlockingCommands:
     async def _try_now(
         self, command: _core.Command, parsed: ParsedCommand, request: BlockingRequest
     ) -> bytes:
-        """Look for something at once; behind those who wait already, unless in a transaction."""
+        """Try the command now, after the clients that wait already, except in a transaction."""
         db, kind, token = command.info.db, Kind(resp=command.info.resp), command.token
         # An XREAD is judged stream by stream, when it runs; without its time.
         is_ordered = request.streams and not request.needs_key and request.timeout < LONGEST_TIMEOUT
@@ -156,13 +153,13 @@ class BlockingCommands:
         names = [(db, access.key) for access in parsed.keys]
         async with self.blocked.hold(names, token) as held:
             if self._departures.is_gone(command):
-                return LEFT  # nothing is taken for it
+                return LEFT  # nothing is popped for it
             if token is None and request.takes:
                 await self.blocked.serve(names, held, request.queue)
             return await self._try(parsed, request, db, kind, held)
 
     async def write(self, command: _core.Command) -> bytes:
-        """Any other command: if someone waits for its keys, they are served before its reply."""
+        """Run any other command; clients that wait for its keys are served before it replies."""
         has_noloop = self._tracking.has_noloop(command)
         if command.token is not None or not (self._waiters or self._lookups or has_noloop):
             return await self._run_tracked(command)
@@ -192,7 +189,7 @@ class BlockingCommands:
         return reply
 
     async def _run_tracked(self, command: _core.Command) -> bytes:
-        """Run a command; what it changes on several instances is told as one change."""
+        """Run a command; its changes on several instances are one change for tracking clients."""
         parsed = await offload(len(command.args), self._table.parse, command.args)
         kind = Kind(resp=command.info.resp)
         keys = [access.key for access in parsed.keys if access.writes]
@@ -200,13 +197,15 @@ class BlockingCommands:
             return await self._execution.run(parsed, command.info.db, kind, command.token)
 
     def locks_for_serving(self, places: Iterable[Place]) -> list[Key]:
-        """What must be locked, besides, by who writes these and will serve those who wait."""
+        """Return the additional locks that a writer needs in order to serve waiting clients."""
         return [(db, key, True) for db, key in self.blocked.with_move_targets(places)]
 
     async def serve(self, places: Iterable[Place], lock: Lock) -> None:
-        """Serve who waits for what was just written under a lock, in the order of the places.
+        """Serve clients that wait for what was just written under a lock, in the order of the
+        places.
 
-        What has run has run, even if an instance that a move needs is lost: then soon again.
+        The command has run, even if an instance that a move needs is lost: then they are served
+        later.
         """
         written = list(dict.fromkeys(places))
         try:
@@ -215,7 +214,7 @@ class BlockingCommands:
             self.blocked.changed(written)
 
     async def run_and_serve(self, command: _core.Command, handler: Handler) -> HandlerResult:
-        """Run a command; who waits for what it may have written is served before its client."""
+        """Run a command; serve clients that wait for its keys before it replies."""
         if command.args[0].lower() in SERVE_THEMSELVES:
             return await handler(command)
         places = self._written_by(command)
@@ -225,7 +224,7 @@ class BlockingCommands:
         return reply
 
     def _written_by(self, command: _core.Command) -> list[Place]:
-        """The places that a command may change; none if nobody waits."""
+        """Return the places that a command may change; none if no client waits."""
         if not self._waiters or command.token is not None:
             return []
         places: list[Place] = []
@@ -240,7 +239,7 @@ class BlockingCommands:
         return list(dict.fromkeys(places))
 
     async def serve_after_write(self, places: Iterable[Place]) -> None:
-        """Serve who waits for keys that have just been written."""
+        """Serve clients that wait for keys that have just been written."""
         wanted = [place for place in dict.fromkeys(places) if place in self._waiters]
         if wanted:
             with contextlib.suppress(LinkError):  # its alarm will tell
@@ -254,7 +253,7 @@ class BlockingCommands:
             self.blocked.give_up(waiter, LEFT)
 
     def stop(self) -> None:
-        """All is about to end: whoever only waits is closed unanswered, as by a server."""
+        """Shut down: close waiting clients without a reply, as a server does."""
         for client in list(self.clients()):
             self._departures.left(client, is_gone=False)
             self.client_left(client)
@@ -268,8 +267,8 @@ class BlockingCommands:
         return True
 
     def _written(self, parsed: ParsedCommand, db: int) -> list[Place]:
-        """The places that a command may have changed."""
-        is_script, takes = parsed.row.name in SCRIPTS, parsed.row.name in TYPES
+        """Return the places that a command may have changed."""
+        is_script, takes = parsed.row.name in SCRIPTS, parsed.row.name in BLOCKING
         places = [
             (db, access.key)
             for access in parsed.keys
@@ -298,7 +297,7 @@ class BlockingCommands:
         request: BlockingRequest,
         db: int,
         kind: Kind,
-        held: LockedPlaces,
+        held: PlaceLock,
     ) -> bytes:
         """Try a command for all its keys."""
         execution, token = self._execution, held.lock.token
@@ -327,7 +326,7 @@ class BlockingCommands:
         return reply
 
     async def _syntax_error(self, parsed: ParsedCommand, kind: Kind) -> bytes:
-        """What is wrong with a command that can never wait, in the server's words."""
+        """Return the server's error for a command that can never wait."""
         reply = await self._refusal(parsed, kind)
         if reply.startswith(b"-") and not reply.startswith(oom_blocks.NO_MEMORY):
             return reply
@@ -336,7 +335,7 @@ class BlockingCommands:
         return (await self._execution.links.raw(index, [parsed.args], db=scratch, kind=kind))[0]
 
     async def _refusal(self, parsed: ParsedCommand, kind: Kind) -> bytes:
-        """What is wrong with a command's syntax, in the server's words; where no key is."""
+        """Return the server's syntax error, from a database without keys."""
         index = self._table.owner(0, parsed.keys[0].key) if parsed.keys else 0
         scratch = self._execution.borrowing.scratch
         block = self.blocked.attempts.run_nonblocking(index, parsed.args, b"", scratch, kind)
@@ -347,7 +346,7 @@ class BlockingCommands:
     async def _resolve(
         self, args: Words, db: int, kind: Kind, token: int | None
     ) -> tuple[Words, bytes | None]:
-        """Put the last entry of now for each $ of XREAD; or what is wrong, with a key say."""
+        """Replace each $ of XREAD by the last entry's id; or return an error."""
         if args[0].upper() != b"XREAD" or stream_read.NEW not in args:
             return args, None
         read = stream_read.parse(args)

@@ -1,4 +1,6 @@
-"""Blocking commands that look for something just now: who writes there later waits for that."""
+"""Blocking commands that are just looking for elements; a later write to the same keys waits for
+them.
+"""
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator
@@ -6,15 +8,15 @@ from contextlib import contextmanager
 
 from threadis.coordinator.keys.key_watch import Place
 
-Outcome = asyncio.Future[None]  # it has found something, or waits
+Outcome = asyncio.Future[None]  # done once the command has found something, or waits
 
 
 class Lookups:
-    """Knows what is looked for, and by whom."""
+    """Knows which keys are being looked at."""
 
     def __init__(self) -> None:
         self._by_place: dict[Place, set[Outcome]] = {}
-        # Of those with very many keys: which these are, once somebody has read them.
+        # For commands with very many keys: these keys, once they are parsed.
         self._wide: dict[Outcome, asyncio.Future[frozenset[Place]]] = {}
 
     def __bool__(self) -> bool:
@@ -22,7 +24,7 @@ class Lookups:
 
     @contextmanager
     def of_keys(self, places: Collection[Place]) -> Iterator[None]:
-        """Somebody looks there."""
+        """Look at these places meanwhile."""
         known = asyncio.get_running_loop().create_future()
         for place in places:
             self._by_place.setdefault(place, set()).add(known)
@@ -37,7 +39,7 @@ class Lookups:
 
     @contextmanager
     def of_many_keys(self) -> Iterator[asyncio.Future[frozenset[Place]]]:
-        """Somebody will look at the places that are put there: until then, maybe anywhere."""
+        """Look at places that are put into the future; until then, possibly at any."""
         loop = asyncio.get_running_loop()
         known, places = loop.create_future(), loop.create_future()
         self._wide[known] = places
@@ -50,7 +52,7 @@ class Lookups:
             del self._wide[known]
 
     async def wait_for(self, places: Iterable[Place]) -> None:
-        """Wait until those who look at these, and came before, are known."""
+        """Wait until earlier lookups of these places have finished."""
         if not self:
             return  # there may be very many
         wanted = set(places)

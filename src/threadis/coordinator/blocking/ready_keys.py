@@ -1,16 +1,17 @@
-"""Which of many keys have something for those who wait: asked together.
+"""Finds out which of many keys have something for waiting clients, with one question for all.
 
-To try each would take a message each, and who uses one of them waits for all.
+To try each key would take one message each.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
+from threadis.catalog.blocking import STREAM
 from threadis.coordinator.instances import lookup
 from threadis.coordinator.instances.links import LinkError, Words, value
 from threadis.coordinator.keys.key_watch import Place
-from threadis.coordinator.keys.waiters import AT_ONCE, GROUP, STREAM, Waiters
+from threadis.coordinator.keys.waiters import AT_ONCE, GROUP, Waiters
 
 ONE_BY_ONE: Final = 8  # keys that are tried without a question before that
 
@@ -21,7 +22,7 @@ Look = Callable[[int, list[Words], int], Awaitable[list[bytes]]]
 async def ready_keys(
     places: Collection[Place], waiters: Waiters, owner: Callable[[int, bytes], int], look: Look
 ) -> dict[Place, bytes | None]:
-    """All but those that have nothing though somebody waits; with their types, if known."""
+    """Return keys, except those that have nothing for their clients; with types, if known."""
     found: dict[Place, bytes | None] = dict.fromkeys(places)
     waited = []
     for at, place in enumerate(found):
@@ -42,7 +43,7 @@ async def ready_keys(
             try:
                 return await look(index, questions, db)
             except LinkError:
-                return [b""] * len(questions)  # whoever tries them is told
+                return [b""] * len(questions)  # an attempt gets the error
 
         asked = [place for place in waited if place[0] == db]
         infos = lookup.replies(asked, lambda place: owner(*place), question, ask)
@@ -61,7 +62,7 @@ async def ready_keys(
 
 
 def _have_read_all(lines: list[bytes], reply: bytes) -> bool:
-    """Whether a stream is waited for only by groups that are there, and have read all of it."""
+    """Whether only consumer groups wait for a stream, and all of them have read everything."""
     infos = value(reply)
     assert isinstance(infos, list)
     groups = (dict(zip(info[::2], info[1::2], strict=True)) for info in infos)

@@ -1,6 +1,6 @@
-"""Serving clients that wait: for one key, whoever has waited longest is tried first.
+"""Serving clients that wait: for each key, the client that has waited longest is tried first.
 
-Each is served by its own command, restricted to the key that has changed (see attempts).
+Each client is served by its own command, restricted to the key that has changed (see attempts).
 """
 
 import asyncio
@@ -12,40 +12,29 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from typing import Final
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
+from threadis.catalog.blocking import FEEDS, LIST, STREAM
 from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.base.offload import offload
-from threadis.coordinator.blocking.attempts import Attempts, LockedPlaces
+from threadis.coordinator.base.reply import INTERNAL_ERROR
+from threadis.coordinator.blocking.attempts import Attempts, PlaceLock
 from threadis.coordinator.blocking.ready_keys import ready_keys
 from threadis.coordinator.instances.links import LinkError
 from threadis.coordinator.instances.tasks import Tasks
 from threadis.coordinator.keys.key_watch import KeyWatch, Place
 from threadis.coordinator.keys.locks import Lock, recheck
-from threadis.coordinator.keys.waiters import (
-    AT_ONCE,
-    GROUP,
-    LIST,
-    STREAM,
-    ZSET,
-    WaitedPlaces,
-    Waiter,
-    Waiters,
-)
+from threadis.coordinator.keys.waiters import AT_ONCE, GROUP, WaitedPlaces, Waiter, Waiters
 from threadis.coordinator.multikey.execution import Execution
 
 log = logging.getLogger(__name__)
 
 RETRY: Final = 0.1  # seconds before keys of an instance that does not answer are tried again
 AT_MOST: Final = 32  # clients that are tried in one block
-SERVED: Final = b"\0threadis:served:"  # begins the name of the lock of who serves a key
 MOVES_AT_ONCE: Final = 64  # waiting moves whose targets are locked with their source
-FAILED: Final = resp.error("ERR threadis: internal error, see the log")
-PUSHES: Final = dict.fromkeys(("lpush", "rpush", "lpushx", "rpushx"), LIST)
-FEEDS: Final = {**PUSHES, "zadd": ZSET, "xadd": STREAM}  # only add to their key, of this type
 
 
 class BlockedClients:
-    """Knows who waits, hears of changes, and gives what is there to whoever is next."""
+    """Knows the waiting clients, notices changes of their keys, and serves them in order."""
 
     def __init__(
         self,
@@ -73,21 +62,21 @@ class BlockedClients:
         self.attempts = Attempts(
             execution, acl_checks, self.key_watch, self._finish, served, runs_again=runs_again
         )
-        self._again: dict[Place, bool] = {}  # being served; whether it must be looked at again
-        self._in_order: Counter[Place] = Counter()  # left to who writes them
-        self._missed: set[Place] = set()  # of these, those of which an alarm has told
+        self._again: dict[Place, bool] = {}  # keys being served; whether to look at them again
+        self._in_order: Counter[Place] = Counter()  # left to their writers
+        self._missed: set[Place] = set()  # of these, those that have changed
         self._tasks = Tasks()
 
     def key_watch(self, place: Place) -> KeyWatch:
-        """Return the alarms of a key's instance."""
+        """Return the watch of a key's instance."""
         return self._key_watches[self._execution.table.owner(*place)]
 
     def count_armed(self) -> int:
-        """Return how many alarms are armed."""
+        """Return how many keys are watched."""
         return sum(key_watch.count() for key_watch in self._key_watches)
 
     async def add(self, waiter: Waiter) -> None:
-        """Let a client wait; for very many keys in steps, and nothing is tried before the last."""
+        """Queue a client; for very many keys in steps, and nothing is tried before the last."""
         keys = waiter.request.keys
         self.waiters.add(waiter)
         async with waiter.turn:
@@ -96,7 +85,7 @@ class BlockedClients:
                     await asyncio.sleep(0)
                 if waiter.final_reply is None:
                     self._enqueue(waiter, keys[start : start + AT_ONCE])
-        if waiter.final_reply is not None:  # once its command is known to wait
+        if waiter.final_reply is not None:  # after its command has begun to wait
             asyncio.get_running_loop().call_soon(self.give_up, waiter, waiter.final_reply)
 
     def _enqueue(self, waiter: Waiter, keys: Collection[bytes]) -> None:
@@ -106,7 +95,7 @@ class BlockedClients:
         unarmed: dict[KeyWatch, list[Place]] = defaultdict(list)
         for place in waiter.places[-len(keys) :]:
             key_watch = self.key_watch(place)
-            # In a later step it may be there since the look: then it is read again.
+            # In a later step it may have been created since: then it is read again.
             if key_watch.is_absent(place) if is_wide else key_watch.is_armed(place[1]):
                 key_watch.want(place[1])
             else:
@@ -115,7 +104,7 @@ class BlockedClients:
             self._spawn(self._arm(key_watch, places), "alarms")
 
     async def are_absent(self, places: Collection[Place]) -> bool:
-        """Whether none of these keys is there, as far as the alarms know, which then are armed."""
+        """Whether all these keys are known not to exist; they are watched from then on."""
         unknown: dict[KeyWatch, list[Place]] = defaultdict(list)
         for place in places:
             key_watch = self.key_watch(place)
@@ -126,11 +115,11 @@ class BlockedClients:
                 if await key_watch.arm(asked):
                     return False
             except LinkError:
-                return False  # whoever looks is told
+                return False  # the lookup gets the error
         return all(self.key_watch(place).is_absent(place) for place in places)
 
     async def _arm(self, key_watch: KeyWatch, places: list[Place]) -> None:
-        """Arm alarms, as soon as the instance can be reached; serve what is there meanwhile."""
+        """Watch keys, once the instance can be reached; serve what exists already."""
         while places := [place for place in places if place in self.waiters]:
             try:
                 there = await key_watch.arm(places)
@@ -141,7 +130,7 @@ class BlockedClients:
                 break
 
     def give_up(self, waiter: Waiter, reply: bytes) -> None:
-        """End a wait, unless its command is just being tried; then if that finds nothing."""
+        """End a wait; if its command is being tried, only if that finds nothing."""
         if waiter.turn.locked():
             waiter.final_reply = reply if waiter.final_reply is None else waiter.final_reply
         else:
@@ -172,7 +161,7 @@ class BlockedClients:
                 key_watch.forget(key)
 
     def _keys_changed(self, places: Collection[Place]) -> None:
-        """Alarms were armed again; what is not there concerns only those who need it to be."""
+        """Keys changed, and are watched again; a key that is gone concerns only XREADGROUP."""
         groups = self.waiters.with_groups()
         self.changed(
             [
@@ -184,10 +173,7 @@ class BlockedClients:
 
     @contextlib.contextmanager
     def in_order(self, places: Collection[Place]) -> Iterator[None]:
-        """Leave places to the caller, who writes several of them, and serves them one by one.
-
-        Their alarms would come from several instances, in any order.
-        """
+        """Leave places to the caller, who writes several and serves them in order."""
         self._in_order.update(places)
         try:
             yield
@@ -199,7 +185,7 @@ class BlockedClients:
             self.changed(missed)
 
     def changed(self, places: Collection[Place]) -> None:
-        """Serve keys soon: something has changed there, and we hear of the next change."""
+        """Serve keys soon: something has changed there, and they are watched again."""
         if len(places) > AT_MOST:
             self._spawn(self._changed_at_once(places), "looking at what has changed")
         else:
@@ -231,17 +217,17 @@ class BlockedClients:
         except Exception:
             log.exception("clients could not be served")
             for waiter in self.waiters.all_at(place):
-                self.give_up(waiter, FAILED)
+                self.give_up(waiter, INTERNAL_ERROR)
         finally:
             del self._again[place]
 
     def waited_with_prefix(self, db: int, prefix: bytes) -> list[Place]:
-        """The keys that begin so for which someone waits."""
+        """Return the keys with this prefix that clients wait for."""
         named = ((db, key) for key in self.waits.beginning(db, prefix))
         return [place for place in named if place in self.waiters]
 
     def with_move_targets(self, places: Iterable[Place]) -> set[Place]:
-        """These places, and where waiting moves would carry what appears there."""
+        """Return these places, and the targets of waiting moves from them."""
         found = set(places)
         if not self.waiters.count_moves():
             return found  # there may be very many
@@ -256,29 +242,31 @@ class BlockedClients:
                         todo.append(target)
         return found
 
-    def locked_places(self, lock: Lock, places: Iterable[Place]) -> LockedPlaces:
-        """Say what a lock covers that was asked for by who writes these."""
+    def locked_places(self, lock: Lock, places: Iterable[Place]) -> PlaceLock:
+        """Return which places a writer's lock covers."""
         if lock.everything:
-            return LockedPlaces(lock, self.with_move_targets(places))
-        return LockedPlaces(lock, {(db, key) for db, key, exclusive in lock.keys if exclusive})
+            return PlaceLock(lock, self.with_move_targets(places))
+        return PlaceLock(lock, {(db, key) for db, key, exclusive in lock.keys if exclusive})
 
     @contextlib.asynccontextmanager
     async def hold(
         self, places: list[Place], within: int | None = None
-    ) -> AsyncIterator[LockedPlaces]:
-        """Lock places and what hangs on them; if these are on one instance, only as who serves."""
+    ) -> AsyncIterator[PlaceLock]:
+        """Lock places and the targets of moves; on one instance, only against other servers of the
+        key.
+        """
         if self.waiters.count_moves():
             closure = self.with_move_targets(places)
         else:
             closure = await offload(len(places), set, places)
         async with await offload(len(closure), self._locking, closure, within) as lock:
-            yield LockedPlaces(lock, closure)
+            yield PlaceLock(lock, closure)
 
     def _locking(
         self, closure: set[Place], within: int | None
     ) -> contextlib.AbstractAsyncContextManager[Lock]:
         if self._are_together(closure):
-            alone = [(db, SERVED + key) for db, key in closure]
+            alone = [(db, ours.SERVING_LOCK + key) for db, key in closure]
             return self._execution.locks.exclude_holders(closure, within, alone=alone)
         return self._execution.hold([(db, key, True) for db, key in closure], within)
 
@@ -289,16 +277,18 @@ class BlockedClients:
         return all(owner(*place) == first for place in places)
 
     async def serve(
-        self, places: Collection[Place], held: LockedPlaces, line: bytes | None = None
+        self, places: Collection[Place], held: PlaceLock, line: bytes | None = None
     ) -> None:
-        """Give what is there to those who wait for it, or to those in one line."""
+        """Give elements to the clients that wait for them, or to those in one queue."""
         types = await self._ready_keys(places)
         todo = deque(types)
         while todo and self.waiters:
             place = todo.popleft()
             lines = self.waiters.queues(place) if line is None else [line]
             if any(self.waiters.queue(place, name) for name in lines):
-                is_plain = len(lines) == 1 and lines[0] != STREAM  # the attempt tells the type, too
+                is_plain = (
+                    len(lines) == 1 and lines[0] != STREAM
+                )  # the attempt returns the type, too
                 found = types.get(place)
                 if found is None:
                     found = lines[0] if is_plain else await self.attempts.type(place)
@@ -310,15 +300,15 @@ class BlockedClients:
                         await self._serve_readers(place, held)
                     elif name == found or name.startswith(GROUP):
                         for target in await self._serve_queue(place, name, held):
-                            types.pop(target, None)  # it was asked for before this move
+                            types.pop(target, None)  # it was read before this move
                             todo.append(target)
 
     async def _ready_keys(self, places: Collection[Place]) -> dict[Place, bytes | None]:
         owner, look = self._execution.table.owner, self.attempts.ask
         return await ready_keys(places, self.waiters, owner, look)
 
-    async def _serve_queue(self, place: Place, line: bytes, held: LockedPlaces) -> list[Place]:
-        """Let one after the other take something, until there is nothing left.
+    async def _serve_queue(self, place: Place, line: bytes, held: PlaceLock) -> list[Place]:
+        """Serve one client after the other, until the key is empty.
 
         Returns the places where moves have put something.
         """
@@ -340,12 +330,12 @@ class BlockedClients:
                 break
             if target and reply and not reply.startswith(b"-"):
                 targets.append(target)
-            is_refused = len(some) > 1 and not block  # then one by one, to the end
+            is_refused = len(some) > 1 and not block  # then one by one from here on
             most = 0 if is_refused else min(2 * most, AT_MOST)
         return targets
 
-    async def _serve_readers(self, place: Place, held: LockedPlaces) -> None:
-        """Let all who wait for a stream's entries look; nobody takes any away."""
+    async def _serve_readers(self, place: Place, held: PlaceLock) -> None:
+        """Let all clients read that wait for a stream's entries; these stay where they are."""
         everybody, key = list(self.waiters.queue(place, STREAM)), place[1]
         for start in range(0, len(everybody), AT_MOST):
             some = everybody[start : start + AT_MOST]
@@ -361,10 +351,11 @@ class BlockedClients:
     async def write_and_serve(
         self, command: _core.Command, name: str, place: Place
     ) -> bytes | None:
-        """Run what feeds a key together with the commands of those whom it serves.
+        """Run a command that feeds a key, and the commands of the clients that it serves, in one
+        block.
 
-        Nobody else comes between, as on one server; no worker has to be asked to keep others away.
-        None if something else has to be considered: then nothing has run.
+        No other command comes between, as on one server, and no worker has to be asked. None if
+        that is not possible: then nothing has run.
         """
         type_, first = FEEDS.get(name), self.waiters.first(place, LIST)
         if type_ is None or (first and first.request.target is not None):
@@ -379,14 +370,14 @@ class BlockedClients:
             if block.left == type_ != STREAM:
                 try:
                     await self.serve([place], held)
-                except LinkError:  # what has run has run
+                except LinkError:  # the command has run
                     self.changed([place])
             return block.first
 
     def _clients_to_serve(
-        self, command: _core.Command, type_: bytes, place: Place, held: LockedPlaces
+        self, command: _core.Command, type_: bytes, place: Place, held: PlaceLock
     ) -> list[Waiter]:
-        """Find all who may get something of a command; none if they cannot be tried together."""
+        """Return the clients that may get something; none if they cannot be tried together."""
         found: list[Waiter] = []
         for name in self.waiters.queues(place):
             if name == type_ or (type_ == STREAM and name.startswith(GROUP)):
@@ -404,5 +395,5 @@ class BlockedClients:
 
     def _spawn(self, job: Coroutine[None, None, None], what: str) -> None:
         context = contextvars.copy_context()
-        context.run(recheck.set, None)  # it is not for whoever has brought it about
+        context.run(recheck.set, None)  # it does not act for the client that caused it
         self._tasks.start(job, what, context)

@@ -1,4 +1,4 @@
-"""How long a reply is waited for: not longer than there is an instance at work on it."""
+"""How long a reply is waited for: no longer than its instance is at work on it."""
 
 import asyncio
 from typing import Final
@@ -10,10 +10,10 @@ LOOKS_MOST: Final = 240  # then it is enough, whatever it does
 
 
 class Deadline:
-    """Tells a reader to give up, unless the reply is there by then or is being worked on.
+    """Makes a reader give up, unless the reply has come by then or the instance is at work on it.
 
-    A copy of a large key is made in seconds, and on a busy machine in many. So once the time is up
-    the kernel is asked, as in ``health``, whether the instance is stopped or busy.
+    A copy of a large key takes seconds, and on a busy machine many. So once the time is up, the
+    kernel is asked, as in ``health``, whether the instance is stopped or busy.
     """
 
     __slots__ = ("_before", "_handle", "_looks", "_loop", "_pid", "_reader")
@@ -25,7 +25,7 @@ class Deadline:
         self._handle: asyncio.Handle = self._loop.call_later(wait, self._is_up)
 
     def cancel(self) -> None:
-        """End it: the reply is there, or nobody waits for it any more."""
+        """Stop: the reply has come, or is not wanted any more."""
         self._handle.cancel()
 
     def _is_up(self) -> None:
@@ -34,7 +34,7 @@ class Deadline:
         self._before = now
         self._looks -= 1
         if is_stopped or not self._looks:
-            # Where the loop itself was late, a reply may have come that nobody has looked at yet:
+            # If the loop itself was late, a reply may have come that was not read yet:
             # it is read in the turn that follows, before this.
             self._handle = self._loop.call_soon(self._reader.set_exception, TimeoutError())
         else:

@@ -11,14 +11,14 @@ REASON: Final = b"-EXECABORT Transaction discarded because of: "  # what is refu
 
 
 def exec_abort(why: bytes) -> bytes:
-    """EXEC's refusal, in the words of the servers."""
+    """Build EXEC's error from the error that caused it."""
     if why.startswith(b"-EXECABORT") or not why.startswith(b"-"):
         return why
     return REASON + why[1:]
 
 
 async def with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:
-    """EXEC's reply, with what was not run in its place; or its refusal."""
+    """Insert the replies of denied commands into EXEC's reply; an error stays as it is."""
     if not denied or not reply.startswith(b"*") or reply.startswith(b"*-"):
         return reply
     parts = await long_replies.elements(reply)
@@ -28,5 +28,5 @@ async def with_denials(reply: bytes, denied: dict[int, bytes]) -> bytes:
 
 
 def null_exec(command: _core.Command) -> bytes:
-    """EXEC's reply if a watched key has changed."""
+    """Return EXEC's reply if a watched key has changed."""
     return b"_\r\n" if command.info.resp == 3 else b"*-1\r\n"

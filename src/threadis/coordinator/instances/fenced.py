@@ -1,15 +1,16 @@
-"""Asking what can forge replies: a script's text or error may hold the end of its own reply.
+"""Runs scripts whose replies may be forged: a script's text or error may contain the end of its
+reply.
 
-So it runs in one block, with something behind it that nobody can guess::
+So it runs in one block, followed by a nonce that it cannot guess::
 
-    MULTI, what is ours, the script, what is ours, ECHO <nonce>, what is ours, EXEC
+    MULTI, our commands, the script, our commands, ECHO <nonce>, our commands, EXEC
 
-All before the script is ours and told by its position; all from there to the nonce is the
-script's, whatever it looks like; what comes behind is told by its position again. A server that
-refuses one command of the block runs none.
+Replies before the script are ours and known by their positions. All from there to the nonce is the
+script's, whatever it looks like. What follows is again known by its position. A server that refuses
+one command of the block runs none.
 
-A server without memory takes no block: there the same goes without, once all that is ours before
-the script was answered well.
+A server without memory accepts no block. There the same commands run without one, once all that
+comes before the script was answered without error.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ PATIENCE = 0.5  # seconds for what has been sent together with a script that is 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A script and what stands around it; ``back`` comes right behind it, answered with OK."""
+    """A script and what surrounds it; ``back`` follows at once, and is answered with OK."""
 
     script: Words
     before: Sequence[Words] = ()
@@ -61,14 +62,14 @@ NOT_RUN: Final = FencedReplies(b"")
 
 @dataclass(slots=True)
 class Script:
-    """A script as a piece of somebody's block."""
+    """A script as a part of a larger block."""
 
     fence: Fence
     answers: FencedReplies = field(init=False, default=NOT_RUN)
 
 
 class FencedBlock:
-    """What runs at once: ordinary commands, and scripts with what stands around them."""
+    """Commands and fenced scripts that run as one transaction."""
 
     def __init__(self, pieces: Iterable[Words | Fence]) -> None:
         self.commands: list[Words] = []
@@ -89,14 +90,15 @@ class FencedBlock:
                     self._pieces.append(1)
 
     def send(self, link: Link) -> None:
-        """Send it as one block, whose replies must be read next."""
+        """Send the block; its replies must be read next."""
         link.send([b"MULTI"], *self.commands, [b"EXEC"])
 
     async def receive(self, link: Link, *, is_queued: bool = False) -> list[FencedReplies]:
-        """Wait, as long as it takes, for the answers to each piece; just one of a refusal.
+        """Wait, without a time limit, for the replies of each part; one entry only if it was
+        refused.
 
-        ``is_queued`` if nothing but the reply to EXEC is still to come. Raises
-        UnknownOutcomeError, and spoils the connection, if the replies are not ours to understand.
+        ``is_queued``: only the reply to EXEC is still to come. Raises UnknownOutcomeError, and
+        spoils the connection, if the replies cannot be understood.
         """
         stream = _Stream(link)
         try:
@@ -104,7 +106,7 @@ class FencedBlock:
             lines = await stream.replies(count)
             said = await stream.line()
             if not said.startswith(b"*"):
-                # The memory was full only at EXEC, say.
+                # For instance, the memory was full only at EXEC.
                 said = said.replace(exec_replies.REASON, b"-", 1)
                 refusal = next((line for line in lines if line.startswith(b"-")), said)
                 return [FencedReplies(refusal, refusal=refusal)]
@@ -131,7 +133,7 @@ class FencedBlock:
 
 
 async def ask(link: Link, fence: Fence, *, only_as_block: bool = False) -> FencedReplies:
-    """Run one script; as ``Block.receive``."""
+    """Run one script; as ``FencedBlock.receive``."""
     block = FencedBlock([fence])
     block.send(link)
     answers = (await block.receive(link))[0]
@@ -144,7 +146,7 @@ async def ask(link: Link, fence: Fence, *, only_as_block: bool = False) -> Fence
 
 
 async def _ask_without_memory(link: Link, fence: Fence) -> FencedReplies:
-    """The same, not as a block."""
+    """Run one script without MULTI and EXEC."""
     first = await link.ask(*fence.before)
     refusal = next((reply for reply in first if reply.startswith(b"-")), None)
     if refusal is not None:
@@ -168,7 +170,7 @@ def _lost(link: Link, error: BaseException) -> BaseException:
 
 
 def _one(text: bytes) -> bytes:
-    """One reply of what a script has written; an error of several lines in one line."""
+    """Return a script's output as one reply; join an error of several lines."""
     if text[:1] in (b"-", b"+") and text.find(END) == len(text) - 2:
         return text
     if _core.is_reply(text):
@@ -179,7 +181,7 @@ def _one(text: bytes) -> bytes:
 
 
 class _Stream:
-    """What comes on a connection: replies, and what may be anything."""
+    """What arrives on a connection: replies, and script output of any form."""
 
     def __init__(self, link: Link, patience: float | None = None) -> None:
         self._reader = link.reader
@@ -193,7 +195,7 @@ class _Stream:
             async with asyncio.timeout(self._patience if is_busy else None) as limit:
                 data = await self._reader.read(READ_MOST)
         except TimeoutError:
-            if not limit.expired():  # who reads was told to give up
+            if not limit.expired():  # the reader was told to give up
                 raise
             await self.until(BUSY)
             raise BusyError((BUSY[1:] + await self.until(END)).decode(errors="replace")) from None
@@ -202,13 +204,13 @@ class _Stream:
         self._replies.feed(data)
 
     async def until(self, mark: bytes) -> bytes:
-        """Wait for a mark and go behind it; what comes before it."""
+        """Wait for a mark; return what comes before it."""
         while (found := self._replies.until(mark)) is None:
             await self._more()
         return await joined(found)
 
     async def fenced(self, nonce: bytes, back: int) -> bytes:
-        """Wait for what a script has answered, up to its nonce."""
+        """Wait for a script's output, up to its nonce."""
         text = await self.until(b"$32\r\n" + nonce + END)
         end = len(text) - back * len(resp.OK)
         if end < 0 or text[end:] != back * resp.OK:
@@ -216,11 +218,11 @@ class _Stream:
         return _one(await slice_bytes(text, 0, end) if back else text)
 
     async def line(self) -> bytes:
-        """Wait for one line, its end included."""
+        """Wait for one line, including its end."""
         return await self.until(END) + END
 
     async def replies(self, count: int) -> list[bytes]:
-        """Wait for some replies; ValueError if these are none."""
+        """Wait for some replies; ValueError if the data is no reply."""
         found: list[bytes] = []
         while len(found) < count:
             reply = self._replies.next()
@@ -235,6 +237,6 @@ class _Stream:
         return found
 
     def end(self) -> None:
-        """Raise ValueError if there is more."""
+        """Raise ValueError if more has arrived."""
         if len(self._replies):
             raise ValueError("more replies than commands")

@@ -1,9 +1,9 @@
-"""What instances say of themselves, for INFO: never waited for long.
+"""Collects the instances' INFO, and never waits for it for long.
 
-An instance that is at work on something long (a script runs there, it copies a big value, its
-disk is slow) is shown as it last was; it is asked on, and waited for again once it has answered. So
-is one that is stopped: what it has is not lost. Everyone is asked now and then, so that there is
-something to show.
+An instance that is busy with something long (a script, a big value, a slow disk) is shown as it was
+last. It is still asked, and waited for again once it has answered. The same holds for one that is
+stopped: its data is not lost. All instances are asked now and then, so that there is something to
+show.
 """
 
 import asyncio
@@ -21,18 +21,20 @@ from threadis.coordinator.instances.tasks import Tasks
 from threadis.system.process import activity, cpu_seconds
 
 WHOLE: Final = (b"default", b"all", b"everything")  # arguments that stand for many sections
-MOMENT: Final = 0.002  # seconds in which one that is not at work answers, and looks whether it is
-WORK: Final = 0.001  # seconds of CPU without an answer: it is at work; to answer takes a tenth
-TIDYING: Final = 0.01  # the same while it deletes what is ours, for which it may need its disk, too
-LOOKS: Final = 2  # that must find it at work: we may be late ourselves
-PATIENCE: Final = 0.5  # seconds that INFO waits for one that gets no CPU, or was never heard
-TURNS: Final = 10  # of the loop, in which an answer that is here reaches whoever waits for it
+MOMENT: Final = (
+    0.002  # seconds in which an idle instance answers; then it is checked whether it is busy
+)
+WORK: Final = 0.001  # seconds of CPU without an answer: it is busy; an answer takes a tenth of that
+TIDYING: Final = 0.01  # the same while it deletes our records, for which it may need its disk, too
+LOOKS: Final = 2  # that must find it busy: we may be late ourselves
+PATIENCE: Final = 0.5  # seconds that INFO waits for one that gets no CPU, or has never answered
+TURNS: Final = 10  # of the loop, in which an answer that has arrived is delivered
 PERIOD: Final = 1.0  # seconds between questions to everyone
 
 
 @dataclass(slots=True)
 class LastInfo:
-    """What one process of an instance has said last, section by section."""
+    """What one process of an instance has reported last, section by section."""
 
     socket: str
     pid: int
@@ -43,7 +45,7 @@ class LastInfo:
     parsed: Sections = field(default_factory=dict)
 
     def sections(self) -> Sections:
-        """All it has said."""
+        """Return everything it has reported."""
         if self.answer:
             self.parsed |= info_merge.parse(self.answer)
             self.answer = ""
@@ -52,7 +54,7 @@ class LastInfo:
 
 @dataclass(slots=True)
 class InfoRequest:
-    """A question to one of them."""
+    """A request to one instance."""
 
     known: LastInfo
     step: int = 0
@@ -63,20 +65,20 @@ class InfoRequest:
     task: "asyncio.Task[Sections | None] | None" = None
 
     def begin(self, allowed: float) -> None:
-        """Take note that it is asked now."""
+        """Note that it is asked now."""
         self.step += 1
         self.used = self.seen = cpu_seconds(self.known.pid)
         self.allowed, self.looks = allowed, 0
 
     def is_busy(self) -> bool:
-        """Whether it does something else, if it has not answered, and it is known what it was."""
+        """Whether the instance is busy with something else; False if nothing is known of it yet."""
         if not self.known.sections():
             return False
         state, used = activity(self.known.pid).state, cpu_seconds(self.known.pid)
         if state == "R":  # it may be in line for a CPU
             self.looks += used - self.used > self.allowed
         elif used == self.seen and (state != "D" or self.allowed == WORK):
-            self.looks += 1  # it sleeps although it was asked: it waits for a disk, say
+            self.looks += 1  # it sleeps although it was asked: it waits for a disk, for instance
         else:
             self.looks = 0  # it sleeps because it waits for us: for a connection's next command
         self.seen = used
@@ -97,7 +99,7 @@ class InfoCollector:
         self._tasks = Tasks()
 
     async def collect(self, sections: list[bytes], *, tidies: bool = False) -> dict[int, Sections]:
-        """INFO of every instance that can be asked; of one that is late, what it said last."""
+        """Return the INFO of every instance; of one that is late, its last one."""
         asked = {}
         for index in self._links.ready():
             known = self._of(index)
@@ -123,11 +125,11 @@ class InfoCollector:
         return dict(sorted(found.items()))
 
     def changes(self) -> dict[int, int]:
-        """How many changes were ours when each instance said what is shown of it."""
+        """Return how many changes were ours when each instance reported what is shown."""
         return {index: known.changes for index, known in self._known.items()}
 
     async def collect_forever(self) -> None:
-        """Ask everyone again and again, one after the other: nobody is to wait for that."""
+        """Ask all again and again, one after the other; no client waits for that."""
         while True:
             for index in self._links.ready():
                 known = self._of(index)
@@ -149,7 +151,7 @@ class InfoCollector:
             known.at, known.changes = time.monotonic(), changes
 
     def age_ms(self, index: int) -> int:
-        """Milliseconds since a late instance has said what is shown of it; else 0."""
+        """Return how old a late instance's INFO is, in milliseconds; else 0."""
         known = self._known.get(index)
         is_late = known is not None and (known.is_late or index in self._stopped())
         return max(int((time.monotonic() - known.at) * 1000), 1) if known and is_late else 0
@@ -169,14 +171,14 @@ class InfoCollector:
         return known
 
     async def _wait(self, asked: Mapping[int, InfoRequest]) -> None:
-        """Wait for answers: for a moment; longer only for whom the machine gives no time."""
+        """Wait briefly for answers; longer only for instances that get no CPU time."""
         began = time.monotonic()
         waiting = list(asked.values())
         while waiting and time.monotonic() < began + PATIENCE:
             tasks = [one.task for one in waiting if one.task]
             await asyncio.wait(tasks, timeout=MOMENT)
             steps = [one.step if one.is_busy() else None for one in waiting]
-            # Where the loop itself was late, an answer may be here that nobody has looked at yet.
+            # If the loop itself was late, an answer may have arrived that was not read yet.
             for _ in range(TURNS if any(steps) else 0):
                 await asyncio.sleep(0)
             waiting = [
@@ -188,7 +190,7 @@ class InfoCollector:
     async def _ask(
         self, index: int, question: InfoRequest, sections: list[bytes], *, tidies: bool
     ) -> Sections | None:
-        """Ask one; None if it cannot be reached. Raises LinkError when it says BUSY."""
+        """Ask one; None if it cannot be reached. LinkError when it says BUSY."""
         known = question.known
         try:
             if tidies:
@@ -211,7 +213,7 @@ class InfoCollector:
 
 
 def only_sections(sections: Sections, names: list[bytes]) -> Sections:
-    """What INFO shows when it is asked for these."""
+    """Return what INFO shows when it is asked for these sections."""
     if not names or any(name in WHOLE for name in names):
         return sections
     return {title: fields for title, fields in sections.items() if title.lower().encode() in names}

@@ -1,7 +1,7 @@
-"""Merging the INFO of several instances: which fields are added, and which are not.
+"""Merges the INFO of several instances; pure functions.
 
-Numbers are added unless their name says that they are not amounts (times, ratios, maxima); texts
-are taken from the first instance, except states, where the worst is shown. Pure functions.
+Numbers are added, unless their name says that they are not amounts (times, ratios, maxima). Texts
+are those of the first instance, except states, where the worst is shown.
 """
 
 import functools
@@ -75,7 +75,7 @@ def render(sections: Sections) -> str:
 
 
 def merge(instances: list[Sections]) -> Sections:
-    """One server's INFO from that of several."""
+    """Build one server's INFO from that of several."""
     merged: Sections = {}
     for title in _in_order(instances):
         parts = [sections.get(title, {}) for sections in instances]
@@ -89,7 +89,7 @@ def merge(instances: list[Sections]) -> Sections:
 
 
 def _in_order(parts: Iterable[Iterable[str]]) -> list[str]:
-    """Every name, in the order of first appearance."""
+    """Return every name, in the order of first appearance."""
     return list(dict.fromkeys(name for part in parts for name in part))
 
 
@@ -104,7 +104,7 @@ def _field(name: str, values: list[str]) -> str:
 
 
 def _number(name: str, values: list[str]) -> str:
-    """Combine numbers; the first of what are none."""
+    """Combine numbers; if some are not numbers, return the first value."""
     try:
         return str(_rule(name)(map(int, values)))
     except ValueError:
@@ -116,14 +116,14 @@ def _number(name: str, values: list[str]) -> str:
 
 @functools.lru_cache(4096)
 def _rule(name: str) -> Callable[[Iterable[float]], float]:
-    """How numbers of this name are combined; servers have some hundred names."""
+    """Return how numbers of this name are combined."""
     if name in SMALLEST:
         return min
     return max if LARGEST.search(name) else sum
 
 
 def counts(value: str) -> dict[str, str]:
-    """The parts of `keys=1,expires=0,…`."""
+    """Parse `keys=1,expires=0,…`."""
     return dict(part.split("=", 1) for part in value.split(",") if "=" in part)
 
 
@@ -170,7 +170,7 @@ def _memory_again(memory: dict[str, str]) -> None:
 
 
 def human(size: int) -> str:
-    """Bytes as INFO shows them to people."""
+    """Format bytes as INFO does."""
     value = float(size)
     for unit in "BKMGTP":
         if value < 1024 or unit == "P":

@@ -1,4 +1,4 @@
-"""Lends a connection for a while."""
+"""Lends a connection for the length of an ``async with``."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 class Lease:
-    """A lent connection, for the length of an ``async with``."""
+    """A lent connection."""
 
     __slots__ = ("_db", "_index", "_kind", "_link", "_links")
 

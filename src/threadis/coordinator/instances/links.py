@@ -1,7 +1,7 @@
-"""The coordinator's own connections to the instances: one batch of commands at a time on each.
+"""The coordinator's own connections to the instances; each runs one batch of commands at a time.
 
-A connection that saw a timeout, an error of the transport or a cancelled call is closed, never
-used again: its next reply would answer the wrong question.
+A connection that saw a timeout, a transport error or a cancelled call is closed and never used
+again: its next reply would belong to the wrong question.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ READ_MOST = 1024 * 1024  # bytes; copies of large keys come in many pieces else
 GONE = (control.State.RESTARTING, control.State.FAILED)  # there is no process
 KEEP = 16  # idle connections to each instance, of each kind
 
-ANONYMOUS = b""  # a connection that does not say who it is
+ANONYMOUS = b""  # a connection that is not logged in
 Words = Sequence[bytes]  # one command
-# True in what a client's command runs: it may not reach an instance that is being made ready.
+# True while a client's command runs: it may not reach an instance that is being made ready.
 is_for_a_client: ContextVar[bool] = ContextVar("is_for_a_client", default=False)
 
 
 class LinkError(Exception):
-    """An instance could not be asked, or did not answer; the text says which."""
+    """An instance could not be asked, or did not answer; the text names it."""
 
 
 class UnknownOutcomeError(LinkError):
@@ -42,16 +42,16 @@ class UnknownOutcomeError(LinkError):
 
 
 class TooLongError(LinkError):
-    """An instance would hang up on an argument; nothing of its command was sent."""
+    """An argument is longer than an instance accepts; nothing of its command was sent."""
 
 
 class BusyError(LinkError):
-    """A script runs too long; whoever would wait for it is told so, in its server's words."""
+    """A script runs too long; the text is the server's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a connection was told when it was opened."""
+    """The protocol and the user of a connection."""
 
     resp: int = 2
     user: bytes = ours.ADMIN
@@ -59,12 +59,12 @@ class Kind:
 
 @dataclass(slots=True)
 class Limits:
-    """What instances take."""
+    """Limits of the instances."""
 
     argument: int = 512 * 1024**2  # bytes; their ``proto-max-bulk-len``
 
     def check(self, commands: Iterable[Packable]) -> None:
-        """Raise TooLongError if one of them has an argument that is too long.
+        """Raise TooLongError if an argument is too long.
 
         What we make of clients' arguments (copies, records) may be longer than any of them.
         """
@@ -92,11 +92,11 @@ class Link:
     db: int = 0
     is_spoilt: bool = False  # never to be used again
     sender: asyncio.Task[None] | None = None  # sends what is long, piece by piece
-    is_patient: bool = False  # waits for its instance also while that is taken for stopped
-    sandbox_user: Any = None  # its user for scripts, see ``guard.Guard``
+    is_patient: bool = False  # waits for its instance even if that seems to be stopped
+    sandbox_user: Any = None  # its user for scripts, see ``sandbox_user.SandboxUser``
 
     async def ask(self, *commands: Packable, wait: float | None = TIMEOUT) -> list[bytes]:
-        """Send commands, return their replies as they came; ``wait`` None waits for ever.
+        """Send commands, return their replies as they came; ``wait`` None: no time limit.
 
         Raises UnknownOutcomeError, and spoils the connection, if not all are answered.
         """
@@ -104,7 +104,7 @@ class Link:
         return await self.receive(len(commands), wait)
 
     def send(self, *commands: Packable) -> None:
-        """Send commands, whose replies must be received next."""
+        """Send commands; their replies must be received next."""
         packed = _core.Packed(commands[:LARGE])
         is_more = len(commands) > LARGE
         if is_more or len(packed) > self.limits.argument:
@@ -115,10 +115,10 @@ class Link:
             self.sender = asyncio.create_task(self._send_on(pieces))
 
     async def _send_on(self, pieces: Iterator[bytes]) -> None:
-        """Send the rest piece by piece; whoever waits for the replies hears what goes wrong."""
+        """Send the rest piece by piece; errors show when the replies are read."""
         with contextlib.suppress(OSError):
             for piece in pieces:
-                await asyncio.sleep(0)  # others have their turn
+                await asyncio.sleep(0)  # other tasks run
                 await self.writer.drain()
                 if self.is_spoilt:
                     return
@@ -147,12 +147,12 @@ class Link:
                 deadline.cancel()
 
     def is_reusable(self) -> bool:
-        """Whether the next who asks is answered: it is not spoilt, nor was it told to give up."""
+        """Whether the connection can be used again."""
         is_sent = self.sender is None or self.sender.done()
         return is_sent and not self.is_spoilt and self.reader.exception() is None
 
     async def next_reply(self) -> bytes:
-        """Wait for one reply; EOFError, OSError or ValueError if there is none to come."""
+        """Wait for one reply; EOFError, OSError or ValueError if none can come."""
         while (reply := self.replies.next()) is None:
             data = await self.reader.read(READ_MOST)
             if not data:
@@ -171,7 +171,7 @@ class Link:
 
 
 class Links:
-    """Calls to instances. Knows where each one listens."""
+    """Calls to instances; knows where each one listens."""
 
     def __init__(self, count: int, password: bytes) -> None:
         self.count = count
@@ -188,20 +188,20 @@ class Links:
         return len(self._lent)
 
     def update(self, instance: control.Instance) -> None:
-        """Take note of where an instance is; forget connections to where it was."""
+        """Note where an instance is; close connections to where it was."""
         self._instances[instance.index] = instance
         for (index, _), idle in self._idle.items():
             if index == instance.index:
                 for link in idle:
                     link.writer.close()
                 idle.clear()
-        if instance.state is control.State.STOPPED:  # it may stay so: nobody waits for an answer
+        if instance.state is control.State.STOPPED:  # for how long is unknown, so waiting ends
             for link in self._lent:
                 if link.index == instance.index and not link.is_patient:
                     link.reader.set_exception(TimeoutError())
 
     def are_known(self) -> bool:
-        """Whether the supervisor has told of every instance."""
+        """Whether the supervisor has reported every instance."""
         return None not in self._instances
 
     def instance(self, index: int) -> control.Instance:
@@ -212,7 +212,7 @@ class Links:
         return known
 
     def is_gone(self, index: int, socket: str) -> bool:
-        """Whether the process that listened there is no more."""
+        """Whether the process that listened there has ended."""
         known = self.instance(index)
         return known.socket != socket or known.state in GONE
 
@@ -225,14 +225,14 @@ class Links:
         ]
 
     def any_ready(self) -> int:
-        """Return an instance that can be asked; raises LinkError if there is none."""
+        """Return an instance that can be asked; LinkError if there is none."""
         ready = self.ready()
         if not ready:
             raise LinkError("TRYAGAIN no instance is ready; the command was not run")
         return ready[0]
 
     def login(self, name: bytes = ours.ADMIN) -> Words:
-        """Return the command that makes a connection ours again, or a user's."""
+        """Return the AUTH command of our admin user, or of another user."""
         return [b"AUTH", name, self._password]
 
     def all_instances(self) -> range:
@@ -240,21 +240,21 @@ class Links:
         return range(self.count)
 
     async def call(self, index: int, *args: bytes, db: int = 0) -> Any:
-        """Ask one instance; errors come back as hiredis.ReplyError values.
+        """Ask one instance; errors are returned as hiredis.ReplyError values.
 
         Raises LinkError if there is no answer.
         """
         return value((await self.raw(index, [args], db=db))[0])
 
     async def call_or_fail(self, index: int, *args: bytes, db: int = 0) -> Any:
-        """Ask one instance; raises LinkError also if it refuses: it runs a script, say."""
+        """Ask one instance; LinkError also if it returns an error, for instance BUSY."""
         reply = await self.call(index, *args, db=db)
         if isinstance(reply, hiredis.ReplyError):
             raise LinkError(str(reply))
         return reply
 
     async def call_all(self, *args: bytes, db: int = 0) -> list[Any]:
-        """Ask every instance at once; raises LinkError if one does not answer, or refuses."""
+        """Ask every instance at once; LinkError if one does not answer, or returns an error."""
         asked = (self.call_or_fail(index, *args, db=db) for index in self.all_instances())
         return await asyncio.gather(*asked)
 
@@ -267,7 +267,7 @@ class Links:
         kind: Kind = Kind(),
         wait: float | None = TIMEOUT,
     ) -> list[bytes]:
-        """Send commands to one instance in one batch; their replies as they came."""
+        """Send commands to one instance in one batch; return the replies as they came."""
         try:
             async with self.lease(index, kind, db) as link:
                 return await link.ask(*commands, wait=wait)
@@ -282,17 +282,17 @@ class Links:
             link.writer.close()
 
     async def connect(self, index: int, kind: Kind = Kind()) -> Link:
-        """Open a connection that is the caller's own, to read and to close."""
+        """Open a connection that the caller alone reads and closes."""
         return await self._connect(self._reachable(index), kind)
 
     def lease(self, index: int, kind: Kind = Kind(), db: int | None = None) -> Lease:
-        """Lend a connection, in a database if one is named; spoil it (``is_spoilt``) if its state
-        is not what it was.
+        """Lend a connection, in a database if one is named; the caller spoils it (``is_spoilt``) if
+        its state has changed.
         """
         return Lease(self, index, kind, db)
 
     async def take(self, index: int, kind: Kind, db: int | None) -> Link:
-        """Find an idle connection, if possible one that is in the database; else open one."""
+        """Find an idle connection, if possible one in this database; else open one."""
         known = self._reachable(index)
         idle = self._idle.setdefault((index, kind), [])
         at = next((at for at, link in enumerate(idle) if link.db == db), -1)
@@ -307,7 +307,7 @@ class Links:
         return link
 
     def give_back(self, link: Link) -> None:
-        """Keep a connection for the next, or close it."""
+        """Keep a connection for later, or close it."""
         self._lent.remove(link)
         idle = self._idle[link.index, link.kind]
         # The instance may have moved meanwhile; then this connection leads nowhere.
@@ -330,13 +330,13 @@ class Links:
         return index not in self.unprepared and self.prepared.get(index) == known.socket
 
     def state(self, index: int) -> str:
-        """Say how an instance is; it is ready once clients' commands reach it."""
+        """Return an instance's state; it is ready once clients' commands reach it."""
         known = self.instance(index)
         is_ready = known.state is control.State.READY
         return "starting" if is_ready and not self._is_prepared(known) else known.state.value
 
     async def open_socket(self, index: int) -> socket.socket:
-        """Connect to where an instance is; LinkError if that cannot be done."""
+        """Connect to an instance; LinkError if that fails."""
         known = self.instance(index)
         try:
             return await sockets.connect(known.socket, lambda: self._instances[index] is known)
@@ -358,22 +358,24 @@ class Links:
                 link.id = id_of(value(reply))
                 return link
         writer.close()
-        raise LinkError(f"TRYAGAIN instance {known.index} refused us; the command was not run")
+        raise LinkError(
+            f"TRYAGAIN instance {known.index} rejected our login; the command was not run"
+        )
 
 
 async def joined(reply: bytes | _core.Pieces) -> bytes:
-    """Put together what was too long to be handed over at once."""
+    """Join what was too long to be handed over at once."""
     return reply if isinstance(reply, bytes) else await join_pieces(reply)
 
 
 def id_of(hello: Any) -> int:
-    """A connection's own number, from the reply of HELLO in RESP2 or RESP3."""
+    """Return a connection's own id, from HELLO's reply in RESP2 or RESP3."""
     fields = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
     return int(fields[b"id"])
 
 
 def values(replies: Iterable[bytes]) -> list[Any]:
-    """What replies say, read together."""
+    """Decode replies, all at once."""
     reader = hiredis.Reader()
     reader.feed(b"".join(replies))
     found = []
@@ -383,7 +385,7 @@ def values(replies: Iterable[bytes]) -> list[Any]:
 
 
 def value(reply: bytes) -> Any:
-    """What a reply says; errors are hiredis.ReplyError values."""
+    """Decode a reply; errors are hiredis.ReplyError values."""
     reader = hiredis.Reader()
     reader.feed(reply)
     return reader.gets()

@@ -1,4 +1,4 @@
-"""Replies that may be long, read and put together without holding anybody up."""
+"""Long replies, read and built piece by piece, so that other clients do not wait."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -51,6 +51,6 @@ async def bulk(data: bytes) -> bytes:
 
 
 async def complete(command: _core.Command) -> None:
-    """Put the words of a command in place that were too long to come with it."""
+    """Put the long arguments of a command in place; they came in pieces."""
     for words, at, pieces in command.long:
         words[at] = await join_pieces(pieces)

@@ -1,7 +1,7 @@
-"""Looking at many keys: one question each, asked of all their instances at once, some at a time.
+"""Asks one question about each of many keys: of all instances at once, some keys at a time.
 
 So a command that looks for the first of 100,000 keys takes some hundred steps, not 100,000, and
-nobody waits for long in between.
+other clients do not wait for long in between.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ Ask = Callable[[int, list[Words]], Awaitable[list[bytes]]]
 
 
 def existence_check(key: bytes) -> Words:
-    """Ask whether a key is there: this counts as no hit or miss, and does not touch it."""
+    """Build a command that tells whether a key exists; it counts as no hit or miss."""
     return [b"MEMORY", b"USAGE", key, b"SAMPLES", b"1"]
 
 
 async def replies(
     wanted: Sequence[T], owner: Callable[[T], int], question: Callable[[T], Words], ask: Ask
 ) -> AsyncIterator[tuple[T, bytes]]:
-    """Ask a question about each; all with their replies, in their order."""
+    """Ask a question about each; yield all with their replies, in order."""
     for start in range(0, len(wanted), AT_ONCE):
         some = wanted[start : start + AT_ONCE]
         places: dict[int, list[int]] = defaultdict(list)
@@ -46,7 +46,7 @@ async def replies(
 async def present(
     keys: Sequence[bytes], owner: Callable[[bytes], int], ask: Ask
 ) -> AsyncIterator[bytes]:
-    """Find those that are there, in their order; one that has just expired may be among them."""
+    """Yield the keys that exist, in order; one that has just expired may be among them."""
     async for key, reply in replies(keys, owner, existence_check, ask):
         if reply not in resp.NULLS:
             yield key

@@ -1,8 +1,8 @@
-"""``maxmemory`` of all instances together: each may use what it has, and an equal part of the rest.
+"""Divides ``maxmemory`` among the instances: each gets what it uses, and an equal part of the rest.
 
-So keys that are heavier on one instance than on another do not meet a limit before all memory is
-used; together they never use more than the total. Our own connections to them do not count: what
-clients wait for is in the proxy (``maxmemory-clients``).
+So no instance meets its limit before all memory is used, although keys are not spread evenly, and
+together they never use more than the total. Our own connections to them do not count: clients'
+buffers are in the proxy (``maxmemory-clients``).
 """
 
 import asyncio
@@ -13,17 +13,17 @@ import hiredis
 
 from threadis.coordinator.instances.links import LinkError, Links
 
-CLOSE: Final = 0.01  # of an equal part: smaller differences are let be
+CLOSE: Final = 0.01  # of an equal part: smaller differences are ignored
 
 
 class Maxmemory:
-    """Divides ``maxmemory``, again and again."""
+    """Divides ``maxmemory`` again and again."""
 
     def __init__(self, links: Links, total: int) -> None:
         self._links = links
         self._total = total  # bytes; 0: no limit
         self._given: dict[int, int] = {}
-        self._one = asyncio.Lock()  # one at a time: the last word is that of the newest total
+        self._one = asyncio.Lock()  # one at a time, so that the newest total is set last
 
     async def set(self, total: int) -> None:
         """Change the total."""
@@ -33,7 +33,7 @@ class Maxmemory:
             await self._redistribute()
 
     async def redistribute(self) -> None:
-        """Tell each instance its share, as far as they can be asked."""
+        """Set each instance's share, as far as they can be asked."""
         async with self._one:
             await self._redistribute()
 
@@ -45,17 +45,17 @@ class Maxmemory:
             return
         used, ours = await self._used()
         if len(used) < self._links.count:
-            return  # whoever starts anew has the share that it had, or an equal part
+            return  # an instance that restarts has the share that it had, or an equal part
         shares = divide(self._total, used)
         shares = {index: shares[index] + ours[index] for index in shares}
         near = CLOSE * self._total / self._links.count
-        # Whoever gets less comes first: so the sum never is more than the total.
+        # Shares that shrink come first, so that the sum never exceeds the total.
         for index in sorted(shares, key=lambda one: shares[one] - self._given.get(one, 0)):
             if abs(shares[index] - self._given.get(index, 0)) > near or not self._given.get(index):
                 await self._give(index, shares[index])
 
     async def _used(self) -> tuple[dict[int, int], dict[int, int]]:
-        """The bytes that count at each instance, and those of our connections."""
+        """Return the bytes that count at each instance, and those of our connections."""
         found, ours = {}, {}
         for index in self._links.ready():
             info = await self._links.call(index, b"INFO", b"memory")
@@ -74,12 +74,12 @@ class Maxmemory:
                 self._given[index] = share
 
     def instance_restarted(self, index: int) -> None:
-        """Take note that an instance was started again."""
+        """Note that an instance was started again."""
         self._given.pop(index, None)
 
 
 def divide(total: int, used: dict[int, int]) -> dict[int, int]:
-    """Divide a total (bytes) by what is used; if that is more, each gives up as large a part."""
+    """Divide a total (bytes) by what is used; if more is used, reduce all in proportion."""
     rest = total - sum(used.values())
     if rest >= 0:
         return {index: amount + rest // len(used) for index, amount in used.items()}

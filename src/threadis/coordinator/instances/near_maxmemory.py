@@ -1,7 +1,7 @@
-"""Instances near their ``maxmemory``: there, commands between MULTI and EXEC are asked for first.
+"""Knows instances near their ``maxmemory``: there, commands between MULTI and EXEC are tried first.
 
-A server that has no memory left refuses a command when it is queued, and EXEC with it. We queue
-commands ourselves, without a word to an instance; that is as good while there is memory.
+A server without memory refuses a command when it is queued, and then EXEC. We queue commands
+ourselves and ask no instance; that is equivalent while there is memory.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ class NearMaxmemory:
         self._maxmemory = maxmemory
 
     async def check(self) -> None:
-        """See how much memory is left; the limit may have changed."""
+        """Check how much memory is left; the limit may have changed."""
         self._core.set_limit("tight", int(await self._any_near()))
 
     async def watch(self) -> None:
-        """Divide the memory again and again, and look while an instance refuses for want of it."""
+        """Divide the memory again and again, and check while an instance refuses commands."""
         while True:
             await asyncio.sleep(PERIOD)
             try:
@@ -42,9 +42,9 @@ class NearMaxmemory:
                 if self._core.is_tight():
                     await self.check()
             except LinkError:
-                pass  # told elsewhere
+                pass  # reported elsewhere
             except Exception:
-                log.exception("memory could not be divided; it is tried again")
+                log.exception("maxmemory could not be divided; trying again")
 
     async def _any_near(self) -> bool:
         for index in self._links.ready():
@@ -55,15 +55,15 @@ class NearMaxmemory:
         return False
 
     async def refusal_when_queued(self, question: _core.Command) -> bytes | None:
-        """Why a command may not be queued now; None if it may."""
+        """Return the error if a command may not be queued now; None if it may."""
         return await self._refusal(question.args, question.info.db, Kind(resp=question.info.resp))
 
     async def refusal_when_run(self, question: _core.Command) -> bytes | None:
-        """Why a command may not run now that nobody should see then; None if it may."""
+        """Return the error if a command may not run now; None if it may."""
         return await self.refusal_of(question.args, question.info.db, Kind(resp=question.info.resp))
 
     async def refusal_of(self, args: Words, db: int, kind: Kind) -> bytes | None:
-        """Why a command on several instances may not run now; None if it may.
+        """Return the error if a command on several instances may not run now; None if it may.
 
         One server refuses it even if there turns out to be nothing to do.
         """

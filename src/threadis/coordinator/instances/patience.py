@@ -1,4 +1,4 @@
-"""Questions that may take as long as they take, but not longer than there is somebody to answer."""
+"""Questions without a time limit, which end when the instance is stopped or dead."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence

@@ -1,7 +1,7 @@
-"""What scripts do: MONITOR shows each command that a script runs.
+"""Watches what scripts do: MONITOR shows each command that a script runs.
 
-Asked for scripts of clients that track, and for those that touch more on copies than was lent;
-for as long as these run.
+It is used for scripts of clients that track, and for scripts that touch more on copies than was
+lent; only while these run.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ WORD: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 
 @dataclass(slots=True)
 class ScriptReads:
-    """The keys that scripts have read, once it is over."""
+    """The keys that scripts have read, complete when they have ended."""
 
     keys: list[bytes] = field(default_factory=list)
-    last: set[bytes] = field(default_factory=set)  # behind what they have written there themselves
-    written: set[bytes] = field(default_factory=set)  # behind all that they have read
-    is_whole: bool = True  # False: an instance was lost before it had told
+    last: set[bytes] = field(default_factory=set)  # after their own last write to it
+    written: set[bytes] = field(default_factory=set)  # after their last read
+    is_whole: bool = True  # False: an instance was lost before it had shown all
 
 
 class ScriptMonitor:
@@ -36,12 +36,12 @@ class ScriptMonitor:
 
     def __init__(self, links: Links, table: CommandTable) -> None:
         self._links, self._table = links, table
-        # One at a time: each is told of everything that goes on there.
+        # One at a time: each gets everything that happens there.
         self._looks: dict[int, asyncio.Lock] = {}
 
     @contextlib.asynccontextmanager
     async def watch_reads(self) -> AsyncIterator[ScriptReads]:
-        """Find out what is read meanwhile by scripts, whoever's they are."""
+        """Collect what scripts read meanwhile, of any client."""
         reads = ScriptReads()
         async with contextlib.AsyncExitStack() as stack:
             watching = [
@@ -70,14 +70,14 @@ class ScriptMonitor:
             yield MonitoredRun(link)
 
     async def _commands(self, link: Link) -> list[Words] | None:
-        """What scripts have run; None if the instance is lost, which undoes nothing of that."""
+        """Return what scripts have run; None if the instance is lost, which undoes nothing."""
         try:
             return await self._lines(link)
         except LinkError:
             return None
 
     async def _lines(self, link: Link) -> list[Words]:
-        """The commands of clients' scripts up to now."""
+        """Return the commands of clients' scripts up to now."""
         mark = os.urandom(16).hex().encode()
         await self._links.raw(link.index, [[b"ECHO", mark]])
         found: list[Words] = []
@@ -86,7 +86,7 @@ class ScriptMonitor:
             while mark not in (line := await link.next_reply()):
                 match = LINE.fullmatch(line)
                 if match is None:
-                    is_ours = ours.SCRIPT_MARK in line  # what it runs comes behind it
+                    is_ours = ours.SCRIPT_MARK in line  # what it runs follows
                 elif not is_ours:
                     found.append(_words(match[2]))
         except (OSError, EOFError, ValueError) as error:
@@ -107,7 +107,7 @@ class ScriptMonitor:
 
 
 class MonitoredRun:
-    """What goes on at an instance, while we look at scripts."""
+    """What an instance shows while we watch scripts."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -116,7 +116,7 @@ class MonitoredRun:
         self.after: Words = [b"ECHO", self._end]
 
     async def commands(self) -> list[list[tuple[int, Words]]]:
-        """What each script has run, and in which databases."""
+        """Return what each script has run, and in which databases."""
         data, has_begun = bytearray(), False
         try:
             while (end := data.find(self._end, max(0, len(data) - 2 * READ_MOST))) < 0:
@@ -124,7 +124,7 @@ class MonitoredRun:
                 if not more:
                     raise EOFError("the instance hung up")
                 data += more
-                if not has_begun:  # what comes before is others'
+                if not has_begun:  # what comes before belongs to others
                     begin = data.find(self._begin)
                     has_begun = begin >= 0
                     del data[: begin if has_begun else -len(self._begin)]
@@ -149,12 +149,12 @@ class MonitoredRun:
 
 
 def _words(line: bytes) -> Words:
-    """The words of a command, as MONITOR writes it."""
+    """Parse a command as MONITOR writes it."""
     if b"\\" not in line:
         return line[1:-1].split(b'" "')
     return [_plain(word) for word in WORD.findall(line)]
 
 
 def _plain(quoted: bytes) -> bytes:
-    """A word without the escapes of MONITOR."""
+    """Remove MONITOR's escapes from an argument."""
     return quoted.decode("unicode_escape").encode("latin-1")

@@ -10,10 +10,10 @@ ATTEMPTS: Final = 100
 
 
 async def connect(path: str, is_there: Callable[[], bool]) -> socket.socket:
-    """Connect, as long as the instance ``is_there``; OSError if that cannot be done.
+    """Connect, as long as the instance ``is_there``; OSError if that fails.
 
-    No time is measured: the kernel answers at once, while we may be late ourselves. Where too many
-    have come in the same moment it says to come again, which asyncio would take for success.
+    There is no time limit: the kernel answers at once, while we may be late ourselves. If too many
+    connect at the same moment, it returns EAGAIN, which asyncio would take for success.
     """
     attempts = ATTEMPTS
     while True:

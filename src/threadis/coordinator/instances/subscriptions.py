@@ -1,6 +1,7 @@
-"""One instance's subscriptions for all clients: a connection that hears what the instance itself
-publishes (scripts, transactions, keyspace events, modules). The core reads it and hands it to the
-workers; here is what it is subscribed to.
+"""One instance's subscriptions on behalf of all clients.
+
+They bring what the instance itself publishes (scripts, transactions, keyspace events, modules). The
+core reads the connection and delivers messages; here it is decided what is subscribed to.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ PATTERN: Final = 1
 
 
 class BusyError(LinkError):
-    """A script runs too long there; the connection is as it was."""
+    """A script runs too long there; the connection is still usable."""
 
 
 RETRY = 0.05  # seconds between attempts to reach an instance that should be there
@@ -33,7 +34,7 @@ BATCH = 500  # names in one command: a millisecond of the loop's time
 
 
 def batch_size(kind: int, made: int) -> int:
-    """How many names to send at once to an instance that has so many of us."""
+    """Return how many names to send at once to an instance that has so many already."""
     return BATCH if kind != PATTERN else max(1, min(BATCH, COMPARED_MOST // (made + 1)))
 
 
@@ -61,16 +62,16 @@ class InstanceSubscriptions:
         self._lock = asyncio.Lock()  # one attempt to connect at a time
 
     def count(self) -> int:
-        """How many subscriptions it has for clients."""
+        """Return the number of subscriptions."""
         return sum(map(len, self._made))
 
     def is_in_use(self) -> bool:
-        """Whether the instance is one that clients' commands reach, or will in a moment."""
+        """Whether clients' commands reach the instance, or will in a moment."""
         return self._links.instance(self._index).state is control.State.READY
 
     async def subscribe(self, kind: int = 0, names: Iterable[bytes] = ()) -> None:
-        """Return once the instance is subscribed to these names, and to all that is wanted if it
-        had to be reached anew; or once it is not in use.
+        """Return once the instance is subscribed to these names, and, after a reconnect, to all
+        that is wanted; or once it is not in use.
         """
         while self.is_in_use():
             try:
@@ -92,7 +93,7 @@ class InstanceSubscriptions:
                 log.info("subscriptions of instance %d: %s", self._index, error)
 
     def unsubscribe(self, kind: int, names: list[bytes]) -> None:
-        """End subscriptions that nobody wants any more."""
+        """End subscriptions that are not wanted any more."""
         gone = [name for name in names if name in self._made[kind]]
         if gone and self._fd is not None:
             self._made[kind].difference_update(gone)
@@ -111,7 +112,7 @@ class InstanceSubscriptions:
         await self._ping()
 
     async def _ping(self) -> None:
-        """Its answer comes behind confirmations, and all messages before."""
+        """Wait for a PONG, which follows all earlier confirmations and messages."""
         self._last_ping += 1
         number = self._last_ping
         pong = self._pongs[number] = asyncio.get_running_loop().create_future()
@@ -122,9 +123,9 @@ class InstanceSubscriptions:
             self._pongs.pop(number, None)
 
     async def _write(self, fd: int, kind: int, names: list[bytes]) -> None:
-        """Subscribe to names, a batch at a time: others do not wait for all of them.
+        """Subscribe to names, a batch at a time, so that other clients do not wait for all of them.
 
-        With the first name by which events may be heard, we hear all of them ourselves.
+        With the first name that may match keyspace events, we subscribe to all of these ourselves.
         """
         at = 0
         while at < len(names):
@@ -156,7 +157,7 @@ class InstanceSubscriptions:
             asyncio.get_running_loop().remove_writer(fd)
 
     def _is_here(self) -> bool:
-        """Whether the connection leads to the process that the instance is now."""
+        """Whether the connection leads to the instance's present process."""
         return self._socket == self._links.instance(self._index).socket
 
     async def _connect(self) -> None:
@@ -165,7 +166,7 @@ class InstanceSubscriptions:
         try:
             self._fd = os.dup(link.writer.get_extra_info("socket").fileno())
         finally:
-            link.writer.transport.abort()  # of its own descriptor
+            link.writer.transport.abort()  # closes its own descriptor only
         self._socket = link.socket
         self._is_known = False
         self._core.open(self._index, self._fd)
@@ -175,7 +176,7 @@ class InstanceSubscriptions:
             await self._write(self._fd, kind, list(self._wanted(kind)))
 
     def receive(self, letter: _core.Said) -> None:
-        """Hear the answer to a PING; or that the connection is lost: then make it anew."""
+        """Handle a PONG, BUSY, or the loss of the connection."""
         if letter.is_busy and self._is_known:
             self._refused()
         elif letter.pong is None:
@@ -189,9 +190,9 @@ class InstanceSubscriptions:
                 pong.set_result(None)
 
     def _refused(self) -> None:
-        """A script runs too long there: what was sent last is to be sent again behind it.
+        """A script runs too long there: what was sent last must be sent again after it.
 
-        What is published meanwhile, by the script, is heard.
+        What is published meanwhile, by the script, is received.
         """
         for _, kind, made, ended in self._unsure:
             self._made[kind].difference_update(made)
@@ -203,7 +204,7 @@ class InstanceSubscriptions:
         self._fail(BusyError("a script runs too long"))
 
     async def _revive(self) -> None:
-        await asyncio.sleep(RETRY)  # a script keeps it busy, say
+        await asyncio.sleep(RETRY)  # for instance, a script keeps it busy
         await self.subscribe()
         if self._fd is not None:
             for kind in KINDS:
@@ -211,7 +212,7 @@ class InstanceSubscriptions:
                 self.unsubscribe(kind, list(self._made[kind] - self._wanted(kind)))
 
     def _lose(self) -> None:
-        """Forget the connection; who waits for it tries again."""
+        """Drop the connection; waiting callers try again."""
         if self._fd is not None:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._fd)

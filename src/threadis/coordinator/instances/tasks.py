@@ -1,6 +1,6 @@
-"""Owns tasks: holds on to them until they are done, and says so if one fails.
+"""Owns tasks: keeps references to them, and logs every failure.
 
-asyncio does neither: a task that nobody holds may vanish, and one that fails does so silently.
+asyncio does neither: a task without a reference may vanish, and one that fails does so silently.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Tasks:
     def start(
         self, job: Coroutine[Any, Any, Any], what: str, context: Context | None = None
     ) -> asyncio.Task[Any]:
-        """Run a job beside the others; ``what`` names it in the log if it fails."""
+        """Start a task; ``what`` names it in the log if it fails."""
         task = asyncio.create_task(job, name=what, context=context)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -35,19 +35,19 @@ class Tasks:
         self._running.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if isinstance(error, LinkError):  # an instance is gone: that is told elsewhere
+        if isinstance(error, LinkError):  # an instance is gone: that is logged elsewhere
             log.warning("%s: %s", task.get_name(), error)
         else:
             log.error("%s failed", task.get_name(), exc_info=error)
 
 
 async def retry_until_done(job: Callable[[], Awaitable[None]], what: str) -> None:
-    """Do something until it succeeds; no failure may end it, each but a lost instance is logged."""
+    """Repeat a job until it succeeds; failures are logged, except a lost instance."""
     while True:
         try:
             return await job()
         except LinkError:
             pass
         except Exception:
-            log.exception("%s failed; it is tried again", what)
+            log.exception("%s failed; trying again", what)
         await asyncio.sleep(RETRY)

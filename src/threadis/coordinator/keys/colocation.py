@@ -1,25 +1,24 @@
-"""Which keys live together for certain: what a script may touch besides the keys it declares.
+"""Which keys certainly live together: what a script may touch besides the keys it declares.
 
 A placement rule, a hash tag or a pinned database keeps keys on one instance, whatever else is in
-their names. So a script with one such key may run there and touch the others undeclared; servers
-tell them apart by a pattern of names.
+their names. So a script with one such key may run there and touch the others without declaring
+them; servers recognise them by a pattern.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from threadis import _core
+from threadis import _core, ours
 from threadis.config.placement import Rule
 from threadis.coordinator.keys.locks import Key
 
 AWKWARD = re.compile(rb"[\0\t-\r ]")
-LOCK = b"\0threadis:group:"  # begins the name of a group's lock; nobody's key
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Keys that begin with ``prefix`` and go on with ``tail``, any text between each two."""
+    """Keys that begin with ``prefix``, followed by the parts of ``tail`` with any text between."""
 
     prefix: bytes
     tail: tuple[bytes, ...] = (b"", b"")
@@ -29,7 +28,7 @@ class Group:
         return pattern(self.prefix) + b"*".join(pattern(one) for one in self.tail)
 
     def is_open(self) -> bool:
-        """Whether each of its keys stays one, whatever is put behind it."""
+        """Whether a key of the group stays one if any text is appended."""
         return len(self.tail) > 1 and not self.tail[-1]
 
     def __contains__(self, key: bytes) -> bool:
@@ -60,17 +59,17 @@ class Colocation:
         self._decides = bool(rules or pins)  # about keys without a hash tag, too
 
     def pinned_instance(self, db: int) -> int | None:
-        """Tell the instance of a pinned database."""
+        """Return the instance of a pinned database."""
         return self._pinned.get(db)
 
     def group(self, db: int, key: bytes) -> Group | None:
-        """Find the keys that are on this key's instance for certain."""
+        """Return the group of keys that are certainly on this key's instance."""
         if db in self._pinned:
             return ALL_KEYS
         _, end, rule = self._placement.part(key)
         if rule is not None:
             found = Group(key[:end], tuple(self._rules[rule].tail()))
-            others = self._rules[:rule]  # which come first
+            others = self._rules[:rule]  # which take precedence
         else:
             tagged = tag_end(key)
             if not tagged:
@@ -81,15 +80,15 @@ class Colocation:
         return found
 
     def locks(self, names: Sequence[Key]) -> list[Key]:
-        """What holders of keys of several instances lock too, so that no script of those keys'
-        groups runs meanwhile: it may touch them without having declared them.
+        """Return the additional locks of commands on several instances. They keep scripts away that
+        may touch these keys without having declared them.
         """
         if not self._decides and b"{" not in b"".join([key for _, key, _ in names]):
             return []  # quick also for very many
         found = dict.fromkeys(
             (db, self.group(db, key)) for db, key, _ in names if b"{" in key or self._decides
         )
-        return [(db, LOCK + group.prefix, False) for db, group in found if group]
+        return [(db, ours.GROUP_LOCK + group.prefix, False) for db, group in found if group]
 
 
 def _may_overlap(one: bytes, other: bytes) -> bool:
@@ -98,22 +97,23 @@ def _may_overlap(one: bytes, other: bytes) -> bool:
 
 
 def tag_end(key: bytes) -> int:
-    """Where a key's hash tag ends, brace included; 0 if it has none."""
+    """Return where a key's hash tag ends, brace included; 0 if it has none."""
     opened = key.find(b"{")
     closed = key.find(b"}", opened + 1) if opened >= 0 else -1
     return closed + 1 if closed > opened + 1 else 0
 
 
 def is_plain(key: bytes) -> bool:
-    """Whether a pattern of this key matches no other."""
+    """Whether the pattern of this key matches no other key."""
     return AWKWARD.search(key) is None
 
 
 def pattern(key: bytes) -> bytes:
-    """Build an ACL key pattern of a key.
+    """Build an ACL key pattern that matches a key.
 
-    Patterns may hold neither white space nor NULs: classes stand for them, which match others of
-    these bytes, too (they compare as signed characters). So only for plain keys it is exact.
+    Patterns cannot contain white space or NUL. Character classes stand for them, and match other
+    such bytes, too (they compare as signed characters). So the pattern is exact only for plain
+    keys.
     """
     escaped = re.sub(rb"[\\*?\[\]^-]", rb"\\\g<0>", key)
     escaped = re.sub(rb"[ \0]", b"[^\x80-\xff\x01-\x1f!-\x7f]", escaped)

@@ -1,9 +1,9 @@
-"""Alarms: how we hear that a key has changed that a client waits for.
+"""Watches keys that clients wait for, and reports when they change.
 
-One connection to each instance with CLIENT TRACKING. It reads a key (that arms the alarm), and the
-server says so, once, when anything changes that key: a client, a script, a module, RENAME,
-expiry. Nobody else can see that, and it costs an instance nothing for other keys. The database
-does not matter to the server, so a change in another one is a false alarm.
+Each instance has one connection with CLIENT TRACKING. It reads a key, which arms the watch, and the
+server reports once when anything changes that key: a client, a script, a module, RENAME, expiry.
+There is no other way to learn of all that, and it costs nothing for other keys. The server ignores
+the database, so a change in another one is a false alarm.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from threadis.coordinator.instances.tasks import Tasks, retry_until_done
 
 log = logging.getLogger(__name__)
 
-STALE_LIMIT: Final = 10_000  # armed keys of an instance for which nobody waits any more
+STALE_LIMIT: Final = 10_000  # armed keys of an instance that no client waits for any more
 
 Place = tuple[int, bytes]  # database, key
 
 
 class KeyWatch:
-    """The alarms of one instance."""
+    """Watches keys of one instance."""
 
     def __init__(
         self,
@@ -41,34 +41,34 @@ class KeyWatch:
         self._index = index
         self._links = links
         self._scratch = scratch  # a database where a write changes no client's key
-        self._wanted = wanted  # the places of a key (None: of any) for which someone waits
-        self._changed = changed  # told once the places are armed again
+        self._wanted = wanted  # the places of a key (None: of all) that clients wait for
+        self._changed = changed  # called once the places are watched again
         self._link: Link | None = None
         self._opening = asyncio.Lock()
         self._armed: dict[bytes, set[int]] = {}  # the databases in which the key was not there
         self._stale: dict[bytes, None] = {}
-        self._unsent: list[Words] = []  # questions of this turn of the loop: they leave together
+        self._unsent: list[Words] = []  # questions of this turn of the loop, sent together
         self._asked: deque[tuple[Place | None, asyncio.Future[None]] | None] = deque()
-        self._to_rearm: dict[bytes, None] = {}  # keys whose alarm went off in this turn
-        self._recorders: list[dict[bytes, None]] = []  # who wants to know what goes off
+        self._to_rearm: dict[bytes, None] = {}  # keys that changed in this turn
+        self._recorders: list[dict[bytes, None]] = []  # where changes are recorded
         self._tasks = Tasks()
 
     def count(self) -> int:
-        """Return how many keys are armed for someone."""
+        """Return how many keys are watched for clients."""
         return len(self._armed) - len(self._stale)
 
     def is_armed(self, key: bytes) -> bool:
-        """Whether we shall hear of the next change."""
+        """Whether the next change of a key will be reported."""
         return key in self._armed
 
     def is_absent(self, place: Place) -> bool:
-        """Whether the key did not exist when we last heard of it."""
+        """Whether the key did not exist when it was last read."""
         return place[0] in self._armed.get(place[1], ())
 
     async def arm(self, places: Collection[Place]) -> list[Place]:
-        """Hear of the next change; returns those that exist. LinkError if that cannot be.
+        """Watch keys for their next change; return those that exist. LinkError if that fails.
 
-        Who asks in the same turn of the loop shares a message.
+        Requests in the same turn of the loop share a message.
         """
         rest = iter(places)
         while some := list(itertools.islice(rest, AT_ONCE)):
@@ -83,7 +83,7 @@ class KeyWatch:
 
     @contextlib.contextmanager
     def recording_changes(self, told: dict[bytes, None]) -> Iterator[None]:
-        """Put there the keys whose alarms go off meanwhile, in this order."""
+        """Record keys that change meanwhile, in order."""
         self._recorders.append(told)
         try:
             yield
@@ -91,7 +91,7 @@ class KeyWatch:
             self._recorders[:] = [one for one in self._recorders if one is not told]
 
     async def drain(self) -> None:
-        """Wait until all alarms have gone off that the instance has set off by now."""
+        """Wait until all changes up to now are reported."""
         link = self._link
         if link is None:
             raise LinkError(f"TRYAGAIN instance {self._index} was lost")
@@ -103,19 +103,19 @@ class KeyWatch:
         await answer
 
     def want(self, key: bytes) -> None:
-        """Take note that somebody waits for a key."""
+        """Note that a client waits for a key."""
         self._stale.pop(key, None)
 
     def forget(self, key: bytes) -> None:
-        """Take note that nobody waits for a key any more. The server cannot disarm one key."""
+        """Note that no client waits for a key any more. The server cannot disarm one key."""
         if key in self._armed:
             self._stale[key] = None
             if len(self._stale) > STALE_LIMIT:
                 stale, self._stale = list(self._stale), {}
-                self._tasks.start(self._disarm(stale), "disarming alarms")
+                self._tasks.start(self._disarm(stale), "disarming watched keys")
 
     async def _disarm(self, keys: list[bytes]) -> None:
-        """Make alarms go off, so that the server forgets them."""
+        """Trigger watches, so that the server forgets them."""
         for at in range(0, len(keys), 1000):
             part = [key for key in keys[at : at + 1000] if key in self._armed]
             if part:
@@ -127,7 +127,7 @@ class KeyWatch:
         async with self._opening:
             if self._link is None:
                 opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
-                self._tasks.start(self._listen(opened), f"the alarms of instance {self._index}")
+                self._tasks.start(self._listen(opened), f"watching keys of instance {self._index}")
                 await opened
             return self._link
 
@@ -148,15 +148,15 @@ class KeyWatch:
         return answers
 
     def _send(self, link: Link) -> None:
-        if link is self._link:  # else it was lost, and whoever asked was told so
+        if link is self._link:  # else it was lost, and the questions have failed
             link.writer.write(pack(*self._unsent))
             self._unsent.clear()
 
     async def _listen(self, opened: asyncio.Future[Link]) -> None:
-        """Read what the instance says, until the connection ends; then begin again."""
+        """Read what the instance sends, until the connection ends; then start again."""
         try:
             async with self._links.lease(self._index, Kind(resp=3)) as link:
-                link.is_spoilt = True  # it tracks
+                link.is_spoilt = True  # it has CLIENT TRACKING on
                 link.replies = _core.Replies(pushes=True)
                 await link.ask([b"CLIENT", b"TRACKING", b"ON"])
                 self._link = link
@@ -165,7 +165,7 @@ class KeyWatch:
                     self._receive(await link.next_reply())
         except Exception as error:
             if not isinstance(error, (LinkError, OSError, EOFError, ValueError)):
-                log.exception("instance %d: its alarms are made anew", self._index)
+                log.exception("instance %d: its watched keys are watched again", self._index)
             lost = LinkError(f"TRYAGAIN instance {self._index} was lost: {error}")
             if not opened.done():
                 opened.set_exception(lost)
@@ -178,7 +178,9 @@ class KeyWatch:
             for item in asked:
                 if item and not item[1].done():
                     item[1].set_exception(lost)
-            renewing = retry_until_done(self._rearm_all, f"arming alarms of instance {self._index}")
+            renewing = retry_until_done(
+                self._rearm_all, f"watching keys of instance {self._index} again"
+            )
             self._tasks.start(renewing, "alarms")
 
     def _receive(self, reply: bytes) -> None:
@@ -201,13 +203,13 @@ class KeyWatch:
             if self._wanted(key):
                 self.want(key)
             else:
-                self.forget(key)  # whoever waited has gone meanwhile, or will only wait
+                self.forget(key)  # its client has gone meanwhile, or does not wait yet
             answer.set_result(None)
-        elif reply.startswith(b"-"):  # SELECT: a script runs there, say
+        elif reply.startswith(b"-"):  # SELECT failed, for instance because a script runs there
             raise ValueError("it is in another database")
 
     def _keys_changed(self, names: list[bytes] | None) -> None:
-        """These keys have changed; None: everything, which disarms everything."""
+        """These keys have changed; None: all, which disarms everything."""
         for told in self._recorders:
             told.update(dict.fromkeys(names or self._armed))
         for name in names or list(self._armed):
@@ -221,19 +223,19 @@ class KeyWatch:
             self._to_rearm.update(dict.fromkeys(names))
 
     def _arm_changed(self) -> None:
-        """Who was served in the same turn waits no more: then nothing is asked."""
+        """Watch changed keys again, unless their clients were served in the same turn."""
         names, self._to_rearm = self._to_rearm, {}
         self._start_rearming([place for name in names for place in self._wanted(name)])
 
     def _start_rearming(self, places: list[Place]) -> None:
         if places:
-            self._tasks.start(self._rearm(places), "arming an alarm again")
+            self._tasks.start(self._rearm(places), "watching keys again")
 
     async def _rearm(self, places: list[Place]) -> None:
         await self.arm(places)  # if the connection is lost, _renew does it
         self._changed(places)
 
     async def _rearm_all(self) -> None:
-        """Arm everything again; LinkError if the instance cannot be reached."""
+        """Watch everything again; LinkError if the instance cannot be reached."""
         if places := self._wanted(None):
             await self._rearm(places)

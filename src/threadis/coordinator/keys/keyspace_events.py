@@ -1,10 +1,10 @@
-"""Keyspace events of commands over several instances: subscribers hear what one server would say.
+"""Keyspace events of commands over several instances: subscribers get what one server would send.
 
-Instances tell of what they do: of commands on copies, in a database that nobody sees, and of
-copies that are made, written back, deleted. So while somebody listens, marks stand around these
-in the blocks of commands (messages to a channel of ours, see ``rust/src/upstreams.rs``): events
-of the client's command are kept, with their place in its order, all others are dropped. Once all
-has happened, and before the client hears of it, they are told.
+Instances publish events of what they do: of commands on copies, in a hidden database, and of copies
+that are created, written back, deleted. So while a client subscribes to events, the blocks contain
+marks (messages to a channel of ours, see ``rust/src/upstreams.rs``). Events of the client's command
+are kept, in its order; all others are dropped. When everything is done, and before the client gets
+its reply, the kept events are published.
 """
 
 import contextlib
@@ -44,34 +44,34 @@ class CommandEvents:
     def __init__(self, events: "Events", number: int, db: int) -> None:
         self._events, self.number = events, number
         self.dbs: Sequence[int] = [db]  # whose copies are in our first database for them, and so on
-        self.is_void = False  # it was not done after all
+        self.is_void = False  # the run does not count
         # Of commands that run together on copies, their places in its order; else they have one.
         self.places: Sequence[int] = ()
 
     def begin(self, dbs: Sequence[int]) -> None:
-        """Begin to do it, or do it again; these are the databases."""
+        """Begin a run, or a rerun, in these databases."""
         self.dbs = dbs
         if self.is_void:
             self.is_void = False
             self._events.restart(self)
 
     def step(self, place: int) -> Words:
-        """Mark what follows as the command's own, in this place of its order."""
+        """Mark what follows as the command's own, at this place of its order."""
         return self._events.mark(self._step(place))
 
     def only_new_keys(self, place: int) -> Words:
-        """Mark what follows as that, but only where it tells of new keys."""
+        """Mark what follows as the command's own, but only events about new keys."""
         return self._events.mark(self._step(place) + b" new")
 
     def _step(self, place: int) -> bytes:
         return b" ".join(b"%d" % number for number in (self.number, place, *self.dbs))
 
     def mute(self) -> Words:
-        """Mark what follows as nothing that anybody should hear of."""
+        """Mark what follows as nothing to publish."""
         return self._events.mark(b"-")
 
     def end(self) -> Words:
-        """End either."""
+        """End what the last mark began."""
         return self._events.mark(b"")
 
     def written(self) -> Words:
@@ -79,44 +79,44 @@ class CommandEvents:
         return self._events.mark(b"= %d" % self.number)
 
     def publish(self, message: "Publication") -> None:
-        """Tell of a message of the command's own, in its place."""
+        """Publish a message of the command's own, at its place."""
         self._events.publish(self.number, message)
 
     def lend(self, db: int, keys: Sequence[bytes]) -> None:
-        """Tell with the command's events that one of these has expired meanwhile."""
+        """Keep expired events of these keys with the command's events."""
         self._events.core.lend(self.number, db, keys)
 
     def give_back(self, db: int, keys: Sequence[bytes]) -> None:
-        """Tell it now: the command does not find these, or nothing limits their time."""
+        """Publish them now: these keys do not exist, or do not expire."""
         self._events.core.give_back(self.number, db, keys)
 
     def cancel_expiry(self, db: int, key: bytes) -> None:
-        """What the command has found of this key is over, by its own doing."""
+        """The command has itself replaced or deleted this key."""
         self._events.core.settle(self.number, db, key)
 
     def add_end(self, db: int, key: bytes) -> None:
-        """Add that a key has expired, behind everything."""
+        """Add an expired event, after all others."""
         for channel, payload in self._events.messages(db, EXPIRED, key, TIMES):
             self._events.core.add_end(self.number, channel, payload)
 
     def add_first(self, db: int, key: bytes) -> None:
-        """Add that a lent key had expired before the command came to it, unless its instance says
-        so, now or later.
+        """Add that a lent key had expired before the command came to it, unless its instance
+        publishes that, now or later.
         """
         for channel, payload in self._events.messages(db, EXPIRED, key, TIMES):
             self._events.core.add_first(self.number, db, key, channel, payload)
 
     def add(self, db: int, name: bytes, key: bytes, kind: bytes = GENERIC) -> None:
-        """Add an event that nobody has told; behind those of new keys."""
+        """Add an event that no instance publishes; after those of new keys."""
         self._events.add(self.number, db, name, key, kind)
 
 
-# The events of the command at hand, if somebody listens.
+# The events of the present command, if a client subscribes to events.
 command_events: ContextVar[CommandEvents | None] = ContextVar("command_events", default=None)
 
 
 class Events:
-    """Tells of commands over several instances."""
+    """Publishes events of commands over several instances."""
 
     def __init__(self, core: _core.Proxy, hear_all: Callable[[], Awaitable[None]]) -> None:
         self.core = _core.Upstreams(core)
@@ -129,9 +129,9 @@ class Events:
     async def of_one_command(
         self, db: int, *, has_scripts: bool = False
     ) -> AsyncIterator[CommandEvents]:
-        """Tell of what one command does, in its own order, when it is done.
+        """Collect the events of one command, and publish them in order when it is done.
 
-        Of scripts also what they publish: a run that is made again has published nothing.
+        Messages that scripts publish are included: a run that is repeated has published nothing.
         """
         number = next(self._numbers)
         mine = CommandEvents(self, number, db)
@@ -150,17 +150,17 @@ class Events:
             self.core.forget(mine.number)
 
     def restart(self, mine: CommandEvents) -> None:
-        """Forget what a command has told so far; what comes of that later has its old number."""
+        """Forget what a command has collected so far; later events of that run are dropped."""
         self.core.forget(mine.number)
         mine.number = next(self._numbers)
         self.core.keep(mine.number)
 
     def has_subscribers(self) -> bool:
-        """Whether anybody listens to events."""
+        """Whether a client subscribes to events."""
         return self.core.tells_events()
 
     def receivers(self, message: Publication) -> int:
-        """Count who will receive a message."""
+        """Count the receivers of a message."""
         return self.core.receivers(message.kind, message.channel)
 
     def publish(self, number: int, message: Publication) -> None:
@@ -172,20 +172,20 @@ class Events:
         return [b"PUBLISH", self.core.marks(), what]
 
     def around_misses(self) -> tuple[list[Words], list[Words]]:
-        """What stands, in a block, before and behind questions of which no miss is to be told."""
+        """Return the marks around questions whose misses must not be published."""
         if MISS in self.flags and self.core.tells_events():
             return [self.mark(b"?")], [self.mark(b"")]
         return [], []
 
     def add(self, number: int, db: int, name: bytes, key: bytes, kind: bytes) -> None:
-        """Keep an event of a class, if instances would tell of it."""
+        """Keep an event of a class, if instances would publish it."""
         for channel, payload in self.messages(db, name, key, kind):
             self.core.add(number, 1, CHANNEL, channel, payload)
 
     def messages(
         self, db: int, name: bytes, key: bytes, kind: bytes
     ) -> Iterator[tuple[bytes, bytes]]:
-        """The messages of an event of a class: on which channel, and what they say."""
+        """Yield the messages of an event of a class: channel and payload."""
         if kind in self.flags or (b"A" in self.flags and ALL.issuperset(kind)):
             if b"K" in self.flags:
                 yield b"__keyspace@%d__:%s" % (db, key), name
@@ -194,7 +194,7 @@ class Events:
 
 
 class MarkedParts:
-    """The parts of a write, with marks in them if somebody listens."""
+    """The parts of a write, with marks in them if a client subscribes to events."""
 
     def __init__(
         self,
@@ -205,11 +205,11 @@ class MarkedParts:
         makes_new: bool,
         asks: bool,
     ) -> None:
-        """``steps`` has the place of each command (instance, number) in the order of events; with
-        none, nobody is to hear of any, except that keys are new if this ``makes_new`` ones.
+        """``steps`` has the place of each command (instance, number) in the order of events.
+        Without it no events are published, except that keys are new if this ``makes_new`` ones.
 
-        What such a write restores may have expired since the command has run: if somebody listens,
-        or this ``asks``, it is looked at.
+        What such a write restores may have expired since the command has run: that is checked if a
+        client subscribes, or if this ``asks``.
         """
         self.parts: dict[int, Part] = dict(parts)
         self._places = {index: list(range(len(part))) for index, part in parts.items()}
@@ -240,22 +240,22 @@ class MarkedParts:
             self.parts[index] = marked
 
     def moved(self, places: Mapping[PartPlace, T]) -> dict[PartPlace, T]:
-        """Find the same places among the marks."""
+        """Convert places in the parts to places among the marks."""
         return {(index, self._places[index][at]): one for (index, at), one in places.items()}
 
     def replies(self, found: Mapping[int, Sequence[bytes]]) -> dict[int, list[bytes]]:
-        """The replies to the parts themselves."""
+        """Return the replies without those of the marks."""
         return {
             index: [found[index][at] for at in places] for index, places in self._places.items()
         }
 
     def asked(self, found: Mapping[int, Sequence[bytes]]) -> Iterator[tuple[int, Words, bytes]]:
-        """What was looked at on which instance, and the answer."""
+        """Yield what was checked on which instance, and the reply."""
         for (index, at), _, key in self._restored:
             yield index, [b"PEXPIRETIME", key], found[index][at]
 
     def expired(self, found: Mapping[int, Sequence[bytes]]) -> list[bytes]:
-        """What has expired before it was written, of the keys that were looked at."""
+        """Return the checked keys that have expired before they were written."""
         gone = [one for one in self._restored if found[one[0][0]][one[0][1]] == b":-2\r\n"]
         if mine := command_events.get():
             for _, db, key in gone:

@@ -1,9 +1,9 @@
-"""Key locks: who may change or read a key while a command works on several instances.
+"""Key locks: which command may change or read a key while another works on several instances.
 
-A lock names all its keys at once and is granted in order of arrival, so there is no deadlock and
-nobody starves. Once granted, every worker lets its clients wait for those keys and says so when
-nothing is in flight that could miss it; from then on the holder is alone with them. The table is
-in the core (``tables/lock_table.rs``): workers that commit writes by themselves ask it, too.
+A lock names all its keys at once and is granted in order of arrival, so there is no deadlock and no
+starvation. Once it is granted, every worker holds back its clients' commands on those keys, and
+reports when nothing is in flight that could conflict; from then on the holder is alone with them.
+The table is in the core (``lock_table.rs``), because workers that commit writes use it, too.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from threadis import _core
 from threadis.coordinator.instances.links import BusyError, LinkError
 
 Key = tuple[int, bytes, bool]  # database, key, exclusive (else shared with its like)
-# Asked once a lock holds that a client's command has waited for; raises if it may not run any more.
+# Called when a client's command gets its lock; raises if the command is not allowed any more.
 recheck: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("recheck", default=None)
 
 
 class InDoubtError(LinkError):
-    """Whoever would wait for keys in doubt, perhaps for very long, is told so."""
+    """Raised instead of waiting for keys in doubt, which may take very long."""
 
     def __init__(self, instance: int) -> None:
         super().__init__(
@@ -31,7 +31,7 @@ class InDoubtError(LinkError):
 
 @dataclass(eq=False, slots=True)
 class Lock:
-    """One lock; ``is_kept`` when someone else will release it."""
+    """One lock; ``is_kept``: something else will release it."""
 
     keys: list[Key]
     everything: bool
@@ -39,7 +39,7 @@ class Lock:
     blocks_workers: bool = True  # workers hold their clients' commands back
     skips_in_doubt: bool = False  # on everything but keys in doubt
     waits_for_in_doubt: bool = False  # also for keys in doubt
-    token: int = 0  # its name, once it was asked for
+    token: int = 0  # its name, once it was requested
     is_kept: bool = False
 
 
@@ -49,12 +49,12 @@ class Locks:
     def __init__(self, core: _core.Proxy, instances: int) -> None:
         self._table = _core.LockTable(core)
         self._instances = instances
-        self._busy = ""  # what is said while a script runs too long
+        self._busy = ""  # the error while a script runs too long
         self._waiting: dict[int, tuple[Lock, asyncio.Future[None]]] = {}
         self._held: dict[int, Lock] = {}
 
     def count(self) -> int:
-        """Return how many locks are held or waited for, by whomever."""
+        """Return how many locks are held or waited for, also by workers."""
         return self._table.count()
 
     def hold(
@@ -65,7 +65,7 @@ class Locks:
         *,
         waits_for_in_doubt: bool = False,
     ) -> "Holding":
-        """Lock keys; nothing of them is in flight to ``instances`` when this is granted.
+        """Lock keys; when it is granted, nothing of them is in flight to ``instances``.
 
         ``within`` is the token of a lock on everything that already covers them.
         """
@@ -82,10 +82,10 @@ class Locks:
         *,
         alone: Iterable[tuple[int, bytes]] = (),
     ) -> "Holding":
-        """Keep away from keys who works on several instances, but nobody else.
+        """Keep other lock holders away from keys, but no workers.
 
-        Enough for what is one block on one instance, which puts such blocks in order, and cheaper:
-        no worker is asked. ``alone`` are names that only one may have who stands in line.
+        That is enough for one block on one instance, which runs blocks in order, and it is cheaper:
+        no worker is asked. ``alone`` are names that only one of these may hold.
         """
         if within is not None and within in self._held:
             return Holding(None, self._held[within])
@@ -96,7 +96,7 @@ class Locks:
     def hold_everything(
         self, within: int | None = None, *, skips_in_doubt: bool = False
     ) -> "Holding":
-        """Lock the whole keyspace; ``spares_doubts`` if no key is touched."""
+        """Lock the whole keyspace; ``skips_in_doubt`` if no key is touched."""
         if within is not None and within in self._held:
             return Holding(None, self._held[within])
         lock = Lock([], everything=True, instances=list(range(self._instances)))
@@ -104,7 +104,7 @@ class Locks:
         return Holding(self, lock)
 
     async def acquire(self, lock: Lock) -> None:
-        """Wait until a lock holds."""
+        """Wait until a lock is granted."""
         lock.token, holds = self._table.ask(
             lock.keys, lock.everything, lock.instances, lock.blocks_workers, lock.skips_in_doubt
         )
@@ -135,12 +135,12 @@ class Locks:
             granted.set_exception(InDoubtError(instance))
 
     def mark_in_doubt(self, lock: Lock, keys: Iterable[Key], instance: int) -> None:
-        """Let a lock that is held keep only these keys, and nobody wait for them."""
+        """Let a lock keep only these keys; commands on them fail instead of waiting."""
         self._table.doubt(lock.token, list(keys), instance)
         self.in_doubt_changed()
 
     def in_doubt_changed(self) -> None:
-        """Take note that there are keys in doubt; a worker may have said so."""
+        """Note that there are keys in doubt; a worker may have reported them."""
         for lock, granted in self._waiting.values():
             self._refuse_to_wait(lock, granted)
 
@@ -154,9 +154,9 @@ class Locks:
         self._table.release(token)
 
     def set_busy(self, words: str) -> None:
-        """While a script runs too long, nobody waits for a lock: it may be the script's.
+        """While a script runs too long, nothing waits for a lock: it may be the script's.
 
-        ``words`` is what they are told; none: it is over.
+        ``words`` is the error; empty: the script has ended.
         """
         self._busy = words
         for _, granted in self._waiting.values() if words else ():
@@ -164,14 +164,14 @@ class Locks:
                 granted.set_exception(BusyError(words))
 
     def locked(self, letter: _core.Locked) -> None:
-        """Take note that a lock holds."""
+        """Note that a lock was granted."""
         found = self._waiting.get(letter.token)
         if found and not found[1].done():
             found[1].set_result(None)
 
 
 class Holding:
-    """A lock for the length of an ``async with``; without ``locks``, one that somebody holds."""
+    """A lock for the length of an ``async with``; without ``locks``, one that is held already."""
 
     __slots__ = ("_lock", "_locks")
 

@@ -1,9 +1,9 @@
-"""What we read of keys for ourselves: INFO does not count it, and no event tells of it.
+"""Our own reads of keys: INFO does not count them, and no event reports them.
 
-Before a command over several instances runs, and for what has changed behind it, we ask for values,
-types and lifetimes. A server counts each as a hit or a miss, and tells of what it has not found
-(class ``m``): the client has asked for none of this. So it is counted here, to be taken away again,
-and asked within marks (``events``).
+Before a command over several instances, and for what has changed after it, we read values, types
+and lifetimes. A server counts each as a hit or a miss, and publishes misses (class ``m``); no
+client has asked for them. So they are counted here, to be subtracted, and sent between marks
+(``keyspace_events``).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +17,7 @@ from threadis.coordinator.instances import long_replies
 from threadis.coordinator.instances.links import Kind, Links, Words
 from threadis.coordinator.keys.keyspace_events import Events
 
-# What we ask with, and what else than null it says of a key that is not there.
+# Our questions, and their replies, other than null, for a key that does not exist.
 ABSENT: Final[dict[bytes, bytes]] = {
     b"DUMP": b"",
     b"LLEN": b":0\r\n",
@@ -25,13 +25,13 @@ ABSENT: Final[dict[bytes, bytes]] = {
     b"OBJECT": b"",
     b"PEXPIRETIME": b":-2\r\n",
     b"SCARD": b":0\r\n",
-    b"SISMEMBER": b"",  # asked only of what is there
+    b"SISMEMBER": b"",  # asked only of keys that exist
     b"SORT": b"*0\r\n",
     b"TYPE": b"+none\r\n",
     b"XINFO": b"",
 }
 NO_KEY: Final = b"-ERR no such key"
-# After it has looked a key up, a server may still find fault with it.
+# Errors that come after a key was looked up.
 FAULTS: Final = (b"-WRONGTYPE", b"-ERR An LFU")
 
 # Sends commands to an instance, and returns their replies.
@@ -40,14 +40,14 @@ Send = Callable[[int, list[Words]], Awaitable[list[bytes]]]
 
 @dataclass(slots=True)
 class ReadCounts:
-    """How many found something, and how many did not."""
+    """Hits and misses."""
 
     hits: int = 0
     misses: int = 0
 
 
 class OwnReads:
-    """Asks, and counts."""
+    """Sends such questions, and counts them."""
 
     def __init__(self, links: Links, events: Events) -> None:
         self._links, self._events = links, events
@@ -56,7 +56,7 @@ class OwnReads:
         ] = {}  # by instance: of the process at a socket
 
     def of(self, index: int) -> ReadCounts:
-        """What an instance has counted that no client has read; to be changed."""
+        """Return an instance's counts, to be changed."""
         socket = self._links.instance(index).socket
         known = self._counts.get(index)
         if known is None or known[0] != socket:  # a new process counts anew
@@ -64,22 +64,22 @@ class OwnReads:
         return known[1]
 
     def total(self) -> ReadCounts:
-        """All instances' together."""
+        """Return the sum over all instances."""
         found = [self.of(index) for index in self._links.ready()]
         return ReadCounts(sum(one.hits for one in found), sum(one.misses for one in found))
 
     def reset(self) -> None:
-        """Begin anew, as the instances do."""
+        """Set them to zero, as the instances do."""
         self._counts.clear()
 
     def marks(self) -> tuple[list[Words], list[Words]]:
-        """What stands before and behind questions in a block of the caller's."""
+        """Return the marks before and behind questions in a caller's block."""
         return self._events.around_misses()
 
     def note_trial(self, index: int, name: str, keys: int, reply: bytes) -> None:
-        """Count a client's command that was run where there is no key, to see its faults.
+        """Count a client's command that was run where there is no key, to get its errors.
 
-        A server looks at each stream of XREAD twice, and gives up XREADGROUP at the first.
+        A server looks at each stream of XREAD twice; of XREADGROUP only at the first.
         """
         if name == "xread" and not reply.startswith(b"-"):
             self.of(index).misses += 2 * keys
@@ -94,7 +94,7 @@ class OwnReads:
         return await self.ask_by(send, index, questions)
 
     async def ask_by(self, send: Send, index: int, questions: Sequence[Words]) -> list[bytes]:
-        """The same, in the caller's way."""
+        """Ask through the caller's ``send``."""
         before, after = self.marks()
         if before:
             block: list[Words] = [[b"MULTI"], *before, *questions, *after, [b"EXEC"]]
@@ -110,7 +110,7 @@ class OwnReads:
         return replies
 
     async def note(self, index: int, questions: Sequence[Words], replies: Sequence[bytes]) -> None:
-        """Count what was asked; other commands than questions of ours do not count."""
+        """Count questions; other commands are ignored."""
         reads = self.of(index)
         found = await offload(len(questions), _count, questions, replies)
         reads.hits += found.hits
@@ -118,7 +118,7 @@ class OwnReads:
 
 
 def _count(questions: Sequence[Words], replies: Sequence[bytes]) -> ReadCounts:
-    """What a server has counted."""
+    """Return what a server has counted."""
     reads = ReadCounts()
     for words, reply in zip(questions, replies, strict=False):
         name = words[0]

@@ -1,4 +1,4 @@
-"""The words of XREAD and XREADGROUP."""
+"""Parses XREAD and XREADGROUP."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ NEW: Final = b"$"  # what comes after the last entry of now
 
 @dataclass(frozen=True, slots=True)
 class StreamRead:
-    """The words of an XREAD or XREADGROUP."""
+    """The arguments of an XREAD or XREADGROUP."""
 
     head: list[bytes]  # all before STREAMS, except BLOCK
     block: bytes | None  # milliseconds
@@ -30,12 +30,12 @@ class StreamRead:
         return [*self.head, b"STREAMS", *keys, *ids]
 
     def only(self, key: bytes) -> Words:
-        """Build the command for one of the streams, where it is named first."""
+        """Build the command for one of the streams, at its first occurrence."""
         return self.words([key], [self.ids[self.keys.index(key)]])
 
     def is_woken(self, stream: bytes, groups: bytes) -> bool:
-        """Whether a consumer has something to hear of: entries, or that the group is gone; by what
-        XINFO says of the stream, and of its groups.
+        """Whether a consumer gets something: entries, or the error that the group is gone; by what
+        XINFO says of the stream and of its groups.
         """
         infos = value(groups)
         known = infos if isinstance(infos, list) else []  # else there is no such stream
@@ -50,7 +50,7 @@ class StreamRead:
 
 
 def parse(args: Sequence[bytes]) -> StreamRead | None:
-    """Take a command apart; None if its syntax is wrong."""
+    """Parse a command; None if its syntax is wrong."""
     head, block, at = [args[0]], None, 1
     while length := _option(args, at):
         if args[at].upper() == b"BLOCK":
@@ -66,7 +66,7 @@ def parse(args: Sequence[bytes]) -> StreamRead | None:
 
 
 def block_at(args: Sequence[bytes]) -> int | None:
-    """Find BLOCK among the options of a command, whatever comes behind it; None without it."""
+    """Find BLOCK among the options of a command; None without it."""
     at = 1
     while length := _option(args, at):
         if args[at].upper() == b"BLOCK":
@@ -76,7 +76,7 @@ def block_at(args: Sequence[bytes]) -> int | None:
 
 
 def _option(args: Sequence[bytes], at: int) -> int:
-    """The words of an option; 0 if there is none."""
+    """Return the number of arguments of an option; 0 if there is none."""
     length = OPTIONS.get(args[at].upper(), 0) if at < len(args) else 0
     return length if at + length <= len(args) else 0
 

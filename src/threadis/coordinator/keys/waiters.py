@@ -1,4 +1,4 @@
-"""Clients that wait for keys: one queue a key, longest waiting first."""
+"""Clients that wait for keys: a queue for each key, in order of arrival."""
 
 import asyncio
 import re
@@ -8,42 +8,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from threadis import _core, resp
-from threadis.catalog.commands import SCRIPTS
+from threadis.catalog.blocking import BLOCKING, Form
 from threadis.coordinator.base.numbers import parse_integer, parse_seconds
 from threadis.coordinator.instances.links import Kind, Words
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.keys.stream_read import StreamRead
 from threadis.coordinator.keys.stream_read import parse as parse_streams
 
-LIST: Final = b"list"
-ZSET: Final = b"zset"
-STREAM: Final = b"stream"
-GROUP: Final = b"group:"  # and its name: they share what a stream has, others do not
-TYPES: Final = {  # of the value a command waits for
-    "blpop": LIST,
-    "brpop": LIST,
-    "blmove": LIST,
-    "brpoplpush": LIST,
-    "blmpop": LIST,
-    "bzpopmin": ZSET,
-    "bzpopmax": ZSET,
-    "bzmpop": ZSET,
-    "xread": STREAM,
-    "xreadgroup": STREAM,
-}
-# What may make what somebody waits for: who waits for several keys is given the one that was there
-# first, not that which was named first (by DEL, say).
-MAKERS: Final = SCRIPTS | {
-    "lpush", "rpush", "lmove", "rpoplpush", "blmove", "brpoplpush", "sort", "zadd", "zincrby",
-    "zunionstore", "zinterstore", "zdiffstore", "zrangestore", "geoadd", "georadius",
-    "georadiusbymember", "geosearchstore", "xadd", "xgroup|create", "rename", "renamenx", "copy",
-    "move", "restore", "swapdb",
-}  # fmt: skip
-MOVES: Final = ("blmove", "brpoplpush")
-POPS: Final = ("blpop", "brpop", "bzpopmin", "bzpopmax")
+GROUP: Final = b"group:"  # and its name: consumers of a group share its entries
 PLAIN: Final = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")  # a number of seconds that all understand
 ENDS: Final = frozenset((b"LEFT", b"RIGHT"))
-COUNTED: Final = ("blmpop", "bzmpop")
 AT_ONCE: Final = 1000  # keys with which something is done in one step: some milliseconds
 
 ClientKey = tuple[int, int, int]  # worker, place, generation
@@ -51,7 +25,7 @@ ClientKey = tuple[int, int, int]  # worker, place, generation
 
 @dataclass(frozen=True, slots=True)
 class BlockingRequest:
-    """A blocking command that the server has found no fault with."""
+    """A blocking command with valid syntax."""
 
     name: str
     args: Sequence[bytes]
@@ -61,25 +35,30 @@ class BlockingRequest:
     streams: StreamRead | None = None
 
     @property
+    def form(self) -> Form:
+        """The form of its arguments."""
+        return BLOCKING[self.name].form
+
+    @property
     def type(self) -> bytes:
-        """The type of the value it waits for."""
-        return TYPES[self.name]
+        """The type of value it waits for."""
+        return BLOCKING[self.name].waits_for
 
     @property
     def queue(self) -> bytes:
-        """With whom it stands in line: those who take from each other what a key has."""
+        """The queue it joins: commands that compete for the same elements share one."""
         if self.needs_key and self.streams:
             return GROUP + self.streams.group
         return self.type
 
     @property
     def takes(self) -> bool:
-        """Whether others get what it does not; XREAD leaves everything where it is."""
+        """Whether it removes what it gets; XREAD does not."""
         return self.name != "xread"
 
     @property
     def needs_key(self) -> bool:
-        """Whether it ends when its key does: a consumer group goes with its stream."""
+        """Whether its wait ends when the key is deleted: a consumer group goes with its stream."""
         return self.name == "xreadgroup"
 
     @property
@@ -89,10 +68,11 @@ class BlockingRequest:
 
     @property
     def is_certainly_valid(self) -> bool:
-        """Whether its only fault could be its number, and that is none."""
+        """Whether its only possible error is the timeout, and that is valid."""
         if self.name == "blmove" and not ENDS.issuperset(map(bytes.upper, self.args[3:5])):
             return False
-        return self.name in POPS + MOVES and PLAIN.fullmatch(self.args[-1]) is not None
+        is_last = self.form in (Form.POP, Form.MOVE)
+        return is_last and PLAIN.fullmatch(self.args[-1]) is not None
 
     def only(self, key: bytes) -> Words:
         """Build the same command for one of its keys."""
@@ -100,7 +80,7 @@ class BlockingRequest:
             return self.streams.only(key)
         if self.target is not None:
             return self.args
-        if self.name in COUNTED:
+        if self.form is Form.COUNTED_POP:
             return [self.args[0], self.args[1], b"1", key, *self.args[3 + len(self.keys) :]]
         return [self.args[0], key, self.args[-1]]
 
@@ -116,8 +96,9 @@ class BlockingRequest:
 
 
 def parse_request(name: str, args: Sequence[bytes], keys: list[bytes]) -> BlockingRequest | None:
-    """Read a command; None if its syntax is wrong."""
-    if name in ("xread", "xreadgroup"):
+    """Parse a command; None if its syntax is wrong."""
+    blocking = BLOCKING[name]
+    if blocking.timeout_at is None:
         read = parse_streams(args)
         if read is None:
             return None
@@ -125,10 +106,10 @@ def parse_request(name: str, args: Sequence[bytes], keys: list[bytes]) -> Blocki
         if wait is None or wait < 0:
             return None
         return BlockingRequest(name, args, read.keys, wait / 1000, None, read)
-    timeout = parse_seconds(args[1] if name in COUNTED else args[-1])
+    timeout = parse_seconds(args[blocking.timeout_at])
     if timeout is None or timeout < 0 or not keys:
         return None
-    if name in MOVES:
+    if blocking.form is Form.MOVE:
         return BlockingRequest(name, args, keys[:1], timeout, keys[1])
     return BlockingRequest(name, args, keys, timeout)
 
@@ -141,7 +122,7 @@ class Waiter:
     request: BlockingRequest
     timer: asyncio.TimerHandle | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its command is tried
-    final_reply: bytes | None = None  # what ends its wait, should that find nothing
+    final_reply: bytes | None = None  # the reply if its present attempt finds nothing
     is_over: bool = False
     places: list[Place] = field(default_factory=list)
     wrong_type_keys: set[bytes] = field(
@@ -160,14 +141,14 @@ class Waiter:
 
     @property
     def timeout_reply(self) -> bytes:
-        """What it hears when its time is over."""
+        """The reply when its time is over."""
         return resp.null_array(self.command.info.resp)
 
 
 class Waiters:
-    """All clients that wait. Everything here costs the same, however many these are.
+    """All clients that wait. Each operation costs the same, however many these are.
 
-    Who waits for very many keys stands in their lines, and is taken out of them, in steps.
+    A client that waits for very many keys joins and leaves their queues in steps.
     """
 
     def __init__(self) -> None:
@@ -177,7 +158,9 @@ class Waiters:
         self._by_client: dict[ClientKey, Waiter] = {}
         self._by_id: dict[int, Waiter] = {}
         self._moves = 0
-        self._leaving: dict[Waiter, None] = {}  # still in some lines, though nobody sees them there
+        self._leaving: dict[
+            Waiter, None
+        ] = {}  # removed, but still in some queues, where they are skipped
 
     def __contains__(self, place: Place) -> bool:
         return place in self._queues
@@ -186,13 +169,13 @@ class Waiters:
         return len(self._by_client)
 
     def add(self, waiter: Waiter) -> None:
-        """Take note of a client that waits; it stands nowhere yet."""
+        """Add a client; it joins no queue yet."""
         self._by_client[client_key(waiter.command)] = waiter
         self._by_id[waiter.command.info.id] = waiter
         self._moves += waiter.request.target is not None
 
     def enqueue(self, waiter: Waiter, keys: Collection[bytes]) -> list[Place]:
-        """Put a client at the end of the queues of some of its keys; those that are new."""
+        """Append a client to the queues of some of its keys; return the places with a new queue."""
         name, new = waiter.request.queue, []
         for key in keys:
             place = (waiter.db, key)
@@ -212,21 +195,21 @@ class Waiters:
         return new
 
     def remove(self, waiter: Waiter) -> None:
-        """Take note that a client waits no more; ``take_out`` says which queues that ends."""
+        """Remove a client; ``dequeue`` says which queues that ends."""
         del self._by_client[client_key(waiter.command)]
         del self._by_id[waiter.command.info.id]
         self._moves -= waiter.request.target is not None
         self._leaving[waiter] = None
 
     def dequeue(self, waiter: Waiter) -> list[Place]:
-        """Take who is removed out of some of its queues, until it has no places any more; those
-        that have ended.
+        """Take a removed client out of some of its queues, until it has no places left; return the
+        places whose queues are empty.
         """
         ended, name = [], waiter.request.queue
         for place in waiter.places[-AT_ONCE:]:
             lines = self._queues.get(place, {})
             if name not in lines:
-                continue  # others have left it, too
+                continue  # its other clients have left it, too
             lines[name].pop(waiter, None)
             if not lines[name]:
                 del lines[name]
@@ -250,11 +233,11 @@ class Waiters:
             del self._databases[key]
 
     def queues(self, place: Place) -> list[bytes]:
-        """In which lines clients stand for a key."""
+        """Return the names of a key's queues."""
         return list(self._queues.get(place, ()))
 
     def queue(self, place: Place, name: bytes) -> Collection[Waiter]:
-        """Who stands in a line, longest first."""
+        """Return the clients in a queue, longest waiting first."""
         line = self._queues.get(place, {}).get(name)
         if line is None:
             return ()
@@ -263,31 +246,31 @@ class Waiters:
         return line
 
     def all_at(self, place: Place) -> list[Waiter]:
-        """Everybody who waits for a key."""
+        """Return all clients that wait for a key."""
         return [waiter for name in self.queues(place) for waiter in self.queue(place, name)]
 
     def first(self, place: Place, name: bytes) -> Waiter | None:
-        """Who has stood in a line for longest."""
+        """Return the first client in a queue."""
         return next(iter(self.queue(place, name)), None)
 
     def of_key(self, key: bytes) -> list[Place]:
-        """The places of a key's name for which someone waits."""
+        """Return the places of a key's name that clients wait for."""
         return [(db, key) for db in self._databases.get(key, ())]
 
     def places(self) -> list[Place]:
-        """Everything for which someone waits."""
+        """Return all places that clients wait for."""
         return list(self._queues)
 
     def count_places(self) -> int:
-        """Return for how many keys someone waits."""
+        """Return how many keys clients wait for."""
         return len(self._queues)
 
     def count_moves(self) -> int:
-        """Return how many of them would carry something on."""
+        """Return how many of them are moves."""
         return self._moves
 
     def with_groups(self) -> Collection[Place]:
-        """Keys for which consumers of groups wait."""
+        """Return the places that consumers of groups wait for."""
         return self._groups.keys()
 
     def of_client(self, client: ClientKey) -> Waiter | None:
@@ -295,7 +278,7 @@ class Waiters:
         return self._by_client.get(client)
 
     def of_id(self, client_id: int) -> Waiter | None:
-        """The same by the id that clients know."""
+        """The same, by the id that clients know."""
         return self._by_id.get(client_id)
 
     def clients(self) -> KeysView[ClientKey]:
@@ -305,18 +288,18 @@ class Waiters:
 
 @dataclass(frozen=True, slots=True)
 class WaitedPlaces:
-    """The places at one instance for which someone waits."""
+    """The places at one instance that clients wait for."""
 
     index: int
     waiters: Waiters
     owner: Callable[[int, bytes], int]
 
     def __call__(self, key: bytes | None) -> list[Place]:
-        """Those of a key; None: all."""
+        """Return those of a key; None: all."""
         places = self.waiters.places() if key is None else self.waiters.of_key(key)
         return [place for place in places if self.owner(*place) == self.index]
 
 
-def client_key(command: _core.Command) -> ClientKey:
-    """Name a command's client."""
-    return (command.worker, command.place, command.generation)
+def client_key(of: _core.Command | _core.Left | _core.Ran) -> ClientKey:
+    """Return the key of a client, by what its worker has sent."""
+    return (of.worker, of.place, of.generation)

@@ -1,8 +1,7 @@
-"""What one client watches: connections of its own, and whether all on them is as it was.
+"""The keys that one client watches (WATCH), on connections of its own.
 
-Redis 7.0 compares each key it is told to watch with all that the connection watches already: one
-that watches 100,000 would hold everybody up for a minute. So very many keys are spread over some
-connections, and each is told of few at once.
+Redis 7.0 compares each new key with all that the connection watches already: 100,000 keys would
+block an instance for a minute. So very many keys are spread over some connections, a few at a time.
 """
 
 from collections import defaultdict
@@ -29,7 +28,7 @@ class _WatchLink:
 
 
 class WatchedKeys:
-    """What a client watches."""
+    """The keys that a client watches."""
 
     def __init__(self, links: Links, kind: Kind) -> None:
         self._links, self.kind = links, kind
@@ -38,16 +37,16 @@ class WatchedKeys:
         self._stack = AsyncExitStack()
 
     def only_link(self) -> Link | None:
-        """Return the connection that watches all, if there is one."""
+        """Return the connection that watches all keys, if there is just one."""
         links = self.links()
         return links[0] if len(links) == 1 else None
 
     def locks(self) -> list[Key]:
-        """Return the locks that whoever asks must hold."""
+        """Return the locks that a caller of ``is_clean`` must hold."""
         return [(db, key, False) for db, key in self.keys]
 
     async def add(self, index: int, keys: Iterable[bytes], db: int) -> bytes:
-        """Watch keys of an instance; what it says, if that is not OK."""
+        """Watch keys of an instance; return its reply if that is not OK."""
         new = [key for key in dict.fromkeys(keys) if (db, key) not in self.keys]
         while new:
             line = await self._line(index, db)
@@ -63,7 +62,7 @@ class WatchedKeys:
         return resp.OK
 
     async def is_clean(self) -> bool:
-        """Ask every connection; one that is lost may have missed something."""
+        """Ask every connection whether a key has changed; a lost connection counts as changed."""
         for link in self.links():
             try:
                 replies = await link.ask([b"MULTI"], [b"EXEC"])
@@ -98,7 +97,7 @@ class WatchedKeys:
 
 
 def slices(keys: list[bytes], watched: int) -> Iterator[list[bytes]]:
-    """Keys to name at once, so that an instance has time for others in between."""
+    """Yield keys to watch at once, so that an instance has time for other clients in between."""
     most = max(1, COMPARED_MOST // (watched + KEYS_MOST))
     for at in range(0, len(keys), most):
         yield keys[at : at + most]

@@ -1,4 +1,4 @@
-"""What is told to several instances, each its part: names for both."""
+"""Types for a write over several instances: each instance's part."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """Scripts that ask ``acl_check_cmd`` what their caller may do.
 
-It tells of the guard, so that must be allowed what the caller is: also what no guard may do, if the
-script certainly does not do it.
+The server answers for the sandbox user. So that must be allowed what the caller is allowed, even
+what no sandbox user may do, if the script certainly does not do it.
 """
 
 from collections.abc import Collection
@@ -27,7 +27,7 @@ ESCAPES: Final = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class AclCheckUse:
-    """Names of commands in a script, or in a library of functions; None if some are unknown."""
+    """The names of commands that a script runs and asks about; None if some are unknown."""
 
     runs: frozenset[bytes] | None
     asks: frozenset[bytes] | None
@@ -60,17 +60,18 @@ class AclCheckUse:
         return cls(_all(runs), _all(asks))
 
     def may_run(self, denied: Collection[bytes]) -> list[bytes]:
-        """Find what a guard must be denied."""
+        """Return what the sandbox user must be denied."""
         return [name for name in denied if _has(self.runs, name)]
 
     def denied(self, denied: Collection[bytes]) -> list[bytes]:
-        """The same of a guard on copies; what is published is told once, however often it runs."""
+        """The same on copies; there publishing is allowed, because it takes effect once."""
         return self.may_run([name for name in denied if name not in PUBLISHING])
 
     def may_ask(self, denied: Collection[bytes]) -> set[bytes]:
-        """Find of what a guard is denied what would be answered wrongly.
+        """Return the denied commands that the script may ask about, and would get a wrong answer
+        for.
 
-        Who names nothing at all is not refused: he asks about what a guard may do, mostly.
+        A script that names no command at all is not refused: mostly it asks about what is allowed.
         """
         if self.asks is self.runs is None:
             return set()
@@ -78,7 +79,7 @@ class AclCheckUse:
 
 
 def _member(name: Node) -> Node | None:
-    """``redis.member``; None if the name is used in any other way."""
+    """``redis.member``; None if the name is used in another way."""
     member = name.parent
     if text(name) in ESCAPES or member is None or member.type != "dot_index_expression":
         return None
@@ -86,7 +87,7 @@ def _member(name: Node) -> Node | None:
 
 
 def _name(member: Node, field: bytes) -> bytes | None:
-    """The command that is named right there; None if it is not."""
+    """Return the command that is named right there; None if it is not."""
     call = member.parent
     if field not in CALLS | {ACL_CHECK_CMD} or call is None or call.type != "function_call":
         return None
@@ -100,5 +101,5 @@ def _all(names: set[bytes | None]) -> frozenset[bytes] | None:
 
 
 def _has(names: frozenset[bytes] | None, name: bytes) -> bool:
-    """Whether a command is among them; a part of it, if any of its parts is."""
+    """Whether a command, or one of its subcommands, is among the names."""
     return names is None or name.partition(b"|")[0] in {one.partition(b"|")[0] for one in names}

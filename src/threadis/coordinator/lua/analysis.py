@@ -1,9 +1,9 @@
-"""Reading a script: what it can touch, whatever it is called with.
+"""Static analysis of scripts: what a script can touch, whatever its arguments are.
 
-A proof is about every run, also of a branch that nobody has seen yet. It is found if each command
-has a name that stands there, and keys that are taken from KEYS, or are one of KEYS with something
-behind it. What cannot be followed (other globals, KEYS or ``redis`` in another variable, a table
-of keys) proves nothing. Lua is parsed by tree-sitter; ``scopes`` knows which variable a name is.
+A proof covers every run, also branches that were never taken. It is found if each command has a
+literal name, and its keys are taken from KEYS, or are one of KEYS with a suffix. What cannot be
+followed (other globals, KEYS or ``redis`` in another variable, a table of keys) proves nothing. Lua
+is parsed by tree-sitter; ``scopes`` finds the variable of a name.
 """
 
 import enum
@@ -23,10 +23,10 @@ DEPTH_MOST: Final = 100  # of expressions and blocks
 
 
 class Reach(enum.IntEnum):
-    """What a script can touch; the higher, the more."""
+    """What a script can touch; higher means more."""
 
     DECLARED = 0  # its KEYS
-    PREFIXED = 1  # what begins with one of its KEYS, too
+    PREFIXED = 1  # also keys that begin with one of its KEYS
     ANYTHING = 2
 
 
@@ -46,7 +46,7 @@ FUNCTIONS: Final = frozenset({
     b"tonumber", b"tostring", b"type", b"pairs", b"ipairs", b"next", b"select", b"unpack",
     b"error", b"assert", b"pcall", b"xpcall",
 })  # fmt: skip
-# They take KEYS as a whole and change nothing.
+# They take KEYS as a whole and do not change it.
 TAKE_KEYS: Final = frozenset({b"unpack", b"table.getn", b"table.concat"})
 LOOPS: Final = frozenset({b"ipairs", b"pairs"})
 KEYLESS: Final = frozenset({"ping", "echo", "time", "publish", "spublish"})
@@ -69,17 +69,17 @@ _LANGUAGE: Final = tree_sitter.Language(tree_sitter_lua.language())
 
 
 def _stays_here(args: list[Node], words: list[bytes]) -> bool:
-    """Whether COPY names no other database: it has nothing, or REPLACE, behind its keys."""
+    """Whether COPY names no other database: only REPLACE, or nothing, follows its keys."""
     is_open = bool(args) and args[-1].type in OPEN
     return not is_open and [word.upper() for word in words[3:]] in ([], [b"REPLACE"])
 
 
 class UnprovenError(Exception):
-    """There is something that cannot be followed."""
+    """Something cannot be followed."""
 
 
 def parse_lua(script: bytes) -> Node | None:
-    """Parse a script, its first line aside if that is a shebang; None if it is not Lua."""
+    """Parse a script, without its shebang line; None if it is not Lua."""
     if len(script) > LENGTH_MOST:
         return None
     if script.startswith(b"#!"):
@@ -92,7 +92,7 @@ def parse_lua(script: bytes) -> Node | None:
 def script_reach(
     script: bytes, find: Callable[[Sequence[bytes]], Row | None], databases: int
 ) -> Reach:
-    """Find out what a script can touch; ``find`` looks a command up.
+    """Find out what a script can touch; ``find`` looks up a command.
 
     It may go to so many databases, in which the same keys live on the same instance.
     """
@@ -105,7 +105,7 @@ def script_reach(
         return Reach.ANYTHING
 
 
-# A command whose name does not stand there, or may come in another way.
+# A command whose name is not a literal, or may be called in another way.
 _UNNAMED = re.compile(
     rb"""\bp?call\b(?!\s*\(?\s*(["'])[\w.|-]+\1\s*[,)])"""
     rb"|\b(?:_G|load\w*|[gs]etfenv)\b|\b(?:redis|server)\s*\["
@@ -116,12 +116,12 @@ _SELECT = re.compile(rb"""["']select["']""", re.IGNORECASE)
 
 
 def names_commands(script: bytes) -> bool:
-    """Whether all commands of a script stand in its text."""
+    """Whether all command names of a script are literals in its text."""
     return bool(script) and _UNNAMED.search(script.replace(b"pcall(function", b"")) is None
 
 
 def may_select(script: bytes) -> bool:
-    """Whether a script that is proved may go to another database: the name stands in its text."""
+    """Whether a proved script may go to another database: the literal is in its text."""
     return _SELECT.search(script) is not None
 
 
@@ -153,13 +153,13 @@ class _Analysis:
             self._look(child, depth + 1)
 
     def _global(self, node: Node | None) -> bytes:
-        """The name of a global; nothing for all else."""
+        """Return the name of a global; empty for anything else."""
         if node is None or node.type != "identifier" or self._scopes.find(node):
             return b""
         return text(node)
 
     def _member(self, node: Node | None) -> bytes:
-        """``library.member`` of a global; nothing for all else."""
+        """Return ``library.member`` of a global; empty for anything else."""
         if node is None or node.type != "dot_index_expression":
             return b""
         library = self._global(node.child_by_field_name("table"))
@@ -186,7 +186,7 @@ class _Analysis:
         raise UnprovenError
 
     def _is_command(self, callee: Node) -> bool:
-        """Whether redis.call is called here, or is what a variable stands for that only calls."""
+        """Whether redis.call is called here, or is the value of a variable that is only called."""
         parent = callee.parent
         if parent is not None and parent.type == "function_call":
             return parent.child_by_field_name("name") == callee
@@ -202,7 +202,7 @@ class _Analysis:
             return False
         name = parent.parent.child_by_field_name("name")
         callee = self._member(name) or self._global(name)
-        # What pairs returns is KEYS itself, for a loop that does not show it.
+        # pairs returns KEYS itself, but a loop does not expose it.
         around = parent.parent.parent and parent.parent.parent.parent
         is_loop = around is not None and around.type == "for_generic_clause"
         return callee in TAKE_KEYS or (callee in LOOPS and is_loop)
@@ -215,7 +215,7 @@ class _Analysis:
                 "bracket_index_expression",
             ):
                 base = base.child_by_field_name("table")
-            # ARGV is nobody's key.
+            # ARGV is not a key.
             if base is None or (not self._scopes.find(base) and self._global(base) != b"ARGV"):
                 raise UnprovenError
 
@@ -298,7 +298,7 @@ class _Analysis:
         return is_unpack and bool(args) and self._global(args[0]) == b"KEYS"
 
     def _reach_of(self, node: Node) -> Reach:
-        """What an expression can be as a key."""
+        """Return what an expression can be as a key."""
         if node.type in ("nil", "false"):
             return Reach.DECLARED  # refused by the server
         if node.type == "parenthesized_expression":
@@ -324,7 +324,7 @@ class _Analysis:
 
     def _reach_of_variable(self, variable: Variable) -> Reach:
         if id(variable) in self._under_way:
-            return Reach.DECLARED  # as the others say
+            return Reach.DECLARED  # decided by the other values
         if not variable.is_followed:
             return Reach.ANYTHING
         self._under_way.add(id(variable))

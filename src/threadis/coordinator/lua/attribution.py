@@ -1,7 +1,8 @@
-"""Who has called a script: servers tell of the commands inside with the name of our connection.
+"""Finds the client of a command that a script ran.
 
-So that has a name of its own while a script runs. SLOWLOG finds the client by it (Redis 7.0 does
-not tell even that: there the commands of a script are not in the log), MONITOR what is to be shown.
+Servers report such a command with the name of our connection, so the connection has a unique name
+while a script runs. SLOWLOG finds the client by it (Redis 7.0 does not log commands of scripts),
+MONITOR finds what to show.
 """
 
 import itertools
@@ -14,8 +15,8 @@ from threadis import _core, ours
 from threadis.coordinator.instances.links import Words
 from threadis.coordinator.sessions.monitor import Monitors
 
-KEPT: Final = 10_000  # calls; what a server has logged longer ago is not looked for
-# What a script that can be undone runs besides its own commands.
+KEPT: Final = 10_000  # calls; older ones are not found any more
+# What an undoable script runs besides its own commands.
 OF_UNDO: Final = frozenset(
     b"DUMP RESTORE PEXPIRETIME TYPE STRLEN LLEN ZCARD SCARD HLEN XLEN".split()
 )
@@ -24,7 +25,7 @@ Caller = tuple[bytes, bytes]  # address, name
 
 
 class Attribution:
-    """The latest calls, by the name that our connection had."""
+    """The latest calls, by the connection's name."""
 
     def __init__(self, monitors: Monitors) -> None:
         self._numbers = itertools.count(1)
@@ -34,11 +35,11 @@ class Attribution:
 
     @property
     def are_watched(self) -> bool:
-        """Whether somebody sees each command that a script runs."""
+        """Whether a client sees each command that a script runs."""
         return self.all_is_logged or self._monitors.is_on
 
     def begin(self, info: _core.ClientInfo, *, can_be_undone: bool = False) -> bytes:
-        """Take note of a call; the name."""
+        """Register a call; return the connection's name."""
         name = ours.SCRIPT + b"%d" % next(self._numbers)
         self._known[name] = ((info.address.encode(), info.name), can_be_undone)
         if len(self._known) > KEPT:
@@ -46,7 +47,7 @@ class Attribution:
         return name
 
     def settle(self, name: bytes, index: int, db: int, *, counts: bool) -> None:
-        """Take note that a call is over, in a database of its client; or was for nothing."""
+        """Note that a call has ended, in its client's database; or that it does not count."""
         if not counts:
             self._known.pop(name, None)
         number = int(name.removeprefix(ours.SCRIPT))
@@ -55,11 +56,11 @@ class Attribution:
     def in_order(
         self, command: _core.Command, places: Sequence[int]
     ) -> AbstractAsyncContextManager[None]:
-        """Show what the scripts at these places of a transaction run behind each of them."""
+        """Show what the scripts at these places of a transaction run after each of them."""
         return self._monitors.in_order(command, places)
 
     def find(self, name: bytes, command: bytes) -> Caller | None:
-        """Whose call it was that has run a command; None if that was ours."""
+        """Return the client whose script has run a command; None if it was ours."""
         caller, can_be_undone = self._known.get(name, (None, False))
         return None if can_be_undone and command.upper() in OF_UNDO else caller
 

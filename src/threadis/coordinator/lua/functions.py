@@ -1,9 +1,9 @@
-"""A function of a library as a script, to be read (``reading``) as one.
+"""Rewrites a library function as a script, so that it can be analysed as one.
 
-Its first parameter becomes KEYS, what registers it becomes a call of something harmless, and what
-registers others is left out. What a library keeps between two calls may be keys of the first: if a
-function puts anything into a variable from outside of it, or a function in it might outlive the
-call, the library is not taken.
+Its first parameter becomes KEYS, its registration becomes a call of something harmless, and other
+registrations are removed. What a library keeps between two calls may be keys of an earlier call: if
+a function assigns to an outer variable, or an inner function may outlive the call, the library is
+not analysed.
 """
 
 from typing import Final
@@ -17,7 +17,7 @@ REGISTER: Final = b"register_function"
 FUNCTIONS: Final = ("function_definition", "function_declaration")
 CATCHES: Final = (b"pcall", b"xpcall")
 KEYS: Final = b"KEYS"
-NOTHING: Final = b"type"  # a global that may be called with anything
+NOTHING: Final = b"type"  # a global function that accepts any arguments
 
 UNCERTAIN: Final = b"?"
 
@@ -25,7 +25,7 @@ Edit = tuple[int, int, bytes]
 
 
 def as_script(library: bytes, function: bytes) -> bytes:
-    """Write a function as a script; what is none (and can be anything) if that is not certain."""
+    """Rewrite a function as a script; UNCERTAIN if that is not possible."""
     root = parse_lua(library)
     if root is None:
         return UNCERTAIN
@@ -69,7 +69,7 @@ def _nodes(root: Node) -> list[Node]:
 
 
 def _assigns_outer(root: Node, scopes: Scopes) -> bool:
-    """Whether a function puts something into a variable from outside of all functions."""
+    """Whether a function assigns to a variable outside of all functions."""
     outer: set[int] = set()
     left = [root]
     while left:
@@ -90,7 +90,7 @@ def _assigns_outer(root: Node, scopes: Scopes) -> bool:
 
 
 def _is_never_kept(node: Node, scopes: Scopes) -> bool:
-    """Whether a function inside of another one is only called, and kept nowhere."""
+    """Whether an inner function is only called, and stored nowhere."""
     if node.type not in FUNCTIONS or not _is_inside(node.parent):
         return True
     around = node.parent
@@ -117,7 +117,7 @@ def _registers(call: Node) -> bool:
 
 
 def _registration(call: Node) -> tuple[bytes, Node | None]:
-    """The name and the function that are registered; nothing if that does not stand there."""
+    """Return the registered name and function; empty if they are not literals."""
     args: list[Node | None] = list(values(call))
     if len(args) == 1 and args[0] is not None and args[0].type == "table_constructor":
         fields = {
@@ -133,7 +133,7 @@ def _registration(call: Node) -> tuple[bytes, Node | None]:
 
 
 def _function(callback: Node | None, root: Node, scopes: Scopes) -> Node | None:
-    """The function itself; None if it is also used in another way."""
+    """Return the function itself; None if it is used in another way, too."""
     if callback is None or callback.type == "function_definition":
         return callback
     variable = scopes.find(callback)
@@ -143,13 +143,13 @@ def _function(callback: Node | None, root: Node, scopes: Scopes) -> Node | None:
 
 
 def _uses(variable: Variable, root: Node, scopes: Scopes) -> list[Node]:
-    """All places of a variable's name, its declaration first."""
+    """Return all occurrences of a variable, its declaration first."""
     found = [one for one in _nodes(root) if scopes.find(one) is variable]
     return sorted(found, key=lambda one: one.start_byte)
 
 
 def _as_keys(function: Node, root: Node, scopes: Scopes) -> list[Edit]:
-    """Make its first parameter the global KEYS."""
+    """Rename its first parameter to the global KEYS."""
     parameters = function.child_by_field_name("parameters")
     named = parameters.named_children if parameters is not None else []
     variable = scopes.find(named[0]) if named else None
@@ -161,7 +161,7 @@ def _as_keys(function: Node, root: Node, scopes: Scopes) -> list[Edit]:
 
 
 def _blank(node: Node) -> Edit:
-    """Leave a statement out; lines stay."""
+    """Remove a statement; line numbers stay."""
     around = node.parent
     if (
         node.type == "function_declaration"

@@ -1,7 +1,7 @@
-"""SCRIPT and FUNCTION: the same scripts and functions on every instance, whoever restarts.
+"""SCRIPT and FUNCTION: the same scripts and functions on every instance, also after restarts.
 
-What an instance misses while it is away it is told before it serves again. A script or a library
-may forge replies, so everything that carries one is fenced.
+What an instance misses while it is away is sent to it before it serves again. A script or a library
+may forge replies, so every command that contains one is fenced.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ NO_WRITES: Final = b"no-writes"
 ABSENT: Final = b"*1\r\n:0\r\n"
 NOBODY: Final = "TRYAGAIN no instance is ready; the command was not run"
 FULL: Final = resp.error(
-    f"OOM threadis: SCRIPT LOAD has brought {LOAD_BYTES >> 20} MB; SCRIPT FLUSH frees them"
+    f"OOM threadis: SCRIPT LOAD has used its {LOAD_BYTES >> 20} MB; SCRIPT FLUSH frees them"
 )
 # Evicted scripts that instances still have: they are freed by loading all others again.
 GARBAGE_BYTES: Final = 16 * 1024 * 1024
@@ -45,7 +45,7 @@ BATCH: Final = 1000  # scripts that an instance is told at once
 
 
 class Library:
-    """What has been loaded, and telling it to every instance."""
+    """Loaded scripts and functions; sends them to every instance."""
 
     def __init__(
         self, links: Links, locks: Locks, worker_scripts: WorkerScripts, busy: BusyScripts
@@ -66,7 +66,7 @@ class Library:
         self._codes: dict[bytes, bytes] = {}  # libraries, by function
 
     def handlers(self) -> dict[str, Callable[[_core.Command], Awaitable[bytes]]]:
-        """Return what runs each command."""
+        """Return each command's handler."""
         return {
             "script|exists": self.exists,
             "script|load": self.load,
@@ -84,7 +84,7 @@ class Library:
         }
 
     def describe(self) -> dict[str, int]:
-        """Count for INFO."""
+        """Return the counts for INFO."""
         return {
             "number_of_cached_scripts": len(self._cache),
             "evicted_scripts": self._cache.evicted,
@@ -106,12 +106,12 @@ class Library:
         return self._no_writes
 
     async def code(self, function: bytes) -> bytes:
-        """Return the library that has a function; nothing if there is none."""
+        """Return the library of a function; empty if there is none."""
         await self._read_functions()
         return self._codes.get(function.lower(), b"")
 
     async def _read_functions(self) -> None:
-        """Find what FUNCTION LIST says, once for each generation."""
+        """Read FUNCTION LIST, once for each generation."""
         generation = self.generation
         if self._read_generation == generation:
             return
@@ -130,28 +130,28 @@ class Library:
     # -- scripts --
 
     async def debug(self, command: _core.Command) -> bytes:
-        """SCRIPT DEBUG: a debugger would have an instance's connection to itself."""
+        """SCRIPT DEBUG is refused: it needs an instance's connection for itself."""
         if command.token is not None:  # between MULTI and EXEC
             return resp.error("ERR SCRIPT DEBUG must be called outside a pipeline")
         if command.args[2].lower() in (b"yes", b"sync"):
-            return resp.error("ERR threadis: the debugger for scripts is not supported")
+            return resp.error("ERR threadis: the script debugger is not supported")
         return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
 
     def body(self, name: bytes) -> bytes:
-        """Return the script with this SHA1; nothing if it is not kept."""
+        """Return the script with this SHA1; empty if it is not kept."""
         return self._cache.use(name)
 
     async def has(self, name: bytes) -> bool:
-        """Whether there is a script: all instances have it, if we have been restarted since."""
+        """Whether a script exists: all instances have it, if we were restarted since."""
         if self._cache.use(name):
             return True
         kind, ready = Kind(), self._links.ready()
         asked = (self._ask(index, [b"SCRIPT", b"EXISTS", name], kind) for index in ready)
-        # Who refuses to say, or is lost, is met again by what needs the script.
+        # An instance that refuses, or is lost, fails again when the script is run.
         return ABSENT not in await asyncio.gather(*asked, return_exceptions=True)
 
     async def no_script(self) -> bytes:
-        """What a server says of a script that there is not."""
+        """Return the server's NOSCRIPT error."""
         if self._no_script:
             return self._no_script
         words = [b"EVALSHA", os.urandom(20).hex().encode(), b"0"]
@@ -161,7 +161,7 @@ class Library:
         return reply
 
     async def prepare(self, name: bytes, script: bytes) -> None:
-        """Make a script of EVAL known to all instances, so that EVALSHA finds it on any."""
+        """Load a script of EVAL on all instances, so that EVALSHA finds it on any."""
         if self._cache.use(name):
             return
         async with self._broadcasting:
@@ -189,10 +189,12 @@ class Library:
             return refused or replies[0]
 
     async def _broadcast(self, words: Words, kind: Kind = NO_KIND) -> list[bytes]:
-        """Tell every instance that can hear it; others are told when they come back."""
+        """Send a command to every instance that is ready; others get it when they come back."""
 
         async def one(index: int) -> bytes | None:
-            is_for_a_client.set(False)  # one that is being made ready may have been told the rest
+            is_for_a_client.set(
+                False
+            )  # an instance that is being made ready may have received the others already
             try:
                 reply = await self._ask(index, words, kind)
             except LinkError:
@@ -206,7 +208,7 @@ class Library:
         return heard
 
     async def _check_eviction(self) -> None:
-        """Ask, once, whether the servers evict scripts."""
+        """Find out, once, whether the servers evict scripts."""
         if self._knows_servers:
             return
         stats = await self._links.call(self._links.any_ready(), b"INFO", b"stats")
@@ -215,7 +217,7 @@ class Library:
             self._cache.evicts_by_count(b"evicted_scripts:" in stats)
 
     async def _free_evicted(self) -> None:
-        """Free what was evicted on the instances, too; none of them can forget a single script."""
+        """Free evicted scripts on the instances, which cannot forget a single script."""
         is_little = self._garbage_bytes < GARBAGE_BYTES + self._cache.total()
         if is_little and self._garbage_count < GARBAGE_COUNT + len(self._cache):
             return
@@ -223,11 +225,11 @@ class Library:
         loads = [[b"SCRIPT", b"LOAD", body] for body in self._cache.all()]
         block: list[Words] = [[b"MULTI"], [b"SCRIPT", b"FLUSH"], *loads, [b"EXEC"]]
         for index in self._links.ready():
-            with contextlib.suppress(LinkError):  # one that has died has none left
+            with contextlib.suppress(LinkError):  # an instance that has died has none left
                 await ask_patiently(self._links, index, block)
 
     async def exists(self, command: _core.Command) -> bytes:
-        """SCRIPT EXISTS: what all instances have."""
+        """SCRIPT EXISTS: a script exists if all instances have it."""
         replies = await self._ask_all(command)
         failed = next((reply for reply in replies if reply.startswith(b"-")), None)
         if failed or len(set(replies)) == 1:
@@ -256,10 +258,7 @@ class Library:
             return reply
 
     async def _change(self, words: Words, kind: Kind) -> bytes:
-        """Run everywhere; if they differ, those that went ahead go back.
-
-        One that did not answer is told what the others have, before it serves again.
-        """
+        """Run on all instances; if they differ, set back those that succeeded."""
         asked = (self._ask(index, words, kind) for index in self._links.all_instances())
         answers = await asyncio.gather(*asked, return_exceptions=True)
         replies = {i: reply for i, reply in enumerate(answers) if isinstance(reply, bytes)}
@@ -274,7 +273,7 @@ class Library:
     async def _undo(
         self, words: Words, reply: bytes, changed: Sequence[int], unchanged: int
     ) -> None:
-        """Make instances as they were, which one of them still is."""
+        """Set instances back to the state that one of them still has."""
         was_new = words[1].upper() == b"LOAD" and len(words) == 3  # without REPLACE
         undo = [b"FUNCTION", b"DELETE", value(reply)] if was_new else None
         if undo is None:
@@ -285,7 +284,7 @@ class Library:
     # -- questions --
 
     async def _ask(self, index: int, words: Words, kind: Kind) -> bytes:
-        """Ask one instance, however long it takes, while it is there."""
+        """Ask one instance, without a time limit while it is there."""
 
         async def ask() -> bytes:
             async with self._links.lease(index, kind) as link:
@@ -294,7 +293,7 @@ class Library:
         return await patiently(self._links, index, ask())
 
     async def _ask_all(self, command: _core.Command) -> list[bytes]:
-        """Ask all that are ready; those that are lost meanwhile are left out."""
+        """Ask all ready instances; those that are lost meanwhile are left out."""
         kind = Kind(resp=command.info.resp)
         asked = (self._ask(index, command.args, kind) for index in self._links.ready())
         answers = await asyncio.gather(*asked, return_exceptions=True)
@@ -304,16 +303,16 @@ class Library:
         return replies
 
     async def ask(self, command: _core.Command) -> bytes:
-        """Ask an instance what all of them know."""
+        """Ask any instance: all have the same."""
         return await self._ask(self._links.any_ready(), command.args, Kind(resp=command.info.resp))
 
     async def stats(self, command: _core.Command) -> bytes:
-        """FUNCTION STATS: of the instance that runs one, else of any."""
+        """FUNCTION STATS: of the instance that runs a script, else of any."""
         replies = await self._ask_plainly(command)
         return next((r for r in replies if _is_running(r)), replies[0])
 
     async def kill(self, command: _core.Command) -> bytes:
-        """SCRIPT KILL, FUNCTION KILL: wherever one runs, as soon as it hears us."""
+        """SCRIPT KILL, FUNCTION KILL: on all instances."""
         with self._busy.killing():
             replies = await self._ask_plainly(command)
         killed = [reply for reply in replies if not reply.startswith(b"-")]
@@ -323,7 +322,7 @@ class Library:
         return [*killed, *stubborn, *busy, *replies][0]
 
     async def _ask_plainly(self, command: _core.Command) -> list[bytes]:
-        """As ``_ask_all``, of what is allowed while a script runs, as MULTI is not."""
+        """As ``_ask_all``, for commands that are allowed while a script runs, as MULTI is not."""
         kind, ready = Kind(resp=command.info.resp), self._links.ready()
         asked = (ask_patiently(self._links, i, [command.args], kind=kind) for i in ready)
         answers = await asyncio.gather(*asked, return_exceptions=True)
@@ -335,7 +334,7 @@ class Library:
     # -- instances that come back --
 
     async def replay(self, index: int) -> None:
-        """Tell an instance that was restarted what it has missed."""
+        """Send a restarted instance what it has missed."""
         async with self._broadcasting:
             scripts: list[Words] = [[b"SCRIPT", b"LOAD", body] for body in self._cache.all()]
             for at in range(0, len(scripts), BATCH):
@@ -344,14 +343,11 @@ class Library:
             await self._sync_functions(index)
 
     def instance_lost(self, index: int) -> None:
-        """Take note that an instance may miss something from now on."""
+        """Note that an instance may miss changes from now on."""
         self._synced.discard(index)
 
     async def _sync_functions(self, index: int) -> None:
-        """Give an instance the functions that the others have; at the start, that any has most of.
-
-        They may differ where the servers were killed, or one has lost what it had.
-        """
+        """Give an instance the others' functions; at the start, those of the one with most."""
         known = await self._libraries(index)
         agreed = [one for one in self._links.ready() if one in self._synced and one != index]
         best, wanted = index, known
@@ -371,15 +367,15 @@ class Library:
         self._synced.add(index)
 
     async def _libraries(self, index: int) -> dict[bytes, bytes]:
-        """The code of an instance's libraries, by their names."""
+        """Return the code of an instance's libraries, by name."""
         reply = await self._links.call(index, b"FUNCTION", b"LIST", b"WITHCODE")
         if isinstance(reply, hiredis.ReplyError):
-            raise LinkError(f"ERR instance {index} does not tell its functions: {reply}")
+            raise LinkError(f"ERR instance {index} does not list its functions: {reply}")
         return {one[b"library_name"]: one[b"library_code"] for one in map(_fields, reply)}
 
 
 def _fields(reply: list[Any]) -> dict[bytes, Any]:
-    """What FUNCTION LIST says of a library or of a function, by name."""
+    """Convert an entry of FUNCTION LIST to a dictionary."""
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
@@ -389,7 +385,7 @@ def _is_running(reply: bytes) -> bool:
 
 
 def flags(script: bytes) -> list[bytes]:
-    """Return the flags that a script's first line gives it: ``#!lua flags=no-writes,allow-oom``."""
+    """Return the flags of a script's first line: ``#!lua flags=no-writes,allow-oom``."""
     if not script.startswith(b"#!"):
         return []
     words = script.split(b"\n", 1)[0].split()

@@ -1,4 +1,4 @@
-"""What is known of a script: what it can touch, and what earlier runs have touched undeclared."""
+"""A script's profile: what it can touch, and which undeclared keys earlier runs have touched."""
 
 import itertools
 from collections.abc import Collection, Iterable
@@ -8,7 +8,7 @@ from threadis.coordinator.keys.colocation import Group
 from threadis.coordinator.lua.analysis import Reach
 
 TOUCHES = 100  # undeclared keys that are remembered of a script
-UNDONE_MOST = 8  # runs that had to be undone, and more than a quarter of all: no more are tried
+UNDONE_MOST = 8  # undone runs, if also more than a quarter of all: no more are tried
 NEWEST = 8  # of those that were missing only once, so many are lent to the next run
 
 
@@ -19,20 +19,24 @@ def covers(groups: Iterable[Group], key: bytes) -> bool:
 
 @dataclass(slots=True)
 class UndoableRuns:
-    """Runs in place, to be undone."""
+    """Runs in place that can be undone."""
 
     count: int = 0
     undone: int = 0  # of these, which had to be
-    compiles: bool | None = None  # what makes that possible has room in front; None: not known yet
+    compiles: bool | None = (
+        None  # the script still compiles with the undo code in front; None: unknown
+    )
 
     def is_too_often_undone(self) -> bool:
-        """Whether no more should be tried."""
+        """Whether such runs are not worth trying any more."""
         return self.undone >= UNDONE_MOST and self.undone * 4 > self.count
 
 
 @dataclass(slots=True)
 class ScriptProfile:
-    """One script. ``groups`` are the keys that live where the keys of a call do."""
+    """What is known of one script. A ``groups`` argument has the keys that live where a call's keys
+    do.
+    """
 
     reach: Reach | None = None  # None: it has not been read yet
     can_be_undone: bool | None = None  # None: it has not been read yet
@@ -47,7 +51,7 @@ class ScriptProfile:
     _touches: dict[bytes, tuple[int, bool]] = field(default_factory=dict)
 
     def guesses(self, groups: Collection[Group]) -> list[bytes]:
-        """Guess what a call will touch without declaring it."""
+        """Guess which keys a call will touch without declaring them."""
         once = [key for key, (times, _) in self._touches.items() if times == 1]
         unlikely = set(once[:-NEWEST])
         return [
@@ -57,10 +61,10 @@ class ScriptProfile:
         ]
 
     def touched(self, keys: Iterable[bytes], groups: Collection[Group]) -> None:
-        """Take note of undeclared keys that a run needed and was not lent.
+        """Note undeclared keys that a run needed and was not lent.
 
-        What is always the same key is missing a second time at most; what is another key each time
-        soon makes room.
+        A key that is always the same is missing twice at most; a key that is another one each time
+        is soon forgotten.
         """
         for key in itertools.islice(keys, TOUCHES):
             is_local = covers(groups, key)

@@ -1,4 +1,4 @@
-"""A client's script behind its guard: what stands around it in a block, and what came of it."""
+"""Runs a client's script as a sandbox user: what surrounds it in a block, and its result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class SandboxedScript(Script):
 
 
 class ScriptSandbox:
-    """Puts scripts behind guards."""
+    """Wraps scripts."""
 
     def __init__(self, links: Links, users: Users, attribution: Attribution) -> None:
         self._links, self._users, self._attribution = links, users, attribution
@@ -45,10 +45,10 @@ class ScriptSandbox:
         after: Sequence[Words] = (),
         can_be_undone: bool = False,
     ) -> SandboxedScript:
-        """Build what stands around a script; ``before`` comes right before its guard is let in,
-        ``after`` right behind it.
+        """Build what surrounds a script; ``before`` is right before the login of its sandbox user,
+        ``after`` right behind the script.
 
-        Without a guard it gets one of its own for this run.
+        Without a ``sandbox_user`` the script gets one of its own for this run.
         """
         is_for_this_run = sandbox_user is None
         sandbox_user = sandbox_user or SandboxUser()
@@ -69,7 +69,7 @@ class ScriptSandbox:
         return SandboxedScript(fence, call, sandbox_user, caller)
 
     async def judge(self, guarded: SandboxedScript, link: Link) -> tuple[Refusals, bytes]:
-        """What was refused that the caller may do; else the reply, in the caller's name."""
+        """Return what was refused that the caller may do; else the reply, in the caller's name."""
         if guarded.answers.before[-1] != resp.OK:
             guarded.sandbox_user.abandon()
             return Refusals(), NO_SANDBOX_USER
@@ -80,7 +80,7 @@ class ScriptSandbox:
         return refusals, reply
 
     def settle(self, guarded: SandboxedScript, index: int, *, counts: bool) -> None:
-        """Take note that a script is over, or was for nothing."""
+        """Note that a script has ended, or that its run does not count."""
         self._attribution.settle(guarded.caller, index, guarded.call.db, counts=counts)
         if counts and guarded.denied:  # runs that were for nothing are in no client's ACL LOG
             name, denials = guarded.denied

@@ -1,9 +1,9 @@
-"""A user of ours that may touch only the keys a script has declared.
+"""The sandbox user: a user of ours that may touch only the keys that a script has declared.
 
 Servers check key permissions inside scripts, refuse before they act, and name the key in ACL LOG.
-So a key that is touched without being declared is never a silent wrong answer (a key of another
-instance would look empty): we see it. A guard's name is used until its first refusal, so what
-ACL LOG says of it belongs to one run.
+So an undeclared key is never a silent wrong answer (a key of another instance would look empty): we
+notice it. A sandbox user's name is used until its first refusal, so what ACL LOG has of it belongs
+to one run.
 """
 
 import os
@@ -20,9 +20,9 @@ from threadis.coordinator.instances.links import Link, Words, value
 from threadis.coordinator.keys.colocation import Group, pattern
 from threadis.coordinator.lua.script_call import ScriptCall
 
-# What a script would see or change of one instance only.
+# Commands that would see or change only one instance.
 WHOLE_KEYSPACE = (b"keys", b"scan", b"dbsize", b"randomkey", b"flushall", b"flushdb", b"swapdb")
-# What would tell a script of one instance, and of what is ours there; if the server has it.
+# Commands that would show one instance, and what is ours there; if the server has them.
 INSTANCE_INFO = frozenset((
     "info", "lastsave", "memory|stats", "memory|malloc-stats", "memory|doctor", "memory|purge",
     "slowlog|get", "slowlog|len", "slowlog|reset", "commandlog|get", "commandlog|len",
@@ -32,18 +32,18 @@ INSTANCE_INFO = frozenset((
 # Of these, what copies of a whole database tell or change as the database would. (A cursor of SCAN
 # is another one elsewhere.)
 KEY_LISTING = (b"keys", b"dbsize", b"randomkey", b"flushdb")
-# What cannot be done on copies: it reaches other databases.
+# Cannot run on copies: they reach other databases.
 OTHER_DATABASES = (b"select", b"move", b"copy")
-PUBLISHING = (b"publish", b"spublish")  # cannot be undone, but kept until all is done
+PUBLISHING = (b"publish", b"spublish")  # cannot be undone, but can be kept until all is done
 NOT_MONITORED = (b"pfdebug", b"migrate")  # MONITOR does not show them, or they reach other servers
 
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
-# All keys but the empty one, and not as ``~*``: with that, SORT may look at keys that nobody sees,
-# but on copies, where somebody does.
+# All keys but the empty one, but not ``~*``: with that, SORT may read keys that are not noticed,
+# except on copies, where they are.
 ANY_KEY = b"**"
 LISTED_LIMIT = 10_000  # keys of a database that a script may list
 BULKS = (b"$", b"=", b"!")  # begin replies with a length
-ARGUMENTS_MOST = 2  # that what would see one instance only needs at least
+ARGUMENTS_MOST = 2  # that commands of one instance need at least
 MAY_NOT_RUN = b" has no permissions to run the "  # as ACL DRYRUN says it
 RERUNS = 1000  # runs on copies, each of which has shown keys that were not lent
 TOO_MANY = resp.error(
@@ -54,10 +54,10 @@ NOT_ALL_DECLARED = resp.error(
     "that touches only these for certain; nothing was run"
 )
 REFUSED_MIDWAY = resp.error(
-    "ERR threadis: the script was refused something in the middle; it may have written before"
+    "ERR threadis: a command of the script was refused midway; earlier ones may have written"
 )
 NO_SANDBOX_USER = resp.error(
-    "ERR threadis: the server has refused the rights for this script; nothing of it was run"
+    "ERR threadis: the server refused to create the user that the script runs as; nothing was run"
 )
 SORT_AFTER_WRITE = resp.error(
     "ERR threadis: SORT with BY or GET inside a script that has changed what it sorts needs keys "
@@ -75,11 +75,13 @@ TOO_MANY_TO_LIST = resp.error(
 
 @dataclass(slots=True)
 class Refusals:
-    """What a script was not allowed to do."""
+    """What a script was refused."""
 
     keys: set[bytes] = field(default_factory=set)
     commands: set[bytes] = field(default_factory=set)
-    alone: set[bytes] = field(default_factory=set)  # of these, what would see one instance only
+    alone: set[bytes] = field(
+        default_factory=set
+    )  # of these, those that would see only one instance
     counts: Counter[bytes] = field(default_factory=Counter)  # how often, by reason
     all: bool = False  # nothing was run: the server has refused everything
 
@@ -88,21 +90,23 @@ class Refusals:
 
 
 def rules_without(denied: Collection[bytes]) -> Words:
-    """Build the rules of a guard that may do everything else, to keys that are yet to be named."""
+    """Build the rules of a sandbox user that may run all other commands; keys follow."""
     return [b"&*", b"+@all", *(b"-" + name for name in denied)]
 
 
 def one_instance_error(what: Collection[bytes]) -> bytes:
-    """Refuse commands that would see one instance only."""
+    """Build the error for commands that would see only one instance."""
     names = ", ".join(sorted(name.decode(errors="replace").upper() for name in what))
     return resp.error(f"ERR threadis: {names} inside a script would see one instance only")
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRules:
-    """What a guard allows."""
+    """What a sandbox user is allowed."""
 
-    keys: Collection[bytes] | None  # None: all that the caller may touch; somebody else looks
+    keys: (
+        Collection[bytes] | None
+    )  # None: all that the caller may touch; MONITOR shows what it does
     denied: Collection[bytes]  # commands
     local: Collection[Group] = ()  # groups whose keys it may touch, too
     copies: tuple[int, int] | None = None  # the database of which it sees copies, and theirs
@@ -110,7 +114,7 @@ class SandboxRules:
 
 
 class SandboxUser:
-    """The guard of one connection; makes the commands to pipeline around a script."""
+    """The sandbox user of one connection; builds the commands around a script."""
 
     def __init__(self) -> None:
         self.name = b""
@@ -124,21 +128,21 @@ class SandboxUser:
         self._denied: Collection[bytes] | None = None  # None: its rules must be made anew
 
     def before(self, rights: Rights | None, allowed: SandboxRules) -> list[Words]:
-        """Build the commands that set the guard up.
+        """Build the commands that create the sandbox user.
 
-        It may do what a user with these ``rights`` may (None: everything), as far as that is
-        allowed. Where the real keys are, the groups that live there are allowed, too; on copies of
-        a database they are not, because nobody would notice them.
+        It may do what a user with these ``rights`` may (None: everything), as far as ``allowed``
+        permits. On the real keys, the groups that live there are allowed, too; on copies of a
+        database they are not, because that would not be noticed.
         """
         keys, denied, only_reads = allowed.keys, allowed.denied, allowed.only_reads
         self._rights, self._only_reads = rights, only_reads
         self._keys = None if keys is None else frozenset(keys)
         self._refused, self.denials = frozenset(denied), set()
         if not self.name:
-            self.name = ours.GUARD + os.urandom(8).hex().encode()
+            self.name = ours.SANDBOX_USER + os.urandom(8).hex().encode()
             self._denied = None
         gone, self._abandoned = self._abandoned, []
-        # Each time another one: should the server refuse the rules, those of before let nobody in.
+        # A new one each time: if the server refuses the rules, the old ones allow no login.
         self._password = os.urandom(16).hex().encode()
         user = [b"ACL", b"SETUSER", self.name]
         new = [b"reset", b"on", b">" + self._password]
@@ -159,14 +163,14 @@ class SandboxUser:
         return [*gone, [*user, b"resetpass", new[-1], b"resetkeys", *rules]]
 
     def logins(self, nobody: Words) -> list[Words]:
-        """Build the commands that make the connection the guard's.
+        """Build the commands that log the connection in as the sandbox user.
 
-        It is ``nobody``'s first: if the guard is not let in, the script may do nothing.
+        It is ``nobody`` first: if the login fails, the script may do nothing.
         """
         return [nobody, [b"AUTH", self.name, self._password]]
 
     def refusals(self, log: bytes) -> Refusals:
-        """Read what ACL LOG says of this guard; leave out what its user may not do anyway."""
+        """Parse what ACL LOG has of this user; leave out what the caller may not do, either."""
         found = Refusals()
         entries = value(log)
         for entry in entries if isinstance(entries, list) else []:
@@ -192,12 +196,12 @@ class SandboxUser:
         return reason != b"command" or what not in self._refused
 
     def abandon(self) -> None:
-        """Take another name next time: whether this one is made and in ACL LOG is not known."""
+        """Take another name next time: the state of this one is unknown."""
         self._abandoned.append([b"ACL", b"DELUSER", self.name])
         self.name = b""
 
     async def retire(self, link: Link) -> None:
-        """Forget a name that ACL LOG knows."""
+        """Delete the user: ACL LOG has its name."""
         reply = value((await link.ask([b"ACL", b"DELUSER", self.name]))[0])
         if isinstance(reply, hiredis.ReplyError):
             link.is_spoilt = True
@@ -205,7 +209,7 @@ class SandboxUser:
 
 
 def sandbox_user_of(link: Link) -> SandboxUser:
-    """Return the guard of a connection."""
+    """Return the sandbox user of a connection."""
     sandbox_user: SandboxUser = link.sandbox_user or SandboxUser()
     link.sandbox_user = sandbox_user
     return sandbox_user
@@ -214,7 +218,7 @@ def sandbox_user_of(link: Link) -> SandboxUser:
 async def judge_run(
     sandbox_user: SandboxUser, link: Link, log: bytes, call: ScriptCall, reply: bytes, users: Users
 ) -> tuple[Refusals, bytes]:
-    """What the guard refused that the user may do; else the reply, in the user's name."""
+    """Return the refusals that the caller does not share; else the reply, in the caller's name."""
     refusals = sandbox_user.refusals(log)
     if call.rights and refusals.commands:
         asked = {name for name in refusals.commands if not call.rights.has_arguments(name)}
@@ -230,7 +234,7 @@ async def judge_run(
 
 
 async def _denied(link: Link, user: bytes, commands: Collection[bytes]) -> set[bytes]:
-    """Find which of these commands their user may not run either, with whatever arguments."""
+    """Return which of these commands the caller may not run, either, with whatever arguments."""
     asked: list[tuple[bytes, Words]] = [
         (name, [b"ACL", b"DRYRUN", user, *name.split(b"|"), *[b"0"] * count])
         for name in commands
@@ -242,9 +246,9 @@ async def _denied(link: Link, user: bytes, commands: Collection[bytes]) -> set[b
 
 
 def _in_name_of(user: bytes, sandbox_user: bytes, reply: bytes) -> bytes:
-    """Put the user's name for the guard's, in all strings and errors of a reply.
+    """Replace the sandbox user's name by the caller's, in all strings and errors of a reply.
 
-    Servers name whom they refuse, and scripts return what they say.
+    Servers name the user that they refuse, and scripts may return that.
     """
     if sandbox_user not in reply:
         return reply

@@ -1,4 +1,4 @@
-"""Which variable a name in a Lua script is, and what it may stand for."""
+"""Finds the variable of each name in a Lua script, and its possible values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Variable:
 
 
 def text(node: Node | None) -> bytes:
-    """Return the source of a node."""
+    """Return the source text of a node."""
     return (node.text or b"") if node is not None else b""
 
 
@@ -61,19 +61,19 @@ class Scopes:
         self._follow_parameters()
 
     def find(self, node: Node) -> Variable | None:
-        """Find the variable of a name; None if it is global."""
+        """Return the variable of a name; None if it is global."""
         return self._of.get(node.id)
 
     def declared_by(self, value: Node) -> Variable | None:
-        """Find the variable that this expression declares."""
+        """Return the variable that this expression initialises."""
         return self._declared.get(value.id)
 
     def is_local(self, declaration: Node) -> bool:
-        """Whether a function is a local one."""
+        """Whether a function declaration is local."""
         return declaration.id in self._local
 
     def is_no_variable(self, node: Node) -> bool:
-        """Whether a name is that of a field."""
+        """Whether a name is a field's name."""
         return node.id in self._no_variables
 
     def _declare(self, node: Node, variable: Variable) -> None:
@@ -155,7 +155,7 @@ class Scopes:
             self._declare(name, variable)
 
     def _put(self, variable: Variable, found: Sequence[Node], at: int) -> None:
-        """The value number ``at`` of a list goes into a variable."""
+        """Assign value number ``at`` of a list to a variable."""
         if at < len(found) and found[at].type not in ("function_call", "vararg_expression"):
             variable.values.append(found[at])
         elif found and found[-1].type == "function_call" and at >= len(found) - 1:
@@ -220,7 +220,7 @@ class Scopes:
         self._open.pop()
 
     def _follow_parameters(self) -> None:
-        """Parameters of functions that are only called stand for what they are called with."""
+        """Parameters of functions that are only called take the values of the call's arguments."""
         calls: dict[int, list[Node]] = {}
         functions: dict[int, Variable] = {}
         for variable, call in self._calls:

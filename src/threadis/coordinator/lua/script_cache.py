@@ -1,7 +1,7 @@
-"""The scripts that all instances have, so that each that restarts is told them again.
+"""The scripts that all instances have; a restarted instance gets them again.
 
-What EVAL brought makes room for newer scripts, as on a server that evicts scripts: by number where
-ours do so, and everywhere by bytes. What SCRIPT LOAD brought stays.
+Scripts of EVAL make room for newer ones, as on a server that evicts scripts: by number where our
+servers do so, and always by bytes. Scripts of SCRIPT LOAD stay.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ OVERHEAD: Final = 200  # bytes of a script besides its body
 
 
 class ScriptCache:
-    """By SHA1. ``is_used`` says whether a worker has run one since it was last asked."""
+    """Scripts by SHA1. ``is_used``: whether a worker has run one since this was last asked."""
 
     def __init__(self, is_used: Callable[[bytes], bool]) -> None:
         self._is_used = is_used
@@ -27,7 +27,7 @@ class ScriptCache:
         self.evicted = 0
 
     def evicts_by_count(self, does: bool) -> None:
-        """Say whether the servers evict scripts of EVAL."""
+        """Set whether the servers evict scripts of EVAL."""
         self._most = EVICTING_COUNT if does else COUNT
 
     def __len__(self) -> int:
@@ -38,17 +38,17 @@ class ScriptCache:
         return [*self._loaded.values(), *self._evaluated.values()]
 
     def total(self) -> int:
-        """Return how many bytes they are."""
+        """Return their size in bytes."""
         return self._loaded_bytes + self._evaluated_bytes
 
     def use(self, name: bytes) -> bytes:
-        """Return a script, which is now the newest; nothing if it is not there."""
+        """Return a script and mark it as the newest; empty if it is not there."""
         if name in self._evaluated:
             self._evaluated.move_to_end(name)
         return self._loaded.get(name) or self._evaluated.get(name, b"")
 
     def may_load(self, name: bytes, script: bytes) -> bool:
-        """Whether SCRIPT LOAD has room for another one."""
+        """Whether SCRIPT LOAD has room for another script."""
         return name in self._loaded or self._loaded_bytes + cost(script) <= LOAD_BYTES
 
     def load(self, name: bytes, script: bytes) -> None:
@@ -60,7 +60,7 @@ class ScriptCache:
             self._loaded_bytes += cost(script)
 
     def evaluate(self, name: bytes, script: bytes) -> list[tuple[bytes, bytes]]:
-        """Keep a script of EVAL; those that made room for it, perhaps itself."""
+        """Keep a script of EVAL; return the evicted ones, possibly itself."""
         self._evaluated[name] = script
         self._evaluated_bytes += cost(script)
         gone, spared = [], 0
@@ -83,5 +83,5 @@ class ScriptCache:
 
 
 def cost(script: bytes) -> int:
-    """How many bytes a script counts."""
+    """Return how many bytes a script counts."""
     return len(script) + OVERHEAD

@@ -11,7 +11,7 @@ from threadis.coordinator.instances.links import Kind, Words
 
 
 class ChangedError(Exception):
-    """A function is another one by now; nothing was run."""
+    """A function was replaced meanwhile; nothing was run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,18 @@ class ScriptCall:
     within: int | None
     rights: Rights | None  # of its user; None: everything
     info: _core.ClientInfo
-    body: bytes  # its text, or that of the function's library; empty if nobody has it
+    body: bytes  # its text, or that of the function's library; empty if unknown
     generation: int | None = None  # of functions, when the library was found; None: no function
-    ending: AsyncExitStack | None = None  # what ends before its client is answered; None: in EXEC
+    ending: AsyncExitStack | None = None  # closed before its client is answered; None: in EXEC
 
     @property
     def is_function(self) -> bool:
-        """Whether it is one of a library."""
+        """Whether it is a function of a library."""
         return self.generation is not None
 
 
 def declared_keys(args: Sequence[bytes]) -> list[bytes] | None:
-    """Find KEYS of a script; None if the numbers are wrong."""
+    """Return KEYS of a script; None if the number of keys is wrong."""
     if len(args) < 3 or not args[2].isdigit():
         return None
     count = int(args[2])

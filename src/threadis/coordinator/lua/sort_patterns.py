@@ -1,4 +1,4 @@
-"""SORT's keys: BY and GET patterns name one for each element."""
+"""The keys that SORT reads: BY and GET patterns name one for each element."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -20,9 +20,8 @@ OPTIONS: Final = re.compile(rb"""['"](by|get)['"]""", re.IGNORECASE)
 
 
 def reads_other_keys(call: ScriptCall) -> bool:
-    """Whether a script may look at keys that only SORT's patterns name.
-
-    It has their words itself, or is called with them.
+    """Whether a script may read keys that only SORT's patterns name: the literals are in its text,
+    or in its arguments.
     """
     args = {word.upper() for word in call.words[3:] if len(word) <= LONGEST}
     sorts = SORTING.search(call.body) or not args.isdisjoint(SORTS)
@@ -30,7 +29,7 @@ def reads_other_keys(call: ScriptCall) -> bool:
 
 
 def patterns(args: Sequence[bytes]) -> list[bytes]:
-    """Return the patterns of SORT that name keys; other commands have none."""
+    """Return SORT's patterns that name keys; other commands have none."""
     if args[0].upper() not in SORTS:
         return []
     found, at = [], 2
@@ -46,7 +45,7 @@ def patterns(args: Sequence[bytes]) -> list[bytes]:
 
 
 def store_key(args: Sequence[bytes]) -> bytes | None:
-    """Return the key behind STORE; the last one counts."""
+    """Return the key of STORE; the last one counts."""
     found, at = None, 2
     while at < len(args):
         word = args[at].upper()
@@ -57,7 +56,7 @@ def store_key(args: Sequence[bytes]) -> bytes | None:
 
 
 def key_from_pattern(pattern: bytes, element: bytes) -> bytes:
-    """Put an element into a pattern: ``weight_*->field`` and ``1`` give ``weight_1``."""
+    """Insert an element into a pattern: ``weight_*->field`` and ``1`` give ``weight_1``."""
     star = pattern.index(b"*")
     arrow = pattern.find(b"->", star + 1)
     is_field = arrow >= 0 and arrow + 2 < len(pattern)
@@ -66,7 +65,7 @@ def key_from_pattern(pattern: bytes, element: bytes) -> bytes:
 
 
 def with_store_key(parsed: ParsedCommand) -> ParsedCommand:
-    """Add to SORT's keys the one behind STORE."""
+    """Add the key of STORE to SORT's keys."""
     store = store_key(parsed.args) if parsed.row.name == "sort" else None
     keys = [KeyAccess(parsed.args[1], reads=True, writes=False)]
     if store is not None:
@@ -77,7 +76,7 @@ def with_store_key(parsed: ParsedCommand) -> ParsedCommand:
 async def sort_keys(
     table: CommandTable, own_reads: OwnReads, parsed: ParsedCommand, db: int
 ) -> list[KeyAccess]:
-    """Return every key that SORT will look at, as of now."""
+    """Return every key that SORT will read, as of now."""
     source, keys = parsed.args[1], list(with_store_key(parsed).keys)
     wanted = patterns(parsed.args)
     if wanted:
@@ -89,6 +88,6 @@ async def sort_keys(
 
 
 def _looked_at(wanted: Iterable[bytes], elements: Sequence[bytes]) -> list[KeyAccess]:
-    """The keys that patterns name with elements."""
+    """Return the keys that patterns name with these elements."""
     names = {key_from_pattern(pattern, element) for pattern in wanted for element in elements}
     return [KeyAccess(name, reads=True, writes=False) for name in sorted(names)]

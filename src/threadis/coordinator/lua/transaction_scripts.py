@@ -1,8 +1,8 @@
-"""Which scripts there are at each place of a transaction.
+"""Which scripts exist at each place of a transaction.
 
-EVAL and SCRIPT LOAD bring one, SCRIPT FLUSH takes all away: from their place in the order on, and
-only if the transaction runs. Before that nobody else is told; and what asks for a script in front
-of that place finds none.
+EVAL and SCRIPT LOAD load one, SCRIPT FLUSH removes all: from their place in the order on, and only
+if the transaction runs. Other clients do not see them before that, and neither do earlier commands
+of the transaction.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ EVALS: Final = (b"eval", b"eval_ro")
 
 
 class TransactionScripts:
-    """What a transaction has brought so far, and what was there before."""
+    """The scripts that a transaction has loaded so far, and those from before."""
 
     def __init__(self, library: Library, will_load: Mapping[bytes, int] | None = None) -> None:
-        """``brings`` are the scripts that its write brings, each with the last place that does."""
+        """``will_load``: the scripts that its write loads, each with the last such place."""
         self._library, self._will_load = library, will_load or {}
         self._loaded: dict[bytes, bytes] = {}
         self._is_flushed = False
@@ -30,7 +30,7 @@ class TransactionScripts:
         self.replies: dict[int, bytes] = {}  # by place: of what asks for scripts, if known already
 
     async def find(self, name: bytes) -> bytes | None:
-        """Return a script; None if there is none, nothing if only the servers have its text."""
+        """Return a script; None if it does not exist, empty if only the servers have its text."""
         if name in self._loaded or self._is_flushed:
             return self._loaded.get(name)
         if name not in self._found:
@@ -40,12 +40,12 @@ class TransactionScripts:
         return None if name in self._missing else self._found[name]
 
     def check(self) -> None:
-        """Raise ChangedError if others have brought or taken away what was looked for."""
+        """Raise ChangedError if scripts were loaded or flushed meanwhile."""
         if any(self._library.body(name) != body for name, body in self._found.items()):
             raise ChangedError
 
     async def answer(self, at: int, words: Words) -> None:
-        """Answer a command that asks for scripts, if it is run too late: behind the write."""
+        """Answer a command about scripts that would run too late: after the write."""
         what = words[1].lower() if words[0].lower() == b"script" else b""
         names = [name.lower() for name in words[2:]]
         if what not in (b"exists", b"show"):
@@ -60,7 +60,7 @@ class TransactionScripts:
             self.replies[at] = await self._library.no_script()
 
     def advance(self, words: Words) -> None:
-        """Go past a command, which will have run."""
+        """Go on to the next command."""
         family = words[0].lower()
         if family in EVALS and declared_keys(words) is not None:
             self._loaded[sha1(words[1])] = words[1]

@@ -1,4 +1,4 @@
-"""Borrowing: what only a server can compute, computed on one that was lent the keys.
+"""Borrowing: a command that only a server can compute runs on one instance, on copies of the keys.
 
 The copies live in a database that clients cannot see, for the length of one MULTI … EXEC::
 
@@ -7,9 +7,8 @@ The copies live in a database that clients cannot see, for the length of one MUL
                  the commands, DUMP and PEXPIRETIME again, DEL copies, EXEC
     each owner:  RESTORE or DEL what changed           (one write, see commits)
 
-``copies`` has that block.
-
-So a command that fails, a script that is refused, a killed process leave every key as it was.
+``copies`` builds that block. So a command that fails, a script that is refused, or a process that
+is killed leaves every key as it was.
 """
 
 import asyncio
@@ -29,8 +28,8 @@ from threadis.coordinator.keys.write_parts import Part
 from threadis.coordinator.multikey.phases import RefusedError
 
 BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
-# Tells all keys, their values and when they expire, and deletes them. Not FLUSHDB: that is told to
-# whoever tracks keys.
+# Returns all keys, their values and expiry times, and deletes them. Not FLUSHDB, because clients
+# that track keys would be told of it.
 READ_AND_DELETE_ALL = (
     ours.SCRIPT_MARK
     + b"""
@@ -48,7 +47,9 @@ EXACT_MOST = 2**53  # Lua's numbers
 NO_EXPIRY, GONE = -1, -2  # PEXPIRETIME
 # How DUMP begins for a small sorted set, and for a large one, which SORT makes of a small one.
 CONVERTED = (b"\x11", b"\x05")
-TOO_LATE = resp.error("ERR threadis: a key that the script has made expires too late to be told")
+TOO_LATE = resp.error(
+    "ERR threadis: a key that the script created expires so late that its time cannot be read"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class TooLargeError(LinkError):
 
 
 class Borrowing:
-    """Makes copies, and writes what has become of them. The caller holds locks on all keys."""
+    """Makes copies, and writes changes back. The caller holds locks on all keys."""
 
     def __init__(
         self, links: Links, table: CommandTable, databases: int, own_reads: OwnReads
@@ -93,7 +94,7 @@ class Borrowing:
         self.scratch = ours.copies(databases)
 
     async def fetch(self, keys: Iterable[KeyAccess], db: int) -> dict[bytes, Copy]:
-        """Copy the keys that exist from their owners; of those never read, only that they do."""
+        """Copy the existing keys from their owners; of keys never read, only that they exist."""
         some = list(keys)
         wanted, by_owner = await offload(len(some), self._wanted, some, db)
         mine = command_events.get()
@@ -107,7 +108,7 @@ class Borrowing:
     def _found(
         self, wanted: Iterable[bytes], parts: Iterable[Mapping[bytes, Copy]], db: int
     ) -> dict[bytes, Copy]:
-        """Put together what owners have said."""
+        """Combine the owners' copies."""
         copies = {key: copy for part in parts for key, copy in part.items()}
         if mine := command_events.get():
             limited = {key for key, copy in copies.items() if copy.expires != NO_EXPIRY}
@@ -118,7 +119,7 @@ class Borrowing:
     def _wanted(
         self, keys: Sequence[KeyAccess], db: int
     ) -> tuple[dict[bytes, bool], dict[int, dict[bytes, bool]]]:
-        """Say of keys whether they are read; the same of those of each owner."""
+        """Return whether each key is read; and the same for each owner."""
         wanted: dict[bytes, bool] = {}
         for access in keys:
             wanted[access.key] = wanted.get(access.key, False) or access.reads
@@ -131,20 +132,20 @@ class Borrowing:
     async def _fetch_from(self, index: int, keys: dict[bytes, bool], db: int) -> dict[bytes, Copy]:
         questions = await offload(len(keys), _questions, keys)
         replies = await self.own_reads.ask(index, questions, db=db)
-        if refused := await offload(len(replies), _refused, replies):  # it is loading, say
+        if refused := await offload(len(replies), _refused, replies):  # for instance, it is loading
             raise RefusedError(refused)
         return await offload(len(keys), _copies, keys, await long_replies.values(replies))
 
     async def clean(self, index: int) -> None:
-        """Delete copies that somebody who was ended in the middle has left."""
+        """Delete copies that an interrupted command has left."""
         for at in range(ours.COPIES):
             await self._links.raw(index, [[b"FLUSHDB"]], db=self.scratch + at)
 
     async def without_conversions(
         self, index: int, copies: Mapping[bytes, Copy], changes: Changes
     ) -> Changes:
-        """Leave out what has only another encoding now: no server calls that a change, and whoever
-        has the key in WATCH hears nothing of it.
+        """Leave out keys whose encoding alone has changed: for a server that is no change, and
+        WATCH ignores it.
         """
         doubtful = {
             key: new
@@ -157,7 +158,7 @@ class Borrowing:
         for key, new in doubtful.items():  # a server chooses the encoding anew
             block += [Copy(new.dump, NO_EXPIRY).restore(key), [b"DUMP", key], [b"DEL", key]]
         *_, reply = await self._links.raw(index, [*block, [b"EXEC"]], db=self.scratch)
-        if not reply.startswith(b"*"):  # there is no memory: they count as changed
+        if not reply.startswith(b"*"):  # there is no memory: the keys count as changed
             return changes
         dumps = (await long_replies.value(reply))[1::3]
         self.own_reads.of(index).hits += len(dumps)
@@ -166,7 +167,7 @@ class Borrowing:
         return {key: new for key, new in changes.items() if key not in same}
 
     def writes(self, changes: Changes, db: int) -> dict[int, Part]:
-        """Turn changes into one part for each owner."""
+        """Convert changes to one part for each owner."""
         parts: dict[int, list[Words]] = defaultdict(list)
         for key, copy in changes.items():
             command = [b"DEL", key] if copy is None else copy.restore(key, b"REPLACE")
@@ -175,7 +176,7 @@ class Borrowing:
 
 
 def _may_be_converted(old: Copy, new: Copy) -> bool:
-    """Whether a value may be the one that was lent, though it is told otherwise."""
+    """Whether the value may be the one that was lent, although its dump differs."""
     if old.is_placeholder or old.expires != new.expires:
         return False
     return old.dump == new.dump or (old.dump[:1], new.dump[:1]) == CONVERTED
@@ -185,13 +186,13 @@ def check_size(total: int) -> None:
     """Raise TooLargeError if so many bytes may not be borrowed."""
     if total > BORROW_LIMIT:
         raise TooLargeError(
-            f"ERR threadis: this command needs {total} bytes of other instances; the limit is "
+            f"ERR threadis: this command needs {total} bytes from other instances; the limit is "
             f"{BORROW_LIMIT}. Give its keys a common {{hash tag}}"
         )
 
 
 def _questions(keys: Mapping[bytes, bool]) -> list[Words]:
-    """What an owner is asked about keys, if they are read or not."""
+    """Build the questions to an owner about its keys."""
     questions: list[Words] = []
     for key, reads in keys.items():
         questions.append([b"PEXPIRETIME", key])
@@ -201,7 +202,7 @@ def _questions(keys: Mapping[bytes, bool]) -> list[Words]:
 
 
 def _copies(keys: Mapping[bytes, bool], replies: Sequence[Any]) -> dict[bytes, Copy]:
-    """What it says."""
+    """Parse its replies."""
     said = iter(replies)
     found = {}
     for key, reads in keys.items():
@@ -215,7 +216,7 @@ def _copies(keys: Mapping[bytes, bool], replies: Sequence[Any]) -> dict[bytes, C
 def surrounding_commands(
     copies: dict[bytes, Copy], written: Sequence[bytes], *, sweeps: bool = False
 ) -> tuple[list[Words], list[Words]]:
-    """What comes before commands on copies, and behind them."""
+    """Return the commands before and after those that run on copies."""
     old_dumps: list[Words] = [[b"DUMP", key] for key in written if key in copies]
     restores = [copy.restore(key) for key, copy in copies.items()]
     if sweeps:
@@ -231,14 +232,14 @@ CurrentValues = Mapping[bytes, tuple[bytes, int]]  # what keys are now, and when
 
 
 def _current_values(written: Sequence[bytes], after: Sequence[Any]) -> CurrentValues:
-    """What ``around`` has found out behind the commands, without it having swept."""
+    """Parse what ``surrounding_commands`` returned after the commands, without a sweep."""
     count = len(written)
     found = zip(written, after[:count], after[count : 2 * count], strict=True)
     return {key: (dump, int(when)) for key, dump, when in found if dump is not None}
 
 
 def _current_values_of_all(copies: dict[bytes, Copy], said: Sequence[Any]) -> CurrentValues:
-    """The same, with it having swept."""
+    """The same, with a sweep."""
     now = {}
     for key, dump, when in zip(said[::3], said[1::3], said[2::3], strict=True):
         exact = when
@@ -246,7 +247,7 @@ def _current_values_of_all(copies: dict[bytes, Copy], said: Sequence[Any]) -> Cu
             exact = copies[key].expires if key in copies else NO_EXPIRY
             if float(exact) != float(when):
                 raise RefusedError(TOO_LATE)
-        if isinstance(dump, bytes):  # else it has just expired
+        if isinstance(dump, bytes):  # otherwise the key has just expired
             now[key] = (dump, exact)
     return now
 
@@ -261,8 +262,8 @@ async def find_changes(
     compares: bool,
     sweeps: bool,
 ) -> Changes:
-    """Read in the replies to ``around`` what has become of keys; of all, or if it ``compares`` of
-    those that are not what they were. RefusedError if a copy could not be made.
+    """Find out from the replies to ``surrounding_commands`` what keys have become; of all keys, or
+    if it ``compares``, of those that differ. RefusedError if a copy could not be made.
     """
     size = len(copies) + len(written)
     if refused := await offload(size, _refused, before[: len(copies)]):
@@ -279,14 +280,14 @@ async def find_changes(
 
 
 def _refused(replies: Iterable[bytes]) -> bytes | None:
-    """The first that is an error."""
+    """Return the first error."""
     return next((reply for reply in replies if reply.startswith(b"-")), None)
 
 
 def _tell_of_ends(
     copies: Collection[bytes], written: Iterable[bytes], dumps: Iterable[Any], db: int
 ) -> None:
-    """Tell of what was lent, and had expired by the time the commands began."""
+    """Report keys that were lent, and had expired when the commands began."""
     if mine := command_events.get():
         had = (key for key in written if key in copies)
         for key, dump in zip(had, dumps, strict=True):
@@ -297,7 +298,7 @@ def _tell_of_ends(
 def _changes(
     copies: dict[bytes, Copy], written: Sequence[bytes], dumps: Sequence[Any], now: CurrentValues
 ) -> Changes:
-    """What has become of the keys that may have been written."""
+    """Return the changes of keys that may have been written."""
     had = [key for key in written if key in copies]
     old_values = dict(zip(had, dumps, strict=True))
     changes: Changes = {}

@@ -1,33 +1,25 @@
-"""One write over several instances: all of it or nothing, whoever is killed meanwhile.
+"""Atomic writes over several instances, also if a process is killed in the middle.
 
-Workers commit by themselves what is ordinary (``commands/commit.rs``), in the same way and with
-the same records; here are all others, and whatever went wrong.
+Workers commit ordinary writes by themselves (``commits.rs``), in the same way. Here are all others,
+and whatever went wrong.
 
-Two-phase commit with stock commands. The parts' records live in a database that clients cannot
-see (``records``)::
+It is a two-phase commit with stock commands. The records live in a database that clients cannot see
+(``records``)::
 
-    the others:   SET prepared:ID              what they would do, and who decides
+    participants: SET prepared:ID              their parts, and the leader
                   MULTI, commands …            all must say QUEUED, else DISCARD everywhere
-    the first:    MULTI, commands …, SET decided:ID, EXEC     the moment it has happened
-    the others:   … DEL prepared:ID, EXEC
-    the first:    DEL decided:ID               soon, of many at once
+    leader:       MULTI, commands …, SET decided:ID, EXEC     the moment of the commit
+    participants: … DEL prepared:ID, EXEC
+    leader:       DEL decided:ID               soon, many at once
 
-After a crash, whoever still has ``prepared:ID`` asks the first: decided means do it now, else
-forget it. Until then the keys stay locked.
+After a crash, an instance with ``prepared:ID`` is resolved by asking its leader: if it has decided,
+the part is run now, else it is dropped. Until then the keys stay locked.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -57,10 +49,9 @@ log = logging.getLogger(__name__)
 
 FORGET_AFTER = 0.02  # seconds; a record that stays for so long costs some hundred bytes
 FORGET_AGAIN = 1.0  # seconds until they are deleted where that has failed
-RETRY = 0.05  # seconds between attempts to settle what a crash left open
+RETRY = 0.05  # seconds between attempts to resolve what a crash left
 
-# The instance, its socket if another process of it may have one that looks the same, and what
-# CLIENT LIST shows of it.
+# The instance, its process's socket, and what CLIENT LIST shows of the connection.
 ClosedConnection = tuple[int, str, bytes]
 
 
@@ -79,7 +70,7 @@ class Commits:
         self._done: dict[int, list[bytes]] = {}  # records to delete, by instance
         self._deleting = [asyncio.Lock() for _ in links.all_instances()]
         self._late: set[int] = set()  # instances that did not delete theirs in time
-        self._running: set[bytes] = set()  # IDs whose outcome this process will see to
+        self._running: set[bytes] = set()  # IDs that this process will resolve
         self._resolving = asyncio.Lock()
         self._tasks = Tasks()
         self._had: Counter[int] = Counter()  # records, by instance
@@ -94,13 +85,11 @@ class Commits:
         is_scarce: bool = False,
         scripts: Mapping[PartPlace, Script] | None = None,
     ) -> dict[int, list[bytes]]:
-        """Run each part on its instance as one block; the replies of the commands.
+        """Run each part on its instance as one block; return the replies of the commands.
 
-        If memory ``is_scarce``, nobody is asked first whether he would run his part, unless there
-        are ``scripts`` among the commands, each of which is told its answers.
-
-        The caller holds ``lock`` on all keys. Raises RefusedError if nothing was done, LinkError
-        if that is not known yet; then the lock is kept until it is.
+        If memory ``is_scarce``, participants do not queue their parts first, unless there are
+        ``scripts`` among the commands. The caller holds ``lock`` on all keys. Raises RefusedError
+        if nothing was done, LinkError if that is not known yet; then the lock is kept until it is.
         """
         leader, *participants = sorted(parts, key=lambda index: (-len(parts[index]), index))
         # Those of the others ``prepare`` checks.
@@ -144,7 +133,7 @@ class Commits:
             try:
                 record = PreparedRecord(leader, db, keys, [])
                 await self._phases.prepare(links, parts, record, name, scripts, is_scarce=is_scarce)
-            except LinkError:  # nothing will be decided, but something may be prepared
+            except LinkError:  # nothing will be decided, but records may have been written
                 self._spawn(self._resolve_all(name, leader, participants))
                 raise
             try:
@@ -168,7 +157,7 @@ class Commits:
                 if results is not None:
                     replies[index] = results[: len(parts[index])]
         if failed := [index for index in participants if index not in replies]:
-            # What is not a write there is as it shall be; what is locked for scripts stays so.
+            # Keys that were only read are as they should be; scripts' keys stay locked.
             left = [key for key in keys if not key[2] or self._table.owner(*key[:2]) in failed]
             self._mark_in_doubt(lock, parts, left, failed[0])
             self._keep_lock(lock, name, leader, participants, list(links.values()))
@@ -178,11 +167,11 @@ class Commits:
         return replies
 
     def own_changes(self, index: int) -> int:
-        """How often an instance has written or deleted a record."""
+        """Return how often an instance has written or deleted a record."""
         return 2 * (self._had[index] + self._workers.records_of(index))
 
     def _keys_of(self, parts: Iterable[Part], db: int) -> Iterator[Key]:
-        """The keys of commands, for whoever has locked everything."""
+        """Return the keys of commands, for a caller that has locked everything."""
         for part in parts:
             where = db
             for words in part:
@@ -194,7 +183,7 @@ class Commits:
     def _mark_in_doubt(
         self, lock: Lock, parts: Mapping[int, Part], keys: list[Key], instance: int
     ) -> None:
-        """Let others use all but these keys; of what empties databases, it is all keys."""
+        """Release all but these keys; a write that empties databases keeps all."""
         if not any(map(_flushes, parts.values())):
             self._locks.mark_in_doubt(lock, keys, instance)
 
@@ -206,7 +195,7 @@ class Commits:
     def _keep_lock(
         self, lock: Lock, name: bytes, leader: int, participants: list[int], links: Iterable[Link]
     ) -> None:
-        """Hold on to the lock until it is known what has happened."""
+        """Keep the lock until the outcome is known."""
         lock.is_kept = True
         spoilt = (link for link in links if link.is_spoilt)
         lost = [connection_of(link) for link in spoilt]
@@ -223,13 +212,13 @@ class Commits:
         try:
             await asyncio.sleep(RETRY)
             await self._drain_and_resolve(name, leader, participants, lost)
-        finally:  # also after a bug: a lock that nobody will end would be a hang
+        finally:  # also after a bug: a lock that is never released would be a hang
             self._running.discard(name)
             self._locks.release(lock)
 
     @contextmanager
     def begin(self) -> Iterator[bytes]:
-        """Name a write whose outcome the caller sees to; who recovers leaves its records alone."""
+        """Name a write whose outcome the caller resolves; recovery leaves its records alone."""
         name = _core.unique_name()
         self._running.add(name)
         try:
@@ -240,7 +229,7 @@ class Commits:
     def resolve_later(
         self, name: bytes, leader: int, participants: list[int], lost: Sequence[ClosedConnection]
     ) -> None:
-        """See to it, in the background, that everyone has done his part, or nobody will."""
+        """Resolve a write in the background: all participants complete it, or none."""
         self._spawn(self._drain_and_resolve(name, leader, participants, lost))
 
     async def _drain_and_resolve(
@@ -252,10 +241,12 @@ class Commits:
     async def _resolve_all(self, name: bytes, leader: int, participants: list[int]) -> None:
         for index in participants:
             await _retry(partial(self._resolve, index, ours.PREPARED + name))
-        self.delete_soon(leader, ours.DECIDED + name)  # it is refused while there is no space, say
+        self.delete_soon(
+            leader, ours.DECIDED + name
+        )  # this is refused while the disk is full, for instance
 
     def unsettled(self, letter: _core.Unsettled) -> None:
-        """Settle what a worker has left; its lock, if it has one, holds until then."""
+        """Resolve what a worker has left; its lock, if it has one, is kept until then."""
         self._locks.in_doubt_changed()
         self._spawn(self._resolve_for_worker(letter))
 
@@ -273,15 +264,12 @@ class Commits:
                 self._locks.release_of_worker(letter.token)
 
     async def _drain_all(self, lost: Iterable[ClosedConnection]) -> None:
-        """Wait until instances have read all from connections that we have closed.
-
-        Else what is on its way there comes behind us.
-        """
+        """Wait until instances have read everything from connections that we have closed."""
         for one in lost:
             await _retry(partial(self.check_drained, one))
 
     async def check_drained(self, lost: ClosedConnection) -> None:
-        """Raise LinkError while an instance may not have read all from a connection."""
+        """Raise LinkError while an instance may not have read everything from a connection."""
         index, socket, mark = lost
         if self._links.is_gone(index, socket):
             return
@@ -290,8 +278,10 @@ class Commits:
             raise LinkError(f"TRYAGAIN instance {index} has not read everything yet")
 
     async def _resolve(self, index: int, key: bytes) -> None:
-        """Do or forget what an instance has prepared; LinkError if that cannot be known yet."""
-        async with self._resolving:  # two who settle the same would do it twice
+        """Complete or drop what an instance has prepared; LinkError if the outcome is not known
+        yet.
+        """
+        async with self._resolving:  # two tasks that resolve the same write would run it twice
             payload = await self._ask(index, b"GET", key)
             if payload is None:
                 return
@@ -306,17 +296,17 @@ class Commits:
                 self.delete_soon(index, key)
 
     async def _ask(self, index: int, *words: bytes) -> Any:
-        """Ask about records; LinkError if the answer is an error: it is still loading, say."""
+        """Ask about records; LinkError if the answer is an error, for instance LOADING."""
         reply = await self._links.call(index, *words, db=self._records)
         if isinstance(reply, hiredis.ReplyError):
             raise LinkError(f"TRYAGAIN instance {index}: {reply}")
         return reply
 
     async def recover(self, index: int) -> None:
-        """Settle what an instance that came (back) has prepared; before clients may use it.
+        """Resolve what an instance that came (back) has prepared, before clients may use it.
 
-        Where the instance that decides is not there, the keys are locked until it is; of what
-        empties databases, LinkError.
+        Without the leader the keys stay locked; for a write that empties databases LinkError is
+        raised.
         """
         for key in await self._ask(index, b"KEYS", ours.PREPARED + b"*"):
             payload = await self._ask(index, b"GET", key)
@@ -326,7 +316,7 @@ class Commits:
                 await self._resolve(index, key)
             except LinkError:
                 record = PreparedRecord.decode(payload)
-                if _flushes(record.commands):  # it has no keys that could be locked
+                if _flushes(record.commands):  # it has no keys to lock
                     raise
                 self._spawn(self._recover_later(index, key, record))
         for key in await self._ask(index, b"KEYS", ours.DECIDED + b"*"):
@@ -337,7 +327,9 @@ class Commits:
                 self._spawn(self._resolve_all(name, index, participants))
 
     def _is_running(self, name: bytes) -> bool:
-        """Whether this process will see to it: here, or a worker, which tells us if it cannot."""
+        """Whether this process will resolve it: this class, or a worker, which reports if it
+        cannot.
+        """
         return name in self._running or name.startswith(self._workers.prefix())
 
     async def _recover_later(self, index: int, key: bytes, record: PreparedRecord) -> None:
@@ -346,7 +338,7 @@ class Commits:
             await _retry(partial(self._resolve, index, key))
 
     def delete_soon(self, index: int, record: bytes) -> None:
-        """Delete a record together with those of the next moment."""
+        """Delete a record, together with those of the next moment."""
         names = self._done.setdefault(index, [])
         names.append(record)
         if len(names) == 1:
@@ -357,9 +349,9 @@ class Commits:
         await self.delete_records(leader)
 
     async def delete_records(self, leader: int) -> None:
-        """Delete all that can be deleted; what an instance does not delete now, a while later."""
+        """Delete all records that can be deleted; the others are tried again later."""
         done, take = self._done, self._workers.take_finished
-        async with self._deleting[leader]:  # what somebody else deletes just now is waited for
+        async with self._deleting[leader]:  # deletions that are under way are waited for
             while names := [*done.pop(leader, []), *(ours.DECIDED + name for name in take(leader))]:
                 try:
                     await pending_writes.delete(self._links, leader, self._records, *names)
@@ -371,18 +363,18 @@ class Commits:
                     raise
 
     async def _delete_late(self, leader: int) -> None:
-        """Try again until it is done: a record stays a second longer than its instance is away."""
+        """Try again until the instance is back and the records are deleted."""
         try:
             await _retry(partial(self._delete_after, leader, FORGET_AGAIN))
         finally:
             self._late.discard(leader)
 
     def finished(self) -> None:
-        """Delete the records of what workers have committed: nothing else has deleted them."""
+        """Delete the records of what workers have committed."""
         self._spawn(self.delete_all_records())
 
     async def delete_all_records(self) -> None:
-        """Delete what can be deleted at once: who counts changes from now on sees none of ours."""
+        """Delete all records now, so that they are not among the counted changes."""
         jobs = [self.delete_records(leader) for leader in self._links.all_instances()]
         await asyncio.gather(*jobs, return_exceptions=True)
 
@@ -391,12 +383,12 @@ class Commits:
 
 
 def connection_of(link: Link) -> ClosedConnection:
-    """Return how a connection of ours can be known, once it is closed."""
+    """Return how one of our connections can be recognised after it was closed."""
     return link.index, link.socket, b"id=%d " % link.id
 
 
 def _flushes(part: Part) -> bool:
-    """Whether it changes whole databases."""
+    """Whether a part changes whole databases."""
     return any(words[0].lower().decode() in SWEEPS for words in part)
 
 

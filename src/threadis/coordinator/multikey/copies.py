@@ -1,4 +1,4 @@
-"""The block in which commands and scripts run on copies, and what it tells of these.
+"""The block in which commands and scripts run on copies.
 
 Each database that the client uses has one of ours for its copies::
 
@@ -41,7 +41,7 @@ from threadis.coordinator.multikey.phases import RefusedError
 
 
 class CopyStep(NamedTuple):
-    """A command, and the database that its client is in; if it is a script, this, too."""
+    """A command, its client's database, and if it is a script, its call."""
 
     parsed: ParsedCommand
     db: int
@@ -54,7 +54,7 @@ class CopyStep(NamedTuple):
 
     @property
     def patterns(self) -> list[bytes]:
-        """Those that name keys."""
+        """SORT's patterns that name keys."""
         return patterns(self.parsed.args)
 
     @property
@@ -67,7 +67,7 @@ class CopyStep(NamedTuple):
 
     @property
     def swept(self) -> list[int]:
-        """The databases that it names, if it sweeps."""
+        """The databases that it changes as a whole."""
         if self.name == "swapdb":
             return list(map(int, self.parsed.args[1:]))
         return [self.db] if self.name == "flushdb" else []
@@ -79,15 +79,17 @@ class LentKeys:
 
     scratch: int
     is_swept: bool  # whole
-    reads_all: bool  # any value may matter
-    writes_all: bool  # any key may be another behind the commands
+    reads_all: bool  # any value may be read
+    writes_all: bool  # any key may be changed
     keys: dict[bytes, KeyAccess] = field(default_factory=dict)
     copies: dict[bytes, Copy] = field(default_factory=dict)
 
     def add(self, access: KeyAccess) -> None:
-        """Add what is done to a key to what else is."""
+        """Add an access to a key."""
         known = self.keys.get(access.key)
-        if known or self.reads_all or self.writes_all:  # there may be very many
+        if (
+            known or self.reads_all or self.writes_all
+        ):  # an optimisation: there may be very many keys
             known = known or access
             reads = access.reads or known.reads or self.reads_all
             writes = access.writes or known.writes or self.writes_all
@@ -95,12 +97,12 @@ class LentKeys:
         self.keys[access.key] = access
 
     def lacks(self, key: bytes) -> bool:
-        """Whether nobody could read a key."""
+        """Whether a key was not lent for reading."""
         return key not in self.keys or not self.keys[key].reads
 
     @property
     def written(self) -> list[bytes]:
-        """What may be another value behind the commands."""
+        """The keys whose values the commands may change."""
         return [key for key, access in self.keys.items() if access.writes]
 
 
@@ -108,7 +110,7 @@ LentByDatabase = dict[int, LentKeys]  # by the client's databases
 
 
 class CopyBlock:
-    """What the instance is told that has the copies; its answers, by their places."""
+    """The commands for the instance that has the copies, and their replies by place."""
 
     def __init__(
         self,
@@ -119,8 +121,8 @@ class CopyBlock:
         asks: bool = False,
         sweeps: bool = False,
     ) -> None:
-        """``fences`` has the scripts among the pieces, in their order. It ``asks`` what SORT names;
-        it ``sweeps`` if scripts may have written keys that were not lent.
+        """``fences`` are the scripts among the pieces, in order. It ``asks`` for the keys that SORT
+        refers to; it ``sweeps`` if scripts may have written keys that were not lent.
         """
         self.words: list[Words | Fence] = []
         self._lents, self._pieces, self._sweeps = lents, pieces, sweeps
@@ -178,7 +180,7 @@ class CopyBlock:
         return found
 
     def _flush(self, piece: CopyStep) -> None:
-        """Delete the copies one by one: whoever tracks keys is told of FLUSHDB."""
+        """Delete the copies one by one: FLUSHDB would be reported to clients that track keys."""
         if mine := command_events.get():
             self.words.append(mine.mute())
         for db in self._lents if piece.name == "flushall" else [piece.db]:
@@ -191,7 +193,7 @@ class CopyBlock:
     async def run(
         self, link: Link, borrowing: Borrowing, *, needs_memory: bool
     ) -> list[FencedReplies]:
-        """Run it; RefusedError if the server would not. Without memory only what needs none."""
+        """Run it; RefusedError if the server refuses. Without memory only what needs none."""
         size = sum(len(lent.keys) for lent in self._lents.values())
         await link.select(self._home)
         told = await offload(size, fenced.FencedBlock, self.words)
@@ -205,15 +207,15 @@ class CopyBlock:
         await borrowing.own_reads.note(link.index, *asked)
         for _, after in self._around.values() if self._sweeps else ():
             said = found[after[0]].reply
-            if said.startswith(b"-"):  # it was killed, say
+            if said.startswith(b"-"):  # for instance, it was killed
                 await borrowing.clean(link.index)
                 raise RefusedError(said)
-            count = int(said[1 : said.index(b"\r")])  # of each key its name, its value, its end
+            count = int(said[1 : said.index(b"\r")])  # name, value and expiry time of each key
             borrowing.own_reads.of(link.index).hits += 2 * (count // 3)
         return found
 
     def _asked_by_us(self, found: Sequence[FencedReplies]) -> tuple[list[Words], list[bytes]]:
-        """What no client has asked, and the replies."""
+        """Return our own questions, and their replies."""
         places = sorted(self._ours)
         questions = [words for at in places if not isinstance(words := self.words[at], Fence)]
         return questions, [found[at].reply for at in places]
@@ -221,7 +223,7 @@ class CopyBlock:
     async def _run_without_memory(
         self, link: Link, borrowing: Borrowing, refusal: bytes
     ) -> list[FencedReplies]:
-        """Run it where no block is taken."""
+        """Run where no block is accepted."""
         plain = [words for words in self.words if not isinstance(words, Fence)]
         if len(self._pieces) == 1 and len(plain) < len(self.words):
             async with borrowing.alone[link.index]:
@@ -238,7 +240,7 @@ class CopyBlock:
         return [FencedReplies(one) for one in results]
 
     async def _run_scripts_without_memory(self, link: Link) -> list[FencedReplies]:
-        """Scripts beside others: who queues them (Valkey 9) takes ours, too, which make copies."""
+        """Scripts among commands: a server that queues them (Valkey 9) queues ours, too."""
         words = list(self.words)
         starts = ((before.start, self._lents[db]) for db, (before, _) in self._around.items())
         pairs = [(at, len(lent.copies)) for at, lent in starts if lent.copies]
@@ -260,7 +262,7 @@ class CopyBlock:
     async def _run_script_without_memory(
         self, link: Link, borrowing: Borrowing
     ) -> list[FencedReplies]:
-        """A script by itself: the copies are made before it."""
+        """A single script: its copies are made before it."""
         ((before, after),) = self._around.values()
         (lent,), (place,) = self._lents.values(), self._places
         script = self.words[place]
@@ -293,19 +295,19 @@ class CopyBlock:
         return found
 
     def scripts(self, found: Sequence[FencedReplies]) -> list[FencedReplies]:
-        """Those of scripts."""
+        """Return the replies of the scripts."""
         pairs = zip(self._pieces, self._places, strict=True)
         return [found[at] for piece, at in pairs if piece.call]
 
     def replies(self, found: Sequence[FencedReplies]) -> list[bytes]:
-        """Each piece's own."""
+        """Return the reply of each piece."""
         return [
             resp.OK if piece.name in FLUSHES and piece.sweeps else found[at].reply
             for piece, at in zip(self._pieces, self._places, strict=True)
         ]
 
     async def missing(self, found: Sequence[FencedReplies]) -> dict[int, set[bytes]]:
-        """The keys that SORT names and that were not lent, by database."""
+        """Return the keys, by database, that SORT refers to and that were not lent."""
         missing = defaultdict[int, set[bytes]](set)
         for at, place in self._asked.items():
             piece = self._pieces[at]
@@ -316,7 +318,7 @@ class CopyBlock:
         return missing
 
     async def changes(self, db: int, found: Sequence[FencedReplies]) -> Changes:
-        """What keys of a database are now, of those that have changed."""
+        """Return the changed keys of a database."""
         lent = self._lents[db]
         written, before, after = await offload(len(lent.keys), self._replies_around, db, found)
         return await find_changes(
@@ -332,6 +334,6 @@ class CopyBlock:
     def _replies_around(
         self, db: int, found: Sequence[FencedReplies]
     ) -> tuple[list[bytes], list[bytes], list[bytes]]:
-        """What may have been written of a database, and the replies to what is ``around``."""
+        """Return what may have been written, and the replies of the ``surrounding_commands``."""
         before, after = ([found[at].reply for at in places] for places in self._around[db])
         return self._lents[db].written, before, after

@@ -1,11 +1,11 @@
-"""Commands and scripts of one client on copies: one, or a transaction's, as one write.
+"""Runs commands and scripts of one client on copies: one command, or a whole transaction as one
+write.
 
-The copies are made, and what has changed is found, in the block in which the commands run (see
-``copies``). What SORT's patterns name, and what scripts touch besides their keys, is known when it
-has run: a run that lacked keys counts for nothing, and is made again with copies of these.
-
-FLUSHDB, FLUSHALL and SWAPDB are done to the copies; on the instances they come first, in their
-order, and then each key that the commands name gets the value that it has on the copies.
+One block makes the copies, runs the commands, and finds what has changed (see ``copies``). The keys
+that SORT's patterns name, and that scripts touch besides their own, are known only afterwards: a
+run that lacked keys does not count, and is repeated with copies of these, too. FLUSHDB, FLUSHALL
+and SWAPDB are applied to the copies. On the instances they run first, in order; then each key that
+the commands name gets its value from the copies.
 """
 
 import itertools
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 TRIES: Final = 100  # each shows keys that the one before did not
 TOO_MANY: Final = resp.error(
     f"ERR threadis: a transaction that needs keys of several instances together can use "
-    f"{ours.COPIES} databases, no more; divide it"
+    f"at most {ours.COPIES} databases; split it"
 )
-NO_END: Final = resp.error("ERR threadis: SORT names other keys whenever it is tried")
+NO_END: Final = resp.error("ERR threadis: the keys that SORT refers to changed in every attempt")
 
 
 class CopyRun:
-    """Runs of the same commands, until one has all that it needs."""
+    """Runs of the same commands, repeated until one has all that it needs."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class CopyRun:
         kind: Kind,
         trial: ScriptTrial | None = None,
     ) -> None:
-        """What is written begins in database ``db``; the ``trial`` is that of the scripts."""
+        """The write begins in database ``db``; the ``trial`` has the scripts."""
         self._execution, self._pieces, self._scripts = execution, pieces, trial
         self._db, self._kind = db, kind
         rows = (piece.parsed.row for piece in pieces)
-        # What a script needs, it is refused on the copies.
+        # A script that needs memory is refused on the copies.
         self._needs_memory = any(row.needs_memory for row in rows)
         self._sweeps = [piece for piece in pieces if piece.sweeps]
         names_of_sweeps = {piece.name for piece in self._sweeps}
@@ -90,17 +90,17 @@ class CopyRun:
         self.changed: list[Place] = []  # what scripts have, or may have, in their order
 
     def keys(self, db: int) -> list[bytes]:
-        """The keys of a database that are lent."""
+        """Return the keys of a database that are lent."""
         return list(self._lents[db].keys)
 
     def lend(self, keys: Iterable[bytes], db: int) -> None:
-        """Lend more keys, to be read."""
+        """Lend more keys, for reading."""
         for key in keys:
             self._lents[db].add(KeyAccess(key, reads=True, writes=False))
 
     async def lend_all(self) -> bool:
-        """Lend all keys where scripts run; False if these are too many. The caller holds a lock on
-        everything.
+        """Lend all keys of the scripts' databases; False if these are too many. The caller holds
+        the lock on everything.
         """
         links, calls = self._execution.links, self._scripts.calls if self._scripts else ()
         dbs = {call.db for call in calls} | self._swapped
@@ -113,17 +113,17 @@ class CopyRun:
         return True
 
     async def run(self, lock: Lock) -> list[bytes]:
-        """Run commands alone; their replies."""
+        """Run commands without scripts; return their replies."""
         for _ in range(TRIES):
             if (replies := await self.attempt(lock)) is not None:
                 return replies
         raise RefusedError(NO_END)
 
     async def attempt(self, lock: Lock) -> list[bytes] | None:
-        """Do it; the replies, or None if something was missing, or refused to scripts. What is
-        missing is lent to the next attempt.
+        """Run once; return the replies, or None if keys were missing, or scripts were refused
+        something. Missing keys are lent to the next attempt.
 
-        RefusedError if a server would not.
+        RefusedError if a server refuses.
         """
         pieces, execution = self._pieces, self._execution
         if mine := command_events.get():
@@ -171,7 +171,7 @@ class CopyRun:
         return replies
 
     async def _fetch(self) -> None:
-        """Copy all that is named; from one database to another it may go by SWAPDB."""
+        """Copy all keys that are named; SWAPDB may bring them to another database."""
         lents = self._lents
         names = {key for db in self._swapped for key in lents[db].keys}
         for db in self._swapped:
@@ -190,7 +190,7 @@ class CopyRun:
     async def _run_on_copies(
         self, home: int, *, asks: bool
     ) -> tuple[CopyBlock, list[FencedReplies]]:
-        """Run everything on copies; RefusedError if that cannot be."""
+        """Run everything on copies; RefusedError if a server refuses."""
         execution, lents, trial = self._execution, self._lents, self._scripts
         size = sum(len(lent.keys) for lent in lents.values())
         scratch = execution.borrowing.scratch
@@ -218,7 +218,7 @@ class _WriteParts:
         self._now: dict[int, int] = {}
 
     def sweep(self, piece: CopyStep) -> None:
-        """Add what changes whole databases."""
+        """Add a command that changes whole databases."""
         for index in self._everyone:
             self.add(index, piece.db, [piece.parsed.args])
 
@@ -230,7 +230,7 @@ class _WriteParts:
         self._parts[index] += words
 
     def all(self) -> dict[int, Part]:
-        """All of them."""
+        """Return all parts."""
         for index in list(self._parts):
             self.add(index, self._db, [])
         return dict(self._parts)

@@ -1,7 +1,7 @@
-"""Commands whose keys live on several instances.
+"""Runs commands whose keys live on several instances.
 
-``PLANS`` (in ``plans``) has those that are a few ordinary commands on each side; for all others
-the keys are borrowed by one instance.
+``RECIPES`` (in ``recipes``) has those that are a few ordinary commands on each side; for all others
+one instance borrows the keys.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from threadis.coordinator.sessions.tracking import Tracking
 
 
 class Execution:
-    """Runs one command over several instances, alone with its keys."""
+    """Runs one command over several instances, under locks on its keys."""
 
     def __init__(
         self,
@@ -60,20 +60,20 @@ class Execution:
     async def execute(
         self, args: Sequence[bytes], db: int, kind: Kind, within: int | None = None
     ) -> bytes:
-        """Run a command in a database; the reply in the protocol of ``kind``."""
+        """Run a command in a database; return the reply in the protocol of ``kind``."""
         return await self.run(self.table.parse(args), db, kind, within)
 
     async def run(
         self, parsed: ParsedCommand, db: int, kind: Kind, within: int | None = None
     ) -> bytes:
-        """The same of one whose keys are known."""
+        """The same for a parsed command."""
         args, keys = parsed.args, parsed.keys
         if parsed.row.name in ("sort", "sort_ro"):
             keys = await sort_keys(self.table, self.own_reads, parsed, db)
         owners = set(await offload(len(keys), self.table.owners_of, db, keys))
         if len(owners) <= 1 and not recipes.other_databases(parsed, db):
-            # One server can do it; without keys it will say what is wrong. But not between the
-            # look and the write of someone who works on several instances.
+            # One server can run it; if there are no keys, it returns the error. But not between the
+            # reads and the writes of a command on several instances.
             index = owners.pop() if owners else self.links.any_ready()
             named = [(db, access.key) for access in keys]
             async with self.locks.exclude_holders(named, within):
@@ -104,7 +104,7 @@ class Execution:
             yield lock
 
     def _to_lock(self, names: list[Key]) -> tuple[list[Key], set[int]]:
-        """What to lock for these, and on which instances they are."""
+        """Return what to lock for these keys, and their instances."""
         by_db: dict[int, list[bytes]] = defaultdict(list)
         for db, key, _ in names:
             by_db[db].append(key)
@@ -116,27 +116,28 @@ class Execution:
     async def borrow(
         self, pieces: Sequence[CopyStep], db: int, kind: Kind, lock: Lock
     ) -> list[bytes]:
-        """Run commands on borrowed keys, as one, and write back what has changed; their replies.
+        """Run commands on borrowed keys as one, and write back what has changed; return their
+        replies.
 
-        RefusedError if a server would not.
+        RefusedError if a server refuses.
         """
         return await CopyRun(self, pieces, db, kind).run(lock)
 
     def need_memory(self, commands: Iterable[Sequence[bytes]]) -> bool:
-        """Whether a server without memory refuses one of these."""
+        """Whether a server without memory refuses one of these commands."""
         rows = (self.table.look_up(words[:2]) for words in commands)
         return any(row is None or row.needs_memory for row in rows)
 
     def require_ready(self, needed: Iterable[int]) -> None:
-        """Raise LinkError, before anything has happened, if an instance would not run a command."""
+        """Raise LinkError, before anything has happened, if one of these instances is not ready."""
         ready = set(self.links.ready()) - self.links.unprepared
         if down := [index for index in needed if index not in ready]:
             raise LinkError(f"TRYAGAIN instance {down[0]} is not ready; nothing was run")
 
     async def missing(self, keys: Iterable[KeyAccess], db: int) -> list[bytes]:
-        """Find keys that are not there, although nobody has asked to remove them.
+        """Return keys that do not exist although no command has removed them: they have expired.
 
-        Whoever asks has written them: of an instance that is lost, all who track are told anyway.
+        If an instance is lost, clients that track are told to forget everything anyway.
         """
         by_owner: dict[int, list[bytes]] = defaultdict(list)
         for access in keys:
@@ -154,12 +155,12 @@ class Execution:
     def home(self, db: int, keys: Sequence[bytes]) -> int:
         """Choose the instance that borrows these keys.
 
-        While clients track, one of which none of them is: there, copies look like changes.
+        While clients track keys, it is one that has none of them: there, copies look like changes.
         """
         return self.home_of(self.table.owners_by_name(db, keys))
 
     def home_of(self, owners: Sequence[int]) -> int:
-        """The same of the instances that have them."""
+        """The same, given the owners of the keys."""
         others = [index for index in self.links.ready() if index not in owners]
         if self.tracking.is_on and others:
             return others[0]
@@ -179,8 +180,8 @@ class Execution:
     ) -> dict[int, list[bytes]]:
         """Write on several instances, all or nothing; without memory only what needs none.
 
-        Events of the commands are told in the order of ``steps``; without, nobody hears of them,
-        but that keys are new if this ``makes_new`` ones.
+        Events of the commands are published in the order of ``steps``. Without it none are
+        published, except that keys are new if this ``makes_new`` ones.
         """
         kind = kind or Kind()
         size, asks = sum(map(len, parts.values())), self.tracking.is_on
@@ -210,5 +211,5 @@ class Execution:
 
 
 def lock_names(keys: Iterable[KeyAccess], db: int) -> list[Key]:
-    """Build the names to lock."""
+    """Build the locks of a command's keys."""
     return [(db, access.key, access.writes) for access in keys]

@@ -1,12 +1,12 @@
-"""Commands on the whole keyspace: FLUSHALL, FLUSHDB, SWAPDB. Alone with all keys.
+"""FLUSHALL, FLUSHDB and SWAPDB, under the lock on everything.
 
-They leave the records of other writes over several instances (``commits``), so they happen
-everywhere or nowhere, whoever dies. But nobody else does anything meanwhile: an instance that is
-lost in the middle is waited for, and a mark there says whether it has done its part::
+They write the same records as other writes over several instances (``commits``), so they happen
+everywhere or nowhere, also if a process is killed. But nothing else runs meanwhile. So an instance
+that is lost in the middle is waited for, and a mark there says whether it has done its part::
 
-    the others:   SET prepared:ID
-    the first:    the command, SET decided:ID                     the mark is decided:ID
-    the others:   the command, DEL prepared:ID, SET swept:ID      the mark is swept:ID
+    participants: SET prepared:ID
+    leader:       the command, SET decided:ID                     the mark is decided:ID
+    participants: the command, DEL prepared:ID, SET swept:ID      the mark is swept:ID
     all:          DEL decided:ID, DEL swept:ID                    soon
 """
 
@@ -32,7 +32,7 @@ KEPT: Final = b"600"  # seconds for which an instance knows that it has done its
 
 
 class Flush:
-    """Runs a command on every instance while nobody else does anything."""
+    """Runs a command on every instance while nothing else runs."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Flush:
         )
 
     async def swap(self, command: _core.Command) -> bytes:
-        """SWAPDB; the hidden databases are out of range, pinned ones stay where they are."""
+        """SWAPDB; hidden databases are out of range, pinned ones are refused."""
         words = command.args[1:]
         indices = [int(word) for word in words if word.isdigit() and b"%d" % int(word) == word]
         if len(indices) != 2 or len(words) != 2:
@@ -73,12 +73,12 @@ class Flush:
         if pinned:
             return resp.error(
                 f"ERR threadis: database {min(pinned)} is pinned to an instance; SWAPDB would have "
-                "to carry all its keys to others, and back"
+                "to move all its keys to other instances"
             )
         return await self._run_everywhere(command)
 
     async def _syntax_error(self, command: _core.Command) -> bytes:
-        """Let an instance say what is wrong."""
+        """Return an instance's error."""
         return (await self._links.raw(self._links.any_ready(), [command.args]))[0]
 
     async def _run_everywhere(self, command: _core.Command) -> bytes:
@@ -93,7 +93,7 @@ class Flush:
 
 
 class FlushRun:
-    """One command, everywhere. The caller holds the lock on everything."""
+    """One command on all instances. The caller holds the lock on everything."""
 
     def __init__(
         self, links: Links, commits: Commits, records: int, name: bytes, command: _core.Command
@@ -103,10 +103,10 @@ class FlushRun:
         self._records = records  # their database
         self._name = name
         self._words, self._db = command.args, command.info.db
-        self._lost: list[ClosedConnection] = []  # from which something may still come
+        self._lost: list[ClosedConnection] = []  # that an instance may not have read to the end
 
     async def run(self, leader: int, participants: list[int]) -> bytes:
-        """Do it; the reply."""
+        """Run it; return the reply."""
         try:
             await _all_of(self._prepare(index, leader) for index in participants)
             decided = ours.DECIDED + self._name
@@ -145,11 +145,11 @@ class FlushRun:
     async def _run_at(
         self, index: int, records: list[Words], mark: bytes, *, has_begun: bool
     ) -> bytes:
-        """Do it at an instance; if that is lost in the middle, once it is back.
+        """Run it at an instance; if that is lost in the middle, once it is back.
 
-        ``records`` are written with it; if the ``mark`` is there, it has happened.
-        UnknownOutcomeError if it is lost for long. If nothing at all ``has_begun``: LinkError,
-        and RefusedError.
+        ``records`` are written with it; if the ``mark`` exists, it has run. UnknownOutcomeError if
+        the instance is lost for long. If the command has not ``has_begun`` anywhere: LinkError,
+        RefusedError.
         """
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % self._db]
         loop = asyncio.get_running_loop()
@@ -184,7 +184,7 @@ class FlushRun:
     async def _block(
         self, index: int, commands: list[Words], db: int, *, is_owed: bool = False
     ) -> bytes:
-        """Run commands as one block, also without memory; the first's reply.
+        """Run commands as one block, also without memory; return the first reply.
 
         RefusedError if that is an error.
         """
@@ -206,7 +206,7 @@ class FlushRun:
 
 
 async def _all_of(jobs: Iterable[Coroutine[Any, Any, object]]) -> None:
-    """Run all to their ends; then raise what one of them has raised."""
+    """Run all to their ends; then raise the first exception."""
     for outcome in await asyncio.gather(*jobs, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome

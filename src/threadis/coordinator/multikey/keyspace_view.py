@@ -1,4 +1,4 @@
-"""DBSIZE, KEYS and RANDOMKEY among commands on copies: what all say, but for what was lent."""
+"""DBSIZE, KEYS and RANDOMKEY among commands on copies: the whole keyspace, minus what was lent."""
 
 import random
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ Listed = dict[bytes | None, list[bytes]]
 
 
 class KeyspaceView:
-    """What whole databases have besides the copies, while commands run on these."""
+    """What databases contain besides the copies, while commands run on these."""
 
     def __init__(self, sizes: dict[int, int], keys: dict[int, Listed]) -> None:
         self._sizes, self._keys = sizes, keys  # of each database
@@ -27,9 +27,9 @@ class KeyspaceView:
     async def look(
         cls, links: Links, commands: Sequence[Words], dbs: Collection[int]
     ) -> "KeyspaceView":
-        """Ask all instances what these commands will be asked in some databases.
+        """Ask all instances what these commands need, for some databases.
 
-        The caller holds everything.
+        The caller holds the lock on everything.
         """
         sizes: dict[int, int] = {}
         keys: dict[int, Listed] = {db: {} for db in dbs}
@@ -50,7 +50,7 @@ class KeyspaceView:
         return cls(sizes, keys)
 
     def without(self, lent: Mapping[int, Collection[bytes]]) -> None:
-        """Take away what was lent of databases."""
+        """Subtract the keys that were lent."""
         for db, names in lent.items():
             self._lent[db] = len(names)
             if db in self._sizes:
@@ -59,7 +59,7 @@ class KeyspaceView:
                 listed[:] = [key for key in listed if key not in names]
 
     def sweep(self, words: Words, db: int) -> None:
-        """Do what FLUSHDB, FLUSHALL and SWAPDB do."""
+        """Apply FLUSHDB, FLUSHALL or SWAPDB."""
         if _name(words) == "swapdb":
             one, other = map(int, words[1:])
             sizes, keys = self._sizes, self._keys
@@ -74,7 +74,7 @@ class KeyspaceView:
                 listed.clear()
 
     def reply(self, words: Words, reply: bytes, db: int) -> bytes:
-        """What a command's reply on copies says of all there are."""
+        """Combine a command's reply on copies with the rest of the keyspace."""
         if reply.startswith(b":") and _name(words) == "dbsize":
             return resp.integer(self._sizes[db] + int(reply[1:-2]))
         if reply.startswith(b"*") and _name(words) == "keys":

@@ -1,4 +1,4 @@
-"""MIGRATE: each instance carries its own keys to the other server."""
+"""MIGRATE: each instance sends its own keys to the other server."""
 
 import asyncio
 from collections import defaultdict
@@ -20,8 +20,8 @@ class Migrate:
     async def migrate(self, command: _core.Command) -> bytes:
         """MIGRATE host port key|"" db timeout [option …] [KEYS key …].
 
-        As on one server it is not atomic: after an error some keys may have gone. Each instance
-        waits for the other server, and so do its other clients.
+        As on one server it is not atomic: after an error some keys may have been moved. Each
+        instance waits for the other server, and so do its other clients.
         """
         args, db = command.args, command.info.db
         at = keys_at(args)
@@ -46,7 +46,7 @@ class Migrate:
 
 
 def keys_at(args: Words) -> int | None:
-    """Where the word KEYS is, if it means something; an instance will say what is wrong."""
+    """Return where the word KEYS is, if it is valid; otherwise an instance returns the error."""
     at = OPTIONS
     while at < len(args):
         option = args[at].upper()

@@ -1,11 +1,11 @@
-"""What is owed: writes that must happen although an instance takes none for now.
+"""Decided writes that an instance refuses for now.
 
-A server refuses writes after a snapshot that failed, say. What has been decided before that is
-done all the same, and records are deleted: else nobody could even read the keys, for as long.
+A server refuses writes, for instance, after a snapshot that failed. What was decided before that is
+written all the same, and records are deleted: otherwise the keys could not even be read meanwhile.
 
-Against a log that cannot be written no option helps. Then the keys of a part that was promised, and
-decided, stay in doubt until there is space: their old values beside the others' new ones would be
-half a write. Records that mean nothing any more are deleted then; no key waits for that.
+If the append-only file cannot be written, no option helps. Then the keys of a decided part stay in
+doubt until there is disk space: their old values, together with the others' new ones, would be half
+a write. Records that are not needed any more are deleted then; no key waits for that.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from threadis.coordinator.instances.fenced import Fence, FencedBlock
 from threadis.coordinator.instances.links import Kind, Link, LinkError, Links, Words, value
 from threadis.coordinator.multikey import oom_blocks
 
-# What a refusal says, the option behind it, and with what that refuses nothing.
+# The text of a refusal, its option, and the value with which that refuses nothing.
 OPTIONS: Final = (
     (b"(stop-writes-on-bgsave-error option)", b"stop-writes-on-bgsave-error", b"no"),
     (b"NOREPLICAS ", b"min-replicas-to-write", b"0"),
@@ -41,9 +41,9 @@ async def run(links: Links, index: int, part: Sequence[Words], db: int) -> None:
 
 
 async def _run_scripts(links: Links, index: int, part: Sequence[Words], db: int) -> None:
-    """The same with scripts among them, which could forge replies, and fail half-way.
+    """The same with scripts among them, which could forge replies or fail midway.
 
-    So they are fenced, and while they run there is memory for what was decided when there was.
+    So they are fenced, and memory limits are lifted while they run.
     """
     block = FencedBlock(Fence(words) if _is_script(words) else words for words in part)
     async with links.lease(index, Kind(), db) as link:
@@ -70,7 +70,7 @@ def _is_script(words: Words) -> bool:
 
 
 async def delete(links: Links, index: int, db: int, *names: bytes) -> None:
-    """Delete records; LinkError if they may still be there."""
+    """Delete records; LinkError if they may still exist."""
     (reply,) = await links.raw(index, [[b"DEL", *names]], db=db)
     if reply.startswith(b"-"):
         await run(links, index, [[b"DEL", *names]], db)
@@ -79,7 +79,7 @@ async def delete(links: Links, index: int, db: int, *names: bytes) -> None:
 async def run_with_option_off(
     link: Link, commands: Sequence[Words], refusal: bytes
 ) -> list[bytes] | None:
-    """Run commands with the option off that has refused them; None if there is no such option."""
+    """Run commands while the option that refused them is off; None if it is no such refusal."""
     for said, option, off in OPTIONS:
         if said in refusal:
             (known,) = await link.ask([b"CONFIG", b"GET", option])

@@ -1,9 +1,9 @@
-"""The two phases of a write over several instances: what is said to whom, and what it answers.
+"""The two phases of a write over several instances: the messages and their replies.
 
-``commits`` says why, and what becomes of it if somebody is lost. Without memory nobody can be
-asked first whether he would run his part: then a script is what else is a block (``scarcity``).
-Clients' scripts are no part of another; a server that queues them then (Valkey 9) takes the block,
-with a script of ours in it for each record.
+``commits`` explains the protocol, and what happens if a process is lost. Without memory
+participants cannot queue their parts first: then a script takes the place of the block
+(``oom_blocks``). Clients' scripts cannot be part of another script; a server that queues them then
+(Valkey 9) accepts the block, with a script of ours in it for each record.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ from threadis.coordinator.multikey.records import PreparedRecord
 
 
 class RefusedError(Exception):
-    """A server refused a part, so nothing was done; ``reply`` is what it said."""
+    """A server refused a part, so nothing was done; ``reply`` is its error."""
 
     def __init__(self, reply: bytes) -> None:
         super().__init__(reply.decode(errors="replace"))
@@ -37,7 +37,7 @@ class RefusedError(Exception):
 
 
 class FencedScripts:
-    """The scripts in the parts of one write: their connections are told them with a fence each."""
+    """The scripts in the parts of one write; each is fenced."""
 
     def __init__(self, scripts: Mapping[PartPlace, Script]) -> None:
         self._scripts = scripts
@@ -49,7 +49,7 @@ class FencedScripts:
         return bool(self._scripts)
 
     def block(self, index: int, part: Part, behind: Part = ()) -> FencedBlock | None:
-        """Build what an instance is told, with what is ours behind it; None without scripts."""
+        """Build an instance's block, with our commands ``behind``; None without scripts."""
         if index not in self._instances:
             return None
         pieces = (
@@ -60,7 +60,7 @@ class FencedScripts:
         return block
 
     async def results(self, index: int, link: Link, *, is_queued: bool = False) -> list[bytes]:
-        """Wait for the replies to a block that was sent; RefusedError if it has not run."""
+        """Wait for the replies of a block that was sent; RefusedError if it has not run."""
         found = await self._blocks[index].receive(link, is_queued=is_queued)
         if (refusal := found[0].refusal) is not None:
             raise RefusedError(refusal)
@@ -70,8 +70,8 @@ class FencedScripts:
         return [one.reply for one in found]
 
     async def results_of(self, index: int, link: Link, told: Part) -> list[bytes] | None:
-        """The replies inside that of EXEC just sent, or of the script that was ``told`` a part for
-        want of memory; None if it was refused, or did not come.
+        """Return the replies in EXEC's, or of the script that ran the part ``told`` for want of
+        memory; None if it was refused, or did not come.
         """
         try:
             if index in self._blocks:
@@ -82,7 +82,7 @@ class FencedScripts:
         return await oom_blocks.results(reply, told, link.kind.resp)
 
     async def run(self, link: Link, part: Part, behind: Part = ()) -> list[bytes]:
-        """Run a part and what is ours behind it as one block; RefusedError if it has not run."""
+        """Run a part and our commands behind it as one block; RefusedError if it has not run."""
         if block := self.block(link.index, part, behind):
             block.send(link)
             return await self.results(link.index, link)
@@ -91,7 +91,7 @@ class FencedScripts:
 
 
 class Phases:
-    """Says it."""
+    """Sends the messages."""
 
     def __init__(self, links: Links, records: int) -> None:
         self._links = links
@@ -107,7 +107,7 @@ class Phases:
         *,
         is_scarce: bool,
     ) -> None:
-        """Let the others look at their parts; raises RefusedError if one does not want it."""
+        """Let the participants queue their parts; RefusedError if one refuses."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % record.db]
         batches = {}
         for index in links:
@@ -143,7 +143,7 @@ class Phases:
             raise RefusedError(refusal)
 
     async def abort(self, links: dict[int, Link], name: bytes, noted: Iterable[int]) -> None:
-        """Let the others forget their parts, and the records of those who have some."""
+        """Discard the parts, and delete the records of participants that have one."""
         for link in links.values():
             await link.ask([b"DISCARD"])
         for index in noted:
@@ -160,12 +160,12 @@ class Phases:
         *,
         is_scarce: bool,
     ) -> list[bytes]:
-        """Run the first's part; RefusedError if it would not."""
+        """Run the leader's part; RefusedError if it refuses."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(participants))]
         behind = [hidden, decided, back]
         if is_scarce and scripts:
-            # DEL, without effect, is refused wherever a script that writes fails: then with all.
+            # DEL, without effect, is refused wherever a writing script fails; then all is refused.
             behind = [hidden, [b"DEL", decided[1]], oom_blocks.block([decided], 2), back]
         try:
             if is_scarce and not scripts:
@@ -176,19 +176,21 @@ class Phases:
             raise
 
     def _without_effect(self, name: bytes) -> Words:
-        """Build what a server without memory refuses: scripts may be queued there, and fail."""
+        """Build a command that a server without memory refuses: scripts may be queued there, and
+        fail.
+        """
         return [b"LPUSHX", ours.DECIDED + name, b""]
 
     def participant_end(self, name: bytes, db: int) -> Part:
-        """What ends the part of one that does not decide."""
+        """Return the commands that end a participant's part."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
         return [hidden, [b"DEL", ours.PREPARED + name], back]
 
 
 async def _run_without_memory(link: Link, part: Part, behind: Part) -> list[bytes]:
-    """Run a part and what is ours behind it as one script; RefusedError if that has not written.
+    """Run a part and our commands behind it as one script; RefusedError if that has not written.
 
-    Which of the part's commands the server would not run, has failed by itself.
+    Commands of the part that the server would not run have failed by themselves.
     """
     block = oom_blocks.block([*part, *behind], link.kind.resp)
     reply = (await link.ask(block))[0]
@@ -199,11 +201,11 @@ async def _run_without_memory(link: Link, part: Part, behind: Part) -> list[byte
 
 
 def incomplete_write(link: Link) -> UnknownOutcomeError:
-    """What is told of a write that was decided, and has not happened at this instance yet."""
+    """Build the error for a decided write that is not done at this instance yet."""
     if link.is_spoilt:
         what, when = "was lost during", "when it is back"
-    else:  # it has no memory for it, or no space
-        what, when = "refuses its part of", "as soon as it takes it"
+    else:  # it has no memory for it, or no disk space
+        what, when = "refuses its part of", "as soon as it accepts it"
     return UnknownOutcomeError(
         f"ERR instance {link.index} {what} a write to several instances; "
         f"it will be completed {when}"
@@ -211,7 +213,7 @@ def incomplete_write(link: Link) -> UnknownOutcomeError:
 
 
 async def exec_results(queued: list[bytes], reply: bytes) -> list[bytes]:
-    """The replies inside EXEC's; RefusedError if there are none."""
+    """Return the replies in EXEC's reply; RefusedError if there are none."""
     if reply.startswith(b"*") and not reply.startswith(b"*-1"):
         return await long_replies.elements(reply)
     raise RefusedError(next((one for one in queued if one.startswith(b"-")), reply))

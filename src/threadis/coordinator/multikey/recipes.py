@@ -1,8 +1,8 @@
-"""Commands over several instances that are a few ordinary commands on each side: cheaper than
-borrowing, and with the keyspace events that one server would send.
+"""Commands over several instances that are a few ordinary commands on each side.
 
-Each plan runs alone with its keys. It looks first, answers what one server would answer when
-there is nothing to do, and then writes everything at once.
+They are cheaper than borrowing, and have the keyspace events of one server. Each recipe runs under
+locks on its keys. It reads first, replies like one server if there is nothing to do, and otherwise
+writes everything at once.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Job:
 
     @property
     def args(self) -> Sequence[bytes]:
-        """The client's words."""
+        """The client's arguments."""
         return self.parsed.args
 
     def owner(self, key: bytes, db: int | None = None) -> int:
@@ -50,7 +50,7 @@ class Job:
         return self.execution.table.owner(self.db if db is None else db, key)
 
     async def ask(self, key: bytes, *words: bytes, db: int | None = None) -> Any:
-        """Ask a key's instance; RefusedError if it answers with an error."""
+        """Ask a key's instance; RefusedError if the reply is an error."""
         where = self.db if db is None else db
         reply = (await self.look(key, [words], where))[0]
         found = await long_replies.value(reply)
@@ -59,26 +59,23 @@ class Job:
         return found
 
     async def look(self, key: bytes, questions: list[Words], db: int) -> list[bytes]:
-        """Ask a key's instance about what no client has asked."""
+        """Ask a key's instance questions of our own, which INFO does not count."""
         reads = self.execution.own_reads
         return await reads.ask(self.owner(key, db), questions, db=db, kind=self.kind)
 
     async def raw(self, key: bytes, commands: list[Words], db: int | None = None) -> list[bytes]:
-        """Send commands to a key's instance; the replies as they came."""
+        """Send commands to a key's instance; return the replies as they came."""
         where = self.db if db is None else db
         links = self.execution.links
         return await links.raw(self.owner(key, where), commands, db=where, kind=self.kind)
 
     async def ask_instance(self, index: int, questions: list[Words]) -> list[bytes]:
-        """Ask an instance about what no client has asked; the replies as they came."""
+        """Ask an instance questions of our own; return the replies as they came."""
         reads = self.execution.own_reads
         return await reads.ask(index, questions, db=self.db, kind=self.kind)
 
     async def refusal(self) -> bytes:
-        """Say what is wrong with a command's syntax, in the server's words.
-
-        Run where there is no key, in case it finds nothing wrong.
-        """
+        """Return the server's syntax error; the command runs where there are no keys."""
         links, scratch = self.execution.links, self.execution.borrowing.scratch
         index = self.owner(self.parsed.keys[0].key) if self.parsed.keys else 0
         return (await links.raw(index, [self.args], db=scratch, kind=self.kind))[0]
@@ -110,7 +107,7 @@ def _by_owner(job: Job, keys: Sequence[bytes]) -> dict[int, list[bytes]]:
 async def _delete(job: Job) -> bytes:
     """DEL, UNLINK."""
     most = WORDS_MOST
-    if command_events.get():  # each key in its turn
+    if command_events.get():  # one key at a time
         groups, most = {0: list(job.args[1:])}, 1
     else:
         groups = await offload(len(job.args), _by_owner, job, job.args[1:])
@@ -124,7 +121,9 @@ async def _delete(job: Job) -> bytes:
 
 
 def _pairs(job: Job, first: int, last: int) -> list[list[bytes]]:
-    """Keys with their values, one list for each instance; or for each key, if events are told."""
+    """Return keys with their values, a list for each instance; or for each key, if events are
+    published.
+    """
     if command_events.get():
         return [list(job.args[at : at + 2]) for at in range(first, last, 2)]
     groups: dict[int, list[bytes]] = defaultdict(list)
@@ -186,7 +185,7 @@ async def _msetex(job: Job) -> bytes:
 
 
 async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool) -> bool | None:
-    """RENAME's work: None if the source is not there, False if the target is in the way."""
+    """RENAME's work: None if the source does not exist, False if the target does."""
     await _notice_expiry(job, target, job.db)
     copies = await job.execution.borrowing.fetch([KeyAccess(source, True, True)], job.db)
     copy = copies.get(source)
@@ -209,15 +208,15 @@ async def _move_value(job: Job, source: bytes, target: bytes, *, only_new: bool)
 
 
 async def _notice_expiry(job: Job, key: bytes, db: int) -> None:
-    """If a key's time is over, its instance tells of that, while somebody listens: as soon as one
-    looks at it, but not if it is overwritten by RESTORE.
+    """Read a key, so that its instance publishes an expired event if its time is over, while a
+    client subscribes to events; RESTORE would overwrite the key silently.
     """
     if command_events.get():
         await job.look(key, [[b"PEXPIRETIME", key]], db)
 
 
 async def _eviction_options(job: Job, key: bytes) -> list[bytes]:
-    """The options of RESTORE that keep what eviction knows of a key."""
+    """Return RESTORE's options that keep a key's idle time or frequency."""
     idle = value((await job.look(key, [[b"OBJECT", b"IDLETIME", key]], job.db))[0])
     if isinstance(idle, int):
         return [b"IDLETIME", b"%d" % idle]
@@ -239,7 +238,7 @@ _OUT_OF_RANGE = b"-ERR DB index is out of range\r\n"
 
 
 def _copy_options(args: Sequence[bytes], db: int) -> tuple[int, bool] | None:
-    """COPY's database and REPLACE; None if the syntax is wrong."""
+    """Return COPY's database and REPLACE; None if the syntax is wrong."""
     target, replace, at = db, False, 3
     while at < len(args):
         word = args[at].upper()
@@ -256,7 +255,7 @@ def _copy_options(args: Sequence[bytes], db: int) -> tuple[int, bool] | None:
 
 
 def _count_read(job: Job, key: bytes, *, is_there: bool) -> None:
-    """Count a key that the command itself reads: once, and as one server tells of it."""
+    """Count the key that the command itself reads: once, as one server does."""
     reads = job.execution.own_reads.of(job.owner(key))
     if is_there:
         reads.hits -= 1
@@ -326,7 +325,7 @@ async def _move_element(job: Job) -> bytes:
     found = await job.ask(source, b"LRANGE", source, at, at)
     if not found:
         return resp.null(job.kind.resp)
-    await job.ask(target, b"LLEN", target)  # of the right type?
+    await job.ask(target, b"LLEN", target)  # checks the type
     pop = b"LPOP" if ends[0] == b"LEFT" else b"RPOP"
     push = b"LPUSH" if ends[1] == b"LEFT" else b"RPUSH"
     await job.write([(target, [push, target, found[0]]), (source, [pop, source])])
@@ -339,7 +338,7 @@ async def _move_member(job: Job) -> bytes:
     if not await job.ask(source, b"EXISTS", source):
         return b":0\r\n"
     is_member = await job.ask(source, b"SISMEMBER", source, member)
-    await job.ask(target, b"SCARD", target)  # of the right type?
+    await job.ask(target, b"SCARD", target)  # checks the type
     if not is_member:
         return b":0\r\n"
     await job.write([(source, [b"SREM", source, member]), (target, [b"SADD", target, member])])
@@ -347,12 +346,12 @@ async def _move_member(job: Job) -> bytes:
 
 
 async def _pop_first(job: Job) -> bytes:
-    """LMPOP, ZMPOP: the first key that has something."""
+    """LMPOP, ZMPOP: pop from the first key that has elements."""
     first, *others = (access.key for access in job.parsed.keys)
     name, options = job.args[0], job.args[3 + len(others) :]
-    if not options:  # there are fewer keys than it says
+    if not options:  # the number of keys is too large
         return await job.refusal()
-    reply = (await job.raw(first, [[name, b"1", first, *options]]))[0]  # or what is wrong with it
+    reply = (await job.raw(first, [[name, b"1", first, *options]]))[0]  # or the error
     others = others if reply in resp.NULLS else []
     async for key in lookup.present(others, job.owner, job.ask_instance):
         reply = (await job.raw(key, [[name, b"1", key, *options]]))[0]
@@ -384,12 +383,12 @@ RECIPES: dict[str, Recipe] = {
 
 
 def reaches_other_databases(parsed: ParsedCommand) -> bool:
-    """Whether a command may write in a database other than the current one."""
+    """Whether a command may write in another database."""
     return parsed.row.name == "move" or (parsed.row.name == "copy" and len(parsed.args) > 4)
 
 
 def other_databases(parsed: ParsedCommand, db: int) -> list[Key]:
-    """Keys that a command names in a database other than its own."""
+    """Return a command's keys in another database."""
     if parsed.row.name == "copy":
         options = _copy_options(parsed.args, db)
         if options and options[0] not in (db, OUTSIDE):

@@ -1,4 +1,4 @@
-"""The records of writes over several instances, in a database that clients cannot see."""
+"""The records of two-phase commits, in a database that clients cannot see."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ _KEY = b"*3\r\n:%d\r\n$%d\r\n%s\r\n:%d\r\n"
 
 @dataclass(frozen=True, slots=True)
 class PreparedRecord:
-    """What one part would do; the payload of ``prepared:ID``."""
+    """A participant's part; the payload of ``prepared:ID``."""
 
     leader: int  # the instance that decides
     db: int
@@ -19,7 +19,7 @@ class PreparedRecord:
     commands: list[Words]
 
     def encode(self) -> _core.Packed:
-        """As one RESP array."""
+        """Encode it as one RESP array."""
         keys = [_KEY % (db, len(key), key, exclusive) for db, key, exclusive in self.keys]
         head = (resp.integer(self.leader), resp.integer(self.db), resp.array(keys))
         return _core.Packed(
@@ -28,6 +28,6 @@ class PreparedRecord:
 
     @classmethod
     def decode(cls, payload: bytes) -> "PreparedRecord":
-        """What ``encode`` or a worker has written."""
+        """Decode what ``encode`` or a worker has written."""
         leader, db, keys, commands = value(payload)
         return cls(leader, db, [(where, key, bool(alone)) for where, key, alone in keys], commands)

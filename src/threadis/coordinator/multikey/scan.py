@@ -1,4 +1,4 @@
-"""Commands about the keyspace as a whole."""
+"""SCAN and RANDOMKEY over all instances."""
 
 import random
 
@@ -12,7 +12,9 @@ SCAN_COUNT = 10  # keys that SCAN looks at if the client does not say how many
 
 
 async def random_key(command: _core.Command, links: Links) -> bytes:
-    """RANDOMKEY: an instance is drawn by how many keys it has, so every key is as likely."""
+    """RANDOMKEY: the instance is drawn in proportion to its number of keys, so every key is equally
+    likely.
+    """
     db = command.info.db
     left = dict(enumerate(await links.call_all(b"DBSIZE", db=db)))
     while any(left.values()):
@@ -22,16 +24,15 @@ async def random_key(command: _core.Command, links: Links) -> bytes:
             return resp.error(str(key))
         if key is not None:
             return resp.bulk(key)
-        left[index] = 0  # its last key went meanwhile
+        left[index] = 0  # its last key was deleted meanwhile
     return resp.null(command.info.resp)
 
 
 async def scan(command: _core.Command, links: Links) -> bytes:
-    """SCAN 0: if there are no more keys than one call looks at, all of them, as on one server.
+    """SCAN 0: if one call is enough for all keys, return all of them, as one server does.
 
-    Else the first instance's; the cursor carries the instance from there on
-    (``routing/scan_cursor.rs``). A cursor with blanks or signs comes here, too, for the first
-    instance to say whether it is one.
+    Otherwise the first instance's; from there on the cursor contains the instance (``scan.rs``). A
+    cursor with blanks or signs comes here, too: the first instance decides whether it is valid.
     """
     args, db, kind = command.args, command.info.db, Kind(resp=command.info.resp)
     first = (await links.raw(0, [args], db=db, kind=kind))[0]
@@ -56,12 +57,12 @@ async def scan(command: _core.Command, links: Links) -> bytes:
 
 
 def _cursor(word: bytes) -> int:
-    """Read a cursor that a server has accepted, as C's strtoull does."""
+    """Parse a cursor that a server has accepted, as C's strtoull does."""
     return int(word.split(b"\0")[0] or b"0") % 2**64
 
 
 async def _go_on(cursor: int, command: _core.Command, links: Links) -> bytes:
-    """Go on from a cursor as workers do; see ``decode`` of ``routing/scan_cursor.rs``."""
+    """Continue from a cursor as workers do; see ``decode`` of ``scan.rs``."""
     index, own = cursor % links.count, cursor // links.count
     if cursor >= NOT_OURS:
         index, own = links.count - 1, cursor
@@ -83,13 +84,13 @@ def _scanned(reply: bytes) -> tuple[int, list[bytes]]:
 
 
 def _count(args: Words) -> int:
-    """How many keys one call looks at; the server has found no fault with the number."""
+    """Return how many keys one call looks at; the server has checked the number."""
     options = [word.upper() for word in args[2::2]]
     return int(args[3 + 2 * options.index(b"COUNT")]) if b"COUNT" in options else SCAN_COUNT
 
 
 async def _is_small(links: Links, db: int, count: int) -> bool:
-    """Whether all keys of a database are no more than so many; not if that is not known."""
+    """Whether a database has at most so many keys; False if that is not known."""
     try:
         sizes = await links.call_all(b"DBSIZE", db=db)
     except LinkError:

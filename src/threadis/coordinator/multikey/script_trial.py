@@ -1,11 +1,11 @@
-"""The scripts of one run on copies: behind their guards, and watched.
+"""The scripts of one run on copies: as sandbox users, and watched.
 
-Two ways to see what they touch besides what they were lent::
+There are two ways to find out what they touch besides what they were lent::
 
-    by refusal   a guard may touch only what was lent; ACL LOG names what it was refused
-    by looking   a guard may touch all that its user may; MONITOR shows what was run
+    by refusal   the sandbox user may touch only what was lent; ACL LOG names what was refused
+    by MONITOR   the sandbox user may touch all that its caller may; MONITOR shows what was run
 
-The first is cheaper, the second shows all keys of a run at once, and keys of any bytes.
+The first is cheaper. The second shows all keys of a run at once, and keys of any bytes.
 """
 
 import asyncio
@@ -51,15 +51,15 @@ if TYPE_CHECKING:
 
 SELECT: Final = b"select"
 SORT: Final = b"sort"
-FEW = 64  # keys whose guard compares names quickly
-MOST_PATTERNS = 10_000  # keys that a guard can be told of at all
+FEW = 64  # keys; so few patterns are compared quickly
+MOST_PATTERNS = 10_000  # keys that a sandbox user can have patterns for
 LOOK_LIMIT = 16 * 1024 * 1024  # bytes of copies that MONITOR may repeat, four times as long
 KEY_SECONDS = 0.0005  # more than the copies of one key take in a block, and to read them
 BYTE_SECONDS = 1e-7  # the same of one byte: a big value is packed and read several times
 
 
 class ScriptTrial:
-    """Runs of the same scripts, each with more than the one before."""
+    """Runs of the same scripts, each with more keys than the one before."""
 
     def __init__(
         self,
@@ -78,11 +78,11 @@ class ScriptTrial:
         self._script_monitor, self._table = script_monitor, execution.table
         self.calls, self.denied = calls, denied
         askings = [asking for call in calls if (asking := AclCheckUse.of(call))]
-        # What they ask about that would be answered wrongly.
+        # Commands that acl_check_cmd would answer wrongly.
         self.misanswered = {
             name for asking in askings for name in asking.may_ask(asking.denied(self.denied))
         }
-        # The guards of those that ask must be allowed what their users are.
+        # Scripts that ask must be allowed what their callers are.
         self.monitors = bool(askings) or any(map(reads_other_keys, calls))
         self.refused: set[bytes] = set()  # commands, in the run before
         # Scripts that may go to other databases, the real ones: so they may write nothing; and
@@ -90,19 +90,19 @@ class ScriptTrial:
         self._may_select, self._wanted_select = set[int](), set[int]()
         # What scripts among other commands sort, by which patterns: it is asked for its elements.
         self._sorts = dict[Place, frozenset[bytes]]()
-        self._order: list[Place] = []  # of keys that they have written, if one looks
+        self._order: list[Place] = []  # of keys that they have written, if monitored
         self._scripts: list[SandboxedScript] = []
         self._monitored_run: MonitoredRun | None = None
         self._was_killed: Callable[[bytes], bool] = lambda _: False
 
     @property
     def writes(self) -> bool:
-        """Whether they may."""
+        """Whether they may write."""
         return any(call.writes for call in self.calls)
 
     @property
     def is_monitored(self) -> bool:
-        """Whether this run is looked at; then they may have written keys that were not lent."""
+        """Whether this run is monitored; then they may have written keys that were not lent."""
         return self._monitored_run is not None
 
     @property
@@ -111,7 +111,7 @@ class ScriptTrial:
         return {row.name.encode() for row in self._table.rows() if row.writes}
 
     async def wrap(self, stack: AsyncExitStack, link: Link, lents: LentByDatabase) -> list[Fence]:
-        """Begin a run: put guards around the scripts."""
+        """Begin a run: wrap the scripts."""
         keys = [key for db in {call.db for call in self.calls} for key in lents[db].keys]
         is_exact = len(keys) <= MOST_PATTERNS and all(map(is_plain, keys))
         monitors = self.monitors or not is_exact or len(keys) > FEW
@@ -143,7 +143,7 @@ class ScriptTrial:
         return [script.fence for script in self._scripts]
 
     def _denied(self, at: int, call: ScriptCall) -> Collection[bytes]:
-        """What the guard of one of the scripts is denied."""
+        """Return what one of the scripts is denied."""
         asking = AclCheckUse.of(call)
         denied = asking.denied(self.denied) if asking else self.denied
         if at not in self._may_select:
@@ -152,7 +152,7 @@ class ScriptTrial:
         return [*allowed, *self._writing] if call.writes else allowed
 
     def _asked(self, call: ScriptCall) -> list[Words]:
-        """What is asked right before a script's guard is let in."""
+        """Return the questions right before a script's login."""
         return [[b"SORT", key, b"BY", b"nosort"] for db, key in self._sorts if db == call.db]
 
     @contextlib.asynccontextmanager
@@ -175,8 +175,8 @@ class ScriptTrial:
         lents: LentByDatabase,
         missing: dict[int, set[bytes]],
     ) -> None:
-        """Find what the scripts were refused, and add the keys that they need to what is
-        ``missing``; their replies are now as their clients may see them.
+        """Find what the scripts were refused, and add the keys that they need to ``missing``; their
+        replies are then as their clients may see them.
         """
         killed = b""
         self.refused, self._wanted_select = set(), set()
@@ -206,8 +206,8 @@ class ScriptTrial:
     async def _read_monitored(
         self, index: int, ran: Sequence[Sequence[tuple[int, Words]]], lents: LentByDatabase
     ) -> dict[int, set[bytes]]:
-        """Read what each script has run: the keys that it has touched, by database. What it sorts
-        is noted, and in which order keys were made or added to.
+        """Return the keys that the scripts have touched, by database. Note what they sort, and in
+        which order keys were created or extended.
         """
         databases = self._execution.borrowing.databases
         by_scratch = {lent.scratch: db for db, lent in lents.items()}
@@ -219,7 +219,7 @@ class ScriptTrial:
         touched: dict[int, set[bytes]] = defaultdict(set)
         for script in self._scripts if self._sorts else ():
             db, asked = script.call.db, self._asked(script.call)
-            # Right before nobody and its guard are let in.
+            # Right before the two logins.
             replies = script.answers.before[-2 - len(asked) : -2]
             await self._execution.own_reads.note(index, asked, replies)
             touched[db] |= self._named(db, asked, replies)
@@ -232,7 +232,7 @@ class ScriptTrial:
                 try:
                     db, parsed = by_scratch[where], self._table.parse(words)
                 except KeyError:
-                    continue  # nothing that exists, or where nothing was touched
+                    continue  # no such command, or no copies there
                 if parsed.row.name in ("sort", "sort_ro"):
                     parsed = with_store_key(parsed)
                     touched[db] |= await self._sorted(parsed, db, lents, written)
@@ -244,7 +244,7 @@ class ScriptTrial:
         return touched
 
     def _named(self, db: int, asked: Sequence[Words], replies: Sequence[bytes]) -> set[bytes]:
-        """The keys that patterns name for the elements of what is sorted."""
+        """Return the keys that patterns name for the elements of sorted keys."""
         return {
             key_from_pattern(pattern, element)
             for (_, key, *_), reply in zip(asked, replies, strict=True)
@@ -256,31 +256,30 @@ class ScriptTrial:
     async def _sorted(
         self, parsed: ParsedCommand, db: int, lents: LentByDatabase, written: Collection[Place]
     ) -> set[bytes]:
-        """The keys that a SORT looks at, if it sorts what its script was lent."""
+        """Return the keys that a SORT reads, if its source was lent."""
         wanted, source = patterns(parsed.args), parsed.args[1]
         if not wanted:
             return set()
         if (db, source) in written:
-            raise RefusedError(SORT_AFTER_WRITE)  # nobody knows which elements it had
+            raise RefusedError(SORT_AFTER_WRITE)  # its elements at that moment are not known
         known = self._sorts.get((db, source), frozenset())
         if self._with_other_commands and not known.issuperset(wanted):
             self._sorts[db, source] = known.union(wanted)
-            self.refused.add(SORT)  # commands before it may have changed its elements
+            self.refused.add(SORT)  # earlier commands may have changed its elements
         if lents[db].lacks(source):
             return set()
-        # Its real one is as it was lent.
+        # The real key is as it was lent.
         table, own_reads = self._execution.table, self._execution.own_reads
         return {access.key for access in await sort_keys(table, own_reads, parsed, db)}
 
     def changed(self, changes: Mapping[int, Collection[bytes]]) -> list[Place]:
-        """Put what has changed into the order that was seen; other keys come last."""
+        """Sort changed keys in the order that was seen; others come last."""
         places = dict.fromkeys((db, key) for db, keys in changes.items() for key in keys)
         return list(dict.fromkeys([*(one for one in self._order if one in places), *places]))
 
     def allow(self, *, lists: bool) -> bool:
-        """Let the scripts do what they were refused, for the next run; False if that cannot be.
-
-        ``lists`` if all keys were lent.
+        """Allow for the next run what the scripts were refused; False if that is not possible.
+        ``lists``: all keys were lent.
         """
         allowed = {*PUBLISHING, *(KEY_LISTING if lists else ())}
         if self.refused <= {SORT, *allowed}:
@@ -293,10 +292,10 @@ class ScriptTrial:
         return True
 
     def _can_allow_select(self) -> bool:
-        """Whether to let more SELECT, which is fine if they touch nothing there and write nothing.
+        """Whether more scripts may use SELECT: harmless if they touch nothing there and write
+        nothing.
 
-        Who may list keys, could there, too; who is kept from databases, would not be; who asks
-        for his rights, would be told that he may not write.
+        Not if they may list keys, are restricted to databases, or ask for their rights.
         """
         new = [self.calls[at] for at in self._wanted_select - self._may_select]
         lists = not set(KEY_LISTING) <= set(self.denied)
@@ -307,14 +306,14 @@ class ScriptTrial:
 
 
 def _size(lents: LentByDatabase) -> int:
-    """How many bytes were lent."""
+    """Return how many bytes were lent."""
     return sum(len(copy.dump) for lent in lents.values() for copy in lent.copies.values())
 
 
 def touched_elsewhere(
     ran: Iterable[tuple[int, Words]], copies: Collection[int], databases: int
 ) -> bool:
-    """Whether a script has touched anything where no copies are, or has found what is ours."""
+    """Whether a script has touched anything outside the copies, or has found our databases."""
     hidden = range(databases, databases + ours.HIDDEN_DATABASES)
     for db, (name, *args) in ran:
         if name.lower() == SELECT:

@@ -1,13 +1,13 @@
-"""SUNION, ZUNION and their kin of very many sets: each instance puts its own together.
+"""SUNION, ZUNION and similar commands on very many sets: each instance combines its own first.
 
-Copies of 100,000 sets would hold the instance that borrows them up for long, and us. But a union of
-all is the union of what each instance has, and so on::
+Copies of 100,000 sets would block the instance that borrows them for long, and the proxy. But a
+union of all sets is the union of what each instance has, and so on::
 
     each owner:  SUNION of its keys, or SINTER, or SDIFF where the first key is  (under locks)
     one server:  MULTI, SADD of each result, the command on these, DEL, EXEC
 
-Of sorted sets only if the scores do not depend on the order: the least, the greatest, those of the
-first key. Sums do.
+Sorted sets only if the scores do not depend on the order: minimum, maximum, or those of the first
+key. Sums do.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ SCORES: Final = b"WITHSCORES"
 
 
 class NotApplicableError(RefusedError):
-    """It has to be done in another way: there is no memory for this one, say. Nothing was done."""
+    """It has to be done in another way, for instance for want of memory. Nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class SetCopy(Copy):
     members: Sequence[bytes] = ()
 
     def restore(self, key: bytes, *options: bytes) -> Words:
-        """Build the command that makes the key this set."""
+        """Build the command that creates this set."""
         return [b"SADD", key, *self.members, *options]
 
 
@@ -74,7 +74,7 @@ class SortedSetCopy(Copy):
     members: Sequence[bytes] = ()
 
     def restore(self, key: bytes, *options: bytes) -> Words:
-        """Build the command that makes the key this sorted set."""
+        """Build the command that creates this sorted set."""
         return [
             b"ZADD",
             key,
@@ -84,7 +84,7 @@ class SortedSetCopy(Copy):
 
 
 class PartialOperation:
-    """How the parts of a command are asked for, and what is done with them."""
+    """How the parts of a command are computed and combined."""
 
     def __init__(self, parsed: ParsedCommand) -> None:
         name = parsed.row.name
@@ -99,7 +99,7 @@ class PartialOperation:
         self._options, self._words = [word for word in words if word.upper() != SCORES], words
 
     def _knows(self, words: Words, name: str) -> bool:
-        """Whether no score depends on the order in which keys are looked at."""
+        """Whether no score depends on the order of the keys."""
         options = [word.upper() for word in words]
         if options[-1:] == [SCORES] and not name.endswith("store"):
             options.pop()
@@ -108,7 +108,7 @@ class PartialOperation:
         return options in ([b"AGGREGATE", b"MIN"], [b"AGGREGATE", b"MAX"])
 
     def question(self, keys: Sequence[bytes], *, is_first: bool) -> Words:
-        """Ask an instance for its part."""
+        """Build the command for an instance's part."""
         name = self._first if is_first else self._others
         if not self.is_sorted:
             return [name, *keys]
@@ -117,20 +117,20 @@ class PartialOperation:
         return [name, b"%d" % len(keys), *keys, *self._options, SCORES]
 
     def copy(self, members: Sequence[bytes], *, is_first: bool) -> Copy:
-        """Lend what an instance has answered."""
+        """Build a copy of an instance's result."""
         if self.is_sorted and (is_first or not self.is_difference):
             return SortedSetCopy(b"", NO_EXPIRY, members=members)
         return SetCopy(b"", NO_EXPIRY, members=members)
 
     def command(self, target: Sequence[bytes], names: Sequence[bytes]) -> Words:
-        """Build the command on what was lent."""
+        """Build the command on these copies."""
         if not self.is_sorted:
             return [self._name, *target, *names]
         return [self._name, *target, b"%d" % len(names), *names, *self._words]
 
 
 def applies_to(parsed: ParsedCommand) -> bool:
-    """Whether a command is one of these; not if somebody listens to its events."""
+    """Whether a command is one of these; not if a client subscribes to its events."""
     if parsed.row.name not in PARTS or len(parsed.keys) < LARGE or command_events.get():
         return False
     return PartialOperation(parsed).is_known
@@ -139,7 +139,7 @@ def applies_to(parsed: ParsedCommand) -> bool:
 async def run(
     execution: "Execution", parsed: ParsedCommand, db: int, kind: Kind, lock: Lock
 ) -> bytes:
-    """Run it; RefusedError if a server would not, ElseError if in this way it cannot."""
+    """Run it; RefusedError if a server refuses, NotApplicableError if this way is not possible."""
     sources = [access.key for access in parsed.keys if not access.writes]
     target = next((access for access in parsed.keys if access.writes), None)
     parts = PartialOperation(parsed)

@@ -1,4 +1,4 @@
-"""XREAD and XREADGROUP over several instances: one command on each, merged as the client asked."""
+"""XREAD and XREADGROUP over several instances: one command on each, then merged."""
 
 import re
 from collections import defaultdict
@@ -19,7 +19,7 @@ LAST: Final = b"+"  # the last entry of now, on newer servers
 
 
 async def read_streams(job: "Job") -> bytes:
-    """XREAD: asks every owner; the first stream with an error speaks for all."""
+    """XREAD: ask every owner; if one returns an error, return that of the first stream."""
     read = parse(job.args)
     if read is None:
         return await job.refusal()
@@ -46,7 +46,7 @@ def _of_each(
 
 
 async def read_groups(job: "Job") -> bytes:
-    """XREADGROUP: looks whether every stream has the group, then delivers everywhere or nowhere."""
+    """XREADGROUP: check that every stream has the group, then read on all instances or none."""
     read = parse(job.args)
     if read is None:
         return await job.refusal()
@@ -55,7 +55,7 @@ async def read_groups(job: "Job") -> bytes:
         groups = value(info_reply)
         names = [field(info, b"name") for info in groups] if isinstance(groups, list) else []
         if read.group not in names or not ID.fullmatch(entry):
-            # Never delivers: it is an error, in the server's words.
+            # It delivers nothing, and returns the server's error.
             reply = (await job.raw(key, [read.words([key], [entry])]))[0]
             if reply.startswith(b"-"):  # the server has read those before it
                 at = read.keys.index(key)
@@ -79,7 +79,7 @@ def _by_owner(job: "Job", read: StreamRead) -> dict[int, tuple[list[bytes], list
 
 
 def _merge(job: "Job", read: StreamRead, replies: dict[int, bytes]) -> bytes:
-    """Put the streams in the client's order; those without entries are not there."""
+    """Merge the streams in the client's order; those without entries are left out."""
     found: dict[bytes, list[bytes]] = defaultdict(list)
     for reply in replies.values():
         if reply in resp.NULLS:
@@ -99,7 +99,7 @@ def _merge(job: "Job", read: StreamRead, replies: dict[int, bytes]) -> bytes:
 
 
 def _with_entries(read: StreamRead, found: dict[bytes, list[bytes]]) -> list[int]:
-    """Which of the streams have entries: of one that is named several times, the lowest ids."""
+    """Return the streams that have entries; of one that is named twice, the lowest ids."""
     named: dict[bytes, list[int]] = defaultdict(list)
     for at, key in enumerate(read.keys):
         if key in found:
@@ -112,11 +112,11 @@ def _with_entries(read: StreamRead, found: dict[bytes, list[bytes]]) -> list[int
 
 
 def _rank(read: StreamRead, at: int) -> tuple[int, ...]:
-    """Sorts what is asked of one stream: who has a higher rank has nothing unless this has."""
+    """Sort key for occurrences of one stream: a higher one has entries only if a lower one has."""
     entry = read.ids[at]
     if entry == NEW:
         return (2**64,)
-    if entry == LAST:  # whatever there is
+    if entry == LAST:  # the last entry, always there
         return (-1,)
     if read.group:  # what was delivered before is always told of; what is new, once
         return (entry == b">",)

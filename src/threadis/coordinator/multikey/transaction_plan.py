@@ -1,20 +1,19 @@
-"""What EXEC shall run: the steps of a transaction, and which of them one write can do.
+"""The steps of a transaction, and which of them one atomic write can do.
 
-A step is one of these::
+A step has one of these routes::
 
-    at home     on the instance of its keys: a part of the write
-    anywhere    on keys of several instances, or that only SORT knows: the whole is borrowed
-    everywhere  DBSIZE, KEYS, RANDOMKEY, FLUSHDB, SWAPDB …: a part on each instance; where the whole
-                is borrowed, what they do to it (``together``, ``overall``)
-    aside       PING, PUBLISH, SELECT, INFO: the client's worker runs it, behind the write
-    in order    CONFIG SET, FUNCTION LOAD: the same, or before the write; not in its middle. With
-                it the worker runs the reads on that side. A setting that servers look at when a
-                command is queued, not in EXEC, is aside, unless a script follows, which looks at it
-    a script    EVAL, FCALL: at home if it can touch no others for certain (``scripts``), else
-                the whole is borrowed
+    ONE_INSTANCE         on the instance of its keys: a part of the write
+    BORROWED             on keys of several instances, or that only SORT knows: all is borrowed
+    ALL_INSTANCES        DBSIZE, KEYS, RANDOMKEY, FLUSHDB, SWAPDB …: a part on each instance; if all
+                         is borrowed, see ``copy_run`` and ``keyspace_view``
+    BY_WORKER            PING, PUBLISH, SELECT, INFO: the client's worker runs it after the write
+    BY_WORKER_IN_ORDER   CONFIG SET, FUNCTION LOAD: the same, or before the write, not in it. The
+                         worker then also runs the reads on that side. A setting that servers check
+                         when a command is queued, not in EXEC, is BY_WORKER if no script follows
+    SCRIPT               EVAL, FCALL: ONE_INSTANCE if it can certainly touch no other, else BORROWED
 
-So all that changes keys happens at once, or not at all. Where that cannot be, the worker may run
-one step behind the other, if not more than one writes.
+So all changes of keys happen at once, or not at all. If that is not possible, the worker may run
+one step after the other, if not more than one of them writes.
 """
 
 import random
@@ -24,15 +23,22 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
-from threadis import _core, resp
+from threadis import _core, ours, resp
+from threadis.catalog.blocking import CREATE_KEYS
 from threadis.catalog.commands import SCRIPTS, SWEEPS
+from threadis.catalog.in_transactions import (
+    CHANGES_AUDIENCE,
+    CHANGES_CLIENT,
+    CHANGES_SESSION,
+    CHANGES_TRACKING,
+    INDEPENDENT,
+    REFUSING,
+)
 from threadis.coordinator.base.command_table import CommandTable, ParsedCommand
 from threadis.coordinator.base.databases import are_client_databases, database_after_select
 from threadis.coordinator.instances.links import Words
-from threadis.coordinator.keys.colocation import LOCK
 from threadis.coordinator.keys.keyspace_events import CHANNEL, SHARD, Publication
 from threadis.coordinator.keys.locks import Key
-from threadis.coordinator.keys.waiters import MAKERS
 from threadis.coordinator.keys.write_parts import PartPlace
 from threadis.coordinator.lua.sandbox import SandboxedScript
 from threadis.coordinator.lua.script_call import ScriptCall
@@ -44,52 +50,19 @@ from threadis.coordinator.multikey.keyspace_view import KEYSPACE_QUERIES
 from threadis.coordinator.multikey.recipes import other_databases
 from threadis.coordinator.sessions.tracking_mode import TransactionTracking
 
+MAY_CREATE_KEYS: Final = CREATE_KEYS | SCRIPTS
 PLAIN_ROUTES: Final = frozenset({"keys", "split"})
-# Run by the worker without a look at the keyspace.
+# Run by the worker; they do not read the keyspace.
 ASIDE_ROUTES: Final = frozenset({"session", "any", "pubsub", "refuse"})
 PUBLISHES: Final = {"publish": CHANNEL, "spublish": SHARD}
-# They change what the same client's next commands may do, or how they are answered.
-CHANGES_SESSION: Final = frozenset({"auth", "hello", "reset", "client|no-touch"})
-CHANGES_CLIENT: Final = frozenset({"auth", "hello"})
-# They change what the same client is told of what is written, or of what it has read.
-CHANGES_AUDIENCE: Final = frozenset(
-    prefix + word for word in ("subscribe", "unsubscribe") for prefix in ("", "p", "s")
-)
-CHANGES_TRACKING: Final = frozenset({"client|tracking", "client|caching"})
 EVERYWHERE: Final = SWEEPS | KEYSPACE_QUERIES
-# Settings by which servers refuse what comes: when it is queued, and what scripts call, but no
-# other command of EXEC. Nor is anything evicted before EXEC has ended.
-REFUSING: Final = frozenset({
-    b"maxmemory", b"min-replicas-max-lag", b"min-replicas-to-write", b"min-slaves-max-lag",
-    b"min-slaves-to-write", b"stop-writes-on-bgsave-error",
-})  # fmt: skip
-# They look at no keys, and change nothing that others here look at.
-LOOKS_ELSEWHERE: Final = frozenset({
-    "acl|cat", "acl|dryrun", "acl|getuser", "acl|list", "acl|log", "acl|save", "acl|users",
-    "acl|whoami", "bgrewriteaof", "bgsave", "client|getname", "client|getredir", "client|id",
-    "client|info", "client|kill", "client|list", "client|no-evict", "client|pause",
-    "client|setinfo", "client|setname", "client|trackinginfo", "client|unblock", "client|unpause",
-    "command", "command|count", "command|docs", "command|info", "command|list", "commandlog|get",
-    "commandlog|len", "commandlog|reset", "config|get", "config|resetstat", "config|rewrite",
-    "function|dump", "function|kill", "function|list", "function|stats", "lastsave",
-    "latency|doctor", "latency|graph", "latency|histogram", "latency|history", "latency|latest",
-    "latency|reset", "memory|doctor", "memory|malloc-stats", "memory|purge", "pubsub|channels",
-    "pubsub|numpat", "pubsub|numsub", "role", "save", "script|debug", "script|exists",
-    "script|kill", "script|show", "slowlog|get", "slowlog|len", "slowlog|reset", "unwatch",
-    "wait", "waitaof",
-    # What these say is a little later than it would be; of keys that come or go meanwhile SCAN may
-    # tell or not.
-    "info", "memory|stats", "scan",
-})  # fmt: skip
-
-
 BETWEEN: Final = (
-    b"-ERR threadis: %s between writes cannot be part of their transaction: put it in front of "
-    b"them, or behind them\r\n"
+    b"-ERR threadis: %s between writes cannot be part of their transaction: put it before "
+    b"them or after them\r\n"
 )
 BEFORE: Final = (
     b"-ERR threadis: %s before writes cannot be part of their transaction: send it before MULTI, "
-    b"or put it behind them\r\n"
+    b"or put it after them\r\n"
 )
 NOT_ONE_WRITE: Final = resp.error(
     "ERR threadis: a script of this transaction needs what cannot be one write with the others: "
@@ -98,29 +71,27 @@ NOT_ONE_WRITE: Final = resp.error(
 
 
 class StepRoute(Enum):
-    """Where a step is done."""
+    """Where a step is run."""
 
     ONE_INSTANCE = auto()
     BORROWED = auto()
     EVERYWHERE = auto()
-    SCRIPT = auto()  # until somebody has read it
+    SCRIPT = auto()  # until it was analysed
     BY_WORKER = auto()
-    BY_WORKER_IN_ORDER = auto()  # aside, but not between what is written
+    BY_WORKER_IN_ORDER = auto()  # by the worker, but not within the write
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A command, the database it finds itself in, its names to lock, the instances of its keys."""
+    """A command, its database, its locks, and the instances of its keys."""
 
     parsed: ParsedCommand
     db: int
     names: Sequence[Key]
     owners: Collection[int]
     route: StepRoute
-    script: SandboxedScript | ScriptCall | None = (
-        None  # what it is at home, or where the whole is borrowed
-    )
-    hides_keys: bool = False  # has more than are known
+    script: SandboxedScript | ScriptCall | None = None  # on one instance; or the call, if borrowed
+    hides_keys: bool = False  # reads keys that are not known
 
     @property
     def name(self) -> str:
@@ -129,20 +100,20 @@ class Step:
 
     @property
     def read_keys(self) -> list[bytes]:
-        """What it reads without changing anything; of scripts others know."""
+        """The keys that it reads without changing them; of scripts this is known later."""
         row = self.parsed.row
         is_read = row.touches_keys and not row.writes and row.name not in SCRIPTS
         return [access.key for access in self.parsed.keys] if is_read else []
 
     @property
     def may_read(self) -> list[bytes]:
-        """The same, and of scripts the keys that are known."""
+        """The same, and of scripts the declared keys."""
         is_script = self.name in SCRIPTS
         return [access.key for access in self.parsed.keys] if is_script else self.read_keys
 
     @property
     def is_written(self) -> bool:
-        """Whether the write does it."""
+        """Whether it is part of the write."""
         return self.route in (StepRoute.ONE_INSTANCE, StepRoute.BORROWED, StepRoute.EVERYWHERE)
 
     @property
@@ -154,13 +125,13 @@ class Step:
 
     @property
     def only_refuses(self) -> bool:
-        """Whether it sets only what does not concern what is queued already."""
+        """Whether it sets only what does not affect commands that are queued already."""
         options = {word.lower() for word in self.parsed.args[2::2]}
         return self.name == "config|set" and options <= REFUSING
 
     @property
     def piece(self) -> CopyStep:
-        """The same to be run on copies."""
+        """The step as it runs on copies."""
         return CopyStep(
             self.parsed, self.db, self.script if isinstance(self.script, ScriptCall) else None
         )
@@ -177,7 +148,7 @@ class TransactionPlan:
         stays: Collection[int],
         loaded_scripts: TransactionScripts,
     ) -> None:
-        """``write`` has the places of the write, ``stays`` each SELECT that cannot be done."""
+        """``write``: the places of the write; ``stays``: the SELECTs that cannot be done."""
         self.write, self._stays, self.loaded_scripts = write, set(stays), loaded_scripts
         self.db = db
         self.steps = steps
@@ -206,51 +177,49 @@ class TransactionPlan:
         self._first_listening = next(
             (at for at, name in enumerate(names) if name in CHANGES_AUDIENCE), len(names)
         )
-        # It is whole although one step is run behind the other.
+        # It is atomic although one step runs after the other.
         self.may_run_in_order = sum(step.writes for step in self.steps) <= 1
         self.instances = set().union(*(step.owners for step in self.steps))
         self.locks = [name for step in self.steps for name in step.names]
         self.touched = [key for _, key, _ in self.locks]
         self.written_keys = [
-            (where, key) for where, key, writes in self.locks if writes and not key.startswith(LOCK)
+            (where, key)
+            for where, key, writes in self.locks
+            if writes and not key.startswith(ours.GROUP_LOCK)
         ]
         self.answered: Mapping[int, bytes] = {}  # what commands were, by their places
         self.tracked: TransactionTracking | None = None
         begins = (at for at, name in enumerate(names) if name in CHANGES_TRACKING)
         if (begin := next(begins, None)) is not None:
             before = [key for step in self.steps[:begin] for key in step.may_read]
-            read_steps = [key for step in self.steps[begin:] for key in step.may_read]
+            read = [key for step in self.steps[begin:] for key in step.may_read]
             is_caching = "client|caching" in names
-            self.tracked = TransactionTracking(
-                before, read_steps, self.touched, is_caching=is_caching
-            )
+            self.tracked = TransactionTracking(before, read, self.touched, is_caching=is_caching)
 
     def in_order(self) -> list[tuple[int, bytes]]:
-        """The keys that were written; first those of commands that have made one, for all that
-        they were answered.
-        """
+        """Return the written keys; first those that were created, by the replies."""
         if not self.answered:
             return self.written_keys
 
         def makes_nothing(at: int) -> bool:
             reply = self.answered.get(at, b"")
             is_nothing = reply in resp.NULLS or reply.startswith((b"-", b":0\r"))
-            return is_nothing or self.steps[at].name not in MAKERS
+            return is_nothing or self.steps[at].name not in MAY_CREATE_KEYS
 
         return [
             (where, key)
             for at in sorted(range(len(self.steps)), key=makes_nothing)
             for where, key, writes in self.steps[at].names
-            if writes and not key.startswith(LOCK)
+            if writes and not key.startswith(ours.GROUP_LOCK)
         ]
 
     def leaves_place(self, denied: Collection[int]) -> bool:
-        """Whether commands would be in other databases, if these cannot be done."""
+        """Whether later commands would be in other databases if these are denied."""
         selects = {at for at in denied if self.steps[at].name == "select"}
         return selects != self._stays
 
     def messages(self, denied: Collection[int], *, always: bool) -> list[Publication]:
-        """What PUBLISH says among them, if that must be told in order with what scripts say."""
+        """Return the messages of PUBLISH that must be in order with those of scripts."""
         scripts = [step.script for step in self.steps if step.script is not None]
         bodies = [
             one.call.body if isinstance(one, SandboxedScript) else one.body for one in scripts
@@ -266,10 +235,10 @@ class TransactionPlan:
 
 
 class TransactionParts:
-    """A write's part for each instance, and where in it the reply of each step will be."""
+    """A write's part for each instance, and where each step's reply will be."""
 
     def __init__(self, steps: Sequence[Step], order: Sequence[int], db: int) -> None:
-        """All begin and end in database ``db``; ``order`` has their places in the transaction."""
+        """All parts begin and end in database ``db``; ``order`` has the steps' places."""
         self.parts: dict[int, list[Words]] = defaultdict(list)
         self.order: dict[PartPlace, int] = {}  # the step of each command of a part
         self.scripts: dict[PartPlace, SandboxedScript] = {}
@@ -293,7 +262,7 @@ class TransactionParts:
                 self._add(index, [b"SELECT", b"%d" % db], 0)
 
     def _add_script(self, index: int, script: SandboxedScript, number: int) -> PartPlace:
-        """Add a script, known once more: somebody may flush all of them meanwhile."""
+        """Add a script, and load it again: SCRIPT FLUSH may come meanwhile."""
         call = script.call
         is_named = call.words[0].lower().startswith(b"evalsha")
         if is_named and call.name not in self._loaded[index]:
@@ -310,7 +279,7 @@ class TransactionParts:
         return place
 
     def replies(self, found: dict[int, list[bytes]]) -> list[bytes]:
-        """Find each step's reply in those of the instances."""
+        """Return each step's reply."""
         of_each = [[found[index][at] for index, at in places] for places in self._places]
         return [_merged(name, each) for name, each in zip(self._names, of_each, strict=True)]
 
@@ -325,7 +294,7 @@ def read_steps(
     *,
     has_pins: bool,
 ) -> Iterator[Step]:
-    """Say of each command how it is done; which of them are a SELECT that ``stays`` has."""
+    """Yield a step for each command; ``stays`` are the SELECTs that are not done."""
     for at, args in enumerate(commands):
         parsed = table.parse(args)
         named: Sequence[bytes] = ()
@@ -341,7 +310,7 @@ def read_steps(
             route = StepRoute.BY_WORKER_IN_ORDER
         elif parsed.row.name == "swapdb" and not are_client_databases(args[1:], databases):
             route = StepRoute.ONE_INSTANCE
-        if route is StepRoute.ONE_INSTANCE and not owners:  # any server says what is wrong
+        if route is StepRoute.ONE_INSTANCE and not owners:  # any server returns the error
             owners = {min(everyone)}
         where = everyone if route is StepRoute.EVERYWHERE else owners
         yield Step(parsed, db, [*names, *far], where, route, hides_keys=hides_keys)
@@ -350,7 +319,7 @@ def read_steps(
 
 
 def find_write(steps: list[Step]) -> tuple[list[Step], range]:
-    """Find the places of the write; what is on keys on either side of it, is to be run aside."""
+    """Find the places of the write; reads on either side of it are run by the worker."""
     last_script = max((at for at, step in enumerate(steps) if step.name in SCRIPTS), default=-1)
     steps = [
         replace(step, route=StepRoute.BY_WORKER) if at > last_script and step.only_refuses else step
@@ -358,7 +327,7 @@ def find_write(steps: list[Step]) -> tuple[list[Step], range]:
     ]
     writing = [at for at, step in enumerate(steps) if step.writes]
     in_order = [at for at, step in enumerate(steps) if step.route is StepRoute.BY_WORKER_IN_ORDER]
-    # Whoever subscribes before all writes hears of them.
+    # A client that subscribes before all writes gets their messages.
     listening = [at for at, step in enumerate(steps) if step.name in CHANGES_AUDIENCE]
     if not writing or not (in_order or listening):
         return steps, range(len(steps))
@@ -375,7 +344,7 @@ def find_write(steps: list[Step]) -> tuple[list[Step], range]:
 
 
 def _obstacle(steps: Sequence[Step]) -> bytes | None:
-    """Why these cannot be one write so that nobody can tell, in a reply."""
+    """Return the error if these steps cannot be one atomic write."""
     for step in steps:
         if step.route is StepRoute.BY_WORKER_IN_ORDER:
             name = step.name.replace("|", " ").upper().encode()
@@ -393,13 +362,13 @@ def _route_of(parsed: ParsedCommand, owners: Collection[int]) -> StepRoute:
         return StepRoute.EVERYWHERE
     is_aside = row.route in ASIDE_ROUTES and row.name not in CHANGES_SESSION
     is_aside |= row.name in CHANGES_TRACKING
-    if not (row.writes or parsed.keys) and (is_aside or row.name in LOOKS_ELSEWHERE):
+    if not (row.writes or parsed.keys) and (is_aside or row.name in INDEPENDENT):
         return StepRoute.BY_WORKER
     return StepRoute.BY_WORKER_IN_ORDER
 
 
 def _merged(name: str, replies: list[bytes]) -> bytes:
-    """One reply of those of all instances."""
+    """Merge the replies of all instances."""
     error = next((reply for reply in replies if reply.startswith(b"-")), None)
     if error is not None or len(replies) == 1 or name in SWEEPS:
         return error or replies[0]

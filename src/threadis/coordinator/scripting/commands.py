@@ -2,17 +2,17 @@
 
 A script happens whole or not at all, so it runs in one of two ways::
 
-    in place    on the instance of all its keys, if it cannot touch others for certain: that was
-                proved by reading it, or all keys of its database live there; or if it only reads,
+    in place    on the instance of all its keys, if it certainly cannot touch others: that was
+                proved by analysis, or all keys of its database live there; or if it only reads,
                 and can be run again
-    on copies   of its keys, borrowed from the instances where they live; what it touched without
-                declaring is borrowed as well and the script run again, from a clean state
+    on copies   of its keys, borrowed from their instances; what it touched without declaring it is
+                borrowed as well, and the script is run again from a clean state
 
 That a script has kept to its keys so far proves nothing. Every script is fenced (``fenced``), so
 one that forges replies forges only its own client's.
 
-What is proved to keep to its keys the workers run by themselves
-(``rust/src/commands/scripts.rs``), unless something is special about the client or the moment.
+Scripts that provably keep to their keys are run by the workers (``rust/src/scripts.rs``), unless
+something is special about the client or the moment.
 """
 
 from collections import OrderedDict
@@ -57,10 +57,10 @@ from threadis.coordinator.scripting.undo import (
 from threadis.coordinator.sessions.busy import BusyScripts
 from threadis.coordinator.sessions.tracked_changes import TrackedChange
 
-PROFILES_LIMIT = 10_000  # scripts we remember something about
+PROFILES_LIMIT = 10_000  # profiles that are kept
 TRIES = 100  # runs in place that only read, each with more keys
 QUOTES = (b"'", b'"')
-# Lua limits names and depth: there may be no room for what stands in front of a script.
+# Lua limits names and depth: the code in front of a script may exceed that.
 COMPILES = b"return loadstring(ARGV[1]) and 1 or 0"
 YES, NO = b":1\r\n", b":0\r\n"
 NO_COPIES = (b"-OOM", b"-NOREPLICAS", b"-MISCONF")
@@ -96,7 +96,7 @@ class ScriptCommands:
         )
         self.feeding = feeding
         self.in_place = InPlace(execution, library, busy, sandbox, feeding)
-        effects = self.in_place.effects  # but what is published is told at its end
+        effects = self.in_place.effects  # but an undoable script publishes at its end
         self._undoable = tuple(name for name in effects if name != b"publish")
         self._on_copies = OnCopies(
             execution, busy, sandbox, self._script_monitor, self.in_place, feeding
@@ -108,7 +108,7 @@ class ScriptCommands:
         keys = declared_keys(args)
         kind = Kind(resp=info.resp)
         if keys is None:
-            # The numbers are wrong, as any server will say before it looks at the script.
+            # The number of keys is wrong: any server returns the error before it runs the script.
             index = self.links.any_ready()
             async with self.links.lease(index, kind, info.db) as link:
                 return (await fenced.ask(link, fenced.Fence(args))).reply
@@ -128,12 +128,12 @@ class ScriptCommands:
                         call = replace(call, within=lock.token)
                     changing = self._tracking.changing(command, keys)
                     changes = await stack.enter_async_context(changing)
-                # What it has not read is forgotten before anything is told.
+                # What it has not read is forgotten before invalidations are sent.
                 reading = self._tracking.reading(command, keys, self._script_monitor)
                 await stack.enter_async_context(reading)
                 reply = await self._run(call)
                 self.tell(call)
-                if call.within != command.token:  # nobody else may change its keys
+                if call.within != command.token:  # no other client may change its keys
                     wrote = [KeyAccess(key, reads=False, writes=True) for key in keys]
                     changes.gone += await self._execution.missing(wrote, call.db)
                 return reply
@@ -150,14 +150,12 @@ class ScriptCommands:
         command: _core.Command,
         loaded_scripts: TransactionScripts,
     ) -> ScriptCall | None:
-        """Read the words of a script, which its client's command is, or has in it; None if nobody
-        has the script.
-        """
+        """Build the call of a script from its arguments; None if the script does not exist."""
         family, name, info = words[0].lower(), words[1], command.info
         current = self.library.generation
         is_function = family.startswith(b"fcall")
         body: bytes | None = words[1]
-        if is_function:  # another library may give another function this name
+        if is_function:  # another library may have a function of this name later
             name = b"%d:%s" % (current, name)
             body = await self.library.code(words[1])
         elif family in EVALS:
@@ -187,7 +185,9 @@ class ScriptCommands:
             self._worker_scripts.tell(call.name, self.library.body(call.name), self.reach(call))
 
     def are_current(self, steps: Iterable[Step], user: bytes) -> bool:
-        """Whether a transaction's scripts were placed by the rights and the functions of now."""
+        """Whether the plan of a transaction's scripts still fits the user's rights and the
+        functions.
+        """
         scripts = [step.script for step in steps if step.script is not None]
         calls = [one.call if isinstance(one, SandboxedScript) else one for one in scripts]
         generations = (None, self.library.generation)
@@ -195,13 +195,13 @@ class ScriptCommands:
         return all(call.rights == rights and call.generation in generations for call in calls)
 
     async def reply(self, script: SandboxedScript, index: int) -> bytes:
-        """What a script has answered that was part of a transaction."""
+        """Return the reply of a script that was part of a transaction."""
         return await self.in_place.reply(script, index)
 
     async def run_all(
         self, steps: Sequence[Step], lock: Lock, db: int, kind: Kind
     ) -> tuple[list[bytes], list[Place]] | None:
-        """Run commands and scripts on copies, as one; as ``OnCopies.run_all``."""
+        """Run commands and scripts on copies as one; see ``OnCopies.run_all``."""
         pieces = [step.piece for step in steps]
         names = {piece.call.name for piece in pieces if piece.call}
         profiles = {name: self._profile(name) for name in names}
@@ -217,11 +217,11 @@ class ScriptCommands:
         return self._tracking.reading(command, keys, self._script_monitor)
 
     def reach(self, call: ScriptCall) -> Reach:
-        """What a script can touch; of what nobody has any more, anything."""
+        """Return what a script can touch; if its text is unknown, anything."""
         profile = self._profile(call.name)
         if reads_other_keys(call):
             return Reach.ANYTHING
-        if not call.body or (call.is_function and not call.keys):  # nothing keeps others away
+        if not call.body or (call.is_function and not call.keys):  # without keys it takes no locks
             return Reach.ANYTHING
         if profile.reach is None:
             databases = self._execution.borrowing.databases
@@ -232,7 +232,7 @@ class ScriptCommands:
         return profile.reach
 
     def _keeps_to_instance(self, call: ScriptCall) -> bool:
-        """Whether a script can touch nothing but what lives on the instance of its keys."""
+        """Whether a script can touch only what lives on the instance of its keys."""
         found = self.reach(call)
         if found is Reach.DECLARED:
             return True
@@ -245,13 +245,13 @@ class ScriptCommands:
         asking = AclCheckUse.of(call)
         if asking and asking.may_ask(asking.may_run(self.in_place.alone(call.db))):
             return False
-        text = call.body.lower()  # what would be refused in the middle
+        text = call.body.lower()  # commands that would be refused midway
         refused = (*self.in_place.alone(call.db), *OTHER_DATABASES)
         families = {name.partition(b"|")[0] for name in refused}
         return not any(quote + name + quote in text for name in families for quote in QUOTES)
 
     def runs_in_place(self, call: ScriptCall) -> bool:
-        """Whether a script can be run on the instance of its keys, and be told of these."""
+        """Whether a script can run on the instance of its keys, as a sandbox user."""
         owners = set(self._table.owners_by_name(call.db, call.keys))
         return len(owners) <= 1 and self.in_place.can_name(call) and self._keeps_to_instance(call)
 
@@ -287,7 +287,7 @@ class ScriptCommands:
             return error.reply if reply_of_reads is None else reply_of_reads
 
     def _only_reads(self, call: ScriptCall) -> bool:
-        """Whether a script writes nothing, and can be watched in place while it reads."""
+        """Whether a script writes nothing, and what it touches can be seen in place."""
         if ACL_CHECK_CMD in call.body or not all(map(is_plain, call.keys)):
             return False
         return not call.writes or (
@@ -300,7 +300,7 @@ class ScriptCommands:
             return False
         if self.in_place.has_all(call.db):
             return False  # its guard is refused no key, not even the one that tells of an undoing
-        # What was undone would be told, too.
+        # What was undone would be visible, too.
         if (
             self._execution.events.are_enabled
             or self._tracking.is_on
@@ -314,10 +314,10 @@ class ScriptCommands:
         return profile.can_be_undone and bool(call.body)
 
     async def _try(self, call: ScriptCall, tries: UndoableRuns, marks: list[bytes]) -> bytes | None:
-        """Run in place; None if it had to be undone, or was not run.
+        """Run in place, undoably; None if it had to be undone, or was not run.
 
-        Of keys on several instances it may touch those that live with the first: what others name
-        as keys may be numbers.
+        If its keys are on several instances it may touch those that live with the first one: what
+        others declare as keys may be numbers.
         """
         index = self.in_place.home(call, marks)
         keys = [key for key in marks if self._table.owner(call.db, key) == index]
@@ -330,7 +330,7 @@ class ScriptCommands:
             tries.compiles = {YES: True, NO: False}.get(answer)
         if not tries.compiles:
             return None
-        # Servers ask for rights to what are keys: apart, all are arguments, their number too.
+        # Servers check the rights of KEYS; on several instances keys are passed in ARGV instead.
         head = [b"EVAL", script, b"0"] if is_apart else [b"EVAL", script]
         trial = replace(call, keys=keys, words=[*head, *call.words[2:]])
         reply, refusals = await self.in_place.run(trial, index, self._undoable, can_be_undone=True)
@@ -347,7 +347,7 @@ class ScriptCommands:
     async def _without_copies(self, call: ScriptCall, profile: ScriptProfile) -> bytes | None:
         """Run where no copies can be made; None if its keys are on several instances.
 
-        It may only read: so it can be run again, with more keys; but not if it asks what it may.
+        It may only read: so it can be run again, with more keys; but not if it asks for its rights.
         """
         if ACL_CHECK_CMD in call.body:
             return None

@@ -1,11 +1,11 @@
-"""Scripts that may feed keys for which clients wait: nobody comes between such a script and these.
+"""Scripts that may feed keys for which clients wait: no other command comes between.
 
-What a script has changed is known only when it is over. So while it runs all that it may feed and
-that is waited for is locked, and stays so until those who wait are served::
+What a script has changed is known only when it has ended. So while it runs, everything that it may
+feed and that clients wait for is locked, and stays locked until they are served::
 
-    in place    commands that name such keys come to the coordinator and stand in line there: no
-                worker has to be asked. The alarms then say what was changed, and in which order
-    on copies   its keys are locked already; what has changed is known, and a look tells the order
+    in place    commands on such keys come to the coordinator and wait for the lock there: no worker
+                has to be asked. Then the key watches report what changed, and in which order
+    on copies   its keys are locked already; what has changed is known, and MONITOR shows the order
 """
 
 import contextlib
@@ -28,17 +28,17 @@ MANY = 256  # keys: rather than more, everything is locked
 
 
 class FedClients:
-    """Those who wait for what one script, or one transaction, may feed."""
+    """The clients that wait for what one script, or one transaction, may feed."""
 
     def __init__(self, blocked: BlockedClients, places: list[Place], lock: Lock) -> None:
         self._blocked, self._places = blocked, places
         self._held = blocked.locked_places(lock, places)
         self._key_watches = list({blocked.key_watch(place): None for place in places})
         self._changed_keys: dict[bytes, None] = {}
-        self._not_watched: set[Place] = set()  # of which no alarm was armed
+        self._not_watched: set[Place] = set()  # that were not watched
 
     def record_changes(self, stack: AsyncExitStack) -> None:
-        """Let alarms say what changes from now on."""
+        """Record changes of their keys from now on."""
         self._not_watched = {
             place for place in self._places if not self._blocked.key_watch(place).is_armed(place[1])
         }
@@ -46,15 +46,15 @@ class FedClients:
             stack.enter_context(key_watch.recording_changes(self._changed_keys))
 
     async def serve(self) -> None:
-        """Serve who waits for what alarms have told of, in the order in which it has changed.
+        """Serve clients whose keys have changed, in the order of the changes.
 
-        Several instances cannot tell an order.
+        Changes on several instances have no order.
         """
         changed = self._places
-        with contextlib.suppress(LinkError):  # else all of them may have changed
+        with contextlib.suppress(LinkError):  # otherwise all of them may have changed
             for key_watch in self._key_watches:
                 await key_watch.drain()
-            # Of XGROUP DESTROY no server tells those who track keys.
+            # XGROUP DESTROY invalidates no key.
             groups = self._blocked.waiters.with_groups()
             changed = [
                 place
@@ -67,7 +67,7 @@ class FedClients:
         await self.serve_these(changed)
 
     async def serve_these(self, places: Collection[Place]) -> None:
-        """Serve who waits for these; what has run has run, even if an instance is lost."""
+        """Serve clients of these keys; the script has run, even if an instance is lost."""
         try:
             await self._blocked.serve(places, self._held)
         except LinkError:
@@ -88,7 +88,7 @@ class ScriptFeeding:
         groups: Iterable[Group] = (),
         databases: Iterable[int] | None = None,
     ) -> list[Place]:
-        """Find what is waited for among keys, and what is in groups, in the order of the keys."""
+        """Return the keys, and the keys of groups, that clients wait for, in order."""
         waiters = self._blocked.waiters
         if not call.writes or not waiters:
             return []
@@ -104,7 +104,7 @@ class ScriptFeeding:
     def lock(
         self, names: list[Place], waited: list[Place], within: int | None
     ) -> AbstractAsyncContextManager[Lock]:
-        """Stand in line for what a script may touch, and be alone with what is waited for."""
+        """Lock what a script may touch; exclusively what clients wait for."""
         locks, closure = self._execution.locks, self._blocked.with_move_targets(waited)
         if len(closure) > MANY:
             return locks.hold_everything(within)
@@ -114,23 +114,23 @@ class ScriptFeeding:
         return self._execution.hold([*also, *((db, key, False) for db, key in names)], within)
 
     async def wait_for_lookups(self, call: ScriptCall, keys: Iterable[bytes]) -> None:
-        """Wait until blocking commands for these keys that came before are known."""
+        """Wait until earlier blocking commands for these keys have looked."""
         if call.ending is not None and call.within is None:
             await self._blocking.wait_for_lookups((call.db, key) for key in keys)
 
     def locks_for_serving(self, waited: list[Place]) -> list[Key]:
-        """What else must be locked by who serves those who wait."""
+        """Return the additional locks for serving waiting clients."""
         return self._blocking.locks_for_serving(waited) if waited else []
 
     def begin(self, stack: AsyncExitStack, waited: list[Place], lock: Lock) -> FedClients:
-        """Leave to somebody who serves them those who wait, whatever alarms tell."""
+        """Leave serving of these keys to the caller."""
         stack.enter_context(self._blocked.in_order(waited))
         return FedClients(self._blocked, waited, lock)
 
     def record_changes(
         self, stack: AsyncExitStack, places: Iterable[Place], lock: Lock
     ) -> FedClients | None:
-        """The same, if anybody waits; alarms will tell what changes from now on."""
+        """The same, if clients wait; changes are recorded from now on."""
         waited = [place for place in dict.fromkeys(places) if place in self._blocked.waiters]
         if not waited:
             return None
@@ -141,9 +141,9 @@ class ScriptFeeding:
     def after_write(
         self, stack: AsyncExitStack, queued: TransactionPlan, lock: Lock
     ) -> Callable[[], Awaitable[None]]:
-        """Serve, once it is over, who waits for what a transaction writes as one.
+        """Serve, when it is done, the clients that wait for what a transaction has written as one.
 
-        Where scripts run on the real keys, alarms tell in which order.
+        If scripts run on the real keys, the key watches know the order.
         """
         if any(isinstance(step.script, SandboxedScript) for step in queued.steps):
             fed = self.record_changes(stack, queued.written_keys, lock)
@@ -151,14 +151,14 @@ class ScriptFeeding:
                 return fed.serve
 
         async def serve() -> None:
-            with contextlib.suppress(LinkError):  # its alarm will tell
+            with contextlib.suppress(LinkError):  # the key watch will report it
                 written = queued.in_order() if self._blocking.count() else queued.written_keys
                 await self._blocking.serve(written, lock)
 
         return serve
 
     def after_commands(self, stack: AsyncExitStack, queued: TransactionPlan, lock: Lock) -> None:
-        """The same of one whose commands run one behind the other: scripts may feed anything."""
+        """The same if its commands run one after the other: scripts may feed anything."""
         has_scripts = any(step.name in SCRIPTS for step in queued.steps)
         places = self._blocked.waiters.places() if has_scripts else queued.written_keys
         if fed := self.record_changes(stack, places, lock):

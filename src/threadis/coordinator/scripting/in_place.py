@@ -1,14 +1,14 @@
-"""Running a script where its keys are: on the real keys, as a guard that may touch no others."""
+"""Runs a script on the real keys, as a sandbox user that may touch no others."""
 
 import math
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from threadis import resp
+from threadis import ours, resp
 from threadis.coordinator.instances import fenced
 from threadis.coordinator.instances.links import LinkError, UnknownOutcomeError
-from threadis.coordinator.keys.colocation import ALL_KEYS, LOCK, Group, is_plain
+from threadis.coordinator.keys.colocation import ALL_KEYS, Group, is_plain
 from threadis.coordinator.keys.key_watch import Place
 from threadis.coordinator.lua.acl_check import AclCheckUse
 from threadis.coordinator.lua.analysis import may_select
@@ -34,7 +34,7 @@ from threadis.coordinator.multikey.transaction_plan import Step, StepRoute
 from threadis.coordinator.scripting.feeding import FedClients, ScriptFeeding
 from threadis.coordinator.sessions.busy import BusyScripts
 
-NAMES_MOST = 1000  # patterns of names: servers compare each of them with each key that is touched
+NAMES_MOST = 1000  # patterns: servers compare each of them with each key that is touched
 
 
 class InPlace:
@@ -73,9 +73,9 @@ class InPlace:
         can_be_undone: bool = False,
         keeps_to_keys: bool = False,
     ) -> tuple[bytes, Refusals]:
-        """Run at an instance; the reply, and what the guard refused besides the whole keyspace.
+        """Run at an instance; return the reply, and what the sandbox user was refused.
 
-        Of a script that ``keeps_to_keys`` it is proved that it touches no others.
+        A script that ``keeps_to_keys`` provably touches no others.
         """
         async with AsyncExitStack() as stack:
             fed = await self._begin(stack, call, keeps_to_keys=keeps_to_keys)
@@ -83,14 +83,14 @@ class InPlace:
             reply, refusals = await self._run(call, index, allowed, can_be_undone=can_be_undone)
             if fed and not refusals.all:
                 stack.push_async_callback(fed.serve)
-                if call.ending and not refusals:  # else it may be run in another way
+                if call.ending and not refusals:  # otherwise it may be run in another way
                     call.ending.push_async_exit(stack.pop_all())
             return reply, refusals
 
     async def _begin(
         self, stack: AsyncExitStack, call: ScriptCall, *, keeps_to_keys: bool
     ) -> FedClients | None:
-        """Stand in line for what a script may touch; alone, if somebody waits for it."""
+        """Lock what a script may touch; exclusively, if clients wait for it."""
         if call.ending is None:
             locks = self._execution.locks
             await stack.enter_async_context(locks.exclude_holders(self.places(call), call.within))
@@ -102,11 +102,11 @@ class InPlace:
             lock = await stack.enter_async_context(locking)
             if set(waited).issuperset(self._may_feed(call, keeps_to_keys=keeps_to_keys)):
                 break
-            await stack.aclose()  # somebody has come meanwhile who waits for more
+            await stack.aclose()  # meanwhile a client waits for more
         return self._feeding.record_changes(stack, waited, lock)
 
     def _may_feed(self, call: ScriptCall, *, keeps_to_keys: bool) -> list[Place]:
-        """What a script may feed and somebody waits for."""
+        """Return what a script may feed and clients wait for."""
         local, others = self._names(call)
         if keeps_to_keys or others is None:
             local = [] if keeps_to_keys else [ALL_KEYS]
@@ -122,7 +122,7 @@ class InPlace:
             script = self._sandbox.wrap(call, allowed, sandbox_user, can_be_undone=can_be_undone)
             async with self._busy.watch(index) as was_killed:
                 answers = await fenced.ask(link, script.fence, only_as_block=can_be_undone)
-            if answers.refusal is not None:  # another script runs there, say
+            if answers.refusal is not None:  # for instance, another script runs there
                 sandbox_user.abandon()
                 return answers.refusal, Refusals(all=True)
             script.answers = answers
@@ -135,17 +135,17 @@ class InPlace:
             return one_instance_error(refusals.alone) if refusals.alone else reply, refusals
 
     def places(self, call: ScriptCall) -> list[tuple[int, bytes]]:
-        """Find the names under which a script is kept away from others."""
+        """Return the locks of a script."""
         local, _ = self._names(call)
-        names = [*call.keys, *(LOCK + group.prefix for group in local)]
+        names = [*call.keys, *(ours.GROUP_LOCK + group.prefix for group in local)]
         return [(db, name) for db in self._databases_of(call) for name in names]
 
     def _databases_of(self, call: ScriptCall) -> Sequence[int]:
-        # What is proved may go to another database, where its keys are on the same instance.
+        # A proved script may use another database, where its keys are on the same instance.
         return self._databases if may_select(call.body) else [call.db]
 
     def step(self, step: Step, call: ScriptCall, *, keeps_to_keys: bool) -> Step:
-        """Make a script a piece of somebody's block at the instance of its keys."""
+        """Make a script part of a block at the instance of its keys."""
         places = [*self.places(call), *self._may_feed(call, keeps_to_keys=keeps_to_keys)]
         return replace(
             step,
@@ -156,16 +156,18 @@ class InPlace:
         )
 
     async def reply(self, script: SandboxedScript, index: int) -> bytes:
-        """What a script has answered in such a block."""
+        """Return the reply of a script in such a block."""
         name, before = script.sandbox_user.name, script.answers.before
-        if before[-1] == resp.OK and name not in script.answers.after[-1]:  # refused nothing
+        if before[-1] == resp.OK and name not in script.answers.after[-1]:  # nothing was refused
             self._sandbox.settle(script, index, counts=True)
             return script.answers.reply
         try:
             async with self._links.lease(index) as link:
                 refusals, reply = await self._sandbox.judge(script, link)
         except LinkError as error:
-            raise UnknownOutcomeError(f"ERR instance {index} was lost; all was run") from error
+            raise UnknownOutcomeError(
+                f"ERR instance {index} was lost; all commands have run"
+            ) from error
         self._sandbox.settle(script, index, counts=not refusals)
         if alone := refusals.commands & set(self.alone(script.call.db)):
             return one_instance_error(alone)
@@ -181,7 +183,7 @@ class InPlace:
         return SandboxRules(others, denied, local, only_reads=only_reads)
 
     def alone(self, db: int) -> Collection[bytes]:
-        """What no script may do, because it would see one instance only."""
+        """Return what no script may run, because it would see only one instance."""
         colocation = self._execution.colocation
         if colocation.pinned_instance(db) is not None:
             return (*self._telling, *OTHER_DATABASES, b"flushall", b"swapdb")
@@ -193,7 +195,9 @@ class InPlace:
         return self._links.count == 1 or self._execution.colocation.pinned_instance(db) is not None
 
     def can_name(self, call: ScriptCall) -> bool:
-        """Whether a guard can be told of all that a script may touch, and is still quick."""
+        """Whether a sandbox user can have patterns for all that a script may touch, and stays
+        quick.
+        """
         if len(call.keys) <= NAMES_MOST:
             return True
         local, others = self._names(call, NAMES_MOST)
@@ -202,9 +206,9 @@ class InPlace:
     def _names(
         self, call: ScriptCall, most: float = math.inf
     ) -> tuple[list[Group], Collection[bytes] | None]:
-        """What a guard is told: groups, and keys that are in none of them; None: all there are.
+        """Return what a sandbox user may touch: groups, and keys outside of them (None: all keys).
 
-        If these are more than ``most``, only so many that this is known.
+        At most ``most`` of them.
         """
         if self.has_all(call.db):
             return ([] if call.rights else [ALL_KEYS]), None
@@ -230,8 +234,8 @@ class InPlace:
         return self._links.any_ready() if pinned is None else pinned
 
     def placement_keys(self, call: ScriptCall, profile: ScriptProfile) -> list[bytes]:
-        """Find what a script is placed by: its keys; if it declares none, what it has touched
-        before, if that is all on one instance.
+        """Return the keys that decide where a script runs: its own; if it declares none, those of
+        earlier runs, if all are on one instance.
         """
         if call.keys:
             return call.keys
@@ -239,7 +243,7 @@ class InPlace:
         return keys if len(set(self._execution.table.owners_by_name(call.db, keys))) == 1 else []
 
     def groups(self, call: ScriptCall) -> list[Group]:
-        """Find what lives where its keys do, if these are on one instance.
+        """Return the groups that live where its keys do, if these are on one instance.
 
         A restricted user's script gets exact keys only.
         """
@@ -247,5 +251,5 @@ class InPlace:
 
 
 def _is_exact(group: Group) -> bool:
-    """Whether its pattern matches no other keys."""
+    """Whether a group's pattern matches no other keys."""
     return all(map(is_plain, (group.prefix, *group.tail)))

@@ -1,7 +1,7 @@
-"""Running scripts on copies of their keys, lent by several instances, until they need no others.
+"""Runs scripts on copies of their keys, lent by several instances, until they need no others.
 
-A run that has touched other keys counts for nothing: it is made again, with copies of these
-(``together``, ``trial``).
+A run that has touched other keys does not count: it is repeated with copies of these, too
+(``copy_run``, ``script_trial``).
 """
 
 import random
@@ -60,7 +60,7 @@ class OnCopies:
         self._links, self._table = execution.links, execution.table
 
     async def run(self, call: ScriptCall, profile: ScriptProfile) -> bytes:
-        """Run one until nothing undeclared is left, then write what has changed."""
+        """Run one script until no undeclared key is missing, then write what has changed."""
         return await self._run(call, profile, lists=False) or TOO_MANY_TO_LIST
 
     async def _run(self, call: ScriptCall, profile: ScriptProfile, *, lists: bool) -> bytes | None:
@@ -92,10 +92,11 @@ class OnCopies:
         db: int,
         kind: Kind,
     ) -> tuple[list[bytes], list[Place]] | None:
-        """Run scripts and commands of one client as one; their replies, and what has changed.
+        """Run scripts and commands of one client as one; return their replies, and what has
+        changed.
 
-        ``knowns`` is what is known of the scripts, by name. The caller holds a lock on everything.
-        None if that cannot be: nothing was done then.
+        ``profiles`` are those of the scripts, by name. The caller holds the lock on everything.
+        None if that is not possible: nothing was done then.
         """
         calls = [piece.call for piece in pieces if piece.call]
         trial = self._trial(calls, self._in_place.effects, with_other_commands=len(pieces) > 1)
@@ -118,8 +119,8 @@ class OnCopies:
         profiles: Mapping[bytes, ScriptProfile],
         lock: Lock | None = None,
     ) -> list[bytes] | None:
-        """Try until nothing is missing; the replies, or None if scripts were refused what they may
-        not do. Without a lock there is one script, which locks what it needs.
+        """Repeat until nothing is missing; return the replies, or None if scripts were refused what
+        they may not do. Without a lock there is one script, which locks what it needs.
         """
         local: dict[bytes, list[Group]] = {name: [] for name in profiles}
         for call in trial.calls:
@@ -155,7 +156,7 @@ class OnCopies:
     async def _begin(
         self, stack: AsyncExitStack, call: ScriptCall, together: CopyRun, trial: ScriptTrial
     ) -> tuple[Lock, FedClients | None]:
-        """Lock the keys of a run, and what else those need who wait for them."""
+        """Lock the keys of a run, and what its waiting clients need besides."""
         keys = together.keys(call.db)
         names = await offload(len(keys), _names, call, keys)
         await self._feeding.wait_for_lookups(call, keys)
@@ -175,7 +176,7 @@ class OnCopies:
         lists: bool,
         keys: Sequence[bytes] = (),
     ) -> bytes:
-        """Say that commands cannot be run on copies; of all keys some can."""
+        """Refuse commands that cannot run on copies; some can if all keys are lent."""
         if set(commands) <= set(OTHER_DATABASES):
             return NOT_ALL_DECLARED
         if lists or not set(commands) <= set(KEY_LISTING):
@@ -186,22 +187,21 @@ class OnCopies:
         return reply or TOO_MANY_TO_LIST
 
     async def _of_all(self, call: ScriptCall, profile: ScriptProfile) -> bytes | None:
-        """Run where nothing is but copies of all keys of the database; None if these are too many.
-
-        There it may list them.
+        """Run on copies of all keys of the database, where it may list them; None if these are too
+        many.
         """
         async with (
             self._execution.locks.hold_everything(call.within) as lock,
-            AsyncExitStack() as ending,  # as long as this lock holds
+            AsyncExitStack() as ending,  # ends with this lock
         ):
             there = replace(call, within=lock.token, ending=ending if call.ending else None)
             return await self._run(there, profile, lists=True)
 
     async def _anywhere(self, call: ScriptCall, keys: Sequence[bytes]) -> bytes | None:
-        """Run where RANDOMKEY may answer for all: where the keys are, or anywhere.
+        """Run where RANDOMKEY may answer for all instances: where the keys are, or anywhere.
 
-        Any key of the instance is a key; but that there is none must be true of all. It may only
-        read: what it then needs besides could not be had.
+        Any key of an instance is a valid answer; but "no key" must be true of all instances. It may
+        only read, because missing keys could not be lent.
         """
         sizes = await self._links.call_all(b"DBSIZE", db=call.db)
         owners = {self._table.owner(call.db, key) for key in keys}
@@ -219,5 +219,5 @@ class OnCopies:
 
 
 def _names(call: ScriptCall, keys: Iterable[bytes]) -> list[Key]:
-    """What to lock for a script."""
+    """Return the locks of a script's keys."""
     return [(call.db, key, call.writes) for key in keys]

@@ -1,13 +1,13 @@
-"""Scripts that can be undone: run where their keys are, although they might need others.
+"""Scripts that can be undone: run on the real keys, although they might need others.
 
-``undo.lua`` stands in front of the script, on its first line. Commands go through it: before a key
-is written for the first time it remembers how to put it back, a copy of a small key, the opposite
-of a usual command on a large one. Once the guard refuses a key or a command, or anything fails, all
-is put back, the guard's refusal of ``UNDONE`` tells us so, and the script is run on copies. What it
-publishes is told at its end: so a script that does is a function there, called by what stands in
-front, and its errors are left to the run on copies.
+The code of ``undo.lua`` is put in front of the script, on its first line, and the script's commands
+go through it. Before a key is written for the first time, it stores how to restore the key: a copy
+of a small one, for a large one the inverse of a usual command. If the sandbox user is refused a key
+or a command, or anything fails, everything is restored. The refusal of ``UNDONE`` then tells us,
+and the script is run on copies. Messages are published at the end: a script that publishes becomes
+a function that the code in front calls, and its errors are left to the run on copies.
 
-A script that could reach the server in another way is not taken.
+A script that could reach the server in another way is not run like this.
 """
 
 from collections.abc import Iterable
@@ -21,15 +21,15 @@ from threadis.catalog.commands import KeySpec, Row
 from threadis.coordinator.lua.analysis import CALLS, HARMLESS, parse_lua
 from threadis.coordinator.lua.scopes import text
 
-UNDONE: Final = ours.MARK + b":undone"  # the guard is refused this key when all is put back
-# Ways around what stands in front, or that change what it does.
+UNDONE: Final = ours.MARK + b":undone"  # refused to the sandbox user when everything was restored
+# Ways around the code in front, or to change what it does.
 ESCAPES: Final = frozenset({
     b"_G", b"_ENV", b"getfenv", b"setfenv", b"loadstring", b"load", b"loadfile", b"dofile",
     b"require", b"module", b"package", b"rawget", b"rawset", b"getmetatable", b"setmetatable",
     b"debug", b"coroutine", b"newproxy", b"server",
 })  # fmt: skip
 MEMBERS: Final = (CALLS | HARMLESS) - {b"setresp", b"set_repl", b"replicate_commands"}
-# Commands on several keys: the last of them, or 0 for all words.
+# Commands on several keys: the last key, or 0 for all arguments.
 SEVERAL: Final = {"del": 0, "unlink": 0, "rename": 3, "renamenx": 3, "rpoplpush": 3, "lmove": 3,
                   "smove": 3}  # fmt: skip
 ONE: Final = (1, 0)  # where the key is, and the last
@@ -43,7 +43,7 @@ CUT: Final = (
 
 
 class UndoWrapper:
-    """Puts the means to undo it in front of a script."""
+    """Puts the undo code in front of a script."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         known = [row for row in rows if row.route in ("keys", "split")]
@@ -66,7 +66,7 @@ class UndoWrapper:
         self._maker = line.encode()
 
     def wrap(self, script: bytes, *, is_apart: bool = False) -> bytes:
-        """Return the script with the means to undo it; if apart, for keys that are arguments."""
+        """Return the script with the undo code; ``is_apart``: its keys are passed as arguments."""
         body = without_shebang(script)
         head = script.removesuffix(body) + CUT * is_apart
         if PUBLISH in script.lower():
@@ -76,12 +76,12 @@ class UndoWrapper:
 
 
 def without_shebang(script: bytes) -> bytes:
-    """Return a script without the first line that says how to run it."""
+    """Return a script without its shebang line."""
     return script[script.find(b"\n") + 1 :] if script.startswith(b"#!") else script
 
 
 def is_undoable(script: bytes) -> bool:
-    """Whether a script goes through what stands in front of it, whatever it does."""
+    """Whether all commands of a script go through the code in front of it."""
     root = parse_lua(script)
     return root is not None and _is_undoable(root)
 
@@ -118,7 +118,7 @@ def _is_undoable(root: Node) -> bool:
 
 
 def _is_statement(name: Node) -> bool:
-    """Whether nothing asks for the answer of the command of this name: of how many have heard."""
+    """Whether the reply of the command of this name, a number of receivers, is not used."""
     arguments = name.parent
     call = arguments.parent if arguments is not None else None
     if arguments is None or call is None or call.parent is None:

@@ -1,9 +1,9 @@
-"""Scripts that run too long: what everyone else is told.
+"""Scripts that run too long: the BUSY errors of all other commands.
 
 A server answers BUSY to all commands while a script has run longer than ``busy-reply-threshold``.
-Commands for its instance get that from the instance itself. Those that wait for the script's keys,
-or to be subscribed there, are told by us; and PING is answered by that instance, so whoever asks
-how we are learns of it.
+Commands for its instance get that from the instance itself. Commands that wait for the script's
+keys, or for a subscription there, get it from us. PING is answered by that instance, so health
+checks see it.
 """
 
 import asyncio
@@ -42,7 +42,9 @@ class BusyScripts:
         self._threshold: int | None = None  # milliseconds; None: ask again
         self._running: list[int] = []  # instances with a script over the threshold
         self._tasks = Tasks()
-        self._kills = self._killing = 0  # SCRIPT KILL: how many were sent, and are not answered
+        self._kills = self._killing = (
+            0  # SCRIPT KILL: how many were sent; how many are not answered
+        )
 
     def threshold_changed(self) -> None:
         """CONFIG SET may have changed the threshold."""
@@ -59,7 +61,7 @@ class BusyScripts:
 
     @contextlib.contextmanager
     def killing(self) -> Iterator[None]:
-        """Take note that SCRIPT KILL or FUNCTION KILL is on its way."""
+        """Note that SCRIPT KILL or FUNCTION KILL is on its way."""
         self._kills += 1
         self._killing += 1
         try:
@@ -71,9 +73,10 @@ class BusyScripts:
     async def watch(
         self, index: int, around: float = 0.0
     ) -> AsyncIterator[Callable[[bytes], bool]]:
-        """Watch one script at an instance, and what stands around it in its block for so long.
+        """Watch one script at an instance; ``around``: seconds that the rest of its block may take.
 
-        Whether it was killed, its reply tells: a text, but only if somebody kills just then.
+        Yields a function that tells from the reply whether the script was killed: only if a kill
+        was sent meanwhile, because a script could make up the text.
         """
         before = self._kills - self._killing
         limit = await self._limit()
@@ -97,7 +100,7 @@ class BusyScripts:
                 self._tell()
 
     async def refusal(self) -> bytes | None:
-        """What commands of a transaction are told while a script runs too long."""
+        """Return the BUSY error for commands of a transaction while a script runs too long."""
         for index in self._running:
             reply = (await self._links.raw(index, [[b"PING"]]))[0]
             if reply.startswith(b"-BUSY"):
@@ -113,7 +116,7 @@ class BusyScripts:
             self._announce(None, "")
 
     async def _read_busy_reply(self, index: int) -> None:
-        """Tell everyone what the instance says. It says so once it sees by itself that it is."""
+        """Read the instance's BUSY error, once it has noticed the script, and announce it."""
         while self._running and self._running[-1] == index:
             try:
                 reply = (await self._links.raw(index, [[b"PING"]]))[0]
@@ -138,7 +141,7 @@ class BusyScripts:
             reply = value((await self._links.raw(index, [[b"CONFIG", b"GET", *NAMES]]))[0])
             if isinstance(reply, list) and len(reply) > 1:
                 threshold = int(reply[1])
-        if self._threshold is not None:  # else it was changed meanwhile
+        if self._threshold is not None:  # otherwise it was changed meanwhile
             self._threshold = threshold
             self._workers.set_limit(threshold if threshold > 0 else FOREVER)
         return threshold

@@ -1,21 +1,21 @@
-"""A client as CLIENT LIST writes it."""
+"""A client in the format of CLIENT LIST."""
 
 from threadis import _core
 
 
 def line(client: _core.ClientInfo, names: list[str]) -> str:
-    """The fields that the server at hand has, in its order; what we do not know is 0."""
+    """Return the fields that this server version has, in its order; unknown ones are 0."""
     known = fields(client)
     return " ".join(f"{name}={known.get(name, '0')}" for name in names)
 
 
 def kind_of(client: _core.ClientInfo) -> str:
-    """Its type; replicas and primaries never speak to us."""
+    """Return its type; replicas and primaries never connect to us."""
     return "pubsub" if "P" in fields(client)["flags"] else "normal"
 
 
 def fields(client: _core.ClientInfo) -> dict[str, str]:
-    """What we know, by the server's names."""
+    """Return the known fields, by the server's names."""
     flags = "".join(
         letter
         for letter, is_set in (

@@ -1,4 +1,4 @@
-"""Which clients CLIENT LIST and CLIENT KILL mean: the filters of each server, in its words."""
+"""The filters of CLIENT LIST and CLIENT KILL, for each kind of server."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ KINDS: Final = {
     "normal": "normal", "pubsub": "pubsub", "slave": "replica", "replica": "replica",
     "master": "primary",
 }  # fmt: skip
-FLAGS: Final = set("AbcdeIOPRMStTuUxrBNin")  # that Valkey's filter knows
+FLAGS: Final = set("AbcdeIOPRMStTuUxrBNin")  # that Valkey's filter accepts
 CAPAS: Final = set("r")
 NUMBERS: Final = ("maxage", "idle", "db")
 
@@ -21,12 +21,12 @@ Test = Callable[[_core.ClientInfo], bool]
 
 
 class FilterError(Exception):
-    """What the server would say of the arguments."""
+    """The server's error for the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What the server at hand knows, as the fields of its CLIENT INFO tell."""
+    """What this server version supports, by the fields of its CLIENT INFO."""
 
     is_valkey: bool
     has_maxage: bool
@@ -47,14 +47,14 @@ class Filters:
     ids: frozenset[int] | None = None  # the only clients to ask for
 
     def takes(self, client: _core.ClientInfo, asking: int) -> bool:
-        """Whether this client is meant by the client with the id ``asking``."""
+        """Whether this client matches; ``asking`` is the id of the client that asks."""
         if self.skip_me and client.id == asking:
             return False
         return all(test(client) for test in self.tests)
 
 
 def parse_list(words: list[bytes], dialect: Dialect, users: Callable[[str], bool]) -> Filters:
-    """Read the arguments of CLIENT LIST."""
+    """Parse the arguments of CLIENT LIST."""
     if dialect.is_valkey:
         return _parse(words, dialect, users, skip_me=False)
     if not words:
@@ -69,20 +69,20 @@ def parse_list(words: list[bytes], dialect: Dialect, users: Callable[[str], bool
 
 
 def parse_kill(words: list[bytes], dialect: Dialect, users: Callable[[str], bool]) -> Filters:
-    """Read the arguments of CLIENT KILL in its new form."""
+    """Parse the arguments of CLIENT KILL in its new form."""
     return _parse(words, dialect, users, skip_me=True)
 
 
 def address(wanted: bytes) -> Filters:
-    """CLIENT KILL address, the old form: it may be oneself."""
+    """CLIENT KILL address, the old form; a client may kill itself."""
     return Filters([lambda client: client.address == wanted.decode(errors="replace")], False)
 
 
 def _parse(
     words: list[bytes], dialect: Dialect, users: Callable[[str], bool], *, skip_me: bool
 ) -> Filters:
-    tests: dict[str, Test] = {}  # the last of its name holds
-    ids: frozenset[int] | None = None  # so here
+    tests: dict[str, Test] = {}  # the last of each name counts
+    ids: frozenset[int] | None = None  # here, too
     at = 0
     while at < len(words):
         name = words[at].decode(errors="replace").lower()
@@ -113,7 +113,7 @@ def _parse(
 def _test(
     plain: str, name: str, raw: bytes, dialect: Dialect, users: Callable[[str], bool]
 ) -> Test:
-    """One filter; ``name`` is how it was written, in lower case."""
+    """Build one filter; ``name`` is how it was written, in lower case."""
     text = raw.decode(errors="replace")
     if plain == "type":
         return _of_kind(raw, dialect)

@@ -1,4 +1,4 @@
-"""All clients at one moment, for whoever has asked for them before: written out once."""
+"""All clients at one moment, formatted once for all commands that have asked before."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,21 +13,21 @@ Write = Callable[[_core.ClientInfo], str]
 
 
 class ClientSnapshot:
-    """What the workers have said of their clients."""
+    """The workers' clients at one moment."""
 
     def __init__(self, clients: list[_core.ClientInfo]) -> None:
         self.clients = clients  # by id
         self._lines: list[bytes] = []
 
     async def write(self, write: Write) -> None:
-        """Write all lines, unless they are written already; others' work goes on meanwhile."""
+        """Format all lines, unless that is done already; other tasks run in between."""
         while len(self._lines) < len(self.clients):
             at = len(self._lines)
             self._lines += [_line(write, one) for one in self.clients[at : at + SLICE]]
             await asyncio.sleep(0)
 
     def show(self, filters: Filters, asking: _core.ClientInfo, write: Write) -> bytes:
-        """The lines of those who pass, once they are written; that of who asks is as of now."""
+        """Return the lines of matching clients; the line of the asking client is as of now."""
         return b"".join(
             _line(write, asking) if one.id == asking.id else self._lines[at]
             for at, one in enumerate(self.clients)

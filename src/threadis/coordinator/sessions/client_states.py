@@ -1,6 +1,6 @@
-"""How clients stand, as far as only the coordinator knows: whose command waits, who watches keys.
+"""What only the coordinator knows of clients: whose command waits, and who watches keys.
 
-A watched key that has changed shows on the instance, at the connection that watches it.
+That a watched key has changed is known by the instance, for the connection that watches it.
 """
 
 import asyncio
@@ -14,19 +14,21 @@ from threadis.coordinator.instances.links import LinkError, Links
 from threadis.coordinator.keys.waiters import ClientKey
 from threadis.coordinator.keys.watched_keys import WatchedKeys
 
-PATIENCE: Final = 0.5  # seconds for what an instance says of our connections; else they are good
+PATIENCE: Final = (
+    0.5  # seconds for an instance to list our connections; otherwise they count as clean
+)
 LINE: Final = re.compile(rb"^id=(\d+) .*? flags=(\w+)", re.MULTILINE)
 
 
 class BlockedCommands(Protocol):
-    """Commands that wait here."""
+    """Commands that wait in the coordinator."""
 
     def clients(self) -> Collection[ClientKey]:
-        """Whose they are."""
+        """Return their clients."""
 
 
 class ClientStates:
-    """Completes what workers say of their clients."""
+    """Completes what workers know of their clients."""
 
     def __init__(self, links: Links) -> None:
         self._links = links
@@ -34,7 +36,7 @@ class ClientStates:
         self.waits: Sequence[BlockedCommands] = ()
 
     async def complete(self, clients: list[_core.ClientInfo]) -> list[_core.ClientInfo]:
-        """The clients, with what is known here."""
+        """Add what is known here."""
         blocked = {client for wait in self.waits for client in wait.clients()}
         watches = {one.place: self.watches.get(one.place) for one in clients if self.watches}
         found = await self._watch_states(
@@ -50,7 +52,7 @@ class ClientStates:
     async def _watch_states(
         self, watches: Mapping[ClientKey, WatchedKeys]
     ) -> dict[ClientKey, tuple[int, bool]]:
-        """How many keys each watches still, and whether one has changed: then it is none."""
+        """Return how many keys each client watches, and whether one has changed: then it is 0."""
         ids: dict[int, set[int]] = defaultdict(set)
         for watch in watches.values():
             for link in watch.links():
@@ -69,7 +71,7 @@ class ClientStates:
         return found
 
     async def _dirty_links(self, index: int, ids: Iterable[int]) -> set[int]:
-        """Which of our connections to an instance watch something that has changed, or are gone."""
+        """Return which of our connections to an instance watch a changed key, or are gone."""
         wanted = set(ids)
         try:
             async with asyncio.timeout(PATIENCE):

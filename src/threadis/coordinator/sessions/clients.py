@@ -1,4 +1,4 @@
-"""CLIENT LIST, INFO, KILL and UNBLOCK: the clients are the workers', the words the server's."""
+"""CLIENT LIST, INFO, KILL and UNBLOCK, for the workers' clients."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ class Blocking(BlockedCommands, Protocol):
     """Clients in a blocking command."""
 
     def unblock(self, client_id: int, *, with_error: bool) -> bool:
-        """Let a client go, as by a timeout or with an error; False if it does not wait."""
+        """Unblock a client, as by a timeout or with an error; False if it does not wait."""
 
 
 class Clients:
@@ -50,7 +50,7 @@ class Clients:
     def join(
         self, blocking: Blocking, pause: BlockedCommands, watches: Mapping[ClientKey, WatchedKeys]
     ) -> None:
-        """Be told who else knows of clients."""
+        """Set the other sources of what is known of clients."""
         self.waiting = blocking
         self.states.waits, self.states.watches = (blocking, pause), watches
 
@@ -67,17 +67,17 @@ class Clients:
                 self._answers[answer.request].set_result(clients)
 
     def sent_too_much(self, closed: _core.SentTooMuch) -> None:
-        """Log that a client was closed. What it has sent is left out: that may be a password."""
+        """Log that a client was closed. Its input is not logged: that may be a password."""
         shown = line(closed.info, self._names)
         log.warning("Closing client that reached max query buffer length: %s", shown)
 
     async def all(self) -> list[_core.ClientInfo]:
-        """Every client, by id."""
+        """Return every client, by id."""
         return (await self._survey()).clients
 
     async def _survey(self) -> ClientSnapshot:
-        """Every client, looked up after this was asked for. All who ask while the workers are
-        being asked share the next answer.
+        """Return every client, looked up after this call. All callers share the next answer while
+        the workers are being asked.
         """
         if self._next is None:
             self._next = self._tasks.start(self._look(), "a look at all clients")
@@ -89,7 +89,7 @@ class Clients:
             return ClientSnapshot(await self.states.complete(await self._ask(None)))
 
     async def of(self, ids: Iterable[int]) -> list[_core.ClientInfo]:
-        """The clients with these ids, by id: it costs nothing how many others there are."""
+        """Return the clients with these ids; the cost does not depend on the number of others."""
         return await self._ask(sorted(one for one in ids if one > 0))
 
     async def _ask(self, ids: list[int] | None) -> list[_core.ClientInfo]:
@@ -106,9 +106,9 @@ class Clients:
             self._arrived.pop(request, None)
 
     async def _shown(self, filters: client_filters.Filters, info: _core.ClientInfo) -> bytes:
-        """The lines of the clients that pass; the client's own is as of this command.
+        """Return the lines of matching clients; the client's own is as of this command.
 
-        If all are looked at, one command after the other, and others' work in between.
+        Commands about all clients run one after the other, with other tasks in between.
         """
         if filters.ids is not None:
             survey = ClientSnapshot(await self.states.complete(await self.of(filters.ids)))
@@ -124,7 +124,7 @@ class Clients:
     async def _matching(
         self, filters: client_filters.Filters, asking: int
     ) -> list[_core.ClientInfo]:
-        """The clients that pass."""
+        """Return the matching clients."""
         if filters.ids is None:
             clients = await self.all()
         else:
@@ -168,7 +168,7 @@ class Clients:
         """Close these clients at once; when this returns, they are gone."""
         if ids:
             self._core.kill_clients(ids, after_replies=False)
-            # A worker removes clients at the end of a turn, and answers in a turn: the second
+            # A worker removes clients at the end of a turn, and answers within a turn: the second
             # answer comes after the end of the turn that closed them.
             await self.of([])
             await self.of([])
@@ -187,17 +187,19 @@ class Clients:
         return resp.integer(int(done))
 
     async def import_source(self, command: _core.Command) -> bytes:
-        """CLIENT IMPORT-SOURCE: a lane is shared, so none may become one."""
+        """CLIENT IMPORT-SOURCE: refused, because a lane is shared."""
         ready = self._links.ready()
         if not ready:
             raise LinkError("TRYAGAIN no instance is ready; the command was not run")
         async with self._links.lease(ready[0]) as link:
             reply = (await link.ask(command.args))[0]
-            link.is_spoilt = True  # whatever it said, this connection may be one now
+            link.is_spoilt = (
+                True  # whatever it replied, this connection may be an import source now
+            )
         if command.args[2].lower() == b"on" and reply == resp.OK:
             return resp.error("ERR threadis: CLIENT IMPORT-SOURCE ON is not supported")
         return reply
 
     def line(self, client: _core.ClientInfo) -> str:
-        """A client as CLIENT LIST writes it."""
+        """Format a client as CLIENT LIST does."""
         return line(client, self._names)

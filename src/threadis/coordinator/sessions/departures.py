@@ -1,7 +1,7 @@
-"""Clients that leave while the coordinator has a command of theirs.
+"""Clients that leave while the coordinator runs a command of theirs.
 
-Whoever hangs up while its command waits is closed unanswered, and what it has sent behind that is
-not run, as by the stock server: an empty reply says so to the worker.
+A client that hangs up while its command waits is closed without a reply, and what it has sent after
+that is not run, as on the stock server: an empty reply tells the worker.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ LEFT: Final = b""  # the reply to a command whose client has left while it waite
 
 
 class _Stay:
-    """A client, for as long as the coordinator has its command."""
+    """A client, while the coordinator runs its command."""
 
     __slots__ = ("has_hung_up", "is_gone")
 
@@ -26,7 +26,7 @@ class _Stay:
 
 
 class Departures:
-    """Knows who has left of those whose commands run here."""
+    """Knows which clients with a running command have left."""
 
     def __init__(self) -> None:
         self._stays: dict[ClientKey, _Stay] = {}
@@ -37,7 +37,7 @@ class Departures:
         self._stays[client_key(command)] = _Stay()
 
     def end(self, command: _core.Command) -> None:
-        """It waits for its keys, or is answered."""
+        """It waits for keys, or is answered."""
         self._stays.pop(client_key(command), None)
 
     def left(self, client: ClientKey, *, is_gone: bool) -> None:
@@ -52,7 +52,7 @@ class Departures:
         return stay is not None and stay.has_hung_up.is_set()
 
     def is_gone(self, command: _core.Command) -> bool:
-        """Whether it will not even read an answer."""
+        """Whether the client will not even read a reply."""
         stay = self._stays.get(client_key(command))
         return stay is not None and stay.is_gone
 
@@ -74,7 +74,7 @@ class Departures:
 
 
 def has_hung_up(command: _core.Command) -> bool:
-    """Whether a client's side of its connection has ended, though nobody may have said so yet."""
+    """Whether a client's side of its connection has ended; no worker need have noticed."""
     poll = select.poll()
     poll.register(command.info.fd, select.POLLRDHUP)
     return bool(poll.poll(0))

@@ -1,6 +1,6 @@
-"""Invalidation feeds: one connection to each instance, on which it tells of every changed key.
+"""Invalidation feeds: a connection to each instance that reports every changed key.
 
-They are open while somebody tracks. The core reads them, and tells us what else was said.
+They are open while a client tracks. The core reads them; other messages come here.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ LISTEN: Final = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"]
 
 @dataclass(slots=True)
 class InvalidationFeed:
-    """The connection on which an instance tells us."""
+    """The feed of an instance."""
 
     fd: int
     pongs: list[asyncio.Future[None]] = field(default_factory=list)
 
 
 class InvalidationFeeds:
-    """Listens to the instances, while that is needed.
+    """Opens the feeds while they are needed.
 
-    ``flushed`` is called when an instance says that it has lost all its keys.
+    ``flushed`` is called when an instance reports that all its keys are gone.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class InvalidationFeeds:
         self._tasks = Tasks()
 
     async def renew(self, index: int) -> None:
-        """Listen to an instance, if that is needed and nobody does."""
+        """Open an instance's feed, if that is needed and not done."""
         async with self._connecting:
             if not self._is_needed() or index in self._feeds:
                 return
@@ -68,7 +68,7 @@ class InvalidationFeeds:
             raise LinkError(f"TRYAGAIN instance {index} does not tell of its keys")
 
     async def drain(self) -> None:
-        """Wait until all instances have told what has changed before."""
+        """Wait until all instances have reported earlier changes."""
         await asyncio.gather(*map(self._drain, list(self._feeds)))
 
     async def _drain(self, index: int) -> None:
@@ -85,13 +85,13 @@ class InvalidationFeeds:
         await pong
 
     def lost(self, index: int) -> None:
-        """Take note that an instance answers no more: nobody waits for what it would tell."""
+        """Note that an instance does not answer any more: nothing waits for it."""
         feed = self._feeds.get(index)
         if feed and feed.pongs:
             self._lose(index)
 
     def heard(self, letter: _core.Heard) -> None:
-        """Take note of what an instance says besides names of keys."""
+        """Handle messages other than names of keys."""
         feed = self._feeds.get(letter.instance)
         if feed is None:
             return
@@ -101,11 +101,11 @@ class InvalidationFeeds:
         elif letter.what == "everything":
             self._flushed()
         else:
-            log.warning("instance %d tells us nothing of its keys any more", letter.instance)
+            log.warning("instance %d: its invalidation feed was lost", letter.instance)
             self._lose(letter.instance)
 
     def stop(self) -> None:
-        """Listen to nobody."""
+        """Close all feeds."""
         for index in list(self._feeds):
             self._stop(index)
 
@@ -114,7 +114,7 @@ class InvalidationFeeds:
         self._tasks.start(self._listen_again(index), f"listening again to instance {index}")
 
     def _stop(self, index: int) -> None:
-        """Listen to an instance no more."""
+        """Close an instance's feed."""
         feed = self._feeds.pop(index)
         asyncio.get_running_loop().remove_reader(feed.fd)
         self._trackers.hush(index)
@@ -122,14 +122,16 @@ class InvalidationFeeds:
             _resolve(pong)
 
     async def _listen_again(self, index: int) -> None:
-        """When a connection is lost, everything may have changed."""
+        """Open a lost feed again; meanwhile everything may have changed."""
         while index in self._links.ready() and index not in self._feeds and self._is_needed():
             try:
                 await self.renew(index)
             except LinkError:
                 await asyncio.sleep(RETRY)
             except Exception:
-                log.exception("instance %d is not heard; it is tried again", index)
+                log.exception(
+                    "instance %d: its invalidation feed could not be opened; trying again", index
+                )
                 await asyncio.sleep(RETRY)
         self._trackers.invalidate_all()
 

@@ -1,8 +1,8 @@
-"""MONITOR: the workers show what clients run; what scripts run, only the instances can show.
+"""MONITOR: the workers show clients' commands; only the instances can show scripts' commands.
 
 While a client monitors, one connection to each instance does too. Its lines about commands of
-clients' scripts go on to the clients, after the worker's line about the script, once the script has
-run for good (``rust/src/resp/script_lines.rs``).
+clients' scripts are passed on to the clients, after the worker's line about the script, once its
+run counts (``rust/src/script_lines.rs``).
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from threadis.coordinator.base.reply import Reply
 from threadis.coordinator.instances.links import LinkError, Links
 from threadis.coordinator.instances.packed import pack
 from threadis.coordinator.instances.tasks import Tasks
+from threadis.coordinator.keys.waiters import ClientKey, client_key
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +30,9 @@ Ended = tuple[int, int, int | None]  # a call: its instance and number, and wher
 # The calls of a transaction that have ended, if it is one
 _ended: ContextVar[list[Ended] | None] = ContextVar("ended", default=None)
 
-ClientKey = tuple[int, int, int]  # worker, place, generation
-
 
 class Monitors:
-    """Knows who monitors, and monitors the instances for them."""
+    """Knows the monitoring clients, and monitors the instances for them."""
 
     def __init__(self, core: _core.Proxy, links: Links, databases: int) -> None:
         self._core, self._links, self._databases = core, links, databases
@@ -49,7 +48,7 @@ class Monitors:
         return bool(self._clients)
 
     def settle(self, index: int, number: int, db: int | None) -> None:
-        """Show the commands of a call of a script as of this database; None: it was for nothing."""
+        """Show a script's commands as of this database; None: the run does not count."""
         if (ended := _ended.get()) is not None:
             ended.append((index, number, db))
             if db is not None:
@@ -59,7 +58,7 @@ class Monitors:
 
     @contextlib.asynccontextmanager
     async def in_order(self, command: _core.Command, places: Sequence[int]) -> AsyncIterator[None]:
-        """Show what scripts of a transaction run in its order, by their places in it."""
+        """Show what scripts of a transaction run in the transaction's order."""
         if not (self._clients and places):
             yield
             return
@@ -69,11 +68,11 @@ class Monitors:
             yield
         except BaseException:
             _ended.reset(token)
-            for index, number, db in ended:  # nobody will show the transaction
+            for index, number, db in ended:  # the transaction will not be shown
                 self.settle(index, number, db)
             raise
         _ended.reset(token)
-        # What came to nothing was run again: the last count.
+        # Runs that did not count were repeated: the last ones count.
         last = ended[-len(places) :]
         await self._hand_over(command, list(zip(places, last, strict=False)))
 
@@ -98,14 +97,14 @@ class Monitors:
         if command.token is not None:
             return Reply(resp.error("ERR MONITOR isn't allowed for DENY BLOCKING client"))
         if command.info.is_monitor:
-            return Reply(b"", monitoring=True)  # no reply at all, as the server
-        self._clients.add((command.worker, command.place, command.generation))
+            return Reply(b"", monitoring=True)  # no reply at all, like the server
+        self._clients.add(client_key(command))
         for index in self._links.ready():
             await self.renew(index)
         return Reply(resp.OK, monitoring=True)
 
     def gone(self, client: ClientKey) -> None:
-        """Take note that a client does not monitor any more, if it did."""
+        """Note that a client does not monitor any more."""
         self._clients.discard(client)
         if not self._clients:
             for task in self._reading.values():
@@ -113,7 +112,7 @@ class Monitors:
             self._reading.clear()
 
     async def renew(self, index: int) -> None:
-        """Monitor an instance if somebody wants it and nobody does."""
+        """Monitor an instance, if that is needed and not done."""
         async with self._connecting:
             if not self._clients or index in self._reading:
                 return
@@ -130,7 +129,7 @@ class Monitors:
     async def _read(
         self, index: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes
     ) -> None:
-        """Hand lines on until nobody wants them, or the connection is lost; then make it anew."""
+        """Pass lines on until they are not needed; open a lost connection again."""
         lines = self._lines[index] = _core.Lines(self._core, self._databases, ours.MARK)
         try:
             while data:

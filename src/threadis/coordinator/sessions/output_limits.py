@@ -1,4 +1,4 @@
-"""client-output-buffer-limit: ours, because the clients are; the instances only know lanes."""
+"""client-output-buffer-limit: applied here, because the instances have lanes instead of clients."""
 
 import re
 from typing import Final
@@ -18,7 +18,7 @@ DEFAULTS: Final = {
 
 
 class OutputLimits:
-    """The limits of each class of clients; nobody is a replica of ours."""
+    """The limits of each class of clients; there are no replicas."""
 
     def __init__(self, core: _core.Proxy, initial: str) -> None:
         self._core = core
@@ -26,14 +26,14 @@ class OutputLimits:
         self._apply({**DEFAULTS, **parse(initial.split())})
 
     def shown(self, instance_says: str) -> str:
-        """As CONFIG GET shows it, with the names and in the order that an instance has."""
+        """Return what CONFIG GET shows, with the names and the order of an instance."""
         words = instance_says.split()
         return " ".join(
             " ".join(map(str, (name, *self._limits[_class(name)]))) for name in words[::4]
         )
 
     def set(self, value: str) -> None:
-        """Change what is named; ValueError with the server's words."""
+        """Change what is named; ValueError with the server's text."""
         self._apply(parse(value.split()))
 
     def _apply(self, limits: dict[str, tuple[int, int, int]]) -> None:
@@ -43,7 +43,7 @@ class OutputLimits:
 
 
 def parse(words: list[str]) -> dict[str, tuple[int, int, int]]:
-    """``class hard soft seconds …``; ValueError with the server's words."""
+    """Parse ``class hard soft seconds …``; ValueError with the server's text."""
     if len(words) % 4:
         raise ValueError("Wrong number of arguments in buffer limit configuration.")
     limits = {}

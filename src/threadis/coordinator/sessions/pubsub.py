@@ -1,6 +1,6 @@
-"""Subscriptions of clients, as far as instances must know of them.
+"""Clients' subscriptions, as far as instances must know of them.
 
-Workers deliver what clients publish. What instances publish by themselves reaches us through one
+Workers deliver what clients publish. What instances publish by themselves comes through one
 subscription for each name and instance: made before a client's first subscription is confirmed,
 dropped with the last one.
 """
@@ -19,14 +19,14 @@ from threadis.coordinator.keys.keyspace_events import Events
 
 # By kind: names that are dropped at once. Servers look through all patterns for each.
 DROPPED: Final = (500, 50, 500)
-BREATH: Final = 0.005  # seconds between two such batches; nobody waits for them
+BREATH: Final = 0.005  # seconds between two such batches
 EVENTS: Final = b"notify-keyspace-events"
 UNTIMELY: Final = b"KExe"  # keys that expire or are evicted; K and E are no classes
 
 
 def event_interest(flags: bytes) -> int:
-    """Say, as workers do, what the events of these classes are about: nothing, what happens at
-    times of its own, what commands change, or also what they do not find.
+    """Return, as a worker's number, what the events of these classes are about: nothing, expiry and
+    eviction, changes by commands, or also keys that were not found.
     """
     if not flags:
         return 0
@@ -41,8 +41,8 @@ class Pubsub:
     def __init__(self, core: _core.Proxy, links: Links) -> None:
         self._core, self._links = core, links
         self._subscribed: list[set[bytes]] = [set() for _ in KINDS]  # names with subscribers
-        self._pinned: list[Counter[bytes]] = [Counter() for _ in KINDS]  # that soon will have some
-        self._tickets: dict[int, _core.Subscribe] = {}  # until clients are told
+        self._pinned: list[Counter[bytes]] = [Counter() for _ in KINDS]  # that will have some soon
+        self._tickets: dict[int, _core.Subscribe] = {}  # until the clients have the confirmation
         self._waiting: dict[int, _core.Subscribe] = {}  # until instances are subscribed
         self._is_busy = False  # a script runs too long
         self._last_ticket = 0
@@ -55,7 +55,7 @@ class Pubsub:
         ]
 
     async def look(self, index: int | None = None) -> None:
-        """Look up, at an instance, which keyspace events they tell of."""
+        """Read from an instance which keyspace events are published."""
         index = self._links.any_ready() if index is None else index
         reply = await self._links.call(index, b"CONFIG", b"GET", EVENTS)
         if not isinstance(reply, hiredis.ReplyError):
@@ -67,7 +67,7 @@ class Pubsub:
         await asyncio.gather(*(subscriptions.drain() for subscriptions in self._by_instance))
 
     async def subscribe(self, request: _core.Subscribe) -> None:
-        """Subscribe the instances, then the client; no script that runs long is waited for."""
+        """Subscribe the instances, then the client; a script that runs long is not waited for."""
         self._last_ticket += 1
         ticket = self._last_ticket
         self._waiting[ticket] = request
@@ -80,7 +80,7 @@ class Pubsub:
                     for subscriptions in upstreams
                 )
             )
-        finally:  # whatever went wrong with the instances, the client is answered
+        finally:  # whatever happens with the instances, the client is answered
             self._answer(ticket, is_refused=not upstreams)
             self._unpin(request)
 
@@ -91,13 +91,13 @@ class Pubsub:
             self._core.subscribe(request, ticket, is_refused)
 
     def set_busy(self, busy: bool) -> None:
-        """While a script runs too long, nobody waits for instances: it may be at one of them."""
+        """While a script runs too long, instances are not waited for."""
         self._is_busy = busy
         for ticket in list(self._waiting) if busy else ():
             self._answer(ticket, is_refused=True)
 
     def subscribed(self, letter: _core.Subscribed) -> None:
-        """A client has been told (the registry has said so before), or it is gone."""
+        """A client's subscription is confirmed, or the client is gone."""
         if request := self._tickets.pop(letter.ticket, None):
             self._unpin(request)
 
@@ -114,7 +114,7 @@ class Pubsub:
         self._drop_unwanted(request.kind, names)
 
     def interest(self, letter: _core.Interest) -> None:
-        """Take note of names that got their first subscriber, or lost their last."""
+        """Note names that got their first subscriber, or lost their last one."""
         if letter.is_wanted:
             self._subscribed[letter.kind].update(letter.names)
         else:
@@ -122,15 +122,15 @@ class Pubsub:
             self._drop_unwanted(letter.kind, letter.names)
 
     def said(self, letter: _core.Said) -> None:
-        """Hear what an instance says besides messages."""
+        """Handle what an instance sends besides messages."""
         self._by_instance[letter.instance].receive(letter)
 
     async def renew(self, index: int) -> None:
-        """Subscribe an instance that is here again to all that is wanted."""
+        """Subscribe an instance that came back to all that is wanted."""
         await self._by_instance[index].subscribe()
 
     def count(self) -> int:
-        """How many subscriptions instances have for us."""
+        """Return how many subscriptions instances have for us."""
         return sum(subscriptions.count() for subscriptions in self._by_instance)
 
     def _wanted(self, kind: int) -> set[bytes]:
@@ -143,7 +143,7 @@ class Pubsub:
             self._tasks.start(self._drop_in_batches(kind, names), "the end of subscriptions")
 
     async def _drop_in_batches(self, kind: int, names: list[bytes]) -> None:
-        """The same, without hurry: others do not wait for it."""
+        """Unsubscribe in batches, with pauses for other commands."""
         for at in range(0, len(names), DROPPED[kind]):
             self._drop(kind, names[at : at + DROPPED[kind]])
             await asyncio.sleep(BREATH)

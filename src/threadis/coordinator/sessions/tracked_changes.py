@@ -1,4 +1,4 @@
-"""What becomes of the keys of one change, for those who track them."""
+"""Changes of tracked keys that belong together."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,16 +21,16 @@ class Step(Protocol):
 
 @dataclass(slots=True)
 class TrackedChange:
-    """A change that is told of as one, once it is done."""
+    """Changes that are reported together, when all are done."""
 
-    gone: list[bytes] = field(default_factory=list)  # though nobody deleted it: it has expired
-    # What its client has read behind its own writes: if he is not told of these, he still must be
-    # of the next.
+    gone: list[bytes] = field(default_factory=list)  # without a DEL: it has expired
+    # What its client has read after its own writes: with NOLOOP it is not told of its writes, but
+    # must be of the next change.
     read: set[bytes] = field(default_factory=set)
 
 
 def read_last(steps: Iterable[Step]) -> set[bytes]:
-    """Find what commands read and none behind them writes; of scripts that is known later."""
+    """Return the keys that are read and not written later; for scripts this is known later."""
     read: set[bytes] = set()
     for step in steps:
         read.update(step.read_keys)

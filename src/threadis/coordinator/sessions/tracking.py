@@ -1,7 +1,7 @@
-"""CLIENT TRACKING: clients cache what they have read, and hear when it changes.
+"""CLIENT TRACKING: clients cache what they have read, and are told when it changes.
 
-Instances tell us of every changed key (BCAST, on one connection each, while any client tracks);
-who is to hear of it, the core knows. See docs/decisions/tracking.md.
+Instances report every changed key (BCAST, on one connection each, while a client tracks); the core
+knows which clients to tell. See docs/decisions/tracking.md.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import hiredis
 from threadis import _core, resp
 from threadis.coordinator.instances.links import LinkError, Links
 from threadis.coordinator.instances.script_monitor import ScriptMonitor
+from threadis.coordinator.keys.waiters import ClientKey
 from threadis.coordinator.sessions.clients import Clients
 from threadis.coordinator.sessions.invalidation_feeds import InvalidationFeeds
 from threadis.coordinator.sessions.tracked_changes import Step, TrackedChange, read_last
@@ -34,12 +35,11 @@ MAX_KEYS: Final = b"tracking-table-max-keys"
 NOLOOP: Final = b"noloop"
 ANY_NUMBER: Final = 2**32 - 1
 
-ClientKey = tuple[int, int, int]  # worker, place, generation
 Handler = Callable[[_core.Command], Awaitable[bytes]]
 
 
 class Tracking:
-    """Knows which clients track, and listens to the instances for them."""
+    """Knows which clients track, and keeps the invalidation feeds open for them."""
 
     def __init__(
         self, core: _core.Proxy, links: Links, clients: Clients, *, tracks_what_is_read: bool
@@ -50,13 +50,11 @@ class Tracking:
         self._modes: dict[ClientKey, TrackingMode] = {}
         self._beginning: dict[
             ClientKey, TransactionTracking
-        ] = {}  # clients that may be about to track
+        ] = {}  # clients that may begin to track
         self._flushes = 0  # that run now
         self._has_flushed = False
         self._tickets = itertools.count(1)
-        self._changes: dict[
-            ClientKey, TrackedChange
-        ] = {}  # of clients that do not want to hear of them
+        self._changes: dict[ClientKey, TrackedChange] = {}  # of clients with NOLOOP
         self.feeds = InvalidationFeeds(links, self._trackers, self._is_needed, self._flushed)
 
     def handlers(self) -> dict[str, Handler]:
@@ -69,7 +67,7 @@ class Tracking:
         }
 
     def describe(self) -> dict[str, int]:
-        """What INFO says."""
+        """Return the fields of INFO."""
         clients, keys, items, prefixes = self._trackers.counts()
         return {
             "tracking_clients": clients,
@@ -79,7 +77,7 @@ class Tracking:
         }
 
     async def look(self) -> None:
-        """Look up how many keys may be remembered, if anybody tracks."""
+        """Read how many keys may be remembered, if a client tracks."""
         if self._modes:
             pair = await self._links.call(self._links.any_ready(), b"CONFIG", b"GET", MAX_KEYS)
             if isinstance(pair, hiredis.ReplyError):  # a script runs there
@@ -115,7 +113,7 @@ class Tracking:
                 self.gone(client)
             raise
         self._tell(command, mode)
-        # If it left meanwhile, that was said before we knew it.
+        # If it has left meanwhile, that was reported before it was added.
         if client not in {one.place for one in await self._clients.of([command.info.id])}:
             self.gone(client)
         return resp.OK
@@ -158,7 +156,7 @@ class Tracking:
         return trackinginfo(self._modes.get(command.info.place), command.info)
 
     def gone(self, client: ClientKey) -> None:
-        """Take note that a client does not track any more, if it did."""
+        """Note that a client does not track any more."""
         self._modes.pop(client, None)
         self._stop_unless_needed()
 
@@ -182,7 +180,7 @@ class Tracking:
         return bool(self._modes)
 
     def has_noloop(self, command: _core.Command) -> bool:
-        """Whether a client does not want to hear of what it changes itself."""
+        """Whether a client does not want to be told of its own changes."""
         mode = self._modes.get(command.info.place) if self._modes else None
         return mode is not None and NOLOOP in mode.flags
 
@@ -194,11 +192,11 @@ class Tracking:
         *,
         once: bool = False,
     ) -> AbstractAsyncContextManager[TrackedChange]:
-        """Tell of what is changed meanwhile as of one change, in the order of the keys.
+        """Report changes meanwhile as one, in the order of the keys.
 
-        A client with NOLOOP, which must be alone with its keys, is not told. ``once`` if every key
-        is changed once at most: what is said more often of a key is not its doing. ``steps`` are
-        the commands of a transaction.
+        A client with NOLOOP, which must hold locks on its keys, is not told. ``once``: every key is
+        changed once at most; further reports of a key are not its doing. ``steps`` are a
+        transaction's commands.
         """
         changes = TrackedChange(read=read_last(steps))
         if not self._modes:
@@ -211,7 +209,7 @@ class Tracking:
     ) -> AsyncIterator[TrackedChange]:
         owner, client = None, command.info.place
         if self.has_noloop(command):
-            await self.feeds.drain()  # of what others have changed before
+            await self.feeds.drain()  # earlier changes of other clients
             owner = (command.info.id, 1 if once else ANY_NUMBER)
         is_outermost = owner is not None and client not in self._changes
         if is_outermost:
@@ -229,22 +227,22 @@ class Tracking:
     def reading(
         self, command: _core.Command, keys: list[bytes], script_monitor: ScriptMonitor
     ) -> AbstractAsyncContextManager[None]:
-        """Remember what a script reads: on older servers all its keys, if it reads any."""
+        """Remember what a script reads; on older servers all its keys, if it reads any."""
         if not self._remembers(command) and command.info.place not in self._beginning:
             return contextlib.nullcontext()
         return self._reading(command.info, keys, script_monitor)
 
     def will_read(self, command: _core.Command, keys: Iterable[bytes]) -> None:
-        """Remember what a transaction will read in a moment."""
+        """Remember what a transaction is about to read."""
         if self._remembers(command):
             self._trackers.remember(command.info.id, list(keys))
 
     def beginning(
         self, command: _core.Command, tracked: TransactionTracking | None
     ) -> AbstractAsyncContextManager[None]:
-        """Around a transaction in which its client may begin to track: where, is known afterwards.
+        """Wrap a transaction in which its client may begin to track; where, is known afterwards.
 
-        What it has read is remembered then, and what has changed meanwhile is told.
+        Then what it has read is remembered, and what has changed meanwhile is reported.
         """
         return self._may_begin(command, tracked) if tracked else contextlib.nullcontext()
 
@@ -254,7 +252,7 @@ class Tracking:
     ) -> AsyncIterator[None]:
         client, ticket = command.info.place, next(self._tickets)
         self._beginning[client] = tracked
-        if self._remembers(command):  # the end of tracking may have it forgotten
+        if self._remembers(command):  # when tracking ends, this may be forgotten
             tracked.read.extend(tracked.before)
         try:
             for index in self._links.ready():
@@ -286,7 +284,7 @@ class Tracking:
         undeclared: list[bytes] = []
         self._trackers.begin_reading(ticket)
         try:
-            new = self._trackers.remember(client, keys)  # it may change as soon as it is read
+            new = self._trackers.remember(client, keys)  # it may change as soon as it was read
             async with script_monitor.watch_reads() as reads:
                 yield
             declared, read = set(keys), set(reads.keys)
@@ -296,7 +294,7 @@ class Tracking:
                 self._trackers.remember(client, list(read))
                 undeclared = list(read - declared)
             if changes:
-                undeclared = []  # nobody else has changed them
+                undeclared = []  # no other client has changed them
                 last = reads.last if self._tracks_what_is_read else declared - reads.written
                 changes.read |= last if reads.is_whole else declared
             if not reads.is_whole:
@@ -309,12 +307,12 @@ class Tracking:
             self._trackers.end_reading(ticket, client, undeclared)
 
     def changed(self, keys: list[bytes]) -> None:
-        """Tell of keys of which instances say nothing: they came, and went, elsewhere."""
+        """Report keys that instances do not: they were created and removed elsewhere."""
         self._trackers.changed(keys)
 
     @contextlib.asynccontextmanager
     async def flushing(self) -> AsyncIterator[None]:
-        """Tell of what all instances do now as of one change."""
+        """Report what all instances do meanwhile as one change."""
         self._flushes += 1
         try:
             yield

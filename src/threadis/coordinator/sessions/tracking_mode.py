@@ -1,4 +1,4 @@
-"""How a client tracks: the options of CLIENT TRACKING, and which of them go together."""
+"""The options of CLIENT TRACKING, and which of them are compatible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ OVERLAP: Final = "Prefixes for a single client must not overlap."
 
 
 class OptionError(Exception):
-    """CLIENT TRACKING was asked for something impossible; the text is the server's."""
+    """Invalid options; the text is the server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class TrackingMode:
     prefixes: tuple[bytes, ...] = ()
 
     def remembers(self, *, is_caching: bool) -> bool:
-        """Whether what it reads now is remembered."""
+        """Whether what the client reads now is remembered."""
         if b"bcast" in self.flags:
             return False
         return (
@@ -47,7 +47,7 @@ class TransactionTracking:
 
 
 def check_mode(mode: TrackingMode, before: TrackingMode | None) -> TrackingMode:
-    """The mode that a client gets, if its options are compatible with each other and with
+    """Return the client's new mode, if its options are compatible with each other and with the mode
     ``before``.
     """
     flags = mode.flags
@@ -83,7 +83,7 @@ def _check_prefixes(prefixes: Sequence[bytes], existing: Sequence[bytes]) -> Non
 
 
 async def parse_mode(words: Sequence[bytes], clients: Clients) -> TrackingMode:
-    """The options, as far as they can be judged by themselves."""
+    """Parse the options, and check each by itself."""
     flags: set[bytes] = set()
     prefixes: list[bytes] = []
     redirect: _core.ClientInfo | None = None
@@ -113,7 +113,7 @@ async def _target(word: bytes, clients: Clients) -> _core.ClientInfo:
 
 
 def trackinginfo(mode: TrackingMode | None, client: _core.ClientInfo) -> bytes:
-    """The reply of CLIENT TRACKINGINFO."""
+    """Build the reply of CLIENT TRACKINGINFO."""
     known = mode.flags if mode else frozenset()
     flags = [b"on" if mode else b"off"]
     for name, caching in (

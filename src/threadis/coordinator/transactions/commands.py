@@ -1,22 +1,22 @@
 """WATCH and EXEC, where one block on one instance is not enough.
 
-A watch is an exclusive connection to each instance with watched keys; whether it is still good is
-asked by an empty MULTI … EXEC there, under key locks. EXEC then goes one of these ways (``queued``
-says which)::
+A watch is an exclusive connection to each instance with watched keys; an empty MULTI … EXEC there,
+under key locks, tells whether a key has changed. EXEC then goes one of these ways
+(``transaction_plan`` decides)::
 
     everything on the instance that is watched  one block there, on the watching connection
     ordinary commands on several instances      one block on each, all or nothing (commits)
-    a command that spans instances itself       the whole on borrowed keys (borrowing)
+    a command that spans instances itself       all of it on borrowed keys (borrowing)
     also PING, PUBLISH, SELECT, INFO            the same, and then the worker runs these
     CONFIG SET, FUNCTION LOAD before a write    the worker runs these, and then the same
-    not more than one write                     the worker may run all in order, nobody else
+    not more than one write                     the worker may run all in order, under locks
 """
 
 import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from weakref import WeakValueDictionary
 
@@ -26,11 +26,11 @@ from threadis.coordinator.base.offload import offload
 from threadis.coordinator.base.reply import Reply
 from threadis.coordinator.blocking.commands import BlockingCommands
 from threadis.coordinator.instances import exec_replies, long_replies
-from threadis.coordinator.instances.links import Kind, Link, LinkError, Words
+from threadis.coordinator.instances.links import Kind, Link, LinkError
 from threadis.coordinator.keys.locks import Lock
+from threadis.coordinator.keys.waiters import ClientKey, client_key
 from threadis.coordinator.keys.watched_keys import WatchedKeys
 from threadis.coordinator.lua.script_call import ChangedError, ScriptCall
-from threadis.coordinator.lua.transaction_scripts import TransactionScripts
 from threadis.coordinator.multikey.execution import Execution
 from threadis.coordinator.multikey.phases import RefusedError
 from threadis.coordinator.multikey.transaction_plan import (
@@ -39,14 +39,12 @@ from threadis.coordinator.multikey.transaction_plan import (
     StepRoute,
     TransactionParts,
     TransactionPlan,
-    find_write,
-    read_steps,
 )
 from threadis.coordinator.scripting.commands import ScriptCommands
 from threadis.coordinator.sessions.busy import BusyScripts
+from threadis.coordinator.transactions.planner import Planner
 from threadis.coordinator.transactions.script_steps import ScriptSteps
 
-ClientKey = tuple[int, int, int]  # worker, place, generation
 CHANGED = resp.error("TRYAGAIN the rights of this client have changed; nothing was written")
 
 
@@ -63,6 +61,7 @@ class Transactions:
         scripts: ScriptCommands,
     ) -> None:
         self._scripts, self._steps = scripts, ScriptSteps(scripts)
+        self._planner = Planner(execution, acl_checks, self._steps, scripts.library)
         self._tracking = execution.tracking
         self._acl_checks = acl_checks
         self._busy = busy
@@ -71,14 +70,14 @@ class Transactions:
         self._core = core
         self._watches: dict[ClientKey, WatchedKeys] = {}
         self._running: dict[ClientKey, AsyncExitStack] = {}
-        # Whose worker runs what comes before a write.
+        # Clients whose worker runs what precedes a write.
         self._leading: dict[ClientKey, asyncio.Future[bool]] = {}
-        # One thing at a time for a client: it may vanish while its watching connections are asked.
+        # One operation at a time for a client, which may leave while its connections are asked.
         self._turns: WeakValueDictionary[ClientKey, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def watches(self) -> Mapping[ClientKey, WatchedKeys]:
-        """Who watches keys."""
+        """The clients that watch keys."""
         return self._watches
 
     def count(self) -> int:
@@ -90,8 +89,8 @@ class Transactions:
 
     async def watch(self, command: _core.Command) -> Reply:
         """WATCH key …"""
-        async with self._turn(_client(command)):
-            return await self._watch(command, _client(command))
+        async with self._turn(client_key(command)):
+            return await self._watch(command, client_key(command))
 
     async def _watch(self, command: _core.Command, client: ClientKey) -> Reply:
         db, was_watching, reply = command.info.db, client in self._watches, b""
@@ -113,18 +112,18 @@ class Transactions:
 
     async def unwatch(self, command: _core.Command) -> Reply:
         """UNWATCH, and DISCARD of a client that watches."""
-        async with self._turn(_client(command)):
-            await self._forget(_client(command))
+        async with self._turn(client_key(command)):
+            await self._forget(client_key(command))
         return Reply(resp.OK, watching=False)
 
     async def _forget(self, client: ClientKey) -> None:
-        """End what a client had: it is gone, or does not watch any more."""
+        """End a client's watches."""
         watch = self._watches.pop(client, None)
         if watch:
             await watch.end()
 
     async def gone(self, client: ClientKey) -> None:
-        """Take note that a client is gone."""
+        """Note that a client is gone."""
         if leading := self._leading.pop(client, None):
             leading.set_result(False)
         async with self._turn(client):
@@ -132,14 +131,14 @@ class Transactions:
         await self.finished(client)
 
     async def exec(self, command: _core.Command) -> Reply | None:
-        """EXEC; None if the worker will answer."""
-        async with self._turn(_client(command)):
-            return await self._answer(command, _client(command))
+        """EXEC; None if the worker will reply."""
+        async with self._turn(client_key(command)):
+            return await self._answer(command, client_key(command))
 
     async def refused(self, command: _core.Command, reply: bytes) -> Reply:
-        """EXEC ends the watch, too, if something else has kept it from being run."""
-        async with self._turn(_client(command)):
-            await self._forget(_client(command))
+        """End the watches if something else has prevented EXEC."""
+        async with self._turn(client_key(command)):
+            await self._forget(client_key(command))
         return Reply(reply, watching=False)
 
     async def _answer(self, command: _core.Command, client: ClientKey) -> Reply | None:
@@ -166,7 +165,7 @@ class Transactions:
         self, command: _core.Command, client: ClientKey, watch: WatchedKeys | None
     ) -> bytes | None:
         began, kind = time.monotonic(), Kind(resp=command.info.resp)
-        queued = await self._plan(command)
+        queued = await self._planner.plan(command)
         if queued.is_plain and watch and (link := watch.only_link()):
             is_on_it = queued.instances <= {link.index} and watch.kind == kind
             if is_on_it and not self._tracking.has_noloop(command):
@@ -188,12 +187,14 @@ class Transactions:
                     return None
             serve = self._scripts.feeding.after_write(stack, queued, lock)
             replies = await self._write_or_explain(command, queued, lock)
-            if replies is None and queued.write.start:  # the worker has begun to run it in order
+            if (
+                replies is None and queued.write.start
+            ):  # the worker has run the commands before the write already
                 replies = [None if queued.may_run_in_order else NOT_ONE_WRITE] * len(queued.steps)
                 changing = self._tracking.changing(command, queued.touched, queued.steps, once=True)
                 await stack.enter_async_context(changing)
             if replies is not None:
-                # At last: what is pushed may expire before all has run.
+                # Last: what was pushed may expire before all has run.
                 stack.push_async_callback(serve)
                 done = [reply for reply in replies if reply is not None]
                 if len(done) == len(replies) and not queued.write.start:
@@ -203,24 +204,13 @@ class Transactions:
                 left = slice(queued.write.start, None)
                 self._core.run_queued(command, (args[left], 0), (replies[left], took), lock.token)
                 return None
-        # There are scripts that cannot be run on copies together.
+        # Some scripts cannot run on copies together.
         return await self._run_in_order(command, client, watch, queued)
-
-    async def _plan(self, command: _core.Command) -> TransactionPlan:
-        """How all is to be done, by what its client may do now."""
-        args, db = command.queued or [], command.info.db
-        selects = {at for at, words in enumerate(args) if words[0].lower() == b"select"}
-        stays = selects & await self._acl_checks.denied_places(command) if selects else selects
-        loaded_scripts = TransactionScripts(self._scripts.library)
-        steps, write = find_write(await offload(len(args), self._read, args, db, stays))
-        if any(step.route is StepRoute.SCRIPT for step in steps):
-            steps, loaded_scripts = await self._steps.place(steps, write, command)
-        return TransactionPlan(steps, db, write, stays, loaded_scripts)
 
     async def _run_leading(
         self, command: _core.Command, client: ClientKey, queued: TransactionPlan, lock: Lock
     ) -> bool:
-        """Let the worker run what comes before the write; False if its client is gone."""
+        """Let the worker run what precedes the write; False if its client is gone."""
         args, count = command.queued or [], queued.write.start
         self._leading[client] = has_run = asyncio.get_running_loop().create_future()
         self._core.run_queued(command, (args[:count], len(args) - count), ([], 0), lock.token)
@@ -229,7 +219,7 @@ class Transactions:
     async def _write_or_explain(
         self, command: _core.Command, queued: TransactionPlan, lock: Lock
     ) -> list[bytes | None] | None:
-        """As ``_write``; once EXEC's reply has begun, each command is told why nothing was done."""
+        """As ``_write``; once EXEC's reply has begun, an error replaces each command's reply."""
         try:
             denied = await self._denied(command, queued)
             if queued.leaves_place(denied):
@@ -241,22 +231,13 @@ class Transactions:
             reply = error.reply if isinstance(error, RefusedError) else resp.error(str(error))
             return [reply] * len(queued.steps)
 
-    def _read(self, commands: Sequence[Words], db: int, stays: Collection[int]) -> list[Step]:
-        databases, everyone = (
-            self._execution.borrowing.databases,
-            self._execution.links.all_instances(),
-        )
-        has_pins = self._execution.colocation.has_pins
-        table = self._execution.table
-        return list(read_steps(commands, db, table, databases, everyone, stays, has_pins=has_pins))
-
     async def _exec_on_watching_link(
         self, command: _core.Command, queued: TransactionPlan, watch: WatchedKeys, link: Link
     ) -> bytes:
-        """Run a transaction where its client watches keys, on the connection that does."""
+        """Run a transaction on the connection that watches its client's keys."""
         await link.select(queued.db)
         touched = [(db, key) for db, key, _ in queued.locks]
-        # Not between the look and the write of someone who works on several instances.
+        # Not between the reads and the writes of a command on several instances.
         async with self._execution.locks.exclude_holders([*touched, *watch.keys]):
             queued.loaded_scripts.check()
             denied = await self._denied(command, queued)
@@ -265,18 +246,18 @@ class Transactions:
             return await exec_replies.with_denials(reply, denied) if denied else reply
 
     async def _denied(self, command: _core.Command, queued: TransactionPlan) -> dict[int, bytes]:
-        """What is not run, because the client may not do so any more, or a script is not there; he
-        will hear of what the others read.
+        """Return the commands that are not run, because they are denied, or their script does not
+        exist; note what the others read.
         """
         denied = {**queued.loaded_scripts.replies, **await self._acl_checks.denied_replies(command)}
-        read_steps = (step.read_keys for at, step in enumerate(queued.steps) if at not in denied)
-        self._tracking.will_read(command, itertools.chain.from_iterable(read_steps))
+        read = (step.read_keys for at, step in enumerate(queued.steps) if at not in denied)
+        self._tracking.will_read(command, itertools.chain.from_iterable(read))
         return denied
 
     async def _locked(
         self, queued: TransactionPlan, watch: WatchedKeys | None
     ) -> AbstractAsyncContextManager[Lock]:
-        """The lock under which a transaction is one write."""
+        """Return the lock under which a transaction is one write."""
         written = queued.written_keys
         await self._blocking.wait_for_lookups(written)
         if queued.needs_everything:
@@ -288,10 +269,11 @@ class Transactions:
     async def _write(
         self, command: _core.Command, queued: TransactionPlan, denied: dict[int, bytes], lock: Lock
     ) -> list[bytes | None] | None:
-        """Do what is on keys as one; the reply of each command, or None if it is still to be run.
+        """Run everything on keys as one write; return the reply of each command, or None if it is
+        still to run.
 
-        None of all if that cannot be as one: nothing was done then. LinkError, before anything
-        has happened, if it is known that an instance would not.
+        None instead of a list if that is not possible as one: nothing was done then. LinkError,
+        before anything has happened, if an instance is known not to be ready.
         """
         kind, db = Kind(resp=command.info.resp), queued.db
         replies = [denied.get(at) for at in range(len(queued.steps))]
@@ -357,7 +339,7 @@ class Transactions:
     async def _run_scripts(
         self, steps: list[Step], order: list[int], lock: Lock, db: int, kind: Kind
     ) -> list[bytes]:
-        """Run steps that have scripts among them, each on the instance of its keys."""
+        """Run steps with scripts among them, each on the instance of its keys."""
         parts = TransactionParts(steps, order, db)
         async with AsyncExitStack() as stack:
             for index in {index for index, _ in parts.scripts}:
@@ -376,10 +358,10 @@ class Transactions:
         watch: WatchedKeys | None,
         queued: TransactionPlan,
     ) -> bytes | None:
-        """Let the worker run the commands as if they came now, while nobody else may.
+        """Let the worker run the commands one after the other, under the locks.
 
-        RefusedError if that could be half of it, LinkError if it is known that an instance would
-        not, before anything has happened.
+        RefusedError if that could be half a write. LinkError, before anything has happened, if an
+        instance is known not to be ready.
         """
         if not queued.may_run_in_order:
             raise RefusedError(queued.obstacle or NOT_ONE_WRITE)
@@ -403,14 +385,10 @@ class Transactions:
             return None
 
     async def finished(self, client: ClientKey) -> None:
-        """Take note that a worker has run what it was told to."""
+        """Note that a worker has run what it was given."""
         if leading := self._leading.pop(client, None):
             leading.set_result(True)
             return
         stack = self._running.pop(client, None)
         if stack:
             await stack.aclose()
-
-
-def _client(command: _core.Command) -> ClientKey:
-    return (command.worker, command.place, command.generation)

@@ -1,4 +1,4 @@
-"""Scripts as steps of a transaction: how each is done, and what becomes known of those that ran."""
+"""Scripts as steps of a transaction: how each is run, and which scripts are loaded afterwards."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,7 +16,7 @@ from threadis.coordinator.scripting.commands import ScriptCommands
 
 
 class ScriptSteps:
-    """Those of all transactions."""
+    """The scripts of all transactions."""
 
     def __init__(self, scripts: ScriptCommands) -> None:
         self._scripts, self._library, self._links = scripts, scripts.library, scripts.links
@@ -24,7 +24,7 @@ class ScriptSteps:
     async def _calls(
         self, steps: list[Step], write: range, command: _core.Command
     ) -> tuple[dict[int, ScriptCall], TransactionScripts]:
-        """Find the scripts among a transaction's steps, and what is told of those there are not."""
+        """Return the calls of a transaction's scripts, and the scripts that it loads."""
         calls: dict[int, ScriptCall] = {}
         will_load = {
             sha1(step.parsed.args[1]): at
@@ -49,11 +49,11 @@ class ScriptSteps:
     async def place(
         self, steps: list[Step], write: range, command: _core.Command
     ) -> tuple[list[Step], TransactionScripts]:
-        """Say how the scripts among a transaction's steps are done; some must be alone."""
+        """Decide how a transaction's scripts are run."""
         calls, loaded_scripts = await self._calls(steps, write, command)
         homes = {at: self._scripts.in_place.home(call, call.keys) for at, call in calls.items()}
         owners = set(homes.values()).union(*(step.owners for step in steps if step.is_written))
-        # What a crash leaves is ended without a guard: nothing is to be forbidden then.
+        # Recovery after a crash runs scripts without a sandbox user: nothing may be denied then.
         are_at_home = all(step.route is not StepRoute.BORROWED for step in steps) and all(
             self._scripts.runs_in_place(call)
             and not call.is_function
@@ -68,7 +68,9 @@ class ScriptSteps:
                     step = replace(
                         step, parsed=parsed, route=StepRoute.ONE_INSTANCE, names=[], owners=set()
                     )
-                elif step.route is StepRoute.SCRIPT:  # its numbers are wrong: any server says so
+                elif (
+                    step.route is StepRoute.SCRIPT
+                ):  # its number of keys is wrong: any server returns the error
                     route = StepRoute.ONE_INSTANCE if are_at_home else StepRoute.BORROWED
                     owners_of_it = owners or {self._links.any_ready()}
                     step = replace(step, route=route, owners={min(owners_of_it)})
@@ -85,7 +87,7 @@ class ScriptSteps:
         return found, loaded_scripts
 
     async def publish_loaded(self, steps: Iterable[Step]) -> None:
-        """Make known what a transaction has brought that has run."""
+        """Load the scripts of a transaction that has run on all instances."""
         for step in steps:
             call = step.script.call if isinstance(step.script, SandboxedScript) else step.script
             if call is None:

@@ -1,8 +1,8 @@
-"""Owns what files alone tell: whether an instance's directory holds keys, and of a snapshot whether
-it is whole and when it was made.
+"""What files alone tell: whether an instance's directory holds keys, and whether a snapshot is
+complete and when it was made.
 
-A server saves a snapshot even when it has no keys; that one must not count. Whatever we do not
-know counts as keys.
+A server saves a snapshot even if it has no keys; that one must not count. Unknown content counts as
+keys.
 """
 
 from pathlib import Path
@@ -47,20 +47,20 @@ def is_empty_snapshot(content: bytes) -> bool:
 
 
 def snapshot_fault(path: Path) -> str:
-    """What is plainly wrong with a snapshot, or an empty text; the server checks its checksum."""
+    """Return an obvious fault of a snapshot, or an empty text; the server checks the checksum."""
     with path.open("rb") as file:
         head = file.read(HEADER)
         if not head:
             return "it is empty"
         if not head.startswith((b"REDIS", b"VALKEY")):
-            return "it is no snapshot"
+            return "it is not a snapshot"
         file.seek(max(0, path.stat().st_size - FOOTER))
         tail = file.read(FOOTER)
     return "" if len(tail) == FOOTER and tail[0] == END else "its end is missing"
 
 
 def snapshot_time(path: Path) -> int:
-    """When a snapshot was made, as it says itself, in seconds; 0 if it does not."""
+    """Return when a snapshot was made, by its own field, in seconds; 0 if unknown."""
     with path.open("rb") as file:
         content = file.read(PREAMBLE)
     at = HEADER
@@ -77,7 +77,7 @@ def snapshot_time(path: Path) -> int:
 
 
 def _behind_text(content: bytes, at: int) -> int:
-    """Where the text at this place ends."""
+    """Return where the text at this place ends."""
     length, at, is_special = _length(content, at)
     if not is_special:
         return at + length
@@ -89,7 +89,7 @@ def _behind_text(content: bytes, at: int) -> int:
 
 
 def _length(content: bytes, at: int) -> tuple[int, int, bool]:
-    """A length, what is behind it, and whether it is none but a kind of text."""
+    """Return a length, the position after it, and whether it is a special encoding instead."""
     first = content[at]
     match first >> 6:
         case 0:

@@ -1,11 +1,11 @@
-"""Owns what an administrator has set and saved, and that it is there again at the next start.
+"""Settings and users that an administrator has saved, and that the next start uses again.
 
-    DIR/users.acl      users (ACL SAVE), as the servers' ACL files; passwords as digests only
+    DIR/users.acl      users (ACL SAVE), as in the servers' ACL files; passwords as digests only
     DIR/settings.json  directives (CONFIG REWRITE)
 
-Flags and the configuration file stay as they are. Each kept value is stored with what these said
-when it was saved: as long as they say the same, the kept value counts, being newer; once they say
-something else, they do. With ``aclfile`` the users are in that file, and nowhere else.
+Flags and the configuration file are not changed. Each saved value is stored with what these said
+when it was saved: while they say the same, the saved value counts, because it is newer; if they say
+something else, they count. With ``aclfile`` the users are in that file, and nowhere else.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from threadis.config.config import Config
 from threadis.config.directives import ARGUMENT_LIMIT, INPUT_LIMIT, OF_CLIENTS, quote
 from threadis.config.values import memory
 from threadis.errors import ConfigError, DataError
-from threadis.system import denied
+from threadis.system import file_errors
 from threadis.system.files import write_atomically
 
 log = logging.getLogger("threadis")
@@ -41,42 +41,42 @@ OPEN = [*EVERYTHING, b"nopass"]  # the default user of which nobody says anythin
 
 
 class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A directive as CONFIG SET had it, and what the start had been told."""
+    """A directive as CONFIG SET had set it, and its value at the start."""
 
     value: str
     given: str
 
 
-class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What ``settings.json`` holds."""
+class SavedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The content of ``settings.json``."""
 
     format: int
     settings: dict[str, Setting] = {}
     users: dict[str, str] = {}  # digests of what the start had been told of users, by name
 
 
-def read(folder: Path) -> Kept:
-    """What is kept there; nothing if there is no such file."""
+def read(folder: Path) -> SavedSettings:
+    """Read the saved settings; empty if there is no such file."""
     path = folder / SETTINGS
     try:
-        found: Kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+        found: SavedSettings = msgspec.json.decode(path.read_bytes(), type=SavedSettings)
     except (FileNotFoundError, NotADirectoryError):
-        return Kept(1)
+        return SavedSettings(1)
     except OSError as error:
         otherwise = "choose another --dir"
-        raise DataError(f"dir: {denied.sentence('read', path, error, otherwise)}") from None
+        raise DataError(f"dir: {file_errors.explain('read', path, error, otherwise)}") from None
     except msgspec.DecodeError as error:
         raise DataError(
             f"dir: {path} is damaged ({error}); restore it from a backup, or, to go without what "
-            "CONFIG REWRITE has kept, delete it"
+            "CONFIG REWRITE has saved, delete it"
         ) from None
     if found.format != 1:
         raise DataError(f"dir: {path} was written by another version of threadis; use that one")
     return found
 
 
-def write(folder: Path, kept: Kept) -> None:
-    """Keep it; OSError if the disk does not take it."""
+def write(folder: Path, kept: SavedSettings) -> None:
+    """Save them; OSError if the disk refuses."""
     content = msgspec.json.format(msgspec.json.encode(kept), indent=1)
     write_atomically(folder / SETTINGS, content + b"\n")
 
@@ -85,7 +85,7 @@ def write(folder: Path, kept: Kept) -> None:
 
 
 def given(config: Config) -> dict[str, str]:
-    """What the start is told of each directive that CONFIG SET can change."""
+    """Return the start's value of each directive that CONFIG SET can change."""
     told = {
         name.replace("_", "-"): _text(getattr(config, name))
         for name, _, _ in configuration.knobs()
@@ -101,13 +101,16 @@ def _text(value: object) -> str:
 
 
 def merge(config: Config) -> Config:
-    """The configuration with the settings that were kept."""
+    """Return the configuration with the saved settings."""
     now, found = given(config), {}
     directives = dict(config.set)
     knobs = {name.replace("_", "-"): (name, knob) for name, _, knob in configuration.knobs()}
     for name, kept in read(Path(config.dir)).settings.items():
         if now.get(name, "") != kept.given:
-            log.warning("%s: what CONFIG REWRITE kept is dropped, it was given anew", name)
+            log.warning(
+                "%s: the value saved by CONFIG REWRITE is dropped: it was set anew at this start",
+                name,
+            )
         elif name in knobs:
             field, knob = knobs[name]
             found[field] = knob.read(f"{SETTINGS}: {name}", kept.value)
@@ -118,9 +121,9 @@ def merge(config: Config) -> Config:
 
 
 def forget(config: Config, told: Mapping[str, str], users: Mapping[str, str]) -> None:
-    """Drop what this start was told anew: it must not come back when a later one is told as before.
+    """Drop saved settings that this start has overridden, so that they do not come back later.
 
-    ``told`` are the directives, ``users`` the digests of the users that the start was told of.
+    ``told`` are the start's directives, ``users`` the digests of its users.
     """
     folder = Path(config.dir)
     before = read(folder)
@@ -131,13 +134,13 @@ def forget(config: Config, told: Mapping[str, str], users: Mapping[str, str]) ->
         name: digest if users.get(name) == digest else REPLACED
         for name, digest in before.users.items()
     }
-    after = Kept(1, settings, digests)
+    after = SavedSettings(1, settings, digests)
     if after != before:
         write(folder, after)
 
 
 def restarted(start: control.Start, settings: Mapping[str, str]) -> control.Start:
-    """What the next proxy is told, after CONFIG SET."""
+    """Build the start message of the next proxy, after CONFIG SET."""
     fields: dict[str, object] = {"settings": dict(settings)}
     for name in ("maxclients", "timeout", "tcp-keepalive", "maxmemory"):
         if name in settings:
@@ -162,12 +165,12 @@ def restarted(start: control.Start, settings: Mapping[str, str]) -> control.Star
 
 
 def acl_file(config: Config) -> Path:
-    """Where users are kept."""
+    """Return the file of the users."""
     return Path(config.aclfile).absolute() if config.aclfile else Path(config.dir) / USERS
 
 
 def given_users(config: Config) -> dict[bytes, list[bytes]]:
-    """The users of the configuration: names and rules."""
+    """Return the users of the configuration: names and rules."""
     found = {}
     for line in config.users:
         name, *rules = line.encode().split()
@@ -179,7 +182,7 @@ def given_users(config: Config) -> dict[bytes, list[bytes]]:
 
 
 def hashed(rule: bytes) -> bytes:
-    """A rule with a password's digest instead of the password."""
+    """Replace a password in a rule by its digest."""
     return b"#" + hashlib.sha256(rule[1:]).hexdigest().encode() if rule[:1] == b">" else rule
 
 
@@ -188,7 +191,7 @@ def _without_passwords(rules: list[bytes]) -> list[bytes]:
 
 
 def digests(users: Mapping[bytes, list[bytes]]) -> dict[str, str]:
-    """What tells whether users are given anew."""
+    """Return digests that tell whether users have changed in the configuration."""
     return {
         name.decode("utf-8", "backslashreplace"): hashlib.sha256(b" ".join(rules)).hexdigest()[:16]
         for name, rules in users.items()
@@ -196,7 +199,7 @@ def digests(users: Mapping[bytes, list[bytes]]) -> dict[str, str]:
 
 
 def users(config: Config) -> dict[bytes, list[bytes]]:
-    """All users at the start; empty if nobody has said anything of any."""
+    """Return all users at the start; empty if none are configured or saved."""
     path, told = acl_file(config), given_users(config)
     if config.aclfile and told:
         raise ConfigError(
@@ -207,12 +210,14 @@ def users(config: Config) -> dict[bytes, list[bytes]]:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         if config.aclfile:
-            raise ConfigError(f"aclfile: {path} is not there; make it, or leave it out") from None
+            raise ConfigError(
+                f"aclfile: {path} does not exist; create it, or remove aclfile"
+            ) from None
         return {DEFAULT: OPEN, **told} if config.users else {}
     except OSError as error:
         knob = "aclfile" if config.aclfile else "dir"
         otherwise = f"choose another --{knob}"
-        raise DataError(f"{knob}: {denied.sentence('read', path, error, otherwise)}") from None
+        raise DataError(f"{knob}: {file_errors.explain('read', path, error, otherwise)}") from None
     found = {}
     for number, words in lines(content):
         if words[0] != b"user" or not all(words[1:2] or [b""]) or words[1] in found:
@@ -235,7 +240,10 @@ def users(config: Config) -> dict[bytes, list[bytes]]:
         text = name.decode()
         if now[text] == before.get(text):
             continue  # what was saved is newer
-        log.warning("user %s: what ACL SAVE kept is replaced, it was given anew", text)
+        log.warning(
+            "user %s: the rules saved by ACL SAVE are replaced: they were set anew at this start",
+            text,
+        )
         if name == DEFAULT and not any(line.split()[0] == "default" for line in config.users):
             login = hashed(b">" + (config.requirepass or "").encode())
             rules = [*_without_passwords(found.get(DEFAULT, EVERYTHING)), login]
@@ -244,20 +252,21 @@ def users(config: Config) -> dict[bytes, list[bytes]]:
 
 
 def _leave_out(found: dict[bytes, list[bytes]], names: Set[str]) -> None:
-    """Take out whom the configuration named when users were saved, and names no more.
+    """Remove users whom the configuration named when users were saved, and does not name any more.
 
-    The default user stays as saved: without it everybody would have all rights.
+    The default user stays as saved: without it every client would have all rights.
     """
     for text in sorted(names - {DEFAULT.decode()}):
         if found.pop(text.encode(), None) is not None:
             log.warning(
-                "user %s: what ACL SAVE kept is dropped, the configuration names it no more", text
+                "user %s: saved by ACL SAVE, dropped: the configuration does not name it any more",
+                text,
             )
 
 
 def lines(content: bytes) -> list[tuple[int, list[bytes]]]:
-    """The lines of an ACL file that are not empty, as servers read them: numbers, from 1 on, and
-    words. Two spaces before the name are a name without letters; elsewhere they are one.
+    """Split an ACL file into its non-empty lines, as servers do: line numbers, from 1 on, and
+    words. Two spaces before the name are an empty name; elsewhere they count as one.
     """
     split = [line.strip(b" \t\r") for line in content.split(b"\n")]
     words = [(number, line.split(b" ")) for number, line in enumerate(split, 1) if line]
@@ -265,7 +274,7 @@ def lines(content: bytes) -> list[tuple[int, list[bytes]]]:
 
 
 def _rules(words: list[bytes]) -> list[bytes]:
-    """The rules of a user; a tab beside one is none, but in a selector it may be."""
+    """Return the rules of a user; a tab beside a rule is ignored, but not in a selector."""
     found, is_in_selector = [], False
     for word in words:
         if is_in_selector:
@@ -280,6 +289,6 @@ def _rules(words: list[bytes]) -> list[bytes]:
 
 
 def write_users(path: Path, users: Mapping[bytes, list[bytes]]) -> None:
-    """Save users as ACL files have them; OSError if the disk does not take it."""
+    """Save users in the format of ACL files; OSError if the disk refuses."""
     text = (b" ".join([b"user", name, *users[name]]) + b"\n" for name in sorted(users))
     write_atomically(path, b"".join(text))

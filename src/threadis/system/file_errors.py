@@ -1,4 +1,4 @@
-"""Owns what is said of a file that cannot be read or made: why, and what to do."""
+"""Error texts about files that cannot be read or created: the reason, and what to do."""
 
 import errno
 import os
@@ -11,8 +11,10 @@ from threadis.system import writable
 DENIED: Final = (errno.EACCES, errno.EPERM)
 
 
-def sentence(what: str, path: Path | str, error: OSError, otherwise: str) -> str:
-    """Why we cannot do that with a file; ``otherwise`` is what to do when it is not our rights."""
+def explain(what: str, path: Path | str, error: OSError, otherwise: str) -> str:
+    """Say why we cannot do that with a file; ``otherwise``: what to do if permissions are not the
+    reason.
+    """
     full = Path(path).absolute()
     if error.errno not in DENIED:
         return f"cannot {what} {full}: {error.strerror}; {otherwise}"
@@ -29,24 +31,24 @@ def sentence(what: str, path: Path | str, error: OSError, otherwise: str) -> str
     )
 
 
-def to_make(path: Path, otherwise: str) -> str:
-    """Why nothing can be made there, and what to do; an empty text if that is not known."""
+def explain_create(path: Path, otherwise: str) -> str:
+    """Say why a file cannot be created, and what to do; an empty text if that is unknown."""
     parent = path.parent
     try:
         if not stat.S_ISDIR(parent.stat().st_mode):
             return f"{parent} is not a directory; {otherwise}"
     except FileNotFoundError:
-        return f"{parent} does not exist; make it first"
+        return f"{parent} does not exist; create it first"
     except OSError as error:
-        return sentence("make", path, error, otherwise)
+        return explain("make", path, error, otherwise)
     if writable.is_mounted_for_reading(parent):
         return f"{parent} is in a file system that is mounted read-only; {otherwise}"
     if not os.access(parent, os.W_OK | os.X_OK):
-        return sentence("make", path, PermissionError(errno.EACCES, ""), otherwise)
+        return explain("make", path, PermissionError(errno.EACCES, ""), otherwise)
     return ""
 
 
 def _barrier(path: Path) -> Path:
-    """The directory that keeps us from it, or itself, or, if it is to be made, its directory."""
+    """Return the directory that denies access, or the path itself, or its future parent."""
     above = [one for one in reversed(path.parents) if not os.access(one, os.X_OK)]
     return above[0] if above else path if os.path.lexists(path) else path.parent

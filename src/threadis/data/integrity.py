@@ -1,9 +1,9 @@
-"""Owns what an instance's files must be like for it to be started: whole, its own, nothing missing.
+"""Checks an instance's files before it is started: complete, its own, nothing missing.
 
-A server starts empty, without a word, when its append-only file was deleted, and loads whatever
-lies in the place of its snapshot. So what is there is recorded in ``instance-N/files``: while the
-instance runs, whenever it changes, and at an orderly stop, after which nothing may change it. The
-next start compares. Nothing is written here but the record.
+A server starts empty, without a warning, if its append-only file was deleted, and loads whatever is
+in the place of its snapshot. So the files are recorded in ``instance-N/files``: while the instance
+runs, whenever they change, and at an orderly stop, after which nothing may change them. The next
+start compares. Only the record is written here.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from threadis.data.saved import holds_keys, snapshot_fault, snapshot_time
+from threadis.data.rdb_files import holds_keys, snapshot_fault, snapshot_time
 from threadis.errors import DataError
-from threadis.system import denied
+from threadis.system import file_errors
 from threadis.system.files import write_atomically
 
 RECORD = "files"
@@ -26,7 +26,7 @@ BLOCK, BLOCKS = 4096, 256  # bytes and number of the pieces of a file that its s
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FileConfig:
     """What the configuration says of an instance's files."""
 
     dump: str = "dump.rdb"
@@ -36,40 +36,40 @@ class Wanted:
     databases: int = 16
 
 
-class Seal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FileDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file as it was: its length, and a digest of its content up to there."""
 
     size: int
     digest: str
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of the append-only log, as its manifest names it."""
+class LogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the append-only log, from its manifest."""
 
     name: str
     number: int  # rises with each rewrite
     kind: str  # b: base; i: increment; h: history, on its way out
-    seal: Seal
+    seal: FileDigest
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``instance-N/files`` holds."""
+class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of ``instance-N/files``."""
 
     is_clean: bool  # written after an orderly end: nothing may have changed since
     boot: str  # of the machine; until its next one files do not get shorter by themselves
     is_logged: bool  # the append-only log has the newest data, not the snapshot
     databases: int
     dump: str
-    snapshot: Seal | None
+    snapshot: FileDigest | None
     time: int  # of the snapshot, as it says itself; seconds
     folder: str
     log: str
     manifest: str | None  # digest
-    parts: list[Part]
+    parts: list[LogFile]
 
 
-class Source(NamedTuple):
-    """What an instance is to load, and how sure it is that this is its own."""
+class DataSource(NamedTuple):
+    """What an instance is to load, and how certain it is that this is its own."""
 
     is_log: bool | None  # the append-only log, or the snapshot; None: there is neither
     is_proved: bool  # it is, byte by byte, what the record says
@@ -77,9 +77,9 @@ class Source(NamedTuple):
     databases: int | None  # with how many it was written
 
 
-def check(folder: Path, wanted: Wanted) -> Source:
-    """Say what to load; DataError if that is damaged, incomplete, older, or of somebody else."""
-    before, now = _read_record(folder), look(folder, wanted)
+def check(folder: Path, wanted: FileConfig) -> DataSource:
+    """Return what to load; DataError if that is damaged, incomplete, older, or another's."""
+    before, now = _read_record(folder), read_files(folder, wanted)
     if before is not None:
         _check_names(folder, wanted, before)
     _refuse_strangers(folder, wanted)
@@ -91,21 +91,21 @@ def check(folder: Path, wanted: Wanted) -> Source:
     else:
         _check_whole(folder / wanted.dump, now.snapshot)
     is_there = is_log or now.snapshot is not None
-    return Source(is_log if is_there else None, is_proved=False, grew=False, databases=None)
+    return DataSource(is_log if is_there else None, is_proved=False, grew=False, databases=None)
 
 
-def look(folder: Path, wanted: Wanted) -> Record:
-    """What is there now."""
+def read_files(folder: Path, wanted: FileConfig) -> FileRecord:
+    """Describe the present files."""
     dump = folder / wanted.dump
     is_there = dump.is_file()
     manifest, parts = _read_manifest(folder / wanted.folder, wanted)
-    return Record(
+    return FileRecord(
         is_clean=False,
         boot=_boot(),
         is_logged=wanted.is_logged,
         databases=wanted.databases,
         dump=wanted.dump,
-        snapshot=seal(dump) if is_there else None,
+        snapshot=digest(dump) if is_there else None,
         time=snapshot_time(dump) if is_there else 0,
         folder=wanted.folder,
         log=wanted.log,
@@ -114,17 +114,17 @@ def look(folder: Path, wanted: Wanted) -> Record:
     )
 
 
-def record(folder: Path, wanted: Wanted, *, is_clean: bool) -> None:
-    """Write down what is there now; OSError if the disk does not take it."""
-    _write(folder, msgspec.structs.replace(look(folder, wanted), is_clean=is_clean))
+def record(folder: Path, wanted: FileConfig, *, is_clean: bool) -> None:
+    """Write the record of the present files; OSError if the disk refuses."""
+    _write(folder, msgspec.structs.replace(read_files(folder, wanted), is_clean=is_clean))
 
 
-def _write(folder: Path, record: Record) -> None:
+def _write(folder: Path, record: FileRecord) -> None:
     write_atomically(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
 
 
-def begin(folder: Path) -> None:
-    """Take note, before a server starts, that files may change from now on."""
+def mark_running(folder: Path) -> None:
+    """Note, before a server starts, that files may change from now on."""
     with contextlib.suppress(DataError):
         before = _read_record(folder)
         if before is None or not before.is_clean:
@@ -135,8 +135,8 @@ def begin(folder: Path) -> None:
             (folder / RECORD).unlink()
 
 
-def signature(folder: Path, wanted: Wanted) -> tuple[tuple[int, ...], int]:
-    """Changes when files come or go or are replaced; and how long the log is, in bytes."""
+def signature(folder: Path, wanted: FileConfig) -> tuple[tuple[int, ...], int]:
+    """Return what changes when files are added, removed or replaced; and the log's length."""
     found: list[int] = []
     for path in (folder / wanted.dump, folder / wanted.folder / f"{wanted.log}.manifest"):
         with contextlib.suppress(OSError):
@@ -146,8 +146,8 @@ def signature(folder: Path, wanted: Wanted) -> tuple[tuple[int, ...], int]:
     return tuple(found), log_size(folder, wanted)
 
 
-def log_size(folder: Path, wanted: Wanted) -> int:
-    """The length of the append-only log, in bytes."""
+def log_size(folder: Path, wanted: FileConfig) -> int:
+    """Return the length of the append-only log, in bytes."""
     size = 0
     for path in (folder / wanted.folder).glob("*.aof"):
         with contextlib.suppress(OSError):
@@ -155,24 +155,24 @@ def log_size(folder: Path, wanted: Wanted) -> int:
     return size
 
 
-def seal(path: Path, size: int | None = None) -> Seal:
-    """A file's seal, or that of its first ``size`` bytes."""
+def digest(path: Path, size: int | None = None) -> FileDigest:
+    """Compute a file's digest, or that of its first ``size`` bytes."""
     with path.open("rb") as file:
         length = os.fstat(file.fileno()).st_size if size is None else size
-        digest = hashlib.sha256()
+        hasher = hashlib.sha256()
         step = max(BLOCK, (length - BLOCK) // (BLOCKS - 1)) if length > BLOCK else BLOCK
         starts = [*range(0, length - BLOCK, step), max(0, length - BLOCK)]
         for start in starts:
             file.seek(start)
-            digest.update(file.read(min(BLOCK, length - start)))
-    return Seal(length, digest.hexdigest()[:32])
+            hasher.update(file.read(min(BLOCK, length - start)))
+    return FileDigest(length, hasher.hexdigest()[:32])
 
 
 # -- comparing --
 
 
-def _compare(folder: Path, wanted: Wanted, before: Record, now: Record) -> Source:
-    """What to load, given what was there."""
+def _compare(folder: Path, wanted: FileConfig, before: FileRecord, now: FileRecord) -> DataSource:
+    """Compare with the record; return what to load."""
     if wanted.databases < before.databases and holds_keys(folder):
         raise DataError(
             f"databases: {folder} holds data of {before.databases} databases, not "
@@ -199,11 +199,11 @@ def _compare(folder: Path, wanted: Wanted, before: Record, now: Record) -> Sourc
         _check_snapshot(folder / wanted.dump, before, now)
         proved, grew = now.snapshot == before.snapshot, False
     is_there = is_log or now.snapshot is not None or now.manifest is not None
-    return Source(is_log if is_there else None, proved, grew, before.databases)
+    return DataSource(is_log if is_there else None, proved, grew, before.databases)
 
 
-def _check_names(folder: Path, wanted: Wanted, before: Record) -> None:
-    """Refuse other names for files than those that hold the data."""
+def _check_names(folder: Path, wanted: FileConfig, before: FileRecord) -> None:
+    """Refuse other file names than those that hold the data."""
     if before.snapshot and not before.is_logged and before.dump != wanted.dump:
         raise DataError(
             f"dir: the data of {folder} is in {before.dump}, not in {wanted.dump}; start with "
@@ -218,8 +218,8 @@ def _check_names(folder: Path, wanted: Wanted, before: Record) -> None:
         )
 
 
-def _check_untouched(folder: Path, wanted: Wanted, before: Record, now: Record) -> None:
-    """After an orderly stop everything is exactly as it was left."""
+def _check_untouched(folder: Path, wanted: FileConfig, before: FileRecord, now: FileRecord) -> None:
+    """After an orderly stop everything must be exactly as it was left."""
     dump, log = folder / wanted.dump, folder / wanted.folder
     if before.dump == wanted.dump:
         _check_same(folder, dump, before.snapshot, now.snapshot)
@@ -230,21 +230,23 @@ def _check_untouched(folder: Path, wanted: Wanted, before: Record, now: Record) 
                 _check_same(folder, log / old.name, old.seal, new.seal)
 
 
-def _check_same(folder: Path, path: Path, old: Seal | str | None, new: Seal | str | None) -> None:
+def _check_same(
+    folder: Path, path: Path, old: FileDigest | str | None, new: FileDigest | str | None
+) -> None:
     if old == new:
         return
-    if new is None or (isinstance(new, Seal) and not new.digest):
+    if new is None or (isinstance(new, FileDigest) and not new.digest):
         raise DataError(_gone(folder, path))
     if old is None:
         raise DataError(
-            f"dir: {path} was not there when this instance was stopped; move it away, or, to "
+            f"dir: {path} did not exist when this instance was stopped; move it away, or, to "
             f"start with it, delete {folder / RECORD}"
         )
     raise DataError(_strange(folder, path, old, new))
 
 
-def _check_snapshot(dump: Path, before: Record, now: Record) -> None:
-    """Refuse a snapshot that is gone, damaged, or older than what was recorded."""
+def _check_snapshot(dump: Path, before: FileRecord, now: FileRecord) -> None:
+    """Refuse a snapshot that is missing, damaged, or older than the recorded one."""
     if before.dump == dump.name and before.snapshot:
         if now.snapshot is None:
             raise DataError(_gone(dump.parent, dump))
@@ -256,13 +258,13 @@ def _check_snapshot(dump: Path, before: Record, now: Record) -> None:
     _check_whole(dump, now.snapshot)
 
 
-def _check_whole(dump: Path, found: Seal | None) -> None:
+def _check_whole(dump: Path, found: FileDigest | None) -> None:
     if found and (fault := snapshot_fault(dump)):
         raise DataError(_damaged(dump, fault))
 
 
 def _check_parts(
-    folder: Path, wanted: Wanted, now: Record, before: Record | None = None
+    folder: Path, wanted: FileConfig, now: FileRecord, before: FileRecord | None = None
 ) -> tuple[bool, bool]:
     """Whether the log is what was recorded, and whether it is but for what came behind."""
     log = folder / wanted.folder
@@ -270,13 +272,14 @@ def _check_parts(
     if now.manifest is None:
         raise DataError(_gone(folder, manifest))
     if not now.parts:
-        raise DataError(_damaged(manifest, "it is empty, or no manifest"))
-    # History counts for nothing: a server deletes it, and then strikes it off the manifest
+        raise DataError(_damaged(manifest, "it is empty, or not a manifest"))
+    # History files do not count: a server deletes them, and then removes them from the manifest
     parts = [one for one in now.parts if one.kind != "h"]
     for one in parts:
         if not one.seal.digest:
             raise DataError(
-                f"dir: {log / one.name} is gone, {manifest.name} names it; restore it from a backup"
+                f"dir: {log / one.name} is missing, although {manifest.name} names it; "
+                "restore it from a backup"
             )
         if one.name.endswith(".rdb") and (fault := snapshot_fault(log / one.name)):
             raise DataError(_damaged(log / one.name, fault))
@@ -296,21 +299,21 @@ def _check_parts(
     return proved, grew
 
 
-def _was_switched_off(before: Record, now: Record) -> bool:
-    """Whether the log has been rewritten since, while nothing was written to it."""
+def _was_switched_off(before: FileRecord, now: FileRecord) -> bool:
+    """Whether the log was rewritten since, while nothing was written to it."""
     return _newest(now, "b") > _newest(before, "b") and _newest(now, "i") == 0
 
 
-def _newest(record: Record, kind: str) -> int:
+def _newest(record: FileRecord, kind: str) -> int:
     return max((one.number for one in record.parts if one.kind == kind), default=0)
 
 
-def _check_part(folder: Path, path: Path, old: Part, new: Part, before: Record) -> None:
-    """A file of the log only ever grows behind what was recorded; a base does not even that."""
+def _check_part(folder: Path, path: Path, old: LogFile, new: LogFile, before: FileRecord) -> None:
+    """A file of the log may only grow beyond what was recorded; a base not even that."""
     if new.kind == "i" and new.seal.size < old.seal.size and before.boot != _boot():
         return  # a machine that fails loses the end; the server judges that
     if new.seal.size >= old.seal.size:
-        start = new.seal if new.kind == "b" else seal(path, old.seal.size)
+        start = new.seal if new.kind == "b" else digest(path, old.seal.size)
         if start == old.seal:
             return
     raise DataError(_strange(folder, path, old.seal, new.seal))
@@ -318,14 +321,14 @@ def _check_part(folder: Path, path: Path, old: Part, new: Part, before: Record) 
 
 def _gone(folder: Path, path: Path) -> str:
     return (
-        f"dir: {path} was there when this instance was stopped and is gone; put it back, or, to "
+        f"dir: {path} existed when this instance was stopped and is missing; put it back, or, to "
         f"start without its data, delete {folder / RECORD}"
     )
 
 
 def _strange(folder: Path, path: Path, old: object = None, new: object = None) -> str:
     what = "is not what this instance left there"
-    if isinstance(old, Seal) and isinstance(new, Seal) and new.size < old.size:
+    if isinstance(old, FileDigest) and isinstance(new, FileDigest) and new.size < old.size:
         what = f"has {new.size} bytes and had {old.size} when this instance left it"
     return (
         f"dir: {path} {what}; put its own back (from a backup), or, to start with what is there "
@@ -340,15 +343,15 @@ def _damaged(path: Path, fault: str) -> str:
 # -- reading --
 
 
-def _read_record(folder: Path) -> Record | None:
+def _read_record(folder: Path) -> FileRecord | None:
     path = folder / RECORD
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
+        return msgspec.json.decode(path.read_bytes(), type=FileRecord)
     except FileNotFoundError:
         return None
     except OSError as error:
         otherwise = "restore it from a backup"
-        raise DataError(f"dir: {denied.sentence('read', path, error, otherwise)}") from None
+        raise DataError(f"dir: {file_errors.explain('read', path, error, otherwise)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise DataError(
             f"dir: {path} is damaged; restore it from a backup, or, to start with whatever data "
@@ -356,8 +359,8 @@ def _read_record(folder: Path) -> Record | None:
         ) from None
 
 
-def _read_manifest(log: Path, wanted: Wanted) -> tuple[str | None, list[Part]]:
-    """The manifest's digest, and the files it names: none if it is damaged."""
+def _read_manifest(log: Path, wanted: FileConfig) -> tuple[str | None, list[LogFile]]:
+    """Return the manifest's digest, and its files: none if it is damaged."""
     try:
         content = (log / f"{wanted.log}.manifest").read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -369,15 +372,15 @@ def _read_manifest(log: Path, wanted: Wanted) -> tuple[str | None, list[Part]]:
                 words = shlex.split(line)
                 fields = dict(zip(words[::2], words[1::2], strict=True))
                 file = log / fields["file"]
-                there = seal(file) if file.is_file() else Seal(0, "")
-                parts.append(Part(fields["file"], int(fields["seq"]), fields["type"], there))
+                there = digest(file) if file.is_file() else FileDigest(0, "")
+                parts.append(LogFile(fields["file"], int(fields["seq"]), fields["type"], there))
     except (ValueError, KeyError):
         parts = []
     return hashlib.sha256(content).hexdigest()[:32], parts
 
 
-def _refuse_strangers(folder: Path, wanted: Wanted) -> None:
-    """Refuse data files by other names: somebody has laid them there and expects something."""
+def _refuse_strangers(folder: Path, wanted: FileConfig) -> None:
+    """Refuse data files under other names: they were put there on purpose."""
     for path in sorted(folder.iterdir()):
         is_data = path.suffix in (".rdb", ".aof") and path.name != wanted.dump
         if is_data and path.is_file() and not path.name.startswith("temp-"):

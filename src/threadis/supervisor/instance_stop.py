@@ -1,8 +1,8 @@
-"""Owns how a server is made to leave: told until it does, waited for while there is hope.
+"""Stops a server: asks until it ends, and waits while that makes sense.
 
 A server that saves may take its time. One that cannot save says so in its log; one that runs a
-script does not even hear SIGTERM. Both have a limit. So has one that neither answers nor writes:
-it runs a script of which it has not yet said BUSY, or somebody froze it.
+script does not react to SIGTERM. Both have a limit. So has one that neither answers nor writes: it
+runs a script and does not say BUSY yet, or it is frozen.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 
-from threadis.system.process import Child, activity, bytes_written, first
+from threadis.system.process import Child, activity, bytes_written, first_of
 
 log = logging.getLogger("threadis")
 
@@ -21,15 +21,15 @@ BUSY_LIMIT = 20.0  # seconds for a script to end; less than 30 together with the
 RETRY = 1.0  # seconds between telling it again
 LAST_WORD = 1.0  # seconds to leave after SHUTDOWN NOSAVE
 # What both servers log when they begin to leave, and when they will not because they cannot save
-LEAVING = "User requested shutdown"
-REFUSALS = ("can't exit", "trying to shut down the server")
+SHUTDOWN_BEGUN = "User requested shutdown"
+SAVE_FAILED = ("can't exit", "trying to shut down the server")
 SCRIPT = "a script ran that could not be ended: it has written"
 SILENCE = "it did not answer"
 
 Ask = Callable[..., Awaitable[bytes | None]]
 
 
-class Leaving:
+class InstanceStop:
     """The end of one process; ``ask`` sends it a command, None if there is no answer."""
 
     def __init__(
@@ -43,10 +43,10 @@ class Leaving:
         self._obstacle = ""
 
     async def wait(self, fast: asyncio.Event) -> str:
-        """Wait for the end, as long as there is hope; what was in its way."""
+        """Wait for its end, while that makes sense; return what prevented it."""
         await self._tell()
         while not fast.is_set() and time.monotonic() < self._deadline:
-            await first(self._child.exited, fast, RETRY)
+            await first_of(self._child.exited, fast, RETRY)
             if self._child.exited.done():
                 return ""
             await self._look()
@@ -65,28 +65,28 @@ class Leaving:
             await self._ask("SHUTDOWN", "NOSAVE")
 
     async def _look(self) -> None:
-        """Why has it not left yet, and how long may it take?"""
+        """Find out why it has not ended yet, and how long it may take."""
         text, now = self._new_log(), time.monotonic()
         before, self._written = self._written, bytes_written(self._child.pid)
-        if refusal := next((line for line in text.splitlines() if is_refusal(line)), ""):
+        if refusal := next((line for line in text.splitlines() if is_save_failure(line)), ""):
             if self._obstacle in ("", SCRIPT, SILENCE):
                 self._deadline = now + REFUSAL_LIMIT
                 log.error(
-                    "%s refuses to stop, it cannot save: %s; free disk space within %.0f s, "
-                    "what is not on disk is lost after that",
+                    "%s cannot save and refuses to stop: %s; free disk space within %.0f s, "
+                    "after that, data that is not on disk is lost",
                     self._name,
                     refusal.strip(),
                     REFUSAL_LIMIT,
                 )
             self._obstacle = refusal.strip()
-        elif LEAVING in text:
+        elif SHUTDOWN_BEGUN in text:
             self._deadline, self._obstacle = self._latest, ""
         elif await self._ends_script():
             if self._obstacle != SCRIPT:
                 left = self._deadline - now
                 log.error(
-                    "%s runs a script that has written; it is killed if that does not end within "
-                    "%.0f s, what is not on disk is lost then",
+                    "%s runs a script that has written; if that does not end within %.0f s, "
+                    "the instance is killed and data that is not on disk is lost",
                     self._name,
                     left,
                 )
@@ -97,13 +97,13 @@ class Leaving:
             self._obstacle = SILENCE
 
     async def _ends_script(self) -> bool:
-        """End what has not written yet; whether a script runs that has."""
+        """Kill a script that has not written; whether one runs that has."""
         answer = await self._ask("SCRIPT", "KILL") or b""
         if answer.startswith(b"-BUSY"):
             answer = await self._ask("FUNCTION", "KILL") or b""
         return answer.startswith(b"-UNKILLABLE")
 
 
-def is_refusal(line: str) -> bool:
-    """Whether a server says there that it does not leave."""
-    return any(words in line for words in REFUSALS)
+def is_save_failure(line: str) -> bool:
+    """Whether a server says there that it does not end because it cannot save."""
+    return any(words in line for words in SAVE_FAILED)
