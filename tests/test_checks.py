@@ -45,8 +45,8 @@ WRONG = [
     ("--dir file", "file is not a directory; choose another --dir"),
     ("--dir tools", "tools holds bin but no data of threadis"),
     ("--aclfile nosuch.acl", "nosuch.acl is not there"),
-    ("--set nosuch=1", "it does not take 'nosuch 1'"),
-    ("--set hz=20 --set loglevel=nonsense", "it does not take 'loglevel nonsense'"),
+    ("--set nosuch=1", "it does not accept 'nosuch 1'"),
+    ("--set hz=20 --set loglevel=nonsense", "it does not accept 'loglevel nonsense'"),
     ("--set loadmodule=/nope.so", "/nope.so is not there; check --set loadmodule"),
 ]
 
@@ -97,7 +97,7 @@ def test_a_directory_that_is_gone_is_said(tmp_path: Path) -> None:
             cwd=tmp_path / "gone", capture_output=True, text=True, check=False,
         )  # fmt: skip
         (tmp_path / "gone").mkdir()
-        said = "threadis: the directory in which you are is gone; change to another one\n"
+        said = "threadis: the current directory does not exist any more; change to another one\n"
         assert (done.returncode, done.stderr) == (1, said)
 
 

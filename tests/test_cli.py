@@ -52,8 +52,8 @@ def test_the_plan_is_printed_and_nothing_started(run_threadis: Run, tmp_path: Pa
     ("arguments", "words"),
     [
         (["--port", "x"], "threadis: --port: 'x' is neither auto nor from 0 to 65535\n"),
-        (["--set", "save="], "threadis: set save: threadis decides this; use --save instead\n"),
-        (["--set", "port=1"], "threadis: set port: threadis decides this; use --port instead\n"),
+        (["--set", "save="], "threadis: set save: threadis controls this; use --save instead\n"),
+        (["--set", "port=1"], "threadis: set port: threadis controls this; use --port instead\n"),
         (["--host", "127.0.0.1,::1"], "threadis: --host: separate the addresses with spaces"),
         (["--requirepass-file", "/no/x"], "threadis: requirepass-file: cannot read /no/x: No such"),
         (["--prot", "1"], "threadis: No such option: --prot"),

@@ -144,7 +144,7 @@ def test_a_vanished_file_is_refused_until_it_is_given_up(tmp_path: Path) -> None
     integrity.record(folder / "instance-1", integrity.FileConfig(), is_clean=True)
     data.close()
     manifest.unlink()
-    assert "appendonly.aof.manifest was there when this instance was stopped" in refusal(folder)
+    assert "appendonly.aof.manifest existed when this instance was stopped" in refusal(folder)
     (folder / "instance-1" / "files").unlink()
     opened(folder).close()
 

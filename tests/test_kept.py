@@ -169,7 +169,7 @@ def test_a_user_whom_the_configuration_names_no_more_is_gone(
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.flushall()
         assert second.stop() == 0
-        assert "user bob: what ACL SAVE kept is dropped" in second.log()
+        assert "user bob: saved by ACL SAVE, dropped" in second.log()
     file.write_text(before)
     third = threadis("--config", str(file), folder=first.folder)
     with third.client(username="bob", password="x", decode_responses=True) as client:

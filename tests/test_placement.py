@@ -219,5 +219,5 @@ def test_products_and_rules_can_be_mixed() -> None:
         "bq:{*}:*",
         "*:{*}",
     )
-    with pytest.raises(ConfigError, match="'nosuch' is no product"):
+    with pytest.raises(ConfigError, match="'nosuch' is not a known product"):
         placement.read_rules("placement", ["bullmq,nosuch"])

@@ -258,8 +258,10 @@ def test_a_hang_up_stops_nothing(threadis: Start) -> None:
 def test_messages_have_the_time_in_utc(threadis: Start) -> None:
     running = threadis("--instances", "1", "--workers", "1")
     assert running.stop() == 0
-    (line,) = [line for line in running.log().splitlines() if "SIGTERM: stopping" in line]
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d{3}Z INFO SIGTERM: stopping", line)
+    (line,) = [line for line in running.log().splitlines() if "received SIGTERM: stopping" in line]
+    found = re.fullmatch(
+        r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d{3}Z INFO received SIGTERM: stopping", line
+    )
     assert found, line
     shown = datetime.fromisoformat(f"{found[1]}+00:00")
     assert abs(datetime.now(UTC) - shown).total_seconds() < 3000  # no time zone is as near

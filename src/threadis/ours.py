@@ -1,7 +1,7 @@
 """The proxy's own names: of users, connections, records, locks, databases.
 
-They are created and recognised here; ``rust/src/ours.rs`` has those that workers use, too. Clients
-never see them.
+They are created and recognised here; ``rust/src/base/own_names.rs`` has those that workers use.
+Clients never see them.
 """
 
 from typing import Final
@@ -24,7 +24,8 @@ MARK: Final = b"threadis:" + _core.unique_name()
 # A line in those scripts of ours that contain no client's script.
 SCRIPT_MARK: Final = b"-- " + MARK
 
-# Prefixes of locks that are no keys: of groups of keys (``group.rs``), of the clients of a key
+# Prefixes of locks that are no keys: of groups of keys, as in ``rust/src/routing/colocation.rs``,
+# and of serving the clients of a key
 GROUP_LOCK, SERVING_LOCK = b"\0threadis:group:", b"\0threadis:served:"
 
 COPIES: Final = 4  # databases for copies, and so for the databases of one transaction

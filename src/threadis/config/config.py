@@ -79,7 +79,7 @@ class Config:
     instances: int | None = _knob(None, values.auto_or_number(1, MAX_INSTANCES), CORES, "N|auto", "Number of stock servers; auto: as many as the existing data has, else about 5 for every 12 CPUs.")
     workers: int | None = _knob(None, values.auto_or_number(1, MAX_WORKERS), CORES, "N|auto", "Number of proxy threads; auto: about 7 for every 12 CPUs.")
     pin: tuple[int, ...] | None = _knob(None, values.pinning, CORES, "auto|no|CPUS", "CPUs that workers and instances are pinned to, as 0-3,8; auto: free ones; no pinning under a CPU quota.")
-    dir: str = _knob("threadis-data", values.path, DATA, "DIR", "Data directory; created if it does not exist.")
+    dir: str = _knob("threadis-data", values.path, DATA, "DIR", "Data directory; created if missing.")
     maxmemory: int = _knob(0, values.memory, DATA, "SIZE", "Memory for all instances together, as 100mb or 8gb; 0: no limit.")
     maxmemory_policy: str = _knob("noeviction", values.one_of(*POLICIES), DATA, "POLICY", "What to evict when the memory is full.")
     appendonly: bool = _knob(False, values.yes_or_no, DATA, "yes|no", "Log every write (AOF), so that no data is lost when a process is killed.")

@@ -234,7 +234,7 @@ class Coordinator:
                 self._core.judge(letter, INTERNAL_ERROR, None)
             case _core.Command():
                 self._departures.end(letter)
-                self.blocking.blocked.waits.arrived(letter)
+                self.blocking.blocked.waits.confirm(letter)
                 self._core.reply(letter, INTERNAL_ERROR)
             case _core.Strayed():
                 self._known_scripts.answer(letter, INTERNAL_ERROR)
@@ -265,7 +265,7 @@ class Coordinator:
         finally:
             self._departures.end(command)
             if name in BLOCKING:
-                self.blocking.blocked.waits.arrived(command)
+                self.blocking.blocked.waits.confirm(command)
             if name == "exec" and isinstance(reply, bytes):
                 reply = await self._transactions.refused(command, reply)
             await send(self._core, command, reply)

@@ -93,7 +93,7 @@ async def _check_database(
                 shown = key[:100].decode("utf-8", "backslashreplace")
                 raise DataError(
                     f"dir: {name} in instance-{index} belongs elsewhere: its key {shown!r} "
-                    f"{why}; put the right file back, or move this one away and import its data "
+                    f"{why}; put its own file back, or move this one away and import its data "
                     "through clients (docs/configuration.md)"
                 )
         seen += len(keys)

@@ -28,7 +28,7 @@ from threadis.coordinator.lua.attribution import Attribution, Caller
 # Of a lane, around the scripts on it, and around transactions: a client's MULTI a worker answers
 OPENING: Final = frozenset((b"AUTH", b"HELLO", b"SELECT", b"CLIENT", b"ACL", b"MULTI"))
 FENCE: Final = 32  # hexadecimal digits that end a script's replies
-EXISTENCE_CHECK: Final = [b"MEMORY", b"Usage"]  # as we spell it (``looks.rs``)
+EXISTENCE_CHECK: Final = [b"MEMORY", b"Usage"]  # as we spell it (``commands/locked_pop.rs``)
 UNLOGGED: Final = frozenset((b"exec", b"wait", b"waitaof"))  # waiting does not count as slow
 EXEC: Final = 14  # bytes of it, which count as the request of each command of a transaction
 # Errors of commands that have not run, unless a script raised them

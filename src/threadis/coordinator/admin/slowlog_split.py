@@ -1,9 +1,9 @@
 """Commands that instances have logged in parts, and that the logs show as one.
 
-A worker reports such a command when its last part is answered (``rust/src/logged.rs``): its client,
-its arguments, and what each instance has run. An instance logs its part before it answers. So when
-all instances are asked after that, all parts are found. If a log was read earlier, it may have
-shown some of the parts; the command then takes their places.
+A worker reports such a command when its last part is answered (``rust/src/core/slow_log.rs``): its
+client, its arguments, and what each instance has run. An instance logs its part before it answers.
+So when all instances are asked after that, all parts are found. If a log was read earlier, it may
+have shown some of the parts; the command then takes their places.
 """
 
 import contextlib

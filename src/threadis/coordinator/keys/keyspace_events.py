@@ -2,9 +2,9 @@
 
 Instances publish events of what they do: of commands on copies, in a hidden database, and of copies
 that are created, written back, deleted. So while a client subscribes to events, the blocks contain
-marks (messages to a channel of ours, see ``rust/src/upstreams.rs``). Events of the client's command
-are kept, in its order; all others are dropped. When everything is done, and before the client gets
-its reply, the kept events are published.
+marks (messages to a channel of ours, see ``rust/src/tables/event_feeds.rs``). Events of the
+client's command are kept, in its order; all others are dropped. When everything is done, and before
+the client gets its reply, the kept events are published.
 """
 
 import contextlib
@@ -119,7 +119,7 @@ class Events:
     """Publishes events of commands over several instances."""
 
     def __init__(self, core: _core.Proxy, hear_all: Callable[[], Awaitable[None]]) -> None:
-        self.core = _core.Upstreams(core)
+        self.core = _core.EventFeeds(core)
         self._drain = hear_all
         self._numbers = itertools.count(1)
         self.flags = b""  # notify-keyspace-events

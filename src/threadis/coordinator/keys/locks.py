@@ -3,7 +3,7 @@
 A lock names all its keys at once and is granted in order of arrival, so there is no deadlock and no
 starvation. Once it is granted, every worker holds back its clients' commands on those keys, and
 reports when nothing is in flight that could conflict; from then on the holder is alone with them.
-The table is in the core (``lock_table.rs``), because workers that commit writes use it, too.
+The table is in the core (``tables/lock_table.rs``), because workers that commit writes use it, too.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Atomic writes over several instances, also if a process is killed in the middle.
 
-Workers commit ordinary writes by themselves (``commits.rs``), in the same way. Here are all others,
-and whatever went wrong.
+Workers commit ordinary writes by themselves (``commands/commit.rs``), in the same way. Here are
+all others, and whatever went wrong.
 
 It is a two-phase commit with stock commands. The records live in a database that clients cannot see
 (``records``)::

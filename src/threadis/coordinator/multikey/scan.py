@@ -31,8 +31,9 @@ async def random_key(command: _core.Command, links: Links) -> bytes:
 async def scan(command: _core.Command, links: Links) -> bytes:
     """SCAN 0: if one call is enough for all keys, return all of them, as one server does.
 
-    Otherwise the first instance's; from there on the cursor contains the instance (``scan.rs``). A
-    cursor with blanks or signs comes here, too: the first instance decides whether it is valid.
+    Otherwise the first instance's; from there on the cursor contains the instance
+    (``routing/scan_cursor.rs``). A cursor with blanks or signs comes here, too: the first instance
+    decides whether it is valid.
     """
     args, db, kind = command.args, command.info.db, Kind(resp=command.info.resp)
     first = (await links.raw(0, [args], db=db, kind=kind))[0]
@@ -62,7 +63,7 @@ def _cursor(word: bytes) -> int:
 
 
 async def _go_on(cursor: int, command: _core.Command, links: Links) -> bytes:
-    """Continue from a cursor as workers do; see ``decode`` of ``scan.rs``."""
+    """Continue from a cursor as workers do; see ``decode`` of ``routing/scan_cursor.rs``."""
     index, own = cursor % links.count, cursor // links.count
     if cursor >= NOT_OURS:
         index, own = links.count - 1, cursor

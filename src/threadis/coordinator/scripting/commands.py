@@ -11,8 +11,8 @@ A script happens whole or not at all, so it runs in one of two ways::
 That a script has kept to its keys so far proves nothing. Every script is fenced (``fenced``), so
 one that forges replies forges only its own client's.
 
-Scripts that provably keep to their keys are run by the workers (``rust/src/scripts.rs``), unless
-something is special about the client or the moment.
+Scripts that provably keep to their keys are run by the workers (``rust/src/commands/scripts.rs``),
+unless something is special about the client or the moment.
 """
 
 from collections import OrderedDict

@@ -2,7 +2,7 @@
 
 While a client monitors, one connection to each instance does too. Its lines about commands of
 clients' scripts are passed on to the clients, after the worker's line about the script, once its
-run counts (``rust/src/script_lines.rs``).
+run counts (``rust/src/resp/script_lines.rs``).
 """
 
 import asyncio

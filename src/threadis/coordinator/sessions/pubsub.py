@@ -48,7 +48,7 @@ class Pubsub:
         self._last_ticket = 0
         self._tasks = Tasks()
         self.events = Events(core, self._hear_all)
-        upstreams = _core.Upstreams(core)
+        upstreams = _core.EventFeeds(core)
         self._by_instance = [
             InstanceSubscriptions(index, upstreams, links, self._wanted)
             for index in links.all_instances()
