@@ -41,6 +41,7 @@ impl Client {
 
     /// Bytes of replies that it has not read.
     #[must_use]
+    #[inline]
     pub fn unread(&self) -> usize {
         self.pending() + self.held
     }
@@ -48,6 +49,7 @@ impl Client {
     /// True if the `kept` bytes that it has sent should not be taken now.
     #[inline]
     #[must_use]
+    #[inline]
     pub fn is_behind(&self, kept: usize, settings: &Settings) -> bool {
         self.owed.len() >= OWED_LIMIT
             || self.unread() >= UNREAD_LIMIT && self.keeps_rather(kept, settings)
@@ -57,6 +59,7 @@ impl Client {
     /// these are fewer bytes than the replies that it has not read. So whoever writes everything
     /// before reading anything is read to the end, for the least memory.
     #[must_use]
+    #[inline]
     pub fn keeps_rather(&self, kept: usize, settings: &Settings) -> bool {
         let most = settings.input_limit() / 2;
         let is_less = kept <= self.unread() && kept < most;
@@ -66,6 +69,7 @@ impl Client {
     }
 
     /// True if the next command may be an ordinary one.
+    #[inline]
     pub(crate) fn is_ordinary(&self, kept: usize, settings: &Settings) -> bool {
         self.gate == Gate::Open
             && self.closing == Closing::No

@@ -138,6 +138,7 @@ impl Shared {
     }
 
     /// True while no command needs a second look for the sake of others.
+    #[inline]
     pub(crate) fn is_calm(&self) -> bool {
         !self.ordered_pipelines
             && self.settings.pause.load(Relaxed) == pause::NONE

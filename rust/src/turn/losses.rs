@@ -9,6 +9,7 @@ use crate::resp::reply::push_error;
 
 impl Worker {
     /// Tells those who wait for lanes that have broken.
+    #[cold]
     pub(crate) fn hand_out_losses(&mut self) {
         while let Some(place) = self.lost.pop() {
             self.forget_overdue(place);

@@ -14,7 +14,6 @@ impl Worker {
             self.wait(&mut events);
             self.notice_rounds(&mut events);
             self.read_mail();
-            self.hand_out_losses();
             self.let_writers_go_on();
             self.accept();
             self.read_clients();
@@ -24,14 +23,14 @@ impl Worker {
             self.begin_locks();
             self.write_lanes();
             self.read_lanes();
-            self.hand_out_losses();
+            if !self.lost.is_empty() {
+                self.hand_out_losses();
+            }
             self.keep_early_replies();
             self.settle_locks();
             self.advance_work();
-            self.hand_out_losses();
             self.tick();
             self.write_clients();
-            self.hand_out_losses();
             self.move_clients();
             self.close();
             self.end_rounds();
@@ -42,6 +41,7 @@ impl Worker {
 
     /// Closes what has ended. The only place where clients and lanes are removed.
     fn close(&mut self) {
+        debug_assert!(self.lost.is_empty(), "the loss of a lane was told to nobody");
         for place in std::mem::take(&mut self.broken) {
             self.lanes.close(place);
         }
@@ -63,6 +63,7 @@ impl Worker {
         self.check_commit_deadlines();
         if !self.commits.running.is_empty() || self.locked_pops.len() > 0 {
             self.write_lanes(); // not only in the next turn
+            self.hand_out_losses();
         }
     }
 
