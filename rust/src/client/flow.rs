@@ -47,7 +47,6 @@ impl Client {
     }
 
     /// True if the `kept` bytes that it has sent should not be taken now.
-    #[inline]
     #[must_use]
     #[inline]
     pub fn is_behind(&self, kept: usize, settings: &Settings) -> bool {
