@@ -99,8 +99,8 @@ docs: $(VENV)/.built ## make the generated pages: docs/architecture.md, docs/com
 	@$(BIN)/python -m tools.compat.page
 	@$(BIN)/python -m tools.benchmarks
 
-fuzz: ## fuzz the parsers for a minute each (needs a nightly toolchain and cargo-fuzz)
-	@cd rust && for target in request reply; do \
+fuzz: ## fuzz each parser for a minute (needs a nightly toolchain and cargo-fuzz)
+	@cd rust && for target in $(notdir $(basename $(wildcard rust/fuzz/fuzz_targets/*.rs))); do \
 	  mkdir -p fuzz/target/corpus/$$target && cargo +nightly fuzz run $$target \
 	    fuzz/target/corpus/$$target fuzz/corpus/$$target -- -max_total_time=60 || exit 1; done
 

@@ -13,7 +13,7 @@ SOURCE: Final = Path(__file__).resolve().parents[1] / "rust" / "src"
 # From the ground up: each imports only those before it.
 ROOMS: Final = (
     "base", "net", "resp", "catalog", "routing", "tables", "lane", "client", "threads", "work",
-    "core", "commands", "turn", "load", "python",
+    "core", "commands", "turn", "load", "fuzzed", "python",
 )  # fmt: skip
 # The one room where a type of everybody's may have methods.
 HOMES: Final = {"Client": "client", "Lanes": "lane", "Shared": "threads"}

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! python     the module threadis._core           load   a load generator that checks what it gets
+//! fuzzed     what holds of every parser, for the fuzz targets and for tests
 //! turn       the turn of a worker, a step a file: poll, read, dispatch, deliver, write
 //! commands   what commands do beyond one lane: transactions, commits, blocking pops, scripts
 //! core       a worker as data, and the few verbs on it: send, answer, wait, hand over
@@ -18,11 +19,16 @@
 //! comes back through `core/deliver` and `core/write`. `turn/fast_path` is the short way, there and back,
 //! that nearly every command takes. `turn/run` lists the steps of a turn.
 
+#[cfg(any(test, feature = "fuzz"))]
+extern crate self as _core; // its name in files that are shared with tests
+
 pub mod base;
 pub mod catalog;
 pub mod client;
 pub mod commands;
 pub mod core;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzzed;
 pub mod lane;
 pub mod load;
 pub mod net;

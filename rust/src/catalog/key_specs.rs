@@ -83,7 +83,8 @@ impl KeySpec {
                 }
                 let count = usize::try_from(parse_i64(args.get(begin + number))?).ok()?;
                 let first = begin + first;
-                Span { first, last: first + count.checked_sub(1)?.checked_mul(step)?, step }
+                let last = count.checked_sub(1)?.checked_mul(step)?.checked_add(first)?;
+                Span { first, last, step }
             }
         };
         if span.first > span.last || span.last >= args.len() {

@@ -235,7 +235,8 @@ impl Flight {
         match buffer.get(at) {
             None => return Ok(None),
             Some(b'*') => return Ok(self.cut_run(buffer, at, guard)),
-            Some(_) => {}
+            Some(b'-') => {}
+            Some(_) => return Err(Broken("not the reply to EXEC")),
         }
         // It has not run.
         let Some(exec) = line(&buffer[at..])? else { return Ok(None) };
@@ -284,7 +285,7 @@ impl Flight {
         let begin = buffer.len() - rest.len();
         let text = rest.strip_suffix(OK)?; // our own AUTH
         let is_one = match text.first()? {
-            b'-' | b'+' => memmem::find(text, b"\r\n") == text.len().checked_sub(2),
+            b'-' | b'+' => memmem::find(text, b"\r\n").map(|end| end + 2) == Some(text.len()),
             _ => split_first(text).is_some_and(|(_, rest)| rest.is_empty()),
         };
         if is_one {
@@ -299,7 +300,8 @@ impl Flight {
 /// A line at the front, with its end; `None` if it is not all there.
 fn line(buffer: &[u8]) -> Result<Option<&[u8]>, Broken> {
     match memchr(b'\n', &buffer[..buffer.len().min(LINE_LIMIT)]) {
-        Some(end) => Ok(Some(&buffer[..=end])),
+        Some(end) if end > 0 && buffer[end - 1] == b'\r' => Ok(Some(&buffer[..=end])),
+        Some(_) => Err(Broken("line without CR")),
         None if buffer.len() >= LINE_LIMIT => Err(Broken("endless line")),
         None => Ok(None),
     }

@@ -46,7 +46,7 @@ pub fn rewrite(reply: &[u8], instance: usize, instances: usize) -> Vec<u8> {
 }
 
 fn rewritten(reply: &[u8], instance: usize, instances: usize) -> Option<Vec<u8>> {
-    let (_, _, elements) = aggregate(reply)?;
+    let (b'*', 2, elements) = aggregate(reply)? else { return None };
     let (cursor, keys) = split_first(elements)?;
     let cursor = encode(instance, parse(text(cursor)?)?, instances)?;
     let mut out = Vec::with_capacity(reply.len() + 8);
