@@ -1,22 +1,24 @@
-//! Which clients were denied something: for ACL LOG, which knows only the lane over which it came.
+//! Clients whose commands ACL rules denied. ACL LOG needs them, because an instance's own log knows
+//! only the lane that carried the command.
 
 use crate::client::session::ClientInfo;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// As many as ACL LOG keeps by itself; of more, the oldest are forgotten.
+/// The most entries that are kept, as many as ACL LOG of one server keeps. Beyond it, the oldest
+/// are dropped.
 const MOST: usize = 128;
 
-/// The latest of each user and command.
+/// The latest denial of each user and command.
 #[derive(Debug, Default)]
 pub struct Denials {
-    /// With Unix milliseconds, oldest first.
+    /// Each with its Unix time in milliseconds, oldest first.
     entries: Mutex<VecDeque<(u64, ClientInfo)>>,
 }
 
 impl Denials {
-    /// A client was just denied its command.
+    /// Adds a client whose command was just denied.
     pub(crate) fn add(&self, client: ClientInfo) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
@@ -28,7 +30,7 @@ impl Denials {
         }
     }
 
-    /// All, oldest first.
+    /// All entries, oldest first.
     pub fn all(&self) -> Vec<(u64, ClientInfo)> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.iter().cloned().collect()

@@ -1,4 +1,5 @@
-//! Instances publish messages and events: the connections are read, and subscribers are told.
+//! Reads the connections on which instances publish messages and events, and passes these on to
+//! subscribers.
 
 use crate::base::number::parse_i64;
 use crate::catalog::channels::Kind;
@@ -17,23 +18,23 @@ use std::time::{Duration, Instant};
 
 const CHUNK: usize = 64 * 1024;
 
-/// How long replies wait for an instance that does not say that it has told everything: it has
-/// answered a moment ago, and may have begun with something long.
+/// The longest that replies wait for an instance to confirm that all its events have been sent. It
+/// has just answered, but a long command may run there by now.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// A worker's question whether everything is told, and the answer.
+/// A worker sends this PING to an instance; its PONG confirms that all earlier events were sent.
 const PING: &[u8] = b"*2\r\n$4\r\nPING\r\n$1\r\nw\r\n";
 
 const PONG: &[u8] = b"*2\r\n$4\r\npong\r\n$1\r\nw\r\n";
 
 impl Shared {
-    /// Whether somebody listens to keyspace events, and there are any.
+    /// True if a client is subscribed to keyspace events and they are switched on.
     #[inline]
     pub fn tells_events(&self) -> bool {
         self.registry.is_listened_to() && self.settings.events.load(Relaxed) != NO_EVENTS
     }
 
-    /// Takes in what an instance has published up to now, unless somebody does already.
+    /// Reads what an instance has published so far, unless another thread is reading it.
     pub fn hear_upstream(&self, instance: usize) {
         let mut link = match self.upstreams.links[instance].try_lock() {
             Ok(link) => link,
@@ -45,7 +46,7 @@ impl Shared {
         }
     }
 
-    /// Waits until an instance has told of all that it has answered.
+    /// Reads until an instance has sent all events of the commands that it has answered.
     pub(crate) fn hear_all_of(&self, instance: usize) {
         let mut link = self.upstreams.lock(instance);
         let Some(upstream) = link.as_mut() else { return };
@@ -91,7 +92,7 @@ impl Shared {
         }
     }
 
-    /// Passes on what has come; `None` if it makes no sense.
+    /// Passes on what has been received; `None` on a protocol error.
     fn take_in(&self, instance: usize, upstream: &mut Upstream) -> Option<()> {
         let (mut start, mut messages) = (0, Vec::new());
         while let Some(length) = upstream.cutter.cut(&upstream.received[start..]).ok()? {
@@ -104,7 +105,7 @@ impl Shared {
                     let said = Said::Pong(number);
                     self.coordinator.post(ToCoordinator::Upstream { instance, said });
                 } else if frame.starts_with(b"-BUSY ") {
-                    // Nobody who asks whether all is told has anything to wait for.
+                    // The instance is busy with a script: stop waiting for confirmations.
                     upstream.unanswered = 0;
                     if std::mem::take(&mut upstream.is_busy_news) {
                         let said = Said::Busy;
@@ -165,7 +166,8 @@ impl Shared {
         Some(())
     }
 
-    /// Takes note that a key's time is over; true if a command that has lent it will tell.
+    /// Notes that a key has expired; true if the command that has lent the key will publish the
+    /// event.
     fn has_lent(
         &self,
         instance: usize,
@@ -182,8 +184,8 @@ impl Shared {
     }
 }
 
-/// What a mark says: a number, a step and some databases, and perhaps `new`; `?`: what is found; `-`:
-/// never; all else: now.
+/// Parses the payload of a mark: a number, a step and databases of copies, then perhaps `new`. `?`
+/// means `Found`, `-` means `Never`, anything else means `Now`.
 fn mark(payload: &[u8]) -> Telling {
     let is_of_new = payload.ends_with(b" new");
     let mut words = payload
@@ -205,13 +207,13 @@ fn mark(payload: &[u8]) -> Telling {
     }
 }
 
-/// What a mark behind a write says: the number of its command.
+/// Parses a mark that ends a write: the number of its command.
 fn end_of_write(payload: &[u8]) -> Option<u64> {
     u64::try_from(parse_i64(payload.strip_prefix(b"= ")?)?).ok()
 }
 
-/// The database of the key that an event is about, and what follows its number in the channel; none
-/// for other channels.
+/// The database of the key that an event is about, and what follows this number in the channel's
+/// name. `None` for channels that carry no events.
 fn database_of(channel: &[u8]) -> Option<(u64, &[u8])> {
     let rest =
         channel.strip_prefix(b"__keyspace@").or_else(|| channel.strip_prefix(b"__keyevent@"))?;
@@ -221,7 +223,8 @@ fn database_of(channel: &[u8]) -> Option<(u64, &[u8])> {
     rest.starts_with(b"__:").then_some((number, rest))
 }
 
-/// What has happened: the channel of keys' events is named by it, on those of keys it is the message.
+/// The name of an event. On `__keyspace@` channels it is the payload, on `__keyevent@` channels it
+/// is in the channel's name.
 fn event_of<'m>(channel: &[u8], rest: &'m [u8], payload: &'m [u8]) -> &'m [u8] {
     if channel.starts_with(b"__keyspace@") { payload } else { &rest[b"__:".len()..] }
 }

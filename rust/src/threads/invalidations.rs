@@ -1,4 +1,5 @@
-//! Instances name changed keys: the connections are read, and clients that track are told.
+//! Reads the invalidation feeds of the instances, and notifies the clients that track the changed
+//! keys.
 
 use crate::base::number::parse_i64;
 use crate::base::own_names::is_record;
@@ -16,7 +17,7 @@ const PONG: &[u8] = b"+PONG\r\n";
 const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 
 impl Shared {
-    /// Takes in what instances have said up to now; true if a client is told something.
+    /// Reads all feeds; true if a client was notified.
     pub fn hear(&self) -> bool {
         if self.invalidation_feeds.count.load(Acquire) == 0 {
             return false;
@@ -69,7 +70,7 @@ impl Shared {
         self.coordinator.post(ToCoordinator::Heard { instance, heard });
     }
 
-    /// Passes on what has changed; true if a client is told.
+    /// Passes on an invalidation; true if a client was notified.
     fn invalidate(&self, instance: usize, body: &[u8]) -> bool {
         let Some((_, mut rest)) = body.strip_prefix(b"*").and_then(number) else {
             self.say(instance, Heard::Everything);
@@ -80,7 +81,8 @@ impl Shared {
             let (Some(key), Some(left)) = (text.get(..length), text.get(length + 2..)) else {
                 break;
             };
-            // Copies that are borrowed to another instance change there, but the key does not.
+            // A key that was borrowed has a copy on another instance. A change of the copy is none
+            // of the key.
             let here = u16::try_from(instance).unwrap_or(u16::MAX);
             if self.placement.may_be_on(here, key) && !is_record(key) {
                 keys.push(key);

@@ -1,10 +1,10 @@
-//! Messages of writes under a lock, which are kept until it is known that they hold.
+//! Messages of writes under a lock. They are kept back until it is certain that these writes hold.
 
 use crate::tables::kept_messages::What;
 use crate::threads::shared::Shared;
 
 impl Shared {
-    /// Tells the events and messages that were kept, step by step.
+    /// Publishes the events and messages that were kept for a command, step by step.
     pub fn tell_kept(&self, id: u64) {
         let mut all = self.upstreams.kept();
         let (told, ended) = all.end(id);
@@ -13,7 +13,7 @@ impl Shared {
         }
     }
 
-    /// Forgets them: only what has expired is told.
+    /// Drops them; only the events of expired keys are published.
     pub fn forget_kept(&self, id: u64) {
         let mut all = self.upstreams.kept();
         for what in all.end(id).1 {
@@ -21,7 +21,7 @@ impl Shared {
         }
     }
 
-    /// Keys were not lent after all.
+    /// Some keys were not lent after all: publishes their events that were kept.
     pub fn give_back(&self, id: u64, db: u64, keys: Vec<Vec<u8>>) {
         let mut all = self.upstreams.kept();
         for key in keys {

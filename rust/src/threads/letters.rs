@@ -1,4 +1,4 @@
-//! The letters of threads, and the doors through which they come.
+//! The messages (letters) between threads, and the doors through which they arrive.
 
 use crate::base::client_key::ClientKey;
 use crate::catalog::channels::{Kind, Refused};
@@ -23,47 +23,48 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
-/// A commit that went wrong, or of which it is not known how far it came.
+/// A commit that failed, or whose outcome is unknown.
 #[derive(Debug)]
 pub struct Unsettled {
-    /// Its lock, which is kept until it is settled; none if nothing of it can happen any more, and
-    /// only its records are left.
+    /// Its lock, which is held until the commit is resolved. `None` if no part of it can run any
+    /// more and only its records are left to delete.
     pub token: Option<u64>,
-    /// Its name.
+    /// The commit's name.
     pub name: Vec<u8>,
-    /// The instance that decides.
+    /// The instance that decides (the leader).
     pub first: usize,
-    /// Those that may have prepared something.
+    /// The instances that may have prepared a part (the participants).
     pub others: Vec<usize>,
-    /// Lanes on which something may still be on its way, by instance and name.
+    /// Lanes that may still have some of its commands in flight, by instance and name.
     pub lanes: Vec<(usize, Vec<u8>)>,
 }
 
-/// Whether clients of this worker may have sent something: the first one also has those to come.
+/// True if clients of this worker may have sent commands. Worker 0 always counts, because it
+/// accepts new clients.
 pub(crate) fn is_concerned(index: usize, door: &Door) -> bool {
     index == 0 || door.clients.load(Relaxed) > 0
 }
 
-/// How others reach a worker.
+/// The way for other threads to reach a worker.
 #[derive(Debug)]
 pub struct Door {
-    /// Letters to it.
+    /// Letters to the worker.
     pub mailbox: Mailbox<Mail>,
-    /// Messages for its clients.
+    /// Messages for its subscribers.
     pub messages: Mailbox<Message>,
     /// Its counters.
     pub stats: Stats,
-    /// Changes of users' rights that it knows of.
+    /// The newest change of users' rights that it has applied.
     pub rights_seen: AtomicU64,
-    /// Clients it has, or will have once it reads its mail.
+    /// Its clients, those in its mailbox included.
     pub clients: AtomicUsize,
 }
 
 impl Door {
-    /// A worker without clients.
+    /// The door of a worker without clients.
     ///
     /// # Errors
-    /// When the kernel has no descriptor left.
+    /// If no file descriptor is left.
     pub fn new() -> rustix::io::Result<Self> {
         Ok(Self {
             mailbox: Mailbox::new()?,
@@ -78,207 +79,212 @@ impl Door {
 /// A letter to a worker.
 #[derive(Debug)]
 pub enum Mail {
-    /// An accepted connection, now yours.
+    /// Take over this connection, which was just accepted.
     Accepted(OwnedFd, Peer),
-    /// A client of another worker, now yours, and the state of its lanes.
+    /// Take over this client of another worker; with the state of its lanes.
     Moved(Box<Client>, State),
-    /// Give clients with so many thousandths of your load to another worker.
+    /// Move clients to another worker.
     Give {
-        /// Whom.
+        /// That worker.
         to: usize,
-        /// How many.
+        /// The part of this worker's load to move, in thousandths.
         permille: u64,
     },
-    /// The coordinator's answer to a client, and what it changes of its session.
+    /// The coordinator's reply to a client, and what it changes in the client's session.
     Reply(ClientKey, Vec<u8>, Change),
-    /// What scripts of a transaction have run, by their places, for MONITOR; its reply comes next.
+    /// For MONITOR: the commands that the scripts of a transaction ran, by their places in it. The
+    /// transaction's reply follows in the next letter.
     ScriptLines(ClientKey, Vec<(usize, Vec<u8>)>),
-    /// Answer EXEC: run these commands of the client as if they came now, under this lock; but
-    /// answer those that have run with what is known. Whether CLIENT CACHING holds for them.
+    /// Answer EXEC: run these commands of the client under this lock, as if the client had just
+    /// sent them. For commands that have already run, use the known replies. The last field: CLIENT
+    /// CACHING is in effect for them.
     Run(ClientKey, Commands, usize, (Known, u64), u64, bool),
-    /// May the client's next command run? If not, the reply; and who the client is from now on.
+    /// Whether the client's next command may run. If not, its reply; if the user has changed, the
+    /// new user.
     Verdict(ClientKey, Option<Vec<u8>>, Option<User>),
-    /// What a user may do has changed; or there is none of that name.
+    /// The rights of a user have changed; `None`: the user does not exist any more.
     User(Arc<[u8]>, Option<u32>),
-    /// Nobody needs to say who he is any more.
+    /// Clients need not authenticate any more.
     OpenToAll,
-    /// Keys that your clients must wait for.
+    /// A lock: commands on its keys must wait.
     Lock(Arc<Lock>),
-    /// They need not wait any more.
+    /// The lock with this token is released.
     Unlock(u64),
-    /// Nor for those of a lock that holds: a command with such a key is refused.
+    /// The keys of this lock are in doubt: commands on them are refused instead of waiting.
     Doubt(Arc<Lock>),
-    /// A lock of one of your commits or locked pops holds.
+    /// A lock of one of this worker's commits or locked pops is granted.
     Locked(u64),
-    /// A script runs too long, or does no more: who waits for a lock asks again.
+    /// A script runs too long, or has ended. Clients that wait for a lock check again.
     Busy,
-    /// An instance changed.
+    /// The state of an instance has changed.
     Instance(usize, InstanceState),
-    /// Describe your clients to the coordinator, or those with these ids, which are in order; the
-    /// number is its own.
+    /// Describe the clients to the coordinator: all, or those with these ids (sorted). The number
+    /// identifies the request.
     ListClients(u64, Option<Arc<[u64]>>),
-    /// Report your tally to the coordinator, and maybe begin a new one; the number is its own.
+    /// Report the tally to the coordinator, and reset it if `true`. The number identifies the
+    /// request.
     Tally(u64, bool),
-    /// Who waits for the end of a CLIENT PAUSE tries again.
+    /// CLIENT PAUSE has ended: clients that wait for it try again.
     EndPause,
-    /// Close the clients with these ids; if `true`, after what they are owed.
+    /// Close the clients with these ids; if `true`, only after their pending replies.
     Kill(Vec<u64>, bool),
-    /// Close the clients of a user that listen where it may not: it may where these match.
+    /// Close the clients of a user that are subscribed to a channel outside these patterns.
     Confine {
-        /// Whose.
+        /// The user.
         user: Vec<u8>,
-        /// As in `&pattern`.
+        /// The allowed channels, as in `&pattern`.
         channels: Vec<Vec<u8>>,
     },
-    /// The instances are subscribed to what a client has named, or will not be for long: now tell the
-    /// client, and hand the ticket back.
+    /// The instances are subscribed to the names that a client asked for, or cannot be for now.
+    /// Send the client its confirmation, and return the ticket.
     Subscribe {
-        /// Who asked.
+        /// The client.
         key: ClientKey,
-        /// Which of its replies waits.
+        /// The sequence number of the reply that waits.
         sequence: u32,
-        /// The coordinator's own number.
+        /// The coordinator's number for this request.
         ticket: u64,
-        /// The names that it is not subscribed to, because a script runs too long.
+        /// The names that were refused, because a script runs too long.
         refused: Option<Refused>,
     },
-    /// How a client tracks, or that it does not.
+    /// A client's tracking mode; `None`: it does not track.
     Track(ClientKey, Option<Box<Mode>>),
-    /// Tell a client that tracks, or whom it named instead, of changed keys.
+    /// Send an invalidation to a client that tracks, or to the client it redirects to.
     Invalidate {
-        /// Who tracks.
+        /// The client that tracks.
         origin: ClientKey,
-        /// Whom it named.
+        /// The client it redirects to.
         target: Option<ClientKey>,
-        /// The keys, in an array; `None`: any may have changed.
+        /// The changed keys as an array; `None`: any key may have changed.
         body: Option<Arc<[u8]>>,
     },
-    /// Whom this client named is gone.
+    /// The client that this one redirects to is gone.
     BrokenRedirect(ClientKey),
-    /// For your monitors.
+    /// A line for the clients in MONITOR.
     Lines(Arc<[u8]>),
-    /// Someone has asked for a round, yours is over, or subscriptions have reached the instances.
+    /// Another worker asked for a round, this worker's round is over, or subscriptions have reached
+    /// the instances.
     Round,
-    /// Serve what runs, then end; milliseconds of grace.
+    /// Finish running commands, then stop; the grace period in milliseconds.
     Stop(u64),
 }
 
 /// A letter to the coordinator.
 #[derive(Debug)]
 pub enum ToCoordinator {
-    /// Run this command; answer with `Mail::Reply`.
+    /// Run this command, and answer with `Mail::Reply`.
     Command {
-        /// Who asked.
+        /// The client.
         key: ClientKey,
         /// Its session.
         info: Box<ClientInfo>,
         /// The command.
         args: Vec<Vec<u8>>,
-        /// EXEC: what was queued; `None` if that was refused.
+        /// For EXEC: the queued commands; `None` if one was refused.
         queued: Option<Queued>,
-        /// The lock under which it runs, inside EXEC.
+        /// Inside EXEC: the lock that the command runs under.
         token: Option<u64>,
-        /// May it run? Answer with `Mail::Verdict`.
+        /// Only ask whether the command may run; answered with `Mail::Verdict`.
         is_question: bool,
     },
-    /// A client has run what `Mail::Run` brought.
+    /// A client has run the commands of `Mail::Run`.
     Ran(ClientKey),
-    /// A client whose command the coordinator runs has ended its side.
+    /// A client has ended its side while the coordinator runs its command.
     HungUp(ClientKey),
     /// A client that the coordinator knows is gone.
     Gone(ClientKey),
-    /// A lock holds: nothing is in flight that could miss it.
+    /// A lock is granted: no command in flight could bypass it.
     Locked {
-        /// The lock.
+        /// The lock's token.
         token: u64,
     },
-    /// A commit of a worker went wrong, or it is not known how far it came: settle it.
+    /// A commit of a worker failed, or its outcome is unknown: resolve it.
     Unsettled(Unsettled),
-    /// Records of finished commits wait to be deleted.
+    /// Records of finished commits can be deleted.
     Finished,
-    /// Commands that workers have answered by themselves wait in `slow_log`.
+    /// `slow_log` has new entries of commands that workers answered themselves.
     Logged,
-    /// For the log: a client was closed, because more would have had to be kept of it than may be.
+    /// For the log: a client was closed, because its input would have exceeded the limit.
     SentTooMuch(Box<ClientInfo>),
-    /// A script that a worker ran has touched what it may not.
+    /// A script that a worker ran has touched a key that it may not touch.
     Strayed {
-        /// Whose it is; answer with `Mail::Reply`.
+        /// The client that ran it; answered with `Mail::Reply`.
         key: ClientKey,
-        /// As it is known.
+        /// The script, as it is known.
         script: Vec<u8>,
-        /// As whom it ran.
+        /// The sandbox user that it ran as.
         guard: Vec<u8>,
-        /// What ACL LOG says.
+        /// The entry of ACL LOG.
         log: Vec<u8>,
     },
-    /// A script that a worker runs takes too long; or it has ended.
+    /// A script that a worker runs takes too long, or has ended.
     Overdue {
-        /// Where.
+        /// The instance.
         instance: usize,
-        /// It still runs.
+        /// True: it still runs.
         is_so: bool,
     },
-    /// An instance has said something besides names of keys.
+    /// An instance's invalidation feed has brought something other than names of keys.
     Heard {
-        /// Which one.
+        /// The instance.
         instance: usize,
-        /// What.
+        /// What it has brought.
         heard: Heard,
     },
-    /// What an instance has said on the connection on which it publishes.
+    /// News of the connection on which an instance publishes.
     Upstream {
-        /// Which one.
+        /// The instance.
         instance: usize,
-        /// What.
+        /// The news.
         said: Said,
     },
     /// A worker's answer to `Mail::ListClients`.
     Clients {
-        /// The number in the question.
+        /// The number of the request.
         request: u64,
-        /// Its clients.
+        /// The worker's clients.
         clients: Vec<ClientInfo>,
     },
     /// A worker's answer to `Mail::Tally`.
     Tally {
-        /// The number in the question.
+        /// The number of the request.
         request: u64,
-        /// What it has counted.
+        /// What the worker has counted.
         report: Report,
     },
-    /// Subscribe the instances to these names; answer with `Mail::Subscribe`.
+    /// Subscribe the instances to these names; answered with `Mail::Subscribe`.
     Subscribe {
-        /// Who asked.
+        /// The client.
         key: ClientKey,
-        /// Which of its replies waits.
+        /// The sequence number of the reply that waits.
         sequence: u32,
-        /// What the names are.
+        /// The kind of the names.
         kind: Kind,
-        /// As the client gave them.
+        /// The names, as the client sent them.
         names: Vec<Vec<u8>>,
     },
-    /// A `Mail::Subscribe` was done.
+    /// A `Mail::Subscribe` with this ticket was handled.
     Subscribed(u64),
-    /// Names have their first subscriber, or none any more.
+    /// Names got their first subscriber, or lost their last one.
     Interest {
-        /// What the names are.
+        /// The kind of the names.
         kind: Kind,
         /// The names.
         names: Vec<Vec<u8>>,
-        /// Someone is subscribed.
+        /// True: they have a subscriber.
         is_wanted: bool,
     },
     /// This worker's thread has ended.
     Stopped(usize),
 }
 
-/// What the coordinator's answer changes of a client's session.
+/// What the coordinator's reply changes in a client's session.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Change {
-    /// The database, as after SELECT.
+    /// The new database, as after SELECT.
     pub db: Option<u32>,
-    /// Whether keys are watched for it.
+    /// Whether the coordinator watches keys for the client.
     pub watching: Option<bool>,
-    /// It sees every command from now on.
+    /// The client is in MONITOR from now on.
     pub monitoring: bool,
 }

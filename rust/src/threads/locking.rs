@@ -1,4 +1,5 @@
-//! Locks are asked for, released and doubted: the table decides, and every worker is told under its lock.
+//! Asks for locks, releases them, and marks them as in doubt. The table decides, and every worker
+//! is notified while the table is locked.
 
 use crate::routing::colocation::Group;
 use crate::tables::lock::{Fingerprint, Holder, Lock, Want, in_order};
@@ -7,8 +8,8 @@ use crate::threads::shared::Shared;
 use std::sync::{Arc, PoisonError};
 
 impl Shared {
-    /// What to lock for a key: itself, and that no script of its group runs meanwhile, which may touch
-    /// the key without having declared it.
+    /// Adds what to lock for a key: the key itself, and its colocation group if it has one. The
+    /// group's lock keeps out scripts of the group, which may touch the key without declaring it.
     pub(crate) fn push_lock_of(
         &self,
         db: u32,
@@ -22,18 +23,21 @@ impl Shared {
         }
     }
 
-    /// Asks for a lock: its token, and the lock if it is granted at once. One that no worker is told
-    /// of then holds; of any other its holder hears later. A worker that asks (`me`) tells itself.
+    /// Asks for a lock: its token, and the lock if it is granted at once. A lock that workers are
+    /// not notified of then holds. For any other, its holder is notified later. The worker `me` is
+    /// not notified by mail: it takes the lock from the result.
     pub fn ask_lock(&self, mut want: Want, me: Option<usize>) -> (u64, Option<Arc<Lock>>) {
         in_order(&mut want.keys);
         let mut inner = self.lock_table.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (token, begun) = inner.ask(want, self.doors.len());
-        // Posted while nobody else can change the table: what is told first happened first.
+        // Posted while the table is locked: workers see changes in the order in which they
+        // happened.
         begun.iter().filter(|lock| lock.want.is_told).for_each(|lock| self.tell(lock, me));
         (token, begun)
     }
 
-    /// Ends a lock, or a wait for one; those of which a worker that does so must tell itself.
+    /// Releases a lock, or cancels the wait for one. Returns the locks that are granted by it and
+    /// that the worker `me` must apply itself.
     pub fn release_lock(&self, token: u64, me: Option<usize>) -> Vec<Arc<Lock>> {
         let mut inner = self.lock_table.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = inner.entries.get(&token) else { return Vec::new() };
@@ -52,8 +56,8 @@ impl Shared {
         begun
     }
 
-    /// A lock that is held keeps only these of its keys, and nobody waits for them: what becomes of
-    /// them is known only when this instance is back.
+    /// Reduces a lock that is held to the keys in doubt. Commands on these keys do not wait but are
+    /// refused, because the outcome is known only when this instance is back.
     pub fn doubt_lock(&self, token: u64, keys: Vec<(Fingerprint, bool)>, instance: usize) {
         let mut inner = self.lock_table.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((lock, begun)) = inner.doubt(token, keys, instance) else { return };
@@ -67,12 +71,13 @@ impl Shared {
         }
     }
 
-    /// The instance that must be back before a lock can hold that was asked for.
+    /// The instance that must be back before this requested lock can hold.
     pub fn lock_waits_for(&self, token: u64) -> Option<usize> {
         self.lock_table.inner.lock().unwrap_or_else(PoisonError::into_inner).waits_for(token)
     }
 
-    /// A lock holds at a worker; true if it holds at all, and is that worker's own.
+    /// The lock holds at one more worker. True if it now holds everywhere and belongs to that
+    /// worker.
     pub fn lock_holds_here(&self, lock: &Lock, me: usize) -> bool {
         lock.holds_at_one_more() && self.lock_holds(lock, Some(me))
     }

@@ -16,7 +16,7 @@ pub struct Mailbox<T> {
 #[derive(Debug)]
 struct Inside<T> {
     letters: Vec<T>,
-    /// It has been rung for these letters.
+    /// The bell was rung for the letters that wait.
     has_rung: bool,
     /// The bell is still readable.
     is_loud: bool,
@@ -26,7 +26,7 @@ impl<T> Mailbox<T> {
     /// An empty mailbox.
     ///
     /// # Errors
-    /// When the kernel has no descriptor left.
+    /// If no file descriptor is left.
     pub fn new() -> rustix::io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let inside = Inside { letters: Vec::new(), has_rung: false, is_loud: false };
@@ -37,8 +37,8 @@ impl<T> Mailbox<T> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves a letter; rings unless that was done. If it cannot be done, the next letter rings;
-    /// and whoever reads the letters looks once a second by himself.
+    /// Adds a letter, and rings the bell unless it is ringing. If the ring fails, the next letter
+    /// rings again. Besides, the reader checks its mailbox once a second.
     pub fn post(&self, letter: T) {
         let mut inside = self.lock();
         inside.letters.push(letter);
@@ -54,7 +54,7 @@ impl<T> Mailbox<T> {
         self.lock().letters.is_empty()
     }
 
-    /// All letters, oldest first; silences the bell.
+    /// Takes all letters, oldest first, and silences the bell.
     pub fn take(&self) -> Vec<T> {
         let mut inside = self.lock();
         if inside.is_loud {
@@ -65,7 +65,7 @@ impl<T> Mailbox<T> {
         std::mem::take(&mut inside.letters)
     }
 
-    /// The bell, to wait on.
+    /// The bell, to poll on.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }

@@ -1,5 +1,5 @@
-//! What threads say to each other: letters, doors, and the tables that post under their own lock.
-//! The only place with an `impl Shared`.
+//! What threads exchange: letters, doors, and the tables that post letters while they are locked.
+//! Every `impl Shared` is in this room.
 
 pub mod denials;
 pub mod events;

@@ -1,35 +1,36 @@
-//! Rounds: every worker has read what its clients had sent when the round was asked for.
+//! Rounds: after a round, every worker has read what its clients had sent before the round began.
 //!
-//! Who has sent SUBSCRIBE hears what is published by commands that are sent later, as on one server.
-//! Two workers read their clients at different times; so a PUBLISH waits for a round:
+//! On one server, a client that has sent SUBSCRIBE gets every message that is published by a
+//! command sent later. Here two workers read their clients at different times, so PUBLISH waits for
+//! a round:
 //!
 //! ```text
 //! PUBLISH was read ─► the turn's publishers ask for a round ─► workers that have clients are woken
-//!                  ─► each looks at its sockets, reads them, ends its turn ─► the last one tells who asked
-//!                  ─► PUBLISH is taken again, and counts whoever is subscribed
+//!                  ─► each polls and reads its sockets, ends its turn ─► the last wakes the asker
+//!                  ─► PUBLISH is taken again, and counts all subscribers
 //! ```
-//! Who wants no round pays one look at a number, a turn.
+//! A turn without a round costs one read of a number.
 
 use crate::threads::letters::{Door, is_concerned};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What all workers know of rounds.
+/// The state of rounds that all workers share.
 #[derive(Debug)]
 pub struct Rounds {
-    /// The newest one.
+    /// The newest round.
     pub(crate) asked: AtomicU64,
-    /// By worker: the newest one that it has ended.
+    /// By worker: the newest round that it has ended.
     pub(crate) ended: Vec<AtomicU64>,
-    /// Connections that workers have handed to each other so far.
+    /// The number of connections that workers have handed to each other so far.
     pub(crate) handed: AtomicU64,
-    /// Which rounds are not over, and which worker asked for them.
+    /// The rounds that are not over, and the worker that asked for each.
     open: Mutex<Vec<(u64, usize)>>,
 }
 
 impl Rounds {
-    /// None so far.
+    /// The state before the first round.
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
@@ -40,8 +41,8 @@ impl Rounds {
         }
     }
 
-    /// A connection is about to be handed to another worker: who has read everything may get some that
-    /// he has not.
+    /// A connection is about to be handed to another worker. A worker that has ended its round may
+    /// thus get a connection that it has not read.
     pub(crate) fn note_handed(&self) {
         self.handed.fetch_add(1, SeqCst);
     }

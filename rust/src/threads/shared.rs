@@ -1,6 +1,6 @@
-//! What every worker and the coordinator share: fixed facts, a few settings, and mailboxes.
+//! What all workers and the coordinator share: fixed facts, a few settings, and mailboxes.
 //!
-//! Nothing here is touched for an ordinary command, except facts that never change.
+//! An ordinary command touches nothing here except facts that never change.
 
 use crate::catalog::channels::{Kind, concerns_events};
 use crate::catalog::table::{Row, Table};
@@ -26,88 +26,89 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// `maxmemory-clients` counts as at least that many bytes, or nobody could set another value.
+/// The least effective `maxmemory-clients`, in bytes. With less, no client could set another value.
 const CLIENT_MEMORY_LEAST: usize = 128 * 1024;
 
-/// Facts that hold as long as the proxy runs, and the doors between its threads.
+/// Facts that hold for the proxy's lifetime, and the doors between its threads.
 #[derive(Debug)]
 pub struct Shared {
-    /// All commands.
+    /// The table of all commands.
     pub table: Table,
-    /// Key → instance.
+    /// Maps a key to its instance.
     pub placement: Arc<Placement>,
-    /// How many instances.
+    /// The number of instances.
     pub instances: usize,
-    /// What lanes authenticate with.
+    /// The password with which lanes authenticate.
     pub instance_password: Vec<u8>,
-    /// Databases a client may select.
+    /// The number of databases that a client may select.
     pub databases: u32,
-    /// The reply of HELLO in
-    /// RESP2 and RESP3, before and after the client's id.
+    /// The reply to HELLO in RESP2 and RESP3: the part before the client's id, and the part after
+    /// it.
     pub hello: [(Vec<u8>, Vec<u8>); 2],
-    /// Bytes of client buffers a worker may hold before it closes the greediest client, unless
-    /// `maxmemory-clients` says less.
+    /// The bytes of client buffers that a worker may hold before it closes the client with the
+    /// most. `maxmemory-clients` can lower the limit.
     pub client_memory: usize,
-    /// What a client pushes to itself comes behind the reply, as in newer servers.
+    /// As in newer servers: a push that a client causes for itself follows the reply.
     pub pushes_follow_replies: bool,
-    /// UNSUBSCRIBE without subscriptions is an error, as in newer servers.
+    /// As in newer servers: UNSUBSCRIBE without subscriptions is an error.
     pub unsubscribing_needs_subscription: bool,
-    /// Who is not authenticated is not told which commands there are, as in newer servers.
+    /// As in newer servers: a client that is not authenticated cannot find out which commands
+    /// exist.
     pub asks_who_first: bool,
-    /// What waits for EXEC is forgotten once that must fail; and CLIENT LIST shows multi=0, not -1,
-    /// of who has used MULTI or WATCH before.
+    /// The queue of a transaction is dropped once EXEC must fail, and CLIENT LIST shows multi=0,
+    /// not -1, for a client that has used MULTI or WATCH before.
     pub keeps_queue: bool,
-    /// At maxmemory instances queue nothing, not even what frees memory.
+    /// At maxmemory, instances queue no command at all, not even one that frees memory.
     pub queues_nothing_when_full: bool,
     /// The instances are Valkey servers.
     pub is_valkey: bool,
-    /// Whose inline lines are taken.
+    /// The server whose syntax of inline commands is accepted.
     pub dialect: Dialect,
     /// In a pipeline, a write waits for earlier writes on other instances.
     pub ordered_pipelines: bool,
-    /// Who is subscribed to what.
+    /// All subscriptions.
     pub registry: Registry,
-    /// Who waits until all have read their clients.
+    /// The rounds, for which PUBLISH waits.
     pub rounds: Rounds,
-    /// What instances publish.
+    /// The connections on which instances publish.
     pub upstreams: EventFeeds,
-    /// Instances say here which keys have changed.
+    /// The connections on which instances name changed keys.
     pub invalidation_feeds: InvalidationFeeds,
-    /// Who is told of changed keys.
+    /// The clients that track, and the keys they have read.
     pub tracking: Tracking,
-    /// For which keys clients wait.
+    /// The keys that have blocked clients.
     pub blocking_keys: BlockingKeys,
-    /// Who holds which keys.
+    /// All locks.
     pub lock_table: LockTable,
-    /// Commits of workers, for whoever looks at their records.
+    /// Commits of workers that have finished, for readers of commit records.
     pub finished: Finished,
-    /// What SLOWLOG shall show besides what instances have run.
+    /// The entries of SLOWLOG that instances do not have.
     pub slow_log: SlowLog,
     /// For ACL LOG.
     pub denials: Denials,
     /// What is known of scripts.
     pub scripts: Scripts,
-    /// Clients in MONITOR, of all workers.
+    /// The number of clients in MONITOR, of all workers.
     pub monitors: AtomicUsize,
-    /// Who clients may be.
+    /// The users that clients may authenticate as.
     pub users: Users,
     /// What CONFIG SET may change.
     pub settings: Settings,
-    /// The next client's id is one more.
+    /// The id of the newest client; the next one gets this plus one.
     pub last_client_id: AtomicU64,
-    /// Clients of all workers.
+    /// The number of clients of all workers.
     pub connected: AtomicUsize,
-    /// Held while a client moves from one worker to another, and while a letter about any client
-    /// is posted to all: so that each client is seen by one of them.
+    /// Held while a client moves between workers, and while a letter about any client is posted to
+    /// all workers. So exactly one worker finds each client.
     pub moves: Mutex<()>,
-    /// One door a worker.
+    /// One door per worker.
     pub doors: Vec<Door>,
-    /// To the coordinator.
+    /// The coordinator's mailbox.
     pub coordinator: Mailbox<ToCoordinator>,
 }
 
 impl Shared {
-    /// Bytes of client buffers a worker may hold.
+    /// The bytes of client buffers that a worker may hold.
     pub fn client_memory(&self) -> usize {
         match self.settings.client_memory.load(Relaxed) {
             0 => self.client_memory,
@@ -123,21 +124,21 @@ impl Shared {
         }
     }
 
-    /// Whether an instance may refuse to queue this command: for want of memory, or because a
-    /// script runs too long.
+    /// True if an instance may refuse to queue this command, because memory is short or a script
+    /// runs too long.
     #[must_use]
     pub fn may_refuse(&self, row: &Row) -> bool {
         self.may_lack_memory(row) || self.settings.busy().is_some()
     }
 
-    /// The same, for want of memory.
+    /// True if an instance may refuse to queue this command because memory is short.
     #[must_use]
     pub fn may_lack_memory(&self, row: &Row) -> bool {
         let may_need_memory = row.may_need_memory || self.queues_nothing_when_full;
         may_need_memory && self.settings.tight.load(Relaxed)
     }
 
-    /// True while no command needs a second look for the sake of others.
+    /// True while no setting or client requires a further check of each command.
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
         !self.ordered_pipelines
@@ -151,12 +152,12 @@ impl Shared {
         self.registry.are_upstream(kind, names);
         if names.iter().any(|name| concerns_events(kind, name)) {
             for door in &self.doors {
-                door.mailbox.post(Mail::Round); // whose writes wait for that go on
+                door.mailbox.post(Mail::Round); // writes that wait for it go on
             }
         }
     }
 
-    /// Whether any other worker has clients.
+    /// True if any other worker has clients.
     pub(crate) fn has_others(&self, worker: usize) -> bool {
         let mut doors = self.doors.iter().enumerate();
         doors.any(|(index, door)| index != worker && is_concerned(index, door))
@@ -176,7 +177,7 @@ impl Shared {
         round
     }
 
-    /// A worker has ended all rounds up to this one: tells who waits for no other.
+    /// A worker has ended all rounds up to this one. Wakes the workers whose rounds are over.
     pub(crate) fn end_rounds(&self, worker: usize, round: u64) {
         self.rounds.ended[worker].store(round, SeqCst);
         self.rounds.lock().retain(|&(open, asker)| {
@@ -188,7 +189,7 @@ impl Shared {
         });
     }
 
-    /// Says what a user is, or that there is none of that name.
+    /// Sets a user's id; `None`: no user has that name.
     pub fn set_user(&self, name: &[u8], id: Option<u32>) {
         let name: Arc<[u8]> = name.into();
         let seen = self.doors.iter().map(|door| door.rights_seen.load(Acquire));

@@ -1,12 +1,13 @@
-//! Who is subscribed to what: one registry of all workers, and each worker's own audience.
+//! All subscriptions: one registry for all workers, and an audience for each worker.
 //!
 //! ```text
 //! PUBLISH ─► Registry (how many subscribers each worker has; one lock gives one order)
 //!               └─► Mailbox<Message> of every worker that has some ─► Audience ─► client.out
 //! ```
-//! Invariant: a worker's subscribers of a name are counted in the registry as long as its audience
-//! has them. Messages are posted under the registry's lock; who joins or leaves takes the messages
-//! posted before under the same lock, so a message reaches exactly those whom its publisher counted.
+//! Invariant: the registry counts a worker's subscribers of a name as long as its audience has
+//! them. Messages are posted while the registry is locked. A client that joins or leaves takes the
+//! messages that were posted before, under the same lock. So a message reaches exactly the
+//! subscribers that its publisher counted.
 
 use crate::base::glob;
 use crate::catalog::channels::{Kind, Name, concerns_events};
@@ -19,26 +20,26 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many subscribers each name has, by worker.
+/// The number of subscribers of each name, by worker.
 #[derive(Debug, Default)]
 pub struct Registry {
     tables: Mutex<[Table; 3]>,
-    /// Names by which keyspace events may be heard.
+    /// The number of names that can match keyspace events.
     of_events: AtomicUsize,
-    /// Those of them that the instances are not subscribed to.
+    /// Those of them that the instances are not subscribed to yet.
     pub pending: PendingSubscriptions,
 }
 
 type Table = HashMap<Name, Subscribers>;
 
-/// Who is subscribed to a name.
+/// The subscribers of a name.
 #[derive(Debug)]
 struct Subscribers {
-    /// How many clients of each worker.
+    /// The number of clients, by worker.
     counts: Vec<usize>,
-    /// The instances are subscribed, too.
+    /// The instances are subscribed to this name, too.
     is_upstream: bool,
-    /// Its number while it is pending.
+    /// Its number while the subscription is pending.
     pending: Option<u64>,
 }
 
@@ -47,14 +48,15 @@ impl Registry {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody might hear of keyspace events.
+    /// True if a client is subscribed to a name that can match keyspace events.
     #[inline]
     pub fn is_listened_to(&self) -> bool {
         self.of_events.load(Relaxed) > 0
     }
 
-    /// Counts a client of a worker in. The coordinator hears of names that got their first subscriber.
-    /// The messages that were posted before, and whether the instances are subscribed to all names.
+    /// Adds a client of a worker. The coordinator is notified of names that got their first
+    /// subscriber. Returns the messages that were posted before, and whether the instances are
+    /// subscribed to all the names.
     pub fn join(
         &self,
         kind: Kind,
@@ -95,8 +97,8 @@ impl Registry {
         }
     }
 
-    /// Counts a client of a worker out. The coordinator hears of names that lost their last subscriber.
-    /// The messages that were posted before.
+    /// Removes a client of a worker. The coordinator is notified of names that lost their last
+    /// subscriber. Returns the messages that were posted before.
     pub fn leave(
         &self,
         kind: Kind,
@@ -125,8 +127,8 @@ impl Registry {
         doors[worker].messages.take()
     }
 
-    /// Posts a client's message to every worker with subscribers; how many receive it, counting as
-    /// Redis does: once for the channel and once for each matching pattern.
+    /// Posts a client's message to every worker that has subscribers. Returns the number of
+    /// receivers as Redis counts them: once for the channel and once for each matching pattern.
     pub fn publish(&self, kind: Kind, channel: &[u8], payload: &[u8], doors: &[Door]) -> usize {
         let tables = self.lock();
         let mut receivers = 0;
@@ -147,7 +149,7 @@ impl Registry {
         receivers
     }
 
-    /// How many would receive a message.
+    /// The number of receivers that a message would have.
     pub fn receivers(&self, kind: Kind, channel: &[u8]) -> usize {
         let tables = self.lock();
         let all = |kind: Kind| tables[kind as usize].iter();
@@ -158,12 +160,12 @@ impl Registry {
         known.flat_map(|known| &known.counts).sum()
     }
 
-    /// Posts messages that instances sent for one subscription each: its kind, its name, and the
-    /// message behind its first byte.
+    /// Posts messages of instances, each for one subscription: its kind, its name, and the message
+    /// without its first byte.
     pub fn forward(&self, messages: &[(Kind, &[u8], &[u8])], doors: &[Door]) {
         let tables = self.lock();
         for &(kind, name, frame) in messages {
-            // Nobody any more: the last one left while it was on its way.
+            // No entry if the last subscriber left while the message was on its way.
             if let Some((name, known)) = tables[kind as usize].get_key_value(name) {
                 let message = Message { kind, name: name.clone(), frame: frame.into() };
                 post(&message, &known.counts, doors);
@@ -171,19 +173,19 @@ impl Registry {
         }
     }
 
-    /// The names that match a pattern, or all.
+    /// The names that match a pattern; all without a pattern.
     pub fn names(&self, kind: Kind, pattern: Option<&[u8]>) -> Vec<Name> {
         let tables = self.lock();
         let names = tables[kind as usize].keys();
         names.filter(|name| pattern.is_none_or(|glob| glob::matches(glob, name))).cloned().collect()
     }
 
-    /// How many subscribers a name has.
+    /// The number of subscribers of a name.
     pub fn subscribers(&self, kind: Kind, name: &[u8]) -> usize {
         self.lock()[kind as usize].get(name).map_or(0, |known| known.counts.iter().sum())
     }
 
-    /// How many names there are.
+    /// The number of names.
     pub fn len(&self, kind: Kind) -> usize {
         self.lock()[kind as usize].len()
     }

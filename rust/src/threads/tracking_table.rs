@@ -1,4 +1,4 @@
-//! Who tracks, and which keys they have read: one table for all workers.
+//! The clients that track, and the keys they have read: one table for all workers.
 
 use crate::base::client_key::ClientKey;
 use crate::client::tracking_mode::Mode;
@@ -10,19 +10,19 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Changed keys that are noted for one script.
+/// The most changed keys that are noted for one script.
 const NOTED_MOST: usize = 10_000;
 
-/// Keys that a worker may free by itself: some milliseconds.
+/// The most keys that a worker frees itself; it takes some milliseconds.
 const FREED_AT_ONCE: usize = 10_000;
 
-/// All clients that track, and what they have read.
+/// All clients that track, and the keys they have read.
 #[derive(Debug)]
 pub struct Tracking {
     tables: Mutex<Tables>,
-    /// How many clients track.
+    /// The number of clients that track.
     trackers: AtomicUsize,
-    /// Keys remembered at most; 0: no limit.
+    /// The most keys that are remembered; 0: no limit.
     max_keys: AtomicUsize,
 }
 
@@ -32,12 +32,12 @@ struct Tables {
     readers: ReadKeys,
     items: usize,
     prefixes: BTreeMap<Vec<u8>, HashSet<u64>>,
-    /// Keys that the coordinator has changed just now; to be told of together.
+    /// Keys that the coordinator is changing; their invalidations are sent together.
     changing: HashMap<Vec<u8>, Change>,
-    /// What has changed since scripts began of which it is known only behind them what they read.
+    /// Keys that have changed since scripts began whose reads are known only after they end.
     noted: HashMap<u64, Noted>,
     last_write: u64,
-    /// How often somebody was told something.
+    /// How many invalidations have been sent.
     told: u64,
 }
 
@@ -46,17 +46,17 @@ struct Tracker {
     key: ClientKey,
     target: Option<ClientKey>,
     prefixes: Vec<Vec<u8>>,
-    /// What stands for all keys: of its own protocol, even if another client is told.
+    /// The body that stands for all keys: of this client's protocol, even if it redirects.
     null: &'static [u8],
 }
 
-/// A change that the coordinator makes, alone with the key.
+/// A change that the coordinator makes under a lock on the key.
 #[derive(Debug)]
 struct Change {
     ticket: u64,
     order: usize,
-    /// Whose change it is, who does not want to hear of it, and how often instances may speak of
-    /// it: what they say more often is something else.
+    /// The client that makes the change and needs no invalidation; and how many invalidations of
+    /// the instances its change causes. Any more come from other changes.
     owner: Option<(u64, u32)>,
     said: u32,
 }
@@ -65,11 +65,11 @@ struct Change {
 #[derive(Debug, Default)]
 struct Noted {
     keys: HashSet<Vec<u8>>,
-    /// More than are noted: any may have.
+    /// There were too many to note: any key may have changed.
     is_full: bool,
 }
 
-/// The number of clients that track, and of keys, readers of keys, and prefixes.
+/// The number of clients that track, of keys, of readers of keys, and of prefixes.
 pub type Counts = (usize, usize, usize, usize);
 
 impl Default for Tracking {
@@ -87,13 +87,13 @@ impl Tracking {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether any client tracks.
+    /// True if any client tracks.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.trackers.load(Relaxed) > 0
     }
 
-    /// Begins to track for a client, or changes how.
+    /// Starts tracking for a client, or changes its mode.
     pub fn set(&self, id: u64, key: ClientKey, mode: &Mode, resp3: bool) {
         let mut tables = self.lock();
         let target = mode.redirect.map(|(_, target)| target);
@@ -105,7 +105,8 @@ impl Tracking {
         self.trackers.store(tables.clients.len(), Relaxed);
     }
 
-    /// Ends it. What a client has read is forgotten when it changes, as by the server.
+    /// Stops tracking. The keys that the client has read are forgotten when they change, as in the
+    /// server.
     pub fn end(&self, id: u64) {
         let mut tables = self.lock();
         let Some(tracker) = tables.clients.remove(&id) else { return };
@@ -119,7 +120,7 @@ impl Tracking {
         }
         self.trackers.store(tables.clients.len(), Relaxed);
         if tables.clients.is_empty() {
-            // Nobody listens to the instances any more, unless somebody is about to track again.
+            // No client tracks any more: no feed is read, unless a client is about to track again.
             let changing = std::mem::take(&mut tables.changing);
             let noted = std::mem::take(&mut tables.noted);
             let old = std::mem::take(&mut *tables);
@@ -129,7 +130,7 @@ impl Tracking {
         }
     }
 
-    /// A client is about to read these keys; those that it had not read before.
+    /// A client is about to read these keys. Returns those that it had not read before.
     pub fn remember<'a>(
         &self,
         id: u64,
@@ -148,7 +149,7 @@ impl Tracking {
         new
     }
 
-    /// It has not read them after all.
+    /// The client did not read these keys after all.
     pub fn forget(&self, id: u64, keys: &[Vec<u8>]) {
         let mut tables = self.lock();
         for key in keys {
@@ -156,18 +157,18 @@ impl Tracking {
         }
     }
 
-    /// Notes which keys change from now on.
+    /// Starts noting the keys that change.
     pub fn begin_reading(&self, ticket: u64) {
         self.lock().noted.insert(ticket, Noted::default());
     }
 
-    /// It is known by now what a client has read: of those that have changed it is told.
+    /// A client's reads are known now: it is notified of those keys that have changed.
     pub fn end_reading(&self, ticket: u64, id: u64, keys: &[Vec<u8>], doors: &[Door]) {
         let mut tables = self.lock();
         let Some(noted) = tables.noted.remove(&ticket) else { return };
         for key in keys.iter().filter(|&key| noted.is_full || noted.keys.contains(key)) {
             if !tables.forget(id, key) {
-                continue; // told already
+                continue; // notified already
             }
             if let Some(body) = names([key.as_slice()].into_iter()) {
                 tables.tell_reader(id, &body, doors);
@@ -175,13 +176,13 @@ impl Tracking {
         }
     }
 
-    /// How many keys may be remembered; who has read more is told so.
+    /// Sets the most keys that are remembered. Readers of keys beyond it get an invalidation.
     pub fn set_max_keys(&self, most: usize, doors: &[Door]) {
         self.max_keys.store(most, Relaxed);
         self.lock().trim(most, doors);
     }
 
-    /// One command writes these keys, in this order; the instance will name them in another.
+    /// One command writes these keys, in this order; the instance will name them in another order.
     pub fn note_order<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
         let mut tables = self.lock();
         for key in keys {
@@ -193,7 +194,7 @@ impl Tracking {
         }
     }
 
-    /// What is said of these keys from now on is kept until `end_changes`.
+    /// From now on, invalidations of these keys are held back until `end_changes`.
     pub fn begin_changes(&self, ticket: u64, keys: Vec<Vec<u8>>, owner: Option<(u64, u32)>) {
         let mut tables = self.lock();
         for (order, key) in keys.into_iter().enumerate() {
@@ -202,8 +203,8 @@ impl Tracking {
         }
     }
 
-    /// Now it is told, in the order of the keys; but not to the owner, unless a key is gone: that
-    /// may be of its time. What the owner has read behind its changes stays remembered.
+    /// Sends them, in the order of the keys. The owner gets none, unless a key is gone, because it
+    /// may have expired. What the owner has read after its changes stays remembered.
     pub fn end_changes(&self, ticket: u64, gone: &[Vec<u8>], read: &[Vec<u8>], doors: &[Door]) {
         let gone: HashSet<&[u8]> = gone.iter().map(Vec::as_slice).collect();
         let read: HashSet<&[u8]> = read.iter().map(Vec::as_slice).collect();
@@ -232,7 +233,7 @@ impl Tracking {
         }
     }
 
-    /// An instance says that these keys have changed; true if somebody is told.
+    /// An instance reports that these keys have changed; true if a client was notified.
     pub fn invalidate(&self, keys: &[&[u8]], doors: &[Door]) -> bool {
         let mut tables = self.lock();
         let before = tables.told;
@@ -279,7 +280,7 @@ impl Tables {
         }
     }
 
-    /// A client has not read a key; true if it had.
+    /// Removes a client from the readers of a key; true if it was one.
     fn forget(&mut self, id: u64, key: &[u8]) -> bool {
         let Some(readers) = self.readers.get_mut(key) else { return false };
         let was_there = readers.ids.remove(&id);
@@ -290,7 +291,7 @@ impl Tables {
         was_there
     }
 
-    /// Tells everybody of changed keys, each but its owner.
+    /// Sends invalidations of changed keys to all their readers but the owner of each change.
     fn tell_of(&mut self, changed: &[(&[u8], Option<u64>)], doors: &[Door]) {
         for noted in self.noted.values_mut() {
             noted.is_full |= noted.keys.len() + changed.len() > NOTED_MOST;
@@ -328,7 +329,7 @@ impl Tables {
         }
     }
 
-    /// Tells a client that has read keys; it may track otherwise by now.
+    /// Notifies a reader of keys, unless it tracks prefixes by now.
     fn tell_reader(&mut self, id: u64, body: &Arc<[u8]>, doors: &[Door]) {
         if self.clients.get(&id).is_some_and(|tracker| tracker.prefixes.is_empty()) {
             self.tell(id, Some(body), doors);
@@ -346,20 +347,20 @@ impl Tables {
     }
 }
 
-/// Frees what may be a million keys, while nobody waits for it.
+/// Frees up to a million keys, in a thread of its own so that no client waits.
 fn discard(readers: ReadKeys) {
     if readers.len() > FREED_AT_ONCE {
         let thread = std::thread::Builder::new().name("discard".into());
-        let _ = thread.spawn(move || drop(readers)); // no thread to be had: it is freed here
+        let _ = thread.spawn(move || drop(readers)); // without a thread, freed here
     }
 }
 
-/// What stands for all keys.
+/// The body that stands for all keys.
 pub(crate) fn null(resp3: bool) -> &'static [u8] {
     if resp3 { b"_\r\n" } else { b"$-1\r\n" }
 }
 
-/// An array of keys, if there are any.
+/// An array of keys; `None` without keys.
 fn names<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Option<Arc<[u8]>> {
     let (mut count, mut bulks) = (0, Vec::new());
     for key in keys {
