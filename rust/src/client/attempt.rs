@@ -1,11 +1,11 @@
-//! A blocking command that is tried without blocking, and what is ahead of it.
+//! A non-blocking attempt of a blocking command, and what runs before it.
 
 use crate::base::begun::Begun;
 use crate::lane::in_flight::Watermark;
 use crate::tables::lock::Fingerprint;
 use std::sync::Arc;
 
-/// What is ahead of a client's next command.
+/// What must end before a client's next command runs.
 #[derive(Debug)]
 pub(crate) struct Ahead {
     pub(crate) marks: Vec<Watermark>,
@@ -13,7 +13,7 @@ pub(crate) struct Ahead {
     pub(crate) last_pop: Option<u64>,
 }
 
-/// A command on its way that may have to wait.
+/// A blocking command in flight as an attempt; it may have to wait afterwards.
 #[derive(Debug)]
 pub struct Attempt {
     /// The command.
@@ -22,10 +22,10 @@ pub struct Attempt {
     pub row: u32,
     /// Its keys.
     pub(crate) keys: Arc<[Fingerprint]>,
-    /// Not all its keys are on the instance that is tried.
+    /// Some of its keys are on other instances than the one that is tried.
     pub(crate) is_on_several: bool,
-    /// Replies that come before the one of EXEC.
+    /// The number of replies before the one to EXEC.
     pub(crate) before: usize,
-    /// The instance has not queued it.
+    /// The instance did not queue it.
     pub(crate) is_refused: bool,
 }

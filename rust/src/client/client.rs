@@ -1,12 +1,12 @@
-//! A client: its socket, its session, and the replies it is owed.
+//! A client: its socket, its session, and the replies that it is owed.
 //!
 //! ```text
 //!            front                          owed: one entry a command, oldest first
 //!              │
 //! out ◄── [ Waiting | Ready | Held | Waiting ]  ◄── commands forwarded
 //! ```
-//! Invariant: a reply moves to `out` only from the front. So whatever order instances answer in,
-//! the client reads its answers in the order of its commands.
+//! Invariant: a reply moves to `out` only from the front. So the client gets its replies in the
+//! order of its commands, no matter in which order instances answer.
 
 use crate::client::attempt::Ahead;
 use crate::client::closing::Closing;
@@ -27,10 +27,10 @@ use crate::resp::request::Request;
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
-/// Commands a client may have in flight; above it no more are taken.
+/// The most commands of a client in flight; beyond it, no more are taken.
 pub const OWED_LIMIT: usize = 1024;
 
-/// Bytes of replies that a client has not read above which its commands may have to wait.
+/// Bytes of unread replies above which the client's commands may have to wait.
 pub const UNREAD_LIMIT: usize = 256 * 1024;
 
 /// One connection of an application.
@@ -38,92 +38,92 @@ pub const UNREAD_LIMIT: usize = 256 * 1024;
 pub struct Client {
     /// Its socket.
     pub fd: OwnedFd,
-    /// Tells it from others that had the same place.
+    /// Distinguishes the client from earlier ones at the same place.
     pub generation: u32,
-    /// Bytes read and not yet forwarded: part of a command, or commands behind a gate.
+    /// Bytes that were read but not forwarded: part of a command, or commands behind a gate.
     pub rx: Input,
-    /// How far the command at the front of `rx` has been cut, when it is a long one.
+    /// The progress of cutting the command at the front of `rx`, if that is a long one.
     pub request: Option<Box<Request>>,
-    /// Bytes for the client.
+    /// Bytes to write to the client.
     pub out: Vec<u8>,
-    /// How many of them are written.
+    /// The number of these bytes that are written.
     pub sent: usize,
-    /// Replies it is owed, oldest first.
+    /// The replies that it is owed, oldest first.
     pub owed: VecDeque<Owed>,
-    /// Replies that came early: all `Owed::Early`.
+    /// The bytes of early replies (`Owed::Early`).
     pub(crate) parked: ReorderBuffer,
-    /// Bytes of replies, and of parts, that came early: all `Owed::Held` and `Merging`.
+    /// The bytes of early replies and parts of replies (`Owed::Held` and `Owed::Merging`).
     pub held: usize,
-    /// Sequence number of the oldest.
+    /// The sequence number of the oldest reply owed.
     pub front: u32,
-    /// Its lanes: database, protocol, flags.
+    /// Its set of lanes: database, protocol, flags.
     pub lane_set: u32,
-    /// May run commands.
+    /// It may run commands.
     pub authenticated: bool,
-    /// Its user may not do everything.
+    /// Its user has restricted rights.
     pub is_restricted: bool,
-    /// In RESP2 with subscriptions: few commands are allowed.
+    /// It has subscriptions in RESP2, so only a few commands are allowed.
     pub is_resp2_subscriber: bool,
-    /// The last command's row; `usize::MAX` before the first.
+    /// The row of the last command; `usize::MAX` before the first.
     pub last_command: usize,
-    /// Whether its commands are taken.
+    /// Why its commands are not taken, if they are not.
     pub gate: Gate,
-    /// Whether it is ending.
+    /// Whether and how its connection ends.
     pub closing: Closing,
     /// Its newest write, with `ordered-pipelines`.
     pub(crate) last_write: Option<LastWrite>,
     /// The socket may have more to read.
     pub readable: bool,
-    /// The other side has ended its half; no further edge will say so.
+    /// The peer has ended its side; the poller reports that no more.
     pub hung_up: bool,
-    /// Everything that it sends has been read.
+    /// All that the peer sent has been read.
     pub has_ended: bool,
-    /// It takes no more replies: what it has sent is run all the same, what it is owed is dropped.
+    /// It takes no more replies: its commands still run, but their replies are dropped.
     pub is_deaf: bool,
-    /// How it ends once its transaction has run: that is never left in the middle.
+    /// How the connection ends after its transaction, which is never left half run.
     pub closing_then: Closing,
-    /// We wait for room in the socket.
+    /// The socket is full; the client waits until it is writable.
     pub wants_write: bool,
-    /// In the worker's list of clients to write to.
+    /// It is in the worker's list of clients to write to.
     pub is_dirty: bool,
-    /// In the worker's list of clients to read.
+    /// It is in the worker's list of clients to read.
     pub is_ready: bool,
     /// Its replies wait a moment for the rest of its pipeline.
     pub is_held: bool,
-    /// A command that is sent on while it comes.
+    /// A command that is forwarded while it is still arriving.
     pub(crate) upload: Option<Box<Upload>>,
-    /// What may only be pushed behind replies that are still to come.
+    /// Pushes that must follow replies still to come.
     pub(crate) pushes: Pushes,
-    /// What it is subscribed to, if anything.
+    /// Its subscriptions, if any.
     pub subscriptions: Option<Box<Subscriptions>>,
-    /// Between MULTI and EXEC.
+    /// The queued commands between MULTI and EXEC.
     pub multi: Option<Box<Multi>>,
-    /// Runs what EXEC was given, one command after the other.
+    /// The commands of EXEC, which run one after the other.
     pub executing: Option<Box<Executing>>,
     /// The coordinator watches keys for it.
     pub is_watching: bool,
-    /// The coordinator has heard of it, and wants to hear when it goes.
+    /// The coordinator knows the client, and must be notified when it is closed.
     pub notify_on_close: bool,
-    /// It is told of changed keys.
+    /// It tracks keys.
     pub is_tracking: bool,
-    /// Its next command waits a turn, for what it is told.
+    /// Its next command waits a turn, so that invalidations reach the client first.
     pub feed_drained: bool,
-    /// What its next command waits for.
+    /// What must end before its next command.
     pub(crate) ahead: Option<Box<Ahead>>,
-    /// Writes to it that had much, lately.
+    /// A counter that recent bulky writes to it raise.
     pub(crate) bulky_writes: u8,
     /// It uses one of the lanes for bulky replies.
     pub(crate) is_striped: bool,
     /// Bytes counted for it in the worker's total.
     pub accounted: usize,
-    /// A lane that has something big was set aside while this client waited for it, too: before
-    /// it sends on another, everything is answered.
+    /// A lane with a large reply was detached while this client waited for it. The client uses no
+    /// other lane before all its replies have come.
     pub(crate) waits_aside: bool,
-    /// A lane is not read because this client does not read.
+    /// A lane is not read because this client does not read its replies.
     pub(crate) pauses_lane: bool,
-    /// Replies that it does not want, if there are any.
+    /// The replies that it does not want, if any.
     pub reply_mode: Option<Box<ReplyMode>>,
-    /// The rest, apart so that the hot part is small.
+    /// Rarely used fields, apart so that the frequently used part stays small.
     pub session: Box<Session>,
 }
 
@@ -185,7 +185,7 @@ impl Client {
         }
     }
 
-    /// The number of the next reply.
+    /// The sequence number of the next reply.
     #[inline]
     #[must_use]
     pub fn next_sequence(&self) -> u32 {
@@ -199,14 +199,14 @@ impl Client {
         self.reply_mode.as_ref().is_some_and(|reply_mode| reply_mode.drops(sequence))
     }
 
-    /// Once every reply is wanted again, there is nothing to look at any more.
+    /// Drops the reply mode once every reply is wanted again.
     fn forget_reply_mode(&mut self) {
         if self.reply_mode.as_mut().is_some_and(|reply_mode| reply_mode.is_over(self.front)) {
             self.reply_mode = None;
         }
     }
 
-    /// A command has been taken to which there is no reply: CLIENT REPLY SKIP was for it.
+    /// A command without a reply was taken; it used up CLIENT REPLY SKIP.
     pub fn skip_nothing(&mut self) {
         let next = self.next_sequence();
         if let Some(reply_mode) = &mut self.reply_mode {
@@ -215,7 +215,7 @@ impl Client {
         }
     }
 
-    /// Adds a reply that is still to come; its sequence number.
+    /// Adds a reply that is still to come. Returns its sequence number.
     #[inline]
     pub fn owe(&mut self, owed: Owed) -> u32 {
         let sequence = self.next_sequence();
@@ -223,7 +223,7 @@ impl Client {
         sequence
     }
 
-    /// Answers a command right away, behind what is owed before it.
+    /// Answers a command at once, but after all replies owed before it.
     pub fn answer(&mut self, reply: &[u8]) {
         let next = self.next_sequence();
         if self.reply_mode.is_some() && self.drops(next) {
@@ -247,7 +247,7 @@ impl Client {
         sequence == self.front
     }
 
-    /// Takes the oldest entry off, its reply having been written to `out`.
+    /// Removes the oldest entry, after its reply was written to `out`.
     #[inline]
     pub fn pop_front(&mut self) {
         self.owed.pop_front();
@@ -260,7 +260,7 @@ impl Client {
         }
     }
 
-    /// Moves every reply that is there and next in order to `out`.
+    /// Moves replies to `out`, in order, as long as the next one is there.
     pub fn settle(&mut self, received: &Received) {
         while let Some(owed) = self.owed.front_mut() {
             let before = self.out.len();
@@ -286,7 +286,7 @@ impl Client {
         self.parked.tidy();
     }
 
-    /// Puts a reply where it is owed, in memory of its own.
+    /// Stores a reply in its entry, in memory of its own.
     pub fn hold(&mut self, sequence: u32, reply: Vec<u8>) {
         self.held += reply.len();
         if let Some(owed) = self.owed_at(sequence) {
@@ -294,7 +294,7 @@ impl Client {
         }
     }
 
-    /// Puts a reply where it is owed: to `out`, if it is its turn.
+    /// Adds a reply to `out` if it is the next; otherwise stores it in its entry.
     pub fn put(&mut self, sequence: u32, reply: &[u8]) {
         if self.is_front(sequence) {
             if !self.drops(sequence) {
@@ -306,8 +306,8 @@ impl Client {
         }
     }
 
-    /// Copies a reply that came early and still waits for its turn; true if that made this client
-    /// much larger, so that someone should look at its size.
+    /// Copies an early reply until its turn comes. True if that made the client much larger, so
+    /// that its size must be checked.
     pub fn park(&mut self, sequence: u32, reply: &[u8]) -> bool {
         let Some((start, length)) = self.parked.keep(reply) else {
             self.hold(sequence, reply.to_vec());
@@ -333,7 +333,7 @@ impl Client {
         self.out.len() - self.sent
     }
 
-    /// Puts a reply where it is owed; a long one is taken, and is still to be settled.
+    /// Like `put`, but a long reply is moved instead of copied; it still has to be settled.
     pub(crate) fn put_from(&mut self, sequence: u32, reply: &mut Vec<u8>) {
         if reply.len() > UNREAD_LIMIT {
             self.hold(sequence, std::mem::take(reply));
@@ -349,7 +349,7 @@ impl Client {
         u32::try_from(self.last_command).unwrap_or(u32::MAX)
     }
 
-    /// CLIENT CACHING holds, or does no more.
+    /// Sets whether CLIENT CACHING is in effect.
     pub(crate) fn set_caching(&mut self, caching: bool) {
         if let Some(mode) = &mut self.session.tracking {
             mode.caching = caching;
@@ -357,7 +357,7 @@ impl Client {
     }
 }
 
-/// Appends a reply; a long one is not copied, if nothing stands before it.
+/// Appends a reply; a long one is moved instead of copied if `out` is empty.
 pub(crate) fn append(out: &mut Vec<u8>, reply: &mut Vec<u8>) {
     if out.is_empty() && reply.len() > UNREAD_LIMIT {
         std::mem::swap(out, reply);

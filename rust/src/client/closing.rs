@@ -1,13 +1,14 @@
-//! How a client's connection ends: at once, after what it is owed, or after its transaction.
+//! How a client's connection ends: at once, after the replies owed, or after its transaction.
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
-    /// It does not.
+    /// It stays open.
     No,
-    /// Once everything it is owed has been written.
+    /// After all replies owed have been written.
     AfterReplies,
-    /// We said goodbye; until this second input is thrown away, or a reset would eat our words.
+    /// The last reply is written. Until this second, input is read and dropped, because unread
+    /// input would cause a reset, which could discard the reply before the client reads it.
     Lingering(u64),
     /// At the end of this turn.
     Now,

@@ -1,16 +1,16 @@
-//! A confirmation of SUBSCRIBE that waits for what it is owed behind.
+//! A confirmation of SUBSCRIBE, and what it waits for.
 
 use std::collections::VecDeque;
 
-/// What a client is still to be told, oldest first. All are owed; their bytes count as held.
+/// Confirmations still to be sent, oldest first. All are owed; their bytes count as held.
 pub type Confirmations = VecDeque<Confirmation>;
 
-/// What a client is told of one command.
+/// The confirmation of one command.
 #[derive(Debug)]
 pub struct Confirmation {
-    /// Which of its replies this is.
+    /// The sequence number of this reply.
     pub(crate) sequence: u32,
     pub(crate) bytes: Vec<u8>,
-    /// Nothing but those before it keeps it back.
+    /// It waits for earlier confirmations only.
     pub(crate) is_due: bool,
 }

@@ -2,27 +2,28 @@
 
 use std::collections::VecDeque;
 
-/// The words of each command of a transaction.
+/// The arguments of each command of a transaction.
 pub type Commands = Vec<Vec<Vec<u8>>>;
 
-/// The reply of each command of a transaction, if it has run already; fewer, if no more have.
+/// The replies of the commands of a transaction that have already run. Shorter than the transaction
+/// if no later command has run.
 pub type Known = Vec<Option<Vec<u8>>>;
 
 /// A transaction that the worker runs command by command.
 #[derive(Debug)]
 pub struct Executing {
-    /// Commands still to be taken.
+    /// The number of commands still to take.
     pub left: usize,
-    /// The coordinator is to do something once these are answered, before others come.
+    /// After these commands the coordinator has something to do, before further commands come.
     pub(crate) has_more: bool,
-    /// The place of the next in the transaction.
+    /// The place of the next command in the transaction.
     pub(crate) next: usize,
-    /// The lock it runs under.
+    /// The lock that it runs under.
     pub token: u64,
-    /// The replies to those of them that have run.
+    /// The replies of those commands that have already run.
     pub(crate) known: VecDeque<Option<Vec<u8>>>,
-    /// Microseconds that each of these took.
+    /// The microseconds that each of these took.
     pub(crate) took: u64,
-    /// Bytes of EXEC's reply, up to here: so servers measure the replies in it.
+    /// The bytes of EXEC's reply so far: what servers count as the reply of each command in it.
     pub(crate) replied: usize,
 }

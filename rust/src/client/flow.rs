@@ -1,4 +1,4 @@
-//! Whether a client is read and written: its buffers, their limits, and what holds its commands back.
+//! Whether a client is read and written: its buffers, their limits, and its gate.
 
 use crate::client::client::{Client, OWED_LIMIT, UNREAD_LIMIT};
 use crate::client::closing::Closing;
@@ -9,7 +9,7 @@ use crate::tables::settings::Settings;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Client {
-    /// What holds its commands back once its gate opens.
+    /// The gate that applies once the present one opens.
     pub(crate) fn next_gate(&mut self) -> Gate {
         if self.waits_aside && !self.owed.is_empty() {
             return Gate::Drain;
@@ -24,10 +24,10 @@ impl Client {
         }
     }
 
-    /// Adds bytes of a reply: those that its socket takes at once are not copied.
+    /// Adds bytes of a reply. Bytes that the socket takes at once are not copied.
     pub(crate) fn pass_on(&mut self, bytes: &[u8]) -> u64 {
         let mut written = 0;
-        // Should the socket be closed, whoever writes the rest will see that.
+        // If the socket is closed, the next write to it reports that.
         if self.pending() == 0
             && !self.wants_write
             && let socket::Io::Moved(moved) = socket::write(&self.fd, bytes)
@@ -39,14 +39,14 @@ impl Client {
         written as u64
     }
 
-    /// Bytes of replies that it has not read.
+    /// Bytes of replies that the client has not read.
     #[must_use]
     #[inline]
     pub fn unread(&self) -> usize {
         self.pending() + self.held
     }
 
-    /// True if the `kept` bytes that it has sent should not be taken now.
+    /// True if the `kept` bytes of its input should not be taken as commands now.
     #[must_use]
     #[inline]
     pub fn is_behind(&self, kept: usize, settings: &Settings) -> bool {
@@ -54,20 +54,20 @@ impl Client {
             || self.unread() >= UNREAD_LIMIT && self.keeps_rather(kept, settings)
     }
 
-    /// True if it reads so little that what it sends had better stay what it is: commands while
-    /// these are fewer bytes than the replies that it has not read. So whoever writes everything
-    /// before reading anything is read to the end, for the least memory.
+    /// True if the client reads so little that its input should stay as commands, as long as that
+    /// takes fewer bytes than the replies that it has not read. So a client that writes everything
+    /// before it reads anything is read to the end, with the least memory.
     #[must_use]
     #[inline]
     pub fn keeps_rather(&self, kept: usize, settings: &Settings) -> bool {
         let most = settings.input_limit() / 2;
         let is_less = kept <= self.unread() && kept < most;
-        // Whoever sends nothing more may have left, and reads nothing before it has.
+        // A client that sends nothing more may have left, or read nothing until all has run.
         let waits_for_reader = !self.has_ended || self.unread() >= most;
         !self.authenticated || (is_less && waits_for_reader)
     }
 
-    /// True if the next command may be an ordinary one.
+    /// True if the next command may take the short path.
     #[inline]
     pub(crate) fn is_ordinary(&self, kept: usize, settings: &Settings) -> bool {
         self.gate == Gate::Open
@@ -82,7 +82,7 @@ impl Client {
             && !self.is_behind(kept, settings)
     }
 
-    /// True if the client must be closed; notes since when it has been over the soft limit.
+    /// True if the client must be closed. Notes since when it has been over the soft limit.
     pub fn is_over(&mut self, limits: &OutputLimits, now_seconds: u64) -> bool {
         let limit = if self.subscriptions.is_some() { &limits.pubsub } else { &limits.normal };
         let waiting = self.pending() + self.held + self.session.withheld;
@@ -100,7 +100,7 @@ impl Client {
         now_seconds.saturating_sub(since) > limit.soft_seconds.load(Relaxed)
     }
 
-    /// Takes note of how much is written to it at once.
+    /// Notes how many bytes were written to the client at once.
     #[inline]
     pub(crate) fn note_written(&mut self, bytes: usize) {
         self.bulky_writes = if bytes >= BULKY {
@@ -110,7 +110,7 @@ impl Client {
         };
     }
 
-    /// True if it should change its lanes, and may.
+    /// True if the client should change between ordinary and bulky lanes, and may do so now.
     #[inline]
     pub(crate) fn is_misplaced(&self) -> bool {
         let unwanted = if self.is_striped { 0 } else { OFTEN };
@@ -118,8 +118,8 @@ impl Client {
     }
 }
 
-/// Bytes of replies in one write to a client that are bulky: a pipeline of 64 short ones has fewer.
+/// Bytes of replies in one write that make it bulky: a pipeline of 64 short replies has fewer.
 const BULKY: usize = 6 * 1024;
 
-/// Bulky writes in a row (more or less) after which a client is spread.
+/// Bulky writes in a row (roughly) after which a client uses a lane for bulky replies.
 const OFTEN: u8 = 16;

@@ -1,34 +1,34 @@
 //! Why the next command of a client is not taken yet.
 
-/// Why a client's commands are not being taken.
+/// Why a client's commands are not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
-    /// They are.
+    /// They are taken.
     Open,
-    /// The next command must wait until all before it are answered.
+    /// The next command waits until all earlier ones are answered.
     Drain,
-    /// The coordinator has the last one.
+    /// The coordinator runs the last command.
     Coordinator,
     /// The instances are being subscribed for it: only commands about subscriptions are taken.
     Subscribing,
-    /// CLIENT PAUSE holds the next one back.
+    /// CLIENT PAUSE holds the next command back.
     Pause,
     /// A key of the next command is locked.
     Lock,
-    /// The next command's lane is full.
+    /// The lane for the next command is full.
     Lane,
-    /// It goes to another worker.
+    /// The client is moving to another worker.
     Move,
-    /// Other workers read first what was sent before the next command.
+    /// Other workers must first read what was sent before the next command.
     Round,
-    /// The rest of a big command goes on as it comes.
+    /// A large command is forwarded as it arrives.
     Upload,
     /// The client does not read its replies, or has too many commands in flight.
     Output,
 }
 
 impl Gate {
-    /// Whether commands of some kind are taken.
+    /// True if commands of some kind are taken.
     #[inline]
     pub(crate) fn takes_some(self) -> bool {
         matches!(self, Self::Open | Self::Subscribing)

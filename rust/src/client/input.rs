@@ -1,18 +1,19 @@
-//! What a client has sent and we have not taken yet.
+//! Input of a client that was not taken yet.
 //!
 //! ```text
 //! bytes   [ taken | kept …………… ]   a command is taken by moving `start`: nothing is copied for it
 //! ```
-//! So a pipeline of hundreds of megabytes costs each byte one copy or two, however it is taken.
+//! So each byte is copied once or twice, even in a pipeline of hundreds of megabytes, in whatever
+//! portions commands are taken.
 
 use crate::net::socket;
 use crate::net::socket::Io;
 use rustix::fd::AsFd;
 
-/// Bytes taken at the front that are not worth a copy of what is behind them.
+/// With fewer taken bytes at the front than this, it is not worth copying the rest.
 const TIDY_AT_LEAST: usize = 64 * 1024;
 
-/// Bytes of one client: part of a command, or commands behind a gate.
+/// The input of one client: part of a command, or commands behind a gate.
 #[derive(Debug, Default)]
 pub struct Input {
     bytes: Vec<u8>,
@@ -20,29 +21,29 @@ pub struct Input {
 }
 
 impl Input {
-    /// These bytes.
+    /// An input with these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { bytes: bytes.to_vec(), start: 0 }
     }
 
-    /// How many bytes are kept.
+    /// The number of bytes kept.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// True if nothing is.
+    /// True if no bytes are kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
 
-    /// What is kept.
+    /// The bytes kept.
     pub(crate) fn kept(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// The first `count` bytes are done with.
+    /// Removes the first `count` bytes.
     pub(crate) fn take(&mut self, count: usize) {
         self.start += count;
         if self.is_empty() {
@@ -59,7 +60,7 @@ impl Input {
         socket::read(fd, &mut self.bytes, chunk)
     }
 
-    /// Puts bytes before those that are kept: mostly where others were that have been taken.
+    /// Puts bytes before those that are kept, mostly where taken bytes were.
     pub(crate) fn put_before(&mut self, mut bytes: Vec<u8>) {
         if let Some(start) = self.start.checked_sub(bytes.len()) {
             self.bytes[start..self.start].copy_from_slice(&bytes);

@@ -1,10 +1,10 @@
-//! The newest write of a client, where writes of a pipeline are kept in order.
+//! The newest write of a client, for keeping the writes of a pipeline in order.
 
 /// A client's newest write.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LastWrite {
-    /// Where; `None`: on several.
+    /// Its instance; `None`: several.
     pub(crate) instance: Option<usize>,
-    /// Its reply's sequence number.
+    /// The sequence number of its reply.
     pub(crate) sequence: u32,
 }

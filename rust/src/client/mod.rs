@@ -1,5 +1,5 @@
-//! One client: its state as data. It knows no worker and no lane pool.
-//! The only place with an `impl Client`.
+//! One client: its state as data. It knows no worker and no lane pool. Every `impl Client` is in
+//! this room.
 
 pub mod attempt;
 #[expect(clippy::module_inception, reason = "the room is named after its noun")]

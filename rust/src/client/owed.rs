@@ -1,4 +1,4 @@
-//! The reply that a client is owed to one command.
+//! The reply that a client is owed for one command.
 
 use crate::client::attempt::Attempt;
 use crate::client::transaction::Block;
@@ -9,38 +9,38 @@ use crate::routing::merge::Merging;
 pub enum Owed {
     /// Nothing has come yet; the command's row.
     Waiting(u32),
-    /// In a lane's receive buffer, for this turn only.
+    /// The reply is in a lane's receive buffer, for this turn only.
     Ready {
         /// The lane's place.
         lane: u32,
-        /// Where the reply begins.
+        /// The offset of the reply.
         start: u32,
-        /// Its length.
+        /// The length of the reply.
         length: u32,
     },
-    /// In the client's `parked` bytes, until its turn comes.
+    /// The reply is in the client's `parked` bytes, until its turn comes.
     Early {
-        /// Where the reply begins.
+        /// The offset of the reply.
         start: u32,
-        /// Its length.
+        /// The length of the reply.
         length: u32,
     },
-    /// Here. Boxed, like the next: a client owes thousands of these entries.
+    /// The reply itself. Boxed like the next ones, because a client owes thousands of entries.
     Held(Box<Vec<u8>>),
-    /// A block from MULTI to EXEC, on its way.
+    /// A block from MULTI to EXEC in flight.
     Block(Box<Block>),
-    /// A command that may have to wait for its keys, on its way.
+    /// An attempt of a blocking command in flight.
     Attempt(Box<Attempt>),
-    /// A large reply of which the beginning has moved to `out` already.
+    /// A large reply whose beginning has already moved to `out`.
     Streaming,
     /// Parts of several instances; the command's row.
     Merging(Box<Merging>, u32),
-    /// SCAN's, whose cursor must be rewritten; the instance it went to, and the command's row.
+    /// The reply to SCAN, whose cursor must be rewritten; the instance, and the command's row.
     Scanning(u16, u32),
 }
 
 impl Owed {
-    /// True if one instance answers, and nothing of that has come.
+    /// True if one instance answers, and nothing of its reply has come.
     #[must_use]
     pub fn comes_whole(&self) -> bool {
         matches!(self, Self::Block(_) | Self::Waiting(_) | Self::Attempt(_) | Self::Scanning(..))

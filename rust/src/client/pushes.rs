@@ -1,7 +1,7 @@
-//! What is pushed to a client between its replies: messages, invalidations.
+//! Pushes to a client between its replies: messages and invalidations.
 //!
-//! A push never lands inside a reply of which the beginning is written already, be it a large one
-//! or that of EXEC, and never before the reply that it must follow.
+//! A push never lands inside a reply whose beginning is already written (a large reply, or that of
+//! EXEC), and never before the reply that it must follow.
 
 use crate::catalog::channels::{Kind, Name};
 use crate::client::client::Client;
@@ -9,7 +9,8 @@ use crate::client::owed::Owed;
 use crate::client::push::Push;
 
 impl Client {
-    /// Pushes a message as soon as may be: its first byte, and the rest, which many share.
+    /// Pushes a message as soon as possible: its first byte, and the rest, which many clients
+    /// share.
     pub fn push(&mut self, first: u8, rest: &[u8]) {
         let is_inside_a_reply = matches!(self.owed.front(), Some(Owed::Streaming));
         if self.pushes.is_empty() && !is_inside_a_reply && self.executing.is_none() {
@@ -21,7 +22,8 @@ impl Client {
         }
     }
 
-    /// Pushes a whole message behind everything that is owed; a subscription's may be forgotten before.
+    /// Pushes a whole message after everything that is owed. If it is for a subscription, it may
+    /// still be dropped before.
     pub(crate) fn push_behind(&mut self, bytes: Vec<u8>, of: Option<(Kind, Name)>) {
         if self.owed.is_empty() && self.pushes.is_empty() && self.executing.is_none() {
             self.out.extend_from_slice(&bytes);
@@ -35,7 +37,7 @@ impl Client {
         self.pushes.push_back(Push { after, bytes, of });
     }
 
-    /// Forgets messages to subscriptions that have come to nothing.
+    /// Drops messages for subscriptions that have failed.
     pub(crate) fn forget_pushes(&mut self, kind: Kind, names: &[Name]) {
         let is_for =
             |push: &Push| push.of.as_ref().is_some_and(|(k, n)| *k == kind && names.contains(n));
@@ -47,13 +49,13 @@ impl Client {
         });
     }
 
-    /// The oldest reply has just been written: so may be what waited for it.
+    /// The oldest reply was just written: pushes that waited for it follow.
     pub(crate) fn release_pushes(&mut self) {
         if self.executing.is_some() {
             return; // the replies that come now are elements of EXEC's
         }
         while let Some(push) = self.pushes.front() {
-            // How far the next reply is behind that one, modulo 2^32.
+            // The distance from that reply to the next one, modulo 2^32.
             if self.front.wrapping_sub(push.after).wrapping_sub(1) > u32::MAX / 2 {
                 break;
             }

@@ -1,10 +1,10 @@
-//! What a client has queued.
+//! The commands that a client has queued.
 
-/// What EXEC is to run.
+/// The commands that EXEC runs.
 #[derive(Debug, Default)]
 pub struct Queued {
-    /// Commands in canonical form, one behind the other.
+    /// The commands in canonical form, one after the other.
     pub commands: Vec<u8>,
-    /// How many these are.
+    /// Their number.
     pub count: usize,
 }

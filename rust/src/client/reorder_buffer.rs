@@ -1,22 +1,22 @@
-//! Replies that came before their turn, one behind the other: memory that is free again when all of
+//! Replies that came before their turn, one after the other. Their memory is free again once all of
 //! them have moved on.
 
-/// Bytes kept; what does not fit gets memory of its own.
+/// The most bytes kept; a reply that does not fit gets memory of its own.
 const LIMIT: usize = 64 * 1024;
 
-/// An idle client keeps no more.
+/// The most memory that an idle client keeps, in bytes.
 const KEEP: usize = 4 * 1024;
 
-/// One client's.
+/// The early replies of one client.
 #[derive(Debug, Default)]
 pub(crate) struct ReorderBuffer {
     bytes: Vec<u8>,
-    /// Replies that have not moved on.
+    /// The number of replies that have not moved on.
     count: usize,
 }
 
 impl ReorderBuffer {
-    /// Copies a reply: where it begins and its length; `None` if it does not fit.
+    /// Copies a reply. Returns its offset and length; `None` if it does not fit.
     pub(crate) fn keep(&mut self, reply: &[u8]) -> Option<(u32, u32)> {
         if self.bytes.len() + reply.len() >= LIMIT {
             return None;
@@ -32,26 +32,26 @@ impl ReorderBuffer {
         &self.bytes[start as usize..][..length as usize]
     }
 
-    /// One of them has moved on.
+    /// One reply has moved on.
     pub(crate) fn moved_on(&mut self) {
         self.count -= 1;
     }
 
-    /// Lets go of those that have moved on, if all have.
+    /// Clears the buffer if all replies have moved on.
     pub(crate) fn tidy(&mut self) {
         if self.count == 0 {
             self.bytes.clear();
         }
     }
 
-    /// Gives memory back that only a busy client needs.
+    /// Frees memory that only a busy client needs.
     pub(crate) fn shrink(&mut self) {
         if self.bytes.is_empty() && self.bytes.capacity() > KEEP {
             self.bytes = Vec::new();
         }
     }
 
-    /// How many bytes are kept.
+    /// The number of bytes kept.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }

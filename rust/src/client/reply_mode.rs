@@ -1,45 +1,45 @@
-//! CLIENT REPLY OFF and SKIP: which of a client's replies it does not want.
+//! CLIENT REPLY OFF and SKIP: the replies that a client does not want.
 //!
-//! Its commands run and are owed as always, so that order and gates hold; a reply that nobody
-//! wants is dropped where it would move to the client's bytes.
+//! Its commands run and are owed as always, so that order and gates hold. An unwanted reply is
+//! dropped where it would move to the client's output.
 
 use std::collections::VecDeque;
 
-/// The replies a client does not want, by sequence number.
+/// The replies that a client does not want, by sequence number.
 #[derive(Debug, Default)]
 pub struct ReplyMode {
-    /// From the first number up to the second, which is still wanted; oldest first.
+    /// Unwanted ranges, oldest first: from the first number up to, but without, the second.
     ranges: VecDeque<(u32, u32)>,
-    /// Everything from here on.
+    /// Every reply from this number on is unwanted.
     off_from: Option<u32>,
-    /// The one behind EXEC, which is being run.
+    /// The reply after that of EXEC, which is running, is unwanted.
     after_exec: bool,
 }
 
 impl ReplyMode {
-    /// Nothing from `sequence` on is wanted.
+    /// No reply from `sequence` on is wanted.
     pub fn switch_off(&mut self, sequence: u32) {
         self.answered(sequence); // SKIP was for this command
         self.off_from.get_or_insert(sequence);
     }
 
-    /// Everything from `sequence` on is wanted.
+    /// Every reply from `sequence` on is wanted.
     pub fn switch_on(&mut self, sequence: u32) {
         if let Some(from) = self.off_from.take()
             && from != sequence
         {
             self.ranges.push_back((from, sequence));
         }
-        // A reply to be skipped that no command has asked for yet is wanted again.
+        // A SKIP whose command has not come is cancelled.
         self.ranges.retain(|&(from, _)| from != sequence);
     }
 
-    /// RESET: the replies behind it are wanted; its own is as it was to be.
+    /// RESET: all later replies are wanted; its own is unchanged.
     pub fn reset(&mut self) {
         self.off_from = None; // everything before it is answered
     }
 
-    /// The one at `sequence` is not wanted.
+    /// The reply at `sequence` is not wanted.
     pub fn skip(&mut self, sequence: u32) {
         if self.off_from.is_none() {
             self.ranges.retain(|&(from, _)| from != sequence);
@@ -47,19 +47,19 @@ impl ReplyMode {
         }
     }
 
-    /// The same, in a transaction: the next command is the one behind it.
+    /// The same inside a transaction, where the next command follows EXEC.
     pub fn skip_after_exec(&mut self) {
         self.after_exec |= self.off_from.is_none();
     }
 
-    /// EXEC has been run.
+    /// EXEC has run.
     pub fn end_exec(&mut self, sequence: u32) {
         if std::mem::take(&mut self.after_exec) {
             self.skip(sequence);
         }
     }
 
-    /// The reply at `sequence` was answered without being owed: the next takes its number.
+    /// The reply at `sequence` was sent without an entry; the next reply takes its number.
     pub fn answered(&mut self, sequence: u32) {
         self.ranges.retain(|&(from, _)| from != sequence);
     }
@@ -72,13 +72,13 @@ impl ReplyMode {
             || self.ranges.iter().any(|&(from, to)| is_from(from) && !is_from(to))
     }
 
-    /// Forgets what was before `front`; true if everything is wanted again.
+    /// Drops ranges before `front`; true if every reply is wanted again.
     pub fn is_over(&mut self, front: u32) -> bool {
         let is_past = |to: u32| front.wrapping_sub(to) < u32::MAX / 2;
         while self.ranges.front().is_some_and(|&(_, to)| is_past(to)) {
             self.ranges.pop_front();
         }
-        // The numbers come round again after four thousand million replies.
+        // Sequence numbers wrap around after four thousand million replies.
         self.off_from = self.off_from.map(|from| if is_past(from) { front } else { from });
         self.ranges.is_empty() && self.off_from.is_none() && !self.after_exec
     }

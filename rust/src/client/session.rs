@@ -1,4 +1,4 @@
-//! The part of a client that few commands touch: its session, and how CLIENT LIST shows it.
+//! The rarely used part of a client: its session, and how CLIENT LIST shows it.
 
 use crate::client::confirmation::Confirmations;
 use crate::client::tracking_mode::Mode;
@@ -40,11 +40,11 @@ pub struct ClientInfo {
     pub psub: usize,
     pub ssub: usize,
     pub multi: Option<usize>,
-    /// Between MULTI and EXEC, or EXEC runs.
+    /// Between MULTI and EXEC, or while EXEC runs.
     pub in_multi: bool,
-    /// Commands that wait for EXEC.
+    /// Commands are being queued for EXEC.
     pub is_queueing: bool,
-    /// The database in which the next of them will run.
+    /// The database in which the next queued command will run.
     pub queued_db: u32,
     pub watched: usize,
     pub is_dirty: bool,
@@ -57,20 +57,20 @@ pub struct ClientInfo {
     pub is_redirect_broken: bool,
     pub is_caching: bool,
     pub redirect: u64,
-    /// How many changes of users' rights its worker knew of.
+    /// The newest change of users' rights that its worker knew.
     pub rights: u64,
 }
 
-/// What a client said about itself, and what we count of it.
+/// What a client has said of itself, and its counters.
 #[derive(Debug)]
 pub struct Session {
     /// Unique since the proxy started.
     pub id: u64,
-    /// Both ends.
+    /// The addresses of both ends.
     pub peer: Peer,
-    /// Who it is.
+    /// The user.
     pub user: Arc<[u8]>,
-    /// What the coordinator said of the next command.
+    /// The coordinator's verdict on the next command.
     pub verdict: Option<Verdict>,
     /// CLIENT SETNAME.
     pub name: Vec<u8>,
@@ -80,45 +80,45 @@ pub struct Session {
     pub lib_version: Vec<u8>,
     /// CLIENT NO-EVICT.
     pub no_evict: bool,
-    /// Rows of the commands of the transaction that the coordinator has.
+    /// The rows of the commands of the transaction that the coordinator runs.
     pub queued_rows: Vec<u32>,
-    /// How many commands the last EXEC was to run.
+    /// The number of commands of the last EXEC.
     pub block: usize,
     /// The row of that EXEC.
     pub exec_row: usize,
-    /// What EXEC is told, once the coordinator has ended the watch.
+    /// The reply to EXEC, once the coordinator has ended the watch.
     pub exec_refusal: Option<Box<[u8]>>,
-    /// MULTI or WATCH was used: newer servers show that nothing is queued only from then on.
+    /// MULTI or WATCH was used. Only from then on do newer servers show an empty queue.
     pub has_queue: bool,
     /// CLIENT CAPA REDIRECT.
     pub can_redirect: bool,
-    /// Monotonic seconds when it came.
+    /// The monotonic seconds when it connected.
     pub created: u64,
-    /// Monotonic seconds when it last sent something.
+    /// The monotonic seconds when it last sent something.
     pub last_active: u64,
-    /// Commands so far.
+    /// The commands so far.
     pub commands: u64,
-    /// How many of them wait for EXEC, or were refused before they ran.
+    /// Those of them that wait for EXEC, or were refused before they ran.
     pub not_run: u64,
-    /// Bytes read so far.
+    /// The bytes read so far.
     pub input_bytes: u64,
-    /// How many bytes had been read when all workers last ended a round for it: see `rounds`.
+    /// The bytes that had been read when all workers last ended a round for it: see `rounds`.
     pub read_by_all: u64,
-    /// The same when it last waited for listeners: see `pending_subscriptions`.
+    /// The same for its last wait for subscribers: see `pending_subscriptions`.
     pub heard_by_all: u64,
-    /// Bytes written so far.
+    /// The bytes written so far.
     pub output_bytes: u64,
-    /// What it had cost when it was last weighed: see `balance`.
+    /// Its cost when it was last weighed: see `balance`.
     pub cost_before: u64,
-    /// What it cost between the last two weighings.
+    /// Its cost between the last two weighings.
     pub lately: u64,
-    /// Monotonic seconds when it went over its soft limit, if it is.
+    /// The monotonic seconds since when it has been over its soft limit, if it is.
     pub over_since: Option<u64>,
-    /// Bytes of its replies that are left in instances, because it does not read.
+    /// The bytes of its replies that stay in instances, because the client does not read.
     pub withheld: usize,
-    /// Of SUBSCRIBE, while the instances are being subscribed: messages come behind them.
+    /// Confirmations of SUBSCRIBE while the instances are being subscribed: messages follow them.
     pub confirmations: Confirmations,
-    /// It may go on sending what nobody takes.
+    /// Its input is not taken any more, although it may go on sending.
     pub is_cut_off: bool,
     /// MONITOR.
     pub monitor: Monitor,
@@ -127,8 +127,8 @@ pub struct Session {
 }
 
 impl ClientInfo {
-    /// With what only the coordinator knows: whether its command waits, how many keys it watches,
-    /// and whether one of them has changed.
+    /// Adds what only the coordinator knows: whether the client's command waits, how many keys are
+    /// watched for it, and whether one of them has changed.
     #[must_use]
     pub fn but(&self, is_blocked: bool, watched: usize, is_dirty: bool) -> Self {
         let waits = is_blocked && !self.is_blocked;
@@ -137,7 +137,7 @@ impl ClientInfo {
             watched,
             is_dirty,
             multi: if is_dirty && self.keeps_queue { Some(0) } else { self.multi },
-            // What waits has not run yet.
+            // A command that waits has not run yet.
             total_commands: self.total_commands.saturating_sub(u64::from(waits)),
             ..self.clone()
         }
@@ -145,28 +145,28 @@ impl ClientInfo {
 }
 
 impl Session {
-    /// EXEC has run so many commands that waited for it.
+    /// EXEC has run this many queued commands.
     pub(crate) fn has_run(&mut self, count: usize) {
         self.not_run = self.not_run.saturating_sub(count as u64);
     }
 }
 
-/// A client's part in it.
+/// A client's state in MONITOR.
 #[derive(Debug, Default)]
 pub struct Monitor {
     /// It sees every command.
     pub(crate) is_on: bool,
-    /// Its EXEC runs at the coordinator: lines of the queued commands, and of EXEC.
+    /// While the coordinator runs its EXEC: lines of the queued commands, and of EXEC.
     pub(crate) unshown: Option<(Vec<Vec<u8>>, Vec<u8>)>,
-    /// What its scripts have run, by their places in it.
+    /// The commands that its scripts have run, by their places in the transaction.
     pub(crate) of_scripts: Vec<(usize, Vec<u8>)>,
 }
 
-/// What the coordinator says of the command that comes next.
+/// The coordinator's verdict on the next command.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Go on.
+    /// The command may run.
     Allowed,
-    /// This is its reply.
+    /// The command is refused with this reply.
     Refused(Vec<u8>),
 }

@@ -1,10 +1,10 @@
-//! What one client is subscribed to.
+//! The subscriptions of one client.
 
 use crate::base::glob;
 use crate::catalog::channels::{Kind, Name};
 use std::collections::HashMap;
 
-/// What one client is subscribed to.
+/// The subscriptions of one client.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     /// Names, and their places in the order of subscription.
@@ -17,13 +17,13 @@ impl Subscriptions {
         self.names[kind as usize].keys()
     }
 
-    /// Whether it is subscribed to a name.
+    /// True if the client is subscribed to a name.
     #[must_use]
     pub fn has(&self, kind: Kind, name: &[u8]) -> bool {
         self.names[kind as usize].contains_key(name)
     }
 
-    /// How many names of a kind it is subscribed to.
+    /// The number of subscriptions of a kind.
     #[must_use]
     pub fn count(&self, kind: Kind) -> usize {
         self.names[kind as usize].len()
@@ -37,7 +37,7 @@ impl Subscriptions {
         names.into_iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Adds a name; false if it is known.
+    /// Adds a name; false if it was there.
     pub fn add(&mut self, kind: Kind, name: &Name) -> bool {
         self.last += 1;
         let names = &mut self.names[kind as usize];
@@ -48,13 +48,13 @@ impl Subscriptions {
         is_new
     }
 
-    /// Removes a name; false if it is not known.
+    /// Removes a name; false if it was not there.
     pub fn remove(&mut self, kind: Kind, name: &[u8]) -> bool {
         self.names[kind as usize].remove(name).is_some()
     }
 
-    /// Whether a user may listen to all of it whose rules have these patterns of channels; patterns
-    /// are allowed as they are written, as servers do it.
+    /// True if a user with these channel patterns may keep all these subscriptions. As in the
+    /// servers, a subscribed pattern must equal an allowed one literally.
     #[must_use]
     pub fn are_within(&self, allowed: &[Vec<u8>]) -> bool {
         let matches = |name: &Name| allowed.iter().any(|rule| glob::matches(rule, name));
@@ -62,7 +62,7 @@ impl Subscriptions {
             && self.names(Kind::Pattern).all(|name| allowed.iter().any(|rule| rule[..] == name[..]))
     }
 
-    /// The number that a confirmation shows: sharded channels are counted by themselves.
+    /// The number in a confirmation: sharded channels are counted separately.
     #[must_use]
     pub fn shown(&self, kind: Kind) -> usize {
         match kind {
@@ -71,7 +71,7 @@ impl Subscriptions {
         }
     }
 
-    /// True if there is none of any kind.
+    /// True if there are no subscriptions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.names.iter().all(HashMap::is_empty)

@@ -2,21 +2,21 @@
 
 use crate::base::client_key::ClientKey;
 
-/// How a client tracks, as CLIENT TRACKING said.
+/// How a client tracks, as set by CLIENT TRACKING.
 #[derive(Debug, Clone)]
 pub struct Mode {
-    /// Every change of a key with one of these prefixes; none in the default mode, where it is
-    /// told of keys it has read.
+    /// It is notified of every change of a key with one of these prefixes. `None` in the default
+    /// mode, where it is notified of keys that it has read.
     pub prefixes: Option<Vec<Vec<u8>>>,
-    /// Only what follows CLIENT CACHING YES.
+    /// Only keys of the command after CLIENT CACHING YES count.
     pub opt_in: bool,
-    /// All but what follows CLIENT CACHING NO.
+    /// All keys count, except those of the command after CLIENT CACHING NO.
     pub opt_out: bool,
-    /// Another client is told instead: its id, and who that is.
+    /// Another client is notified instead: its id and its place.
     pub redirect: Option<(u64, ClientKey)>,
-    /// It is not told of what it changes itself.
+    /// It is not notified of its own changes.
     pub no_loop: bool,
-    /// That one is gone.
+    /// The client that it redirects to is gone.
     pub is_broken: bool,
     /// CLIENT CACHING was the last command.
     pub caching: bool,

@@ -1,19 +1,19 @@
-//! A command that is sent on while it comes.
+//! A command that is forwarded while it is still arriving.
 
 use crate::resp::body_stream::BodyStream;
 
-/// A command that is being sent on.
+/// A command that is being forwarded.
 #[derive(Debug)]
 pub(crate) struct Upload {
     pub(crate) rest: BodyStream,
     pub(crate) instance: usize,
     pub(crate) lane: usize,
-    /// That lane's, not of another one at its place.
+    /// The lane's serial number, which another lane at the same place does not have.
     pub(crate) serial: u64,
-    /// The client's lanes when it began.
+    /// The client's set of lanes when it began.
     pub(crate) set: u32,
     pub(crate) row: usize,
     pub(crate) key: Vec<u8>,
-    /// Bytes sent on so far.
+    /// The bytes forwarded so far.
     pub(crate) length: usize,
 }

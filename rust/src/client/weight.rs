@@ -1,31 +1,31 @@
-//! What a client costs, and whether it may move to another worker.
+//! The cost of a client, and whether it may move to another worker.
 
 use crate::client::client::Client;
 use crate::client::closing::Closing;
 
-/// Bytes that cost as much as a command, roughly.
+/// The bytes that cost about as much as a command.
 const COMMAND_BYTES: u64 = 1024;
 
 impl Client {
-    /// What it has cost so far.
+    /// The cost so far.
     fn cost(&self) -> u64 {
         let session = &self.session;
         session.commands + (session.input_bytes + session.output_bytes) / COMMAND_BYTES
     }
 
-    /// Once a second: what it has cost lately.
+    /// Computes the recent cost; called once a second.
     pub(crate) fn weigh(&mut self) {
         let cost = self.cost();
         self.session.lately = cost - self.session.cost_before;
         self.session.cost_before = cost;
     }
 
-    /// What it has cost since the last weighing but one.
+    /// The cost since the last weighing but one.
     pub(crate) fn weight(&self) -> u64 {
         self.session.lately + self.cost() - self.session.cost_before
     }
 
-    /// True unless somebody knows it by its place.
+    /// True unless something refers to the client by its place.
     pub(crate) fn may_move(&self, may_be_named: bool) -> bool {
         self.closing == Closing::No
             && self.executing.is_none()

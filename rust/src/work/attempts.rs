@@ -1,22 +1,23 @@
-//! Blocking commands that are being tried without blocking.
+//! Blocking commands that are tried without blocking.
 
 use crate::lane::in_flight::Watermark;
 use crate::tables::lock::Fingerprint;
 use std::sync::Arc;
 
-/// A command that is being tried.
+/// An attempt in flight.
 #[derive(Debug)]
 pub(crate) struct AttemptInFlight {
     pub(crate) mark: Watermark,
     pub(crate) keys: Arc<[Fingerprint]>,
-    /// It ends, with an error, when its key does: a consumer group goes with its stream.
+    /// It reads for a consumer group: it ends with an error when its stream is deleted, as the
+    /// group goes with it.
     pub(crate) is_of_group: bool,
 }
 
-/// Commands that are being tried; some that were.
+/// Attempts in flight; some of them may have ended.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     pub(crate) known: Vec<AttemptInFlight>,
-    /// Some may be of groups.
+    /// Some attempts may be of groups.
     pub(crate) has_groups: bool,
 }

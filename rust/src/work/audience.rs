@@ -1,4 +1,4 @@
-//! A worker's subscribers, by what they are subscribed to.
+//! A worker's subscribers, by the names that they are subscribed to.
 
 use crate::catalog::channels::{Kind, Name};
 use std::collections::HashMap;
@@ -7,12 +7,12 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub struct Audience {
     tables: [HashMap<Name, Vec<usize>>; 3],
-    /// Clients with at least one subscription.
+    /// The number of clients with at least one subscription.
     pub clients: usize,
 }
 
 impl Audience {
-    /// Places of the subscribers of a name.
+    /// The places of the subscribers of a name.
     #[must_use]
     pub fn of(&self, kind: Kind, name: &[u8]) -> &[usize] {
         self.tables[kind as usize].get(name).map_or(&[], Vec::as_slice)
@@ -23,7 +23,7 @@ impl Audience {
         self.tables[kind as usize].entry(name.clone()).or_default().push(place);
     }
 
-    /// Removes one.
+    /// Removes a subscriber.
     pub fn remove(&mut self, kind: Kind, name: &[u8], place: usize) {
         let table = &mut self.tables[kind as usize];
         if let Some(places) = table.get_mut(name) {

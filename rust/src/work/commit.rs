@@ -1,16 +1,17 @@
-//! One commit: writes of one or many clients over several instances, done together, all or nothing.
+//! One commit: writes of one or many clients over several instances, applied all or nothing.
 //!
-//! Two phases of stock commands, with records in a database that clients cannot see; the same as
-//! `coordinator/multikey/commits.py`, which also settles what a crash leaves behind:
+//! It is a two-phase commit of stock commands, with records in a database that clients cannot see.
+//! `coordinator/multikey/commits.py` does the same, and resolves what a crash leaves behind:
 //!
 //! ```text
-//! the others:   SET prepared:NAME, MULTI, SELECT, commands …     all must say QUEUED
-//! the first:    MULTI, SELECT, commands …, SET decided:NAME, EXEC   the moment it has happened
-//! the others:   EXEC                            their last command is DEL prepared:NAME
-//! the first:    DEL decided:NAME                soon, with the next commit
+//! participants:  SET prepared:NAME, MULTI, SELECT, commands …     all must reply QUEUED
+//! leader:        MULTI, SELECT, commands …, SET decided:NAME, EXEC   this decides the commit
+//! participants:  EXEC                           their last command is DEL prepared:NAME
+//! leader:        DEL decided:NAME               soon, with the next commit
 //! ```
-//! What many clients want at the same time is one commit: so its messages, records and locks are paid
-//! for once. They have nothing to do with each other; that they become visible together harms none.
+//! Writes that many clients send at the same time form one commit (group commit), so they share the
+//! cost of its messages, records and locks. They are unrelated; it does no harm that they become
+//! visible together.
 
 use crate::base::begun::Begun;
 use crate::base::number::push_u64;
@@ -27,7 +28,8 @@ use crate::routing::parts::SplitCommand;
 use crate::tables::lock::Fingerprint;
 use crate::threads::shared::Shared;
 
-/// Clients' writes in one commit, and bytes of their commands: a server does nothing else meanwhile.
+/// The most writes in one commit, and the most bytes of their commands. A server does nothing else
+/// while it runs them.
 const WRITES_MOST: usize = 128;
 
 pub(crate) const BYTES_MOST: usize = 256 * 1024;
@@ -35,21 +37,22 @@ pub(crate) const BYTES_MOST: usize = 256 * 1024;
 /// One client's write.
 #[derive(Debug)]
 pub(crate) struct Write {
-    /// Whose, and which of its replies.
+    /// The client, and which of its replies.
     pub(crate) expect: Expect,
-    /// Of a transaction the rows of its commands.
+    /// For a transaction: the rows of its commands.
     pub(crate) rows: Option<Vec<u32>>,
-    /// The client's command, or the commands of its transaction: for the coordinator, if need be.
+    /// The client's command, or the commands of its transaction, in case the coordinator must run
+    /// it.
     pub(crate) begun: Begun,
     replies: Vec<Reply>,
 }
 
-/// Where the reply to one command comes from.
+/// The source of the reply to one command.
 #[derive(Debug)]
 enum Reply {
     /// One instance has it.
     Of(Step),
-    /// It is merged from several; for `Keyed` with the instance of each key.
+    /// It is merged from several instances; for `Keyed`, with the instance of each key.
     Merged(Merge, Vec<u16>, Vec<Step>),
 }
 
@@ -62,49 +65,49 @@ impl Reply {
     }
 }
 
-/// A command of one instance.
+/// A command on one instance.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     instance: usize,
-    /// A SELECT comes before it.
+    /// A SELECT precedes it.
     selects: bool,
 }
 
-/// What one instance has to do.
+/// The part of one instance.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
-    /// Commands, SELECTs between them included.
+    /// Its commands, including the SELECTs between them.
     commands: Vec<u8>,
     count: usize,
-    /// The database in which the last one runs.
+    /// The database of the last command.
     db: Option<u32>,
-    /// Its keys, as the record has them.
+    /// Its keys, in the format of the record.
     keys: Vec<u8>,
     key_count: usize,
-    /// What is locked for them.
+    /// The locks on these keys.
     pub(crate) locks: Vec<(Fingerprint, bool)>,
-    /// The lane it runs on, and that lane's number.
+    /// The lane that it runs on, and the lane's serial number.
     pub(crate) lane: Option<(usize, u64)>,
-    /// Replies of this stage that have not come.
+    /// The replies of this stage that have not come.
     pub(crate) to_come: usize,
     /// The reply of EXEC.
     reply: Vec<u8>,
-    /// The lane is out of service.
+    /// The lane is broken.
     pub(crate) is_lost: bool,
-    /// EXEC did not run, or it is not known whether it did.
+    /// EXEC did not run, or it is unknown whether it did.
     pub(crate) has_failed: bool,
 }
 
-/// How far it is.
+/// The progress of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// It waits for its lock.
     Locking,
-    /// The others look at their parts.
+    /// The participants (all instances but the leader) queue their parts.
     Preparing,
-    /// The first runs its part.
+    /// The leader runs its part.
     Deciding,
-    /// The others run theirs.
+    /// The participants run their parts.
     Finishing,
 }
 
@@ -112,17 +115,17 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) name: Vec<u8>,
-    /// The instance that decides.
+    /// The leader: the instance that decides.
     pub(crate) first: usize,
     pub(crate) resp3: bool,
     pub(crate) writes: Vec<Write>,
     /// By instance.
     pub(crate) parts: Vec<Part>,
     pub(crate) token: u64,
-    /// Finished commits whose records the first deletes.
+    /// Finished commits whose records the leader deletes.
     pub(crate) done: Vec<Vec<u8>>,
     pub(crate) stage: Stage,
-    /// Parts that have not answered in this stage.
+    /// The parts that have not answered in this stage.
     pub(crate) missing: usize,
     /// An instance did not queue a command, or did not run its part.
     pub(crate) is_refused: bool,
@@ -131,7 +134,7 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    /// One without writes; the `first` instance decides.
+    /// A commit without writes; the instance `first` decides.
     pub(crate) fn new(name: Vec<u8>, first: usize, resp3: bool, instances: usize) -> Self {
         Self {
             name,
@@ -148,42 +151,42 @@ impl Commit {
         }
     }
 
-    /// True if the next write begins another.
+    /// True if the next write must go into another commit.
     pub(crate) fn is_full(&self) -> bool {
         self.writes.len() >= WRITES_MOST || self.bytes() >= BYTES_MOST
     }
 
-    /// Bytes of its commands and keys: no record is longer.
+    /// The bytes of its commands and keys. No record is longer.
     pub(crate) fn bytes(&self) -> usize {
         self.parts.iter().map(|part| part.commands.len() + part.keys.len()).sum()
     }
 
-    /// How many keys they name.
+    /// The number of keys.
     pub(crate) fn keys(&self) -> usize {
         self.parts.iter().map(|part| part.key_count).sum()
     }
 
-    /// Begins a client's write; what is added from here on is of it.
+    /// Begins a client's write; commands that are added next belong to it.
     pub(crate) fn begin(&mut self, expect: Expect, at: u64) {
         let begun = Begun { raw: Vec::new(), at };
         self.writes.push(Write { expect, rows: None, begun, replies: Vec::new() });
     }
 
-    /// Ends it: what the client has sent, and of a transaction the rows.
+    /// Ends the write: with what the client has sent, and the rows of a transaction.
     pub(crate) fn end(&mut self, raw: Vec<u8>, rows: Option<Vec<u32>>) {
         if let Some(write) = self.writes.last_mut() {
             (write.begun.raw, write.rows) = (raw, rows);
         }
     }
 
-    /// A command of one instance.
+    /// Adds a command of one instance.
     pub(crate) fn add_command(&mut self, instance: usize, db: u32, command: &[u8]) {
         let step = self.step(instance, db);
         self.parts[instance].commands.extend_from_slice(command);
         self.owe(Reply::Of(step));
     }
 
-    /// A command in parts.
+    /// Adds a command that is split over instances.
     pub(crate) fn add_whole(&mut self, db: u32, merge: Merge, whole: SplitCommand) {
         let mut steps = Vec::new();
         for instance in 0..self.parts.len() {
@@ -214,7 +217,7 @@ impl Commit {
         Step { instance, selects }
     }
 
-    /// A key of a command: its database, and whether nobody else may even read it.
+    /// Adds a key of a command: with its database, and whether other clients may not even read it.
     pub(crate) fn add_key(&mut self, shared: &Shared, instance: usize, key: (u32, &[u8], bool)) {
         let (db, name, is_exclusive) = key;
         let part = &mut self.parts[instance];
@@ -223,7 +226,7 @@ impl Commit {
         packed_keys::push(&mut part.keys, (db, name), is_exclusive);
     }
 
-    /// Whether one of its keys is such a one.
+    /// True if the predicate holds for one of its keys.
     pub(crate) fn has_key(&self, is_it: impl Fn(u32, &[u8]) -> bool) -> bool {
         self.parts
             .iter()
@@ -231,23 +234,23 @@ impl Commit {
             .any(|(db, key)| is_it(db, key))
     }
 
-    /// What is locked for these parts.
+    /// The locks of the wanted parts.
     pub(crate) fn locks(&self, is_wanted: impl Fn(&Part) -> bool) -> Vec<(Fingerprint, bool)> {
         let wanted = self.parts.iter().filter(|part| is_wanted(part));
         wanted.flat_map(|part| &part.locks).copied().collect()
     }
 
-    /// The instances that have something to do.
+    /// The instances that have a part.
     pub(crate) fn instances(&self) -> impl Iterator<Item = usize> {
         (0..self.parts.len()).filter(|&instance| self.parts[instance].count > 0)
     }
 
-    /// Those that do not decide.
+    /// The participants: instances with a part, except the leader.
     pub(crate) fn others(&self) -> impl Iterator<Item = usize> {
         self.instances().filter(|&instance| instance != self.first)
     }
 
-    /// What one of the others is told first.
+    /// Writes what a participant gets first.
     pub(crate) fn push_prepare(&mut self, instance: usize, hidden: u32, out: &mut Vec<u8>) {
         let key = Record::Prepared.of(&self.name);
         let record = self.record(instance);
@@ -260,13 +263,13 @@ impl Commit {
         part.to_come = part.count + 4;
     }
 
-    /// `[first, database, keys, commands]`, as `multikey/commits.py` reads it.
+    /// The record `[first, database, keys, commands]`, as `multikey/commits.py` reads it.
     fn record(&self, instance: usize) -> Vec<u8> {
         let part = &self.parts[instance];
         let mut record = Vec::with_capacity(part.keys.len() + part.commands.len() + 64);
         push_array(&mut record, 4);
         push_integer(&mut record, self.first as u64);
-        push_integer(&mut record, 0); // each command is behind its SELECT
+        push_integer(&mut record, 0); // each command follows its own SELECT
         push_array(&mut record, part.key_count);
         record.extend_from_slice(&part.keys);
         push_array(&mut record, part.count);
@@ -274,7 +277,7 @@ impl Commit {
         record
     }
 
-    /// What the first is told.
+    /// Writes what the leader gets.
     pub(crate) fn push_decide(&mut self, hidden: u32, out: &mut Vec<u8>) {
         let others: Vec<String> = self.others().map(|instance| instance.to_string()).collect();
         let part = &mut self.parts[self.first];
@@ -295,7 +298,7 @@ impl Commit {
         part.to_come = part.count + 4 + usize::from(!self.done.is_empty());
     }
 
-    /// The reply of an instance's EXEC; false if it did not run.
+    /// Takes the reply of an instance's EXEC; false if it did not run.
     pub(crate) fn take_result(&mut self, instance: usize, reply: &[u8]) -> bool {
         let part = &mut self.parts[instance];
         let has_run = reply.starts_with(b"*") && !reply.starts_with(b"*-");
@@ -306,8 +309,8 @@ impl Commit {
         has_run
     }
 
-    /// Calls `answer` with each write, its reply, or the instance that failed it, and where in the
-    /// reply that of each command ends.
+    /// Calls `answer` with each write, its reply or the instance that failed it, and the end of
+    /// each command's reply within that reply.
     pub(crate) fn answers(
         &self,
         mut answer: impl FnMut(&Write, Result<&mut Vec<u8>, usize>, &[usize]),

@@ -1,57 +1,58 @@
-//! A worker's commits: that which forms, those which run, and how long each may take.
+//! A worker's commits: the open batches, the running ones, and how long each may take.
 
 use crate::work::commit::Commit;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 
-/// Nanoseconds in which a commit has its lock: what has one of its keys, or is in flight to one of its
-/// instances, may take for ever.
+/// The most nanoseconds that a commit waits for its lock. The holder of a key's lock, or a command
+/// in flight to one of its instances, may take for ever.
 pub(crate) const LOCK_NANOSECONDS: u64 = 500_000_000;
 
-/// Nanoseconds in which an instance has prepared its part, or the commit is given up.
+/// The most nanoseconds in which an instance prepares its part; after that, the commit is aborted.
 pub(crate) const PREPARE_NANOSECONDS: u64 = 200_000_000;
 
-/// Nanoseconds in which an instance has run its part, or nobody waits for it any more.
+/// The most nanoseconds in which an instance runs its part; after that, the worker stops waiting.
 pub(crate) const RUN_NANOSECONDS: u64 = 5_000_000_000;
 
-/// Nanoseconds more for each byte: what is large takes a server longer (a MB a tenth of a second).
+/// More nanoseconds for each byte: servers take longer for large commands (a tenth of a second per
+/// MB).
 const NANOSECONDS_A_BYTE: u64 = 100;
 
-/// The same for each key, of which a server may have to free the value.
+/// More nanoseconds for each key, because a server may have to free its value.
 const NANOSECONDS_A_KEY: u64 = 5_000;
 
 /// The commits of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
-    /// By the instance that decides, and whether replies are in RESP3.
+    /// By leader, and whether replies are in RESP3.
     pub(crate) queues: HashMap<(usize, bool), Queue>,
-    /// Queues of which the next may start.
+    /// Queues whose next commit may start.
     pub(crate) due: Vec<(usize, bool)>,
     pub(crate) running: Slab<Commit>,
-    /// Locks that hold since somebody last looked.
+    /// The tokens of locks that were granted since the last check.
     pub(crate) granted: Vec<u64>,
-    /// Until when writes with keys on an instance are left to the coordinator.
+    /// By instance: until when the coordinator runs writes with keys there.
     late: Vec<u64>,
     pub(crate) last_name: u64,
-    /// When to have records deleted; 0: there are none.
+    /// When to request the deletion of records; 0: there are none.
     pub(crate) forget_at: u64,
 }
 
-/// The commits for which one instance decides.
+/// The commits of one leader.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// Those that may still be joined come last.
+    /// Commits that have not started, oldest first; writes can still join the last ones.
     pub(crate) forming: VecDeque<Commit>,
     pub(crate) is_running: bool,
 }
 
 impl Commits {
-    /// A lock holds.
+    /// A lock was granted.
     pub(crate) fn locked(&mut self, token: u64) {
         self.granted.push(token);
     }
 
-    /// When something must be done although nothing has happened.
+    /// The next time at which something must be done without any event.
     pub(crate) fn deadline(&self) -> u64 {
         if !self.due.is_empty() {
             return 0;
@@ -72,19 +73,19 @@ impl Commits {
         self.late[instance] = until;
     }
 
-    /// Replies that a part of a commit is owed.
+    /// The replies that a part of a commit is owed.
     pub(crate) fn to_come(&self, key: usize, instance: usize) -> usize {
         self.running.get(key).map_or(0, |commit| commit.parts[instance].to_come)
     }
 
-    /// True if an instance has not answered in time lately.
+    /// True if an instance has recently failed to answer in time.
     pub(crate) fn is_late(&self, instance: usize, now: u64) -> bool {
         self.late.get(instance).is_some_and(|&until| now < until)
     }
 }
 
 impl Commit {
-    /// Nanoseconds more than one that is small may take.
+    /// The nanoseconds that it may take longer than a small commit.
     pub(crate) fn patience(&self) -> u64 {
         self.bytes() as u64 * NANOSECONDS_A_BYTE + self.keys() as u64 * NANOSECONDS_A_KEY
     }

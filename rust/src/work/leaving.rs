@@ -1,6 +1,6 @@
-//! A client that is to go to another worker.
+//! A client that is to move to another worker.
 
-/// A client that is to go, once nothing is owed to it.
+/// A client that moves once no reply is owed to it.
 #[derive(Debug)]
 pub(crate) struct Leaving {
     pub(crate) place: usize,

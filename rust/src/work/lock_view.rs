@@ -1,4 +1,4 @@
-//! The locks that hold for the clients of a worker.
+//! One worker's view of the locks.
 
 use crate::lane::in_flight::Watermark;
 use crate::lane::pool::Lanes;
@@ -7,24 +7,24 @@ use crate::tables::lock_table::LockTable;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The locks that hold for a worker's clients.
+/// The locks that apply to a worker's clients.
 #[derive(Debug, Default)]
 pub(crate) struct Locks {
-    /// Told, but not yet in force.
+    /// Locks that were announced but are not in force yet.
     pub(crate) coming: Vec<Arc<Lock>>,
     held: Vec<Arc<Lock>>,
-    /// How often each key is locked: for everyone, against writers only.
+    /// How many locks each key has: exclusive ones, and ones against writers only.
     keys: HashMap<Fingerprint, (u32, u32)>,
-    /// Those with very many keys, which are looked for there.
+    /// Locks with very many keys, which are searched one by one.
     large: Vec<Arc<Lock>>,
     pub(crate) everything: usize,
-    /// Those whose holder may write.
+    /// The number of locks whose holder may write.
     pub(crate) writing: usize,
     /// Keys in doubt, and the instance that must be back.
     doubts: HashMap<Fingerprint, usize>,
-    /// Locks that hold here, but something is still in flight.
+    /// Locks in force here that still wait for commands in flight.
     pub(crate) settling: Vec<(Arc<Lock>, Vec<Watermark>)>,
-    /// Clients behind a lock: place and generation.
+    /// Clients that wait for a lock: place and generation.
     pub(crate) waiting: Vec<(usize, u32)>,
 }
 
@@ -40,12 +40,12 @@ impl Locks {
         !self.coming.is_empty()
     }
 
-    /// True while a lock waits for what is in flight.
+    /// True while a lock waits for commands in flight.
     pub(crate) fn are_settling(&self) -> bool {
         !self.settling.is_empty()
     }
 
-    /// The instances that have not yet answered what was in flight when a lock came.
+    /// The instances that still owe replies to commands that were in flight when the lock came.
     pub(crate) fn unsettled(&self, token: u64, lanes: &Lanes) -> Vec<usize> {
         let settling = self.settling.iter().filter(|(lock, _)| lock.token == token);
         let marks = settling.flat_map(|(_, marks)| marks);
@@ -70,8 +70,8 @@ impl Locks {
         !self.doubts.is_empty() || self.large.iter().any(|lock| lock.doubt.is_some())
     }
 
-    /// The instance that must be back before it is known what becomes of a key; of any, if none is
-    /// named.
+    /// The instance that must be back before the outcome for this key is known; without a key, for
+    /// any key in doubt.
     pub(crate) fn doubt_of(&self, key: Option<Fingerprint>) -> Option<usize> {
         let small = match key {
             Some(key) => self.doubts.get(&key),

@@ -1,18 +1,19 @@
-//! One locked pop: for the first key of some that has something, of the clients that want the same ones at the
-//! same time. `commands/locked_pop.rs` is what moves it on.
+//! One locked pop takes from the first of some keys that has something, for all clients that want
+//! the same keys at the same time. `commands/locked_pop.rs` runs it.
 
 use crate::client::attempt::Attempt;
 use crate::lane::lane::Expect;
 use crate::tables::lock::Fingerprint;
 use slab::Slab;
 
-/// More begin another locked pop: a lock is not to be held for long.
+/// The most requests in one locked pop, because a lock should be held only briefly.
 const REQUESTS_MOST: usize = 128;
 
-/// More at the same time are left to the coordinator: each is looked at by all others.
+/// The most locked pops at the same time; the coordinator runs any more. Each costs every other one
+/// a check.
 pub(crate) const POPS_MOST: usize = 500;
 
-/// And who names more keys is left to the coordinator.
+/// The most keys of a request; the coordinator runs larger ones.
 pub(crate) const KEYS_MOST: usize = 128;
 
 /// One locked pop for some keys.
@@ -20,30 +21,30 @@ pub(crate) const KEYS_MOST: usize = 128;
 pub(crate) struct LockedPop {
     pub(crate) token: u64,
     pub(crate) stage: Stage,
-    /// The database, and the set of its lanes.
+    /// The database, and the set of lanes for it.
     pub(crate) db: u32,
     pub(crate) set: u32,
     pub(crate) keys: Vec<Key>,
     pub(crate) requests: Vec<PopRequest>,
-    /// Keys of which it is not known whether they are there; requests that have not ended.
+    /// The keys not known to exist or not; and the requests that have not ended.
     pub(crate) missing: usize,
     pub(crate) open: usize,
-    /// An instance has not said what is there.
+    /// An instance did not answer which keys exist.
     pub(crate) is_refused: bool,
-    /// Lanes that were lost before they told what was taken: serial number, and number of the key.
+    /// Lanes that broke before their reply to a pop came: serial number, and number of the key.
     pub(crate) lost: Vec<(u64, usize)>,
     /// When it takes too long, in monotonic nanoseconds.
     pub(crate) deadline: u64,
 }
 
-/// How far it is.
+/// The progress of a locked pop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// It waits for its lock.
     Locking,
-    /// It asks which keys are there.
+    /// It asks which keys exist.
     Asking,
-    /// Its requests take what is.
+    /// Its requests pop from the keys that exist.
     Taking,
 }
 
@@ -57,18 +58,18 @@ pub(crate) struct Key {
 /// One client's command.
 #[derive(Debug)]
 pub(crate) struct PopRequest {
-    /// Whose, and which of its replies.
+    /// The client, and which of its replies.
     pub(crate) expect: Expect,
     pub(crate) attempt: Attempt,
-    /// The numbers of its keys among those of the locked pop, in its order.
+    /// Its keys in their order, as numbers of the locked pop's keys.
     pub(crate) order: Vec<usize>,
-    /// How many of them it has tried.
+    /// The number of keys that it has tried.
     pub(crate) tried: usize,
     pub(crate) has_ended: bool,
 }
 
 impl LockedPop {
-    /// True if somebody looks for one of these keys.
+    /// True if an open request wants one of these keys.
     fn is_for(&self, keys: &[Fingerprint]) -> bool {
         self.requests.iter().any(|request| {
             !request.has_ended && request.attempt.keys.iter().any(|key| keys.contains(key))
@@ -83,23 +84,23 @@ pub(crate) struct LockedPops {
 }
 
 impl LockedPops {
-    /// How many there are.
+    /// Their number.
     pub(crate) fn len(&self) -> usize {
         self.running.len()
     }
 
-    /// When something must be done although nothing has happened.
+    /// The next time at which something must be done without any event.
     pub(crate) fn deadline(&self) -> u64 {
         self.running.iter().map(|(_, pop)| pop.deadline).min().unwrap_or(u64::MAX)
     }
 
-    /// The lock of the last locked pop for one of these keys.
+    /// The lock of the newest locked pop for one of these keys.
     pub(crate) fn last_for(&self, keys: &[Fingerprint]) -> Option<u64> {
         let locked_pops = self.running.iter().filter(|(_, pop)| pop.is_for(keys));
         locked_pops.map(|(_, pop)| pop.token).max()
     }
 
-    /// True if there is still one, up to that with this lock.
+    /// True if a locked pop for these keys still runs whose lock is not newer than this one.
     pub(crate) fn has_up_to(&self, token: u64, keys: &[Fingerprint]) -> bool {
         self.running.iter().any(|(_, pop)| pop.token <= token && pop.is_for(keys))
     }
@@ -114,7 +115,7 @@ impl LockedPops {
         found.map(|(key, _)| key).collect()
     }
 
-    /// Joins a locked pop that has not begun, if one is for all these keys.
+    /// Joins a locked pop that has not begun, if it covers all these keys.
     pub(crate) fn join(
         &mut self,
         (db, set): (u32, u32),
@@ -130,7 +131,7 @@ impl LockedPops {
             }
             let number = |(at, key): (usize, &Key)| {
                 let is_it = |known: &Key| known.name == key.name;
-                // Most have them in the same order.
+                // Most requests name their keys in the same order.
                 if pop.keys.get(at).is_some_and(is_it) {
                     return Some(at);
                 }

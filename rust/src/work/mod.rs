@@ -1,4 +1,5 @@
-//! What a worker has begun and not ended, as data: commits, searches, attempts, rounds, locks that hold here.
+//! What a worker has begun and not ended, as data: commits, locked pops, attempts, rounds, locks
+//! that hold here.
 
 pub(crate) mod attempts;
 pub mod audience;

@@ -1,15 +1,15 @@
-//! Rounds that a worker has asked for, and the clients that wait for them.
+//! The rounds that a worker has asked for, and the clients that wait for them.
 
 use std::collections::VecDeque;
 
-/// What a worker knows of rounds.
+/// A worker's state of rounds.
 #[derive(Debug, Default)]
 pub(crate) struct OwnRounds {
-    /// Clients that ask for one this turn.
+    /// Clients that ask for a round in this turn.
     pub(crate) asking: Vec<Publisher>,
-    /// Those that were asked for, oldest first.
+    /// Rounds that were asked for, oldest first.
     pub(crate) waiting: VecDeque<Round>,
-    /// The newest one that it reads its clients for, and that it has ended.
+    /// The newest round for which it reads its clients, and the newest that it has ended.
     pub(crate) noticed: u64,
     pub(crate) ended: u64,
 }
@@ -19,16 +19,16 @@ pub(crate) struct OwnRounds {
 pub(crate) struct Publisher {
     pub(crate) place: usize,
     pub(crate) generation: u32,
-    /// How much of what it has sent was read.
+    /// The bytes of its input that were read.
     pub(crate) read: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Round {
     pub(crate) number: u64,
-    /// How many connections had been handed on when it began.
+    /// The number of connections that had been handed to other workers when it began.
     pub(crate) handed: u64,
     pub(crate) publishers: Vec<Publisher>,
-    /// It repeats another, during which connections were handed on.
+    /// It repeats a round during which connections were handed to other workers.
     pub(crate) is_second: bool,
 }

@@ -1,4 +1,4 @@
-//! What a worker has counted for INFO since it was last asked.
+//! What a worker has counted for INFO since the last report.
 
 use crate::catalog::table::Table;
 use crate::client::owed::Owed;
@@ -7,16 +7,17 @@ use crate::tables::command_stats::{Count, Report};
 use memchr::memmem;
 use std::collections::HashMap;
 
-/// Kinds of errors that are told apart, as in the servers: a script can invent any number.
+/// The most kinds of errors that are counted separately, as in the servers; scripts can invent any
+/// number.
 const KINDS_LIMIT: usize = 128;
 
-/// What the others count as.
+/// The kind that counts all others.
 const OVERFLOW: &[u8] = b"ERRORSTATS_OVERFLOW";
 
-/// The kind is the first word, looked for in so many bytes.
+/// The kind is the first word; it must end within this many bytes.
 const KIND_LENGTH: usize = 32;
 
-/// Kinds that a server answers before it runs a command.
+/// Kinds of errors with which a server refuses a command before it runs.
 const REJECTIONS: [&[u8]; 11] = [
     b"OOM",
     b"NOPERM",
@@ -31,28 +32,28 @@ const REJECTIONS: [&[u8]; 11] = [
     b"TRYAGAIN",
 ];
 
-/// What a worker has counted.
+/// The counters of a worker.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// By row of the table.
     pub(crate) counts: Vec<Count>,
     errors: HashMap<Vec<u8>, u64>,
-    /// All errors answered.
+    /// The number of all errors sent.
     pub(crate) error_replies: u64,
-    /// An instance had no memory left, since somebody last looked.
+    /// An instance had no memory left, since this was last read.
     pub saw_no_memory: bool,
-    /// The last one said that the command did not run.
+    /// The last error said that its command did not run.
     pub(crate) was_rejection: bool,
 }
 
 impl Tally {
-    /// Zero for every row.
+    /// All counters at zero.
     #[must_use]
     pub fn new(table: &Table) -> Self {
         Self { counts: vec![Count::default(); table.len()], ..Self::default() }
     }
 
-    /// A command ran.
+    /// Counts a command that ran.
     #[inline]
     pub fn called(&mut self, row: usize) {
         if let Some(count) = self.counts.get_mut(row) {
@@ -60,7 +61,7 @@ impl Tally {
         }
     }
 
-    /// A command that was counted as called is counted by someone else.
+    /// Takes a call back that is counted elsewhere.
     #[cold]
     pub fn not_called(&mut self, row: usize) {
         if let Some(count) = self.counts.get_mut(row) {
@@ -68,8 +69,8 @@ impl Tally {
         }
     }
 
-    /// A command that was counted as called was answered by this error; true if its client may not do
-    /// that.
+    /// Counts an error as the reply to a command that was counted as called. True if the client has
+    /// no permission for the command.
     #[cold]
     pub fn failed(&mut self, row: usize, error: &[u8]) -> bool {
         self.note_error(error);
@@ -84,7 +85,7 @@ impl Tally {
         error.starts_with(b"-NOPERM ")
     }
 
-    /// A command was refused.
+    /// Counts a command that was refused.
     #[cold]
     pub fn rejected(&mut self, row: usize) {
         if let Some(count) = self.counts.get_mut(row) {
@@ -92,7 +93,7 @@ impl Tally {
         }
     }
 
-    /// An error was answered; with or without the `-` before it.
+    /// Counts an error, with or without its leading `-`.
     #[cold]
     pub fn note_error(&mut self, error: &[u8]) {
         let text = error.strip_prefix(b"-").unwrap_or(error);
@@ -115,7 +116,7 @@ impl Tally {
         self.was_rejection
     }
 
-    /// A transaction of these commands ran; its reply has one element for each.
+    /// Counts the commands of a transaction that ran; its reply has one element for each.
     pub fn executed(&mut self, rows: &[u32], reply: &[u8]) {
         if !has_run(reply) {
             return;
@@ -126,7 +127,7 @@ impl Tally {
         self.failed_within(rows, reply);
     }
 
-    /// A reply came for a block; true if it is EXEC's, which then counts like any other.
+    /// Counts a reply within a block. True if it is that of EXEC, which then counts like any other.
     pub fn of_block(&mut self, owed: &mut Owed, reply: &[u8]) -> bool {
         let Owed::Block(block) = owed else { return false };
         if block.before > 0 {
@@ -146,8 +147,8 @@ impl Tally {
         true
     }
 
-    /// A reply as long as this leaves while the rest still comes: true if it can. Errors within it
-    /// are not looked for.
+    /// True if a reply of this length can be passed on while the rest is still coming. Errors
+    /// within it are not counted.
     pub fn may_stream(&mut self, owed: &Owed) -> bool {
         if let Owed::Block(block) = owed {
             block.rows.iter().for_each(|&row| self.called(row as usize));
@@ -155,7 +156,7 @@ impl Tally {
         matches!(owed, Owed::Waiting(_) | Owed::Streaming | Owed::Block(_))
     }
 
-    /// Finds the errors in the reply of EXEC.
+    /// Counts the errors in the reply of EXEC.
     fn failed_within(&mut self, rows: &[u32], reply: &[u8]) {
         if memmem::find(reply, b"\r\n-").is_none() {
             return;
@@ -170,7 +171,7 @@ impl Tally {
         }
     }
 
-    /// What was counted, and, if wanted, from zero again.
+    /// The report of all counters; `reset` sets them to zero.
     pub fn report(&mut self, table: &Table, reset: bool) -> Report {
         let counted = self.counts.iter().enumerate().filter(|(_, one)| **one != Count::default());
         let name = |place: usize| String::from_utf8_lossy(&table.row(place).name).into_owned();
@@ -183,7 +184,7 @@ impl Tally {
     }
 }
 
-/// Whether a transaction has run, by EXEC's reply.
+/// True if a transaction ran, judging by EXEC's reply.
 pub(crate) fn has_run(reply: &[u8]) -> bool {
     reply.starts_with(b"*") && !reply.starts_with(b"*-")
 }

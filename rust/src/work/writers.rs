@@ -5,9 +5,9 @@
 pub(crate) struct Writer {
     pub(crate) place: usize,
     pub(crate) generation: u32,
-    /// How much of what it has sent was read.
+    /// The bytes of its input that were read.
     pub(crate) read: u64,
-    /// The newest pending one that it waits for.
+    /// The newest pending subscription that it waits for.
     pub(crate) newest: u64,
     pub(crate) until: u64,
 }
