@@ -1,19 +1,19 @@
-//! Lanes by what they are looked for by, so that a worker with hundreds does not go through all.
+//! Finds lanes by index, so that a worker with hundreds of lanes does not go through them all.
 
 use crate::lane::lane::{Duty, Lane};
 use crate::lane::pool::Lanes;
 
-/// Spare lanes of one state to one instance.
+/// The most spare lanes of one state to one instance.
 const SPARES: usize = 8;
 
 impl Lanes {
-    /// Places of the lanes to an instance.
+    /// The places of the lanes to an instance.
     #[must_use]
     pub fn of_instance(&self, instance: usize) -> Vec<usize> {
         self.lists.by_instance.get(&instance).cloned().unwrap_or_default()
     }
 
-    /// The lanes of a set to an instance that have such a duty, spare or for locked pops, and may be used.
+    /// The usable lanes of a set to an instance with this duty, which is spare or locked pops.
     pub(crate) fn of_duty(
         &self,
         duty: Duty,
@@ -24,14 +24,14 @@ impl Lanes {
         listed.iter().copied().filter(|&place| !self.open[place].is_broken)
     }
 
-    /// Takes note of a lane that was opened.
+    /// Indexes a lane that was opened.
     pub(crate) fn list(&mut self, place: usize) {
         let instance = self.open[place].instance;
         self.lists.by_instance.entry(instance).or_default().push(place);
         self.list_duty(place);
     }
 
-    /// Forgets one that is about to be closed.
+    /// Removes a lane that is about to be closed from the indexes.
     pub(crate) fn unlist(&mut self, place: usize) {
         self.unlist_duty(place);
         if let Some(places) = self.lists.by_instance.get_mut(&self.open[place].instance) {
@@ -64,7 +64,7 @@ impl Lanes {
         self.list_duty(place);
     }
 
-    /// Keeps a lane on which nothing is left for another time; false if there are enough.
+    /// Keeps a lane without commands in flight as a spare; false if there are enough spare lanes.
     pub fn spare(&mut self, place: usize) -> bool {
         let lane = &self.open[place];
         if self.of_duty(Duty::Spare, lane.set, lane.instance).count() >= SPARES {

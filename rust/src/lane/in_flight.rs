@@ -3,7 +3,7 @@
 use crate::lane::lane::Lane;
 use crate::lane::pool::Lanes;
 
-/// What is in flight on a lane: it is answered when the lane has answered so many.
+/// The commands in flight on a lane: they are answered once the lane has had this many answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Watermark {
     pub(crate) lane: usize,
@@ -12,17 +12,17 @@ pub(crate) struct Watermark {
 }
 
 impl Watermark {
-    /// All that is in flight; `None` if nothing is.
+    /// The watermark of all commands in flight; `None` if there are none.
     pub(crate) fn of(place: usize, lane: &Lane) -> Option<Self> {
         let in_flight = lane.expects.len() as u64;
         let answered = lane.answered + in_flight;
         (in_flight > 0).then_some(Self { lane: place, serial: lane.serial, answered })
     }
 
-    /// True until that has run.
+    /// True until all those commands have run.
     pub(crate) fn is_open(&self, lanes: &Lanes) -> bool {
         lanes.get(self.lane).is_some_and(|lane| {
-            // What has begun to be answered has run; a client may take its time to read it.
+            // A command whose reply has begun has run, even if its client reads the reply slowly.
             let has_run = lane.answered + u64::from(lane.cutter.is_within());
             lane.serial == self.serial && !lane.is_broken && has_run < self.answered
         })

@@ -1,19 +1,19 @@
-//! What a worker knows of an instance: where it is, or why its keys cannot be had now.
+//! A worker's state of an instance: its address, or why its keys are not available.
 
-/// What the supervisor last said of an instance.
+/// The state that the supervisor has last reported of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstanceState {
-    /// Listening on this Unix socket.
+    /// It listens on this Unix socket.
     Ready(String),
-    /// Reads its data from disk.
+    /// It reads its data from disk.
     Loading,
-    /// Not to be reached: `starting`, `stopped`, `restarting`, `failed`.
+    /// It cannot be reached: `starting`, `stopped`, `restarting`, `failed`.
     Down(String),
 }
 
 impl InstanceState {
-    /// The error for a command that was not sent because of this state. `LOADING` and `TRYAGAIN`
-    /// are codes that client libraries know as temporary.
+    /// The error for a command that was not sent because of this state. Client libraries know the
+    /// codes `LOADING` and `TRYAGAIN` as temporary.
     #[must_use]
     pub fn refusal(&self, index: usize) -> String {
         match self {
@@ -30,7 +30,7 @@ impl InstanceState {
     }
 }
 
-/// The error for a write over several instances that was decided, and has not happened here.
+/// The error for a write over several instances that was decided but has not run here.
 #[must_use]
 pub fn incomplete(index: usize) -> String {
     format!(
@@ -39,8 +39,8 @@ pub fn incomplete(index: usize) -> String {
     )
 }
 
-/// The error for a command with a key of which it is not known whether a write over several instances
-/// has changed it.
+/// The error for a command with a key in doubt: it is unknown whether a write over several
+/// instances has changed the key.
 #[must_use]
 pub fn in_doubt(index: usize) -> String {
     format!(

@@ -1,12 +1,12 @@
-//! A lane: one connection to an instance, in one session state, shared by every client in it.
+//! A lane: one connection to an instance in one session state, shared by all clients in this state.
 //!
 //! ```text
 //! out  ──write──►  instance  ──read──►  received
-//! expects: whose reply comes next; pushed when a command is appended to `out`,
-//!          popped when a reply has been cut from `received`. Nothing else pairs them.
+//!  expects: the client of each reply to come; pushed when a command is appended to `out`,
+//!           popped when a reply has been cut from `received`. Nothing else pairs them.
 //! ```
-//! Invariant: nothing on a shared lane changes its state, every command on it has exactly one
-//! reply, and a lane that shows anything else is closed, never reused.
+//! Invariant: nothing on a shared lane changes its state, and every command on it has exactly one
+//! reply. A lane that shows anything else is closed, never reused.
 
 use crate::base::own_names::{ADMIN, Name};
 use crate::lane::script_fences::Fences;
@@ -17,13 +17,13 @@ use crate::resp::request::{push_array, push_bulk};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
-/// Unsent bytes above which clients that need this lane are not read.
+/// Unsent bytes above which the clients that need this lane are not read.
 pub const OUT_LIMIT: usize = 1024 * 1024;
 
-/// An emptied buffer larger than this is given back.
+/// A larger buffer is freed when it is empty.
 pub(crate) const BUFFER_KEEP: usize = 1024 * 1024;
 
-/// What a lane's connection has been told, once, before the first command.
+/// The session state that a lane's connection is put into once, before the first command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct State {
     /// SELECT.
@@ -32,70 +32,72 @@ pub struct State {
     pub resp3: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
-    /// AUTH as this restricted user; 0: as one who may do everything.
+    /// AUTH as this restricted user; 0: as a user with all rights.
     pub user: u32,
-    /// Which of several lanes in this state; 0 is the one for short replies (`turn/striping.rs`).
+    /// The number of the lane among several in this state; 0 is the one for short replies
+    /// (`turn/striping.rs`).
     pub stripe: u8,
 }
 
-/// What a lane is for.
+/// The purpose of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Duty {
-    /// The commands of every client in its state.
+    /// It carries the commands of all clients in its state.
     Shared,
-    /// Something big is on it: it answers what it was sent, and is sent nothing more.
+    /// It is detached because of a large reply: it delivers the replies due, and gets no new
+    /// commands.
     Aside,
-    /// One client's command that still comes.
+    /// It carries one client's command that is still arriving.
     Upload,
-    /// Scripts, which have a lane of their own.
+    /// It carries scripts only.
     Scripts,
-    /// A part of one commit.
+    /// It carries a part of one commit.
     Commit,
-    /// What locked pops ask, of every client in its state.
+    /// It carries the commands of locked pops, for all clients in its state.
     LockedPops,
-    /// Nothing: it was proved clean, and waits for its next duty.
+    /// It has no purpose now: it has nothing in flight, and waits for its next duty.
     Spare,
 }
 
 impl Duty {
-    /// True for a lane that has something big.
+    /// True for a lane used for a large command or reply.
     pub(crate) fn is_aside(self) -> bool {
         matches!(self, Self::Aside | Self::Upload)
     }
 }
 
-/// What a look asks of an instance.
+/// What a locked pop asks of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// Whether the key with this number is there: one reply.
+    /// Whether the key with this number exists: one reply.
     IsThere(usize),
-    /// To take something, for the request with this number: in a transaction, three replies.
+    /// To pop for the request with this number: in a transaction, three replies.
     Take(usize),
 }
 
 /// A question of a locked pop.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question {
-    /// Which locked pop, and its lock: the place may be another's by now.
+    /// The locked pop's place, and its lock, because the place may have been reused.
     pub(crate) pop: usize,
     pub(crate) token: u64,
     pub(crate) asked: Asked,
-    /// Replies that have not come.
+    /// The replies that have not come.
     pub(crate) to_come: usize,
-    /// It ends here, counted as commands are.
+    /// The end of the question, counted as for commands.
     end: u32,
 }
 
-/// Whose reply comes next.
+/// The destination of a reply.
 #[derive(Debug, Clone, Copy)]
 pub struct Expect {
     /// The client's place.
     pub client: u32,
-    /// Which client had that place.
+    /// The client's generation at that place.
     pub generation: u32,
-    /// Which of its replies.
+    /// The sequence number of the reply.
     pub sequence: u32,
-    /// The command ends here, counted in bytes appended to the lane, modulo 2^32.
+    /// The end of the command, in bytes appended to the lane, modulo 2^32.
     pub end: u32,
 }
 
@@ -106,54 +108,55 @@ pub struct Lane {
     pub fd: OwnedFd,
     /// The instance.
     pub instance: usize,
-    /// The set it belongs to.
+    /// The set that the lane belongs to.
     pub(crate) set: u32,
     pub(crate) duty: Duty,
-    /// Not read, because all it has is for one client, which does not read either.
+    /// The lane is not read: all its replies are for one client, which does not read either.
     pub(crate) is_paused: bool,
     /// Commands to write.
     pub out: Vec<u8>,
-    /// How many bytes of them are written.
+    /// The number of these bytes that are written.
     sent: usize,
-    /// Bytes of commands appended and written since the lane opened, modulo 2^32.
+    /// The bytes of commands appended and written since the lane opened, modulo 2^32.
     appended: u32,
     written: u32,
-    /// Tells it from others that had the same place.
+    /// Distinguishes the lane from earlier ones at the same place.
     pub serial: u64,
-    /// Replies handed out since it opened.
+    /// The replies delivered since the lane opened.
     pub answered: u64,
-    /// Whose replies are to come, in order.
+    /// The destinations of the replies to come, in order.
     pub expects: VecDeque<Expect>,
-    /// Replies of the opening still to come; commands wait until they are all good.
+    /// The replies to the opening still to come; commands wait until all are successful.
     pub(crate) opening: usize,
-    /// The opening was refused because a script runs: so would every command have been.
+    /// The error with which the opening was refused because a script runs: it is valid for every
+    /// command.
     pub(crate) busy: Option<Vec<u8>>,
     pub(crate) cutter: Cutter,
-    /// The scripts in flight, if it is for scripts.
+    /// The scripts in flight, if this is a lane for scripts.
     pub(crate) scripts: Option<Box<Fences>>,
-    /// The commit that uses it, if one does.
+    /// The commit that uses the lane, if any.
     pub(crate) commit: Option<usize>,
-    /// Questions of locked pops whose answers are to come, in order.
+    /// The questions of locked pops that await replies, in order.
     pub(crate) questions: VecDeque<Question>,
-    /// Replies were cut up to here.
+    /// The offset up to which replies were cut.
     pub(crate) start: usize,
     /// The socket may have more to read.
     pub readable: bool,
-    /// The instance has hung up; no further edge will say so.
+    /// The instance has hung up; the poller reports that no more.
     pub hung_up: bool,
-    /// We wait for room in the socket.
+    /// The socket is full; the lane waits until it is writable.
     pub wants_write: bool,
-    /// In the worker's list of lanes to write to.
+    /// It is in the worker's list of lanes to write to.
     pub is_dirty: bool,
-    /// To be closed at the end of the turn.
+    /// It is closed at the end of the turn.
     pub is_broken: bool,
-    /// Clients behind this lane's full buffer.
+    /// Clients that wait for room in this lane's buffer.
     pub waiting: Vec<(u32, u32)>,
     pub(crate) last_used: u64,
 }
 
 impl Lane {
-    /// A lane whose opening is on its way and has `opening` replies.
+    /// A lane whose opening is in flight; `opening` is the number of its replies.
     #[must_use]
     pub fn new(fd: OwnedFd, instance: usize, set: u32, opening: usize, now: u64) -> Self {
         Self {
@@ -186,7 +189,7 @@ impl Lane {
         }
     }
 
-    /// True while nobody waits for anything here.
+    /// True while nothing is awaited on this lane.
     pub(crate) fn is_idle(&self) -> bool {
         self.expects.is_empty()
             && self.questions.is_empty()
@@ -196,15 +199,15 @@ impl Lane {
             && !self.is_broken
     }
 
-    /// True if it may have something to read, and shall be read.
+    /// True if the lane may have something to read and should be read.
     pub(crate) fn may_read(&self) -> bool {
         self.readable && !self.is_broken && !self.is_paused
     }
 
-    /// How many of the clients that wait for this lane may go on.
+    /// The number of waiting clients that may go on.
     pub(crate) fn room(&self) -> usize {
         match &self.scripts {
-            // Once nothing is on its way nobody else would wake them.
+            // If nothing is in flight, no reply would wake the others.
             Some(fences) if !self.is_broken && !fences.is_idle() => fences.room(),
             _ => usize::MAX,
         }
@@ -225,10 +228,10 @@ impl Lane {
         self.sent < self.out.len()
     }
 
-    /// Adds bytes of a command: those that the socket takes at once are not copied.
+    /// Adds bytes of a command. Bytes that the socket takes at once are not copied.
     pub(crate) fn pass_on(&mut self, bytes: &[u8]) {
         let mut written = 0;
-        // Should the instance be gone, whoever writes the rest will see that.
+        // If the instance is gone, the next write reports that.
         if self.opening == 0
             && self.out.is_empty()
             && let Io::Moved(moved) = socket::write(&self.fd, bytes)
@@ -239,7 +242,7 @@ impl Lane {
         self.out.extend_from_slice(&bytes[written..]);
     }
 
-    /// Registers that the bytes now at the end of `out`, `length` of them, are one command.
+    /// Registers the last `length` bytes of `out` as one command.
     ///
     /// # Panics
     /// Never: places are fewer than descriptors.
@@ -257,7 +260,7 @@ impl Lane {
         self.last_used = now;
     }
 
-    /// Registers that the bytes now at the end of `out`, `length` of them, are a question.
+    /// Registers the last `length` bytes of `out` as a question.
     pub(crate) fn ask(&mut self, (pop, token): (usize, u64), asked: Asked, length: usize) {
         let to_come = if matches!(asked, Asked::Take(_)) { 3 } else { 1 };
         self.count(length);
@@ -270,7 +273,7 @@ impl Lane {
         self.is_written(expect.end)
     }
 
-    /// The same of a question.
+    /// True if every byte of the question was written.
     pub(crate) fn was_asked(&self, question: &Question) -> bool {
         self.is_written(question.end)
     }
@@ -279,7 +282,7 @@ impl Lane {
         self.written.wrapping_sub(end) < u32::MAX / 2
     }
 
-    /// True if commands wait to be written and may be.
+    /// True if there are commands to write and they may be written.
     #[must_use]
     pub fn can_write(&self) -> bool {
         self.opening == 0 && self.sent < self.out.len()
@@ -308,14 +311,14 @@ impl Lane {
     }
 }
 
-/// What an instance knows a lane of a worker by: the coordinator waits until those of a stopped
-/// instance are gone.
+/// The name of a worker's lane at an instance. The coordinator waits until the lanes of a stopped
+/// instance have disappeared.
 pub(crate) fn name(worker: usize, serial: u64) -> Vec<u8> {
     Name::Lane.of(format!("{worker}-{serial}").as_bytes())
 }
 
-/// The commands that put a new connection into a state, and how many replies they have. Its user
-/// comes last: who is restricted may not be allowed the others.
+/// The commands that put a new connection into a state, and the number of their replies. AUTH as
+/// the user comes last, because a restricted user may have no rights for the others.
 pub(crate) fn opening(
     state: State,
     name: &[u8],
@@ -349,6 +352,6 @@ pub(crate) fn opening(
     (out, count)
 }
 
-/// Bytes of a reply, or of an argument, from which on it is big: others would wait for it for about
-/// a millisecond, as long as it takes to open a lane and fill it.
+/// The least size of a large reply or argument, in bytes. Other commands would wait for it for
+/// about a millisecond, which is the time to open a lane and fill it.
 pub(crate) const BIG: usize = 1024 * 1024;

@@ -1,13 +1,14 @@
-//! Lanes that are set aside for a large reply.
+//! Lanes that are detached for a large reply.
 
 use crate::lane::lane::Duty;
 use crate::lane::pool::Lanes;
 
-/// Lanes that have something big: most of `LANES_LIMIT` is for those that are shared.
+/// The most lanes for large commands and replies; most of `LANES_LIMIT` is for shared ones.
 const ASIDE_LIMIT: usize = 128;
 
 impl Lanes {
-    /// Nothing more is sent on a shared lane; false if too many are aside already.
+    /// Detaches a shared lane, which then gets no new commands; false if too many are detached
+    /// already.
     pub fn set_aside(&mut self, place: usize) -> bool {
         let has_room = self.has_room_aside();
         if has_room {
@@ -17,23 +18,23 @@ impl Lanes {
         has_room
     }
 
-    /// A lane that nobody uses is given to one client.
+    /// Gives an unused lane to one client, for a large command.
     pub(crate) fn lend(&mut self, place: usize) {
         self.set_duty(place, Duty::Upload);
     }
 
-    /// What that client sent is complete.
+    /// That client's command is complete.
     pub(crate) fn end_loan(&mut self, place: usize) {
         self.set_duty(place, Duty::Aside);
     }
 
-    /// How many lanes have something big.
+    /// The number of lanes used for large commands or replies.
     #[must_use]
     pub fn count_aside(&self) -> usize {
         self.aside
     }
 
-    /// True unless too many lanes are used for something big.
+    /// True unless too many lanes are used for large commands or replies.
     #[must_use]
     pub fn has_room_aside(&self) -> bool {
         self.aside < ASIDE_LIMIT

@@ -1,12 +1,12 @@
-//! Places of lanes by what they are looked for by.
+//! Indexes of lanes by instance and by duty.
 
 use crate::lane::lane::Duty;
 use std::collections::HashMap;
 
-/// Places of a worker's lanes.
+/// The places of a worker's lanes.
 #[derive(Debug, Default)]
 pub(crate) struct LaneLists {
-    /// Spare lanes and those for locked pops, by set and instance.
+    /// The spare lanes and those of locked pops, by set and instance.
     pub(crate) by_duty: HashMap<(Duty, u32, usize), Vec<usize>>,
     pub(crate) by_instance: HashMap<usize, Vec<usize>>,
 }

@@ -1,5 +1,5 @@
-//! Connections to instances: buffers, pairing of replies, the pool, fences around scripts.
-//! A lane knows no client, and nothing that threads share.
+//! Connections to instances: buffers, pairing of replies, the pool, fences around scripts. A lane
+//! knows no client, and nothing that threads share.
 
 pub(crate) mod duties;
 pub(crate) mod find;

@@ -1,4 +1,4 @@
-//! All lanes of a worker, by state and instance, and what they have received.
+//! All lanes of a worker, by state and instance, and the bytes that they have received.
 
 use crate::lane::lane::{self, BIG, BUFFER_KEEP, Duty, Expect, Lane, State, opening};
 use crate::lane::lists::LaneLists;
@@ -13,58 +13,58 @@ use rustix::io::Errno;
 use slab::Slab;
 use std::collections::HashMap;
 
-/// Bytes a lane is read by; large, because values of 1 KB come in bulk.
+/// The bytes of one read; many, because values of 1 KB come in bulk.
 const READ_CHUNK: usize = 128 * 1024;
 
-/// Lanes of one worker; instances allow 10,000 connections.
+/// The most lanes of one worker; an instance allows 10,000 connections.
 const LANES_LIMIT: usize = 512;
 
-/// What an instance answers while a script has run for too long.
+/// The error of an instance while a script runs too long.
 const BUSY: &[u8] = b"-BUSY ";
 
-/// Seconds after which an unused lane is closed.
+/// The seconds after which an unused lane is closed.
 const IDLE_SECONDS: u64 = 60;
 
-/// The same for one that was only needed beside another.
+/// The same for a spare lane, which was needed in addition to others.
 const SPARE_SECONDS: u64 = 5;
 
 /// All lanes of a worker.
 #[derive(Debug, Default)]
 pub struct Lanes {
     pub(crate) open: Slab<Lane>,
-    /// What each lane has received, by place: apart from `open`, so that replies can be read
-    /// here while lanes change.
+    /// The bytes that each lane has received, by place. They are apart from `open`, so that replies
+    /// can be read while lanes change.
     pub(crate) received: Received,
     pub(crate) sets: LaneSets,
     pub(crate) lists: LaneLists,
-    /// Those for scripts, by set and instance.
+    /// The lanes for scripts, by set and instance.
     pub(crate) scripts: HashMap<(u32, usize), usize>,
-    /// What the last such lane has left to the next.
+    /// The sandbox users that a closed lane for scripts leaves to the next one.
     pub(crate) guards: HashMap<(u32, usize), Box<Fences>>,
-    /// Whose they are.
+    /// The worker that owns the lanes.
     pub(crate) worker: usize,
     last_serial: u64,
-    /// How many have something big.
+    /// The number of lanes used for large commands or replies.
     pub(crate) aside: usize,
 }
 
-/// As whom lanes are opened.
+/// The credentials with which lanes are opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Login<'a> {
-    /// Names of users; a lane that is judged by the instance belongs to one.
+    /// The names of users; each lane whose rights the instance checks belongs to one.
     pub users: &'a Users,
-    /// Of our own user, as whom a lane authenticates first.
+    /// The password of the proxy's own user, as which a lane authenticates first.
     pub password: &'a [u8],
 }
 
 impl Lanes {
-    /// None, of a worker.
+    /// A worker's pool without lanes.
     #[must_use]
     pub fn new(worker: usize) -> Self {
         Self { worker, ..Self::default() }
     }
 
-    /// The set for a state; made if new.
+    /// The set for a state; created if new.
     pub fn set(&mut self, state: State, instances: usize) -> u32 {
         self.sets.of(state, instances)
     }
@@ -81,7 +81,7 @@ impl Lanes {
         self.sets.lane(set, instance)
     }
 
-    /// The same, to change it.
+    /// The same, mutable.
     pub fn open_lane_mut(&mut self, set: u32, instance: usize) -> Option<(usize, &mut Lane)> {
         let place = self.open_lane(set, instance)?;
         self.open.get_mut(place).map(|lane| (place, lane))
@@ -93,30 +93,30 @@ impl Lanes {
         self.open.get(place)
     }
 
-    /// The lane at a place.
+    /// The lane at a place, mutable.
     pub fn get_mut(&mut self, place: usize) -> Option<&mut Lane> {
         self.open.get_mut(place)
     }
 
-    /// How many lanes are open.
+    /// The number of open lanes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// True if none is open.
+    /// True if no lane is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// True if many more may be opened.
+    /// True if many more lanes may be opened.
     #[must_use]
     pub fn has_plenty(&self) -> bool {
         self.open.len() < LANES_LIMIT / 2
     }
 
-    /// True while somebody waits for a reply, and reads what comes.
+    /// True while a reply is awaited on a lane that is read.
     #[must_use]
     pub fn are_waited_for(&self) -> bool {
         self.open.iter().any(|(_, lane)| {
@@ -126,7 +126,7 @@ impl Lanes {
         })
     }
 
-    /// Places of the lanes that nobody has used for a while.
+    /// The places of the lanes that have been unused for a while.
     #[must_use]
     pub fn idle(&self, now: u64) -> Vec<usize> {
         let patience = |lane: &Lane| match lane.duty {
@@ -140,9 +140,10 @@ impl Lanes {
         self.open.iter().filter(|(_, lane)| wanted(lane)).map(|(place, _)| place).collect()
     }
 
-    /// The lane to give up for a new one of `set`; never a shared one of that set: a command for
-    /// several instances may just have reached it, and its place would then be another lane's. Nor one
-    /// that was read this turn: an `Owed::Ready` may point into what it has received.
+    /// The lane to close in favour of a new one of `set`. Never a shared lane of that set: part of
+    /// a command for several instances may just have been put on it, and its place would then be
+    /// another lane's. Nor a lane that was read in this turn: an `Owed::Ready` may point into its
+    /// received bytes.
     fn least_used(&self, set: u32) -> Option<usize> {
         let may_go = |lane: &Lane| {
             lane.is_idle() && lane.start == 0 && (lane.set != set || lane.duty == Duty::Spare)
@@ -151,14 +152,14 @@ impl Lanes {
         idle.min_by_key(|(_, lane)| lane.last_used).map(|(place, _)| place)
     }
 
-    /// Lets clients in its state share a lane.
+    /// Makes a lane the shared one of its state.
     pub fn share(&mut self, place: usize) {
         self.set_duty(place, Duty::Shared);
         let lane = &self.open[place];
         *self.sets.lane_mut(lane.set, lane.instance) = u32::try_from(place).ok();
     }
 
-    /// No new command will find this lane.
+    /// Hides a lane from new commands.
     pub(crate) fn hide(&mut self, place: usize) {
         self.hide_from_scripts(place);
         let lane = &self.open[place];
@@ -171,7 +172,7 @@ impl Lanes {
     /// Connects to an instance and sends the opening. The caller gives the lane a duty.
     ///
     /// # Errors
-    /// When it cannot be reached, or too many lanes are open.
+    /// If the instance cannot be reached, or too many lanes are open.
     pub fn open(
         &mut self,
         set: u32,
@@ -196,7 +197,7 @@ impl Lanes {
         self.last_serial += 1;
         let name = lane::name(self.worker, self.last_serial);
         let (hello, opening) = opening(state, &name, user.as_deref(), login.password);
-        // A new socket has room for so few bytes, or is not usable.
+        // A new socket has room for this few bytes; if not, it is unusable.
         if socket::write(&fd, &hello) != Io::Moved(hello.len()) {
             return Err(Errno::CONNRESET);
         }
@@ -210,7 +211,7 @@ impl Lanes {
         Ok(place)
     }
 
-    /// Forgets a lane that was taken out of service; the socket closes.
+    /// Removes a lane that was retired, which closes the socket.
     pub fn close(&mut self, place: usize) {
         self.hide(place);
         self.set_duty(place, Duty::Spare);
@@ -222,13 +223,13 @@ impl Lanes {
         self.received.0[place] = Vec::new();
     }
 
-    /// Takes a lane out of service at once: no new command will find it.
+    /// Retires a lane at once: it gets no new commands.
     pub fn retire(&mut self, place: usize) {
         self.open[place].is_broken = true;
         self.hide(place);
     }
 
-    /// Bytes received by a lane this turn.
+    /// Bytes that a lane has received in this turn.
     #[must_use]
     pub fn received(&self, place: usize, start: u32, length: u32) -> &[u8] {
         &self.received.after(place, start as usize)[..length as usize]
@@ -239,16 +240,16 @@ impl Lanes {
         let Some(lane) = self.open.get_mut(place) else { return Io::Later };
         let buffer = &mut self.received.0[place];
         let io = socket::read(&lane.fd, buffer, READ_CHUNK);
-        // A short read has emptied the socket; the next byte will raise a new edge.
-        // After a hang-up there is none: read on to the end.
+        // A short read has emptied the socket: the poller reports the next byte. After a hang-up it
+        // reports nothing, so the lane is read to the end.
         lane.readable = matches!(io, Io::Moved(read) if read >= READ_CHUNK || lane.hung_up);
         io
     }
 
-    /// Passes the replies of the opening; true once all have come.
+    /// Consumes the replies to the opening; true once all have come.
     ///
     /// # Errors
-    /// `Broken` if one is not what it should be.
+    /// `Broken` if one is an error.
     pub(crate) fn pass_opening(&mut self, place: usize) -> Result<bool, Broken> {
         let lane = &mut self.open[place];
         while lane.opening > 0 {
@@ -265,10 +266,10 @@ impl Lanes {
         Ok(true)
     }
 
-    /// Cuts the next reply: where it lies in `received`, and whose it is.
+    /// Cuts the next reply. Returns its place in `received`, and its destination.
     ///
     /// # Errors
-    /// `Broken` for anything but a reply that somebody waits for.
+    /// `Broken` for anything but an expected reply.
     pub fn next_reply(&mut self, place: usize) -> Result<Option<(u32, u32, Expect)>, Broken> {
         if !self.pass_opening(place)? {
             return Ok(None);
@@ -283,10 +284,11 @@ impl Lanes {
         Ok(Some((start, length, expect)))
     }
 
-    /// Cuts what comes next, whosoever it is, once the opening has passed: where it lies in `received`.
+    /// Cuts the next reply, for any destination, once the opening is done. Returns its place in
+    /// `received`.
     ///
     /// # Errors
-    /// `Broken` for what is no reply.
+    /// `Broken` for bytes that are no reply.
     pub(crate) fn cut_next(&mut self, place: usize) -> Result<Option<(u32, u32)>, Broken> {
         let lane = &mut self.open[place];
         let buffer = self.received.after(place, lane.start);
@@ -300,12 +302,12 @@ impl Lanes {
         Ok(Some((number(start)?, number(length)?)))
     }
 
-    /// A lane, to change it, beside what all have received.
+    /// A lane, mutable, along with the bytes that all lanes have received.
     pub fn lane_and_received(&mut self, place: usize) -> Option<(&mut Lane, &Received)> {
         self.open.get_mut(place).map(|lane| (lane, &self.received))
     }
 
-    /// The beginning of a large reply that is not complete yet, and whose it is.
+    /// The beginning of a large reply that is not complete, and its destination.
     #[must_use]
     pub fn partial(&self, place: usize, at_least: usize) -> Option<(u32, u32, Expect)> {
         let lane = &self.open[place];
@@ -317,21 +319,22 @@ impl Lanes {
         Some((number(lane.start)?, number(length)?, *lane.expects.front()?))
     }
 
-    /// True if a lane needs more care than to be read: something big is on it, or was.
+    /// True if a lane needs more than to be read, because it has or had something large.
     #[must_use]
     pub fn has_big(&self, place: usize) -> bool {
         let lane = &self.open[place];
         lane.duty != Duty::Shared || lane.cutter.announced() >= BIG
     }
 
-    /// The bytes of `partial` have been handed on.
+    /// The bytes of `partial` have been passed on.
     pub fn take_partial(&mut self, place: usize) {
         let lane = &mut self.open[place];
         lane.start += lane.cutter.passed();
         lane.cutter.forget_passed();
     }
 
-    /// Drops what was cut; called once at the end of a turn, when no `Owed::Ready` is left.
+    /// Drops the bytes that were cut. Called once at the end of a turn, when no `Owed::Ready` is
+    /// left.
     pub fn compact(&mut self, place: usize) {
         let lane = &mut self.open[place];
         let buffer = &mut self.received.0[place];
@@ -367,7 +370,7 @@ mod tests {
         let set = lanes.set(State::default(), 1);
         let (old, new) = (add(&mut lanes, set, 1), add(&mut lanes, set, 2));
         assert_eq!(lanes.least_used(set), Some(old));
-        lanes.open[old].start = 5; // a reply of so many bytes was cut, and may be handed out later
+        lanes.open[old].start = 5; // a reply of this length was cut, and may still be delivered
         assert_eq!(lanes.least_used(set), Some(new));
         lanes.open[new].start = 5;
         assert_eq!(lanes.least_used(set), None);

@@ -1,8 +1,8 @@
-//! A user of ours that may touch only the keys a script has declared; what `lua/sandbox_user.py` is for the
-//! scripts of the coordinator.
+//! A sandbox user (guard) at an instance, which may touch only the keys that a script has declared.
+//! `lua/sandbox_user.py` is the same for the scripts of the coordinator.
 //!
-//! Servers refuse before they act, and name the guard in ACL LOG. Its name is used for one script
-//! at a time, until its first refusal: so what ACL LOG says of it belongs to one run.
+//! Servers refuse before they act, and name the guard in ACL LOG. One script at a time runs under a
+//! name, until the first refusal. So an entry of ACL LOG belongs to one run.
 
 use crate::base::own_names::Name;
 use crate::resp::reply::{aggregate, split_first, text};
@@ -12,30 +12,30 @@ use crate::resp::request::{push_array, push_bulk};
 #[derive(Debug)]
 pub(crate) struct SandboxUser {
     pub(crate) name: Vec<u8>,
-    /// Its rules stand at the instance, but for the keys.
+    /// The instance has its rules, except those of the keys.
     is_made: bool,
-    /// The name before this: ACL LOG knows it.
+    /// Its previous name, which is in ACL LOG.
     retired: Option<Vec<u8>>,
 }
 
 impl SandboxUser {
-    /// A guard; `id` is nobody else's.
+    /// A guard; `id` must be unique.
     pub(crate) fn new(id: &str) -> Self {
         Self { name: Name::SandboxUser.of(id.as_bytes()), is_made: false, retired: None }
     }
 
-    /// Its rules may not stand at the instance.
+    /// The instance may not have its rules.
     pub(crate) fn forget_rules(&mut self) {
         self.is_made = false;
     }
 
-    /// Takes another name.
+    /// Changes its name.
     pub(crate) fn retire(&mut self, id: &str) {
         self.retired = Some(std::mem::replace(&mut self.name, Name::SandboxUser.of(id.as_bytes())));
         self.is_made = false;
     }
 
-    /// Appends the commands that let it touch these patterns of keys; how many they are.
+    /// Appends the commands that allow it these key patterns. Returns their number.
     pub(crate) fn set_up(
         &mut self,
         out: &mut Vec<u8>,
@@ -62,7 +62,7 @@ impl SandboxUser {
         count
     }
 
-    /// Whether the newest entry of ACL LOG is about it.
+    /// True if the newest entry of ACL LOG is about this guard.
     pub(crate) fn is_in(&self, log: &[u8]) -> Option<bool> {
         let (_, count, mut rest) = aggregate(log)?;
         if count == 0 {

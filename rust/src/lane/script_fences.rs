@@ -1,15 +1,15 @@
-//! A lane for scripts: what is on its way, and where the replies to one script end.
+//! A lane for scripts: the scripts in flight, and how their replies are told apart.
 //!
-//! A script can write anything into its reply, also what looks like the next one. So each runs in a
-//! block, as a guard, with a fence behind it that nobody can guess:
+//! A script can put anything into its reply, even what looks like the next reply. So each script
+//! runs in a transaction, as a sandbox user (guard), followed by a fence that no script can guess:
 //!
 //! ```text
 //! MULTI, ACL SETUSER guard …, AUTH guard, the script, AUTH admin, ECHO fence, ACL LOG 1, EXEC
 //! ```
-//! What stands before the script is told by its position, and so is what comes behind the fence; all
-//! between is the script's and costs only that script's client. One block, so that the newest entry
-//! of ACL LOG is the guard's if it was refused anything, and so that a server that refuses part of it
-//! runs nothing.
+//! Replies before the script's are known by their position, and so are those after the fence. All
+//! bytes between belong to the script, and can harm only the script's client. It is one transaction
+//! so that the newest entry of ACL LOG is the guard's if the guard was refused anything, and so
+//! that a server that refuses a part of it runs nothing.
 
 use crate::base::own_names::ADMIN;
 use crate::lane::sandbox_user::SandboxUser;
@@ -21,13 +21,13 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Scripts in flight on one lane: each has a guard of its own.
+/// The most scripts in flight on one lane; each has its own guard.
 pub(crate) const ABREAST: usize = 16;
 
-/// A line of the server's own, before a script has run, is never longer.
+/// The most bytes of a line that the server itself sends before the script has run.
 const LINE_LIMIT: usize = 4096;
 
-/// Commands besides those that set the guard up: AUTH, the script, AUTH, ECHO, ACL LOG.
+/// The commands besides those that set up the guard: AUTH, the script, AUTH, ECHO, ACL LOG.
 const AROUND: usize = 5;
 
 const MALFORMED: &[u8] = b"-ERR threadis: the script's reply was malformed\r\n";
@@ -36,65 +36,65 @@ const OK: &[u8] = b"+OK\r\n";
 
 const QUEUED: &[u8] = b"+QUEUED\r\n";
 
-/// What guards and fences are made of.
+/// What guards and fences are made from.
 #[derive(Debug)]
 pub(crate) struct Means<'a> {
-    /// Rules of a new guard, before its keys.
+    /// The rules of a new guard, before those of its keys.
     pub(crate) rules: &'a [Vec<u8>],
-    /// The lanes' own password.
+    /// The password of the lanes.
     pub(crate) password: &'a [u8],
-    /// 32 hexadecimal digits that nobody can guess.
+    /// 32 hexadecimal digits that cannot be guessed.
     pub(crate) nonce: [u8; 32],
 }
 
 /// The scripts in flight on one lane.
 #[derive(Debug)]
 pub(crate) struct Fences {
-    /// Begins the guards' names.
+    /// The prefix of the guards' names.
     id: String,
-    /// Guards' names so far.
+    /// The number of guards' names so far.
     names: usize,
     guards: Vec<SandboxUser>,
-    /// Places of those without a script.
+    /// The places of guards without a script.
     free: Vec<usize>,
     flights: VecDeque<Flight>,
-    /// The coordinator knows that the oldest runs for too long.
+    /// The coordinator knows that the oldest script runs too long.
     pub(crate) is_overdue: bool,
 }
 
-/// One script on its way.
+/// One script in flight.
 #[derive(Debug)]
 struct Flight {
     script: Arc<[u8]>,
-    /// The client's command, for someone else to run if it does not run here.
+    /// The client's command, to be run elsewhere if it does not run here.
     command: Vec<u8>,
     guard: usize,
     fence: Vec<u8>,
-    /// Commands that set the guard up.
+    /// The number of commands that set up the guard.
     set_up: usize,
-    /// Bytes of the replies in which there is no fence.
+    /// The bytes of the replies that were searched for the fence in vain.
     searched: usize,
-    /// Second in which it became the oldest.
+    /// The second in which it became the oldest.
     since: u64,
 }
 
-/// How a script went.
+/// The outcome of a script.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Its reply.
+    /// The script's reply.
     Reply(Range<usize>),
-    /// It has not run, and why: out of memory for a block, say, or another script runs.
+    /// It has not run; the error (out of memory, or another script runs, for instance).
     NotRun(Range<usize>),
-    /// It touched what it may not; what ACL LOG says.
+    /// It has touched something it may not touch; the entry of ACL LOG.
     Strayed(Range<usize>),
-    /// Its reply is not one reply; what is told instead.
+    /// Its bytes are not one reply; the error for the client instead.
     Malformed(Vec<u8>),
 }
 
-/// All replies of one block.
+/// All replies of one transaction.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// Their bytes.
+    /// Their length in bytes.
     pub(crate) length: usize,
     pub(crate) outcome: Outcome,
     pub(crate) script: Arc<[u8]>,
@@ -102,12 +102,12 @@ pub(crate) struct Block {
     pub(crate) command: Vec<u8>,
     /// The guard's name.
     pub(crate) guard: Vec<u8>,
-    /// The coordinator thinks that it still runs.
+    /// The coordinator was notified that it runs too long.
     pub(crate) was_overdue: bool,
 }
 
 impl Fences {
-    /// A lane without scripts; `id` is no other lane's.
+    /// A lane without scripts; `id` must be unique among lanes.
     pub(crate) fn new(id: String) -> Self {
         let guards =
             (0..ABREAST).map(|number| SandboxUser::new(&format!("{id}-{number}"))).collect();
@@ -115,18 +115,18 @@ impl Fences {
         Self { id, names: ABREAST, guards, free, flights: VecDeque::new(), is_overdue: false }
     }
 
-    /// How many more scripts may be sent.
+    /// The number of further scripts that may be sent.
     pub(crate) fn room(&self) -> usize {
         self.free.len()
     }
 
-    /// True if no script is on its way.
+    /// True if no script is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.flights.is_empty()
     }
 
-    /// The same guards for another connection: so they are not left behind in the instance. Those
-    /// of scripts whose end is not known may be in ACL LOG, and take other names.
+    /// The same guards for the next connection, so that no user is left behind in the instance.
+    /// Guards of scripts with an unknown outcome may be in ACL LOG, and get new names.
     pub(crate) fn renewed(mut self) -> Self {
         for flight in std::mem::take(&mut self.flights) {
             self.retire(flight.guard);
@@ -180,15 +180,15 @@ impl Fences {
         });
     }
 
-    /// Seconds for which the oldest script has been the oldest.
+    /// The seconds since the oldest script became the oldest.
     pub(crate) fn age(&self, now: u64) -> u64 {
         self.flights.front().map_or(0, |flight| now.saturating_sub(flight.since))
     }
 
-    /// Cuts the replies of the oldest script off, once all are there.
+    /// Cuts the replies of the oldest script, once all are there.
     ///
     /// # Errors
-    /// `Broken` if the server itself said what it never says.
+    /// `Broken` if the server's own replies are not as expected.
     pub(crate) fn cut(&mut self, buffer: &[u8], now: u64) -> Result<Option<Block>, Broken> {
         let flight = self.flights.front_mut().ok_or(STRAY)?;
         let guard = &self.guards[flight.guard];
@@ -197,7 +197,7 @@ impl Fences {
         let Some(flight) = self.flights.pop_front() else { return Ok(None) };
         match outcome {
             Outcome::Reply(_) => {}
-            // So it was not made, if this run was to make it.
+            // If this run was to create the guard's rules, they do not exist.
             Outcome::NotRun(_) => self.guards[flight.guard].forget_rules(),
             Outcome::Strayed(_) | Outcome::Malformed(_) => self.retire(flight.guard),
         }
@@ -244,7 +244,7 @@ impl Flight {
         Ok(Some((end, Outcome::NotRun(refusal.unwrap_or(at..end)))))
     }
 
-    /// From the reply of EXEC on, anything may stand before the fence.
+    /// Cuts from the reply of EXEC on, where anything may come before the fence.
     fn cut_run(
         &mut self,
         buffer: &[u8],
@@ -268,8 +268,8 @@ impl Flight {
         Some((end, outcome.unwrap_or_else(|| Outcome::Malformed(MALFORMED.to_vec()))))
     }
 
-    /// What the script has written, the last of the replies inside EXEC's; `None` if those before
-    /// are not those of its guard's setting up: what the guard did it has done as someone else.
+    /// Finds what the script has written, which is the last of the replies inside EXEC's. `None` if
+    /// a command that sets up the guard failed: the script then ran as another user.
     fn judge(&self, buffer: &[u8], at: usize) -> Option<Outcome> {
         let (kind, count, mut rest) = aggregate(&buffer[at..])?;
         if (kind, count) != (b'*', self.set_up + AROUND) {
@@ -283,7 +283,7 @@ impl Flight {
             }
         }
         let begin = buffer.len() - rest.len();
-        let text = rest.strip_suffix(OK)?; // our own AUTH
+        let text = rest.strip_suffix(OK)?; // the lane's own AUTH
         let is_one = match text.first()? {
             b'-' | b'+' => memmem::find(text, b"\r\n").map(|end| end + 2) == Some(text.len()),
             _ => split_first(text).is_some_and(|(_, rest)| rest.is_empty()),
@@ -297,7 +297,7 @@ impl Flight {
     }
 }
 
-/// A line at the front, with its end; `None` if it is not all there.
+/// The line at the front, with its end; `None` if it is not complete.
 fn line(buffer: &[u8]) -> Result<Option<&[u8]>, Broken> {
     match memchr(b'\n', &buffer[..buffer.len().min(LINE_LIMIT)]) {
         Some(end) if end > 0 && buffer[end - 1] == b'\r' => Ok(Some(&buffer[..=end])),

@@ -22,7 +22,7 @@ fn ran(reply: &str, log: &str) -> String {
     format!("{HEAD}*6\r\n+OK\r\n+OK\r\n{reply}+OK\r\n{FENCE}{log}")
 }
 
-/// The reply that the client gets, or how else it went.
+/// The reply that the client gets, or another outcome.
 fn went(bytes: &str) -> Result<String, Broken> {
     let mut fences = with_a_script();
     for have in 0..bytes.len() {

@@ -1,4 +1,4 @@
-//! The lanes for scripts, among all lanes: one of each state to each instance.
+//! The lanes for scripts in the pool: one for each state and instance.
 
 use crate::lane::lane::{Duty, Expect};
 use crate::lane::pool::Lanes;
@@ -16,12 +16,12 @@ impl Lanes {
         self.open[place].scripts.is_some()
     }
 
-    /// Places of the lanes for scripts.
+    /// The places of the lanes for scripts.
     pub(crate) fn of_scripts(&self) -> Vec<usize> {
         self.scripts.values().copied().collect()
     }
 
-    /// A lane that nobody uses is for scripts from now on; `id` is nobody else's.
+    /// Makes an unused lane one for scripts; `id` must be unique.
     pub(crate) fn give_to_scripts(&mut self, place: usize, id: String) {
         self.set_duty(place, Duty::Scripts);
         let lane = &mut self.open[place];
@@ -31,7 +31,7 @@ impl Lanes {
         self.scripts.insert(which, place);
     }
 
-    /// No more scripts are sent on this lane.
+    /// Hides a lane from new scripts.
     pub(crate) fn hide_from_scripts(&mut self, place: usize) {
         let lane = &self.open[place];
         if self.script_lane(lane.set, lane.instance) == Some(place) {
@@ -39,11 +39,11 @@ impl Lanes {
         }
     }
 
-    /// Cuts the replies of the next script off: where they begin, what they say, and whose they
-    /// are.
+    /// Cuts the replies of the next script. Returns their offset, their outcome, and their
+    /// destination.
     ///
     /// # Errors
-    /// `Broken` for what no server says.
+    /// `Broken` for replies that no server sends.
     pub(crate) fn next_block(
         &mut self,
         place: usize,

@@ -1,4 +1,4 @@
-//! Which lanes are shared, by state and instance: one set for each state that clients are in.
+//! The shared lanes by state and instance: one set for each state that clients are in.
 
 use crate::lane::lane::State;
 use std::collections::{HashMap, HashSet};
@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 pub(crate) struct LaneSets {
     sets: Vec<Set>,
     places: HashMap<State, u32>,
-    /// Places of sets that have ended.
+    /// The places of sets that have ended.
     free: Vec<u32>,
 }
 
@@ -16,15 +16,15 @@ pub(crate) struct LaneSets {
 #[derive(Debug)]
 struct Set {
     state: State,
-    /// Those that are shared.
+    /// The shared lanes.
     lanes: Vec<Option<u32>>,
 }
 
 impl LaneSets {
-    /// The set for a state; made if new.
+    /// The set for a state; created if new.
     ///
     /// # Panics
-    /// Never: databases, and restricted users, are far fewer than 2^32.
+    /// Never: databases and restricted users are far fewer than 2^32.
     pub(crate) fn of(&mut self, state: State, instances: usize) -> u32 {
         *self.places.entry(state).or_insert_with(|| {
             let set = Set { state, lanes: vec![None; instances] };
@@ -48,18 +48,19 @@ impl LaneSets {
         self.sets[set as usize].lanes[instance].map(|place| place as usize)
     }
 
-    /// The same, to change it.
+    /// The same, mutable.
     pub(crate) fn lane_mut(&mut self, set: u32, instance: usize) -> &mut Option<u32> {
         &mut self.sets[set as usize].lanes[instance]
     }
 
-    /// The sets of states in which no client will be again: users that are others by now.
+    /// The sets whose user no longer exists under that number: no client will be in their state
+    /// again.
     pub(crate) fn outlived(&self, is_over: impl Fn(State) -> bool) -> Vec<u32> {
         let over = self.places.iter().filter(|(state, _)| state.user != 0 && is_over(**state));
         over.map(|(_, &set)| set).collect()
     }
 
-    /// Ends some sets, except those that are still in use: their places are others' from now on.
+    /// Ends sets, except those still in use. Their places are reused.
     pub(crate) fn end(&mut self, sets: &[u32], in_use: &HashSet<u32>) {
         for &set in sets.iter().filter(|set| !in_use.contains(set)) {
             if self.places.remove(&self.state(set)).is_some() {
