@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! out  ──write──►  instance  ──read──►  received
-//!  expects: the client of each reply to come; pushed when a command is appended to `out`,
-//!           popped when a reply has been cut from `received`. Nothing else pairs them.
+//! expects: the client of each reply to come; pushed when a command is appended to `out`,
+//!          popped when a reply has been cut from `received`. Nothing else pairs them.
 //! ```
 //! Invariant: nothing on a shared lane changes its state, and every command on it has exactly one
 //! reply. A lane that shows anything else is closed, never reused.
