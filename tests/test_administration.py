@@ -13,7 +13,7 @@ import redis
 from conftest import Threadis
 from faults import stopped
 from raw import Raw, command, keys_of
-from threadis import ours
+from threadis import own_names
 from waiting import until
 
 Start = Callable[..., Threadis]
@@ -189,7 +189,7 @@ def test_an_instance_is_shown_as_ready_once_commands_reach_it(threadis: Start) -
     with running.client() as client:
         found: Any = client.info("threadis")
         with Raw(found["instance1"]["socket"]) as there:
-            assert there.ask("CLIENT", "SETNAME", ours.LANE + b"old") == b"+OK\r\n"
+            assert there.ask("CLIENT", "SETNAME", own_names.LANE + b"old") == b"+OK\r\n"
             with stopped(running.instance_pids()[1]):
                 until(lambda: state(client) == "stopped", "it is missed")
             until(lambda: state(client) != "stopped", "it is awake")

@@ -84,13 +84,13 @@ def test_few_know_the_core() -> None:
         for path in package.rglob("*.py")
         if core.search(path.read_text())
     }
-    assert found == {"proxy.py", "data", "ours.py", "coordinator", "bench"}
+    assert found == {"proxy.py", "data", "own_names.py", "coordinator", "bench"}
 
 
 # Who may import whom, from the ground up: each room, and each file beside the rooms, only those
 # before it. ``TYPE_CHECKING`` is no way around.
 PACKAGE = (
-    "errors", "resp", "ours", "system", "catalog", "control", "config", "data", "coordinator",
+    "errors", "resp", "own_names", "system", "catalog", "control", "config", "data", "coordinator",
     "server_facts", "supervisor", "bench", "proxy", "cli",
 )  # fmt: skip
 COORDINATOR = (

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from test_links import PLAIN, Process, instance, links_to, run, tell
-from threadis import control, ours, resp
+from threadis import control, own_names, resp
 from threadis.coordinator.instances import fenced
 from threadis.coordinator.instances.fenced import Fence
 from threadis.coordinator.instances.links import UnknownOutcomeError
@@ -42,10 +42,10 @@ def test_a_script_whose_guard_is_refused_has_no_rights(
     async def ask() -> None:
         with links_to(instance) as links:
             async with links.lease(0, PLAIN) as link:
-                nobody = links.login(ours.NOBODY)
+                nobody = links.login(own_names.NOBODY)
                 await link.ask(
-                    [b"ACL", b"SETUSER", ours.ADMIN, b"on", b"nopass", b"+@all", b"~*", b"&*"],
-                    [b"ACL", b"SETUSER", ours.NOBODY, b"on", b"nopass"],
+                    [b"ACL", b"SETUSER", own_names.ADMIN, b"on", b"nopass", b"+@all", b"~*", b"&*"],
+                    [b"ACL", b"SETUSER", own_names.NOBODY, b"on", b"nopass"],
                 )
                 guard = SandboxUser()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from threadis import ours
+from threadis import own_names
 from threadis.config import config
 from threadis.control import State
 from threadis.data.data_dir import DataDir
@@ -110,7 +110,7 @@ def test_it_is_what_was_planned(tmp_path: Path, stock_server: ServerBinary) -> N
         assert PASSWORD.encode() not in arguments + environment
         with socket.socket(socket.AF_UNIX) as stranger:
             stranger.connect(message.socket)
-            stranger.sendall(f"AUTH {ours.ADMIN.decode()} guess\r\n".encode())
+            stranger.sendall(f"AUTH {own_names.ADMIN.decode()} guess\r\n".encode())
             assert stranger.recv(100).startswith(b"-WRONGPASS")
         info = (await stage.ask("INFO")).decode()
         for line in ("tcp_port:0", "maxmemory:1048576", "aof_enabled:1", "hz:37"):

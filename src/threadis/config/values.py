@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from threadis import ours
+from threadis import own_names
 from threadis.errors import ConfigError
 from threadis.system.machine import parse_cpu_list
 
@@ -178,7 +178,7 @@ def user_lines(name: str, raw: object) -> tuple[str, ...]:
         user = line.split(" ")[0]
         if not user:
             raise ConfigError(f"{name}: {one!r} does not begin with a user's name")
-        if ours.is_ours(user.encode()):
+        if own_names.is_ours(user.encode()):
             raise ConfigError(f"{name}: {user}: names that begin with threadis- are reserved")
         if user in found:
             raise ConfigError(f"{name}: {user} is named twice; write all its rules in one line")

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from threadis import _core, control, ours, resp
+from threadis import _core, control, own_names, resp
 from threadis.catalog.blocking import BLOCKING
 from threadis.catalog.commands import FLUSHES, SCRIPTS, Row
 from threadis.config import placement
@@ -371,7 +371,7 @@ class Coordinator:
             except Exception:
                 log.exception("instance %d could not be made ready; trying again", index)
             else:
-                is_alone = isinstance(known, bytes) and b" name=" + ours.LANE not in known
+                is_alone = isinstance(known, bytes) and b" name=" + own_names.LANE not in known
                 if is_alone and self._links.instance(index) is instance:
                     self._links.unprepared.discard(index)
                     self._links.prepared[index] = instance.socket

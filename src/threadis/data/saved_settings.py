@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from threadis import control, ours
+from threadis import control, own_names
 from threadis.config import config as configuration
 from threadis.config.config import Config
 from threadis.config.directives import ARGUMENT_LIMIT, INPUT_LIMIT, OF_CLIENTS, quote
@@ -224,7 +224,7 @@ def users(config: Config) -> dict[bytes, list[bytes]]:
             raise DataError(
                 f"aclfile: {path}, line {number}: 'user NAME RULES' is expected, once a user"
             )
-        if ours.is_ours(words[1]):
+        if own_names.is_ours(words[1]):
             shown = words[1].decode("utf-8", "backslashreplace")
             raise DataError(
                 f"aclfile: {path}, line {number}: {shown}: names that begin with threadis- are "

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from threadis import ours
+from threadis import own_names
 from threadis.data.integrity import DataSource, FileConfig
 from threadis.data.where import is_ours
 from threadis.errors import DataError
@@ -116,6 +116,6 @@ async def _databases(connection: Connection) -> list[tuple[int, int]]:
 async def move_own_databases(connection: Connection, before: int, now: int) -> None:
     """Move our hidden databases when clients have got more of theirs."""
     full = {db for db, _ in await _databases(connection)}
-    for offset in reversed(range(ours.HIDDEN_DATABASES)):
+    for offset in reversed(range(own_names.HIDDEN_DATABASES)):
         if before + offset in full:
             await connection.ask("SWAPDB", str(before + offset), str(now + offset))

@@ -14,7 +14,7 @@ from typing import Any
 
 import hiredis
 
-from threadis import ours
+from threadis import own_names
 from threadis.control import State
 from threadis.errors import DataError
 from threadis.system.process import Activity, activity
@@ -86,7 +86,9 @@ class Health:
             self._connection = None
 
     async def _ask_on(self, connection: "Connection") -> None:
-        reply = await self._answered(connection.ask("AUTH", ours.ADMIN.decode(), self._password))
+        reply = await self._answered(
+            connection.ask("AUTH", own_names.ADMIN.decode(), self._password)
+        )
         last_ready, last_survey = float("-inf"), float("-inf")  # the loop's time
         while reply.startswith(b"+OK"):
             self._file.mend()
@@ -191,7 +193,7 @@ async def ask(path: str, password: str, pid: int, words: list[str], seconds: flo
     try:
         async with asyncio.timeout(seconds):
             connection = await Connection.open(path, pid)
-            await connection.ask("AUTH", ours.ADMIN.decode(), password)
+            await connection.ask("AUTH", own_names.ADMIN.decode(), password)
             return await connection.ask(*words)
     except (OSError, EOFError, HealthError, ValueError):  # TimeoutError is an OSError
         return None

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from threadis import ours
+from threadis import own_names
 from threadis.config.config import Config
 from threadis.config.directives import OF_CLIENTS, quote
 from threadis.data.integrity import FileConfig
@@ -34,14 +34,14 @@ def text(
         f"logfile {quote(str(folder / 'server.log'))}",
         "daemonize no",
         # Ours, hidden from clients; the others are theirs
-        f"user {ours.ADMIN.decode()} on >{password} ~* &* +@all",
-        f"user {ours.NOBODY.decode()} on >{password} resetkeys resetchannels -@all",
+        f"user {own_names.ADMIN.decode()} on >{password} ~* &* +@all",
+        f"user {own_names.NOBODY.decode()} on >{password} resetkeys resetchannels -@all",
         "protected-mode yes",
         # Through the proxy every client looks local: "local" is judged there
         f"enable-debug-command {yes_if_any(config.enable_debug_command)}",
         f"enable-module-command {yes_if_any(config.enable_module_command)}",
         f"enable-protected-configs {yes_if_any(config.enable_protected_configs)}",
-        f"databases {config.databases + ours.HIDDEN_DATABASES}",
+        f"databases {config.databases + own_names.HIDDEN_DATABASES}",
         f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
         "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
         "tcp-backlog 511",

@@ -12,7 +12,7 @@ import secrets
 import signal
 from collections.abc import Callable, Mapping
 
-from threadis import __version__, control, ours
+from threadis import __version__, control, own_names
 from threadis.config.config import Config
 from threadis.config.directives import ARGUMENT_LIMIT, INPUT_LIMIT
 from threadis.config.values import memory
@@ -263,7 +263,7 @@ class Supervisor:
         if ready is None or not self._users:
             return
         for name, rules in self._users.items():
-            words = [b"ACL", b"SETUSER", ours.CHECKED, b"reset", *rules, b"off"]
+            words = [b"ACL", b"SETUSER", own_names.CHECKED, b"reset", *rules, b"off"]
             told = [word.decode("utf-8", "surrogateescape") for word in words]
             reply = await ready.ask(*told)
             if reply is not None and reply.startswith(b"-"):
@@ -273,7 +273,7 @@ class Supervisor:
                 )
                 text = reply[1:].decode("utf-8", "replace").strip()
                 raise ConfigError(f"users: {name.decode()}: {text}; fix it in {where}")
-        await ready.ask("ACL", "DELUSER", ours.CHECKED.decode())
+        await ready.ask("ACL", "DELUSER", own_names.CHECKED.decode())
 
     def _raise_file_limit(self, instances: int, workers: int) -> int:
         """Return how many clients can be served with the files that the system grants."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from threadis import _core, control, ours, resp
+from threadis import _core, control, own_names, resp
 from threadis.coordinator.acl.users import Rules, Users
 from threadis.coordinator.base.rights import setuser_rules
 from threadis.coordinator.instances.links import Links, Words, value
@@ -90,7 +90,7 @@ class AclFile:
         for number, words in saved_settings.lines(content):
             if words[0] != b"user" or len(words) < 2:
                 errors.append((number, f"{self._path}:{number} {NO_USER}"))
-            elif re.search(rb"[\s\0]", words[1]) or ours.is_ours(words[1]):
+            elif re.search(rb"[\s\0]", words[1]) or own_names.is_ours(words[1]):
                 name = words[1].decode(errors="replace")
                 why = f"'{self._path}:{number}: username '{name}' contains invalid characters."
                 errors.append((number, why))
@@ -117,7 +117,7 @@ class AclFile:
         if not several:
             return []
         first = self._links.any_ready()
-        names = [ours.LINE + b"%d" % number for number in range(len(several))]
+        names = [own_names.LINE + b"%d" % number for number in range(len(several))]
         made: list[Words] = [
             [b"ACL", b"SETUSER", name, *rules] for name, rules in zip(names, several, strict=True)
         ]

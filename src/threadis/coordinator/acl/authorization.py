@@ -7,7 +7,7 @@ AUTH and HELLO are tried on a connection that is not logged in, so the answers a
 import logging
 import os
 
-from threadis import _core, ours, resp
+from threadis import _core, own_names, resp
 from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.acl.users import DEFAULT, Users
 from threadis.coordinator.base.reply import INTERNAL_ERROR
@@ -74,7 +74,7 @@ class Authorization:
         at = _credentials(asked)
         if at is None and self._users.is_off(DEFAULT) and asked[0].lower() == b"auth":
             asked[1] = os.urandom(32).hex().encode()
-        elif at is not None and (ours.is_ours(asked[at]) or self._users.is_off(asked[at])):
+        elif at is not None and (own_names.is_ours(asked[at]) or self._users.is_off(asked[at])):
             asked[at + 1] = os.urandom(32).hex().encode()
         link = await self._links.connect(self._users.informed_instance(), Kind(user=ANONYMOUS))
         try:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from threadis import _core, ours, resp
+from threadis import _core, own_names, resp
 from threadis.catalog.commands import SCRIPTS
 from threadis.coordinator.acl.users import Denial, Users
 from threadis.coordinator.base.databases import confine_databases
@@ -68,7 +68,7 @@ class AclCommands:
         shown = []
         for line in value(reply):
             head, name, *rules = line.split(b" ") if b" " in line else (b"", line)
-            if not ours.is_ours(name):
+            if not own_names.is_ours(name):
                 whole = b" ".join([head, name, *self._users.visible_rules(rules)])
                 shown.append(resp.bulk(whole if head else name))
         return resp.array(shown)
@@ -99,7 +99,7 @@ class AclCommands:
         return b"%s%d\r\n%s" % (reply[:1], len(shown), b"".join(shown))
 
     async def _dry_run(self, command: _core.Command) -> bytes:
-        if ours.is_ours(command.args[2]):
+        if own_names.is_ours(command.args[2]):
             name = command.args[2].decode(errors="replace")
             return resp.error(f"ERR User '{name}' not found")
         # In the database of whoever asks: rights may be those of some databases only.
@@ -131,7 +131,7 @@ class AclCommands:
             for one in _core.elements(reply)
         ]
         shown = sorted(
-            (one for one in entries if not ours.is_ours(one.user)),
+            (one for one in entries if not own_names.is_ours(one.user)),
             key=lambda one: float(one.fields[b"age-seconds"]),
         )
         merged: dict[tuple[bytes, ...], LogEntry] = {}
@@ -168,7 +168,7 @@ class LogEntry:
 
     def _database(self, found: re.Match[bytes]) -> bytes:
         """Hide the database of copies: clients cannot select it."""
-        return b" db=0" if ours.is_hidden(int(found[1]), self._databases) else found[0]
+        return b" db=0" if own_names.is_hidden(int(found[1]), self._databases) else found[0]
 
     def encode(self) -> bytes:
         """Encode the entry as the server does."""
@@ -212,4 +212,4 @@ class LogEntry:
 
 def _visible(name: bytes) -> bytes:
     """Return the name, or, for one of our own users, a name that does not exist."""
-    return ours.LINE + os.urandom(16).hex().encode() if ours.is_ours(name) else name
+    return own_names.LINE + os.urandom(16).hex().encode() if own_names.is_ours(name) else name

@@ -15,7 +15,7 @@ from typing import Any
 
 import hiredis
 
-from threadis import _core, control, ours, resp
+from threadis import _core, control, own_names, resp
 from threadis.coordinator.base.rights import LOGIN, Rights, setuser_rules
 from threadis.coordinator.instances.links import LinkError, Links, Words
 from threadis.coordinator.keys.locks import Locks
@@ -290,9 +290,9 @@ class Users:
         found: dict[bytes, Rules] = {}
         for line in await self._ask(index, b"ACL", b"LIST"):
             _, name, *rules = line.split(b" ")
-            if name == ours.ADMIN:
+            if name == own_names.ADMIN:
                 self._all_permissions = _permissions(rules)
-            elif not ours.is_ours(name):
+            elif not own_names.is_ours(name):
                 found[name] = self.visible_rules(rules)
         return found
 
@@ -365,7 +365,7 @@ class Users:
 
     def refusal(self, names: Sequence[bytes]) -> bytes | None:
         """Refuse names that are reserved for our own users."""
-        if any(ours.is_ours(name) for name in names):
+        if any(own_names.is_ours(name) for name in names):
             return resp.error("ERR threadis: user names that begin with 'threadis-' are reserved")
         return None
 

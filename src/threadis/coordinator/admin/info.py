@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from threadis import __version__, _core, control, ours, resp
+from threadis import __version__, _core, control, own_names, resp
 from threadis.coordinator.acl.users import Users
 from threadis.coordinator.admin import info_counts
 from threadis.coordinator.admin.command_stats import CommandStats, StatsCollector
@@ -118,7 +118,7 @@ class Info:
         counts = {name: value - self._zero.get(name, 0) for name, value in self._totals().items()}
         uptime = int(time.monotonic() - self._started)
         channels, patterns, shards = self._core.subscriptions()
-        ours = {
+        values = {
             "pubsub_clients": sum(worker["subscribers"] for worker in self._core.stats()),
             "pubsub_channels": channels,
             "pubsub_patterns": patterns,
@@ -156,7 +156,7 @@ class Info:
         if "Server" in merged:
             merged["Server"] = self._with_listeners(merged["Server"])
         for fields in merged.values():
-            for name, value in ours.items():
+            for name, value in values.items():
                 if name in fields:
                     fields[name] = str(value)
 
@@ -187,7 +187,7 @@ class Info:
         return {
             known[db]: keyspace[known[db]]
             for db in sorted(known)
-            if not ours.is_hidden(db, self._start.databases)
+            if not own_names.is_hidden(db, self._start.databases)
         }
 
     def _own_section(self, answers: Mapping[int, Sections]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from threadis import _core, ours
+from threadis import _core, own_names
 from threadis.coordinator.admin.latency import encoded
 from threadis.coordinator.instances.links import Links
 
@@ -35,7 +35,7 @@ class Memory:
         return (
             name.startswith(b"db.")
             and name[3:].isdigit()
-            and ours.is_hidden(int(name[3:]), self._databases)
+            and own_names.is_hidden(int(name[3:]), self._databases)
         )
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from threadis import _core, ours, resp
+from threadis import _core, own_names, resp
 from threadis.coordinator.instances.links import Kind, Links, Words, value
 from threadis.coordinator.sessions.departures import LEFT, Departures
 
@@ -24,7 +24,7 @@ class Persistence:
 
     def __init__(self, links: Links, departures: Departures, databases: int) -> None:
         self._links, self._departures = links, departures
-        self._hidden = ours.records(databases)
+        self._hidden = own_names.records(databases)
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""
@@ -116,7 +116,7 @@ class Persistence:
         self, command: _core.Command, words: list[bytes], timeout: int, waits: bool
     ) -> int | None:
         """Return 1 if all is on the disks of all instances; None if the client leaves first."""
-        mark = ours.WAITED + _core.unique_name()
+        mark = own_names.WAITED + _core.unique_name()
         ask: list[Words] = [[*words, b"%d" % timeout]]
         if not waits:
             ask = [[b"MULTI"], *ask, [b"EXEC"]]

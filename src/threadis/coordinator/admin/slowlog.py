@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from threadis import _core, ours, resp
+from threadis import _core, own_names, resp
 from threadis.catalog.commands import SCRIPTS
 from threadis.coordinator.admin.slowlog_arguments import as_logged
 from threadis.coordinator.admin.slowlog_split import Entry, SplitCommand, SplitCommands
@@ -140,7 +140,7 @@ class CommandLog:
                 for row in reversed(found):  # oldest first
                     if row[0] > seen and (whose := self._whose(row)):
                         entry = [*row[1:4], *whose]
-                        if row[5].startswith(ours.LANE):
+                        if row[5].startswith(own_names.LANE):
                             new += self._split.join(index, entry)
                         else:
                             new.append(entry)
@@ -155,7 +155,7 @@ class CommandLog:
             return None
         if words[0].upper() in OPENING or (words[0] == b"ECHO" and len(words[-1]) == FENCE):
             return None
-        if name.startswith(ours.LANE):
+        if name.startswith(own_names.LANE):
             is_ours = words[:2] == EXISTENCE_CHECK or (words[1:] and _core.is_record(words[1]))
             return None if is_ours else UNKNOWN
         is_script = words[0].lower().decode(errors="replace") in SCRIPTS  # noted by ourselves

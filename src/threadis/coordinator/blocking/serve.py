@@ -12,7 +12,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from typing import Final
 
-from threadis import _core, ours, resp
+from threadis import _core, own_names, resp
 from threadis.catalog.blocking import FEEDS, LIST, STREAM
 from threadis.coordinator.acl.checks import AclChecks
 from threadis.coordinator.base.offload import offload
@@ -266,7 +266,7 @@ class BlockedClients:
         self, closure: set[Place], within: int | None
     ) -> contextlib.AbstractAsyncContextManager[Lock]:
         if self._are_together(closure):
-            alone = [(db, ours.SERVING_LOCK + key) for db, key in closure]
+            alone = [(db, own_names.SERVING_LOCK + key) for db, key in closure]
             return self._execution.locks.exclude_holders(closure, within, alone=alone)
         return self._execution.hold([(db, key, True) for db, key in closure], within)
 

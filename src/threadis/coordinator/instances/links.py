@@ -15,7 +15,7 @@ from typing import Any
 
 import hiredis
 
-from threadis import _core, control, ours
+from threadis import _core, control, own_names
 from threadis.coordinator.base.offload import LARGE, join_pieces
 from threadis.coordinator.instances import sockets
 from threadis.coordinator.instances.deadline import Deadline
@@ -54,7 +54,7 @@ class Kind:
     """The protocol and the user of a connection."""
 
     resp: int = 2
-    user: bytes = ours.ADMIN
+    user: bytes = own_names.ADMIN
 
 
 @dataclass(slots=True)
@@ -231,7 +231,7 @@ class Links:
             raise LinkError("TRYAGAIN no instance is ready; the command was not run")
         return ready[0]
 
-    def login(self, name: bytes = ours.ADMIN) -> Words:
+    def login(self, name: bytes = own_names.ADMIN) -> Words:
         """Return the AUTH command of our admin user, or of another user."""
         return [b"AUTH", name, self._password]
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from threadis import ours
+from threadis import own_names
 from threadis.coordinator.base.command_table import CommandTable
 from threadis.coordinator.instances.links import READ_MOST, Link, LinkError, Links, Words
 
@@ -86,7 +86,7 @@ class ScriptMonitor:
             while mark not in (line := await link.next_reply()):
                 match = LINE.fullmatch(line)
                 if match is None:
-                    is_ours = ours.SCRIPT_MARK in line  # what it runs follows
+                    is_ours = own_names.SCRIPT_MARK in line  # what it runs follows
                 elif not is_ours:
                     found.append(_words(match[2]))
         except (OSError, EOFError, ValueError) as error:

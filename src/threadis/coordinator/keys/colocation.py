@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from threadis import _core, ours
+from threadis import _core, own_names
 from threadis.config.placement import Rule
 from threadis.coordinator.keys.locks import Key
 
@@ -88,7 +88,7 @@ class Colocation:
         found = dict.fromkeys(
             (db, self.group(db, key)) for db, key, _ in names if b"{" in key or self._decides
         )
-        return [(db, ours.GROUP_LOCK + group.prefix, False) for db, group in found if group]
+        return [(db, own_names.GROUP_LOCK + group.prefix, False) for db, group in found if group]
 
 
 def _may_overlap(one: bytes, other: bytes) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from threadis import _core, ours
+from threadis import _core, own_names
 from threadis.coordinator.instances.links import Words
 from threadis.coordinator.sessions.monitor import Monitors
 
@@ -40,7 +40,7 @@ class Attribution:
 
     def begin(self, info: _core.ClientInfo, *, can_be_undone: bool = False) -> bytes:
         """Register a call; return the connection's name."""
-        name = ours.SCRIPT + b"%d" % next(self._numbers)
+        name = own_names.SCRIPT + b"%d" % next(self._numbers)
         self._known[name] = ((info.address.encode(), info.name), can_be_undone)
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
@@ -50,7 +50,7 @@ class Attribution:
         """Note that a call has ended, in its client's database; or that it does not count."""
         if not counts:
             self._known.pop(name, None)
-        number = int(name.removeprefix(ours.SCRIPT))
+        number = int(name.removeprefix(own_names.SCRIPT))
         self._monitors.settle(index, number, db if counts else None)
 
     def in_order(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from threadis import ours, resp
+from threadis import own_names, resp
 from threadis.coordinator.acl.users import Denial, Users
 from threadis.coordinator.instances.fenced import Fence, Script
 from threadis.coordinator.instances.links import Link, Links, Words
@@ -61,7 +61,7 @@ class ScriptSandbox:
                 *setup,
                 setname(caller),
                 *before,
-                *sandbox_user.logins(self._links.login(ours.NOBODY)),
+                *sandbox_user.logins(self._links.login(own_names.NOBODY)),
             ],
             [self._links.login()],
             [*after, *gone, setname(), ACL_LOG],

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import hiredis
 
-from threadis import ours, resp
+from threadis import own_names, resp
 from threadis.coordinator.acl.users import Denial, Users
 from threadis.coordinator.base.rights import Rights
 from threadis.coordinator.instances.links import Link, Words, value
@@ -139,7 +139,7 @@ class SandboxUser:
         self._keys = None if keys is None else frozenset(keys)
         self._refused, self.denials = frozenset(denied), set()
         if not self.name:
-            self.name = ours.SANDBOX_USER + os.urandom(8).hex().encode()
+            self.name = own_names.SANDBOX_USER + os.urandom(8).hex().encode()
             self._denied = None
         gone, self._abandoned = self._abandoned, []
         # A new one each time: if the server refuses the rules, the old ones allow no login.

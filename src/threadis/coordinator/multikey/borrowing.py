@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from threadis import ours, resp
+from threadis import own_names, resp
 from threadis.coordinator.base.command_table import CommandTable, KeyAccess
 from threadis.coordinator.base.offload import offload
 from threadis.coordinator.instances import long_replies
@@ -31,7 +31,7 @@ BORROW_LIMIT = 256 * 1024 * 1024  # bytes one command may borrow
 # Returns all keys, their values and expiry times, and deletes them. Not FLUSHDB, because clients
 # that track keys would be told of it.
 READ_AND_DELETE_ALL = (
-    ours.SCRIPT_MARK
+    own_names.SCRIPT_MARK
     + b"""
 local found = {}
 for _, key in ipairs(redis.call('KEYS', '*')) do
@@ -64,7 +64,7 @@ class Copy:
         """Build the command that makes the key this value."""
         if self.is_placeholder:
             ends = [] if self.expires == NO_EXPIRY else [b"PXAT", b"%d" % self.expires]
-            return [b"SET", key, ours.MARK, *ends]  # nobody can write the same
+            return [b"SET", key, own_names.MARK, *ends]  # nobody can write the same
         if self.expires == NO_EXPIRY:
             return [b"RESTORE", key, b"0", self.dump, *options]
         return [b"RESTORE", key, b"%d" % self.expires, self.dump, b"ABSTTL", *options]
@@ -91,7 +91,7 @@ class Borrowing:
         # Without memory copies are not made in the block in which they are used.
         self.alone = [asyncio.Lock() for _ in links.all_instances()]
         # The first of those for copies, without keys between two commands.
-        self.scratch = ours.copies(databases)
+        self.scratch = own_names.copies(databases)
 
     async def fetch(self, keys: Iterable[KeyAccess], db: int) -> dict[bytes, Copy]:
         """Copy the existing keys from their owners; of keys never read, only that they exist."""
@@ -138,7 +138,7 @@ class Borrowing:
 
     async def clean(self, index: int) -> None:
         """Delete copies that an interrupted command has left."""
-        for at in range(ours.COPIES):
+        for at in range(own_names.COPIES):
             await self._links.raw(index, [[b"FLUSHDB"]], db=self.scratch + at)
 
     async def without_conversions(

@@ -27,7 +27,7 @@ from typing import Any
 import hiredis
 import msgspec
 
-from threadis import _core, ours, resp
+from threadis import _core, own_names, resp
 from threadis.catalog.commands import SWEEPS
 from threadis.coordinator.base.command_table import CommandTable
 from threadis.coordinator.base.offload import offload
@@ -65,7 +65,7 @@ class Commits:
         self._links = links
         self._locks = locks
         self._table = table
-        self._records = ours.records(databases)
+        self._records = own_names.records(databases)
         self._phases = Phases(links, self._records)
         self._done: dict[int, list[bytes]] = {}  # records to delete, by instance
         self._deleting = [asyncio.Lock() for _ in links.all_instances()]
@@ -163,7 +163,7 @@ class Commits:
             self._keep_lock(lock, name, leader, participants, list(links.values()))
             raise incomplete_write(links[failed[0]])
         self._had.update(parts.keys())
-        self.delete_soon(leader, ours.DECIDED + name)
+        self.delete_soon(leader, own_names.DECIDED + name)
         return replies
 
     def own_changes(self, index: int) -> int:
@@ -240,9 +240,9 @@ class Commits:
 
     async def _resolve_all(self, name: bytes, leader: int, participants: list[int]) -> None:
         for index in participants:
-            await _retry(partial(self._resolve, index, ours.PREPARED + name))
+            await _retry(partial(self._resolve, index, own_names.PREPARED + name))
         self.delete_soon(
-            leader, ours.DECIDED + name
+            leader, own_names.DECIDED + name
         )  # this is refused while the disk is full, for instance
 
     def unsettled(self, letter: _core.Unsettled) -> None:
@@ -286,8 +286,8 @@ class Commits:
             if payload is None:
                 return
             record = PreparedRecord.decode(payload)
-            name = key.removeprefix(ours.PREPARED)
-            if await self._ask(record.leader, b"EXISTS", ours.DECIDED + name):
+            name = key.removeprefix(own_names.PREPARED)
+            if await self._ask(record.leader, b"EXISTS", own_names.DECIDED + name):
                 hidden = [b"SELECT", b"%d" % self._records]
                 part = [*record.commands, hidden, [b"DEL", key], [b"SELECT", b"%d" % record.db]]
                 await pending_writes.run(self._links, index, part, record.db)
@@ -308,9 +308,9 @@ class Commits:
         Without the leader the keys stay locked; for a write that empties databases LinkError is
         raised.
         """
-        for key in await self._ask(index, b"KEYS", ours.PREPARED + b"*"):
+        for key in await self._ask(index, b"KEYS", own_names.PREPARED + b"*"):
             payload = await self._ask(index, b"GET", key)
-            if payload is None or self._is_running(key.removeprefix(ours.PREPARED)):
+            if payload is None or self._is_running(key.removeprefix(own_names.PREPARED)):
                 continue
             try:
                 await self._resolve(index, key)
@@ -319,9 +319,9 @@ class Commits:
                 if _flushes(record.commands):  # it has no keys to lock
                     raise
                 self._spawn(self._recover_later(index, key, record))
-        for key in await self._ask(index, b"KEYS", ours.DECIDED + b"*"):
+        for key in await self._ask(index, b"KEYS", own_names.DECIDED + b"*"):
             payload = await self._ask(index, b"GET", key)
-            name = key.removeprefix(ours.DECIDED)
+            name = key.removeprefix(own_names.DECIDED)
             if payload is not None and not self._is_running(name):
                 participants = msgspec.json.decode(payload, type=list[int])
                 self._spawn(self._resolve_all(name, index, participants))
@@ -350,9 +350,9 @@ class Commits:
 
     async def delete_records(self, leader: int) -> None:
         """Delete all records that can be deleted; the others are tried again later."""
-        done, take = self._done, self._workers.take_finished
+        done, take, decided = self._done, self._workers.take_finished, own_names.DECIDED
         async with self._deleting[leader]:  # deletions that are under way are waited for
-            while names := [*done.pop(leader, []), *(ours.DECIDED + name for name in take(leader))]:
+            while names := [*done.pop(leader, []), *(decided + name for name in take(leader))]:
                 try:
                     await pending_writes.delete(self._links, leader, self._records, *names)
                 except LinkError:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Final
 
-from threadis import ours, resp
+from threadis import own_names, resp
 from threadis.coordinator.base.command_table import KeyAccess
 from threadis.coordinator.base.offload import offload
 from threadis.coordinator.instances.fenced import FencedReplies
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TRIES: Final = 100  # each shows keys that the one before did not
 TOO_MANY: Final = resp.error(
     f"ERR threadis: a transaction that needs keys of several instances together can use "
-    f"at most {ours.COPIES} databases; split it"
+    f"at most {own_names.COPIES} databases; split it"
 )
 NO_END: Final = resp.error("ERR threadis: the keys that SORT refers to changed in every attempt")
 
@@ -68,7 +68,7 @@ class CopyRun:
         )
         if "flushall" in names_of_sweeps:
             swept |= dbs
-        if len(dbs) > ours.COPIES:
+        if len(dbs) > own_names.COPIES:
             raise RefusedError(TOO_MANY)
         self._swapped = swept if "swapdb" in names_of_sweeps else set()
         writes_all, first = trial is not None and trial.writes, execution.borrowing.scratch

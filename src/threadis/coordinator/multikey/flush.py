@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from threadis import _core, control, ours, resp
+from threadis import _core, control, own_names, resp
 from threadis.coordinator.base.databases import is_flush_syntax
 from threadis.coordinator.instances.links import Kind, LinkError, Links, UnknownOutcomeError, Words
 from threadis.coordinator.keys.locks import Locks
@@ -45,7 +45,7 @@ class Flush:
         self._links = links
         self._locks = locks
         self._databases = start.databases
-        self._records = ours.records(start.databases)
+        self._records = own_names.records(start.databases)
         self._pinned = dict(start.pins).keys()
         self._tracking = tracking
         self._commits = commits
@@ -109,7 +109,7 @@ class FlushRun:
         """Run it; return the reply."""
         try:
             await _all_of(self._prepare(index, leader) for index in participants)
-            decided = ours.DECIDED + self._name
+            decided = own_names.DECIDED + self._name
             decide: Words = [b"SET", decided, msgspec.json.encode(participants)]
             try:
                 reply = await self._run_at(leader, [decide], decided, has_begun=False)
@@ -117,7 +117,7 @@ class FlushRun:
                 if await self._exists(leader, decided):
                     await pending_writes.delete(self._links, leader, self._records, decided)
                 raise
-            prepared, swept = ours.PREPARED + self._name, ours.SWEPT + self._name
+            prepared, swept = own_names.PREPARED + self._name, own_names.SWEPT + self._name
             done: list[Words] = [[b"DEL", prepared], [b"SET", swept, b"", b"EX", KEPT]]
             await _all_of(
                 self._run_at(index, done, swept, has_begun=True) for index in participants
@@ -135,7 +135,7 @@ class FlushRun:
 
     async def _prepare(self, index: int, leader: int) -> None:
         payload = PreparedRecord(leader, self._db, [], [self._words]).encode()
-        note: Words = [b"SET", ours.PREPARED + self._name, bytes(payload)]
+        note: Words = [b"SET", own_names.PREPARED + self._name, bytes(payload)]
         try:
             await self._block(index, [note], self._records)
         except UnknownOutcomeError as error:

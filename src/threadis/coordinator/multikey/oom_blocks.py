@@ -9,7 +9,7 @@ run at that moment: commands that need memory themselves are refused before.
 import math
 from collections.abc import Iterable, Sequence
 
-from threadis import _core, ours, resp
+from threadis import _core, own_names, resp
 from threadis.catalog.blocking import ZSET, Form, of_command
 from threadis.coordinator.base.numbers import parse_integer, parse_seconds
 from threadis.coordinator.base.offload import offload
@@ -34,7 +34,7 @@ while ARGV[at] do
 end
 return replies
 """
-    % ours.SCRIPT_MARK
+    % own_names.SCRIPT_MARK
 )
 # Commands that reply with nulls inside an array, which Lua loses in RESP3 …
 HAVE_NULLS = frozenset(b"zmscore geopos xreadgroup xclaim xautoclaim xinfo xpending object".split())

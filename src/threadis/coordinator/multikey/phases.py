@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import msgspec
 
-from threadis import ours, resp
+from threadis import own_names, resp
 from threadis.coordinator.base.offload import offload
 from threadis.coordinator.instances import long_replies
 from threadis.coordinator.instances.fenced import FencedBlock, Script
@@ -113,7 +113,7 @@ class Phases:
         for index in links:
             part = list(parts[index])
             payload = await offload(sum(map(len, part)), replace(record, commands=part).encode)
-            key = ours.PREPARED + name
+            key = own_names.PREPARED + name
             hide, delete, show = self.participant_end(name, record.db)
             full = [] if is_scarce else [self._without_effect(name)]
             block = scripts.block(index, part, [hide, *full, delete, show])
@@ -147,7 +147,9 @@ class Phases:
         for link in links.values():
             await link.ask([b"DISCARD"])
         for index in noted:
-            await pending_writes.delete(self._links, index, self._records, ours.PREPARED + name)
+            await pending_writes.delete(
+                self._links, index, self._records, own_names.PREPARED + name
+            )
 
     async def decide(
         self,
@@ -162,7 +164,7 @@ class Phases:
     ) -> list[bytes]:
         """Run the leader's part; RefusedError if it refuses."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        decided: Words = [b"SET", ours.DECIDED + name, msgspec.json.encode(list(participants))]
+        decided: Words = [b"SET", own_names.DECIDED + name, msgspec.json.encode(list(participants))]
         behind = [hidden, decided, back]
         if is_scarce and scripts:
             # DEL, without effect, is refused wherever a writing script fails; then all is refused.
@@ -179,12 +181,12 @@ class Phases:
         """Build a command that a server without memory refuses: scripts may be queued there, and
         fail.
         """
-        return [b"LPUSHX", ours.DECIDED + name, b""]
+        return [b"LPUSHX", own_names.DECIDED + name, b""]
 
     def participant_end(self, name: bytes, db: int) -> Part:
         """Return the commands that end a participant's part."""
         hidden, back = [b"SELECT", b"%d" % self._records], [b"SELECT", b"%d" % db]
-        return [hidden, [b"DEL", ours.PREPARED + name], back]
+        return [hidden, [b"DEL", own_names.PREPARED + name], back]
 
 
 async def _run_without_memory(link: Link, part: Part, behind: Part) -> list[bytes]:

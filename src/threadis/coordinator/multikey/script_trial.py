@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
-from threadis import ours
+from threadis import own_names
 from threadis.coordinator.base.command_table import ParsedCommand
 from threadis.coordinator.base.offload import LARGE, offload
 from threadis.coordinator.instances.fenced import Fence, FencedReplies
@@ -314,7 +314,7 @@ def touched_elsewhere(
     ran: Iterable[tuple[int, Words]], copies: Collection[int], databases: int
 ) -> bool:
     """Whether a script has touched anything outside the copies, or has found our databases."""
-    hidden = range(databases, databases + ours.HIDDEN_DATABASES)
+    hidden = range(databases, databases + own_names.HIDDEN_DATABASES)
     for db, (name, *args) in ran:
         if name.lower() == SELECT:
             number = args[0] if args else b""

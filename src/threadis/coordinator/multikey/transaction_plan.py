@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
-from threadis import _core, ours, resp
+from threadis import _core, own_names, resp
 from threadis.catalog.blocking import CREATE_KEYS
 from threadis.catalog.commands import SCRIPTS, SWEEPS
 from threadis.catalog.in_transactions import (
@@ -185,7 +185,7 @@ class TransactionPlan:
         self.written_keys = [
             (where, key)
             for where, key, writes in self.locks
-            if writes and not key.startswith(ours.GROUP_LOCK)
+            if writes and not key.startswith(own_names.GROUP_LOCK)
         ]
         self.answered: Mapping[int, bytes] = {}  # what commands were, by their places
         self.tracked: TransactionTracking | None = None
@@ -210,7 +210,7 @@ class TransactionPlan:
             (where, key)
             for at in sorted(range(len(self.steps)), key=makes_nothing)
             for where, key, writes in self.steps[at].names
-            if writes and not key.startswith(ours.GROUP_LOCK)
+            if writes and not key.startswith(own_names.GROUP_LOCK)
         ]
 
     def leaves_place(self, denied: Collection[int]) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from threadis import ours, resp
+from threadis import own_names, resp
 from threadis.coordinator.instances import fenced
 from threadis.coordinator.instances.links import LinkError, UnknownOutcomeError
 from threadis.coordinator.keys.colocation import ALL_KEYS, Group, is_plain
@@ -137,7 +137,7 @@ class InPlace:
     def places(self, call: ScriptCall) -> list[tuple[int, bytes]]:
         """Return the locks of a script."""
         local, _ = self._names(call)
-        names = [*call.keys, *(ours.GROUP_LOCK + group.prefix for group in local)]
+        names = [*call.keys, *(own_names.GROUP_LOCK + group.prefix for group in local)]
         return [(db, name) for db in self._databases_of(call) for name in names]
 
     def _databases_of(self, call: ScriptCall) -> Sequence[int]:

@@ -16,12 +16,12 @@ from typing import Final
 
 from tree_sitter import Node
 
-from threadis import ours
+from threadis import own_names
 from threadis.catalog.commands import KeySpec, Row
 from threadis.coordinator.lua.analysis import CALLS, HARMLESS, parse_lua
 from threadis.coordinator.lua.scopes import text
 
-UNDONE: Final = ours.MARK + b":undone"  # refused to the sandbox user when everything was restored
+UNDONE: Final = own_names.MARK + b":undone"  # refused when everything was restored
 # Ways around the code in front, or to change what it does.
 ESCAPES: Final = frozenset({
     b"_G", b"_ENV", b"getfenv", b"setfenv", b"loadstring", b"load", b"loadfile", b"dofile",
@@ -58,7 +58,7 @@ class UndoWrapper:
         several = ",".join(f"['{name}']={last}" for name, last in SEVERAL.items())
         have_times = any(row.name == "hpexpiretime" for row in known)
         line = (
-            line.replace("@MARK@", ours.MARK.decode())
+            line.replace("@MARK@", own_names.MARK.decode())
             .replace("@ALLS@", several)
             .replace("@TIMES@", str(have_times).lower())
             .replace("@UNDONE@", UNDONE.decode())

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 
-from threadis import _core, ours, resp
+from threadis import _core, own_names, resp
 from threadis.coordinator.base.reply import Reply
 from threadis.coordinator.instances.links import LinkError, Links
 from threadis.coordinator.instances.packed import pack
@@ -130,7 +130,7 @@ class Monitors:
         self, index: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes
     ) -> None:
         """Pass lines on until they are not needed; open a lost connection again."""
-        lines = self._lines[index] = _core.Lines(self._core, self._databases, ours.MARK)
+        lines = self._lines[index] = _core.Lines(self._core, self._databases, own_names.MARK)
         try:
             while data:
                 lines.feed(data)
