@@ -53,7 +53,7 @@ class ServerFacts(msgspec.Struct, frozen=True):
     is_valkey: bool
     queues_nothing_when_full: bool  # between MULTI and EXEC, at maxmemory
     keeps_queue: bool  # CLIENT INFO shows multi=0, not -1, once MULTI was used
-    asks_who_first: bool  # before AUTH nobody is told which commands there are
+    asks_who_first: bool  # before AUTH unknown commands get NOAUTH, too
     client_fields: list[str]  # names of the fields of CLIENT INFO, in order
 
 

@@ -1,1 +1,1 @@
-"""``threadis bench``: what thREaDIS costs, beside the same stock server without it."""
+"""``threadis bench``: compares thREaDIS with the same stock server running alone."""

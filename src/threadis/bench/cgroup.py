@@ -168,7 +168,7 @@ def _remove(top: Path, hierarchy: Hierarchy) -> None:
             for member in (holder / members).read_text().split():
                 _move(home / members, int(member))
         for directory in [*children, top]:
-            with contextlib.suppress(OSError):  # busy: somebody was born meanwhile
+            with contextlib.suppress(OSError):  # busy: a process was started meanwhile
                 directory.rmdir()
 
 

@@ -157,7 +157,7 @@ def _has_jemalloc(pid: int) -> bool:
 
 
 def _client(address: str, password: str | None) -> redis.Redis:
-    once = Retry(NoBackoff(), 0)  # whoever waits for a server asks again without a back-off
+    once = Retry(NoBackoff(), 0)  # callers that wait for a server repeat without a back-off
     if "/" in address:
         return redis.Redis(unix_socket_path=address, password=password, retry=once)
     host, _, port = address.rpartition(":")

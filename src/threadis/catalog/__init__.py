@@ -1,1 +1,1 @@
-"""The command table: what the server says of its commands, and what it does not."""
+"""The command table: what the server reports of its commands, and what it does not."""

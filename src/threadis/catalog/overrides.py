@@ -136,7 +136,7 @@ OVERRIDES: Final[dict[str, Override]] = {
     "flushdb": Override("coordinator", "alone with the whole keyspace"),
     "swapdb": Override("coordinator", "alone with the whole keyspace"),
     "migrate": Override("coordinator", "its keys may be anywhere"),
-    # The tips mean cluster mode, where lanes and scripts are nobody else's.
+    # The tips are about cluster mode, where no other commands have connections or scripts.
     **dict.fromkeys(
         (f"{log}|{name}" for log in ("slowlog", "commandlog") for name in ("get", "len", "reset")),
         Override("coordinator", "entries need one order and unique ids"),

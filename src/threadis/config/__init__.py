@@ -1,1 +1,1 @@
-"""Knobs: what may be set, and how it is read."""
+"""Configuration: the knobs, and how they are parsed."""

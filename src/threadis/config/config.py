@@ -23,7 +23,7 @@ POLICIES = (
     *(f"{keys}-{how}" for keys in ("allkeys", "volatile") for how in ("lru", "lfu", "random")),
     "volatile-ttl",
 )
-ALLOWED = ("no", "yes", "local")  # to nobody, to everybody, to clients of this machine
+ALLOWED = ("no", "yes", "local")  # for no client, for all, for clients on this machine
 
 # The groups of ``--help``
 LISTEN, CORES, DATA, LIMITS, SERVER = "Listening", "Cores", "Data", "Clients", "Stock server"

@@ -1,1 +1,1 @@
-"""What is on disk: directory, layout, saved files, settings that were kept."""
+"""What is on disk: data directory, layout, integrity, saved settings."""

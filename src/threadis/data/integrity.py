@@ -182,7 +182,7 @@ def _compare(folder: Path, wanted: FileConfig, before: FileRecord, now: FileReco
         _check_untouched(folder, wanted, before, now)
         is_log = before.is_logged
     else:
-        # Without a log being written nobody touches its manifest: it was switched on since. It has
+        # While no log is written its manifest does not change: it was switched on since. It has
         # none before it is first written: until then there is no log
         had_log = before.is_logged and before.manifest is not None
         is_log = had_log or now.manifest not in (None, before.manifest)

@@ -37,7 +37,7 @@ WORDS = (
 DEFAULT = b"default"
 EVERYTHING = [b"on", b"~*", b"&*", b"+@all"]
 REPLACED = ""  # in place of the digest of what a start was told: by another start, since
-OPEN = [*EVERYTHING, b"nopass"]  # the default user of which nobody says anything
+OPEN = [*EVERYTHING, b"nopass"]  # the default user if nothing is configured
 
 
 class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

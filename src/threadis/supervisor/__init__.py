@@ -1,1 +1,1 @@
-"""The parent process: plans, starts, watches and stops instances and proxy."""
+"""The parent process: plans, starts, watches and stops the instances and the proxy."""

@@ -73,7 +73,7 @@ class Health:
                 await asyncio.sleep(PING_INTERVAL if self._has_answered else CONNECT_RETRY)
             except DataError:
                 raise  # it may not be served
-            except Exception:  # whatever it is: an instance that nobody watches is lost
+            except Exception:  # any error: an instance that is not watched is lost
                 log.exception("process %d cannot be watched; trying again", self._pid)
                 await asyncio.sleep(PING_INTERVAL)
             finally:

@@ -121,13 +121,13 @@ class Instance:
         child = self._child
         if child is None:
             return True
-        if child.exited.done():  # with everybody else: somebody has told them all to end
+        if child.exited.done():  # together with us: all processes got a signal to end
             if child.exited.result() == 0 and self._fruitless == 0:
                 await self._record(is_clean=True)
             return True
         good = await self._writes_are_safe()
         self._log.begin()
-        # One that has not begun to serve has nothing to save, and may not hear us yet
+        # One that has not begun to serve has nothing to save, and may not catch signals yet
         by_signal = saves or self.state in (State.STARTING, State.LOADING)
         leaving = InstanceStop(
             f"instance {self.index}", child, self.ask, self._log.new, saves=by_signal

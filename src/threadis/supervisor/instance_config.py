@@ -45,7 +45,7 @@ def text(
         f"maxclients {max(LEAST_LANES, config.maxclients) + SPARE_LANES}",
         "timeout 0",  # a lane may be idle; clients' time-outs are the proxy's
         "tcp-backlog 511",
-        "client-output-buffer-limit pubsub 0 0 0",  # one connection hears for all subscribers
+        "client-output-buffer-limit pubsub 0 0 0",  # one connection receives for all subscribers
         f"shutdown-timeout {REPLICA_WAIT}",
         f"maxmemory {share(config.maxmemory, instances)}",
         f"maxmemory-policy {config.maxmemory_policy}",

@@ -16,7 +16,7 @@ from threadis.system.process import Child, activity, bytes_written, first_of
 log = logging.getLogger("threadis")
 
 SAVE_LIMIT = 600.0  # seconds a stopping server may take to save; big data sets take minutes
-REFUSAL_LIMIT = 30.0  # seconds for a server that cannot save, while somebody frees the disk
+REFUSAL_LIMIT = 30.0  # seconds for a server that cannot save, in which disk space can be freed
 BUSY_LIMIT = 20.0  # seconds for a script to end; less than 30 together with the proxy's grace
 RETRY = 1.0  # seconds between telling it again
 LAST_WORD = 1.0  # seconds to leave after SHUTDOWN NOSAVE
@@ -58,7 +58,7 @@ class InstanceStop:
         return self._obstacle
 
     async def _tell(self) -> None:
-        self._child.send(signal.SIGCONT)  # one that somebody stopped has to wake up to save
+        self._child.send(signal.SIGCONT)  # a stopped process must continue in order to save
         if self._saves:
             self._child.send(signal.SIGTERM)
         else:

@@ -9,7 +9,7 @@ from threadis.errors import ConfigError
 from threadis.system.machine import Cpu, Machine, usable_cpus
 
 NOTHING: Mapping[int, int] = MappingProxyType({})
-WORKERS_SHARE = 7 / 12  # of the CPUs, where nobody says otherwise
+WORKERS_SHARE = 7 / 12  # of the CPUs, by default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Plan:
     worker_cpus: list[list[int]]
     instance_cpus: list[list[int]]
     notes: list[str]
-    is_limited: bool = False  # by a quota: who waits awake uses it up
+    is_limited: bool = False  # by a quota, which busy-waiting would use up
     shared: frozenset[int] = frozenset()  # CPUs that others are tied to, too
 
     def spins(self) -> list[bool]:

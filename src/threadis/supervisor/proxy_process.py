@@ -71,7 +71,7 @@ class ProxyProcess:
         child = self._child
         if child is None or child.exited.done():
             return True
-        if not self._is_serving:  # it has no client yet, and may not hear us yet
+        if not self._is_serving:  # it has no client yet, and may not read messages yet
             child.send(signal.SIGKILL)
             await child.exited
             return True

@@ -36,8 +36,8 @@ NOTHING_TO_RELOAD = (
     "received SIGHUP: ignored, no configuration is reloaded; use CONFIG SET, or restart"
 )
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Seconds of a stop before a SIGINT is somebody who insists. Whoever passes signals on may send two
-# within milliseconds (``timeout``: to its child, then to the group), a person presses Ctrl-C twice
+# Seconds of a stop before another SIGINT means "at once". Programs that pass signals on may send two
+# within milliseconds (``timeout``: to its child, then to the group); so may a second Ctrl-C.
 INSISTING_COUNTS_AFTER = 2.0
 
 
@@ -59,7 +59,7 @@ class Supervisor:
         self._stopping = False
         self._running: asyncio.Task[int] | None = None  # this one's ``run``
         self._may_insist = False  # it was said that SIGINT ends at once
-        self._fast = asyncio.Event()  # somebody does not want to wait for data to be saved
+        self._fast = asyncio.Event()  # the user does not want to wait for data to be saved
         self._grace = GRACE
         self._unsaving: list[int] = []  # instances that end without saving
 

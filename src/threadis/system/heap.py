@@ -40,7 +40,7 @@ class Heap:
         if self._ask:
             self._ask.restype = _Use
         # malloc_trim does not look at the end of the heaps of threads. What is free there goes
-        # back when somebody frees, if it is above a threshold, which glibc would raise up to 64 MB.
+        # back with a later free, if it is above a threshold, which glibc would raise up to 64 MB.
         option = getattr(library, "mallopt", None)
         if option:
             option(M_TRIM_THRESHOLD, MOST_TOP)

@@ -44,7 +44,7 @@ class AclFile:
         self._is_ours = start.keeps_users
         self._given = start.given_users
         self._links, self._users = links, users
-        self._kills_all = kills_all  # Redis before 7.2: whoever is not the default user
+        self._kills_all = kills_all  # Redis before 7.2: all but the default user
 
     def handlers(self) -> dict[str, Handler]:
         """Each command by its row's name."""

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 User = tuple[bytes, int]  # name, number
 DENIALS = (b"-NOPERM", b"-WRONGPASS")  # what ACL LOG has
-LOGINS = (b"auth", b"hello")  # nobody is denied them; between MULTI and EXEC they log nobody in
+LOGINS = (b"auth", b"hello")  # never denied; between MULTI and EXEC they are only queued
 WRONG = resp.error("WRONGPASS invalid username-password pair or user is disabled.")
 
 

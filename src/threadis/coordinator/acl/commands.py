@@ -102,7 +102,7 @@ class AclCommands:
         if own_names.is_ours(command.args[2]):
             name = command.args[2].decode(errors="replace")
             return resp.error(f"ERR User '{name}' not found")
-        # In the database of whoever asks: rights may be those of some databases only.
+        # In the client's database: rights may be limited to some databases.
         info = command.info
         asked = [*command.args[:3], *confine_databases(command.args[3:], self._databases)]
         index, kind = self._links.any_ready(), Kind(info.resp)

@@ -53,7 +53,7 @@ class StatsCollector:
         """Take a worker's answer; the last one completes the request."""
         parts = self._parts.get(part.request)
         if parts is None:
-            return  # nobody waits for it any more
+            return  # not waited for any more
         parts.append(part)
         if len(parts) == self._workers and not self._answers[part.request].done():
             self._answers[part.request].set_result(None)

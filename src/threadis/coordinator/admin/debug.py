@@ -141,7 +141,7 @@ class Debug:
         is_push = [word.lower() for word in command.args[2:]] == [b"push"]
         if command.info.resp == 3 and is_push:
             async with self._links.lease(self._links.any_ready(), Kind(3)) as link:
-                link.is_spoilt = True  # it has seen a push; nobody else should
+                link.is_spoilt = True  # it has had a push, which other commands must not see
                 link.writer.write(pack(command.args))
                 return await link.reader.readexactly(PUSH_LENGTH)
         return await self._ask(self._links.any_ready(), command)

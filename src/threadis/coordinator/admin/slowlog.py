@@ -234,7 +234,7 @@ class CommandLogs:
             if not has_fetched:
                 self._fetch()
                 has_fetched = True
-            # If everything is logged, somebody looks at each
+            # If everything is logged, the order is likely to be read
             await self._logs[kind].note(entries, in_order=self._limits[kind] == 0)
 
     def _wants(self, kind: bytes, amount: int) -> bool:

@@ -22,7 +22,7 @@ PATIENCE = 20  # looks at more workers than needed, before clients come together
 QUOTAS = 20  # looks between two at the quotas of the threads
 FEW = 8  # new connections between two looks; of more than that it gets only its share
 WORTH = 0.2  # a difference of load between two workers that moving clients is worth
-UNEVEN = 0.1  # of a worker's clients too many, where nobody has time
+UNEVEN = 0.1  # of a worker's clients too many, if all workers are saturated
 WHOLE = 1000  # thousandths of a load
 
 

@@ -1,1 +1,1 @@
-"""What knows neither instances nor clients: the command table, rights, databases, numbers."""
+"""Independent of instances and clients: the command table, rights, databases, numbers."""

@@ -1,1 +1,1 @@
-"""Connections to the instances, what is asked over them, and how they are."""
+"""Connections to the instances, what is asked over them, and the instances' state."""

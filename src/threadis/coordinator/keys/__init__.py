@@ -1,1 +1,1 @@
-"""Keys: who locks them, who waits for them, who is told of them, which live together."""
+"""Keys: locks on them, clients that wait for them, their events, and which live together."""

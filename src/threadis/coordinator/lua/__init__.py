@@ -1,1 +1,1 @@
-"""Scripts and functions: their texts, what these can touch, and the sandbox they run in."""
+"""Scripts and functions: their texts, what they can touch, and the sandbox that they run in."""

@@ -119,7 +119,7 @@ class SandboxUser:
     def __init__(self) -> None:
         self.name = b""
         self.denials: set[Denial] = set()  # what its user was not allowed to do either
-        self._abandoned: list[Words] = []  # what deletes guards of which nobody knows how they went
+        self._abandoned: list[Words] = []  # commands that delete abandoned users
         self._rights: Rights | None = None
         self._keys: frozenset[bytes] | None = None
         self._refused: frozenset[bytes] = frozenset()

@@ -64,7 +64,7 @@ class Copy:
         """Build the command that makes the key this value."""
         if self.is_placeholder:
             ends = [] if self.expires == NO_EXPIRY else [b"PXAT", b"%d" % self.expires]
-            return [b"SET", key, own_names.MARK, *ends]  # nobody can write the same
+            return [b"SET", key, own_names.MARK, *ends]  # clients cannot write the same
         if self.expires == NO_EXPIRY:
             return [b"RESTORE", key, b"0", self.dump, *options]
         return [b"RESTORE", key, b"%d" % self.expires, self.dump, b"ABSTTL", *options]

@@ -1,1 +1,1 @@
-"""Running scripts: where their keys are, or on copies."""
+"""Running scripts: on the real keys, or on copies."""

@@ -1,1 +1,1 @@
-"""Clients, as the coordinator knows them: lists, subscriptions, caches, MONITOR, who leaves."""
+"""Clients as the coordinator knows them: lists, subscriptions, tracking, MONITOR, departures."""

@@ -58,7 +58,7 @@ class Clients:
         """Take a worker's answer; the last one completes the list."""
         parts = self._arrived.get(answer.request)
         if parts is None:
-            return  # nobody waits for it any more
+            return  # not waited for any more
         parts.append(answer)
         if len(parts) == self._workers:
             clients = [client for part in parts for client in part.clients]
