@@ -36,8 +36,8 @@ NOTHING_TO_RELOAD = (
     "received SIGHUP: ignored, no configuration is reloaded; use CONFIG SET, or restart"
 )
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Seconds of a stop before another SIGINT means "at once". Programs that pass signals on may send two
-# within milliseconds (``timeout``: to its child, then to the group); so may a second Ctrl-C.
+# Seconds of a stop before another SIGINT means "at once". Programs that pass signals on may send
+# two within milliseconds (``timeout``: to its child, then to the group).
 INSISTING_COUNTS_AFTER = 2.0
 
 

@@ -1,4 +1,4 @@
--- Runs a script where its keys are, so that it can be undone: see undo.py. One line, in front of it.
+-- Runs a script on the real keys so that it can be undone: see undo.py. One line, in front of the script.
 (function(real, tells) --[[@MARK@]]
     local protect, told = pcall, {}
     local pcall_, saved, was, log, dead, probed = real.pcall, {}, {}, {}, false, false
@@ -13,7 +13,7 @@
         dead = true
         for at = #log, 1, -1 do
             local one = log[at]
-            -- What is written is touched, for who has it in WATCH: what is as it was is left alone.
+            -- A write would be a change for WATCH: unchanged keys are not written.
             if one[1] ~= 'RESTORE' or not is_same(one[2], one[3], one[4]) then pcall_(unpack_(one)) end
         end
         for key, when in pairs_(was) do
@@ -49,7 +49,7 @@
     end
     local function keep_time(key) if not was[key] then was[key] = ask('PEXPIRETIME', key) end end
     local function whole(key, count) if count > 100000 then stray() end dump(key) end
-    -- What puts fields of a large hash back; nothing if one has a time of its own.
+    -- Builds commands that restore fields of a large hash; nil if a field has its own expiry.
     local function fields(key, args, step, count)
         local found, seen = {}, {}
         for at = 3, count, step do
@@ -65,7 +65,7 @@
     end
     local steps = {hset = 2, hmset = 2, hsetnx = 2, hincrby = 2, hincrbyfloat = 2, hdel = 1}
     local pushes = {lpush = true, rpush = true, lpushx = true, rpushx = true}
-    -- What undoes a command on a large key; nothing: copy the key.
+    -- Builds the inverse of a command on a large key; nil: copy the key.
     local function inverse(name, kind, args, count, size)
         local key = args[2]
         if name == 'persist' then return {} end
@@ -143,7 +143,7 @@
             end
         end
     end
-    -- Redis 7.0; newer ones and Valkey.
+    -- Redis 7.0; newer Redis and Valkey.
     local function is_refusal(reply)
         if type_(reply) ~= 'table' or not reply.err then return false end
         return find_(reply.err, 'The user executing the script', 1, true) or find_(reply.err, 'ACL failure in script', 1, true)
@@ -179,7 +179,7 @@
         return reply
     end
     local mine = setmt({call = call, pcall = run}, {__index = real})
-    -- A message cannot be taken back: all are told once the script has come to its end.
+    -- Messages cannot be undone: all are published when the script has ended.
     local function finish(ok, ...)
         if dead or not ok then stray() end
         for _, one in ipairs_(told) do ask(unpack_(one)) end
