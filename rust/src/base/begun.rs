@@ -1,6 +1,6 @@
-//! A command that has begun, for the logs.
+//! A command in progress, for the logs.
 
-/// A command on its way, as its client has sent it, and since when.
+/// A command in flight: its bytes as the client sent them, and its start time.
 #[derive(Debug)]
 pub(crate) struct Begun {
     pub(crate) raw: Vec<u8>,

@@ -1,12 +1,12 @@
-//! Which client.
+//! The identity of a client.
 
-/// Names a client for as long as it lives; places are reused, generations are not.
+/// Identifies a client while it is connected; places are reused, generations are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientKey {
     /// Its worker.
     pub worker: usize,
     /// Its place there.
     pub place: usize,
-    /// Which client had that place.
+    /// Its generation at that place.
     pub generation: u32,
 }

@@ -1,10 +1,10 @@
-//! Counting down what is still to come.
+//! Counts down what is still to come.
 
-/// One less. A count that goes below nothing would keep a lock, or a client, for ever: better to fall
-/// at once, and to be started again.
+/// Subtracts one. A count below zero would keep a lock or a client for ever. It is better to fail
+/// at once and be restarted.
 ///
 /// # Panics
-/// If there was nothing to come.
+/// If the count is zero.
 #[inline]
 pub(crate) fn count_down(count: &mut usize) {
     *count = count.checked_sub(1).expect("more has come than was to come");

@@ -1,6 +1,6 @@
-//! Glob patterns exactly as Redis matches them (`stringmatchlen`), oddities included.
+//! Glob patterns, matched exactly as in Redis (`stringmatchlen`), oddities included.
 
-/// `*` inside `*` deeper than this matches nothing, as in Valkey; no recursion is deeper.
+/// A `*` nested deeper than this matches nothing, as in Valkey; no recursion goes deeper.
 const NESTING_LIMIT: usize = 1000;
 
 /// True if the whole text matches the pattern: `*`, `?`, `[a-c]`, `[^a]`, `\` before a character.
@@ -10,7 +10,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 struct Glob {
-    /// What follows the last `*` matched nowhere: an earlier `*` need not try longer texts.
+    /// The rest after the last `*` matched nowhere, so an earlier `*` need not try longer texts.
     gave_up: bool,
 }
 
@@ -75,8 +75,8 @@ fn without_stars(pattern: &[u8]) -> &[u8] {
     &pattern[stars..]
 }
 
-/// Whether a byte is in the class whose text follows a `[`, and the pattern behind the class. A
-/// class without an end reaches to the pattern's.
+/// True if a byte is in the class whose text follows a `[`; and the rest of the pattern. A class
+/// without an end extends to the end of the pattern.
 fn class(mut pattern: &[u8], byte: u8) -> (bool, &[u8]) {
     let is_negated = pattern.first() == Some(&b'^');
     if is_negated {
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn as_redis_matches() {
         for (pattern, text, expected) in [
-            ("*", "", false), // Redis never asks: an empty text only matches an empty pattern
+            ("*", "", false), // Redis never calls this: an empty text only matches an empty pattern
             ("*", "abc", true),
             ("a*c", "abbc", true),
             ("a*c", "abb", false),

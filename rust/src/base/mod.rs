@@ -1,5 +1,4 @@
-//! What knows nothing of Redis: clock, numbers, patterns, random names.
-//! It imports nothing of ours.
+//! What knows nothing of Redis: clock, numbers, patterns, random names. It imports no other room.
 
 pub(crate) mod begun;
 pub mod client_key;

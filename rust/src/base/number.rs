@@ -1,6 +1,6 @@
 //! Decimal numbers as Redis reads and writes them.
 
-/// Parses a whole byte string as Redis's `string2ll`: an optional `-`, no leading zeros or `+`,
+/// Parses a whole byte string like Redis's `string2ll`: an optional `-`, no leading zeros, no `+`,
 /// nothing else, within `i64`.
 #[must_use]
 pub fn parse_i64(text: &[u8]) -> Option<i64> {
@@ -18,7 +18,7 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
         if !byte.is_ascii_digit() {
             return None;
         }
-        // Built up as a negative number, whose range is one wider.
+        // Built as a negative number, because their range is larger by one.
         value = value.checked_mul(10)?.checked_sub(i64::from(byte - b'0'))?;
     }
     if negative { Some(value) } else { value.checked_neg() }
@@ -48,7 +48,7 @@ pub fn push_u64(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// The number of three or four digits at the front of `line`, in canonical form, and the length of
-/// the line with its `\r\n`; `None` if it is not all there, or anything else.
+/// the line with its `\r\n`. `None` if the line is not complete, or is anything else.
 #[must_use]
 pub fn length_of_several_digits(line: &[u8]) -> Option<(usize, usize)> {
     let digits = line.iter().take(5).take_while(|byte| byte.is_ascii_digit()).count();

@@ -1,18 +1,18 @@
-//! Names of what is ours and nobody's else: users, connections, records in a database that clients
-//! cannot see, a channel. They are made here, and known here (in Python: `ours.py`).
+//! Names that belong to the proxy alone: users, connections, records in a database that clients
+//! cannot see, a channel. They are made and recognized here (in Python: `ours.py`).
 
 use crate::base::random::nonce;
 
-/// What names of our users and connections begin with; no client's user may be called so.
+/// The prefix of the names of the proxy's users and connections. No client's user may have it.
 pub const OURS: &[u8] = b"threadis-";
 
-/// The user as whom we come: instances allow it everything.
+/// The user as which the proxy connects; instances allow it everything.
 pub const ADMIN: &[u8] = b"threadis-admin";
 
-/// A user that may do nothing.
+/// A user without any rights.
 pub const NOBODY: &[u8] = b"threadis-nobody";
 
-/// A user or a connection of ours.
+/// A user or a connection of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
     /// A user that may touch only what a script has declared.
@@ -21,14 +21,14 @@ pub enum Name {
     Lane,
     /// A connection while it runs a client's script.
     Script,
-    /// A user that tries the rules of others, before the first instance has them.
+    /// A user for testing the rules of others, before the first instance gets them.
     Checked,
-    /// A user that tries a line of an ACL file.
+    /// A user for testing a line of an ACL file.
     Line,
 }
 
 impl Name {
-    /// What such names begin with.
+    /// The prefix of such names.
     #[must_use]
     pub fn prefix(self) -> &'static [u8] {
         match self {
@@ -47,22 +47,22 @@ impl Name {
     }
 }
 
-/// Whether a user or a connection is ours.
+/// True if a user or a connection is the proxy's.
 #[must_use]
 pub fn is_ours(name: &[u8]) -> bool {
     name.starts_with(OURS)
 }
 
-/// What a record is about; it begins the name.
+/// The subject of a record; its name begins with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record {
-    /// What an instance would do of a write over several.
+    /// The part of an instance in a write over several, not yet decided.
     Prepared,
-    /// A write over several instances has happened.
+    /// A write over several instances is decided.
     Decided,
     /// Written for WAITAOF, and deleted at once.
     BlockingKeys,
-    /// An instance has done its part of what concerns all keys; it goes by itself.
+    /// An instance has done its part of an operation on all keys. The record expires.
     Swept,
 }
 
@@ -72,7 +72,7 @@ const RECORDS: [Record; 4] =
     [Record::Prepared, Record::Decided, Record::BlockingKeys, Record::Swept];
 
 impl Record {
-    /// What its names begin with.
+    /// The prefix of its names.
     #[must_use]
     pub fn prefix(self) -> &'static [u8] {
         match self {
@@ -83,38 +83,38 @@ impl Record {
         }
     }
 
-    /// The name of the record of something.
+    /// The name of a record.
     #[must_use]
     pub fn of(self, what: &[u8]) -> Vec<u8> {
         [self.prefix(), what].concat()
     }
 }
 
-/// What nothing else is called.
+/// A unique name.
 ///
 /// # Errors
-/// When the kernel has no random numbers.
+/// If the kernel has no random numbers.
 pub fn unique() -> rustix::io::Result<Vec<u8>> {
     Ok(nonce()?[..24].to_vec())
 }
 
-/// A channel of ours that nobody can guess; for marks in what instances publish.
+/// A channel of the proxy that cannot be guessed, for marks between what instances publish.
 ///
 /// # Errors
-/// When the kernel has no random numbers.
+/// If the kernel has no random numbers.
 pub fn channel() -> rustix::io::Result<Vec<u8>> {
     Ok([CHANNEL, &nonce()?].concat())
 }
 
-/// Whether a channel is one of ours.
+/// True if a channel is one of the proxy's.
 #[must_use]
 pub fn is_channel(name: &[u8]) -> bool {
     let nonce = name.strip_prefix(CHANNEL);
     nonce.is_some_and(|nonce| nonce.len() == 32 && nonce.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Whether a key is one of our records: what workers name (a process, its worker, a number) and what
-/// the coordinator does (`unique`).
+/// True if a key is a record of the proxy, under a name of a worker (process, worker, number) or of
+/// the coordinator (`unique`).
 #[must_use]
 pub fn is_record(key: &[u8]) -> bool {
     let Some(name) = RECORDS.iter().find_map(|record| key.strip_prefix(record.prefix())) else {

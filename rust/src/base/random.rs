@@ -1,14 +1,14 @@
-//! What nobody can guess.
+//! Random bytes that cannot be guessed.
 
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// 32 hexadecimal digits that nobody can guess.
+/// 32 hexadecimal digits that cannot be guessed.
 ///
 /// # Errors
-/// When the kernel has no random numbers.
+/// If the kernel has no random numbers.
 pub(crate) fn nonce() -> Result<[u8; 32], Errno> {
     let mut random = [0; 16];
     if getrandom(&mut random, GetRandomFlags::empty())? != random.len() {

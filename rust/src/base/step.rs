@@ -1,10 +1,10 @@
-//! How far a command has come.
+//! The progress of a command.
 
-/// What became of a command.
+/// The progress of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It is on its way, or answered.
+    /// It is in flight, or answered.
     Done,
-    /// It must wait; the client's gate says for what.
+    /// It must wait; the client's gate tells for what.
     Blocked,
 }

@@ -1,4 +1,4 @@
-//! Kinds of subscriptions, and what commands do about them.
+//! The kinds of subscriptions, and the commands on them.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub enum Kind {
     Shard,
 }
 
-/// All kinds; a kind is its own place in arrays.
+/// All kinds; a kind is its own index in arrays.
 pub const KINDS: [Kind; 3] = [Kind::Channel, Kind::Pattern, Kind::Shard];
 
 /// The name of a channel or a pattern.
@@ -22,9 +22,9 @@ pub type Name = Arc<[u8]>;
 /// What a worker does about subscriptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// SUBSCRIBE and its kin.
+    /// SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
     Subscribe(Kind),
-    /// UNSUBSCRIBE and its kin.
+    /// UNSUBSCRIBE, PUNSUBSCRIBE, SUNSUBSCRIBE.
     Unsubscribe(Kind),
     /// PUBLISH, SPUBLISH.
     Publish(Kind),
@@ -37,7 +37,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// What the command table calls it.
+    /// Parses its name in the command table.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -59,10 +59,10 @@ impl Verb {
     }
 }
 
-/// Subscriptions that come to nothing.
+/// The kind and the names of subscriptions that have failed.
 pub(crate) type Refused = (Kind, Vec<Vec<u8>>);
 
-/// Whether keyspace events may be heard by this name.
+/// True if this name can match keyspace events.
 #[must_use]
 pub fn concerns_events(kind: Kind, name: &[u8]) -> bool {
     const EVENTS: [&[u8]; 2] = [b"__keyspace@", b"__keyevent@"];

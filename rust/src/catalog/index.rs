@@ -1,15 +1,15 @@
-//! Names of commands: the index that finds them.
+//! The index of command names.
 
-/// Names without regard to case, in one open-addressed array: a look-up costs a hash and, nearly
+/// Names without regard to case, in one open-addressed array. A look-up costs a hash and, nearly
 /// always, one comparison.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
-    /// A power of two long, at most a quarter full.
+    /// Its length is a power of two, and it is at most a quarter full.
     buckets: Vec<Bucket>,
     count: usize,
 }
 
-/// A name beside its place, so that a look-up touches one cache line.
+/// A name along with its place, so that a look-up touches one cache line.
 #[derive(Debug, Clone, Default)]
 struct Bucket {
     name: Name,
@@ -23,7 +23,7 @@ pub struct Recent {
     pub(crate) place: usize,
 }
 
-/// The longest name of a stock command has 20 bytes; those of modules may be longer.
+/// A short name: that of a stock command has 20 bytes at most, those of modules may be longer.
 #[derive(Debug, Clone, Default)]
 enum Name {
     #[default]
@@ -115,7 +115,7 @@ impl Index {
     }
 }
 
-/// FNV-1a with the case bit forced, so that GET and get meet.
+/// FNV-1a with the case bit set, so that GET and get are equal.
 fn hash(name: &[u8]) -> usize {
     let mut hash: u32 = 0x811c_9dc5;
     for &byte in name {

@@ -1,42 +1,44 @@
-//! Where the keys of a command are: the server's own key specifications, carried out.
+//! Finds the keys of a command by the server's own key specifications.
 
 use crate::base::number::parse_i64;
 use crate::resp::request::Args;
 
-/// Where to begin.
+/// Where the keys begin.
 #[derive(Debug, Clone)]
 pub enum Begin {
     /// At this argument.
     Index(usize),
-    /// Behind this word, searched from argument `from`; backwards from the end if negative.
+    /// After this word, which is searched from argument `from` on; if negative, backwards from the
+    /// end.
     Keyword {
         /// The word, in any case.
         word: Vec<u8>,
-        /// The first argument to look at.
+        /// The first argument to search.
         from: i64,
     },
 }
 
-/// How many keys, from there on.
+/// How many keys there are.
 #[derive(Debug, Clone)]
 pub enum Find {
-    /// Every `step`-th argument up to `last`, counted from the beginning, or from the end if
-    /// negative; `limit` > 1 takes only that fraction of the rest (XREAD: keys, then ids).
+    /// Every `step`-th argument up to `last`, which counts from the first key, or from the end if
+    /// negative. A `limit` > 1 takes only that fraction of the rest (XREAD: keys, then ids).
     Range {
         /// The last key.
         last: i64,
-        /// Arguments from one key to the next.
+        /// The distance from one key to the next, in arguments.
         step: usize,
-        /// Fraction of the rest that are keys; 0 and 1 mean all.
+        /// The fraction of the rest that are keys; 0 and 1 mean all.
         limit: usize,
     },
-    /// As many as the number at `number` says, from `first` on, both counted from the beginning.
+    /// As many as the number in argument `number`, from `first` on; both count from where the keys
+    /// begin.
     Count {
-        /// Where the number is.
+        /// The argument with the number.
         number: usize,
-        /// Where the first key is.
+        /// The argument of the first key.
         first: usize,
-        /// Arguments from one key to the next.
+        /// The distance from one key to the next, in arguments.
         step: usize,
     },
 }
@@ -44,26 +46,26 @@ pub enum Find {
 /// One key specification, as `COMMAND` describes it.
 #[derive(Debug, Clone)]
 pub struct KeySpec {
-    /// Where to begin.
+    /// Where the keys begin.
     pub begin: Begin,
-    /// How many keys.
+    /// How many keys there are.
     pub find: Find,
 }
 
 /// Keys at `first`, `first + step`, … up to `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Argument of the first key.
+    /// The argument of the first key.
     pub first: usize,
-    /// Argument of the last key.
+    /// The argument of the last key.
     pub last: usize,
-    /// Arguments from one key to the next.
+    /// The distance from one key to the next, in arguments.
     pub step: usize,
 }
 
 impl KeySpec {
-    /// The keys this specification finds; `None` when there are none, as in a command whose
-    /// syntax is wrong, which the server will say.
+    /// The keys that this specification finds. `None` without keys, for instance if the syntax is
+    /// wrong, which the server will report.
     #[must_use]
     pub fn span(&self, args: Args) -> Option<Span> {
         let begin = self.begin(args)?;
@@ -90,12 +92,12 @@ impl KeySpec {
         if span.first > span.last || span.last >= args.len() {
             return None;
         }
-        // The server counts to the last argument; the last key may stand before it (MSET).
+        // The server counts to the last argument; the last key may come before it (MSET).
         let last = span.last - (span.last - span.first) % span.step;
         Some(Span { last, ..span })
     }
 
-    /// The argument that says how many keys there are, if one does.
+    /// The argument with the number of keys, if there is one.
     #[must_use]
     pub fn number_at(&self, args: Args) -> Option<usize> {
         match self.find {
@@ -121,7 +123,7 @@ impl KeySpec {
     }
 }
 
-/// Every argument that is a key.
+/// All arguments that are keys.
 pub fn all<'a>(specs: &'a [KeySpec], args: Args<'a>) -> impl Iterator<Item = usize> + 'a {
     specs.iter().filter_map(move |spec| spec.span(args)).flat_map(Span::indices)
 }

@@ -1,5 +1,5 @@
-//! The command table: which commands there are, where their keys stand, how they travel.
-//! It decides nothing; Python fills it.
+//! The command table: the commands, where their keys are, how they are routed. It decides nothing;
+//! Python fills it.
 
 pub mod channels;
 pub mod index;

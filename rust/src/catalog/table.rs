@@ -1,4 +1,4 @@
-//! The command table: name → row. Every row comes from Python, which derives it from the server.
+//! The command table: name → row. Python derives every row from the server.
 
 use crate::catalog::channels;
 use crate::catalog::index::{Index, Recent};
@@ -9,29 +9,29 @@ use crate::resp::request::Args;
 /// How a command reaches the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// To the instance of its keys; refused if they live on several.
+    /// To the instance of its keys. For keys on several instances see `Row::parts`.
     Keys,
-    /// One command to each instance that has some of its keys, replies merged.
+    /// One command to each instance that has some of its keys; the replies are merged.
     Split(Merge),
-    /// To every instance, replies merged.
+    /// To every instance; the replies are merged.
     All(Merge),
-    /// To any one instance: the answer is the same everywhere.
+    /// To any one instance, because the reply is the same everywhere.
     Any,
-    /// SCAN: instance after instance, the cursor says which.
+    /// SCAN: to one instance after the other; the cursor tells which.
     Scan,
     /// Answered by the worker, which owns the session.
     Session(Verb),
-    /// Subscriptions and messages: done by the worker.
+    /// Subscriptions and messages, which the worker handles.
     Pubsub(channels::Verb),
-    /// EVAL, EVALSHA: here if the script is well known, else by the coordinator.
+    /// EVAL, EVALSHA: run by the worker if the script is known, otherwise by the coordinator.
     Script,
     /// Run by the coordinator, in Python.
     Coordinator,
-    /// Not supported; `Row::refusal` says so.
+    /// Not supported; the error is in `Row::refusal`.
     Refuse,
 }
 
-/// What a worker answers by itself.
+/// The commands that a worker answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the command of that name")]
 pub enum Verb {
@@ -59,78 +59,79 @@ pub enum Verb {
 /// One row of the table.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Lower case; a subcommand as `parent|name`.
+    /// In lower case; a subcommand as `parent|name`.
     pub name: Vec<u8>,
-    /// Arguments, name included; negative: at least that many.
+    /// The number of arguments, including the name; negative: at least that many.
     pub arity: i64,
-    /// May run before authentication.
+    /// It may run before authentication.
     pub no_auth: bool,
-    /// Writes, or is replicated: waits while CLIENT PAUSE holds writes back.
+    /// It writes, or is replicated, so it waits while CLIENT PAUSE holds writes back.
     pub may_replicate: bool,
-    /// It may be refused when there is no memory left.
+    /// It may be refused if memory is full.
     pub may_need_memory: bool,
-    /// May change keys.
+    /// It may change keys.
     pub writes: bool,
-    /// A client that waits for its keys may get something.
+    /// It may serve a client that is blocked on its keys.
     pub feeds: bool,
-    /// A big argument behind its key is sent on while the rest of it comes.
+    /// A large argument after its key is forwarded while it is still arriving.
     pub streams: bool,
-    /// Why it is refused between MULTI and EXEC; empty if it is not.
+    /// The error between MULTI and EXEC; empty if it is allowed there.
     pub multi_refusal: Vec<u8>,
-    /// Why it is refused, unless an option allows it; empty if it is not.
+    /// The error unless an option allows the command; empty if it is always allowed.
     pub protection: Vec<u8>,
     /// Clients of this machine may use it nevertheless.
     pub is_open_to_local: bool,
-    /// Between MULTI and EXEC, needs the coordinator although it names keys of one instance.
+    /// Between MULTI and EXEC it needs the coordinator, even with keys of one instance.
     pub needs_coordinator: bool,
-    /// Runs at once between MULTI and EXEC.
+    /// It runs at once between MULTI and EXEC.
     pub ends_multi: bool,
-    /// It may wait for its keys.
+    /// It may block on its keys.
     pub blocks: bool,
-    /// Takes from the first of its keys that has something, and from no other.
+    /// It takes from the first of its keys that has something, and from no other.
     pub takes_first: bool,
     /// SLOWLOG shows it.
     pub is_logged: bool,
-    /// Monitors see it.
+    /// MONITOR shows it.
     pub is_shown: bool,
-    /// Reads or writes keys, so that a monitor may not use it.
+    /// It reads or writes keys, so a client in MONITOR may not use it.
     pub touches_keys: bool,
-    /// Where it goes.
+    /// How it is routed.
     pub route: Route,
-    /// How the replies of its parts are merged, if it is done in parts when its keys live on several
+    /// How the replies of its parts are merged, if it is split when its keys are on several
     /// instances.
     pub parts: Option<Merge>,
-    /// Where its keys are.
+    /// Its key specifications.
     pub keys: Vec<KeySpec>,
-    /// The one key's argument, when the specification is that simple (most are); else 0.
+    /// The argument of its only key, if the specification is that simple (as most are); otherwise
+    /// 0.
     pub only_key: usize,
     /// Options with which the coordinator runs the command.
     pub special_words: Vec<Vec<u8>>,
-    /// Options end at this word (XREAD's STREAMS), behind which anything may be a key.
+    /// Options end at this word (XREAD's STREAMS), after which anything may be a key.
     pub words_until: Vec<u8>,
     /// The error for `Route::Refuse`.
     pub refusal: Vec<u8>,
-    /// Names of the subcommands; empty for most commands.
+    /// The names of its subcommands; empty for most commands.
     subcommands: Index,
-    /// Its one key says everything about where it goes, whatever its other arguments are.
+    /// Its one key alone determines where it goes, whatever its other arguments are.
     is_ordinary: bool,
 }
 
 impl Row {
-    /// EVAL, FCALL and their read-only forms.
+    /// True for EVAL, FCALL and their read-only forms.
     #[must_use]
     pub fn is_script(&self) -> bool {
         let is_named_so = self.name.starts_with(b"eval") || self.name.starts_with(b"fcall");
         is_named_so && matches!(self.route, Route::Script | Route::Coordinator)
     }
 
-    /// Whether it is EXEC.
+    /// True for EXEC.
     #[must_use]
     pub fn is_exec(&self) -> bool {
         self.route == Route::Session(Verb::Exec)
     }
 
-    /// Whether there is no transaction behind it, or no client.
+    /// True for a command after which there is no transaction any more, or no client.
     #[must_use]
     pub fn ends_transaction(&self) -> bool {
         let Route::Session(verb) = self.route else { return false };
@@ -176,7 +177,7 @@ impl Row {
         }
     }
 
-    /// True if a client of RESP2 with subscriptions may use it.
+    /// True if a client in RESP2 with subscriptions may use it.
     #[must_use]
     pub fn is_for_subscribers(&self) -> bool {
         matches!(
@@ -186,14 +187,14 @@ impl Row {
         )
     }
 
-    /// True if it is taken while a client's subscriptions are not confirmed yet.
+    /// True if it is taken before a client's subscriptions are confirmed.
     #[must_use]
     pub fn may_follow_subscribe(&self) -> bool {
         let is_last = matches!(self.route, Route::Session(Verb::Quit | Verb::Reset));
         self.is_for_subscribers() && !is_last
     }
 
-    /// True if `count` arguments, name included, are allowed.
+    /// True if this number of arguments, including the name, is allowed.
     #[must_use]
     pub fn takes(&self, count: usize) -> bool {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -201,21 +202,21 @@ impl Row {
     }
 }
 
-/// What a name stands for.
+/// The result of a look-up.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Found {
     /// A row, by its place in the table.
     Row(usize),
     /// No such command.
     UnknownCommand,
-    /// A container without that subcommand; the container's place.
+    /// A container command without that subcommand; the container's place.
     UnknownSubcommand(usize),
 }
 
-/// A row named `parent|*` stands for every subcommand that has no row of its own.
+/// A row named `parent|*` is used for every subcommand without a row of its own.
 const ANY_OTHER: &[u8] = b"*";
 
-/// All rows, found by name.
+/// All rows, indexed by name.
 #[derive(Debug, Default)]
 pub struct Table {
     rows: Vec<Row>,
@@ -226,7 +227,7 @@ impl Table {
     /// Links rows by their names; a `parent|name` row needs its parent's.
     ///
     /// # Errors
-    /// A sentence that names the row that cannot be linked.
+    /// A message that names the row that cannot be linked.
     pub fn new(rows: Vec<Row>) -> Result<Self, String> {
         let mut table = Self { commands: Index::default(), rows };
         for place in 0..table.rows.len() {
@@ -256,7 +257,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Looks a command up; `sub` is its first argument, if any.
+    /// Looks up a command; `sub` is its first argument, if any.
     #[must_use]
     pub fn find(&self, name: &[u8], sub: Option<&[u8]>) -> Found {
         let Some(place) = self.commands.find(name) else {
@@ -272,7 +273,7 @@ impl Table {
         }
     }
 
-    /// The same, remembering the last name: pipelines repeat themselves.
+    /// The same, with a memory of the last name, because pipelines repeat commands.
     #[inline]
     pub fn find_again(&self, recent: &mut Recent, name: &[u8], sub: Option<&[u8]>) -> Found {
         if recent.is(name) {
@@ -306,19 +307,19 @@ impl Table {
         }
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// True if there is none.
+    /// True if there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// The row at a place that `find` gave.
+    /// The row at a place that `find` has returned.
     #[must_use]
     pub fn row(&self, place: usize) -> &Row {
         &self.rows[place]

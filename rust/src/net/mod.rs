@@ -1,5 +1,4 @@
-//! System calls on sockets, and the poller.
-//! It knows no protocol.
+//! System calls on sockets, and the poller. It knows no protocol.
 
 pub(crate) mod poller;
 pub mod socket;

@@ -1,4 +1,4 @@
-//! Sockets: the few calls workers make, and who is at the other end.
+//! Sockets: the few calls that workers make, and the addresses of the peers.
 
 use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
@@ -9,17 +9,17 @@ use rustix::net::{
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Times that a call is made which fails for no reason of its own.
+/// How often a call is tried again that fails for temporary reasons.
 const TRIES: usize = 8;
 
-/// What came of reading or writing.
+/// The result of a read or a write.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Io {
-    /// This many bytes.
+    /// This many bytes were moved.
     Moved(usize),
     /// Nothing now; wait for the socket.
     Later,
-    /// The other side is gone.
+    /// The peer is gone.
     Gone,
 }
 
@@ -44,8 +44,8 @@ pub fn write(fd: impl AsFd, bytes: &[u8]) -> Io {
     outcome(persist(|| rustix::net::send(&fd, bytes, SendFlags::NOSIGNAL)), false)
 }
 
-/// Repeats a call that was interrupted, or for which the kernel had no memory: neither says anything
-/// of the descriptor.
+/// Repeats a call that was interrupted, or for which the kernel had no memory. Neither error tells
+/// anything about the descriptor.
 pub(crate) fn persist<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     for _ in 1..TRIES {
         match call() {
@@ -60,22 +60,22 @@ fn outcome(result: Result<usize, Errno>, zero_is_end: bool) -> Io {
     match result {
         Ok(0) if zero_is_end => Io::Gone,
         Ok(moved) => Io::Moved(moved),
-        // Whether it is ready after all, `Worker::sweep` finds out.
+        // If it is ready after all, `Worker::sweep` finds that out.
         Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => Io::Later,
         Err(_) => Io::Gone,
     }
 }
 
-/// Who connected, and to which of our addresses.
+/// The peer of a connection, and the local address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// As CLIENT LIST shows it.
+    /// The peer's address, as CLIENT LIST shows it.
     pub address: String,
-    /// Ours, as CLIENT LIST shows it.
+    /// The local address, as CLIENT LIST shows it.
     pub local_address: String,
-    /// On this machine: Unix socket or loopback.
+    /// The peer is on this machine: Unix socket or loopback.
     pub is_local: bool,
-    /// Through a Unix socket.
+    /// The connection is through a Unix socket.
     pub is_unix: bool,
 }
 
@@ -84,7 +84,7 @@ pub struct Peer {
 pub struct Listener {
     /// Bound by the supervisor.
     pub fd: OwnedFd,
-    /// As CLIENT LIST shows it.
+    /// The address, as CLIENT LIST shows it.
     pub address: String,
     /// A Unix socket.
     pub is_unix: bool,
@@ -94,7 +94,7 @@ impl Listener {
     /// Accepts one connection.
     ///
     /// # Errors
-    /// `AGAIN` when nobody waits; `MFILE` and the like when we cannot.
+    /// `AGAIN` if no connection waits; `MFILE` and the like if none can be accepted.
     pub fn accept(&self, keepalive_seconds: u64) -> Result<(OwnedFd, Peer), Errno> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (fd, address) = rustix::net::acceptfrom_with(&self.fd, flags)?;
@@ -129,7 +129,7 @@ impl Listener {
     }
 }
 
-/// As Redis: first probe after `seconds`, then every third of it, three misses end it.
+/// As in Redis: the first probe after `seconds`, then every third of that; three misses end it.
 fn keep_alive(fd: &OwnedFd, seconds: u64) -> Result<(), Errno> {
     if seconds == 0 {
         return Ok(());
@@ -140,10 +140,10 @@ fn keep_alive(fd: &OwnedFd, seconds: u64) -> Result<(), Errno> {
     sockopt::set_tcp_keepcnt(fd, 3)
 }
 
-/// Connects to an instance. A Unix socket connects at once or not at all.
+/// Connects to an instance. A Unix socket connects at once or fails.
 ///
 /// # Errors
-/// `AGAIN` when its backlog is full; `CONNREFUSED`, `NOENT` when nobody listens.
+/// `AGAIN` if its backlog is full; `CONNREFUSED`, `NOENT` if no process listens.
 pub fn connect_unix(path: &str) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -151,8 +151,8 @@ pub fn connect_unix(path: &str) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-/// Interest of an edge-triggered socket that is read; writability is asked for only when a write
-/// fell short, because a Unix socket would otherwise wake us each time the peer reads.
+/// The events of an edge-triggered socket that is read. Writability is requested only after a short
+/// write, because a Unix socket would otherwise wake the worker each time the peer reads.
 pub const READ: epoll::EventFlags =
     epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP).union(epoll::EventFlags::ET);
 

@@ -1,25 +1,25 @@
-//! Waiting awake: for a reply that is about to come, a look costs less than to sleep and be woken.
+//! Busy waiting: if a reply is about to come, polling costs less than to sleep and to be woken.
 //!
 //! Waking a thread on an idle core takes tens of microseconds, most of all on virtual machines; an
-//! instance answers within a few. Only a worker that has its core to itself waits like this, only
-//! while a reply is due, for `SPIN_NANOSECONDS` at most, and only as long as that mostly helps.
+//! instance answers within a few. So only a worker with a core of its own waits like this, only
+//! while a reply is due, for `SPIN_NANOSECONDS` at most, and only as long as it mostly helps.
 
-/// About what it takes to be woken: to wait longer than that cannot pay.
+/// About the time that waking takes; to wait longer than that cannot pay.
 pub(crate) const SPIN_NANOSECONDS: u64 = 50_000;
 
-/// Score of a worker whose every wait ended in time.
+/// The score of a worker if every wait ended in time.
 const BEST: u32 = 256;
 
-/// Below this it does not pay: three of four waits were in vain.
+/// Below this score it does not pay: three of four waits were in vain.
 const POOR: u32 = BEST / 4;
 
-/// Waits after which it is tried again all the same.
+/// The number of skipped waits after which it is tried again.
 const RETRY: u32 = 64;
 
-/// The last waits count most: each is one in so many.
+/// The weight of the last wait is one in this many.
 const MEMORY: u32 = 8;
 
-/// How well it has gone lately.
+/// The recent success of busy waiting.
 #[derive(Debug)]
 pub(crate) struct Spin {
     is_allowed: bool,
@@ -32,7 +32,7 @@ impl Spin {
         Self { is_allowed, score: BEST / 2, skipped: 0 }
     }
 
-    /// Whether to wait awake this time.
+    /// True if it pays to wait busily this time.
     pub(crate) fn is_wise(&mut self) -> bool {
         if !self.is_allowed {
             return false;
@@ -45,7 +45,7 @@ impl Spin {
         true
     }
 
-    /// Something came in time, or not.
+    /// Notes whether something came in time.
     pub(crate) fn note(&mut self, has_come: bool) {
         let missing = if has_come { BEST - self.score } else { 0 };
         self.score = self.score + missing / MEMORY - if has_come { 0 } else { self.score / MEMORY };

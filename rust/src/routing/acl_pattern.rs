@@ -1,9 +1,9 @@
-//! A key, written as a pattern of ACL that matches nothing else.
+//! An ACL pattern that matches one key and nothing else.
 
-/// Bytes that a key pattern cannot hold as they are, or only as a class with others.
+/// Bytes that a key pattern cannot contain, or only in a class along with others.
 const AWKWARD: &[u8] = b"\0 \t\n\x0b\x0c\r";
 
-/// The rule that allows a key; `None` if no pattern is exactly that.
+/// The rule that allows exactly this key; `None` if there is no such pattern.
 pub(crate) fn rule(key: &[u8]) -> Option<Vec<u8>> {
     let mut rule = b"~".to_vec();
     escape(key, &mut rule)?;

@@ -1,15 +1,16 @@
-//! Which keys live together for certain: what `keys/colocation.py` knows for the scripts of the coordinator.
+//! Which keys are certain to be on one instance. `keys/colocation.py` is the same for the scripts
+//! of the coordinator.
 //!
 //! A placement rule or a hash tag keeps keys on one instance, whatever else is in their names. So a
-//! script with one such key may run there, and touch the others undeclared.
+//! script with one such key may run there, and touch the others without declaring them.
 
 use crate::routing::acl_pattern::escape;
 use crate::routing::placement::Placement;
 
-/// Begins the names of the locks of groups; nobody's key. The same as in `keys/colocation.py`.
+/// The prefix of the names of group locks, which no key has. The same as in `keys/colocation.py`.
 const LOCK: &[u8] = b"\0threadis:group:";
 
-/// Keys that begin with a prefix and go on with some literals, any text between each two.
+/// Keys that consist of a prefix and some literals, with any text between each two.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Group<'a> {
     prefix: &'a [u8],
@@ -17,7 +18,8 @@ pub struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// The group of a key, if the rules of its placement know one. Its database is not pinned.
+    /// The group of a key, if its placement rule or hash tag has one. Its database must not be
+    /// pinned.
     #[must_use]
     pub fn of(key: &'a [u8], placement: &Placement) -> Option<Self> {
         let part = placement.part(key);
@@ -25,7 +27,7 @@ impl<'a> Group<'a> {
             Some(rule) => (&key[..part.end], placement.tail(rule)),
             None => (tagged(key)?, vec![Vec::new(); 2]),
         };
-        // A rule that is tried before may take some of them elsewhere.
+        // An earlier rule may place some of these keys elsewhere.
         let may_meet = |first: &[u8]| first.starts_with(prefix) || prefix.starts_with(first);
         if placement.begins_before(part.rule).any(may_meet) {
             return None;
@@ -33,12 +35,12 @@ impl<'a> Group<'a> {
         Some(Self { prefix, tail })
     }
 
-    /// True if each of its keys stays one, whatever is put behind it.
+    /// True if any text may be appended to its keys, without leaving the group.
     pub(crate) fn is_open(&self) -> bool {
         self.tail.len() > 1 && self.tail.last().is_some_and(Vec::is_empty)
     }
 
-    /// The ACL rule that allows all its keys; `None` if no pattern is exactly that.
+    /// The ACL rule that allows all its keys; `None` if no pattern is exact.
     pub(crate) fn rule(&self) -> Option<Vec<u8>> {
         let mut rule = b"~".to_vec();
         escape(self.prefix, &mut rule)?;

@@ -1,4 +1,4 @@
-//! Many replies → one: what the `response_policy` tips of the command table mean.
+//! Merges many replies into one, as the `response_policy` tips of the command table require.
 
 use crate::base::begun::Begun;
 use crate::base::count::count_down;
@@ -8,24 +8,24 @@ use crate::resp::reply::{aggregate, integer, is_error, split_first};
 use crate::resp::request::push_array;
 use std::ops::Range;
 
-/// A reply that does not look like what the merge expects.
+/// The error if a reply is not of the kind that the merge requires.
 const MISMATCH: &[u8] = b"-ERR threadis: the instances' replies cannot be merged\r\n";
 
-/// Bytes of a first part below which room is made for others of its size.
+/// If the first part has fewer bytes than this, memory is reserved for others of its size.
 const ALIKE: usize = 4 * 1024;
 
-/// A reply being put together.
+/// A reply that is being merged.
 #[derive(Debug)]
 pub struct Merging {
     merge: Merge,
     missing: usize,
-    /// The parts that have come, one behind the other.
+    /// The parts that have come, one after the other.
     bytes: Vec<u8>,
-    /// Which of them is an instance's; empty where nothing was asked, or has come.
+    /// The part of each instance; empty if nothing was asked of it, or nothing has come.
     parts: Vec<Range<usize>>,
     /// For `Keyed`: the instance of each key, in the client's order.
     order: Vec<u16>,
-    /// What its client has sent, for the logs.
+    /// The client's command, for the logs.
     pub(crate) begun: Option<Begun>,
 }
 
@@ -36,8 +36,8 @@ impl Merging {
         Self { merge, missing, bytes: Vec::new(), parts: vec![0..0; instances], order, begun: None }
     }
 
-    /// Takes the reply of an instance; if it was the last, appends the whole reply to `out`, and
-    /// is true.
+    /// Adds the reply of an instance. If it was the last one, appends the merged reply to `out` and
+    /// returns true.
     pub fn add(&mut self, instance: usize, reply: &[u8], out: &mut Vec<u8>) -> bool {
         count_down(&mut self.missing);
         if self.missing == 0 {
@@ -53,7 +53,7 @@ impl Merging {
         false
     }
 
-    /// Bytes of the parts that have come.
+    /// The bytes of the parts that have come.
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes.len()
@@ -108,7 +108,7 @@ fn fold<'a>(
     Some(())
 }
 
-/// Folds integers, or arrays of integers element by element.
+/// Merges integers, or arrays of integers element by element.
 fn fold_each<'a>(
     parts: impl Iterator<Item = &'a [u8]> + Clone,
     add: impl Fn(i64, i64) -> Option<i64>,

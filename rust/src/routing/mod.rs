@@ -1,4 +1,5 @@
-//! Which instance a key lives on, how a command is cut into parts, how replies are put together: pure.
+//! Which instance has a key, how a command is split, how replies are merged: pure functions and
+//! data.
 
 pub(crate) mod acl_pattern;
 pub(crate) mod colocation;

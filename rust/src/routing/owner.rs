@@ -6,7 +6,7 @@ use crate::routing::placement::Placement;
 
 /// Where the keys of a command are.
 pub(crate) enum Owner {
-    /// It has none, as far as its syntax tells.
+    /// It has no keys, as far as its syntax shows.
     Nobody,
     One(usize),
     Several,
@@ -26,7 +26,7 @@ pub(crate) fn owner(row: &Row, args: Args, db: u32, placement: &Placement) -> Ow
     first.map_or(Owner::Nobody, Owner::One)
 }
 
-/// Whether one of its words makes a command another one.
+/// True if a word among the arguments makes this a different command.
 pub(crate) fn has_special_word(row: &Row, args: Args) -> bool {
     args.iter()
         .skip(1)

@@ -1,4 +1,4 @@
-//! A command whose keys live on several instances, and the part that each of them gets.
+//! A command whose keys are on several instances, and the part of each of these.
 
 use crate::base::number::push_u64;
 use crate::catalog::key_specs::Span;
@@ -12,14 +12,14 @@ use std::ops::Range;
 pub(crate) struct SplitCommand<'a> {
     pub(crate) args: Args<'a>,
     span: Span,
-    /// The argument that says how many keys there are, if one does.
+    /// The argument with the number of keys, if there is one.
     number_at: Option<usize>,
     /// The instance of each key.
     pub(crate) owners: &'a [u16],
 }
 
 impl<'a> SplitCommand<'a> {
-    /// `owners` is memory for it; `None` if the command has no keys, or ends in the middle.
+    /// `owners` is memory for the instances; `None` if the command has no keys, or is incomplete.
     pub(crate) fn new(
         row: &Row,
         args: Args<'a>,
@@ -34,17 +34,17 @@ impl<'a> SplitCommand<'a> {
         Some(Self { args, span, number_at: spec.number_at(args), owners })
     }
 
-    /// Each key's argument, and its instance.
+    /// The argument of each key, and its instance.
     pub(crate) fn keys(self) -> impl Iterator<Item = (usize, usize)> {
         self.span.indices().zip(self.owners.iter().map(|&owner| usize::from(owner)))
     }
 
-    /// How many of the keys an instance has.
+    /// The number of keys that an instance has.
     pub(crate) fn count(self, instance: usize) -> usize {
         self.keys().filter(|&(_, owner)| owner == instance).count()
     }
 
-    /// Appends the command that an instance with so many gets.
+    /// Appends the command for an instance with this number of keys.
     pub(crate) fn push_part(self, instance: usize, keys: usize, out: &mut Vec<u8>) {
         self.push_head(keys, out);
         let own = self.keys().filter(|&(_, owner)| owner == instance);
@@ -60,14 +60,14 @@ impl<'a> SplitCommand<'a> {
         (usize::from(first), out)
     }
 
-    /// Appends the command for so many keys, from this one on.
+    /// Appends the command for this number of keys, beginning with key `number`.
     pub(crate) fn push_some(self, number: usize, count: usize, out: &mut Vec<u8>) {
         self.push_head(count, out);
         self.keys().skip(number).take(count).for_each(|(at, _)| self.push_key(at, out));
         self.push_tail(out);
     }
 
-    /// What comes before the keys of an instance that has so many.
+    /// Appends what comes before the keys of an instance that has this number of keys.
     pub(crate) fn push_head(self, keys: usize, out: &mut Vec<u8>) {
         let Self { args, span, number_at, .. } = self;
         push_array(out, span.first + keys * span.step + self.tail().len());
@@ -82,7 +82,7 @@ impl<'a> SplitCommand<'a> {
         }
     }
 
-    /// The arguments of one key.
+    /// Appends the arguments of one key.
     pub(crate) fn push_key(self, at: usize, out: &mut Vec<u8>) {
         push_bulks(out, self.args, at..at + self.span.step);
     }
@@ -91,19 +91,19 @@ impl<'a> SplitCommand<'a> {
         push_bulks(out, self.args, self.tail());
     }
 
-    /// The arguments behind the keys.
+    /// The arguments after the keys.
     fn tail(self) -> Range<usize> {
         self.span.last + self.span.step..self.args.len()
     }
 }
 
-/// What one instance gets of it.
+/// The part of one instance.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct InstancePart {
-    /// How many of the keys.
+    /// The number of keys.
     pub(crate) keys: usize,
-    /// The lane to it.
+    /// The lane to the instance.
     pub(crate) lane: usize,
-    /// Where its command begins in that lane's `out`.
+    /// The offset of its command in that lane's `out`.
     pub(crate) begin: usize,
 }

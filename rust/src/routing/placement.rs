@@ -1,37 +1,38 @@
-//! Which instance a key lives on: that of its database, if this is pinned, else that of its slot,
-//! which a placement rule may take from a part of the key.
+//! Which instance has a key: that of its database, if the database is pinned; otherwise that of its
+//! slot, which a placement rule may compute from a part of the key.
 //!
-//! Without rules and pinned databases (nearly always) this is one look at a flag.
+//! Without rules and pinned databases (nearly always) this costs one check of a flag.
 
 use crate::routing::slots::{SlotMap, slot};
 use memchr::memchr;
 use memchr::memmem::Finder;
 
-/// A byte of a rule's text: in which literal, and how far in.
+/// A position in a rule's text: the literal, and the offset in it.
 pub type Edge = (usize, usize);
 
-/// `bull:{*}:*` as literals with a `*` between each two: `bull:`, `:` and the empty one.
+/// A rule such as `bull:{*}:*`, as literals with a `*` between each two: `bull:`, `:` and the empty
+/// one.
 ///
-/// Each `*` stands for as little as possible, the last one for what is left.
+/// Each `*` matches as little as possible, and the last one matches the rest.
 #[derive(Debug)]
 pub struct Rule {
     first: Vec<u8>,
-    /// Those in the middle, never empty.
+    /// The literals in the middle, which are never empty.
     middle: Vec<Finder<'static>>,
-    /// `None` without a `*`: then the key is the first literal.
+    /// `None` without a `*`: then the key must equal the first literal.
     last: Option<Vec<u8>>,
     open: Edge,
     close: Edge,
 }
 
-/// What decides about a key.
+/// The part of a key that decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Where it begins.
+    /// Its begin.
     pub begin: usize,
-    /// Where it ends.
+    /// Its end.
     pub end: usize,
-    /// The rule that says so; `None`: it is the whole key.
+    /// The rule that selects it; `None`: it is the whole key.
     pub rule: Option<usize>,
 }
 
@@ -39,7 +40,8 @@ impl Rule {
     /// A rule from its literals and its braces.
     ///
     /// # Errors
-    /// A sentence, if that is no rule; `threadis.placement` has told the user long before.
+    /// A message if this is no rule. `config/placement.py` has checked that before, and told the
+    /// user.
     pub fn new(literals: &[Vec<u8>], open: Edge, close: Edge) -> Result<Self, String> {
         let is_inside = |(index, offset): Edge| {
             literals.get(index).is_some_and(|literal| offset <= literal.len())
@@ -59,7 +61,7 @@ impl Rule {
         Ok(Self { first: first.clone(), middle, last, open, close })
     }
 
-    /// The literals behind the closing brace.
+    /// The literals after the closing brace.
     fn tail(&self) -> Vec<Vec<u8>> {
         let (index, offset) = self.close;
         let middle = self.middle.iter().map(Finder::needle);
@@ -69,8 +71,8 @@ impl Rule {
         tail
     }
 
-    /// Begin and end of the part that decides; `None` if the rule does not match, or the part is
-    /// empty.
+    /// The begin and end of the part that decides; `None` if the rule does not match, or the part
+    /// is empty.
     fn part(&self, key: &[u8]) -> Option<(usize, usize)> {
         if !is_same(&self.first, key.get(..self.first.len())?) {
             return None;
@@ -111,21 +113,21 @@ impl Rule {
     }
 }
 
-/// Compares texts. An empty one has no address, and asking the library's `memcmp` about that costs
-/// 80 ns on processors that mask loads.
+/// Compares texts. An empty one has no address, and calling the library's `memcmp` with it costs 80
+/// ns on processors that mask loads.
 fn is_same(literal: &[u8], text: &[u8]) -> bool {
     literal.is_empty() || literal == text
 }
 
-/// Where keys live.
+/// Where keys are placed.
 #[derive(Debug)]
 pub struct Placement {
     slot_map: SlotMap,
     /// In the order in which they are tried.
     rules: Vec<Rule>,
-    /// By database.
+    /// The instance of each pinned database.
     pinned: Vec<Option<u16>>,
-    /// No rule and nothing pinned.
+    /// There are neither rules nor pinned databases.
     is_plain: bool,
 }
 
@@ -143,24 +145,24 @@ impl Placement {
         Self { slot_map, rules, pinned, is_plain }
     }
 
-    /// True if some database lives on one instance.
+    /// True if some database is pinned.
     #[must_use]
     pub fn has_pins(&self) -> bool {
         !self.pinned.is_empty()
     }
 
-    /// The literals of a rule behind its closing brace, with a `*` between each two.
+    /// The literals of a rule after its closing brace, with a `*` between each two.
     #[must_use]
     pub fn tail(&self, rule: usize) -> Vec<Vec<u8>> {
         self.rules[rule].tail()
     }
 
-    /// How the rules that are tried before one begin; before none: all of them.
+    /// The first literals of the rules that are tried before this one; for `None`, of all rules.
     pub fn begins_before(&self, rule: Option<usize>) -> impl Iterator<Item = &[u8]> {
         self.rules[..rule.unwrap_or(self.rules.len())].iter().map(|one| one.first.as_slice())
     }
 
-    /// The instance a key lives on.
+    /// The instance that has a key.
     #[must_use]
     #[inline]
     pub fn instance(&self, db: u32, key: &[u8]) -> u16 {
@@ -172,21 +174,21 @@ impl Placement {
         pin.unwrap_or_else(|| self.slot_map.instance(self.slot(key)))
     }
 
-    /// Whether a key may live on this instance, in one database or another.
+    /// True if a key may be on this instance, in some database.
     #[must_use]
     pub fn may_be_on(&self, instance: u16, key: &[u8]) -> bool {
         self.pinned.contains(&Some(instance)) || self.slot_map.instance(self.slot(key)) == instance
     }
 
-    /// The slot of a key: of the part that a rule names, as if that were the whole key.
+    /// The slot of a key. A part that a rule selects is used as if it were the whole key.
     #[must_use]
     pub fn slot(&self, key: &[u8]) -> usize {
         let part = self.part(key);
         slot(&key[part.begin..part.end])
     }
 
-    /// What decides about a key, as long as its database is not pinned: the first rule that
-    /// matches, or the whole key.
+    /// The part that decides about a key, unless its database is pinned: that of the first rule
+    /// that matches, or the whole key.
     #[must_use]
     pub fn part(&self, key: &[u8]) -> Part {
         let mut rules = self.rules.iter().enumerate();

@@ -1,9 +1,10 @@
-//! Keys for which clients wait, or are about to.
+//! Keys that clients are blocked on, or are about to be.
 //!
-//! The clients themselves wait in the coordinator. A command that may give them something goes
-//! there, too, so that they are served before anybody sees what it has written; so does what reads
-//! their keys, which must not see what a script has just pushed for them. From the moment a worker
-//! takes a blocking command its keys are here: what is taken later comes later.
+//! The blocked clients themselves are kept by the coordinator. A command that may serve them is
+//! sent to the coordinator too, so that they are served before any client sees what it has written.
+//! So is a command that reads their keys, which must not see what a script has just pushed for
+//! them. The keys are entered here when a worker takes the blocking command, so every command that
+//! is taken later comes after it.
 
 use crate::base::client_key::ClientKey;
 use crate::catalog::key_specs;
@@ -15,33 +16,33 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-/// Workers that look at different keys should not meet.
+/// The number of shards; many, so that workers with different keys rarely need the same one.
 const SHARDS: usize = 1 << SHARD_BITS;
 
 const SHARD_BITS: u32 = 6;
 
-/// Bytes at the end of a key, where keys differ, by which its shard is chosen.
+/// The bytes at the end of a key by which its shard is chosen, because keys differ there.
 const TAIL: usize = 8;
 
-/// Words of a command above which its keys are one entry here, not one each, while it is on its way:
-/// a worker has other clients.
+/// The number of arguments above which a command's keys make one entry here while it is in flight,
+/// not one entry each, because a worker has other clients to serve.
 const MANY: usize = 256;
 
-/// How many clients wait for each key, by database.
+/// The number of clients blocked on each key, by database.
 #[derive(Debug)]
 pub struct BlockingKeys {
-    /// Keys of all shards.
+    /// The number of keys in all shards.
     count: AtomicUsize,
     shards: [Shard; SHARDS],
-    /// All of them: few ask what they begin with.
+    /// All keys in order; prefixes are rarely searched for.
     sorted: Mutex<BTreeSet<(u32, Vec<u8>)>>,
-    /// Commands with many keys that are on their way, and how many they are.
+    /// Commands with many keys that are in flight, and their number.
     many: RwLock<Vec<Many>>,
     many_count: AtomicUsize,
     hasher: RandomState,
 }
 
-/// The keys of one such command, in order. Two that share a number only take the longer way.
+/// The keys of one such command as hashes, in order. A collision only causes a detour.
 #[derive(Debug)]
 struct Many {
     client: ClientKey,
@@ -69,7 +70,7 @@ impl Default for BlockingKeys {
 }
 
 impl BlockingKeys {
-    /// Quick: while somebody waits, all that is read asks for it.
+    /// Must be fast: while a client is blocked, every read asks for a shard.
     fn shard(&self, db: u32, key: &[u8]) -> &Shard {
         let tail = key.iter().rev().take(TAIL);
         let sum = tail.fold(u64::from(db), |sum, &byte| sum << 8 ^ sum >> 56 ^ u64::from(byte));
@@ -77,7 +78,7 @@ impl BlockingKeys {
         &self.shards[usize::try_from(mixed).unwrap_or(0)]
     }
 
-    /// Someone waits for a key.
+    /// Adds a client that is blocked on a key.
     pub fn add(&self, db: u32, key: &[u8]) {
         let shard = self.shard(db, key);
         let mut keys = shard.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +91,7 @@ impl BlockingKeys {
         }
     }
 
-    /// Someone does no more.
+    /// Removes a client that was blocked on a key.
     pub fn remove(&self, db: u32, key: &[u8]) {
         let shard = self.shard(db, key);
         let mut keys = shard.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,13 +106,13 @@ impl BlockingKeys {
         }
     }
 
-    /// Whether nobody waits for anything.
+    /// True if no client is blocked.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.count.load(Acquire) == 0
     }
 
-    /// Whether someone waits for a key.
+    /// True if a client is blocked on a key.
     pub fn has(&self, db: u32, key: &[u8]) -> bool {
         !self.is_empty() && self.contains(db, key)
     }
@@ -136,13 +137,13 @@ impl BlockingKeys {
         shard.count.load(Acquire) > 0 && is_in_shard() || self.is_among_many(db, key)
     }
 
-    /// Whether someone waits for a key that begins like this one.
+    /// True if a client is blocked on a key with this prefix.
     pub fn begins(&self, db: u32, key: &[u8]) -> bool {
         if self.is_empty() {
             return false;
         }
         if self.many_count.load(Acquire) > 0 {
-            return true; // nobody knows
+            return true; // unknown
         }
         let first = (db, key.to_vec());
         let sorted = self.sorted();
@@ -150,7 +151,7 @@ impl BlockingKeys {
         next.is_some_and(|(other, name)| *other == db && name.starts_with(key))
     }
 
-    /// The keys that begin like this one for which someone waits, as far as they are known by name.
+    /// The keys with this prefix that clients are blocked on, as far as their names are known.
     pub fn beginning(&self, db: u32, key: &[u8]) -> Vec<Vec<u8>> {
         let (first, sorted) = ((db, key.to_vec()), self.sorted());
         let begun = |(other, name): &&(u32, Vec<u8>)| *other == db && name.starts_with(key);
@@ -161,13 +162,13 @@ impl BlockingKeys {
         self.sorted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether someone waits for one of these. Who only reads it must not see what is pushed there
-    /// by a script before that is given to those who wait.
+    /// True if a client is blocked on one of these keys, even if they are only read: a reader must
+    /// not see what a script pushes before it is given to the blocked clients.
     pub fn any(&self, keys: &[(u32, Vec<u8>, bool)]) -> bool {
         !self.is_empty() && keys.iter().any(|(db, key, _)| self.contains(*db, key))
     }
 
-    /// A blocking command is on its way to the coordinator.
+    /// A blocking command is in flight to the coordinator.
     pub fn announce(&self, client: ClientKey, db: u32, row: &Row, args: Args) {
         if args.len() > MANY {
             let keys = key_specs::all(&row.keys, args);
@@ -184,7 +185,7 @@ impl BlockingKeys {
         }
     }
 
-    /// The coordinator has one with many keys; false if this client has sent none.
+    /// A command with many keys has reached the coordinator; false if this client has sent none.
     pub fn many_confirmed(&self, client: ClientKey) -> bool {
         if self.many_count.load(Acquire) == 0 {
             return false;
@@ -199,7 +200,7 @@ impl BlockingKeys {
         true
     }
 
-    /// The coordinator has it, and has said for what it waits.
+    /// The coordinator has got the command, and has entered the keys that it is blocked on.
     pub fn confirm(&self, db: u32, row: &Row, args: Args) {
         for at in key_specs::all(&row.keys, args) {
             self.remove(db, args.get(at));

@@ -1,21 +1,21 @@
-//! What INFO counts for each command, and for each kind of error.
+//! The counters of INFO for each command, and for each kind of error.
 
-/// A command's counts.
+/// The counters of a command.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
     /// It ran.
     pub calls: u64,
     /// It was refused before it ran.
     pub rejected: u64,
-    /// It ran and answered an error.
+    /// It ran and replied with an error.
     pub failed: u64,
 }
 
-/// A worker's counts, with names.
+/// The counters of a worker, with names.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Commands that were counted at all.
+    /// The commands with counts other than zero.
     pub commands: Vec<(String, Count)>,
-    /// Errors by kind.
+    /// The number of errors by kind.
     pub errors: Vec<(Vec<u8>, u64)>,
 }

@@ -1,27 +1,28 @@
-//! Commits that are done but for one record: whoever next has something for its instance deletes it.
+//! Commits that are finished except for one record, which is deleted along with the next commit to
+//! its instance.
 
 use crate::base::random::nonce;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Records that one message deletes.
+/// The most records that one message deletes.
 const MOST: usize = 512;
 
-/// Commits that are done but for the record at the instance that decided, of all workers.
+/// Commits of all workers that are finished except for the record at their leader.
 #[derive(Debug)]
 pub struct Finished {
-    /// Begins the names of all commits of this process.
+    /// The prefix of the names of all commits of this process.
     pub prefix: Vec<u8>,
     names: Mutex<HashMap<usize, Vec<Vec<u8>>>>,
-    /// How often each instance has written and deleted a record of theirs.
+    /// How many records of commits each instance has written and deleted.
     records: Mutex<HashMap<usize, u64>>,
 }
 
 impl Finished {
-    /// None so far; the prefix is one that no other process had.
+    /// Without commits; the prefix is unique to this process.
     ///
     /// # Errors
-    /// When the kernel has no random numbers.
+    /// If the kernel has no random numbers.
     pub fn new() -> rustix::io::Result<Self> {
         Ok(Self {
             prefix: nonce()?[..16].to_vec(),
@@ -30,25 +31,25 @@ impl Finished {
         })
     }
 
-    /// A commit is done.
+    /// Adds a finished commit.
     pub(crate) fn add(&self, first: usize, name: Vec<u8>) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.entry(first).or_default().push(name);
     }
 
-    /// Each of these had a record of a commit, which it deletes.
+    /// Counts one record, written and deleted again, at each of these instances.
     pub(crate) fn count_records(&self, instances: impl Iterator<Item = usize>) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         instances.for_each(|instance| *records.entry(instance).or_default() += 1);
     }
 
-    /// How many an instance had.
+    /// The number of records that an instance has had.
     pub fn records_of(&self, instance: usize) -> u64 {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         records.get(&instance).copied().unwrap_or_default()
     }
 
-    /// Names whose records shall be deleted with what is sent next to this instance.
+    /// Takes the names whose records are to be deleted with the next message to this instance.
     pub fn take(&self, first: usize) -> Vec<Vec<u8>> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(found) = names.get_mut(&first) else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! A worker's counters: plain numbers of its own, published once a turn for others to read.
+//! A worker's counters: plain numbers, which it publishes once a turn for other threads to read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,17 +8,17 @@ macro_rules! counters {
         #[derive(Debug, Default, Clone, Copy)]
         pub struct Counters { $($(#[$doc])* pub $name: u64),* }
 
-        /// The last published counts.
+        /// The counts published last.
         #[derive(Debug, Default)]
         pub struct Stats { $($name: AtomicU64),* }
 
         impl Stats {
-            /// For the worker that owns the counts.
+            /// Publishes the counts; only for the worker that owns them.
             pub fn publish(&self, counters: &Counters) {
                 $(self.$name.store(counters.$name, Ordering::Relaxed);)*
             }
 
-            /// Name and value of each, for readers.
+            /// The name and value of each count.
             #[must_use]
             pub fn read(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.load(Ordering::Relaxed))),*]
@@ -36,7 +36,7 @@ counters! {
     subscribers,
     /// Connections accepted.
     connections,
-    /// Connections refused: over `maxclients`, protected mode.
+    /// Connections refused: `maxclients` exceeded, or protected mode.
     rejected_connections,
     /// Bytes read from clients.
     net_input_bytes,
@@ -44,36 +44,36 @@ counters! {
     net_output_bytes,
     /// Turns of the loop.
     turns,
-    /// Time between waking and going to sleep.
+    /// Time between waking up and going to sleep.
     awake_nanoseconds,
-    /// Clients given to other workers.
+    /// Clients moved to other workers.
     clients_moved,
     /// Writes to instances; commands divided by this is the batch depth.
     lane_writes,
     /// Commands written to instances.
     lane_commands,
-    /// Writes over several instances that were done without the coordinator.
+    /// Writes over several instances that were committed without the coordinator.
     committed_writes,
-    /// How many times some of them were, together.
+    /// Commits that ran them; one commit can hold many writes.
     commits,
-    /// Of these, how often they were left to the coordinator.
+    /// Commits among these that were handed to the coordinator.
     commits_given_up,
-    /// Commands that might have waited for their keys, and need not.
+    /// Blocking commands that did not have to wait.
     unwaited,
     /// Scripts that ran without the coordinator.
     lane_scripts,
     /// Lanes open now.
     lanes,
-    /// Of these, used for something big of one client.
+    /// Lanes among these that are used for something large of one client.
     lanes_aside,
-    /// Lanes closed because they could not be trusted any more.
+    /// Lanes closed after an error that made them unreliable.
     lanes_broken,
     /// Clients closed because their buffers were too large.
     clients_evicted,
-    /// Clients closed because more than `client-query-buffer-limit` would have had to be kept of them.
+    /// Clients closed because their input would have exceeded `client-query-buffer-limit`.
     input_limit_disconnections,
     /// Clients whose command waits for the end of a CLIENT PAUSE.
     clients_paused,
-    /// Clients closed for not speaking the protocol.
+    /// Clients closed for protocol errors.
     protocol_errors,
 }

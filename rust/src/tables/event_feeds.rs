@@ -1,12 +1,14 @@
-//! Connections on which instances publish by themselves: scripts, modules, keyspace events.
+//! Connections on which instances publish on their own: scripts, modules, keyspace events.
 //!
-//! The coordinator opens them, subscribes there, and is woken by them. A worker reads them, too, while
-//! somebody listens to keyspace events: what an instance has told of a command is posted before the
-//! reply to that command leaves. So events of commands of which one waits for the other come in order.
+//! The coordinator opens them, subscribes on them, and polls them. Workers also read them while a
+//! client is subscribed to keyspace events: the events of a command are posted before the reply to
+//! that command is sent. So if one command waits for the reply to another, their events are in
+//! order.
 //!
-//! Events of what we do ourselves are marked, in the block of commands that causes them, by messages to
-//! a channel that nobody else knows: they are kept, to be told as those of the client's command, or
-//! dropped. So is what scripts publish there: a run that is made again has published nothing.
+//! The proxy's own commands also cause events. In the block that causes them, messages to a secret
+//! channel (marks) enclose them. Such events are kept, to be published as those of the client's
+//! command, or dropped. The same is true of what scripts publish there: a run that is repeated has
+//! published nothing.
 
 use crate::base::own_names;
 use crate::net::socket;
@@ -16,68 +18,69 @@ use crate::tables::kept_messages::KeptMessages;
 use rustix::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Databases of ours that have copies: as in `ours.py`.
+/// The number of the proxy's own databases that have copies: as in `ours.py`.
 pub(crate) const COPIES: usize = 4;
 
-/// Our subscription to events of all databases; only those that are kept are taken from it.
+/// The proxy's subscription to events of all databases. Only kept events are taken from it.
 pub(crate) const EVENTS: &[u8] = b"__key[es]*@*__:*";
 
-/// One connection an instance, and the events that are kept.
+/// One connection for each instance, and the events that are kept.
 #[derive(Debug)]
 pub struct EventFeeds {
     pub(crate) links: Vec<Mutex<Option<Upstream>>>,
     kept: Mutex<KeptMessages>,
-    /// The channel of marks; we subscribe to it as to a pattern, because scripts can list channels.
+    /// The channel of marks. The proxy subscribes to it as a pattern, because scripts can list
+    /// channels.
     pub marks: Vec<u8>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) fd: OwnedFd,
-    /// What could not be written yet.
+    /// Bytes that could not be written yet.
     pub(crate) out: Vec<u8>,
     pub(crate) received: Vec<u8>,
     pub(crate) cutter: Cutter,
     pub(crate) telling: Telling,
-    /// Pings of workers that are not answered.
+    /// The PINGs of workers that are not answered.
     pub(crate) unanswered: u32,
-    /// The coordinator has sent something, and was not told since that it is refused.
+    /// The coordinator has sent something since it was last notified of a refusal.
     pub(crate) is_busy_news: bool,
     pub(crate) is_lost: bool,
 }
 
-/// What becomes of the events that come now.
+/// What is done with the events that come next.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Telling {
-    /// Subscribers hear of them.
+    /// They are published at once.
     Now,
-    /// They are kept under a number, as those of a step of a command. Whose copies are in our databases
-    /// is told, too.
+    /// They are kept under the number of a command and of its step. The databases whose copies are
+    /// in the proxy's own databases are given, too.
     Kept(u64, u64, [u64; COPIES]),
-    /// The same of new keys; nobody hears of others.
+    /// The same for `new` events; all others are dropped.
     KeptNew(u64, u64, [u64; COPIES]),
-    /// Subscribers hear of them, but not of what was not found.
+    /// They are published, except `keymiss`.
     Found,
-    /// Nobody does.
+    /// They are dropped.
     Never,
 }
 
-/// What an instance has said to the coordinator.
+/// News of such a connection, for the coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
-    /// The answer to its PING with this number.
+    /// The reply to the coordinator's PING with this number.
     Pong(u64),
-    /// It runs a script for long, and has refused what was sent last.
+    /// The instance runs a long script, and has refused what was sent last.
     Busy,
-    /// Nothing more will come.
+    /// The connection is lost.
     Lost,
 }
 
 impl EventFeeds {
-    /// None so far.
+    /// Without connections.
     ///
     /// # Errors
-    /// When the kernel has no random numbers.
+    /// If the kernel has no random numbers.
     pub fn new(instances: usize) -> rustix::io::Result<Self> {
         let links = (0..instances).map(|_| Mutex::default()).collect();
         Ok(Self { links, kept: Mutex::default(), marks: own_names::channel()? })
@@ -87,12 +90,12 @@ impl EventFeeds {
         self.links[instance].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is kept of commands.
+    /// The events that are kept, by command.
     pub fn kept(&self) -> MutexGuard<'_, KeptMessages> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection to an instance that is logged in, in RESP2, and non-blocking.
+    /// Adds a connection to an instance, which is authenticated, in RESP2, and non-blocking.
     pub fn open(&self, instance: usize, fd: OwnedFd) {
         *self.lock(instance) = Some(Upstream {
             fd,
@@ -106,7 +109,7 @@ impl EventFeeds {
         });
     }
 
-    /// Ends it.
+    /// Closes a connection.
     pub fn close(&self, instance: usize) {
         *self.lock(instance) = None;
     }
@@ -121,7 +124,7 @@ impl EventFeeds {
             match socket::write(&upstream.fd, &upstream.out) {
                 Io::Moved(sent) => drop(upstream.out.drain(..sent)),
                 Io::Later => return false,
-                Io::Gone => upstream.out.clear(), // reading will say so
+                Io::Gone => upstream.out.clear(), // the next read reports it
             }
         }
         true

@@ -1,8 +1,8 @@
-//! Connections on which instances say which keys have changed.
+//! Connections on which instances name the keys that have changed.
 //!
-//! The coordinator opens them, and is woken by them. A worker reads them, too, before it runs a
-//! command of a client that tracks: what an instance said before it answered the last command must
-//! be known before the next one is looked at.
+//! The coordinator opens and polls them. Workers also read them before they run a command of a
+//! client that tracks: invalidations that an instance sent before its last reply must be handled
+//! before the next command.
 
 use crate::net::socket;
 use crate::net::socket::Io;
@@ -14,18 +14,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
-/// What an instance has said besides names of keys.
+/// What a feed has brought other than names of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// The answer to `InvalidationFeeds::ping`: everything before it is known.
+    /// The reply to `InvalidationFeeds::ping`: all earlier invalidations were read.
     Pong,
     /// Any key may have changed.
     Everything,
-    /// Nothing more will come.
+    /// The connection is lost.
     Lost,
 }
 
-/// One connection an instance.
+/// One connection for each instance.
 #[derive(Debug, Default)]
 pub struct InvalidationFeeds {
     invalidation_feeds: Mutex<Vec<(usize, InvalidationFeed)>>,
@@ -45,7 +45,7 @@ impl InvalidationFeeds {
         self.invalidation_feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Listens to an instance; its socket is non-blocking and in RESP3.
+    /// Adds a feed of an instance; its socket is non-blocking and in RESP3.
     pub fn open(&self, instance: usize, fd: OwnedFd) {
         let mut invalidation_feeds = self.lock();
         let mut cutter = Cutter::default();
@@ -57,14 +57,15 @@ impl InvalidationFeeds {
         self.count.store(invalidation_feeds.len(), Release);
     }
 
-    /// Listens no more.
+    /// Closes a feed.
     pub fn close(&self, instance: usize) {
         let mut invalidation_feeds = self.lock();
         invalidation_feeds.retain(|(index, _)| *index != instance);
         self.count.store(invalidation_feeds.len(), Release);
     }
 
-    /// Asks for a sign that everything up to now was said; false if it could not be sent.
+    /// Sends a PING, whose reply shows that all earlier invalidations were sent; false if it could
+    /// not be sent.
     pub fn ping(&self, instance: usize) -> bool {
         let invalidation_feeds = self.lock();
         let ear = invalidation_feeds.iter().find(|(index, _)| *index == instance);

@@ -1,9 +1,9 @@
-//! What is kept of commands over several instances until they have happened: their events, in their
-//! order, and what of their keys has expired meanwhile.
+//! Messages that are kept until their commands over several instances have run: their events, in
+//! order, and the expirations of their keys meanwhile.
 //!
-//! The time of a key that a command has lent may be over before what the command has made of it is
-//! written back. Its instance says so at once; but it is told with the events of the command, and not at
-//! all if the command has deleted it, or given it more time.
+//! A key that a command has lent may expire before the command's result is written back. Its
+//! instance publishes that at once, but the event is sent with those of the command, and not at all
+//! if the command has deleted the key or extended its time.
 
 use crate::catalog::channels::Kind;
 use std::collections::{HashMap, HashSet};
@@ -19,13 +19,13 @@ pub struct KeptMessages {
 struct Kept {
     /// Each with its step.
     told: Vec<(u64, What)>,
-    /// By database and key: whether whoever writes it says what is to be told.
+    /// By database and key: whether the command that writes the key decides what is published.
     lent: HashMap<(u64, Vec<u8>), bool>,
-    /// What instances have said of their ends.
+    /// The expirations that instances have reported.
     ended: Vec<End>,
-    /// What is to be told of those that had expired before the command came to them.
+    /// The events of keys that had expired before the command reached them.
     firsts: Vec<((u64, Vec<u8>), What)>,
-    /// Instances that have written their parts.
+    /// The instances that have written their parts.
     written: HashSet<usize>,
 }
 
@@ -41,14 +41,14 @@ struct End {
 /// An event or a message.
 #[derive(Debug)]
 pub enum What {
-    /// Whoever subscribes to the channel is meant.
+    /// A message for all subscribers of a channel.
     Published(Kind, Vec<u8>, Vec<u8>),
-    /// What a script has published: for which subscription, and the message for that.
+    /// A message of a script: its subscription, and the message for that.
     Heard(Kind, Vec<u8>, Vec<u8>),
 }
 
 impl What {
-    /// Whether it is an event of a key.
+    /// True if it is an event of this key.
     fn concerns(&self, db: u64, key: &[u8]) -> bool {
         let Self::Published(_, channel, payload) = self else { return false };
         let mut start = format!("__keyevent@{db}__:").into_bytes();
@@ -61,7 +61,7 @@ impl What {
 }
 
 impl KeptMessages {
-    /// From now on what is marked with this number is kept.
+    /// From now on, messages marked with this number are kept.
     pub fn keep(&mut self, id: u64) {
         self.commands.insert(id, Kept::default());
     }
@@ -73,13 +73,13 @@ impl KeptMessages {
         }
     }
 
-    /// Adds the event that a key has expired, behind everything.
+    /// Adds the event that a key has expired, after all others.
     pub fn add_end(&mut self, id: u64, what: What) {
         self.add(id, u64::MAX, what);
     }
 
-    /// What was lent had expired before the command came to it: that is in front of the key's other
-    /// events. If its instance does not say so, and what it has is overwritten, it is `what`.
+    /// A lent key had expired before the command reached it: that event precedes the key's other
+    /// ones. `what` is used if the instance does not report it and its value is overwritten.
     pub fn add_first(&mut self, id: u64, db: u64, key: Vec<u8>, what: What) {
         if let Some(kept) = self.commands.get_mut(&id) {
             kept.firsts.push(((db, key), what));
@@ -95,7 +95,7 @@ impl KeptMessages {
         }
     }
 
-    /// It writes this one: what expires before that is not told by its instance.
+    /// The command writes this key: earlier expirations at its instance are not published.
     pub fn settle(&mut self, id: u64, db: u64, key: Vec<u8>) {
         let lent = self.commands.get_mut(&id).and_then(|one| one.lent.get_mut(&(db, key)));
         if let Some(is_settled) = lent {
@@ -103,15 +103,15 @@ impl KeptMessages {
         }
     }
 
-    /// An instance has written its part: what expires there from now on is what was written.
+    /// An instance has written its part: later expirations there are those of the written values.
     pub fn written(&mut self, id: u64, instance: usize) {
         if let Some(kept) = self.commands.get_mut(&id) {
             kept.written.insert(instance);
         }
     }
 
-    /// A key has expired; true if a command has lent it, which will tell. `what` is that event, unless
-    /// the same comes once more.
+    /// A key has expired; true if a command has lent it and will publish the event. `what` is that
+    /// event, or `None` if it comes once more.
     pub fn expired(
         &mut self,
         instance: usize,
@@ -127,14 +127,14 @@ impl KeptMessages {
         true
     }
 
-    /// A key was not lent after all.
+    /// A key was not lent after all: the events that were kept of it.
     pub(crate) fn give_back(&mut self, id: u64, name: &(u64, Vec<u8>)) -> Vec<What> {
         let Some(kept) = self.commands.get_mut(&id) else { return Vec::new() };
         kept.lent.remove(name);
         kept.ended.extract_if(.., |end| end.name == *name).map(|end| end.what).collect()
     }
 
-    /// Ends it: what was kept, in its order, and what has expired besides.
+    /// Ends a command: what was kept, in order, and the other expirations.
     pub(crate) fn end(&mut self, id: u64) -> (Vec<(u64, What)>, Vec<What>) {
         let mut kept = self.commands.remove(&id).unwrap_or_default();
         kept.told.sort_by_key(|(step, _)| *step);

@@ -1,16 +1,16 @@
-//! One lock: what it was asked for, and which others it conflicts with.
+//! One lock: its request, and its conflicts with others.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::AcqRel;
 
-/// A key of a database, for the tables of locks.
+/// The hash of a key and its database, for the tables of locks.
 pub type Fingerprint = u64;
 
-/// Keys above which a lock is *large*: it is searched, and not entered key by key into tables that
-/// all threads wait for.
+/// The number of keys above which a lock is *large*: it is searched, instead of being entered key
+/// by key into tables that all threads wait for.
 const LARGE: usize = 256;
 
-/// Who asked for a lock, and hears when it holds.
+/// The thread that asked for a lock, and is notified when it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// The coordinator.
@@ -19,15 +19,16 @@ pub enum Holder {
     Worker(usize),
 }
 
-/// How a lock wants a key. Two that want it differently do not hold it together.
+/// The mode in which a lock wants a key. Locks in conflicting modes exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Nobody else may even read it.
+    /// No other client may even read the key.
     Exclusive,
-    /// Others may read it.
+    /// Others may read the key.
     Shared,
-    /// Whatever one block on one instance does to it: the instance puts such blocks in order, so any
-    /// number of them hold it together. Those who look first and write then do not.
+    /// The key is used by one block on one instance only, in any way. The instance runs such blocks
+    /// one after the other, so any number of these locks hold together. A command that first reads
+    /// and then writes must not use this mode.
     Passing,
 }
 
@@ -37,26 +38,26 @@ impl Mode {
     }
 }
 
-/// What a lock is asked for.
+/// The request for a lock.
 #[derive(Debug)]
 pub struct Want {
-    /// Keys, and whether nobody else may have them. Those of a lock that is not told are shared only
-    /// with others that are not.
+    /// Keys, and whether they are exclusive. Keys that are not exclusive are shared only among
+    /// locks with the same `is_told`.
     pub keys: Vec<(Fingerprint, bool)>,
     /// The whole keyspace, every database.
     pub everything: bool,
-    /// Instances on which nothing may be in flight before it holds.
+    /// The instances on which nothing may be in flight before the lock holds.
     pub instances: Vec<usize>,
-    /// Who asks.
+    /// The thread that asks.
     pub holder: Holder,
-    /// Workers hold their clients' commands back; else it only keeps other holders away.
+    /// Workers hold their clients' commands back; without it, the lock only excludes other holders.
     pub is_told: bool,
-    /// Keys in doubt do not matter: none is touched.
+    /// Keys in doubt do not prevent the lock, because none is touched.
     pub spares_doubts: bool,
 }
 
 impl Want {
-    /// How it wants a key.
+    /// The mode for a key.
     pub(crate) fn mode(&self, is_exclusive: bool) -> Mode {
         match (is_exclusive, self.is_told) {
             (true, _) => Mode::Exclusive,
@@ -69,29 +70,30 @@ impl Want {
 /// One lock.
 #[derive(Debug)]
 pub struct Lock {
-    /// Its name.
+    /// Its unique number.
     pub token: u64,
-    /// What it was asked for; its keys are in order.
+    /// Its request, with the keys in order.
     pub want: Want,
-    /// It is known by its list of keys alone.
+    /// Its keys are only in its own list.
     pub is_large: bool,
-    /// Whoever has it may write.
+    /// Its holder may write.
     pub(crate) writes: bool,
-    /// Workers that have not said yet that it holds there.
+    /// The workers that have not confirmed the lock.
     missing: AtomicUsize,
-    /// Its keys are not waited for: what becomes of them is known only when this instance is back.
+    /// Its keys are in doubt: their state is known only when this instance is back. Nothing waits
+    /// for them.
     pub doubt: Option<usize>,
 }
 
 impl Lock {
-    /// A lock of which so many workers must say that it holds there; its keys are `in_order`.
+    /// A lock that this many workers must confirm; its keys are `in_order`.
     pub(crate) fn new(token: u64, want: Want, workers: usize) -> Self {
         let is_large = want.keys.len() > LARGE;
         let writes = want.everything || want.keys.iter().any(|&(_, is_exclusive)| is_exclusive);
         Self { token, want, is_large, writes, missing: AtomicUsize::new(workers), doubt: None }
     }
 
-    /// What is left of it: these keys, in order, until that instance is back.
+    /// The rest of the lock: these keys, in order, in doubt until the instance is back.
     pub(crate) fn in_doubt(&self, keys: Vec<(Fingerprint, bool)>, instance: usize) -> Self {
         let want = Want {
             keys,
@@ -105,19 +107,19 @@ impl Lock {
         Self { token: self.token, want, is_large: self.is_large, writes: true, missing, doubt }
     }
 
-    /// One more worker says that it holds there; true if all have.
+    /// One more worker has confirmed the lock; true if all have.
     pub(crate) fn holds_at_one_more(&self) -> bool {
         self.missing.fetch_sub(1, AcqRel) == 1
     }
 
-    /// True while a key of it may not be written, or not even read.
+    /// True if the lock prevents a key from being written, or even from being read.
     pub(crate) fn stops(&self, key: Fingerprint, writes: bool) -> bool {
         let keys = &self.want.keys;
         let found = keys.binary_search_by_key(&key, |&(key, _)| key);
         found.is_ok_and(|at| writes || keys[at].1)
     }
 
-    /// True if it cannot be held together with another, because of a key.
+    /// True if both locks want the same key in conflicting modes.
     pub(crate) fn conflicts(&self, other: &Self) -> bool {
         let (few, many) = if self.want.keys.len() < other.want.keys.len() {
             (self, other)
@@ -126,7 +128,7 @@ impl Lock {
         };
         let mut rest = &many.want.keys[..];
         few.want.keys.iter().any(|&(key, is_exclusive)| {
-            // Those before it are of no interest to those behind it: two long lists are walked once.
+            // Both lists are sorted, so each is walked only once.
             rest = &rest[gallop(rest, key)..];
             let mode = few.want.mode(is_exclusive);
             let is_met = |other| !mode.goes_with(many.want.mode(other));
@@ -135,7 +137,7 @@ impl Lock {
     }
 }
 
-/// How many keys are smaller than this one; quick if there are few of them.
+/// The number of smaller keys; fast if there are few of them.
 fn gallop(keys: &[(Fingerprint, bool)], key: Fingerprint) -> usize {
     let mut step = 1;
     while keys.get(step - 1).is_some_and(|&(other, _)| other < key) {
@@ -145,7 +147,7 @@ fn gallop(keys: &[(Fingerprint, bool)], key: Fingerprint) -> usize {
     from + keys[from..to].partition_point(|&(other, _)| other < key)
 }
 
-/// Each key once, exclusive if it is anywhere.
+/// Sorts keys and removes duplicates; a key that is exclusive anywhere stays so.
 pub(crate) fn in_order(keys: &mut Vec<(Fingerprint, bool)>) {
     keys.sort_unstable_by_key(|&(key, is_exclusive)| (key, !is_exclusive));
     keys.dedup_by_key(|(key, _)| *key);

@@ -1,13 +1,14 @@
-//! The one lock table of the process: who holds which keys, and who waits for them.
+//! The lock table of the process: which lock holds which keys, and which ones wait.
 //!
-//! A lock names all its keys at once and is granted in order of arrival, so there is no deadlock and
-//! nobody starves. Once granted, every worker lets its clients wait for those keys (`core/lock_gate.rs`) and
-//! says so when nothing is in flight that could miss it; from then on the holder is alone with them.
-//! Keys are known by fingerprints: two that share one wait for each other, and nothing is wrong.
+//! A lock names all its keys at once and is granted in order of arrival, so there is neither
+//! deadlock nor starvation. Once it is granted, every worker holds back commands on those keys
+//! (`core/lock_gate.rs`), and confirms the lock when no command in flight could bypass it. From
+//! then on the holder has the keys to itself. Keys are known by fingerprints: in a collision two
+//! keys wait for each other, which does no harm.
 //!
 //! ```text
 //! small lock   stands in one line for each of its keys
-//! large lock   stands in none: it is compared with every other, and follows those it conflicts with
+//! large lock   stands in none: it is compared with all others, and follows those in conflict
 //! ```
 //! So a command with a million keys holds the table up for no longer than one with ten.
 
@@ -21,9 +22,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) lock: Arc<Lock>,
-    /// Keys for which it is not its turn yet, and locks that it waits for because one of them is large.
+    /// The number of keys for which it waits its turn, and of locks that it follows because one of
+    /// both is large.
     behind: usize,
-    /// Those who wait for this one because one of both is large.
+    /// The locks that wait for this one because one of both is large.
     followers: Vec<u64>,
 }
 
@@ -36,16 +38,16 @@ struct Place {
 
 /// The locks that want a key, in order of arrival.
 ///
-/// It is the turn of the first, and of all behind it that go with it, up to one that does not.
-/// Whoever leaves costs only those whose turn comes.
+/// The first has its turn, and so have those after it with a compatible mode, up to the first
+/// without. When a lock leaves, the cost is proportional to the locks that get their turn.
 #[derive(Debug, Default)]
 struct Line {
-    /// By token: whoever asks later has a higher one.
+    /// By token; later requests have higher ones.
     places: BTreeMap<u64, Place>,
 }
 
 impl Line {
-    /// Stands at the end; whether it is its turn at once.
+    /// Joins at the end; true if the lock has its turn at once.
     fn join(&mut self, token: u64, mode: Mode) -> bool {
         let last = self.places.last_key_value();
         let has_turn = last.is_none_or(|(_, last)| last.has_turn && mode.goes_with(last.mode));
@@ -53,7 +55,7 @@ impl Line {
         has_turn
     }
 
-    /// Stands before all others; adds those whose turn it is not any more.
+    /// Joins before all others; adds the locks that lose their turn to `pushed`.
     fn push_in(&mut self, token: u64, mode: Mode, pushed: &mut Vec<u64>) {
         for (&other, place) in &mut self.places {
             if place.has_turn && !mode.goes_with(place.mode) {
@@ -64,12 +66,12 @@ impl Line {
         self.places.insert(token, Place { mode, has_turn: true });
     }
 
-    /// Makes room; adds those whose turn it is now.
+    /// Leaves the line; adds the locks that get their turn to `found`.
     fn leave(&mut self, token: u64, found: &mut Vec<u64>) {
         let Some(left) = self.places.remove(&token) else { return };
         let Some(first) = self.places.values().next().map(|place| place.mode) else { return };
         if left.mode.goes_with(first) {
-            return; // those that go with it had their turn before
+            return; // locks of a compatible mode had their turn before
         }
         for (index, (&other, place)) in self.places.iter_mut().enumerate() {
             if index > 0 && !first.goes_with(place.mode) {
@@ -87,20 +89,20 @@ impl Line {
 pub(crate) struct Inner {
     last_token: u64,
     pub(crate) entries: BTreeMap<u64, Entry>,
-    /// Not granted yet.
+    /// The locks not granted yet.
     pub(crate) waiting: BTreeSet<u64>,
-    /// Those on everything, held or not.
+    /// The locks on everything, held or not.
     everything: BTreeSet<u64>,
-    /// Those whose keys are in doubt.
+    /// The locks whose keys are in doubt.
     doubts: BTreeSet<u64>,
     lines: HashMap<Fingerprint, Line>,
-    /// Those that are in no line.
+    /// The large locks, which are in no line.
     large: BTreeSet<u64>,
 }
 
 impl Inner {
-    /// Adds a lock; its token, and the lock if it is granted at once.
-    /// The keys are in order.
+    /// Adds a lock whose keys are in order. Returns its token, and the lock if it is granted at
+    /// once.
     pub(crate) fn ask(&mut self, want: Want, workers: usize) -> (u64, Option<Arc<Lock>>) {
         self.last_token += 1;
         let token = self.last_token;
@@ -122,7 +124,8 @@ impl Inner {
         (token, self.begin_if_free(token))
     }
 
-    /// A new lock follows the older ones with which no line tells that it conflicts; how many.
+    /// Lets a new lock follow the older ones that it conflicts with outside of lines. Returns their
+    /// number.
     fn follow(&mut self, lock: &Lock) -> usize {
         let mut followed = 0;
         let mut follow = |entry: &mut Entry| {
@@ -141,7 +144,7 @@ impl Inner {
         followed
     }
 
-    /// Ends a lock, or a wait for one; those that are granted now.
+    /// Releases a lock, or cancels the wait for one. Returns the locks that are granted now.
     pub(crate) fn release(&mut self, token: u64) -> Vec<Arc<Lock>> {
         let Some(entry) = self.entries.remove(&token) else { return Vec::new() };
         self.waiting.remove(&token);
@@ -162,7 +165,7 @@ impl Inner {
         free.into_iter().filter_map(|other| self.begin_if_free(other)).collect()
     }
 
-    /// A lock does not want a key any more; adds those whose turn it is there now.
+    /// A lock no longer wants a key; adds the locks that get their turn there.
     fn leave(&mut self, token: u64, key: Fingerprint, free: &mut Vec<u64>) {
         let before = free.len();
         if let Some(line) = self.lines.get_mut(&key) {
@@ -175,7 +178,7 @@ impl Inner {
         self.go_on(gone_on, free);
     }
 
-    /// There is one thing less that each of these waits for.
+    /// Each of these locks waits for one thing less.
     fn go_on(&mut self, others: Vec<u64>, free: &mut Vec<u64>) {
         for other in others {
             if let Some(entry) = self.entries.get_mut(&other) {
@@ -185,8 +188,7 @@ impl Inner {
         }
     }
 
-    /// Lets a lock that is held keep only these of its keys, which nobody waits for: it, and those
-    /// that are granted now.
+    /// Reduces a held lock to these keys in doubt. Returns it, and the locks that are granted now.
     pub(crate) fn doubt(
         &mut self,
         token: u64,
@@ -208,7 +210,7 @@ impl Inner {
         if was_everything {
             pushed.extend(self.large.iter().filter(|&&other| self.conflict(&lock, other)));
         }
-        // Whoever follows because of a key that is kept still does.
+        // A lock that follows because of a key that is kept still does.
         let entry = self.entries.get_mut(&token)?;
         let followers = std::mem::take(&mut entry.followers);
         entry.lock = Arc::clone(&lock);
@@ -239,7 +241,7 @@ impl Inner {
         self.entries.get(&other).is_some_and(|entry| lock.conflicts(&entry.lock))
     }
 
-    /// The instance for which a lock would wait that waits for keys in doubt.
+    /// The instance that a lock waits for because of keys in doubt.
     pub(crate) fn waits_for(&self, token: u64) -> Option<usize> {
         if self.doubts.is_empty() || !self.waiting.contains(&token) {
             return None;
@@ -253,7 +255,7 @@ impl Inner {
         doubts.find(|entry| lock.conflicts(&entry.lock))?.lock.doubt
     }
 
-    /// Grants a lock that conflicts with nothing held and with nothing older that waits.
+    /// Grants a lock that conflicts with no held lock and no older one that waits.
     fn begin_if_free(&mut self, token: u64) -> Option<Arc<Lock>> {
         if !self.waiting.contains(&token) {
             return None;
@@ -261,7 +263,7 @@ impl Inner {
         let entry = self.entries.get(&token)?;
         let is_free = if entry.lock.want.everything {
             let spared = if entry.lock.want.spares_doubts { self.doubts.len() } else { 0 };
-            let is_alone = self.waiting.len() + spared == self.entries.len(); // nothing is held
+            let is_alone = self.waiting.len() + spared == self.entries.len(); // no lock is held
             is_alone && self.waiting.first() == Some(&token)
         } else {
             entry.behind == 0 && self.everything.first().is_none_or(|&older| older > token)
@@ -273,7 +275,7 @@ impl Inner {
     }
 }
 
-/// The table.
+/// The lock table.
 #[derive(Debug, Default)]
 pub struct LockTable {
     hasher: RandomState,
@@ -281,13 +283,13 @@ pub struct LockTable {
 }
 
 impl LockTable {
-    /// What a key is known by.
+    /// The hash by which a key is known.
     #[inline]
     pub fn fingerprint(&self, db: u32, key: &[u8]) -> Fingerprint {
         self.hasher.hash_one((db, key))
     }
 
-    /// How many locks are held or waited for.
+    /// The number of locks held or waited for.
     pub fn count(&self) -> usize {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).entries.len()
     }

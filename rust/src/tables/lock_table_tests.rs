@@ -1,4 +1,4 @@
-//! Who holds which keys, and who waits.
+//! Which locks hold which keys, and which ones wait.
 
 use super::*;
 use crate::tables::lock::Holder;
@@ -91,7 +91,7 @@ fn who_gives_up_lets_those_behind_go_on() {
     assert!(table.release(2).is_empty());
 }
 
-/// Of a lock that no worker is told of.
+/// The request for a lock that workers are not notified of.
 fn passing(keys: &[(Fingerprint, bool)]) -> Want {
     Want { is_told: false, ..want(keys) }
 }
@@ -141,7 +141,7 @@ fn who_passes_is_let_through_where_another_kind_stood_between() {
     assert!(table.ask(want(&[(5, false)]), 1).1.is_none());
 }
 
-/// A lock on so many keys that it stands in no line, exclusive for every third.
+/// A lock on so many keys that it is in no line, exclusive for every third.
 fn large(first: Fingerprint) -> Want {
     want(&(first..first + 1000).map(|key| (key, key % 3 == 0)).collect::<Vec<_>>())
 }
@@ -164,13 +164,13 @@ fn large_locks_wait_and_are_waited_for_like_others() {
     ];
     let begun: Vec<u64> =
         wanted.into_iter().filter_map(|one| table.ask(one, 1).1.map(|lock| lock.token)).collect();
-    // 5 has nothing to do with 1, but comes behind 3 for a key that 3 has for itself.
+    // 5 has no key in common with 1, but waits for 3, which has one of its keys exclusively.
     assert_eq!(begun, [1, 2, 4, 8]);
     for (token, then) in [
         (2, vec![]),
         (1, vec![3]),
         (4, vec![]),
-        (3, vec![5, 6]), // both were behind it
+        (3, vec![5, 6]), // both waited for it
         (6, vec![7]),
         (5, vec![]),
         (8, vec![]),

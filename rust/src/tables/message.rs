@@ -8,11 +8,11 @@ use std::sync::Arc;
 /// A message on its way to the subscribers of one name.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// What kind of name.
+    /// The kind of the name.
     pub kind: Kind,
-    /// The subscription it is for.
+    /// The name of the subscription.
     pub name: Name,
-    /// The message behind its first byte, which is `>` in RESP3 and `*` in RESP2.
+    /// The message without its first byte, which is `>` in RESP3 and `*` in RESP2.
     pub frame: Arc<[u8]>,
 }
 

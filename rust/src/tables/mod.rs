@@ -1,4 +1,5 @@
-//! What all threads share, a lock each. A table knows no thread: nobody is told anything here.
+//! What all threads share, each table under its own lock. A table knows no thread, and notifies
+//! none.
 
 pub mod blocking_keys;
 pub mod command_stats;

@@ -1,9 +1,9 @@
-//! `client-output-buffer-limit`: how much may wait for a client that does not read.
+//! `client-output-buffer-limit`: how many bytes may wait for a client that does not read.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The limits of one class of clients; 0 means none.
+/// The limits of one class of clients; 0 means no limit.
 #[derive(Debug, Default)]
 pub struct Limit {
     hard: AtomicU64,
@@ -12,15 +12,15 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Bytes above which a client is closed at once, and bytes above which it may stay so many
-    /// seconds.
+    /// Sets the bytes above which a client is closed at once, and the bytes above which it may stay
+    /// for so many seconds.
     pub fn set(&self, hard: u64, soft: u64, soft_seconds: u64) {
         self.hard.store(hard, Relaxed);
         self.soft.store(soft, Relaxed);
         self.soft_seconds.store(soft_seconds, Relaxed);
     }
 
-    /// Bytes above which a client is closed at once.
+    /// The bytes above which a client is closed at once.
     #[must_use]
     pub fn hard(&self) -> usize {
         let hard = usize::try_from(self.hard.load(Relaxed)).unwrap_or(usize::MAX);
@@ -28,11 +28,11 @@ impl Limit {
     }
 }
 
-/// The limits of the classes that we have: nobody replicates from us.
+/// The limits of the classes that exist here; there are no replicas.
 #[derive(Debug, Default)]
 pub struct OutputLimits {
     /// Clients without subscriptions.
     pub normal: Limit,
-    /// Clients with some.
+    /// Clients with subscriptions.
     pub pubsub: Limit,
 }

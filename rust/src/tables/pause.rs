@@ -1,9 +1,9 @@
-//! What CLIENT PAUSE holds back.
+//! The commands that CLIENT PAUSE holds back.
 
-/// Nothing waits.
+/// No command waits.
 pub const NONE: u8 = 0;
 
-/// What writes, or may be replicated, waits.
+/// Commands that write, or may be replicated, wait.
 pub const WRITES: u8 = 1;
 
 /// Every command waits.

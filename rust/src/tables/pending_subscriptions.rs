@@ -5,14 +5,14 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// No pending one is this old.
+/// The oldest number if none is pending.
 const NONE: u64 = u64::MAX;
 
-/// Names of events that the instances are not subscribed to yet, by age.
+/// The numbers of subscriptions to events that the instances do not have yet, by age.
 #[derive(Debug)]
 pub struct PendingSubscriptions {
     waiting: Mutex<BTreeSet<u64>>,
-    /// The numbers of the oldest one, and of the newest one ever.
+    /// The number of the oldest pending one, and of the newest one ever.
     oldest: AtomicU64,
     pub(crate) newest: AtomicU64,
 }
@@ -29,7 +29,7 @@ impl PendingSubscriptions {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another one; its number.
+    /// Adds a subscription; its number.
     pub(crate) fn add(&self) -> u64 {
         let mut waiting = self.lock();
         let number = self.newest.fetch_add(1, SeqCst) + 1;
@@ -38,7 +38,7 @@ impl PendingSubscriptions {
         number
     }
 
-    /// It is heard, or gone.
+    /// The subscription has reached the instances, or is gone.
     pub(crate) fn remove(&self, number: Option<u64>) {
         let Some(number) = number else { return };
         let mut waiting = self.lock();
@@ -46,7 +46,7 @@ impl PendingSubscriptions {
         self.note_oldest(&waiting);
     }
 
-    /// Those up to this number have had their time: nobody waits for them any more.
+    /// The time for those up to this number is over: nothing waits for them any more.
     pub(crate) fn give_up(&self, newest: u64) {
         let mut waiting = self.lock();
         *waiting = waiting.split_off(&(newest + 1));
@@ -57,7 +57,7 @@ impl PendingSubscriptions {
         self.oldest.store(waiting.first().copied().unwrap_or(NONE), SeqCst);
     }
 
-    /// Whether some are left of those up to this number.
+    /// True if one up to this number is pending.
     pub(crate) fn has_some(&self, newest: u64) -> bool {
         self.oldest.load(SeqCst) <= newest
     }

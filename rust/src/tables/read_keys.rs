@@ -1,26 +1,26 @@
-//! The keys that clients have read who track, and who they are; any of them is found at once.
+//! The keys that tracking clients have read, with their readers; a random key is found at once.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Who has read a key.
+/// The readers of a key.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
     pub(crate) ids: HashSet<u64>,
-    /// When one command has written several keys: in this order.
+    /// The order of the keys that one command has written.
     pub(crate) written: u64,
-    /// Where the key is among all.
+    /// The index of the key in `all`.
     at: usize,
 }
 
-/// All keys.
+/// All keys that were read.
 #[derive(Debug, Default)]
 pub(crate) struct ReadKeys {
     readers: HashMap<Arc<[u8]>, Readers>,
-    /// The same keys in no order, to choose from: a hash table that is emptied from its front takes
-    /// longer and longer to say what is first, and soon that is the newest key.
+    /// The same keys in no order, to choose one from. Finding the first entry of a hash table gets
+    /// slower and slower while it is emptied from its front, and soon that is the newest key.
     all: Vec<Arc<[u8]>>,
-    /// Of a sequence that only has to look random.
+    /// The state of a sequence that only has to look random.
     last: u64,
 }
 
@@ -37,7 +37,7 @@ impl ReadKeys {
         self.readers.get_mut(key)
     }
 
-    /// A client has read a key; true if it had not before.
+    /// Adds a reader to a key; true if it is new there.
     pub(crate) fn add(&mut self, key: &[u8], id: u64) -> bool {
         if let Some(readers) = self.readers.get_mut(key) {
             return readers.ids.insert(id);
@@ -49,7 +49,7 @@ impl ReadKeys {
         true
     }
 
-    /// Forgets a key; who had read it.
+    /// Removes a key; its readers.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Readers> {
         let readers = self.readers.remove(key)?;
         self.all.swap_remove(readers.at);
@@ -61,9 +61,9 @@ impl ReadKeys {
         Some(readers)
     }
 
-    /// Any key, each as likely as the others.
+    /// A random key, each with the same probability.
     pub(crate) fn any(&mut self) -> Option<Arc<[u8]>> {
-        // Knuth's generator of the MMIX; its high bits are good.
+        // Knuth's MMIX generator; its high bits are good.
         self.last = self
             .last
             .wrapping_mul(6_364_136_223_846_793_005)

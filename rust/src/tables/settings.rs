@@ -1,4 +1,4 @@
-//! What CONFIG SET may change while clients are served, and what the coordinator sets by itself.
+//! What CONFIG SET may change at run time, and what the coordinator sets itself.
 
 use crate::tables::output_limits::OutputLimits;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,53 +8,54 @@ use std::sync::{Mutex, PoisonError};
 /// No keyspace events.
 pub const NO_EVENTS: u8 = 0;
 
-/// Of keys whose time is over, or for which there is no memory: nobody knows when these come.
+/// Only events of expired and evicted keys, whose time cannot be predicted.
 pub const UNTIMELY: u8 = 1;
 
-/// Also of what commands change.
+/// Also events of changes by commands.
 pub const OF_WRITES: u8 = 2;
 
-/// Also of keys that commands do not find.
+/// Also events of keys that commands do not find.
 pub const OF_READS: u8 = 3;
 
-/// What CONFIG SET may change while clients are served.
+/// What CONFIG SET may change at run time.
 #[derive(Debug)]
 pub struct Settings {
     /// Without a password, serve only this machine.
     pub protected_mode: AtomicBool,
-    /// What may wait for a client that does not read.
+    /// The limits for clients that do not read.
     pub output_limits: OutputLimits,
     /// The worker that gets new connections.
     pub newcomers_worker: AtomicUsize,
-    /// How many it gets, until the coordinator looks again.
+    /// How many connections it gets until the coordinator checks again.
     pub newcomers_room: AtomicUsize,
-    /// Clients served at once.
+    /// The most clients at the same time.
     pub maxclients: AtomicUsize,
-    /// Seconds after which an idle client is closed; 0: never.
+    /// The seconds after which an idle client is closed; 0: never.
     pub timeout: AtomicU64,
-    /// The instance where a script runs too long; the highest number: nowhere.
+    /// The instance where a script runs too long; the highest number: none.
     pub busy: AtomicUsize,
-    /// What it says to everyone meanwhile.
+    /// The error of that instance meanwhile.
     pub busy_words: Mutex<String>,
     /// An instance is near its `maxmemory`: the coordinator is asked before a command is queued.
     pub tight: AtomicBool,
-    /// Bytes of client buffers of all workers; 0: as many as without it.
+    /// The most bytes of client buffers of all workers; 0: the default.
     pub client_memory: AtomicUsize,
-    /// `client-query-buffer-limit`: bytes of a client that are kept at most.
+    /// `client-query-buffer-limit`: the most bytes of a client's input that are kept.
     pub input_limit: AtomicUsize,
-    /// `proto-max-bulk-len`: bytes of one argument. An instance would hang up on a longer one.
+    /// `proto-max-bulk-len`: the most bytes of one argument. An instance closes the connection for
+    /// a longer one.
     pub argument_limit: AtomicUsize,
-    /// Seconds between keep-alive probes; 0: off.
+    /// The seconds between keep-alive probes; 0: off.
     pub tcp_keepalive: AtomicU64,
-    /// SLOWLOG wants everything, also what workers answer.
+    /// SLOWLOG logs every command, even those that workers answer themselves.
     pub log_all: AtomicBool,
-    /// Microseconds from which on it wants a command; the highest number: none.
+    /// The least microseconds of a command that is logged; the highest number: none.
     pub log_slow: AtomicU64,
-    /// Bytes of a request, and of a reply, from which on COMMANDLOG wants it.
+    /// The least bytes of a request, and of a reply, that COMMANDLOG logs.
     pub log_requests: AtomicU64,
     /// See `log_requests`.
     pub log_replies: AtomicU64,
-    /// Which keyspace events instances tell of.
+    /// The keyspace events that instances publish.
     pub events: AtomicU8,
     /// What CLIENT PAUSE holds back; see `pause`.
     pub pause: AtomicU8,
@@ -88,8 +89,8 @@ impl Settings {
         true
     }
 
-    /// True if a log may want a command that took so many microseconds, whose request and reply have
-    /// so many bytes.
+    /// True if a log may want a command with this duration in microseconds, and these bytes of
+    /// request and reply.
     #[must_use]
     pub fn logs(&self, took: u64, request: usize, reply: usize) -> bool {
         took >= self.log_slow.load(Relaxed)
@@ -97,31 +98,32 @@ impl Settings {
             || reply as u64 >= self.log_replies.load(Relaxed)
     }
 
-    /// Bytes of a client that are kept at most.
+    /// The most bytes of a client's input that are kept.
     #[must_use]
     pub fn input_limit(&self) -> usize {
         self.input_limit.load(Relaxed)
     }
 
-    /// Bytes of one argument.
+    /// The most bytes of one argument.
     #[must_use]
     pub fn argument_limit(&self) -> usize {
         self.argument_limit.load(Relaxed)
     }
 
-    /// What those are told who would wait for a script that runs too long: its instance's own words.
+    /// The error for clients that would wait for a script that runs too long, as its instance words
+    /// it.
     #[must_use]
     pub fn busy_words(&self) -> String {
         self.busy_words.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says where a script runs too long, and what that instance says.
+    /// Sets the instance where a script runs too long, and that instance's error.
     pub fn set_busy(&self, instance: Option<usize>, words: &str) {
         words.clone_into(&mut self.busy_words.lock().unwrap_or_else(PoisonError::into_inner));
         self.busy.store(instance.unwrap_or(usize::MAX), Relaxed);
     }
 
-    /// The instance where a script runs too long: it shall answer PING.
+    /// The instance where a script runs too long; it is expected to answer PING.
     #[must_use]
     pub fn busy(&self) -> Option<usize> {
         Some(self.busy.load(Relaxed)).filter(|&instance| instance != usize::MAX)

@@ -1,8 +1,8 @@
-//! For SLOWLOG and COMMANDLOG: commands that no instance has logged as their client sent them, because
-//! workers have answered them by themselves, or have made parts of them for several instances.
+//! For SLOWLOG and COMMANDLOG: commands that no instance has logged as their client sent them,
+//! because a worker answered them itself, or split them into parts for several instances.
 //!
-//! They wait here until the coordinator takes them. One letter says that there are some; however
-//! many clients send PING, the coordinator has no more than that to read.
+//! The entries wait here for the coordinator. One letter announces them, so the coordinator has no
+//! more to read than that, no matter how many clients send PING.
 
 use crate::resp::request::Args;
 use std::collections::VecDeque;
@@ -10,33 +10,33 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
-/// Entries that wait; of more, the oldest are dropped.
+/// The most entries that wait; beyond it, the oldest are dropped.
 const MOST: usize = 1024;
 
-/// Of an entry, as servers keep it: words, and bytes of each.
+/// The most arguments of an entry, and bytes of each, as servers keep them.
 const WORDS: usize = 32;
 
 const WORD: usize = 128;
 
-/// What an instance has seen of a command: its number, and the words as it logs them.
+/// How an instance has logged a part: its number, and the arguments.
 pub type Seen = (usize, Vec<Vec<u8>>);
 
-/// A command that some log may want.
+/// A command that a log may want.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The client's.
+    /// The client's address.
     pub address: String,
-    /// The client's.
+    /// The client's name.
     pub name: Vec<u8>,
-    /// Without secrets, and not everything of long ones.
+    /// Without secrets; long arguments are cut.
     pub args: Vec<Vec<u8>>,
     /// When it was answered, in seconds since 1970.
     pub at: u64,
-    /// Microseconds from when it was taken until its last part was answered: no part took longer.
+    /// The microseconds from taking it to the reply of its last part. No part took longer.
     pub took: u64,
-    /// Bytes of what the client has sent.
+    /// The bytes that the client has sent.
     pub request: usize,
-    /// Bytes of the reply; of commands of a transaction, with those of all before it.
+    /// The bytes of the reply; in a transaction, including all replies before it.
     pub reply: usize,
     /// Its parts.
     pub parts: Vec<Seen>,
@@ -50,7 +50,7 @@ pub struct SlowLog {
 }
 
 impl SlowLog {
-    /// Adds one; true if it is the first that waits, of which the coordinator is to be told.
+    /// Adds an entry; true if it is the first that waits, so that the coordinator must be notified.
     pub(crate) fn add(&self, entry: Entry) -> bool {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.push_back(entry);
@@ -61,18 +61,18 @@ impl SlowLog {
         entries.len() == 1
     }
 
-    /// Takes all, oldest first.
+    /// Takes all entries, oldest first.
     pub fn take(&self) -> VecDeque<Entry> {
         std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many were dropped.
+    /// The number of dropped entries.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
 }
 
-/// A command as servers log it; words at places that `is_secret` are replaced.
+/// A command as servers log it; arguments at places that `is_secret` are replaced.
 pub(crate) fn shortened(
     args: Args,
     redacted: &[u8],

@@ -1,9 +1,9 @@
-//! What an instance says where it publishes: messages, and answers to PING.
+//! What an instance sends where it publishes: messages, and replies to PING.
 
 use crate::base::number::parse_i64;
 use crate::catalog::channels::Kind;
 
-/// The number in the answer to a PING of the coordinator.
+/// The number in the reply to a PING of the coordinator.
 pub(crate) fn pong(frame: &[u8]) -> Option<u64> {
     let (_, rest) = bulk(frame.strip_prefix(b"*2\r\n")?)?;
     u64::try_from(parse_i64(bulk(rest)?.0)?).ok()
@@ -11,15 +11,15 @@ pub(crate) fn pong(frame: &[u8]) -> Option<u64> {
 
 /// A message.
 pub(crate) struct Told<'m> {
-    /// What kind of subscription it is for.
+    /// The kind of its subscription.
     pub(crate) kind: Kind,
-    /// Which one.
+    /// The name of its subscription.
     pub(crate) name: &'m [u8],
     pub(crate) channel: &'m [u8],
     pub(crate) payload: &'m [u8],
 }
 
-/// A reply as a message, if it is one.
+/// Parses a message; `None` for other replies.
 pub(crate) fn message(reply: &[u8]) -> Option<Told<'_>> {
     let body = reply.strip_prefix(b"*3\r\n").or_else(|| reply.strip_prefix(b"*4\r\n"))?;
     let (word, rest) = bulk(body)?;

@@ -1,4 +1,4 @@
-//! The users of ACL that clients are, by name and number.
+//! The ACL users that clients are authenticated as, by name and number.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -7,34 +7,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const DEFAULT: &[u8] = b"default";
 
-/// A user as the coordinator tells it.
+/// A user as the coordinator announces it.
 #[derive(Debug, Clone)]
 pub struct User {
-    /// As in ACL SETUSER.
+    /// The name, as in ACL SETUSER.
     pub name: Arc<[u8]>,
-    /// 0: may do everything; else never used for another user.
+    /// 0: has all rights; otherwise a number that is never reused for another user.
     pub id: u32,
 }
 
 /// What all workers know of users.
 #[derive(Debug, Default)]
 pub struct Users {
-    /// The restricted ones.
+    /// The restricted users.
     names: Mutex<HashMap<u32, Arc<[u8]>>>,
-    /// What each user is.
+    /// The number of each user.
     ids: Mutex<HashMap<Arc<[u8]>, u32>>,
-    /// Changes so far; and ids that are nobody's any more, each with the change that made it so.
+    /// The number of changes so far; and the ids no longer in use, each with the change that ended
+    /// it.
     changes: AtomicU64,
     outlived: Mutex<Vec<(u64, u32)>>,
     default_id: AtomicU32,
     default_is_open: AtomicBool,
-    /// The coordinator has said who there is.
+    /// The coordinator has announced the users.
     are_known: AtomicBool,
 }
 
 impl Users {
-    /// Takes note of a user, or that there is none of that name; all workers know of so many changes by
-    /// now. What a user was before is forgotten once nobody goes by it.
+    /// Sets a user's id; `None`: no user has that name. All workers have seen the first
+    /// `seen_by_all` changes. The old id is forgotten once no worker uses it.
     pub(crate) fn set(&self, name: &Arc<[u8]>, id: Option<u32>, seen_by_all: u64) {
         if **name == *DEFAULT {
             self.default_id.store(id.unwrap_or(0), Release);
@@ -59,37 +60,37 @@ impl Users {
         }
     }
 
-    /// A restricted user's name.
+    /// The name of a restricted user.
     #[must_use]
     pub fn name(&self, id: u32) -> Option<Arc<[u8]>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// What a user is now; `None` if nobody has said so.
+    /// The present id of a user; `None` if it was not announced.
     #[must_use]
     pub fn id(&self, name: &[u8]) -> Option<u32> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
-    /// Who a new connection is.
+    /// The user of a new connection.
     #[must_use]
     pub fn newcomer(&self) -> User {
         User { name: DEFAULT.into(), id: self.default_id.load(Acquire) }
     }
 
-    /// Whether a new connection need not say who it is.
+    /// True if a new connection need not authenticate.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.default_is_open.load(Relaxed)
     }
 
-    /// Whether it is known who may come: no client is taken before.
+    /// True once the users are known; no client is accepted before.
     #[must_use]
     pub fn are_known(&self) -> bool {
         self.are_known.load(Acquire)
     }
 
-    /// Says whether a new connection need not say who it is.
+    /// Sets whether a new connection need not authenticate.
     pub fn set_open(&self, is_open: bool) {
         self.default_is_open.store(is_open, Relaxed);
         self.are_known.store(true, Release);
