@@ -1,4 +1,5 @@
-//! One client: a link, or one to each node of a cluster; at most one batch of commands is under way.
+//! One client: a link, or one to each node of a cluster; at most one batch of commands is in
+//! flight.
 
 use std::io;
 
@@ -11,29 +12,29 @@ use super::value::Values;
 /// A connected client.
 #[derive(Debug)]
 pub struct Client {
-    /// One for each node; a command goes to the one that owns its key.
+    /// One for each node; a command goes to the node that owns its key.
     pub links: Vec<Link>,
-    /// What it has written.
+    /// What the client has written.
     pub author: Author,
-    /// Whether a batch is under way, as the loop sees it.
+    /// Whether a batch is in flight, as the loop knows it.
     pub busy: bool,
     due: u64,
     keys_per_command: usize,
 }
 
 impl Client {
-    /// A client on its links.
+    /// A client with these links.
     pub fn new(links: Vec<Link>, author: Author, keys_per_command: usize) -> Self {
         Self { links, author, busy: false, due: 0, keys_per_command }
     }
 
-    /// Commands sent and not answered yet.
+    /// The commands that were sent and are not answered.
     pub fn outstanding(&self) -> u64 {
         let keys: usize = self.links.iter().map(|link| link.owed.len() - link.settled).sum();
         (keys / self.keys_per_command) as u64
     }
 
-    /// Begins a batch that is `due`, from when its latency counts; only when nothing is outstanding.
+    /// Begins a batch whose latency counts from `due`; only if nothing is outstanding.
     pub fn fill(&mut self, requests: &mut Requests, pipeline: usize, due: u64) {
         self.links.iter_mut().for_each(Link::clear);
         self.due = due;
@@ -44,7 +45,7 @@ impl Client {
         }
     }
 
-    /// Reads one link once into `scratch` and judges the replies that are whole; their number, if
+    /// Reads one link once into `scratch` and checks the complete replies. Returns their number if
     /// the connection can go on.
     pub fn receive(
         &mut self,
@@ -62,13 +63,13 @@ impl Client {
         Ok(((self.links[link].settled - before) / step) as u64)
     }
 
-    /// How long ago the batch was due.
+    /// The time since the batch was due.
     pub fn age(&self, now: u64) -> u64 {
         now - self.due
     }
 }
 
-/// The reply to the next command of a link.
+/// Handles the reply to the next command of a link.
 #[inline]
 fn settle(
     link: &mut Link,
@@ -96,7 +97,7 @@ fn settle(
     Ok(())
 }
 
-/// Compares what came with what was asked for.
+/// Compares a reply with what was requested.
 struct Judge<'a> {
     author: &'a mut Author,
     values: &'a Values,
@@ -137,7 +138,8 @@ impl Judge<'_> {
             let last = stamp.client == client && stamp.sequence == asked.sequence;
             stamp.key == asked.key && (asked.sequence == ANY || last)
         });
-        // A failed write leaves open which value the key has; that it is the key's, not.
+        // After a failed write it is unknown which value the key has, but the value must be the
+        // key's.
         let open = || {
             stamp.is_some_and(|stamp| stamp.key == asked.key)
                 && self.author.last_write(asked.key) == ANY

@@ -1,4 +1,4 @@
-//! What to send, where, for how long. No defaults here: they are Python's (`threadis.bench.load`).
+//! What to send, where, for how long. The defaults are in Python (`threadis.bench.load`).
 
 use std::io;
 use std::path::PathBuf;
@@ -10,19 +10,19 @@ const VALUE_LIMIT: usize = 64 * 1024 * 1024; // bytes; a mistyped size must not 
 const NODES_LIMIT: usize = 256;
 const BATCH_LIMIT: usize = 1 << 20; // keys owed to one client at once
 
-/// Where the server listens.
+/// The address of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `host:port`
     Tcp(String),
-    /// Path of a Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl FromStr for Address {
     type Err = io::Error;
 
-    /// A text with a slash is a path, one that ends in `:port` is TCP.
+    /// A text with a slash is a path; one that ends in `:port` is TCP.
     fn from_str(text: &str) -> io::Result<Self> {
         if text.contains('/') {
             return Ok(Self::Unix(text.into()));
@@ -33,7 +33,7 @@ impl FromStr for Address {
     }
 }
 
-/// Which commands are sent.
+/// The commands to send.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mix {
     /// Only GET.
@@ -60,7 +60,8 @@ pub enum Mix {
 impl FromStr for Mix {
     type Err = io::Error;
 
-    /// `get`, `set`, `mixed:0.1` (one in ten is a SET), `mget:10` and `mset:10` (ten keys a command).
+    /// `get`, `set`, `mixed:0.1` (one in ten is a SET), `mget:10` and `mset:10` (ten keys a
+    /// command).
     fn from_str(text: &str) -> io::Result<Self> {
         let wrong = || {
             invalid(format!("mix: '{text}' is not get, set, mixed:RATIO, mget:KEYS or mset:KEYS"))
@@ -83,7 +84,7 @@ impl FromStr for Mix {
 pub struct Batch {
     /// The commands.
     pub request: Vec<u8>,
-    /// How many replies they get.
+    /// The number of their replies.
     pub replies: usize,
 }
 
@@ -96,7 +97,7 @@ impl From<(Vec<u8>, usize)> for Batch {
 /// How keys are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Keys {
-    /// Each as often as any other.
+    /// All keys with the same probability.
     Uniform,
     /// Key `k` in proportion to `1 / (k + 1)^exponent`.
     Zipf(f64),
@@ -105,52 +106,54 @@ pub enum Keys {
 /// One load.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
-    /// Where to: one server, or the nodes of a cluster, which own equal shares of the slots in order.
+    /// The target: one server, or the nodes of a cluster, which own equal shares of the slots in
+    /// order.
     pub nodes: Vec<Address>,
-    /// Clients, spread evenly over the threads.
+    /// The number of clients, spread evenly over the threads.
     pub connections: usize,
-    /// Commands a client sends at once; it waits for all their replies before it sends more.
+    /// The commands that a client sends at once; it waits for all their replies before it sends
+    /// more.
     pub pipeline: usize,
-    /// Bytes, at least 16 ([`value`](super::value) says why).
+    /// The size of a value in bytes, at least 16 ([`value`](super::value) tells why).
     pub value_size: usize,
-    /// Which commands.
+    /// The commands to send.
     pub mix: Mix,
-    /// Prepared ones instead: client `n` of `c` sends those with the numbers n, n + c, n + 2c … and
-    /// then begins anew. Of their replies only errors are found.
+    /// Prepared commands instead: client `n` of `c` sends those with the numbers n, n + c, n + 2c
+    /// …, and then starts again. Their replies are only checked for errors.
     pub batches: Vec<Batch>,
-    /// How many keys there are.
+    /// The number of keys.
     pub key_count: u32,
-    /// How they are chosen.
+    /// How keys are chosen.
     pub keys: Keys,
-    /// Commands a second over all clients, at moments that do not wait for replies; `None`: a client
-    /// sends as soon as it has its replies.
+    /// Commands per second over all clients, at times that do not depend on replies; `None`: a
+    /// client sends as soon as it has its replies.
     pub rate: Option<f64>,
-    /// How long replies are counted.
+    /// The seconds in which replies are counted.
     pub seconds: f64,
-    /// How long the load runs before that.
+    /// The seconds of load before that.
     pub warmup: f64,
-    /// Load threads.
+    /// The number of load threads.
     pub threads: usize,
-    /// For AUTH, sent once a connection.
+    /// For AUTH, sent once per connection.
     pub password: Option<String>,
     /// Equal seeds choose equal keys.
     pub seed: u64,
-    /// Thread `i` runs on `cpus[i % len]`; empty: wherever the kernel likes.
+    /// Thread `i` runs on `cpus[i % len]`; empty: on any CPU.
     pub cpus: Vec<usize>,
-    /// Give each client its own share of the keys: what it reads must be exactly what it last wrote.
+    /// Gives each client its own share of the keys, so it must read exactly what it last wrote.
     pub private_keys: bool,
     /// Every key has a value, so a nil is an error.
     pub preloaded: bool,
 }
 
 impl LoadConfig {
-    /// Keys that a client chooses from.
+    /// The number of keys that a client chooses from.
     pub(super) fn keys_per_client(&self) -> u32 {
         let clients = u32::try_from(self.connections).unwrap_or(u32::MAX);
         if self.private_keys { self.key_count / clients } else { self.key_count }
     }
 
-    /// Keys that one command names.
+    /// The number of keys of one command.
     pub(super) fn keys_per_command(&self) -> usize {
         if !self.batches.is_empty() {
             return 1;
@@ -158,7 +161,7 @@ impl LoadConfig {
         if let Mix::Mget { keys } | Mix::Mset { keys } = self.mix { keys } else { 1 }
     }
 
-    /// Refuses what cannot be run, naming the field and the fix.
+    /// Refuses an invalid configuration, with the name of the field and the fix.
     pub(super) fn check(&self) -> io::Result<()> {
         let batch = self.pipeline.saturating_mul(self.keys_per_command());
         let bytes = batch.saturating_mul(self.value_size);

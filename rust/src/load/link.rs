@@ -1,4 +1,4 @@
-//! One connection of a client: what it has sent, what it is owed.
+//! One connection of a client: what it has sent, and the replies that it is owed.
 //!
 //! ```text
 //!   out:   | batch being written ........ |        one write(2) a batch
@@ -28,22 +28,22 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5); // also for the reply 
 /// A connection to one node.
 #[derive(Debug)]
 pub struct Link {
-    /// Where it reads and writes.
+    /// The socket.
     pub socket: OwnedFd,
-    /// Whether the loop is to tell when the socket takes more.
+    /// Whether the loop must report when the socket takes more.
     pub waits_to_write: bool,
-    /// The batch.
+    /// The bytes of the batch.
     pub out: Vec<u8>,
-    /// What the batch is owed, key by key.
+    /// The replies that the batch is owed, key by key.
     pub owed: Vec<Expected>,
-    /// How much of it has come.
+    /// The number of them that have come.
     pub settled: usize,
     written: usize,
     tail: Vec<u8>,
 }
 
 impl Link {
-    /// On a connected, non-blocking socket.
+    /// A link on a connected, non-blocking socket.
     pub fn new(socket: OwnedFd) -> Self {
         Self {
             socket,
@@ -56,14 +56,14 @@ impl Link {
         }
     }
 
-    /// Before the next batch; only when nothing is outstanding.
+    /// Prepares for the next batch; only if nothing is outstanding.
     pub fn clear(&mut self) {
         self.out.clear();
         self.owed.clear();
         (self.written, self.settled) = (0, 0);
     }
 
-    /// Writes what the socket takes; true when all is written.
+    /// Writes what the socket takes; true if all is written.
     pub fn flush(&mut self, report: &mut LoadReport) -> io::Result<bool> {
         while self.written < self.out.len() {
             match send(&self.socket, &self.out[self.written..], SendFlags::NOSIGNAL) {
@@ -79,7 +79,7 @@ impl Link {
         Ok(true)
     }
 
-    /// Reads once into `scratch` and hands over the replies that are whole, in order.
+    /// Reads once into `scratch` and hands over the complete replies, in order.
     pub fn receive(
         &mut self,
         scratch: &mut Vec<u8>,

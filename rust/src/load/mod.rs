@@ -1,4 +1,4 @@
-//! A load generator that checks what it gets.
+//! A load generator that checks the replies.
 //!
 //! ```text
 //!   run ── thread 0 ── client 0 ─┐         request.rs  which command, which key, what is owed
@@ -6,15 +6,15 @@
 //!     └─── thread 1 ── client 1 ─┘         link.rs     out and in, reply.rs cuts, value.rs judges
 //! ```
 //!
-//! Every value says for which key, by which client and as which of its writes it was written
-//! ([`value`]). A GET must bring a value of the key it asked for; with `private_keys` exactly the
-//! one this client wrote last. So a reply that reaches the wrong client, or the right one out of
-//! order, is counted as an error: keys in one pipeline differ, save by chance, and two commands for
-//! the same key have interchangeable replies. A SET must bring `+OK`.
+//! Every value contains its key, its client, and the number of its write ([`value`]). A GET must
+//! return a value of its key; with `private_keys`, exactly the one that this client wrote last. So
+//! a reply that reaches the wrong client, or the right one out of order, is counted as an error:
+//! keys in one pipeline differ, save by chance, and two commands for the same key have
+//! interchangeable replies. A SET must return `+OK`.
 //!
-//! Without a `rate` the loop is closed: a client sends `pipeline` commands in one write, waits for all
-//! their replies and sends the next batch, as `redis-benchmark` does. Latency runs from that write to
-//! the moment when a reply is cut. With a `rate` the moments are fixed beforehand ([`pace`]).
+//! Without a `rate` the loop is closed: a client sends `pipeline` commands in one write, waits for
+//! all their replies, and sends the next batch, as `redis-benchmark` does. Latency runs from that
+//! write to the time when a reply is cut. With a `rate` the times are fixed beforehand ([`pace`]).
 
 mod client;
 mod config;
@@ -51,14 +51,14 @@ const PRELOAD_LIMIT: f64 = 600.0; // seconds; then it gives up
 /// Runs one load to its end.
 ///
 /// # Errors
-/// When the configuration makes no sense, or no connection can be made. What goes wrong later is
-/// counted in the report.
+/// If the configuration is invalid, or no connection can be made. Later failures are counted in the
+/// report.
 pub fn run(config: &LoadConfig) -> io::Result<LoadReport> {
     run_until(config, &AtomicBool::new(false), || ())
 }
 
-/// As [`run`], but ends early, within some 50 ms, when `stop` is set, and calls `connected` when all
-/// clients are connected and have sent nothing yet.
+/// As [`run`], but ends within some 50 ms when `stop` is set. Calls `connected` when all clients
+/// are connected and have sent nothing yet.
 ///
 /// # Errors
 /// As [`run`].
@@ -71,10 +71,10 @@ pub fn run_until(
     spread(config, stop, false, connected)
 }
 
-/// Writes a valid value to every key, and checks that each was taken.
+/// Writes a valid value to every key, and checks that each write succeeded.
 ///
 /// # Errors
-/// As [`run`]; also when any reply was not `+OK`.
+/// As [`run`]; also if any reply was not `+OK`.
 pub fn preload(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport> {
     let config = LoadConfig {
         connections: PRELOAD_CLIENTS,
@@ -99,7 +99,7 @@ pub fn preload(config: &LoadConfig, stop: &AtomicBool) -> io::Result<LoadReport>
     }
 }
 
-/// Connects all clients, then runs the threads side by side and adds up what they report.
+/// Connects all clients, then runs the threads in parallel and adds up their reports.
 fn spread(
     config: &LoadConfig,
     stop: &AtomicBool,

@@ -1,8 +1,9 @@
-//! When an open load sends: each client at random moments of its own, whatever the server does.
+//! The times at which an open load sends: random for each client, independent of the server.
 //!
-//! A closed loop waits for a slow server and so never sends what would have had to wait
-//! (coordinated omission). Here the moments are fixed beforehand: exponential gaps, as independent
-//! users make them. A batch whose moment has come while its client still waits for replies leaves
+//! A closed loop waits for a slow server, and so never sends what would have had to wait
+//! (coordinated omission). Here the times are fixed beforehand: exponential gaps, as independent
+//! users cause them. If a batch is due while its client still waits for replies, it is sent as soon
+//! as these have come, and its latency counts from the time when it was due.
 //! as soon as these are in, and its latency counts from the moment when it was due.
 
 use std::cmp::Reverse;
@@ -13,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::config::LoadConfig;
 
-/// The next moment of every client of one thread that is not busy.
+/// The next time of every idle client of one thread.
 #[derive(Debug)]
 pub struct Pace {
     gap: f64, // ns between two batches of one client, on average
@@ -22,7 +23,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The pace that `config` wants; `None` for a closed loop.
+    /// The pace for `config`; `None` for a closed loop.
     #[allow(clippy::cast_precision_loss)] // counts of commands and clients
     pub fn new(config: &LoadConfig, seed: u64) -> Option<Self> {
         let rate = config.rate?;
@@ -31,19 +32,19 @@ impl Pace {
         Some(Self { gap, random, waiting: BinaryHeap::new() })
     }
 
-    /// The moment after `before`.
+    /// The time after `before`.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most hours, in ns
     pub fn after(&mut self, before: u64) -> u64 {
         let share: f64 = self.random.random(); // from 0 to below 1
         before.saturating_add((-(1.0 - share).ln() * self.gap) as u64)
     }
 
-    /// Remembers that `token` is to send at `due`.
+    /// Notes that `token` must send at `due`.
     pub fn wait(&mut self, token: usize, due: u64) {
         self.waiting.push(Reverse((due, token)));
     }
 
-    /// A client whose moment has come, and that moment.
+    /// A client that is due, and its time.
     pub fn due(&mut self, now: u64) -> Option<(usize, u64)> {
         let Reverse((due, token)) = *self.waiting.peek()?;
         (due <= now).then(|| {

@@ -1,4 +1,4 @@
-//! The load generator as Python sees it: two functions that take an object with the fields of
+//! The load generator for Python: two functions that take an object with the fields of
 //! [`LoadConfig`] as attributes (`threadis.bench.load.Load`) and return a dict.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use super::{Batch, Fault, Keys, LoadConfig, LoadReport, preload, run_until};
 
 const SIGNAL_CHECK: Duration = Duration::from_millis(50); // how soon Ctrl-C is noticed
 
-/// The attributes that are read; the texts are explained at `Address` and `Mix`.
+/// The attributes that are read; `Address` and `Mix` describe the texts.
 #[derive(FromPyObject)]
 pub struct PyLoad {
     address: String,
@@ -77,7 +77,7 @@ pub fn run_load<'py>(
     detached(py, config, told, |config, stop, connected| run_until(config, stop, connected))
 }
 
-/// Writes a valid value to every key; raises `OSError` if one was not taken.
+/// Writes a valid value to every key; raises `OSError` if a write failed.
 ///
 /// # Errors
 /// As [`super::preload`]; also what a Python signal handler raises.
@@ -86,7 +86,7 @@ pub fn preload_keys(py: Python<'_>, config: PyLoad) -> PyResult<Bound<'_, PyDict
     detached(py, config, || Ok(()), |config, stop, _| preload(config, stop))
 }
 
-/// What the working thread says.
+/// News from the working thread.
 enum News {
     Connected,
     Done(Box<io::Result<LoadReport>>),
@@ -94,8 +94,8 @@ enum News {
 
 type Work = fn(&LoadConfig, &AtomicBool, &dyn Fn()) -> io::Result<LoadReport>;
 
-/// Works on a thread of its own, so that this one can see signals; it waits while `connected` runs
-/// on this one.
+/// Works on a thread of its own, so that this one can handle signals. The work waits while
+/// `connected` runs on this one.
 fn detached(
     py: Python<'_>,
     config: PyLoad,
@@ -111,7 +111,7 @@ fn detached(
         scope.spawn(move || {
             let tell = || {
                 drop(news.send(News::Connected)); // it is waited for below
-                let _ = may_go.recv(); // an error: this is over
+                let _ = may_go.recv(); // an error means that the work is over
             };
             drop(news.send(News::Done(Box::new(work(config, stop, &tell)))));
         });

@@ -1,4 +1,4 @@
-//! Cuts replies (RESP2) out of what a server sent. Strict: whatever a server never sends is an error.
+//! Cuts replies (RESP2) out of what a server sent. Strict: what no server sends is an error.
 
 use memchr::memchr;
 
@@ -6,7 +6,7 @@ const LINE_LIMIT: usize = 64 * 1024; // bytes before a line must have ended; err
 const BULK_LIMIT: i64 = 512 * 1024 * 1024; // bytes, proto-max-bulk-len of a stock server
 const ARRAY_LIMIT: i64 = 1024 * 1024; // elements, more than any command we send can ask for
 
-/// One reply; texts and values point into the buffer it was cut from.
+/// One reply; texts and values point into the buffer that it was cut from.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// `+text`
@@ -17,7 +17,8 @@ pub enum Reply<'a> {
     Integer(i64),
     /// `$length` and the value; `None` is nil.
     Bulk(Option<&'a [u8]>),
-    /// `*count`: how many elements, and their bytes, to be cut one by one. A nil array has none.
+    /// `*count`: the number of elements, and their bytes, to be cut one by one. A nil array has
+    /// none.
     Array(usize, &'a [u8]),
 }
 
@@ -25,10 +26,10 @@ pub enum Reply<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-/// The first reply in `bytes` and its length; `None` while it is not all there.
+/// The first reply in `bytes` and its length; `None` while it is incomplete.
 ///
 /// # Errors
-/// When `bytes` cannot be the beginning of a reply.
+/// If `bytes` cannot be the beginning of a reply.
 #[inline]
 pub fn cut(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, Malformed> {
     if let [b'*', ..] = bytes { cut_array(bytes) } else { cut_flat(bytes) }
@@ -76,7 +77,7 @@ fn cut_bulk(
     }
 }
 
-/// Elements are flat: nothing that we send is answered by an array in an array.
+/// Elements are flat: no command of this generator has nested arrays in its reply.
 fn cut_array(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, Malformed> {
     let Some(line) = cut_line(&bytes[1..])? else {
         return Ok(None);

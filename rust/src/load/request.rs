@@ -1,4 +1,4 @@
-//! Writes requests and remembers, key by key, what they are owed.
+//! Writes requests, and remembers key by key which replies they are owed.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -13,48 +13,49 @@ const KEY: &[u8] = b"$16\r\nkey:000000000000\r\n"; // as redis-benchmark names i
 const KEY_START: usize = "$16\r\n".len();
 const KEY_DIGITS_END: usize = KEY.len() - 2;
 
-/// What the reply about one key must say.
+/// What the reply about one key must be.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// The key that was asked for.
+    /// The key of the request.
     pub key: u32,
-    /// The only write of this client that may be read; [`ANY`] if any value of the key will do.
+    /// The only write of this client that may be read; [`ANY`] if any value of the key is valid.
     pub sequence: u32,
-    /// What may come.
+    /// The kind of reply.
     pub kind: Kind,
 }
 
-/// What may answer a command.
+/// The valid replies to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A value of the key.
     Get,
     /// `+OK`
     Set,
-    /// Whatever is no error.
+    /// Anything but an error.
     Any,
 }
 
 /// No particular write is expected.
 pub const ANY: u32 = 0;
 
-/// A client's place among the keys, and what it wrote.
+/// A client's share of the keys, and what it wrote.
 #[derive(Debug)]
 pub struct Author {
     /// Its number, over all threads.
     pub client: u32,
-    /// Writes so far.
+    /// The number of writes so far.
     pub sequence: u32,
-    /// Of prepared batches, the one to send next.
+    /// For prepared batches: the next one to send.
     pub batch: usize,
     /// Its first key: 0 unless keys are private.
     pub first_key: u32,
-    /// Of private keys, the last write to each, [`ANY`] if none or if a write failed. Else empty.
+    /// For private keys: the last write to each; [`ANY`] if none, or if a write failed. Otherwise
+    /// empty.
     pub last_writes: Vec<u32>,
 }
 
 impl Author {
-    /// The last write of this client to `key`, [`ANY`] if that is not known.
+    /// The last write of this client to `key`; [`ANY`] if unknown.
     pub fn last_write(&self, key: u32) -> u32 {
         let at = key.wrapping_sub(self.first_key) as usize;
         self.last_writes.get(at).copied().unwrap_or(ANY)
@@ -93,7 +94,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Requests as `config` wants them, chosen by `seed`.
+    /// Requests according to `config`, chosen with `seed`.
     pub fn new(config: &LoadConfig, seed: u64) -> Self {
         let count = config.keys_per_client();
         let picker = match config.keys {
@@ -120,13 +121,13 @@ impl Requests {
         Self { picker, mix: Mix::Set, batches: Vec::new(), ..Self::new(config, 0) }
     }
 
-    /// Reads values of the size that is written.
+    /// The checker of values of the configured size.
     pub fn values(&self) -> &Values {
         &self.values
     }
 
-    /// Appends one command of `author`, or one prepared batch, to the link that it belongs to, and
-    /// what it is owed; false if none is left.
+    /// Appends one command of `author`, or one prepared batch, to its link, along with the replies
+    /// owed; false if none is left.
     #[inline]
     pub fn append(&mut self, author: &mut Author, links: &mut [Link]) -> bool {
         if !self.batches.is_empty() {
@@ -163,7 +164,7 @@ impl Requests {
         true
     }
 
-    /// MGET or MSET.
+    /// Appends an MGET or MSET.
     fn append_many(
         &mut self,
         kind: Kind,
@@ -187,7 +188,7 @@ impl Requests {
         true
     }
 
-    /// Clients take the batches in turn: client `n` of `c` those with the numbers n, n + c, n + 2c …
+    /// Clients share the batches: client `n` of `c` sends those with the numbers n, n + c, n + 2c …
     fn append_batch(&self, author: &mut Author, link: &mut Link) {
         let batch = &self.batches[author.batch % self.batches.len()];
         author.batch += self.stride;
@@ -196,7 +197,7 @@ impl Requests {
         link.owed.resize(link.owed.len() + batch.replies, expected);
     }
 
-    /// A key and the next value of `author` for it.
+    /// A key, and the next value of `author` for it.
     #[inline]
     fn append_pair(&self, key: u32, author: &mut Author, out: &mut Vec<u8>) {
         author.sequence = author.sequence.checked_add(1).unwrap_or(1);
@@ -224,7 +225,7 @@ impl Requests {
     }
 }
 
-/// The nodes of a cluster own equal shares of the slots, one after the other.
+/// The node of each key. The nodes of a cluster own equal shares of the slots, one after the other.
 fn owners(config: &LoadConfig) -> Vec<u8> {
     let nodes = config.nodes.len();
     if nodes == 1 {

@@ -1,4 +1,4 @@
-//! What is counted: per thread while a load runs, then added up into the report.
+//! The counters: per thread while a load runs, then added up into the report.
 
 use hdrhistogram::Histogram;
 
@@ -10,42 +10,42 @@ const LATENCY_FLOOR: u64 = 100; // ns
 const LATENCY_CEILING: u64 = 600_000_000_000; // ns
 const LATENCY_DIGITS: u8 = 3;
 
-/// What can be wrong with a reply.
+/// The faults of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A value of another key, of another client's private key, or no value of ours at all.
+    /// A value of another key, of another client's private key, or none of this generator's at all.
     Ownership,
     /// The reply to another command of the same client's pipeline, or an older write than its last.
     Order,
     /// Nil for a key that was loaded.
     Missing,
-    /// Not RESP, a reply of the wrong type, one that nothing asked for, a closed connection.
+    /// Not RESP, a reply of the wrong type, an unexpected reply, a closed connection.
     Protocol,
     /// `-ERR` and the like.
     Server,
-    /// No reply by the end, and for some seconds more.
+    /// No reply by the end, nor for some seconds after it.
     Unanswered,
 }
 
-/// How many kinds of [`Fault`] there are.
+/// The number of kinds of [`Fault`].
 const FAULTS: usize = Fault::Unanswered as usize + 1;
 
-/// What a load did and what it got.
+/// The results of a load.
 #[derive(Clone, Debug)]
 pub struct LoadReport {
-    /// Replies within `seconds`.
+    /// The replies within `seconds`.
     pub commands: u64,
-    /// Replies in all: also those of the warm-up and of the end.
+    /// All replies, including those of the warm-up and of the end.
     pub commands_total: u64,
-    /// How long replies were counted.
+    /// The seconds in which replies were counted.
     pub seconds: f64,
-    /// From the first command to the last reply: with the warm-up and the end.
+    /// The seconds from the first command to the last reply, including the warm-up and the end.
     pub busy_seconds: f64,
-    /// Bytes received, in all.
+    /// All bytes received.
     pub bytes_in: u64,
-    /// Bytes sent, in all.
+    /// All bytes sent.
     pub bytes_out: u64,
-    /// CPU of the load threads, in all.
+    /// All CPU seconds of the load threads.
     pub cpu_seconds: f64,
     /// The first few faults.
     pub examples: Vec<String>,
@@ -73,33 +73,33 @@ impl LoadReport {
         }
     }
 
-    /// Replies a second.
+    /// Replies per second.
     #[must_use]
     #[allow(clippy::cast_precision_loss)] // 2^53 commands take centuries
     pub fn throughput(&self) -> f64 {
         if self.seconds > 0.0 { self.commands as f64 / self.seconds } else { 0.0 }
     }
 
-    /// How often `fault` was seen.
+    /// The number of faults of this kind.
     #[must_use]
     pub fn count(&self, fault: Fault) -> u64 {
         self.faults[fault as usize]
     }
 
-    /// Faults of all kinds.
+    /// The number of faults of all kinds.
     #[must_use]
     pub fn errors(&self) -> u64 {
         self.faults.iter().sum()
     }
 
-    /// Latency in µs that the given share of commands (0.99: all but 1 %) did not exceed.
+    /// The latency in µs that this share of commands (0.99: all but 1 %) did not exceed.
     #[must_use]
     #[allow(clippy::cast_precision_loss)] // nanoseconds
     pub fn latency_us(&self, share: f64) -> f64 {
         self.latency.value_at_quantile(share) as f64 / 1000.0
     }
 
-    /// Counts `commands` replies that took `latency` ns, within the measured time or not.
+    /// Counts `commands` replies with a latency of `latency` ns, within the measured time or not.
     #[inline]
     pub(super) fn settle(&mut self, commands: u64, latency: u64, measured: bool) {
         self.commands_total += commands;
@@ -121,7 +121,8 @@ impl LoadReport {
         }
     }
 
-    /// A value that does not answer `asked`: was it meant for another command of this pipeline?
+    /// Counts a value that does not fit `asked`, and checks if another command of this pipeline
+    /// asked for it.
     #[cold]
     pub(super) fn wrong_value(
         &mut self,

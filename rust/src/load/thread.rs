@@ -1,7 +1,7 @@
 //! One load thread: an event loop that owns its clients.
 //!
-//! A turn: wait; read each ready client once and judge its replies; give each client that has all
-//! of them its next batch, in one write.
+//! A turn: wait; read each ready client once and check its replies; send the next batch, in one
+//! write, to each client that has all of them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -73,7 +73,7 @@ impl<'a> LoadThread<'a> {
         })
     }
 
-    /// Loads until the period is over, or `stop`, or nothing is left to send.
+    /// Runs until the time is over, `stop` is set, or nothing is left to send.
     pub fn run(mut self) -> io::Result<LoadReport> {
         let cpu_before = thread_cpu();
         self.clock = Instant::now();
@@ -110,7 +110,7 @@ impl<'a> LoadThread<'a> {
         Ok(self.report)
     }
 
-    /// What one event asks for.
+    /// Handles one event.
     fn serve(&mut self, token: usize, link: usize, flags: EventFlags) {
         if flags.contains(EventFlags::OUT) {
             self.flush(token, link);
@@ -139,12 +139,12 @@ impl<'a> LoadThread<'a> {
         }
     }
 
-    /// Whether replies are under way, or, at a given rate, more is to be sent.
+    /// True while replies are owed, or, at a given rate, more is to be sent.
     fn has_more(&self, now: u64) -> bool {
         self.busy > 0 || (self.pace.is_some() && now < self.end)
     }
 
-    /// The batch after the one that was due at `before`: now, or when its moment comes.
+    /// Schedules the batch after the one that was due at `before`: now, or at its time.
     fn next(&mut self, token: usize, before: u64) {
         let now = elapsed(self.clock);
         match self.pace.as_mut() {
@@ -156,7 +156,7 @@ impl<'a> LoadThread<'a> {
         }
     }
 
-    /// A batch that is `due`, unless the time is over or all is sent.
+    /// Sends a batch that is `due`, unless the time is over or all is sent.
     fn send(&mut self, token: usize, due: u64) {
         let Some(client) = self.clients[token].as_mut() else {
             return;
@@ -193,7 +193,7 @@ impl<'a> LoadThread<'a> {
         }
     }
 
-    /// The one place where a connection ends early.
+    /// The only place where a connection ends early.
     fn close(&mut self, token: usize, error: &io::Error) {
         let Some(client) = self.clients[token].take() else {
             return;
@@ -207,10 +207,10 @@ impl<'a> LoadThread<'a> {
         self.report.fault(Fault::Unanswered, lost, number, "lost with the connection");
     }
 
-    /// Counts what never came.
+    /// Counts the replies that never came.
     pub(crate) fn give_up(&mut self) {
         if self.stop.load(Ordering::Relaxed) {
-            return; // we did not wait for it
+            return; // this load did not wait for it
         }
         for client in self.clients.iter().flatten() {
             let lost = client.outstanding();
@@ -220,7 +220,7 @@ impl<'a> LoadThread<'a> {
     }
 }
 
-/// What epoll says of a link: the client, and which of its links.
+/// The poller's data of a link: the client, and which of its links.
 fn data(token: usize, link: usize) -> EventData {
     EventData::new_u64((token << LINK_BITS | link) as u64)
 }

@@ -1,4 +1,5 @@
-//! What a value says about itself, so that a reply can be judged without remembering what was sent.
+//! Values that describe themselves, so that a reply can be checked without a memory of what was
+//! sent.
 //!
 //! ```text
 //!   0        4          8            12          16                    value_size
@@ -6,28 +7,29 @@
 //!   | u32 le | u32 le   | u32 le     | the 12    | begun where the checksum says
 //! ```
 //!
-//! Binary on purpose: values hold `\r`, `\n` and zero bytes, so a party that cuts on line ends is
-//! found out. The padding depends on the header: the tail of another value does not pass.
+//! The format is binary on purpose: values contain `\r`, `\n` and zero bytes, which exposes a
+//! program that splits at line ends. The padding depends on the header, so the tail of another
+//! value is detected.
 
 use std::fmt;
 
-/// Bytes of the header; no value is shorter.
+/// The bytes of the header; no value is shorter.
 pub const HEADER: usize = 16;
 
-/// The client that [`preload`](super::preload) writes as.
+/// The client number that [`preload`](super::preload) uses.
 pub const PRELOADER: u32 = u32::MAX;
 
-/// How many beginnings the padding has: one for each value of the checksum's low byte.
+/// The number of paddings: one for each value of the checksum's low byte.
 const WINDOWS: usize = 256;
 
-/// Who wrote a value, for which key, and as its how manieth write.
+/// The writer of a value, its key, and the number of the write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Index of the key the value was written to.
+    /// The index of the key.
     pub key: u32,
-    /// The connection that wrote it, counted over all threads; [`PRELOADER`] for preloaded ones.
+    /// The connection that wrote it, counted over all threads; [`PRELOADER`] for preloaded values.
     pub client: u32,
-    /// Writes of that client up to and including this one; they begin at 1.
+    /// The number of writes of that client up to this one; it begins at 1.
     pub sequence: u32,
 }
 
@@ -49,7 +51,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// Values of `size` bytes, which must be at least [`HEADER`].
+    /// Values of `size` bytes, at least [`HEADER`].
     #[must_use]
     pub fn new(size: usize) -> Self {
         // Fibonacci hashing: the top byte of a product.
@@ -57,7 +59,7 @@ impl Values {
         Self { size, pattern: (0..size - HEADER + WINDOWS).map(mixed).collect() }
     }
 
-    /// Appends the value that `stamp` describes.
+    /// Appends the value for `stamp`.
     pub fn append(&self, stamp: Stamp, out: &mut Vec<u8>) {
         let mut header = [0; HEADER];
         header[0..4].copy_from_slice(&stamp.key.to_le_bytes());
@@ -69,7 +71,7 @@ impl Values {
         out.extend_from_slice(self.padding(checksum));
     }
 
-    /// Reads a value back; `None` if it is not, to the last byte, one that was written by us.
+    /// Reads a value back; `None` unless every byte is as this generator would have written it.
     #[must_use]
     pub fn read(&self, value: &[u8]) -> Option<Stamp> {
         if value.len() != self.size {

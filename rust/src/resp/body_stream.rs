@@ -1,31 +1,31 @@
-//! What is still to come of a command that is sent on while it comes: framing as strict as that of
-//! whole commands.
+//! The rest of a command that is forwarded while it is still arriving. Its framing is checked as
+//! strictly as that of whole commands.
 
 use crate::resp::request::{ProtocolError, REQUEST_LIMIT, bulk_header};
 
-/// Bytes by which a client that uploads is read: as much as the socket of a lane takes at once.
+/// The bytes of one read from a client that uploads: as many as a lane's socket takes at once.
 pub(crate) const CHUNK: usize = 256 * 1024;
 
-/// What is still to come of a command.
+/// The rest of a command.
 #[derive(Debug)]
 pub(crate) struct BodyStream {
-    /// Arguments, with the one that is on its way.
+    /// The number of arguments still to come, including the current one.
     args: usize,
-    /// Bytes of its text; `None` before its length is known.
+    /// The bytes of the current argument still to come; `None` before its length is known.
     text: Option<usize>,
-    /// Bytes of the whole command, as far as its lengths are known.
+    /// The bytes of the whole command, as far as its lengths are known.
     length: usize,
 }
 
 impl BodyStream {
-    /// `args` arguments, of the first of which only the length has come; `length` bytes up to its
+    /// `args` arguments, where only the length of the first one has come; `length` bytes up to its
     /// end.
     pub(crate) fn new(args: usize, text: usize, length: usize) -> Self {
         Self { args, text: Some(text), length }
     }
 
-    /// Passes over bytes of the command: how many may be sent on, and whether only the two that end
-    /// it follow.
+    /// Passes over bytes of the command. Returns how many may be forwarded, and whether only the
+    /// last two bytes of the command follow.
     pub(crate) fn pass(
         &mut self,
         bytes: &[u8],
@@ -62,7 +62,8 @@ impl BodyStream {
         }
     }
 
-    /// Bytes by which it is read at most: not more than it needs, for more would have to be kept.
+    /// The most bytes of the next read. Not more than the command needs, because further ones would
+    /// have to be kept.
     pub(crate) fn most(&self) -> usize {
         match self.text {
             Some(text) if self.args == 1 => CHUNK.min(text + 2),
@@ -77,7 +78,7 @@ mod tests {
 
     const ARGUMENT_LIMIT: usize = 512 * 1024 * 1024;
 
-    /// Passes `bytes` in two pieces: everything sent on, and what is left.
+    /// Passes `bytes` in two pieces. Returns everything forwarded, and the rest.
     fn pass_in_two(bytes: &[u8], cut: usize) -> Result<(Vec<u8>, bool), ProtocolError> {
         let mut rest = BodyStream { args: 3, text: Some(5), length: 0 };
         let (first, is_end) = rest.pass(&bytes[..cut], ARGUMENT_LIMIT)?;

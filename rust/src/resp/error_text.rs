@@ -1,4 +1,4 @@
-//! What servers say of what they do not know, in their words.
+//! The errors of servers for unknown commands, literally.
 
 use crate::resp::request::Args;
 
@@ -21,14 +21,14 @@ pub(crate) fn unknown_command(args: Args) -> Vec<u8> {
     message
 }
 
-/// The same of what belongs to a known command.
+/// The same for an unknown subcommand of a known command.
 pub(crate) fn unknown_subcommand(parent: &[u8], args: Args) -> Vec<u8> {
     let parent = parent.to_ascii_uppercase();
     [b"ERR unknown subcommand '", printable(args.get(1), 128), b"'. Try ", &parent, b" HELP."]
         .concat()
 }
 
-/// What C's `%.*s` would print.
+/// The text that C's `%.*s` would print.
 pub(crate) fn printable(text: &[u8], most: usize) -> &[u8] {
     let text = &text[..text.len().min(most)];
     memchr::memchr(0, text).map_or(text, |nul| &text[..nul])

@@ -1,19 +1,19 @@
-//! Splits an inline command line into arguments, as the server's `sdssplitargs`.
+//! Splits the line of an inline command into arguments, like the server's `sdssplitargs`.
 
-/// Whose rules hold.
+/// The server whose rules apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
-    /// Redis's: a word ends with the quote that closes.
+    /// Redis: a closing quote ends the argument.
     #[default]
     Redis,
-    /// Valkey's: what stands next to each other is one word, as in a shell.
+    /// Valkey: adjacent parts form one argument, as in a shell.
     Valkey,
 }
 
 impl Dialect {
-    /// Bytes of a line, its end not counted, that are taken if they have come at once. Redis looks for
-    /// the end of a line whenever it has read another 16 KB, and gives up above 64 KB; Valkey, where it
-    /// has read that much.
+    /// The most bytes of a line, without its end, that are accepted if they come at once. Redis
+    /// searches for the end of a line after each further 16 KB that it reads, and gives up above 64
+    /// KB. Valkey gives up after 64 KB.
     #[must_use]
     pub fn line_limit(self) -> usize {
         match self {
@@ -23,10 +23,10 @@ impl Dialect {
     }
 }
 
-/// The arguments of `line`, unquoted; `None` when quotes do not balance.
+/// The arguments of `line`, unquoted; `None` if quotes do not balance.
 ///
-/// Unlike in Valkey, which drops it, 0xff is an ordinary byte. A NUL byte does not come here: behind it
-/// servers see no end of a line, and nor do we.
+/// 0xff is an ordinary byte, although Valkey drops it. A NUL byte never gets here: after one, the
+/// servers find no end of a line, and neither does this parser.
 #[must_use]
 pub fn split(line: &[u8], dialect: Dialect) -> Option<Vec<Vec<u8>>> {
     let mut args = Vec::new();
@@ -42,12 +42,12 @@ pub fn split(line: &[u8], dialect: Dialect) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// What may stand between two words.
+/// True for a byte that may separate two arguments.
 fn is_space(byte: u8) -> bool {
     ends_word(byte) || matches!(byte, 0x0b | 0x0c)
 }
 
-/// What cannot be in a word without quotes.
+/// True for a byte that cannot be in an argument without quotes.
 fn ends_word(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
@@ -61,7 +61,7 @@ fn skip_spaces(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// One argument and what follows it. A quote may open in the middle of a word.
+/// One argument, and what follows it. A quote may open in the middle of an argument.
 fn one(mut text: &[u8], dialect: Dialect) -> Option<(Vec<u8>, &[u8])> {
     let mut arg = Vec::new();
     loop {

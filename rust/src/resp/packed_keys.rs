@@ -1,10 +1,10 @@
-//! The keys of a part of a commit, as its record has them: `[database, name, exclusive]` each.
+//! The keys of a part of a commit, in the format of its record: `[database, name, exclusive]` each.
 
 use crate::base::number::{parse_i64, push_u64};
 use crate::resp::reply::{aggregate, split_first, text};
 use crate::resp::request::{push_array, push_bulk};
 
-/// Adds a key, and whether nobody else may even read it.
+/// Adds a key, and whether other clients may not even read it.
 pub(crate) fn push(out: &mut Vec<u8>, (db, name): (u32, &[u8]), is_exclusive: bool) {
     push_array(out, 3);
     push_integer(out, u64::from(db));
@@ -12,7 +12,7 @@ pub(crate) fn push(out: &mut Vec<u8>, (db, name): (u32, &[u8]), is_exclusive: bo
     push_integer(out, u64::from(is_exclusive));
 }
 
-/// The keys that were added, each with its database.
+/// The keys, each with its database.
 pub(crate) fn read(mut packed: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     std::iter::from_fn(move || {
         let (entry, rest) = split_first(packed)?;

@@ -1,50 +1,50 @@
-//! Finds where a reply of an instance ends, and reads the few replies that we merge.
+//! Finds the end of an instance's reply, and parses the few replies that are merged.
 //!
-//! Ends are found without recursion: an aggregate only adds to the number of elements still to
-//! come, so nesting costs nothing and cannot overflow a stack.
+//! No recursion is needed: an aggregate only adds to the number of elements still to come, so
+//! nesting costs nothing and cannot overflow the stack.
 
 use crate::base::number::{length_of_several_digits, parse_i64};
 use memchr::memchr;
 
-/// A line longer than this is not a reply: instances write a type, a number and `\r\n`, or a
-/// status or error text, none of which comes near.
+/// A longer line is not a reply: instances write a type, a number and `\r\n`, or a status or an
+/// error, all of which are far shorter.
 const LINE_LIMIT: usize = 1024 * 1024;
 
-/// No server sends more elements in one reply; a larger number is a broken stream.
+/// No server sends more elements in one reply; a larger number means a broken stream.
 const ELEMENTS_LIMIT: u64 = 1 << 40;
 
-/// No server sends a longer body (its strings end at 512 MB); a larger number is a broken stream,
-/// and waiting for its end would never end.
+/// No server sends a longer body (its strings are limited to 512 MB). A larger number means a
+/// broken stream, whose end would never come.
 const BODY_LIMIT: usize = 1 << 32;
 
-/// How replies begin.
+/// The first bytes of replies.
 const TYPES: &[u8] = b"+-:_#,(*~>%|$=!";
 
-/// The bytes are no reply (or one that nobody asked for): the lane must be closed.
+/// The bytes are no reply, or an unexpected one: the lane must be closed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Broken(pub &'static str);
 
-/// One that nobody waits for.
+/// A reply that no command expects.
 pub(crate) const STRAY: Broken = Broken("stray reply");
 
-/// Where the search for the end of the next reply stands.
+/// The state of the search for the end of the next reply.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cutter {
-    /// Bytes of the reply already passed.
+    /// The bytes of the reply that were searched.
     at: usize,
-    /// Elements still to come, the one at `at` included; 0 before a reply is begun.
+    /// The elements still to come, including the one at `at`; 0 before a reply begins.
     missing: u64,
-    /// Bytes still to come of the body at `at`, its `\r\n` included; 0 outside a body.
+    /// The bytes still to come of the body at `at`, including its `\r\n`; 0 outside a body.
     body: usize,
-    /// Bytes of the reply that have been handed on, and are gone from the buffer.
+    /// The bytes of the reply that were passed on, and are no longer in the buffer.
     handed_on: usize,
     /// Pushes are expected, too.
     pub takes_pushes: bool,
 }
 
 impl Cutter {
-    /// The length of the reply at the front of `buffer`, or `None` if its end is not there yet;
-    /// then call again with more bytes behind the same ones.
+    /// The length of the reply at the front of `buffer`, or `None` if it is incomplete. Then call
+    /// again with more bytes after the same ones.
     ///
     /// # Errors
     /// `Broken` if this cannot be a reply.
@@ -99,7 +99,7 @@ impl Cutter {
         Ok(Some(length))
     }
 
-    /// Passes what is there of a body; true at its end.
+    /// Passes over the bytes of a body that are there; true at its end.
     fn pass_body(&mut self, buffer: &[u8]) -> Result<bool, Broken> {
         let have = buffer.len() - self.at;
         let text = self.body - 2;
@@ -118,40 +118,40 @@ impl Cutter {
         Ok(true)
     }
 
-    /// Bytes of the unfinished reply that may be handed on before the rest is there.
+    /// The bytes of the incomplete reply that may be passed on now.
     #[must_use]
     pub fn passed(&self) -> usize {
         self.at
     }
 
-    /// The passed bytes have been handed on and no longer stand in the buffer.
+    /// These bytes were passed on, and are no longer in the buffer.
     pub fn forget_passed(&mut self) {
         self.handed_on += self.at;
         self.at = 0;
     }
 
-    /// True once a reply has begun of which the end is not there yet: its command has run.
+    /// True if a reply has begun and is incomplete: its command has run.
     #[must_use]
     pub fn is_within(&self) -> bool {
         self.missing > 0
     }
 
-    /// Bytes of the unfinished reply, as far as it is known: what has come, and what its header
-    /// announced.
+    /// The known bytes of the incomplete reply: those that have come, and those that its header
+    /// announces.
     #[must_use]
     pub fn announced(&self) -> usize {
         self.handed_on + self.at + self.body
     }
 
-    /// Bytes that are announced and have not come.
+    /// The bytes that were announced and have not come.
     #[must_use]
     pub fn missing_body(&self) -> usize {
         self.body
     }
 }
 
-/// The length of a whole reply that is short, or no longer than 9,999 bytes, and no aggregate: what
-/// nearly all are.
+/// The length of a complete reply in one of the most frequent forms: a bulk string of at most 9,999
+/// bytes, `:` with one digit, `+OK` or `$-1`. Nearly all replies are like that.
 #[inline]
 #[must_use]
 pub fn plain(buffer: &[u8]) -> Option<usize> {
@@ -176,7 +176,7 @@ pub fn plain(buffer: &[u8]) -> Option<usize> {
 
 /// One step through a reply.
 enum Element {
-    /// Its end is not there yet.
+    /// It is incomplete.
     Unfinished,
     /// A whole line, which announces `more` elements.
     Line { next: usize, more: u64 },
@@ -184,7 +184,7 @@ enum Element {
     Body { start: usize, length: usize },
 }
 
-/// Where the `\r` is: nearly always within a few bytes, so look before searching.
+/// The position of the `\r`. It is nearly always within a few bytes, so these are checked first.
 #[inline]
 fn line_end(line: &[u8]) -> Option<usize> {
     line.iter().take(6).position(|&byte| byte == b'\r').or_else(|| memchr(b'\r', line))
@@ -213,7 +213,7 @@ fn element(buffer: &[u8], at: usize) -> Result<Element, Broken> {
         b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => 0,
         b'*' | b'~' | b'>' => count()?,
         b'%' => count()?.saturating_mul(2),
-        // An attribute stands before the element it describes.
+        // An attribute precedes the element that it describes.
         b'|' => count()?.saturating_mul(2).saturating_add(1),
         b'$' | b'=' | b'!' => match number()? {
             -1 => 0,
@@ -230,7 +230,8 @@ fn element(buffer: &[u8], at: usize) -> Result<Element, Broken> {
     Ok(Element::Line { next, more })
 }
 
-/// No reply begins like this, or its line goes on: nothing more may ever come of the former.
+/// An incomplete line, or an error if no reply begins with this byte, because such a line might
+/// never end.
 fn unfinished(kind: u8) -> Result<Element, Broken> {
     if TYPES.contains(&kind) { Ok(Element::Unfinished) } else { Err(Broken("unknown type")) }
 }
@@ -241,7 +242,7 @@ pub fn integer(reply: &[u8]) -> Option<i64> {
     parse_i64(reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?)
 }
 
-/// True for every way to say that there is nothing.
+/// True for every form of a null reply.
 #[must_use]
 pub fn is_null(reply: &[u8]) -> bool {
     matches!(reply, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n")
@@ -253,7 +254,7 @@ pub fn is_error(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'-' | b'!'))
 }
 
-/// The header of an aggregate: its type, its length, and its elements' bytes.
+/// The header of an aggregate: its type, its length, and the bytes of its elements.
 #[must_use]
 pub fn aggregate(reply: &[u8]) -> Option<(u8, usize, &[u8])> {
     let kind = *reply.first().filter(|kind| matches!(kind, b'*' | b'~' | b'%'))?;
@@ -262,7 +263,7 @@ pub fn aggregate(reply: &[u8]) -> Option<(u8, usize, &[u8])> {
     Some((kind, count, &reply[end + 2..]))
 }
 
-/// Cuts the element at the front of `elements` off.
+/// Cuts the first element of `elements`.
 #[must_use]
 pub fn split_first(elements: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = Cutter::default().cut(elements).ok()??;
@@ -280,14 +281,14 @@ pub fn text(reply: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Appends `-<text>\r\n`, with line breaks in the text made harmless.
+/// Appends `-<text>\r\n`; line breaks in the text are replaced.
 pub fn push_error(out: &mut Vec<u8>, message: &[u8]) {
     out.push(b'-');
     out.extend(message.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
     out.extend_from_slice(b"\r\n");
 }
 
-/// The same on its own.
+/// The same in a buffer of its own.
 pub(crate) fn error(message: &str) -> Vec<u8> {
     let mut reply = Vec::with_capacity(message.len() + 3);
     push_error(&mut reply, message.as_bytes());

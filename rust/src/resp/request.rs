@@ -4,8 +4,8 @@
 //! *2\r\n$3\r\nGET\r\n$1\r\nk\r\n  ->  args = [GET, k] as ranges of the buffer
 //! GET k\r\n                       ->  the same, split as Redis splits an inline line
 //! ```
-//! Only canonical framing is accepted (`DESIGN` promise 3), so the bytes of a multibulk command
-//! that was cut here may be sent on as they are: an instance will frame them the same way.
+//! Only canonical framing is accepted (`DESIGN` promise 3). So the bytes of a multibulk command
+//! that was cut here may be forwarded unchanged: an instance will frame them the same way.
 
 use crate::base::number::parse_i64;
 use crate::resp::inline;
@@ -13,45 +13,45 @@ use crate::resp::inline::Dialect;
 use memchr::{memchr, memchr2};
 use std::ops::Range;
 
-/// Bytes of one inline line whose end has not come, and of one length line (Redis's
+/// The most bytes of an inline line without its end, and of a length line (Redis's
 /// `PROTO_INLINE_MAX_SIZE`).
 pub const INLINE_LIMIT: usize = 64 * 1024;
 
-/// Arguments of one command, as in Redis: its bytes are what bounds it.
+/// The most arguments of one command, as in Redis; effectively its bytes limit it.
 pub const ARGS_LIMIT: i64 = i32::MAX as i64;
 
-/// Bytes of one command (Redis's default `client-query-buffer-limit`).
+/// The most bytes of one command (Redis's default `client-query-buffer-limit`).
 pub const REQUEST_LIMIT: usize = 1024 * 1024 * 1024;
 
-/// Arguments of one command before authentication, as in Redis.
+/// The most arguments of one command before authentication, as in Redis.
 const UNAUTHENTICATED_ARGS: i64 = 10;
 
-/// Bytes of one argument before authentication, as in Redis.
+/// The most bytes of one argument before authentication, as in Redis.
 const UNAUTHENTICATED_BULK: usize = 16_384;
 
-/// What `Request::cut` found.
+/// The result of `Request::cut`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The command is not all there yet; call again with more bytes behind the same ones.
+    /// The command is incomplete; call again with more bytes after the same ones.
     Incomplete,
-    /// A command of `Request::args`, this many bytes long. No arguments: nothing to answer.
+    /// A command of `Request::args`, this many bytes long. Without arguments there is no reply.
     Complete(usize),
 }
 
-/// Why a client must be told and closed; the text behind `-ERR Protocol error: `.
+/// The error with which a client is closed: the text after `-ERR Protocol error: `.
 pub type ProtocolError = Vec<u8>;
 
-/// One command being cut. Keeps its place, so a command that arrives in pieces is scanned once.
+/// The progress of cutting one command. A command that arrives in pieces is scanned only once.
 #[derive(Debug, Default)]
 pub struct Request {
-    /// Where each argument lies, counted from the first byte of the command.
+    /// The range of each argument, counted from the first byte of the command.
     args: Vec<(u32, u32)>,
-    /// Arguments of an inline command, which had to be unquoted.
+    /// The arguments of an inline command, which had to be unquoted.
     inline: Option<Vec<Vec<u8>>>,
     at: usize,
-    /// Arguments still to come; `None` before the header is read.
+    /// The arguments still to come; `None` before the header is read.
     missing: Option<i64>,
-    /// Bytes have come behind those that were looked at.
+    /// More bytes have come since the last call.
     pub(crate) has_grown: bool,
 }
 
@@ -63,21 +63,21 @@ pub struct Args<'a> {
     request: &'a Request,
 }
 
-/// What a command may have.
+/// The limits of a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Its client has said who it is: without, hardly anything.
+    /// The client is authenticated; without that, limits are very low.
     pub is_authenticated: bool,
-    /// Bytes of one argument.
+    /// The most bytes of one argument.
     pub argument: usize,
 }
 
 impl Limits {
-    /// Of a command that was cut before, or that is ours.
+    /// For a command that was cut before, or that the proxy has made.
     pub const NONE: Self = Self { is_authenticated: true, argument: REQUEST_LIMIT };
 }
 
-/// Does something with the arguments of a whole command; `None` if it is none.
+/// Calls `run` with the arguments of a whole command; `None` if `raw` is not one.
 pub(crate) fn with_args<T>(raw: &[u8], run: impl FnOnce(Args) -> T) -> Option<T> {
     let mut request = Request::default();
     let Ok(Cut::Complete(_)) = request.cut(raw, Limits::NONE) else { return None };
@@ -85,7 +85,7 @@ pub(crate) fn with_args<T>(raw: &[u8], run: impl FnOnce(Args) -> T) -> Option<T>
 }
 
 impl<'a> Args<'a> {
-    /// How many arguments, the name included.
+    /// The number of arguments, including the name.
     #[must_use]
     pub fn len(&self) -> usize {
         self.request.inline.as_ref().map_or(self.request.args.len(), Vec::len)
@@ -97,7 +97,7 @@ impl<'a> Args<'a> {
         self.len() == 0
     }
 
-    /// Came as an inline line: `raw` is not what an instance may see.
+    /// True for an inline command: an instance may not get `raw`.
     #[must_use]
     pub fn is_inline(&self) -> bool {
         self.request.inline.is_some()
@@ -113,19 +113,19 @@ impl<'a> Args<'a> {
         &self.raw[start as usize..end as usize]
     }
 
-    /// Where argument `index` stands in `raw`, if it did not come inline.
+    /// The range of argument `index` in `raw`, unless the command came inline.
     #[cfg(feature = "python")]
     pub(crate) fn range(&self, index: usize) -> Range<usize> {
         let (start, end) = self.request.args[index];
         start as usize..end as usize
     }
 
-    /// Arguments `range`, which may not begin with the first, as they stand in `raw`; `None` if
-    /// they came inline.
+    /// The bytes of arguments `range` in `raw`, which may not begin with the first; `None` if they
+    /// came inline.
     fn bulks(&self, range: &Range<usize>) -> Option<&'a [u8]> {
         let ends = &self.request.args;
         let is_there = self.request.inline.is_none() && range.start > 0;
-        // Between two arguments there is `\r\n`.
+        // There is a `\r\n` between two arguments.
         is_there.then(|| {
             &self.raw[ends[range.start - 1].1 as usize + 2..ends[range.end - 1].1 as usize + 2]
         })
@@ -140,16 +140,16 @@ impl<'a> Args<'a> {
 }
 
 impl Request {
-    /// Cuts one command off the front of `buffer`. After `Complete`, read it with `args`, then
+    /// Cuts one command off the front of `buffer`. After `Complete`, read it with `args`, then call
     /// `reset` before the next.
     ///
     /// # Errors
-    /// The text of the protocol error, in Redis's own words where Redis has one.
+    /// The text of the protocol error, literally as in Redis where Redis has one.
     pub fn cut(&mut self, buffer: &[u8], limits: Limits) -> Result<Cut, ProtocolError> {
         self.cut_from(buffer, limits, Dialect::default())
     }
 
-    /// The same of what may be an inline line of a client.
+    /// The same for input that may be an inline line of a client.
     ///
     /// # Errors
     /// As `cut`.
@@ -168,13 +168,13 @@ impl Request {
         }
     }
 
-    /// The command that `cut` completed; `raw` is its bytes.
+    /// The command that `cut` has completed; `raw` is its bytes.
     #[must_use]
     pub fn args<'a>(&'a self, raw: &'a [u8]) -> Args<'a> {
         Args { raw, request: self }
     }
 
-    /// Forgets the command, keeps the memory.
+    /// Forgets the command, but keeps the memory.
     pub fn reset(&mut self) {
         self.args.clear();
         self.inline = None;
@@ -183,26 +183,27 @@ impl Request {
         self.has_grown = false;
     }
 
-    /// True while a command is half read.
+    /// True while a command is incomplete.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.missing.is_some()
     }
 
-    /// Bytes that are kept of where its arguments lie.
+    /// The bytes of memory for the ranges of its arguments.
     #[must_use]
     pub fn size(&self) -> usize {
         self.args.len() * size_of::<(u32, u32)>()
     }
 
-    /// Bytes of the command that have been cut.
+    /// The bytes of the command that were cut.
     #[must_use]
     pub fn length_so_far(&self) -> usize {
         if self.missing.is_some() { self.at } else { 0 }
     }
 
-    /// The argument at which `cut` found the end of the bytes: where its text begins, its length,
-    /// and how many arguments are still to come with it. `None` if its length is not there yet.
+    /// The argument at which `cut` reached the end of the bytes: the offset of its text, its
+    /// length, and the number of arguments still to come, including it. `None` if its length is not
+    /// there yet.
     #[must_use]
     pub fn announce(&self, buffer: &[u8]) -> Option<(usize, usize, usize)> {
         let missing = usize::try_from(self.missing?).ok()?;
@@ -236,7 +237,7 @@ impl Request {
         Ok(Cut::Complete(self.at))
     }
 
-    /// Takes one `$n\r\n…\r\n`; false when it is not all there.
+    /// Cuts one `$n\r\n…\r\n`; false if it is incomplete.
     fn cut_bulk(&mut self, buffer: &[u8], limits: Limits) -> Result<bool, ProtocolError> {
         let Some((length, start)) = bulk_header(buffer, self.at, limits.argument)? else {
             return Ok(false);
@@ -261,7 +262,7 @@ impl Request {
 
     fn cut_inline(&mut self, buffer: &[u8], dialect: Dialect) -> Result<Cut, ProtocolError> {
         let searched = self.at.min(buffer.len());
-        // Servers look for the end of a line as C does, and see none behind a NUL.
+        // Servers search for the end of a line as C does, and find none after a NUL.
         let found = memchr2(b'\n', 0, &buffer[searched..]).map(|found| searched + found);
         let Some(newline) = found.filter(|&found| buffer[found] == b'\n') else {
             if buffer.len() > INLINE_LIMIT {
@@ -280,7 +281,7 @@ impl Request {
     }
 }
 
-/// Reads `$<length>\r\n` at `at`: the length, up to `most`, and where the text begins.
+/// Reads `$<length>\r\n` at `at`: the length, up to `most`, and the offset of the text.
 #[inline]
 pub(crate) fn bulk_header(
     buffer: &[u8],
@@ -299,8 +300,8 @@ pub(crate) fn bulk_header(
     Ok(Some((length.ok_or("invalid bulk length")?, start)))
 }
 
-/// Reads `<type><number>\r\n` at `at`: the number and where the next byte is, or `None` if the
-/// line is not all there. `what` and `too_big` word the errors as Redis does.
+/// Reads `<type><number>\r\n` at `at`: the number and the offset after it, or `None` if the line is
+/// incomplete. `what` and `too_big` give the errors as Redis words them.
 #[inline]
 fn length_line(
     buffer: &[u8],
@@ -309,7 +310,7 @@ fn length_line(
     too_big: &str,
 ) -> Result<Option<(i64, usize)>, ProtocolError> {
     let line = &buffer[at + 1..];
-    // Nearly every length has one or two digits: look before searching.
+    // Nearly every length has one or two digits, so these are checked first.
     match line {
         [digit @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((i64::from(digit - b'0'), at + 4))),
         [tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..] => {
@@ -367,7 +368,7 @@ pub fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends what stands before so many bytes.
+/// Appends the header of a bulk string with this many bytes.
 #[cfg(feature = "python")]
 pub(crate) fn push_bulk_head(out: &mut Vec<u8>, length: usize) {
     push_header(out, b'$', length);

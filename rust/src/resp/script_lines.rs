@@ -1,42 +1,43 @@
-//! Which of the lines that MONITOR shows on an instance are a client's: those about the commands that
-//! its scripts run. All others are ours, or a worker has shown them.
+//! Selects the lines of an instance's MONITOR that belong to a client: those of the commands that
+//! its scripts run. All others come from the proxy's own commands, or a worker has shown them.
 //!
 //! ```text
 //! "CLIENT" "SETNAME" "threadis-script-7"      the coordinator runs a script, on its connection
-//! "EVAL" …                                    with a mark in it: a script of ours
-//! [0 lua] "set" …                             kept, until it is said what has become of call 7
+//! "EVAL" …                                    with a mark in it: a script of the proxy
+//! [0 lua] "set" …                             kept, until the outcome of call 7 is known
 //! "CLIENT" "SETNAME" ""                       its end
 //! ```
-//! A call that came to nothing is made again: nobody is shown what it did. One on copies ran in a
-//! database of ours; it is shown in that of its client.
+//! A call without effect is repeated, so its lines are not shown. A call on copies runs in a
+//! database of the proxy; its lines show the database of its client.
 
 use crate::base::own_names::Name;
 use memchr::{memchr, memmem};
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// Calls that are not over, or of which nobody has said what became of them; and bytes of their lines.
+/// The most calls that have not ended or whose outcome is unknown; and the most bytes of their
+/// lines.
 const CALLS_MOST: usize = 1024;
 
 const BYTES_MOST: usize = 64 * 1024 * 1024;
 
-/// What has become of a call.
+/// The outcome of a call.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// Nobody has said it yet.
+    /// Not known yet.
     #[default]
     Open,
-    /// It came to nothing.
+    /// It had no effect.
     Void,
     /// It counts, in this database of its client.
     Counts(u32),
 }
 
-/// What is known of a call.
+/// The state of a call.
 #[derive(Debug, Default)]
 struct Call {
     lines: Vec<u8>,
-    /// All its lines are there.
+    /// All its lines have come.
     is_over: bool,
     fate: Fate,
 }
@@ -44,13 +45,13 @@ struct Call {
 /// Reads the lines of one instance.
 #[derive(Debug)]
 pub(crate) struct ScriptLines {
-    /// Databases that clients may select.
+    /// The number of databases that clients may select.
     databases: u32,
-    /// In the text of each script of ours.
+    /// A text in each script of the proxy.
     mark: Vec<u8>,
-    /// The call whose connection has a name now.
+    /// The call that runs now, as the connection's name tells.
     current: Option<u64>,
-    /// The script that runs now is one of ours.
+    /// The script that runs now is one of the proxy's.
     is_ours: bool,
     calls: BTreeMap<u64, Call>,
     bytes: usize,
@@ -61,7 +62,7 @@ impl ScriptLines {
         Self { databases, mark, current: None, is_ours: false, calls: BTreeMap::new(), bytes: 0 }
     }
 
-    /// Takes whole lines; appends what may be shown now.
+    /// Reads whole lines; appends what can be shown now.
     pub(crate) fn take(&mut self, lines: &[u8], shown: &mut Vec<u8>) {
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
             let Some((head, words)) = parts(line) else {
@@ -75,7 +76,7 @@ impl ScriptLines {
         }
     }
 
-    /// A line about a command inside a script.
+    /// Handles a line about a command inside a script.
     fn take_inside(&mut self, line: &[u8], head: &[u8], shown: &mut Vec<u8>) {
         if self.is_ours {
             return;
@@ -89,7 +90,7 @@ impl ScriptLines {
         }
     }
 
-    /// A line about what came over a connection.
+    /// Handles a line about a command that came over a connection.
     fn note(&mut self, words: &[u8], shown: &mut Vec<u8>) {
         self.is_ours = memmem::find(words, &self.mark).is_some();
         let Some(name) = words.strip_prefix(b"\"CLIENT\" \"SETNAME\" \"") else {
@@ -107,7 +108,7 @@ impl ScriptLines {
         });
     }
 
-    /// Says what has become of a call: the database of its client, or nothing if it came to nothing.
+    /// Sets the outcome of a call: the database of its client, or `None` if it had no effect.
     pub(crate) fn settle(&mut self, number: u64, db: Option<u32>, shown: &mut Vec<u8>) {
         self.calls.entry(number).or_default().fate = db.map_or(Fate::Void, Fate::Counts);
         self.bound();
@@ -154,7 +155,7 @@ impl ScriptLines {
         lines
     }
 
-    /// Forgets the oldest calls if there are too many.
+    /// Drops the oldest calls if there are too many.
     fn bound(&mut self) {
         while self.calls.len() > CALLS_MOST || self.bytes > BYTES_MOST {
             let Some(&oldest) = self.calls.keys().next() else {
@@ -165,7 +166,7 @@ impl ScriptLines {
     }
 }
 
-/// `+seconds.micros [db address` and the words behind it.
+/// Splits a line into `+seconds.micros [db address` and the arguments after it.
 fn parts(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let bracket = memchr(b'[', line)?;
     let close = bracket + memmem::find(&line[bracket..], b"] \"")?;

@@ -1,19 +1,19 @@
-//! SCAN over several instances: one after the other, and the cursor says which.
+//! SCAN over several instances, one after the other; the cursor tells which.
 //!
-//! `cursor of the client = cursor of the instance × instances + instance`, so it stays an unsigned
+//! `cursor of the client = cursor of the instance × instances + instance`. So it stays an unsigned
 //! decimal, 0 begins, and only the end of the last instance is 0 again. A server's cursors stay
-//! below the size of its hash table (bits are reversed within the mask), far from 2^56: a cursor
-//! above that is not ours, and goes to the last instance, behind which nothing comes.
+//! below the size of its hash table (bits are reversed within the mask), far below 2^56. A cursor
+//! above that is invalid, and goes to the last instance, after which nothing comes.
 
 use crate::base::number::push_u64;
 use crate::resp::reply::{aggregate, is_error, split_first, text};
 use crate::resp::request::push_bulk;
 
-/// No instance's cursor, times the number of instances, is as high.
+/// The cursor of an instance, multiplied by the number of instances, is always lower.
 const NOT_OURS: u64 = 1 << 56;
 
-/// The instance a client's cursor points to, and that instance's own cursor; `None` if it is not
-/// written in digits: each server has its own way with blanks and signs.
+/// The instance of a client's cursor, and that instance's own cursor. `None` if it does not consist
+/// of digits, because servers differ in how they treat blanks and signs.
 #[must_use]
 pub fn decode(cursor: &[u8], instances: usize) -> Option<(usize, u64)> {
     let count = u64::try_from(instances).ok()?;
@@ -35,7 +35,7 @@ fn encode(instance: usize, cursor: u64, instances: usize) -> Option<u64> {
     }
 }
 
-/// The reply of an instance with the client's cursor in place of its own.
+/// The reply of an instance, with the client's cursor instead of its own.
 #[must_use]
 pub fn rewrite(reply: &[u8], instance: usize, instances: usize) -> Vec<u8> {
     if is_error(reply) {
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_scan_visits_every_instance_and_ends() {
-        // What three instances would answer, call by call.
+        // The replies of three instances, call by call.
         let answers = [vec![5, 3, 0], vec![0], vec![7, 0]];
         let (mut cursor, mut calls) = ("0".to_string(), Vec::new());
         let mut turn = [0, 0, 0];

@@ -2,11 +2,11 @@
 
 use memchr::memchr;
 
-/// Slots of the whole key space.
+/// The number of slots.
 pub const SLOTS: usize = 16_384;
 
-/// `TABLES[n][b]` is the CRC16/XMODEM of byte `b` followed by `n` zero bytes, so that eight bytes
-/// are looked up independently of each other instead of one after the other.
+/// `TABLES[n][b]` is the CRC16/XMODEM of byte `b` followed by `n` zero bytes. So eight bytes are
+/// looked up independently, instead of one after the other.
 const TABLES: [[u16; 256]; 8] = tables();
 
 #[allow(clippy::cast_possible_truncation, reason = "a constant loop to 255")]
@@ -46,7 +46,8 @@ fn crc16(bytes: &[u8]) -> u16 {
     crc
 }
 
-/// The slot of a key: CRC16 of the first non-empty `{…}`, else of the whole key.
+/// The slot of a key: CRC16 of the first `{…}`, or of the whole key if there is none or it is
+/// empty.
 #[must_use]
 #[inline]
 pub fn slot(key: &[u8]) -> usize {
@@ -58,7 +59,7 @@ fn tag(key: &[u8]) -> &[u8] {
     if has_brace(key) { tag_of_braced(key) } else { key }
 }
 
-/// Whether there is a `{`: eight bytes at a time, since most keys are short and have none.
+/// True if there is a `{`. Checks eight bytes at a time, since most keys are short and have none.
 #[inline]
 fn has_brace(key: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -81,16 +82,16 @@ fn tag_of_braced(key: &[u8]) -> &[u8] {
     }
 }
 
-/// Slots that are looked up together.
+/// The number of slots that are looked up together.
 const BLOCK: usize = 64;
 
-/// The slots of this block do not all live on one instance.
+/// The slots of this block are on several instances.
 const MIXED: u16 = u16::MAX;
 
-/// Which instance each slot lives on.
+/// The instance of each slot.
 #[derive(Debug, Clone)]
 pub struct SlotMap {
-    /// By block: small enough to stay in the first cache, unlike the whole map.
+    /// By block: small enough to stay in the first-level cache, unlike the whole map.
     blocks: Box<[u16; SLOTS / BLOCK]>,
     slots: Box<[u16]>,
 }
@@ -99,7 +100,7 @@ impl SlotMap {
     /// Builds the map from `(first, last, instance)` ranges.
     ///
     /// # Errors
-    /// A sentence, unless the ranges cover every slot exactly once with known instances.
+    /// A message, unless the ranges cover every slot exactly once with known instances.
     pub fn new(ranges: &[(usize, usize, u16)], instances: usize) -> Result<Self, String> {
         const NOBODY: u16 = u16::MAX;
         let mut map = vec![NOBODY; SLOTS].into_boxed_slice();
@@ -119,7 +120,7 @@ impl SlotMap {
         }
     }
 
-    /// The instance a slot lives on.
+    /// The instance of a slot.
     #[must_use]
     #[inline]
     pub fn instance(&self, slot: usize) -> u16 {
@@ -146,10 +147,10 @@ mod tests {
 
     #[test]
     fn slots_are_redis_clusters() {
-        // The first is the check value of the Redis Cluster specification; the rest were
-        // answered by CLUSTER KEYSLOT of a stock server.
+        // The first is the check value of the Redis Cluster specification. The rest are replies of
+        // a stock server to CLUSTER KEYSLOT.
         assert_eq!(crc16(b"123456789"), 0x31C3);
-        // Long enough for every table, against the definition.
+        // Long enough for every table, checked against the definition.
         let key: Vec<u8> = (0..61u8).map(|n| n.wrapping_mul(37)).collect();
         let mut crc = 0u16;
         for byte in &key {
