@@ -62,7 +62,8 @@ impl Client {
     pub fn keeps_rather(&self, kept: usize, settings: &Settings) -> bool {
         let most = settings.input_limit() / 2;
         let is_less = kept <= self.unread() && kept < most;
-        // A client that sends nothing more may have left, or read nothing until all has run.
+        // A client may read nothing before it has ended its side, and may be gone after that: there
+        // is no waiting for it to read.
         let waits_for_reader = !self.has_ended || self.unread() >= most;
         !self.authenticated || (is_less && waits_for_reader)
     }

@@ -128,8 +128,8 @@ pub struct Lane {
     pub expects: VecDeque<Expect>,
     /// The replies to the opening still to come; commands wait until all are successful.
     pub(crate) opening: usize,
-    /// The error with which the opening was refused because a script runs: it is valid for every
-    /// command.
+    /// The error with which the opening was refused because a script runs: every command would have
+    /// got the same.
     pub(crate) busy: Option<Vec<u8>>,
     pub(crate) cutter: Cutter,
     /// The scripts in flight, if this is a lane for scripts.

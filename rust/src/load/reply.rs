@@ -4,7 +4,7 @@ use memchr::memchr;
 
 const LINE_LIMIT: usize = 64 * 1024; // bytes before a line must have ended; error texts are short
 const BULK_LIMIT: i64 = 512 * 1024 * 1024; // bytes, proto-max-bulk-len of a stock server
-const ARRAY_LIMIT: i64 = 1024 * 1024; // elements, more than any command we send can ask for
+const ARRAY_LIMIT: i64 = 1024 * 1024; // elements, more than any command of this generator requests
 
 /// One reply; texts and values point into the buffer that it was cut from.
 #[derive(Debug, PartialEq, Eq)]

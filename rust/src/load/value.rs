@@ -4,7 +4,7 @@
 //! ```text
 //!   0        4          8            12          16                    value_size
 //!   | key    | client   | sequence   | CRC-32 of | padding: a window of one fixed pattern,
-//!   | u32 le | u32 le   | u32 le     | the 12    | begun where the checksum says
+//!   | u32 le | u32 le   | u32 le     | the 12    | begins at an offset set by the checksum
 //! ```
 //!
 //! The format is binary on purpose: values contain `\r`, `\n` and zero bytes, which exposes a

@@ -40,8 +40,8 @@ impl Rule {
     /// A rule from its literals and its braces.
     ///
     /// # Errors
-    /// A message if this is no rule. `config/placement.py` has checked that before, and told the
-    /// user.
+    /// A message if this is no rule. `config/placement.py` has checked that before, and
+    /// reported it to the user.
     pub fn new(literals: &[Vec<u8>], open: Edge, close: Edge) -> Result<Self, String> {
         let is_inside = |(index, offset): Edge| {
             literals.get(index).is_some_and(|literal| offset <= literal.len())

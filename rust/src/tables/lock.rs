@@ -80,8 +80,8 @@ pub struct Lock {
     pub(crate) writes: bool,
     /// The workers that have not confirmed the lock.
     missing: AtomicUsize,
-    /// Its keys are in doubt: their state is known only when this instance is back. Nothing waits
-    /// for them.
+    /// Its keys are in doubt: their state is known only when this instance is back. Commands are
+    /// refused instead of waiting for them.
     pub doubt: Option<usize>,
 }
 

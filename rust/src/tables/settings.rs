@@ -123,7 +123,7 @@ impl Settings {
         self.busy.store(instance.unwrap_or(usize::MAX), Relaxed);
     }
 
-    /// The instance where a script runs too long; it is expected to answer PING.
+    /// The instance where a script runs too long; clients' PINGs are routed to it.
     #[must_use]
     pub fn busy(&self) -> Option<usize> {
         Some(self.busy.load(Relaxed)).filter(|&instance| instance != usize::MAX)
