@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.rust_rooms import HOMES, ROOMS, calls, circles, imports, methods, room_imports
+from tools.rust_rooms import HOMES, ROOMS, calls, circles, files, imports, methods, room_imports
 
 ROOT = Path(__file__).parent.parent
 LINES = 400
@@ -55,6 +55,11 @@ def test_methods_of_a_worker_call_only_down() -> None:
     arrows = {file: {where for _, where in names} for file, names in called.items()}
     # Reading takes a queued command, which is read like any other.
     assert circles(arrows) == [{"turn/read", "turn/queued_commands"}]
+
+
+def test_no_worker_knows_a_command_by_its_name() -> None:
+    compared = re.compile(r"row\.name[\w.()]* *[=!]=|row\.name\.starts_with|table\.find\(b\"")
+    assert not {file.name for file in files() if compared.search(file.text)}
 
 
 @pytest.mark.parametrize("owner", HOMES)

@@ -7,3 +7,4 @@ pub mod key_specs;
 pub mod merge_kind;
 pub(crate) mod select;
 pub mod table;
+pub mod traits;

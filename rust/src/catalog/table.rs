@@ -4,6 +4,7 @@ use crate::catalog::channels;
 use crate::catalog::index::{Index, Recent};
 use crate::catalog::key_specs::KeySpec;
 use crate::catalog::merge_kind::Merge;
+use crate::catalog::traits::Traits;
 use crate::resp::request::Args;
 
 /// How a command reaches the instances.
@@ -109,6 +110,8 @@ pub struct Row {
     pub special_words: Vec<Vec<u8>>,
     /// Options end at this word (XREAD's STREAMS), after which anything may be a key.
     pub words_until: Vec<u8>,
+    /// What is special about it.
+    pub traits: Traits,
     /// The error for `Route::Refuse`.
     pub refusal: Vec<u8>,
     /// The names of its subcommands; empty for most commands.
@@ -118,13 +121,6 @@ pub struct Row {
 }
 
 impl Row {
-    /// True for EVAL, FCALL and their read-only forms.
-    #[must_use]
-    pub fn is_script(&self) -> bool {
-        let is_named_so = self.name.starts_with(b"eval") || self.name.starts_with(b"fcall");
-        is_named_so && matches!(self.route, Route::Script | Route::Coordinator)
-    }
-
     /// True for EXEC.
     #[must_use]
     pub fn is_exec(&self) -> bool {
@@ -171,6 +167,7 @@ impl Row {
             only_key,
             special_words: Vec::new(),
             words_until: Vec::new(),
+            traits: Traits::default(),
             refusal: Vec::new(),
             subcommands: Index::default(),
             is_ordinary: false,
@@ -255,6 +252,12 @@ impl Table {
                 && !row.blocks;
         }
         Ok(table)
+    }
+
+    /// True if there is a command with this route.
+    #[must_use]
+    pub fn has(&self, route: Route) -> bool {
+        self.rows.iter().any(|row| row.route == route)
     }
 
     /// Looks up a command; `sub` is its first argument, if any.

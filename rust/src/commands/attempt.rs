@@ -66,7 +66,7 @@ impl Worker {
         if self.must_drain(place) {
             return Step::Blocked;
         }
-        let is_of_group = row.name == b"xreadgroup";
+        let is_of_group = row.traits.is_of_group;
         match self.check_out(place, instance) {
             Checkout::Lane(lane) => {
                 let row = self.clients[place].last_row();

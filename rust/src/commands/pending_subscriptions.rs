@@ -28,7 +28,7 @@ impl Worker {
         let client = &self.clients[place];
         let is_exec = row.is_exec();
         let is_told = |row: &Row| {
-            row.may_replicate || row.is_script() || told == OF_READS && !row.keys.is_empty()
+            row.may_replicate || row.traits.is_script || told == OF_READS && !row.keys.is_empty()
         };
         let table = &self.shared.table;
         let may_be_told = match &client.multi {

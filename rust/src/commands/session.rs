@@ -3,7 +3,7 @@
 use crate::base::number::{parse_i64, push_u64};
 use crate::base::step::Step;
 use crate::catalog::select::selected;
-use crate::catalog::table::{Found, Verb};
+use crate::catalog::table::{Route, Verb};
 use crate::core::worker::Worker;
 use crate::lane::lane::State;
 use crate::resp::error_text::printable;
@@ -120,8 +120,7 @@ impl Worker {
         self.become_user(place, &user);
         let authenticated = self.shared.users.is_open();
         // Servers that have CLIENT NO-TOUCH let RESET end NO-EVICT, too.
-        let no_touch = self.shared.table.find(b"client", Some(b"no-touch"));
-        let resets_no_evict = matches!(no_touch, Found::Row(_));
+        let resets_no_evict = self.shared.table.has(Route::Session(Verb::ClientNoTouch));
         let client = &mut self.clients[place];
         if let Some(reply_mode) = &mut client.reply_mode {
             reply_mode.reset();

@@ -89,7 +89,7 @@ impl Worker {
             && (client.executing.is_none() || client.is_restricted)
             && !row.writes
             && row.touches_keys
-            && !row.is_script()
+            && !row.traits.is_script
             && client.session.tracking.as_ref().is_some_and(|mode| mode.remembers())
     }
 
@@ -127,8 +127,7 @@ impl Worker {
     /// CLIENT CACHING holds for one command, or one transaction.
     pub(crate) fn end_caching(&mut self, place: usize, row: &Row) {
         let client = &mut self.clients[place];
-        if client.multi.is_none() && client.executing.is_none() && !row.name.starts_with(b"client")
-        {
+        if client.multi.is_none() && client.executing.is_none() && !row.traits.keeps_caching {
             client.set_caching(false);
         }
     }

@@ -186,7 +186,7 @@ pub(crate) fn secrets(row: &Row, args: Args) -> Vec<usize> {
     if row.route == Route::Session(Verb::Auth) {
         return (1..args.len()).collect();
     }
-    if row.name == b"migrate" {
+    if row.traits.has_auth_option {
         return (6..args.len()).filter(|&at| is_password(args, at)).collect();
     }
     if row.route != Route::Session(Verb::Hello) {
@@ -208,7 +208,7 @@ pub(crate) fn secrets(row: &Row, args: Args) -> Vec<usize> {
     found
 }
 
-/// Whether an argument of MIGRATE belongs to AUTH or AUTH2.
+/// Whether an argument belongs to AUTH or AUTH2.
 fn is_password(args: Args, at: usize) -> bool {
     let is = |place: usize, word: &[u8]| place >= 6 && args.get(place).eq_ignore_ascii_case(word);
     is(at - 1, b"AUTH") || is(at - 1, b"AUTH2") || is(at - 2, b"AUTH2")

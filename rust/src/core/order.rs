@@ -65,7 +65,7 @@ impl Worker {
     pub(crate) fn must_follow_groups(&mut self, place: usize, row: &Row, args: Args) -> bool {
         self.attempts.known.retain(|one| one.mark.is_open(&self.lanes));
         self.attempts.has_groups = self.attempts.known.iter().any(|one| one.is_of_group);
-        if row.name == b"xadd" {
+        if row.traits.only_adds {
             return false;
         }
         let (db, table) = (self.db(place), &self.shared.lock_table);

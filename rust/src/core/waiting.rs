@@ -20,8 +20,8 @@ impl Worker {
         if client.executing.is_some() || !matches!(row.route, Route::Keys | Route::Split(_)) {
             return false; // the coordinator runs it, or its transaction, already
         }
-        if row.name == b"move" || row.name == b"copy" {
-            return true; // into another database
+        if row.traits.writes_elsewhere {
+            return true;
         }
         let db = self.lanes.state(client.lane_set).db;
         key_specs::all(&row.keys, args)

@@ -36,6 +36,7 @@ pub(super) struct CommandRow {
     keys: Vec<KeyRow>,
     special_words: Vec<String>,
     words_until: String,
+    traits: Vec<String>,
     refusal: String,
 }
 
@@ -152,6 +153,9 @@ impl CommandRow {
         row.touches_keys = self.touches_keys;
         row.special_words = self.special_words.into_iter().map(String::into_bytes).collect();
         row.words_until = self.words_until.into_bytes();
+        for name in &self.traits {
+            row.traits.add(name)?;
+        }
         row.refusal = self.refusal.into_bytes();
         Ok(row)
     }

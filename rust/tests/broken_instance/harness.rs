@@ -282,6 +282,7 @@ fn shared(instances: usize) -> Shared {
     mset.parts = Some(Merge::AllSucceeded);
     let mut blpop = Row::new(b"blpop".to_vec(), -3, Route::Coordinator, range(-2));
     (blpop.blocks, blpop.takes_first) = (true, true);
+    blpop.traits.waits_for_others = true;
     let mut ping = Row::new(b"ping".to_vec(), -1, Route::Session(Verb::Ping), Vec::new());
     ping.no_auth = true;
     let rows = vec![

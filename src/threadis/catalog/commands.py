@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from threadis.catalog.blocking import BLOCKING, FEED_NOTHING
+from threadis.catalog.blocking import BLOCKING, FEED_NOTHING, FEEDS
 from threadis.catalog.overrides import OVERRIDES, Override
 
 
@@ -60,6 +60,7 @@ class Row:
     touches_keys: bool = False  # reads or writes keys: not for monitors
     special_words: tuple[str, ...] = ()  # options with which the coordinator runs it
     words_until: str = ""  # options end at this word
+    traits: tuple[str, ...] = ()  # what is special about it; rust/src/catalog/traits.rs knows them
     refusal: str = ""
 
     @property
@@ -82,6 +83,16 @@ SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall",
 RUN_BY_WORKERS: Final = frozenset({"eval", "evalsha"})  # once a script is known
 # Replicated although they do not write; COMMAND does not say so. Scripts may be, too.
 MAY_REPLICATE: Final = frozenset({"pfcount", "publish", "spublish"})
+# What is special about a few commands, for workers; a command, or a family of subcommands
+TRAITS: Final[Mapping[str, frozenset[str]]] = {
+    "is_script": SCRIPTS,
+    "waits_for_others": frozenset({*BLOCKING, "wait"}),
+    "is_of_group": frozenset({"xreadgroup"}),
+    "only_adds": frozenset(FEEDS),
+    "has_auth_option": frozenset({"migrate"}),
+    "writes_elsewhere": frozenset({"move", "copy"}),
+    "keeps_caching": frozenset({"client"}),
+}
 # One override for all subcommands.
 WHOLE_FAMILIES: Final = ("command", "cluster")
 # ACL categories of what is no list, sorted set or stream.
@@ -187,6 +198,7 @@ def _row(entry: list[Any], parent: str, words_it: bool) -> Row:
         touches_keys=not flags.isdisjoint(("readonly", "write")) or name in MAY_REPLICATE | SCRIPTS,
         special_words=override.special_words if override else (),
         words_until=override.words_until if override else "",
+        traits=tuple(trait for trait, names in TRAITS.items() if {name, family} & names),
         refusal=_refusal(name),
     )
 
