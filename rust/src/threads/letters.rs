@@ -165,7 +165,7 @@ pub enum Mail {
     /// Another worker asked for a round, this worker's round is over, or subscriptions have reached
     /// the instances.
     Round,
-    /// Finish running commands, then stop; the grace period in milliseconds.
+    /// Finish the commands in progress, then stop; the grace period in milliseconds.
     Stop(u64),
 }
 

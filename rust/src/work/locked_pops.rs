@@ -26,7 +26,7 @@ pub(crate) struct LockedPop {
     pub(crate) set: u32,
     pub(crate) keys: Vec<Key>,
     pub(crate) requests: Vec<PopRequest>,
-    /// The keys not known to exist or not; and the requests that have not ended.
+    /// The keys whose existence is not known yet; and the requests that have not ended.
     pub(crate) missing: usize,
     pub(crate) open: usize,
     /// An instance did not answer which keys exist.
