@@ -33,7 +33,9 @@ def instance(
     stock_server: server.ServerBinary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Process, str]]:
     """A stock server, and its Unix socket."""
+    most = deadline.LOOK * deadline.LOOKS_MOST / WAIT  # as long in all as without the patch
     monkeypatch.setattr(deadline, "LOOK", WAIT)
+    monkeypatch.setattr(deadline, "LOOKS_MOST", int(most))
     path = tmp_path / "s"
     process = subprocess.Popen(
         [stock_server.path, "--port", "0", "--unixsocket", str(path), "--save", ""],

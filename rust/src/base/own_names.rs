@@ -1,5 +1,5 @@
 //! Names that belong to the proxy alone: users, connections, records in a database that clients
-//! cannot see, a channel. They are made and recognized here (in Python: `ours.py`).
+//! cannot see, a channel. They are made and recognized here (in Python: `own_names.py`).
 
 use crate::base::random::nonce;
 

@@ -18,7 +18,7 @@ use crate::tables::kept_messages::KeptMessages;
 use rustix::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The number of the proxy's own databases that have copies: as in `ours.py`.
+/// The number of the proxy's own databases that have copies: as in `own_names.py`.
 pub(crate) const COPIES: usize = 4;
 
 /// The proxy's subscription to events of all databases. Only kept events are taken from it.

@@ -4,7 +4,7 @@
 //! Mail::Give  ─► the clients to go take no more commands ─► nothing is owed to them any more
 //!             ─► Mail::Moved ─► the other worker goes on with them
 //! ```
-//! Who gives how much to whom is decided in Python (`coordinator/admin/workers.py`). A client whose
+//! Who gives how much to whom is decided in Python (`coordinator/admin/worker_balance.py`). A client whose
 //! state is known elsewhere by its worker's number stays: one with subscriptions, watched keys,
 //! client-side caching, or in MONITOR.
 
