@@ -12,7 +12,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve test announced build optimised lint types rust python format debian torture bench cost compat applications docs fuzz clean
+.PHONY: help serve test announced build optimised lint types rust python format debian torture bench cost compat applications docs fuzz deny clean
 
 ##@ To use it
 
@@ -103,6 +103,9 @@ fuzz: ## fuzz each parser for a minute (needs a nightly toolchain and cargo-fuzz
 	@cd rust && for target in $(notdir $(basename $(wildcard rust/fuzz/fuzz_targets/*.rs))); do \
 	  mkdir -p fuzz/target/corpus/$$target && cargo +nightly fuzz run $$target \
 	    fuzz/target/corpus/$$target fuzz/corpus/$$target -- -max_total_time=60 || exit 1; done
+
+deny: ## check licences, sources and duplicates of the crates (needs cargo-deny; ARGS=advisories fetches and checks advisories)
+	@cd rust && cargo deny check $(or $(ARGS),bans licenses sources)
 
 debian: ## install what the tests need from Debian: redis-server, nutcracker, wamerican
 	@sh tests/install-debian.sh
