@@ -1,4 +1,4 @@
-//! A command is answered at once.
+//! Answers a command at once.
 
 use crate::core::worker::Worker;
 use crate::resp::reply::push_error;
@@ -16,7 +16,7 @@ impl Worker {
         self.answer(place, &reply);
     }
 
-    /// Answers a command at once, behind what the client is owed before it.
+    /// Answers a command at once; the reply goes after all that the client is already owed.
     pub(crate) fn answer(&mut self, place: usize, reply: &[u8]) {
         self.clients[place].answer(reply);
         self.mark_dirty(place);

@@ -1,4 +1,5 @@
-//! Messages go to the clients of this worker that are subscribed; clients leave its audience.
+//! Delivers messages to the subscribed clients of this worker, and removes clients from its
+//! audience.
 
 use crate::catalog::channels::{Kind, Name};
 use crate::client::closing::Closing;
@@ -7,7 +8,8 @@ use crate::core::worker::Worker;
 use crate::tables::message::Message;
 
 impl Worker {
-    /// Counts a client out; what was posted before reaches those who were subscribed then.
+    /// Counts a client out. Messages that were posted before reach the clients that were subscribed
+    /// then.
     pub(crate) fn count_out(&mut self, kind: Kind, names: &[Name]) {
         let shared = self.shared.clone();
         let registry = &shared.registry;
@@ -15,7 +17,7 @@ impl Worker {
         self.deliver_messages(messages);
     }
 
-    /// Takes a client, which the registry has counted out, from the audience.
+    /// Removes a client from the audience. The registry has already counted it out.
     pub(crate) fn leave(&mut self, place: usize, kind: Kind, name: &Name) {
         let known = self.clients[place].subscriptions.as_deref_mut();
         if known.is_some_and(|known| known.remove(kind, name)) {
@@ -32,7 +34,7 @@ impl Worker {
         }
     }
 
-    /// Hands out the messages that were posted to this worker.
+    /// Delivers the messages that were posted to this worker.
     pub(crate) fn read_messages(&mut self) {
         let messages = self.shared.doors[self.index].messages.take();
         self.deliver_messages(messages);
@@ -51,7 +53,7 @@ impl Worker {
                     client.out = self.pool.pop().unwrap_or_default();
                 }
                 let first = if self.lanes.state(client.lane_set).resp3 { b'>' } else { b'*' };
-                // It may be about what the client does now.
+                // The message may be about the command that the client runs now.
                 let is_told_first = !client.session.confirmations.is_empty()
                     || self.shared.pushes_follow_replies
                         && first == b'>'
@@ -71,7 +73,7 @@ impl Worker {
                     self.dirty.push(place);
                 }
             }
-            // Perhaps it does read, and only this turn was long.
+            // The client may well be reading, and only this turn was long: try to write once more.
             for place in over {
                 self.write_client(place);
             }

@@ -1,13 +1,13 @@
-//! What a client is told of its subscriptions, once the instances are subscribed.
+//! Confirmations of subscriptions: they are sent once the instances are subscribed.
 //!
 //! ```text
-//! SUBSCRIBE a ─► counts at once; the coordinator subscribes the instances ─► told, in its turn
-//! SUBSCRIBE b ─► the same, while that of a waits
+//! SUBSCRIBE a ─► counts at once; the coordinator subscribes the instances ─► confirmed in its turn
+//! SUBSCRIBE b ─► the same, while the confirmation of a waits
 //! ```
-//! What is published on a name reaches whoever has sent its SUBSCRIBE before, so these do not wait for
-//! each other: a client that names one channel after the other, each for an answer that it is about to
-//! ask for, would lose answers while an instance is slow. All other commands wait: they may change
-//! what somebody hears of.
+//! A message published on a name reaches every client that sent its SUBSCRIBE before. Therefore
+//! subscriptions do not wait for each other. A client may subscribe to one channel after another,
+//! each for the answer to a request that it sends next; if it had to wait, it would lose answers
+//! while an instance is slow. All other commands wait, because they may change which messages a client gets.
 
 use crate::base::client_key::ClientKey;
 use crate::catalog::channels::{Kind, Name, Refused};
@@ -19,8 +19,8 @@ use crate::core::worker::Worker;
 use crate::resp::reply::push_error;
 
 impl Worker {
-    /// Tells a client of its subscriptions, behind what it is to be told before. Whoever wants no
-    /// replies is told, too.
+    /// Sends a client the confirmation of its subscriptions, after those that are due before it. A
+    /// client that has switched replies off gets it, too.
     pub(crate) fn confirm(&mut self, place: usize, confirmation: Vec<u8>) {
         let client = &mut self.clients[place];
         if client.session.confirmations.is_empty() {
@@ -32,10 +32,10 @@ impl Worker {
         self.mark_dirty(place);
     }
 
-    /// Tells it once `confirm_late` is called with this number.
+    /// Sends it once `confirm_late` is called with this number.
     pub(crate) fn confirm_later(&mut self, place: usize, confirmation: Vec<u8>) -> u32 {
         let client = &mut self.clients[place];
-        // The rest of a transaction waits, as ever.
+        // The rest of a transaction waits for the coordinator, as always.
         client.gate =
             if client.executing.is_some() { Gate::Coordinator } else { Gate::Subscribing };
         self.owe_confirmation(place, confirmation, false)
@@ -49,8 +49,9 @@ impl Worker {
         sequence
     }
 
-    /// The instances are subscribed: now the client is told. Or a script runs too long at one: then it is
-    /// told so, and subscribed to none of the names that were asked for.
+    /// The instances are subscribed, and the client gets its confirmation. If a script runs too
+    /// long on one of them, the client gets that error instead, and is subscribed to none of the
+    /// names it asked for.
     pub(crate) fn confirm_late(&mut self, key: ClientKey, sequence: u32, refused: Option<Refused>) {
         let place = key.place;
         let Some(client) = self.clients.get_mut(place) else { return };
@@ -90,12 +91,12 @@ impl Worker {
             client.held -= first.bytes.len();
             client.out.extend_from_slice(&first.bytes);
             client.pop_front();
-            client.settle(&self.lanes.received); // a PONG between two of them
+            client.settle(&self.lanes.received); // a PONG between two confirmations
         }
         let may_go_on = match client.gate {
             Gate::Subscribing => client.session.confirmations.is_empty(),
             Gate::Drain => client.owed.is_empty(),
-            Gate::Coordinator => client.executing.is_some(), // else it is asked whether a user may
+            Gate::Coordinator => client.executing.is_some(), // else rights are checked
             _ => false,
         };
         if may_go_on {
@@ -104,7 +105,8 @@ impl Worker {
         self.mark_dirty(place);
     }
 
-    /// Ends subscriptions that nobody was told of, unless the client has ended them by now.
+    /// Ends subscriptions that were never confirmed, unless the client has ended them itself by
+    /// now.
     fn take_back(&mut self, place: usize, kind: Kind, names: &[Vec<u8>]) {
         let known = self.clients[place].subscriptions.as_deref();
         let is_known = |name: &&Vec<u8>| known.is_some_and(|known| known.has(kind, name));

@@ -1,4 +1,4 @@
-//! What the coordinator does for a client just now, as far as a worker must know.
+//! What the coordinator currently does for a client, as far as a worker must know it.
 
 use crate::catalog::table::{Row, Table};
 use crate::client::client::Client;
@@ -10,7 +10,7 @@ pub(crate) fn waits(client: &Client, table: &Table) -> bool {
     coordinated(client, table).is_some_and(|row| row.traits.waits_for_others)
 }
 
-/// What the coordinator does for a client now.
+/// The command that the coordinator currently runs for a client.
 fn coordinated<'t>(client: &Client, table: &'t Table) -> Option<&'t Row> {
     match client.owed.front() {
         Some(Owed::Waiting(row)) if client.gate == Gate::Coordinator => {

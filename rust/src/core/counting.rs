@@ -1,8 +1,8 @@
-//! What INFO says of commands and errors: each command of a client counts once, whatever it took
-//! of instances, and our own commands to them do not count.
+//! Command and error counts for INFO. Each command of a client counts once, no matter how many
+//! commands to instances it took; the proxy's own commands to instances do not count.
 //!
-//! A command that ran is a *call*, also one that *failed*; one that was refused before it ran is
-//! *rejected*. Like the servers, we judge by the error that was answered meanwhile.
+//! A command that ran is a *call*, even if it *failed*; one that was refused before it ran is
+//! *rejected*. As in the servers, the error that was answered decides which of them it is.
 
 use crate::base::step::Step;
 use crate::catalog::table::{Route, Row};
@@ -13,8 +13,8 @@ use crate::resp::reply::is_error;
 use crate::work::tally::has_run;
 
 impl Worker {
-    /// Takes a command through `run`, and counts it by what becomes of it. The coordinator's
-    /// count when they are answered.
+    /// Takes a command through `run`, and counts it by its result. Commands of the coordinator are
+    /// counted when they are answered.
     pub(crate) fn counted(
         &mut self,
         place: usize,
@@ -49,7 +49,7 @@ impl Worker {
         }
     }
 
-    /// Counts what the coordinator has run.
+    /// Counts a command that the coordinator has run.
     pub(crate) fn count_answered(&mut self, place: usize, reply: &[u8]) {
         let client = &mut self.clients[place];
         let Some(&Owed::Waiting(row)) = client.owed.front() else { return };

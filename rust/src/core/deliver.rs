@@ -1,4 +1,4 @@
-//! A reply goes where it is owed.
+//! Delivers a reply to the client that is owed it.
 
 use crate::client::gate::Gate;
 use crate::client::owed::Owed;
@@ -8,19 +8,19 @@ use crate::resp::reply::is_error;
 use crate::routing::scan_cursor;
 use crate::work::tally::Tally;
 
-/// A reply, or what is there of it, this long is written to its client where it lies: a write of
-/// its own costs less than the copy.
+/// A reply, or the part of it that is here, that is at least this long is written to its client
+/// directly from the receive buffer: a separate write costs less than the copy.
 const DIRECT_AT_LEAST: usize = 32 * 1024;
 
-/// Bytes for a client that are not worth holding back any longer.
+/// Bytes of replies from which on they are no longer held back.
 pub(crate) const HOLD_MOST: usize = 64 * 1024;
 
-/// What became of a reply.
+/// The result of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// It is where it is owed, or nobody wants it.
+    /// The reply was delivered, or its client is gone.
     Done,
-    /// It says what came of a blocking command that was tried: `attempted` is to see to it.
+    /// It is the reply to a non-blocking attempt of a blocking command; `attempted` handles it.
     Attempt,
 }
 
@@ -108,12 +108,13 @@ impl Worker {
                 } else {
                     client.held += reply.len();
                     if reply.len() < HOLD_MOST {
-                        return Delivery::Done; // nothing to write yet, and no size to look at
+                        return Delivery::Done; // nothing to write yet, and no size to check
                     }
                 }
                 client.settle(&self.lanes.received);
             }
-            // Paired wrongly: impossible, and if not, no reply is better than another's.
+            // A wrong pairing. It should be impossible; if it happens, no reply is better than
+            // another's.
             _ => {
                 self.end_client(place);
                 return Delivery::Done;
@@ -133,7 +134,7 @@ impl Worker {
     }
 }
 
-/// Counts the error that a command was answered; a denied one is for ACL LOG, too.
+/// Counts the error that a command was answered with; a denied command is also noted for ACL LOG.
 #[inline]
 fn count_failure(
     tally: &mut Tally,

@@ -4,7 +4,7 @@ use crate::client::session::ClientInfo;
 use crate::core::worker::Worker;
 
 impl Worker {
-    /// Remembers who was denied what in this turn.
+    /// Notes which client was denied which command in this turn.
     #[cold]
     pub(crate) fn note_denials(&mut self) {
         for (place, row) in std::mem::take(&mut self.denied) {

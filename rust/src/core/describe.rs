@@ -32,7 +32,7 @@ impl Worker {
             user: session.user.to_vec(),
             lib_name: session.lib_name.clone(),
             lib_version: session.lib_version.clone(),
-            // Saturating: it may have come from a worker whose clock is ahead.
+            // Saturating: the client may come from a worker whose clock is ahead.
             age: now.saturating_sub(session.created),
             idle: now.saturating_sub(session.last_active),
             is_unix: session.peer.is_unix,

@@ -1,4 +1,4 @@
-//! How a client's connection ends: at once, after what it is owed, or after its transaction.
+//! Ends a client's connection: at once, after its owed replies, or after its transaction.
 
 use crate::client::closing::Closing;
 use crate::client::gate::Gate;
@@ -7,7 +7,7 @@ use crate::core::worker::Worker;
 use crate::net::socket;
 use crate::net::socket::Io;
 
-/// Seconds a client that was told goodbye may take to hear it.
+/// Seconds for which a connection lingers after the last reply.
 const LINGER_SECONDS: u64 = 1;
 
 impl Worker {
@@ -17,8 +17,8 @@ impl Worker {
         self.ending.push(place);
     }
 
-    /// A client that has everything it will get: half-closes, and waits for the other half only
-    /// if the client may still be sending.
+    /// Half-closes the connection of a client that has been sent all its replies. Waits for the
+    /// client to close its half only if the client may still be sending.
     pub(crate) fn say_goodbye(&mut self, place: usize) {
         let client = &mut self.clients[place];
         if !client.readable && !client.session.is_cut_off {
@@ -33,8 +33,8 @@ impl Worker {
         self.mark_ready(place);
     }
 
-    /// Throws away what a client sends that was told goodbye, or will be: it reads that only once it
-    /// has written everything.
+    /// Discards what a client sends after its connection was half-closed, or is about to be: such a
+    /// client reads its last replies only once it has written everything.
     pub(crate) fn discard_input(&mut self, place: usize) {
         let client = &mut self.clients[place];
         self.scratch.clear();
@@ -48,7 +48,7 @@ impl Worker {
         }
     }
 
-    /// Ends a client once it has been written everything it is owed; takes nothing more from it.
+    /// Ends a client once all its owed replies are written; takes no more commands from it.
     pub(crate) fn end_after_replies(&mut self, place: usize) {
         let client = &mut self.clients[place];
         if client.executing.is_some() {
@@ -65,8 +65,8 @@ impl Worker {
         }
     }
 
-    /// Tells a client what is wrong with what it sends, and ends it. It may be sending more just now:
-    /// a socket that is closed before it has come would cost it what it is told.
+    /// Answers a protocol error, and ends the client. The client may still be sending: if the
+    /// socket were closed before that data arrived, the client would lose the error reply.
     #[cold]
     pub(crate) fn end_after_protocol_error(&mut self, place: usize, error: &[u8]) {
         self.counters.protocol_errors += 1;
@@ -75,8 +75,8 @@ impl Worker {
         self.end_after_replies(place);
     }
 
-    /// Ends a client at the end of this turn, or once its transaction has run, of which it hears
-    /// nothing.
+    /// Ends a client at the end of this turn, or once its transaction has run; it gets no reply to
+    /// that.
     pub(crate) fn end_when_whole(&mut self, place: usize) {
         let client = &self.clients[place];
         let row = client.last_command;
@@ -92,7 +92,7 @@ impl Worker {
         self.mark_dirty(place);
     }
 
-    /// Ends a client that was to end before its transaction had run.
+    /// Ends a client whose end was put off until its transaction had run.
     pub(crate) fn end_as_told(&mut self, place: usize) {
         match std::mem::replace(&mut self.clients[place].closing_then, Closing::No) {
             Closing::Now => self.end_client(place),

@@ -1,4 +1,4 @@
-//! Commands that a worker has begun with, and their clients: answered after all, or handed over to the
+//! Commands that a worker has begun: they are answered here after all, or handed over to the
 //! coordinator.
 
 use crate::base::client_key::ClientKey;
@@ -18,7 +18,8 @@ use crate::threads::letters::{Change, ToCoordinator};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Worker {
-    /// True if nothing about the client and the moment asks for more than to run a command.
+    /// True if neither the client's state nor the current settings require more than running the
+    /// command.
     pub(crate) fn may_run_here(&self, place: usize) -> bool {
         let (client, settings) = (&self.clients[place], &self.shared.settings);
         client.executing.is_none()
@@ -33,7 +34,7 @@ impl Worker {
             && !self.is_monitored()
     }
 
-    /// Answers a command that was taken: all before it were answered.
+    /// Answers a command that was taken; all earlier commands were answered.
     pub(crate) fn answer_owed(&mut self, expect: Expect, reply: &mut Vec<u8>) {
         let place = expect.client as usize;
         let Some(client) = self.clients.get_mut(place) else { return };
@@ -51,7 +52,8 @@ impl Worker {
         self.mark_dirty(place);
     }
 
-    /// The coordinator answers this client, and counts its command; `None` if it has left.
+    /// The coordinator will answer this client, and counts its command; `None` if the client has
+    /// left.
     pub(crate) fn give_back(&mut self, expect: Expect) -> Option<usize> {
         let place = expect.client as usize;
         let client = self.clients.get_mut(place)?;
@@ -66,7 +68,7 @@ impl Worker {
         Some(place)
     }
 
-    /// The last of a client's commands, so many, are as if they had not been taken: they come again.
+    /// Undoes the taking of a client's last `count` commands: they will be taken again.
     pub(crate) fn take_again(&mut self, expect: Expect, count: usize, raw: Vec<u8>) {
         let Some(client) = self.clients.get_mut(expect.client as usize) else { return };
         if client.generation != expect.generation || count == 0 {
@@ -78,12 +80,13 @@ impl Worker {
             }
         }
         client.rx.put_before(raw);
-        client.request = None; // it is cut anew, too
+        client.request = None; // `request` is cut anew, too
         self.account(expect.client as usize);
     }
 
-    /// The coordinator runs what was given back, `length` bytes of commands; whether its client may, was
-    /// asked before it waited, if at all: so it is as if this worker knew of no change since then.
+    /// Lets the coordinator run what was given back, `length` bytes of commands. The client's
+    /// rights were checked before the command waited, if at all, so it is marked as if this worker
+    /// knew of no change of rights since then.
     pub(crate) fn give_to_coordinator(
         &mut self,
         place: usize,
@@ -103,10 +106,11 @@ impl Worker {
         if self.clients[place].hung_up {
             self.shared.coordinator.post(ToCoordinator::HungUp(self.key(place)));
         }
-        self.look_again(place); // it may be blocked for long, and send on
+        self.look_again(place); // it may be blocked for long, and may send more meanwhile
     }
 
-    /// The coordinator has answered; with nothing at all if the client has left while its command waited.
+    /// The coordinator has answered. The reply is empty if the client left while its command
+    /// waited.
     pub(crate) fn coordinator_reply(&mut self, key: ClientKey, mut reply: Vec<u8>, change: Change) {
         let Some(client) = self.clients.get_mut(key.place) else {
             return;
@@ -138,13 +142,14 @@ impl Worker {
             }
             let client = &mut self.clients[key.place];
             if reply.is_empty() && change.monitoring {
-                // It has monitored before, and is not answered.
+                // It was in MONITOR before, and gets no reply.
                 client.pop_front();
                 self.open_gate(key.place);
                 return self.mark_dirty(key.place);
             }
             if reply.is_empty() {
-                // It has left while its command waited: what it has sent behind that is not run.
+                // The client left while its command waited: commands that it sent after it do not
+                // run.
                 client.pop_front();
                 client.gate = Gate::Open;
                 self.end_after_replies(key.place);
@@ -168,7 +173,7 @@ impl Worker {
         Step::Done
     }
 
-    /// Gives a command to the coordinator; nothing more is taken from this client until it answers.
+    /// Sends a command to the coordinator; this client's next commands wait until it is answered.
     pub(crate) fn send_to_coordinator(&mut self, place: usize, args: Args, queued: Option<Queued>) {
         let letter = ToCoordinator::Command {
             key: self.key(place),
@@ -194,7 +199,7 @@ impl Worker {
         }
     }
 
-    /// The coordinator has it wait.
+    /// Hands the command over to the coordinator, where it waits.
     pub(crate) fn leave_waiting(&mut self, expect: Expect, command: &[u8]) {
         let Some(place) = self.give_back(expect) else { return };
         let row = self.shared.table.row(self.clients[place].last_command);

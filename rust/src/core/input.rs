@@ -1,4 +1,4 @@
-//! Bytes that clients have sent: how many are read, kept and counted.
+//! Input from clients: how many bytes are read, kept and counted.
 
 use crate::client::client::UNREAD_LIMIT;
 use crate::client::closing::Closing;
@@ -11,8 +11,8 @@ impl Worker {
     pub(crate) fn note_read(&mut self, place: usize, io: Io, chunk: usize) {
         let client = &mut self.clients[place];
         let read = if let Io::Moved(read) = io { read } else { 0 };
-        // After a short read the socket is empty: the next byte raises a new edge. After a
-        // hang-up there will be none, so read on to the end.
+        // After a short read the socket is empty: the next byte raises a new edge. After a hang-up
+        // there will be no edge, so it must be read to the end.
         client.readable = read >= chunk || (client.hung_up && io != Io::Later);
         if io != Io::Later {
             client.session.last_active = self.now_seconds;
@@ -21,7 +21,7 @@ impl Worker {
         self.counters.net_input_bytes += read as u64;
     }
 
-    /// True if this client must be read although its commands are not taken.
+    /// True if this client must be read although its commands are not taken now.
     pub(crate) fn keeps_reading(&self, place: usize) -> bool {
         let client = &self.clients[place];
         if !client.readable
@@ -43,7 +43,7 @@ impl Worker {
         }
     }
 
-    /// Reads such a client once.
+    /// Reads such a client once, and keeps what it sent.
     pub(crate) fn keep(&mut self, place: usize) {
         let limit = self.shared.settings.input_limit();
         let client = &mut self.clients[place];
@@ -51,7 +51,7 @@ impl Worker {
         let io = client.rx.read(&client.fd, chunk);
         self.note_read(place, io, chunk);
         if io == Io::Gone {
-            // Its end is noticed again once its commands have been taken.
+            // The end is noticed again once the client's commands have been taken.
             self.clients[place].readable = true;
             self.clients[place].has_ended = true;
             return self.look_again(place);
@@ -72,8 +72,8 @@ impl Worker {
         self.look_again(place);
     }
 
-    /// A client has closed its connection without having read everything. What it has sent is run, as by
-    /// a server that reads faster than it answers; no reply is kept for that.
+    /// A client has closed its connection without having read everything. Its commands still run,
+    /// as on a server that reads faster than it answers; their replies are dropped.
     pub(crate) fn has_left(&mut self, place: usize) {
         let client = &mut self.clients[place];
         if client.closing != Closing::No {
@@ -81,13 +81,13 @@ impl Worker {
         }
         client.is_deaf = true;
         client.hung_up = true;
-        client.readable = true; // to the end
+        client.readable = true; // read to the end
         self.mark_ready(place);
         self.mark_dirty(place);
     }
 
-    /// What is kept of a client, or waits for it to read, is another number of bytes now: its commands
-    /// may go on, or it must be read.
+    /// The bytes kept for a client, or waiting for it to read, have changed: take its commands
+    /// again, or read it.
     pub(crate) fn look_again(&mut self, place: usize) {
         let client = &self.clients[place];
         if client.gate == Gate::Output && !client.is_behind(client.rx.len(), &self.shared.settings)
@@ -98,8 +98,8 @@ impl Worker {
         }
     }
 
-    /// True if a command comes that is larger than that; in newer servers, with those between MULTI and
-    /// EXEC.
+    /// True if the client's next command is larger than the input limit; newer servers count the
+    /// commands queued between MULTI and EXEC, too.
     pub(crate) fn is_over_input_limit(&self, place: usize) -> bool {
         let client = &self.clients[place];
         let cut = client.request.as_ref().map_or(0, |request| request.length_so_far());
@@ -111,7 +111,7 @@ impl Worker {
         client.gate.takes_some() && coming + queued > self.shared.settings.input_limit()
     }
 
-    /// More of one client would have to be kept than `client-query-buffer-limit`.
+    /// A client has sent more than `client-query-buffer-limit` allows to be kept.
     pub(crate) fn sent_too_much(&mut self, place: usize) {
         self.counters.input_limit_disconnections += 1;
         let info = Box::new(self.describe(place));
@@ -119,7 +119,7 @@ impl Worker {
         self.end_client(place);
     }
 
-    /// Keeps the total of what clients have buffered.
+    /// Updates the total of bytes that are buffered for clients.
     pub(crate) fn account(&mut self, place: usize) {
         let client = &mut self.clients[place];
         let bytes = client.buffered();
@@ -127,8 +127,8 @@ impl Worker {
         client.accounted = bytes;
     }
 
-    /// Over the budget: the client with the most buffered pays; one with NO-EVICT only if all have
-    /// it, because memory must not grow without end.
+    /// Over the memory limit for clients: ends the client with the most bytes buffered. A client
+    /// with NO-EVICT is ended only if all have it, because memory must not grow without end.
     pub(crate) fn evict(&mut self) {
         let greediest = self.clients.iter().max_by_key(|(_, client)| {
             (client.closing != Closing::Now && !client.session.no_evict, client.accounted)
@@ -140,5 +140,5 @@ impl Worker {
     }
 }
 
-/// Bytes by which a client that has sent much is read at most.
+/// Most bytes that are read at once from a client that has sent much.
 pub(crate) const READ_MOST: usize = 4 * 1024 * 1024;

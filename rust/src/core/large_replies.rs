@@ -1,15 +1,15 @@
-//! Big replies: the lane that one comes on is set aside, and, once it is one client's alone, read no
-//! faster than that client reads.
+//! Large replies. The lane that one arrives on is set aside. Once only one client uses it, it is
+//! read no faster than that client reads.
 //!
 //! ```text
-//! header of a big reply ─► aside: new commands take another lane
-//!                          those already behind it wait for it, and no client of theirs sends
-//!                          on the other lane before (two lanes to one instance do reorder)
-//! only one client left  ─► paused while that client does not read: the rest stays in the instance
-//! everything answered   ─► spare, for the next that is needed; or closed
+//! header of a large reply ─► aside: new commands take another lane
+//!                            commands that already wait behind it stay; their clients send nothing
+//!                            on the other lane before (two lanes to one instance may reorder)
+//! only one client left    ─► paused while it does not read: the rest stays in the instance
+//! everything answered     ─► spare, for the next use; or closed
 //! ```
-//! A lane that others still wait on is always read, whoever does not read: then the value counts
-//! against its client's budget.
+//! A lane that other clients still wait on is always read, even if the client of the large reply
+//! does not read. Then the value counts against that client's memory limit.
 
 use crate::client::gate::Gate;
 use crate::client::owed::Owed;
@@ -17,7 +17,7 @@ use crate::core::worker::Worker;
 use crate::lane::lane::{BIG, Duty, Expect};
 
 impl Worker {
-    /// Looks after a lane that has something big, or had; once it has been read.
+    /// Handles a lane that has, or had, a large reply, after it was read.
     #[cold]
     pub(crate) fn tend(&mut self, place: usize) {
         let Some(lane) = self.lanes.get(place) else {
@@ -32,7 +32,7 @@ impl Worker {
             return;
         };
         if lane.duty != Duty::Aside {
-            return; // too many are
+            return; // too many lanes are set aside already
         }
         if lane.expects.is_empty() {
             if !self.lanes.spare(place) {
@@ -45,8 +45,8 @@ impl Worker {
         }
     }
 
-    /// New commands take another lane. Clients that wait on this one must not, before they are
-    /// answered.
+    /// Sends new commands to another lane. Clients that wait on this lane must not use that one
+    /// until they are answered.
     fn set_aside(&mut self, place: usize) {
         if !self.lanes.set_aside(place) {
             return;
@@ -65,14 +65,14 @@ impl Worker {
         }
     }
 
-    /// Closes a lane that is sound but no longer needed.
+    /// Closes a working lane that is no longer needed.
     pub(crate) fn give_up(&mut self, place: usize) {
         self.lanes.retire(place);
         self.broken.push(place);
     }
 
-    /// True if nobody wants the rest of a reply, and nothing else is to come: reading megabytes to
-    /// throw them away costs more than another lane.
+    /// True if the client of the rest of a reply is gone, and no other reply is to come: reading
+    /// megabytes to discard them costs more than a new lane.
     fn is_forsaken(&self, place: usize) -> bool {
         self.lanes.get(place).is_some_and(|lane| {
             let wanted = |expect: &Expect| {
@@ -86,8 +86,8 @@ impl Worker {
         })
     }
 
-    /// True if only one client waits on a lane that was set aside, and that client does not read;
-    /// or is owed so much before this that it cannot.
+    /// True if only one client waits on a lane that was set aside, and that client does not read,
+    /// or is owed so much before this reply that it cannot get there.
     fn must_pause_lane(&self, place: usize) -> bool {
         let Some(lane) = self.lanes.get(place) else {
             return false;
@@ -103,13 +103,13 @@ impl Worker {
         if client.generation != first.generation || !lane.expects.iter().all(is_own) {
             return false;
         }
-        // Locks wait until everything in flight has run: what a reply that has begun proves of its
-        // own command only.
+        // A lock waits until every command in flight has run. A reply that has begun proves this
+        // only for its own command.
         if lane.expects.len() > 1 && self.locks.are_settling() {
             return false;
         }
         if client.executing.is_some() {
-            return false; // under a lock, for which others wait
+            return false; // under a lock that others wait for
         }
         let kept = client.rx.len();
         let is_ahead = client.pending() > 0 && client.keeps_rather(kept, &self.shared.settings);
@@ -134,7 +134,8 @@ impl Worker {
         }
     }
 
-    /// A client's bytes were written: goes on with what was paused for it, and notes what is not.
+    /// A client's bytes were written: reads its paused lanes again, and notes the bytes of those
+    /// that stay paused.
     #[cold]
     pub(crate) fn read_paused_lanes_of(&mut self, place: usize) {
         self.read_paused_lanes();
@@ -148,11 +149,11 @@ impl Worker {
         client.session.withheld = withheld.iter().sum();
     }
 
-    /// Reads those paused lanes on that need not be paused any more.
+    /// Resumes reading the paused lanes that need not be paused any more.
     pub(crate) fn read_paused_lanes(&mut self) {
         for place in std::mem::take(&mut self.paused) {
             if !self.lanes.get(place).is_some_and(|lane| lane.is_paused && !lane.is_broken) {
-                continue; // another lane has its place by now
+                continue; // another lane has this index by now
             }
             if self.must_pause_lane(place) {
                 self.paused.push(place);

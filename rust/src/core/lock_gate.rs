@@ -1,14 +1,15 @@
-//! Key locks, as one worker sees them: which keys its clients must wait for.
+//! Key locks as one worker sees them: the keys that its clients must wait for.
 //!
-//! The table (`tables/lock_table.rs`) decides who holds what, in order of arrival; every worker is told:
+//! The table (`tables/lock_table.rs`) grants locks in order of arrival, and posts each to every
+//! worker:
 //!
 //! ```text
-//! Mail::Lock   ─► clients that were waiting go first ─► the lock holds here
-//!              ─► what was in flight to its instances is answered ─► its holder may hear: Locked
-//! Mail::Unlock ─► the lock is gone, its waiters are woken
+//! Mail::Lock   ─► clients that already waited go first ─► the lock holds here
+//!              ─► all in flight to its instances is answered ─► its holder is notified: Locked
+//! Mail::Unlock ─► the lock is gone, the clients that wait for it are woken
 //! ```
-//! So a lock costs those who do not use it one look at an empty table, and nobody starves: whoever
-//! waited for one lock passes before the next one holds.
+//! A command of a client that uses no lock costs one check of an empty table. No client starves: a
+//! client that waited for one lock passes before the next lock holds.
 
 use crate::base::step::Step;
 use crate::catalog::table::{Route, Row};
@@ -36,7 +37,7 @@ impl Worker {
                     || crate::catalog::key_specs::all(&row.keys, args)
                         .any(|index| self.stops(db, args.get(index), row.writes))
             }
-            // It would see the half of what someone is writing.
+            // It would see half of a write that is under way.
             Route::All(_) => row.writes || self.locks.writing > 0,
             Route::Scan | Route::Any => self.locks.everything > 0,
             Route::Session(_)
@@ -47,8 +48,8 @@ impl Worker {
         }
     }
 
-    /// The instance that must be back before a command can run that names a locked key; none if it
-    /// need not wait for long.
+    /// The instance that must come back before a command on a locked key can run; `None` if the
+    /// wait is short.
     pub(crate) fn doubt_of(&self, place: usize, row: &Row, args: Args) -> Option<usize> {
         if matches!(row.route, Route::All(_)) {
             return self.locks.doubt_of(None);
@@ -68,8 +69,8 @@ impl Worker {
         doubt.filter(|_| self.locks.is_locked(key, writes))
     }
 
-    /// A locked key is waited for, unless it is in doubt; but if a script runs for too long, that may
-    /// be for ever.
+    /// Lets a command wait for a locked key. If the key is in doubt, or a script runs too long, the
+    /// wait may never end, so the command is refused.
     #[cold]
     pub(crate) fn wait_for_keys(&mut self, place: usize, row: &Row, args: Args) -> Step {
         if let Some(instance) = self.doubt_of(place, row, args) {
@@ -112,25 +113,25 @@ impl Worker {
         true
     }
 
-    /// A lock that will hold once this turn's clients were read.
+    /// Notes a lock; it will hold once this turn's clients were read.
     pub(crate) fn lock(&mut self, lock: Arc<Lock>) {
         self.locks.coming.push(lock);
     }
 
-    /// Forgets a lock; whoever waited tries again this turn.
+    /// Removes a lock; the clients that waited for it try again this turn.
     pub(crate) fn unlock(&mut self, token: u64) {
         self.locks.remove(token);
         self.wake_those_behind_locks();
     }
 
-    /// Nobody waits any more for the keys that a lock has.
+    /// Marks a lock as in doubt: clients no longer wait for its keys.
     pub(crate) fn doubt(&mut self, lock: Arc<Lock>) {
         self.locks.remove(lock.token);
         self.locks.add(lock);
         self.wake_those_behind_locks();
     }
 
-    /// Whoever waits for a lock tries again this turn.
+    /// Lets the clients that wait for locks try again this turn.
     pub(crate) fn wake_those_behind_locks(&mut self) {
         for (place, generation) in std::mem::take(&mut self.locks.waiting) {
             let client = self.clients.get(place);
@@ -142,7 +143,7 @@ impl Worker {
         }
     }
 
-    /// Puts the locks that came this turn in force, and notes what is in flight.
+    /// Puts the locks that arrived this turn in force, and notes what is in flight.
     pub(crate) fn begin_locks(&mut self) {
         for lock in std::mem::take(&mut self.locks.coming) {
             let lanes = lock.want.instances.iter().flat_map(|&index| self.lanes.of_instance(index));
@@ -154,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// Says of locks before which everything has been answered that they hold.
+    /// Reports the locks before which everything was answered: they hold.
     pub(crate) fn settle_locks(&mut self) {
         if self.locks.settling.is_empty() {
             return;

@@ -1,16 +1,17 @@
-//! Locks that commits and searches of this worker hold: given back, left to the coordinator, or late.
+//! Locks of this worker's commits and locked pops: released, handed over to the coordinator, or
+//! late.
 
 use crate::core::worker::Worker;
 use crate::lane::lane;
 use crate::threads::letters::{Mail, ToCoordinator, Unsettled};
 
 impl Worker {
-    /// Nothing more comes of a lane on which something may still be on its way: the lock is kept until
-    /// the instance has read it.
+    /// Hands a lock over to the coordinator. A command may still be on its way on a lane that was
+    /// lost, so the lock is kept until the instance has read it.
     pub(crate) fn leave_lock_to_coordinator(&self, token: u64, lost: Vec<(usize, u64)>) {
         self.shared.coordinator.post(ToCoordinator::Unsettled(Unsettled {
             token: Some(token),
-            name: Vec::new(), // there are no records
+            name: Vec::new(), // there are no records to delete
             first: lost[0].0,
             others: Vec::new(),
             lanes: lost
@@ -20,11 +21,11 @@ impl Worker {
         }));
     }
 
-    /// Ends a lock, or the wait for one.
+    /// Ends a lock, or the wait for it.
     pub(crate) fn drop_lock(&mut self, token: u64, has_held: bool) {
         self.release_lock(token);
         if !has_held {
-            // Whoever granted it may just have posted it to us.
+            // The thread that granted it may just have posted it to this worker.
             self.shared.doors[self.index].mailbox.post(Mail::Unlock(token));
         }
     }
@@ -36,7 +37,7 @@ impl Worker {
         self.unlock(token);
     }
 
-    /// Notes which instances kept a lock waiting.
+    /// Notes the instances that a lock waits for.
     pub(crate) fn note_unsettled(&mut self, token: u64) {
         for instance in self.locks.unsettled(token, &self.lanes) {
             self.note_late(instance);
@@ -49,5 +50,5 @@ impl Worker {
     }
 }
 
-/// Nanoseconds for which writes with keys on an instance that was late are left to the coordinator.
+/// Nanoseconds for which writes on a late instance's keys are handed over to the coordinator.
 const LATE_NANOSECONDS: u64 = 1_000_000_000;

@@ -1,10 +1,10 @@
-//! MONITOR: a line about every command that a client runs, for the clients that want to see them.
+//! MONITOR: shows each command that a client runs to the clients that monitor.
 //!
 //! ```text
 //! take ─► Worker::lines ─(once a turn)─► Mail::Lines to every worker ─► its monitors
-//! EXEC by the coordinator ─► Unshown, until it is known what ran
+//! EXEC by the coordinator ─► Unshown, until it is known which commands ran
 //! ```
-//! Lines leave before the lanes are written, so no reply overtakes the line about its command.
+//! Lines leave before the lanes are written, so no reply overtakes the line of its command.
 
 use crate::base::client_key::ClientKey;
 use crate::catalog::table::{Route, Row, Verb};
@@ -20,13 +20,13 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(crate) const REDACTED: &[u8] = b"(redacted)";
 
 impl Worker {
-    /// True while some client of any worker wants to see commands.
+    /// True while any worker has a client in MONITOR.
     #[inline]
     pub(crate) fn is_monitored(&self) -> bool {
         self.shared.monitors.load(Relaxed) > 0
     }
 
-    /// A monitor is a replica to its server, and so may not touch keys.
+    /// On a server, a monitor counts as a replica, and so may not touch keys.
     pub(crate) fn refuse_to_monitor(&mut self, place: usize, row: &Row) -> bool {
         let is_refused = self.clients[place].session.monitor.is_on && row.touches_keys;
         if is_refused {
@@ -61,7 +61,7 @@ impl Worker {
         self.clients[place].session.monitor.unshown = Some((lines, Vec::new()));
     }
 
-    /// Shows a transaction that is over; its commands only if they ran and were not shown yet.
+    /// Shows a transaction that has ended; its commands only if they ran and were not shown yet.
     pub(crate) fn show_kept(&mut self, place: usize, with_commands: bool) {
         if let Some((queued, mut exec)) = self.clients[place].session.monitor.unshown.take() {
             for (at, mut line) in queued.into_iter().enumerate().filter(|_| with_commands) {
@@ -75,7 +75,7 @@ impl Worker {
         self.clients[place].session.monitor.of_scripts.clear();
     }
 
-    /// What scripts of a transaction have run; its reply comes next.
+    /// Keeps the lines of a transaction's scripts until its reply, which comes next.
     pub(crate) fn keep_script_lines(&mut self, key: ClientKey, lines: Vec<(usize, Vec<u8>)>) {
         let client = self.clients.get_mut(key.place);
         if let Some(client) = client.filter(|client| client.generation == key.generation) {
@@ -83,7 +83,7 @@ impl Worker {
         }
     }
 
-    /// Shows what the script at a place of a transaction has run.
+    /// Shows the lines of the script that is command number `at` of a transaction.
     pub(crate) fn show_script_lines(&mut self, place: usize, at: usize) {
         for (_, lines) in
             self.clients[place].session.monitor.of_scripts.iter_mut().filter(|one| one.0 == at)
@@ -92,7 +92,7 @@ impl Worker {
         }
     }
 
-    /// Of each command; nothing of one that is not shown.
+    /// One line for each command; empty for one that is not shown.
     fn lines_of(&self, place: usize, mut commands: &[u8]) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
         let mut request = Request::default();
@@ -145,7 +145,7 @@ impl Worker {
         }
     }
 
-    /// Hands lines out.
+    /// Delivers lines to this worker's monitors.
     pub(crate) fn deliver_lines(&mut self, lines: &[u8]) {
         for place in self.monitors.clone() {
             if self.clients[place].closing != Closing::Now {
@@ -155,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// MONITOR is about to be answered.
+    /// Begins MONITOR; its reply comes next.
     pub(crate) fn begin_monitoring(&mut self, place: usize) {
         if !std::mem::replace(&mut self.clients[place].session.monitor.is_on, true) {
             self.monitors.push(place);
@@ -163,7 +163,7 @@ impl Worker {
         }
     }
 
-    /// A monitor resets or leaves; the coordinator must hear of it.
+    /// Ends MONITOR, by RESET or because the client leaves; the coordinator is notified.
     pub(crate) fn end_monitoring(&mut self, place: usize) {
         if std::mem::take(&mut self.clients[place].session.monitor.is_on) {
             self.monitors.retain(|&known| known != place);
@@ -173,7 +173,7 @@ impl Worker {
     }
 }
 
-/// EXEC is shown with the database that its commands have selected.
+/// Puts the database that its commands have selected into the line of EXEC.
 fn put_database(line: &mut Vec<u8>, db: u32) {
     let begin = line.iter().position(|&byte| byte == b'[').map(|at| at + 1);
     let Some(begin) = begin else { return };
@@ -181,7 +181,7 @@ fn put_database(line: &mut Vec<u8>, db: u32) {
     line.splice(begin..begin + digits, db.to_string().into_bytes());
 }
 
-/// Which arguments nobody may see.
+/// The arguments that must not be shown.
 pub(crate) fn secrets(row: &Row, args: Args) -> Vec<usize> {
     if row.route == Route::Session(Verb::Auth) {
         return (1..args.len()).collect();
@@ -214,7 +214,7 @@ fn is_password(args: Args, at: usize) -> bool {
     is(at - 1, b"AUTH") || is(at - 1, b"AUTH2") || is(at - 2, b"AUTH2")
 }
 
-/// In quotes, with everything escaped that is not printable.
+/// Appends a text in quotes; all that is not printable is escaped.
 fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'"');

@@ -1,7 +1,8 @@
-//! Who goes behind whom: a command that the coordinator runs comes behind those for the same keys that
-//! its worker has taken before, and that are still being tried (`commands/attempt.rs`) or looked for (`commands/locked_pop.rs`).
+//! The order of commands on the same keys. A command that the coordinator runs goes after those
+//! that its worker took before it, and that are still being tried (`commands/attempt.rs`) or run
+//! under a lock (`commands/locked_pop.rs`).
 //!
-//! It waits for what is there when it comes, not for what comes meanwhile: others may never stop.
+//! It waits only for commands that were there when it came; later ones might never end.
 
 use crate::catalog::key_specs;
 use crate::catalog::table::Row;
@@ -14,7 +15,7 @@ use crate::work::attempts::AttemptInFlight;
 use std::sync::Arc;
 
 impl Worker {
-    /// A command is being tried on a lane: all it has in flight.
+    /// Notes an attempt on a lane, with all that is in flight on it.
     pub(crate) fn note_attempt(
         &mut self,
         place: usize,
@@ -22,7 +23,7 @@ impl Worker {
         is_of_group: bool,
     ) {
         let attempts = &mut self.attempts;
-        // Before there is more memory for them: so each is looked at a few times at most.
+        // Before the list grows. So each entry is checked only a few times.
         if attempts.known.len() == attempts.known.capacity() {
             attempts.known.retain(|one| one.mark.is_open(&self.lanes));
         }
@@ -32,11 +33,11 @@ impl Worker {
         }
     }
 
-    /// True if a command waits for something that is ahead of it: for these keys, or, with none, for
-    /// any; only for consumers of groups, or for everybody.
+    /// True if a command must wait for earlier ones: on these keys or, if there are none, on any;
+    /// with `groups`, only for consumers of groups.
     pub(crate) fn must_follow(&mut self, place: usize, keys: &[Fingerprint], groups: bool) -> bool {
         if self.clients[place].executing.is_some() {
-            return false; // under a lock, for which those ahead may wait
+            return false; // under a lock that the earlier ones may wait for
         }
         let ahead = self.clients[place].ahead.take().unwrap_or_else(|| {
             let is_wanted = |one: &&AttemptInFlight| {
@@ -58,9 +59,9 @@ impl Worker {
         true
     }
 
-    /// True if a command that may end a stream waits for an XREADGROUP that is being tried: it came
-    /// before, and will hear of the end only if it waits by then. An entry that XADD adds it finds in
-    /// any case.
+    /// True if a command that may end a stream must wait for an XREADGROUP that is being tried. The
+    /// XREADGROUP came first, and gets the error about the end only if it is waiting by then. XADD
+    /// need not wait: the attempt finds its entry in any case.
     #[cold]
     pub(crate) fn must_follow_groups(&mut self, place: usize, row: &Row, args: Args) -> bool {
         self.attempts.known.retain(|one| one.mark.is_open(&self.lanes));

@@ -1,4 +1,4 @@
-//! A command goes to one instance as it is.
+//! Sends a command unchanged to one instance.
 
 use crate::base::begun::Begun;
 use crate::base::step::Step;
@@ -12,7 +12,7 @@ use crate::resp::request::Args;
 use crate::routing::merge::Merging;
 
 impl Worker {
-    /// Sends a command as it is to one instance. The path of nearly every command: the lane is
+    /// Sends a command unchanged to one instance. Nearly every command goes this way: the lane is
     /// open and has room.
     pub(crate) fn route_to_instance(&mut self, place: usize, instance: usize, args: Args) -> Step {
         let client = &mut self.clients[place];
@@ -35,7 +35,7 @@ impl Worker {
         Step::Done
     }
 
-    /// The same, when the lane must be opened first.
+    /// The same, if the lane must be opened first.
     fn route_to_closed(&mut self, place: usize, instance: usize, args: Args) -> Step {
         match self.check_out(place, instance) {
             Checkout::Lane(_) => self.route_to_instance(place, instance, args),
@@ -49,8 +49,8 @@ impl Worker {
         self.route_to_instance(place, instance, args)
     }
 
-    /// An instance that can be asked. Spread by client, and always the same for one client while
-    /// all is well.
+    /// An instance that is ready. Clients are distributed over the instances; one client always
+    /// gets the same one while all instances are ready.
     pub(crate) fn any_instance(&self, place: usize) -> usize {
         let count = self.instances.len();
         let first = usize::try_from(self.clients[place].session.id).unwrap_or(0) % count;
@@ -64,7 +64,7 @@ impl Worker {
         client.owe(Owed::Merging(Box::new(merging), client.last_row()))
     }
 
-    /// True, and the gate is shut, while earlier commands of this client are not answered.
+    /// True, and the gate is shut, while the client's earlier commands are not answered.
     pub(crate) fn must_drain(&mut self, place: usize) -> bool {
         let client = &mut self.clients[place];
         if client.owed.is_empty() {

@@ -1,4 +1,4 @@
-//! The way to an instance: the lane for a client's commands, and what to do when there is none.
+//! Finds the lane for a client's commands to an instance, and handles the cases without one.
 
 use crate::base::step::Step;
 use crate::client::gate::Gate;
@@ -10,7 +10,7 @@ use crate::net::poller::{KIND_LANE, event_data};
 use crate::net::socket;
 use rustix::event::epoll;
 
-/// A way to an instance.
+/// The result of looking for a lane.
 pub(crate) enum Checkout {
     Lane(usize),
     Full(usize),
@@ -24,8 +24,8 @@ impl Worker {
         self.lanes.state(self.clients[place].lane_set).db
     }
 
-    /// The lanes to several instances, or what to do because one cannot be had. Nothing is sent
-    /// unless all can be.
+    /// The lanes to several instances, or how the command proceeds because one is missing. Nothing
+    /// is sent unless all lanes are available.
     pub(crate) fn check_out_all(
         &mut self,
         place: usize,
@@ -42,7 +42,7 @@ impl Worker {
         Ok(lanes)
     }
 
-    /// The lane for a client's commands to an instance; opened if there is none.
+    /// The lane for a client's commands to an instance; it is opened if there is none.
     pub(crate) fn check_out(&mut self, place: usize, instance: usize) -> Checkout {
         let set = self.clients[place].lane_set;
         if let Some(lane) = self.lanes.open_lane(set, instance) {
@@ -56,7 +56,7 @@ impl Worker {
         Checkout::Lane(lane)
     }
 
-    /// A lane that nobody uses: a spare one, or a new one.
+    /// A lane that is not in use: a spare one, or a new one.
     pub(crate) fn free_lane(&mut self, set: u32, instance: usize) -> Option<usize> {
         let InstanceState::Ready(socket) = &self.instances[instance] else {
             return None;
@@ -91,7 +91,7 @@ impl Worker {
         Step::Done
     }
 
-    /// Appends a command of a client to a lane, and its reply to what the client is owed.
+    /// Appends a client's command to a lane, and its reply to the client's owed replies.
     pub(crate) fn append(
         &mut self,
         place: usize,

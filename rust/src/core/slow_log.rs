@@ -1,12 +1,13 @@
-//! What SLOWLOG and COMMANDLOG are told of commands that no instance has seen as their client sent them.
+//! Entries for SLOWLOG and COMMANDLOG: commands that no instance got in the form the client sent.
 //!
 //! ```text
-//! answered here                     ─► log            it took no time
-//! over several instances            ─► log_whole      with its parts, which the instances may have
-//! such writes, and transactions     ─► log_write      logged: the coordinator puts them together
+//! answered here                      ─► log         takes no time
+//! over several instances             ─► log_whole   with its parts, which the instances may have
+//! writes over several, transactions  ─► log_write   logged: the coordinator combines them
 //! ```
-//! How long a part took only its instance knows; what we know is how long all took, waiting included.
-//! So what took that long is told, and the coordinator asks the instances.
+//! Only an instance knows how long its part took. A worker knows how long the whole command took,
+//! including waits. It reports the commands that took long enough, and the coordinator asks the
+//! instances.
 
 use crate::base::begun::Begun;
 use crate::base::clock::monotonic;
@@ -23,16 +24,16 @@ use crate::threads::letters::ToCoordinator;
 use crate::work::commit::Write;
 use rustix::time::{ClockId, clock_gettime};
 
-const NANOSECONDS: u64 = 1000; // of a microsecond
+const NANOSECONDS: u64 = 1000; // nanoseconds of a microsecond
 
 impl Worker {
-    /// Bytes of replies for a client that are here.
+    /// Bytes of replies for a client that are held here.
     pub(crate) fn answered_bytes(&self, place: usize) -> usize {
         let client = &self.clients[place];
         client.out.len() + client.held
     }
 
-    /// Tells of a command that was answered here; `before` is what was answered before it.
+    /// Logs a command that was answered here; `before` is what `answered_bytes` was before it.
     pub(crate) fn log(&mut self, place: usize, args: Args, before: usize) {
         let mut reply = self.answered_bytes(place).saturating_sub(before);
         let mut request = args.raw.len();
@@ -54,7 +55,7 @@ impl Worker {
         }
     }
 
-    /// Tells of a command of a transaction that the coordinator has run.
+    /// Logs a command of a transaction that the coordinator has run.
     pub(crate) fn log_run(&mut self, place: usize, (row, args): (&Row, Args), reply: usize) {
         let Some(executing) = &mut self.clients[place].executing else { return };
         executing.replied += reply;
@@ -64,12 +65,12 @@ impl Worker {
         }
     }
 
-    /// Tells of a command over several instances whose reply has so many bytes.
+    /// Logs a command over several instances whose reply has `reply` bytes.
     pub(crate) fn log_whole(&self, place: usize, begun: &Begun, reply: usize) {
         self.log_seen(place, begun, reply, |worker, row, args| worker.parts(place, row, args));
     }
 
-    /// The same of one whose parts are known.
+    /// The same for a command whose parts are known.
     pub(crate) fn log_seen(
         &self,
         place: usize,
@@ -89,7 +90,7 @@ impl Worker {
         });
     }
 
-    /// Tells of a write over several instances; its commands' replies end there.
+    /// Logs a write over several instances; `ends` are the ends of its commands' replies.
     pub(crate) fn log_write(&self, write: &Write, ends: &[usize]) {
         let Some(place) = self.place_of(write.expect) else { return };
         let reply = ends.last().copied().unwrap_or(0);
@@ -115,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// Where a client is, if it has not left.
+    /// The index of a client, if it has not left.
     pub(crate) fn place_of(&self, expect: Expect) -> Option<usize> {
         let place = expect.client as usize;
         let client = self.clients.get(place)?;
@@ -149,7 +150,7 @@ impl Worker {
         }
     }
 
-    /// What each instance has got of a command.
+    /// The part of a command that each instance got.
     fn parts(&self, place: usize, row: &Row, args: Args) -> Vec<Seen> {
         let seen = |args: Args| shortened(args, REDACTED, |_| false);
         if matches!(row.route, Route::All(_)) {
@@ -170,7 +171,7 @@ impl Worker {
         counts.filter(|&(_, keys)| keys > 0).filter_map(part).collect()
     }
 
-    /// The words of a command that one instance has got as it is here.
+    /// The words of a command that one instance got unchanged.
     pub(crate) fn seen(instance: usize, command: &[u8]) -> Vec<Seen> {
         let words = with_args(command, |args| shortened(args, REDACTED, |_| false));
         words.map(|words| (instance, words)).into_iter().collect()

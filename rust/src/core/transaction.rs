@@ -1,11 +1,11 @@
-//! A transaction is refused, or spoilt.
+//! Refuses or spoils a transaction.
 
 use crate::client::transaction::Multi;
 use crate::core::worker::Worker;
 use crate::resp::reply::push_error;
 
 impl Worker {
-    /// A command that was refused while others wait for EXEC.
+    /// A command was refused while others are queued for EXEC: EXEC will be refused.
     pub(crate) fn spoil_multi(&mut self, place: usize) {
         if let Some(multi) = &mut self.clients[place].multi {
             if self.shared.keeps_queue {
@@ -15,7 +15,7 @@ impl Worker {
         }
     }
 
-    /// The coordinator has ended the watch of such an EXEC: its client is told why it was refused.
+    /// The coordinator has ended the watch of a refused EXEC: answers with the reason.
     pub(crate) fn refuse_exec(&mut self, place: usize, text: &[u8], reply: &mut Vec<u8>) {
         let client = &mut self.clients[place];
         client.session.queued_rows.clear();

@@ -6,7 +6,7 @@ use crate::core::worker::Worker;
 use crate::resp::request::Args;
 
 impl Worker {
-    /// Whether this command may feed or read a key for which someone waits.
+    /// True if this command may feed or read a key that a client waits for.
     #[inline]
     pub(crate) fn concerns_a_wait(&self, place: usize, row: &Row, args: Args) -> bool {
         (row.feeds || !row.writes)
@@ -18,7 +18,7 @@ impl Worker {
     fn names_a_waited_key(&self, place: usize, row: &Row, args: Args) -> bool {
         let client = &self.clients[place];
         if client.executing.is_some() || !matches!(row.route, Route::Keys | Route::Split(_)) {
-            return false; // the coordinator runs it, or its transaction, already
+            return false; // the coordinator already runs it, or its transaction
         }
         if row.traits.writes_elsewhere {
             return true;

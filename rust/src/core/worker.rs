@@ -1,4 +1,5 @@
-//! One worker: a thread that owns its clients, its lanes and its memory, and the turn it runs.
+//! A worker: a thread that owns its clients, its lanes and its memory; and basic operations on
+//! these.
 
 use crate::base::client_key::ClientKey;
 use crate::base::clock::{monotonic, seconds};
@@ -30,14 +31,14 @@ use rustix::io::Errno;
 use slab::Slab;
 use std::sync::Arc;
 
-/// Bytes a client is read by, once a turn.
+/// Bytes that are read from a client at most, once a turn.
 pub const CLIENT_READ: usize = 64 * 1024;
 
-/// Nanoseconds for which a client's replies may wait for the rest of its pipeline: one write of
-/// everything instead of one for each instance's share.
+/// Nanoseconds for which a client's replies may wait for the rest of its pipeline. Then everything
+/// goes out in one write instead of one for each instance's part.
 const HOLD_NANOSECONDS: u64 = 100_000;
 
-/// A wait never lasts longer: idle clients and lanes are looked at this often.
+/// A wait never lasts longer than this: idle clients and lanes are checked this often.
 pub(crate) const TICK_NANOSECONDS: u64 = 1_000_000_000;
 
 /// A worker's whole state.
@@ -69,7 +70,7 @@ pub struct Worker {
     pub(crate) last_generation: u32,
     pub(crate) spin: Spin,
 
-    /// Clients to read this turn, and in the next.
+    /// Clients to read in this turn and in the next.
     pub(crate) ready: Vec<usize>,
     /// Lanes with commands to write.
     pub(crate) dirty_lanes: Vec<usize>,
@@ -77,49 +78,50 @@ pub struct Worker {
     pub(crate) ready_lanes: Vec<usize>,
     /// Clients with replies to write.
     pub(crate) dirty: Vec<usize>,
-    /// Replies that came out of order this turn: client and sequence number.
+    /// Replies that arrived out of order this turn: client and sequence number.
     pub(crate) early: Vec<(usize, u32)>,
-    /// Clients that were denied a command in this turn, and its row.
+    /// Clients that were denied a command in this turn, and the command's row.
     pub(crate) denied: Vec<(usize, u32)>,
     /// Lanes that were read this turn.
     pub(crate) filled: Vec<usize>,
-    /// Lanes that are not read until their client reads.
+    /// Lanes that are not read until their client has read.
     pub(crate) paused: Vec<usize>,
-    /// Buffers for replies, used again and again.
+    /// Buffers for replies, for reuse.
     pub(crate) pool: Vec<Vec<u8>>,
     /// Clients whose replies are held back, and until when.
     pub(crate) held: Vec<usize>,
     pub(crate) held_until: u64,
-    /// How many of `held` still are: the list also has those that were answered meanwhile.
+    /// How many of `held` are still held: the list also has clients that were released meanwhile.
     held_count: usize,
-    /// Clients to look at when the turn ends.
+    /// Clients to check when the turn ends.
     pub(crate) ending: Vec<usize>,
     /// Clients on their way to another worker.
     pub(crate) leaving: Vec<Leaving>,
     /// Lanes to close when the turn ends.
     pub(crate) broken: Vec<usize>,
-    /// Those of them whose loss nobody has been told of.
+    /// The broken lanes whose loss was not reported yet.
     pub(crate) lost: Vec<usize>,
 
-    /// Bytes just read from a client; its own buffer only keeps what cannot be forwarded yet.
+    /// Bytes just read from a client. The client's own buffer keeps only what cannot be forwarded
+    /// yet.
     pub(crate) scratch: Vec<u8>,
-    /// The same for those that upload.
+    /// The same for clients that upload.
     pub(crate) chunk: Vec<u8>,
     pub(crate) request: Request,
     /// The command looked up last.
     pub(crate) recent: Recent,
-    /// Instance of each key of the command at hand.
+    /// The instance of each key of the current command.
     pub(crate) owners: Vec<u16>,
-    /// What each instance gets of it.
+    /// The part of it for each instance.
     pub(crate) shares: Vec<InstancePart>,
-    /// A reply put together from those of several instances.
+    /// A reply that is merged from those of several instances.
     pub(crate) merged: Vec<u8>,
     /// Bytes buffered for all clients.
     pub(crate) buffered: usize,
     pub(crate) mail_rang: bool,
     /// Where the next sweep of the clients begins.
     pub(crate) swept: usize,
-    /// How often it was told of a user's rights.
+    /// How many changes of users' rights this worker has received.
     pub(crate) rights_seen: u64,
     /// The coordinator has answered clients this turn.
     pub(crate) coordinator_answered: bool,
@@ -128,12 +130,12 @@ pub struct Worker {
     pub(crate) now: u64,
     pub(crate) now_seconds: u64,
     pub(crate) next_tick: u64,
-    /// When to close whoever is left, once asked to stop.
+    /// When to close the clients that are left after a request to stop.
     pub(crate) stop_at: Option<u64>,
 }
 
 impl Worker {
-    /// A worker that watches its mailbox and `listeners` (which only the first worker has); it
+    /// A worker that watches its mailbox and `listeners` (which only the first worker has). It
     /// `spins` if it has its CPU to itself.
     ///
     /// # Errors
@@ -239,7 +241,7 @@ impl Worker {
         }
     }
 
-    /// Lets a client's commands be taken again, from the next turn on.
+    /// Allows a client's commands to be taken again, from the next turn on.
     pub(crate) fn open_gate(&mut self, place: usize) {
         let client = &mut self.clients[place];
         client.gate = client.next_gate();
@@ -274,8 +276,8 @@ impl Worker {
         put_back(&mut self.dirty_lanes, dirty_lanes);
     }
 
-    /// Takes a lane out of service: what it owes will not come. The turn tells those who wait for it
-    /// when its step ends.
+    /// Takes a lane out of service: its owed replies will not come. The clients that wait for it
+    /// get their errors when this step of the turn ends.
     pub(crate) fn break_lane(&mut self, place: usize) {
         let Some(lane) = self.lanes.get(place) else {
             return;
@@ -300,7 +302,7 @@ impl Worker {
         self.held_count += 1;
     }
 
-    /// Ends the hold of a client; nobody is woken for a hold that holds no one.
+    /// Ends the hold of a client. When no client is held any more, the worker is not woken for it.
     pub(crate) fn release(&mut self, place: usize) {
         if std::mem::take(&mut self.clients[place].is_held) {
             self.held_count -= 1;
@@ -310,13 +312,13 @@ impl Worker {
         }
     }
 
-    /// Names a client of this worker to the coordinator.
+    /// The name by which the coordinator knows a client of this worker.
     pub(crate) fn key(&self, place: usize) -> ClientKey {
         let generation = self.clients[place].generation;
         ClientKey { worker: self.index, place, generation }
     }
 
-    /// Clients behind a full lane go on once it has room.
+    /// Lets clients that wait for a full lane go on, once it has room.
     pub(crate) fn wake_lane_waiters(&mut self, place: usize) {
         let Some(lane) = self.lanes.get_mut(place) else {
             return;
@@ -329,7 +331,7 @@ impl Worker {
         self.wake(woken);
     }
 
-    /// Whoever still waits for a lane tries again.
+    /// Lets the clients that still wait for a lane try again.
     pub(crate) fn wake(&mut self, waiting: Vec<(u32, u32)>) {
         for (client, generation) in waiting {
             let client = client as usize;
@@ -357,7 +359,7 @@ impl Worker {
     }
 }
 
-/// Gives a list that was worked through its memory back; what was added meanwhile stays.
+/// Gives a list back its memory after it was processed; what was added meanwhile stays.
 pub(crate) fn put_back<T>(list: &mut Vec<T>, mut emptied: Vec<T>) {
     emptied.append(list);
     *list = emptied;

@@ -1,4 +1,4 @@
-//! What a client is owed is written to its socket.
+//! Writes a client's replies to its socket.
 
 use crate::client::closing::Closing;
 use crate::client::gate::Gate;
@@ -6,16 +6,17 @@ use crate::core::worker::Worker;
 use crate::net::socket;
 use crate::net::socket::Io;
 
-/// An emptied buffer larger than this goes to the pool: an idle client keeps next to nothing.
+/// An emptied buffer larger than this goes to the pool, so that an idle client keeps next to
+/// nothing.
 const OUT_KEEP: usize = 4 * 1024;
 
-/// Buffers in the pool, and their largest size.
+/// Buffers in the pool; below, the largest size of each.
 const POOL_BUFFERS: usize = 64;
 
 const POOL_LARGEST: usize = 1024 * 1024;
 
-/// So many times what is left must be written before that is moved to the front, which nobody should
-/// wait for.
+/// The written part must be this many times as long as the rest before the rest is moved to the
+/// front, so that the move is never a delay to notice.
 const TRIM_AFTER: usize = 8;
 
 impl Worker {
@@ -63,7 +64,7 @@ impl Worker {
         }
     }
 
-    /// Gives back what a client's buffers no longer need.
+    /// Frees the memory that a client's buffers no longer need.
     fn trim(&mut self, place: usize) {
         let client = &mut self.clients[place];
         if client.sent == client.out.len() {

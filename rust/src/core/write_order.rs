@@ -1,14 +1,15 @@
 //! `ordered-pipelines yes`: a write waits for the client's earlier writes on other instances.
 //!
-//! On one instance a client's commands take effect in the order sent anyhow. Without this, commands
-//! of a pipeline run concurrently on different instances, so others may see its later write first.
+//! On one instance a client's commands always take effect in the order sent. Without this setting,
+//! commands of a pipeline run concurrently on different instances, so other clients may see a later
+//! write first.
 
 use crate::client::last_write::LastWrite;
 use crate::core::worker::Worker;
 
 impl Worker {
-    /// True, and the gate is shut, while a write of this client to another instance is not
-    /// answered; else its next command is noted as a write to this one (`None`: to several).
+    /// True, and the gate is shut, while a write of this client on another instance is not
+    /// answered. Otherwise its next command is noted as a write on this one (`None`: on several).
     pub(crate) fn must_wait_for_writes(&mut self, place: usize, instance: Option<usize>) -> bool {
         if !self.shared.ordered_pipelines {
             return false;
