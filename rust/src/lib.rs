@@ -1,4 +1,4 @@
-//! The data path of thREaDIS: what a byte of an ordinary command passes through.
+//! The data path of thREaDIS: all code that an ordinary command passes through.
 //!
 //! Each folder is a room, and imports only rooms below it (`tests/test_architecture.py`):
 //!
@@ -15,9 +15,9 @@
 //! catalog    the command table           resp     bytes to commands and replies, and back
 //! net        sockets and the poller      base     knows nothing of Redis
 //! ```
-//! A command comes in through `turn/read`, leaves through `turn/dispatch` and `core/send`, and its reply
-//! comes back through `core/deliver` and `core/write`. `turn/fast_path` is the short way, there and back,
-//! that nearly every command takes. `turn/run` lists the steps of a turn.
+//! A command comes in through `turn/read`, leaves through `turn/dispatch` and `core/send`, and its
+//! reply comes back through `core/deliver` and `core/write`. `turn/fast_path` is the short way for
+//! both directions, which nearly every command takes. `turn/run` lists the steps of a turn.
 
 #[cfg(any(test, feature = "fuzz"))]
 extern crate self as _core; // its name in files that are shared with tests

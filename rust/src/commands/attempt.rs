@@ -1,14 +1,16 @@
-//! Commands that may wait for their keys, and need not: BLPOP of a queue with something in it, XREAD of
-//! a stream with news, is done by its instance at once. Between MULTI and EXEC no server lets them
-//! wait:
+//! Commands that may block, tried without blocking: BLPOP of a list with elements or XREAD of a
+//! stream with new entries is done by its instance at once. The command is sent between MULTI and
+//! EXEC, where no server lets it block:
 //!
 //! ```text
-//! lane: MULTI, the command, EXEC  ─► its reply, if it has one
-//!                                 ─► nothing there: the coordinator waits (tables/blocking_keys.rs, blocking/commands.py)
+//! lane: MULTI, the command, EXEC  ─► its reply, if there is one
+//!                                 ─► nothing there: the coordinator waits
+//!                                    (tables/blocking_keys.rs, blocking/commands.py)
 //! ```
-//! Of keys of several instances these are the first ones, as many as one instance has; if these have
-//! nothing, see `commands/locked_pop.rs`. Only while nobody waits for one of its keys: whoever does comes first. Who
-//! must go to the coordinator goes behind those that came before (`core/order.rs`).
+//! If the keys live on several instances, only the first keys, those on one instance, are tried; if
+//! they are empty, see `commands/locked_pop.rs`. A command is tried only while no client waits for
+//! one of its keys, because a waiting client comes first. A command that must go to the coordinator
+//! goes after those that came before it (`core/order.rs`).
 
 use crate::base::begun::Begun;
 use crate::base::step::Step;
@@ -29,14 +31,14 @@ use crate::tables::lock::Fingerprint;
 use crate::threads::shared::Shared;
 use std::sync::Arc;
 
-/// A longer command is left to the coordinator: it is kept until it is answered.
+/// A longer command goes to the coordinator, because it is kept until it is answered.
 const LENGTH_MOST: usize = 16 * 1024;
 
-/// What is newer than now depends on when that is asked: it is asked once, by the coordinator.
+/// The newest entry depends on when it is asked for, so the coordinator asks for it, once.
 const NEWEST: &[u8] = b"$";
 
 impl Worker {
-    /// A command that may wait for its keys.
+    /// Routes a command that may block.
     pub(crate) fn route_blocking(
         &mut self,
         place: usize,
@@ -79,9 +81,9 @@ impl Worker {
                     before: 2,
                     is_refused: false,
                 };
-                // Nothing more is taken from it: it may have to wait after all.
+                // Its next commands are not taken yet: it may have to wait after all.
                 self.clients[place].gate = Gate::Drain;
-                self.clients[place].ahead = None; // what it once waited for
+                self.clients[place].ahead = None; // what it waited for before
                 self.append_block(place, lane, Owed::Attempt(Box::new(attempt)), &tried, 1);
                 self.note_attempt(lane, names, is_of_group);
             }
@@ -90,7 +92,8 @@ impl Worker {
         Step::Done
     }
 
-    /// To the coordinator, behind all that want one of these keys and have not yet to wait.
+    /// Sends the command to the coordinator, after all earlier commands on these keys that may yet
+    /// wait.
     fn go_and_wait(&mut self, place: usize, args: Args, names: &[Fingerprint]) -> Step {
         if !names.is_empty() && self.must_follow(place, names, false) {
             return Step::Blocked;
@@ -98,7 +101,7 @@ impl Worker {
         self.route_to_coordinator(place, args)
     }
 
-    /// One of the replies to an attempt.
+    /// Takes one of the replies to an attempt.
     pub(crate) fn attempted(&mut self, lane: usize, start: u32, length: u32, expect: Expect) {
         let place = expect.client as usize;
         let reply = self.lanes.received(lane, start, length);
@@ -124,7 +127,7 @@ impl Worker {
         }
     }
 
-    /// Its instance has seen it in a block, and of keys on several instances only the first.
+    /// The instance got it in a block and, of keys on several instances, only with the first ones.
     fn log_attempt(&self, place: usize, lane: usize, attempt: &Attempt, reply: usize) {
         let Some(instance) = self.lanes.get(lane).map(|lane| lane.instance) else { return };
         self.log_seen(place, &attempt.begun, reply, |worker, row, args| {
@@ -137,8 +140,8 @@ impl Worker {
     }
 }
 
-/// What can be tried, and where: the command, or the same for its first keys; `None` if only all of them
-/// at once would do.
+/// What can be tried, and where: the command, or the same for its first keys; `None` if it needs
+/// all of its keys at once.
 fn beginning(
     row: &Row,
     args: Args,
@@ -155,7 +158,7 @@ fn beginning(
     }
 }
 
-/// What EXEC of one command has found, if anything.
+/// What EXEC of one command has returned, if anything.
 pub(crate) fn found(reply: &[u8]) -> Option<&[u8]> {
     aggregate(reply).and_then(|(_, count, rest)| (count == 1 && !is_null(rest)).then_some(rest))
 }

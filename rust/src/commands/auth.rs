@@ -1,10 +1,10 @@
-//! Who clients are, and what they must be allowed before they do it.
+//! Users of the clients, and the checks of their rights before a command runs.
 //!
 //! ```text
-//! unrestricted users   share lanes that may do everything; nobody is asked anything
+//! unrestricted users   share lanes that may do everything; nothing is checked
 //! restricted users     one key's commands: a lane of their own user, whose server decides
-//!                      all others: the coordinator is asked first, and the command taken again
-//! AUTH, HELLO … AUTH   the coordinator is asked, always
+//!                      all others: the coordinator is asked first, then the command is taken again
+//! AUTH, HELLO … AUTH   the coordinator is always asked
 //! ```
 
 use crate::base::client_key::ClientKey;
@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 
 impl Worker {
-    /// Before a command of a restricted user, of anyone who says who he is, or that may not fit into
-    /// memory where that must be known first: what to do instead of running it, if anything.
+    /// What to do instead of running a command, if it must be checked first: one of a restricted
+    /// user, a login, or one that may lack memory where that must be known before.
     #[cold]
     pub(crate) fn ask_first(
         &mut self,
@@ -48,7 +48,8 @@ impl Worker {
                 }
                 _ => false,
             };
-        // Without memory a server may take nothing between MULTI and EXEC that does not end it.
+        // Without memory, a server may refuse any command between MULTI and EXEC that does not end
+        // it.
         let may_be_full = in_multi && !row.ends_transaction() && shared.may_lack_memory(row);
         let needs_right = client.is_restricted && !row.no_auth;
         let may_be_refused = (is_queued || is_monitored) && !row.no_auth && shared.may_refuse(row);
@@ -70,7 +71,7 @@ impl Worker {
                 self.tally.failed(client.last_command, &reply);
                 let before = self.answered_bytes(place);
                 self.answer(place, &reply);
-                // SORT runs, and looks at its options then.
+                // SORT runs, and its options are checked then.
                 if is_monitored && (is_login || reply.starts_with(b"-ERR ")) {
                     self.show(place, row, args);
                 }
@@ -92,9 +93,10 @@ impl Worker {
         if is_login && self.must_drain(place) {
             return Some(Step::Blocked);
         }
-        // Between MULTI and EXEC servers have other words for it.
+        // Between MULTI and EXEC servers use another error text.
         let executing = self.clients[place].executing.as_ref().map(|executing| executing.token);
-        // And nobody hears of a key that he was refused to read, or sees what does not run.
+        // Also, no client may get invalidations of a key that it may not read, or see what does not
+        // run.
         let is_noticed = is_monitored || self.is_remembered(place, row);
         let may_go = !is_login && !is_queued && executing.is_none() && !is_noticed;
         if may_go && self.is_judged_by_lane(place, row, args, shared) {
@@ -113,7 +115,7 @@ impl Worker {
         Some(Step::Blocked)
     }
 
-    /// True if the command goes to one instance as it is, on the user's own lane.
+    /// True if the command goes unchanged to one instance, on the lane of the client's user.
     fn is_judged_by_lane(&self, place: usize, row: &Row, args: Args, shared: &Shared) -> bool {
         match row.route {
             Route::Any => true,
@@ -130,7 +132,7 @@ impl Worker {
         }
     }
 
-    /// The coordinator's answer: the command is taken again.
+    /// The coordinator has answered: the command is taken again.
     pub(crate) fn judge(&mut self, key: ClientKey, refusal: Option<Vec<u8>>, user: Option<&User>) {
         let Some(client) = self.clients.get_mut(key.place) else {
             return;
@@ -146,7 +148,7 @@ impl Worker {
         self.open_gate(key.place);
     }
 
-    /// Makes a client this user's.
+    /// Makes a client one of this user.
     pub(crate) fn become_user(&mut self, place: usize, user: &User) {
         let client = &mut self.clients[place];
         client.session.user = Arc::clone(&user.name);
@@ -154,7 +156,7 @@ impl Worker {
         self.change_state(place, |state| state.user = user.id);
     }
 
-    /// A user's permissions have changed; or there is none of that name, and its clients are closed.
+    /// A user's rights have changed; or the user was deleted, and its clients are closed.
     pub(crate) fn user_changed(&mut self, name: Arc<[u8]>, id: Option<u32>) {
         self.rights_seen += 1;
         self.shared.doors[self.index].rights_seen.store(self.rights_seen, Release);
@@ -163,12 +165,12 @@ impl Worker {
         let of_user = self.clients.iter().filter(|(_, client)| client.session.user == user.name);
         let places: Vec<usize> = of_user.map(|(place, _)| place).collect();
         for place in places {
-            self.clients[place].session.verdict = None; // it was about the old ones
+            self.clients[place].session.verdict = None; // it was about the old rights
             self.become_user(place, &user);
         }
     }
 
-    /// Once a second: forgets the states of users that are others by now, if nothing is left of them.
+    /// Once a second: removes the states of deleted users, if nothing uses them any more.
     pub(crate) fn forget_states(&mut self) {
         let users = &self.shared.users;
         let outlived = self.lanes.sets.outlived(|state| users.name(state.user).is_none());
@@ -185,8 +187,8 @@ impl Worker {
         self.lanes.sets.end(&outlived, &in_use);
     }
 
-    /// A user may listen to less: closes those who do to more; after the reply if it is they who
-    /// have changed that.
+    /// A user may use fewer channels now: closes the clients that are subscribed to others; after
+    /// the reply if the client itself has made that change.
     pub(crate) fn confine(&mut self, user: &[u8], channels: &[Vec<u8>]) {
         let is_outside = |client: &Client| {
             *client.session.user == *user

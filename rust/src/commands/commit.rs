@@ -1,16 +1,17 @@
 //! Writes over several instances that a worker does by itself: MSET, DEL, transactions of ordinary
-//! commands. `commands/commit_join.rs` says who joins one, `work/commit.rs` what it says to the instances; here is what
-//! moves it on, and `commands/commit_ends.rs` is how it ends.
+//! commands. Which writes join a commit is in `commands/commit_join.rs`, its messages to the
+//! instances in `work/commit.rs`, its end in `commands/commit_ends.rs`; this file moves it from
+//! step to step.
 //!
 //! ```text
-//! route, multi ─► join ─► the forming commit of the instance that decides
+//! route, multi ─► join ─► the open batch of the instance that decides
 //! end of reading ─► start: asks for the lock ─► prepare ─► decide ─► finish ─► answers
 //! anything unusual before the decision ─► the coordinator does each write by itself
-//! anything unusual behind it           ─► the coordinator settles it; the lock is kept until then
+//! anything unusual after it            ─► the coordinator resolves it, and keeps the lock until then
 //! ```
-//! One commit runs for each instance that decides (and protocol); what comes meanwhile forms the
-//! next. Everybody in it has keys on that instance, so one that hangs there costs nobody else; one
-//! that does not prepare in time breaks the commit up.
+//! One commit runs per deciding instance (and protocol); writes that come meanwhile form the next.
+//! All writes in it have keys on that instance, so if that instance hangs, no other client is
+//! affected. If another instance does not prepare in time, the commit is given up.
 
 use crate::base::count::count_down;
 use crate::core::worker::Worker;
@@ -23,7 +24,7 @@ use crate::work::commit::{Commit, Stage, Write};
 use crate::work::commits::{LOCK_NANOSECONDS, PREPARE_NANOSECONDS, RUN_NANOSECONDS};
 
 impl Worker {
-    /// Starts what has formed where nothing runs.
+    /// Starts the commits that were formed, where none runs.
     pub(crate) fn start_commits(&mut self) {
         for which in std::mem::take(&mut self.commits.due) {
             let Some(queue) = self.commits.queues.get_mut(&which) else { continue };
@@ -51,13 +52,13 @@ impl Worker {
         commit.deadline = self.now + LOCK_NANOSECONDS + commit.patience();
         let key = self.commits.running.insert(commit);
         if self.shared.settings.busy().is_some() {
-            self.give_up_commit(key); // the coordinator has the words for it
+            self.give_up_commit(key); // the coordinator finds the error text
         } else if let Some(lock) = begun {
             self.lock(lock);
         }
     }
 
-    /// A lock holds: the commit that waits for it goes on. False if it is not a commit's.
+    /// Continues the commit that waits for this lock, which now holds. False if no commit does.
     pub(crate) fn prepare_locked(&mut self, token: u64) -> bool {
         let mut running = self.commits.running.iter();
         let found = running.find(|(_, commit)| commit.token == token);
@@ -105,11 +106,11 @@ impl Worker {
 
     fn prepare_commit(&mut self, key: usize) {
         let (commit, blocking_keys) = (&self.commits.running[key], &self.shared.blocking_keys);
-        // Rights are those of now: the coordinator asks again.
+        // Rights may have changed: the coordinator checks them again.
         let owner = |write: &Write| self.clients.get(write.expect.client as usize);
         let has_restricted =
             commit.writes.iter().filter_map(owner).any(|client| client.is_restricted);
-        // Somebody may have begun to wait for a key meanwhile: he is served before others come.
+        // A client may have begun to wait for a key meanwhile: it is served before other commands.
         if has_restricted
             || (!blocking_keys.is_empty() && commit.has_key(|db, key| blocking_keys.has(db, key)))
         {
@@ -187,7 +188,7 @@ impl Worker {
         }
     }
 
-    /// One of the replies to a part of a commit.
+    /// Takes one of the replies to a part of a commit.
     pub(crate) fn take_reply(
         &mut self,
         place: usize,

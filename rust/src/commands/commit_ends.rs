@@ -1,4 +1,4 @@
-//! How commits end: well, given up, left to the coordinator.
+//! How commits end: done, given up, or handed over to the coordinator.
 
 use crate::base::begun::Begun;
 use crate::base::count::count_down;
@@ -11,11 +11,12 @@ use crate::resp::reply::error;
 use crate::threads::letters::{ToCoordinator, Unsettled};
 use crate::work::commit::{Commit, Stage, Write};
 
-/// Nanoseconds after which somebody deletes the records of finished commits, if no other commit has.
+/// Nanoseconds after which the records of finished commits are deleted, if no later commit has done
+/// it.
 const FORGET_NANOSECONDS: u64 = 100_000_000;
 
 impl Worker {
-    /// A lane is out of service: if a commit has a part there, that may be its end.
+    /// A lane is out of service: this may end a commit that has a part there.
     pub(crate) fn lost_for_commits(&mut self, place: usize) {
         let Some(lane) = self.lanes.get_mut(place) else { return };
         let Some(key) = lane.commit.take() else { return };
@@ -24,7 +25,7 @@ impl Worker {
         let part = &mut commit.parts[instance];
         part.is_lost = true;
         match commit.stage {
-            Stage::Deciding if instance != commit.first => {} // seen to when that is known
+            Stage::Deciding if instance != commit.first => {} // handled once the decision is known
             Stage::Deciding if was_sent => self.doubt_commit(key),
             Stage::Preparing | Stage::Deciding => self.give_up_commit(key),
             Stage::Finishing if part.to_come > 0 => {
@@ -38,7 +39,7 @@ impl Worker {
         }
     }
 
-    /// Everything has run, or will once an instance is back.
+    /// Everything has run, or will run once an instance is back.
     pub(crate) fn conclude_commit(&mut self, key: usize) {
         let commit = self.end_commit(key);
         commit.answers(|write, reply, ends| match reply {
@@ -51,7 +52,7 @@ impl Worker {
             }
         });
         if let Some(failed) = commit.parts.iter().position(|part| part.has_failed) {
-            let keys = commit.locks(|part| part.has_failed); // the others are as they shall be
+            let keys = commit.locks(|part| part.has_failed); // the other keys have their values
             self.shared.doubt_lock(commit.token, keys, failed);
             return self.leave_to_coordinator(&commit, Some(commit.token));
         }
@@ -61,8 +62,8 @@ impl Worker {
         self.forget_soon();
     }
 
-    /// Nothing has run: the coordinator does each write by itself, and finds the words where that
-    /// cannot be done.
+    /// Nothing has run: the coordinator does each write by itself, and finds the error text if that
+    /// is impossible.
     pub(crate) fn give_up_commit(&mut self, key: usize) {
         self.counters.commits_given_up += 1;
         let commit = self.end_commit(key);
@@ -70,7 +71,7 @@ impl Worker {
             self.leave_to_coordinator(&commit, None);
         }
         self.drop_lock(commit.token, commit.stage != Stage::Locking);
-        // What a client has sent behind its first write is taken anew, once that is answered.
+        // Commands that a client sent after its first write are taken anew, once that is answered.
         let mut behind: Vec<(Expect, usize, Vec<u8>)> = Vec::new();
         for Write { expect, rows, begun: Begun { raw, .. }, .. } in commit.writes {
             let client = (expect.client, expect.generation);
@@ -101,7 +102,7 @@ impl Worker {
         }
     }
 
-    /// It may have run or not.
+    /// The commit may have run or not.
     fn doubt_commit(&mut self, key: usize) {
         let commit = self.end_commit(key);
         let mut reply = error(&instance::lost(commit.first, true));
@@ -110,18 +111,18 @@ impl Worker {
         self.leave_to_coordinator(&commit, Some(commit.token));
     }
 
-    /// Records of finished commits are deleted soon, if only by the coordinator.
+    /// Has the records of finished commits deleted soon, if only by the coordinator.
     fn forget_soon(&mut self) {
         if self.commits.forget_at == 0 {
             self.commits.forget_at = self.now + FORGET_NANOSECONDS;
         }
     }
 
-    /// Its lanes are free, and the next may start.
+    /// Frees the lanes of a commit; the next one may start.
     fn end_commit(&mut self, key: usize) -> Commit {
         let mut commit = self.commits.running.remove(key);
         if commit.stage == Stage::Deciding && !commit.done.is_empty() {
-            // Nobody knows whether these records were deleted.
+            // It is unknown whether these records were deleted.
             commit.done.drain(..).for_each(|name| self.shared.finished.add(commit.first, name));
             self.forget_soon();
         }
@@ -150,7 +151,7 @@ impl Worker {
         commit
     }
 
-    /// The coordinator settles what the records say, and then ends the lock, if it is still held.
+    /// The coordinator resolves what the records tell, and then ends the lock, if it is still held.
     fn leave_to_coordinator(&mut self, commit: &Commit, token: Option<u64>) {
         let lanes = commit.instances().filter_map(|instance| {
             let part = &commit.parts[instance];

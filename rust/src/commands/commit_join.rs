@@ -1,4 +1,4 @@
-//! Who joins a commit: MSET, DEL and the like, and transactions, of keys on several instances.
+//! Which commands join a commit: MSET, DEL and the like, and transactions, on several instances.
 
 use crate::base::step::Step;
 use crate::catalog::merge_kind::Merge;
@@ -18,22 +18,24 @@ use crate::threads::shared::Shared;
 use crate::work::commit::{BYTES_MOST, Commit};
 use std::sync::Arc;
 
-/// Bytes; a longer write is left to the coordinator: it is kept, several times, until it is done.
+/// Bytes. A longer write goes to the coordinator, because it is kept, several times, until it is
+/// done.
 const LENGTH_MOST: usize = 128 * 1024 * 1024;
 
-/// Bytes of a write from which on its words are looked at, and bytes of a word that is long. To copy
-/// such words several times would hold up everybody here; the coordinator does not copy them.
-const LOOKED_AT: usize = 1024 * 1024;
+/// Bytes of a write from which on the length of its arguments is checked, and bytes of a long
+/// argument. Copying long arguments several times would delay all clients of this worker; the
+/// coordinator does not copy them.
 
 const LONG_WORD: usize = 16 * 1024;
 
-/// Its record, which is one argument, may be so many times as long (a key is in it twice, and each
-/// command of a transaction has its SELECT), besides those of the others that have joined.
+/// A write's record, which is one argument, may be this many times as long as the write (a key is
+/// in it twice, and each command of a transaction has its SELECT), in addition to the records of
+/// the other writes that have joined.
 const RECORD_TIMES: usize = 4;
 
 impl Worker {
-    /// A command whose keys live on several instances, to be done in parts: here if that is all there
-    /// is to it, else at the coordinator.
+    /// Does a command on keys of several instances in parts: here if nothing else is needed,
+    /// otherwise at the coordinator.
     pub(crate) fn route_in_parts(
         &mut self,
         place: usize,
@@ -77,9 +79,9 @@ impl Worker {
         Step::Done
     }
 
-    /// Writes that a client has sent right behind one that joined: as many as may join the same
-    /// commit, where they run in the order in which it has sent them. How many bytes they had, and how
-    /// many they were.
+    /// Takes the writes that a client has sent directly after one that joined: as many as may join
+    /// the same commit, where they run in the order sent. Returns how many bytes and how many
+    /// writes they were.
     pub(crate) fn join_more(
         &mut self,
         place: usize,
@@ -103,7 +105,7 @@ impl Worker {
         (used, taken)
     }
 
-    /// Reads on as long as what comes joins.
+    /// Reads more from the client as long as its commands join.
     pub(crate) fn read_more_to_join(&mut self, place: usize) {
         let shared = Arc::clone(&self.shared);
         let mut request = std::mem::take(&mut self.request);
@@ -121,7 +123,7 @@ impl Worker {
             self.clients[place].session.commands += taken;
             self.clients[place].rx = bytes;
             if io == Io::Gone {
-                // What it has sent before is still run; then its end is read again.
+                // Commands that it sent before are still run; then its end is read again.
                 self.clients[place].readable = true;
                 break;
             }
@@ -132,7 +134,7 @@ impl Worker {
         self.request = request;
     }
 
-    /// Joins again, if nothing at all speaks against it.
+    /// Lets a command join too, if nothing at all forbids it.
     fn joins_too(&mut self, place: usize, args: Args, shared: &Shared) -> bool {
         let sub = (args.len() > 1).then(|| args.get(1));
         let Found::Row(found) = shared.table.find_again(&mut self.recent, args.get(0), sub) else {
@@ -171,9 +173,9 @@ impl Worker {
         has_joined
     }
 
-    /// The instance for which a commit forms that this client was the last to join, so that what it
-    /// sends next may join it, too: it would wait for it anyhow, so it may have no keys there.
-    pub(crate) fn goes_on(&self, place: usize) -> Option<usize> {
+    /// The deciding instance of the open batch that this client was the last to join, so that its
+    /// next commands may join it, too. They would wait for it anyway, so they need not have keys
+    /// there.
         let generation = self.clients[place].generation;
         let is_last = |commit: &Commit| {
             commit.writes.last().is_some_and(|write| {
@@ -187,8 +189,8 @@ impl Worker {
         found.map(|(&(first, _), _)| first)
     }
 
-    /// EXEC of ordinary commands whose keys live on several instances; `Err` gives it back, for the
-    /// coordinator. Everything before it was answered.
+    /// EXEC of ordinary commands whose keys live on several instances. `Err` returns the
+    /// transaction, for the coordinator. All earlier commands were answered.
     pub(crate) fn join_with(&mut self, place: usize, multi: Box<Multi>) -> Result<(), Box<Multi>> {
         let shared = Arc::clone(&self.shared);
         let State { db, resp3, .. } = self.lanes.state(self.clients[place].lane_set);
@@ -219,7 +221,7 @@ impl Worker {
         Ok(())
     }
 
-    /// True if everything about a write is ordinary: of so many bytes and words.
+    /// True if everything about a write of `length` bytes and `words` arguments is ordinary.
     fn may_commit(&self, place: usize, length: usize, words: usize, owners: &[u16]) -> bool {
         let is_prompt = |&owner: &u16| {
             let instance = usize::from(owner);
@@ -235,7 +237,8 @@ impl Worker {
             && owners.iter().all(is_prompt)
     }
 
-    /// The client is owed a reply by a commit; what it sends next may go to other lanes: not before.
+    /// The client's reply comes from a commit. Its next commands may go to other lanes, so they
+    /// wait.
     fn owe_commit(&mut self, place: usize) -> Expect {
         let client = &mut self.clients[place];
         let sequence = client.owe(Owed::Waiting(client.last_row()));
@@ -250,7 +253,7 @@ impl Worker {
         }
     }
 
-    /// The commit that forms for an instance that decides.
+    /// The open batch of a deciding instance.
     fn forming(&mut self, first: usize, resp3: bool) -> &mut Commit {
         let commits = &mut self.commits;
         let queue = commits.queues.entry((first, resp3)).or_default();
@@ -267,7 +270,7 @@ impl Worker {
     }
 }
 
-/// A command of a transaction whose keys live on several instances; it was looked at when it was
+/// Adds a command of a transaction whose keys live on several instances; it was checked when it was
 /// queued.
 fn add_in_parts(commit: &mut Commit, shared: &Shared, db: u32, row: u32, command: &[u8]) {
     let row = shared.table.row(row as usize);

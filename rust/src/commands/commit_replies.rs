@@ -1,12 +1,12 @@
-//! The lanes of commits and of locked pops, among all lanes: a commit has one to each of its instances for
-//! itself, looks share one to each.
+//! Replies on the lanes of commits and of locked pops. A commit has one lane of its own to each of
+//! its instances; all locked pops share one to each.
 
 use crate::core::worker::Worker;
 use crate::lane::lane::Duty;
 use crate::resp::reply::{Broken, STRAY};
 
 impl Worker {
-    /// Hands out the replies on a lane of commits or locked pops.
+    /// Delivers the replies on a lane of commits or locked pops.
     pub(crate) fn cut_work(&mut self, place: usize) {
         loop {
             match self.lanes.next_of_work(place) {

@@ -1,6 +1,7 @@
-//! EXEC that the worker runs command by command, as if they came now, while nobody else may.
+//! EXEC that the worker runs command by command, as if the commands came now, under a lock.
 //!
-//! The coordinator says which (`transactions/commands.py`), and what those have answered that it has run.
+//! The coordinator decides which run here (`transactions/commands.py`), and sends the replies of those
+//! that it has run itself.
 
 use crate::base::client_key::ClientKey;
 use crate::client::executing::{Executing, Known};
@@ -11,8 +12,8 @@ use crate::resp::request::{push_array, push_command};
 use crate::threads::letters::ToCoordinator;
 
 impl Worker {
-    /// Puts the commands of a transaction, of which so many `more` come later, before what else the
-    /// client has sent.
+    /// Puts the commands of a transaction in front of what else the client has sent; `more` others
+    /// come later.
     pub(crate) fn run_queued(
         &mut self,
         key: ClientKey,
@@ -61,8 +62,8 @@ impl Worker {
         self.mark_dirty(key.place);
     }
 
-    /// True once everything of a transaction is answered. The coordinator hears of it, also of what it
-    /// has wanted first.
+    /// True once all commands of a transaction are answered. The coordinator is notified, also of
+    /// those that it wanted to run first.
     pub(crate) fn has_executed(&mut self, place: usize) -> bool {
         let executing = self.clients[place].executing.as_ref();
         let Some(has_more) = executing.filter(|one| one.left == 0).map(|one| one.has_more) else {

@@ -1,4 +1,4 @@
-//! One command to each of several instances: each gets its own keys, the replies are merged.
+//! Sends one command to several instances: each gets its own keys, and the replies are merged.
 
 use crate::base::step::Step;
 use crate::catalog::merge_kind::Merge;
@@ -12,7 +12,7 @@ use crate::threads::shared::Shared;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Worker {
-    /// One command to each instance that has some of the keys.
+    /// Sends the command to each instance that has some of its keys.
     pub(crate) fn route_to_owners(
         &mut self,
         place: usize,
@@ -25,7 +25,7 @@ impl Worker {
         let taken =
             match SplitCommand::new(row, args, self.db(place), &shared.placement, &mut owners) {
                 Some(whole) => self.route_whole(place, row, merge, whole),
-                None => self.route_to_any(place, args), // it will say what is missing
+                None => self.route_to_any(place, args), // its error tells what is missing
             };
         self.owners = owners;
         taken
@@ -39,7 +39,7 @@ impl Worker {
         }
         match home {
             Some(home) => self.route_to_instance(place, home, whole.args),
-            // The log shall have it as it was sent: no instance sees it so.
+            // The log needs it as it was sent, and no instance gets it so.
             None if self.shared.settings.log_all.load(Relaxed) => {
                 self.route_to_coordinator(place, whole.args)
             }
@@ -66,8 +66,8 @@ impl Worker {
         reached.err().unwrap_or(Step::Done)
     }
 
-    /// Finds the lanes, or says what became of the command because one cannot be had: nothing is
-    /// sent unless all can be.
+    /// Finds the lanes, or returns how the command proceeds because one is missing: nothing is sent
+    /// unless all are available.
     fn check_out_parts(&mut self, place: usize, shares: &mut [InstancePart]) -> Result<(), Step> {
         for (instance, share) in shares.iter_mut().enumerate().filter(|(_, share)| share.keys > 0) {
             match self.check_out(place, instance) {
@@ -79,7 +79,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Writes each share to its lane, the keys in the client's order.
+    /// Writes each part to its lane, with the keys in the client's order.
     fn write_shares(
         &mut self,
         place: usize,

@@ -1,19 +1,21 @@
-//! Commands that take from the first of their keys that has something (BLPOP, BZMPOP …), whose keys
-//! live on several instances:
+//! Locked pops: commands that take from the first of their keys that is not empty (BLPOP, BZMPOP
+//! …), if their keys live on several instances.
 //!
 //! ```text
-//! the first keys, of one instance: an attempt as any (commands/attempt.rs)  ─► something: that is the answer
+//! the first keys, on one instance: an attempt (commands/attempt.rs)  ─► something: that is the reply
 //! nothing: a lock on all the keys, then
-//!   to each instance: MEMORY USAGE of each of its keys            ─► which are there
-//!   to that of the first: MULTI, the command for this key, EXEC   ─► that is the answer
-//! nothing anywhere, anything unusual                              ─► the coordinator
+//!   to each instance: MEMORY USAGE of each of its keys                ─► which keys exist
+//!   to that of the first one: MULTI, the command for this key, EXEC   ─► that is the reply
+//! nothing anywhere, anything unusual                                  ─► the coordinator
 //! ```
-//! While the lock holds nobody can put anything in the keys that were empty: so there is a moment at
-//! which they all were, and at which the element was taken. Whoever comes while a locked pop for his keys
-//! waits for its lock joins it: its requests take from each other, which makes no empty key full.
+//! While the lock holds, no client can add to the keys that were empty. So there is a moment at
+//! which all of them were empty, and at which the element was taken. A client that comes while a
+//! locked pop on its keys waits for the lock joins it: the requests only take elements, so no empty
+//! key gets one.
 //!
-//! All locked pops share a lane to each instance, on which nobody else is: so a lock outlives what was sent,
-//! whoever leaves meanwhile, and what many clients ask at the same time is one message.
+//! All locked pops share one lane to each instance, which nothing else uses. So the lock outlives
+//! what was sent, even if clients leave, and the questions of many clients at the same time are one
+//! message.
 
 use crate::base::count::count_down;
 use crate::catalog::key_specs;
@@ -32,7 +34,7 @@ use crate::work::commits::{LOCK_NANOSECONDS, PREPARE_NANOSECONDS, RUN_NANOSECOND
 use crate::work::locked_pops::{KEYS_MOST, Key, LockedPop, POPS_MOST, PopRequest, Stage};
 
 impl Worker {
-    /// The first keys had nothing: looks at all of them, once they are locked.
+    /// The first keys were empty: tries all of them, once they are locked.
     pub(crate) fn begin_pop(&mut self, expect: Expect, attempt: Attempt) {
         let place = expect.client as usize;
         let (db, set) = (self.db(place), self.clients[place].lane_set);
@@ -96,13 +98,13 @@ impl Worker {
         keys.unwrap_or_default()
     }
 
-    /// A lock holds: if it is one of a locked pop, that begins.
+    /// A lock holds: if it belongs to a locked pop, that begins.
     pub(crate) fn begin_locked_pop(&mut self, token: u64) {
         let Some(&key) = self.locked_pops.find(|pop| pop.token == token).first() else { return };
         let pop = &mut self.locked_pops.running[key];
         pop.stage = Stage::Asking;
         pop.deadline = self.now + PREPARE_NANOSECONDS;
-        // Somebody may have come to wait for one of the keys meanwhile, and comes first.
+        // A client may have begun to wait for one of the keys meanwhile, and comes first.
         let is_waited_for = |key: &Key| self.shared.blocking_keys.has(pop.db, &key.name);
         let is_free = !pop.keys.iter().any(is_waited_for);
         if !is_free || self.ask_what_is_there(key).is_none() {
@@ -110,15 +112,15 @@ impl Worker {
         }
     }
 
-    /// Asks for each of its keys; `None` if an instance cannot be asked.
+    /// Asks which of its keys exist; `None` if an instance cannot be asked.
     fn ask_what_is_there(&mut self, key: usize) -> Option<()> {
         for number in 0..self.locked_pops.running[key].keys.len() {
             let place = self.lane_for_pops(key, number)?;
             let (lane, pop) = (self.lanes.get_mut(place)?, &self.locked_pops.running[key]);
             let begin = lane.out.len();
-            // Not EXISTS: that counts as a hit or a miss, and events tell of it. A key that has just
-            // expired may seem to be there; then nothing is taken from it. So spelt, SLOWLOG knows
-            // that it is ours.
+            // Not EXISTS, because that counts as a hit or a miss, and causes events. A key that has
+            // just expired may still seem to exist; then nothing is taken from it. By this spelling
+            // SLOWLOG recognizes the proxy's own command.
             let question = [&b"MEMORY"[..], b"Usage", &pop.keys[number].name, b"SAMPLES", b"1"];
             push_command(&mut lane.out, question.into_iter());
             lane.ask((key, pop.token), Asked::IsThere(number), lane.out.len() - begin);
@@ -140,7 +142,7 @@ impl Worker {
         Some(place)
     }
 
-    /// Takes for a request from the next of its keys that is there; `None` if that cannot be done, or
+    /// Takes for a request from the next of its keys that exists; `None` if that is impossible, or
     /// there is none.
     fn take_next(&mut self, key: usize, number: usize) -> Option<()> {
         let pop = &self.locked_pops.running[key];
@@ -177,7 +179,7 @@ impl Worker {
         Some(())
     }
 
-    /// The next reply on a lane of locked pops.
+    /// Takes the next reply on a lane of locked pops.
     pub(crate) fn take_pop_reply(
         &mut self,
         place: usize,
@@ -225,7 +227,7 @@ impl Worker {
         Ok(())
     }
 
-    /// It is known what is there.
+    /// It is known which keys exist: begins to take.
     fn begin_taking(&mut self, key: usize) {
         let pop = &mut self.locked_pops.running[key];
         if pop.is_refused {
@@ -240,7 +242,7 @@ impl Worker {
         self.end_pop_if_done(key);
     }
 
-    /// What a request has taken, if anything.
+    /// A request has taken something, or nothing.
     fn took(&mut self, key: usize, number: usize, found: Option<Vec<u8>>) {
         let request = &mut self.locked_pops.running[key].requests[number];
         if let Some(mut found) = found {
@@ -255,7 +257,7 @@ impl Worker {
         self.end_pop_if_done(key);
     }
 
-    /// The instance of the key that had something has seen the command with this key alone.
+    /// The instance of the key that was not empty got the command with this key alone.
     fn log_request(&self, key: usize, number: usize, reply: usize) {
         let pop = &self.locked_pops.running[key];
         let request = &pop.requests[number];
@@ -273,7 +275,7 @@ impl Worker {
         });
     }
 
-    /// A lane is out of service: what was asked there will not be answered.
+    /// A lane is out of service: its questions will not be answered.
     pub(crate) fn lost_for_pops(&mut self, place: usize) {
         let Some(lane) = self.lanes.get_mut(place) else { return };
         let (instance, serial) = (lane.instance, lane.serial);
@@ -300,7 +302,7 @@ impl Worker {
         }
     }
 
-    /// The coordinator runs a request, and lets it wait if need be.
+    /// The coordinator runs a request, and lets it wait if necessary.
     fn hand_over_request(&mut self, key: usize, number: usize) {
         let request = &mut self.locked_pops.running[key].requests[number];
         let (expect, command) = (request.expect, std::mem::take(&mut request.attempt.begun.raw));
@@ -315,7 +317,7 @@ impl Worker {
         }
     }
 
-    /// The coordinator runs all requests: nothing has run that changes anything.
+    /// The coordinator runs all requests: nothing has changed any data yet.
     fn hand_over_pop(&mut self, key: usize) {
         for number in 0..self.locked_pops.running[key].requests.len() {
             self.hand_over_request(key, number);
@@ -335,8 +337,8 @@ impl Worker {
         }
     }
 
-    /// Something may be taken yet, of keys of instances that do not answer: these keys stay locked until
-    /// that is over. All others are free.
+    /// Something may still be taken from keys on instances that do not answer: these keys stay
+    /// locked until that is over. All others are free.
     fn hand_over_lost(&mut self, pop: &LockedPop) {
         let (mut keys, mut lanes) = (Vec::new(), Vec::new());
         for &(serial, number) in &pop.lost {
@@ -348,7 +350,7 @@ impl Worker {
         self.leave_lock_to_coordinator(pop.token, lanes);
     }
 
-    /// Looks after those that take too long.
+    /// Ends the locked pops that take too long.
     pub(crate) fn check_pop_deadlines(&mut self) {
         if self.locked_pops.deadline() > self.now {
             return;
@@ -375,7 +377,8 @@ impl Worker {
         }
     }
 
-    /// A script runs too long: whoever waits for a lock would wait for it.
+    /// A script runs too long: locked pops that wait for a lock would wait for it, so they are
+    /// handed over.
     pub(crate) fn hand_over_waiting_pops(&mut self) {
         for key in self.locked_pops.find(|pop| pop.stage == Stage::Locking) {
             self.hand_over_pop(key);

@@ -1,11 +1,11 @@
-//! Writes wait until whoever sent SUBSCRIBE before them can hear of their keyspace events.
+//! Writes wait until clients that sent SUBSCRIBE before them can get their keyspace events.
 //!
 //! ```text
 //! a write was read ─► a round: all workers have read what was sent before it
-//!                 ─► the instances are subscribed to what these have named ─► it is taken again
+//!                 ─► the instances are subscribed to the names in it ─► the write is taken again
 //! ```
-//! Both only while instances tell of what commands do. A name that may be of events is *pending* until
-//! the instances are subscribed to it.
+//! Both only while instances publish events of commands. A name that may be one of events is *pending*
+//! until the instances are subscribed to it.
 
 use crate::catalog::table::Row;
 use crate::client::gate::Gate;
@@ -14,12 +14,12 @@ use crate::tables::settings::{OF_READS, OF_WRITES};
 use crate::work::writers::Writer;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-/// How long a write waits for them at most: an instance may not answer now, and others do.
+/// Nanoseconds that a write waits at most: one instance may not answer now, while others do.
 const WAIT_NANOSECONDS: u64 = 250_000_000;
 
 impl Worker {
-    /// True, and the gate is shut, while somebody may have sent SUBSCRIBE before this client's command who
-    /// would not hear of its events.
+    /// True, and the gate is shut, while a client may have sent SUBSCRIBE before this command and
+    /// would not get its events.
     pub(crate) fn must_wait_for_subscriptions(&mut self, place: usize, row: &Row) -> bool {
         let told = self.shared.settings.events.load(Relaxed);
         if told < OF_WRITES {
@@ -56,13 +56,14 @@ impl Worker {
         true
     }
 
-    /// When the first of those who wait for pending subscriptions waits no longer.
+    /// The time at which the first of the waiting writes stops waiting for pending subscriptions.
     #[inline]
     pub(crate) fn writers_deadline(&self) -> u64 {
         self.writers.first().map_or(u64::MAX, |writer| writer.until)
     }
 
-    /// Lets those go on for whom nothing is pending any more, or who have waited long enough.
+    /// Lets the clients go on whose subscriptions are no longer pending, or that have waited long
+    /// enough.
     #[inline]
     pub(crate) fn let_writers_go_on(&mut self) {
         if self.writers.is_empty() {

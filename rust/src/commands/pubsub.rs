@@ -1,4 +1,4 @@
-//! SUBSCRIBE, PUBLISH, PUBSUB and their kin, and messages on their way to a worker's clients.
+//! SUBSCRIBE, PUBLISH, PUBSUB and similar commands, and the delivery of messages to clients.
 
 use crate::base::number::push_u64;
 use crate::base::step::Step;
@@ -13,8 +13,8 @@ use std::collections::HashSet;
 impl Worker {
     /// Runs a command about subscriptions.
     pub(crate) fn pubsub(&mut self, place: usize, verb: Verb, args: Args) -> Step {
-        // A message, or a confirmation, must not overtake replies to what was sent before; and a
-        // message tells others of writes that must have happened.
+        // A message or a confirmation must not overtake replies to earlier commands. And a client
+        // that gets a message may rely on the writes before it.
         if matches!(verb, Verb::Publish(_)) && self.must_let_others_read(place) {
             return Step::Blocked;
         }
@@ -26,7 +26,7 @@ impl Worker {
         }
         let before = self.answered_bytes(place);
         match verb {
-            // An instance that runs a script for long takes no subscriptions.
+            // An instance that runs a script for too long accepts no subscriptions.
             Verb::Subscribe(_) if self.shared.settings.busy().is_some() => {
                 self.refuse(place, &self.shared.settings.busy_words());
                 return Step::Done;
@@ -77,7 +77,7 @@ impl Worker {
             self.answer_number(place, receivers);
             self.read_messages();
         } else {
-            // Those servers push it at once, be it into the middle of EXEC's reply.
+            // Those servers push it at once, even into the middle of EXEC's reply.
             let executing = self.clients[place].executing.take();
             self.read_messages();
             self.clients[place].executing = executing;
@@ -85,11 +85,11 @@ impl Worker {
         }
     }
 
-    /// Subscribes: for what clients publish, at once. Until the instances are subscribed as well, which
-    /// the coordinator sees to, the client is not told, and messages wait.
+    /// Subscribes a client. For messages of clients this counts at once. The coordinator subscribes
+    /// the instances as well; until then the confirmation waits, and so do messages.
     fn subscribe(&mut self, place: usize, kind: Kind, args: Args) {
         if kind == Kind::Shard && self.clients[place].executing.is_some() {
-            // The older kinds may, for the sake of older clients.
+            // The older kinds may, for compatibility with older clients.
             return self.refuse(place, "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
         }
         let names: Vec<Name> = args.iter().skip(1).map(Name::from).collect();
@@ -97,7 +97,7 @@ impl Worker {
         let shared = self.shared.clone();
         let (messages, are_upstream) =
             shared.registry.join(kind, &fresh, self.index, &shared.doors, &shared.coordinator);
-        self.deliver_messages(messages); // to those who were subscribed before
+        self.deliver_messages(messages); // to the clients that were subscribed before
         let confirmation = self.enter(place, kind, &names);
         if are_upstream && self.clients[place].session.confirmations.is_empty() {
             return self.confirm(place, confirmation);
@@ -115,7 +115,7 @@ impl Worker {
         names.iter().filter(|name| !is_known(name) && seen.insert(*name)).cloned().collect()
     }
 
-    /// Enters a client, which the registry counts already, into the audience; what it shall be told.
+    /// Adds a client, which the registry counts already, to the audience; returns the confirmation.
     fn enter(&mut self, place: usize, kind: Kind, names: &[Name]) -> Vec<u8> {
         let resp3 = self.is_resp3(place);
         let client = &mut self.clients[place];

@@ -1,4 +1,4 @@
-//! A client that publishes or writes waits until all workers have read what came before.
+//! Rounds: a client that publishes or writes waits until all workers have read what came before.
 
 use crate::client::client::Client;
 use crate::client::closing::Closing;
@@ -9,8 +9,8 @@ use crate::work::rounds::{Publisher, Round};
 use std::sync::atomic::Ordering::SeqCst;
 
 impl Worker {
-    /// True, and the gate is shut, until all workers have read what was sent before this client's command.
-    /// One round does for all that was read of the client at once.
+    /// True, and the gate is shut, until all workers have read what was sent before this client's
+    /// command. One round serves all that was read of the client at once.
     pub(crate) fn must_let_others_read(&mut self, place: usize) -> bool {
         if !self.shared.has_others(self.index) {
             return false;
@@ -26,7 +26,7 @@ impl Worker {
         true
     }
 
-    /// Once clients were read: begins a round for those who need one.
+    /// Once clients were read: begins a round for the clients that need one.
     pub(crate) fn ask_for_round(&mut self) {
         if !self.rounds.asking.is_empty() {
             let publishers = std::mem::take(&mut self.rounds.asking);
@@ -37,7 +37,7 @@ impl Worker {
     fn begin_round(&mut self, publishers: Vec<Publisher>, is_second: bool) {
         let handed = self.shared.rounds.handed.load(SeqCst);
         let number = self.shared.ask_for_round(self.index);
-        // What our own clients sent earlier has been read earlier, unless others ask, too.
+        // What this worker's clients sent earlier was read earlier, unless other workers ask, too.
         if number == self.rounds.noticed + 1 {
             self.rounds.noticed = number;
         } else {
@@ -46,7 +46,7 @@ impl Worker {
         self.rounds.waiting.push_back(Round { number, handed, publishers, is_second });
     }
 
-    /// When a turn ends: what it has read was all there was.
+    /// When a turn ends: it has read all there was.
     #[inline]
     pub(crate) fn end_rounds(&mut self) {
         if self.rounds.noticed != self.rounds.ended {
@@ -55,14 +55,14 @@ impl Worker {
         }
     }
 
-    /// A client that still waits for others to read, or to hear.
+    /// A client that still waits for the other workers.
     pub(crate) fn waits_at_round(&mut self, place: usize, generation: u32) -> Option<&mut Client> {
         let client = self.clients.get_mut(place)?;
         let is_it = (client.generation, client.gate) == (generation, Gate::Round);
         (is_it && client.closing == Closing::No).then_some(client)
     }
 
-    /// Lets those go on whose rounds are over.
+    /// Lets the clients go on whose rounds are over.
     pub(crate) fn go_on_after_rounds(&mut self) {
         while let Some(round) = self.rounds.waiting.front()
             && self.shared.rounds.is_over(round.number, &self.shared.doors)

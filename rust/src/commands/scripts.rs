@@ -1,6 +1,6 @@
-//! EVAL and EVALSHA of scripts that are known to keep to the keys they declare: run here, fenced
-//! (`fences`). All others, and whatever is special about the client or the moment, are the
-//! coordinator's (`scripting/commands.py`), which also says what is known.
+//! EVAL and EVALSHA of scripts that are known to use only the keys they declare: they run here,
+//! fenced (`fences`). All others, and any special client or setting, are left to the coordinator
+//! (`scripting/commands.py`), which also decides which scripts are known.
 
 use crate::base::random::nonce;
 use crate::base::step::Step;
@@ -21,13 +21,13 @@ use crate::threads::shared::Shared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A script that names more keys is left to the coordinator: each is a rule of its guard.
+/// A script with more keys goes to the coordinator: each key is a rule of its sandbox user.
 const KEYS_MOST: usize = 64;
 
-/// A longer command is left to the coordinator, too: it is kept until it has run.
+/// A longer command goes to the coordinator, too, because it is kept until it has run.
 const LENGTH_MOST: usize = 64 * 1024;
 
-/// Milliseconds in a second: scripts here are looked at as often.
+/// Milliseconds in a second: scripts that run here are checked this often.
 const SECOND: u64 = 1000;
 
 /// A script that may run here.
@@ -112,7 +112,7 @@ impl Worker {
         })
     }
 
-    /// The lane for scripts of a state; opened if there is none.
+    /// The lane for scripts of a state; it is opened if there is none.
     fn script_lane(&mut self, set: u32, instance: usize) -> Option<usize> {
         if let Some(lane) = self.lanes.script_lane(set, instance) {
             return Some(lane);
@@ -149,13 +149,13 @@ impl Worker {
         let client = &mut self.clients[place];
         let sequence = client.owe(Owed::Waiting(client.last_row()));
         self.counters.lane_scripts += 1;
-        // What it sends next may go to another lane: not before this has run.
+        // Its next commands may go to another lane, so they wait until this one has run.
         client.gate = Gate::Drain;
         self.expect(place, lane, sequence, length);
         Step::Done
     }
 
-    /// Hands out the replies of a lane for scripts.
+    /// Delivers the replies of a lane for scripts.
     pub(crate) fn cut_blocks(&mut self, place: usize) {
         if self.deliver_blocks(place).is_err() {
             self.break_lane(place);
@@ -200,7 +200,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The coordinator learns that a script does not keep to its keys, and finds the words.
+    /// Reports a script that uses other keys to the coordinator, which finds the error text.
     fn script_strayed(&mut self, expect: Expect, script: &[u8], guard: Vec<u8>, log: Vec<u8>) {
         let Some(place) = self.give_back(expect) else { return };
         let letter =
@@ -208,14 +208,14 @@ impl Worker {
         self.shared.coordinator.post(letter);
     }
 
-    /// The coordinator runs what has not run here, and finds the words or another way.
+    /// The coordinator runs what has not run here, or finds the error text.
     fn script_not_run(&mut self, expect: Expect, command: &[u8]) {
         let Some(place) = self.give_back(expect) else { return };
         let args = words(command);
         self.give_to_coordinator(place, command.len(), args, None);
     }
 
-    /// A script runs too long: whoever waits for its lane asks again.
+    /// A script runs too long: the clients that wait for its lane try again.
     pub(crate) fn wake_those_behind_scripts(&mut self) {
         for place in self.lanes.of_scripts() {
             let Some(lane) = self.lanes.get_mut(place) else { continue };
@@ -235,7 +235,7 @@ impl Worker {
         }
     }
 
-    /// Once a second: which scripts run for too long?
+    /// Once a second: finds the scripts that run too long.
     pub(crate) fn look_after_scripts(&mut self) {
         let limit = self.shared.scripts.limit.load(Relaxed).div_ceil(SECOND);
         let now = self.now_seconds;

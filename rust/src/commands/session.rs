@@ -1,4 +1,5 @@
-//! What a worker answers by itself, because it owns the session: PING, HELLO, SELECT, CLIENT ….
+//! Commands that a worker answers itself, because it owns the session: PING, HELLO, SELECT, CLIENT
+//! ….
 
 use crate::base::number::{parse_i64, push_u64};
 use crate::base::step::Step;
@@ -26,7 +27,7 @@ impl Worker {
     }
 
     fn answer_session(&mut self, place: usize, verb: Verb, args: Args) -> Step {
-        // Whatever changes the lane set waits for what was sent on the old lanes.
+        // A command that changes the lane set waits for what was sent on the old lanes.
         let changes_lanes =
             matches!(verb, Verb::Select | Verb::Hello | Verb::Reset | Verb::ClientNoTouch);
         if changes_lanes && self.must_drain(place) {
@@ -55,7 +56,7 @@ impl Worker {
             Verb::Reset => self.reset(place),
             Verb::Hello => self.hello(place, args),
             Verb::Auth => {
-                self.clients[place].session.verdict = None; // said yes
+                self.clients[place].session.verdict = None; // it was allowed
                 self.answer(place, OK);
             }
             Verb::Select => self.select(place, args),
@@ -146,7 +147,8 @@ impl Worker {
         }
     }
 
-    /// HELLO [version [AUTH user password] [SETNAME name]]: nothing changes unless all is right.
+    /// HELLO [version [AUTH user password] [SETNAME name]]: nothing changes unless all of it is
+    /// right.
     fn hello(&mut self, place: usize, args: Args) {
         let mut resp3 = self.state_of(place).resp3;
         if args.len() > 1 {
@@ -179,7 +181,7 @@ impl Worker {
                 return self.answer_error(place, &text);
             }
         }
-        self.clients[place].session.verdict = None; // of AUTH: yes
+        self.clients[place].session.verdict = None; // AUTH was allowed
         if let Some(name) = name {
             self.clients[place].session.name = name.to_vec();
         }
@@ -265,8 +267,8 @@ fn is_plain(text: &[u8]) -> bool {
     text.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
-/// The reply of HELLO before and after the client's id, from its other fields, whose values are
-/// RESP already.
+/// The parts of HELLO's reply before and after the client's id, from its other fields, whose values
+/// are RESP already.
 #[must_use]
 pub fn hello_reply(fields: &[(Vec<u8>, Vec<u8>)], resp3: bool) -> (Vec<u8>, Vec<u8>) {
     let mut halves = [Vec::new(), Vec::new()];

@@ -1,12 +1,12 @@
-//! Client-side caching: who is to be told when a key changes.
+//! Client-side caching: which clients get an invalidation when a key changes.
 //!
 //! ```text
 //! take ─► Tracking::remember (before the read is sent)                       (threads/tracking_table.rs)
 //! instance ─► coordinator ─► Tracking::invalidate ─► Mail::Invalidate ─► client.out
 //! ```
-//! Invariant: a key is remembered before the instance sees the read, and its invalidation is written
-//! behind everything the client is owed by then. So whoever read an old value hears of the new one
-//! later than of the old.
+//! Invariant: a key is remembered before the instance gets the read, and its invalidation is
+//! written after everything that the client is owed by then. So a client that reads an old value
+//! gets the invalidation later than that value.
 
 use crate::base::client_key::ClientKey;
 use crate::base::number::push_u64;
@@ -21,7 +21,7 @@ use crate::threads::letters::{Mail, ToCoordinator};
 use crate::threads::tracking_table::null;
 
 impl Worker {
-    /// CLIENT TRACKING ON with its options, or OFF.
+    /// Runs CLIENT TRACKING ON with its options, or OFF.
     pub(crate) fn track(&mut self, key: ClientKey, mut mode: Option<Box<Mode>>) {
         if !self.is_here(key) {
             return;
@@ -33,13 +33,13 @@ impl Worker {
         }
         let client = &mut self.clients[key.place];
         if let (Some(mode), Some(before)) = (&mut mode, &client.session.tracking) {
-            mode.is_broken = mode.caching && before.is_broken; // CLIENT CACHING changes no more
+            mode.is_broken = mode.caching && before.is_broken; // CLIENT CACHING changes nothing else
         }
         client.is_tracking = mode.is_some();
         client.session.tracking = mode;
     }
 
-    /// A client that tracks resets or leaves; the coordinator must hear of it.
+    /// Ends the tracking of a client that resets or leaves; the coordinator is notified.
     pub(crate) fn end_tracking(&mut self, place: usize) {
         let client = &mut self.clients[place];
         if std::mem::take(&mut client.is_tracking) {
@@ -55,15 +55,15 @@ impl Worker {
         })
     }
 
-    /// True if a client is about to be told something: its command waits for the next turn, when
-    /// that has come.
+    /// True if an invalidation for a client is about to arrive: its command waits for the next
+    /// turn, when the invalidation is here.
     pub(crate) fn must_hear(&mut self, place: usize) -> bool {
         let client = &mut self.clients[place];
         let has_waited = std::mem::take(&mut client.feed_drained);
         if has_waited || client.executing.is_some() {
             return false;
         }
-        // Another thread may have heard it, and just have posted it to us.
+        // Another thread may have read it, and just have posted it to this worker.
         if !self.shared.hear() && self.shared.doors[self.index].mailbox.is_empty() {
             return false;
         }
@@ -72,7 +72,7 @@ impl Worker {
         true
     }
 
-    /// A client that tracks runs a command: remembers what it reads.
+    /// Remembers what a command of a client that tracks reads.
     pub(crate) fn remember(&mut self, place: usize, row: &Row, args: Args) {
         if self.is_remembered(place, row) {
             let keys = key_specs::all(&row.keys, args).map(|at| args.get(at));
@@ -81,8 +81,9 @@ impl Worker {
         }
     }
 
-    /// Whether what this command reads is remembered for its client. EXEC has remembered already, unless
-    /// some of it may not be read any more; what a script reads, the coordinator finds out.
+    /// Whether the reads of this command are remembered for its client. EXEC has remembered
+    /// already, unless some of it may not be read any more; the coordinator finds out what a script
+    /// reads.
     pub(crate) fn is_remembered(&self, place: usize, row: &Row) -> bool {
         let client = &self.clients[place];
         client.is_tracking
@@ -93,14 +94,14 @@ impl Worker {
             && client.session.tracking.as_ref().is_some_and(|mode| mode.remembers())
     }
 
-    /// A command that writes several keys: they are told of in its order.
+    /// A command that writes several keys: their invalidations are sent in its order.
     #[cold]
     pub(crate) fn note_order(&self, row: &Row, args: Args) {
         self.shared.tracking.note_order(key_specs::all(&row.keys, args).map(|at| args.get(at)));
     }
 
-    /// True for a command that may change keys, of a client that does not want to hear of that:
-    /// the coordinator runs it alone with its keys.
+    /// True for a command that may change keys, of a client that does not want invalidations of its
+    /// own changes: the coordinator runs it under a lock on its keys.
     pub(crate) fn changes_unheard(&self, place: usize, row: &Row) -> bool {
         let client = &self.clients[place];
         client.executing.is_none()
@@ -124,7 +125,7 @@ impl Worker {
         }
     }
 
-    /// CLIENT CACHING holds for one command, or one transaction.
+    /// Ends CLIENT CACHING, which holds for one command or one transaction.
     pub(crate) fn end_caching(&mut self, place: usize, row: &Row) {
         let client = &mut self.clients[place];
         if client.multi.is_none() && client.executing.is_none() && !row.traits.keeps_caching {
@@ -132,7 +133,8 @@ impl Worker {
         }
     }
 
-    /// Tells a client, or whom it named instead, of changed keys; `None`: of all.
+    /// Sends an invalidation of keys to a client, or to its redirection target; `None`: of all
+    /// keys.
     pub(crate) fn tell_invalid(
         &mut self,
         origin: ClientKey,
@@ -159,7 +161,7 @@ impl Worker {
         self.push_invalidation(key.place, frame);
     }
 
-    /// The client that should be told instead is gone.
+    /// The target of the redirection is gone.
     pub(crate) fn redirect_is_broken(&mut self, key: ClientKey) {
         if !self.is_here(key) {
             return;

@@ -1,9 +1,9 @@
-//! MULTI … EXEC: commands are checked and kept here, then leave as one block.
+//! MULTI … EXEC: commands are checked and kept here, then sent as one block.
 //!
 //! ```text
-//! all keys on one instance, nothing special  ─►  lane: MULTI, commands, EXEC   (here)
-//! ordinary commands, keys on several       ─►  a commit                       (commands/commit_join.rs)
-//! anything else                              ─►  the coordinator
+//! all keys on one instance, nothing special  ─► lane: MULTI, commands, EXEC   (here)
+//! ordinary commands, keys on several         ─► a commit  (commands/commit_join.rs)
+//! anything else                              ─► the coordinator
 //! ```
 
 use crate::base::step::Step;
@@ -35,7 +35,7 @@ impl Worker {
         self.answer(place, b"+OK\r\n");
     }
 
-    /// DISCARD; the coordinator must hear of it if keys are watched.
+    /// Runs DISCARD; the coordinator is notified if keys are watched.
     pub(crate) fn discard(&mut self, place: usize, args: Args) -> Step {
         if self.clients[place].multi.is_none() {
             self.refuse(place, "ERR DISCARD without MULTI");
@@ -52,7 +52,7 @@ impl Worker {
         Step::Done
     }
 
-    /// Keeps a command for EXEC.
+    /// Queues a command for EXEC.
     pub(crate) fn queue(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) {
         self.clients[place].session.not_run += 1;
         if !row.multi_refusal.is_empty() {
@@ -105,7 +105,7 @@ impl Worker {
         self.answer(place, b"+QUEUED\r\n");
     }
 
-    /// EXEC is refused: the transaction is over, too.
+    /// EXEC is refused, and so the transaction has ended.
     pub(crate) fn exec_refused(&mut self, place: usize, args: Args, why: &str) -> Step {
         let text = format!("EXECABORT Transaction discarded because of: {why}");
         if self.clients[place].is_watching {
@@ -117,8 +117,8 @@ impl Worker {
         Step::Done
     }
 
-    /// The coordinator ends the watch before its client is told why EXEC was refused, with MULTI or
-    /// without.
+    /// The coordinator ends the watch before the client gets the reason why EXEC was refused, with
+    /// MULTI or without it.
     pub(crate) fn end_watch_first(&mut self, place: usize, args: Args, text: &[u8]) -> Step {
         self.clients[place].multi.get_or_insert_with(Box::default);
         self.spoil_multi(place);
@@ -137,7 +137,7 @@ impl Worker {
         };
         let of_key =
             |(db, key, writes): &(u32, Vec<u8>, bool)| self.doubt_of_key(*db, key, *writes);
-        // Of one that watches the coordinator says so, and ends the watch.
+        // If keys are watched, the coordinator reports it, and ends the watch.
         let is_judged_here = !multi.is_spoilt && !self.clients[place].is_watching;
         let doubt = is_judged_here.then(|| multi.keys.iter().find_map(of_key)).flatten();
         if let Some(instance) = doubt {
@@ -148,13 +148,14 @@ impl Worker {
             self.clients[place].multi = Some(multi);
             return Step::Blocked;
         }
-        // What a restricted user may still read, is known later.
+        // What a restricted user may still read is known only later.
         let client = &self.clients[place];
         if client.is_tracking && !client.is_restricted && !multi.is_spoilt {
             let table = self.shared.clone();
             self.remember_queued(place, &multi.commands, &table.table);
         }
-        // MULTI on a restricted user's lane could be refused, and its commands would run alone.
+        // MULTI on a restricted user's lane could be refused, and its commands would run without
+        // it.
         let needs_coordinator = multi.needs_coordinator
             || self.clients[place].session.tracking.as_ref().is_some_and(|mode| mode.no_loop)
             || self.clients[place].is_restricted
@@ -228,7 +229,7 @@ impl Worker {
         if self.is_monitored() {
             self.show_queued(place, &multi.commands);
         }
-        // MULTI and every command have a reply of their own, which says no more than QUEUED.
+        // MULTI and every command have a reply of their own, which is only QUEUED.
         let exec = self.clients[place].last_row();
         let count = multi.rows.len();
         self.clients[place].session.has_run(count);
@@ -237,7 +238,8 @@ impl Worker {
         Step::Done
     }
 
-    /// Appends so many commands as one block to a lane: each has a reply, and so have MULTI and EXEC.
+    /// Appends `count` commands as one block to a lane: each has a reply, and so have MULTI and
+    /// EXEC.
     pub(crate) fn append_block(
         &mut self,
         place: usize,

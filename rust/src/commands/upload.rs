@@ -1,13 +1,13 @@
-//! Big arguments: a command is sent on while the rest of it comes, on a lane of its own.
+//! Large arguments: a command is forwarded while the rest of it arrives, on a lane of its own.
 //!
 //! ```text
-//! begin   *3 SET key $104857600 …   name, key and count are known, and what the client sent
-//!                                   before is answered: a free lane is this client's alone
-//! pass    what comes goes on; while the lane takes no more, the client is not read
-//! finish  the last two bytes wait for a pause or a key lock: only with them the command runs
+//! begin   *3 SET key $104857600 …   name, key and count are known, and all earlier commands of the
+//!                                   client are answered: it gets a free lane for itself
+//! pass    arriving bytes go on; while the lane takes no more, the client is not read
+//! finish  the last two bytes wait for a pause or a key lock: without them the command does not run
 //! ```
 //! So an unfinished upload is not in flight: no lock waits for it, and nothing of it has run if the
-//! client or the lane is lost. Whatever needs the whole command takes the other way (`forward`),
+//! client or the lane is lost. A command that is needed as a whole goes the other way (`forward`),
 //! where it is kept until it is complete.
 
 use crate::catalog::table::Found;
@@ -29,19 +29,19 @@ use crate::threads::shared::Shared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes of an argument from which on it is sent on: from here on that is cheaper than to keep it,
-/// although the client's next command has to wait for the reply.
+/// Bytes of an argument from which on it is forwarded in parts: from this size on that is cheaper
+/// than keeping it, although the client's next command has to wait for the reply.
 const AT_LEAST: usize = 64 * 1024;
 
-/// A longer key is not kept beside its command.
+/// A longer key is not kept in addition to its command.
 const KEY_LIMIT: usize = 64 * 1024;
 
 const CHANGED: &str =
     "TRYAGAIN the rights of the user changed while the command came; it was not run";
 
 impl Worker {
-    /// Begins to send on the command at the front of `bytes`, of which a big argument is on its
-    /// way; how many bytes are sent. `None`: it is not to be sent on, or not now.
+    /// Begins to forward the command at the front of `bytes`, of which a large argument is
+    /// arriving. Returns how many bytes are sent; `None` if it is not to be forwarded, or not now.
     #[cold]
     pub(crate) fn begin_upload(
         &mut self,
@@ -94,7 +94,8 @@ impl Worker {
         shared: &Shared,
     ) -> Option<(usize, &'a [u8])> {
         let client = &self.clients[place];
-        // An instance that runs a script for too long refuses new lanes, but not with these words.
+        // An instance that runs a script for too long refuses new lanes, but not with this error
+        // text.
         let is_plain = shared.settings.busy().is_none()
             && client.multi.is_none()
             && client.executing.is_none()
@@ -164,7 +165,7 @@ impl Worker {
         }
     }
 
-    /// Sends on what may be; how many bytes are done with.
+    /// Forwards what may be forwarded; returns how many bytes are done.
     fn pass(&mut self, place: usize, bytes: &[u8]) -> usize {
         let Some(mut upload) = self.clients[place].upload.take() else {
             return 0;
@@ -186,7 +187,7 @@ impl Worker {
             },
             Err(error) => {
                 self.end_after_protocol_error(place, &error);
-                self.clients[place].upload = Some(upload); // the end of the client ends it
+                self.clients[place].upload = Some(upload); // it ends together with the client
                 return bytes.len();
             }
         };
@@ -195,7 +196,7 @@ impl Worker {
         used
     }
 
-    /// Bytes for a lane that is lost are dropped: the client will be told at the end.
+    /// Bytes for a lane that is lost are dropped: the client gets its error at the end.
     fn send_on(&mut self, upload: &mut Upload, bytes: &[u8]) {
         upload.length += bytes.len();
         if self.has_lane(upload)
@@ -211,10 +212,10 @@ impl Worker {
         lane.is_some_and(|lane| lane.serial == upload.serial && !lane.is_broken)
     }
 
-    /// Whether a command of which all but the end was sent may run; if not now, the gate is shut.
+    /// Whether a command that was sent except for its end may run; if not now, the gate is shut.
     ///
     /// # Errors
-    /// Why it will not.
+    /// The reason why it will not run.
     fn may_run(&mut self, place: usize, upload: &Upload) -> Result<bool, String> {
         let shared = Arc::clone(&self.shared);
         let row = shared.table.row(upload.row);
@@ -253,7 +254,7 @@ impl Worker {
         self.must_drain(place);
     }
 
-    /// The command is answered by an error, and its lane, on which most of it is, closed.
+    /// Answers the command with an error, and closes its lane, which has most of the command.
     fn refuse_upload(&mut self, place: usize, upload: &Upload, why: &str) {
         self.count_upload(place, upload);
         if self.has_lane(upload) {
@@ -272,7 +273,7 @@ impl Worker {
         self.tally.called(upload.row);
     }
 
-    /// Forgets an upload whose client is gone. The instance drops half a command.
+    /// Ends an upload whose client is gone. The instance drops the incomplete command.
     pub(crate) fn end_upload(&mut self, upload: &Upload) {
         if self.lanes.get(upload.lane).is_some_and(|lane| lane.serial == upload.serial) {
             self.lanes.close(upload.lane);

@@ -4,9 +4,9 @@
 //! Mail::Give  ─► the clients to go take no more commands ─► nothing is owed to them any more
 //!             ─► Mail::Moved ─► the other worker goes on with them
 //! ```
-//! Who gives how much to whom is decided in Python (`coordinator/admin/worker_balance.py`). A client whose
-//! state is known elsewhere by its worker's number stays: one with subscriptions, watched keys,
-//! client-side caching, or in MONITOR.
+//! Python decides how much load goes from which worker to which
+//! (`coordinator/admin/worker_balance.py`). A client stays if other threads know its state by its
+//! worker's number: one with subscriptions, watched keys, client-side caching, or in MONITOR.
 
 use crate::client::client::Client;
 use crate::client::gate::Gate;
@@ -20,8 +20,8 @@ use rustix::event::epoll;
 use std::sync::{Arc, PoisonError};
 
 impl Worker {
-    /// Lets clients with about so many thousandths of the load go, the quietest first: who is loud
-    /// should be alone rather than the others.
+    /// Gives away clients with about `permille` thousandths of the load, the quietest first: a
+    /// client with much load should get a worker for itself, rather than the others.
     pub(crate) fn give(&mut self, to: usize, permille: u64) {
         let mut weights: Vec<(u64, usize)> = Vec::new();
         let mut total = 0;
@@ -48,13 +48,13 @@ impl Worker {
         }
     }
 
-    /// At the end of a turn: those who are owed nothing go.
+    /// At the end of a turn: moves the leaving clients that are owed nothing.
     pub(crate) fn move_clients(&mut self) {
         if self.leaving.is_empty() {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        // A letter to all workers is read before a client goes, or behind it by both: see `moves`.
+        // A letter to all workers is read before a client moves, or after it by both: see `moves`.
         let _alone = shared.moves.lock().unwrap_or_else(PoisonError::into_inner);
         if !shared.doors[self.index].mailbox.is_empty() {
             return;
@@ -74,7 +74,7 @@ impl Worker {
         }
     }
 
-    /// True if a client that tracks keys may have named this one to be told of them.
+    /// True if a client that tracks keys may have named this one to get its invalidations.
     fn may_be_named(&self, client: &Client) -> bool {
         self.shared.tracking.is_on() && self.lanes.state(client.lane_set).resp3
     }
@@ -97,9 +97,9 @@ impl Worker {
         self.counters.clients_moved += 1;
     }
 
-    /// Takes a client that another worker has given.
+    /// Takes over a client that another worker has given.
     pub(crate) fn take_over(&mut self, mut client: Client, mut state: State) {
-        // Its user may have changed on the way.
+        // The client's user may have changed meanwhile.
         if let Some(id) = self.shared.users.id(&client.session.user) {
             (state.user, client.is_restricted) = (id, id != 0);
         }
@@ -126,7 +126,7 @@ impl Worker {
         }
     }
 
-    /// Who could not go within a second stays: an instance may not answer.
+    /// Clients that could not move within a second stay: an instance may not answer.
     pub(crate) fn stop_leaving(&mut self) {
         for leaving in std::mem::take(&mut self.leaving) {
             let client = self.clients.get(leaving.place);

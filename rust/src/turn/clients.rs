@@ -1,4 +1,4 @@
-//! Clients come and go: accepting, handing over, closing the idle, stopping.
+//! Clients come and go: accepts, hands over and removes them, closes idle ones, stops.
 
 use crate::client::client::Client;
 use crate::client::closing::Closing;
@@ -17,7 +17,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Connections accepted in one turn, so that a storm of them does not starve those who are here.
+/// Connections accepted in one turn, so that a storm of them does not starve present clients.
 const ACCEPT_BATCH: usize = 64;
 
 const NOT_YET: &[u8] = b"-LOADING threadis: no instance is ready yet\r\n";
@@ -28,26 +28,26 @@ const PROTECTED: &[u8] = b"-DENIED thREaDIS is running in protected mode: no pas
     only this machine is served. Set requirepass, or start with --protected-mode no.\r\n";
 
 impl Worker {
-    /// Takes what waits at the listeners.
+    /// Accepts the connections that wait at the listeners.
     pub(crate) fn accept(&mut self) {
         if !std::mem::take(&mut self.accept_waiting) {
             return;
         }
         let keepalive = self.shared.settings.tcp_keepalive.load(Relaxed);
         for place in 0..self.listeners.len() {
-            // Still readable after a whole batch: another event will say so.
+            // Still readable after a whole batch: there will be another event.
             let mut next = epoll::EventFlags::IN;
             for _ in 0..ACCEPT_BATCH {
                 match self.listeners[place].accept(keepalive) {
                     Ok((fd, peer)) => self.welcome(fd, peer),
-                    // Out of descriptors or memory: those who are here go on, the next tick
-                    // tries again (the listener stays readable, so pause watching it).
+                    // Out of descriptors or memory: present clients go on, and the next tick tries
+                    // again (the listener stays readable, so it is not watched until then).
                     Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                         next = epoll::EventFlags::empty();
                         break;
                     }
                     Err(Errno::AGAIN) => break,
-                    Err(_) => {} // that connection died on the way; the next may be well
+                    Err(_) => {} // that connection is dead; the next one may be fine
                 }
             }
             self.watch_listener(place, next);
@@ -59,8 +59,8 @@ impl Worker {
         let _ = epoll::modify(&self.epoll, &self.listeners[place].fd, data, flags);
     }
 
-    /// Gives a new connection to the worker that carries new ones now, or, if many come at once, to
-    /// the one with the fewest clients.
+    /// Gives a new connection to the worker that currently takes new ones or, if many come at once,
+    /// to the one with the fewest clients.
     fn welcome(&mut self, fd: OwnedFd, peer: Peer) {
         let settings = &self.shared.settings;
         if self.shared.connected.load(Relaxed) >= settings.maxclients.load(Relaxed) {
@@ -149,7 +149,8 @@ impl Worker {
         self.mark_ready(place); // it may have sent something already
     }
 
-    /// Closes a client's socket and forgets it. What it was owed is dropped when it comes.
+    /// Closes a client's socket and removes the client. Its owed replies are dropped when they
+    /// come.
     pub(crate) fn remove_client(&mut self, place: usize) {
         self.release(place);
         self.unsubscribe_all(place);
@@ -174,7 +175,7 @@ impl Worker {
         self.shared.doors[self.index].clients.fetch_sub(1, Relaxed);
     }
 
-    /// Reads the mail of other threads.
+    /// Reads the letters of other threads.
     pub(crate) fn read_mail(&mut self) {
         if !std::mem::take(&mut self.mail_rang) {
             return;
@@ -242,7 +243,7 @@ impl Worker {
             return;
         }
         self.instances[index] = state;
-        // Also a Ready at another socket: these lanes lead to a process that is no more.
+        // Also for a Ready at another socket: these lanes lead to a process that has ended.
         for place in self.lanes.of_instance(index) {
             self.break_lane(place);
         }
@@ -255,7 +256,7 @@ impl Worker {
             if after_replies {
                 let client = &mut self.clients[place];
                 if client.executing.is_some() {
-                    // As on one server, this is the last that it hears of its transaction.
+                    // As on one server, the client gets no more replies of its transaction.
                     let next = client.next_sequence();
                     client.reply_mode.get_or_insert_default().switch_off(next);
                 }
@@ -266,7 +267,7 @@ impl Worker {
         }
     }
 
-    /// Ends those who said nothing for `timeout` seconds, and those who were told goodbye.
+    /// Ends clients that sent nothing for `timeout` seconds, and lingering ones whose time is over.
     pub(crate) fn end_idle_clients(&mut self) {
         let timeout = self.shared.settings.timeout.load(Relaxed);
         let now = self.now_seconds;
@@ -299,7 +300,7 @@ impl Worker {
     }
 
     fn stop(&mut self, grace_milliseconds: u64) {
-        // The supervisor shares these sockets: closing ours alone would not end the events.
+        // The supervisor shares these sockets: closing this copy alone would not end the events.
         for listener in self.listeners.drain(..) {
             let _ = epoll::delete(&self.epoll, &listener.fd);
         }

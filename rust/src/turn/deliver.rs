@@ -1,4 +1,4 @@
-//! From the lanes back to the clients: cut replies, hand each to whom it is owed, write once.
+//! From the lanes back to the clients: cuts replies, delivers each to its client, writes once.
 
 use crate::client::closing::Closing;
 use crate::client::gate::Gate;
@@ -7,11 +7,11 @@ use crate::core::deliver::{Delivery, HOLD_MOST};
 use crate::core::worker::{Worker, put_back};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A reply this long moves on to its client while the rest is still coming.
+/// A reply at least this long is passed on to its client while the rest is still arriving.
 const STREAM_AT_LEAST: usize = 64 * 1024;
 
 impl Worker {
-    /// Hands out the replies that a lane has read.
+    /// Delivers the replies that were read from a lane.
     pub(crate) fn cut_replies(&mut self, place: usize) {
         self.deliver_ordinary(place);
         loop {
@@ -29,12 +29,12 @@ impl Worker {
                 }
             }
         }
-        self.wake_lane_waiters(place); // some wait for an answer
+        self.wake_lane_waiters(place); // some clients wait for a reply on this lane
         self.stream(place);
         if self.lanes.has_big(place) {
             self.tend(place);
         }
-        // The opening may just have been answered: what waited for it can go.
+        // The lane's opening may just have been answered: commands that waited for it can go out.
         if self.lanes.get(place).is_some_and(|lane| lane.can_write() && !lane.wants_write) {
             self.mark_lane_dirty(place);
         }
@@ -43,7 +43,7 @@ impl Worker {
         }
     }
 
-    /// Moves the beginning of a large reply to its client, if it is that client's turn.
+    /// Passes the beginning of a large reply on to its client, if that client's turn has come.
     fn stream(&mut self, lane: usize) {
         let Some((start, length, expect)) = self.lanes.partial(lane, STREAM_AT_LEAST) else {
             return;
@@ -71,19 +71,19 @@ impl Worker {
         self.lanes.take_partial(lane);
     }
 
-    /// What came out of order and still waits for its turn gets memory of its own; then the
-    /// receive buffers are free again.
+    /// Copies the replies that came out of order and still wait for their turn; then the receive
+    /// buffers are free again.
     pub(crate) fn keep_early_replies(&mut self) {
         let mut early = std::mem::take(&mut self.early);
         for (place, sequence) in early.drain(..) {
             let Some(client) = self.clients.get_mut(place) else {
                 continue;
             };
-            // The client may have read it by now: then this number is of the past.
+            // The client may have got it by now: then this sequence number is in the past.
             if let Some(&mut Owed::Ready { lane, start, length }) = client.owed_at(sequence) {
                 let reply = self.lanes.received(lane as usize, start, length);
                 if client.park(sequence, reply) {
-                    self.mark_dirty(place); // its size is looked at where it is written to
+                    self.mark_dirty(place); // its size is checked when it is written
                 }
             }
         }
@@ -135,7 +135,7 @@ impl Worker {
         }
     }
 
-    /// True if the rest of this client's pipeline is about to be answered.
+    /// True if the rest of this client's pipeline will be answered very soon.
     fn may_hold(&self, place: usize) -> bool {
         let client = &self.clients[place];
         !client.owed.is_empty()

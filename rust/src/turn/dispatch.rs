@@ -1,4 +1,4 @@
-//! Where a command goes: to the instance of its keys, to several, to all, to the coordinator.
+//! Decides where a command goes: to its keys' instance, several, all, or the coordinator.
 
 use crate::base::number::push_u64;
 use crate::base::step::Step;
@@ -15,7 +15,7 @@ use crate::routing::scan_cursor;
 use crate::threads::shared::Shared;
 
 impl Worker {
-    /// Sends a command on its way, by its row.
+    /// Routes a command by its row.
     pub(crate) fn route(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) -> Step {
         match row.route {
             Route::Keys => self.route_to_owner(place, row, args, shared),
@@ -35,7 +35,7 @@ impl Worker {
         }
     }
 
-    /// One instance has all keys, or the command is refused.
+    /// Sends the command to the instance that has all its keys.
     fn route_to_owner(&mut self, place: usize, row: &Row, args: Args, shared: &Shared) -> Step {
         if !row.special_words.is_empty() && has_special_word(row, args) {
             return if row.blocks {
@@ -57,13 +57,14 @@ impl Worker {
                 }
                 self.route_to_instance(place, instance, args)
             }
-            // No keys where the server expects some: any instance will say what is wrong.
+            // No keys where the server expects some: any instance will answer with the right error.
             Owner::Nobody => self.route_to_any(place, args),
             Owner::Several => self.route_in_parts(place, row, args, shared),
         }
     }
 
-    /// To every instance. Everything before it is answered first: it touches the whole keyspace.
+    /// Sends a command to every instance, after all earlier ones were answered, because it touches
+    /// the whole keyspace.
     fn route_to_all(&mut self, place: usize, merge: Merge, args: Args) -> Step {
         if self.must_drain(place) {
             return Step::Blocked;
@@ -84,10 +85,10 @@ impl Worker {
     fn route_scan(&mut self, place: usize, args: Args) -> Step {
         let count = self.instances.len();
         let Some((instance, cursor)) = scan_cursor::decode(args.get(1), count) else {
-            return self.route_to_coordinator(place, args); // the server says whether it is one
+            return self.route_to_coordinator(place, args); // the server decides whether it is one
         };
         if count > 1 && (instance, cursor) == (0, 0) {
-            return self.route_to_coordinator(place, args); // a few keys: all of them at once
+            return self.route_to_coordinator(place, args); // only a few keys: all of them at once
         }
         match self.check_out(place, instance) {
             Checkout::Lane(lane) => {

@@ -1,8 +1,9 @@
-//! The ordinary command, there and back: one key, one instance, and nothing special about the
-//! client, the command or the moment. Nearly all are.
+//! The ordinary command and its reply: one key, one instance, and nothing special about the client,
+//! the command or the current settings. Nearly all commands are like that.
 //!
-//! Whatever is special is left to `forward` and `deliver`, which know everything; here is only the
-//! short way, taken over whole pipelines, with what does not change in between looked at once.
+//! Anything special is left to `forward` and `deliver`, which handle every case. This is the short
+//! path only. It runs over whole pipelines, and checks only once what cannot change between their
+//! commands.
 
 use crate::base::number::length_of_several_digits;
 use crate::client::client::OWED_LIMIT;
@@ -17,14 +18,14 @@ use std::sync::atomic::Ordering::Relaxed;
 struct Command<'a> {
     name: &'a [u8],
     key: &'a [u8],
-    /// Its arguments, name included.
+    /// Number of its arguments, name included.
     count: usize,
-    /// Its bytes.
+    /// Number of its bytes.
     length: usize,
 }
 
 impl Worker {
-    /// Forwards the ordinary commands at the front of `bytes`; how many bytes they had.
+    /// Forwards the ordinary commands at the front of `bytes`, and returns how many bytes they had.
     pub(crate) fn forward_ordinary(&mut self, place: usize, bytes: &[u8]) -> usize {
         let shared = &*self.shared;
         let client = &mut self.clients[place];
@@ -73,8 +74,8 @@ impl Worker {
         used
     }
 
-    /// Hands out the ordinary replies at the front of what a lane has received: short ones, and no
-    /// errors, for commands of which nobody expects more.
+    /// Delivers the ordinary replies at the front of what a lane has received: short ones without
+    /// errors, for commands that need nothing else done.
     pub(crate) fn deliver_ordinary(&mut self, place: usize) {
         let Some((lane, received)) = self.lanes.lane_and_received(place) else { return };
         if lane.opening > 0 || lane.cutter.is_within() {
@@ -134,7 +135,8 @@ impl Worker {
     }
 }
 
-/// Cuts an ordinary command off the front; `None` for anything else, and while it is not whole.
+/// Cuts an ordinary command off the front; `None` for any other one, and for one that is not
+/// complete.
 #[inline]
 fn cut(bytes: &[u8]) -> Option<Command<'_>> {
     let &[b'*', count @ b'2'..=b'9', b'\r', b'\n', ..] = bytes else { return None };

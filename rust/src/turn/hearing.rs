@@ -1,8 +1,8 @@
-//! What instances have answered, and what they have told of it: each lane is read once a turn.
+//! Reads each lane once a turn: replies of the instances, and the events that belong to them.
 //!
-//! Older servers tell whoever subscribes of his own command before they answer it, so while somebody
-//! listens to keyspace events these are taken in between: once all is read, before any of it is handed
-//! out.
+//! Older servers send a subscribed client the event of its own command before the reply. So while a
+//! client listens to keyspace events, these are read in between: after all replies are read, before
+//! any of them is delivered.
 
 use crate::core::worker::Worker;
 use crate::lane::lane::Lane;
@@ -10,7 +10,7 @@ use crate::net::socket::Io;
 use crate::threads::letters::Mail;
 
 impl Worker {
-    /// Reads every ready lane once, and hands out the replies.
+    /// Reads every ready lane once, and delivers the replies.
     pub(crate) fn read_lanes(&mut self) {
         let mut lanes = std::mem::take(&mut self.ready_lanes);
         lanes.retain(|&place| self.lanes.get(place).is_some_and(Lane::may_read));
@@ -41,7 +41,8 @@ impl Worker {
         }
     }
 
-    /// What was told of commands that the coordinator has just answered; true if it is all.
+    /// Reads the events of commands that the coordinator has just answered; true if there were such
+    /// replies and a client may want their events.
     pub(crate) fn hear_before(&mut self, letters: &[Mail]) -> bool {
         let is_reply = |letter: &Mail| matches!(letter, Mail::Reply(..) | Mail::Run(..));
         let is_told = self.shared.tells_events() && letters.iter().any(is_reply);
@@ -53,14 +54,14 @@ impl Worker {
         is_told
     }
 
-    /// While somebody tracks, or listens to keyspace events: before replies leave, what was told of their
-    /// commands is posted.
+    /// While a client tracks keys or listens to keyspace events: posts the events of commands
+    /// before their replies leave.
     fn hear_events(&mut self) {
         let by_coordinator = std::mem::take(&mut self.coordinator_answered);
         if self.filled.is_empty() && !by_coordinator {
             return;
         }
-        // An instance tells which keys have changed before it answers: no need to ask for it.
+        // An instance sends its invalidations before the reply: no need to ask for them.
         self.shared.hear();
         if !self.shared.tells_events() {
             return;

@@ -1,4 +1,4 @@
-//! What a broken lane owed: those who wait for it are told.
+//! The owed replies of a broken lane: the clients that wait for them get an error.
 
 use crate::client::gate::Gate;
 use crate::client::owed::Owed;
@@ -8,7 +8,7 @@ use crate::lane::lane::Expect;
 use crate::resp::reply::push_error;
 
 impl Worker {
-    /// Tells those who wait for lanes that have broken.
+    /// Answers the clients that wait for lanes that have broken.
     #[cold]
     pub(crate) fn hand_out_losses(&mut self) {
         while let Some(place) = self.lost.pop() {
@@ -19,7 +19,8 @@ impl Worker {
         }
     }
 
-    /// Everyone who waits for this lane gets an error that says whether the command was sent.
+    /// Answers each client that waits for this lane with an error: it tells whether the command was
+    /// sent.
     pub(crate) fn fail_owed(&mut self, lane: usize) {
         let Some(known) = self.lanes.get_mut(lane) else {
             return;
@@ -42,14 +43,14 @@ impl Worker {
                 push_error(&mut error, instance::lost(instance, was_sent).as_bytes());
             }
             match client.owed_at(expect.sequence) {
-                // Each reply of a block would come here; the first stands for all.
+                // Each reply of a block would come here; the first one stands for all.
                 Some(owed) if owed.comes_whole() => {
                     let row = owed.row();
                     self.tally.failed(row as usize, &error);
                     client.hold(expect.sequence, error);
                 }
                 Some(Owed::Held(_)) => {}
-                None => continue, // it was told already
+                None => continue, // it was answered already
                 Some(Owed::Merging(merging, row)) => {
                     let before = merging.size();
                     let mut whole = Vec::new();
@@ -61,7 +62,7 @@ impl Worker {
                     client.held -= before;
                     client.hold(expect.sequence, whole);
                 }
-                // Half of the reply is written: nothing we could add would be true.
+                // Half of the reply is written: no continuation of it would be right.
                 _ => {
                     self.end_client(place);
                     continue;

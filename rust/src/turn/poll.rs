@@ -1,4 +1,4 @@
-//! What a worker waits for, and what it notes when that happens.
+//! Waits for events, and notes which clients, lanes and listeners they concern.
 
 use crate::base::clock::{monotonic, seconds};
 use crate::client::gate::Gate;
@@ -13,10 +13,10 @@ use std::sync::atomic::Ordering::SeqCst;
 /// Events taken from the kernel in one turn.
 pub(crate) const EVENTS: usize = 1024;
 
-/// No time to wait.
+/// A wait of no time.
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Clients that are looked at in one sweep.
+/// Clients that are checked in one sweep.
 const SWEPT: usize = 64;
 
 /// The other side will send nothing more.
@@ -24,7 +24,7 @@ const HANG_UP: epoll::EventFlags =
     epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP).union(epoll::EventFlags::ERR);
 
 impl Worker {
-    /// Sleeps until something happens, and notes what.
+    /// Sleeps until there are events, and notes them.
     pub(crate) fn wait(&mut self, events: &mut Vec<epoll::Event>) {
         let is_busy = !self.ready.is_empty()
             || !self.ready_lanes.is_empty()
@@ -46,7 +46,7 @@ impl Worker {
         };
         events.clear();
         if is_busy || !self.spin.is_wise() || !self.lanes.are_waited_for() || !self.spin(events) {
-            // Fails only when interrupted: then nothing has happened.
+            // Fails only if interrupted: then there are no events.
             let _ =
                 epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout));
         }
@@ -55,7 +55,7 @@ impl Worker {
         self.note(events);
     }
 
-    /// Takes in everything that is ready by now.
+    /// Notes every socket that is ready by now.
     pub(crate) fn look_at_sockets(&mut self, events: &mut Vec<epoll::Event>) {
         loop {
             events.clear();
@@ -81,7 +81,7 @@ impl Worker {
         }
     }
 
-    /// Waits awake for a while; whether something has happened.
+    /// Polls for a while without sleeping; true if there was an event.
     fn spin(&mut self, events: &mut Vec<epoll::Event>) -> bool {
         let mut until = monotonic() + SPIN_NANOSECONDS;
         if !self.held.is_empty() {
@@ -139,8 +139,8 @@ impl Worker {
         }
     }
 
-    /// Once a second: looks where an event should have been, in case a call failed that should have
-    /// brought it about, or taken note of it. Of very many clients, at some.
+    /// Once a second: looks for work whose event is missing, because a system call failed that
+    /// should have caused or noted it. Of very many clients, only some are checked at a time.
     pub(crate) fn sweep(&mut self) {
         self.mail_rang = true;
         let is_waited_for = |lane: &Lane| !lane.is_idle() || lane.can_write() || lane.wants_write;
@@ -167,7 +167,7 @@ impl Worker {
         }
     }
 
-    /// Before clients are read: if a round was asked for, takes in which sockets are ready by now.
+    /// Before clients are read: if a round was asked for, notes the sockets that are ready by now.
     #[inline]
     pub(crate) fn notice_rounds(&mut self, events: &mut Vec<epoll::Event>) {
         let asked = self.shared.rounds.asked.load(SeqCst);

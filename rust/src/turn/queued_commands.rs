@@ -8,7 +8,7 @@ use crate::resp::request::Args;
 use crate::threads::shared::Shared;
 
 impl Worker {
-    /// Takes a command of a transaction, or answers it if it has run.
+    /// Takes a command of a transaction, or answers it if it has run already.
     pub(crate) fn take_queued(&mut self, place: usize, args: Args, shared: &Shared) -> Step {
         let executing = self.clients[place].executing.as_mut();
         let reply = executing.and_then(|one| one.known.front_mut()).and_then(Option::take);

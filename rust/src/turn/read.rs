@@ -1,4 +1,4 @@
-//! From a client's bytes to the lanes: cut, look up, find the instance, append.
+//! From a client's bytes to the lanes: cuts commands, looks them up, finds the instance, appends.
 
 use crate::base::step::Step;
 use crate::catalog::table::Found;
@@ -16,7 +16,7 @@ use crate::threads::shared::Shared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A partial command longer than this keeps its place between reads; a shorter one is cut anew.
+/// A partial command longer than this keeps its state between reads; a shorter one is cut anew.
 const KEEP_PLACE: usize = 1024;
 
 impl Worker {
@@ -40,7 +40,7 @@ impl Worker {
         put_back(&mut self.ready, ready);
     }
 
-    /// First what is already here, then what the socket has.
+    /// First the bytes that are already here, then those in the socket.
     fn serve(&mut self, place: usize) {
         if self.clients[place].is_misplaced() {
             self.spread(place);
@@ -85,7 +85,7 @@ impl Worker {
         self.account(place);
         let client = &self.clients[place];
         if io == Io::Gone {
-            self.unsubscribe_all(place); // nobody counts it any more
+            self.unsubscribe_all(place); // it is not counted as a subscriber any more
             self.end_after_replies(place);
         } else if self.is_over_input_limit(place) {
             self.sent_too_much(place);
@@ -103,7 +103,7 @@ impl Worker {
         self.clients[place].rx = input;
     }
 
-    /// Forwards the commands at the front of `bytes`; how many bytes they had.
+    /// Forwards the commands at the front of `bytes`, and returns how many bytes they had.
     fn forward(&mut self, place: usize, bytes: &[u8]) -> usize {
         let mut used = 0;
         if self.clients[place].request.is_none() {
@@ -281,8 +281,8 @@ impl Worker {
 
     fn unknown_command(&mut self, place: usize, args: Args) -> Step {
         let name = args.get(0);
-        // A browser was tricked into talking to us: Redis hangs up here, and so do we, but not
-        // before earlier commands are answered.
+        // A browser was tricked into sending HTTP to this port. Redis closes the connection, and so
+        // does this proxy, but only after earlier commands are answered.
         if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
             self.counters.protocol_errors += 1;
             self.end_after_replies(place);

@@ -1,5 +1,5 @@
-//! What a command is refused for before its rights, its state and its keys are looked at, in the
-//! server's order and words.
+//! Refuses commands before their rights, state and keys are checked, in the server's order and with
+//! its error texts.
 
 use crate::base::step::Step;
 use crate::catalog::table::Row;
@@ -10,19 +10,19 @@ use crate::resp::request::Args;
 const NO_AUTH: &str = "NOAUTH Authentication required.";
 
 impl Worker {
-    /// Whether a client that has not said who it is hears nothing else.
+    /// Whether a client that is not authenticated gets this answer to every command.
     pub(crate) fn must_say_who(&self, place: usize) -> bool {
         !self.clients[place].authenticated && self.shared.asks_who_first
     }
 
-    /// The answer to a command that nobody knows, of a client that has not said who it is.
+    /// Answers an unknown command of a client that is not authenticated.
     pub(crate) fn refuse_stranger(&mut self, place: usize) -> Step {
         self.refuse(place, NO_AUTH);
         self.spoil_multi(place);
         Step::Done
     }
 
-    /// What speaks against a command with so many arguments, if anything.
+    /// The reason to refuse a command with that many arguments, if there is one.
     #[cold]
     pub(crate) fn early_refusal(
         &self,
@@ -46,7 +46,7 @@ impl Worker {
         is_stranger.then(|| NO_AUTH.to_owned())
     }
 
-    /// Refuses a command of a subscribed client of RESP2, which may not use it.
+    /// Refuses a command that a subscribed RESP2 client may not use.
     pub(crate) fn refuse_while_subscribed(&mut self, place: usize, row: &Row, args: Args) -> Step {
         let name = String::from_utf8_lossy(&row.name);
         let why = format!(
@@ -56,14 +56,15 @@ impl Worker {
         self.reject(place, row, args, &why)
     }
 
-    /// CLIENT LIST shows no name of a command that there is not.
+    /// CLIENT LIST shows no name for an unknown command.
     pub(crate) fn note_unknown(&mut self, place: usize) {
         let client = &mut self.clients[place];
         client.last_command = usize::MAX;
         client.session.not_run += 1;
     }
 
-    /// Refuses a command that does not run; a transaction will be refused, or is over with EXEC.
+    /// Refuses a command, which does not run. A transaction will be refused; with EXEC it has
+    /// ended.
     pub(crate) fn reject(&mut self, place: usize, row: &Row, args: Args, why: &str) -> Step {
         if row.is_exec() {
             let taken = self.exec_refused(place, args, why.strip_prefix("ERR ").unwrap_or(why));
@@ -80,7 +81,7 @@ impl Worker {
     }
 }
 
-/// Whether a client is of this machine, as servers judge it.
+/// Whether a client is on this machine, by the servers' rule.
 fn is_local(peer: &Peer) -> bool {
     let loopback = ["127.0.0.1:", "[::1]:"];
     peer.is_unix || loopback.iter().any(|host| peer.address.starts_with(host))

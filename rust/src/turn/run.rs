@@ -7,7 +7,7 @@ use crate::threads::letters::ToCoordinator;
 use crate::turn::poll::EVENTS;
 
 impl Worker {
-    /// Turns until told to stop and nobody is left.
+    /// Runs turns until the worker was asked to stop and no client is left.
     pub fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS);
         while !self.is_finished() {
@@ -39,7 +39,7 @@ impl Worker {
         self.shared.coordinator.post(ToCoordinator::Stopped(self.index));
     }
 
-    /// Closes what has ended. The only place where clients and lanes are removed.
+    /// Closes the clients and lanes that have ended. Only here are they removed.
     fn close(&mut self) {
         debug_assert!(self.lost.is_empty(), "the loss of a lane was told to nobody");
         for place in std::mem::take(&mut self.broken) {
@@ -52,7 +52,7 @@ impl Worker {
         }
     }
 
-    /// Commits and searches go on: those whose lock holds, and those that take too long.
+    /// Advances commits and locked pops: those whose lock holds, and those that take too long.
     fn advance_work(&mut self) {
         for token in std::mem::take(&mut self.commits.granted) {
             if !self.prepare_locked(token) {
@@ -81,7 +81,7 @@ impl Worker {
         self.stop_at.is_some() && self.clients.is_empty()
     }
 
-    /// Once a second: who has been idle for too long?
+    /// Once a second: closes idle clients, and does the other periodic work.
     fn tick(&mut self) {
         if self.now < self.next_tick && self.stop_at.is_none_or(|at| self.now < at) {
             return;

@@ -1,17 +1,18 @@
 //! Clients whose replies are bulky are spread over several lanes to each instance.
 //!
-//! What an instance may write before we must read is about 200 KB a connection
-//! (`net.core.wmem_default`): replies of 1 KB fill that long before a deep batch of commands is
-//! answered, and then instance and worker take turns. With eight lanes eight times as much fits. Short
-//! replies stay on one lane, where batches are deepest. A client's commands to one instance are
-//! always on one lane, so their order is kept: it changes only while it is owed nothing.
+//! An instance may write about 200 KB per connection before this worker must read
+//! (`net.core.wmem_default`). Replies of 1 KB fill that long before a deep batch of commands is
+//! answered, and then instance and worker take turns. With eight lanes eight times as much fits.
+//! Short replies stay on one lane, where batches are deepest. A client's commands to one instance
+//! are always on one lane, so their order is kept: the lane changes only while the client is owed
+//! nothing.
 
 use crate::core::worker::Worker;
 
-/// Lanes to each instance over which they are spread, beside the one for all others.
+/// Lanes to each instance for bulky replies, in addition to the one for all others.
 const STRIPES: u64 = 8;
 
-/// Of all instances together.
+/// The limit over all instances together.
 const STRIPES_MOST: u64 = 128;
 
 impl Worker {
