@@ -7,7 +7,7 @@
 //! route, multi ─► join ─► the open batch of the instance that decides
 //! end of reading ─► start: asks for the lock ─► prepare ─► decide ─► finish ─► answers
 //! anything unusual before the decision ─► the coordinator does each write by itself
-//! anything unusual after it            ─► the coordinator resolves it, and keeps the lock until then
+//! anything unusual after it            ─► the coordinator resolves it, under the same lock
 //! ```
 //! One commit runs per deciding instance (and protocol); writes that come meanwhile form the next.
 //! All writes in it have keys on that instance, so if that instance hangs, no other client is

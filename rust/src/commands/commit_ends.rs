@@ -175,7 +175,8 @@ impl Worker {
         self.answer_owed(write.expect, reply);
     }
 
-    /// A script runs too long: whoever waits for a lock would wait for it.
+    /// A script runs too long: gives up the commits that wait for a lock, as they would wait for
+    /// it.
     pub(crate) fn give_up_waiting_commits(&mut self) {
         if self.shared.settings.busy().is_none() {
             return;

@@ -25,6 +25,7 @@ const LENGTH_MOST: usize = 128 * 1024 * 1024;
 /// Bytes of a write from which on the length of its arguments is checked, and bytes of a long
 /// argument. Copying long arguments several times would delay all clients of this worker; the
 /// coordinator does not copy them.
+const LOOKED_AT: usize = 1024 * 1024;
 
 const LONG_WORD: usize = 16 * 1024;
 
@@ -176,6 +177,7 @@ impl Worker {
     /// The deciding instance of the open batch that this client was the last to join, so that its
     /// next commands may join it, too. They would wait for it anyway, so they need not have keys
     /// there.
+    pub(crate) fn goes_on(&self, place: usize) -> Option<usize> {
         let generation = self.clients[place].generation;
         let is_last = |commit: &Commit| {
             commit.writes.last().is_some_and(|write| {

@@ -1,7 +1,7 @@
 //! EXEC that the worker runs command by command, as if the commands came now, under a lock.
 //!
-//! The coordinator decides which run here (`transactions/commands.py`), and sends the replies of those
-//! that it has run itself.
+//! The coordinator decides which run here (`transactions/commands.py`), and sends the replies of
+//! those that it has run itself.
 
 use crate::base::client_key::ClientKey;
 use crate::client::executing::{Executing, Known};

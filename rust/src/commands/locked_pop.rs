@@ -2,7 +2,7 @@
 //! …), if their keys live on several instances.
 //!
 //! ```text
-//! the first keys, on one instance: an attempt (commands/attempt.rs)  ─► something: that is the reply
+//! the first keys, on one instance: an attempt (commands/attempt.rs)  ─► if not empty, the reply
 //! nothing: a lock on all the keys, then
 //!   to each instance: MEMORY USAGE of each of its keys                ─► which keys exist
 //!   to that of the first one: MULTI, the command for this key, EXEC   ─► that is the reply

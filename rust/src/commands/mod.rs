@@ -1,4 +1,5 @@
-//! What commands do beyond one lane: transactions, commits, blocking pops, scripts, messages, sessions.
+//! Commands that do not simply go over one lane: transactions, commits, blocking pops, scripts,
+//! messages, sessions.
 
 pub mod attempt;
 pub mod auth;

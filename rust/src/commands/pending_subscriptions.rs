@@ -4,8 +4,8 @@
 //! a write was read ─► a round: all workers have read what was sent before it
 //!                 ─► the instances are subscribed to the names in it ─► the write is taken again
 //! ```
-//! Both only while instances publish events of commands. A name that may be one of events is *pending*
-//! until the instances are subscribed to it.
+//! Both only while instances publish events of commands. A name that may be one of events is
+//! *pending* until the instances are subscribed to it.
 
 use crate::catalog::table::Row;
 use crate::client::gate::Gate;

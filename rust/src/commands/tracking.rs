@@ -1,7 +1,7 @@
 //! Client-side caching: which clients get an invalidation when a key changes.
 //!
 //! ```text
-//! take ─► Tracking::remember (before the read is sent)                       (threads/tracking_table.rs)
+//! take ─► Tracking::remember (before the read is sent)                  (threads/tracking_table.rs)
 //! instance ─► coordinator ─► Tracking::invalidate ─► Mail::Invalidate ─► client.out
 //! ```
 //! Invariant: a key is remembered before the instance gets the read, and its invalidation is
@@ -33,7 +33,7 @@ impl Worker {
         }
         let client = &mut self.clients[key.place];
         if let (Some(mode), Some(before)) = (&mut mode, &client.session.tracking) {
-            mode.is_broken = mode.caching && before.is_broken; // CLIENT CACHING changes nothing else
+            mode.is_broken = mode.caching && before.is_broken; // CLIENT CACHING changes no more
         }
         client.is_tracking = mode.is_some();
         client.session.tracking = mode;
