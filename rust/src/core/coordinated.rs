@@ -5,7 +5,7 @@ use crate::client::client::Client;
 use crate::client::gate::Gate;
 use crate::client::owed::Owed;
 
-/// True if the client waits for what others do.
+/// True if the client waits for other clients' commands.
 pub(crate) fn waits(client: &Client, table: &Table) -> bool {
     coordinated(client, table).is_some_and(|row| row.traits.waits_for_others)
 }
