@@ -1,4 +1,4 @@
-//! The lock table, and the workers' commits, as the coordinator sees them; `_core.pyi` explains each.
+//! The lock table and the workers' commits, for the coordinator; `_core.pyi` explains each.
 
 use super::Proxy;
 use crate::tables::lock::{Holder, Want};

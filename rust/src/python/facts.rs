@@ -1,4 +1,4 @@
-//! What anybody may ask.
+//! Functions that need no proxy.
 
 use super::convert::os_error;
 use crate::base::own_names::{self, Name, Record};

@@ -1,4 +1,4 @@
-//! Letters of the workers, as the coordinator reads them; `_core.pyi` explains each.
+//! Letters from the workers to the coordinator; `_core.pyi` explains each.
 
 use super::Proxy;
 use super::commits::{Finished, Locked, Unsettled};

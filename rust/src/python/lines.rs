@@ -1,4 +1,4 @@
-//! What MONITOR shows on an instance, on its way to the monitors among the clients.
+//! Lines of MONITOR on an instance, passed on to the clients in MONITOR.
 
 use super::Proxy;
 use super::letters::Command;

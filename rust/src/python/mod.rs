@@ -1,4 +1,4 @@
-//! The module `threadis._core`: all the Python there is on this side.
+//! The module `threadis._core`: the only code in Rust that knows Python.
 //!
 //! One configuration goes in; letters, numbers and replies come and go. Nothing here is called
 //! for an ordinary command.

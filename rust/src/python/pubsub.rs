@@ -109,7 +109,7 @@ impl EventFeeds {
         py.detach(|| self.shared.hear_upstream(instance));
     }
 
-    /// Whether somebody listens to keyspace events.
+    /// Whether a client listens to keyspace events.
     fn tells_events(&self) -> bool {
         self.shared.tells_events()
     }

@@ -1,4 +1,4 @@
-//! What the coordinator says of scripts that workers may run, and what it hears of these.
+//! Scripts that workers may run: set by the coordinator, reported back by the workers.
 
 use super::Proxy;
 use crate::base::client_key::ClientKey;
