@@ -175,6 +175,20 @@ def anchor(title: str) -> str:
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
+def test_files_and_functions_that_pages_name_are_there() -> None:
+    top = DIRECTORY.parent
+    roots = [top, top / "rust/src", top / "src/threadis", top / "src/threadis/coordinator"]
+    named = re.compile(r"`((?:[a-z_]+/)+\w+\.(?:rs|py))(?: : (\w+))?`")
+    lost = set()
+    for text in [*top.glob("docs/**/*.md"), top / "CONTRIBUTING.md"]:
+        for path, function in named.findall(text.read_text()):
+            files = [root / path for root in roots if (root / path).exists()]
+            defined = re.compile(rf"\b(?:fn|def|class|struct|enum) {function}\b")
+            if not any(not function or defined.search(file.read_text()) for file in files):
+                lost.add((text.name, path, function))
+    assert not lost
+
+
 def test_every_page_is_in_an_index() -> None:
     docs = DIRECTORY.parent / "docs"
     for folder in (docs, docs / "decisions"):
