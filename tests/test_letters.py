@@ -36,7 +36,7 @@ def test_one_that_fails_costs_no_other(caplog: pytest.LogCaptureFixture) -> None
         server._read_letters()
     assert coordinator.taken == ["first", "last"]
     assert coordinator.given_up == ["bad", "bad"]
-    assert "a letter of the workers is lost: str" in caplog.text
+    assert "a letter of a worker could not be handled: str" in caplog.text
 
 
 def test_a_bug_in_settling_a_write_keeps_no_lock() -> None:

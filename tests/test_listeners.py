@@ -140,7 +140,7 @@ def test_an_address_that_is_named_twice_is_bound_once() -> None:
 @pytest.mark.parametrize("host", ["* 127.0.0.1", "127.0.0.2 0.0.0.0", "localhost *"])
 def test_an_address_beside_all_interfaces_is_refused(host: str) -> None:
     """Both can be bound, but not listen."""
-    with pytest.raises(ListenError, match=r"^host: 127\.0\.0\.[12] is among all interfaces"):
+    with pytest.raises(ListenError, match=r"^host: 127\.0\.0\.[12] is included in all interfaces"):
         Listeners().bind_tcp(host, None)
     bound = Listeners()
     bound.bind_tcp("* -::1", None)  # of another family
