@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from conftest import Threadis
+from threadis.supervisor.server import ServerBinary
 
 HIDDEN = range(16, 18)
 REFUSED = "nothing was run"
@@ -48,6 +49,42 @@ def test_what_is_the_clients(threadis: Callable[..., Threadis]) -> None:
         assert client.get("a") == b"x"
         with threadis_in(client, 5) as there:
             assert there.get("a") == b"there"
+
+
+@pytest.mark.parametrize("flags", ["--instances 1", "--instances 3 --pin-database 0=1"])
+@pytest.mark.parametrize("keys", [["l"], []], ids=["declared", "undeclared"])
+@pytest.mark.parametrize("writes_before", ["", "redis.call('SET', 'l2', 1)"])
+def test_sort_by_other_keys(
+    threadis: Callable[..., Threadis],
+    stock_server: ServerBinary,
+    flags: str,
+    keys: list[str],
+    writes_before: str,
+) -> None:
+    running = threadis("--server", str(stock_server.path), *flags.split())
+    with running.client() as client:
+        client.rpush("l", "2", "1")
+        client.mset({"w_1": "2", "w_2": "1"})
+        for command, expected in (
+            ("'SORT', 'l', 'BY', 'w_*'", [b"2", b"1"]),
+            ("'SORT_RO', 'l', 'BY', 'w_*'", [b"2", b"1"]),
+            ("'SORT', 'l', 'GET', 'w_*', 'GET', '#'", [b"2", b"1", b"1", b"2"]),
+            ("'SORT', 'l', 'BY', 'w_*', 'STORE', 'sorted'", 2),
+        ):
+            script = f"{writes_before} return redis.call({command})"
+            assert client.eval(script, len(keys), *keys) == expected
+            with client.pipeline() as pipe:
+                pipe.set("beside", "1").eval(script, len(keys), *keys)
+                assert pipe.execute() == [True, expected]
+        assert client.lrange("sorted", 0, -1) == [b"2", b"1"]
+        client.execute_command("ACL", "SETUSER", "few", "on", "nopass", "~l*", "+@all")
+        with threadis_as(client, "few") as few, pytest.raises(redis.ResponseError, match="denied"):
+            few.eval("return redis.call('SORT', 'l', 'BY', 'w_*')", len(keys), *keys)
+
+
+def threadis_as(client: redis.Redis, user: str) -> redis.Redis:
+    port = client.get_connection_kwargs()["port"]
+    return redis.Redis(port=port, username=user, password="any")
 
 
 def threadis_in(client: redis.Redis, db: int) -> redis.Redis:

@@ -38,9 +38,6 @@ PUBLISHING = (b"publish", b"spublish")  # cannot be undone, but can be kept unti
 NOT_MONITORED = (b"pfdebug", b"migrate")  # MONITOR does not show them, or they reach other servers
 
 ACL_LOG = (b"ACL", b"LOG", b"128")  # as many entries as it keeps
-# All keys but the empty one, but not ``~*``: with that, SORT may read keys that are not noticed,
-# except on copies, where they are.
-ANY_KEY = b"**"
 LISTED_LIMIT = 10_000  # keys of a database that a script may list
 BULKS = (b"$", b"=", b"!")  # begin replies with a length
 ARGUMENTS_MOST = 2  # that commands of one instance need at least
@@ -152,8 +149,10 @@ class SandboxUser:
             rules = rights.rules(patterns, denied, allowed.copies, only_reads=only_reads)
             return [*gone, [*user, *new, *rules]]
         sign = b"%R~" if only_reads else b"~"
-        if keys is None:  # what else is allowed is among these; servers refuse to be told it twice
-            rules = [sign + ANY_KEY, sign] if allowed.copies is None else [sign + b"*"]
+        if keys is None:
+            # With exactly this pattern, SORT may read keys by BY and GET. They are copies, or all
+            # keys of the database are on this instance. Servers refuse any other pattern with it.
+            rules = [sign + b"*"]
         else:
             rules = [sign + group.pattern() for group in allowed.local]
             rules += [sign + pattern(key) for key in keys]
