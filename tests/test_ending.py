@@ -138,3 +138,20 @@ def test_a_stop_does_not_wait_for_who_only_waits(threadis: Start) -> None:
             os.kill(pid, signal.SIGCONT)
         assert clients[-1].rest() == b"$-1\r\n"
     assert running.process.wait(STOP_LIMIT) == 0
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [["BLPOP", "q", 0], ["BLPOP", "q", "r", "s", 0], ["XREAD", "BLOCK", 0, "STREAMS", "x", "$"]],
+)
+def test_a_client_that_begins_to_wait_at_a_stop_does_not_hold_it_up(
+    threadis: Start, stock_server: ServerBinary, waiting: list[str | int]
+) -> None:
+    running = threadis("--server", str(stock_server.path), "--save", "")
+    with closing(connect(running)) as client:
+        assert client.ask("PING").text == b"PONG"
+        client.send(pack(*waiting))
+        running.process.send_signal(signal.SIGTERM)
+        assert client.read_to_end() == b""
+        assert running.process.wait(STOP_LIMIT) == 0
+    assert "still stopping" not in running.log()

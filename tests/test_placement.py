@@ -73,6 +73,8 @@ def test_a_group_is_on_one_instance(texts: list[str], key: bytes, rest: bytes) -
         ("bull:*", "needs one pair of braces, around the part of the key that decides, as in"),
         ("{a}:{b}", "needs one pair of braces"),
         ("bull:{*", "needs one pair of braces"),
+        ("dramatiq,*:{*}", "is several; give each rule by itself"),
+        ("bull:{*}:*,*:{*}", "is several; give each rule by itself"),
         ("}a{", "has nothing in its braces; write a * there, as in bull:{*}:*"),
         ("bull:{}:*", "has nothing in its braces"),
         ("bull:*{*}", "has two * side by side, so the end of the first one is not defined"),

@@ -95,6 +95,9 @@ def read_rules(name: str, raw: object) -> tuple[str, ...]:
 def _expand(name: str, text: str) -> tuple[str, ...]:
     """Return a rule as it is; for products separated by commas, their rules."""
     if "{" in text or "}" in text:
+        parts = text.split(",")
+        if any(part.strip() in PRESETS for part in parts) or sum("{" in part for part in parts) > 1:
+            raise ConfigError(f"{name}: {text!r} is several; give each rule by itself")
         return (text,)
     rules: dict[str, None] = {}  # Bull and BullMQ share one
     for product in text.split(","):

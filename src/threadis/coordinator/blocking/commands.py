@@ -70,6 +70,7 @@ class BlockingCommands:
         self._departures = departures
         self.blocked = BlockedClients(execution, core, acl_checks, served, runs_again=runs_again)
         self._waiters = self.blocked.waiters
+        self._is_stopping = False
         self._gates: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
         self._lookups = Lookups()
 
@@ -253,7 +254,8 @@ class BlockingCommands:
             self.blocked.give_up(waiter, LEFT)
 
     def stop(self) -> None:
-        """Shut down: close waiting clients without a reply, as a server does."""
+        """Shut down: close clients that wait, or begin to, without a reply, as a server does."""
+        self._is_stopping = True
         for client in list(self.clients()):
             self._departures.left(client, is_gone=False)
             self.client_left(client)
@@ -280,7 +282,7 @@ class BlockingCommands:
     async def _wait(
         self, command: _core.Command, request: BlockingRequest, began: float
     ) -> bytes | None:
-        if self._departures.has_left(command):
+        if self._is_stopping or self._departures.has_left(command):
             return LEFT
         waiter = Waiter(command, request)
         if request.timeout:
