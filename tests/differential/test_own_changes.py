@@ -1,5 +1,6 @@
 """Who reads what it has changed itself is told when that changes again."""
 
+import itertools
 from typing import Final
 
 import pytest
@@ -71,6 +72,37 @@ def test_who_does_not_want_to_hear_of_itself(
         for words in commands:
             reader.same(*words)
         change(reader, writer, [KEY] if is_told else [])
+
+
+@pytest.mark.parametrize("is_queued", [False, True], ids=["alone", "queued"])
+@pytest.mark.parametrize("options", [(), ("OPTOUT",), ("OPTIN",)])
+@pytest.mark.parametrize("also", ["", "redis.call('SET', 'also', 1) "], ids=["reads", "writes"])
+def test_a_script_that_leaves_a_key_as_it_is(
+    pair: Pair, also: str, options: tuple[str, ...], is_queued: bool
+) -> None:
+    """It is declared, and may be copied for the script, to any instance, but it is not written."""
+    text = f"{also}return redis.call('GET', ARGV[1])"
+    with pair.both(3) as reader, pair.both() as writer:
+        for key in KEYS:
+            writer.same("SET", key, 0)
+        for key in KEYS:  # later runs begin with copies of what the earlier ones have touched
+            writer.same("EVAL", text, 1, KEY, key)
+        reader.same("CLIENT", "TRACKING", "ON", "NOLOOP", *options)
+        for declared, undeclared in itertools.permutations(KEYS[:5], 2):
+            if options == ("OPTIN",):
+                reader.same("CLIENT", "CACHING", "YES")
+            reader.same("GET", declared)
+            if is_queued:
+                reader.same("MULTI")
+                reader.same("SET", "another", 2)
+            reader.same("EVAL", text, 1, declared, undeclared)
+            if is_queued:
+                reader.same("EXEC")
+            writer.same("SET", declared, 2)
+            push = reader.bare.read().raw
+            assert declared.encode() in push
+            while reader.ours.read().raw != push:
+                pass  # it may be told of copies, too
 
 
 def test_a_script_that_changes_what_it_has_read(pair: Pair) -> None:

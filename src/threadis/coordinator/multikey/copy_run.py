@@ -93,6 +93,12 @@ class CopyRun:
         """Return the keys of a database that are lent."""
         return list(self._lents[db].keys)
 
+    def unchanged(self) -> list[bytes]:
+        """Return the keys that are lent and that the scripts have not changed."""
+        changed = set(self.changed)
+        lents = self._lents.items()
+        return [key for db, lent in lents for key in lent.keys if (db, key) not in changed]
+
     def lend(self, keys: Iterable[bytes], db: int) -> None:
         """Lend more keys, for reading."""
         for key in keys:

@@ -138,6 +138,8 @@ class OnCopies:
                     await recording.enter_async_context(mine)
                 replies = await together.attempt(held)
                 if replies is not None:
+                    client = trial.calls[0].info.place
+                    self._execution.tracking.unchanged(client, together.unchanged)
                     if fed and call.ending:
                         stack.push_async_callback(fed.serve_these, together.changed)
                         call.ending.push_async_exit(stack.pop_all())

@@ -224,6 +224,11 @@ class Tracking:
             await self.feeds.drain()
             self._trackers.end_changes(ticket, changes.gone, list(changes.read))
 
+    def unchanged(self, client: ClientKey, keys: Callable[[], Iterable[bytes]]) -> None:
+        """A client's scripts ran on copies, which instances report as changes of the keys."""
+        if changes := self._changes.get(client):
+            changes.read.update(keys())
+
     def reading(
         self, command: _core.Command, keys: list[bytes], script_monitor: ScriptMonitor
     ) -> AbstractAsyncContextManager[None]:
